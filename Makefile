@@ -1,0 +1,56 @@
+# Two commands do everything: `make demo` and `make test`. `make bench` measures.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# What a bare Debian or Ubuntu lacks for a napari window on a virtual display.
+DISPLAY_PACKAGES := xvfb xauth libgl1 libegl1 libopengl0 libglib2.0-0 libdbus-1-3 libfontconfig1 \
+  libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 \
+  libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xkb1
+
+.PHONY: demo test lint bench display clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/napari-rln demo --out demo
+
+test: lint display
+	$(BIN)/npe2 validate napari-rln --imports
+	xvfb-run --auto-servernum --server-args="-screen 0 1600x1000x24" $(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp display
+	xvfb-run --auto-servernum $(BIN)/python -m pytest -m slow
+	$(BIN)/python benchmarks/rld.py all
+
+display:
+	@command -v xvfb-run >/dev/null && dpkg -s $(DISPLAY_PACKAGES) >/dev/null 2>&1 || { \
+	  install="apt-get install --yes --no-install-recommends $(DISPLAY_PACKAGES)"; \
+	  if ! command -v apt-get >/dev/null; then \
+	    command -v xvfb-run >/dev/null || { echo "install xvfb (virtual display) with this system's package manager"; exit 1; }; \
+	  elif [ "$$(id -u)" = 0 ]; then \
+	    apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive $$install >/dev/null; \
+	  elif sudo --non-interactive true 2>/dev/null; then \
+	    sudo apt-get update --quiet=2 && sudo DEBIAN_FRONTEND=noninteractive $$install >/dev/null; \
+	  else echo "run this line, then make test again:"; echo "  sudo $$install"; exit 1; fi; }
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || \
+	  { echo "on Debian or Ubuntu: sudo apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/demo.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable ".[fast]"
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable ".[dev]"
+	touch $@ $(VENV)/demo.stamp
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,74 @@
+"""The command ``napari-rln``: every verb of the package without a window."""
+
+import os
+import sys
+import warnings
+
+from cyclopts import App
+
+from napari_rln import __version__
+from napari_rln.errors import ComputeError, RlnError
+
+# How a run ended, for scripts: the mistakes of the command line itself end with 2, as usual.
+DONE, CANNOT_BE_USED, FAILED, INTERRUPTED = 0, 1, 3, 130
+
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 the input cannot be used; 2 wrong command line; 3 the computation or a "
+    "file operation failed; 130 interrupted."
+)
+
+# Commands are imported when they are called, so that help comes at once.
+app = App(
+    name="napari-rln",
+    help="Deconvolution of 3D fluorescence microscopy. Lengths are in micrometres, axes z y x.",
+    help_epilogue=_EXIT_CODES,
+    version=__version__,
+)
+app.command("napari_rln.cli.rld:rld", name="rld")
+app.command("napari_rln.cli.compare:compare", name="compare")
+app.command("napari_rln.cli.demo:demo", name="demo")
+
+psf = App(name="psf", help="Compute, measure, examine and repair point spread functions.")
+psf.command("napari_rln.cli.psf:compute", name="compute")
+psf.command("napari_rln.cli.psf:measure", name="measure")
+psf.command("napari_rln.cli.psf:info", name="info")
+psf.command("napari_rln.cli.psf:repair", name="repair")
+app.command(psf)
+
+
+def main(tokens: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(tokens))
+
+
+def run(tokens: list[str] | None = None) -> int:
+    """Run the command line; return the exit code.
+
+    Parameters
+    ----------
+    tokens
+        The words after ``napari-rln``; those of the process when none.
+    """
+    warnings.showwarning = _show_warning
+    try:
+        app(tokens, result_action="return_value", exit_on_error=True)
+    except RlnError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return CANNOT_BE_USED
+    except ComputeError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # the reader of our output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        print(f"Error: {error}; nothing half-written was left.", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("Interrupted; nothing half-written was left.", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"Warning: {message}", file=sys.stderr)

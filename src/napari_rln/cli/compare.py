@@ -1,0 +1,85 @@
+"""``napari-rln compare``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.terminal import Terminal, number
+from napari_rln.comparison import Comparison, CompareSettings
+from napari_rln.comparison import compare as compare_volumes
+from napari_rln.errors import RlnError
+from napari_rln.figures import FigureSettings, figure, save_figure
+from napari_rln.io import read_volume
+from napari_rln.psf.doctor import fit_for
+from napari_rln.volume import Volume
+
+
+def compare(
+    image: Path,
+    *results: Path,
+    out: Out,
+    truth: Path | None = None,
+    psf: Path | None = None,
+    figure_format: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ("png",),
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),  # noqa: B008
+    settings: Annotated[CompareSettings, Flat] = CompareSettings(),  # noqa: B008
+    look: Annotated[FigureSettings, Flat] = FigureSettings(),  # noqa: B008
+    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+) -> None:
+    """Compare an image with results made from it: a table and a lateral/axial figure.
+
+    Parameters
+    ----------
+    image
+        The raw image.
+    results
+        Deconvolved images on the same grid.
+    out
+        Folder for table.csv and figure.png; made if it is not there.
+    truth
+        What is known to be there; adds PSNR, NRMSE, SSIM, correlation and resolution.
+    psf
+        Point spread function; adds the reconvolution residual.
+    figure_format
+        One or more of png, pdf, svg.
+    """
+    if not results:
+        raise RlnError("there is nothing to compare with; name at least one result after the image.")
+    raw = image_source.read(image)
+    # Whoever gives the image's voxel size means all files of that grid.
+    others = [read_volume(path, voxel_um=image_source.voxel_um) for path in results]
+    known = read_volume(truth, voxel_um=image_source.voxel_um) if truth else None
+    blur = fit_for(psf_source.read(psf), raw)[0] if psf else None
+    show(raw, others, out, known, blur, settings, look, figure_format, terminal)
+
+
+def show(
+    image: Volume,
+    results: list[Volume],
+    out: Path,
+    truth: Volume | None,
+    psf: Volume | None,
+    settings: CompareSettings,
+    look: FigureSettings,
+    formats: tuple[str, ...],
+    terminal: Terminal,
+) -> Comparison:
+    """Write table and figure into a folder and print the table."""
+    table = compare_volumes(image, results, truth=truth, psf=psf, settings=settings)
+    drawing = figure([image, *results], truth=truth, settings=look)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "table.csv")
+    files = [out / "table.csv"]
+    for kind in formats:
+        files.append(out / f"figure.{kind}")
+        save_figure(drawing, files[-1])
+    columns = [c for c in table.columns if not c.endswith(("_xy", "_xz", "_yz"))]
+    terminal.table(
+        "", columns, ([number(row.cells().get(c)) for c in columns] for row in table.rows)
+    )
+    terminal.say(f"Written: {', '.join(str(file) for file in files)}")
+    terminal.report(table.to_dict() | {"files": [str(file) for file in files]})
+    return table

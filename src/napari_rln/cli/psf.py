@@ -1,0 +1,163 @@
+"""``napari-rln psf``: compute, measure, info, repair."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.terminal import Terminal, number
+from napari_rln.errors import RlnError
+from napari_rln.io import check_writable, write_volume
+from napari_rln.psf import doctor
+from napari_rln.psf.compute import MicroscopeSettings
+from napari_rln.psf.compute import compute as compute_psf
+from napari_rln.psf.measure import MeasureSettings
+from napari_rln.psf.measure import measure as measure_psf
+from napari_rln.psf.prepare import PrepareSettings, prepare
+from napari_rln.psf.shape import fwhm_um
+from napari_rln.volume import Volume, VoxelUm
+
+ForImage = Annotated[Path | None, Parameter(name="--image")]
+
+
+def compute(
+    *,
+    out: Out,
+    voxel_um: VoxelUm | None = None,
+    image: ForImage = None,
+    settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),  # noqa: B008
+    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+) -> None:
+    """Compute a PSF from the optics.
+
+    Parameters
+    ----------
+    out
+        Where to write it, .tif or .ome.tif.
+    voxel_um
+        Voxel size z y x in micrometres.
+    image
+        Take the voxel size from this image instead.
+    """
+    check_writable(out)
+    if image is not None:
+        voxel_um = ImageSource(voxel_um=voxel_um).read(image).voxel_um
+    if voxel_um is None:
+        raise RlnError("say the voxel size: --voxel-um Z Y X, or --image FILE to take its own.")
+    _finish(compute_psf(settings, voxel_um, name=out.stem), out, terminal)
+
+
+def measure(
+    beads: Path,
+    *,
+    out: Out,
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
+    settings: Annotated[MeasureSettings, Flat] = MeasureSettings(),  # noqa: B008
+    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+) -> None:
+    """Measure a PSF from a stack of sub-resolution beads.
+
+    Parameters
+    ----------
+    beads
+        The stack.
+    out
+        Where to write the PSF, .tif or .ome.tif.
+    """
+    check_writable(out)
+    _finish(measure_psf(image_source.read(beads), settings, name=out.stem), out, terminal)
+
+
+def info(
+    psf: Path,
+    *,
+    image: ForImage = None,
+    na: float | None = None,
+    wavelength_um: float | None = None,
+    immersion_index: float | None = None,
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),  # noqa: B008
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
+    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+) -> None:
+    """Examine a PSF: what it measures, what is wrong with it, and how to repair that.
+
+    Parameters
+    ----------
+    psf
+        The PSF.
+    image
+        The image that it is for; adds voxel size and size against the image's.
+    na
+        Numerical aperture; with wavelength and index, adds the sampling against Nyquist.
+    wavelength_um
+        Emission wavelength, vacuum.
+    immersion_index
+        Refractive index of the immersion medium.
+    """
+    volume = psf_source.read(psf)
+    report = doctor.examine(
+        volume,
+        image=image_source.read(image) if image else None,
+        na=na,
+        wavelength_um=wavelength_um,
+        immersion_index=immersion_index,
+    )
+    terminal.table(volume.name, ("", ""), report.table())
+    for finding in report.findings:
+        repair = f" Repair: {finding.repair}." if finding.repair else ""
+        terminal.say(f"{finding.severity:>7}: {finding.what}{repair}")
+    terminal.report(report.to_dict())
+
+
+def repair(
+    psf: Path,
+    *,
+    out: Out,
+    image: ForImage = None,
+    everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),  # noqa: B008
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
+    settings: Annotated[PrepareSettings, Flat] = PrepareSettings(),  # noqa: B008
+    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+) -> None:
+    """Repair what is wrong with a PSF, and write it ready for use.
+
+    Parameters
+    ----------
+    psf
+        The PSF.
+    out
+        Where to write it, .tif or .ome.tif.
+    image
+        The image that it is for; the PSF is resampled to its voxels.
+    everything
+        Do every step by the settings below, not only those that the findings call for.
+    """
+    check_writable(out)
+    volume = psf_source.read(psf)
+    target = image_source.read(image) if image else None
+    if everything:
+        mended = prepare(volume, settings, image_voxel_um=target.voxel_um if target else None)
+    else:
+        report = doctor.examine(volume, image=target)
+        for finding in report.findings:
+            if finding.repair:
+                terminal.say(f"{finding.severity:>7}: {finding.what} Repaired.")
+        mended = doctor.repair(
+            volume, report, image_voxel_um=target.voxel_um if target else None
+        )
+    _finish(mended, out, terminal)
+
+
+def _finish(psf: Volume, out: Path, terminal: Terminal) -> None:
+    """Write a PSF and say what it is."""
+    write_volume(psf, out)
+    widths = fwhm_um(psf.data, psf.voxel_um)
+    facts = psf.record.facts if psf.record else {}
+    terminal.say(
+        f"{out}: {' x '.join(map(str, psf.shape))} voxels of "
+        f"{' x '.join(number(v) for v in psf.voxel_um)} um, FWHM "
+        f"{' x '.join(number(float(w)) for w in widths)} um (z y x)"
+    )
+    terminal.report({"out": str(out), "fwhm_um": list(widths), "facts": facts})

@@ -1,0 +1,279 @@
+"""A table that sets results beside the raw image: scores, flux, resolution, residual, cost."""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from napari_rln.correlation import fourier_shell_correlation
+from napari_rln.errors import RlnError
+from napari_rln.io import atomic
+from napari_rln.noise import estimate_noise
+from napari_rln.residual import reconvolution_residual
+from napari_rln.scores import PLANES, Scores, score
+from napari_rln.settings import as_dict, check_limits
+from napari_rln.volume import Volume, same_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """How to compare.
+
+    Parameters
+    ----------
+    planes
+        Score the xy, xz and yz planes too.
+    gain
+        Variance of the image per count, for the reconvolution residual; estimated from the image
+        together with the intercept if not given.
+    intercept
+        Variance of the image at the value 0, in counts squared: the read noise's less the gain
+        times the camera's offset. Used only with a given gain.
+    background
+        What to subtract from the image before its flux is taken, in counts, for results that do
+        not say which background they used.
+    """
+
+    planes: bool = True
+    gain: Annotated[float | None, {"min": 0.0}] = None
+    intercept: float = 0.0
+    background: Annotated[float, {"unit": "counts"}] = 0.0
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table; None where something was not given or does not apply.
+
+    Attributes
+    ----------
+    name
+        Of the volume.
+    seconds, peak_mb
+        What the result cost, from its record.
+    flux_ratio
+        Sum of the result over the sum of the image after its background.
+    chi2
+        Reduced chi squared of the blurred result against the image; see
+        :func:`napari_rln.residual.reconvolution_residual`.
+    reblur_scale
+        Scale that fits the blurred result to the image: 1 for a result in the image's units.
+    volume, xy, xz, yz
+        Agreement with the truth, on the volume and as means over planes.
+    lateral_um, axial_um
+        Fourier shell correlation resolution against the truth at 1/7.
+    """
+
+    name: str
+    seconds: float | None = None
+    peak_mb: float | None = None
+    flux_ratio: float | None = None
+    chi2: float | None = None
+    reblur_scale: float | None = None
+    lateral_um: float | None = None
+    axial_um: float | None = None
+    volume: Scores | None = None
+    xy: Scores | None = None
+    xz: Scores | None = None
+    yz: Scores | None = None
+
+    def cells(self) -> dict[str, str | float]:
+        """Return what is known, by column name; plane scores end in the plane: ``ssim_xz``."""
+        cells: dict[str, str | float] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Scores):
+                end = "" if field.name == "volume" else f"_{field.name}"
+                cells |= {
+                    f"{score}{end}": number
+                    for score, number in dataclasses.asdict(value).items()
+                    if number is not None
+                }
+            elif value is not None:
+                cells[field.name] = value
+        return cells
+
+
+def _columns() -> Iterator[str]:
+    """Yield every possible column in the order of the table."""
+    scores = [field.name for field in dataclasses.fields(Scores)]
+    for field in dataclasses.fields(Row):
+        if field.name == "volume":
+            yield from scores
+        elif field.name in PLANES:
+            yield from (f"{score}_{field.name}" for score in scores)
+        else:
+            yield field.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The table and what it was made from.
+
+    Attributes
+    ----------
+    rows
+        The raw image first, then the results in their order.
+    settings
+        As used; with the noise that was estimated if none was given.
+    truth, psf
+        Names of the volumes that were compared with, if any.
+    """
+
+    rows: tuple[Row, ...]
+    settings: CompareSettings
+    truth: str | None = None
+    psf: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that hold at least one value, in a fixed order."""
+        held = {column for row in self.rows for column in row.cells()}
+        return tuple(column for column in _columns() if column in held)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the table, one line per volume; cells that do not apply stay empty."""
+        with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, self.columns)
+            table.writeheader()
+            table.writerows(row.cells() for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it in JSON's types; the infinite PSNR of a perfect result becomes None."""
+        rows = [
+            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in cells}
+            for cells in (row.cells().items() for row in self.rows)
+        ]
+        return {
+            "columns": list(self.columns),
+            "rows": rows,
+            "settings": as_dict(self.settings),
+            "truth": self.truth,
+            "psf": self.psf,
+        }
+
+
+def compare(
+    image: Volume,
+    results: Sequence[Volume],
+    *,
+    truth: Volume | None = None,
+    psf: Volume | None = None,
+    settings: CompareSettings | None = None,
+) -> Comparison:
+    """Return a table of the raw image and the results made from it.
+
+    Parameters
+    ----------
+    image
+        The raw image, in counts; it becomes the first row.
+    results
+        Volumes on the image's grid.
+    truth
+        What is known to be there, on the image's grid; without it there are no scores.
+    psf
+        The point spread function, for the reconvolution residual.
+    settings
+        How to compare.
+
+    Raises
+    ------
+    RlnError
+        If shapes or voxel sizes disagree, or the truth is flat.
+    """
+    settings = settings or CompareSettings()
+    for other in (*results, *((truth,) if truth else ())):
+        _check_grid(other, image)
+    if truth is not None and np.ptp(truth.data) == 0:
+        raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
+    if psf is not None:
+        if not same_grid(psf.voxel_um, image.voxel_um):
+            raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
+        settings = _with_noise(settings, image)
+    rows = tuple(_row(v, image, truth, psf, settings) for v in (image, *results))
+    return Comparison(
+        rows=rows,
+        settings=settings,
+        truth=truth.name if truth else None,
+        psf=psf.name if psf else None,
+    )
+
+
+def _row(
+    volume: Volume,
+    image: Volume,
+    truth: Volume | None,
+    psf: Volume | None,
+    settings: CompareSettings,
+) -> Row:
+    """Return the line of one volume."""
+    facts = volume.record.facts if volume.record else {}
+    values: dict[str, Any] = {"seconds": facts.get("seconds"), "peak_mb": facts.get("peak_mb")}
+    background = 0.0 if volume is image else facts.get("background")
+    if background is None:
+        background = settings.background
+    flux = image.data.sum(dtype=np.float64) - background * image.data.size
+    if flux > 0:
+        values["flux_ratio"] = float(volume.data.sum(dtype=np.float64) / flux)
+    if psf is not None and settings.gain is not None:
+        residual = reconvolution_residual(
+            image.data, volume.data, psf.data, gain=settings.gain, intercept=settings.intercept
+        )
+        values |= {"chi2": residual.chi2, "reblur_scale": residual.scale}
+    if truth is not None:
+        values["volume"] = score(volume, truth)
+        # A single plane is its own xy plane and has no others.
+        if settings.planes and truth.shape[0] > 1:
+            values |= {plane: score(volume, truth, plane) for plane in PLANES}
+        values |= _resolution(volume, truth)
+    return Row(name=volume.name, **values)
+
+
+def _resolution(volume: Volume, truth: Volume) -> dict[str, float]:
+    """Return the resolutions that the shape allows, by column name."""
+    sides = {"lateral": min(truth.shape[1:]), "axial": truth.shape[0]}
+    return {
+        f"{direction}_um": fourier_shell_correlation(
+            volume.data,
+            truth.data,
+            truth.voxel_um,
+            direction,  # type: ignore[arg-type]
+        ).resolution_um
+        for direction, n in sides.items()
+        if n >= 8
+    }
+
+
+def _with_noise(settings: CompareSettings, image: Volume) -> CompareSettings:
+    """Return the settings with the noise of the image where it is not given and can be found."""
+    if settings.gain is not None:
+        return settings
+    noise = estimate_noise(image.data)
+    if noise.gain == 0:  # a noiseless image has no unit to measure a residual in
+        return settings
+    return dataclasses.replace(settings, gain=noise.gain, intercept=noise.intercept)
+
+
+def _check_grid(volume: Volume, image: Volume) -> None:
+    """Raise if a volume does not lie on the image's grid."""
+    if volume.shape != image.shape:
+        raise RlnError(
+            f"{volume.name} is {volume.shape} but the image {image.name} is {image.shape}; crop or "
+            "resample it to the image's shape."
+        )
+    if not same_grid(volume.voxel_um, image.voxel_um):
+        raise RlnError(_voxel_message(volume, image, "correct the one that is wrong"))
+
+
+def _voxel_message(volume: Volume, image: Volume, advice: str) -> str:
+    return (
+        f"{volume.name} has voxel size {volume.voxel_um} um but the image {image.name} has "
+        f"{image.voxel_um} um (z, y, x); {advice}."
+    )

@@ -1,0 +1,80 @@
+"""Where to compute, and how much memory there is."""
+
+import contextlib
+from collections.abc import Iterator
+
+import psutil
+import torch
+
+from napari_rln.errors import ComputeError, RlnError
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Return the device of a name: ``auto`` takes CUDA, else MPS, else the CPU.
+
+    Raises
+    ------
+    RlnError
+        If the name is unknown or this machine has no such device.
+    """
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RlnError(
+            f"device {name!r} is unknown; use auto, cpu, cuda, cuda:1 or mps."
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RlnError(
+            f"device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu, or install a CUDA build of torch."
+        )
+    if device.type == "mps" and not mps:
+        raise RlnError("device mps needs a Mac with Apple silicon; use --device cpu.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise RlnError(f"device {name} is not supported; use auto, cpu, cuda or mps.")
+    return device
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how many bytes of memory are free on a device now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def check_memory(needed: int, device: torch.device, advice: str) -> None:
+    """Raise before the work if a device has not the memory it will need.
+
+    Raises
+    ------
+    RlnError
+        With what is needed, what is free and what to do.
+    """
+    free = free_bytes(device)
+    if needed > free:
+        raise RlnError(
+            f"this needs {needed / 1e9:.2f} GB on {device} but {free / 1e9:.2f} GB are free; "
+            f"{advice}"
+        )
+
+
+@contextlib.contextmanager
+def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
+    """Turn a failed computation into a :class:`ComputeError` that says what was needed.
+
+    Raises
+    ------
+    ComputeError
+        If torch fails inside the block; for want of memory, with the bytes needed and the advice.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ComputeError(
+            f"{device} ran out of memory; about {needed / 1e9:.2f} GB were needed; {advice}"
+        ) from error
+    except RuntimeError as error:
+        raise ComputeError(f"the computation on {device} failed: {error}") from error

@@ -1,0 +1,215 @@
+"""The forward model: how an object becomes an image, and the adjoint of that.
+
+``A`` blurs an estimate with the PSF and cuts out the field of view, ``A_adjoint`` is its exact
+transpose. The three borders differ in what the estimate holds:
+
+extended
+    every voxel whose light can reach the image, so that nothing is assumed about what lies
+    outside the field of view (Bertero and Boccacci, Astronomy & Astrophysics 437, 369, 2005);
+periodic
+    the image's own voxels; light that leaves on one side enters on the other;
+reflect
+    the image's own voxels, mirrored at every border (edge voxels repeated).
+"""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_rln.errors import RlnError
+from napari_rln.fft import Shape, fast_shape, plan
+
+Border = Literal["extended", "periodic", "reflect"]
+
+# A voxel outside the field of view from which less than this share of the light arrives is not
+# estimated: its value would be noise divided by almost nothing.
+_SEEN = 0.01
+
+# Elements per piece of a pointwise pass: pieces that stay in the cache are the difference
+# between waiting for memory once and once per operation.
+_PIECE = 1 << 16
+
+
+def pieces(count: int, device: torch.device) -> list[slice]:
+    """Return slices that cut a flat tensor of ``count`` elements for pointwise passes."""
+    step = _PIECE if device.type == "cpu" else count
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def padded_shape(image_shape: Shape, psf_shape: Shape, border: Border) -> Shape:
+    """Return the shape (z, y, x) of the volume that is transformed."""
+    if border == "periodic":
+        return image_shape
+    z, y, x = (n + p - 1 for n, p in zip(image_shape, psf_shape, strict=True))
+    return fast_shape((z, y, x))
+
+
+class Convolution:
+    """Blur by a PSF and crop to the field of view, with its adjoint.
+
+    Results are views of one work buffer: they hold until the next call.
+
+    Parameters
+    ----------
+    psf
+        (z, y, x), sum 1, centre on voxel ``n // 2``.
+    image_shape
+        (Z, Y, X) of the image.
+    border
+        What the estimate holds, see the module.
+    device
+        Where to compute.
+    dtype
+        ``torch.float32`` or ``torch.float64``.
+
+    Attributes
+    ----------
+    image_shape, estimate_shape : tuple of int
+        (Z, Y, X) of what ``A_adjoint`` and ``A`` take.
+    window : tuple of slice
+        Where the field of view lies in an estimate.
+    otf : torch.Tensor
+        Fourier transform of the PSF divided by the number of voxels transformed.
+
+    Raises
+    ------
+    RlnError
+        If the PSF is larger than the image and the border does not allow it.
+    """
+
+    def __init__(
+        self,
+        psf: npt.NDArray[np.floating],
+        image_shape: Shape,
+        *,
+        border: Border = "extended",
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        device = device or torch.device("cpu")
+        if border != "extended" and any(p > n for p, n in zip(psf.shape, image_shape, strict=True)):
+            raise RlnError(
+                f"PSF is {psf.shape} but the image is {image_shape}; crop the PSF to at most the "
+                f"image, or use the extended border instead of {border}."
+            )
+        self.border = border
+        self.image_shape = image_shape
+        self.work_shape = padded_shape(image_shape, psf.shape, border)
+        # Kernel element j moves light by j - n // 2 voxels, so the image sees (n - 1) // 2 voxels
+        # before its first and n // 2 after its last.
+        self._before = (0, 0, 0) if border == "periodic" else tuple((p - 1) // 2 for p in psf.shape)
+        self._field = tuple(slice(b, b + n) for b, n in zip(self._before, image_shape, strict=True))
+        self._reach = tuple((b, p // 2) for b, p in zip(self._before, psf.shape, strict=True))
+        extended = border == "extended"
+        self.estimate_shape: Shape = self.work_shape if extended else image_shape
+        self.window = self._field if extended else (slice(None),) * 3
+        self._transform = plan(self.work_shape, device, dtype)
+        self._pieces = pieces(self._transform.spectrum.numel(), device)
+        self.otf = self._otf(psf)
+
+    def _otf(self, psf: npt.NDArray[np.floating]) -> torch.Tensor:
+        real = self._transform.real
+        real.zero_()
+        real[tuple(slice(n) for n in psf.shape)] = torch.as_tensor(np.ascontiguousarray(psf)).to(
+            real
+        )
+        centred = torch.roll(real, [-(n // 2) for n in psf.shape], (0, 1, 2))
+        self._transform.forward(centred)
+        return self._transform.spectrum / real.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the buffers lie."""
+        return self.otf.device
+
+    def A(self, estimate: torch.Tensor) -> torch.Tensor:
+        """Return the blurred estimate in the field of view, shape ``image_shape``."""
+        self._transform.forward(self._mirror(estimate) if self.border == "reflect" else estimate)
+        self._multiply(self.otf)
+        self._transform.inverse()
+        return self._transform.real[self._field]
+
+    def A_adjoint(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the correlation of an image with the PSF, shape ``estimate_shape``.
+
+        ``image`` may be the view that :meth:`A` returned, changed in place.
+        """
+        self._embed(image, outside=0.0)
+        self._transform.forward(self._transform.real)
+        self._multiply(self.otf, conjugate=True)
+        self._transform.inverse()
+        return self._fold() if self.border == "reflect" else self._transform.real
+
+    def filter(self, image: torch.Tensor, transfer: torch.Tensor, outside: float) -> torch.Tensor:
+        """Return an image, with a constant outside, filtered by a transfer function.
+
+        Parameters
+        ----------
+        image
+            Shape ``image_shape``; may be the view that :meth:`A` returned.
+        transfer
+            Shape of ``otf``, divided by the number of voxels like it.
+        outside
+            Value beyond the field of view.
+        """
+        self._embed(image, outside)
+        if self.border == "reflect":
+            self._mirror(self._transform.real[self._field].clone())
+        self._transform.forward(self._transform.real)
+        self._multiply(transfer)
+        self._transform.inverse()
+        return (
+            self._transform.real[self._field] if self.border == "reflect" else self._transform.real
+        )
+
+    def normaliser(self) -> torch.Tensor:
+        """Return ``1 / A_adjoint(1)``, and 0 for voxels whose light hardly reaches the image."""
+        real = self._transform.real
+        weights = self.A_adjoint(real.new_ones(self.image_shape))
+        return torch.where(weights > _SEEN, weights.reciprocal(), 0.0)
+
+    def _multiply(self, transfer: torch.Tensor, *, conjugate: bool = False) -> None:
+        spectrum, factor = self._transform.spectrum.view(-1), transfer.view(-1)
+        for part in self._pieces:
+            values = spectrum[part]
+            # conj(conj(s) t) = s conj(t), without a second copy of the transfer function
+            if conjugate:
+                values.conj_physical_()
+            values.mul_(factor[part])
+            if conjugate:
+                values.conj_physical_()
+
+    def _embed(self, image: torch.Tensor, outside: float) -> None:
+        real = self._transform.real
+        field = real[self._field]
+        if image.data_ptr() != field.data_ptr():
+            field.copy_(image)
+        for axis, inside in enumerate(self._field):
+            real.narrow(axis, 0, inside.start).fill_(outside)
+            real.narrow(axis, inside.stop, real.shape[axis] - inside.stop).fill_(outside)
+
+    def _mirror(self, estimate: torch.Tensor) -> torch.Tensor:
+        """Put an estimate into the work buffer with its mirror images around."""
+        real = self._transform.real
+        real.zero_()
+        real[self._field] = estimate
+        for axis, (n, (before, after)) in enumerate(
+            zip(self.image_shape, self._reach, strict=True)
+        ):
+            start, stop = before, before + n
+            real.narrow(axis, 0, before).copy_(real.narrow(axis, start, before).flip(axis))
+            real.narrow(axis, stop, after).copy_(real.narrow(axis, stop - after, after).flip(axis))
+        return real
+
+    def _fold(self) -> torch.Tensor:
+        """Add the mirror images in the work buffer to their originals: the adjoint of mirroring."""
+        real = self._transform.real
+        for axis, (n, (before, after)) in enumerate(
+            zip(self.image_shape, self._reach, strict=True)
+        ):
+            start, stop = before, before + n
+            real.narrow(axis, start, before).add_(real.narrow(axis, 0, before).flip(axis))
+            real.narrow(axis, stop - after, after).add_(real.narrow(axis, stop, after).flip(axis))
+        return real[self._field]

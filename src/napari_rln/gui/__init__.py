@@ -1,0 +1,1 @@
+"""The napari half: the only part that may import napari and Qt."""

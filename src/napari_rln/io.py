@@ -1,0 +1,329 @@
+"""Volumes from and to TIFF, ImageJ hyperstacks and OME-TIFF, with voxel size and record.
+
+A voxel size is believed only where a file states it with a unit: in OME metadata, or in ImageJ's.
+Resolution tags of a plain TIFF are printing dots per inch more often than not and are ignored.
+"""
+
+import contextlib
+import math
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from napari_rln.errors import RlnError, RlnWarning
+from napari_rln.record import Record
+from napari_rln.volume import Volume, VoxelUm, check_finite
+
+OutputType = Literal["float32", "uint16", "uint8"]
+
+_UM_PER_UNIT = {
+    "m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0,
+    "microns": 1.0, "micrometer": 1.0, "nm": 1e-3, "pm": 1e-6, "å": 1e-4, "inch": 25400.0,
+}  # fmt: skip
+_RECORD_NAMESPACE = "napari-rln/record"
+_IMAGEJ_LIMIT = 2**32 - 2**16  # ImageJ reads classic TIFF only, with 32-bit offsets
+
+
+def read_volume(
+    path: str | Path,
+    *,
+    voxel_um: VoxelUm | None = None,
+    channel: int | None = None,
+    time: int | None = None,
+    series: int = 0,
+) -> Volume:
+    """Return one volume of a TIFF, ImageJ or OME-TIFF file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    voxel_um
+        Voxel size (z, y, x) in micrometres; overrides what the file says.
+    channel, time
+        Which channel and time point, counted from 0; needed only where there are several.
+    series
+        Which image of a file with several, counted from 0.
+
+    Raises
+    ------
+    RlnError
+        If the file is absent, is no TIFF or is cut short; if it is RGB; if it has several channels
+        or time points and none is chosen; if neither the file nor the caller gives a voxel size.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RlnError(f"there is no file {path}; check the name and the folder.")
+    try:
+        with tifffile.TiffFile(path) as tif:
+            if not 0 <= series < len(tif.series):
+                raise RlnError(
+                    f"{path.name} has {len(tif.series)} images; {series} is not among 0 to "
+                    f"{len(tif.series) - 1}."
+                )
+            data = _select(tif, series, {"C": channel, "T": time}, path)
+            found = _ome_voxel_um(tif, series) if tif.is_ome else _imagej_voxel_um(tif)
+            record = _read_record(tif)
+    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError) as error:
+        if isinstance(error, RlnError):
+            raise
+        raise RlnError(
+            f"{path.name} cannot be read as TIFF ({error}); it may be cut short or of another "
+            "format: open and save it again in Fiji."
+        ) from error
+    if voxel_um is None:
+        voxel_um = _complete_voxel_um(found, planes=1 if data.ndim == 2 else len(data), path=path)
+    return Volume.from_array(data, voxel_um, name=_stem(path), record=record)
+
+
+def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float32") -> None:
+    """Write a volume with its voxel size and record, whole or not at all.
+
+    A name ending in ``.ome.tif`` or ``.ome.tiff`` makes an OME-TIFF, any other ``.tif`` or
+    ``.tiff`` an ImageJ hyperstack; float values keep their scale.
+
+    Parameters
+    ----------
+    volume
+        What to write.
+    path
+        Where; an existing file is replaced only when the new one is complete.
+    dtype
+        ``uint16`` and ``uint8`` round to the nearest integer and clip to the type's range.
+
+    Raises
+    ------
+    RlnError
+        If the name, the folder or the free space does not allow it, or the values are not finite.
+
+    Warns
+    -----
+    RlnWarning
+        With the number of voxels that were clipped.
+    """
+    path = Path(path)
+    check_writable(path)
+    check_finite(volume.data, volume.name)
+    data = _convert(volume.data, dtype)
+    free = shutil.disk_usage(path.parent).free
+    if data.nbytes > free:
+        raise RlnError(
+            f"{path.name} needs {data.nbytes / 1e9:.2f} GB but {free / 1e9:.2f} GB are free in "
+            f"{path.parent}; make room or name another folder."
+        )
+    ome = is_ome_name(path)
+    if not ome and data.nbytes > _IMAGEJ_LIMIT:
+        raise RlnError(
+            f"{path.name} would hold {data.nbytes / 1e9:.1f} GB, more than an ImageJ TIFF can; "
+            f"name it {_stem(path)}.ome.tif."
+        )
+    write = _write_ome if ome else _write_imagej
+    with atomic(path) as temporary:
+        write(temporary, data, volume)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise unless a TIFF can be written at a path; to be called before the long work.
+
+    Raises
+    ------
+    RlnError
+        If the ending is not a TIFF's, or the folder is absent or not writable.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise RlnError(f"{path.name} must end in .tif, .tiff, .ome.tif or .ome.tiff.")
+    if not path.parent.is_dir():
+        raise RlnError(f"there is no folder {path.parent}; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise RlnError(f"{path.parent} is not writable; name another folder.")
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name beside a path, renamed to it when the block ends without an error.
+
+    The ending stays, so that writers that look at it behave. On any error, Ctrl-C included,
+    the temporary file is removed and the old file is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_ome_name(path: Path) -> bool:
+    """Tell whether a file name asks for OME-TIFF."""
+    return path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".ome.")[0] if ".ome." in path.name else path.stem
+
+
+def _select(
+    tif: tifffile.TiffFile, number: int, chosen: dict[str, int | None], path: Path
+) -> npt.NDArray[Any]:
+    """Return the (Z, Y, X) or (Y, X) part of a series at the chosen channel and time."""
+    series, name = tif.series[number], path.name
+    axes, shape = series.axes, series.shape
+    if "S" in axes:
+        raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
+    # A stack without metadata comes with an unnamed axis (Q or I): its planes are taken for z.
+    if "Z" not in axes and sum(axes.count(c) for c in "QI") == 1:
+        axes = axes.replace("Q", "Z").replace("I", "Z")
+    index: list[int | slice] = []
+    for axis, length in zip(axes, shape, strict=True):
+        if axis in "ZYX":
+            index.append(slice(None))
+            continue
+        label = {"C": "channel", "T": "time"}.get(axis)
+        wanted = chosen.get(axis)
+        if wanted is None:
+            if length > 1:
+                how = f"choose one with {label}=0..{length - 1}" if label else "split it first"
+                raise RlnError(f"{name} has {length} entries along {label or axis}; {how}.")
+            wanted = 0
+        if not 0 <= wanted < length:
+            raise RlnError(
+                f"{name} has {length} entries along {label}; {wanted} is not "
+                f"among 0 to {length - 1}."
+            )
+        index.append(wanted)
+    for axis, label in (("C", "channel"), ("T", "time")):
+        if chosen[axis] not in (None, 0) and axis not in axes:
+            raise RlnError(f"{name} has one {label} only; {chosen[axis]} is not there.")
+    if series.dataoffset is not None:  # contiguous: read no more than the chosen volume
+        dtype = series.dtype.newbyteorder(tif.byteorder)
+        whole = np.memmap(path, dtype, mode="r", offset=series.dataoffset, shape=shape)
+        return np.array(whole[tuple(index)])
+    selected: npt.NDArray[Any] = series.asarray()[tuple(index)]
+    return selected
+
+
+def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> list[float | None]:
+    images = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["Image"]
+    pixels = (images[series] if isinstance(images, list) else images)["Pixels"]
+    sizes: list[float | None] = []
+    for axis in "ZYX":
+        size = pixels.get(f"PhysicalSize{axis}")
+        factor = _UM_PER_UNIT.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm")).lower())
+        sizes.append(float(size) * factor if size and factor else None)
+    return sizes
+
+
+def _imagej_voxel_um(tif: tifffile.TiffFile) -> list[float | None]:
+    metadata = tif.imagej_metadata
+    if not metadata:
+        return [None, None, None]
+    unit = str(metadata.get("unit", "")).strip().lower()
+    factor = _UM_PER_UNIT.get(unit.replace("\\u00b5", "µ"))  # ImageJ escapes what is not ASCII
+    if factor is None:
+        return [None, None, None]
+    tags = tif.pages.first.tags
+
+    def lateral(tag: str) -> float | None:
+        numerator, denominator = tags[tag].value if tag in tags else (0, 1)
+        return factor * denominator / numerator if numerator else None
+
+    spacing = metadata.get("spacing")
+    return [
+        float(spacing) * factor if spacing else None,
+        lateral("YResolution"),
+        lateral("XResolution"),
+    ]
+
+
+def _complete_voxel_um(found: list[float | None], planes: int, path: Path) -> VoxelUm:
+    z, y, x = found
+    if planes == 1 and z is None:
+        z = y  # a single plane has no step; its depth enters no computation
+    if z is None or y is None or x is None:
+        raise RlnError(
+            f"{path.name} does not say its voxel size; give it as z y x in micrometres, for "
+            "instance 0.3 0.13 0.13 (--voxel-um, for a PSF --psf-voxel-um; voxel_um= in Python)."
+        )
+    return z, y, x
+
+
+def _read_record(tif: tifffile.TiffFile) -> Record | None:
+    text: str | None = None
+    if tif.is_ome:
+        annotations = tifffile.xml2dict(tif.ome_metadata or "")["OME"].get(
+            "StructuredAnnotations", {}
+        )
+        maps = annotations.get("MapAnnotation", [])
+        for entry in maps if isinstance(maps, list) else [maps]:
+            if entry.get("Namespace") == _RECORD_NAMESPACE:
+                text = entry["Value"]["M"]["value"]
+    elif tif.imagej_metadata:
+        info = tif.imagej_metadata.get("Info", "")
+        text = info if info.startswith("{") else None
+    if text is None:
+        return None
+    try:
+        return Record.from_json(text)
+    except (ValueError, TypeError):  # somebody else's JSON
+        return None
+
+
+def _convert(data: npt.NDArray[np.float32], dtype: OutputType) -> npt.NDArray[Any]:
+    if dtype == "float32":
+        return data
+    limits = np.iinfo(dtype)
+    rounded = np.rint(data)
+    low, high = int((rounded < limits.min).sum()), int((rounded > limits.max).sum())
+    if low or high:
+        warnings.warn(
+            f"{low + high} of {data.size} voxels were clipped to {dtype} ({low} below 0, {high} "
+            f"above {limits.max}); write float32 to keep them.",
+            RlnWarning,
+            stacklevel=3,
+        )
+    return rounded.clip(limits.min, limits.max).astype(dtype)
+
+
+def _write_ome(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
+    metadata: dict[str, Any] = {"axes": "ZYX", "Name": volume.name}
+    for axis, size in zip("ZYX", volume.voxel_um, strict=True):
+        metadata[f"PhysicalSize{axis}"] = size
+        metadata[f"PhysicalSize{axis}Unit"] = "µm"
+    if volume.record:
+        metadata["MapAnnotation"] = {
+            "Namespace": _RECORD_NAMESPACE,
+            "record": volume.record.to_json(),
+        }
+    tifffile.imwrite(
+        path, data, ome=True, photometric="minisblack", metadata=metadata,
+        bigtiff=data.nbytes > _IMAGEJ_LIMIT,
+    )  # fmt: skip
+
+
+def _write_imagej(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
+    z, y, x = volume.voxel_um
+    metadata: dict[str, Any] = {
+        "axes": "ZYX", "spacing": z, "unit": "um",
+        "min": float(data.min()), "max": float(data.max()),
+    }  # fmt: skip
+    if volume.record:
+        metadata["Info"] = volume.record.to_json()
+    tifffile.imwrite(
+        path, data, imagej=True, resolution=(_resolution(x), _resolution(y)), metadata=metadata
+    )
+
+
+def _resolution(size_um: float) -> tuple[int, int]:
+    """Return pixels per micrometre as a TIFF rational exact to nine digits."""
+    exponent = 9 - max(0, math.ceil(math.log10(size_um)))
+    return round(10**exponent), round(size_um * 10**exponent)

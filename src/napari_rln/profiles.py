@@ -1,0 +1,67 @@
+"""Intensity along a line, and the width of the peak on it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln.volume import FloatArray
+
+_RISE = 0.15
+"""A profile that rises again by more than this share of its peak has more peaks than one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Profile:
+    """Intensity along a line through the position.
+
+    Attributes
+    ----------
+    offset_um
+        (N,) float64, distance from the position.
+    value
+        (N,) float64, from 0 at its lowest to 1 at its highest.
+    fwhm_um
+        Full width at half maximum of the peak next to the position; None if the line ends before
+        it has fallen to half on both sides, or rises again before that.
+    """
+
+    offset_um: npt.NDArray[np.float64]
+    value: npt.NDArray[np.float64]
+    fwhm_um: float | None
+
+
+def profile_at(line: FloatArray, at: int, step_um: float, half_um: float) -> Profile:
+    """Return a line's profile within a distance of a voxel."""
+    reach = max(round(half_um / step_um), 2)
+    first = max(at - reach, 0)
+    part = np.asarray(line[first : at + reach + 1], np.float64)
+    value = (part - part.min()) / max(float(np.ptp(part)), 1e-30)
+    return Profile(
+        offset_um=(np.arange(part.size, dtype=np.float64) + first - at) * step_um,
+        value=value,
+        fwhm_um=_fwhm(value, at - first, step_um),
+    )
+
+
+def _fwhm(value: npt.NDArray[np.float64], at: int, step_um: float) -> float | None:
+    """Return the width at half height of the peak uphill of a sample, by linear interpolation."""
+    peak = at
+    while True:
+        near = range(max(peak - 1, 0), min(peak + 2, value.size))
+        best = max(near, key=lambda i: value[i])
+        if value[best] <= value[peak]:
+            break
+        peak = best
+    half = value[peak] / 2
+    below = np.flatnonzero(value < half)
+    left, right = below[below < peak], below[below > peak]
+    if not (left.size and right.size):
+        return None
+    a, b = int(left[-1]), int(right[0])
+    for flank in (value[a : peak + 1][::-1], value[peak : b + 1]):
+        if (flank - np.minimum.accumulate(flank)).max() > _RISE * value[peak]:
+            return None  # several peaks: a width would be of their distance
+    start = a + (half - value[a]) / (value[a + 1] - value[a])
+    stop = b - (half - value[b]) / (value[b - 1] - value[b])
+    return float((stop - start) * step_um)

@@ -1,0 +1,1 @@
+"""Point spread functions: computed, measured from beads, examined and made fit for use."""

@@ -1,0 +1,309 @@
+"""The judgement of the PSF doctor: measured facts in, findings out.
+
+Every finding states the value and its limit. Its repair is the change of
+:class:`napari_rln.psf.prepare.PrepareSettings` that makes it disappear; a finding without one
+needs another measurement, or is only to be known.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from napari_rln.psf.shape import Triple
+from napari_rln.volume import VoxelUm, same_grid
+
+Size = tuple[int, int, int]
+Severity = Literal["ok", "note", "warning", "error"]
+
+# Limits above which a fact becomes a finding.
+_SUM = 1e-3  # distance of the sum from 1
+_BACKGROUND = 0.05  # of the PSF's light; the far tails of computed PSFs reach 0.02
+_HOT = 1e-3  # of the PSF's light
+_NOISE = 0.01  # negative light over light, after the background is subtracted
+_OFFSET = 0.2  # voxels
+_EDGE = 0.1  # brightest on a face over the peak
+_CUT = 0.05  # of the light
+_ASYMMETRY = 0.2
+_NYQUIST = 1.05  # voxel size over the sampling limit
+_NARROW, _BROAD = 0.6, 1.6  # lateral FWHM over widefield's; an ideal confocal PSF is at 0.7
+_SPARE = 2.0  # voxels over those of the recommended crop
+_FWHM_VOXELS = 2.0  # a limit from below
+
+
+@dataclass(frozen=True, kw_only=True)
+class PsfFacts:
+    """What was measured on a PSF; triples are (z, y, x).
+
+    Attributes
+    ----------
+    name, shape, voxel_um
+        Of the PSF as examined.
+    total
+        Sum of all voxels.
+    negative_voxels, negative_share
+        Number of negative voxels, and the sum of their sizes over that of the positive ones.
+    background, background_share
+        Constant level in the file's unit, and what it adds up to over the PSF's own light.
+    noise_to_peak, noise_share
+        Noise in the background over the peak; negative light that remains when the background
+        is subtracted, over the PSF's light.
+    hot_pixels, hot_share
+        Number of isolated voxels far above their neighbours, and their sum over the PSF's light.
+    offset_voxels, offset_um
+        Position of the main lobe's peak minus that of voxel ``n // 2``.
+    peak_at_border
+        Whether a neighbour of the peak is outside the file.
+    fwhm_um, fwhm_voxels
+        Full widths at half maximum; nan for a single plane's z, inf where not reached.
+    asymmetry
+        Share of light without a partner in the mirror image across each axis.
+    saturated_voxels
+        Voxels that share the highest value, where they are too many for a peak; else 0.
+    edge_to_peak
+        Brightest 3 x 3 mean on the two faces across each axis, over the peak.
+    cut_share
+        Share of all light that lies outside the file along each axis, if the light per
+        plane goes on falling as it does at the edge.
+    nyquist_um
+        Largest voxel size that samples widefield light of this NA and wavelength without loss;
+        nan where not known.
+    expected_fwhm_um
+        Lateral FWHM in focus, 0.51 wavelength / NA; nan where not known.
+    image_voxel_um, image_shape
+        Of the image the PSF is for, where given.
+    size_on_image
+        Size of the PSF on the image's grid; its own without an image.
+    recommended_size
+        Size on that grid that holds 99.9 % of the light; none where it cannot be told.
+    """
+
+    name: str
+    shape: Size
+    voxel_um: VoxelUm
+    total: float
+    negative_voxels: int
+    negative_share: float
+    background: float
+    background_share: float
+    noise_to_peak: float
+    noise_share: float
+    hot_pixels: int
+    hot_share: float
+    offset_voxels: Triple
+    offset_um: Triple
+    peak_at_border: bool
+    fwhm_um: Triple
+    fwhm_voxels: Triple
+    asymmetry: Triple
+    saturated_voxels: int
+    edge_to_peak: Triple
+    cut_share: Triple
+    nyquist_um: Triple
+    expected_fwhm_um: float
+    image_voxel_um: VoxelUm | None
+    image_shape: Size | None
+    size_on_image: Size
+    recommended_size: Size | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing to know about a PSF.
+
+    Attributes
+    ----------
+    check
+        Short name of what was checked, such as ``"background"``.
+    severity
+        ``"note"`` to be known, ``"warning"`` harms the result, ``"error"`` makes it useless;
+        ``"ok"`` when there is nothing else to say.
+    what
+        A sentence with the value and the limit.
+    repair
+        What to give to ``prepare``, such as ``"background=auto"``; none where it cannot help.
+    settings
+        The same as fields of the settings, or the argument ``image_voxel_um``.
+    """
+
+    check: str
+    severity: Severity
+    what: str
+    repair: str | None = None
+    settings: dict[str, Any] | None = None
+
+
+def judge(facts: PsfFacts) -> tuple[Finding, ...]:
+    """Return the findings that the facts call for; a single ``"ok"`` if none."""
+    found = (
+        *_light(facts),
+        *_place(facts),
+        *_grid(facts),
+        *_resolution(facts),
+        *_extent(facts),
+    )
+    if found:
+        return found
+    return (Finding(check="all", severity="ok", what="Nothing to repair."),)
+
+
+def _repairable(check: str, severity: Severity, what: str, **settings: Any) -> Finding:
+    text = ", ".join(f"{name}={_plain(value)}" for name, value in settings.items())
+    return Finding(
+        check=check,
+        severity=severity,
+        what=what,
+        repair=text or "any preparation",
+        settings=settings,
+    )
+
+
+def _light(facts: PsfFacts) -> Iterator[Finding]:
+    """Sum, negatives, background, noise, hot pixels, saturation."""
+    if facts.hot_share > _HOT:
+        what = (
+            f"{facts.hot_pixels} isolated voxels more than 4 times as bright as their neighbours, "
+            f"hot pixels, add up to {facts.hot_share:.2%} of the light (limit {_HOT:.1%})."
+        )
+        yield _repairable("hot pixels", "warning", what, hot_pixels=True)
+    if abs(facts.background_share) > _BACKGROUND:
+        what = (
+            f"A constant background of {facts.background:.4g} adds up to "
+            f"{facts.background_share:.0%} of the PSF's own light (limit {_BACKGROUND:.0%})."
+        )
+        yield _repairable("background", "warning", what, background="auto")
+    if facts.noise_share > _NOISE:
+        what = (
+            f"Noise of {facts.noise_to_peak:.2%} of the peak leaves negative values that add up "
+            f"to {facts.noise_share:.0%} of the light (limit {_NOISE:.0%}); clipped alone, they "
+            "become a pedestal."
+        )
+        yield _repairable("noise", "warning", what, background="auto", noise_floor=3.0)
+    if facts.negative_voxels:
+        what = (
+            f"{facts.negative_voxels} voxels are negative, {facts.negative_share:.2%} of the "
+            "light; a PSF has none."
+        )
+        yield _repairable("negatives", "warning", what)
+    if abs(facts.total - 1) > _SUM:
+        what = f"The sum is {facts.total:.6g}; a PSF sums to 1, so that brightness is kept."
+        yield _repairable("sum", "warning", what)
+    if facts.saturated_voxels:
+        what = (
+            f"{facts.saturated_voxels} voxels at the peak share the highest value: the detector "
+            "was saturated. Measure again with less light or exposure."
+        )
+        yield Finding(check="saturation", severity="error", what=what)
+
+
+def _place(facts: PsfFacts) -> Iterator[Finding]:
+    """Centre and symmetry."""
+    if facts.peak_at_border:
+        what = "The peak is at the border of the file, so half of it is missing; use a larger crop."
+        yield Finding(check="centre", severity="error", what=what)
+    elif max(abs(offset) for offset in facts.offset_voxels) > _OFFSET:
+        what = (
+            f"The peak is off the middle voxel by {_zyx(facts.offset_voxels, '+.2f')} voxels or "
+            f"{_zyx(facts.offset_um, '+.3f')} um (z, y, x; limit {_OFFSET} voxels): results "
+            "would be shifted by as much."
+        )
+        yield _repairable("centre", "warning", what, centre="peak")
+    if max(facts.asymmetry) > _ASYMMETRY:
+        what = (
+            f"The mirror image differs in {_zyx(facts.asymmetry, '.0%')} of the light (z, y, x; "
+            f"limit {_ASYMMETRY:.0%}): an aberrated PSF, whose orientation must be the image's."
+        )
+        yield Finding(check="asymmetry", severity="note", what=what)
+
+
+def _grid(facts: PsfFacts) -> Iterator[Finding]:
+    """Voxel size and size against the image's."""
+    if facts.image_voxel_um is None or facts.image_shape is None:
+        return
+    own, image = facts.voxel_um, facts.image_voxel_um
+    if not same_grid(own if facts.shape[0] > 1 else (image[0], *own[1:]), image):
+        what = (
+            f"The voxel size is {_zyx(own, 'g')} um but the image's is {_zyx(image, 'g')} um "
+            "(z, y, x)."
+        )
+        yield _repairable("voxel size", "warning", what, image_voxel_um=image)
+    if any(p > n for p, n in zip(facts.size_on_image, facts.image_shape, strict=True)):
+        what = (
+            f"On the image's grid the PSF has {_zyx(facts.size_on_image, 'd')} voxels but the "
+            f"image {_zyx(facts.image_shape, 'd')} (z, y, x): larger than the image."
+        )
+        yield _repairable("size", "warning", what, max_size=facts.image_shape)
+    if facts.shape[0] == 1 and facts.image_shape[0] > 1:
+        what = (
+            f"The PSF is one plane and the image has {facts.image_shape[0]}: light from other "
+            "planes cannot be removed. Use a 3D PSF."
+        )
+        yield Finding(check="planes", severity="warning", what=what)
+
+
+def _resolution(facts: PsfFacts) -> Iterator[Finding]:
+    """Widths and sampling."""
+    if any(math.isinf(width) for width in facts.fwhm_um):
+        what = (
+            f"The FWHM is {_zyx(facts.fwhm_um, '.3g')} um (z, y, x): the light does not fall to "
+            "half within the file. Use a larger one."
+        )
+        yield Finding(check="width", severity="warning", what=what)
+    if any(v > _NYQUIST * limit for v, limit in zip(facts.voxel_um, facts.nyquist_um, strict=True)):
+        what = (
+            f"The voxel size of {_zyx(facts.voxel_um, '.3g')} um exceeds the sampling limit of "
+            f"{_zyx(facts.nyquist_um, '.3g')} um (z, y, x): finest detail is lost."
+        )
+        yield Finding(check="sampling", severity="warning", what=what)
+    elif any(width < _FWHM_VOXELS for width in facts.fwhm_voxels):
+        what = (
+            f"The FWHM is {_zyx(facts.fwhm_voxels, '.2f')} voxels (z, y, x); below "
+            f"{_FWHM_VOXELS:g} it is undersampled."
+        )
+        yield Finding(check="sampling", severity="warning", what=what)
+    ratio = max(facts.fwhm_um[1:]) / facts.expected_fwhm_um
+    if ratio < _NARROW or _BROAD < ratio < math.inf:
+        what = (
+            f"The lateral FWHM of {max(facts.fwhm_um[1:]):.3g} um is {ratio:.2f} times the "
+            f"{facts.expected_fwhm_um:.3g} um of this NA and wavelength (limits {_NARROW} to "
+            f"{_BROAD})"
+        )
+        what += (
+            "; check voxel size, NA and wavelength."
+            if ratio < _NARROW
+            else ": aberrations, a large bead, or a wrong voxel size."
+        )
+        severity: Severity = "warning" if ratio < _NARROW else "note"
+        yield Finding(check="resolution", severity=severity, what=what)
+
+
+def _extent(facts: PsfFacts) -> Iterator[Finding]:
+    """Light outside the file, and room to crop."""
+    if max(facts.edge_to_peak) > _EDGE:
+        what = (
+            f"The faces of the file reach {_zyx(facts.edge_to_peak, '.0%')} of the peak (z, y, x; "
+            f"limit {_EDGE:.0%}): the PSF is cut. Use a larger file."
+        )
+        yield Finding(check="cut", severity="warning", what=what)
+    elif max(facts.cut_share) > _CUT:
+        what = (
+            f"About {_zyx(facts.cut_share, '.0%')} of the light lies outside the file (z, y, x), "
+            "judged by its fall-off: a larger file would remove more haze."
+        )
+        yield Finding(check="cut", severity="note", what=what)
+    if facts.recommended_size is None:
+        return
+    if math.prod(facts.size_on_image) > _SPARE * math.prod(facts.recommended_size):
+        what = (
+            f"{_zyx(facts.recommended_size, 'd')} of {_zyx(facts.size_on_image, 'd')} voxels "
+            "(z, y, x) hold 99.9 % of the light: a smaller PSF is faster."
+        )
+        yield _repairable("crop", "note", what, energy_share=0.999)
+
+
+def _zyx(values: tuple[float, ...], form: str) -> str:
+    return "(" + ", ".join(format(v, form) for v in values) + ")"
+
+
+def _plain(value: Any) -> str:
+    return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,310 @@
+"""Make a measured or computed PSF fit for use: clean, centred, on the image's grid, of sum 1.
+
+The steps, in this order: hot voxels (they would draw the centre), background (it would hold most
+of the energy), centre and grid in one interpolation, noise floor, negatives, crop, sum.
+
+A voxel is taken as the light integrated over its volume. Shifting and resampling therefore
+interpolate the cumulative sum along each axis and take differences at the new voxels' edges:
+light is conserved, and voxels that become larger integrate instead of picking samples. The
+interpolant is monotone, so that no ringing and no negative light arise, also where the PSF is
+undersampled.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from scipy import ndimage
+from scipy.interpolate import CubicHermiteSpline, make_interp_spline
+
+from napari_rln.errors import RlnError
+from napari_rln.psf.shape import (
+    Float64Array,
+    Triple,
+    background_level,
+    energy_box,
+    hot_voxels,
+    peak_centre,
+)
+from napari_rln.record import Record
+from napari_rln.settings import as_dict, check_limits
+from napari_rln.volume import Volume, VoxelUm, check_voxel_um
+
+_SPLINE = 5  # order of the spline that gives the slopes
+_MAX_SCALE = 20  # voxel sizes further apart than this are a mistaken unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """How a PSF is made fit for use.
+
+    Parameters
+    ----------
+    background
+        Level to subtract: found at the lateral border near focus (auto), none, or a number in the
+        unit of the file.
+    hot_pixels
+        Replace isolated voxels far above their neighbours by the local median.
+    centre
+        Move the peak of the main lobe onto the middle voxel (peak), or trust that the file's
+        middle voxel n // 2 is the centre (file).
+    noise_floor
+        Where subtracting the background leaves negative values, set voxels to zero whose
+        surroundings do not rise above the noise by this many standard errors: clipped noise
+        adds up to a pedestal. 0 keeps everything positive.
+    energy_share
+        Crop to the box that holds this share of the energy; 1 does not crop.
+    max_size
+        Crop to at most these numbers of voxels (z, y, x).
+    """
+
+    background: Literal["auto", "none"] | float = "auto"
+    hot_pixels: bool = True
+    centre: Literal["peak", "file"] = "peak"
+    noise_floor: Annotated[float, {"min": 0.0, "max": 20.0, "label": "Noise floor"}] = 3.0
+    energy_share: Annotated[float, {"min": 0.5, "max": 1.0, "label": "Energy share"}] = 0.999
+    max_size: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if isinstance(self.background, str) and self.background not in ("auto", "none"):
+            raise RlnError(
+                f"background is {self.background!r}; give auto, none, or a number in the file's "
+                "unit."
+            )
+        if self.centre not in ("peak", "file"):
+            raise RlnError(f"centre is {self.centre!r}; give peak or file.")
+        if self.max_size is not None and (len(self.max_size) != 3 or min(self.max_size) < 1):
+            raise RlnError(
+                f"max_size is {self.max_size}; give three sizes (z y x) of at least one voxel."
+            )
+
+
+def prepare(
+    volume: Volume,
+    settings: PrepareSettings | None = None,
+    *,
+    image_voxel_um: VoxelUm | None = None,
+) -> Volume:
+    """Return a PSF of odd sizes, centred on its middle voxel, non-negative, with sum 1.
+
+    Parameters
+    ----------
+    volume
+        One bright spot on a darker background: a measured or computed PSF, an averaged bead.
+        One plane is a 2D PSF and stays one.
+    settings
+        What to do; the defaults do everything.
+    image_voxel_um
+        Voxel size (z, y, x) in micrometres of the image to deconvolve; the PSF is resampled to
+        it. Left out, the PSF keeps its own. The z size means nothing for a 2D PSF.
+
+    Returns
+    -------
+    Volume
+        Its record's facts: background, noise_sd, hot_pixels (replaced), shift_voxels (of the
+        light, in the file's voxels), energy_kept (share that cropping kept), shape_before,
+        shape_after.
+
+    Raises
+    ------
+    RlnError
+        If the PSF is constant or nowhere above its background, or if its peak is at the border
+        and to be centred.
+    """
+    settings = settings or PrepareSettings()
+    if image_voxel_um is not None:
+        check_voxel_um(image_voxel_um, "image")
+    data, facts = _clean(volume, settings)
+    middle: Triple = (data.shape[0] // 2, data.shape[1] // 2, data.shape[2] // 2)
+    centre = middle
+    if settings.centre == "peak":
+        centre = peak_centre(data)
+        if not peak_inside(centre, data.shape):
+            raise RlnError(
+                f"{volume.name} has its peak at voxel ({', '.join(f'{c:.1f}' for c in centre)}) of "
+                f"{data.shape}, at the border, so that half of it is missing; use a file that "
+                "holds the spot whole, or trust the file's centre (centre=file)."
+            )
+    target = image_voxel_um or volume.voxel_um
+    _check_scale(volume, target)
+    for axis in range(3):
+        data = _regrid(data, axis, centre[axis], target[axis] / volume.voxel_um[axis])
+    data = np.clip(data, 0, None)
+    cropped = _crop(data, settings)
+    facts |= {
+        "shift_voxels": [m - c for m, c in zip(middle, centre, strict=True)],
+        "energy_kept": float(cropped.sum() / data.sum()),
+        "shape_before": list(volume.shape),
+        "shape_after": list(cropped.shape),
+    }
+    record = Record(
+        method="psf prepare",
+        settings=as_dict(settings) | {"image_voxel_um": list(target)},
+        facts=facts,
+        inputs={volume.name: volume.hash},
+    )
+    unit = (cropped / cropped.sum()).astype(np.float32)
+    return volume.with_data(unit, voxel_um=target, record=record)
+
+
+def check_psf(volume: Volume) -> None:
+    """Raise unless a volume may be used as a PSF: non-negative, with sum 1.
+
+    Raises
+    ------
+    RlnError
+        If it is zero everywhere, has negative values, or its sum is not 1 within 0.1 %.
+    """
+    lowest, total = float(volume.data.min()), float(volume.data.sum(dtype=np.float64))
+    if lowest < 0:
+        count = int((volume.data < 0).sum())
+        raise RlnError(
+            f"{volume.name} has {count} negative values, the lowest {lowest:.3g}; a PSF has none. "
+            "Prepare it first."
+        )
+    if total == 0:
+        raise RlnError(f"{volume.name} is zero everywhere; a PSF needs one bright spot.")
+    if abs(total - 1) > 1e-3:
+        raise RlnError(f"{volume.name} sums to {total:.6g}; a PSF sums to 1. Prepare it first.")
+
+
+def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:
+    """Tell whether a peak at a position (z, y, x) in voxels has a voxel on each side of it."""
+    return all(n == 1 or 0.5 <= c <= n - 1.5 for c, n in zip(centre, shape, strict=True))
+
+
+def without_hot(data: Float64Array) -> tuple[Float64Array, int]:
+    """Return data with hot voxels replaced by the median of 3 x 3 voxels, and their number."""
+    hot = hot_voxels(data)
+    if not hot.any():
+        return data, 0
+    calm = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
+    return np.where(hot, calm, data), int(hot.sum())
+
+
+def above_noise(data: Float64Array, noise_sd: float, floor: float) -> Float64Array:
+    """Return data with voxels set to zero whose 5 x 5 x 5 mean is within the noise of that mean.
+
+    Data with hardly any negative light, such as a computed PSF, are returned as they are.
+
+    Parameters
+    ----------
+    data
+        (Z, Y, X), background removed, in the unit of the noise.
+    noise_sd
+        Standard deviation of the noise.
+    floor
+        Standard errors of the mean that it must exceed.
+    """
+    if -data[data < 0].sum() < 1e-3 * data[data > 0].sum():
+        return data
+    size = [min(5, n) for n in data.shape]
+    mean = ndimage.uniform_filter(data, size=size, mode="nearest")
+    return np.where(mean > floor * noise_sd / np.sqrt(np.prod(size)), data, 0.0)
+
+
+def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dict[str, Any]]:
+    """Return data without hot voxels, background and noise floor, and the facts about them."""
+    data = volume.data.astype(np.float64)
+    if data.max() == data.min() and data.size > 1:
+        raise RlnError(
+            f"{volume.name} is {data.flat[0]:.6g} in every voxel; a PSF needs one bright spot."
+        )
+    if data.max() <= 0:
+        raise RlnError(
+            f"{volume.name} is nowhere positive (highest value {data.max():.6g}); a PSF is a "
+            "bright spot on a darker background. Check whether the file is inverted."
+        )
+    hot_pixels = 0
+    if settings.hot_pixels:
+        data, hot_pixels = without_hot(data)
+    found, noise_sd = background_level(data)
+    level = found if settings.background == "auto" else 0.0
+    if not isinstance(settings.background, str):
+        level = float(settings.background)
+    data = data - level
+    if data.max() <= 0:
+        raise RlnError(
+            f"{volume.name} is nowhere above its background of {level:.6g}; give a lower "
+            "background, or a file with one bright spot."
+        )
+    if settings.noise_floor:
+        data = above_noise(data, noise_sd, settings.noise_floor)
+    return data, {"background": level, "noise_sd": noise_sd, "hot_pixels": hot_pixels}
+
+
+def _check_scale(volume: Volume, target: VoxelUm) -> None:
+    for axis, (new, old) in enumerate(zip(target, volume.voxel_um, strict=True)):
+        if volume.shape[axis] > 1 and not 1 / _MAX_SCALE <= new / old <= _MAX_SCALE:
+            raise RlnError(
+                f"{volume.name} has a voxel size of {old:g} um on axis {'zyx'[axis]} and the image "
+                f"{new:g} um; they differ by more than {_MAX_SCALE} times. Check the units of both."
+            )
+
+
+def _regrid(data: Float64Array, axis: int, centre: float, scale: float) -> Float64Array:
+    """Return data on new voxels along one axis, the middle one centred on a position.
+
+    Parameters
+    ----------
+    data
+        (Z, Y, X), light per voxel.
+    axis
+        Left alone where it has one voxel.
+    centre
+        Position in old voxels.
+    scale
+        New voxel size over the old one.
+    """
+    n = data.shape[axis]
+    if n == 1:
+        return data
+    half = _half_size(n, centre, scale)
+    edges = centre + (np.arange(2 * half + 2) - half - 0.5) * scale
+    curve = _cumulative(data, axis)
+    return np.diff(curve(np.clip(edges, -0.5, n - 0.5)), axis=axis)
+
+
+def _cumulative(data: Float64Array, axis: int) -> CubicHermiteSpline:
+    """Return the light below a position along one axis, a function of positions in voxels.
+
+    The slopes at the voxels' edges are those of a spline, kept between 0 and three times the
+    smaller of the adjacent voxels (Hyman 1983, SIAM J. Sci. Stat. Comput. 4, 645), which makes
+    each piece monotone.
+    """
+    data = np.moveaxis(data, axis, 0)
+    n = data.shape[0]
+    positions = np.arange(n + 1) - 0.5
+    below = np.concatenate([np.zeros_like(data[:1]), np.cumsum(data, axis=0)])
+    slopes = make_interp_spline(positions, below, k=min(_SPLINE, n))(positions, nu=1)
+    before, after = np.concatenate([data[:1], data]), np.concatenate([data, data[-1:]])
+    low = 3 * np.minimum(np.maximum(before, after), 0)
+    high = 3 * np.maximum(np.minimum(before, after), 0)
+    slopes = np.moveaxis(np.clip(slopes, low, high), 0, axis)
+    return CubicHermiteSpline(positions, np.moveaxis(below, 0, axis), slopes, axis=axis)
+
+
+def _half_size(n: int, centre: float, scale: float) -> int:
+    """Return how many new voxels to keep on each side of the middle one.
+
+    A PSF within a voxel of its middle keeps its size, made odd. One further off keeps all of its
+    longer side, the shorter one filled with zeros: the light is worth more than the size, and the
+    crop by energy follows.
+    """
+    own = int((n / scale - 1) / 2 + 1e-6)
+    longer = int(max(centre, n - 1 - centre) / scale + 1e-6)
+    return own if longer - own <= 1 else longer
+
+
+def _crop(data: Float64Array, settings: PrepareSettings) -> Float64Array:
+    """Return the middle of odd-sized data that the settings keep."""
+    sizes = data.shape
+    if settings.energy_share < 1:
+        sizes = energy_box(data, settings.energy_share)
+    if settings.max_size is not None:
+        sizes = tuple(min(s, m - 1 + m % 2) for s, m in zip(sizes, settings.max_size, strict=True))
+    half = [(s - 1) // 2 for s in sizes]
+    return data[
+        tuple(slice(n // 2 - h, n // 2 + h + 1) for n, h in zip(data.shape, half, strict=True))
+    ]

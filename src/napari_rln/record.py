@@ -1,0 +1,63 @@
+"""How a result was made: a small record that travels with every volume and file."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+
+def array_hash(array: npt.NDArray[Any]) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of an array's shape, type and values.
+
+    Parameters
+    ----------
+    array
+        Any shape and type; the hash does not depend on byte order or memory layout.
+    """
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{little.shape}{little.dtype.str}".encode())
+    digest.update(little.data)
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What made a volume: method, settings, inputs, version and time.
+
+    Attributes
+    ----------
+    method
+        The verb, such as ``"rld"`` or ``"psf compute"``.
+    settings
+        The settings as used, after every automatic choice; JSON types only.
+    facts
+        What was found on the way: iterations done, background, shift, number of beads.
+    inputs
+        Names and hashes of what went in, such as ``{"psf": "9f0c..."}``.
+    version
+        Version of napari-rln.
+    time
+        When the record was made, UTC, ISO 8601.
+    """
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    version: str = field(default_factory=lambda: version("napari-rln"))
+    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the record that :meth:`to_json` wrote."""
+        return cls(**json.loads(text))

@@ -1,0 +1,95 @@
+"""How good a result is where no truth is known: it must explain the image within its noise."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import fftconvolve
+
+from napari_rln.errors import RlnError
+from napari_rln.metrics import Array, affine_fit, pair
+
+INSIDE_SHARE = 0.99
+"""A voxel's blur counts as seen whole if this share of the PSF lies inside the field."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Residual:
+    """What the blurred result leaves unexplained of the image.
+
+    Attributes
+    ----------
+    chi2
+        Reduced chi squared: 1 if the image is explained to within its noise, more if structure is
+        missing or invented, less if noise was fitted.
+    scale, offset
+        Of the fit of the blurred result to the image.
+    map
+        (Z, Y, X) float32, image minus blurred result in standard deviations of the noise; 0 where
+        it was not evaluated.
+    inside
+        (Z, Y, X) bool, where it was evaluated.
+    """
+
+    chi2: float
+    scale: float
+    offset: float
+    map: npt.NDArray[np.float32]
+    inside: npt.NDArray[np.bool_]
+
+
+def reconvolution_residual(
+    image: Array, result: Array, psf: Array, *, gain: float, intercept: float = 0.0
+) -> Residual:
+    """Return how well the result, blurred by the PSF, explains the image, in units of its noise.
+
+    The variance of the image is modelled as ``gain * mean + intercept``, with the mean from the
+    fitted model itself, and no less than 5 % of its average. Light from outside the field is
+    unknown, so the blur is divided by the share of the PSF that lies inside the field, and only
+    voxels for which that is at least 99 % are evaluated; if they are fewer than a tenth of the
+    volume, all voxels are.
+
+    Parameters
+    ----------
+    image, result
+        (Z, Y, X), one shape; the image in counts.
+    psf
+        (Z, Y, X), non-negative, centre on voxel ``n // 2``; any sum.
+    gain, intercept
+        The photon transfer line, as :func:`napari_rln.noise.estimate_noise` finds it: variance
+        per count (1 for photons), and variance in counts squared at the value 0.
+
+    Raises
+    ------
+    RlnError
+        If the shapes differ or the line gives no noise.
+    """
+    x, y = pair(result, image)
+    # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
+    kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
+    kernel /= kernel.sum()
+    share = fftconvolve(np.ones_like(y), kernel, mode="same")
+    blurred = fftconvolve(x, kernel, mode="same") / share
+    inside = share >= INSIDE_SHARE
+    if inside.mean() < 0.1:
+        inside = np.ones_like(inside)
+    scale, offset = affine_fit(blurred[inside], y[inside])
+    model = scale * blurred + offset
+    variance = gain * model + intercept
+    average = float(variance[inside].mean())
+    if not average > 0:
+        raise RlnError(
+            f"Gain {gain} and intercept {intercept} give the image no noise; the variance "
+            "gain * value + intercept must be above 0."
+        )
+    # The floor keeps a few voxels that the line calls noiseless from ruling the sum.
+    variance = np.maximum(variance, 0.05 * average)
+    residual = np.where(inside, (y - model) / np.sqrt(variance), 0)
+    freedom = max(int(inside.sum()) - 2, 1)
+    return Residual(
+        chi2=float(np.vdot(residual, residual)) / freedom,
+        scale=scale,
+        offset=offset,
+        map=residual.astype(np.float32),
+        inside=inside,
+    )

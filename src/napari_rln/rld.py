@@ -1,0 +1,345 @@
+"""Richardson-Lucy deconvolution (Richardson 1972, Lucy 1974).
+
+The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estimate ``x`` by
+``A_adjoint(y / (A x + b)) / A_adjoint(1)``. :mod:`napari_rln.iteration` holds that step,
+:func:`iterate` is the loop around it, :func:`deconvolve` the loop run to its end.
+"""
+
+import math
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import psutil
+import torch
+
+from napari_rln.device import check_memory, computing, resolve_device
+from napari_rln.errors import RlnError
+from napari_rln.forward import Border, Convolution, padded_shape
+from napari_rln.iteration import RichardsonLucy, Start
+from napari_rln.noise import Noise, estimate_background, estimate_noise, split
+from napari_rln.projectors import BackProjector, transfer_function
+from napari_rln.psf.prepare import check_psf
+from napari_rln.record import Record
+from napari_rln.settings import as_dict, check_limits
+from napari_rln.stop import SHARE, BestSoFar, telling_crop
+from napari_rln.volume import FloatArray, Volume, same_grid
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RldSettings:
+    """Settings of Richardson-Lucy deconvolution.
+
+    Parameters
+    ----------
+    iterations
+        How many; auto stops where the estimate starts to predict unseen photons worse.
+    max_iterations
+        The most that auto takes, and what it takes where it finds no noise.
+    tolerance
+        Stop earlier when the relative change per iteration falls below this; 0 for never.
+    back_projector
+        matched is Richardson-Lucy proper; the others need fewer iterations and amplify noise
+        sooner.
+    acceleration
+        biggs-andrews predicts along the path of the estimates, some 5 to 10 times faster.
+    start
+        Start from a flat estimate or from the image. Flat needs some more iterations and
+        carries less noise.
+    border
+        extended lets the object reach beyond the image, by the PSF's support; periodic and
+        reflect do not.
+    background
+        Light that is not of the object, camera offset included, in image units; auto takes
+        the darkest parts of the image.
+    negatives
+        What to do with negative voxels: error, or clip to set them to 0.
+    tv
+        Strength of total-variation regularisation; 0 for none, 0.002 to 0.01 is usual.
+    alpha
+        Wiener regularisation of the wiener back projectors.
+    beta
+        Butterworth gain at the cut-off; the OTF's own when not given.
+    order
+        Butterworth order.
+    resolution_um
+        Resolution limit z y x for the unmatched back projectors; the PSF's FWHM when not given.
+    device
+        auto, cpu, cuda, cuda:1, mps.
+    precision
+        float64 is for checking float32; twice the memory.
+    seed
+        Of the random split of photons behind auto.
+    """
+
+    iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 100_000}] = "auto"
+    max_iterations: Annotated[int, {"min": 2, "max": 10_000}] = 100
+    tolerance: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.0
+    back_projector: BackProjector = "matched"
+    acceleration: Literal["biggs-andrews", "none"] = "biggs-andrews"
+    start: Start = "flat"
+    border: Border = "extended"
+    background: Annotated[float | Literal["auto"], {"min": 0.0}] = "auto"
+    negatives: Literal["error", "clip"] = "error"
+    tv: Annotated[float, {"min": 0.0, "max": 0.1}] = 0.0
+    alpha: Annotated[float, {"min": 1e-6, "max": 10.0}] = 0.05
+    beta: Annotated[float | None, {"min": 1e-6, "max": 1.0}] = None
+    order: Annotated[int, {"min": 1, "max": 30}] = 10
+    resolution_um: tuple[float, float, float] | None = None
+    device: str = "auto"
+    precision: Literal["float32", "float64"] = "float32"
+    seed: Annotated[int, {"min": 0}] = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if self.resolution_um is not None and not all(r > 0 for r in self.resolution_um):
+            raise RlnError(f"resolution_um is {self.resolution_um}; give three positive lengths.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RldReport:
+    """Where a deconvolution stands after an iteration.
+
+    Attributes
+    ----------
+    phase
+        ``"stop"`` while the number of iterations is sought, then ``"deconvolve"``.
+    iteration
+        Iterations done in this phase.
+    total
+        Iterations to do; the most there can be while they are sought.
+    relative_change
+        Norm of the last change of the estimate over the norm of the estimate.
+    seconds
+        Since the start.
+    held_out
+        Deviance of unseen photons per voxel, while the number of iterations is sought.
+    """
+
+    phase: Literal["stop", "deconvolve"]
+    iteration: int
+    total: int
+    relative_change: float
+    seconds: float
+    held_out: float | None = None
+    _estimate: torch.Tensor = field(repr=False, compare=False)
+
+    def estimate(self) -> FloatArray:
+        """Return a copy of the estimate in the field of view, (Z, Y, X) float32.
+
+        To be called before the next iteration, which changes it.
+        """
+        return self._estimate.to("cpu", torch.float32, copy=True).contiguous().numpy()
+
+
+def deconvolve(image: Volume, psf: Volume, settings: RldSettings | None = None) -> Volume:
+    """Return the deconvolved image; see :func:`iterate`, of which this is the last word."""
+    steps = iterate(image, psf, settings)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Volume = stop.value
+            return result
+
+
+def iterate(
+    image: Volume, psf: Volume, settings: RldSettings | None = None
+) -> Generator[RldReport, None, Volume]:
+    """Deconvolve an image, yielding a report after every iteration and returning the result.
+
+    Closing the generator cancels; it looks for that once per iteration.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), non-negative, in any unit proportional to photons.
+    psf
+        On the image's voxel grid, sum 1, centre on voxel ``n // 2``.
+    settings
+        The defaults when none.
+
+    Returns
+    -------
+    Volume
+        (Z, Y, X) float32 in the image's unit, background removed, with a record.
+
+    Raises
+    ------
+    RlnError
+        For an image or PSF that cannot be used, a missing device or too little memory.
+    ComputeError
+        If the computation fails on the way.
+    """
+    settings = settings or RldSettings()
+    began = time.perf_counter()
+    check_psf(psf)
+    image = _checked(image, psf, settings)
+    device = resolve_device(settings.device)
+    needed = memory_bytes(image.shape, psf.shape, settings)
+    check_memory(needed, device, _ADVICE)
+    background = (
+        estimate_background(image.data)
+        if settings.background == "auto"
+        else float(settings.background)
+    )
+    facts: dict[str, object] = {"background": background, "device": str(device)}
+    base = psutil.Process().memory_info().rss
+    with computing(needed, device, _ADVICE):
+        iterations, stopped = settings.iterations, "iterations"
+        if iterations == "auto":
+            noise = estimate_noise(image.data)
+            facts |= {"gain": noise.gain, "intercept": noise.intercept}
+            iterations = yield from _seek_stop(image, psf, background, noise, settings, began)
+            stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
+        run = _start(image, psf, background, settings, device)
+        peak = 0
+        for done in range(1, iterations + 1):
+            change = run.step()
+            peak = max(peak, psutil.Process().memory_info().rss - base)
+            yield RldReport(
+                phase="deconvolve",
+                iteration=done,
+                total=iterations,
+                relative_change=change,
+                seconds=time.perf_counter() - began,
+                _estimate=run.field_of_view(),
+            )
+            if change < settings.tolerance:
+                stopped = "tolerance"
+                break
+        data = run.field_of_view().to("cpu", torch.float32, copy=True).contiguous().numpy()
+    facts |= {
+        "iterations": done,
+        "stopped_by": stopped,
+        "relative_change": change,
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_mb": round(
+            (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak) / 1e6
+        ),
+    }
+    record = Record(
+        method="rld",
+        settings=as_dict(settings),
+        facts=facts,
+        inputs={"image": image.hash, "psf": psf.hash},
+    )
+    return image.with_data(data, name=f"{image.name} · RLD {done}", record=record)
+
+
+_ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
+
+
+def memory_bytes(
+    image_shape: tuple[int, int, int], psf_shape: tuple[int, int, int], settings: RldSettings
+) -> int:
+    """Return how much memory a deconvolution takes beside image and result, in bytes."""
+    volumes = {"biggs-andrews": 7, "none": 5}[settings.acceleration]
+    volumes += settings.tv > 0
+    size = {"float32": 4, "float64": 8}[settings.precision]
+    work = math.prod(padded_shape(image_shape, psf_shape, settings.border))
+    return size * (volumes * work + math.prod(image_shape))
+
+
+def _checked(image: Volume, psf: Volume, settings: RldSettings) -> Volume:
+    """Return the image fit for deconvolution, or raise and say what is wrong with the pair."""
+    if not same_grid(image.voxel_um, psf.voxel_um):
+        raise RlnError(
+            f"the PSF's voxels are {psf.voxel_um} um but the image's are {image.voxel_um} um "
+            "(z, y, x); resample the PSF with `napari-rln psf repair --image` or psf.prepare."
+        )
+    if image.shape[0] == 1 < psf.shape[0]:
+        raise RlnError(
+            f"the image is a single plane but the PSF has {psf.shape[0]} planes; use a PSF of one "
+            "plane (its middle one) for a 2D image, or a stack of planes."
+        )
+    lowest = float(image.data.min())
+    if lowest < 0 and settings.negatives == "error":
+        raise RlnError(
+            f"{image.name} has {int((image.data < 0).sum())} negative voxels (lowest {lowest:g}) "
+            "but counts cannot be negative; add the camera offset back, or set them to 0 with "
+            "--negatives clip."
+        )
+    if not image.data.max() > 0:
+        raise RlnError(f"{image.name} has no voxel above 0; there is nothing to deconvolve.")
+    return image.with_data(image.data.clip(0)) if lowest < 0 else image
+
+
+def _seek_stop(
+    image: Volume,
+    psf: Volume,
+    background: float,
+    noise: Noise,
+    settings: RldSettings,
+    began: float,
+) -> Generator[RldReport, None, int]:
+    """Deconvolve a part of the photons until it predicts the others best; return the iteration."""
+    if noise.gain <= 0:
+        return settings.max_iterations
+    part = telling_crop(image.data, psf.shape)
+    seen, unseen = split(image.data[part], noise, SHARE, settings.seed)
+    run = _start(
+        image.with_data(seen),
+        psf,
+        SHARE * max(0.0, float(noise.counts(background))),
+        settings,
+        resolve_device(settings.device),
+        held_out=unseen,
+    )
+    best = BestSoFar()
+    # A step tells how well the estimate before it predicts, so one more shows the last.
+    run.step()
+    for done in range(1, settings.max_iterations + 1):
+        change = run.step()
+        yield RldReport(
+            phase="stop",
+            iteration=done,
+            total=settings.max_iterations,
+            relative_change=change,
+            seconds=time.perf_counter() - began,
+            held_out=run.deviance,
+            _estimate=run.field_of_view(),
+        )
+        if best.add(run.deviance):
+            break
+    return best.iteration
+
+
+def _start(
+    image: Volume,
+    psf: Volume,
+    background: float,
+    settings: RldSettings,
+    device: torch.device,
+    held_out: FloatArray | None = None,
+) -> RichardsonLucy:
+    dtype = _DTYPES[settings.precision]
+    blur = Convolution(psf.data, image.shape, border=settings.border, device=device, dtype=dtype)
+    transfer = None
+    if settings.back_projector != "matched":
+        resolution = settings.resolution_um
+        transfer = transfer_function(
+            settings.back_projector,
+            blur,
+            psf.data,
+            alpha=settings.alpha,
+            beta=settings.beta,
+            order=settings.order,
+            resolution_voxels=resolution
+            and tuple(r / v for r, v in zip(resolution, psf.voxel_um, strict=True)),  # type: ignore[arg-type]
+        )
+    return RichardsonLucy(
+        blur,
+        torch.from_numpy(image.data).to(device, dtype),
+        background=background,
+        transfer=transfer,
+        accelerate=settings.acceleration == "biggs-andrews",
+        start=settings.start,
+        tv=settings.tv,
+        voxel_um=image.voxel_um,
+        held_out=None if held_out is None else torch.from_numpy(held_out).to(device, dtype),
+        held_out_ratio=(1 - SHARE) / SHARE,
+    )

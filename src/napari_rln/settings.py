@@ -1,0 +1,49 @@
+"""How one settings dataclass serves validation, the command line and forms alike.
+
+A verb's settings are one frozen, keyword-only dataclass. A field that has limits carries them in
+``Annotated[float, {"min": 0.0, "max": 1.0, "label": "Tolerance", "unit": "um"}]``: the dictionary
+is what magicgui takes, and :func:`check_limits` reads the same dictionary.
+"""
+
+import dataclasses
+from collections import ChainMap
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from napari_rln.errors import RlnError
+
+
+def check_limits(settings: Any) -> None:
+    """Raise for the first field of a settings dataclass that is outside its annotated limits.
+
+    Parameters
+    ----------
+    settings
+        A dataclass instance whose fields may be annotated with ``min``, ``max`` and ``unit``.
+
+    Raises
+    ------
+    RlnError
+        Naming the field, its value and the limit.
+    """
+    hints = get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        hint, value = hints[field.name], getattr(settings, field.name)
+        if get_origin(hint) is not Annotated or not isinstance(value, int | float):
+            continue
+        extras = [extra for extra in get_args(hint)[1:] if isinstance(extra, dict)]
+        limits: dict[str, Any] = dict(ChainMap(*extras))
+        low, high = limits.get("min", float("-inf")), limits.get("max", float("inf"))
+        if not low <= value <= high:
+            unit = f" {limits['unit']}" if "unit" in limits else ""
+            raise RlnError(
+                f"{field.name} is {value}{unit} but must lie between {low} and {high}{unit}."
+            )
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """Return a settings dataclass as a dictionary that JSON can hold."""
+    return {
+        field.name: list(value) if isinstance(value, tuple) else value
+        for field in dataclasses.fields(settings)
+        for value in (getattr(settings, field.name),)
+    }

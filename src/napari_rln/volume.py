@@ -1,0 +1,145 @@
+"""A volume: what every step takes and returns.
+
+The contract, written once: data are (Z, Y, X) float32, C-contiguous, finite; a single plane is a
+volume with Z = 1. Voxel sizes are (z, y, x) in micrometres. Channels and time points are not
+axes of a volume: they are chosen when a file is read, and processed one volume at a time.
+A point spread function (PSF) is a volume too, with non-negative data that sum to 1 and its centre
+on voxel ``n // 2`` of every axis.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln.errors import RlnError
+from napari_rln.record import Record, array_hash
+
+FloatArray = npt.NDArray[np.float32]
+VoxelUm = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """One volume with its voxel size and how it was made.
+
+    Attributes
+    ----------
+    data
+        (Z, Y, X) float32, finite.
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    name
+        What to call it in tables, figures and layers.
+    record
+        How it was made; none for data straight from a microscope.
+    """
+
+    data: FloatArray
+    voxel_um: VoxelUm
+    name: str = "volume"
+    record: Record | None = None
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 3 or self.data.dtype != np.float32:
+            raise RlnError(
+                f"{self.name} is {self.data.dtype} of shape {self.data.shape}; a volume is "
+                "float32 (Z, Y, X): make it with Volume.from_array."
+            )
+        check_voxel_um(self.voxel_um, self.name)
+
+    @classmethod
+    def from_array(
+        cls,
+        array: npt.ArrayLike,
+        voxel_um: VoxelUm,
+        *,
+        name: str = "volume",
+        record: Record | None = None,
+    ) -> Self:
+        """Return a volume from any real 2D (Y, X) or 3D (Z, Y, X) array of any type and byte order.
+
+        Parameters
+        ----------
+        array
+            (Z, Y, X) or (Y, X), integers, floats or booleans; not modified.
+        voxel_um
+            Voxel size (z, y, x) in micrometres.
+        name
+            What to call it in messages and results.
+        record
+            How the array was made.
+
+        Raises
+        ------
+        RlnError
+            If the array is empty, complex, not 2D or 3D, or holds NaN or infinities.
+        """
+        data = np.asarray(array)
+        if data.ndim not in (2, 3):
+            raise RlnError(
+                f"{name} has {data.ndim} axes (shape {data.shape}); choose one channel and time "
+                "point so that (Z, Y, X) or (Y, X) remains."
+            )
+        if data.size == 0:
+            raise RlnError(f"{name} is empty: its shape is {data.shape}.")
+        if data.dtype.kind not in "buif":
+            raise RlnError(f"{name} is of type {data.dtype}; it must be integer or float.")
+        data = np.ascontiguousarray(data if data.ndim == 3 else data[None], dtype=np.float32)
+        check_finite(data, name)
+        return cls(data=data, voxel_um=voxel_um, name=name, record=record)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels (z, y, x)."""
+        return self.data.shape
+
+    @property
+    def hash(self) -> str:
+        """Hash of the values, to tell in a record which volume was used."""
+        return array_hash(self.data)
+
+    def with_data(self, data: FloatArray, **changes: Any) -> Self:
+        """Return a copy with other data, and other fields where named."""
+        return replace(self, data=np.ascontiguousarray(data, dtype=np.float32), **changes)
+
+
+def check_finite(data: npt.NDArray[Any], name: str) -> None:
+    """Raise if an array holds NaN or infinities, saying how many and where the first is.
+
+    Raises
+    ------
+    RlnError
+        With the number of such voxels and the index of the first.
+    """
+    if np.isfinite(data.sum(dtype=np.float64)):
+        return
+    bad = ~np.isfinite(data)
+    if not bad.any():  # finite values whose sum overflowed
+        return
+    first = tuple(int(i[0]) for i in np.nonzero(bad))
+    raise RlnError(
+        f"{name} holds {int(bad.sum())} voxels that are NaN or infinite, the first at {first}; "
+        "replace them (for instance by the median of their neighbours) before deconvolving."
+    )
+
+
+def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
+    """Raise unless a voxel size is three positive, finite, plausible lengths in micrometres.
+
+    Raises
+    ------
+    RlnError
+        Naming the offending size. Sizes above 1 mm are taken for a mistaken unit.
+    """
+    if len(voxel_um) != 3 or not all(0 < v <= 1000 for v in voxel_um):
+        raise RlnError(
+            f"{name} has voxel size {tuple(voxel_um)} um; give three positive numbers (z y x) "
+            "in micrometres, each at most 1000."
+        )
+
+
+def same_grid(a: VoxelUm, b: VoxelUm, tolerance: float = 0.01) -> bool:
+    """Tell whether two voxel sizes (z, y, x) agree within a relative tolerance on every axis."""
+    return all(abs(p - q) <= tolerance * q for p, q in zip(a, b, strict=True))

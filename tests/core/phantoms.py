@@ -1,0 +1,44 @@
+"""Small objects and PSFs that the tests share."""
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln.volume import Volume
+
+VOXEL_UM = (0.2, 0.1, 0.1)
+FloatArray = npt.NDArray[np.float32]
+
+
+def gaussian_psf(shape=(9, 9, 9), sigma=(1.6, 1.2, 1.2)) -> Volume:
+    """Return a Gaussian PSF centred on voxel n // 2."""
+    axes = [np.exp(-0.5 * ((np.arange(n) - n // 2) / s) ** 2) for n, s in zip(shape, sigma)]
+    data = np.einsum("i,j,k->ijk", *axes)
+    return Volume.from_array(data / data.sum(), VOXEL_UM, name="psf")
+
+
+def comatic_psf(shape=(11, 13, 13)) -> Volume:
+    """Return a PSF with a side lobe towards larger z, y and x, peak on voxel n // 2."""
+    main = gaussian_psf(shape, (1.5, 1.2, 1.2)).data
+    lobe = np.roll(gaussian_psf(shape, (1.8, 1.5, 1.5)).data, (2, 3, 2), (0, 1, 2))
+    data = main + 0.5 * lobe
+    return Volume.from_array(data / data.sum(), VOXEL_UM, name="psf")
+
+
+def spots(shape=(24, 40, 40), seed=0, count=25, level=2000.0) -> FloatArray:
+    """Return soft spots of several sizes, dark at the border."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(shape)
+    data = np.zeros(shape)
+    for _ in range(count):
+        centre = [rng.uniform(0.25 * n, 0.75 * n) for n in shape]
+        sigma = rng.uniform(0.8, 2.0)
+        squared = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2
+        data += rng.uniform(0.3, 1) * np.exp(-0.5 * squared / sigma**2)
+    return (level * data / data.max()).astype(np.float32)
+
+
+def nrmse(result, truth) -> float:
+    """Return the relative error after the best scale and offset."""
+    x, g = (np.asarray(v, dtype=float).ravel() for v in (result, truth))
+    xm, gm = x - x.mean(), g - g.mean()
+    return float(np.linalg.norm((xm @ gm) / (xm @ xm) * xm - gm) / np.linalg.norm(g))

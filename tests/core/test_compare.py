@@ -1,0 +1,152 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.signal import fftconvolve
+
+from napari_rln import metrics
+from napari_rln.compare import CompareSettings, compare, score
+from napari_rln.errors import RlnError
+from napari_rln.record import Record
+from napari_rln.volume import Volume
+
+VOXEL_UM = (0.2, 0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def truth() -> Volume:
+    rng = np.random.default_rng(0)
+    blobs = gaussian_filter((rng.random((20, 32, 36)) > 0.99).astype(np.float64), 0.7)
+    return Volume.from_array(blobs * 2000, VOXEL_UM, name="truth")
+
+
+@pytest.fixture(scope="module")
+def psf() -> Volume:
+    z, y, x = np.meshgrid(*(np.arange(n) - n // 2 for n in (7, 7, 7)), indexing="ij")
+    data = np.exp(-(z**2) / 4 - (y**2 + x**2) / 2)
+    return Volume.from_array(data / data.sum(), VOXEL_UM, name="psf")
+
+
+@pytest.fixture(scope="module")
+def image(truth: Volume, psf: Volume) -> Volume:
+    mean = np.maximum(fftconvolve(truth.data, psf.data, mode="same"), 0) + 10
+    return Volume.from_array(np.random.default_rng(1).poisson(mean), VOXEL_UM, name="raw")
+
+
+@pytest.fixture(scope="module")
+def result(truth: Volume) -> Volume:
+    facts = {"seconds": 1.5, "peak_mb": 20.0, "background": 10.0}
+    return truth.with_data(truth.data, name="perfect", record=Record(method="rld", facts=facts))
+
+
+def test_rows_are_the_image_then_the_results(image, result, truth, psf):
+    table = compare(image, [result], truth=truth, psf=psf, settings=CompareSettings(gain=1.0))
+    raw, perfect = table.rows
+    assert (raw.name, perfect.name) == ("raw", "perfect")
+    assert raw.seconds is None
+    assert (perfect.seconds, perfect.peak_mb) == (1.5, 20)
+    assert raw.flux_ratio == 1
+    background = 10 * image.data.size
+    assert perfect.flux_ratio == pytest.approx(truth.data.sum() / (image.data.sum() - background))
+    assert perfect.chi2 == pytest.approx(1, abs=0.05)
+    assert perfect.reblur_scale == pytest.approx(1, abs=0.02)
+    assert raw.chi2 > 2
+    assert perfect.volume.psnr_raw_db == np.inf
+    assert perfect.xz.ssim == pytest.approx(1)
+    assert raw.volume.psnr_db == pytest.approx(metrics.psnr(image.data, truth.data, fit=True))
+    assert raw.volume.psnr_raw_db < raw.volume.psnr_db
+    assert perfect.axial_um == pytest.approx(0.4)
+    assert raw.axial_um > perfect.axial_um
+    assert raw.lateral_um > perfect.lateral_um
+
+
+def test_plane_scores_share_the_volumes_fit_and_range(image, truth):
+    scores = score(image, truth, "xz")
+    fit = metrics.fitted(image.data, truth.data)
+    peak = float(np.ptp(truth.data))
+    shown = [y for y in range(truth.shape[1]) if np.ptp(truth.data[:, y]) >= 0.05 * peak]
+    expected = np.mean([metrics.psnr(fit[:, y], truth.data[:, y], data_range=peak) for y in shown])
+    assert scores.psnr_db == pytest.approx(expected)
+
+
+def test_flat_planes_do_not_count(truth, image):
+    padded_truth = truth.with_data(np.pad(truth.data, [(4, 4), (0, 0), (0, 0)]))
+    padded = image.with_data(np.pad(image.data, [(4, 4), (0, 0), (0, 0)], constant_values=10))
+    fitted = metrics.fitted(padded.data, padded_truth.data)[4:-4]
+    expected = np.mean([metrics.pearson(a, b) for a, b in zip(fitted, truth.data, strict=True)])
+    assert score(padded, padded_truth, "xy").pearson == pytest.approx(expected)
+
+
+def test_without_truth_or_psf_their_columns_are_absent(image, result):
+    table = compare(image, [result])
+    assert set(table.columns) == {"name", "flux_ratio", "seconds", "peak_mb"}
+    assert table.rows[1].volume is None
+
+
+def test_planes_can_be_left_out(image, truth):
+    columns = compare(image, [], truth=truth, settings=CompareSettings(planes=False)).columns
+    assert "ssim" in columns
+    assert not any(c.endswith(("_xy", "_xz", "_yz")) for c in columns)
+
+
+def test_a_single_plane_has_no_axial_columns(image, truth):
+    flat_image = image.with_data(image.data[9:10])
+    flat_truth = truth.with_data(truth.data[9:10])
+    columns = compare(flat_image, [], truth=flat_truth).columns
+    assert {"psnr_db", "ssim", "lateral_um"} <= set(columns)
+    assert not {"axial_um", "ssim_xz", "ssim_xy"} & set(columns)
+
+
+def test_ssim_is_absent_from_planes_smaller_than_its_window(image, truth):
+    thin_image, thin_truth = (v.with_data(v.data[6:14]) for v in (image, truth))
+    columns = compare(thin_image, [], truth=thin_truth).columns
+    assert {"ssim", "ssim_xy", "nrmse_xz"} <= set(columns)
+    assert not {"ssim_xz", "ssim_yz"} & set(columns)
+
+
+def test_noise_is_estimated_where_it_is_not_given(image, result, psf):
+    table = compare(image, [result], psf=psf)
+    assert table.settings.gain == pytest.approx(1, rel=0.3)
+    assert table.rows[1].chi2 == pytest.approx(1, rel=0.3)
+
+
+def test_a_noiseless_image_has_no_residual(truth, psf):
+    flat = truth.with_data(np.full_like(truth.data, 100))
+    assert "chi2" not in compare(flat, [], psf=psf).columns
+
+
+def test_csv_holds_the_table(tmp_path, image, result, truth):
+    table = compare(image, [result], truth=truth)
+    path = tmp_path / "table.csv"
+    table.to_csv(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == table.columns
+    assert rows[0]["seconds"] == ""
+    assert float(rows[0]["nrmse"]) == table.rows[0].volume.nrmse
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_dictionary_is_strict_json(image, result, truth):
+    table = compare(image, [result], truth=truth)
+    back = json.loads(json.dumps(table.to_dict(), allow_nan=False))
+    assert back["rows"][1]["psnr_raw_db"] is None
+    assert back["rows"][0]["pearson"] == pytest.approx(table.rows[0].volume.pearson)
+    assert back["truth"] == "truth"
+
+
+def test_disagreeing_inputs_are_named(image, result, truth, psf):
+    cut = result.with_data(result.data[1:])
+    with pytest.raises(RlnError, match=r"perfect is \(19, 32, 36\).*image raw.*crop or resample"):
+        compare(image, [cut])
+    other = result.with_data(result.data, voxel_um=(0.3, 0.1, 0.1))
+    with pytest.raises(RlnError, match=r"perfect has voxel size \(0.3, 0.1, 0.1\)"):
+        compare(image, [other])
+    with pytest.raises(RlnError, match=r"psf has voxel size.*load it for"):
+        compare(image, [], psf=psf.with_data(psf.data, voxel_um=(0.1, 0.1, 0.1)))
+    with pytest.raises(RlnError, match="truth is flat"):
+        compare(image, [], truth=truth.with_data(np.ones_like(truth.data)))
+    with pytest.raises(RlnError, match="gain is -1"):
+        CompareSettings(gain=-1.0)

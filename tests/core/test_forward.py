@@ -1,0 +1,108 @@
+"""The forward model against scipy, and its adjoint against itself."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage, signal
+
+from napari_rln.errors import RlnError
+from napari_rln.fft import FftwTransform, ScipyTransform, TorchTransform, fast_shape
+from napari_rln.forward import Convolution
+
+BORDERS = ["extended", "periodic", "reflect"]
+PSF_SHAPES = [(5, 7, 9), (4, 6, 8), (4, 7, 8), (1, 7, 6)]
+
+
+def _psf(shape, seed=0):
+    psf = np.random.default_rng(seed).random(shape).astype(np.float32)
+    return psf / psf.sum()
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("psf_shape", PSF_SHAPES)
+@pytest.mark.parametrize("image_shape", [(12, 13, 11), (16, 10, 18)])
+def test_adjoint(border, psf_shape, image_shape):
+    blur = Convolution(_psf(psf_shape), image_shape, border=border)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(blur.estimate_shape, generator=generator)
+    y = torch.rand(image_shape, generator=generator)
+    forward = float((blur.A(x).double() * y).sum())
+    backward = float((blur.A_adjoint(y).double() * x).sum())
+    assert abs(forward - backward) < 1e-5 * abs(forward)
+
+
+@pytest.mark.parametrize("psf_shape", PSF_SHAPES)
+@pytest.mark.parametrize(("border", "mode"), [("periodic", "wrap"), ("reflect", "reflect")])
+def test_blur_is_scipys_convolution(border, mode, psf_shape):
+    psf, x = _psf(psf_shape), np.random.default_rng(2).random((12, 13, 11)).astype(np.float32)
+    expected = ndimage.convolve(x.astype(float), psf.astype(float), mode=mode)
+    result = Convolution(psf, x.shape, border=border).A(torch.from_numpy(x))
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("psf_shape", PSF_SHAPES)
+def test_extended_blur_is_the_valid_part_of_scipys_convolution(psf_shape):
+    psf, image_shape = _psf(psf_shape), (12, 13, 11)
+    blur = Convolution(psf, image_shape)
+    x = np.random.default_rng(3).random(blur.estimate_shape).astype(np.float32)
+    used = x[tuple(slice(n + p - 1) for n, p in zip(image_shape, psf_shape, strict=True))]
+    expected = signal.fftconvolve(used.astype(float), psf.astype(float), mode="valid")
+    np.testing.assert_allclose(blur.A(torch.from_numpy(x)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("psf_shape", [(5, 7, 9), (4, 6, 8)])
+def test_window_lies_where_the_psfs_centre_says(psf_shape):
+    psf = np.zeros(psf_shape, np.float32)
+    psf[tuple(n // 2 for n in psf_shape)] = 1  # a point: blurring changes nothing
+    blur = Convolution(psf, (12, 13, 11))
+    x = torch.rand(blur.estimate_shape)
+    np.testing.assert_allclose(blur.A(x), x[blur.window], atol=1e-6)
+
+
+def test_a_psf_larger_than_the_image_needs_the_extended_border():
+    psf = _psf((15, 9, 9))
+    assert Convolution(psf, (8, 12, 12)).A_adjoint(torch.ones(8, 12, 12)).sum() > 0
+    with pytest.raises(RlnError, match="crop the PSF to at most the image"):
+        Convolution(psf, (8, 12, 12), border="reflect")
+
+
+def test_normaliser_inverts_the_light_that_arrives():
+    psf = _psf((5, 7, 9))
+    blur = Convolution(psf, (12, 13, 11))
+    arrives = blur.A_adjoint(torch.ones(blur.image_shape)).clone()
+    normaliser = blur.normaliser()
+    seen = arrives > 0.011
+    np.testing.assert_allclose((normaliser * arrives)[seen], 1, rtol=1e-5)
+    assert (normaliser[arrives < 0.009] == 0).all()
+    np.testing.assert_allclose(arrives[blur.window][2:-2, 3:-3, 4:-4], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(6, 10, 15), (1, 9, 16)])
+def test_every_transform_agrees_with_numpy(shape, dtype):
+    x = torch.rand(shape, dtype=dtype)
+    transforms = [
+        FftwTransform(shape, dtype),
+        ScipyTransform(shape, dtype),
+        TorchTransform(shape, torch.device("cpu"), dtype),
+    ]
+    for transform in transforms:
+        original = x.clone()
+        transform.forward(x)
+        assert torch.equal(x, original)
+        expected = np.fft.rfftn(x.double().numpy())
+        np.testing.assert_allclose(transform.spectrum, expected, atol=1e-4)
+        transform.inverse()
+        np.testing.assert_allclose(transform.real / x.numel(), x, atol=1e-6)
+
+
+def test_fast_shape_is_smooth_and_large_enough():
+    for n in (94, 286, 331):
+        fast = fast_shape((n, n, n))[0]
+        rest = fast
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        assert rest == 1
+        assert n <= fast <= 1.1 * n
+    assert fast_shape((1, 94, 286)) == (1, 96, 288)

@@ -1,0 +1,241 @@
+"""PSFs measured from synthetic bead fields with a known, asymmetric truth, and from a real bead."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tifffile
+from numpy import fft
+
+from napari_rln.errors import RlnError
+from napari_rln.psf.measure import MeasureSettings, align, average, find_beads, measure
+from napari_rln.psf.shape import fwhm_um, peak_centre
+from napari_rln.volume import Volume
+
+VOXEL_UM = (0.2, 0.1, 0.1)
+SHAPE = (36, 64, 64)
+SIZE = (21, 17, 17)
+BACKGROUND = 20.0
+
+
+def comatic_otf(shape=SHAPE):
+    """Transfer function of a PSF with coma and spherical aberration, its peak on voxel 0.
+
+    NA 0.9 at 0.6 um in water: band-limited on this grid, so that shifts by Fourier are exact.
+    """
+    k = np.hypot(*np.meshgrid(fft.fftfreq(shape[1], 0.1), fft.fftfreq(shape[2], 0.1),
+                              indexing="ij"))  # fmt: skip
+    rho = k * 0.6 / 0.9
+    cos = fft.fftfreq(shape[2], 0.1)[None] * 0.6 / 0.9
+    aberration = 0.2 * (3 * rho**3 - 2 * rho) * np.divide(cos, rho, where=rho > 0,
+                                                           out=np.zeros_like(rho))  # fmt: skip
+    aberration = aberration + 0.1 * (6 * rho**4 - 6 * rho**2 + 1)
+    axial = np.sqrt(np.maximum((1.33 / 0.6) ** 2 - k**2, 0))
+    z = fft.fftfreq(shape[0], 1 / shape[0]) * 0.2
+    phase = aberration + axial * z[:, None, None]
+    field = fft.ifft2(np.where(rho <= 1, np.exp(2j * np.pi * phase), 0))
+    lateral = np.hypot(*np.meshgrid(*(fft.fftfreq(n, 1 / n) for n in shape[1:]), indexing="ij"))
+    # An excitation profile confines the light to the crops, as in a confocal microscope.
+    psf = np.abs(field) ** 2 * np.exp(-((lateral / 6) ** 2) - (z[:, None, None] / 1.2) ** 2)
+    otf = fft.fftn(psf / psf.sum())
+    middle = np.array(shape) // 2
+    peak = np.array(peak_centre(fft.fftshift(psf))) - middle
+    return otf * ramp(-peak, shape)
+
+
+def ramp(shift, shape):
+    """Fourier factor that moves an array by ``shift`` (z, y, x) voxels."""
+    k = np.meshgrid(*(fft.fftfreq(n) for n in shape), indexing="ij")
+    return np.exp(-2j * np.pi * sum(s * f for s, f in zip(shift, k, strict=True)))
+
+
+def spot(otf, position, shape=SHAPE):
+    return np.maximum(fft.ifftn(otf * ramp(position, shape)).real, 0)
+
+
+def positions(rng):
+    """Nine beads with room for a crop each, at random sub-voxel positions."""
+    corners = itertools.product((12.5, 31.5, 50.5), repeat=2)
+    return np.array([(17.5, y, x) for y, x in corners]) + rng.uniform(-0.5, 0.5, (9, 3))
+
+
+def field(otf, where, rng, photons=150000.0):
+    mean = BACKGROUND + sum(spot(otf, p) * photons * rng.uniform(0.5, 1.5) for p in where)
+    return Volume.from_array(rng.poisson(mean), VOXEL_UM, name="beads")
+
+
+def correlation(a, b):
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def truth(otf, size=SIZE):
+    middle = np.array(SHAPE) // 2
+    whole = spot(otf, middle)
+    box = tuple(slice(m - n // 2, m + n // 2 + 1) for m, n in zip(middle, size, strict=True))
+    return whole[box] / whole[box].sum()
+
+
+def mirrored(psf, axes):
+    return np.flip(psf, axes)
+
+
+@pytest.fixture(scope="module")
+def otf():
+    return comatic_otf()
+
+
+@pytest.fixture(scope="module")
+def halves(otf):
+    """Two fields of nine beads each, with their positions, and the PSF measured on the first."""
+    rng = np.random.default_rng(5)
+    where = [positions(rng) for _ in range(2)]
+    images = [field(otf, p, rng) for p in where]
+    return where, images, measure(images[0], MeasureSettings(size=SIZE))
+
+
+def test_measured_psf_is_the_true_one_and_not_its_mirror_image(otf, halves):
+    psf, true = halves[2].data, truth(otf)
+    assert psf.shape == SIZE
+    assert psf.min() >= 0
+    assert psf.sum(dtype=np.float64) == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(peak_centre(psf), np.array(SIZE) // 2, atol=0.02)
+    assert correlation(psf, true) > 0.998
+    for axes in ((0,), (2,), (0, 1, 2)):
+        assert correlation(mirrored(psf, axes), true) < 0.985
+
+
+def test_widths_are_not_blurred_by_averaging(otf, halves):
+    expected = fwhm_um(truth(otf), VOXEL_UM)
+    np.testing.assert_allclose(halves[2].record.facts["fwhm_um"], expected, rtol=0.03)
+
+
+def test_beads_are_placed_to_a_twentieth_of_a_voxel(halves):
+    where, images, _ = halves
+    settings = MeasureSettings(size=SIZE)
+    beads = align(images[0], find_beads(images[0], settings), settings)
+    assert beads.used.sum() == 9
+    nearest = np.abs(beads.positions[:, None] - where[0]).sum(axis=2).argmin(axis=1)
+    assert sorted(nearest) == list(range(9))
+    np.testing.assert_allclose(beads.positions, where[0][nearest], atol=0.05)
+
+
+def richardson_lucy(image, psf, iterations=20):
+    """Periodic Richardson-Lucy with a known background; returns estimate and final chi square."""
+    kernel = np.zeros(image.shape)
+    kernel[tuple(slice(0, n) for n in psf.shape)] = psf
+    otf = fft.rfftn(np.roll(kernel, [-(n // 2) for n in psf.shape], axis=(0, 1, 2)))
+    estimate = np.full(image.shape, max(image.mean() - BACKGROUND, 1.0))
+    for _ in range(iterations):
+        blurred = (
+            fft.irfftn(fft.rfftn(estimate) * otf, image.shape, axes=(0, 1, 2)).clip(0) + BACKGROUND
+        )
+        estimate *= fft.irfftn(
+            fft.rfftn(image / blurred) * otf.conj(), image.shape, axes=(0, 1, 2)
+        ).clip(0)
+    blurred = (
+        fft.irfftn(fft.rfftn(estimate) * otf, image.shape, axes=(0, 1, 2)).clip(0) + BACKGROUND
+    )
+    return estimate, float(((image - blurred) ** 2 / blurred).mean())
+
+
+def concentration(estimate, where):
+    """Share of the light within 1 voxel of where the beads are, and its mean distance from them."""
+    light, drift = 0.0, []
+    for position in where:
+        grid = np.indices(estimate.shape) - position[:, None, None, None]
+        near = (np.abs(grid) <= 3).all(axis=0)
+        drift.append((grid[:, near] * estimate[near]).sum(axis=1) / estimate[near].sum())
+        light += estimate[(np.abs(grid) <= 1).all(axis=0)].sum()
+    return light / estimate.sum(), np.abs(np.mean(drift, axis=0)).max()
+
+
+def test_other_half_deconvolves_as_with_the_true_psf_and_worse_with_mirror_images(otf, halves):
+    where, images, psf = halves
+    image = images[1].data.astype(np.float64)
+    estimate, residual = richardson_lucy(image, psf.data)
+    sharp, drift = concentration(estimate, where[1])
+    best, best_residual = richardson_lucy(image, truth(otf))
+    assert residual < 1.05 * best_residual
+    assert sharp > 0.97 * concentration(best, where[1])[0]
+    assert drift < 0.07
+    for axes in ((0,), (2,), (0, 1, 2)):
+        wrong, wrong_residual = richardson_lucy(image, mirrored(psf.data, axes))
+        wrong_sharp, wrong_drift = concentration(wrong, where[1])
+        assert wrong_residual > 1.3 * residual
+        assert wrong_sharp < 0.9 * sharp
+        assert wrong_drift > 2 * drift
+
+
+def test_each_fault_is_recognised_and_the_rest_used(otf):
+    rng = np.random.default_rng(2)
+    where = positions(rng)
+    weights = np.full(9, 150000.0)
+    weights[0], weights[8] = 4e5, 5000.0
+    weights[3] = 6e4
+    mean = BACKGROUND + sum(spot(otf, p) * w for p, w in zip(where, weights, strict=True))
+    mean += spot(otf, where[2] + [0, 0, 6.0]) * 1.5e5  # a neighbour
+    mean += spot(otf, where[3] + [0, 0, 1.8]) * 6e4  # a doublet
+    mean += spot(otf, (17.5, 20.0, 1.5)) * 1.5e5  # at the border
+    counts = np.minimum(rng.poisson(mean), 1600)
+    counts[17, 22, 41] += 2000  # a hot pixel
+    image = Volume.from_array(counts, VOXEL_UM, name="faulty")
+    settings = MeasureSettings(size=SIZE)
+    beads = align(image, find_beads(image, settings), settings)
+    names = {
+        tuple(p): beads.status[int(np.abs(beads.positions - p).sum(axis=1).argmin())] for p in where
+    }
+    assert list(names.values()) == [
+        "saturated",
+        "used",
+        "clustered",
+        "unlike",
+        *["used"] * 4,
+        "too dim",
+    ]
+    made = average(image, beads, settings)
+    assert made.record.facts["beads_used"] == 5
+    assert made.record.facts["beads_rejected"]["cut"] >= 1
+    assert correlation(made.data, truth(otf)) > 0.99
+
+
+def test_automatic_size_holds_the_psf(otf, halves):
+    made = measure(halves[1][0], MeasureSettings())
+    assert all(n % 2 == 1 for n in made.shape)
+    np.testing.assert_allclose(made.record.facts["fwhm_um"], fwhm_um(truth(otf), VOXEL_UM),
+                               rtol=0.03)  # fmt: skip
+
+
+def test_noise_does_not_become_a_halo(otf):
+    rng = np.random.default_rng(3)
+    made = measure(field(otf, positions(rng)[:1], rng, 100000), MeasureSettings(size=SIZE))
+    assert made.record.facts["beads_used"] == 1
+    assert "fwhm_sd_um" not in made.record.facts
+    assert correlation(made.data, truth(otf)) > 0.98
+    border = np.ones(SIZE, dtype=bool)
+    border[3:-3, 3:-3, 3:-3] = False
+    assert made.data[border].sum() < 1.3 * truth(otf)[border].sum() + 0.02
+
+
+def test_real_bead(shared):
+    bead = tifffile.imread(shared / "data" / "pyotf_bead" / "bead.tif")
+    made = measure(Volume.from_array(bead, (0.3, 0.0867, 0.0867)), MeasureSettings())
+    axial, *lateral = made.record.facts["fwhm_um"]
+    assert made.record.facts["beads_used"] == 1
+    np.testing.assert_allclose(peak_centre(made.data), np.array(made.shape) // 2, atol=0.02)
+    np.testing.assert_allclose(lateral, 0.32, atol=0.02)
+    assert 1.0 < axial < 1.25
+
+
+def test_no_bead_and_no_usable_bead_are_errors(otf):
+    rng = np.random.default_rng(4)
+    noise = Volume.from_array(rng.poisson(50, SHAPE), VOXEL_UM, name="noise")
+    with pytest.raises(RlnError, match=r"no bead|none is fit"):
+        measure(noise, MeasureSettings())
+    flat = Volume.from_array(np.full(SHAPE, 7.0), VOXEL_UM, name="flat")
+    with pytest.raises(RlnError, match="flat shows no bead"):
+        measure(flat, MeasureSettings())
+    single = field(otf, positions(rng)[:1], rng)
+    with pytest.raises(RlnError, match=r"1 cut.*smaller size"):
+        measure(single, MeasureSettings(size=(51, 51, 51)))
+    with pytest.raises(RlnError, match=r"take \(21, 17, 17\)"):
+        MeasureSettings(size=(21, 16, 17))
