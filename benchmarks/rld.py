@@ -17,16 +17,21 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-from rich.console import Console
-from rich.table import Table
-
 from problem import PSFS, Problem, thin
+from rich.console import Console
+from tables import markdown, quality_tables, speed_tables, stop_tables
 from worker import METHODS
 
 _HERE = Path(__file__).resolve().parent
 _DATA = _HERE.parents[1] / "shared" / "data" / "peers_problem"
+_COUNTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200)
+_QUICK_COUNTS = (1, 2, 5, 10, 20)
+_SHOWN, _QUICK_SHOWN = (10, 20, 50), (5, 10, 20)  # counts with a column of their own
+_QUICK_SHAPE = (32, 96, 96)
 _LEVELS = (1.0, 0.3, 0.1)  # shares of the photons, for the automatic stop
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# On a busy machine threads that spin while they wait cost the method more than they gain.
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 Result = dict[str, Any]
 
@@ -88,7 +93,7 @@ class Bench:
             [python, str(_HERE / "worker.py"), json.dumps(job)],
             capture_output=True,
             text=True,
-            env=os.environ | dict.fromkeys(_THREAD_VARIABLES, str(self.threads)),
+            env=os.environ | _ENVIRONMENT | dict.fromkeys(_THREAD_VARIABLES, str(self.threads)),
             check=False,
         )
         if done.returncode:
@@ -104,12 +109,10 @@ class Bench:
 def measure_speed(bench: Bench, problem: Problem, rounds: int, *, quick: bool) -> Result:
     """Seconds per iteration, fixed cost, peak memory; and four bare FFTs at the same sizes."""
     image, psf = problem.images["sym"], problem.psfs["sym"]
-    images = {"small": image}
-    if not quick:
-        images["large"] = np.concatenate([image, image[::-1]])
+    images = [image] if quick else [image, np.concatenate([image, image[::-1]])]
     few, many = (1, 4) if quick else (3, 13)
     results: Result = {}
-    for size, array in images.items():
+    for array in images:
         bench.save({"image": array, "psf": psf})
         padded = tuple(
             scipy.fft.next_fast_len(n + p - 1, real=True)
@@ -134,8 +137,8 @@ def measure_speed(bench: Bench, problem: Problem, rounds: int, *, quick: bool) -
 
 
 def _slope(rows: list[Result], few: int, many: int) -> Result:
-    if any("failed" in row for row in rows):
-        return rows[-1]
+    if failed := [row for row in rows if "failed" in row]:
+        return failed[0]
     slopes = [(row["many_s"] - row["few_s"]) / (many - few) for row in rows]
     fixed = [row["few_s"] - few * s for row, s in zip(rows, slopes, strict=True)]
     peaks = [row["peak_mb"] for row in rows if row["peak_mb"] is not None]
@@ -153,7 +156,11 @@ def measure_quality(
     """NRMSE over iterations for both PSFs, drift, flux; time to given NRMSEs for the first."""
     results: Result = {}
     bench.save({"truth": problem.truth})
-    limits = {"most": 50 if quick else 200, "budget_s": 5 if quick else 60, "shown": [10, 20, 50]}
+    limits = {
+        "counts": _QUICK_COUNTS if quick else _COUNTS,
+        "shown": _QUICK_SHOWN if quick else _SHOWN,
+        "budget_s": 40,
+    }
     for psf in PSFS:
         bench.save({"image": problem.images[psf], "psf": problem.psfs[psf]})
         inputs = {"image": "image", "psf": "psf"}
@@ -167,136 +174,28 @@ def measure_quality(
                 for target, count in result.get("reached", {}).items():
                     if count is not None:
                         timed = bench.run(name, "once", iterations=count, **inputs)
-                        result.setdefault("seconds", {}).setdefault(target, []).append(
-                            timed["seconds"]
-                        )
+                        if "seconds" in timed:
+                            times = result.setdefault("seconds", {}).setdefault(target, [])
+                            times.append(timed["seconds"])
     return results
 
 
 def measure_stop(bench: Bench, problem: Problem, *, quick: bool) -> Result:
     """Our automatic stop against the best of all iteration counts, over noise and PSFs."""
     if "rln-accelerated" not in bench.methods:
-        return {}
+        return {}  # not installed, or not asked for
     bench.save({"truth": problem.truth})
     results: Result = {}
     for psf in PSFS:
         for share in _LEVELS:
             bench.save({"image": thin(problem.images[psf], share, 0), "psf": problem.psfs[psf]})
-            job = {"image": "image", "psf": "psf", "most": 20 if quick else 100}
+            job = {"image": "image", "psf": "psf", "most": 50 if quick else 100}
             results[f"{psf} {share}"] = bench.run("rln-accelerated", "stop", **job)
     return results
 
 
-def speed_tables(results: Result) -> list[Table]:
-    tables = []
-    for shape, result in results.items():
-        medians = {key: statistics.median(times) for key, times in result["ffts"].items()}
-        limits = {
-            size: min(t for key, t in medians.items() if key.endswith(size))
-            for size in (shape, result["padded"])
-        }
-        table = _table(
-            f"Speed and memory, image {shape}, PSF 31x31x31",
-            ("method", "border", "s/iteration", "x four FFTs", "fixed s", "peak MB over base"),
-        )
-        for key, seconds in medians.items():
-            size = shape if key.endswith(shape) else result["padded"]
-            table.add_row(f"four FFTs, {key}", "", f"{seconds:.3f}", f"{seconds / limits[size]:.2f}", "", "")
-        for name, row in result["methods"].items():
-            method = METHODS[name]
-            if "failed" in row:
-                table.add_row(method.label, row["failed"], "", "", "", "")
-                continue
-            limit = limits[result["padded"] if method.padded else shape]
-            peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
-            ratio = f"{row['iteration_s'] / limit:.2f}"
-            table.add_row(
-                method.label,
-                method.border,
-                f"{row['iteration_s']:.3f}",
-                ratio,
-                f"{row['fixed_s']:.2f}",
-                peak,
-            )
-        tables.append(table)
-    return tables
-
-
-def quality_tables(results: Result, targets: tuple[float, ...]) -> list[Table]:
-    tables = []
-    for psf, methods in results.items():
-        title = {"sym": "symmetric PSF", "asym": "PSF with spherical aberration and coma"}[psf]
-        timed = tuple(f"s to {t} (iterations)" for t in targets) if psf == "sym" else ()
-        columns = ("method", "start", "10", "20", "50", "best (at)", "drift z y x", "flux", *timed)
-        table = _table(f"NRMSE over iterations, {title}", columns)
-        for name, result in methods.items():
-            if "failed" in result:
-                table.add_row(METHODS[name].label, result["failed"], *[""] * (len(columns) - 2))
-                continue
-            scores = result["scores"]
-            best = min(scores, key=lambda count: scores[count]["nrmse"])
-            last = scores[max((c for c in scores if "drift" in scores[c]), key=int)]
-            table.add_row(
-                METHODS[name].label,
-                METHODS[name].start,
-                *(f"{scores[c]['nrmse']:.3f}" for c in ("10", "20", "50")),
-                f"{scores[best]['nrmse']:.3f} ({best})",
-                " ".join(f"{d:+.2f}" for d in last["drift"]),
-                f"{last['flux']:.3f}",
-                *(_time_to(result, str(target)) for target in (targets if timed else ())),
-            )
-        tables.append(table)
-    return tables
-
-
-def _time_to(result: Result, target: str) -> str:
-    times = result.get("seconds", {}).get(target)
-    if not times:
-        return "not reached"
-    return f"{statistics.median(times):.2f}, least {min(times):.2f} ({result['reached'][target]})"
-
-
-def stop_tables(results: Result) -> list[Table]:
-    table = _table(
-        "Automatic stop, against all iteration counts",
-        ("PSF", "photons", "stops at", "NRMSE", "best (at)", "excess %", "flux", "s"),
-    )
-    for key, result in results.items():
-        psf, share = key.split()
-        if "failed" in result:
-            table.add_row(psf, share, result["failed"], *[""] * 5)
-            continue
-        best = min(result["errors"])
-        table.add_row(
-            psf,
-            share,
-            str(result["iterations"]),
-            f"{result['nrmse']:.4f}",
-            f"{best:.4f} ({result['errors'].index(best) + 1})",
-            f"{100 * (result['nrmse'] / best - 1):.1f}",
-            f"{result['flux']:.3f}",
-            f"{result['seconds']:.1f}",
-        )
-    return [table]
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("method", "border") else "right")
-    return table
-
-
 def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-def _markdown(table: Table) -> str:
-    cells = [list(column.cells) for column in table.columns]
-    lines = [" | ".join(str(column.header) for column in table.columns)]
-    lines.append(" | ".join("---" for _ in table.columns))
-    lines += [" | ".join(str(cell) for cell in row) for row in zip(*cells, strict=True)]
-    return "\n".join([f"### {table.title}", "", *(f"| {line} |" for line in lines), ""])
 
 
 def _processor() -> str:
@@ -312,7 +211,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = ["speed", "quality", "stop"]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(parts)}; default all")
-    parser.add_argument("--quick", action="store_true", help="a 32x128x128 crop, one round")
+    parser.add_argument("--quick", action="store_true", help="a small crop, one round")
     parser.add_argument("--data", type=Path, help="folder of the problem's files")
     parser.add_argument("--generate", action="store_true", help="a generated problem, no files")
     parser.add_argument("--seed", type=int, default=0, help="of the generated problem")
@@ -341,7 +240,7 @@ def main() -> None:
     folder = chosen.data or (_DATA if _DATA.is_dir() and not chosen.generate else None)
     problem = Problem.load(folder) if folder else Problem.generate(chosen.seed)
     if chosen.quick:
-        problem = problem.crop((32, 128, 128))
+        problem = problem.crop(_QUICK_SHAPE)
     rounds = 1 if chosen.quick else chosen.rounds
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(Path(temporary), [sys.executable, *chosen.python], chosen.threads, log)
@@ -354,7 +253,7 @@ def main() -> None:
             "versions": bench.versions,
             "skipped": bench.skipped,
         }
-        tables: list[Table] = []
+        tables = []
         if "speed" in chosen.parts:
             results["speed"] = measure_speed(bench, problem, rounds, quick=chosen.quick)
             tables += speed_tables(results["speed"])
@@ -362,7 +261,7 @@ def main() -> None:
             results["quality"] = measure_quality(
                 bench, problem, rounds, targets, quick=chosen.quick
             )
-            tables += quality_tables(results["quality"], targets)
+            tables += quality_tables(results["quality"])
         if "stop" in chosen.parts:
             results["stop"] = measure_stop(bench, problem, quick=chosen.quick)
             tables += stop_tables(results["stop"])
@@ -372,7 +271,7 @@ def main() -> None:
         f"median of {rounds} rounds, methods in turn, each measurement a fresh process."
     )
     for table in tables:
-        print(_markdown(table)) if chosen.markdown else show.print(table)
+        print(markdown(table)) if chosen.markdown else show.print(table)
     for name, reason in bench.skipped.items():
         show.print(f"not measured: {METHODS[name].label}: {reason}")
     if chosen.out:

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from peers import PEERS, Absent, Array, Method, Run
 from problem import VOXEL_UM, drift, nrmse
 
 Job = dict[str, Any]
-_COUNTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200)
 
 
 def _ours(**options: Any) -> Callable[[int], Run]:
     def load(threads: int) -> Run:
         import torch
+
         from napari_rln.rld import RldSettings, deconvolve
         from napari_rln.volume import Volume
 
@@ -117,7 +116,7 @@ def quality(job: Job) -> Job:
         return scores[count]["nrmse"]
 
     errors: list[float] = []
-    for count in (c for c in _COUNTS if c <= job["most"]):
+    for count in job["counts"]:
         errors.append(score(count))
         past_the_best = len(errors) > 2 and min(errors[-2:]) > min(errors[:-2])
         too_slow = scores[count]["seconds"] > job["budget_s"]
@@ -144,6 +143,7 @@ def _fewest(score: Callable[[int], float], counts: list[int], target: float) -> 
 def stop(job: Job) -> Job:
     """Compare our automatic stop with every iteration count."""
     import torch
+
     from napari_rln.rld import RldSettings, deconvolve, iterate
     from napari_rln.volume import Volume
 
@@ -163,9 +163,7 @@ def stop(job: Job) -> Job:
         "flux": float(
             (result.data.mean(dtype=float) + facts["background"]) / image.data.mean(dtype=float)
         ),
-        "errors": [
-            nrmse(report.estimate(), truth) for report in iterate(image, psf, settings)
-        ],
+        "errors": [nrmse(report.estimate(), truth) for report in iterate(image, psf, settings)],
     }
 
 

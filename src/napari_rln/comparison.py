@@ -10,14 +10,14 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from napari_rln.correlation import fourier_shell_correlation
+from napari_rln.correlation import Direction, fourier_shell_correlation
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
 from napari_rln.noise import estimate_noise
 from napari_rln.residual import reconvolution_residual
 from napari_rln.scores import PLANES, Scores, score
 from napari_rln.settings import as_dict, check_limits
-from napari_rln.volume import Volume, same_grid
+from napari_rln.volume import Volume, on_one_grid, same_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ def compare(
     if truth is not None and np.ptp(truth.data) == 0:
         raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
     if psf is not None:
-        if not same_grid(psf.voxel_um, image.voxel_um):
+        if not on_one_grid(psf, image):
             raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
         settings = _with_noise(settings, image)
     rows = tuple(_row(v, image, truth, psf, settings) for v in (image, *results))
@@ -238,17 +238,13 @@ def _row(
 
 def _resolution(volume: Volume, truth: Volume) -> dict[str, float]:
     """Return the resolutions that the shape allows, by column name."""
-    sides = {"lateral": min(truth.shape[1:]), "axial": truth.shape[0]}
-    return {
-        f"{direction}_um": fourier_shell_correlation(
-            volume.data,
-            truth.data,
-            truth.voxel_um,
-            direction,  # type: ignore[arg-type]
-        ).resolution_um
+    sides: dict[Direction, int] = {"lateral": min(truth.shape[1:]), "axial": truth.shape[0]}
+    curves = {
+        direction: fourier_shell_correlation(volume.data, truth.data, truth.voxel_um, direction)
         for direction, n in sides.items()
         if n >= 8
     }
+    return {f"{direction}_um": curve.resolution_um for direction, curve in curves.items()}
 
 
 def _with_noise(settings: CompareSettings, image: Volume) -> CompareSettings:

@@ -12,6 +12,8 @@ from napari_rln.errors import RlnError
 from napari_rln.metrics import Array, Float64, pair
 from napari_rln.volume import VoxelUm
 
+Direction = Literal["lateral", "axial"]
+
 FSC_THRESHOLD = 1 / 7
 """Correlation at which resolution is read (Rosenthal and Henderson, J. Mol. Biol. 333, 2003)."""
 
@@ -48,7 +50,7 @@ class ShellCurve:
 
 
 def fourier_shell_correlation(
-    result: Array, truth: Array, voxel_um: VoxelUm, direction: Literal["lateral", "axial"]
+    result: Array, truth: Array, voxel_um: VoxelUm, direction: Direction
 ) -> ShellCurve:
     """Return the Fourier shell correlation of a result with the truth along one direction.
 
@@ -80,13 +82,7 @@ def fourier_shell_correlation(
             f"The {direction} shell correlation needs 4 voxels along each of its axes but the "
             f"shape is {g.shape}; compare a larger region."
         )
-    frequencies = [np.fft.fftfreq(n, d) for n, d in zip(g.shape, voxel_um, strict=True)]
-    frequencies[2] = np.fft.rfftfreq(g.shape[2], voxel_um[2])  # a half space holds it all
-    fz, fy, fx = np.meshgrid(*frequencies, indexing="ij", sparse=True)
-    component = np.broadcast_to(
-        np.abs(fz) if direction == "axial" else np.hypot(fy, fx),
-        (*g.shape[:2], frequencies[2].size),
-    )
+    component = _component(g.shape, voxel_um, direction)
     nyquist = min(0.5 / voxel_um[a] for a in axes)
     inside = (component > 0) & (component <= nyquist)
     component = component[inside]
@@ -103,6 +99,15 @@ def fourier_shell_correlation(
         correlation=cross[held] / np.sqrt(aa[held] * bb[held]),
         nyquist_per_um=nyquist,
     )
+
+
+def _component(shape: tuple[int, ...], voxel_um: VoxelUm, direction: Direction) -> Float64:
+    """Return the size of the frequency's component in a direction, over the last half space."""
+    frequencies = [np.fft.fftfreq(n, d) for n, d in zip(shape, voxel_um, strict=True)]
+    frequencies[2] = np.fft.rfftfreq(shape[2], voxel_um[2])
+    fz, fy, fx = np.meshgrid(*frequencies, indexing="ij", sparse=True)
+    component = np.abs(fz) if direction == "axial" else np.hypot(fy, fx)
+    return np.broadcast_to(component, (*shape[:2], frequencies[2].size))
 
 
 def _windowed_spectrum(volume: Float64) -> npt.NDArray[np.complex128]:

@@ -72,9 +72,11 @@ def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ComputeError(
-            f"{device} ran out of memory; about {needed / 1e9:.2f} GB were needed; {advice}"
-        ) from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        starved = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+        # The CPU and MPS have no error of their own for this: they only say it.
+        if starved or "allocate memory" in str(error) or "out of memory" in str(error):
+            raise ComputeError(
+                f"{device} ran out of memory; about {needed / 1e9:.2f} GB were needed; {advice}"
+            ) from error
         raise ComputeError(f"the computation on {device} failed: {error}") from error

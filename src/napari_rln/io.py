@@ -1,13 +1,10 @@
-"""Volumes from and to TIFF, ImageJ hyperstacks and OME-TIFF, with voxel size and record.
-
-A voxel size is believed only where a file states it with a unit: in OME metadata, or in ImageJ's.
-Resolution tags of a plain TIFF are printing dots per inch more often than not and are ignored.
-"""
+"""Volumes from and to TIFF, ImageJ hyperstacks and OME-TIFF, with voxel size and record."""
 
 import contextlib
 import math
 import os
 import shutil
+import struct
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -19,16 +16,12 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.errors import RlnError, RlnWarning
-from napari_rln.record import Record
+from napari_rln.metadata import RECORD_NAMESPACE, read_record, read_voxel_um
 from napari_rln.volume import Volume, VoxelUm, check_finite
 
 OutputType = Literal["float32", "uint16", "uint8"]
 
-_UM_PER_UNIT = {
-    "m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0,
-    "microns": 1.0, "micrometer": 1.0, "nm": 1e-3, "pm": 1e-6, "å": 1e-4, "inch": 25400.0,
-}  # fmt: skip
-_RECORD_NAMESPACE = "napari-rln/record"
+_LABELS = {"C": "channel", "T": "time"}
 _IMAGEJ_LIMIT = 2**32 - 2**16  # ImageJ reads classic TIFF only, with 32-bit offsets
 
 
@@ -58,29 +51,34 @@ def read_volume(
     RlnError
         If the file is absent, is no TIFF or is cut short; if it is RGB; if it has several channels
         or time points and none is chosen; if neither the file nor the caller gives a voxel size.
+
+    Warns
+    -----
+    RlnWarning
+        If the file names further planes that it does not hold.
     """
     path = Path(path)
     if not path.is_file():
         raise RlnError(f"there is no file {path}; check the name and the folder.")
     try:
         with tifffile.TiffFile(path) as tif:
-            if not 0 <= series < len(tif.series):
-                raise RlnError(
-                    f"{path.name} has {len(tif.series)} images; {series} is not among 0 to "
-                    f"{len(tif.series) - 1}."
-                )
             data = _select(tif, series, {"C": channel, "T": time}, path)
-            found = _ome_voxel_um(tif, series) if tif.is_ome else _imagej_voxel_um(tif)
-            record = _read_record(tif)
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError) as error:
-        if isinstance(error, RlnError):
-            raise
+            _warn_if_cut_short(tif, path.name)
+            record = read_record(tif)
+            if voxel_um is None:
+                planes = 1 if data.ndim == 2 else len(data)
+                voxel_um = read_voxel_um(tif, series, planes, path.name)
+    except RlnError:
+        raise
+    except MemoryError as error:
+        raise RlnError(
+            f"{path.name} does not fit into this machine's memory ({error}); crop it."
+        ) from error
+    except Exception as error:  # a damaged file can make the parser and the codecs raise anything
         raise RlnError(
             f"{path.name} cannot be read as TIFF ({error}); it may be cut short or of another "
             "format: open and save it again in Fiji."
         ) from error
-    if voxel_um is None:
-        voxel_um = _complete_voxel_um(found, planes=1 if data.ndim == 2 else len(data), path=path)
     return Volume.from_array(data, voxel_um, name=_stem(path), record=record)
 
 
@@ -103,6 +101,8 @@ def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float
     ------
     RlnError
         If the name, the folder or the free space does not allow it, or the values are not finite.
+    OSError
+        If the system fails on the way; then nothing is left.
 
     Warns
     -----
@@ -141,6 +141,8 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise RlnError(f"{path.name} must end in .tif, .tiff, .ome.tif or .ome.tiff.")
+    if path.is_dir():
+        raise RlnError(f"{path} is a folder; name a file in it.")
     if not path.parent.is_dir():
         raise RlnError(f"there is no folder {path.parent}; make it first.")
     if not os.access(path.parent, os.W_OK):
@@ -169,15 +171,33 @@ def is_ome_name(path: Path) -> bool:
 
 
 def _stem(path: Path) -> str:
-    return path.name.split(".ome.")[0] if ".ome." in path.name else path.stem
+    return path.stem[: -len(".ome")] if is_ome_name(path) else path.stem
 
 
 def _select(
     tif: tifffile.TiffFile, number: int, chosen: dict[str, int | None], path: Path
 ) -> npt.NDArray[Any]:
     """Return the (Z, Y, X) or (Y, X) part of a series at the chosen channel and time."""
-    series, name = tif.series[number], path.name
-    axes, shape = series.axes, series.shape
+    if not 0 <= number < len(tif.series):
+        raise RlnError(
+            f"{path.name} has {len(tif.series)} images; {number} is not among 0 to "
+            f"{len(tif.series) - 1}."
+        )
+    series = tif.series[number]
+    index = _index(series.axes, series.shape, chosen, path.name)
+    if series.dataoffset is not None:  # contiguous: read no more than the chosen volume
+        holder = series.keyframe.parent  # another file than this one where OME metadata say so
+        dtype, file = series.dtype.newbyteorder(holder.byteorder), holder.filehandle.path
+        whole = np.memmap(file, dtype, mode="r", offset=series.dataoffset, shape=series.shape)
+        return np.array(whole[index])
+    selected: npt.NDArray[Any] = series.asarray()[index]
+    return selected
+
+
+def _index(
+    axes: str, shape: tuple[int, ...], chosen: dict[str, int | None], name: str
+) -> tuple[int | slice, ...]:
+    """Return the index of the chosen channel and time, with all of z, y and x."""
     if "S" in axes:
         raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
     # A stack without metadata comes with an unnamed axis (Q or I): its planes are taken for z.
@@ -188,94 +208,41 @@ def _select(
         if axis in "ZYX":
             index.append(slice(None))
             continue
-        label = {"C": "channel", "T": "time"}.get(axis)
+        label = _LABELS.get(axis, axis)
         wanted = chosen.get(axis)
         if wanted is None:
             if length > 1:
-                how = f"choose one with {label}=0..{length - 1}" if label else "split it first"
-                raise RlnError(f"{name} has {length} entries along {label or axis}; {how}.")
+                how = f"choose one with {label}=0..{length - 1}" if axis in _LABELS else "split it"
+                if "Z" not in axes:  # as ImageJ takes the planes of a plain TIFF for times
+                    how += ", or if these are the planes of a stack, make them z in Fiji"
+                raise RlnError(f"{name} has {length} entries along {label}; {how}.")
             wanted = 0
         if not 0 <= wanted < length:
             raise RlnError(
-                f"{name} has {length} entries along {label}; {wanted} is not "
-                f"among 0 to {length - 1}."
+                f"{name} has {length} entries along {label}; {wanted} is not among 0 to "
+                f"{length - 1}."
             )
         index.append(wanted)
-    for axis, label in (("C", "channel"), ("T", "time")):
+    for axis, label in _LABELS.items():
         if chosen[axis] not in (None, 0) and axis not in axes:
             raise RlnError(f"{name} has one {label} only; {chosen[axis]} is not there.")
-    if series.dataoffset is not None:  # contiguous: read no more than the chosen volume
-        dtype = series.dtype.newbyteorder(tif.byteorder)
-        whole = np.memmap(path, dtype, mode="r", offset=series.dataoffset, shape=shape)
-        return np.array(whole[tuple(index)])
-    selected: npt.NDArray[Any] = series.asarray()[tuple(index)]
-    return selected
+    return tuple(index)
 
 
-def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> list[float | None]:
-    images = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["Image"]
-    pixels = (images[series] if isinstance(images, list) else images)["Pixels"]
-    sizes: list[float | None] = []
-    for axis in "ZYX":
-        size = pixels.get(f"PhysicalSize{axis}")
-        factor = _UM_PER_UNIT.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm")).lower())
-        sizes.append(float(size) * factor if size and factor else None)
-    return sizes
-
-
-def _imagej_voxel_um(tif: tifffile.TiffFile) -> list[float | None]:
-    metadata = tif.imagej_metadata
-    if not metadata:
-        return [None, None, None]
-    unit = str(metadata.get("unit", "")).strip().lower()
-    factor = _UM_PER_UNIT.get(unit.replace("\\u00b5", "µ"))  # ImageJ escapes what is not ASCII
-    if factor is None:
-        return [None, None, None]
-    tags = tif.pages.first.tags
-
-    def lateral(tag: str) -> float | None:
-        numerator, denominator = tags[tag].value if tag in tags else (0, 1)
-        return factor * denominator / numerator if numerator else None
-
-    spacing = metadata.get("spacing")
-    return [
-        float(spacing) * factor if spacing else None,
-        lateral("YResolution"),
-        lateral("XResolution"),
-    ]
-
-
-def _complete_voxel_um(found: list[float | None], planes: int, path: Path) -> VoxelUm:
-    z, y, x = found
-    if planes == 1 and z is None:
-        z = y  # a single plane has no step; its depth enters no computation
-    if z is None or y is None or x is None:
-        raise RlnError(
-            f"{path.name} does not say its voxel size; give it as z y x in micrometres, for "
-            "instance 0.3 0.13 0.13 (--voxel-um, for a PSF --psf-voxel-um; voxel_um= in Python)."
+def _warn_if_cut_short(tif: tifffile.TiffFile, name: str) -> None:
+    """Warn if the last plane names another one: a cut file of whole planes looks whole else."""
+    link = tif.pages.next_page_offset
+    if link is None:
+        return
+    tif.filehandle.seek(link)
+    (following,) = struct.unpack(tif.tiff.offsetformat, tif.filehandle.read(tif.tiff.offsetsize))
+    if following:
+        warnings.warn(
+            f"{name} seems to be cut short: it names more planes than the {len(tif.pages)} that it "
+            "holds; copy it again.",
+            RlnWarning,
+            stacklevel=3,
         )
-    return z, y, x
-
-
-def _read_record(tif: tifffile.TiffFile) -> Record | None:
-    text: str | None = None
-    if tif.is_ome:
-        annotations = tifffile.xml2dict(tif.ome_metadata or "")["OME"].get(
-            "StructuredAnnotations", {}
-        )
-        maps = annotations.get("MapAnnotation", [])
-        for entry in maps if isinstance(maps, list) else [maps]:
-            if entry.get("Namespace") == _RECORD_NAMESPACE:
-                text = entry["Value"]["M"]["value"]
-    elif tif.imagej_metadata:
-        info = tif.imagej_metadata.get("Info", "")
-        text = info if info.startswith("{") else None
-    if text is None:
-        return None
-    try:
-        return Record.from_json(text)
-    except (ValueError, TypeError):  # somebody else's JSON
-        return None
 
 
 def _convert(data: npt.NDArray[np.float32], dtype: OutputType) -> npt.NDArray[Any]:
@@ -301,7 +268,7 @@ def _write_ome(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
         metadata[f"PhysicalSize{axis}Unit"] = "µm"
     if volume.record:
         metadata["MapAnnotation"] = {
-            "Namespace": _RECORD_NAMESPACE,
+            "Namespace": RECORD_NAMESPACE,
             "record": volume.record.to_json(),
         }
     tifffile.imwrite(

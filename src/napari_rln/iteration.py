@@ -44,7 +44,8 @@ class RichardsonLucy:
     voxel_um
         (z, y, x), for total variation.
     held_out
-        Unseen counts of the same object; their deviance is kept in ``deviance``.
+        Unseen counts of the same object; how the estimate before a step predicts them is kept in
+        ``deviance`` and ``chi2``, per voxel, the deviance up to a constant.
     held_out_ratio
         Expected held-out counts over those of ``image``.
     """
@@ -63,7 +64,7 @@ class RichardsonLucy:
         held_out: torch.Tensor | None = None,
         held_out_ratio: float = 1.0,
     ) -> None:
-        self.deviance = float("nan")
+        self.deviance = self.chi2 = float("nan")
         self._blur, self._image, self._background = blur, image, background
         self._transfer, self._tv, self._voxel_um = transfer, tv, voxel_um
         self._accelerate = accelerate
@@ -105,16 +106,16 @@ class RichardsonLucy:
 
     def _ratio(self, model: torch.Tensor) -> torch.Tensor:
         """Turn the blurred estimate into image / (blurred estimate + background), in place."""
-        deviance = 0.0
+        deviance = squares = 0.0
         for planes in self._planes:
             part = model[planes]
             part.add_(self._background).clamp_min_(self._floor)
             if self._held_out is not None:
-                expected = part * self._held_out_ratio
-                lost = expected - torch.xlogy(self._held_out[planes], expected)
-                deviance += float(lost.sum(dtype=torch.float64))
+                unseen, expected = self._held_out[planes], part * self._held_out_ratio
+                deviance += float((expected - torch.xlogy(unseen, expected)).sum())
+                squares += float(((unseen - expected).square_() / expected).sum())
             torch.div(self._image[planes], part, out=part)
-        self.deviance = 2 * deviance / model.numel()
+        self.deviance, self.chi2 = 2 * deviance / model.numel(), squares / model.numel()
         return model
 
     def _correct(self, new: torch.Tensor) -> None:

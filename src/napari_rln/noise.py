@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_rln.errors import RlnError
 from napari_rln.volume import FloatArray
 
 _BINS = 24
@@ -37,7 +38,17 @@ class Noise:
 
         Snyder et al., J. Opt. Soc. Am. A 10, 1014 (1993): Gaussian read noise is taken for that
         of a few more photons.
+
+        Raises
+        ------
+        RlnError
+            If the gain is 0: without noise there is no telling what a photon is.
         """
+        if self.gain <= 0:
+            raise RlnError(
+                f"the gain is {self.gain} image units per photon but must be above 0; give a gain, "
+                "or an image that was not smoothed."
+            )
         shifted = np.asarray(image, dtype=np.float64) / self.gain + self.intercept / self.gain**2
         return np.maximum(shifted, 0.0)
 
@@ -52,12 +63,15 @@ def estimate_noise(image: FloatArray) -> Noise:
     Parameters
     ----------
     image
-        (Z, Y, X); axes shorter than 3 are not differenced.
+        (Z, Y, X); axes shorter than 3 are not differenced, and without longer ones there is
+        nothing to tell noise by.
 
     Notes
     -----
     An image that was smoothed, denoised or interpolated has less noise there than elsewhere.
     """
+    if max(image.shape) < 3:
+        return Noise(gain=0.0, intercept=0.0)
     residual = np.asarray(image, dtype=np.float64)
     mean = residual
     power = 1.0

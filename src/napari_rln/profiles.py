@@ -32,7 +32,19 @@ class Profile:
 
 
 def profile_at(line: FloatArray, at: int, step_um: float, half_um: float) -> Profile:
-    """Return a line's profile within a distance of a voxel."""
+    """Return the intensity along a line, within a distance of one of its voxels.
+
+    Parameters
+    ----------
+    line
+        (N,) float32.
+    at
+        Index of the voxel.
+    step_um
+        Distance between voxels.
+    half_um
+        How far the profile reaches on either side, at least two voxels; the line may end before.
+    """
     reach = max(round(half_um / step_um), 2)
     first = max(at - reach, 0)
     part = np.asarray(line[first : at + reach + 1], np.float64)

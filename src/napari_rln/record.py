@@ -5,11 +5,12 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from napari_rln import __version__
 
 
 def array_hash(array: npt.NDArray[Any]) -> str:
@@ -50,7 +51,7 @@ class Record:
     settings: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
-    version: str = field(default_factory=lambda: version("napari-rln"))
+    version: str = __version__
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def to_json(self) -> str:
@@ -59,5 +60,15 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the record that :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
+        """Return the record that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is something else.
+        """
+        values = json.loads(text)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            raise ValueError(f"a record holds {', '.join(sorted(names))}, not {text[:40]!r}")
+        return cls(**values)

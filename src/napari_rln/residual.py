@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.errors import RlnError
-from napari_rln.metrics import Array, affine_fit, pair
+from napari_rln.metrics import Array, Float64, affine_fit, pair
 
 INSIDE_SHARE = 0.99
 """A voxel's blur counts as seen whole if this share of the PSF lies inside the field."""
@@ -65,11 +65,7 @@ def reconvolution_residual(
         If the shapes differ or the line gives no noise.
     """
     x, y = pair(result, image)
-    # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
-    kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
-    kernel /= kernel.sum()
-    share = fftconvolve(np.ones_like(y), kernel, mode="same")
-    blurred = fftconvolve(x, kernel, mode="same") / share
+    blurred, share = _blur(x, psf)
     inside = share >= INSIDE_SHARE
     if inside.mean() < 0.1:
         inside = np.ones_like(inside)
@@ -93,3 +89,12 @@ def reconvolution_residual(
         map=residual.astype(np.float32),
         inside=inside,
     )
+
+
+def _blur(volume: Float64, psf: Array) -> tuple[Float64, Float64]:
+    """Return a volume blurred, and which share of the PSF lies inside the field at every voxel."""
+    # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
+    kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
+    kernel /= kernel.sum()
+    share = fftconvolve(np.ones_like(volume), kernel, mode="same")
+    return fftconvolve(volume, kernel, mode="same") / share, share

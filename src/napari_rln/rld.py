@@ -23,8 +23,8 @@ from napari_rln.projectors import BackProjector, transfer_function
 from napari_rln.psf.prepare import check_psf
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
-from napari_rln.stop import SHARE, BestSoFar, telling_crop
-from napari_rln.volume import FloatArray, Volume, same_grid
+from napari_rln.stop import SHARE, Watch, telling_crop
+from napari_rln.volume import FloatArray, Volume, on_one_grid
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -221,13 +221,15 @@ def iterate(
             (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak) / 1e6
         ),
     }
+    matched = settings.back_projector == "matched"
+    label = "RLD" if matched else f"RLD {settings.back_projector}"
     record = Record(
         method="rld",
         settings=as_dict(settings),
         facts=facts,
         inputs={"image": image.hash, "psf": psf.hash},
     )
-    return image.with_data(data, name=f"{image.name} · RLD {done}", record=record)
+    return image.with_data(data, name=f"{image.name} · {label} {done}", record=record)
 
 
 _ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
@@ -246,7 +248,7 @@ def memory_bytes(
 
 def _checked(image: Volume, psf: Volume, settings: RldSettings) -> Volume:
     """Return the image fit for deconvolution, or raise and say what is wrong with the pair."""
-    if not same_grid(image.voxel_um, psf.voxel_um):
+    if not on_one_grid(psf, image):
         raise RlnError(
             f"the PSF's voxels are {psf.voxel_um} um but the image's are {image.voxel_um} um "
             "(z, y, x); resample the PSF with `napari-rln psf repair --image` or psf.prepare."
@@ -289,7 +291,7 @@ def _seek_stop(
         resolve_device(settings.device),
         held_out=unseen,
     )
-    best = BestSoFar()
+    watch = Watch()
     # A step tells how well the estimate before it predicts, so one more shows the last.
     run.step()
     for done in range(1, settings.max_iterations + 1):
@@ -303,9 +305,9 @@ def _seek_stop(
             held_out=run.deviance,
             _estimate=run.field_of_view(),
         )
-        if best.add(run.deviance):
+        if watch.add(run.deviance, run.chi2):
             break
-    return best.iteration
+    return watch.iteration
 
 
 def _start(

@@ -5,7 +5,6 @@ that the planes share one scale. The mean over planes runs over those in which t
 flat: those whose own range is at least 5 % of the volume's.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +42,7 @@ class Scores:
     pearson: float
 
 
-def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores:
+def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores | None:
     """Return how well a result agrees with the truth.
 
     Parameters
@@ -53,16 +52,23 @@ def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores:
     plane
         ``"xy"``, ``"xz"`` or ``"yz"`` for the mean over those planes in which the truth is not
         flat; the whole volume if None.
+
+    Returns
+    -------
+    Scores or None
+        None if the truth is flat in every such plane, as where it varies along z alone.
     """
     # Fitted before any plane is cut, so that all planes share one scale and offset.
     fit = metrics.fitted(result.data, truth.data)
     peak = float(np.ptp(truth.data))
-    pairs: Iterator[tuple[metrics.Array, metrics.Array, metrics.Array]]
+    arrays: tuple[metrics.Array, ...] = (result.data, fit, truth.data)
     if plane is None:
-        pairs = iter([(result.data, fit, truth.data)])
+        triples = [arrays]
     else:
-        arrays = (np.moveaxis(a, PLANES[plane], 0) for a in (result.data, fit, truth.data))
-        pairs = (p for p in zip(*arrays, strict=True) if np.ptp(p[2]) >= _FLAT_SHARE * peak)
+        across = (np.moveaxis(a, PLANES[plane], 0) for a in arrays)
+        triples = [t for t in zip(*across, strict=True) if np.ptp(t[2]) >= _FLAT_SHARE * peak]
+        if not triples:
+            return None
     with_ssim = min(np.delete(truth.shape, PLANES[plane or "xy"])) >= metrics.SSIM_WINDOW
     every = [
         (
@@ -72,7 +78,7 @@ def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores:
             metrics.ssim(x, g, fit=False, data_range=peak) if with_ssim else np.nan,
             metrics.pearson(x, g),
         )
-        for raw, x, g in pairs
+        for raw, x, g in triples
     ]
     psnr_raw_db, psnr_db, nrmse, ssim, pearson = (float(v) for v in np.mean(every, axis=0))
     return Scores(

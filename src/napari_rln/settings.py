@@ -7,6 +7,7 @@ is what magicgui takes, and :func:`check_limits` reads the same dictionary.
 
 import dataclasses
 from collections import ChainMap
+from numbers import Real
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from napari_rln.errors import RlnError
@@ -28,16 +29,19 @@ def check_limits(settings: Any) -> None:
     hints = get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         hint, value = hints[field.name], getattr(settings, field.name)
-        if get_origin(hint) is not Annotated or not isinstance(value, int | float):
+        if get_origin(hint) is not Annotated or not isinstance(value, Real):
             continue
         extras = [extra for extra in get_args(hint)[1:] if isinstance(extra, dict)]
         limits: dict[str, Any] = dict(ChainMap(*extras))
         low, high = limits.get("min", float("-inf")), limits.get("max", float("inf"))
         if not low <= value <= high:
             unit = f" {limits['unit']}" if "unit" in limits else ""
-            raise RlnError(
-                f"{field.name} is {value}{unit} but must lie between {low} and {high}{unit}."
-            )
+            span = (
+                f"be at least {low}" if "max" not in limits
+                else f"be at most {high}" if "min" not in limits
+                else f"lie between {low} and {high}"
+            )  # fmt: skip
+            raise RlnError(f"{field.name} is {value}{unit} but must {span}{unit}.")
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ predicts best is that of the smallest error, or near it (``benchmarks/rld.py sto
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -16,31 +16,54 @@ from napari_rln.volume import FloatArray
 
 SHARE = 0.9  # of the photons, deconvolved while the rest is asked
 _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
+_SETTLED = 1e-4  # gain of an iteration, of all gained so far, that is not worth another
+_EXPLAINED = 1.5  # chi squared per unseen voxel up to which noise explains the image
+_WORTHWHILE = 5e-3  # gain of an iteration, of what noise cannot explain, that is worth another
 _CROP_VOXELS = 2**20  # more photons than these hold would not move the answer
 
 
 @dataclass
-class BestSoFar:
-    """Follows the deviance of unseen photons and says when it has seen the least.
+class Watch:
+    """Follows how well unseen photons are predicted and says when to look no further.
+
+    That is when predictions get worse, or when they no longer gain: against all that was gained,
+    or, where the PSF is unlike the microscope's and noise does not explain the difference,
+    against what stays unexplained. Such an image has no best iteration: the error of the PSF,
+    alike in seen and unseen photons, would be followed for ever.
 
     Attributes
     ----------
     iteration
         The best so far, counted from 1; 0 before the first.
-    deviance
-        Its deviance.
     """
 
     iteration: int = 0
-    deviance: float = math.inf
-    _seen: int = field(default=0, repr=False)
+    _best: float = math.inf
+    _first: float = math.nan
+    _last: float = math.nan
+    _seen: int = 0
 
-    def add(self, deviance: float) -> bool:
-        """Take the next iteration's deviance; return whether to stop looking."""
+    def add(self, deviance: float, chi2: float) -> bool:
+        """Take what the next iteration's estimate predicts; return whether to stop looking.
+
+        Parameters
+        ----------
+        deviance
+            Poisson deviance of the unseen photons per voxel, up to a constant.
+        chi2
+            Their mean squared difference from the prediction over the prediction.
+        """
         self._seen += 1
-        if deviance < self.deviance:
-            self.iteration, self.deviance = self._seen, deviance
-        return self._seen - self.iteration > max(3, _PATIENCE * self._seen)
+        gain, self._last = self._last - deviance, deviance
+        if deviance < self._best:
+            self.iteration, self._best = self._seen, deviance
+        if self._seen == 1:
+            self._first = deviance
+        if self._seen - self.iteration > max(5, _PATIENCE * self._seen):
+            return True
+        settled = gain < _SETTLED * (self._first - self._best)
+        hopeless = chi2 > _EXPLAINED and gain < _WORTHWHILE * (chi2 - 1)
+        return self._seen > 5 and gain >= 0 and (settled or hopeless)
 
 
 def telling_crop(image: FloatArray, psf_shape: tuple[int, int, int]) -> tuple[slice, ...]:

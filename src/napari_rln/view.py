@@ -163,28 +163,19 @@ def resolve_view(
     if position is None:
         position = _brightest(volumes[min(1, len(volumes) - 1)], np.maximum(box, 0.1 * extent))
     if not all(0 <= p < n for p, n in zip(position, shape, strict=True)):
-        raise RlnError(f"Position {position} lies outside the volume of {shape} voxels (z, y, x).")
+        raise RlnError(
+            f"Position {position} lies outside the volume of {shape} voxels (z, y, x); count "
+            "from 0."
+        )
     centre = (np.array(position) + 0.5) * voxel_um
     start = np.clip(centre - box / 2, 0, extent - box)
     pictures = [tuple(_picture(v, axis, position, settings) for axis in range(3)) for v in shown]
     roles: list[Role] = ["raw", *["result"] * (len(volumes) - 1), *["truth"] * (truth is not None)]  # type: ignore[list-item]
-    flat = shape[0] == 1
-    limits = _limits(pictures, roles, flat, settings.contrast_percentile)
+    limits = _limits(pictures, roles, shape[0] == 1, settings.contrast_percentile)
     half_um = max(1.5 * side, 0.25 * float(min(extent[1:])))
     columns = tuple(
-        Column(
-            name=v.name,
-            role=role,
-            limits=limits[role],
-            lateral=lateral,
-            axial=None if flat else axial,
-            side=side_view if settings.yz and not flat else None,
-            along_x=profile_at(v.data[position[0], position[1]], position[2], voxel_um[2], half_um),
-            along_z=None
-            if flat
-            else profile_at(v.data[:, position[1], position[2]], position[0], voxel_um[0], half_um),
-        )
-        for v, role, (lateral, axial, side_view) in zip(shown, roles, pictures, strict=True)
+        _column(v, role, limits[role], seen, position, half_um, settings.yz)
+        for v, role, seen in zip(shown, roles, pictures, strict=True)
     )
     return View(
         columns=columns,
@@ -195,6 +186,31 @@ def resolve_view(
         else tuple((float(a), float(a + b)) for a, b in zip(start, box, strict=True)),  # type: ignore[arg-type]
         bar_um=round_length(0.3 * float(extent[2])),
         inset_bar_um=round_length(0.4 * float(box[2])) if side else None,
+    )
+
+
+def _column(
+    volume: Volume,
+    role: Role,
+    limits: Limits,
+    pictures: tuple[FloatArray, ...],
+    position: tuple[int, int, int],
+    half_um: float,
+    yz: bool,
+) -> Column:
+    """Return what is shown of one volume."""
+    (z, y, x), (dz, _, dx) = position, volume.voxel_um
+    lateral, axial, side = pictures
+    flat = volume.shape[0] == 1
+    return Column(
+        name=volume.name,
+        role=role,
+        limits=limits,
+        lateral=lateral,
+        axial=None if flat else axial,
+        side=side if yz and not flat else None,
+        along_x=profile_at(volume.data[z, y], x, dx, half_um),
+        along_z=None if flat else profile_at(volume.data[:, y, x], z, dz, half_um),
     )
 
 

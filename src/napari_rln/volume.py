@@ -48,6 +48,8 @@ class Volume:
                 "float32 (Z, Y, X): make it with Volume.from_array."
             )
         check_voxel_um(self.voxel_um, self.name)
+        z, y, x = (float(v) for v in self.voxel_um)  # of arrays and numpy's numbers too
+        object.__setattr__(self, "voxel_um", (z, y, x))
 
     @classmethod
     def from_array(
@@ -86,7 +88,8 @@ class Volume:
             raise RlnError(f"{name} is empty: its shape is {data.shape}.")
         if data.dtype.kind not in "buif":
             raise RlnError(f"{name} is of type {data.dtype}; it must be integer or float.")
-        data = np.ascontiguousarray(data if data.ndim == 3 else data[None], dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
+            data = np.ascontiguousarray(data if data.ndim == 3 else data[None], dtype=np.float32)
         check_finite(data, name)
         return cls(data=data, voxel_um=voxel_um, name=name, record=record)
 
@@ -113,15 +116,17 @@ def check_finite(data: npt.NDArray[Any], name: str) -> None:
     RlnError
         With the number of such voxels and the index of the first.
     """
-    if np.isfinite(data.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = data.sum(dtype=np.float64)  # one pass, no second array: enough for most
+    if np.isfinite(total):
         return
     bad = ~np.isfinite(data)
     if not bad.any():  # finite values whose sum overflowed
         return
-    first = tuple(int(i[0]) for i in np.nonzero(bad))
+    first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), data.shape))
     raise RlnError(
-        f"{name} holds {int(bad.sum())} voxels that are NaN or infinite, the first at {first}; "
-        "replace them (for instance by the median of their neighbours) before deconvolving."
+        f"{name} holds {int(bad.sum())} of {data.size} voxels that are NaN or infinite in float32, "
+        f"the first at {first}; replace them, for instance by the median of their neighbours."
     )
 
 
@@ -135,11 +140,17 @@ def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
     """
     if len(voxel_um) != 3 or not all(0 < v <= 1000 for v in voxel_um):
         raise RlnError(
-            f"{name} has voxel size {tuple(voxel_um)} um; give three positive numbers (z y x) "
-            "in micrometres, each at most 1000."
+            f"{name} has voxel size {tuple(map(float, voxel_um))} um; give three positive numbers "
+            "(z y x) in micrometres, each at most 1000."
         )
 
 
 def same_grid(a: VoxelUm, b: VoxelUm, tolerance: float = 0.01) -> bool:
     """Tell whether two voxel sizes (z, y, x) agree within a relative tolerance on every axis."""
     return all(abs(p - q) <= tolerance * q for p, q in zip(a, b, strict=True))
+
+
+def on_one_grid(psf: Volume, image: Volume) -> bool:
+    """Tell whether a PSF has the voxels of an image; the depth of a 2D PSF does not count."""
+    depth = image.voxel_um[0] if psf.shape[0] == 1 else psf.voxel_um[0]
+    return same_grid((depth, *psf.voxel_um[1:]), image.voxel_um)

@@ -37,6 +37,13 @@ def spots(shape=(24, 40, 40), seed=0, count=25, level=2000.0) -> FloatArray:
     return (level * data / data.max()).astype(np.float32)
 
 
+def gaussian_spot(sigma_um: float, name: str, height=100.0, voxel_um=(0.3, 0.1, 0.1)) -> Volume:
+    """Return (12, 40, 60) with one spot of a known width around voxel (6, 20, 30), on 5."""
+    grid = np.indices((12, 40, 60))
+    squared = sum(((g - c) * d) ** 2 for g, c, d in zip(grid, (6, 20, 30), voxel_um, strict=True))
+    return Volume.from_array(5 + height * np.exp(-squared / 2 / sigma_um**2), voxel_um, name=name)
+
+
 def nrmse(result, truth) -> float:
     """Return the relative error after the best scale and offset."""
     x, g = (np.asarray(v, dtype=float).ravel() for v in (result, truth))

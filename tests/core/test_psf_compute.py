@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from napari_rln.errors import RlnError
-from napari_rln.psf.compute import MicroscopeSettings, compute, theoretical_fwhm_um
+from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 from napari_rln.psf.shape import fwhm_um, peak_centre
 from napari_rln.record import Record
 
@@ -25,7 +26,7 @@ CASES = [
 
 
 def psf(voxel_um=(0.1, 0.05, 0.05), size=(41, 31, 31), **settings):
-    return compute(MicroscopeSettings(size=size, **settings), voxel_um)
+    return compute_psf(MicroscopeSettings(size=size, **settings), voxel_um)
 
 
 def widths(volume):
@@ -160,7 +161,7 @@ def test_beyond_the_sample_index_aperture_is_lost_at_depth():
 
 @pytest.mark.parametrize("settings", CASES, ids=lambda s: s.get("modality", "widefield"))
 def test_automatic_size_is_odd_capped_and_holds_the_share(settings):
-    made = compute(MicroscopeSettings(**settings, energy_share=0.9), (0.4, 0.06, 0.06))
+    made = compute_psf(MicroscopeSettings(**settings, energy_share=0.9), (0.4, 0.06, 0.06))
     assert all(n % 2 == 1 and n <= 127 for n in made.shape)
     assert made.shape[1] == made.shape[2]
     assert made.record.facts["energy_share"] >= 0.9

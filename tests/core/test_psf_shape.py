@@ -26,7 +26,7 @@ def gaussian(shape, centre, sigma):
 
 
 def comatic():
-    """A lobe at (16, 16, 14) with a one-sided tail along x that hardly moves its peak."""
+    """Return a lobe at (16, 16, 14) with a one-sided tail along x that hardly moves its peak."""
     shape = (33, 33, 33)
     tail = gaussian(shape, (16, 16, 20), (3, 2, 2))
     return gaussian(shape, (16, 16, 14), (2, 1.3, 1.3)) + 0.25 * tail

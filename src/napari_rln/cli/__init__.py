@@ -9,6 +9,10 @@ from cyclopts import App
 from napari_rln import __version__
 from napari_rln.errors import ComputeError, RlnError
 
+# Threads of torch that wait by spinning make a busy machine a hundred times slower; to be said
+# before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # How a run ended, for scripts: the mistakes of the command line itself end with 2, as usual.
 DONE, CANNOT_BE_USED, FAILED, INTERRUPTED = 0, 1, 3, 130
 

@@ -7,12 +7,13 @@ from cyclopts import Parameter
 
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
-from napari_rln.comparison import Comparison, CompareSettings
+from napari_rln.comparison import CompareSettings, Comparison
 from napari_rln.comparison import compare as compare_volumes
 from napari_rln.errors import RlnError
-from napari_rln.figures import FigureSettings, figure, save_figure
+from napari_rln.figures import figure, save_figure
 from napari_rln.io import read_volume
-from napari_rln.psf.doctor import fit_for
+from napari_rln.psf.doctor import fit_psf
+from napari_rln.view import FigureSettings
 from napari_rln.volume import Volume
 
 
@@ -23,11 +24,11 @@ def compare(
     truth: Path | None = None,
     psf: Path | None = None,
     figure_format: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ("png",),
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),  # noqa: B008
-    settings: Annotated[CompareSettings, Flat] = CompareSettings(),  # noqa: B008
-    look: Annotated[FigureSettings, Flat] = FigureSettings(),  # noqa: B008
-    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    settings: Annotated[CompareSettings, Flat] = CompareSettings(),
+    look: Annotated[FigureSettings, Flat] = FigureSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Compare an image with results made from it: a table and a lateral/axial figure.
 
@@ -47,12 +48,14 @@ def compare(
         One or more of png, pdf, svg.
     """
     if not results:
-        raise RlnError("there is nothing to compare with; name at least one result after the image.")
+        raise RlnError(
+            "there is nothing to compare with; name at least one result after the image."
+        )
     raw = image_source.read(image)
     # Whoever gives the image's voxel size means all files of that grid.
     others = [read_volume(path, voxel_um=image_source.voxel_um) for path in results]
     known = read_volume(truth, voxel_um=image_source.voxel_um) if truth else None
-    blur = fit_for(psf_source.read(psf), raw)[0] if psf else None
+    blur = fit_psf(psf_source.read(psf), raw)[0] if psf else None
     show(raw, others, out, known, blur, settings, look, figure_format, terminal)
 
 

@@ -8,21 +8,21 @@ from napari_rln.cli.compare import show
 from napari_rln.cli.options import Flat, Out
 from napari_rln.cli.terminal import Terminal
 from napari_rln.comparison import CompareSettings
-from napari_rln.figures import FigureSettings
 from napari_rln.io import write_volume
-from napari_rln.psf.doctor import fit_for
+from napari_rln.psf.doctor import fit_psf
 from napari_rln.rld import RldSettings, iterate
+from napari_rln.view import FigureSettings
 
-_METHODS = {
-    "bead · WB": RldSettings(back_projector="wiener-butterworth"),
-    "bead · RLD": RldSettings(),
+_RESULTS = {
+    "bead-wiener-butterworth": RldSettings(back_projector="wiener-butterworth"),
+    "bead-rld": RldSettings(),
 }
 
 
 def demo(
     *,
     out: Out = Path("demo"),
-    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Deconvolve the shipped sample, a hollow bead, and show raw against deconvolved.
 
@@ -36,12 +36,12 @@ def demo(
     terminal.say(
         f"A hollow fluorescent bead, widefield, {image.shape} voxels (EPFL; voxel size nominal)."
     )
-    psf, findings = fit_for(samples.bead_psf(), image)
+    psf, findings = fit_psf(samples.bead_psf(), image)
     for finding in findings:
         terminal.say(f"PSF: {finding.what}" + (" Repaired." if finding.repair else ""))
     results = []
-    for name, settings in _METHODS.items():
+    for name, settings in _RESULTS.items():
         result = terminal.follow(iterate(image, psf, settings))
-        write_volume(result, out / f"{name.replace(' · ', '-').lower()}.ome.tif")
+        write_volume(result, out / f"{name}.ome.tif")
         results.append(result)
     show(image, results, out, None, psf, CompareSettings(), FigureSettings(), ("png",), terminal)

@@ -34,9 +34,7 @@ class ImageSource:
 
     def read(self, path: Path) -> Volume:
         """Return the volume."""
-        return read_volume(
-            path, voxel_um=self.voxel_um, channel=self.channel, time=self.time
-        )
+        return read_volume(path, voxel_um=self.voxel_um, channel=self.channel, time=self.time)
 
 
 @Flat

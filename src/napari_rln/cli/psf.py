@@ -9,12 +9,11 @@ from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.errors import RlnError
 from napari_rln.io import check_writable, write_volume
-from napari_rln.psf import doctor
-from napari_rln.psf.compute import MicroscopeSettings
-from napari_rln.psf.compute import compute as compute_psf
-from napari_rln.psf.measure import MeasureSettings
-from napari_rln.psf.measure import measure as measure_psf
-from napari_rln.psf.prepare import PrepareSettings, prepare
+from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.doctor import examine_psf, repair_psf
+from napari_rln.psf.measure import MeasureSettings, measure_psf
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 from napari_rln.psf.shape import fwhm_um
 from napari_rln.volume import Volume, VoxelUm
 
@@ -26,8 +25,8 @@ def compute(
     out: Out,
     voxel_um: VoxelUm | None = None,
     image: ForImage = None,
-    settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),  # noqa: B008
-    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+    settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Compute a PSF from the optics.
 
@@ -52,9 +51,9 @@ def measure(
     beads: Path,
     *,
     out: Out,
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
-    settings: Annotated[MeasureSettings, Flat] = MeasureSettings(),  # noqa: B008
-    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    settings: Annotated[MeasureSettings, Flat] = MeasureSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Measure a PSF from a stack of sub-resolution beads.
 
@@ -76,9 +75,9 @@ def info(
     na: float | None = None,
     wavelength_um: float | None = None,
     immersion_index: float | None = None,
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),  # noqa: B008
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
-    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Examine a PSF: what it measures, what is wrong with it, and how to repair that.
 
@@ -96,14 +95,14 @@ def info(
         Refractive index of the immersion medium.
     """
     volume = psf_source.read(psf)
-    report = doctor.examine(
+    report = examine_psf(
         volume,
         image=image_source.read(image) if image else None,
         na=na,
         wavelength_um=wavelength_um,
         immersion_index=immersion_index,
     )
-    terminal.table(volume.name, ("", ""), report.table())
+    terminal.table(volume.name, ("", ""), report.rows())
     for finding in report.findings:
         repair = f" Repair: {finding.repair}." if finding.repair else ""
         terminal.say(f"{finding.severity:>7}: {finding.what}{repair}")
@@ -116,10 +115,10 @@ def repair(
     out: Out,
     image: ForImage = None,
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),  # noqa: B008
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
-    settings: Annotated[PrepareSettings, Flat] = PrepareSettings(),  # noqa: B008
-    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    settings: Annotated[PrepareSettings, Flat] = PrepareSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Repair what is wrong with a PSF, and write it ready for use.
 
@@ -138,15 +137,13 @@ def repair(
     volume = psf_source.read(psf)
     target = image_source.read(image) if image else None
     if everything:
-        mended = prepare(volume, settings, image_voxel_um=target.voxel_um if target else None)
+        mended = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
     else:
-        report = doctor.examine(volume, image=target)
+        report = examine_psf(volume, image=target)
         for finding in report.findings:
             if finding.repair:
                 terminal.say(f"{finding.severity:>7}: {finding.what} Repaired.")
-        mended = doctor.repair(
-            volume, report, image_voxel_um=target.voxel_um if target else None
-        )
+        mended = repair_psf(volume, report, image_voxel_um=target.voxel_um if target else None)
     _finish(mended, out, terminal)
 
 

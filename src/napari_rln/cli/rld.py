@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.io import OutputType, check_writable, write_volume
-from napari_rln.psf.doctor import fit_for
+from napari_rln.psf.doctor import fit_psf
 from napari_rln.rld import RldSettings, iterate
 
 
@@ -19,10 +17,10 @@ def rld(
     out: Out,
     repair: bool = True,
     dtype: OutputType = "float32",
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),  # noqa: B008
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),  # noqa: B008
-    settings: Annotated[RldSettings, Flat] = RldSettings(),  # noqa: B008
-    terminal: Annotated[Terminal, Flat] = Terminal(),  # noqa: B008
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    settings: Annotated[RldSettings, Flat] = RldSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Deconvolve an image by Richardson-Lucy.
 
@@ -41,7 +39,7 @@ def rld(
     """
     check_writable(out)
     volume = image_source.read(image)
-    fitted, findings = fit_for(psf_source.read(psf), volume, mend=repair)
+    fitted, findings = fit_psf(psf_source.read(psf), volume, mend=repair)
     for finding in findings:
         terminal.say(f"PSF: {finding.what}" + (" Repaired." if repair and finding.repair else ""))
     result = terminal.follow(iterate(volume, fitted, settings))

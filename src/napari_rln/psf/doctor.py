@@ -1,7 +1,8 @@
 """What is wrong with a PSF, in numbers, and its repair.
 
-:func:`examine` measures a PSF and judges it; :func:`repair` prepares it with the settings that
-the findings name and no others, so that the repaired PSF, examined again, no longer has them.
+:func:`examine_psf` measures a PSF and judges it; :func:`repair_psf` prepares it with the settings
+that the findings name and no others, so that the repaired PSF, examined again, no longer has them;
+:func:`fit_psf` does both for an image that is to be deconvolved.
 """
 
 import dataclasses
@@ -15,7 +16,13 @@ from scipy import ndimage
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.findings import Finding, PsfFacts, Size, judge
-from napari_rln.psf.prepare import PrepareSettings, above_noise, peak_inside, prepare, without_hot
+from napari_rln.psf.prepare import (
+    PrepareSettings,
+    above_noise,
+    peak_inside,
+    prepare_psf,
+    without_hot,
+)
 from napari_rln.psf.shape import (
     Float64Array,
     Triple,
@@ -24,7 +31,7 @@ from napari_rln.psf.shape import (
     fwhm_um,
     peak_centre,
 )
-from napari_rln.volume import Volume, VoxelUm
+from napari_rln.volume import Volume, VoxelUm, on_one_grid
 
 _NOTHING = PrepareSettings(
     background="none", hot_pixels=False, centre="file", noise_floor=0.0, energy_share=1.0
@@ -80,7 +87,7 @@ class PsfReport:
         return [row for row in rows if "nan um" not in row[1] and "nan, nan" not in row[1]]
 
 
-def examine(
+def examine_psf(
     psf: Volume,
     *,
     image: Volume | None = None,
@@ -157,7 +164,7 @@ def examine(
     return PsfReport(facts=facts, findings=judge(facts))
 
 
-def repair(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = None) -> Volume:
+def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = None) -> Volume:
     """Return the PSF prepared with the settings that the findings name, and no others.
 
     Parameters
@@ -165,7 +172,7 @@ def repair(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = None
     psf
         The PSF that was examined.
     report
-        Of :func:`examine`.
+        Of :func:`examine_psf`.
     image_voxel_um
         Voxel size (z, y, x) in micrometres to resample to; that of the image the report knows
         when left out.
@@ -183,7 +190,35 @@ def repair(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = None
     if not mendable and image_voxel_um is None:
         return psf
     target = changes.pop("image_voxel_um", None)
-    return prepare(psf, dataclasses.replace(_NOTHING, **changes), image_voxel_um=target)
+    return prepare_psf(psf, dataclasses.replace(_NOTHING, **changes), image_voxel_um=target)
+
+
+def fit_psf(psf: Volume, image: Volume, *, mend: bool = True) -> tuple[Volume, tuple[Finding, ...]]:
+    """Return a PSF ready to deconvolve an image with, and what was found on the way.
+
+    Parameters
+    ----------
+    psf
+        As it comes from a file.
+    image
+        What it is for; the PSF is resampled to its voxels where they differ.
+    mend
+        Repair what harms the result, that is warnings and errors; otherwise only resample and
+        bring the sum to 1.
+
+    Raises
+    ------
+    RlnError
+        If the PSF cannot be used at all.
+    """
+    report = examine_psf(psf, image=image)
+    harmful = tuple(f for f in report.findings if f.severity in ("warning", "error"))
+    target = None if on_one_grid(psf, image) else image.voxel_um
+    if mend:
+        ready = repair_psf(psf, dataclasses.replace(report, findings=harmful), target)
+    else:
+        ready = prepare_psf(psf, _NOTHING, image_voxel_um=target)
+    return ready, report.findings
 
 
 def _optics(
@@ -257,7 +292,7 @@ def _size_on(psf: Volume, image: Volume | None) -> Size:
 def _recommended(psf: Volume, image: Volume | None) -> Size | None:
     """Return the size after full preparation; none where that is not possible."""
     try:
-        ready = prepare(psf, image_voxel_um=None if image is None else image.voxel_um)
+        ready = prepare_psf(psf, image_voxel_um=None if image is None else image.voxel_um)
     except RlnError:
         return None
     return ready.shape

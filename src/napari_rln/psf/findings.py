@@ -227,12 +227,21 @@ def _grid(facts: PsfFacts) -> Iterator[Finding]:
             "(z, y, x)."
         )
         yield _repairable("voxel size", "warning", what, image_voxel_um=image)
-    if any(p > n for p, n in zip(facts.size_on_image, facts.image_shape, strict=True)):
+    # A voxel further from the centre than the image is long joins no voxel of the image to another.
+    most = tuple(2 * n - 1 for n in facts.image_shape)
+    if any(p > m for p, m in zip(facts.size_on_image, most, strict=True)):
+        what = (
+            f"On the image's grid the PSF has {_zyx(facts.size_on_image, 'd')} voxels, more than "
+            f"{_zyx(most, 'd')} (z, y, x), twice the image: the rest costs memory for nothing."
+        )
+        yield _repairable("size", "warning", what, max_size=most)
+    elif any(p > n for p, n in zip(facts.size_on_image, facts.image_shape, strict=True)):
         what = (
             f"On the image's grid the PSF has {_zyx(facts.size_on_image, 'd')} voxels but the "
-            f"image {_zyx(facts.image_shape, 'd')} (z, y, x): larger than the image."
+            f"image {_zyx(facts.image_shape, 'd')} (z, y, x): haze from that far is removed with "
+            "the extended border only."
         )
-        yield _repairable("size", "warning", what, max_size=facts.image_shape)
+        yield Finding(check="size", severity="note", what=what)
     if facts.shape[0] == 1 and facts.image_shape[0] > 1:
         what = (
             f"The PSF is one plane and the image has {facts.image_shape[0]}: light from other "
@@ -249,7 +258,8 @@ def _resolution(facts: PsfFacts) -> Iterator[Finding]:
             "half within the file. Use a larger one."
         )
         yield Finding(check="width", severity="warning", what=what)
-    if any(v > _NYQUIST * limit for v, limit in zip(facts.voxel_um, facts.nyquist_um, strict=True)):
+    steps = zip(facts.shape, facts.voxel_um, facts.nyquist_um, strict=True)
+    if any(n > 1 and voxel > _NYQUIST * limit for n, voxel, limit in steps):
         what = (
             f"The voxel size of {_zyx(facts.voxel_um, '.3g')} um exceeds the sampling limit of "
             f"{_zyx(facts.nyquist_um, '.3g')} um (z, y, x): finest detail is lost."

@@ -10,17 +10,16 @@ The size of the beads is not removed: their diameter should stay below half of t
 
 import dataclasses
 import math
-from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
-from skimage.feature import peak_local_max
 
 from napari_rln.errors import RlnError
+from napari_rln.psf.beads import BeadTable, box_around, find_beads
 from napari_rln.psf.prepare import above_noise
 from napari_rln.psf.shape import background_level, fwhm_um, peak_centre
 from napari_rln.record import Record
@@ -29,15 +28,11 @@ from napari_rln.volume import Volume
 
 Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]
-Status = Literal["used", "cut", "saturated", "clustered", "too dim", "unlike"]
 
 _MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
-_FAINTEST = 0.02  # of the brightest bead: below it nothing is looked for
-_LOBE = 0.25  # below this share of a bead's height, a maximum beside it is a lobe of its own
 _CORE = 0.1  # of the peak: voxels above it decide on likeness
 _SPLINE = 5  # order of interpolation: 0.5 % off at the peak of a spot with sigma 0.8 voxels
 _MARGIN = 8  # voxels around a crop that its spline needs
-_PLATEAU = 5  # voxels: chance and symmetry let up to four share the highest value
 _LEAST_SPREAD = 1e-3  # of likeness among good beads, below which differences mean nothing
 _ROUNDS = 3
 _NOISE_FLOOR = 3.0  # standard errors; clipped noise would add up to a pedestal
@@ -76,43 +71,7 @@ class MeasureSettings:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class BeadTable:
-    """The beads of a stack, brightest first.
-
-    Attributes
-    ----------
-    positions
-        (N, 3) float64, z, y, x in voxels.
-    peaks
-        (N,) float64, height above the background in the image's unit, of the third brightest
-        voxel at the peak.
-    backgrounds
-        (N,) float64, in the image's unit.
-    status
-        For each bead ``"used"`` or why it is not.
-    size
-        Size of the crop (z, y, x) in voxels, odd.
-    """
-
-    positions: Float64Array
-    peaks: Float64Array
-    backgrounds: Float64Array
-    status: tuple[Status, ...]
-    size: Size
-
-    @property
-    def used(self) -> npt.NDArray[np.bool_]:
-        """Mask (N,) of the beads that are used."""
-        return np.array([s == "used" for s in self.status], dtype=bool)
-
-    @property
-    def rejected(self) -> dict[str, int]:
-        """Number of beads rejected, by reason."""
-        return dict(Counter(s for s in self.status if s != "used"))
-
-
-def measure(image: Volume, settings: MeasureSettings, *, name: str = "measured PSF") -> Volume:
+def measure_psf(image: Volume, settings: MeasureSettings, *, name: str = "measured PSF") -> Volume:
     """Return the PSF that the beads of a stack show: odd sizes, sum 1, centred on its peak.
 
     Parameters
@@ -135,52 +94,13 @@ def measure(image: Volume, settings: MeasureSettings, *, name: str = "measured P
     RlnError
         If no bead is found, or none is fit for use.
     """
-    beads = align(image, find_beads(image, settings), settings)
-    return average(image, beads, settings, name=name)
-
-
-def find_beads(image: Volume, settings: MeasureSettings) -> BeadTable:
-    """Return the beads of a stack with what is wrong with each.
-
-    Raises
-    ------
-    RlnError
-        If nothing rises above the noise.
-    """
-    data = image.data
-    coarse, heights = _candidates(data, image.name)
-    base = float(np.median(data))
-    widths = _typical_fwhm(data, coarse)
-    size = settings.size or _automatic_size(widths, coarse, heights, data.shape)
-    half = np.array(size) // 2
-    own = _own_maxima(coarse, heights, half + widths)
-    coarse, heights = coarse[own], heights[own]
-
-    rows: list[tuple[Any, float, float, Status]] = []
-    for i, position in enumerate(coarse):
-        crop = data[_around(position, half, data.shape)].astype(np.float64)
-        level, noise = background_level(crop)
-        peak = float(heights[i]) + base - level
-        apart = np.abs(coarse - position)
-        near = (apart <= half + widths).all(axis=1) & (heights >= _LOBE * heights[i])
-        status: Status = "used"
-        if np.any(position < half) or np.any(position + half > np.array(data.shape) - 1):
-            status = "cut"
-        elif _is_saturated(crop, settings.saturation):
-            status = "saturated"
-        elif near.sum() > 1:  # itself
-            status = "clustered"
-        elif peak < settings.minimum_snr * noise:
-            status = "too dim"
-        rows.append((position, peak, level, status))
-    positions, peaks, levels, statuses = zip(*rows, strict=True)
-    return BeadTable(
-        positions=np.array(positions, dtype=np.float64),
-        peaks=np.array(peaks),
-        backgrounds=np.array(levels),
-        status=statuses,
-        size=size,
+    beads = find_beads(
+        image,
+        size=settings.size,
+        minimum_snr=settings.minimum_snr,
+        saturation=settings.saturation,
     )
+    return average(image, align(image, beads, settings), settings, name=name)
 
 
 def align(image: Volume, beads: BeadTable, settings: MeasureSettings) -> BeadTable:
@@ -224,7 +144,7 @@ def align(image: Volume, beads: BeadTable, settings: MeasureSettings) -> BeadTab
 def average(
     image: Volume, beads: BeadTable, settings: MeasureSettings, *, name: str = "measured PSF"
 ) -> Volume:
-    """Return the weighted mean of the used beads as a PSF; see :func:`measure`.
+    """Return the weighted mean of the used beads as a PSF; see :func:`measure_psf`.
 
     Raises
     ------
@@ -260,104 +180,9 @@ def average(
     return Volume.from_array(psf, image.voxel_um, name=name, record=record)
 
 
-def _candidates(data: npt.NDArray[np.float32], name: str) -> tuple[Float64Array, Float64Array]:
-    """Return (N, 3) voxels of the beads and their heights above the median, brightest first.
-
-    Maxima are sought in the projection along z: the secondary maxima of an aberrated PSF lie
-    above and below the bead and would otherwise be taken for beads.
-    """
-    sigma = [min(1.0, (n - 1) / 2) for n in data.shape]
-    smooth = ndimage.gaussian_filter(data, sigma)
-    plane = smooth.max(axis=0)
-    middle = float(np.median(plane))
-    noise = _MAD_TO_SD * float(np.median(np.abs(plane - middle)))
-    rise = max(5 * noise, _FAINTEST * (float(plane.max()) - middle))
-    found = peak_local_max(  # type: ignore[no-untyped-call]
-        plane, min_distance=2, threshold_abs=middle + rise, exclude_border=False
-    )
-    if rise <= 0 or len(found) == 0:
-        raise RlnError(
-            f"{name} shows no bead: nothing rises above its noise ({noise:.3g}) five times. Check "
-            "the channel, or take a brighter stack."
-        )
-    y, x = found.T
-    z = smooth[:, y, x].argmax(axis=0)
-    base = float(np.median(data))
-    heights = np.array([_third_brightest(data[i], j, k) for i, j, k in zip(z, y, x, strict=True)])
-    order = np.argsort(-heights, kind="stable")
-    return np.stack([z, y, x], axis=1)[order].astype(np.float64), heights[order] - base
-
-
-def _third_brightest(plane: npt.NDArray[np.float32], y: int, x: int) -> float:
-    """Return the third highest of the 3 x 3 voxels around one: near the peak, but of no hot one."""
-    around = plane[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel()
-    return float(np.sort(around)[max(0, around.size - 3)])
-
-
-def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float64Array:
-    """Return the median FWHM (z, y, x) in voxels of some beads of all brightnesses."""
-    some = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
-    reach = np.array([data.shape[0], 12, 12])
-    measured = []
-    for position in some:
-        crop = data[_around(position, reach, data.shape)].astype(np.float64)
-        widths = fwhm_um(crop - background_level(crop)[0], (1.0, 1.0, 1.0))
-        measured.append(widths)
-    table = np.array(measured)
-    table[~np.isfinite(table)] = np.nan
-    return np.array(
-        [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 1.0 for c in table.T]
-    )
-
-
-def _automatic_size(
-    widths: Float64Array, coarse: Float64Array, heights: Float64Array, shape: tuple[int, ...]
-) -> Size:
-    """Return the crop's odd sizes: no larger than most beads have room for, at least 4 FWHMs."""
-    full = np.ceil(np.array([3, 4, 4]) * widths)
-    own = coarse[_own_maxima(coarse, heights, full + widths)]
-    border = np.minimum(own, np.array(shape) - 1 - own)
-    apart = np.abs(own[:, None, 1:] - own[:, 1:]).max(axis=2) - widths[1:].max()
-    np.fill_diagonal(apart, np.inf)
-    room = np.minimum(border[:, 1:].min(axis=1), apart.min(axis=1))
-    planes = int(min(full[0], np.quantile(border[:, 0], 0.25)))
-    least, most = 2 * widths[1:].max(), full[1:].max()
-    pixels = int(np.clip(np.median(room), min(least, most), most))
-    return 2 * planes + 1, 2 * pixels + 1, 2 * pixels + 1
-
-
-def _own_maxima(
-    coarse: Float64Array, heights: Float64Array, reach: Float64Array
-) -> npt.NDArray[np.bool_]:
-    """Return the mask of the maxima that are no lobe of a brighter bead within reach."""
-    own = np.ones(len(coarse), dtype=bool)
-    for i in range(1, len(coarse)):
-        near = own[:i] & (np.abs(coarse[:i] - coarse[i]) <= reach).all(axis=1)
-        own[i] = not np.any(heights[i] < _LOBE * heights[:i][near])
-    return own
-
-
-def _around(
-    position: Float64Array, half: npt.ArrayLike, shape: tuple[int, ...]
-) -> tuple[slice, ...]:
-    """Return the slices of the box around a position, cut to the image."""
-    nearest = np.rint(position).astype(int)
-    return tuple(
-        slice(max(0, c - int(h)), min(n, c + int(h) + 1))
-        for c, h, n in zip(nearest, np.asarray(half), shape, strict=True)
-    )
-
-
-def _is_saturated(crop: Float64Array, level: float | None) -> bool:
-    """Tell whether a bead reaches the level, or without one has a flat top."""
-    if level is not None:
-        return bool(crop.max() >= level)
-    return int(np.count_nonzero(crop == crop.max())) >= _PLATEAU
-
-
 def _crop(data: npt.NDArray[np.float32], position: Float64Array, size: Size) -> Float64Array:
     """Return the crop whose middle voxel lies exactly at a position, interpolated."""
-    box = _around(position, np.array(size) // 2 + _MARGIN, data.shape)
+    box = box_around(position, np.array(size) // 2 + _MARGIN, data.shape)
     crop = data[box].astype(np.float64)
     for axis in range(3):  # the spline is a product of one-dimensional ones
         n, start = crop.shape[axis], position[axis] - box[axis].start - size[axis] // 2

@@ -80,7 +80,7 @@ class PrepareSettings:
             )
 
 
-def prepare(
+def prepare_psf(
     volume: Volume,
     settings: PrepareSettings | None = None,
     *,
@@ -277,7 +277,9 @@ def _cumulative(data: Float64Array, axis: int) -> CubicHermiteSpline:
     n = data.shape[0]
     positions = np.arange(n + 1) - 0.5
     below = np.concatenate([np.zeros_like(data[:1]), np.cumsum(data, axis=0)])
-    slopes = make_interp_spline(positions, below, k=min(_SPLINE, n))(positions, nu=1)
+    # Slopes are linear in the values: one small matrix serves all lines along the axis.
+    spline = make_interp_spline(positions, np.eye(n + 1), k=min(_SPLINE, n))
+    slopes = np.tensordot(spline(positions, nu=1), below, axes=1)
     before, after = np.concatenate([data[:1], data]), np.concatenate([data, data[-1:]])
     low = 3 * np.minimum(np.maximum(before, after), 0)
     high = 3 * np.maximum(np.minimum(before, after), 0)

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
 from napari_rln import metrics
-from napari_rln.compare import CompareSettings, compare, score
+from napari_rln.comparison import CompareSettings, compare
 from napari_rln.errors import RlnError
 from napari_rln.record import Record
 from napari_rln.volume import Volume
@@ -62,23 +62,6 @@ def test_rows_are_the_image_then_the_results(image, result, truth, psf):
     assert raw.lateral_um > perfect.lateral_um
 
 
-def test_plane_scores_share_the_volumes_fit_and_range(image, truth):
-    scores = score(image, truth, "xz")
-    fit = metrics.fitted(image.data, truth.data)
-    peak = float(np.ptp(truth.data))
-    shown = [y for y in range(truth.shape[1]) if np.ptp(truth.data[:, y]) >= 0.05 * peak]
-    expected = np.mean([metrics.psnr(fit[:, y], truth.data[:, y], data_range=peak) for y in shown])
-    assert scores.psnr_db == pytest.approx(expected)
-
-
-def test_flat_planes_do_not_count(truth, image):
-    padded_truth = truth.with_data(np.pad(truth.data, [(4, 4), (0, 0), (0, 0)]))
-    padded = image.with_data(np.pad(image.data, [(4, 4), (0, 0), (0, 0)], constant_values=10))
-    fitted = metrics.fitted(padded.data, padded_truth.data)[4:-4]
-    expected = np.mean([metrics.pearson(a, b) for a, b in zip(fitted, truth.data, strict=True)])
-    assert score(padded, padded_truth, "xy").pearson == pytest.approx(expected)
-
-
 def test_without_truth_or_psf_their_columns_are_absent(image, result):
     table = compare(image, [result])
     assert set(table.columns) == {"name", "flux_ratio", "seconds", "peak_mb"}
@@ -115,6 +98,12 @@ def test_noise_is_estimated_where_it_is_not_given(image, result, psf):
 def test_a_noiseless_image_has_no_residual(truth, psf):
     flat = truth.with_data(np.full_like(truth.data, 100))
     assert "chi2" not in compare(flat, [], psf=psf).columns
+
+
+def test_the_depth_of_a_psf_of_one_plane_does_not_count(image, psf):
+    plane = image.with_data(image.data[9:10])
+    thin = psf.with_data(psf.data[3:4], voxel_um=(0.1, 0.1, 0.1))
+    assert "chi2" in compare(plane, [], psf=thin).columns
 
 
 def test_csv_holds_the_table(tmp_path, image, result, truth):

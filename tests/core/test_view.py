@@ -1,37 +1,28 @@
-import matplotlib.pyplot as plt
 import numpy as np
+import phantoms
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_rln.errors import RlnError
-from napari_rln.figure import (
-    FigureSettings,
-    figure,
-    resolve_view,
-    round_length,
-    save_figure,
-)
+from napari_rln.view import FigureSettings, resolve_view, round_length
 from napari_rln.volume import Volume
 
 VOXEL_UM = (0.3, 0.1, 0.1)
 SPOT = (6, 20, 30)
 
 
-def spot(sigma_um: float, name: str, height: float = 100.0) -> Volume:
-    """Return (12, 40, 60) float32 with one Gaussian spot of a known width."""
-    grid = np.meshgrid(*(np.arange(n) for n in (12, 40, 60)), indexing="ij")
-    squared = sum(((g - c) * d) ** 2 for g, c, d in zip(grid, SPOT, VOXEL_UM, strict=True))
-    return Volume.from_array(5 + height * np.exp(-squared / 2 / sigma_um**2), VOXEL_UM, name=name)
-
-
 @pytest.fixture(scope="module")
 def volumes() -> list[Volume]:
-    return [spot(0.5, "raw"), spot(0.3, "RL 10", 300), spot(0.2, "RL 50", 900)]
+    return [
+        phantoms.gaussian_spot(0.5, "raw"),
+        phantoms.gaussian_spot(0.3, "RL 10", 300),
+        phantoms.gaussian_spot(0.2, "RL 50", 900),
+    ]
 
 
 @pytest.fixture(scope="module")
 def truth() -> Volume:
-    return spot(0.15, "truth", 1e4)
+    return phantoms.gaussian_spot(0.15, "truth", 1e4)
 
 
 def test_planes_cross_in_the_brightest_structure_of_the_first_result(volumes):
@@ -130,84 +121,6 @@ def test_projection_and_slab(volumes):
     np.testing.assert_allclose(slab.axial, data[:, 17:24].mean(1), rtol=1e-6)
 
 
-def pictures(fig):
-    return [ax for ax in fig.axes if ax.images]
-
-
-def test_drawing_has_every_panel_in_its_true_proportions(volumes, truth):
-    fig = figure(volumes, truth=truth, settings=FigureSettings(yz=True))
-    shown = pictures(fig)
-    assert len(shown) == 4 * 5  # xy, xz, yz and two magnified, for each of four volumes
-    width, height = fig.get_size_inches()
-    for ax in shown:
-        box = ax.get_position()
-        across, down = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
-        assert box.width * width / (box.height * height) == pytest.approx(across / down)
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= 1
-        assert box.y1 <= 1
-    plots = [ax for ax in fig.axes if ax.get_xlabel()]
-    assert [len(ax.lines) for ax in plots] == [4, 4]
-    assert not plt.get_fignums()  # nothing of pyplot's global state was touched
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_axes_and_texts_do_not_overlap(volumes, truth, count):
-    fig = figure(
-        [
-            v.with_data(v.data, name=f"a rather long name for volume {i}")
-            for i, v in enumerate(volumes[:count])
-        ],
-        truth=truth,
-        settings=FigureSettings(title="A title"),
-    )
-    fig.canvas.draw()
-    renderer = fig.canvas.get_renderer()
-    texts = [t.get_window_extent(renderer) for t in fig.texts]
-    boxes = [ax.get_window_extent(renderer) for ax in pictures(fig)]
-    for i, text in enumerate(texts):
-        assert not any(text.overlaps(other) for other in [*texts[:i], *boxes]), fig.texts[i]
-        assert text.x0 >= 0
-        assert text.x1 <= fig.bbox.x1
-        assert text.y0 >= 0
-        assert text.y1 <= fig.bbox.y1
-    for i, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[:i])
-
-
-def test_a_single_plane_has_no_axial_rows(volumes):
-    flat = [v.with_data(v.data[6:7]) for v in volumes]
-    view = resolve_view(flat, settings=FigureSettings(yz=True))
-    assert all(c.axial is None and c.side is None and c.along_z is None for c in view.columns)
-    fig = figure(flat, settings=FigureSettings(yz=True))
-    assert len(pictures(fig)) == 3 * 2
-    assert len([ax for ax in fig.axes if ax.get_xlabel()]) == 1
-
-
-def test_inset_and_profile_can_be_left_out(volumes):
-    settings = FigureSettings(inset_um=0.0, profile=False)
-    fig = figure(volumes, settings=settings)
-    assert len(fig.axes) == len(pictures(fig)) == 3 * 2
-
-
-def test_a_flat_volume_can_be_shown(volumes):
-    empty = volumes[1].with_data(np.zeros_like(volumes[1].data))
-    low, high = resolve_view([volumes[0], empty]).columns[1].limits
-    assert low < high
-    figure([volumes[0], empty]).canvas.draw()
-
-
-@pytest.mark.parametrize(
-    ("ending", "magic"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
-)
-def test_a_figure_is_saved_whole(tmp_path, volumes, ending, magic):
-    path = tmp_path / f"figure.{ending}"
-    save_figure(figure(volumes[:2], settings=FigureSettings(dpi=60)), path)
-    assert path.read_bytes().startswith(magic)
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_noise_does_not_move_the_planes_far(volumes):
     noise = np.random.default_rng(0).normal(0, 5, volumes[1].shape)
     noisy = volumes[1].with_data(gaussian_filter(volumes[1].data + noise, 0.3))
@@ -215,7 +128,19 @@ def test_noise_does_not_move_the_planes_far(volumes):
     np.testing.assert_allclose(at, SPOT, atol=1.01)
 
 
-def test_bad_input_is_named(tmp_path, volumes):
+def test_a_single_plane_has_no_axial_pictures(volumes):
+    flat = [v.with_data(v.data[6:7]) for v in volumes]
+    view = resolve_view(flat, settings=FigureSettings(yz=True))
+    assert all(c.axial is None and c.side is None and c.along_z is None for c in view.columns)
+
+
+def test_a_flat_volume_has_limits(volumes):
+    empty = volumes[1].with_data(np.zeros_like(volumes[1].data))
+    low, high = resolve_view([volumes[0], empty]).columns[1].limits
+    assert low < high
+
+
+def test_bad_input_is_named(volumes):
     with pytest.raises(RlnError, match="no volume to show"):
         resolve_view([])
     with pytest.raises(RlnError, match=r"RL 10 has shape \(11, 40, 60\)"):
@@ -226,5 +151,3 @@ def test_bad_input_is_named(tmp_path, volumes):
         FigureSettings(colormap="nosuch")
     with pytest.raises(RlnError, match=r"gamma is 0\.0"):
         FigureSettings(gamma=0.0)
-    with pytest.raises(RlnError, match=r"end it in \.png"):
-        save_figure(figure(volumes[:1]), tmp_path / "figure.bmp")

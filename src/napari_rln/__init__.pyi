@@ -1,0 +1,32 @@
+# What `import napari_rln` offers, and where each lies: read by type checkers and, at run time, by
+# the lazy loader.
+
+from .comparison import CompareSettings as CompareSettings
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .errors import ComputeError as ComputeError
+from .errors import RlnError as RlnError
+from .errors import RlnWarning as RlnWarning
+from .figures import figure as figure
+from .figures import save_figure as save_figure
+from .io import read_volume as read_volume
+from .io import write_volume as write_volume
+from .psf.compute import compute_psf as compute_psf
+from .psf.doctor import PsfReport as PsfReport
+from .psf.doctor import examine_psf as examine_psf
+from .psf.doctor import fit_psf as fit_psf
+from .psf.doctor import repair_psf as repair_psf
+from .psf.measure import MeasureSettings as MeasureSettings
+from .psf.measure import measure_psf as measure_psf
+from .psf.microscope import MicroscopeSettings as MicroscopeSettings
+from .psf.prepare import PrepareSettings as PrepareSettings
+from .psf.prepare import prepare_psf as prepare_psf
+from .record import Record as Record
+from .rld import RldReport as RldReport
+from .rld import RldSettings as RldSettings
+from .rld import deconvolve as deconvolve
+from .rld import iterate as iterate
+from .view import FigureSettings as FigureSettings
+from .volume import Volume as Volume
+
+__version__: str

@@ -1,0 +1,207 @@
+"""Beads found in a stack, each with what is wrong with it."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.feature import peak_local_max
+
+from napari_rln.errors import RlnError
+from napari_rln.psf.shape import background_level, fwhm_um
+from napari_rln.volume import Volume
+
+Float64Array = npt.NDArray[np.float64]
+Size = tuple[int, int, int]
+Status = Literal["used", "cut", "saturated", "clustered", "too dim", "unlike"]
+
+_MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
+_FAINTEST = 0.02  # of the brightest bead: below it nothing is looked for
+_LOBE = 0.25  # below this share of a bead's height, a maximum beside it is a lobe of its own
+_PLATEAU = 5  # voxels: chance and symmetry let up to four share the highest value
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeadTable:
+    """The beads of a stack, brightest first.
+
+    Attributes
+    ----------
+    positions
+        (N, 3) float64, z, y, x in voxels.
+    peaks
+        (N,) float64, height above the background in the image's unit, of the third brightest
+        voxel at the peak.
+    backgrounds
+        (N,) float64, in the image's unit.
+    status
+        For each bead ``"used"`` or why it is not.
+    size
+        Size of the crop (z, y, x) in voxels, odd.
+    """
+
+    positions: Float64Array
+    peaks: Float64Array
+    backgrounds: Float64Array
+    status: tuple[Status, ...]
+    size: Size
+
+    @property
+    def used(self) -> npt.NDArray[np.bool_]:
+        """Mask (N,) of the beads that are used."""
+        return np.array([s == "used" for s in self.status], dtype=bool)
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Number of beads rejected, by reason."""
+        return dict(Counter(s for s in self.status if s != "used"))
+
+
+def find_beads(
+    image: Volume, *, size: Size | None, minimum_snr: float, saturation: float | None
+) -> BeadTable:
+    """Return the beads of a stack with what is wrong with each.
+
+    Parameters
+    ----------
+    image
+        The stack, any unit.
+    size, minimum_snr, saturation
+        As in :class:`~napari_rln.psf.measure.MeasureSettings`.
+
+    Raises
+    ------
+    RlnError
+        If nothing rises above the noise.
+    """
+    data = image.data
+    coarse, heights = _candidates(data, image.name)
+    base = float(np.median(data))
+    widths = _typical_fwhm(data, coarse)
+    size = size or _automatic_size(widths, coarse, heights, data.shape)
+    half = np.array(size) // 2
+    own = _own_maxima(coarse, heights, half + widths)
+    coarse, heights = coarse[own], heights[own]
+
+    rows: list[tuple[Any, float, float, Status]] = []
+    for i, position in enumerate(coarse):
+        crop = data[box_around(position, half, data.shape)].astype(np.float64)
+        level, noise = background_level(crop)
+        peak = float(heights[i]) + base - level
+        apart = np.abs(coarse - position)
+        near = (apart <= half + widths).all(axis=1) & (heights >= _LOBE * heights[i])
+        status: Status = "used"
+        if np.any(position < half) or np.any(position + half > np.array(data.shape) - 1):
+            status = "cut"
+        elif _is_saturated(crop, saturation):
+            status = "saturated"
+        elif near.sum() > 1:  # itself
+            status = "clustered"
+        elif peak < minimum_snr * noise:
+            status = "too dim"
+        rows.append((position, peak, level, status))
+    positions, peaks, levels, statuses = zip(*rows, strict=True)
+    return BeadTable(
+        positions=np.array(positions, dtype=np.float64),
+        peaks=np.array(peaks),
+        backgrounds=np.array(levels),
+        status=statuses,
+        size=size,
+    )
+
+
+def box_around(
+    position: Float64Array, half: npt.ArrayLike, shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """Return the slices of the box around a position, cut to the image."""
+    nearest = np.rint(position).astype(int)
+    return tuple(
+        slice(max(0, c - int(h)), min(n, c + int(h) + 1))
+        for c, h, n in zip(nearest, np.asarray(half), shape, strict=True)
+    )
+
+
+def _candidates(data: npt.NDArray[np.float32], name: str) -> tuple[Float64Array, Float64Array]:
+    """Return (N, 3) voxels of the beads and their heights above the median, brightest first.
+
+    Maxima are sought in the projection along z: the secondary maxima of an aberrated PSF lie
+    above and below the bead and would otherwise be taken for beads.
+    """
+    sigma = [min(1.0, (n - 1) / 2) for n in data.shape]
+    smooth = ndimage.gaussian_filter(data, sigma)
+    plane = smooth.max(axis=0)
+    middle = float(np.median(plane))
+    noise = _MAD_TO_SD * float(np.median(np.abs(plane - middle)))
+    rise = max(5 * noise, _FAINTEST * (float(plane.max()) - middle))
+    found = peak_local_max(  # type: ignore[no-untyped-call]
+        plane, min_distance=2, threshold_abs=middle + rise, exclude_border=False
+    )
+    if rise <= 0 or len(found) == 0:
+        raise RlnError(
+            f"{name} shows no bead: nothing rises above its noise ({noise:.3g}) five times. Check "
+            "the channel, or take a brighter stack."
+        )
+    y, x = found.T
+    z = smooth[:, y, x].argmax(axis=0)
+    base = float(np.median(data))
+    heights = np.array([_third_brightest(data[i], j, k) for i, j, k in zip(z, y, x, strict=True)])
+    order = np.argsort(-heights, kind="stable")
+    return np.stack([z, y, x], axis=1)[order].astype(np.float64), heights[order] - base
+
+
+def _third_brightest(plane: npt.NDArray[np.float32], y: int, x: int) -> float:
+    """Return the third highest of the 3 x 3 voxels around one: near the peak, but of no hot one."""
+    around = plane[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel()
+    return float(np.sort(around)[max(0, around.size - 3)])
+
+
+def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float64Array:
+    """Return the median FWHM (z, y, x) in voxels of some beads of all brightnesses."""
+    some = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
+    reach = np.array([data.shape[0], 12, 12])
+    measured = []
+    for position in some:
+        crop = data[box_around(position, reach, data.shape)].astype(np.float64)
+        widths = fwhm_um(crop - background_level(crop)[0], (1.0, 1.0, 1.0))
+        measured.append(widths)
+    table = np.array(measured)
+    table[~np.isfinite(table)] = np.nan
+    return np.array(
+        [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 1.0 for c in table.T]
+    )
+
+
+def _automatic_size(
+    widths: Float64Array, coarse: Float64Array, heights: Float64Array, shape: tuple[int, ...]
+) -> Size:
+    """Return the crop's odd sizes: no larger than most beads have room for, at least 4 FWHMs."""
+    full = np.ceil(np.array([3, 4, 4]) * widths)
+    own = coarse[_own_maxima(coarse, heights, full + widths)]
+    border = np.minimum(own, np.array(shape) - 1 - own)
+    apart = np.abs(own[:, None, 1:] - own[:, 1:]).max(axis=2) - widths[1:].max()
+    np.fill_diagonal(apart, np.inf)
+    room = np.minimum(border[:, 1:].min(axis=1), apart.min(axis=1))
+    planes = int(min(full[0], np.quantile(border[:, 0], 0.25)))
+    least, most = 2 * widths[1:].max(), full[1:].max()
+    pixels = int(np.clip(np.median(room), min(least, most), most))
+    return 2 * planes + 1, 2 * pixels + 1, 2 * pixels + 1
+
+
+def _own_maxima(
+    coarse: Float64Array, heights: Float64Array, reach: Float64Array
+) -> npt.NDArray[np.bool_]:
+    """Return the mask of the maxima that are no lobe of a brighter bead within reach."""
+    own = np.ones(len(coarse), dtype=bool)
+    for i in range(1, len(coarse)):
+        near = own[:i] & (np.abs(coarse[:i] - coarse[i]) <= reach).all(axis=1)
+        own[i] = not np.any(heights[i] < _LOBE * heights[:i][near])
+    return own
+
+
+def _is_saturated(crop: Float64Array, level: float | None) -> bool:
+    """Tell whether a bead reaches the level, or without one has a flat top."""
+    if level is not None:
+        return bool(crop.max() >= level)
+    return int(np.count_nonzero(crop == crop.max())) >= _PLATEAU

@@ -1,0 +1,104 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import phantoms
+import pytest
+
+from napari_rln.errors import RlnError
+from napari_rln.figures import figure, save_figure
+from napari_rln.view import FigureSettings
+from napari_rln.volume import Volume
+
+
+@pytest.fixture(scope="module")
+def volumes() -> list[Volume]:
+    return [
+        phantoms.gaussian_spot(0.5, "raw"),
+        phantoms.gaussian_spot(0.3, "RL 10", 300),
+        phantoms.gaussian_spot(0.2, "RL 50", 900),
+    ]
+
+
+@pytest.fixture(scope="module")
+def truth() -> Volume:
+    return phantoms.gaussian_spot(0.15, "truth", 1e4)
+
+
+def pictures(fig):
+    return [ax for ax in fig.axes if ax.images]
+
+
+def test_drawing_has_every_panel_in_its_true_proportions(volumes, truth):
+    fig = figure(volumes, truth=truth, settings=FigureSettings(yz=True))
+    shown = pictures(fig)
+    assert len(shown) == 4 * 5  # xy, xz, yz and two magnified, for each of four volumes
+    width, height = fig.get_size_inches()
+    for ax in shown:
+        box = ax.get_position()
+        across, down = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
+        assert box.width * width / (box.height * height) == pytest.approx(across / down)
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= 1
+        assert box.y1 <= 1
+    plots = [ax for ax in fig.axes if ax.get_xlabel()]
+    assert [len(ax.lines) for ax in plots] == [4, 4]
+    assert not plt.get_fignums()  # nothing of pyplot's global state was touched
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_axes_and_texts_do_not_overlap(volumes, truth, count):
+    fig = figure(
+        [
+            v.with_data(v.data, name=f"a rather long name for volume {i}")
+            for i, v in enumerate(volumes[:count])
+        ],
+        truth=truth,
+        settings=FigureSettings(title="A title"),
+    )
+    fig.canvas.draw()
+    renderer = fig.canvas.get_renderer()
+    texts = [t.get_window_extent(renderer) for t in fig.texts]
+    boxes = [ax.get_window_extent(renderer) for ax in pictures(fig)]
+    for i, text in enumerate(texts):
+        assert not any(text.overlaps(other) for other in [*texts[:i], *boxes]), fig.texts[i]
+        assert text.x0 >= 0
+        assert text.x1 <= fig.bbox.x1
+        assert text.y0 >= 0
+        assert text.y1 <= fig.bbox.y1
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_inset_and_profile_can_be_left_out(volumes):
+    settings = FigureSettings(inset_um=0.0, profile=False)
+    fig = figure(volumes, settings=settings)
+    assert len(fig.axes) == len(pictures(fig)) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("ending", "magic"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
+)
+def test_a_figure_is_saved_whole(tmp_path, volumes, ending, magic):
+    path = tmp_path / f"figure.{ending}"
+    save_figure(figure(volumes[:2], settings=FigureSettings(dpi=60)), path)
+    assert path.read_bytes().startswith(magic)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_single_plane_has_no_axial_rows(volumes):
+    flat = [v.with_data(v.data[6:7]) for v in volumes]
+    fig = figure(flat, settings=FigureSettings(yz=True))
+    assert len(pictures(fig)) == 3 * 2
+    assert len([ax for ax in fig.axes if ax.get_xlabel()]) == 1
+
+
+def test_a_flat_volume_can_be_shown(volumes):
+    empty = volumes[1].with_data(np.zeros_like(volumes[1].data))
+    fig = figure([volumes[0], empty])
+    fig.canvas.draw()
+    assert len(pictures(fig)) == 2 * 4
+
+
+def test_an_unknown_ending_is_named(tmp_path, volumes):
+    with pytest.raises(RlnError, match=r"end it in \.png"):
+        save_figure(figure(volumes[:1]), tmp_path / "figure.bmp")
