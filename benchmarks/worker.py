@@ -25,7 +25,8 @@ def _ours(**options: Any) -> Callable[[int], Run]:
     def load(threads: int) -> Run:
         import torch
 
-        from napari_rln.rld import RldSettings, deconvolve
+        from napari_rln.deconvolution import deconvolve
+        from napari_rln.rld import RldSettings
         from napari_rln.volume import Volume
 
         torch.set_num_threads(threads)
@@ -144,7 +145,8 @@ def stop(job: Job) -> Job:
     """Compare our automatic stop with every iteration count."""
     import torch
 
-    from napari_rln.rld import RldSettings, deconvolve, iterate
+    from napari_rln.deconvolution import deconvolve, iterate
+    from napari_rln.rld import RldSettings
     from napari_rln.volume import Volume
 
     torch.set_num_threads(job["threads"])

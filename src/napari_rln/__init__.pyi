@@ -4,6 +4,8 @@
 from .comparison import CompareSettings as CompareSettings
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
+from .deconvolution import deconvolve as deconvolve
+from .deconvolution import iterate as iterate
 from .errors import ComputeError as ComputeError
 from .errors import RlnError as RlnError
 from .errors import RlnWarning as RlnWarning
@@ -24,8 +26,6 @@ from .psf.prepare import prepare_psf as prepare_psf
 from .record import Record as Record
 from .rld import RldReport as RldReport
 from .rld import RldSettings as RldSettings
-from .rld import deconvolve as deconvolve
-from .rld import iterate as iterate
 from .view import FigureSettings as FigureSettings
 from .volume import Volume as Volume
 

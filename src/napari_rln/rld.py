@@ -1,29 +1,21 @@
-"""Richardson-Lucy deconvolution (Richardson 1972, Lucy 1974).
+"""What Richardson-Lucy deconvolution is told, what it reports, and the run made from that.
 
-The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estimate ``x`` by
-``A_adjoint(y / (A x + b)) / A_adjoint(1)``. :mod:`napari_rln.iteration` holds that step,
-:func:`iterate` is the loop around it, :func:`deconvolve` the loop run to its end.
+:mod:`napari_rln.iteration` holds the step, :mod:`napari_rln.deconvolution` the loop around it.
 """
 
 import math
-import time
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-import psutil
 import torch
 
-from napari_rln.device import check_memory, computing, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import Border, Convolution, padded_shape
 from napari_rln.iteration import RichardsonLucy, Start
-from napari_rln.noise import Noise, estimate_background, estimate_noise, split
 from napari_rln.projectors import BackProjector, transfer_function
 from napari_rln.psf.prepare import check_psf
-from napari_rln.record import Record
-from napari_rln.settings import as_dict, check_limits
-from napari_rln.stop import SHARE, Watch, telling_crop
+from napari_rln.settings import check_limits
+from napari_rln.stop import SHARE
 from napari_rln.volume import FloatArray, Volume, on_one_grid
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -135,106 +127,6 @@ class RldReport:
         return self._estimate.to("cpu", torch.float32, copy=True).contiguous().numpy()
 
 
-def deconvolve(image: Volume, psf: Volume, settings: RldSettings | None = None) -> Volume:
-    """Return the deconvolved image; see :func:`iterate`, of which this is the last word."""
-    steps = iterate(image, psf, settings)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: Volume = stop.value
-            return result
-
-
-def iterate(
-    image: Volume, psf: Volume, settings: RldSettings | None = None
-) -> Generator[RldReport, None, Volume]:
-    """Deconvolve an image, yielding a report after every iteration and returning the result.
-
-    Closing the generator cancels; it looks for that once per iteration.
-
-    Parameters
-    ----------
-    image
-        (Z, Y, X), non-negative, in any unit proportional to photons.
-    psf
-        On the image's voxel grid, sum 1, centre on voxel ``n // 2``.
-    settings
-        The defaults when none.
-
-    Returns
-    -------
-    Volume
-        (Z, Y, X) float32 in the image's unit, background removed, with a record.
-
-    Raises
-    ------
-    RlnError
-        For an image or PSF that cannot be used, a missing device or too little memory.
-    ComputeError
-        If the computation fails on the way.
-    """
-    settings = settings or RldSettings()
-    began = time.perf_counter()
-    check_psf(psf)
-    image = _checked(image, psf, settings)
-    device = resolve_device(settings.device)
-    needed = memory_bytes(image.shape, psf.shape, settings)
-    check_memory(needed, device, _ADVICE)
-    background = (
-        estimate_background(image.data)
-        if settings.background == "auto"
-        else float(settings.background)
-    )
-    facts: dict[str, object] = {"background": background, "device": str(device)}
-    base = psutil.Process().memory_info().rss
-    with computing(needed, device, _ADVICE):
-        iterations, stopped = settings.iterations, "iterations"
-        if iterations == "auto":
-            noise = estimate_noise(image.data)
-            facts |= {"gain": noise.gain, "intercept": noise.intercept}
-            iterations = yield from _seek_stop(image, psf, background, noise, settings, began)
-            stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
-        run = _start(image, psf, background, settings, device)
-        peak = 0
-        for done in range(1, iterations + 1):
-            change = run.step()
-            peak = max(peak, psutil.Process().memory_info().rss - base)
-            yield RldReport(
-                phase="deconvolve",
-                iteration=done,
-                total=iterations,
-                relative_change=change,
-                seconds=time.perf_counter() - began,
-                _estimate=run.field_of_view(),
-            )
-            if change < settings.tolerance:
-                stopped = "tolerance"
-                break
-        data = run.field_of_view().to("cpu", torch.float32, copy=True).contiguous().numpy()
-    facts |= {
-        "iterations": done,
-        "stopped_by": stopped,
-        "relative_change": change,
-        "seconds": round(time.perf_counter() - began, 3),
-        "peak_mb": round(
-            (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak) / 1e6
-        ),
-    }
-    matched = settings.back_projector == "matched"
-    label = "RLD" if matched else f"RLD {settings.back_projector}"
-    record = Record(
-        method="rld",
-        settings=as_dict(settings),
-        facts=facts,
-        inputs={"image": image.hash, "psf": psf.hash},
-    )
-    return image.with_data(data, name=f"{image.name} · {label} {done}", record=record)
-
-
-_ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
-
-
 def memory_bytes(
     image_shape: tuple[int, int, int], psf_shape: tuple[int, int, int], settings: RldSettings
 ) -> int:
@@ -246,8 +138,15 @@ def memory_bytes(
     return size * (volumes * work + math.prod(image_shape))
 
 
-def _checked(image: Volume, psf: Volume, settings: RldSettings) -> Volume:
-    """Return the image fit for deconvolution, or raise and say what is wrong with the pair."""
+def check_pair(image: Volume, psf: Volume, settings: RldSettings) -> Volume:
+    """Return the image fit for deconvolution with a PSF: unchanged, or clipped where asked for.
+
+    Raises
+    ------
+    RlnError
+        If either cannot be used, or they do not go together.
+    """
+    check_psf(psf)
     if not on_one_grid(psf, image):
         raise RlnError(
             f"the PSF's voxels are {psf.voxel_um} um but the image's are {image.voxel_um} um "
@@ -270,47 +169,7 @@ def _checked(image: Volume, psf: Volume, settings: RldSettings) -> Volume:
     return image.with_data(image.data.clip(0)) if lowest < 0 else image
 
 
-def _seek_stop(
-    image: Volume,
-    psf: Volume,
-    background: float,
-    noise: Noise,
-    settings: RldSettings,
-    began: float,
-) -> Generator[RldReport, None, int]:
-    """Deconvolve a part of the photons until it predicts the others best; return the iteration."""
-    if noise.gain <= 0:
-        return settings.max_iterations
-    part = telling_crop(image.data, psf.shape)
-    seen, unseen = split(image.data[part], noise, SHARE, settings.seed)
-    run = _start(
-        image.with_data(seen),
-        psf,
-        SHARE * max(0.0, float(noise.counts(background))),
-        settings,
-        resolve_device(settings.device),
-        held_out=unseen,
-    )
-    watch = Watch()
-    # A step tells how well the estimate before it predicts, so one more shows the last.
-    run.step()
-    for done in range(1, settings.max_iterations + 1):
-        change = run.step()
-        yield RldReport(
-            phase="stop",
-            iteration=done,
-            total=settings.max_iterations,
-            relative_change=change,
-            seconds=time.perf_counter() - began,
-            held_out=run.deviance,
-            _estimate=run.field_of_view(),
-        )
-        if watch.add(run.deviance, run.chi2):
-            break
-    return watch.iteration
-
-
-def _start(
+def start(
     image: Volume,
     psf: Volume,
     background: float,
@@ -318,6 +177,21 @@ def _start(
     device: torch.device,
     held_out: FloatArray | None = None,
 ) -> RichardsonLucy:
+    """Return the iteration before its first step.
+
+    Parameters
+    ----------
+    image, psf
+        As :func:`check_pair` passed them.
+    background
+        In the image's unit.
+    settings
+        Of the run.
+    device
+        Where to compute.
+    held_out
+        (Z, Y, X) photons kept back to judge the estimate by, see :mod:`napari_rln.stop`.
+    """
     dtype = _DTYPES[settings.precision]
     blur = Convolution(psf.data, image.shape, border=settings.border, device=device, dtype=dtype)
     transfer = None

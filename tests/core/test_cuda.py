@@ -6,9 +6,10 @@ import pytest
 import torch
 from scipy import signal
 
+from napari_rln.deconvolution import deconvolve, iterate
 from napari_rln.errors import ComputeError
 from napari_rln.forward import Convolution
-from napari_rln.rld import RldSettings, deconvolve, iterate
+from napari_rln.rld import RldSettings
 from napari_rln.volume import Volume
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.interpolate import CubicSpline
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.diffraction import Optics, intensity
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 from napari_rln.psf.shape import fwhm_um, peak_centre
 from napari_rln.record import Record
@@ -79,6 +81,26 @@ def test_confocal_narrows_steadily_as_the_pinhole_closes():
         for p in (0.3, 0.6, 1.0, 2.0)
     ]
     assert all(a < b for a, b in itertools.pairwise(lateral))
+
+
+@pytest.mark.parametrize("pinhole_au", [1e-4, 0.5, 1.0, 6.0])
+def test_confocal_is_excitation_times_emission_averaged_over_the_pinhole(pinhole_au):
+    common = {"model": "scalar", "na": 1.0, "immersion_index": 1.33, "sample_index": 1.33}
+    excitation, emission = (Optics(**common, depth_um=0.0, wavelength_um=w) for w in (0.45, 0.5))
+    radii, pixel = np.arange(16) * 0.02, 0.002  # um
+    made = compute_psf(
+        MicroscopeSettings(size=(1, 321, 1), modality="confocal", excitation_um=0.45,
+                           pinhole_au=pinhole_au, na=1.0, model="scalar", **WATER),
+        (0.1, pixel, pixel),
+    ).data[0, 160::10, 0][:16]  # fmt: skip
+    ring = pinhole_au * 0.61 * 0.5 * (np.arange(200) + 0.5) / 200
+    around = np.exp(2j * np.pi * (np.arange(100) + 0.5) / 100)
+    seen = np.abs(radii[:, None, None] + ring[:, None] * around)
+    light = CubicSpline(grid := np.linspace(0, seen.max(), 2000),
+                        intensity(emission, np.zeros(1), grid)[0])(seen)  # fmt: skip
+    passed = np.average(light.mean(axis=2), axis=1, weights=ring)
+    expected = intensity(excitation, np.zeros(1), radii)[0] * passed
+    np.testing.assert_allclose(made / made[0], expected / expected[0], atol=2e-4)
 
 
 def test_two_photon_is_the_square_of_its_excitation():

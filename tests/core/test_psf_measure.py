@@ -76,6 +76,15 @@ def truth(otf, size=SIZE):
     return whole[box] / whole[box].sum()
 
 
+def found(image, settings):
+    return find_beads(
+        image,
+        size=settings.size,
+        minimum_snr=settings.minimum_snr,
+        saturation=settings.saturation,
+    )
+
+
 def mirrored(psf, axes):
     return np.flip(psf, axes)
 
@@ -113,7 +122,7 @@ def test_widths_are_not_blurred_by_averaging(otf, halves):
 def test_beads_are_placed_to_a_twentieth_of_a_voxel(halves):
     where, images, _ = halves
     settings = MeasureSettings(size=SIZE)
-    beads = align(images[0], find_beads(images[0], settings), settings)
+    beads = align(images[0], found(images[0], settings), settings)
     assert beads.used.sum() == 9
     nearest = np.abs(beads.positions[:, None] - where[0]).sum(axis=2).argmin(axis=1)
     assert sorted(nearest) == list(range(9))
@@ -181,7 +190,7 @@ def test_each_fault_is_recognised_and_the_rest_used(otf):
     counts[17, 22, 41] += 2000  # a hot pixel
     image = Volume.from_array(counts, VOXEL_UM, name="faulty")
     settings = MeasureSettings(size=SIZE, minimum_snr=25.0)
-    beads = align(image, find_beads(image, settings), settings)
+    beads = align(image, found(image, settings), settings)
     names = {
         tuple(p): beads.status[int(np.abs(beads.positions - p).sum(axis=1).argmin())] for p in where
     }

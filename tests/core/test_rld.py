@@ -9,9 +9,10 @@ import torch
 from scipy import ndimage, signal
 
 from napari_rln import rld
+from napari_rln.deconvolution import deconvolve, iterate
 from napari_rln.errors import ComputeError, RlnError
 from napari_rln.forward import Convolution
-from napari_rln.rld import RldSettings, deconvolve, iterate
+from napari_rln.rld import RldSettings
 from napari_rln.volume import Volume
 
 PLAIN = {"acceleration": "none", "background": 0.0}

@@ -7,7 +7,7 @@ import warnings
 from cyclopts import App
 
 from napari_rln import __version__
-from napari_rln.errors import ComputeError, RlnError
+from napari_rln.errors import ComputeError, RlnError, RlnWarning
 
 # Threads of torch that wait by spinning make a busy machine a hundred times slower; to be said
 # before torch is loaded.
@@ -27,6 +27,7 @@ app = App(
     help="Deconvolution of 3D fluorescence microscopy. Lengths are in micrometres, axes z y x.",
     help_epilogue=_EXIT_CODES,
     version=__version__,
+    suppress_keyboard_interrupt=False,
 )
 app.command("napari_rln.cli.rld:rld", name="rld")
 app.command("napari_rln.cli.compare:compare", name="compare")
@@ -53,9 +54,13 @@ def run(tokens: list[str] | None = None) -> int:
     tokens
         The words after ``napari-rln``; those of the process when none.
     """
-    warnings.showwarning = _show_warning
     try:
-        app(tokens, result_action="return_value", exit_on_error=True)
+        with warnings.catch_warnings():
+            # Ours are for the user; those of the libraries below are for us.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", RlnWarning)
+            warnings.showwarning = _show_warning
+            app(tokens, result_action="return_value", exit_on_error=True)
     except RlnError as error:
         print(f"Error: {error}", file=sys.stderr)
         return CANNOT_BE_USED

@@ -8,9 +8,10 @@ from napari_rln.cli.compare import show
 from napari_rln.cli.options import Flat, Out
 from napari_rln.cli.terminal import Terminal
 from napari_rln.comparison import CompareSettings
+from napari_rln.deconvolution import iterate
 from napari_rln.io import write_volume
 from napari_rln.psf.doctor import fit_psf
-from napari_rln.rld import RldSettings, iterate
+from napari_rln.rld import RldSettings
 from napari_rln.view import FigureSettings
 
 _RESULTS = {
@@ -37,8 +38,7 @@ def demo(
         f"A hollow fluorescent bead, widefield, {image.shape} voxels (EPFL; voxel size nominal)."
     )
     psf, findings = fit_psf(samples.bead_psf(), image)
-    for finding in findings:
-        terminal.say(f"PSF: {finding.what}" + (" Repaired." if finding.repair else ""))
+    terminal.findings(findings, mended=True)
     results = []
     for name, settings in _RESULTS.items():
         result = terminal.follow(iterate(image, psf, settings))

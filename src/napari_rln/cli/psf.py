@@ -103,9 +103,10 @@ def info(
         immersion_index=immersion_index,
     )
     terminal.table(volume.name, ("", ""), report.rows())
-    for finding in report.findings:
-        repair = f" Repair: {finding.repair}." if finding.repair else ""
-        terminal.say(f"{finding.severity:>7}: {finding.what}{repair}")
+    terminal.findings(report.findings, mended=False)
+    if any(finding.repair for finding in report.findings):
+        on_grid = f" --image {image}" if image else ""
+        terminal.say(f"To repair: napari-rln psf repair {psf}{on_grid} -o NAME.tif")
     terminal.report(report.to_dict())
 
 
@@ -131,18 +132,17 @@ def repair(
     image
         The image that it is for; the PSF is resampled to its voxels.
     everything
-        Do every step by the settings below, not only those that the findings call for.
+        Do every step, not only those that the findings call for; so does giving any of the
+        settings below.
     """
     check_writable(out)
     volume = psf_source.read(psf)
     target = image_source.read(image) if image else None
-    if everything:
+    if everything or settings != PrepareSettings():
         mended = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
     else:
         report = examine_psf(volume, image=target)
-        for finding in report.findings:
-            if finding.repair:
-                terminal.say(f"{finding.severity:>7}: {finding.what} Repaired.")
+        terminal.findings(report.findings, mended=True)
         mended = repair_psf(volume, report, image_voxel_um=target.voxel_um if target else None)
     _finish(mended, out, terminal)
 

@@ -5,9 +5,10 @@ from typing import Annotated
 
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal
+from napari_rln.deconvolution import iterate
 from napari_rln.io import OutputType, check_writable, write_volume
 from napari_rln.psf.doctor import fit_psf
-from napari_rln.rld import RldSettings, iterate
+from napari_rln.rld import RldSettings
 
 
 def rld(
@@ -40,8 +41,7 @@ def rld(
     check_writable(out)
     volume = image_source.read(image)
     fitted, findings = fit_psf(psf_source.read(psf), volume, mend=repair)
-    for finding in findings:
-        terminal.say(f"PSF: {finding.what}" + (" Repaired." if repair and finding.repair else ""))
+    terminal.findings(findings, mended=repair)
     result = terminal.follow(iterate(volume, fitted, settings))
     write_volume(result, out, dtype=dtype)
     assert result.record is not None

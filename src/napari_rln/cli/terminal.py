@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from napari_rln.psf.findings import Finding
 from napari_rln.rld import RldReport
 from napari_rln.volume import Volume
 
@@ -41,6 +42,14 @@ class Terminal:
         """Print a line for a person."""
         self.console.print(text, markup=False)
 
+    def findings(self, findings: Sequence[Finding], *, mended: bool) -> None:
+        """Print what there is to say about a PSF, and whether it was repaired."""
+        for finding in findings:
+            if finding.severity != "ok":
+                harmful = finding.severity != "note"
+                end = " Repaired." if mended and harmful and finding.repair else ""
+                self.say(f"PSF {finding.severity}: {finding.what}{end}")
+
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table whose first column is text and the others numbers."""
         table = Table(title=title or None, title_justify="left")
@@ -64,8 +73,9 @@ class Terminal:
             TextColumn("change {task.fields[change]:.2%}"),
             TimeRemainingColumn(),
         )
-        console = Console(stderr=True, quiet=self.quiet or self.json_output)
-        with Progress(*columns, console=console, transient=True) as progress:
+        console = Console(stderr=True)
+        silent = self.quiet or self.json_output or not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=silent) as progress:
             tasks = {}
             while True:
                 try:

@@ -90,14 +90,13 @@ def find_beads(
         crop = data[box_around(position, half, data.shape)].astype(np.float64)
         level, noise = background_level(crop)
         peak = float(heights[i]) + base - level
-        apart = np.abs(coarse - position)
-        near = (apart <= half + widths).all(axis=1) & (heights >= _LOBE * heights[i])
+        near = (np.abs(coarse - position) <= half + widths).all(axis=1)
         status: Status = "used"
-        if np.any(position < half) or np.any(position + half > np.array(data.shape) - 1):
+        if crop.shape != size:
             status = "cut"
         elif _is_saturated(crop, saturation):
             status = "saturated"
-        elif near.sum() > 1:  # itself
+        elif np.count_nonzero(heights[near] >= _LOBE * heights[i]) > 1:  # itself
             status = "clustered"
         elif peak < minimum_snr * noise:
             status = "too dim"

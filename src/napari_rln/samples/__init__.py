@@ -5,7 +5,7 @@ from importlib.resources import as_file, files
 from napari_rln.io import read_volume
 from napari_rln.volume import Volume, VoxelUm
 
-# The data set states no voxel size, only that voxels are cubes; this one gives the pictures a scale.
+# The data set states cubic voxels but not their size; this one gives the pictures a scale.
 NOMINAL_VOXEL_UM: VoxelUm = (0.1, 0.1, 0.1)
 
 
@@ -15,7 +15,7 @@ def bead() -> Volume:
 
 
 def bead_psf() -> Volume:
-    """Return the PSF that goes with the bead, (64, 64, 64), as published: neither cropped nor normed."""
+    """Return the PSF that goes with the bead, (64, 64, 64), as published: its sum is not 1."""
     return _read("bead_psf.tif")
 
 

@@ -1,0 +1,183 @@
+"""Richardson-Lucy deconvolution (Richardson 1972, Lucy 1974): the loop.
+
+The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estimate ``x`` by
+``A_adjoint(y / (A x + b)) / A_adjoint(1)``.
+"""
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+import psutil
+import torch
+
+from napari_rln.device import check_memory, computing, resolve_device
+from napari_rln.noise import estimate_background, estimate_noise, split
+from napari_rln.record import Record
+from napari_rln.rld import RldReport, RldSettings, check_pair, memory_bytes, start
+from napari_rln.settings import as_dict
+from napari_rln.stop import SHARE, Watch, telling_crop
+from napari_rln.volume import Volume
+
+_LABELS = {"wiener-butterworth": "WB"}  # what is not called RLD in tables and layers
+_ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
+
+
+def deconvolve(image: Volume, psf: Volume, settings: RldSettings | None = None) -> Volume:
+    """Return the deconvolved image; see :func:`iterate`, of which this is the last word."""
+    steps = iterate(image, psf, settings)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Volume = stop.value
+            return result
+
+
+def iterate(
+    image: Volume, psf: Volume, settings: RldSettings | None = None
+) -> Generator[RldReport, None, Volume]:
+    """Deconvolve an image, yielding a report after every iteration and returning the result.
+
+    Closing the generator cancels; it looks for that once per iteration.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), non-negative, in any unit proportional to photons.
+    psf
+        On the image's voxel grid, sum 1, centre on voxel ``n // 2``.
+    settings
+        The defaults when none.
+
+    Returns
+    -------
+    Volume
+        (Z, Y, X) float32 in the image's unit, background removed, with a record.
+
+    Raises
+    ------
+    RlnError
+        For an image or PSF that cannot be used, a missing device or too little memory.
+    ComputeError
+        If the computation fails on the way.
+    """
+    settings = settings or RldSettings()
+    began = time.perf_counter()
+    image = check_pair(image, psf, settings)
+    device = resolve_device(settings.device)
+    needed = memory_bytes(image.shape, psf.shape, settings)
+    check_memory(needed, device, _ADVICE)
+    memory = _Peak(device)
+    background = (
+        estimate_background(image.data)
+        if settings.background == "auto"
+        else float(settings.background)
+    )
+    facts: dict[str, Any] = {"background": background, "device": str(device)}
+    with computing(needed, device, _ADVICE):
+        iterations, stopped = settings.iterations, "iterations"
+        if iterations == "auto":
+            iterations = yield from _seek_stop(
+                image, psf, background, settings, device, facts, began
+            )
+            stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
+        run = start(image, psf, background, settings, device)
+        for done in range(1, iterations + 1):
+            change = run.step()
+            memory.look()
+            yield RldReport(
+                phase="deconvolve",
+                iteration=done,
+                total=iterations,
+                relative_change=change,
+                seconds=time.perf_counter() - began,
+                _estimate=run.field_of_view(),
+            )
+            if change < settings.tolerance:
+                stopped = "tolerance"
+                break
+        data = run.field_of_view().to("cpu", torch.float32, copy=True).contiguous().numpy()
+    facts |= {
+        "iterations": done,
+        "stopped_by": stopped,
+        "relative_change": change,
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_mb": round(memory.peak / 1e6),
+    }
+    return image.with_data(
+        data,
+        name=f"{image.name} · {_LABELS.get(settings.back_projector, 'RLD')} {done}",
+        record=Record(
+            method="rld",
+            settings=as_dict(settings),
+            facts=facts,
+            inputs={"image": image.hash, "psf": psf.hash},
+        ),
+    )
+
+
+class _Peak:
+    """The most memory taken since it was made, as far as seen when it looked."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        self._process = psutil.Process()
+        self._before = self._process.memory_info().rss
+        self.peak = 0
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats(self._cuda)
+
+    def look(self) -> None:
+        now = (
+            torch.cuda.max_memory_allocated(self._cuda)
+            if self._cuda
+            else self._process.memory_info().rss - self._before
+        )
+        self.peak = max(self.peak, now)
+
+
+def _seek_stop(
+    image: Volume,
+    psf: Volume,
+    background: float,
+    settings: RldSettings,
+    device: torch.device,
+    facts: dict[str, Any],
+    began: float,
+) -> Generator[RldReport, None, int]:
+    """Deconvolve a part of the photons until it predicts the others best; return the iteration.
+
+    The noise found is added to the facts.
+    """
+    noise = estimate_noise(image.data)
+    facts |= {"gain": noise.gain, "intercept": noise.intercept}
+    if noise.gain <= 0:
+        return settings.max_iterations
+    part = telling_crop(image.data, psf.shape)
+    seen, unseen = split(image.data[part], noise, SHARE, settings.seed)
+    run = start(
+        image.with_data(seen),
+        psf,
+        SHARE * max(0.0, float(noise.counts(background))),
+        settings,
+        device,
+        held_out=unseen,
+    )
+    watch = Watch()
+    # A step tells how well the estimate before it predicts, so one more shows the last.
+    run.step()
+    for done in range(1, settings.max_iterations + 1):
+        change = run.step()
+        yield RldReport(
+            phase="stop",
+            iteration=done,
+            total=settings.max_iterations,
+            relative_change=change,
+            seconds=time.perf_counter() - began,
+            held_out=run.deviance,
+            _estimate=run.field_of_view(),
+        )
+        if watch.add(run.deviance, run.chi2):
+            break
+    return watch.iteration

@@ -1,0 +1,219 @@
+"""The command line: what it writes, says and returns, in process and once as a program."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import phantoms
+import pytest
+import tifffile
+from scipy import signal as scipy_signal
+
+from napari_rln import cli
+from napari_rln.io import read_volume, write_volume
+from napari_rln.volume import Volume
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return paths of a blurred noisy image, its PSF and its truth."""
+    psf, truth = phantoms.gaussian_psf(), phantoms.spots((16, 32, 32), level=300.0)
+    blurred = scipy_signal.fftconvolve(truth, psf.data, mode="same").clip(0) + 10
+    image = np.random.default_rng(0).poisson(blurred).astype(np.float32)
+    paths = {name: tmp_path / f"{name}.ome.tif" for name in ("image", "psf", "truth")}
+    write_volume(Volume.from_array(image, psf.voxel_um), paths["image"])
+    write_volume(psf, paths["psf"])
+    write_volume(Volume.from_array(truth, psf.voxel_um), paths["truth"])
+    return paths
+
+
+def _run(*tokens):
+    return cli.run([str(token) for token in tokens])
+
+
+def test_rld_writes_a_result_with_its_record(files, tmp_path, capsys):
+    out = tmp_path / "result.ome.tif"
+    assert _run("rld", files["image"], "--psf", files["psf"], "-o", out, "--iterations", 5) == 0
+    result = read_volume(out)
+    assert result.voxel_um == phantoms.VOXEL_UM
+    assert result.record.facts["iterations"] == 5
+    assert result.record.settings["border"] == "extended"
+    truth = read_volume(files["truth"]).data
+    assert phantoms.nrmse(result.data, truth) < phantoms.nrmse(
+        read_volume(files["image"]).data, truth
+    )
+    assert "5 iterations" in capsys.readouterr().out
+
+
+def test_json_is_one_object_and_nothing_else(files, tmp_path, capsys):
+    out = tmp_path / "result.tif"
+    _run("rld", files["image"], "--psf", files["psf"], "-o", out, "--iterations", 2, "--json")
+    report = json.loads(capsys.readouterr().out)
+    assert report["out"] == str(out)
+    assert report["facts"]["iterations"] == 2
+
+
+def test_quiet_says_nothing(files, tmp_path, capsys):
+    out = tmp_path / "result.tif"
+    _run("rld", files["image"], "--psf", files["psf"], "-o", out, "--iterations", 1, "--quiet")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""
+
+
+def test_a_psf_on_another_grid_is_resampled(files, tmp_path, capsys):
+    out = tmp_path / "result.tif"
+    finer = ("--psf-voxel-um", 0.1, 0.05, 0.05)
+    code = _run("rld", files["image"], "--psf", files["psf"], "-o", out, "--iterations", 1, *finer)
+    assert code == 0
+    assert "voxel size is (0.1, 0.05, 0.05)" in capsys.readouterr().out
+
+
+def test_integers_are_rounded_and_clipped_with_a_warning(files, tmp_path, capsys):
+    out = tmp_path / "result.tif"
+    tokens = ("--iterations", 20, "--dtype", "uint8")
+    assert _run("rld", files["image"], "--psf", files["psf"], "-o", out, *tokens) == 0
+    assert "voxels were clipped to uint8" in capsys.readouterr().err
+    assert tifffile.imread(out).dtype == np.uint8
+
+
+def test_compare_writes_table_and_figure(files, tmp_path, capsys):
+    out = tmp_path / "result.ome.tif"
+    _run("rld", files["image"], "--psf", files["psf"], "-o", out, "--iterations", 10, "--quiet")
+    folder = tmp_path / "comparison"
+    code = _run(
+        "compare", files["image"], out, "--truth", files["truth"], "--psf", files["psf"],
+        "-o", folder, "--figure-format", "png", "svg", "--json",
+    )  # fmt: skip
+    assert code == 0
+    report = json.loads(capsys.readouterr().out)
+    raw, result = report["rows"]
+    assert result["psnr_db"] > raw["psnr_db"]
+    assert result["chi2"] < raw["chi2"]
+    assert {"ssim_xz", "pearson_yz", "flux_ratio", "nrmse"} <= set(result)
+    table = (folder / "table.csv").read_text().splitlines()
+    assert len(table) == 3
+    assert table[0].split(",") == report["columns"]
+    assert (folder / "figure.png").stat().st_size > 10_000
+    assert (folder / "figure.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_psf_compute_info_and_repair(files, tmp_path, capsys):
+    computed = tmp_path / "computed.tif"
+    optics = ("--na", 1.2, "--immersion-index", 1.33, "--wavelength-um", 0.52)
+    size = ("--size", 15, 21, 21)
+    assert _run("psf", "compute", "--image", files["image"], "-o", computed, *optics, *size) == 0
+    psf = read_volume(computed)
+    assert psf.voxel_um == phantoms.VOXEL_UM
+    assert psf.shape == (15, 21, 21)
+    assert psf.data.sum() == pytest.approx(1, abs=1e-5)
+
+    spoilt = tmp_path / "spoilt.tif"
+    write_volume(psf.with_data(np.roll(psf.data, 3, axis=2) * 1000 + 50), spoilt)
+    capsys.readouterr()
+    assert _run("psf", "info", spoilt, "--json") == 0
+    checks = {f["check"] for f in json.loads(capsys.readouterr().out)["findings"]}
+    assert {"background", "centre", "sum"} <= checks
+
+    repaired = tmp_path / "repaired.tif"
+    assert _run("psf", "repair", spoilt, "-o", repaired) == 0
+    capsys.readouterr()
+    _run("psf", "info", repaired, "--json")
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert not {"background", "centre", "sum"} & {f["check"] for f in findings}
+
+
+def test_psf_measure(tmp_path):
+    beads = np.zeros((24, 64, 64), np.float32)
+    for y, x in ((16, 16), (16, 48), (48, 16), (48, 48)):
+        beads[12, y, x] = 1
+    psf = phantoms.gaussian_psf((15, 15, 15))
+    blurred = scipy_signal.fftconvolve(beads, psf.data / psf.data.max(), mode="same").clip(0)
+    stack = np.random.default_rng(0).poisson(1000 * blurred + 10)
+    write_volume(Volume.from_array(stack, psf.voxel_um), tmp_path / "beads.tif")
+    out = tmp_path / "psf.ome.tif"
+    size = ("--size", 15, 15, 15)
+    assert _run("psf", "measure", tmp_path / "beads.tif", "-o", out, *size) == 0
+    assert phantoms.nrmse(read_volume(out).data, psf.data) < 0.05
+
+
+def test_demo_ends_with_table_and_figure(tmp_path, capsys):
+    assert _run("demo", "-o", tmp_path / "demo") == 0
+    assert "chi2" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert {"table.csv", "figure.png", "bead-rld.ome.tif"} <= names
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": "absent.tif"}, "there is no file absent.tif"),
+        ({"psf": "absent.tif"}, "there is no file absent.tif"),
+        ({"out": "result.png"}, "must end in .tif"),
+        ({"out": "no/folder/result.tif"}, "there is no folder"),
+        ({"extra": ("--tolerance", -1)}, "tolerance is -1"),
+        ({"extra": ("--device", "cuda:77")}, "device cuda:77 is not there"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_a_sentence(files, tmp_path, capsys, change, message):
+    given = {"image": files["image"], "psf": files["psf"], "out": tmp_path / "r.tif"} | change
+    code = _run("rld", given["image"], "--psf", given["psf"], "-o", given["out"],
+                *given.get("extra", ()))  # fmt: skip
+    assert code == cli.CANNOT_BE_USED
+    captured = capsys.readouterr()
+    assert captured.err.startswith("Error: ")
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_missing_voxel_size_is_not_guessed(files, tmp_path, capsys):
+    plain = tmp_path / "plain.tif"
+    tifffile.imwrite(plain, read_volume(files["image"]).data)
+    out = ("-o", tmp_path / "r.tif")
+    assert _run("rld", plain, "--psf", files["psf"], *out) == cli.CANNOT_BE_USED
+    assert "--voxel-um" in capsys.readouterr().err
+    given = ("--voxel-um", *phantoms.VOXEL_UM, "--iterations", 1)
+    assert _run("rld", plain, "--psf", files["psf"], *out, *given) == 0
+
+
+def test_a_wrong_command_line_exits_with_2():
+    with pytest.raises(SystemExit) as stopped:
+        _run("rld", "image.tif", "--nonsense")
+    assert stopped.value.code == 2
+
+
+def test_help_comes_without_torch():
+    code = (
+        "import sys; from napari_rln import cli\n"
+        "try: cli.run(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was loaded'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Exit codes" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+def test_ctrl_c_leaves_no_half_written_file(files, tmp_path):
+    out = tmp_path / "folder" / "result.tif"
+    out.parent.mkdir()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-c", "from napari_rln.cli import main; main()", "rld",
+            str(files["image"]), "--psf", str(files["psf"]), "-o", str(out),
+            "--iterations", "100000",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    time.sleep(8)  # past the imports, into the iterations
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == cli.INTERRUPTED
+    assert "Interrupted" in err
+    assert list(out.parent.iterdir()) == []
