@@ -27,6 +27,7 @@ _DATA = _HERE.parents[1] / "shared" / "data" / "peers_problem"
 _COUNTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200)
 _QUICK_COUNTS = (1, 2, 5, 10, 20)
 _SHOWN, _QUICK_SHOWN = (10, 20, 50), (5, 10, 20)  # counts with a column of their own
+_TARGETS = (0.44, 0.40)  # NRMSE whose time is measured
 _QUICK_SHAPE = (32, 96, 96)
 _LEVELS = (1.0, 0.3, 0.1)  # shares of the photons, for the automatic stop
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -69,9 +70,9 @@ class Bench:
             for library in found["fft"]:
                 self.fft.setdefault(library, python)
             self.skipped |= found["absent"]
-        self.skipped = {n: why for n, why in self.skipped.items() if n not in self.methods}
-        wanted = only or list(METHODS)
-        self.methods = {n: self.methods[n] for n in METHODS if n in wanted and n in self.methods}
+        wanted = [name for name in METHODS if name in (only or METHODS)]
+        self.skipped = {n: self.skipped[n] for n in wanted if n not in self.methods}
+        self.methods = {n: self.methods[n] for n in wanted if n in self.methods}
 
     def save(self, arrays: dict[str, np.ndarray]) -> None:
         for name, array in arrays.items():
@@ -150,9 +151,7 @@ def _slope(rows: list[Result], few: int, many: int) -> Result:
     }
 
 
-def measure_quality(
-    bench: Bench, problem: Problem, rounds: int, targets: tuple[float, ...], *, quick: bool
-) -> Result:
+def measure_quality(bench: Bench, problem: Problem, rounds: int, *, quick: bool) -> Result:
     """NRMSE over iterations for both PSFs, drift, flux; time to given NRMSEs for the first."""
     results: Result = {}
     bench.save({"truth": problem.truth})
@@ -164,7 +163,7 @@ def measure_quality(
     for psf in PSFS:
         bench.save({"image": problem.images[psf], "psf": problem.psfs[psf]})
         inputs = {"image": "image", "psf": "psf"}
-        sought = targets if psf == "sym" else ()
+        sought = _TARGETS if psf == "sym" else ()
         results[psf] = {
             name: bench.run(name, "quality", targets=sought, **limits, **inputs)
             for name in bench.methods
@@ -236,14 +235,15 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print and save."""
     chosen = _arguments()
-    log, targets = Console(stderr=True), (0.44, 0.40)
-    folder = chosen.data or (_DATA if _DATA.is_dir() and not chosen.generate else None)
+    quick, rounds = chosen.quick, 1 if chosen.quick else chosen.rounds
+    folder = None if chosen.generate else chosen.data or (_DATA if _DATA.is_dir() else None)
     problem = Problem.load(folder) if folder else Problem.generate(chosen.seed)
-    if chosen.quick:
+    if quick:
         problem = problem.crop(_QUICK_SHAPE)
-    rounds = 1 if chosen.quick else chosen.rounds
+    show = Console(width=None if sys.stdout.isatty() else 200)
     with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(Path(temporary), [sys.executable, *chosen.python], chosen.threads, log)
+        pythons = [sys.executable, *chosen.python]
+        bench = Bench(Path(temporary), pythons, chosen.threads, Console(stderr=True))
         bench.look(chosen.only)
         results: Result = {
             "problem": problem.source,
@@ -253,29 +253,29 @@ def main() -> None:
             "versions": bench.versions,
             "skipped": bench.skipped,
         }
-        tables = []
-        if "speed" in chosen.parts:
-            results["speed"] = measure_speed(bench, problem, rounds, quick=chosen.quick)
-            tables += speed_tables(results["speed"])
-        if "quality" in chosen.parts:
-            results["quality"] = measure_quality(
-                bench, problem, rounds, targets, quick=chosen.quick
-            )
-            tables += quality_tables(results["quality"])
-        if "stop" in chosen.parts:
-            results["stop"] = measure_stop(bench, problem, quick=chosen.quick)
-            tables += stop_tables(results["stop"])
-    show = Console(width=None if sys.stdout.isatty() else 200)
-    show.print(
-        f"Problem: {problem.source}. {results['processor']}, {chosen.threads} threads, "
-        f"median of {rounds} rounds, methods in turn, each measurement a fresh process."
-    )
-    for table in tables:
-        print(markdown(table)) if chosen.markdown else show.print(table)
+        show.print(
+            f"Problem: {problem.source}. {results['processor']}, {chosen.threads} threads, "
+            f"median of {rounds} rounds, methods in turn, each measurement a fresh process."
+        )
+        found = {f"{METHODS[name].package} {bench.versions[name]}" for name in bench.methods}
+        show.print(", ".join(sorted(found, key=str.lower)) + ".")
+        parts = {
+            "speed": (speed_tables, lambda: measure_speed(bench, problem, rounds, quick=quick)),
+            "quality": (
+                quality_tables,
+                lambda: measure_quality(bench, problem, rounds, quick=quick),
+            ),
+            "stop": (stop_tables, lambda: measure_stop(bench, problem, quick=quick)),
+        }
+        for part in chosen.parts:
+            tables, measure = parts[part]
+            results[part] = measure()
+            for table in tables(results[part]):
+                print(markdown(table)) if chosen.markdown else show.print(table)
+            if chosen.out:  # after every part: a later one may be cut short
+                chosen.out.write_text(json.dumps(results, indent=1))
     for name, reason in bench.skipped.items():
         show.print(f"not measured: {METHODS[name].label}: {reason}")
-    if chosen.out:
-        chosen.out.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ def deconvolve(image: Volume, psf: Volume, settings: RldSettings | None = None) 
 def iterate(
     image: Volume, psf: Volume, settings: RldSettings | None = None
 ) -> Generator[RldReport, None, Volume]:
-    """Deconvolve an image, yielding a report after every iteration and returning the result.
+    """Deconvolve an image, yielding a report after every so many iterations and returning the result.
 
-    Closing the generator cancels; it looks for that once per iteration.
+    Closing the generator cancels.
 
     Parameters
     ----------
@@ -84,7 +84,10 @@ def iterate(
             stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
         run = start(image, psf, background, settings, device)
         for done in range(1, iterations + 1):
-            change = run.step()
+            due = done % settings.report_every == 0 or done == iterations
+            change = run.step(measure=due)
+            if not due:
+                continue
             memory.look()
             yield RldReport(
                 phase="deconvolve",

@@ -29,7 +29,7 @@ _SEEN = 0.01
 
 # Elements per piece of a pointwise pass: pieces that stay in the cache are the difference
 # between waiting for memory once and once per operation.
-_PIECE = 1 << 16
+_PIECE = 1 << 19
 
 
 def pieces(count: int, device: torch.device) -> list[slice]:

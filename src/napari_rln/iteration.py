@@ -85,8 +85,8 @@ class RichardsonLucy:
         """Return a view of the estimate where the image is; the next step changes it."""
         return self._estimate[self._blur.window]
 
-    def step(self) -> float:
-        """Do one iteration and return the relative change of the estimate."""
+    def step(self, *, measure: bool = True) -> float:
+        """Do one iteration; return the relative change of the estimate, nan if not to measure."""
         ratio = self._ratio(self._blur.A(self._predicted))
         if self._transfer is None:
             correction = self._blur.A_adjoint(ratio)
@@ -94,7 +94,7 @@ class RichardsonLucy:
             correction = self._blur.filter(ratio, self._transfer, outside=1.0)
         new = correction.contiguous().view(-1)
         self._correct(new)
-        return self._advance(new)
+        return self._advance(new, measure=measure)
 
     def _first(self, start: Start) -> torch.Tensor:
         estimate = self._image.new_full(self._blur.estimate_shape, self._mean)
@@ -138,7 +138,7 @@ class RichardsonLucy:
             for part in self._pieces:
                 new[part].mul_(scale)
 
-    def _advance(self, new: torch.Tensor) -> float:
+    def _advance(self, new: torch.Tensor, *, measure: bool) -> float:
         """Move on to a new estimate and predict from it; return the relative change."""
         ahead = self._momentum(new) if self._accelerate else None
         # The last step has had its say; its memory takes the next prediction.
@@ -149,9 +149,11 @@ class RichardsonLucy:
         change, norm = new.new_zeros(()), new.new_zeros(())
         for part in self._pieces:
             old, now = estimate[part], new[part]
-            moved = now - old
-            change += torch.dot(moved, moved)
-            norm += torch.dot(now, now)
+            if measure or ahead is not None:
+                moved = now - old
+            if measure:
+                change += torch.dot(moved, moved)
+                norm += torch.dot(now, now)
             if ahead is not None and following is not None:
                 values = following.view(-1)[part]
                 torch.addcmul(now, moved, ahead, out=values)
@@ -159,7 +161,7 @@ class RichardsonLucy:
             old.copy_(now)
         if following is not None:
             self._last_step, self._predicted = self._predicted, following
-        return float((change / norm).sqrt())
+        return float((change / norm).sqrt()) if measure else math.nan
 
     def _momentum(self, new: torch.Tensor) -> torch.Tensor:
         """Replace the prediction by the step made from it; return how far to continue."""

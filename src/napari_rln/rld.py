@@ -59,6 +59,8 @@ class RldSettings:
         Butterworth order.
     resolution_um
         Resolution limit z y x for the unmatched back projectors; the PSF's FWHM when not given.
+    report_every
+        Iterations between reports, which are also where a run can be cancelled.
     device
         auto, cpu, cuda, cuda:1, mps.
     precision
@@ -81,6 +83,7 @@ class RldSettings:
     beta: Annotated[float | None, {"min": 1e-6, "max": 1.0}] = None
     order: Annotated[int, {"min": 1, "max": 30}] = 10
     resolution_um: tuple[float, float, float] | None = None
+    report_every: Annotated[int, {"min": 1, "max": 1000}] = 1
     device: str = "auto"
     precision: Literal["float32", "float64"] = "float32"
     seed: Annotated[int, {"min": 0}] = 0
@@ -104,7 +107,7 @@ class RldReport:
     total
         Iterations to do; the most there can be while they are sought.
     relative_change
-        Norm of the last change of the estimate over the norm of the estimate.
+        Norm of the last iteration's change of the estimate over the norm of the estimate.
     seconds
         Since the start.
     held_out

@@ -41,9 +41,7 @@ def test_cuda_agrees_with_the_cpu(border, back_projector):
         deconvolve(
             image,
             psf,
-            RldSettings(
-                iterations=10, border=border, back_projector=back_projector, device=device
-            ),
+            RldSettings(iterations=10, border=border, back_projector=back_projector, device=device),
         )
         for device in ("cpu", "cuda")
     )

@@ -1,5 +1,6 @@
 """Computed PSFs against diffraction theory."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -214,3 +215,13 @@ def test_oblong_pixels_are_refused_for_optics_only():
     with pytest.raises(RlnError, match="square pixels"):
         psf((0.2, 0.1, 0.12))
     assert psf((0.2, 0.1, 0.12), modality="gaussian").shape == (41, 31, 31)
+
+
+def test_a_widefield_psf_reaches_through_the_image_it_is_for():
+    settings = MicroscopeSettings(na=0.8, immersion_index=1.0, wavelength_um=0.52)
+    voxel_um = (0.5, 0.15, 0.15)
+    short = compute_psf(settings, voxel_um).shape[0]
+    assert compute_psf(settings, voxel_um, planes=40).shape[0] == 79 > short
+    assert compute_psf(settings, voxel_um, planes=2).shape[0] == short
+    fixed = dataclasses.replace(settings, size=(15, 31, 31))
+    assert compute_psf(fixed, voxel_um, planes=40).shape == (15, 31, 31)

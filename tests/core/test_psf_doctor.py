@@ -6,10 +6,10 @@ import numpy as np
 import psfmodels
 import pytest
 import tifffile
-from napari_rln.psf.prepare import check_psf
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.doctor import examine_psf, repair_psf
+from napari_rln.psf.prepare import check_psf
 from napari_rln.volume import Volume
 
 VOXEL = (0.2, 0.1, 0.1)

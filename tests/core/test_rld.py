@@ -51,9 +51,7 @@ def test_no_drift_with_an_asymmetric_psf(border, acceleration):
     image = Volume.from_array(
         ndimage.convolve(truth, kernel, mode=mode[border]).clip(0), psf.voxel_um
     )
-    settings = RldSettings(
-        iterations=100, border=border, acceleration=acceleration, background=0
-    )
+    settings = RldSettings(iterations=100, border=border, acceleration=acceleration, background=0)
     result = deconvolve(image, psf, settings)
     np.testing.assert_allclose(_centroid(result.data), _centroid(truth), atol=0.02)
 
@@ -140,9 +138,9 @@ def test_light_from_outside_makes_no_slab_at_the_border():
     field = np.s_[12:36]
     image = Volume.from_array(signal.fftconvolve(scene, psf.data, mode="same")[field], psf.voxel_um)
     top = {
-        border: deconvolve(
-            image, psf, RldSettings(iterations=40, border=border, background=0)
-        ).data[0, 8:-8, 8:-8].mean()
+        border: deconvolve(image, psf, RldSettings(iterations=40, border=border, background=0))
+        .data[0, 8:-8, 8:-8]
+        .mean()
         for border in ("extended", "reflect")
     }
     assert top["extended"] < 0.25 * top["reflect"]
@@ -218,6 +216,18 @@ def test_reports_stream_and_the_result_is_recorded():
     assert result.record.inputs == {"image": image.hash, "psf": psf.hash}
     assert result.record.facts["iterations"] == 4
     assert result.record.facts["stopped_by"] == "iterations"
+
+
+def test_reports_come_as_often_as_asked():
+    psf, truth = phantoms.gaussian_psf(), phantoms.spots()
+    image = _blurred(truth, psf)
+    settings = {"iterations": 8, "background": 0}
+    often, seldom = (
+        list(iterate(image, psf, RldSettings(report_every=every, **settings))) for every in (1, 3)
+    )
+    assert [report.iteration for report in seldom] == [3, 6, 8]
+    for report in seldom:
+        assert report.relative_change == often[report.iteration - 1].relative_change
 
 
 def test_tolerance_stops():

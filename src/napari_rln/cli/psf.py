@@ -15,7 +15,7 @@ from napari_rln.psf.measure import MeasureSettings, measure_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 from napari_rln.psf.shape import fwhm_um
-from napari_rln.volume import Volume, VoxelUm
+from napari_rln.volume import Volume
 
 ForImage = Annotated[Path | None, Parameter(name="--image")]
 
@@ -23,8 +23,8 @@ ForImage = Annotated[Path | None, Parameter(name="--image")]
 def compute(
     *,
     out: Out,
-    voxel_um: VoxelUm | None = None,
     image: ForImage = None,
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
     settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
@@ -34,17 +34,20 @@ def compute(
     ----------
     out
         Where to write it, .tif or .ome.tif.
-    voxel_um
-        Voxel size z y x in micrometres.
     image
-        Take the voxel size from this image instead.
+        The image that it is for: gives the voxel size and, to a widefield PSF, the depth over
+        which haze must be known.
     """
     check_writable(out)
+    planes = None
     if image is not None:
-        voxel_um = ImageSource(voxel_um=voxel_um).read(image).voxel_um
+        target = image_source.read(image)
+        voxel_um, planes = target.voxel_um, target.shape[0]
+    else:
+        voxel_um = image_source.voxel_um
     if voxel_um is None:
         raise RlnError("say the voxel size: --voxel-um Z Y X, or --image FILE to take its own.")
-    _finish(compute_psf(settings, voxel_um, name=out.stem), out, terminal)
+    _finish(compute_psf(settings, voxel_um, planes=planes, name=out.stem), out, terminal)
 
 
 def measure(

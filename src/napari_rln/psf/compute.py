@@ -40,7 +40,11 @@ _LOBE = 6.0  # lateral FWHMs around the axis that are looked at to centre the ma
 
 
 def compute_psf(
-    settings: MicroscopeSettings, voxel_um: VoxelUm, *, name: str = "computed PSF"
+    settings: MicroscopeSettings,
+    voxel_um: VoxelUm,
+    *,
+    planes: int | None = None,
+    name: str = "computed PSF",
 ) -> Volume:
     """Return the PSF of a microscope: odd sizes, sum 1, main lobe centred on voxel ``n // 2``.
 
@@ -51,6 +55,10 @@ def compute_psf(
     voxel_um
         Voxel size (z, y, x) in micrometres, that of the image to deconvolve; y and x alike
         except for a Gaussian.
+    planes
+        How many planes the image has. Widefield light loses nothing on its way out of focus, so
+        an automatic size of a widefield PSF then reaches from the first plane to the last: cut
+        shorter, haze would be taken for structure.
     name
         What to call it.
 
@@ -68,14 +76,20 @@ def compute_psf(
     """
     check_voxel_um(voxel_um, name)
     facts: dict[str, Any] = {}
+    deep = min(2 * planes - 1, _MAX_VOXELS) if planes and settings.modality == "widefield" else 0
     full = settings.size or _largest_size(settings, voxel_um)
+    if not settings.size:
+        full = (max(full[0], deep), *full[1:])
     if settings.modality == "gaussian":
         data = _gaussian(settings.fwhm_um, voxel_um, full)
     else:
         _check_square(voxel_um)
         data, focus = _centred(settings, voxel_um, full)
         facts["focal_shift_um"] = round(focus - settings.depth_um, 4) + 0.0  # no -0
-    size = settings.size or _square_sided(energy_box(data, settings.energy_share), voxel_um)
+    size = settings.size
+    if size is None:
+        held = energy_box(data, settings.energy_share)
+        size = _square_sided((max(held[0], deep), *held[1:]), voxel_um)
     cropped = _centre_crop(data, size)
     if settings.size is None:
         facts["energy_share"] = round(float(cropped.sum() / data.sum()), 5)
