@@ -136,14 +136,17 @@ class Convolution:
 
         ``image`` may be the view that :meth:`A` returned, changed in place.
         """
-        self._embed(image, outside=0.0)
+        self._embed(image)
         self._transform.forward(self._transform.real)
         self._multiply(self.otf, conjugate=True)
         self._transform.inverse()
         return self._fold() if self.border == "reflect" else self._transform.real
 
-    def filter(self, image: torch.Tensor, transfer: torch.Tensor, outside: float) -> torch.Tensor:
-        """Return an image, with a constant outside, filtered by a transfer function.
+    def filter(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+        """Return an image filtered by a transfer function, shape ``estimate_shape``.
+
+        Beyond the field of view the image is continued: mirrored for the reflect border, by its
+        edge voxels for the extended one.
 
         Parameters
         ----------
@@ -151,24 +154,29 @@ class Convolution:
             Shape ``image_shape``; may be the view that :meth:`A` returned.
         transfer
             Shape of ``otf``, divided by the number of voxels like it.
-        outside
-            Value beyond the field of view.
         """
-        self._embed(image, outside)
+        real = self._transform.real
+        field = real[self._field]
+        if image.data_ptr() != field.data_ptr():
+            field.copy_(image)
         if self.border == "reflect":
-            self._mirror(self._transform.real[self._field].clone())
-        self._transform.forward(self._transform.real)
+            self._mirror(field.clone())
+        elif self.border == "extended":
+            self._continue()
+        self._transform.forward(real)
         self._multiply(transfer)
         self._transform.inverse()
-        return (
-            self._transform.real[self._field] if self.border == "reflect" else self._transform.real
-        )
+        return real[self._field] if self.border == "reflect" else real
 
-    def normaliser(self) -> torch.Tensor:
-        """Return ``1 / A_adjoint(1)``, and 0 for voxels whose light hardly reaches the image."""
-        real = self._transform.real
-        weights = self.A_adjoint(real.new_ones(self.image_shape))
-        return torch.where(weights > _SEEN, weights.reciprocal(), 0.0)
+    def arriving(self) -> torch.Tensor:
+        """Return ``A_adjoint(1)``: how much of every voxel's light arrives in the image."""
+        ones = self._transform.real.new_ones(self.image_shape)
+        return self.A_adjoint(ones).clone(memory_format=torch.contiguous_format)
+
+    def normaliser(self, arriving: torch.Tensor) -> torch.Tensor:
+        """Return ``1 / arriving``, and 0 for voxels whose light hardly arrives; in place."""
+        hardly = arriving <= _SEEN
+        return arriving.reciprocal_().masked_fill_(hardly, 0.0)
 
     def _multiply(self, transfer: torch.Tensor, *, conjugate: bool = False) -> None:
         spectrum, factor = self._transform.spectrum.view(-1), transfer.view(-1)
@@ -181,14 +189,24 @@ class Convolution:
             if conjugate:
                 values.conj_physical_()
 
-    def _embed(self, image: torch.Tensor, outside: float) -> None:
+    def _embed(self, image: torch.Tensor) -> None:
+        """Put an image into the work buffer with darkness around it."""
         real = self._transform.real
         field = real[self._field]
         if image.data_ptr() != field.data_ptr():
             field.copy_(image)
         for axis, inside in enumerate(self._field):
-            real.narrow(axis, 0, inside.start).fill_(outside)
-            real.narrow(axis, inside.stop, real.shape[axis] - inside.stop).fill_(outside)
+            real.narrow(axis, 0, inside.start).zero_()
+            real.narrow(axis, inside.stop, real.shape[axis] - inside.stop).zero_()
+
+    def _continue(self) -> None:
+        """Repeat the edge voxels of the field of view in all of the work buffer around it."""
+        real = self._transform.real
+        for axis, inside in enumerate(self._field):
+            before = real.narrow(axis, 0, inside.start)
+            after = real.narrow(axis, inside.stop, real.shape[axis] - inside.stop)
+            before.copy_(real.narrow(axis, inside.start, 1).expand_as(before))
+            after.copy_(real.narrow(axis, inside.stop - 1, 1).expand_as(after))
 
     def _mirror(self, estimate: torch.Tensor) -> torch.Tensor:
         """Put an estimate into the work buffer with its mirror images around."""

@@ -72,7 +72,11 @@ class RichardsonLucy:
         mean = float(image.mean(dtype=torch.float64))
         self._floor = _FLOOR * mean
         self._mean = max(mean - background, self._floor)
-        self._normalise = blur.normaliser() if transfer is None else None
+        self._signal = self._mean * image.numel()
+        arrives = blur.arriving()
+        self._normalise = blur.normaliser(arrives) if transfer is None else None
+        self._arrives = None if transfer is None else arrives
+        del arrives
         self._pieces = pieces(math.prod(blur.estimate_shape), blur.device)
         rows = max(1, self._pieces[0].stop // (image.shape[1] * image.shape[2]))
         self._planes = [slice(z, z + rows) for z in range(0, image.shape[0], rows)]
@@ -91,7 +95,7 @@ class RichardsonLucy:
         if self._transfer is None:
             correction = self._blur.A_adjoint(ratio)
         else:
-            correction = self._blur.filter(ratio, self._transfer, outside=1.0)
+            correction = self._blur.filter(ratio, self._transfer)
         new = correction.contiguous().view(-1)
         self._correct(new)
         return self._advance(new, measure=measure)
@@ -131,12 +135,14 @@ class RichardsonLucy:
             for factor in factors:
                 values.mul_(factor[part])
             values.clamp_min_(self._floor)
-        if self._normalise is None:
-            # Unmatched filters change the brightness: give the field of view its photons back.
-            field = new.view(self._blur.estimate_shape)[self._blur.window]
-            scale = self._mean / field.mean()
+        if self._arrives is not None:
+            # Unmatched filters change the brightness: bring back the photons of the image.
+            arrives = self._arrives.view(-1)
+            detected = new.new_zeros(())
             for part in self._pieces:
-                new[part].mul_(scale)
+                detected += torch.dot(new[part], arrives[part])
+            for part in self._pieces:
+                new[part].mul_(self._signal / detected)
 
     def _advance(self, new: torch.Tensor, *, measure: bool) -> float:
         """Move on to a new estimate and predict from it; return the relative change."""

@@ -45,9 +45,9 @@ def reconvolution_residual(
 
     The variance of the image is modelled as ``gain * mean + intercept``, with the mean from the
     fitted model itself, and no less than 5 % of its average. Light from outside the field is
-    unknown, so the blur is divided by the share of the PSF that lies inside the field, and only
-    voxels for which that is at least 99 % are evaluated; if they are fewer than a tenth of the
-    volume, all voxels are.
+    unknown, so only voxels with at least 99 % of the PSF inside the field are evaluated; if they
+    are fewer than a tenth of the volume, as with a PSF as large as the image, all voxels are, and
+    what lies outside is taken to be dark.
 
     Parameters
     ----------
@@ -65,9 +65,11 @@ def reconvolution_residual(
         If the shapes differ or the line gives no noise.
     """
     x, y = pair(result, image)
-    blurred, share = _blur(x, psf)
+    blurred, share = _blur(x, psf), _blur(np.ones_like(x), psf)
     inside = share >= INSIDE_SHARE
-    if inside.mean() < 0.1:
+    if inside.mean() >= 0.1:
+        blurred = blurred / np.maximum(share, 1 - INSIDE_SHARE)
+    else:
         inside = np.ones_like(inside)
     scale, offset = affine_fit(blurred[inside], y[inside])
     model = scale * blurred + offset
@@ -91,10 +93,13 @@ def reconvolution_residual(
     )
 
 
-def _blur(volume: Float64, psf: Array) -> tuple[Float64, Float64]:
-    """Return a volume blurred, and which share of the PSF lies inside the field at every voxel."""
+def _blur(volume: Float64, psf: Array) -> Float64:
+    """Return a volume in the dark, blurred."""
     # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
     kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
-    kernel /= kernel.sum()
-    share = fftconvolve(np.ones_like(volume), kernel, mode="same")
-    return fftconvolve(volume, kernel, mode="same") / share, share
+    # Not mode="same", which keeps the size of whichever is larger.
+    full = fftconvolve(volume, kernel / kernel.sum(), mode="full")
+    middle: Float64 = full[
+        tuple(slice(k // 2, k // 2 + n) for n, k in zip(volume.shape, kernel.shape, strict=True))
+    ]
+    return middle

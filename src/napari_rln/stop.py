@@ -16,6 +16,7 @@ from napari_rln.volume import FloatArray
 
 SHARE = 0.9  # of the photons, deconvolved while the rest is asked
 _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
+_LEAST_PATIENCE = 8  # iterations: unmatched back projectors overshoot before they settle
 _SETTLED = 1e-4  # gain of an iteration, of all gained so far, that is not worth another
 _EXPLAINED = 1.5  # chi squared per unseen voxel up to which noise explains the image
 _WORTHWHILE = 5e-3  # gain of an iteration, of what noise cannot explain, that is worth another
@@ -59,7 +60,7 @@ class Watch:
             self.iteration, self._best = self._seen, deviance
         if self._seen == 1:
             self._first = deviance
-        if self._seen - self.iteration > max(5, _PATIENCE * self._seen):
+        if self._seen - self.iteration > max(_LEAST_PATIENCE, _PATIENCE * self._seen):
             return True
         settled = gain < _SETTLED * (self._first - self._best)
         hopeless = chi2 > _EXPLAINED and gain < _WORTHWHILE * (chi2 - 1)

@@ -11,7 +11,9 @@ FloatArray = npt.NDArray[np.float32]
 
 def gaussian_psf(shape=(9, 9, 9), sigma=(1.6, 1.2, 1.2)) -> Volume:
     """Return a Gaussian PSF centred on voxel n // 2."""
-    axes = [np.exp(-0.5 * ((np.arange(n) - n // 2) / s) ** 2) for n, s in zip(shape, sigma)]
+    axes = [
+        np.exp(-0.5 * ((np.arange(n) - n // 2) / s) ** 2) for n, s in zip(shape, sigma, strict=True)
+    ]
     data = np.einsum("i,j,k->ijk", *axes)
     return Volume.from_array(data / data.sum(), VOXEL_UM, name="psf")
 

@@ -39,12 +39,9 @@ def compute(
         which haze must be known.
     """
     check_writable(out)
-    planes = None
-    if image is not None:
-        target = image_source.read(image)
-        voxel_um, planes = target.voxel_um, target.shape[0]
-    else:
-        voxel_um = image_source.voxel_um
+    target = image_source.read(image) if image else None
+    voxel_um = target.voxel_um if target else image_source.voxel_um
+    planes = target.shape[0] if target else None
     if voxel_um is None:
         raise RlnError("say the voxel size: --voxel-um Z Y X, or --image FILE to take its own.")
     _finish(compute_psf(settings, voxel_um, planes=planes, name=out.stem), out, terminal)
