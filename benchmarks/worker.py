@@ -61,9 +61,7 @@ METHODS: dict[str, Method] = {
     "rln-periodic": _our_method("periodic, plain", "periodic", acceleration="none"),
     "rln-plain": _our_method("plain", acceleration="none"),
     "rln-accelerated": _our_method("accelerated (default)"),
-    "rln-wb": _our_method(
-        "wiener-butterworth", acceleration="none", back_projector="wiener-butterworth"
-    ),
+    "rln-wb": _our_method("wiener-butterworth, accelerated", back_projector="wiener-butterworth"),
     **PEERS,
 }
 

@@ -6,6 +6,7 @@ The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estim
 
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -25,6 +26,9 @@ _ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use ano
 
 def deconvolve(image: Volume, psf: Volume, settings: RldSettings | None = None) -> Volume:
     """Return the deconvolved image; see :func:`iterate`, of which this is the last word."""
+    settings = settings or RldSettings()
+    if not settings.tolerance:  # then nobody looks at the reports, and they need not be made
+        settings = replace(settings, report_every=1000)
     steps = iterate(image, psf, settings)
     while True:
         try:
@@ -37,7 +41,7 @@ def deconvolve(image: Volume, psf: Volume, settings: RldSettings | None = None) 
 def iterate(
     image: Volume, psf: Volume, settings: RldSettings | None = None
 ) -> Generator[RldReport, None, Volume]:
-    """Deconvolve an image, yielding a report after every so many iterations and returning the result.
+    """Deconvolve an image; yield a report after every so many iterations, return the result.
 
     Closing the generator cancels.
 
