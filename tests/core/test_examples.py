@@ -1,0 +1,41 @@
+"""The examples and the README's Python run as they stand."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import phantoms
+import pytest
+
+from napari_rln.io import read_volume, write_volume
+from napari_rln.volume import Volume
+
+_ROOT = Path(__file__).resolve().parents[2]
+_EXAMPLES = sorted((_ROOT / "examples").glob("*.py"))
+
+
+def test_there_are_examples():
+    assert len(_EXAMPLES) >= 2
+
+
+@pytest.mark.parametrize("script", _EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out
+    written = list(tmp_path.glob("*.ome.tif"))
+    assert written
+    assert read_volume(written[0]).record is not None
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
+    code = re.findall(r"```python\n(.*?)```", (_ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(code) == 1
+    monkeypatch.chdir(tmp_path)
+    image = np.random.default_rng(0).poisson(phantoms.spots((9, 32, 32)) + 10)
+    write_volume(Volume.from_array(image, (0.3, 0.13, 0.13)), "nucleus.tif")
+    exec(compile(code[0], "README.md", "exec"), {})
+    assert "'iterations': 20" in capsys.readouterr().out
+    assert Path("nucleus-rld.ome.tif").exists()
+    assert Path("nucleus.png").exists()
