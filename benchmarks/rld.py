@@ -151,14 +151,16 @@ def _slope(rows: list[Result], few: int, many: int) -> Result:
     }
 
 
-def measure_quality(bench: Bench, problem: Problem, rounds: int, *, quick: bool) -> Result:
+def measure_quality(
+    bench: Bench, problem: Problem, rounds: int, *, budget_s: float, quick: bool
+) -> Result:
     """NRMSE over iterations for both PSFs, drift, flux; time to given NRMSEs for the first."""
     results: Result = {}
     bench.save({"truth": problem.truth})
     limits = {
         "counts": _QUICK_COUNTS if quick else _COUNTS,
         "shown": _QUICK_SHOWN if quick else _SHOWN,
-        "budget_s": 40,
+        "budget_s": budget_s,
     }
     for psf in PSFS:
         bench.save({"image": problem.images[psf], "psf": problem.psfs[psf]})
@@ -216,6 +218,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the generated problem")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of timing, all methods in turn")
+    parser.add_argument(
+        "--budget", type=float, default=40, help="seconds of a call after which counts end"
+    )
     parser.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods")
     parser.add_argument(
         "--python",
@@ -263,7 +268,9 @@ def main() -> None:
             "speed": (speed_tables, lambda: measure_speed(bench, problem, rounds, quick=quick)),
             "quality": (
                 quality_tables,
-                lambda: measure_quality(bench, problem, rounds, quick=quick),
+                lambda: measure_quality(
+                    bench, problem, rounds, budget_s=arguments.budget, quick=quick
+                ),
             ),
             "stop": (stop_tables, lambda: measure_stop(bench, problem, quick=quick)),
         }

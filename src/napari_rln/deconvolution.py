@@ -17,7 +17,7 @@ from napari_rln.noise import estimate_background, estimate_noise, split
 from napari_rln.record import Record
 from napari_rln.rld import RldReport, RldSettings, check_pair, memory_bytes, start
 from napari_rln.settings import as_dict
-from napari_rln.stop import SHARE, Watch, telling_crop
+from napari_rln.stop import BEYOND, SHARE, Watch, telling_crop
 from napari_rln.volume import Volume
 
 _LABELS = {"wiener-butterworth": "WB"}  # what is not called RLD in tables and layers
@@ -187,4 +187,5 @@ def _seek_stop(
         )
         if watch.add(run.deviance, run.chi2):
             break
-    return watch.iteration
+    beyond = 0 if settings.back_projector == "matched" else BEYOND
+    return min(watch.iteration + beyond, settings.max_iterations)

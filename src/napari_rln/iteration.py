@@ -91,7 +91,7 @@ class RichardsonLucy:
 
     def step(self, *, measure: bool = True) -> float:
         """Do one iteration; return the relative change of the estimate, nan if not to measure."""
-        ratio = self._ratio(self._blur.A(self._predicted))
+        ratio = self._ratio(self._blur.A(self._predicted, background=self._background))
         if self._transfer is None:
             correction = self._blur.A_adjoint(ratio)
         else:
@@ -109,11 +109,11 @@ class RichardsonLucy:
         return estimate
 
     def _ratio(self, model: torch.Tensor) -> torch.Tensor:
-        """Turn the blurred estimate into image / (blurred estimate + background), in place."""
+        """Turn the expected image into image / expected image, in place."""
         deviance = squares = 0.0
         for planes in self._planes:
             part = model[planes]
-            part.add_(self._background).clamp_min_(self._floor)
+            part.clamp_min_(self._floor)
             if self._held_out is not None:
                 unseen, expected = self._held_out[planes], part * self._held_out_ratio
                 deviance += float((expected - torch.xlogy(unseen, expected)).sum())
@@ -131,10 +131,9 @@ class RichardsonLucy:
             smooth = total_variation_factor(self._predicted, self._tv, self._voxel_um)
             factors.append(smooth.view(-1))
         for part in self._pieces:
-            values = new[part]
             for factor in factors:
-                values.mul_(factor[part])
-            values.clamp_min_(self._floor)
+                new[part].mul_(factor[part])
+            new[part].clamp_min_(self._floor)
         if self._arrives is not None:
             # Unmatched filters change the brightness: bring back the photons of the image.
             arrives = self._arrives.view(-1)

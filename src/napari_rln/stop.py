@@ -14,10 +14,13 @@ from scipy import ndimage
 
 from napari_rln.volume import FloatArray
 
+# Unmatched back projectors overshoot at low frequencies, which spoils predictions before noise does:
+# the best is two to five iterations later.
+BEYOND = 2
 SHARE = 0.9  # of the photons, deconvolved while the rest is asked
 _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
 _LEAST_PATIENCE = 8  # iterations: unmatched back projectors overshoot before they settle
-_SETTLED = 1e-4  # gain of an iteration, of all gained so far, that is not worth another
+_SETTLED = 4e-5  # gain of an iteration, of all gained so far, that is not worth another
 _EXPLAINED = 1.5  # chi squared per unseen voxel up to which noise explains the image
 _WORTHWHILE = 5e-3  # gain of an iteration, of what noise cannot explain, that is worth another
 _CROP_VOXELS = 2**20  # more photons than these hold would not move the answer

@@ -106,3 +106,11 @@ def test_fast_shape_is_smooth_and_large_enough():
         assert rest == 1
         assert n <= fast <= 1.1 * n
     assert fast_shape((1, 94, 286)) == (1, 96, 288)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_background_is_added_to_the_blurred_estimate(border):
+    blur = Convolution(_psf((5, 7, 9)), (12, 13, 11), border=border)
+    x = torch.rand(blur.estimate_shape)
+    plain = blur.A(x).clone()
+    np.testing.assert_allclose(blur.A(x, background=7.0), plain + 7, rtol=1e-5)

@@ -3,12 +3,13 @@
 import json
 
 import numpy as np
-import psfmodels
 import pytest
 import tifffile
 
 from napari_rln.errors import RlnError
+from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.doctor import examine_psf, repair_psf
+from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import check_psf
 from napari_rln.volume import Volume
 
@@ -67,7 +68,7 @@ def negative():
         ("centre", psf(gaussian(centre=(10, 12.4, 11.2))), None),
         ("centre", psf(gaussian(centre=(6.3, 14, 12))), None),
         ("voxel size", psf(gaussian()), image(voxel_um=(0.3, 0.12, 0.12))),
-        ("size", psf(gaussian()), image(shape=(16, 64, 20))),
+        ("size", psf(gaussian()), image(shape=(8, 64, 10))),
         ("crop", psf(gaussian(centre=(30, 30, 30), shape=(61, 61, 61))), None),
     ],
 )
@@ -119,10 +120,13 @@ def test_clean_psfs_raise_no_warning():
         (1.2, 1.33, (31, 31), 0.15, 0.07),
         (1.4, 1.518, (41, 63), 0.12, 0.06),
     ]:
-        data = psfmodels.make_psf(
-            *shape, dxy=dx, dz=dz, NA=na, wvl=0.52, ni=index, ni0=index, ns=index
+        optics = MicroscopeSettings(
+            na=na,
+            immersion_index=index,
+            wavelength_um=0.52,
+            size=(shape[0], shape[1], shape[1]),
         )
-        computed = psf(data, (dz, dx, dx))
+        computed = compute_psf(optics, (dz, dx, dx))
         report = examine_psf(computed, na=na, wavelength_um=0.52, immersion_index=index)
         assert not checks(report, "warning", "error")
         assert not [f for f in report.findings if f.repair is not None]

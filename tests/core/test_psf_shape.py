@@ -5,14 +5,8 @@ import pytest
 from scipy.special import j1
 
 from napari_rln.errors import RlnError
-from napari_rln.psf.shape import (
-    asymmetry,
-    background_level,
-    energy_box,
-    fwhm_um,
-    hot_voxels,
-    peak_centre,
-)
+from napari_rln.psf.background import background_level, hot_voxels
+from napari_rln.psf.shape import asymmetry, energy_box, fwhm_um, peak_centre
 
 FWHM = 2 * np.sqrt(2 * np.log(2))
 

@@ -351,7 +351,7 @@ def test_too_little_memory_is_said_before_the_work(monkeypatch):
     ],
 )
 def test_a_failing_computation_is_a_compute_error(monkeypatch, failure, message):
-    def fail(*_):
+    def fail(*_, **__):
         raise failure
 
     monkeypatch.setattr(Convolution, "A", fail)

@@ -10,7 +10,8 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 
 from napari_rln.errors import RlnError
-from napari_rln.psf.shape import background_level, fwhm_um
+from napari_rln.psf.background import background_level
+from napari_rln.psf.shape import fwhm_um
 from napari_rln.volume import Volume
 
 Float64Array = npt.NDArray[np.float64]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_rln.errors import RlnError
+from napari_rln.psf.background import Float64Array, background_level
 from napari_rln.psf.findings import Finding, PsfFacts, Size, judge
 from napari_rln.psf.prepare import (
     PrepareSettings,
@@ -23,14 +24,7 @@ from napari_rln.psf.prepare import (
     prepare_psf,
     without_hot,
 )
-from napari_rln.psf.shape import (
-    Float64Array,
-    Triple,
-    asymmetry,
-    background_level,
-    fwhm_um,
-    peak_centre,
-)
+from napari_rln.psf.shape import Triple, asymmetry, fwhm_um, peak_centre
 from napari_rln.volume import Volume, VoxelUm, on_one_grid
 
 _NOTHING = PrepareSettings(

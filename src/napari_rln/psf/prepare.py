@@ -18,14 +18,8 @@ from scipy import ndimage
 from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 
 from napari_rln.errors import RlnError
-from napari_rln.psf.shape import (
-    Float64Array,
-    Triple,
-    background_level,
-    energy_box,
-    hot_voxels,
-    peak_centre,
-)
+from napari_rln.psf.background import Float64Array, background_level, hot_voxels
+from napari_rln.psf.shape import Triple, energy_box, peak_centre
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.volume import Volume, VoxelUm, check_voxel_um

@@ -12,101 +12,18 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 from napari_rln.errors import RlnError
+from napari_rln.psf.background import Float64Array, background_level, brightest_spot, hot_voxels
 from napari_rln.volume import VoxelUm
 
-Float64Array = npt.NDArray[np.float64]
 Triple = tuple[float, float, float]
 
-_MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
-_HOT_RATIO = 4.0  # a Gaussian spot of FWHM 1.5 voxels reaches 3.5 times its second neighbour
-_SPOT_RATIO = 10.0  # at the PSF's own peak, so that undersampled ones survive: FWHM 1.1 voxels
 # Splines of order 5 through intensity to the power 0.6: half-way between the logarithm, which makes
 # a Gaussian smooth, and the intensity, in which the dark rings of an Airy disk are smooth. Widths
 # of either are within 4 % down to two voxels per FWHM, against 7 % without the power.
 _SPLINE, _POWER = 5, 0.6
-
-
-def background_level(data: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return the constant background of a PSF and its noise, robust against the PSF's own light.
-
-    The lateral border of the planes around the brightest is looked at: there the cones of
-    out-of-focus light, which fill the border elsewhere, are narrowest. Since light only adds, the
-    background cannot lie above the darkest voxels by more than the noise explains; this bound
-    keeps the tails of a noise-free or tightly cropped PSF from being taken for background.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit.
-
-    Returns
-    -------
-    level, noise_sd
-        Background and the standard deviation of its noise, in the unit of the data.
-    """
-    data = np.asarray(data, dtype=np.float64)
-    depth, height, width = data.shape
-    spot = _spot(data)
-    planes = max(1, depth // 16)
-    near = data[max(0, spot[0] - planes) : spot[0] + planes + 1]
-    rim_y, rim_x = max(1, height // 10), max(1, width // 10)
-    outside = np.ones(near.shape, dtype=bool)
-    outside[:, rim_y : height - rim_y, rim_x : width - rim_x] = False
-    border = near[outside]
-    noise_sd = _noise_sd(near, outside)
-    for _ in range(5):  # light and hot voxels clipped on the high side only leave a bias: clip both
-        middle = float(np.median(border))
-        spread = _MAD_TO_SD * float(np.median(np.abs(border - middle)))
-        kept = border[np.abs(border - middle) <= 3 * spread]
-        if kept.size == border.size:
-            break
-        border = kept
-    quarters = np.quantile(border, [0.25, 0.75])  # their mean is a median not bound to integers
-    middle = float(border[(border >= quarters[0]) & (border <= quarters[1])].mean())
-    return min(middle, _dark_limit(data, noise_sd)), noise_sd
-
-
-def hot_voxels(data: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return the mask of isolated voxels far above their lateral neighbours.
-
-    A voxel is hot when it rises above the background more than four times as far as the second
-    brightest of its eight neighbours in the plane, by at least ten times the noise (also that
-    among the lit voxels) and 1 % of the PSF's peak. A real peak of FWHM >= 1.5 voxels stays below
-    that ratio; next to the PSF's own peak the ratio is ten. Neighbours in other planes do not
-    count: a hot camera pixel is hot in all planes.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit.
-
-    Returns
-    -------
-    (Z, Y, X) bool
-        All false where nothing but hot voxels would be left out of the background: then the PSF
-        is a single point.
-    """
-    data = np.asarray(data, dtype=np.float64)
-    if min(data.shape[1:]) < 3:
-        return np.zeros(data.shape, dtype=bool)
-    level, noise_sd = background_level(data)
-    rank = ndimage.rank_filter(data, -3, size=(1, 3, 3), mode="nearest")
-    rise = data - level
-    ratio = np.full(data.shape, _HOT_RATIO)
-    ratio[tuple(slice(max(0, i - 1), i + 2) for i in _spot(data))] = _SPOT_RATIO
-    peak = float(rank.max()) - level
-    noise_sd = max(noise_sd, _noise_sd(data, data > level))
-    neighbours = np.maximum(rank - level, 0)
-    hot: npt.NDArray[np.bool_] = (rise > ratio * neighbours) & (
-        rise > max(10 * noise_sd, 0.01 * peak)
-    )
-    if rise[~hot].max() <= max(10 * noise_sd, 1e-6 * float(rise.max())):
-        return np.zeros(data.shape, dtype=bool)
-    return hot
 
 
 def peak_centre(data: npt.NDArray[Any]) -> Triple:
@@ -130,7 +47,7 @@ def peak_centre(data: npt.NDArray[Any]) -> Triple:
     hot = hot_voxels(data)
     level, _ = background_level(data)
     rise = np.where(hot, 0.0, data - level)
-    spot = _spot(rise)
+    spot = brightest_spot(rise)
     peak = float(rise[tuple(slice(max(0, i - 1), i + 2) for i in spot)].max())
     if peak <= 0:
         raise RlnError(
@@ -248,43 +165,6 @@ def energy_box(data: npt.NDArray[Any], share: float) -> tuple[int, int, int]:
 
 def _triple(values: Any) -> Triple:
     return cast("Triple", tuple(float(v) for v in values))
-
-
-def _spot(data: Float64Array) -> tuple[int, int, int]:
-    """Return the brightest voxel after a median and a mean over 3 voxels, never a hot one."""
-    calm = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
-    if calm.max() == calm.min():  # narrower than the median's window
-        calm = data
-    size = tuple(min(3, n) for n in data.shape)
-    calm = ndimage.uniform_filter(calm, size=size, mode="nearest") + 1e-6 * calm
-    return cast("tuple[int, int, int]", np.unravel_index(int(calm.argmax()), data.shape))
-
-
-def _dark_limit(data: Float64Array, noise_sd: float) -> float:
-    """Return how high the background can be at most, judged by the darkest voxels.
-
-    Of Gaussian noise 0.1, 1 and 5 % lie 3.1, 2.3 and 1.6 sd below its mean: the two distances are
-    alike and the mean is four of them higher, here with a margin. The dark parts of a noise-free
-    PSF are spread evenly above its lowest value instead, which is then the limit.
-    """
-    lowest, low, lower = np.quantile(data, [0.001, 0.01, 0.05], method="lower")
-    coarse = low == lowest and np.array_equal(data, np.rint(data))  # a few photons: no distances
-    if not coarse and lower - low > 2.5 * (low - lowest):
-        return float(lowest)
-    return float(lowest + max(3.4 * noise_sd, 5 * (low - lowest)))
-
-
-def _noise_sd(data: Float64Array, among: npt.NDArray[np.bool_]) -> float:
-    """Return the noise among some voxels from second differences along the smoothest axis."""
-    spreads = []
-    for axis in (a for a in range(3) if data.shape[a] >= 3):
-        second = np.abs(np.diff(data, n=2, axis=axis)) / np.sqrt(6)
-        middle = [slice(None)] * 3
-        middle[axis] = slice(1, -1)
-        chosen = second[among[tuple(middle)]]
-        if chosen.size:
-            spreads.append(_MAD_TO_SD * float(np.median(chosen)))
-    return min(spreads, default=0.0)
 
 
 def _half_widths(rise: Float64Array, spot: tuple[int, int, int]) -> Float64Array:
