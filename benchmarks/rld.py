@@ -269,7 +269,7 @@ def main() -> None:
             "quality": (
                 quality_tables,
                 lambda: measure_quality(
-                    bench, problem, rounds, budget_s=arguments.budget, quick=quick
+                    bench, problem, rounds, budget_s=chosen.budget, quick=quick
                 ),
             ),
             "stop": (stop_tables, lambda: measure_stop(bench, problem, quick=quick)),

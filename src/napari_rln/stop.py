@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from napari_rln.volume import FloatArray
 
-# Unmatched back projectors overshoot at low frequencies, which spoils predictions before noise does:
-# the best is two to five iterations later.
+# Unmatched back projectors overshoot at low frequencies, which spoils predictions before noise
+# does: the best is two to five iterations later.
 BEYOND = 2
 SHARE = 0.9  # of the photons, deconvolved while the rest is asked
 _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
