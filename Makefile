@@ -8,6 +8,10 @@ DISPLAY_PACKAGES := xvfb xauth libgl1 libegl1 libopengl0 libglib2.0-0 libdbus-1-
   libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 \
   libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xkb1
 
+# Of these the ones that tell whether it is there: names of packages change, of libraries do not.
+DISPLAY_LIBRARIES := libGL.so.1 libEGL.so.1 libOpenGL.so.0 libglib-2.0.so.0 libxkbcommon-x11.so.0 \
+  libxcb-cursor.so.0 libxcb-icccm.so.4 libxcb-image.so.0 libxcb-keysyms.so.1 libxcb-xkb.so.1
+
 .PHONY: demo test lint bench display clean
 
 demo: $(VENV)/demo.stamp
@@ -24,10 +28,11 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp display
 	xvfb-run --auto-servernum $(BIN)/python -m pytest -m slow
-	$(BIN)/python benchmarks/rld.py all
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/rld.py
 
 display:
-	@command -v xvfb-run >/dev/null && dpkg -s $(DISPLAY_PACKAGES) >/dev/null 2>&1 || { \
+	@command -v xvfb-run >/dev/null && command -v xauth >/dev/null && \
+	( for library in $(DISPLAY_LIBRARIES); do /sbin/ldconfig -p | grep -q $$library || exit 1; done ) || { \
 	  install="apt-get install --yes --no-install-recommends $(DISPLAY_PACKAGES)"; \
 	  if ! command -v apt-get >/dev/null; then \
 	    command -v xvfb-run >/dev/null || { echo "install xvfb (virtual display) with this system's package manager"; exit 1; }; \

@@ -93,10 +93,12 @@ def fourier_shell_correlation(
         np.bincount(shell, weights)
         for weights in ((a * b.conj()).real, abs(a) ** 2, abs(b) ** 2, None, component)
     )
-    held = (count > 0) & (aa > 0) & (bb > 0)
+    held = (count > 0) & (bb > 0)
+    # Where the result holds nothing, it agrees with nothing.
+    scale = np.sqrt(np.where(aa > 0, aa * bb, np.inf))
     return ShellCurve(
         frequency_per_um=total[held] / count[held],
-        correlation=cross[held] / np.sqrt(aa[held] * bb[held]),
+        correlation=cross[held] / scale[held],
         nyquist_per_um=nyquist,
     )
 

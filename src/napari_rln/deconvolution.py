@@ -6,7 +6,7 @@ The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estim
 
 import time
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import asdict
 from typing import Any
 
 import psutil
@@ -15,7 +15,14 @@ import torch
 from napari_rln.device import check_memory, computing, resolve_device
 from napari_rln.noise import estimate_background, estimate_noise, split
 from napari_rln.record import Record
-from napari_rln.rld import RldReport, RldSettings, check_pair, memory_bytes, start
+from napari_rln.rld import (
+    RldReport,
+    RldSettings,
+    check_background,
+    check_pair,
+    memory_bytes,
+    start,
+)
 from napari_rln.settings import as_dict
 from napari_rln.stop import BEYOND, SHARE, Watch, telling_crop
 from napari_rln.volume import Volume
@@ -27,9 +34,9 @@ _ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use ano
 def deconvolve(image: Volume, psf: Volume, settings: RldSettings | None = None) -> Volume:
     """Return the deconvolved image; see :func:`iterate`, of which this is the last word."""
     settings = settings or RldSettings()
-    if not settings.tolerance:  # then nobody looks at the reports, and they need not be made
-        settings = replace(settings, report_every=1000)
-    steps = iterate(image, psf, settings)
+    # Where nobody looks at the reports, they need not be made.
+    every = settings.report_every if settings.tolerance else settings.max_iterations
+    steps = _run(image, psf, settings, every)
     while True:
         try:
             next(steps)
@@ -67,6 +74,14 @@ def iterate(
         If the computation fails on the way.
     """
     settings = settings or RldSettings()
+    result = yield from _run(image, psf, settings, settings.report_every)
+    return result
+
+
+def _run(
+    image: Volume, psf: Volume, settings: RldSettings, every: int
+) -> Generator[RldReport, None, Volume]:
+    """Do what :func:`iterate` says, with a report after ``every`` iterations."""
     began = time.perf_counter()
     image = check_pair(image, psf, settings)
     device = resolve_device(settings.device)
@@ -78,7 +93,10 @@ def iterate(
         if settings.background == "auto"
         else float(settings.background)
     )
+    check_background(background, image)
     facts: dict[str, Any] = {"background": background, "device": str(device)}
+    if psf.record:
+        facts["psf"] = asdict(psf.record)
     with computing(needed, device, _ADVICE):
         iterations, stopped = settings.iterations, "iterations"
         if iterations == "auto":
@@ -88,7 +106,7 @@ def iterate(
             stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
         run = start(image, psf, background, settings, device)
         for done in range(1, iterations + 1):
-            due = done % settings.report_every == 0 or done == iterations
+            due = done % every == 0 or done == iterations
             change = run.step(measure=due)
             if not due:
                 continue
@@ -157,11 +175,11 @@ def _seek_stop(
 
     The noise found is added to the facts.
     """
-    noise = estimate_noise(image.data)
+    part = telling_crop(image.data, psf.shape)
+    noise = estimate_noise(image.data[part])
     facts |= {"gain": noise.gain, "intercept": noise.intercept}
     if noise.gain <= 0:
         return settings.max_iterations
-    part = telling_crop(image.data, psf.shape)
     seen, unseen = split(image.data[part], noise, SHARE, settings.seed)
     run = start(
         image.with_data(seen),

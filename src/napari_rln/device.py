@@ -75,7 +75,8 @@ def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         starved = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
         # The CPU and MPS have no error of their own for this: they only say it.
-        if starved or "allocate memory" in str(error) or "out of memory" in str(error):
+        said = ("allocate memory", "out of memory", "not enough memory")
+        if starved or any(words in str(error) for words in said):
             raise ComputeError(
                 f"{device} ran out of memory; about {needed / 1e9:.2f} GB were needed; {advice}"
             ) from error

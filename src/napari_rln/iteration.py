@@ -69,7 +69,8 @@ class RichardsonLucy:
         self._transfer, self._tv, self._voxel_um = transfer, tv, voxel_um
         self._accelerate = accelerate
         self._held_out, self._held_out_ratio = held_out, held_out_ratio
-        mean = float(image.mean(dtype=torch.float64))
+        # In float32 a GPU sums in a tree, exact enough; not every GPU has float64.
+        mean = float(image.mean())
         self._floor = _FLOOR * mean
         self._mean = max(mean - background, self._floor)
         self._signal = self._mean * image.numel()

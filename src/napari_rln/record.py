@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -25,6 +26,15 @@ def array_hash(array: npt.NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{little.shape}{little.dtype.str}".encode())
     digest.update(little.data)
     return digest.hexdigest()[:16]
+
+
+def jsonable(value: Any) -> Any:
+    """Return a value with every NaN and infinity in it replaced by None, which JSON can hold."""
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +66,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(jsonable(dataclasses.asdict(self)), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 
 from napari_rln.errors import RlnError
@@ -135,7 +136,8 @@ def memory_bytes(
 ) -> int:
     """Return how much memory a deconvolution takes beside image and result, in bytes."""
     volumes = {"biggs-andrews": 7, "none": 5}[settings.acceleration]
-    volumes += settings.tv > 0
+    volumes += settings.back_projector != "matched"
+    volumes += 10 * (settings.tv > 0)
     size = {"float32": 4, "float64": 8}[settings.precision]
     work = math.prod(padded_shape(image_shape, psf_shape, settings.border))
     return size * (volumes * work + math.prod(image_shape))
@@ -170,6 +172,22 @@ def check_pair(image: Volume, psf: Volume, settings: RldSettings) -> Volume:
     if not image.data.max() > 0:
         raise RlnError(f"{image.name} has no voxel above 0; there is nothing to deconvolve.")
     return image.with_data(image.data.clip(0)) if lowest < 0 else image
+
+
+def check_background(background: float, image: Volume) -> None:
+    """Raise if nothing of an image stands above its background.
+
+    Raises
+    ------
+    RlnError
+        With both levels.
+    """
+    mean = float(image.data.mean(dtype=np.float64))
+    if not background < mean:
+        raise RlnError(
+            f"the background is {background:g} but {image.name} is {mean:g} on average, so nothing "
+            "stands above it; give a lower one, such as the camera's offset (--background)."
+        )
 
 
 def start(

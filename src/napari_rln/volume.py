@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float32]
 VoxelUm = tuple[float, float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Volume:
     """One volume with its voxel size and how it was made.
 

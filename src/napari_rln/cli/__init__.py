@@ -71,7 +71,10 @@ def run(tokens: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        print(f"Error: {error}; nothing half-written was left.", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
+        return FAILED
+    except MemoryError:
+        print("Error: out of memory; compare or prepare a smaller part.", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("Interrupted; nothing half-written was left.", file=sys.stderr)

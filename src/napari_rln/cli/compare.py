@@ -1,7 +1,7 @@
 """``napari-rln compare``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -12,9 +12,11 @@ from napari_rln.comparison import compare as compare_volumes
 from napari_rln.errors import RlnError
 from napari_rln.figures import figure, save_figure
 from napari_rln.io import read_volume
-from napari_rln.psf.doctor import fit_psf
+from napari_rln.psf.doctor import HARMFUL, fit_psf
 from napari_rln.view import FigureSettings
 from napari_rln.volume import Volume
+
+FigureFormat = Literal["png", "pdf", "svg"]
 
 
 def compare(
@@ -23,7 +25,8 @@ def compare(
     out: Out,
     truth: Path | None = None,
     psf: Path | None = None,
-    figure_format: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ("png",),
+    repair: bool = True,
+    figure_format: Annotated[tuple[FigureFormat, ...], Parameter(consume_multiple=True)] = ("png",),
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     settings: Annotated[CompareSettings, Flat] = CompareSettings(),
@@ -44,6 +47,8 @@ def compare(
         What is known to be there; adds PSNR, NRMSE, SSIM, correlation and resolution.
     psf
         Point spread function; adds the reconvolution residual.
+    repair
+        Repair what is wrong with the PSF, as rld does.
     figure_format
         One or more of png, pdf, svg.
     """
@@ -55,7 +60,10 @@ def compare(
     # Whoever gives the image's voxel size means all files of that grid.
     others = [read_volume(path, voxel_um=image_source.voxel_um) for path in results]
     known = read_volume(truth, voxel_um=image_source.voxel_um) if truth else None
-    blur = fit_psf(psf_source.read(psf), raw)[0] if psf else None
+    blur = None
+    if psf:
+        blur, findings = fit_psf(psf_source.read(psf), raw, mend=repair)
+        terminal.findings(findings, mended=HARMFUL if repair else ())
     show(raw, others, out, known, blur, settings, look, figure_format, terminal)
 
 
@@ -67,13 +75,13 @@ def show(
     psf: Volume | None,
     settings: CompareSettings,
     look: FigureSettings,
-    formats: tuple[str, ...],
+    formats: tuple[FigureFormat, ...],
     terminal: Terminal,
 ) -> Comparison:
     """Write table and figure into a folder and print the table."""
+    out.mkdir(parents=True, exist_ok=True)
     table = compare_volumes(image, results, truth=truth, psf=psf, settings=settings)
     drawing = figure([image, *results], truth=truth, settings=look)
-    out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "table.csv")
     files = [out / "table.csv"]
     for kind in formats:

@@ -10,7 +10,7 @@ from napari_rln.cli.terminal import Terminal
 from napari_rln.comparison import CompareSettings
 from napari_rln.deconvolution import iterate
 from napari_rln.io import write_volume
-from napari_rln.psf.doctor import fit_psf
+from napari_rln.psf.doctor import HARMFUL, fit_psf
 from napari_rln.rld import RldSettings
 from napari_rln.view import FigureSettings
 
@@ -38,7 +38,7 @@ def demo(
         f"A hollow fluorescent bead, widefield, {image.shape} voxels (EPFL; voxel size nominal)."
     )
     psf, findings = fit_psf(samples.bead_psf(), image)
-    terminal.findings(findings, mended=True)
+    terminal.findings(findings, mended=HARMFUL)
     results = []
     for name, settings in _RESULTS.items():
         result = terminal.follow(iterate(image, psf, settings))

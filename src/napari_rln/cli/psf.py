@@ -10,7 +10,7 @@ from napari_rln.cli.terminal import Terminal, number
 from napari_rln.errors import RlnError
 from napari_rln.io import check_writable, write_volume
 from napari_rln.psf.compute import compute_psf
-from napari_rln.psf.doctor import examine_psf, repair_psf
+from napari_rln.psf.doctor import HARMFUL, examine_psf, repair_psf
 from napari_rln.psf.measure import MeasureSettings, measure_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
@@ -103,7 +103,7 @@ def info(
         immersion_index=immersion_index,
     )
     terminal.table(volume.name, ("", ""), report.rows())
-    terminal.findings(report.findings, mended=False)
+    terminal.findings(report.findings)
     if any(finding.repair for finding in report.findings):
         on_grid = f" --image {image}" if image else ""
         terminal.say(f"To repair: napari-rln psf repair {psf}{on_grid} -o NAME.tif")
@@ -132,8 +132,8 @@ def repair(
     image
         The image that it is for; the PSF is resampled to its voxels.
     everything
-        Do every step, not only those that the findings call for; so does giving any of the
-        settings below.
+        Do every step, not only those that the findings call for; so does any of the settings
+        below that differs from its default.
     """
     check_writable(out)
     volume = psf_source.read(psf)
@@ -142,7 +142,7 @@ def repair(
         mended = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
     else:
         report = examine_psf(volume, image=target)
-        terminal.findings(report.findings, mended=True)
+        terminal.findings(report.findings, mended=(*HARMFUL, "note"))
         mended = repair_psf(volume, report, image_voxel_um=target.voxel_um if target else None)
     _finish(mended, out, terminal)
 

@@ -1,7 +1,7 @@
 """What the commands say: progress, tables, messages, JSON."""
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Container, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from napari_rln.psf.findings import Finding
+from napari_rln.psf.findings import Finding, Severity
+from napari_rln.record import jsonable
 from napari_rln.rld import RldReport
 from napari_rln.volume import Volume
 
@@ -42,12 +43,11 @@ class Terminal:
         """Print a line for a person."""
         self.console.print(text, markup=False)
 
-    def findings(self, findings: Sequence[Finding], *, mended: bool) -> None:
-        """Print what there is to say about a PSF, and whether it was repaired."""
+    def findings(self, findings: Sequence[Finding], *, mended: Container[Severity] = ()) -> None:
+        """Print what there is to say about a PSF, and whether that severity was repaired."""
         for finding in findings:
             if finding.severity != "ok":
-                harmful = finding.severity != "note"
-                end = " Repaired." if mended and harmful and finding.repair else ""
+                end = " Repaired." if finding.severity in mended and finding.repair else ""
                 self.say(f"PSF {finding.severity}: {finding.what}{end}")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -62,7 +62,7 @@ class Terminal:
     def report(self, data: dict[str, Any]) -> None:
         """Print JSON, where it was asked for."""
         if self.json_output:
-            print(json.dumps(data, allow_nan=False))
+            print(json.dumps(jsonable(data), allow_nan=False))
 
     def follow(self, steps: Generator[RldReport, None, Volume]) -> Volume:
         """Run a deconvolution under a progress bar and return its result."""

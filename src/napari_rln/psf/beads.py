@@ -24,7 +24,7 @@ _LOBE = 0.25  # below this share of a bead's height, a maximum beside it is a lo
 _PLATEAU = 5  # voxels: chance and symmetry let up to four share the highest value
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class BeadTable:
     """The beads of a stack, brightest first.
 

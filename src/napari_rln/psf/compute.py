@@ -57,8 +57,8 @@ def compute_psf(
         except for a Gaussian.
     planes
         How many planes the image has. Widefield light loses nothing on its way out of focus, so
-        an automatic size of a widefield PSF then reaches from the first plane to the last: cut
-        shorter, haze would be taken for structure.
+        an automatic size of a widefield PSF then reaches from the first plane to the last, up to
+        127 planes: cut shorter, haze would be taken for structure.
     name
         What to call it.
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.background import Float64Array, background_level
-from napari_rln.psf.findings import Finding, PsfFacts, Size, judge
+from napari_rln.psf.findings import Finding, PsfFacts, Severity, Size, judge
 from napari_rln.psf.prepare import (
     PrepareSettings,
     above_noise,
@@ -25,8 +25,10 @@ from napari_rln.psf.prepare import (
     without_hot,
 )
 from napari_rln.psf.shape import Triple, asymmetry, fwhm_um, peak_centre
+from napari_rln.record import jsonable
 from napari_rln.volume import Volume, VoxelUm, on_one_grid
 
+HARMFUL: tuple[Severity, ...] = ("warning", "error")  # what spoils a result
 _NOTHING = PrepareSettings(
     background="none", hot_pixels=False, centre="file", noise_floor=0.0, energy_share=1.0
 )
@@ -51,7 +53,7 @@ class PsfReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return facts and findings for JSON; what is not known or not finite is null."""
-        report: dict[str, Any] = _jsonable(dataclasses.asdict(self))
+        report: dict[str, Any] = jsonable(dataclasses.asdict(self))
         return report
 
     def rows(self) -> list[tuple[str, str]]:
@@ -122,6 +124,11 @@ def examine_psf(
     peak = float(clean.max())
     kept = np.clip(above_noise(clean, noise_sd, 3.0), 0, None)
     light = float(kept.sum())
+    if not light > 0:
+        raise RlnError(
+            f"nothing in {psf.name} rises above its noise; a PSF is one bright spot on a dark "
+            "background."
+        )
     z, y, x = (c - n // 2 for c, n in zip(centre, psf.shape, strict=True))
     offset = z, y, x
     fwhm_voxels = fwhm_um(clean, (1.0, 1.0, 1.0), centre)
@@ -206,7 +213,7 @@ def fit_psf(psf: Volume, image: Volume, *, mend: bool = True) -> tuple[Volume, t
         If the PSF cannot be used at all.
     """
     report = examine_psf(psf, image=image)
-    harmful = tuple(f for f in report.findings if f.severity in ("warning", "error"))
+    harmful = tuple(f for f in report.findings if f.severity in HARMFUL)
     target = None if on_one_grid(psf, image) else image.voxel_um
     if mend:
         ready = repair_psf(psf, dataclasses.replace(report, findings=harmful), target)
@@ -306,11 +313,3 @@ def _times(values: Triple, voxel_um: VoxelUm) -> Triple:
 
 def _join(values: tuple[float, ...], form: str, unit: str) -> str:
     return " ".join([", ".join(format(v, form) for v in values), unit]).strip()
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -61,13 +61,6 @@ class PrepareSettings:
 
     def __post_init__(self) -> None:
         check_limits(self)
-        if isinstance(self.background, str) and self.background not in ("auto", "none"):
-            raise RlnError(
-                f"background is {self.background!r}; give auto, none, or a number in the file's "
-                "unit."
-            )
-        if self.centre not in ("peak", "file"):
-            raise RlnError(f"centre is {self.centre!r}; give peak or file.")
         if self.max_size is not None and (len(self.max_size) != 3 or min(self.max_size) < 1):
             raise RlnError(
                 f"max_size is {self.max_size}; give three sizes (z y x) of at least one voxel."
