@@ -56,7 +56,7 @@ def test_a_large_image_is_judged_by_its_structured_part():
 @pytest.mark.parametrize("kind", ["sym", "asym"])
 @pytest.mark.parametrize("photons", [1.0, 0.3, 0.1])
 def test_stops_within_3_percent_of_the_best(shared, kind, photons):
-    folder = shared / "peers_problem"
+    folder = shared / "data" / "peers_problem"
     truth = tifffile.imread(folder / "truth_x16.tif") / 16
     counts = tifffile.imread(folder / f"image_{kind}.tif")
     counts = np.random.default_rng(0).binomial(counts, photons)

@@ -19,6 +19,8 @@ _RESULTS = {
     "bead-rld": RldSettings(),
 }
 
+_MIDDLE = (25, 31, 32)  # of the bead, so that the cuts go through the hollow
+
 
 def demo(
     *,
@@ -44,4 +46,5 @@ def demo(
         result = terminal.follow(iterate(image, psf, settings))
         write_volume(result, out / f"{name}.ome.tif")
         results.append(result)
-    show(image, results, out, None, psf, CompareSettings(), FigureSettings(), ("png",), terminal)
+    look = FigureSettings(position=_MIDDLE)
+    show(image, results, out, None, psf, CompareSettings(), look, ("png",), terminal)
