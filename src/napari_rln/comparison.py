@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from napari_rln.correlation import Direction, fourier_shell_correlation
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
 from napari_rln.noise import estimate_noise
+from napari_rln.record import jsonable
 from napari_rln.residual import reconvolution_residual
 from napari_rln.scores import PLANES, Scores, score
 from napari_rln.settings import as_dict, check_limits
@@ -147,13 +147,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it in JSON's types; the infinite PSNR of a perfect result becomes None."""
-        rows = [
-            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in cells}
-            for cells in (row.cells().items() for row in self.rows)
-        ]
         return {
             "columns": list(self.columns),
-            "rows": rows,
+            "rows": [jsonable(row.cells()) for row in self.rows],
             "settings": as_dict(self.settings),
             "truth": self.truth,
             "psf": self.psf,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
 
 from napari_rln.volume import Volume
 
@@ -51,3 +52,20 @@ def nrmse(result, truth) -> float:
     x, g = (np.asarray(v, dtype=float).ravel() for v in (result, truth))
     xm, gm = x - x.mean(), g - g.mean()
     return float(np.linalg.norm((xm @ gm) / (xm @ xm) * xm - gm) / np.linalg.norm(g))
+
+
+def spot_columns() -> tuple[list[Volume], Volume]:
+    """Return a blurred spot, two sharper results, and the truth: columns of a figure."""
+    columns = [
+        gaussian_spot(0.5, "raw"),
+        gaussian_spot(0.3, "RL 10", 300),
+        gaussian_spot(0.2, "RL 50", 900),
+    ]
+    return columns, gaussian_spot(0.15, "truth", 1e4)
+
+
+def blobs() -> FloatArray:
+    """Return (24, 40, 48) float32, smooth blobs with a sharp part on a level of 5."""
+    rng = np.random.default_rng(0)
+    points = (rng.random((24, 40, 48)) > 0.995).astype(np.float32)
+    return gaussian_filter(points, 1) * 1000 + 5

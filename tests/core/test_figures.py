@@ -11,16 +11,12 @@ from napari_rln.volume import Volume
 
 @pytest.fixture(scope="module")
 def volumes() -> list[Volume]:
-    return [
-        phantoms.gaussian_spot(0.5, "raw"),
-        phantoms.gaussian_spot(0.3, "RL 10", 300),
-        phantoms.gaussian_spot(0.2, "RL 50", 900),
-    ]
+    return phantoms.spot_columns()[0]
 
 
 @pytest.fixture(scope="module")
 def truth() -> Volume:
-    return phantoms.gaussian_spot(0.15, "truth", 1e4)
+    return phantoms.spot_columns()[1]
 
 
 def pictures(fig):

@@ -1,6 +1,6 @@
 import numpy as np
+import phantoms
 import pytest
-from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from napari_rln import metrics
@@ -9,10 +9,7 @@ from napari_rln.errors import RlnError
 
 @pytest.fixture(scope="module")
 def truth() -> np.ndarray:
-    """(24, 40, 48) float32, smooth blobs with a sharp part."""
-    rng = np.random.default_rng(0)
-    blobs = gaussian_filter((rng.random((24, 40, 48)) > 0.995).astype(np.float32), 1) * 1000
-    return blobs + 5
+    return phantoms.blobs()
 
 
 @pytest.fixture(scope="module")

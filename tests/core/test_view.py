@@ -13,16 +13,12 @@ SPOT = (6, 20, 30)
 
 @pytest.fixture(scope="module")
 def volumes() -> list[Volume]:
-    return [
-        phantoms.gaussian_spot(0.5, "raw"),
-        phantoms.gaussian_spot(0.3, "RL 10", 300),
-        phantoms.gaussian_spot(0.2, "RL 50", 900),
-    ]
+    return phantoms.spot_columns()[0]
 
 
 @pytest.fixture(scope="module")
 def truth() -> Volume:
-    return phantoms.gaussian_spot(0.15, "truth", 1e4)
+    return phantoms.spot_columns()[1]
 
 
 def test_planes_cross_in_the_brightest_structure_of_the_first_result(volumes):

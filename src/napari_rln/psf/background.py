@@ -8,7 +8,7 @@ from scipy import ndimage
 
 Float64Array = npt.NDArray[np.float64]
 
-_MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
+MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
 _HOT_RATIO = 4.0  # a Gaussian spot of FWHM 1.5 voxels reaches 3.5 times its second neighbour
 _SPOT_RATIO = 10.0  # at the PSF's own peak, so that undersampled ones survive: FWHM 1.1 voxels
 
@@ -43,7 +43,7 @@ def background_level(data: npt.NDArray[Any]) -> tuple[float, float]:
     noise_sd = _noise_sd(near, outside)
     for _ in range(5):  # light and hot voxels clipped on the high side only leave a bias: clip both
         middle = float(np.median(border))
-        spread = _MAD_TO_SD * float(np.median(np.abs(border - middle)))
+        spread = MAD_TO_SD * float(np.median(np.abs(border - middle)))
         kept = border[np.abs(border - middle) <= 3 * spread]
         if kept.size == border.size:
             break
@@ -125,5 +125,5 @@ def _noise_sd(data: Float64Array, among: npt.NDArray[np.bool_]) -> float:
         middle[axis] = slice(1, -1)
         chosen = second[among[tuple(middle)]]
         if chosen.size:
-            spreads.append(_MAD_TO_SD * float(np.median(chosen)))
+            spreads.append(MAD_TO_SD * float(np.median(chosen)))
     return min(spreads, default=0.0)

@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 
 from napari_rln.errors import RlnError
-from napari_rln.psf.background import background_level
+from napari_rln.psf.background import MAD_TO_SD, background_level
 from napari_rln.psf.shape import fwhm_um
 from napari_rln.volume import Volume
 
@@ -18,7 +18,6 @@ Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]
 Status = Literal["used", "cut", "saturated", "clustered", "too dim", "unlike"]
 
-_MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
 _FAINTEST = 0.02  # of the brightest bead: below it nothing is looked for
 _LOBE = 0.25  # below this share of a bead's height, a maximum beside it is a lobe of its own
 _PLATEAU = 5  # voxels: chance and symmetry let up to four share the highest value
@@ -133,7 +132,7 @@ def _candidates(data: npt.NDArray[np.float32], name: str) -> tuple[Float64Array,
     smooth = ndimage.gaussian_filter(data, sigma)
     plane = smooth.max(axis=0)
     middle = float(np.median(plane))
-    noise = _MAD_TO_SD * float(np.median(np.abs(plane - middle)))
+    noise = MAD_TO_SD * float(np.median(np.abs(plane - middle)))
     rise = max(5 * noise, _FAINTEST * (float(plane.max()) - middle))
     found = peak_local_max(  # type: ignore[no-untyped-call]
         plane, min_distance=2, threshold_abs=middle + rise, exclude_border=False

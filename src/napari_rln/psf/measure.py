@@ -19,7 +19,7 @@ from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 from napari_rln.errors import RlnError
-from napari_rln.psf.background import background_level
+from napari_rln.psf.background import MAD_TO_SD, background_level
 from napari_rln.psf.beads import BeadTable, box_around, find_beads
 from napari_rln.psf.prepare import above_noise
 from napari_rln.psf.shape import fwhm_um, peak_centre
@@ -30,7 +30,6 @@ from napari_rln.volume import Volume
 Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]
 
-_MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
 _CORE = 0.1  # of the peak: voxels above it decide on likeness
 _SPLINE = 5  # order of interpolation: 0.5 % off at the peak of a spot with sigma 0.8 voxels
 _MARGIN = 8  # voxels around a crop that its spline needs
@@ -231,7 +230,7 @@ def _alike(crops: Float64Array, minimum: float) -> npt.NDArray[np.bool_]:
     like: npt.NDArray[np.bool_] = likeness >= minimum
     if len(crops) >= 5:
         usual = float(np.median(likeness))
-        spread = _MAD_TO_SD * float(np.median(np.abs(likeness - usual)))
+        spread = MAD_TO_SD * float(np.median(np.abs(likeness - usual)))
         like &= likeness >= usual - 5 * max(spread, _LEAST_SPREAD)
     return like
 
