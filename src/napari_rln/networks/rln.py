@@ -1,0 +1,274 @@
+"""The Richardson-Lucy Network (Li et al., Nature Methods 19, 1427, 2022), by the paper's names.
+
+An iteration of Richardson-Lucy blurs the estimate (forward projection, FP), divides the image by
+that (DV), blurs the quotient back (BP) and multiplies the estimate by it. The network does so
+twice with learnt convolutions, once at half resolution (H1) and once at full (H2), and merges the
+two (H3).
+
+Two things play a part in an iteration: the image ``x``, and the estimate ``E0`` that is corrected.
+In the paper's network the estimate is the image. In the started variant it is a classical
+deconvolution of the image, through which the point spread function enters. The module is the same:
+called with ``E0 = x`` it is the paper's network to the bit.
+
+This module is for training and for reading; :mod:`napari_rln.networks.folded` computes the same
+faster.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool3d, softplus
+
+from napari_rln.errors import RlnError
+from napari_rln.settings import check_limits
+
+Views = Literal["single", "averaged", "concatenated"]
+
+REACH = 16
+"""Voxels on either side, from an even position on, that an output voxel depends on (17 after)."""
+
+BN_EPS = 1e-3
+_PAPER_SIGMAS = (4.0, 1.0, 2.0, 3.0)  # of the first FP kernels, one per output channel
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """What distinguishes one Richardson-Lucy network from another, weights apart.
+
+    Parameters
+    ----------
+    views
+        One view; two views of one PSF, averaged; two views of different PSFs, concatenated.
+    division_eps
+        Added to the denominator of the division. 1e-3 in the authors' single-view code, 1e-4 in
+        the checkpoint that they released.
+    """
+
+    views: Views = "single"
+    division_eps: Annotated[float, {"min": 1e-8, "max": 1.0}] = 1e-3
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input: two where two views are told apart."""
+        return 2 if self.views == "concatenated" else 1
+
+
+class Stages(NamedTuple):
+    """What the network computes on its way; all (N, 1, D, H, W) but where said.
+
+    FP1 and DV1 are at half resolution; DV1 and DV2 have the channels of the input. Several channels
+    are shown by their mean.
+    """
+
+    FP1: torch.Tensor
+    DV1: torch.Tensor
+    BP1: torch.Tensor
+    e: torch.Tensor
+    E1: torch.Tensor
+    FP2: torch.Tensor
+    DV2: torch.Tensor
+    BP2: torch.Tensor
+    e2: torch.Tensor
+    E2: torch.Tensor
+    output: torch.Tensor
+
+
+def mean_c(x: torch.Tensor) -> torch.Tensor:
+    """Return the mean over channels, the dimension kept."""
+    return x.mean(1, keepdim=True)
+
+
+class ConvBN(nn.Module):
+    """A 3x3x3 convolution without bias, and batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv: nn.Module = nn.Conv3d(inputs, outputs, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm3d(outputs, eps=BN_EPS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, outputs, D, H, W)."""
+        return self.bn(self.conv(x))  # type: ignore[no-any-return]
+
+
+class UpBN(ConvBN):
+    """A transposed 2x2x2 convolution of stride 2 without bias, and batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.conv = nn.ConvTranspose3d(inputs, outputs, 2, stride=2, bias=False)
+
+
+class Division(nn.Module):
+    """DV: the image over the forward projection, batch normalised."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm3d(channels, eps=BN_EPS)
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor, projection: torch.Tensor) -> torch.Tensor:
+        """Return the shape of ``x``."""
+        return self.bn(x / (projection + self.eps))  # type: ignore[no-any-return]
+
+
+class H1(nn.Module):
+    """The iteration at half resolution."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        c = settings.channels
+        self.e_1, self.e_2, self.e_3 = ConvBN(c, 4), ConvBN(4, 4), ConvBN(8, 4)
+        self.DV = Division(c, settings.division_eps)
+        self.e_4, self.e_5, self.e_6 = ConvBN(c, 8), ConvBN(8, 8), ConvBN(16, 8)
+        self.e_7, self.e_8 = UpBN(8, 4), ConvBN(4, 4)
+        self.e_bn = nn.BatchNorm3d(1, eps=BN_EPS)
+
+    def FP1(self, estimate: torch.Tensor) -> torch.Tensor:
+        """Return the forward projection of the pooled estimate, 4 channels."""
+        a = softplus(self.e_1(estimate))
+        b = softplus(self.e_2(a))
+        return softplus(self.e_3(torch.cat((a, b), 1))) + softplus(mean_c(estimate))
+
+    def BP1(self, quotient: torch.Tensor) -> torch.Tensor:
+        """Return the back projection of the quotient at full resolution, 4 channels."""
+        g = softplus(self.e_4(quotient))
+        h = softplus(self.e_5(g))
+        k = softplus(self.e_6(torch.cat((h, g), 1)))
+        return softplus(self.e_8(softplus(self.e_7(k))))
+
+    def E1(self, e: torch.Tensor) -> torch.Tensor:
+        """Return the corrected estimate, normalised."""
+        return softplus(self.e_bn(e))
+
+
+class H2(nn.Module):
+    """The iteration at full resolution."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        c = settings.channels
+        self.u_1, self.u_2 = ConvBN(c, 4), ConvBN(4, 4)
+        self.DV = Division(c, settings.division_eps)
+        self.u_3, self.u_4 = ConvBN(c, 8), ConvBN(8, 8)
+        self.e2_bn = nn.BatchNorm3d(1, eps=BN_EPS)
+
+    def FP2(self, estimate: torch.Tensor) -> torch.Tensor:
+        """Return the forward projection of the estimate, 4 channels."""
+        return softplus(self.u_2(softplus(self.u_1(estimate)))) + softplus(mean_c(estimate))
+
+    def BP2(self, quotient: torch.Tensor) -> torch.Tensor:
+        """Return the back projection of the quotient, 8 channels."""
+        return softplus(self.u_4(softplus(self.u_3(quotient)))) + 1
+
+    def E2(self, e2: torch.Tensor) -> torch.Tensor:
+        """Return the corrected estimate, normalised."""
+        return softplus(self.e2_bn(e2))
+
+
+class H3(nn.Module):
+    """Merging the two estimates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.u_5 = nn.Conv3d(1, 8, 3, padding=1, bias=False)
+        self.u_6 = nn.Conv3d(10, 8, 3, padding=1, bias=False)
+        self.u_7 = ConvBN(16, 8)
+
+    def forward(self, E1: torch.Tensor, E2: torch.Tensor) -> torch.Tensor:
+        """Return the output, (N, 1, D, H, W), above 0."""
+        m1 = softplus(self.u_5(E2))
+        m2 = softplus(self.u_6(torch.cat((m1, E2, E1), 1)))
+        return mean_c(softplus(self.u_7(torch.cat((m1, m2), 1))))
+
+
+class RLN(nn.Module):
+    """The Richardson-Lucy Network: 15,968 parameters, 16,620 for two views told apart.
+
+    Parameters
+    ----------
+    settings
+        The defaults when none: a single view.
+    """
+
+    def __init__(self, settings: NetworkSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or NetworkSettings()
+        self.H1, self.H2, self.H3 = H1(self.settings), H2(self.settings), H3()
+
+    def forward(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> Stages:
+        """Return all stages; the last is the output.
+
+        Parameters
+        ----------
+        x
+            (N, C, D, H, W), the normalised image; even sizes. C is 2 for concatenated views, else
+            1; averaged views come as their sum.
+        E0
+            The first estimate, the shape of ``x``, normalised like it; the image itself when none,
+            which is the paper's network.
+
+        Raises
+        ------
+        RlnError
+            If the shape is not such.
+        """
+        _check(x, self.settings.channels)
+        E0 = x if E0 is None else E0
+        FP1 = mean_c(self.H1.FP1(avg_pool3d(E0, 2)))
+        DV1 = self.H1.DV(avg_pool3d(x, 2), FP1)
+        BP1 = mean_c(self.H1.BP1(DV1))
+        e = mean_c(E0) * BP1
+        E1 = self.H1.E1(e)
+        FP2 = mean_c(self.H2.FP2(E0))
+        DV2 = self.H2.DV(x, FP2)
+        BP2 = mean_c(self.H2.BP2(DV2))
+        e2 = E1 * BP2
+        E2 = self.H2.E2(e2)
+        return Stages(FP1, DV1, BP1, e, E1, FP2, DV2, BP2, e2, E2, self.H3(E1, E2))
+
+
+def _check(x: torch.Tensor, channels: int) -> None:
+    if x.ndim != 5 or x.shape[1] != channels or any(n % 2 or n == 0 for n in x.shape[2:]):
+        raise RlnError(
+            f"the network was given {tuple(x.shape)} but takes (N, {channels}, D, H, W) with even "
+            "D, H and W; pad it."
+        )
+
+
+def initialise(network: RLN, generator: torch.Generator) -> None:
+    """Set the weights as the paper's authors do before training.
+
+    The kernels of the forward projections are Gaussians of several widths, all others truncated
+    normal with standard deviation 1, and batch normalisation starts as the identity.
+    """
+    blurs = {"H1.e_1", "H1.e_2", "H1.e_3", "H2.u_1", "H2.u_2"}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            if name.removesuffix(".conv") in blurs:
+                _blur_like(module.weight, generator)
+            else:
+                nn.init.trunc_normal_(module.weight, a=-2.0, b=2.0, generator=generator)
+        elif isinstance(module, nn.BatchNorm3d):
+            module.reset_parameters()
+
+
+@torch.no_grad()
+def _blur_like(weight: torch.Tensor, generator: torch.Generator) -> None:
+    """Fill (4, C, 3, 3, 3) with Gaussians times a random factor per input channel."""
+    axis = torch.arange(-1.0, 2.0)
+    squares = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
+    gaussians = torch.stack([torch.exp(-squares / (2 * s**2)) for s in _PAPER_SIGMAS])
+    factor = 0.7 + 0.3 * torch.rand(weight.shape[1], generator=generator)
+    weight.copy_(gaussians[:, None] * factor[None, :, None, None, None])
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(math.prod(p.shape) for p in network.parameters() if p.requires_grad)
