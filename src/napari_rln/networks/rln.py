@@ -219,8 +219,13 @@ class RLN(nn.Module):
         RlnError
             If the shape is not such.
         """
-        _check(x, self.settings.channels)
         E0 = x if E0 is None else E0
+        for given in (x, E0):
+            _check(given, self.settings.channels)
+        if x.shape != E0.shape:
+            raise RlnError(
+                f"the image is {tuple(x.shape)} but the first estimate {tuple(E0.shape)}."
+            )
         FP1 = mean_c(self.H1.FP1(avg_pool3d(E0, 2)))
         DV1 = self.H1.DV(avg_pool3d(x, 2), FP1)
         BP1 = mean_c(self.H1.BP1(DV1))
@@ -245,6 +250,7 @@ def _check(x: torch.Tensor, channels: int) -> None:
 def initialise(network: RLN, generator: torch.Generator) -> None:
     """Set the weights as the paper's authors do before training.
 
+    The momentum of batch normalisation is the training's to set (theirs is 0.01 in torch's terms).
     The kernels of the forward projections are Gaussians of several widths, all others truncated
     normal with standard deviation 1, and batch normalisation starts as the identity.
     """
