@@ -1,0 +1,286 @@
+"""Filaments, networks, tubes and coils, drawn into a canvas in place.
+
+A curve is a row of points less than a voxel apart. Thin curves are light spread over the voxels
+around each point; thick ones are found from the distance of every voxel to the nearest point.
+Lengths and positions are in lateral voxels, along z too.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import cKDTree
+
+from napari_rln.simulate.scene import Scene, soft
+from napari_rln.volume import FloatArray
+
+_STEP = 0.8  # between points of a curve
+_THIN = 0.8  # radii below: finer than the voxels
+_LINE = 3.0  # emission per length of a thin curve, per that of a voxel: equally bright when smooth
+_AT_A_TIME = 400_000  # voxels around points, so that they stay in the cache
+_FINE = 1024  # distances are told apart to this fraction of a voxel
+_FAR = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strokes:
+    """Points of curves, one row each.
+
+    Attributes
+    ----------
+    points
+        (P, 3) positions z, y, x.
+    radii
+        (P,) radius of the curve there.
+    lights
+        (P,) emission there.
+    """
+
+    points: FloatArray
+    radii: FloatArray
+    lights: FloatArray
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> "Strokes":
+        """Return some of the points."""
+        return Strokes(points=self.points[keep], radii=self.radii[keep], lights=self.lights[keep])
+
+
+def walks(scene: Scene, n: int, length: float, persistence: float) -> FloatArray:
+    """Return smooth random curves, their middles at random places, the first in the field.
+
+    Parameters
+    ----------
+    scene
+        Where.
+    n
+        How many.
+    length
+        Of each of them.
+    persistence
+        Over which a curve keeps its direction.
+
+    Returns
+    -------
+    FloatArray
+        (n, P, 3) points.
+    """
+    size = max(8, round(length / _STEP))
+    sigma = persistence / _STEP / 2
+    noise = scene.rng.standard_normal((n, size, 3), dtype=np.float32)
+    turns = gaussian_filter1d(noise, sigma, axis=1, truncate=2.5, mode="wrap")
+    turns *= np.float32(math.sqrt(2 * sigma * math.sqrt(math.pi)))  # to variance 1
+    aim = scene.rng.standard_normal((n, 1, 3), dtype=np.float32)
+    turns += aim * scene.rng.uniform(0, 2, (n, 1, 1)).astype(np.float32)
+    turns[..., 0] *= np.float32(scene.rng.choice([0.25, 1.0]))  # as in cells spread on glass
+    turns /= np.linalg.norm(turns, axis=2, keepdims=True) + np.float32(1e-6)
+    path = np.cumsum(turns * np.float32(_STEP), axis=1, dtype=np.float32)
+    path += (scene.places(n) - path[:, size // 2])[:, None]
+    return path
+
+
+def _varied(scene: Scene, n: int, size: int, length: float, most: float) -> FloatArray:
+    """Return (n, size) factors around 1 that vary smoothly along a curve, some curves' more."""
+    sigma = max(0.5, length / _STEP / 2)
+    noise = scene.rng.standard_normal((n, size), dtype=np.float32)
+    smooth = gaussian_filter1d(noise, sigma, axis=1, truncate=2.5, mode="wrap")
+    smooth *= np.float32(math.sqrt(2 * sigma * math.sqrt(math.pi)))
+    swing = scene.rng.uniform(0, most, (n, 1)).astype(np.float32)
+    factors: FloatArray = np.exp(swing * np.clip(smooth, -3, 2))
+    return factors
+
+
+def _strokes(path: FloatArray, radii: FloatArray, lights: FloatArray) -> Strokes:
+    """Return the points of (n, P, 3) curves with radii and lights that broadcast to (n, P)."""
+    shape = path.shape[:2]
+    return Strokes(
+        points=path.reshape(-1, 3),
+        radii=np.broadcast_to(radii, shape).ravel(),
+        lights=np.broadcast_to(lights, shape).ravel(),
+    )
+
+
+def _near(scene: Scene, strokes: Strokes) -> Strokes:
+    """Return those points that can be seen in the canvas."""
+    reach = (strokes.radii + 1)[:, None]
+    outside = (strokes.points < -reach) | (strokes.points > np.array(scene.extent) + reach)
+    return strokes.where(np.logical_not(outside.any(axis=1)))
+
+
+def _draw_lines(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
+    """Add the light of thin curves, shared among the eight voxels around each point."""
+    position = strokes.points / np.array(scene.steps, np.float32) - np.float32(0.5)
+    base = np.floor(position).astype(np.int64)
+    after = position - base
+    light = strokes.lights * np.float32(_LINE * _STEP / scene.step)
+    indices, weights = [], []
+    for corner in np.ndindex(2, 2, 2):
+        index = base + corner
+        inside = ((index >= 0) & (index < scene.shape)).all(axis=1)
+        shares = np.where(corner, after, 1 - after).prod(axis=1)
+        indices.append(np.ravel_multi_index(tuple(index[inside].T), scene.shape))
+        weights.append((shares * light)[inside])
+    flat = np.concatenate(indices)
+    np.add.at(canvas.reshape(-1), flat, np.concatenate(weights))
+
+
+def _nearest(
+    scene: Scene, strokes: Strokes
+) -> tuple[npt.NDArray[np.int64], FloatArray, npt.NDArray[np.int64]]:
+    """Return what lies in or within a voxel of thick curves.
+
+    Returns
+    -------
+    flat
+        (V,) flat indices of voxels of the canvas.
+    depth
+        (V,) how deep they lie within the curves, negative outside.
+    point
+        (V,) the point in which they lie deepest.
+    """
+    # One whole number per voxel holds distance and point, so that one minimum finds both.
+    ends = [math.ceil((float(strokes.radii.max()) + 1.5) / s) + 1 for s in scene.steps]
+    padded = tuple(n + 4 * e for n, e in zip(scene.shape, ends, strict=True))
+    keys = np.full(math.prod(padded), _FAR)
+    coarse = np.ceil(strokes.radii * 2).astype(int)
+    for group in np.unique(coarse):
+        members = np.flatnonzero(coarse == group)
+        reach = group / 2 + 1
+        spans = [np.arange(-k, k + 1) for k in (math.ceil(reach / s) for s in scene.steps)]
+        chunk = max(1, _AT_A_TIME // math.prod(len(span) for span in spans))
+        for first in range(0, len(members), chunk):
+            ids = members[first : first + chunk]
+            squares, index = np.zeros(1, np.float32), np.zeros(1, np.int64)
+            for axis, (span, s) in enumerate(zip(spans, scene.steps, strict=True)):
+                at = strokes.points[ids, axis] / np.float32(s)
+                voxel = np.floor(at).astype(np.int64)[:, None] + span
+                off = (voxel + np.float32(0.5) - at[:, None]) * np.float32(s)
+                place = [-1 if i == axis else 1 for i in range(3)]
+                squares = squares + np.square(off, dtype=np.float32).reshape(len(ids), *place)
+                stride = math.prod(padded[axis + 1 :])
+                index = index + ((voxel + 2 * ends[axis]) * stride).reshape(len(ids), *place)
+            outer = (strokes.radii[ids] + 1)[:, None, None, None]
+            close = np.nonzero(squares.reshape(len(ids), -1) < np.square(outer[..., 0, 0]))
+            which = ids[close[0]]
+            radii = strokes.radii[which]
+            distance = np.sqrt(squares.reshape(len(ids), -1)[close]) - radii
+            key = ((distance + 512) * _FINE).astype(np.int64) << 32 | which
+            np.minimum.at(keys, index.reshape(len(ids), -1)[close], key)
+    cut = tuple(slice(2 * e, 2 * e + n) for n, e in zip(scene.shape, ends, strict=True))
+    keys = keys.reshape(padded)[cut].reshape(-1)
+    flat = np.flatnonzero(keys < _FAR)
+    depth = 512 - ((keys[flat] >> 32) + 0.5) / _FINE
+    return flat, depth.astype(np.float32), keys[flat] & 0xFFFFFFFF
+
+
+def _draw(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
+    """Add the light of curves, thick ones solid."""
+    strokes = _near(scene, strokes)
+    thin = strokes.radii < _THIN
+    if thin.any():
+        _draw_lines(canvas, scene, strokes.where(thin))
+    if not thin.all():
+        thick = strokes.where(~thin)
+        flat, depth, point = _nearest(scene, thick)
+        canvas.reshape(-1)[flat] += soft(depth) * thick.lights[point]
+
+
+def _spaced(path: FloatArray, radius: float) -> FloatArray:
+    """Return (n, P, 3) curves with no more points than their radius needs."""
+    return path[:, :: max(1, int(radius / 2 / _STEP))]
+
+
+def filaments(canvas: FloatArray, scene: Scene) -> None:
+    """Draw curved fibres, alone and in bundles, most of them thinner than three voxels."""
+    rng, wide = scene.rng, max(scene.extent)
+    n = scene.count(80)
+    bundles = rng.random() < 0.4
+    fold = int(rng.integers(3, 10)) if bundles else 1
+    parents = max(1, round(n / fold))
+    path = walks(scene, parents, min(scene.one(40, 250), 1.7 * wide), scene.one(12, 120))
+    size = path.shape[1]
+    if bundles:
+        apart = gaussian_filter1d(
+            rng.standard_normal((parents, fold, size, 3), dtype=np.float32),
+            20, axis=2, truncate=2.5, mode="wrap",
+        ) * np.float32(8.4)  # fmt: skip
+        path = (path[:, None] + apart * np.float32(scene.one(1, 4))).reshape(-1, size, 3)
+    n = len(path)
+    usual = scene.one(0.4, 3.0)
+    radii = np.minimum(usual * scene.between(0.6, 1.6, n), 4)
+    lights = scene.lights(n)[:, None] * _varied(scene, n, size, scene.one(1.5, 30), 0.6)
+    # Where a curve ends: some are cut short, never before their middle.
+    end = size * rng.uniform(0.55, 1, (n, 1))
+    shown = np.abs(np.arange(size) - size // 2) < end / 2
+    strokes = _strokes(path, radii[:, None], lights)
+    _draw(canvas, scene, strokes.where(shown.ravel()))
+
+
+def networks(canvas: FloatArray, scene: Scene) -> None:
+    """Draw nodes joined to their neighbours by curved edges, as a reticulum or mitochondria."""
+    rng = scene.rng
+    spacing = scene.one(9, 24) / scene.density ** (1 / 3)
+    n = int(np.clip(math.prod(scene.extent) / spacing**3, 8, 6000))
+    nodes = scene.places(n)
+    if rng.random() < 0.5:  # within a cell rather than everywhere
+        middle, reach = nodes[0], np.array(scene.extent) * rng.uniform(0.3, 0.6, 3)
+        near = (((nodes - middle) / np.maximum(reach, spacing)) ** 2).sum(axis=1) < 1
+        nodes = nodes[near] if near.sum() >= 5 else nodes
+    _, others = cKDTree(nodes).query(nodes, k=min(4, len(nodes)))
+    pairs = np.column_stack([np.repeat(np.arange(len(nodes)), 3), others[:, 1:4].ravel()])
+    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+    gaps = np.linalg.norm(nodes[pairs[:, 1]] - nodes[pairs[:, 0]], axis=1)
+    keep = (rng.random(len(pairs)) < rng.uniform(0.45, 1)) & (gaps < 2 * np.median(gaps))
+    keep |= (pairs == 0).any(axis=1)  # the node in the field stays
+    start, stop, gaps = nodes[pairs[keep, 0]], nodes[pairs[keep, 1]], gaps[keep]
+    size = max(4, math.ceil(1.3 * float(gaps.max()) / _STEP))
+    t = np.linspace(0, 1, size, dtype=np.float32)[:, None]
+    bend = (rng.standard_normal((2, len(gaps), 1, 3)) * 0.13 * gaps[:, None, None]).astype("f4")
+    path = start[:, None] + t * (stop - start)[:, None]
+    path += np.sin(np.pi * t) * bend[0] + np.sin(2 * np.pi * t) * bend[1] / 2
+    m = len(path)
+    radii = scene.one(0.45, 2.6) * scene.between(0.8, 1.25, m)[:, None]
+    lights = scene.one(*scene.brightness) * _varied(scene, m, size, 12, 0.4)
+    lights *= (gaps / (size * _STEP))[:, None] ** (radii < _THIN)  # points may be closer
+    _draw(canvas, scene, _strokes(path, radii, lights))
+
+
+def tubes(canvas: FloatArray, scene: Scene) -> None:
+    """Draw hollow tubes around curves, closed at their ends, with little light inside."""
+    n = scene.count(24)
+    usual = scene.one(2.5, min(8, scene.roomy))
+    path = walks(scene, n, min(scene.one(40, 160), 1.5 * max(scene.extent)), 10 * usual)
+    path = _spaced(path, usual * 0.4)
+    size = path.shape[1]
+    radii = usual * scene.between(0.7, 1.4, n)[:, None] * _varied(scene, n, size, 25, 0.12)
+    lights = scene.lights(n)[:, None] * _varied(scene, n, size, 20, 0.4)
+    walls, lumen = scene.one(0.8, 2.2), np.float32(scene.rng.uniform(0, 0.15))
+    strokes = _near(scene, _strokes(path, radii, lights))
+    flat, depth, point = _nearest(scene, strokes)
+    wall = soft(depth) - (1 - lumen) * soft(depth - np.float32(walls))
+    canvas.reshape(-1)[flat] += wall * strokes.lights[point]
+
+
+def coils(canvas: FloatArray, scene: Scene) -> None:
+    """Draw thick fibres wound around curves, as chromosomes are."""
+    rng, n = scene.rng, scene.count(16)
+    thick = scene.one(1.2, 2.4)
+    wound = min(scene.one(3.5, 7), scene.roomy)
+    pitch = thick * rng.uniform(2.5, 4.5)
+    axis = walks(scene, n, min(scene.one(30, 90), max(scene.extent)), 12 * wound)
+    # As many points on the fibre as it is longer than its axis.
+    dense = math.ceil(axis.shape[1] * math.hypot(1, 2 * math.pi * wound / pitch))
+    at = np.linspace(0, axis.shape[1] - 1.001, dense)
+    low, part = at.astype(int), (at % 1).astype(np.float32)[:, None]
+    axis = axis[:, low] * (1 - part) + axis[:, low + 1] * part
+    tangent = np.gradient(axis, axis=1)
+    tangent /= np.linalg.norm(tangent, axis=2, keepdims=True)
+    least = np.abs(tangent.mean(axis=1)).argmin(axis=1)
+    first = np.cross(tangent, np.eye(3, dtype=np.float32)[least][:, None])
+    first /= np.linalg.norm(first, axis=2, keepdims=True) + np.float32(1e-6)
+    angle = (2 * math.pi * _STEP / pitch * at + rng.uniform(0, 7, (n, 1)))[..., None]
+    turn = np.cos(angle) * first + np.sin(angle) * np.cross(tangent, first)
+    path = _spaced((axis + wound * turn).astype(np.float32), thick)
+    lights = scene.lights(n)[:, None] * _varied(scene, n, path.shape[1], 20, 0.3)
+    _draw(canvas, scene, _strokes(path, np.full((n, 1), thick, np.float32), lights))

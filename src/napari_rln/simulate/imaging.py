@@ -1,0 +1,224 @@
+"""From an object to the image that a microscope takes of it, and back to settings from an image.
+
+The object reaches beyond the field of view by the PSF's support, so that light comes in from
+outside, as it does in a microscope, and nothing is periodic. What falls on a voxel is a Poisson
+number of photons, to which the camera adds Gaussian read noise, its gain and its offset.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+
+from napari_rln.errors import RlnError
+from napari_rln.fft import Shape
+from napari_rln.forward import Convolution
+from napari_rln.noise import estimate_background, estimate_noise
+from napari_rln.record import Record
+from napari_rln.settings import as_dict, check_limits
+from napari_rln.simulate.structures import StructureSettings, draw
+from napari_rln.volume import FloatArray, Volume, VoxelUm
+
+Range = tuple[float, float]
+
+_BRIGHT = 99.9  # percentile of the blurred object that is called its brightest
+_LIKE = 1.5  # factor by which photons may differ from those of an image that is imitated
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagingSettings:
+    """How much light there is and what the camera makes of it; ranges are drawn from per volume.
+
+    Parameters
+    ----------
+    photons
+        Lowest and highest number of photons in the brightest voxels (the 99.9th percentile),
+        background not counted; drawn log-uniformly.
+    background
+        Lowest and highest flat background, as a share of those photons; drawn log-uniformly.
+    read_noise
+        Lowest and highest standard deviation of the camera's noise, in photons.
+    gain
+        Image units per photon.
+    offset
+        Image units without light.
+    """
+
+    photons: Range = (30.0, 3000.0)
+    background: Range = (0.02, 0.5)
+    read_noise: Range = (0.0, 3.0)
+    gain: Annotated[float, {"min": 1e-6, "max": 1e6}] = 1.0
+    offset: Annotated[float, {"min": 0.0, "max": 1e6}] = 0.0
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        for name, least in (("photons", 1e-3), ("background", 1e-6), ("read_noise", 0.0)):
+            low, high = getattr(self, name)
+            if not least <= low <= high < 1e7:
+                raise RlnError(
+                    f"{name} is {(low, high)}; give its lowest and highest value, from {least:g}."
+                )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pair:
+    """An image and the object that it is of, on one grid and in one unit.
+
+    Attributes
+    ----------
+    image
+        (Z, Y, X) in image units, never negative. Its record holds all that it was made from but
+        the PSF, of which it holds the hash.
+    truth
+        (Z, Y, X), the object in the field of view: what the image would be, less background and
+        offset, had the microscope not blurred.
+    """
+
+    image: Volume
+    truth: Volume
+
+
+def simulate(
+    psf: Volume,
+    structures: StructureSettings | None = None,
+    imaging: ImagingSettings | None = None,
+    *,
+    shape: Shape = (64, 64, 64),
+    seed: int | tuple[int, ...] = 0,
+    name: str = "simulated",
+) -> Pair:
+    """Return the image that a microscope with a PSF takes of a random object, and the object.
+
+    Parameters
+    ----------
+    psf
+        On the image's voxels, sum 1, centre on voxel ``n // 2``.
+    structures
+        What there is to see; the defaults when none.
+    imaging
+        Light and camera; the defaults when none.
+    shape
+        (Z, Y, X) of the image.
+    seed
+        Decides everything random: a call with the same arguments returns the same pair.
+    name
+        Of both volumes.
+
+    Raises
+    ------
+    RlnError
+        If a setting or the shape cannot be.
+    """
+    structures, imaging = structures or StructureSettings(), imaging or ImagingSettings()
+    seeds = (seed,) if isinstance(seed, int) else seed
+    blur = Convolution(psf.data, shape, border="extended")
+    drawing = draw(
+        blur.estimate_shape,
+        structures,
+        seed=(*seeds, 0),
+        z_ratio=psf.voxel_um[0] / psf.voxel_um[1],
+        field=blur.window,  # type: ignore[arg-type]
+    )
+    rng = np.random.default_rng((*seeds, 1))
+    light = blur.A(torch.from_numpy(drawing.data)).numpy().clip(0)
+    level = _drawn(rng, imaging.photons, log=True)
+    background = level * _drawn(rng, imaging.background, log=True)
+    read_noise = _drawn(rng, imaging.read_noise)
+    brightest = float(np.percentile(light, _BRIGHT))
+    scale = level / brightest if brightest > 0 else 0.0
+    photons = rng.poisson(scale * light + background).astype(np.float32)
+    photons += rng.normal(0.0, read_noise, shape).astype(np.float32)
+    data = np.maximum(imaging.gain * photons + imaging.offset, 0)
+    record = Record(
+        method="simulate",
+        settings={
+            "structures": as_dict(structures),
+            "imaging": as_dict(imaging),
+            "shape": list(shape),
+            "seed": list(seeds),
+        },
+        facts={
+            "structures": list(drawing.structures),
+            "photons": level,
+            "background": imaging.gain * background + imaging.offset,
+            "read_noise": read_noise,
+        },
+        inputs={"psf": psf.hash},
+    )
+    truth = (imaging.gain * scale) * drawing.data[blur.window]
+    return Pair(
+        image=_volume(data, psf.voxel_um, name, record),
+        truth=_volume(truth, psf.voxel_um, f"{name} · truth", record),
+    )
+
+
+def simulate_again(record: Record, psf: Volume) -> Pair:
+    """Return the pair that a record is of.
+
+    Raises
+    ------
+    RlnError
+        If the record is of something else, or the PSF another.
+    """
+    if record.method != "simulate":
+        raise RlnError(f"the record is of {record.method}, not of a simulated pair.")
+    if record.inputs.get("psf") != psf.hash:
+        raise RlnError(
+            f"the pair was made with PSF {record.inputs.get('psf')}, this one is {psf.hash}."
+        )
+    settings = record.settings
+    z, y, x = settings["shape"]
+    return simulate(
+        psf,
+        StructureSettings(**_tuples(settings["structures"])),
+        ImagingSettings(**_tuples(settings["imaging"])),
+        shape=(z, y, x),
+        seed=tuple(settings["seed"]),
+    )
+
+
+def imaging_like(image: Volume) -> ImagingSettings:
+    """Return the settings that make images of the light, background and noise of a real one.
+
+    Raises
+    ------
+    RlnError
+        If the image has no noise to tell photons by, or nothing above its background.
+    """
+    noise = estimate_noise(image.data)
+    if noise.gain <= 0:
+        raise RlnError(
+            f"{image.name} has no noise to tell photons by; it was smoothed or simulated without. "
+            "Give --photons and --background instead of an image to imitate."
+        )
+    background = estimate_background(image.data)
+    signal = (float(np.percentile(image.data, _BRIGHT)) - background) / noise.gain
+    if signal <= 0:
+        raise RlnError(f"nothing of {image.name} rises above its background {background:g}.")
+    # The intercept is read variance less gain times offset; of the two, one is taken for all of it.
+    offset = min(max(-noise.intercept / noise.gain, 0.0), background)
+    read_noise = max(noise.intercept, 0.0) ** 0.5 / noise.gain
+    share = max((background - offset) / noise.gain / signal, 1e-3)
+    return ImagingSettings(
+        photons=(signal / _LIKE, signal * _LIKE),
+        background=(share / _LIKE, share * _LIKE),
+        read_noise=(read_noise, read_noise),
+        gain=noise.gain,
+        offset=offset,
+    )
+
+
+def _drawn(rng: np.random.Generator, span: Range, *, log: bool = False) -> float:
+    low, high = span
+    share = float(rng.random())
+    return low * (high / low) ** share if log else low + (high - low) * share
+
+
+def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    """Undo what :func:`as_dict` did to tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
+def _volume(data: FloatArray, voxel_um: VoxelUm, name: str, record: Record) -> Volume:
+    return Volume.from_array(data, voxel_um, name=name, record=record)

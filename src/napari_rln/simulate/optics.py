@@ -1,0 +1,165 @@
+"""PSFs drawn at random over what is found on microscopes, for a network that is to serve them all.
+
+Every PSF comes as two: the one that blurs, and the one that is believed, which is what a user has:
+computed from numbers that are a little off, or measured on beads that have a size and noise.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from scipy import ndimage
+
+from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
+from napari_rln.settings import check_limits
+from napari_rln.volume import Volume, VoxelUm
+
+# Largest numerical aperture that is drawn for an immersion medium, by its index.
+_MEDIA = {1.515: (0.9, 1.45), 1.47: (0.8, 1.3), 1.333: (0.6, 1.2), 1.0: (0.3, 0.9)}
+_MODALITIES = ("widefield", "confocal", "two-photon", "light-sheet")
+_OFTEN = (0.45, 0.2, 0.15, 0.2)  # widefield is what most is asked of
+_LATERAL = (1.8, 4.5)  # voxels per lateral FWHM
+_AXIAL = (2.0, 9.0)  # voxels per axial FWHM
+_STEP = (0.8, 4.0)  # z step over lateral voxel
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilySettings:
+    """Which PSFs are drawn.
+
+    Parameters
+    ----------
+    mismatch
+        How far the believed PSF is from the true one: 1 is what careful users have, 0 nothing.
+    largest
+        Largest size (z y x) in voxels; what reaches further is cut.
+    """
+
+    mismatch: Annotated[float, {"min": 0.0, "max": 5.0}] = 1.0
+    largest: tuple[int, int, int] = (63, 47, 47)
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Optics:
+    """A PSF, and what is believed to be it.
+
+    Attributes
+    ----------
+    psf
+        The true one.
+    believed
+        Of the same size; used to deconvolve.
+    """
+
+    psf: Volume
+    believed: Volume
+
+
+def draw_optics(settings: FamilySettings, *, seed: int | tuple[int, ...]) -> Optics:
+    """Return a PSF of the family, as it is and as it is believed to be.
+
+    Parameters
+    ----------
+    settings
+        Which.
+    seed
+        Decides everything: the same seed gives the same PSFs.
+    """
+    rng = np.random.default_rng(seed)
+    microscope, voxel_um = _microscope(rng)
+    size = _size(microscope, voxel_um, settings)
+    psf = compute_psf(_with(microscope, size=size), voxel_um, name="true")
+    believed = _believed(rng, microscope, psf, settings.mismatch)
+    return Optics(psf=psf, believed=believed)
+
+
+def _microscope(rng: np.random.Generator) -> tuple[MicroscopeSettings, VoxelUm]:
+    modality = str(rng.choice(_MODALITIES, p=_OFTEN))
+    index = float(rng.choice(list(_MEDIA)))
+    na = float(rng.uniform(*_MEDIA[index]))
+    sample = index
+    depth = 0.0
+    if rng.random() < 0.4 and index > 1.0:  # a mismatch matters only at depth
+        sample = float(rng.uniform(1.333, index))
+        depth = float(rng.uniform(0.0, 15.0))
+        na = min(na, sample - 0.03)
+    emission = float(rng.uniform(0.42, 0.72))
+    excitation = None
+    if modality == "confocal":
+        excitation = emission - float(rng.uniform(0.02, 0.05))
+    elif modality == "two-photon":
+        excitation = float(rng.uniform(0.75, 1.1))
+        na = min(na, 1.1)
+    axial, lateral = theoretical_fwhm_um(na, index, emission)
+    sheet = axial * float(rng.uniform(0.5, 2.0))
+    settings = MicroscopeSettings(
+        modality=modality,  # type: ignore[arg-type]
+        na=na,
+        immersion_index=index,
+        sample_index=sample,
+        wavelength_um=emission,
+        excitation_um=excitation,
+        depth_um=depth,
+        pinhole_au=float(rng.uniform(0.4, 2.0)),
+        sheet_fwhm_um=float(np.clip(sheet, 0.1, 200.0)),
+        z_order="from coverslip" if rng.random() < 0.5 else "to coverslip",
+    )
+    pixel = lateral / float(rng.uniform(*_LATERAL))
+    step = axial / float(rng.uniform(*_AXIAL))
+    step = float(np.clip(step, _STEP[0] * pixel, _STEP[1] * pixel))
+    return settings, (step, pixel, pixel)
+
+
+def _with(settings: MicroscopeSettings, **changes: Any) -> MicroscopeSettings:
+    from dataclasses import replace
+
+    return replace(settings, **changes)
+
+
+def _size(
+    microscope: MicroscopeSettings, voxel_um: VoxelUm, settings: FamilySettings
+) -> tuple[int, int, int]:
+    """Return the automatic size, cut to the largest."""
+    whole = compute_psf(microscope, voxel_um).shape
+    z, y, x = (min(n, m - 1 + m % 2) for n, m in zip(whole, settings.largest, strict=True))
+    return z, y, x
+
+
+def _believed(
+    rng: np.random.Generator, true: MicroscopeSettings, psf: Volume, mismatch: float
+) -> Volume:
+    """Return the PSF that is believed: half of the time computed, half measured."""
+    if mismatch == 0:
+        return psf
+    if rng.random() < 0.5:
+        wrong = rng.normal(size=4) * mismatch
+        na = float(np.clip(true.na * (1 + 0.015 * wrong[0]), 0.1, true.immersion_index - 0.02))
+        sample = true.sample_index or true.immersion_index
+        changed = _with(
+            true,
+            na=na,
+            wavelength_um=true.wavelength_um * float(1 + 0.01 * np.clip(wrong[1], -3, 3)),
+            sample_index=float(np.clip(sample + 0.003 * wrong[2], 1.0, 1.7)),
+            depth_um=max(0.0, true.depth_um * float(1 + 0.15 * wrong[3])),
+            size=psf.shape,
+        )
+        if changed.excitation_um and true.modality == "confocal":
+            changed = _with(
+                changed, excitation_um=min(changed.excitation_um, changed.wavelength_um)
+            )
+        return compute_psf(changed, psf.voxel_um, name="believed")
+    # A bead of some size, averaged: broader, a little off centre, noisy.
+    width = float(rng.uniform(0.0, 0.7)) * mismatch  # lateral voxels
+    z_width = width * psf.voxel_um[1] / psf.voxel_um[0]
+    data = ndimage.gaussian_filter(psf.data, (z_width, width, width), mode="constant")
+    shift = rng.normal(size=3) * 0.05 * mismatch
+    data = ndimage.shift(data, shift, order=1, mode="constant")
+    peak = float(data.max())
+    data = data + peak * float(rng.uniform(0.0, 0.004)) * mismatch * rng.normal(size=data.shape)
+    # What averaging leaves of the noise is clipped with the background (psf.prepare).
+    data = np.where(data > 0.006 * mismatch * peak, data, np.maximum(data, 0) * 0.5)
+    return Volume.from_array(data / data.sum(), psf.voxel_um, name="believed")

@@ -1,0 +1,157 @@
+"""Where made-up objects are drawn, with what numbers, and how they meet."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln.volume import FloatArray
+
+Vector = tuple[float, float, float]
+Slices = tuple[slice, slice, slice]
+
+_CUBE = 128**3  # the volume that counts are given for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Where to draw, how much and how bright, and the random numbers to do it with.
+
+    All lengths and positions are in lateral voxels, along z too: voxel ``i`` of an axis with
+    voxels of size ``s`` reaches from ``i * s`` to ``(i + 1) * s``.
+
+    Attributes
+    ----------
+    shape
+        Voxels (z, y, x) of the canvas.
+    step
+        Distance of its planes in lateral voxels.
+    field
+        Where the field of view begins and ends along z, y and x, in lateral voxels.
+    density
+        Factor on the numbers of objects.
+    brightness
+        Least and greatest emission of a voxel that an object fills.
+    rng
+        Advanced by everything that is drawn.
+    """
+
+    shape: tuple[int, int, int]
+    step: float
+    field: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+    density: float
+    brightness: tuple[float, float]
+    rng: np.random.Generator
+
+    @property
+    def steps(self) -> Vector:
+        """Size of a voxel (z, y, x), lateral voxels."""
+        return (self.step, 1.0, 1.0)
+
+    @property
+    def extent(self) -> Vector:
+        """Size of the canvas (z, y, x), lateral voxels."""
+        z, y, x = self.shape
+        return (z * self.step, float(y), float(x))
+
+    @property
+    def roomy(self) -> float:
+        """Largest radius with which a hollow object in the field shows some of its wall there."""
+        return 0.35 * min(high - low for low, high in self.field[1:])
+
+    def count(self, per_cube: float) -> int:
+        """Return how many objects to draw, at least one, given how many 128 x 128 x 128 hold."""
+        return max(1, round(per_cube * self.density * math.prod(self.extent) / _CUBE))
+
+    def evenly(self, n: int) -> FloatArray:
+        """Return (n,) emissions, evenly distributed as those of the reference."""
+        return self.rng.uniform(*self.brightness, n).astype(np.float32)
+
+    def lights(self, n: int) -> FloatArray:
+        """Return (n,) emissions, as many dim ones as bright ones."""
+        return self.between(*self.brightness, n)
+
+    def between(self, low: float, high: float, n: int) -> FloatArray:
+        """Return (n,) numbers whose logarithms are evenly distributed."""
+        spread = self.rng.uniform(math.log(low), math.log(max(low, high)), n)
+        return np.exp(spread).astype(np.float32)
+
+    def one(self, low: float, high: float) -> float:
+        """Return one number whose logarithm is evenly distributed."""
+        return float(self.between(low, high, 1)[0])
+
+    def places(self, n: int) -> FloatArray:
+        """Return (n, 3) positions anywhere, the first near the middle of the field of view."""
+        places = self.rng.uniform(0, self.extent, (n, 3)).astype(np.float32)
+        low, high = np.transpose(self.field)
+        places[0] = low + (high - low) * self.rng.uniform(0.3, 0.7, 3)
+        return places
+
+    def box(self, centre: npt.ArrayLike, reach: npt.ArrayLike) -> tuple[Slices, list[FloatArray]]:
+        """Return the part of the canvas within a distance of a point, and its coordinates.
+
+        Parameters
+        ----------
+        centre
+            (3,) the point, in lateral voxels.
+        reach
+            The distance, one or (3,), in lateral voxels.
+
+        Returns
+        -------
+        slices
+            Into the canvas; empty where the part lies outside.
+        offsets
+            Distances from the point along z, y and x, ready to broadcast.
+        """
+        slices, offsets = [], []
+        middle, far = np.broadcast_arrays(np.asarray(centre), np.asarray(reach))
+        for axis, (c, r, n, s) in enumerate(
+            zip(middle.tolist(), far.tolist(), self.shape, self.steps, strict=True)
+        ):
+            low = min(n, max(0, math.floor((c - r) / s)))
+            high = max(low, min(n, math.ceil((c + r) / s)))
+            slices.append(slice(low, high))
+            offset = ((np.arange(low, high) + 0.5) * s - c).astype(np.float32)
+            offsets.append(offset.reshape([-1 if i == axis else 1 for i in range(3)]))
+        return (slices[0], slices[1], slices[2]), offsets
+
+    def smooth_field(self, sigma: float) -> FloatArray:
+        """Return (Z, Y, X) Gaussian random numbers, mean 0 and variance 1, smooth over a length.
+
+        Parameters
+        ----------
+        sigma
+            Standard deviation of the Gaussian that smooths them, in lateral voxels.
+        """
+        # White noise on a grid as coarse as the smoothing allows: three small matrix products.
+        weights = []
+        for n, s in zip(self.shape, self.steps, strict=True):
+            x = (np.arange(n) + 0.5) * s
+            nodes = np.arange(-3 * sigma, n * s + 3 * sigma, 0.9 * sigma)
+            kernel = np.exp(-0.5 * ((x[:, None] - nodes) / sigma) ** 2)
+            kernel /= np.linalg.norm(kernel, axis=1, keepdims=True)
+            weights.append(kernel.astype(np.float32))
+        along_z, along_y, along_x = weights
+        size = (along_z.shape[1], along_y.shape[1], along_x.shape[1])
+        rows = along_y @ (self.rng.standard_normal(size, dtype=np.float32) @ along_x.T)
+        field: FloatArray = (along_z @ rows.reshape(size[0], -1)).reshape(self.shape)
+        return field
+
+
+def soft(depth: FloatArray) -> FloatArray:
+    """Return how much of a voxel is filled, given how deep inside the object its centre lies."""
+    filled: FloatArray = np.clip(depth + np.float32(0.5), 0, 1)
+    return filled
+
+
+def overwrite(canvas: FloatArray, part: Slices, filled: FloatArray, light: float) -> None:
+    """Put an object in front of what is in a part of the canvas."""
+    view = canvas[part]
+    view += filled * (np.float32(light) - view)
+
+
+def brighten(canvas: FloatArray, part: Slices, light: FloatArray) -> None:
+    """Let the brighter of two objects that meet in a part of the canvas win."""
+    np.maximum(canvas[part], light, out=canvas[part])

@@ -1,0 +1,221 @@
+"""Made-up fluorescent objects: the truth that simulated images are made from.
+
+The objects of the reference (Li et al., Nature Methods 2022) are small solids along the axes, and
+later ones hide earlier ones. Nothing in them is filamentous, folded or far out of focus, so kinds
+that biology shows are added, whose light adds up. All are isotropic in space: sizes are in lateral
+voxels, and a plane of the result holds the light between it and the next.
+
+Coils and hollow bars are no part of the training mixture: a network that was never shown them is
+judged by them, as it will be by its users' samples.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from napari_rln.errors import RlnError
+from napari_rln.settings import check_limits
+from napari_rln.simulate import curves, shapes
+from napari_rln.simulate.scene import Scene
+from napari_rln.volume import FloatArray
+
+Structure = Literal[
+    "spheres", "shells", "dots", "rods", "plates", "boxes",
+    "filaments", "networks", "tubes", "sheets", "nuclei", "haze", "coils", "bars",
+]  # fmt: skip
+
+_DRAW: dict[Structure, Callable[[FloatArray, Scene], None]] = {
+    "spheres": shapes.spheres,
+    "shells": shapes.shells,
+    "dots": shapes.dots,
+    "rods": shapes.rods,
+    "plates": shapes.plates,
+    "boxes": shapes.boxes,
+    "filaments": curves.filaments,
+    "networks": curves.networks,
+    "tubes": curves.tubes,
+    "sheets": shapes.sheets,
+    "nuclei": shapes.nuclei,
+    "haze": shapes.haze,
+    "coils": curves.coils,
+    "bars": shapes.bars,
+}
+
+REFERENCE: tuple[Structure, ...] = ("spheres", "shells", "dots", "rods", "plates", "boxes")
+"""The kinds of the reference, in the order in which it draws them."""
+
+TRAINING: tuple[Structure, ...] = (
+    *REFERENCE, "filaments", "networks", "tubes", "sheets", "nuclei", "haze",
+)  # fmt: skip
+"""The kinds to train on: all but coils and bars."""
+
+_Z_RATIO = (0.5, 8.0)
+_COARSE = 1.3  # planes further apart than this, in lateral voxels, are drawn finer and averaged
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureSettings:
+    """What made-up volumes hold.
+
+    Attributes
+    ----------
+    structures
+        Kinds of objects that may appear.
+    at_once
+        Most kinds, haze aside, in one volume, which gets one to so many of them; with 0, or at
+        least as many as there are, every volume gets all.
+    haze
+        Share of the volumes that get haze as well, if it is among the kinds; where it is the only
+        kind all do.
+    density
+        Factor on the numbers of objects.
+    density_jitter
+        Least and greatest of a further factor, drawn for every kind in every volume.
+    brightness
+        Least and greatest emission of a voxel that an object fills.
+    smooth_voxels
+        Standard deviation of the Gaussian that smooths everything in the end, in lateral voxels.
+    """
+
+    structures: tuple[Structure, ...] = TRAINING
+    at_once: Annotated[int, {"min": 0, "max": 99}] = 3
+    haze: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.35
+    density: Annotated[float, {"min": 0.01, "max": 20.0}] = 1.0
+    density_jitter: tuple[float, float] = (0.25, 2.0)
+    brightness: tuple[float, float] = (50.0, 850.0)
+    smooth_voxels: Annotated[float, {"min": 0.0, "max": 10.0}] = 0.7
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if not self.structures:
+            raise RlnError(f"structures is empty; give one or more of {', '.join(_DRAW)}.")
+        for word in self.structures:
+            if word not in get_args(Structure):
+                raise RlnError(f"structures has {word!r}; give any of {', '.join(_DRAW)}.")
+        if len(set(self.structures)) < len(self.structures):
+            raise RlnError(f"structures is {self.structures}; name every kind once.")
+        for name, limit in (("density_jitter", 100.0), ("brightness", 1e6)):
+            pair = getattr(self, name)
+            if len(pair) != 2 or not 0.01 <= pair[0] <= pair[1] <= limit:
+                raise RlnError(
+                    f"{name} is {pair}; give two numbers between 0.01 and {limit:g}, "
+                    "the smaller first."
+                )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawing:
+    """A volume of made-up objects.
+
+    Attributes
+    ----------
+    data
+        (Z, Y, X) float32, non-negative, in arbitrary units of emission.
+    structures
+        The kinds that were drawn.
+    """
+
+    data: FloatArray
+    structures: tuple[Structure, ...]
+
+
+def draw(
+    shape: tuple[int, int, int],
+    settings: StructureSettings,
+    *,
+    seed: int | Sequence[int],
+    z_ratio: float = 1.0,
+    field: tuple[slice, slice, slice] | None = None,
+) -> Drawing:
+    """Return made-up objects, the same for the same arguments.
+
+    Parameters
+    ----------
+    shape
+        Voxels (z, y, x), those of margins outside the field of view included.
+    settings
+        What to draw.
+    seed
+        One or more whole numbers of at least 0.
+    z_ratio
+        Distance of the planes in lateral voxels.
+    field
+        Where the field of view lies; everywhere by default. Every kind has some of its objects
+        there; haze stays outside of it in z where there is room.
+
+    Raises
+    ------
+    RlnError
+        If the shape, the ratio or the field is none, or not within limits.
+    """
+    if len(shape) != 3 or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
+        raise RlnError(f"shape is {shape}; give three whole numbers (z y x) of at least 1.")
+    low, high = _Z_RATIO
+    if not low <= z_ratio <= high:
+        raise RlnError(f"z_ratio is {z_ratio} but must lie between {low} and {high}.")
+    rng = np.random.default_rng(seed)
+    finer = math.ceil(z_ratio / _COARSE)
+    scene = Scene(
+        shape=(int(shape[0]) * finer, int(shape[1]), int(shape[2])),
+        step=z_ratio / finer,
+        field=_field_voxels(shape, field, z_ratio),
+        density=settings.density,
+        brightness=settings.brightness,
+        rng=rng,
+    )
+    chosen = _choose(settings, rng)
+    total = np.zeros(scene.shape, np.float32)
+    for word in chosen:
+        jittered = replace(scene, density=settings.density * scene.one(*settings.density_jitter))
+        if word in REFERENCE or len(chosen) == 1:
+            _DRAW[word](total, jittered)  # these come first, and may hide each other
+        else:
+            canvas = np.zeros_like(total)
+            _DRAW[word](canvas, jittered)
+            total += canvas
+    return Drawing(data=_smooth(total, scene, finer, settings.smooth_voxels), structures=chosen)
+
+
+def _choose(settings: StructureSettings, rng: np.random.Generator) -> tuple[Structure, ...]:
+    """Return the kinds of one volume, in the order in which they are drawn."""
+    plain: list[Structure] = [word for word in settings.structures if word != "haze"]
+    chosen: set[Structure] = set(plain)
+    if 0 < settings.at_once < len(plain):
+        n = rng.integers(1, settings.at_once, endpoint=True)
+        chosen = {plain[i] for i in rng.choice(len(plain), n, replace=False)}
+    if "haze" in settings.structures and (not plain or rng.random() < settings.haze):
+        chosen.add("haze")
+    return tuple(word for word in _DRAW if word in chosen)
+
+
+def _field_voxels(
+    shape: tuple[int, int, int], field: tuple[slice, slice, slice] | None, z_ratio: float
+) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
+    """Return where the field of view begins and ends, in lateral voxels."""
+    slices = field or (slice(None), slice(None), slice(None))
+    if len(slices) != 3:
+        raise RlnError(f"field has {len(slices)} slices; give three (z y x).")
+    spans = []
+    for part, n, step in zip(slices, shape, (z_ratio, 1.0, 1.0), strict=True):
+        start, stop, stride = part.indices(n)
+        if stride != 1 or stop <= start:
+            raise RlnError(
+                f"field is {field} in a volume of {shape}; give three slices (z y x) that hold "
+                "one voxel or more each."
+            )
+        spans.append((start * step, stop * step))
+    return (spans[0], spans[1], spans[2])
+
+
+def _smooth(fine: FloatArray, scene: Scene, finer: int, sigma: float) -> FloatArray:
+    """Return a canvas smoothed alike in all directions, its planes averaged in groups."""
+    data = gaussian_filter1d(fine, sigma / scene.step, axis=0) if sigma else fine
+    if finer > 1:
+        data = data.reshape(-1, finer, *data.shape[1:]).mean(axis=1)
+    for axis in (1, 2) if sigma else ():
+        data = gaussian_filter1d(data, sigma, axis=axis)
+    return np.ascontiguousarray(data, dtype=np.float32)
