@@ -1,6 +1,10 @@
 # What `import napari_rln` offers, and where each lies: read by type checkers and, at run time, by
 # the lazy loader.
 
+from .application import RlnReport as RlnReport
+from .application import RlnSettings as RlnSettings
+from .application import apply_model as apply_model
+from .application import apply_steps as apply_steps
 from .comparison import CompareSettings as CompareSettings
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
@@ -13,6 +17,8 @@ from .figures import figure as figure
 from .figures import save_figure as save_figure
 from .io import read_volume as read_volume
 from .io import write_volume as write_volume
+from .model import Model as Model
+from .model import load_model as load_model
 from .psf.compute import compute_psf as compute_psf
 from .psf.doctor import PsfReport as PsfReport
 from .psf.doctor import examine_psf as examine_psf
@@ -26,6 +32,17 @@ from .psf.prepare import prepare_psf as prepare_psf
 from .record import Record as Record
 from .rld import RldReport as RldReport
 from .rld import RldSettings as RldSettings
+from .simulate.imaging import ImagingSettings as ImagingSettings
+from .simulate.imaging import simulate_pair as simulate_pair
+from .simulate.structures import StructureSettings as StructureSettings
+from .train.loop import train_model as train_model
+from .train.loop import train_steps as train_steps
+from .train.setting import choose_settings as choose_settings
+from .train.setting import setting_of as setting_of
+from .train.settings import TrainReport as TrainReport
+from .train.settings import TrainSettings as TrainSettings
+from .trust import Trust as Trust
+from .trust import check_result as check_result
 from .view import FigureSettings as FigureSettings
 from .volume import Volume as Volume
 

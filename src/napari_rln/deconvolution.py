@@ -9,10 +9,9 @@ from collections.abc import Generator
 from dataclasses import asdict
 from typing import Any
 
-import psutil
 import torch
 
-from napari_rln.device import check_memory, computing, resolve_device
+from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.noise import estimate_background, estimate_noise, split
 from napari_rln.record import Record
 from napari_rln.rld import (
@@ -24,6 +23,7 @@ from napari_rln.rld import (
     start,
 )
 from napari_rln.settings import as_dict
+from napari_rln.steps import finish
 from napari_rln.stop import BEYOND, SHARE, Watch, telling_crop
 from napari_rln.volume import Volume
 
@@ -36,13 +36,7 @@ def deconvolve(image: Volume, psf: Volume, settings: RldSettings | None = None) 
     settings = settings or RldSettings()
     # Where nobody looks at the reports, they need not be made.
     every = settings.report_every if settings.tolerance else settings.max_iterations
-    steps = _run(image, psf, settings, every)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: Volume = stop.value
-            return result
+    return finish(_run(image, psf, settings, every))
 
 
 def iterate(
@@ -83,11 +77,11 @@ def _run(
 ) -> Generator[RldReport, None, Volume]:
     """Do what :func:`iterate` says, with a report after ``every`` iterations."""
     began = time.perf_counter()
-    image = check_pair(image, psf, settings)
+    image = check_pair(image, psf, settings.negatives)
     device = resolve_device(settings.device)
     needed = memory_bytes(image.shape, psf.shape, settings)
     check_memory(needed, device, _ADVICE)
-    memory = _Peak(device)
+    memory = Peak(device)
     background = (
         estimate_background(image.data)
         if settings.background == "auto"
@@ -140,26 +134,6 @@ def _run(
             inputs={"image": image.hash, "psf": psf.hash},
         ),
     )
-
-
-class _Peak:
-    """The most memory taken since it was made, as far as seen when it looked."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device if device.type == "cuda" else None
-        self._process = psutil.Process()
-        self._before = self._process.memory_info().rss
-        self.peak = 0
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats(self._cuda)
-
-    def look(self) -> None:
-        now = (
-            torch.cuda.max_memory_allocated(self._cuda)
-            if self._cuda
-            else self._process.memory_info().rss - self._before
-        )
-        self.peak = max(self.peak, now)
 
 
 def _seek_stop(

@@ -81,3 +81,24 @@ def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
                 f"{device} ran out of memory; about {needed / 1e9:.2f} GB were needed; {advice}"
             ) from error
         raise ComputeError(f"the computation on {device} failed: {error}") from error
+
+
+class Peak:
+    """The most memory taken since it was made, as far as seen when it looked."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        self._process = psutil.Process()
+        self._before = self._process.memory_info().rss
+        self.peak = 0
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats(self._cuda)
+
+    def look(self) -> None:
+        """Look how much memory is taken now."""
+        now = (
+            torch.cuda.max_memory_allocated(self._cuda)
+            if self._cuda
+            else self._process.memory_info().rss - self._before
+        )
+        self.peak = max(self.peak, now)

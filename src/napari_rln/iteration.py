@@ -90,6 +90,15 @@ class RichardsonLucy:
         """Return a view of the estimate where the image is; the next step changes it."""
         return self._estimate[self._blur.window]
 
+    def outside(self) -> torch.Tensor:
+        """Return the light in the image that comes from beyond the field of view.
+
+        A view of the work buffer, the shape of the image: it holds until the next step.
+        """
+        beyond = self._estimate.clone()
+        beyond[self._blur.window] = 0
+        return self._blur.A(beyond)
+
     def step(self, *, measure: bool = True) -> float:
         """Do one iteration; return the relative change of the estimate, nan if not to measure."""
         ratio = self._ratio(self._blur.A(self._predicted, background=self._background))

@@ -39,13 +39,19 @@ class Residual:
 
 
 def reconvolution_residual(
-    image: Array, result: Array, psf: Array, *, gain: float, intercept: float = 0.0
+    image: Array,
+    result: Array,
+    psf: Array,
+    *,
+    gain: float,
+    intercept: float = 0.0,
+    outside: Array | None = None,
 ) -> Residual:
     """Return how well the result, blurred by the PSF, explains the image, in units of its noise.
 
     The variance of the image is modelled as ``gain * mean + intercept``, with the mean from the
-    fitted model itself, and no less than 5 % of its average. Light from outside the field is
-    unknown, so only voxels with at least 99 % of the PSF inside the field are evaluated; if they
+    fitted model itself, and no less than 5 % of its average. Where the light from outside the field
+    is not known, only voxels with at least 99 % of the PSF inside the field are evaluated; if they
     are fewer than a tenth of the volume, as with a PSF as large as the image, all voxels are, and
     what lies outside is taken to be dark.
 
@@ -58,6 +64,9 @@ def reconvolution_residual(
     gain, intercept
         The photon transfer line, as :func:`napari_rln.noise.estimate_noise` finds it: variance
         per count (1 for photons), and variance in counts squared at the value 0.
+    outside
+        (Z, Y, X), light in the image from beyond the field of view, in counts; with it all voxels
+        are evaluated.
 
     Raises
     ------
@@ -65,14 +74,15 @@ def reconvolution_residual(
         If the shapes differ or the line gives no noise.
     """
     x, y = pair(result, image)
-    blurred, share = _blur(x, psf), _blur(np.ones_like(x), psf)
-    inside = share >= INSIDE_SHARE
-    if inside.mean() >= 0.1:
-        blurred = blurred / np.maximum(share, 1 - INSIDE_SHARE)
-    else:
-        inside = np.ones_like(inside)
-    scale, offset = affine_fit(blurred[inside], y[inside])
-    model = scale * blurred + offset
+    blurred, inside = _blur(x, psf), np.ones(x.shape, bool)
+    beyond: Float64 | float = 0.0 if outside is None else np.asarray(outside, np.float64)
+    if outside is None:
+        share = _blur(np.ones_like(x), psf)
+        whole = share >= INSIDE_SHARE
+        if whole.mean() >= 0.1:
+            blurred, inside = blurred / np.maximum(share, 1 - INSIDE_SHARE), whole
+    scale, offset = affine_fit(blurred[inside], (y - beyond)[inside])
+    model = scale * blurred + offset + beyond
     variance = gain * model + intercept
     average = float(variance[inside].mean())
     if not average > 0:

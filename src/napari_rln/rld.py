@@ -19,6 +19,8 @@ from napari_rln.settings import check_limits
 from napari_rln.stop import SHARE
 from napari_rln.volume import FloatArray, Volume, on_one_grid
 
+Negatives = Literal["error", "clip"]
+
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -78,7 +80,7 @@ class RldSettings:
     start: Start = "flat"
     border: Border = "extended"
     background: Annotated[float | Literal["auto"], {"min": 0.0}] = "auto"
-    negatives: Literal["error", "clip"] = "error"
+    negatives: Negatives = "error"
     tv: Annotated[float, {"min": 0.0, "max": 0.1}] = 0.0
     alpha: Annotated[float, {"min": 1e-6, "max": 10.0}] = 0.05
     beta: Annotated[float | None, {"min": 1e-6, "max": 1.0}] = None
@@ -143,7 +145,7 @@ def memory_bytes(
     return size * (volumes * work + math.prod(image_shape))
 
 
-def check_pair(image: Volume, psf: Volume, settings: RldSettings) -> Volume:
+def check_pair(image: Volume, psf: Volume, negatives: Negatives = "error") -> Volume:
     """Return the image fit for deconvolution with a PSF: unchanged, or clipped where asked for.
 
     Raises
@@ -162,8 +164,19 @@ def check_pair(image: Volume, psf: Volume, settings: RldSettings) -> Volume:
             f"the image is a single plane but the PSF has {psf.shape[0]} planes; use a PSF of one "
             "plane (its middle one) for a 2D image, or a stack of planes."
         )
+    return check_image(image, negatives)
+
+
+def check_image(image: Volume, negatives: Negatives = "error") -> Volume:
+    """Return the image fit for deconvolution: unchanged, or clipped where asked for.
+
+    Raises
+    ------
+    RlnError
+        If it holds negative values that are not to be clipped, or nothing above 0.
+    """
     lowest = float(image.data.min())
-    if lowest < 0 and settings.negatives == "error":
+    if lowest < 0 and negatives == "error":
         raise RlnError(
             f"{image.name} has {int((image.data < 0).sum())} negative voxels (lowest {lowest:g}) "
             "but counts cannot be negative; add the camera offset back, or set them to 0 with "

@@ -30,7 +30,13 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command("napari_rln.cli.rld:rld", name="rld")
+app.command("napari_rln.cli.rln:rln", name="rln")
+app.command("napari_rln.cli.train:train", name="train")
+app.command("napari_rln.cli.simulate:simulate", name="simulate")
 app.command("napari_rln.cli.compare:compare", name="compare")
+app.command("napari_rln.cli.check:check", name="check")
+app.command("napari_rln.cli.models:model", name="model")
+app.command("napari_rln.cli.models:import_tf", name="import-tf")
 app.command("napari_rln.cli.demo:demo", name="demo")
 
 psf = App(name="psf", help="Compute, measure, examine and repair point spread functions.")

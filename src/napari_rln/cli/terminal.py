@@ -1,21 +1,39 @@
 """What the commands say: progress, tables, messages, JSON."""
 
 import json
-from collections.abc import Container, Generator, Iterable, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
+from napari_rln.application import RlnReport
 from napari_rln.psf.findings import Finding, Severity
 from napari_rln.record import jsonable
 from napari_rln.rld import RldReport
-from napari_rln.volume import Volume
+from napari_rln.train.settings import TrainReport
 
-_PHASES = {"stop": "finding when to stop", "deconvolve": "deconvolving"}
+Report = TypeVar("Report", RldReport, RlnReport, TrainReport)
+T = TypeVar("T")
+
+_PHASES = {
+    "stop": "finding when to stop",
+    "deconvolve": "deconvolving",
+    "start": "first estimate",
+    "network": "network",
+    "examples": "making examples",
+    "train": "training",
+}
 
 
 @Parameter(name="*")
@@ -64,33 +82,57 @@ class Terminal:
         if self.json_output:
             print(json.dumps(jsonable(data), allow_nan=False))
 
-    def follow(self, steps: Generator[RldReport, None, Volume]) -> Volume:
-        """Run a deconvolution under a progress bar and return its result."""
+    def follow(
+        self, steps: Generator[Report, None, T], keep: Callable[[Report], T] | None = None
+    ) -> T:
+        """Run a long work under a progress bar and return its result.
+
+        Parameters
+        ----------
+        steps
+            The work.
+        keep
+            What to return of the last report where the user interrupts; without it the
+            interruption goes on.
+        """
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("change {task.fields[change]:.2%}"),
+            TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
         )
         console = Console(stderr=True)
         silent = self.quiet or self.json_output or not console.is_terminal
+        last: Report | None = None
         with Progress(*columns, console=console, transient=True, disable=silent) as progress:
-            tasks = {}
-            while True:
-                try:
-                    step = next(steps)
-                except StopIteration as stop:
-                    result: Volume = stop.value
-                    return result
-                if step.phase not in tasks:
-                    tasks[step.phase] = progress.add_task(_PHASES[step.phase], change=0.0)
-                progress.update(
-                    tasks[step.phase],
-                    completed=step.iteration,
-                    total=step.total,
-                    change=step.relative_change,
-                )
+            tasks: dict[str, TaskID] = {}
+            try:
+                while True:
+                    try:
+                        last = next(steps)
+                    except StopIteration as stop:
+                        result: T = stop.value
+                        return result
+                    name, done, total, note = _seen(last)
+                    if name not in tasks:
+                        tasks[name] = progress.add_task(name, note="")
+                    progress.update(tasks[name], completed=done, total=total, note=note)
+            except KeyboardInterrupt:
+                if keep is None or last is None:
+                    raise
+                return keep(last)
+
+
+def _seen(report: RldReport | RlnReport | TrainReport) -> tuple[str, int, int, str]:
+    """Return what a progress bar shows: what is being done, how far, of how much, and a note."""
+    name = _PHASES[report.phase]
+    if isinstance(report, RldReport):
+        return name, report.iteration, report.total, f"change {report.relative_change:.2%}"
+    if isinstance(report, TrainReport):
+        note = "" if report.loss is None else f"loss {report.loss:.3f}"
+        return name, report.step, report.total, note
+    return name, report.done, report.total, ""
 
 
 def number(value: object) -> str:

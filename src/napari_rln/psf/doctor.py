@@ -194,15 +194,17 @@ def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = 
     return prepare_psf(psf, dataclasses.replace(_NOTHING, **changes), image_voxel_um=target)
 
 
-def fit_psf(psf: Volume, image: Volume, *, mend: bool = True) -> tuple[Volume, tuple[Finding, ...]]:
-    """Return a PSF ready to deconvolve an image with, and what was found on the way.
+def fit_psf(
+    psf: Volume, image: Volume | None = None, *, mend: bool = True
+) -> tuple[Volume, tuple[Finding, ...]]:
+    """Return a PSF ready for use, and what was found on the way.
 
     Parameters
     ----------
     psf
         As it comes from a file.
     image
-        What it is for; the PSF is resampled to its voxels where they differ.
+        What it is for, if that is known; the PSF is resampled to its voxels where they differ.
     mend
         Repair what harms the result, that is warnings and errors; otherwise only resample and
         bring the sum to 1.
@@ -214,7 +216,7 @@ def fit_psf(psf: Volume, image: Volume, *, mend: bool = True) -> tuple[Volume, t
     """
     report = examine_psf(psf, image=image)
     harmful = tuple(f for f in report.findings if f.severity in HARMFUL)
-    target = None if on_one_grid(psf, image) else image.voxel_um
+    target = None if image is None or on_one_grid(psf, image) else image.voxel_um
     if mend:
         ready = repair_psf(psf, dataclasses.replace(report, findings=harmful), target)
     else:

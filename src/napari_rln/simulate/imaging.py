@@ -45,7 +45,7 @@ class ImagingSettings:
         Image units without light.
     """
 
-    photons: Range = (30.0, 3000.0)
+    photons: Range = (15.0, 1500.0)
     background: Range = (0.02, 0.5)
     read_noise: Range = (0.0, 3.0)
     gain: Annotated[float, {"min": 1e-6, "max": 1e6}] = 1.0
@@ -79,7 +79,7 @@ class Pair:
     truth: Volume
 
 
-def simulate(
+def simulate_pair(
     psf: Volume,
     structures: StructureSettings | None = None,
     imaging: ImagingSettings | None = None,
@@ -169,7 +169,7 @@ def simulate_again(record: Record, psf: Volume) -> Pair:
         )
     settings = record.settings
     z, y, x = settings["shape"]
-    return simulate(
+    return simulate_pair(
         psf,
         StructureSettings(**_tuples(settings["structures"])),
         ImagingSettings(**_tuples(settings["imaging"])),

@@ -4,7 +4,7 @@ Every PSF comes as two: the one that blurs, and the one that is believed, which 
 computed from numbers that are a little off, or measured on beads that have a size and noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,6 +22,9 @@ _OFTEN = (0.45, 0.2, 0.15, 0.2)  # widefield is what most is asked of
 _LATERAL = (1.8, 4.5)  # voxels per lateral FWHM
 _AXIAL = (2.0, 9.0)  # voxels per axial FWHM
 _STEP = (0.8, 4.0)  # z step over lateral voxel
+
+FAMILY_WIDTHS = {"axial": (1.9, 12.2), "lateral": (2.0, 6.2)}
+"""Lowest and highest FWHM in voxels of the PSFs that are drawn, but for one in a hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +118,6 @@ def _microscope(rng: np.random.Generator) -> tuple[MicroscopeSettings, VoxelUm]:
 
 
 def _with(settings: MicroscopeSettings, **changes: Any) -> MicroscopeSettings:
-    from dataclasses import replace
-
     return replace(settings, **changes)
 
 

@@ -1,0 +1,349 @@
+"""Applying a trained network to volumes of any size.
+
+The first estimate, one affine map for the whole volume, the network tile by tile, and back to the
+image's units. Tiles overlap by what the network sees, so that they give what the whole would.
+"""
+
+import time
+import warnings
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from napari_rln.device import Peak, check_memory, computing, free_bytes, resolve_device
+from napari_rln.errors import RlnError, RlnWarning
+from napari_rln.model import Model, load_model
+from napari_rln.networks.folded import Folded, Precision
+from napari_rln.networks.rln import REACH
+from napari_rln.noise import estimate_background, estimate_noise
+from napari_rln.normalisation import Normalisation
+from napari_rln.record import Record
+from napari_rln.residual import reconvolution_residual
+from napari_rln.rld import check_background, check_image, check_pair
+from napari_rln.settings import as_dict, check_limits
+from napari_rln.start import FirstEstimate, first_estimate
+from napari_rln.steps import finish
+from napari_rln.suitability import check_grid, doubts, refuse_grid
+from napari_rln.tiles import Tile, largest_core, plan_tiles
+from napari_rln.volume import FloatArray, Volume, VoxelUm
+
+_SHARE = 0.5  # of the free memory that is taken unless said otherwise
+_BYTES_PER_VOXEL = 400  # of a tile, that the network takes on its way
+_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
+_ADVICE = "take less memory at once (--memory-gb), or use another device."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlnSettings:
+    """Settings of the application of a network.
+
+    Parameters
+    ----------
+    background
+        Light that is not of the object, camera offset included, in image units; auto takes
+        the darkest parts of the image.
+    negatives
+        What to do with negative voxels: error, or clip to set them to 0.
+    grid
+        What to do with an image on other voxels than the model was trained for: refuse it, or
+        resample it and the result.
+    tile
+        Side in voxels of the tiles' cores; auto takes the largest that the memory allows.
+    memory_gb
+        Memory that may be taken beside image and result; auto takes half of what is free.
+    precision
+        Of the network.
+    device
+        auto, cpu, cuda, cuda:1, mps.
+    """
+
+    background: Annotated[float | Literal["auto"], {"min": 0.0}] = "auto"
+    negatives: Literal["error", "clip"] = "error"
+    grid: Literal["refuse", "resample"] = "refuse"
+    tile: Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}] = "auto"
+    memory_gb: Annotated[float | Literal["auto"], {"min": 0.01, "max": 100_000.0}] = "auto"
+    precision: Precision = "float32"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RlnReport:
+    """Where an application stands.
+
+    Attributes
+    ----------
+    phase
+        ``"start"`` while the first estimate is made, then ``"network"``.
+    done, total
+        Iterations, or tiles.
+    seconds
+        Since the beginning.
+    tile
+        Where the piece lies that was just finished.
+    piece
+        (z, y, x) float32, the result in the tile's core, image units, background removed.
+    """
+
+    phase: Literal["start", "network"]
+    done: int
+    total: int
+    seconds: float
+    tile: Tile | None = None
+    piece: FloatArray | None = None
+
+
+def apply_model(
+    image: Volume,
+    psf: Volume | None = None,
+    model: Model | None = None,
+    settings: RlnSettings | None = None,
+) -> Volume:
+    """Return the image deconvolved by a network; see :func:`apply_steps`, whose last word it is."""
+    return finish(apply_steps(image, psf, model, settings))
+
+
+def apply_steps(
+    image: Volume,
+    psf: Volume | None = None,
+    model: Model | None = None,
+    settings: RlnSettings | None = None,
+) -> Generator[RlnReport, None, Volume]:
+    """Deconvolve an image by a network; yield reports with finished tiles, return the result.
+
+    Closing the generator cancels.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), non-negative, in any unit proportional to photons.
+    psf
+        On the image's voxel grid, sum 1, centre on voxel ``n // 2``; a model of the paper's
+        variant needs none.
+    model
+        The universal one when none.
+    settings
+        The defaults when none.
+
+    Returns
+    -------
+    Volume
+        (Z, Y, X) float32 in the image's unit, background removed, with a record. Its facts hold
+        ``chi2``, the reduced chi squared of the blurred result against the image in units of the
+        image's noise, and ``flux_ratio``, output over input flux, where they can be told.
+
+    Raises
+    ------
+    RlnError
+        For an image, PSF or model that cannot be used or do not go together, a missing device or
+        too little memory.
+    ComputeError
+        If the computation fails on the way.
+
+    Warns
+    -----
+    RlnWarning
+        If the PSF is unlike those that the model was trained for.
+    """
+    began = time.perf_counter()
+    settings = settings or RlnSettings()
+    model = model or load_model()
+    image = _checked(image, psf, model, settings)
+    original = image
+    if not check_grid(model, image):
+        if settings.grid == "refuse":
+            raise refuse_grid(model, image)
+        image, psf = _on_grid_of(model, image), model.psf
+    for doubt in doubts(model, psf):
+        warnings.warn(doubt, RlnWarning, stacklevel=2)
+    device = resolve_device(settings.device)
+    most = _most_bytes(settings, device)
+    background = (
+        estimate_background(image.data) if settings.background == "auto" else settings.background
+    )
+    check_background(background, image)
+    facts: dict[str, Any] = {"background": background, "device": str(device)}
+    memory = Peak(device)
+    with computing(most, device, _ADVICE):
+        start = yield from _start(image, psf, background, model, device, most, began)
+        memory.look()
+        data = yield from _network(image, start, background, model, settings, facts, most, began)
+        memory.look()
+    facts |= _trust(image, data, start, psf, background, model)
+    if image is not original:
+        data = _resampled(data, model.psf.voxel_um, original)  # type: ignore[union-attr]
+    facts |= {
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_mb": round(memory.peak / 1e6),
+        "model": model.card()["record"],
+    }
+    if psf is not None and psf.record:
+        facts["psf"] = asdict(psf.record)
+    return original.with_data(
+        data,
+        name=f"{original.name} · RLN {model.name}",
+        record=Record(
+            method="rln",
+            settings=as_dict(settings) | {"model": model.name, "start": as_dict(model.start)},
+            facts=facts,
+            inputs={"image": original.hash, "model": model.hash}
+            | ({"psf": psf.hash} if psf is not None else {}),
+        ),
+    )
+
+
+def _checked(image: Volume, psf: Volume | None, model: Model, settings: RlnSettings) -> Volume:
+    """Return the image fit for the model.
+
+    Raises
+    ------
+    RlnError
+        If it, or the PSF, is not.
+    """
+    if model.network.settings.views != "single":
+        raise RlnError(f"model {model.name} takes two views of the object, not one image.")
+    if model.start.needs_psf:
+        if psf is None:
+            raise RlnError(
+                f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
+                "one (--psf), or use a model of the paper's variant."
+            )
+        return check_pair(image, psf, settings.negatives)
+    return check_image(image, settings.negatives)
+
+
+def _most_bytes(settings: RlnSettings, device: torch.device) -> int:
+    if settings.memory_gb == "auto":
+        return int(_SHARE * free_bytes(device))
+    most = int(settings.memory_gb * 1e9)
+    check_memory(most, device, _ADVICE)
+    return most
+
+
+def _start(
+    image: Volume,
+    psf: Volume | None,
+    background: float,
+    model: Model,
+    device: torch.device,
+    most: int,
+    began: float,
+) -> Generator[RlnReport, None, FirstEstimate]:
+    steps = first_estimate(image, psf, background, model.start, device, most_bytes=most)
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as stop:
+            estimate: FirstEstimate = stop.value
+            return estimate
+        seconds = time.perf_counter() - began
+        yield RlnReport(phase="start", done=done, total=total, seconds=seconds)
+
+
+def _network(
+    image: Volume,
+    start: FirstEstimate,
+    background: float,
+    model: Model,
+    settings: RlnSettings,
+    facts: dict[str, Any],
+    most: int,
+    began: float,
+) -> Generator[RlnReport, None, FloatArray]:
+    """Yield the tiles as they are finished, return the whole, image units."""
+    scaling = Normalisation.of(image.data, start.data, background, model.normalisation)
+    facts |= {"normalisation": asdict(scaling)}
+    device = resolve_device(settings.device)
+    network = Folded(model.network, device, settings.precision)
+    halo = (REACH,) * 3
+    if settings.tile == "auto":
+        core = largest_core(image.shape, halo, min(most // _BYTES_PER_VOXEL, _MOST_VOXELS))
+    else:
+        core = (settings.tile,) * 3
+    tiles = plan_tiles(image.shape, core, halo)
+    facts |= {"tiles": len(tiles), "tile": list(core)}
+    whole = np.empty_like(image.data)
+    for number, tile in enumerate(tiles, 1):
+        x = _even(scaling.apply(image.data[tile.window]))
+        E0 = _even(scaling.apply(start.data[tile.window] + np.float32(background)))
+        output = network(torch.from_numpy(x)[None], torch.from_numpy(E0)[None])[0]
+        piece = output.to("cpu", torch.float32).numpy()[tile.inner]
+        # The offset is part of the map; the background is not part of a result.
+        piece = scaling.undo(piece * np.float32(model.output_scale)) - np.float32(background)
+        whole[tile.core] = piece
+        yield RlnReport(
+            phase="network",
+            done=number,
+            total=len(tiles),
+            seconds=time.perf_counter() - began,
+            tile=tile,
+            piece=piece,
+        )
+    return whole
+
+
+def _trust(
+    image: Volume,
+    data: FloatArray,
+    start: FirstEstimate,
+    psf: Volume | None,
+    background: float,
+    model: Model,
+) -> dict[str, float]:
+    """Return how far the result explains the image, and how much of its light it holds."""
+    flux = float(image.data.sum(dtype=np.float64)) - background * image.data.size
+    facts = {"flux_ratio": float(data.sum(dtype=np.float64)) / flux} if flux > 0 else {}
+    noise = estimate_noise(image.data)
+    if psf is None or noise.gain <= 0:
+        return facts
+    residual = reconvolution_residual(
+        image.data,
+        data,
+        psf.data,
+        gain=noise.gain,
+        intercept=noise.intercept,
+        outside=start.outside,
+    )
+    return facts | {"chi2": residual.chi2, "gain": noise.gain, "intercept": noise.intercept}
+
+
+def _even(data: FloatArray) -> FloatArray:
+    """Return the data with the last plane of odd axes repeated."""
+    if all(n % 2 == 0 for n in data.shape):
+        return np.ascontiguousarray(data)
+    return np.pad(data, [(0, n % 2) for n in data.shape], mode="edge")
+
+
+def _on_grid_of(model: Model, image: Volume) -> Volume:
+    """Return the image on the voxels that a model was trained for."""
+    assert model.psf is not None
+    target = model.psf.voxel_um
+    shape = [
+        max(2, round(n * v / t))
+        for n, v, t in zip(image.shape, image.voxel_um, target, strict=True)
+    ]
+    data = _interpolated(image.data, shape, image.voxel_um, target)
+    return image.with_data(data.clip(0), voxel_um=target)
+
+
+def _resampled(data: FloatArray, voxel_um: VoxelUm, image: Volume) -> FloatArray:
+    """Return data on the grid of an image."""
+    return _interpolated(data, list(image.shape), voxel_um, image.voxel_um)
+
+
+def _interpolated(
+    data: FloatArray, shape: list[int], voxel_um: VoxelUm, target_um: VoxelUm
+) -> FloatArray:
+    """Return data, light per volume, at the voxels of another grid with the same first corner."""
+    scale = [t / v for t, v in zip(target_um, voxel_um, strict=True)]
+    offset = [(s - 1) / 2 for s in scale]  # corners of volumes coincide, not centres of voxels
+    found: FloatArray = ndimage.affine_transform(
+        data, scale, offset, tuple(shape), np.float32, order=1, mode="nearest"
+    )
+    return found

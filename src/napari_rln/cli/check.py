@@ -1,0 +1,66 @@
+"""``napari-rln check``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from napari_rln.cli.options import Flat, ImageSource, PsfSource
+from napari_rln.cli.terminal import Terminal
+from napari_rln.io import check_writable, read_volume, write_volume
+from napari_rln.psf.doctor import HARMFUL, fit_psf
+from napari_rln.trust import check_result
+
+
+def check(
+    image: Path,
+    result: Path,
+    *,
+    psf: Path,
+    residual: Path | None = None,
+    background: float | None = None,
+    repair: bool = True,
+    device: str = "auto",
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Check how well a deconvolved image, blurred again, explains the raw one.
+
+    Parameters
+    ----------
+    image
+        The raw image.
+    result
+        The deconvolved one, of whatever method or program.
+    psf
+        Point spread function.
+    residual
+        Where to write the map of the residual in units of the noise, .tif or .ome.tif: above 0
+        where the result lacks something, below where it has too much.
+    background
+        Of the image; what the result's record says, or the darkest parts, when not given.
+    repair
+        Repair what is wrong with the PSF, as rld and rln do.
+    device
+        auto, cpu, cuda, cuda:1, mps.
+    """
+    if residual is not None:
+        check_writable(residual)
+    raw = image_source.read(image)
+    volume = read_volume(result, voxel_um=image_source.voxel_um)
+    blur, findings = fit_psf(psf_source.read(psf), raw, mend=repair)
+    terminal.findings(findings, mended=HARMFUL if repair else ())
+    trust = check_result(raw, volume, blur, background=background, device=device)
+    if residual is not None:
+        write_volume(trust.residual, residual)
+    terminal.say(
+        f"{result.name}: chi2 {trust.chi2:.3g} (1 explains the image to within its noise), flux "
+        f"ratio {trust.flux_ratio:.3g}, scale {trust.scale:.3g}"
+    )
+    terminal.report(
+        {
+            "chi2": trust.chi2,
+            "flux_ratio": trust.flux_ratio,
+            "scale": trust.scale,
+            "residual": residual and str(residual),
+        }
+    )

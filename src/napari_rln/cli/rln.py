@@ -1,0 +1,63 @@
+"""``napari-rln rln``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from napari_rln.application import RlnSettings, apply_steps
+from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.terminal import Terminal, number
+from napari_rln.io import OutputType, check_writable, write_volume
+from napari_rln.model import UNIVERSAL, load_model
+from napari_rln.psf.doctor import HARMFUL, fit_psf
+
+
+def rln(
+    image: Path,
+    *,
+    out: Out,
+    psf: Path | None = None,
+    model: Annotated[str, Parameter(name=["--model", "-m"])] = UNIVERSAL,
+    repair: bool = True,
+    dtype: OutputType = "float32",
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    settings: Annotated[RlnSettings, Flat] = RlnSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Deconvolve an image by a Richardson-Lucy Network.
+
+    Parameters
+    ----------
+    image
+        TIFF, ImageJ hyperstack or OME-TIFF.
+    out
+        Result, .tif (ImageJ) or .ome.tif.
+    psf
+        Point spread function, in the same formats; resampled to the image's voxels if need be. A
+        model of the paper's variant needs none.
+    model
+        Name of a model that comes with the package, or a model file.
+    repair
+        Repair what is wrong with the PSF (background, centre, ...) and say what was done.
+    dtype
+        Type of the written values; uint16 and uint8 round and clip.
+    """
+    check_writable(out)
+    chosen = load_model(model)
+    volume = image_source.read(image)
+    fitted = None
+    if psf is not None:
+        fitted, findings = fit_psf(psf_source.read(psf), volume, mend=repair)
+        terminal.findings(findings, mended=HARMFUL if repair else ())
+    result = terminal.follow(apply_steps(volume, fitted, chosen, settings))
+    write_volume(result, out, dtype=dtype)
+    assert result.record is not None
+    facts = result.record.facts
+    terminal.say(
+        f"{out}: model {chosen.name} on {facts['device']} in {facts['seconds']:.1f} s, background "
+        f"{facts['background']:.4g}, chi2 {number(facts.get('chi2')) or 'unknown'}, flux ratio "
+        f"{number(facts.get('flux_ratio'))}"
+    )
+    terminal.report({"out": str(out), "facts": facts})

@@ -1,0 +1,125 @@
+"""``napari-rln train``."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.terminal import Terminal
+from napari_rln.errors import RlnError
+from napari_rln.model import Model, check_model_path
+from napari_rln.psf.doctor import HARMFUL, fit_psf
+from napari_rln.simulate.imaging import ImagingSettings
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.train.loop import train_steps
+from napari_rln.train.setting import choose_settings, setting_of
+from napari_rln.train.settings import Preset, TrainReport
+
+
+def train(
+    *,
+    out: Out,
+    psf: Path | None = None,
+    any_psf: Annotated[bool, Parameter(negative="")] = False,
+    like: Path | None = None,
+    pairs: Path | None = None,
+    begin: Annotated[str | None, Parameter(name="--from")] = None,
+    variant: Literal["started", "paper"] | None = None,
+    preset: Preset | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    patch: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    structures: Annotated[StructureSettings, Flat] = StructureSettings(),
+    imaging: Annotated[ImagingSettings, Flat] = ImagingSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Train a network for a PSF, on synthetic structures blurred with it.
+
+    Ctrl-C ends the training and keeps the best model so far.
+
+    Parameters
+    ----------
+    out
+        Model file, .safetensors.
+    psf
+        Point spread function that the model is for.
+    any_psf
+        Train for any PSF instead, as the universal model was.
+    like
+        A real image: its voxels, light, background and noise are those of the training.
+    pairs
+        Folder of pairs (input/, ground_truth/) to learn from instead of synthetic ones.
+    begin
+        Model to go on from: its name, its file, or none; universal unless the variant is paper.
+    variant
+        started begins with a classical deconvolution by the PSF; paper with the image.
+    preset
+        quick adapts a model, full trains one, paper does as the paper's authors.
+    minutes
+        How long to train.
+    steps
+        How long to train, in steps.
+    patch
+        Side of the training's patches in voxels.
+    batch
+        Patches per step.
+    seed
+        Of everything random.
+    device
+        auto, cpu, cuda, cuda:1, mps.
+    resume
+        Go on with a training that was broken off, from the checkpoint beside the model file.
+    """
+    check_model_path(out)
+    if minutes is not None and steps is not None:
+        raise RlnError("give the minutes or the steps, not both.")
+    image = image_source.read(like) if like else None
+    blur = None
+    if psf is not None:
+        blur, findings = fit_psf(psf_source.read(psf), image)
+        terminal.findings(findings, mended=HARMFUL)
+    settings, first = choose_settings(preset, variant, begin)
+    given: dict[str, Any] = {"patch": patch, "batch": batch, "minutes": minutes, "steps": steps}
+    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    if minutes is not None:
+        changes["steps"] = None  # of the preset
+    settings = replace(settings, seed=seed, device=device, **changes)
+    setting = setting_of(
+        settings,
+        psf=blur,
+        any_psf=any_psf,
+        pairs=pairs,
+        like=image,
+        structures=structures,
+        imaging=imaging,
+        begin=first,
+    )
+    checkpoint = out.with_suffix(".checkpoint")
+    name = out.stem
+    model = terminal.follow(
+        train_steps(setting, settings, name=name, checkpoint=checkpoint, resume=resume), _kept
+    )
+    model.save(out)
+    facts = model.record.facts
+    terminal.say(f"{out}: best of step {facts['best_step']} of {facts['steps']}")
+    _say_validation(model, terminal)
+    terminal.report({"out": str(out), "model": model.card()})
+
+
+def _kept(report: TrainReport) -> Model:
+    return report.model()
+
+
+def _say_validation(model: Model, terminal: Terminal) -> None:
+    found = model.record.facts.get("validation")
+    if found:
+        rows = ((kind, f"{q['psnr_db']:.2f}", f"{q['ssim']:.3f}") for kind, q in found.items())
+        terminal.table("On held-out synthetic volumes", ("", "PSNR dB", "SSIM"), rows)

@@ -1,0 +1,248 @@
+"""Trained networks as files: safetensors weights with JSON beside them, in one file.
+
+Loading one reads numbers and text and runs no code, whoever made the file.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from napari_rln.errors import RlnError
+from napari_rln.io import atomic
+from napari_rln.networks.rln import RLN, NetworkSettings
+from napari_rln.normalisation import Method
+from napari_rln.record import Record, array_hash, jsonable
+from napari_rln.settings import as_dict
+from napari_rln.start import StartSettings
+from napari_rln.volume import Volume
+
+FORMAT = 1
+SUFFIX = ".safetensors"
+UNIVERSAL = "universal"
+"""Name of the shipped model that is used where none is named."""
+
+_KEY = "napari-rln"
+_PSF = "psf"  # its tensor's name, beside those of the weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A trained network and all that is needed to apply it as it was trained.
+
+    Attributes
+    ----------
+    name
+        What to call it.
+    network
+        In inference mode.
+    start
+        How its first estimate is made.
+    normalisation
+        Of image and first estimate.
+    output_scale
+        What the output's 1 is, in units of the normalisation's scale.
+    psf
+        What it was trained for; none for a family of PSFs, or where that is not known.
+    reach
+        Lowest and highest FWHM in voxels of the PSFs that it was trained for, along
+        ``"axial"`` and ``"lateral"``; empty where that is not known.
+    record
+        How it was made: settings, seed, steps, losses, validation against RLD.
+    """
+
+    name: str
+    network: RLN
+    start: StartSettings
+    normalisation: Method = "brightness"
+    output_scale: float = 1.0
+    psf: Volume | None = None
+    reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    record: Record
+
+    def __post_init__(self) -> None:
+        self.network.eval()
+
+    @property
+    def variant(self) -> Literal["started", "paper"]:
+        """``"paper"`` if the network starts from the image, else ``"started"``."""
+        return "started" if self.start.needs_psf else "paper"
+
+    @property
+    def hash(self) -> str:
+        """Hash of the weights, to tell in a record which model was used."""
+        values = [v.numpy().ravel() for v in self.network.state_dict().values()]
+        return array_hash(np.concatenate(values).astype(np.float32))
+
+    def card(self) -> dict[str, Any]:
+        """Return what there is to know about the model, in JSON's types."""
+        psf = self.psf
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "variant": self.variant,
+            "network": as_dict(self.network.settings),
+            "start": as_dict(self.start),
+            "normalisation": self.normalisation,
+            "output_scale": self.output_scale,
+            "psf": psf
+            and {
+                "name": psf.name,
+                "voxel_um": list(psf.voxel_um),
+                "hash": psf.hash,
+                "record": psf.record and asdict(psf.record),
+            },
+            "reach": {axis: list(span) for axis, span in self.reach.items()},
+            "record": asdict(self.record),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the model, whole or not at all.
+
+        Raises
+        ------
+        RlnError
+            If the name does not end in .safetensors or there is no such folder.
+        OSError
+            If the system fails on the way; then nothing is left.
+        """
+        path = Path(path)
+        check_model_path(path)
+        tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        if self.psf is not None:
+            tensors[_PSF] = torch.from_numpy(self.psf.data)
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, {_KEY: json.dumps(jsonable(self.card()))})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the model in a file.
+
+        Raises
+        ------
+        RlnError
+            If there is none, or it is cut short, foreign, or of a later version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise RlnError(f"there is no model file {path}; check the name and the folder.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise RlnError(
+                f"{path.name} cannot be read as a model ({error}); it may be cut short or no "
+                f"{SUFFIX} file."
+            ) from error
+        if _KEY not in metadata:
+            raise RlnError(f"{path.name} is a safetensors file, but no model of napari-rln.")
+        return cls._from(path.name, metadata[_KEY], tensors)
+
+    @classmethod
+    def _from(cls, file: str, text: str, tensors: dict[str, torch.Tensor]) -> Self:
+        try:
+            card = json.loads(text)
+            version = int(card["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RlnError(f"the description in {file} is damaged ({error}).") from error
+        if version > FORMAT:
+            raise RlnError(
+                f"{file} is of model format {version}, made by a later version; this one reads "
+                f"formats up to {FORMAT}: update napari-rln."
+            )
+        try:
+            network = RLN(NetworkSettings(**card["network"]))
+            array = tensors.pop(_PSF, None)
+            psf = None
+            if card["psf"] is not None and array is not None:
+                record = card["psf"]["record"]
+                psf = Volume.from_array(
+                    array.numpy(),
+                    tuple(card["psf"]["voxel_um"]),
+                    name=card["psf"]["name"],
+                    record=record and Record(**record),
+                )
+            network.load_state_dict(tensors)
+            bad = [name for name, values in tensors.items() if not torch.isfinite(values).all()]
+            if bad:
+                raise ValueError(f"{', '.join(bad)} hold NaN or infinities")
+            return cls(
+                name=card["name"],
+                network=network,
+                start=StartSettings(**card["start"]),
+                normalisation=card["normalisation"],
+                output_scale=float(card["output_scale"]),
+                psf=psf,
+                reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
+                record=Record(**card["record"]),
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RlnError(f"{file} does not hold the model that it describes: {error}") from error
+
+
+def check_model_path(path: Path) -> None:
+    """Raise unless a model can be written at a path; to be called before the long work.
+
+    Raises
+    ------
+    RlnError
+        If the ending is not that of a model, or there is no such folder.
+    """
+    if path.suffix != SUFFIX:
+        raise RlnError(f"{path.name} must end in {SUFFIX}.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise RlnError(f"{path} cannot be written: name a file in a folder that exists.")
+
+
+def shipped_models() -> dict[str, str]:
+    """Return the file names of the models that come with the package, by their names."""
+    folder = files("napari_rln.models")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
+    return {name.removesuffix(SUFFIX): name for name in names}
+
+
+def load_model(name: str | Path = UNIVERSAL) -> Model:
+    """Return a model: one that comes with the package by its name, any other by its file.
+
+    Raises
+    ------
+    RlnError
+        If there is none of that name, or the file is no model.
+    """
+    shipped = shipped_models()
+    if str(name) in shipped:
+        with as_file(files("napari_rln.models") / shipped[str(name)]) as path:
+            return Model.load(path)
+    if not Path(name).suffix:
+        raise RlnError(
+            f"there is no model called {name}; give {', '.join(shipped)}, or a {SUFFIX} file."
+        )
+    return Model.load(name)
+
+
+def unlikeness(psf: Volume, other: Volume) -> float:
+    """Return the share of light that two PSFs of one voxel size have in different places, 0 to 1.
+
+    Parameters
+    ----------
+    psf, other
+        Sum 1, centre on voxel ``n // 2``; any sizes.
+    """
+    size = [max(p, q) + 1 for p, q in zip(psf.shape, other.shape, strict=True)]
+    on_one = []
+    for volume in (psf, other):
+        whole = np.zeros(size, np.float64)
+        first = [m // 2 - n // 2 for m, n in zip(size, volume.shape, strict=True)]
+        whole[tuple(slice(f, f + n) for f, n in zip(first, volume.shape, strict=True))] = (
+            volume.data
+        )
+        on_one.append(whole / whole.sum())
+    return float(0.5 * np.abs(on_one[0] - on_one[1]).sum())

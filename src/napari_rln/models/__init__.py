@@ -1,0 +1,1 @@
+"""Models that come with the package; see CARD.md beside them."""

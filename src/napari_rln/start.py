@@ -1,0 +1,153 @@
+"""The first estimate, from which the network starts.
+
+For the paper's network it is the image. For the started variant it is a classical deconvolution
+with the PSF at hand: that is how one set of weights serves any PSF.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+
+from napari_rln import rld
+from napari_rln.errors import RlnError
+from napari_rln.rld import RldSettings
+from napari_rln.settings import check_limits
+from napari_rln.tiles import Shape, largest_core, plan_tiles
+from napari_rln.volume import FloatArray, Volume
+
+StartMethod = Literal["image", "matched", "wiener-butterworth"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartSettings:
+    """How the first estimate is made.
+
+    Parameters
+    ----------
+    method
+        image for the paper's network; matched or wiener-butterworth for that back projector.
+    iterations
+        Accelerated iterations of the classical deconvolution.
+    """
+
+    method: StartMethod = "matched"
+    iterations: Annotated[int, {"min": 1, "max": 1000}] = 60
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+    @property
+    def needs_psf(self) -> bool:
+        """Whether a PSF takes part."""
+        return self.method != "image"
+
+    def rld(self, background: float = 0.0) -> RldSettings:
+        """Return the settings of the classical deconvolution."""
+        return RldSettings(
+            iterations=self.iterations,
+            back_projector="matched" if self.method == "image" else self.method,
+            background=background,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FirstEstimate:
+    """What the network starts from, in image units, background removed.
+
+    Attributes
+    ----------
+    data
+        (Z, Y, X) float32.
+    outside
+        (Z, Y, X) float32, the light in the image that comes from beyond the field of view, as far
+        as the classical deconvolution found it; none where there was no such, or it was tiled.
+    """
+
+    data: FloatArray
+    outside: FloatArray | None = None
+
+
+def first_estimate(
+    image: Volume,
+    psf: Volume | None,
+    background: float,
+    settings: StartSettings,
+    device: torch.device,
+    *,
+    most_bytes: int | None = None,
+) -> Generator[tuple[int, int], None, FirstEstimate]:
+    """Yield iterations done and to do, return the first estimate of an image's object.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), image units, as :func:`napari_rln.rld.check_pair` passed it.
+    psf
+        On the image's voxels, sum 1; with the image as the start it is not used.
+    background
+        Image units.
+    settings
+        How.
+    device
+        Where to compute.
+    most_bytes
+        Memory that may be taken. Where the volume needs more it is cut into tiles that overlap by
+        half of the PSF's size on either side.
+
+    Raises
+    ------
+    RlnError
+        If a PSF is needed and there is none, or no tile is small enough.
+    """
+    if not settings.needs_psf:
+        return FirstEstimate(data=image.data - np.float32(background))
+    if psf is None:
+        raise RlnError(
+            "this model starts from a classical deconvolution and needs the PSF; give one (--psf)."
+        )
+    told = settings.rld(background)
+    halo = tuple(n // 2 + n // 2 % 2 for n in psf.shape)
+    tiles = plan_tiles(image.shape, _core(image.shape, psf, halo, told, most_bytes), halo)  # type: ignore[arg-type]
+    whole = np.empty_like(image.data) if len(tiles) > 1 else None
+    total = len(tiles) * settings.iterations
+    for number, tile in enumerate(tiles):
+        part = image.with_data(image.data[tile.window])
+        run = rld.start(part, psf, background, told, device)
+        for done in range(1, settings.iterations + 1):
+            run.step(measure=False)
+            yield number * settings.iterations + done, total
+        data = _on_cpu(run.field_of_view())
+        if whole is None:
+            return FirstEstimate(data=data, outside=_on_cpu(run.outside()))
+        whole[tile.core] = data[tile.inner]
+        del run
+    assert whole is not None
+    return FirstEstimate(data=whole)
+
+
+def _core(
+    shape: Shape, psf: Volume, halo: Shape, told: RldSettings, most_bytes: int | None
+) -> Shape:
+    """Return the largest core whose deconvolution fits into the memory."""
+    core = shape
+    while most_bytes is not None:
+        z, y, x = (min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
+        needed = rld.memory_bytes((z, y, x), psf.shape, told)
+        if needed <= most_bytes:
+            break
+        smaller = largest_core(core, (0, 0, 0), core[0] * core[1] * core[2] - 1)
+        if max(smaller) < 16:
+            raise RlnError(
+                f"a tile of 16 voxels with the PSF's reach of {halo} on either side takes "
+                f"{needed / 1e9:.2f} GB but {most_bytes / 1e9:.2f} GB may be taken; crop the PSF."
+            )
+        core = smaller
+    return core
+
+
+def _on_cpu(tensor: torch.Tensor) -> FloatArray:
+    array: FloatArray = tensor.to("cpu", torch.float32, copy=True).contiguous().numpy()
+    return array

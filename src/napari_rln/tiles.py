@@ -1,0 +1,93 @@
+"""Cutting a volume into tiles that together give what the whole would.
+
+A tile reads a window and answers for the core of it. Cores lie side by side and cover the volume;
+windows overlap by a halo. Origins are even, since the network pools voxels in twos: a tile that
+began on an odd voxel would pool other pairs.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Box = tuple[slice, slice, slice]
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One tile; slices are (z, y, x).
+
+    Attributes
+    ----------
+    core
+        Where in the volume its result goes.
+    window
+        What of the volume it reads.
+    """
+
+    core: Box
+    window: Box
+
+    @property
+    def inner(self) -> Box:
+        """Where in the window the core lies."""
+        z, y, x = (
+            slice(c.start - w.start, c.stop - w.start)
+            for c, w in zip(self.core, self.window, strict=True)
+        )
+        return z, y, x
+
+    @property
+    def shape(self) -> Shape:
+        """Size of the window (z, y, x)."""
+        z, y, x = (w.stop - w.start for w in self.window)
+        return z, y, x
+
+
+def plan_tiles(shape: Shape, core: Shape, halo: Shape) -> tuple[Tile, ...]:
+    """Return tiles that cover a volume.
+
+    Parameters
+    ----------
+    shape
+        (Z, Y, X) of the volume.
+    core
+        Largest size (z, y, x) of a core; odd ones that do not cover the axis are made even.
+    halo
+        Voxels (z, y, x) that a window reaches beyond its core on either side, made even; at the
+        volume's border it ends there.
+    """
+    axes = [list(_along(n, c, h)) for n, c, h in zip(shape, core, halo, strict=True)]
+    return tuple(
+        Tile(core=tuple(c for c, _ in parts), window=tuple(w for _, w in parts))  # type: ignore[arg-type]
+        for parts in itertools.product(*axes)
+    )
+
+
+def largest_core(shape: Shape, halo: Shape, voxels: int) -> Shape:
+    """Return the size (z, y, x) of cores whose windows hold at most so many voxels.
+
+    The longest axis is halved until they do: halos cost least where tiles are nearly cubes.
+    Cores end at twice the smallest possible size, whatever that takes.
+    """
+    core = list(shape)
+
+    def window() -> int:
+        product = 1
+        for n, c, h in zip(shape, core, halo, strict=True):
+            product *= min(n, c + 2 * h)
+        return product
+
+    while window() > voxels and max(core) > 2:
+        axis = max(range(3), key=lambda a: core[a])
+        core[axis] = 2 * -(-core[axis] // 4)
+    return core[0], core[1], core[2]
+
+
+def _along(n: int, core: int, halo: int) -> Iterator[tuple[slice, slice]]:
+    """Yield core and window of every tile along one axis."""
+    size = n if core >= n else max(2, core - core % 2)
+    halo += halo % 2
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield slice(start, stop), slice(max(0, start - halo), min(n, stop + halo))

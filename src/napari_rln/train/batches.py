@@ -1,0 +1,106 @@
+"""Patches of examples, drawn by a seed and turned as the PSF's symmetry allows."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from napari_rln.normalisation import HIGH, LOW
+from napari_rln.train.examples import Example, Symmetry
+from napari_rln.train.settings import TrainSettings
+from napari_rln.volume import FloatArray
+
+_TRIES = 4  # draws of a patch before an empty one is taken
+
+
+class Batch(NamedTuple):
+    """What a step learns from.
+
+    Attributes
+    ----------
+    x, E0, truth
+        (N, 1, D, H, W) on the network's scale.
+    power
+        (N,), variance of the volume's truth on that scale.
+    """
+
+    x: torch.Tensor
+    E0: torch.Tensor
+    truth: torch.Tensor
+    power: torch.Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        return Batch(*(part.to(device) for part in self))
+
+
+def draw_batch(
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    symmetry: Symmetry,
+    seed: tuple[int, ...],
+) -> Batch:
+    """Return random patches of random examples; the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    patches, powers = [], []
+    for _ in range(settings.batch):
+        chosen = examples[int(rng.integers(len(examples)))]
+        patch = _patch(chosen, settings, rng)
+        if settings.augment:
+            patch = _turned(patch, symmetry, rng)
+        if settings.normalisation == "percentiles":
+            patch = _by_percentiles(patch)
+        patches.append(np.ascontiguousarray(patch))
+        powers.append(chosen.power)
+    stack = torch.from_numpy(np.stack(patches))
+    x, E0, truth = (
+        stack[:, i : i + 1].contiguous(memory_format=torch.channels_last_3d) for i in range(3)
+    )
+    return Batch(x, E0, truth, torch.tensor(powers, dtype=torch.float32))
+
+
+def _patch(chosen: Example, settings: TrainSettings, rng: np.random.Generator) -> FloatArray:
+    """Return (3, D, H, W): image, first estimate and truth of a place with something to see.
+
+    It starts on even voxels, like the tiles of an application.
+    """
+    side, least = settings.patch, settings.fullness * chosen.mean
+    for _ in range(_TRIES):
+        corner = [2 * int(rng.integers((n - side) // 2 + 1)) for n in chosen.target.shape]
+        box = tuple(slice(c, c + side) for c in corner)
+        if chosen.target[box].mean() >= least:
+            break
+    return np.stack([chosen.x[box], chosen.E0[box], chosen.target[box]])
+
+
+def _turned(patch: FloatArray, symmetry: Symmetry, rng: np.random.Generator) -> FloatArray:
+    for axis, allowed in enumerate(symmetry.flips):
+        if allowed and rng.random() < 0.5:
+            patch = np.flip(patch, axis + 1)
+    if symmetry.quarter_turn and rng.random() < 0.5:
+        patch = patch.swapaxes(2, 3)
+    return patch
+
+
+def _by_percentiles(patch: FloatArray) -> FloatArray:
+    """Return image and truth each stretched to its own percentiles, as the paper's authors do."""
+    stretched = []
+    for part in patch:
+        low, high = np.percentile(part, (LOW, HIGH))
+        stretched.append((part - low) / max(high - low, 1e-6))
+    stretched[2] = stretched[2].clip(0)
+    return np.stack(stretched).astype(np.float32)
+
+
+def without_margin(batch: Batch, margin: int) -> Batch:
+    """Return the inner part of the patches."""
+    return batch._replace(
+        x=inner(batch.x, margin), E0=inner(batch.E0, margin), truth=inner(batch.truth, margin)
+    )
+
+
+def inner(tensor: torch.Tensor, margin: int) -> torch.Tensor:
+    """Return (N, C, D, H, W) less a margin on all sides."""
+    cut = slice(margin, -margin or None)
+    return tensor[:, :, cut, cut, cut]

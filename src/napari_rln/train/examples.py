@@ -1,0 +1,262 @@
+"""What the network learns from: examples by their number, made when asked for and always alike.
+
+A source gives the example of any number; the same number gives the same example, so that a run
+that was broken off goes on with what an unbroken one would have seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from napari_rln.errors import RlnError
+from napari_rln.io import read_volume
+from napari_rln.noise import estimate_background
+from napari_rln.normalisation import Method, Normalisation
+from napari_rln.psf.shape import asymmetry
+from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
+from napari_rln.simulate.optics import FamilySettings, draw_optics
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.start import StartSettings, first_estimate
+from napari_rln.steps import finish
+from napari_rln.volume import FloatArray, Volume
+
+_SYMMETRIC = 0.05  # share of light without a mirror image up to which a PSF may be mirrored
+_LARGEST_PSF = (63, 63, 63)  # that images are made with, in voxels: more costs time, shows little
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symmetry:
+    """How examples may be turned without making images that the microscope does not take.
+
+    Attributes
+    ----------
+    flips
+        Whether they may be mirrored along z, y and x.
+    quarter_turn
+        Whether y and x may be exchanged.
+    """
+
+    flips: tuple[bool, bool, bool] = (True, True, True)
+    quarter_turn: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """One volume to learn from.
+
+    Attributes
+    ----------
+    pair
+        Image and truth in image units.
+    psf
+        What is believed to be the PSF; none for pairs of unknown origin.
+    background
+        As estimated from the image, image units.
+    scaling
+        To the network's scale and back.
+    x, E0, target
+        (Z, Y, X) on the network's scale: image, first estimate, truth.
+    mean, power
+        Mean and variance of the target.
+    """
+
+    pair: Pair
+    psf: Volume | None
+    background: float
+    scaling: Normalisation
+    x: FloatArray
+    E0: FloatArray
+    target: FloatArray
+    mean: float
+    power: float
+
+
+class Source(Protocol):
+    """Gives pairs by their number."""
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """How they may be turned."""
+
+    def pair(self, number: int) -> tuple[Pair, Volume | None]:
+        """Return a pair and what is believed to be its PSF."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePsf:
+    """Synthetic pairs of one PSF.
+
+    Parameters
+    ----------
+    psf
+        On the image's voxels, sum 1.
+    structures, imaging
+        What is seen, and with how much light.
+    shape
+        (Z, Y, X) of an example.
+    seed
+        Of all of them.
+    """
+
+    psf: Volume
+    structures: StructureSettings
+    imaging: ImagingSettings
+    shape: tuple[int, int, int]
+    seed: int
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """What the PSF allows."""
+        return symmetry_of(self.psf)
+
+    def pair(self, number: int) -> tuple[Pair, Volume]:
+        """Return a synthetic pair and the PSF."""
+        psf = _cropped(self.psf)
+        pair = simulate_pair(
+            psf, self.structures, self.imaging, shape=self.shape, seed=(self.seed, number)
+        )
+        return pair, psf
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyPsf:
+    """Synthetic pairs, each of another PSF of the family.
+
+    Parameters
+    ----------
+    family
+        Of PSFs.
+    structures, imaging, shape, seed
+        As for :class:`OnePsf`.
+    """
+
+    family: FamilySettings
+    structures: StructureSettings
+    imaging: ImagingSettings
+    shape: tuple[int, int, int]
+    seed: int
+    symmetry: Symmetry = Symmetry()
+
+    def pair(self, number: int) -> tuple[Pair, Volume]:
+        """Return a synthetic pair and what is believed to be its PSF."""
+        optics = draw_optics(self.family, seed=(self.seed, number, 2))
+        pair = simulate_pair(
+            optics.psf, self.structures, self.imaging, shape=self.shape, seed=(self.seed, number)
+        )
+        return pair, optics.believed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """Pairs from files: ``input/NAME`` and ``ground_truth/NAME`` in a folder.
+
+    Parameters
+    ----------
+    files
+        Images and truths; see :func:`pairs_in`.
+    psf
+        Of all of them, for the started variant.
+    """
+
+    files: Sequence[tuple[Path, Path]]
+    psf: Volume | None
+    symmetry: Symmetry
+
+    def pair(self, number: int) -> tuple[Pair, Volume | None]:
+        """Return the pair of a number, from the first again after the last."""
+        image, truth = self.files[number % len(self.files)]
+        voxel_um = self.psf.voxel_um if self.psf else None
+        pair = Pair(
+            image=read_volume(image, voxel_um=voxel_um), truth=read_volume(truth, voxel_um=voxel_um)
+        )
+        if pair.image.shape != pair.truth.shape:
+            raise RlnError(
+                f"{image} is {pair.image.shape} but {truth} is {pair.truth.shape}; a pair has one "
+                "shape."
+            )
+        return pair, self.psf
+
+
+def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
+    """Return the files of a folder's pairs, by name.
+
+    Raises
+    ------
+    RlnError
+        If there are none, or an image has no truth.
+    """
+    images = sorted((folder / "input").glob("*.tif*"))
+    if not images:
+        raise RlnError(f"there are no pairs in {folder}: it needs input/*.tif and ground_truth/.")
+    pairs = [(image, folder / "ground_truth" / image.name) for image in images]
+    for image, truth in pairs:
+        if not truth.is_file():
+            raise RlnError(f"{image} has no truth: there is no {truth}.")
+    return pairs
+
+
+def example(
+    source: Source, number: int, start: StartSettings, method: Method, *, output_scale: float = 1.0
+) -> Example:
+    """Return the example of a number.
+
+    Parameters
+    ----------
+    source
+        Of pairs.
+    number
+        From 0.
+    start
+        How the first estimate is made.
+    method
+        Of the normalisation.
+    output_scale
+        What of the truth becomes 1, in units of the map's scale.
+    """
+    pair, psf = source.pair(number)
+    background = estimate_background(pair.image.data)
+    cpu = torch.device("cpu")
+    estimate = finish(first_estimate(pair.image, psf, background, start, cpu)).data
+    scaling = Normalisation.of(pair.image.data, estimate, background, method)
+    target = (pair.truth.data / (scaling.scale * output_scale)).astype(np.float32)
+    return Example(
+        pair=pair,
+        psf=psf,
+        background=background,
+        scaling=scaling,
+        x=scaling.apply(pair.image.data),
+        E0=scaling.apply(estimate + background),
+        target=target,
+        mean=float(target.mean()),
+        power=max(float(target.var()), 1e-6),
+    )
+
+
+def symmetry_of(psf: Volume) -> Symmetry:
+    """Return how images of a PSF may be turned."""
+    z, y, x = (share < _SYMMETRIC for share in asymmetry(psf.data))
+    return Symmetry(flips=(z, y, x), quarter_turn=_round(psf))
+
+
+def _round(psf: Volume) -> bool:
+    """Tell whether a PSF looks the same with y and x exchanged."""
+    if psf.shape[1] != psf.shape[2] or psf.voxel_um[1] != psf.voxel_um[2]:
+        return False
+    turned = psf.data.swapaxes(1, 2)
+    return bool(0.5 * np.abs(psf.data - turned).sum() < _SYMMETRIC * psf.data.sum())
+
+
+def _cropped(psf: Volume) -> Volume:
+    """Return the middle of a PSF, of at most the largest size, sum 1."""
+    sizes = [min(n, m - 1 + n % 2) for n, m in zip(psf.shape, _LARGEST_PSF, strict=True)]
+    if list(psf.shape) == sizes:
+        return psf
+    cut = tuple(
+        slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(psf.shape, sizes, strict=True)
+    )
+    data = psf.data[cut]
+    return psf.with_data(data / data.sum())

@@ -1,0 +1,160 @@
+"""From what a user gives to what a training is of."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from napari_rln.errors import RlnError
+from napari_rln.model import UNIVERSAL, Model, load_model
+from napari_rln.rld import check_image
+from napari_rln.settings import as_dict
+from napari_rln.simulate.imaging import ImagingSettings, imaging_like
+from napari_rln.simulate.optics import FAMILY_WIDTHS, FamilySettings
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.suitability import widths_in_voxels
+from napari_rln.train.examples import (
+    AnyPsf,
+    Folder,
+    OnePsf,
+    Source,
+    Symmetry,
+    pairs_in,
+    symmetry_of,
+)
+from napari_rln.train.loop import Setting
+from napari_rln.train.settings import PRESETS, Preset, TrainSettings
+from napari_rln.volume import Volume
+
+_HELD_OUT = 1_000_000  # added to the seed, so that nobody is examined on what was learnt from
+
+
+def choose_settings(
+    preset: Preset | None = None,
+    variant: Literal["started", "paper"] | None = None,
+    begin: str | None = None,
+) -> tuple[TrainSettings, Model | None]:
+    """Return the settings of a preset and the model to begin with.
+
+    Parameters
+    ----------
+    preset
+        When none: paper's for nothing but itself; quick where there is a model to begin with, else
+        full.
+    variant
+        When none: that of the preset, or of the model.
+    begin
+        Name or file of a model, or ``"none"``. When none: the universal model, unless the variant
+        or the preset is the paper's or the preset trains in full.
+
+    Raises
+    ------
+    RlnError
+        If the model is of another variant.
+    """
+    paper = "paper" in (preset, variant)
+    if begin is None:
+        begin = "none" if paper or preset == "full" else UNIVERSAL
+    model = None if begin == "none" else load_model(begin)
+    settings = PRESETS[preset or ("full" if model is None else "quick")]
+    if variant is not None:
+        settings = replace(settings, variant=variant)
+    if model is None:
+        return settings, None
+    if variant is not None and model.variant != variant:
+        raise RlnError(
+            f"model {model.name} is of the {model.variant} variant, not {variant}; begin with "
+            "another one or with none (--from none)."
+        )
+    settings = replace(
+        settings,
+        variant=model.variant,
+        start=model.start.method if model.start.needs_psf else settings.start,
+        start_iterations=model.start.iterations,
+        normalisation=model.normalisation,
+    )
+    return settings, model
+
+
+def setting_of(
+    settings: TrainSettings,
+    *,
+    psf: Volume | None = None,
+    any_psf: bool = False,
+    pairs: Path | None = None,
+    like: Volume | None = None,
+    structures: StructureSettings | None = None,
+    imaging: ImagingSettings | None = None,
+    begin: Model | None = None,
+) -> Setting:
+    """Return what a training is of.
+
+    Parameters
+    ----------
+    settings
+        Of the training.
+    psf
+        That the model is for, ready for use.
+    any_psf
+        Train for the family of PSFs instead.
+    pairs
+        Folder of pairs to learn from instead of synthetic ones.
+    like
+        Image whose light, background and noise are imitated; overrides ``imaging``.
+    structures, imaging
+        Of synthetic pairs; the defaults when none.
+    begin
+        Model to go on from.
+
+    Raises
+    ------
+    RlnError
+        If it does not go together: neither or both of a PSF and any PSF, pairs for the started
+        variant without a PSF, another voxel size than the PSF's.
+    """
+    structures = structures or StructureSettings()
+    imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
+    inputs = {"begin": begin.hash} if begin else {}
+    if psf is not None:
+        inputs["psf"] = psf.hash
+    if any_psf == (psf is not None) and not (pairs and not any_psf):
+        raise RlnError("give the PSF that the model is for (--psf), or --any-psf, not both.")
+    train: Source
+    held: Source
+    if pairs is not None:
+        train, held = _folders(pairs, psf, settings)
+        return Setting(train, held, psf, {}, begin, inputs | {"pairs": pairs.name})
+    seeds = settings.seed, settings.seed + _HELD_OUT
+    inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
+    if psf is None:
+        family = FamilySettings()
+        train, held = (
+            AnyPsf(
+                family=family, structures=structures, imaging=imaging, shape=settings.shape, seed=s
+            )
+            for s in seeds
+        )
+        return Setting(train, held, None, FAMILY_WIDTHS, begin, inputs)
+    train, held = (
+        OnePsf(psf=psf, structures=structures, imaging=imaging, shape=settings.shape, seed=s)
+        for s in seeds
+    )
+    reach = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
+    return Setting(train, held, psf, reach, begin, inputs)
+
+
+def _folders(folder: Path, psf: Volume | None, settings: TrainSettings) -> tuple[Folder, Folder]:
+    """Return the pairs to learn from and those held out: the last ones, at most a fifth."""
+    if settings.variant == "started" and psf is None:
+        raise RlnError("pairs for the started variant need the PSF that they were taken with.")
+    files = pairs_in(folder)
+    count = min(settings.validate, len(files) // 5)
+    if settings.validate and count == 0:
+        raise RlnError(
+            f"{folder} holds {len(files)} pairs; at least 5 are needed, of which one is held out."
+        )
+    symmetry = symmetry_of(psf) if psf else Symmetry(flips=(False, True, True))
+    split = len(files) - count
+    return (
+        Folder(files=files[:split], psf=psf, symmetry=symmetry),
+        Folder(files=files[split:] or files, psf=psf, symmetry=symmetry),
+    )

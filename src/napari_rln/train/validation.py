@@ -1,0 +1,109 @@
+"""Held-out volumes: what classical deconvolution makes of them, and what the network does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import torch
+
+from napari_rln.deconvolution import iterate
+from napari_rln.metrics import psnr, ssim
+from napari_rln.networks.rln import RLN
+from napari_rln.rld import RldSettings
+from napari_rln.train.examples import Example
+from napari_rln.train.settings import Baseline, Preview, Quality
+from napari_rln.volume import FloatArray
+
+_ITERATIONS = (5, 10, 15, 20, 30, 40, 60, 80, 100)  # of matched RLD among which the best is sought
+_WB_ITERATIONS = (1, 2, 3, 4, 5)
+
+
+@dataclass
+class _Best:
+    """The best PSNR and the best SSIM so far, each on its own: in favour of what is judged."""
+
+    psnr_db: float = -np.inf
+    ssim: float = -np.inf
+
+    def add(self, result: FloatArray, truth: FloatArray) -> None:
+        self.psnr_db = max(self.psnr_db, psnr(result, truth, fit=True))
+        self.ssim = max(self.ssim, ssim(result, truth))
+
+
+def baseline(examples: Sequence[Example]) -> Baseline | None:
+    """Return the best that classical deconvolution can do, by the truth; none without examples.
+
+    Both scores are sought over the iterations separately. Without a PSF it is the image.
+    """
+    if not examples:
+        return None
+    kinds: list[list[_Best]] = [[], [], []]
+    for held in examples:
+        best = [_Best(), _Best(), _Best()]
+        best[0].add(held.pair.image.data, held.pair.truth.data)
+        if held.psf is None:
+            best = [best[0]] * 3
+        else:
+            _classical(held, "matched", _ITERATIONS, best[1])
+            _classical(held, "wiener-butterworth", _WB_ITERATIONS, best[2])
+        for kind, found in zip(kinds, best, strict=True):
+            kind.append(found)
+    image, rld, wb = (
+        Quality(psnr_db=fmean(b.psnr_db for b in kind), ssim=fmean(b.ssim for b in kind))
+        for kind in kinds
+    )
+    return Baseline(image=image, rld=rld, wiener_butterworth=wb)
+
+
+def examine(
+    network: RLN, examples: Sequence[Example], device: torch.device
+) -> tuple[Quality, Preview]:
+    """Return how well the network does on examples, and the middle planes of the first."""
+    scores, preview = _Best(), None
+    found: list[_Best] = []
+    for held in examples:
+        now = apply_whole(network, held, device)
+        scores = _Best()
+        scores.add(now, held.target)
+        found.append(scores)
+        preview = preview or _preview(held, now)
+    assert preview is not None
+    quality = Quality(psnr_db=fmean(b.psnr_db for b in found), ssim=fmean(b.ssim for b in found))
+    return quality, preview
+
+
+@torch.inference_mode()
+def apply_whole(network: RLN, held: Example, device: torch.device) -> FloatArray:
+    """Return the network's output for an example, (Z, Y, X), its scale."""
+    x, E0 = (
+        torch.from_numpy(np.pad(a, [(0, n % 2) for n in a.shape], mode="edge")).to(device)
+        for a in (held.x, held.E0)
+    )
+    output = network(x[None, None], E0[None, None]).output[0, 0].cpu().numpy()
+    whole: FloatArray = output[tuple(slice(n) for n in held.x.shape)]
+    return whole
+
+
+def _classical(held: Example, projector: str, counts: Sequence[int], best: _Best) -> None:
+    assert held.psf is not None
+    settings = RldSettings(
+        iterations=counts[-1],
+        back_projector=projector,  # type: ignore[arg-type]
+        background=held.background,
+        device="cpu",
+    )
+    for report in iterate(held.pair.image, held.psf, settings):
+        if report.iteration in counts:
+            best.add(report.estimate(), held.pair.truth.data)
+
+
+def _preview(held: Example, now: FloatArray) -> Preview:
+    z, y = held.x.shape[0] // 2, held.x.shape[1] // 2
+
+    def planes(volume: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return volume[z].copy(), volume[:, y].copy()
+
+    return Preview(
+        image=planes(held.x), start=planes(held.E0), now=planes(now), truth=planes(held.target)
+    )
