@@ -80,7 +80,8 @@ class RlnReport:
     Attributes
     ----------
     phase
-        ``"start"`` while the first estimate is made, then ``"network"``.
+        ``"stop"`` while it is sought where to stop the classical deconvolution, ``"start"`` while
+        that makes the first estimate, then ``"network"``.
     done, total
         Iterations, or tiles.
     seconds
@@ -91,7 +92,7 @@ class RlnReport:
         (z, y, x) float32, the result in the tile's core, image units, background removed.
     """
 
-    phase: Literal["start", "network"]
+    phase: Literal["stop", "start", "network"]
     done: int
     total: int
     seconds: float
@@ -172,6 +173,7 @@ def apply_steps(
     memory = Peak(device)
     with computing(most, device, _ADVICE):
         start = yield from _start(image, psf, background, model, device, most, began)
+        facts |= {"start_iterations": start.iterations}
         memory.look()
         data = yield from _network(image, start, background, model, settings, facts, most, began)
         memory.look()
@@ -238,12 +240,16 @@ def _start(
     steps = first_estimate(image, psf, background, model.start, device, most_bytes=most)
     while True:
         try:
-            done, total = next(steps)
+            report = next(steps)
         except StopIteration as stop:
             estimate: FirstEstimate = stop.value
             return estimate
-        seconds = time.perf_counter() - began
-        yield RlnReport(phase="start", done=done, total=total, seconds=seconds)
+        yield RlnReport(
+            phase="stop" if report.phase == "stop" else "start",
+            done=report.iteration,
+            total=report.total,
+            seconds=time.perf_counter() - began,
+        )
 
 
 def _network(

@@ -12,12 +12,12 @@ import numpy as np
 from napari_rln.correlation import Direction, fourier_shell_correlation
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
-from napari_rln.noise import estimate_noise
+from napari_rln.noise import estimate_background, estimate_noise
 from napari_rln.record import jsonable
 from napari_rln.residual import reconvolution_residual
 from napari_rln.scores import PLANES, Scores, score
 from napari_rln.settings import as_dict, check_limits
-from napari_rln.volume import Volume, on_one_grid, same_grid
+from napari_rln.volume import FloatArray, Volume, on_one_grid, same_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,12 @@ def compare(
         if not on_one_grid(psf, image):
             raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
         settings = _with_noise(settings, image)
-    rows = tuple(_row(v, image, truth, psf, settings) for v in (image, *results))
+    outside = None
+    if psf is not None and settings.gain is not None:
+        from napari_rln.trust import light_from_outside  # loads torch: only where it is needed
+
+        outside = light_from_outside(image, psf, estimate_background(image.data))
+    rows = tuple(_row(v, image, truth, psf, outside, settings) for v in (image, *results))
     return Comparison(
         rows=rows,
         settings=settings,
@@ -207,6 +212,7 @@ def _row(
     image: Volume,
     truth: Volume | None,
     psf: Volume | None,
+    outside: FloatArray | None,
     settings: CompareSettings,
 ) -> Row:
     """Return the line of one volume."""
@@ -220,7 +226,12 @@ def _row(
         values["flux_ratio"] = float(volume.data.sum(dtype=np.float64) / flux)
     if psf is not None and settings.gain is not None:
         residual = reconvolution_residual(
-            image.data, volume.data, psf.data, gain=settings.gain, intercept=settings.intercept
+            image.data,
+            volume.data,
+            psf.data,
+            gain=settings.gain,
+            intercept=settings.intercept,
+            outside=outside,
         )
         values |= {"chi2": residual.chi2, "reblur_scale": residual.scale}
     if truth is not None:

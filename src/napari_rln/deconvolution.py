@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from napari_rln.device import Peak, check_memory, computing, resolve_device
-from napari_rln.noise import estimate_background, estimate_noise, split
+from napari_rln.noise import Noise, estimate_background, estimate_noise, split
 from napari_rln.record import Record
 from napari_rln.rld import (
     RldReport,
@@ -94,9 +94,10 @@ def _run(
     with computing(needed, device, _ADVICE):
         iterations, stopped = settings.iterations, "iterations"
         if iterations == "auto":
-            iterations = yield from _seek_stop(
-                image, psf, background, settings, device, facts, began
+            iterations, noise = yield from seek_stop(
+                image, psf, background, settings, device, began
             )
+            facts |= {"gain": noise.gain, "intercept": noise.intercept}
             stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
         run = start(image, psf, background, settings, device)
         for done in range(1, iterations + 1):
@@ -136,24 +137,36 @@ def _run(
     )
 
 
-def _seek_stop(
+def seek_stop(
     image: Volume,
     psf: Volume,
     background: float,
     settings: RldSettings,
     device: torch.device,
-    facts: dict[str, Any],
     began: float,
-) -> Generator[RldReport, None, int]:
-    """Deconvolve a part of the photons until it predicts the others best; return the iteration.
+) -> Generator[RldReport, None, tuple[int, Noise]]:
+    """Yield reports; return how many iterations to do, and the image's noise.
 
-    The noise found is added to the facts.
+    A part of the photons is deconvolved until it predicts the others best. Without noise it is the
+    most that the settings allow.
+
+    Parameters
+    ----------
+    image, psf
+        As :func:`napari_rln.rld.check_pair` passed them.
+    background
+        Image units.
+    settings
+        Of the deconvolution that is to be stopped.
+    device
+        Where to compute.
+    began
+        ``time.perf_counter()`` from which the reports count.
     """
     part = telling_crop(image.data, psf.shape)
     noise = estimate_noise(image.data[part])
-    facts |= {"gain": noise.gain, "intercept": noise.intercept}
     if noise.gain <= 0:
-        return settings.max_iterations
+        return settings.max_iterations, noise
     seen, unseen = split(image.data[part], noise, SHARE, settings.seed)
     run = start(
         image.with_data(seen),
@@ -180,4 +193,4 @@ def _seek_stop(
         if watch.add(run.deviance, run.chi2):
             break
     beyond = 0 if settings.back_projector == "matched" else BEYOND
-    return min(watch.iteration + beyond, settings.max_iterations)
+    return min(watch.iteration + beyond, settings.max_iterations), noise

@@ -4,6 +4,7 @@ For the paper's network it is the image. For the started variant it is a classic
 with the PSF at hand: that is how one set of weights serves any PSF.
 """
 
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 
 from napari_rln import rld
+from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
-from napari_rln.rld import RldSettings
+from napari_rln.rld import RldReport, RldSettings
 from napari_rln.settings import check_limits
 from napari_rln.tiles import Shape, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume
@@ -30,11 +32,12 @@ class StartSettings:
     method
         image for the paper's network; matched or wiener-butterworth for that back projector.
     iterations
-        Accelerated iterations of the classical deconvolution.
+        Accelerated iterations of the classical deconvolution; auto stops it where the image's own
+        noise says so, so that the network always meets an estimate of the same ripeness.
     """
 
     method: StartMethod = "matched"
-    iterations: Annotated[int, {"min": 1, "max": 1000}] = 60
+    iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -61,12 +64,15 @@ class FirstEstimate:
     ----------
     data
         (Z, Y, X) float32.
+    iterations
+        Of the classical deconvolution; 0 for the image.
     outside
         (Z, Y, X) float32, the light in the image that comes from beyond the field of view, as far
         as the classical deconvolution found it; none where there was no such, or it was tiled.
     """
 
     data: FloatArray
+    iterations: int = 0
     outside: FloatArray | None = None
 
 
@@ -78,8 +84,8 @@ def first_estimate(
     device: torch.device,
     *,
     most_bytes: int | None = None,
-) -> Generator[tuple[int, int], None, FirstEstimate]:
-    """Yield iterations done and to do, return the first estimate of an image's object.
+) -> Generator[RldReport, None, FirstEstimate]:
+    """Yield reports of a classical deconvolution, return the first estimate of an image's object.
 
     Parameters
     ----------
@@ -108,24 +114,33 @@ def first_estimate(
         raise RlnError(
             "this model starts from a classical deconvolution and needs the PSF; give one (--psf)."
         )
+    began = time.perf_counter()
     told = settings.rld(background)
-    halo = tuple(n // 2 + n // 2 % 2 for n in psf.shape)
-    tiles = plan_tiles(image.shape, _core(image.shape, psf, halo, told, most_bytes), halo)  # type: ignore[arg-type]
+    z, y, x = (n // 2 + n // 2 % 2 for n in psf.shape)
+    tiles = plan_tiles(image.shape, _core(image.shape, psf, (z, y, x), told, most_bytes), (z, y, x))
+    iterations = settings.iterations
+    if iterations == "auto":
+        iterations, _ = yield from seek_stop(image, psf, background, told, device, began)
     whole = np.empty_like(image.data) if len(tiles) > 1 else None
-    total = len(tiles) * settings.iterations
     for number, tile in enumerate(tiles):
-        part = image.with_data(image.data[tile.window])
-        run = rld.start(part, psf, background, told, device)
-        for done in range(1, settings.iterations + 1):
-            run.step(measure=False)
-            yield number * settings.iterations + done, total
+        run = rld.start(image.with_data(image.data[tile.window]), psf, background, told, device)
+        for done in range(1, iterations + 1):
+            change = run.step(measure=False)
+            yield RldReport(
+                phase="deconvolve",
+                iteration=number * iterations + done,
+                total=len(tiles) * iterations,
+                relative_change=change,
+                seconds=time.perf_counter() - began,
+                _estimate=run.field_of_view(),
+            )
         data = _on_cpu(run.field_of_view())
         if whole is None:
-            return FirstEstimate(data=data, outside=_on_cpu(run.outside()))
+            return FirstEstimate(data=data, iterations=iterations, outside=_on_cpu(run.outside()))
         whole[tile.core] = data[tile.inner]
         del run
     assert whole is not None
-    return FirstEstimate(data=whole)
+    return FirstEstimate(data=whole, iterations=iterations)
 
 
 def _core(

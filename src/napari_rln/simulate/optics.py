@@ -40,7 +40,7 @@ class FamilySettings:
     """
 
     mismatch: Annotated[float, {"min": 0.0, "max": 5.0}] = 1.0
-    largest: tuple[int, int, int] = (63, 47, 47)
+    largest: tuple[int, int, int] = (47, 39, 39)
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -302,6 +302,7 @@ class _Run:
             self.settings.start_settings,
             self.settings.normalisation,
             output_scale=output_scale,
+            by_truth=source is self.setting.source,
         )
 
     def _wanted(self, step: int) -> int:

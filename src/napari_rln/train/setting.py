@@ -53,7 +53,7 @@ def choose_settings(
     """
     paper = "paper" in (preset, variant)
     if begin is None:
-        begin = "none" if paper or preset == "full" else UNIVERSAL
+        begin = "none" if paper or preset in ("full", "universal") else UNIVERSAL
     model = None if begin == "none" else load_model(begin)
     settings = PRESETS[preset or ("full" if model is None else "quick")]
     if variant is not None:

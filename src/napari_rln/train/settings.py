@@ -12,7 +12,7 @@ from napari_rln.settings import check_limits
 from napari_rln.start import StartMethod, StartSettings
 from napari_rln.volume import FloatArray
 
-Preset = Literal["quick", "full", "paper"]
+Preset = Literal["quick", "full", "universal", "paper"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class TrainSettings:
     start
         Back projector of that deconvolution.
     start_iterations
-        Its accelerated iterations.
+        Its accelerated iterations; auto stops it by the image's own noise.
     learning_rate
         The highest, after the first steps.
     schedule
@@ -84,7 +84,7 @@ class TrainSettings:
     minutes: Annotated[float, {"min": 0.05, "max": 100_000.0}] = 5.0
     variant: Literal["started", "paper"] = "started"
     start: StartMethod = "matched"
-    start_iterations: Annotated[int, {"min": 1, "max": 1000}] = 60
+    start_iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
     learning_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.02
     schedule: Literal["cosine", "paper"] = "cosine"
     batch: Annotated[int, {"min": 1, "max": 1024}] = 4
@@ -131,6 +131,15 @@ class TrainSettings:
 PRESETS: dict[Preset, TrainSettings] = {
     "quick": TrainSettings(learning_rate=0.004, examples=32, every=8),
     "full": TrainSettings(minutes=30.0, examples=200, every=10),
+    "universal": TrainSettings(
+        steps=9000,
+        learning_rate=0.015,
+        examples=400,
+        every=30,
+        shape=(64, 96, 96),
+        validate=6,
+        validate_every=600,
+    ),
     "paper": TrainSettings(
         steps=20_000,
         variant="paper",
@@ -151,7 +160,8 @@ PRESETS: dict[Preset, TrainSettings] = {
         validate=0,
     ),
 }
-"""quick adapts a model that exists; full trains one; paper does as the paper's authors do."""
+"""quick adapts a model that exists, full trains one for a PSF, universal the shipped one for any
+PSF; paper does as the paper's authors do."""
 
 
 @dataclass(frozen=True, kw_only=True)
