@@ -35,6 +35,7 @@ from .rld import RldSettings as RldSettings
 from .simulate.imaging import ImagingSettings as ImagingSettings
 from .simulate.imaging import simulate_pair as simulate_pair
 from .simulate.structures import StructureSettings as StructureSettings
+from .stages import network_stages as network_stages
 from .train.loop import train_model as train_model
 from .train.loop import train_steps as train_steps
 from .train.setting import choose_settings as choose_settings

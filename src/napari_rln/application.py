@@ -32,7 +32,6 @@ from napari_rln.tiles import Tile, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume, VoxelUm
 
 _SHARE = 0.5  # of the free memory that is taken unless said otherwise
-_BYTES_PER_VOXEL = 400  # of a tile, that the network takes on its way
 _MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
 _ADVICE = "take less memory at once (--memory-gb), or use another device."
 
@@ -155,7 +154,7 @@ def apply_steps(
     began = time.perf_counter()
     settings = settings or RlnSettings()
     model = model or load_model()
-    image = _checked(image, psf, model, settings)
+    image = check_inputs(image, psf, model, settings)
     original = image
     if not check_grid(model, image):
         if settings.grid == "refuse":
@@ -200,13 +199,13 @@ def apply_steps(
     )
 
 
-def _checked(image: Volume, psf: Volume | None, model: Model, settings: RlnSettings) -> Volume:
-    """Return the image fit for the model.
+def check_inputs(image: Volume, psf: Volume | None, model: Model, settings: RlnSettings) -> Volume:
+    """Return the image fit for the model: unchanged, or clipped where asked for.
 
     Raises
     ------
     RlnError
-        If it, or the PSF, is not.
+        If it, or the PSF, cannot be used with the model.
     """
     if model.network.settings.views != "single":
         raise RlnError(f"model {model.name} takes two views of the object, not one image.")
@@ -269,11 +268,11 @@ def _network(
     network = Folded(model.network, device, settings.precision)
     halo = (REACH,) * 3
     if settings.tile == "auto":
-        core = largest_core(image.shape, halo, min(most // _BYTES_PER_VOXEL, _MOST_VOXELS))
+        core = largest_core(image.shape, halo, min(most // network.bytes_per_voxel, _MOST_VOXELS))
     else:
         core = (settings.tile,) * 3
     tiles = plan_tiles(image.shape, core, halo)
-    facts |= {"tiles": len(tiles), "tile": list(core)}
+    facts |= {"tiles": len(tiles), "tile": list(core), "network": network.path}
     whole = np.empty_like(image.data)
     for number, tile in enumerate(tiles, 1):
         x = _even(scaling.apply(image.data[tile.window]))

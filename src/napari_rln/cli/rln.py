@@ -11,6 +11,7 @@ from napari_rln.cli.terminal import Terminal, number
 from napari_rln.io import OutputType, check_writable, write_volume
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.psf.doctor import HARMFUL, fit_psf
+from napari_rln.stages import network_stages
 
 
 def rln(
@@ -19,6 +20,7 @@ def rln(
     out: Out,
     psf: Path | None = None,
     model: Annotated[str, Parameter(name=["--model", "-m"])] = UNIVERSAL,
+    stages: Path | None = None,
     repair: bool = True,
     dtype: OutputType = "float32",
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
@@ -39,6 +41,9 @@ def rln(
         model of the paper's variant needs none.
     model
         Name of a model that comes with the package, or a model file.
+    stages
+        Folder for what the network computes on its way (FP1, DV1, BP1, e, E1, ...), on its own
+        scale and untiled; made if it is not there.
     repair
         Repair what is wrong with the PSF (background, centre, ...) and say what was done.
     dtype
@@ -53,6 +58,10 @@ def rln(
         terminal.findings(findings, mended=HARMFUL if repair else ())
     result = terminal.follow(apply_steps(volume, fitted, chosen, settings))
     write_volume(result, out, dtype=dtype)
+    if stages is not None:
+        stages.mkdir(parents=True, exist_ok=True)
+        for name, stage in network_stages(volume, fitted, chosen, settings).items():
+            write_volume(stage, stages / f"{name}.ome.tif")
     assert result.record is not None
     facts = result.record.facts
     terminal.say(

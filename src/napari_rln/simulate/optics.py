@@ -19,11 +19,11 @@ from napari_rln.volume import Volume, VoxelUm
 _MEDIA = {1.515: (0.9, 1.45), 1.47: (0.8, 1.3), 1.333: (0.6, 1.2), 1.0: (0.3, 0.9)}
 _MODALITIES = ("widefield", "confocal", "two-photon", "light-sheet")
 _OFTEN = (0.45, 0.2, 0.15, 0.2)  # widefield is what most is asked of
-_LATERAL = (1.8, 4.5)  # voxels per lateral FWHM
-_AXIAL = (2.0, 9.0)  # voxels per axial FWHM
+_LATERAL = (1.3, 4.5)  # voxels per lateral FWHM: cameras undersample, zooms oversample
+_AXIAL = (1.2, 9.0)  # voxels per axial FWHM
 _STEP = (0.8, 4.0)  # z step over lateral voxel
 
-FAMILY_WIDTHS = {"axial": (1.9, 12.2), "lateral": (2.0, 6.2)}
+FAMILY_WIDTHS = {"axial": (1.3, 10.5), "lateral": (1.5, 5.6)}
 """Lowest and highest FWHM in voxels of the PSFs that are drawn, but for one in a hundred."""
 
 
@@ -111,10 +111,14 @@ def _microscope(rng: np.random.Generator) -> tuple[MicroscopeSettings, VoxelUm]:
         sheet_fwhm_um=float(np.clip(sheet, 0.1, 200.0)),
         z_order="from coverslip" if rng.random() < 0.5 else "to coverslip",
     )
-    pixel = lateral / float(rng.uniform(*_LATERAL))
-    step = axial / float(rng.uniform(*_AXIAL))
+    pixel = lateral / _log_uniform(rng, *_LATERAL)
+    step = axial / _log_uniform(rng, *_AXIAL)
     step = float(np.clip(step, _STEP[0] * pixel, _STEP[1] * pixel))
     return settings, (step, pixel, pixel)
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(low * (high / low) ** rng.random())
 
 
 def _with(settings: MicroscopeSettings, **changes: Any) -> MicroscopeSettings:

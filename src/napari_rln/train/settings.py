@@ -132,7 +132,7 @@ PRESETS: dict[Preset, TrainSettings] = {
     "quick": TrainSettings(learning_rate=0.004, examples=32, every=8),
     "full": TrainSettings(minutes=30.0, examples=200, every=10),
     "universal": TrainSettings(
-        steps=9000,
+        steps=8000,
         learning_rate=0.015,
         examples=400,
         every=30,

@@ -1,0 +1,172 @@
+"""The network as chains of compiled convolutions, on several threads: CPU, float32.
+
+Six chains, each a pass over the volume, leave nothing in memory but what the network's equations
+name: two quotients, two corrected estimates, the output, and eight channels at half resolution.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_rln.networks import kernels
+from napari_rln.networks.kernels import DIVIDE, KEEP, MEAN, MULTIPLY, STRIP, Array
+
+Block = tuple[int, int, int, int]
+
+_SWAPPED = ("e_3", "u_7")  # chains want the channels of the convolution before first
+_MOST_STRIPS = 16  # so many rows of the widest chain stay in a usual cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chain:
+    """What is fixed of a chain, see :func:`kernels.chain`."""
+
+    end: int
+    count: int
+    weights: tuple[Array, Array, Array]
+    biases: tuple[Array, Array, Array]
+    scale: Array
+    shift: Array
+    plus: float
+
+
+class Compiled:
+    """The network with its weights. Calls from several threads at once are safe.
+
+    Parameters
+    ----------
+    layers
+        Weight and bias of each convolution by its name, float64.
+    norms
+        Scale and shift, (channels,), of DV1, e, DV2, e2.
+    eps
+        Of the division.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+        norms: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+        eps: float,
+    ) -> None:
+        def chain(end: int, names: str, norm: str = "e", plus: float = 0.0) -> _Chain:
+            split = names.split()
+            pairs = [arrays[name] for name in (*split, split[-1], split[-1])[:3]]
+            w1, w2, w3 = (kernels.transform_weights(weight) for weight, _ in pairs)
+            b1, b2, b3 = (_single(bias) for _, bias in pairs)
+            scale, shift = (_single(t.cpu().numpy()) for t in norms[norm])
+            return _Chain(
+                end=end,
+                count=len(split),
+                weights=(w1, w2, w3),
+                biases=(b1, b2, b3),
+                scale=scale,
+                shift=shift,
+                plus=plus,
+            )
+
+        arrays = {name: (w.cpu().numpy(), b.cpu().numpy()) for name, (w, b) in layers.items()}
+        for name in _SWAPPED:
+            weight, bias = arrays[name]
+            arrays[name] = np.roll(weight, weight.shape[1] // 2, axis=1), bias
+        weight, bias = arrays["e_7"]
+        self._doubling = _single(weight), _single(bias)
+        self._DV1 = chain(DIVIDE, "e_1 e_2 e_3", "DV1", eps)
+        self._k = chain(KEEP, "e_4 e_5 e_6")
+        self._E1 = chain(MULTIPLY, "e_8", "e")
+        self._DV2 = chain(DIVIDE, "u_1 u_2", "DV2", eps)
+        self._E2 = chain(MULTIPLY, "u_3 u_4", "e2", 1.0)
+        self._output = chain(MEAN, "u_5 u_6 u_7")
+        self._spaces: list[Array] = []  # workspaces not in use: as many as there were threads
+
+    def __call__(self, x: Array, E0: Array) -> Array:
+        """Return the output, (1, D, H, W), of ``x`` and ``E0``, (C, D, H, W)."""
+        shape = x.shape[1:]
+        depth, height, width = (n // 2 for n in shape)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            small = _halve(pool, x)
+            start = small if E0 is x else _halve(pool, E0)
+            DV1 = np.empty_like(small)
+            self._run(pool, self._DV1, start, DV1, small, start)
+            k = np.empty((8, depth, height, width), np.float32)
+            self._run(pool, self._k, DV1, k, k, k)
+            estimates = np.empty((2, *shape), np.float32)  # H3 takes both
+            E2, E1 = estimates[:1], estimates[1:]
+            self._run(pool, self._E1, k, E1, E0, E0)
+            DV2 = np.empty_like(x)
+            self._run(pool, self._DV2, E0, DV2, x, E0)
+            self._run(pool, self._E2, DV2, E2, E1, E1)
+            output = np.empty((1, *shape), np.float32)
+            self._run(pool, self._output, estimates, output, output, output)
+        return output
+
+    def _run(
+        self, pool: Executor, chain: _Chain, source: Array, out: Array, one: Array, two: Array
+    ) -> None:
+        """Fill ``out`` with the result of a chain, see :func:`kernels.chain`."""
+        strips = math.ceil(out.shape[2] / STRIP)
+        grid = list(blocks(out.shape[1], strips, torch.get_num_threads()))
+        weight, bias = self._doubling
+        inputs = source.shape[0] if source.shape[1:] == out.shape[1:] else bias.size
+        size = kernels.workspace(
+            out.shape[3],
+            max(last - first for *_, first, last in grid),
+            (inputs, chain.biases[0].size, chain.biases[1].size),
+        )
+
+        def compute(block: Block) -> None:
+            space = self._space(size)
+            kernels.chain(
+                chain.end, chain.count, source, chain.weights, chain.biases, weight, bias,
+                out, one, two, chain.scale, chain.shift, np.float32(chain.plus), block, space,
+            )  # fmt: skip
+            self._spaces.append(space)
+
+        list(pool.map(compute, grid))
+
+    def _space(self, size: int) -> Array:
+        """Return a workspace; the same again and again, as fresh memory would have to be paged."""
+        while True:
+            try:
+                space = self._spaces.pop()
+            except IndexError:
+                return np.empty(size, np.float32)
+            if space.size >= size:
+                return space
+
+
+def _halve(pool: Executor, volume: Array) -> Array:
+    channels, depth, height, width = volume.shape
+    out = np.empty((channels, depth // 2, height // 2, width // 2), np.float32)
+    list(pool.map(lambda z: kernels.halve(volume, out, z), range(out.shape[1])))
+    return out
+
+
+def blocks(depth: int, strips: int, threads: int) -> Iterator[Block]:
+    """Yield the blocks of a volume as (z0, z1, strip0, strip1), so that threads end together.
+
+    Of all grids of blocks the one whose slowest thread has least to do, planes and strips at the
+    blocks' borders, which are computed twice, included.
+    """
+
+    def work(grid: tuple[int, int]) -> float:
+        z, s = grid
+        rounds = math.ceil(z * s / threads)
+        return rounds * (math.ceil(depth / z) + 2 * (z > 1)) * (math.ceil(strips / s) + (s > 1))
+
+    fewest = math.ceil(strips / _MOST_STRIPS)
+    most = max(fewest, min(strips, 2 * threads))
+    grids = product(range(1, min(depth, 2 * threads) + 1), range(fewest, most + 1))
+    z, s = min(grids, key=work)
+    for i, j in product(range(z), range(s)):
+        yield depth * i // z, depth * (i + 1) // z, strips * j // s, strips * (j + 1) // s
+
+
+def _single(array: npt.NDArray[np.float64]) -> Array:
+    return np.ascontiguousarray(array, np.float32)

@@ -1,0 +1,70 @@
+"""What the network computes on its way: a volume for every stage, by the paper's names."""
+
+import numpy as np
+import torch
+
+from napari_rln.application import RlnSettings, check_inputs
+from napari_rln.device import computing, resolve_device
+from napari_rln.model import Model, load_model
+from napari_rln.networks.rln import Stages
+from napari_rln.noise import estimate_background
+from napari_rln.normalisation import Normalisation
+from napari_rln.start import first_estimate
+from napari_rln.steps import finish
+from napari_rln.volume import Volume
+
+_ADVICE = "look at a smaller part of the image."
+
+
+def network_stages(
+    image: Volume,
+    psf: Volume | None = None,
+    model: Model | None = None,
+    settings: RlnSettings | None = None,
+) -> dict[str, Volume]:
+    """Return the stages of a network for an image, untiled, on the network's scale.
+
+    Parameters
+    ----------
+    image, psf, model, settings
+        As for :func:`napari_rln.application.apply_steps`.
+
+    Returns
+    -------
+    dict
+        ``x``, ``E0`` and the fields of :class:`napari_rln.networks.rln.Stages` by name. FP1 and DV1
+        have voxels of twice the size.
+
+    Raises
+    ------
+    RlnError, ComputeError
+        As :func:`napari_rln.application.apply_steps` does.
+    """
+    settings, model = settings or RlnSettings(), model or load_model()
+    image = check_inputs(image, psf, model, settings)
+    background = (
+        estimate_background(image.data) if settings.background == "auto" else settings.background
+    )
+    device = resolve_device(settings.device)
+    with computing(0, device, _ADVICE), torch.inference_mode():
+        start = finish(first_estimate(image, psf, background, model.start, device)).data
+        scaling = Normalisation.of(image.data, start, background, model.normalisation)
+        even = [(0, n % 2) for n in image.shape]
+        x, E0 = (
+            torch.from_numpy(np.pad(scaling.apply(data), even, mode="edge"))[None, None]
+            for data in (image.data, start + np.float32(background))
+        )
+        found = Stages._asdict(model.network(x, E0))
+    z, y, x_um = image.voxel_um
+    volumes = {}
+    for name, stage in ({"x": x, "E0": E0} | found).items():
+        whole = stage.shape[2:] == x.shape[2:]
+        data = stage[0].mean(0).numpy()
+        if whole:
+            data = data[tuple(slice(n) for n in image.shape)]
+        volumes[name] = Volume.from_array(
+            data,
+            image.voxel_um if whole else (2 * z, 2 * y, 2 * x_um),
+            name=f"{image.name} · {name}",
+        )
+    return volumes
