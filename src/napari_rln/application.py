@@ -12,24 +12,24 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from napari_rln.device import Peak, check_memory, computing, free_bytes, resolve_device
 from napari_rln.errors import RlnError, RlnWarning
 from napari_rln.model import Model, load_model
 from napari_rln.networks.folded import Folded, Precision
 from napari_rln.networks.rln import REACH
-from napari_rln.noise import estimate_background, estimate_noise
+from napari_rln.noise import estimate_noise
 from napari_rln.normalisation import Normalisation
 from napari_rln.record import Record
+from napari_rln.resampling import on_grid, resampled_image
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import check_background, check_image, check_pair
+from napari_rln.rld import check_image, check_pair, resolve_background
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.start import FirstEstimate, first_estimate
 from napari_rln.steps import finish
 from napari_rln.suitability import check_grid, doubts, refuse_grid
 from napari_rln.tiles import Tile, largest_core, plan_tiles
-from napari_rln.volume import FloatArray, Volume, VoxelUm
+from napari_rln.volume import FloatArray, Volume
 
 _SHARE = 0.5  # of the free memory that is taken unless said otherwise
 _MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
@@ -159,15 +159,13 @@ def apply_steps(
     if not check_grid(model, image):
         if settings.grid == "refuse":
             raise refuse_grid(model, image)
-        image, psf = _on_grid_of(model, image), model.psf
+        assert model.psf is not None
+        image, psf = resampled_image(image, model.psf.voxel_um), model.psf
     for doubt in doubts(model, psf):
         warnings.warn(doubt, RlnWarning, stacklevel=2)
     device = resolve_device(settings.device)
     most = _most_bytes(settings, device)
-    background = (
-        estimate_background(image.data) if settings.background == "auto" else settings.background
-    )
-    check_background(background, image)
+    background = resolve_background(settings.background, image)
     facts: dict[str, Any] = {"background": background, "device": str(device)}
     memory = Peak(device)
     with computing(most, device, _ADVICE):
@@ -178,7 +176,7 @@ def apply_steps(
         memory.look()
     facts |= _trust(image, data, start, psf, background, model)
     if image is not original:
-        data = _resampled(data, model.psf.voxel_um, original)  # type: ignore[union-attr]
+        data = on_grid(data, image.voxel_um, original.shape, original.voxel_um)
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),
@@ -323,32 +321,3 @@ def _even(data: FloatArray) -> FloatArray:
     if all(n % 2 == 0 for n in data.shape):
         return np.ascontiguousarray(data)
     return np.pad(data, [(0, n % 2) for n in data.shape], mode="edge")
-
-
-def _on_grid_of(model: Model, image: Volume) -> Volume:
-    """Return the image on the voxels that a model was trained for."""
-    assert model.psf is not None
-    target = model.psf.voxel_um
-    shape = [
-        max(2, round(n * v / t))
-        for n, v, t in zip(image.shape, image.voxel_um, target, strict=True)
-    ]
-    data = _interpolated(image.data, shape, image.voxel_um, target)
-    return image.with_data(data.clip(0), voxel_um=target)
-
-
-def _resampled(data: FloatArray, voxel_um: VoxelUm, image: Volume) -> FloatArray:
-    """Return data on the grid of an image."""
-    return _interpolated(data, list(image.shape), voxel_um, image.voxel_um)
-
-
-def _interpolated(
-    data: FloatArray, shape: list[int], voxel_um: VoxelUm, target_um: VoxelUm
-) -> FloatArray:
-    """Return data, light per volume, at the voxels of another grid with the same first corner."""
-    scale = [t / v for t, v in zip(target_um, voxel_um, strict=True)]
-    offset = [(s - 1) / 2 for s in scale]  # corners of volumes coincide, not centres of voxels
-    found: FloatArray = ndimage.affine_transform(
-        data, scale, offset, tuple(shape), np.float32, order=1, mode="nearest"
-    )
-    return found

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from napari_rln.device import Peak, check_memory, computing, resolve_device
-from napari_rln.noise import Noise, estimate_background, estimate_noise, split
+from napari_rln.noise import Noise, estimate_noise, split
 from napari_rln.record import Record
 from napari_rln.rld import (
     RldReport,
     RldSettings,
-    check_background,
     check_pair,
     memory_bytes,
+    resolve_background,
     start,
 )
 from napari_rln.settings import as_dict
@@ -82,12 +82,7 @@ def _run(
     needed = memory_bytes(image.shape, psf.shape, settings)
     check_memory(needed, device, _ADVICE)
     memory = Peak(device)
-    background = (
-        estimate_background(image.data)
-        if settings.background == "auto"
-        else float(settings.background)
-    )
-    check_background(background, image)
+    background = resolve_background(settings.background, image)
     facts: dict[str, Any] = {"background": background, "device": str(device)}
     if psf.record:
         facts["psf"] = asdict(psf.record)

@@ -13,6 +13,7 @@ import torch
 from napari_rln.errors import RlnError
 from napari_rln.forward import Border, Convolution, padded_shape
 from napari_rln.iteration import RichardsonLucy, Start
+from napari_rln.noise import estimate_background
 from napari_rln.projectors import BackProjector, transfer_function
 from napari_rln.psf.prepare import check_psf
 from napari_rln.settings import check_limits
@@ -187,20 +188,22 @@ def check_image(image: Volume, negatives: Negatives = "error") -> Volume:
     return image.with_data(image.data.clip(0)) if lowest < 0 else image
 
 
-def check_background(background: float, image: Volume) -> None:
-    """Raise if nothing of an image stands above its background.
+def resolve_background(background: float | Literal["auto"], image: Volume) -> float:
+    """Return the background to use, in image units: as given, or as found in the image.
 
     Raises
     ------
     RlnError
-        With both levels.
+        If nothing of the image stands above it.
     """
+    level = estimate_background(image.data) if background == "auto" else float(background)
     mean = float(image.data.mean(dtype=np.float64))
-    if not background < mean:
+    if not level < mean:
         raise RlnError(
-            f"the background is {background:g} but {image.name} is {mean:g} on average, so nothing "
+            f"the background is {level:g} but {image.name} is {mean:g} on average, so nothing "
             "stands above it; give a lower one, such as the camera's offset (--background)."
         )
+    return level
 
 
 def start(

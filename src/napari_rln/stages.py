@@ -7,8 +7,8 @@ from napari_rln.application import RlnSettings, check_inputs
 from napari_rln.device import computing, resolve_device
 from napari_rln.model import Model, load_model
 from napari_rln.networks.rln import Stages
-from napari_rln.noise import estimate_background
 from napari_rln.normalisation import Normalisation
+from napari_rln.rld import resolve_background
 from napari_rln.start import first_estimate
 from napari_rln.steps import finish
 from napari_rln.volume import Volume
@@ -42,9 +42,7 @@ def network_stages(
     """
     settings, model = settings or RlnSettings(), model or load_model()
     image = check_inputs(image, psf, model, settings)
-    background = (
-        estimate_background(image.data) if settings.background == "auto" else settings.background
-    )
+    background = resolve_background(settings.background, image)
     device = resolve_device(settings.device)
     with computing(0, device, _ADVICE), torch.inference_mode():
         start = finish(first_estimate(image, psf, background, model.start, device)).data

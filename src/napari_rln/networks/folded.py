@@ -8,6 +8,7 @@ On CPUs with numba (the extra "fast") :mod:`napari_rln.networks.compiled` comput
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch.nn.functional import avg_pool3d, conv3d, conv_transpose3d, softplus
 
@@ -170,12 +171,21 @@ class Folded:
 
 
 def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
-    """Return the compiled network, or None where numba is absent, too old, or cannot work."""
+    """Return the compiled network, or None where numba is absent, too old, or cannot compile it."""
     try:
+        from numba.core.errors import NumbaError
+
         from napari_rln.networks.compiled import Compiled
     except (ImportError, RuntimeError):
         return None
-    return Compiled(layers, norms, eps)
+    channels = layers["e_1"][0].shape[1]
+    least = np.zeros((channels, 2, 2, 2), np.float32)
+    try:
+        compiled = Compiled(layers, norms, eps)
+        compiled(least, least)  # compiles, or loads what was compiled before
+    except NumbaError:  # a numba of the future may not understand the kernels
+        return None
+    return compiled
 
 
 def fold(network: RLN) -> tuple[Pairs, Pairs]:
