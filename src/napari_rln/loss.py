@@ -65,8 +65,8 @@ def relative_loss(
 
     Of each patch ``ln(mse / power) / 2``, a tenth as much for ``e``, and the paper's term in the
     structural similarity. So a dim, sparse or noisy volume weighs what a bright, full and clear one
-    does. Below some thirtieth of the power errors count for less: what little is wrong with an
-    empty patch is not what to learn from.
+    does. Errors below a thirtieth of the truth's standard deviation count for less: what little is
+    wrong with an empty patch is not what to learn from.
 
     Parameters
     ----------

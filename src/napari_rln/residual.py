@@ -26,9 +26,9 @@ class Residual:
         Of the fit of the blurred result to the image.
     map
         (Z, Y, X) float32, image minus blurred result in standard deviations of the noise; 0 where
-        it was not evaluated.
+        that cannot be told.
     inside
-        (Z, Y, X) bool, where it was evaluated.
+        (Z, Y, X) bool, what chi2 was evaluated of.
     """
 
     chi2: float
@@ -50,10 +50,9 @@ def reconvolution_residual(
     """Return how well the result, blurred by the PSF, explains the image, in units of its noise.
 
     The variance of the image is modelled as ``gain * mean + intercept``, with the mean from the
-    fitted model itself, and no less than 5 % of its average. Where the light from outside the field
-    is not known, only voxels with at least 99 % of the PSF inside the field are evaluated; if they
-    are fewer than a tenth of the volume, as with a PSF as large as the image, all voxels are, and
-    what lies outside is taken to be dark.
+    fitted model itself, and no less than 5 % of its average. Only voxels with at least 99 % of the
+    PSF inside the field are evaluated; if they are fewer than a tenth of the volume, as with a PSF
+    as large as the image, all voxels are. What lies outside is dark unless it is given.
 
     Parameters
     ----------
@@ -65,8 +64,8 @@ def reconvolution_residual(
         The photon transfer line, as :func:`napari_rln.noise.estimate_noise` finds it: variance
         per count (1 for photons), and variance in counts squared at the value 0.
     outside
-        (Z, Y, X), light in the image from beyond the field of view, in counts; with it all voxels
-        are evaluated.
+        (Z, Y, X), light in the image from beyond the field of view, in counts; with it the map
+        covers all voxels.
 
     Raises
     ------
@@ -74,13 +73,13 @@ def reconvolution_residual(
         If the shapes differ or the line gives no noise.
     """
     x, y = pair(result, image)
-    blurred, inside = _blur(x, psf), np.ones(x.shape, bool)
+    blurred, share = _blur(x, psf), _blur(np.ones_like(x), psf)
     beyond: Float64 | float = 0.0 if outside is None else np.asarray(outside, np.float64)
-    if outside is None:
-        share = _blur(np.ones_like(x), psf)
-        whole = share >= INSIDE_SHARE
-        if whole.mean() >= 0.1:
-            blurred, inside = blurred / np.maximum(share, 1 - INSIDE_SHARE), whole
+    inside = share >= INSIDE_SHARE
+    if inside.mean() < 0.1:
+        inside = np.ones_like(inside)
+    elif outside is None:
+        blurred = blurred / np.maximum(share, 1 - INSIDE_SHARE)
     scale, offset = affine_fit(blurred[inside], (y - beyond)[inside])
     model = scale * blurred + offset + beyond
     variance = gain * model + intercept
@@ -92,10 +91,12 @@ def reconvolution_residual(
         )
     # The floor keeps a few voxels that the line calls noiseless from ruling the sum.
     variance = np.maximum(variance, 0.05 * average)
-    residual = np.where(inside, (y - model) / np.sqrt(variance), 0)
+    residual = (y - model) / np.sqrt(variance)
+    if outside is None:
+        residual[~inside] = 0
     freedom = max(int(inside.sum()) - 2, 1)
     return Residual(
-        chi2=float(np.vdot(residual, residual)) / freedom,
+        chi2=float(np.square(residual[inside]).sum()) / freedom,
         scale=scale,
         offset=offset,
         map=residual.astype(np.float32),

@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from napari_rln import __version__
 from napari_rln.errors import ComputeError, RlnError, RlnWarning
@@ -28,6 +28,7 @@ app = App(
     help_epilogue=_EXIT_CODES,
     version=__version__,
     suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(consume_multiple=True),  # --structures dots rods
 )
 app.command("napari_rln.cli.rld:rld", name="rld")
 app.command("napari_rln.cli.rln:rln", name="rln")

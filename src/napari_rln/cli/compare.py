@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.comparison import CompareSettings, Comparison
@@ -26,7 +24,7 @@ def compare(
     truth: Path | None = None,
     psf: Path | None = None,
     repair: bool = True,
-    figure_format: Annotated[tuple[FigureFormat, ...], Parameter(consume_multiple=True)] = ("png",),
+    figure_format: tuple[FigureFormat, ...] = ("png",),
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     settings: Annotated[CompareSettings, Flat] = CompareSettings(),

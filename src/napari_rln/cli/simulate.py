@@ -54,14 +54,14 @@ def simulate(
         if imaging != ImagingSettings():
             raise RlnError("--like takes light and noise from the image; give it or the settings.")
         imaging = imaging_like(image_source.read(like))
-    for folder in ("input", "ground_truth"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
     records = {}
     for number in range(count):
         name = f"pair{number:04d}.tif"
         pair = simulate_pair(
             blur, structures, imaging, shape=shape, seed=(seed, number), name=name[:-4]
         )
+        for folder in ("input", "ground_truth"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
         write_volume(pair.image, out / "input" / name)
         write_volume(pair.truth, out / "ground_truth" / name)
         assert pair.image.record is not None

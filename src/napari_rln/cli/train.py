@@ -97,6 +97,7 @@ def train(
         psf=blur,
         any_psf=any_psf,
         pairs=pairs,
+        pairs_voxel_um=image_source.voxel_um,
         like=image,
         structures=structures,
         imaging=imaging,
@@ -115,7 +116,11 @@ def train(
 
 
 def _kept(report: TrainReport) -> Model:
-    return report.model()
+    """Return the best model so far where the user interrupts; if there is none, that is that."""
+    try:
+        return report.model()
+    except RlnError:
+        raise KeyboardInterrupt from None
 
 
 def _say_validation(model: Model, terminal: Terminal) -> None:

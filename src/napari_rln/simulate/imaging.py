@@ -112,6 +112,10 @@ def simulate_pair(
     """
     structures, imaging = structures or StructureSettings(), imaging or ImagingSettings()
     seeds = (seed,) if isinstance(seed, int) else seed
+    if min(shape) < 1:
+        raise RlnError(f"the shape is {shape} but must be at least one voxel along every axis.")
+    if min(seeds) < 0:
+        raise RlnError(f"the seed is {seed} but must not be negative.")
     blur = Convolution(psf.data, shape, border="extended")
     drawing = draw(
         blur.estimate_shape,

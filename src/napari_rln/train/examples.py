@@ -23,7 +23,7 @@ from napari_rln.simulate.optics import FamilySettings, draw_optics
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
-from napari_rln.volume import FloatArray, Volume
+from napari_rln.volume import FloatArray, Volume, VoxelUm
 
 _SYMMETRIC = 0.05  # share of light without a mirror image up to which a PSF may be mirrored
 # Of an accelerated deconvolution: iterations between two looks, how far beyond the best it goes,
@@ -164,25 +164,50 @@ class Folder:
         Images and truths; see :func:`pairs_in`.
     psf
         Of all of them, for the started variant.
+    symmetry
+        How they may be turned.
+    voxel_um
+        Voxel size (z, y, x) in micrometres, where the files do not say it or are wrong.
     """
 
     files: Sequence[tuple[Path, Path]]
     psf: Volume | None
     symmetry: Symmetry
+    voxel_um: VoxelUm | None = None
 
     def pair(self, number: int) -> tuple[Pair, Volume | None]:
-        """Return the pair of a number, from the first again after the last."""
-        image, truth = self.files[number % len(self.files)]
-        voxel_um = self.psf.voxel_um if self.psf else None
-        pair = Pair(
-            image=read_volume(image, voxel_um=voxel_um), truth=read_volume(truth, voxel_um=voxel_um)
-        )
-        if pair.image.shape != pair.truth.shape:
+        """Return the pair of a number, from the first again after the last.
+
+        Raises
+        ------
+        RlnError
+            If the two are not of one shape, or the image cannot be deconvolved by the PSF.
+        """
+        files = self.files[number % len(self.files)]
+        image, truth = (read_volume(path, voxel_um=self.voxel_um) for path in files)
+        if image.shape != truth.shape:
             raise RlnError(
-                f"{image} is {pair.image.shape} but {truth} is {pair.truth.shape}; a pair has one "
-                "shape."
+                f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; "
+                "a pair has one shape."
             )
-        return pair, self.psf
+        checked = rld.check_image(image) if self.psf is None else rld.check_pair(image, self.psf)
+        return Pair(image=checked, truth=truth), self.psf
+
+    def check(self, patch: int) -> None:
+        """Raise unless all pairs can be learnt from in patches of a size.
+
+        Raises
+        ------
+        RlnError
+            Naming the first that cannot.
+        """
+        for number in range(len(self.files)):
+            image = self.pair(number)[0].image
+            if min(image.shape) < patch:
+                raise RlnError(
+                    f"{image.name} is {image.shape} voxels but patches are {patch} wide; make the "
+                    "patches smaller (--patch)."
+                )
 
 
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,15 +22,17 @@ from napari_rln.normalisation import brightness
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
 from napari_rln.steps import finish
-from napari_rln.train.batches import Batch, draw_batch, inner, without_margin
+from napari_rln.train.batches import inner, without_margin
 from napari_rln.train.checkpoint import Checkpoint
 from napari_rln.train.examples import Example, Source, example
+from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.settings import Baseline, Quality, TrainReport, TrainSettings
 from napari_rln.train.validation import baseline, examine
 from napari_rln.volume import Volume
 
-_FIRST = 8  # examples before the first step
 _WARM_UP = 20  # steps in which the learning rate rises; they are timed as well
+_UNTIMED = 3  # the first ones, which are slower
+_GUESS = 100 * _WARM_UP  # steps, until the first were timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
 _ADVICE = "use smaller patches or batches (--patch, --batch)."
 _STEPS, _STATS = 0, 1  # streams of random numbers
@@ -105,11 +106,15 @@ def train_steps(
     keep_freed_memory()
     device = resolve_device(settings.device)
     with computing(0, device, _ADVICE), closing(_Run(setting, settings, name, device)) as run:
-        yield from run.prepare()
+        saved = None
         if resume:
             if checkpoint is None:
                 raise RlnError("there is no checkpoint to resume from: name one.")
-            run.restore(Checkpoint.load(checkpoint), checkpoint)
+            saved = Checkpoint.load(checkpoint)
+            run.check(saved, checkpoint)
+        yield from run.prepare()
+        if saved is not None:
+            run.restore(saved)
         while run.step < run.total:
             report = run.advance()
             if checkpoint is not None and run.due():
@@ -129,50 +134,54 @@ class _Run:
     ) -> None:
         self.settings, self.setting, self.name, self.device = settings, setting, name, device
         self.step = 0
-        self.total = settings.steps or _WARM_UP
-        self.output_scale = setting.begin.output_scale if setting.begin else 1.0
+        self.total = settings.steps or _GUESS
         self._began = self._timed = time.perf_counter()
+        self._timed_from = 0
         self._baseline: Baseline | None = None
         self._best: tuple[Quality, int, dict[str, torch.Tensor]] | None = None
-        self._last: Losses | None = None
+        self._last: dict[str, float] = {}
         self._frozen = False
-        self._workers = ThreadPoolExecutor(1, thread_name_prefix="examples")
-        self._futures: list[Future[Example]] = []
+        self._pool = Pool(setting.source, settings)
+        if setting.begin is not None:
+            self._pool.output_scale = setting.begin.output_scale
         self._held: list[Example] = []
         self.network = self._network().to(device)
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
 
     def close(self) -> None:
         """Leave off making examples."""
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
 
     def prepare(self) -> Iterator[TrainReport]:
         """Make the first examples and the held-out ones, and judge these by classical means."""
-        count = min(_FIRST, self.settings.examples)
-        scaled = self.setting.begin is not None or self.settings.normalisation == "percentiles"
-        first = []
-        for number in range(count):  # without a scale yet: it comes from them
-            first.append(self._example(self.setting.source, number, self.output_scale))
-            yield self._report("examples", number + 1, count + self.settings.validate)
-        if not scaled:
-            self.output_scale = round(median(brightness(e.target) for e in first), 4)
-            first = [_rescaled(e, self.output_scale) for e in first]
-        for made in first:
-            done: Future[Example] = Future()
-            done.set_result(made)
-            self._futures.append(done)
-        for number in range(self.settings.validate):
-            self._held.append(self._example(self.setting.held_out, number, self.output_scale))
-            yield self._report("examples", count + number + 1, count + self.settings.validate)
+        first, held = min(FIRST, self.settings.examples), self.settings.validate
+        made = []
+        for number in range(first):
+            made.append(self._pool.add(number))
+            yield self._report("examples", number + 1, first + held)
+        if self.setting.begin is None and self.settings.normalisation == "brightness":
+            self._pool.rescale(round(median(brightness(e.target) for e in made), 4))
+        del made
+        self._pool.request(self.step)
+        for number in range(held):
+            self._held.append(
+                example(
+                    self.setting.held_out,
+                    number,
+                    self.settings.start_settings,
+                    self.settings.normalisation,
+                    output_scale=self._pool.output_scale,
+                )
+            )
+            yield self._report("examples", first + number + 1, first + held)
         self._baseline = baseline(self._held)
-        self._request()
 
     def advance(self) -> TrainReport:
         """Do one step; return the report of it."""
         if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
             self._freeze()
-        if self.step == min(3, _WARM_UP - 1):
-            self._timed = time.perf_counter()
+        if self.step == _UNTIMED:
+            self._time_from_here()
         rate = self._rate()
         for group in self._optimiser.param_groups:
             group["lr"] = rate
@@ -208,9 +217,8 @@ class _Run:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
         }
-        if self._last is not None:
-            terms = zip(Losses._fields, self._last, strict=True)
-            facts["losses"] = {term: float(value) for term, value in terms}
+        if self._last:
+            facts["losses"] = self._last
         if self._best is not None and self._baseline is not None:
             facts["validation"] = {"network": as_dict(self._best[0])} | {
                 kind: as_dict(quality) for kind, quality in as_dict(self._baseline).items()
@@ -220,7 +228,7 @@ class _Run:
             network=network,
             start=self.settings.start_settings,
             normalisation=self.settings.normalisation,
-            output_scale=self.output_scale,
+            output_scale=self._pool.output_scale,
             psf=self.setting.psf,
             reach=self.setting.reach,
             record=Record(
@@ -241,21 +249,21 @@ class _Run:
             "inputs": self.setting.inputs,
             "step": self.step,
             "total": self.total,
-            "output_scale": self.output_scale,
             "frozen": self._frozen,
+            "losses": self._last,
         }
         if self._best is not None:
             tensors |= {f"best.{k}": v for k, v in self._best[2].items()}
             described["best"] = [as_dict(self._best[0]), self._best[1]]
         return Checkpoint(tensors=tensors, described=described)
 
-    def restore(self, saved: Checkpoint, path: Path) -> None:
-        """Go on from a saved state.
+    def check(self, saved: Checkpoint, path: Path) -> None:
+        """Raise unless a saved state is one of this training.
 
         Raises
         ------
         RlnError
-            If it is of another training.
+            With the names of what differs.
         """
         now = self.state().described
         for part in ("settings", "inputs"):
@@ -265,8 +273,11 @@ class _Run:
                     f"{path.name} is of another training: {', '.join(differ)} differ; train anew "
                     "without --resume, or with the settings of then."
                 )
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a saved state."""
         self.step, self.total = saved.described["step"], saved.described["total"]
-        self._frozen = saved.described["frozen"]
+        self._frozen, self._last = saved.described["frozen"], saved.described["losses"]
         self.network.load_state_dict(saved.part("network"))
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in saved.part("adam").items():
@@ -277,7 +288,8 @@ class _Run:
         if "best" in saved.described:
             scores, step = saved.described["best"]
             self._best = Quality(**scores), step, saved.part("best")
-        self._request()
+        self._pool.request(self.step)
+        self._time_from_here()
 
     def _network(self) -> RLN:
         begin, settings = self.setting.begin, self.settings
@@ -295,38 +307,8 @@ class _Run:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         return network
 
-    def _example(self, source: Source, number: int, output_scale: float) -> Example:
-        return example(
-            source,
-            number,
-            self.settings.start_settings,
-            self.settings.normalisation,
-            output_scale=output_scale,
-            by_truth=source is self.setting.source,
-        )
-
-    def _wanted(self, step: int) -> int:
-        """Return how many examples a step draws from; by the step alone, not by what is ready."""
-        return min(_FIRST + step // self.settings.every, self.settings.examples)
-
-    def _request(self) -> None:
-        """Have the examples of the steps to come made."""
-        ahead = min(self._wanted(self.step) + 2, self.settings.examples)
-        for number in range(len(self._futures), ahead):
-            self._futures.append(
-                self._workers.submit(self._example, self.setting.source, number, self.output_scale)
-            )
-
-    def _batch(self, *seed: int) -> Batch:
-        self._request()
-        examples = [future.result() for future in self._futures[: self._wanted(self.step)]]
-        batch = draw_batch(
-            examples, self.settings, self.setting.source.symmetry, (self.settings.seed, *seed)
-        )
-        return batch.to(self.device)
-
-    def _descend(self) -> Losses:
-        batch = self._batch(_STEPS, self.step)
+    def _descend(self) -> dict[str, float]:
+        batch = self._pool.batch(self.step, _STEPS, self.step).to(self.device)
         self.network.train(not self._frozen)
         fast = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
@@ -346,7 +328,7 @@ class _Run:
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self._optimiser.step()
-        return Losses(*(term.detach() for term in losses))
+        return {term: float(v.detach()) for term, v in zip(Losses._fields, losses, strict=True)}
 
     def _rate(self) -> float:
         highest, step = self.settings.learning_rate, self.step
@@ -357,14 +339,18 @@ class _Run:
 
     def _steps_in_time(self) -> int:
         """Return how many steps fill the time that is given, by the time of the first."""
-        now = time.perf_counter()
-        each = (now - self._timed) / (_WARM_UP - 3)
-        left = 60 * self.settings.minutes - (now - self._began)
+        before = time.perf_counter()
+        each = (before - self._timed) / (_WARM_UP - self._timed_from)
+        examination = 0.0
         if self._held:
-            before = time.perf_counter()
             examine(self.network.eval(), self._held, self.device)
-            each += (time.perf_counter() - before) / self.settings.validate_every
+            examination = time.perf_counter() - before
+        left = 60 * self.settings.minutes - (time.perf_counter() - self._began)
+        each += examination / self.settings.validate_every
         return max(_WARM_UP + 1, _WARM_UP + int(left / each))
+
+    def _time_from_here(self) -> None:
+        self._timed, self._timed_from = time.perf_counter(), self.step
 
     def _freeze(self) -> None:
         self._estimate_statistics()
@@ -377,7 +363,7 @@ class _Run:
             return
         with _averaging(self.network):
             for number in range(_STATISTICS):
-                batch = self._batch(_STATS, self.step, number)
+                batch = self._pool.batch(self.step, _STATS, self.step, number).to(self.device)
                 self.network(batch.x, batch.E0)
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -385,10 +371,11 @@ class _Run:
 
     def _report(self, phase: Any, step: int, total: int, *, rate: float = 0.0) -> TrainReport:
         seconds = time.perf_counter() - self._began
-        loss, mse, ssim, e_mse = map(float, self._last) if self._last else (None,) * 4
         left = None
-        if phase == "train" and step > _WARM_UP:
-            left = (time.perf_counter() - self._timed) / (step - 3) * (total - step)
+        known = self.settings.steps or step > _WARM_UP
+        if phase == "train" and known and step > self._timed_from >= _UNTIMED:
+            each = (time.perf_counter() - self._timed) / (step - self._timed_from)
+            left = each * (total - step)
         return TrainReport(
             phase=phase,
             step=step,
@@ -398,18 +385,11 @@ class _Run:
             learning_rate=rate,
             baseline=self._baseline,
             best_step=self._best[1] if self._best else 0,
-            loss=loss,
-            mse=mse,
-            ssim=ssim,
-            e_mse=e_mse,
+            loss=self._last.get("total"),
+            mse=self._last.get("mse"),
+            ssim=self._last.get("ssim"),
+            e_mse=self._last.get("e_mse"),
         )
-
-
-def _rescaled(made: Example, scale: float) -> Example:
-    return replace(
-        made, target=made.target / np.float32(scale), mean=made.mean / scale,
-        power=max(made.power / scale**2, 1e-6),
-    )  # fmt: skip
 
 
 def _normalisations(network: nn.Module) -> Iterator[nn.BatchNorm3d]:

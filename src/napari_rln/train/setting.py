@@ -23,7 +23,7 @@ from napari_rln.train.examples import (
 )
 from napari_rln.train.loop import Setting
 from napari_rln.train.settings import PRESETS, Preset, TrainSettings
-from napari_rln.volume import Volume
+from napari_rln.volume import Volume, VoxelUm
 
 _HELD_OUT = 1_000_000  # added to the seed, so that nobody is examined on what was learnt from
 
@@ -81,6 +81,7 @@ def setting_of(
     psf: Volume | None = None,
     any_psf: bool = False,
     pairs: Path | None = None,
+    pairs_voxel_um: VoxelUm | None = None,
     like: Volume | None = None,
     structures: StructureSettings | None = None,
     imaging: ImagingSettings | None = None,
@@ -98,8 +99,10 @@ def setting_of(
         Train for the family of PSFs instead.
     pairs
         Folder of pairs to learn from instead of synthetic ones.
+    pairs_voxel_um
+        Voxel size (z, y, x) in micrometres of the pairs, where their files do not say it.
     like
-        Image whose light, background and noise are imitated; overrides ``imaging``.
+        Image whose light, background and noise are imitated, instead of ``imaging``.
     structures, imaging
         Of synthetic pairs; the defaults when none.
     begin
@@ -112,16 +115,22 @@ def setting_of(
         variant without a PSF, another voxel size than the PSF's.
     """
     structures = structures or StructureSettings()
+    if like is not None and imaging not in (None, ImagingSettings()):
+        raise RlnError("light and noise come from the image to imitate (--like); give no others.")
     imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
     inputs = {"begin": begin.hash} if begin else {}
     if psf is not None:
         inputs["psf"] = psf.hash
-    if any_psf == (psf is not None) and not (pairs and not any_psf):
-        raise RlnError("give the PSF that the model is for (--psf), or --any-psf, not both.")
+    if begin is not None and begin.network.settings.views != "single":
+        raise RlnError(f"model {begin.name} takes two views; begin with one of a single view.")
+    if any_psf and pairs is not None:
+        raise RlnError("pairs were taken with some PSF: leave out any PSF (--any-psf).")
+    if any_psf == (psf is not None) and pairs is None:
+        raise RlnError("give the PSF that the model is for (--psf) or --any-psf, not both.")
     train: Source
     held: Source
     if pairs is not None:
-        train, held = _folders(pairs, psf, settings)
+        train, held = _folders(pairs, psf, pairs_voxel_um, settings)
         return Setting(train, held, psf, {}, begin, inputs | {"pairs": pairs.name})
     seeds = settings.seed, settings.seed + _HELD_OUT
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
@@ -142,19 +151,19 @@ def setting_of(
     return Setting(train, held, psf, reach, begin, inputs)
 
 
-def _folders(folder: Path, psf: Volume | None, settings: TrainSettings) -> tuple[Folder, Folder]:
+def _folders(
+    folder: Path, psf: Volume | None, voxel_um: VoxelUm | None, settings: TrainSettings
+) -> tuple[Folder, Folder]:
     """Return the pairs to learn from and those held out: the last ones, at most a fifth."""
     if settings.variant == "started" and psf is None:
         raise RlnError("pairs for the started variant need the PSF that they were taken with.")
     files = pairs_in(folder)
-    count = min(settings.validate, len(files) // 5)
-    if settings.validate and count == 0:
+    if settings.validate and len(files) < 5:
         raise RlnError(
             f"{folder} holds {len(files)} pairs; at least 5 are needed, of which one is held out."
         )
     symmetry = symmetry_of(psf) if psf else Symmetry(flips=(False, True, True))
-    split = len(files) - count
-    return (
-        Folder(files=files[:split], psf=psf, symmetry=symmetry),
-        Folder(files=files[split:] or files, psf=psf, symmetry=symmetry),
-    )
+    whole = Folder(files=files, psf=psf, voxel_um=voxel_um, symmetry=symmetry)
+    whole.check(settings.patch)
+    split = len(files) - min(settings.validate, len(files) // 5)
+    return replace(whole, files=files[:split]), replace(whole, files=files[split:] or files)

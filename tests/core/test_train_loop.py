@@ -1,0 +1,691 @@
+"""The training loop: repeatable to the bit, broken off and gone on with, the best model kept."""
+
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import phantoms
+import pytest
+import torch
+from torch.nn.functional import avg_pool3d
+
+from napari_rln import cli
+from napari_rln.errors import ComputeError, RlnError
+from napari_rln.io import read_volume, write_volume
+from napari_rln.model import Model
+from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
+from napari_rln.normalisation import brightness
+from napari_rln.record import Record
+from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
+from napari_rln.start import StartSettings
+from napari_rln.train import loop, pool, validation
+from napari_rln.train.batches import draw_batch
+from napari_rln.train.examples import Symmetry, example
+from napari_rln.train.loop import train_model, train_steps
+from napari_rln.train.setting import setting_of
+from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
+
+TINY = TrainSettings(
+    steps=4, start_iterations=2, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
+    validate=1, validate_every=2, device="cpu",
+)  # fmt: skip
+PSF = phantoms.gaussian_psf()
+
+
+class Ended(NamedTuple):
+    """What a training said, and the model it ended with; none where it was broken off."""
+
+    reports: list[TrainReport]
+    model: Model | None
+
+    @property
+    def steps(self) -> list[TrainReport]:
+        return [report for report in self.reports if report.phase == "train"]
+
+
+def _run(settings, *, until=None, psf=PSF, setting=None, **options) -> Ended:
+    """Train, or break off after a step."""
+    reports = []
+    steps = train_steps(setting or setting_of(settings, psf=psf), settings, **options)
+    while True:
+        try:
+            reports.append(next(steps))
+        except StopIteration as stop:
+            return Ended(reports, stop.value)
+        if until is not None and reports[-1].phase == "train" and reports[-1].step == until:
+            steps.close()
+            return Ended(reports, None)
+
+
+def _same(a: Model, b: Model) -> bool:
+    """Tell whether two models are alike to the bit, the time that they took aside."""
+    mine, other = a.network.state_dict(), b.network.state_dict()
+    weights = all(torch.equal(mine[name], other[name]) for name in {*mine, *other})
+    return weights and _record(a) == _record(b)
+
+
+def _record(model: Model) -> dict:
+    card = model.card()
+    del card["record"]["facts"]["seconds"], card["record"]["time"]
+    return card
+
+
+def _said(report: TrainReport) -> tuple:
+    """Return what a report says, times and pictures aside."""
+    return tuple(
+        getattr(report, name)
+        for name in (
+            "phase", "step", "total", "learning_rate", "loss", "mse", "ssim", "e_mse", "quality",
+            "baseline", "best_step",
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    """Take few classical iterations to judge by, and few batches for the statistics."""
+    monkeypatch.setattr(loop, "_STATISTICS", 4)
+    monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))
+    monkeypatch.setattr(validation, "_WB_ITERATIONS", (1,))
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Begin with one example, so that the others are made while the training runs."""
+    for module in (loop, pool):
+        monkeypatch.setattr(module, "FIRST", 1)
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Return a function that has the network judged by given numbers; it returns its weights."""
+
+    def judge(*decibels):
+        left, seen = list(decibels), []
+
+        def examine(network, held, device):
+            assert not network.training
+            seen.append({k: v.clone() for k, v in network.state_dict().items()})
+            return Quality(psnr_db=left.pop(0), ssim=0.5), None
+
+        monkeypatch.setattr(loop, "examine", examine)
+        return seen
+
+    return judge
+
+
+# First weights
+
+
+def _initial(seed=0) -> RLN:
+    network = RLN()
+    initialise(network, torch.Generator().manual_seed(seed))
+    return network
+
+
+@torch.no_grad()
+def test_first_weights_hand_the_estimate_on():
+    source = setting_of(replace(TINY, shape=(24, 24, 24)), psf=PSF).source
+    start = StartSettings(iterations=15)
+    made = [example(source, number, start, "brightness") for number in range(2)]
+    x, E0 = (
+        torch.from_numpy(np.stack([getattr(e, name) for e in made]))[:, None]
+        for name in ("x", "E0")
+    )
+    for seed in range(2):
+        likeness = {}
+        for told in (True, False):
+            network = _initial(seed)
+            if told:
+                pass_estimate_on(network)
+            with loop._averaging(network):
+                network(x, E0)
+            stages = network.eval()(x, E0)
+            likeness[told] = {
+                name: np.corrcoef(getattr(stages, name).ravel(), E0.ravel())[0, 1]
+                for name in ("E1", "E2", "output")
+            }
+        assert likeness[True]["E1"] > 0.95 > likeness[False]["E1"]
+        assert likeness[True]["E2"] > 0.92 > likeness[False]["E2"]
+        assert likeness[True]["output"] > max(0.75, likeness[False]["output"] + 0.1)
+
+
+@torch.no_grad()
+def test_statistics_are_the_mean_over_batches():
+    network = _initial()
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.rand((2, 1, 8, 8, 8), generator=generator) for _ in range(3)]
+    momenta = [m.momentum for m in loop._normalisations(network)]
+    network.H1.e_1.bn.running_mean.fill_(77)  # what was there before does not count
+    with loop._averaging(network):
+        for x in batches:
+            network(x, x)
+    pooled = [avg_pool3d(x, 2) for x in batches]
+    maps = [network.H1.e_1.conv(x) for x in pooled]
+    means = torch.stack([m.mean((0, 2, 3, 4)) for m in maps]).mean(0)
+    variances = torch.stack([m.var((0, 2, 3, 4)) for m in maps]).mean(0)
+    torch.testing.assert_close(network.H1.e_1.bn.running_mean, means)
+    torch.testing.assert_close(network.H1.e_1.bn.running_var, variances)
+    assert [m.momentum for m in loop._normalisations(network)] == momenta
+
+
+def test_held_statistics_are_those_of_the_first_weights(few):
+    settings = replace(TINY, validate=0, steps=2, examples=1)
+    found = _run(settings).model.network.state_dict()
+    source = setting_of(settings, psf=PSF).source
+    made = example(source, 0, settings.start_settings, "brightness", by_truth=True)
+    convolve = _initial().H1.e_1.conv
+    with torch.no_grad():
+        means = []
+        for number in range(4):
+            batch = draw_batch([made], settings, source.symmetry, (0, loop._STATS, 0, number))
+            means.append(convolve(avg_pool3d(batch.E0, 2)).mean((0, 2, 3, 4)))
+    torch.testing.assert_close(found["H1.e_1.bn.running_mean"], torch.stack(means).mean(0))
+    assert not torch.equal(found["H1.e_1.conv.weight"], convolve.weight)
+
+
+def test_held_statistics_do_not_change(judged):
+    seen = judged(1, 2, 3, 4, 5, 6)
+    _run(replace(TINY, steps=6, frozen=0.5, validate_every=1))
+    running = [[v for k, v in state.items() if "running" in k] for state in seen]
+
+    def alike(i: int, j: int) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(running[i], running[j], strict=True))
+
+    assert not alike(0, 1)
+    assert not alike(1, 2)
+    assert alike(3, 4)
+    assert alike(4, 5)
+    assert not torch.equal(seen[4]["H3.u_5.weight"], seen[5]["H3.u_5.weight"])
+
+
+# Repeatable
+
+
+def test_a_seed_gives_its_own_training_again(few):
+    first, again = (_run(TINY) for _ in range(2))
+    assert _same(first.model, again.model)
+    assert [_said(r) for r in first.reports] == [_said(r) for r in again.reports]
+    other = _run(replace(TINY, seed=1))
+    assert not torch.equal(first.model.network.H3.u_5.weight, other.model.network.H3.u_5.weight)
+
+
+def test_phases_are_told_in_order(few):
+    ended = _run(TINY)
+    assert [(r.phase, r.step, r.total) for r in ended.reports] == [
+        ("examples", 1, 2), ("examples", 2, 2), *(("train", step, 4) for step in (1, 2, 3, 4)),
+    ]  # fmt: skip
+    examined = [r.step for r in ended.steps if r.quality is not None]
+    assert examined == [2, 4]
+    assert all((r.quality is None) == (r.preview is None) for r in ended.steps)
+    assert all(r.baseline is not None for r in ended.steps)
+    facts = ended.model.record.facts
+    assert (facts["steps"], facts["total"]) == (4, 4)
+    assert facts["losses"]["total"] == ended.steps[-1].loss
+    best = max((r for r in ended.steps if r.quality), key=lambda r: r.quality.psnr_db)
+    assert facts["best_step"] == ended.steps[-1].best_step == best.step
+    assert facts["validation"]["network"]["psnr_db"] == best.quality.psnr_db
+    assert {"image", "rld", "wiener_butterworth"} < set(facts["validation"])
+
+
+def test_the_model_is_ready_for_use():
+    model = train_model(setting_of(TINY, psf=PSF), TINY, name="mine")
+    assert model.name == "mine"
+    assert not model.network.training
+    assert model.psf is PSF
+    assert model.start == StartSettings(method="matched", iterations=2)
+    assert model.normalisation == "brightness"
+    assert model.record.settings["seed"] == 0
+    source = setting_of(TINY, psf=PSF).source
+    first = [example(source, n, model.start, "brightness", by_truth=True) for n in range(3)]
+    scale = np.median([brightness(e.target) for e in first])
+    assert model.output_scale == pytest.approx(scale, abs=1e-3)
+
+
+# Broken off and gone on with
+
+VARIANTS = {
+    "as usual": TINY,
+    "statistics held late": replace(TINY, frozen=0.5),
+    "none held out": replace(TINY, frozen=0.0, validate=0),
+    "paper": replace(
+        PRESETS["paper"], steps=4, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
+        validate_every=2, device="cpu",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_training_gone_on_with_is_one_that_was_not_broken_off(few, tmp_path, variant):
+    settings = VARIANTS[variant]
+    whole = _run(settings)
+    path = tmp_path / "training.checkpoint"
+    for until in (2, 3):  # at the state that was saved, and after it
+        _run(settings, until=until, checkpoint=path)
+        assert path.is_file()
+        resumed = _run(settings, checkpoint=path, resume=True)
+        assert [report.step for report in resumed.steps] == [3, 4]
+        assert list(map(_said, resumed.steps)) == list(map(_said, whole.steps[2:]))
+        assert _same(resumed.model, whole.model)
+        assert not path.exists()
+
+
+def test_a_training_killed_after_its_last_step_is_finished(few, tmp_path):
+    path = tmp_path / "training.checkpoint"
+    whole = _run(TINY)
+    _run(TINY, until=4, checkpoint=path)
+    resumed = _run(TINY, checkpoint=path, resume=True)
+    assert resumed.steps == []
+    mine, other = (m.record.facts for m in (resumed.model, whole.model))
+    assert resumed.model.hash == whole.model.hash
+    for fact in ("steps", "total", "best_step", "validation"):
+        assert mine[fact] == other[fact]
+
+
+def test_a_finished_training_knows_its_last_losses(few, tmp_path):
+    path = tmp_path / "training.checkpoint"
+    said = _run(TINY, until=4, checkpoint=path).steps[-1].loss
+    resumed = _run(TINY, checkpoint=path, resume=True)
+    assert resumed.model.record.facts["losses"]["total"] == said
+
+
+def test_a_training_gone_on_with_knows_how_long_it_takes(clock, tmp_path):
+    settings = replace(TINY, steps=40, validate=0, examples=1, batch=1, validate_every=30)
+    path = tmp_path / "training.checkpoint"
+    _run(settings, until=30, checkpoint=path)
+    resumed = _run(settings, checkpoint=path, resume=True)
+    assert resumed.steps[1].seconds_left == pytest.approx(0.8, rel=0.5)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+import test_train_loop as tests
+from napari_rln.cli import main
+from napari_rln.train import loop, pool, validation
+from napari_rln.train.settings import PRESETS
+
+PRESETS["full"], loop._STATISTICS = tests.TINY, 4
+draw = pool.draw_batch
+
+def kill(examples, settings, symmetry, seed):
+    if seed[1:] == (loop._STEPS, 3):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return draw(examples, settings, symmetry, seed)
+
+pool.draw_batch = kill
+main(["train", "--from", "none", "--psf", {psf!r}, "-o", {out!r}])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_command_is_gone_on_with(tmp_path, monkeypatch):
+    psf, out = tmp_path / "psf.ome.tif", tmp_path / "model.safetensors"
+    write_volume(PSF, psf)
+    code = KILLED.format(folder=str(Path(__file__).parent), psf=str(psf), out=str(out))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.checkpoint", "psf.ome.tif"]
+
+    monkeypatch.setitem(PRESETS, "full", TINY)
+    tokens = ["train", "--from", "none", "--psf", str(psf), "--quiet", "-o"]
+    assert cli.run([*tokens, str(out), "--resume"]) == 0
+    assert not out.with_suffix(".checkpoint").exists()
+    whole = tmp_path / "whole" / "model.safetensors"
+    whole.parent.mkdir()
+    assert cli.run([*tokens, str(whole)]) == 0
+    assert _same(Model.load(out), Model.load(whole))
+
+
+@pytest.fixture
+def broken_off(few, tmp_path):
+    """Return the checkpoint of a training broken off after two steps."""
+    path = tmp_path / "training.checkpoint"
+    _run(TINY, until=2, checkpoint=path)
+    return path
+
+
+def test_only_the_same_training_can_be_gone_on_with(broken_off):
+    before = broken_off.read_bytes()
+    for changes, names in (({"seed": 1}, "seed"), ({"batch": 3, "steps": 5}, "batch, steps")):
+        with pytest.raises(RlnError, match=f"of another training: {names} differ"):
+            _run(replace(TINY, **changes), checkpoint=broken_off, resume=True)
+    with pytest.raises(RlnError, match="of another training: psf differ"):
+        _run(TINY, psf=phantoms.gaussian_psf((7, 7, 7)), checkpoint=broken_off, resume=True)
+    with pytest.raises(RlnError, match="name one"):
+        _run(TINY, resume=True)
+    assert broken_off.read_bytes() == before
+
+
+def test_what_is_no_checkpoint_is_not_gone_on_with(broken_off):
+    whole = broken_off.read_bytes()
+    broken_off.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RlnError, match="is no checkpoint"):
+        _run(TINY, checkpoint=broken_off, resume=True)
+    broken_off.unlink()
+    with pytest.raises(RlnError, match="there is no checkpoint"):
+        _run(TINY, checkpoint=broken_off, resume=True)
+    Model(
+        name="m", network=RLN(), start=StartSettings(), record=Record(method="train")
+    ).save(broken_off.with_suffix(".safetensors"))  # fmt: skip
+    with pytest.raises(RlnError, match="is no checkpoint"):
+        _run(TINY, checkpoint=broken_off.with_suffix(".safetensors"), resume=True)
+
+
+def test_a_wrong_checkpoint_is_refused_before_the_long_work(tmp_path):
+    reports = train_steps(
+        setting_of(TINY, psf=PSF), TINY, checkpoint=tmp_path / "absent.checkpoint", resume=True
+    )
+    with pytest.raises(RlnError, match="there is no checkpoint"):
+        next(reports)
+
+
+# The best is kept
+
+
+def test_the_best_is_what_the_held_out_volumes_say(judged):
+    seen = judged(20.0, 31.0, 25.0, 30.9)
+    ended = _run(replace(TINY, validate_every=1))
+    assert [report.best_step for report in ended.steps] == [1, 2, 2, 2]
+    assert ended.model.record.facts["best_step"] == 2
+    assert ended.model.record.facts["validation"]["network"]["psnr_db"] == 31
+    found = ended.model.network.state_dict()
+    assert all(torch.equal(found[name], seen[1][name]) for name in found)
+    assert not torch.equal(found["H3.u_5.weight"], seen[3]["H3.u_5.weight"])
+
+
+def test_without_held_out_volumes_the_last_is_kept(few):
+    ended = _run(replace(TINY, validate=0))
+    facts = ended.model.record.facts
+    assert facts["best_step"] == 4
+    assert "validation" not in facts
+    assert all(report.baseline is None for report in ended.steps)
+
+
+def test_a_cancelled_training_leaves_the_best_so_far(judged):
+    seen = judged(30.0, 20.0, 25.0)
+    ended = _run(replace(TINY, validate_every=1), until=3)
+    model = ended.reports[-1].model()
+    assert model.record.facts["steps"] == 3
+    assert model.record.facts["total"] == 4
+    assert model.record.facts["best_step"] == 1
+    found = model.network.state_dict()
+    assert all(torch.equal(found[name], seen[0][name]) for name in found)
+
+
+def test_a_training_cancelled_before_it_was_examined_leaves_what_there_is(few):
+    ended = _run(replace(TINY, validate_every=100), until=1)
+    model = ended.reports[-1].model()
+    assert model.record.facts["best_step"] == 1
+    assert all(torch.isfinite(v).all() for v in model.network.state_dict().values())
+
+
+def test_the_statistics_can_be_estimated_after_a_training_was_cancelled(few):
+    ended = _run(replace(TINY, frozen=0.0, validate=0, examples=8), until=1)
+    model = ended.reports[-1].model()
+    assert model.record.facts["steps"] == 1
+
+
+def test_a_report_has_no_model_while_examples_are_made(few):
+    steps = train_steps(setting_of(TINY, psf=PSF), TINY)
+    report = next(steps)
+    steps.close()
+    with pytest.raises(RlnError, match="no model yet"):
+        report.model()
+
+
+def test_cancelling_leaves_no_thread_behind(few):
+    ended = _run(TINY, until=1)
+    assert ended.model is None
+    assert not [t for t in threading.enumerate() if t.name.startswith("examples")]
+
+
+# Learning
+
+
+def test_the_loss_falls_on_what_can_be_learnt_by_heart():
+    settings = replace(
+        TINY, steps=30, examples=1, validate=0, patch=16, batch=1, augment=False,
+        start_iterations=10,
+    )  # fmt: skip
+    ended = _run(settings)
+    losses = [report.loss for report in ended.steps]
+    mses = [report.mse for report in ended.steps]
+    assert np.mean(losses[-5:]) < losses[0] - 0.5
+    assert np.mean(mses[-5:]) < 0.5 * mses[0]
+
+
+def test_the_learning_rate_rises_and_falls_as_a_cosine(few):
+    settings = replace(TINY, steps=30, examples=1, validate=0, batch=1)
+    rates = [report.learning_rate for report in _run(settings).steps]
+    step = np.arange(30)
+    expected = 0.02 * np.minimum(1, (step + 1) / 20) * (1 + np.cos(np.pi * step / 30)) / 2
+    np.testing.assert_allclose(rates, expected)
+
+
+def test_the_papers_recipe_trains(few):
+    settings = replace(VARIANTS["paper"], steps=2, patch=16)
+    ended = _run(settings)
+    rates = [report.learning_rate for report in ended.steps]
+    assert rates == pytest.approx([0.015, 0.015 * 0.95 ** (1 / 600)])
+    model = ended.model
+    assert model.variant == "paper"
+    assert (model.normalisation, model.output_scale) == ("percentiles", 1)
+    # Adam moves a weight by the learning rate at first: they began where the paper's begin.
+    first, found = _initial().state_dict(), model.network.state_dict()
+    for name, value in first.items():
+        if name.endswith(("weight", "bias")):
+            assert (found[name] - value).abs().max() <= 2 * 0.0151, name
+    assert (found["H2.u_4.conv.weight"] - first["H2.u_4.conv.weight"]).abs().median() > 0.01
+
+
+def test_a_model_is_where_a_training_begins(few):
+    begin = train_model(setting_of(TINY, psf=PSF), TINY)
+    other = phantoms.gaussian_psf((7, 7, 7), (1.2, 1.0, 1.0))
+    settings = replace(TINY, seed=5, steps=1, learning_rate=1e-6)
+    model = train_model(setting_of(settings, psf=other, begin=begin), settings)
+    assert model.output_scale == begin.output_scale
+    assert model.record.inputs["begin"] == begin.hash
+    found = model.network.state_dict()
+    for name, value in begin.network.state_dict().items():
+        if name.endswith(("weight", "bias")):
+            assert torch.allclose(found[name], value, atol=1e-6), name
+    assert begin.hash == model.record.inputs["begin"]  # the given model was not trained itself
+
+
+def test_a_training_for_any_psf(few):
+    setting = setting_of(TINY, any_psf=True)
+    model = train_model(setting, replace(TINY, steps=2))
+    assert model.psf is None
+    assert model.reach == setting.reach
+
+
+# Minutes
+
+
+class _Clock:
+    """Time that passes only when told."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch, few):
+    """Return a clock by which examples take a second, steps a tenth, an examination two."""
+    clock = _Clock()
+    monkeypatch.setattr(loop, "time", clock)
+
+    def takes(owner, name, seconds):
+        work = getattr(owner, name)
+
+        def timed(*given, **named):
+            clock.now += seconds
+            return work(*given, **named)
+
+        monkeypatch.setattr(owner, name, timed)
+
+    for module in (loop, pool):
+        takes(module, "example", 1.0)
+    takes(loop._Run, "_descend", 0.1)
+    takes(loop, "examine", 2.0)
+    monkeypatch.setattr(loop, "_WARM_UP", 6)
+    return clock
+
+
+TIMED = replace(TINY, steps=None, minutes=6.05 / 60, examples=1, batch=1)
+
+
+def test_minutes_decide_how_many_steps_there_are(clock):
+    ended = _run(replace(TIMED, validate=1, validate_every=20))
+    # 2 s of examples, 6 steps of 0.1 s and an examination; from then on a step costs a twentieth of
+    # an examination as well.
+    total = 6 + int((6.05 - 2 - 0.6 - 2) / (0.1 + 2 / 20))
+    assert ended.steps[-1].total == ended.steps[-1].step == total
+    assert ended.model.record.facts["total"] == total
+    assert {report.total for report in ended.steps[5:]} == {total}
+
+
+def test_minutes_are_kept_to(clock):
+    ended = _run(replace(TIMED, validate=0))
+    assert clock.now == pytest.approx(6.05, abs=0.1)
+    lefts = [report.seconds_left for report in ended.steps if report.seconds_left is not None]
+    assert lefts[0] == pytest.approx(6.05 - 1 - 0.7, abs=0.1)
+    assert lefts[-1] == pytest.approx(0, abs=0.01)
+
+
+def test_too_few_minutes_are_a_few_steps(clock):
+    clock.now = -1000.0
+    steps = train_steps(setting_of(TIMED, psf=PSF), replace(TIMED, validate=0))
+    next(steps)
+    clock.now = 0.0  # a slow machine: making examples took longer than there was
+    assert [report.step for report in steps][-1] == 7
+
+
+def test_a_timed_training_warms_up_like_any_other(clock):
+    rates = [report.learning_rate for report in _run(replace(TIMED, validate=0)).steps[:6]]
+    assert np.all(np.diff(rates) > 0)
+
+
+def test_a_timed_training_holds_its_statistics_late_only(clock, monkeypatch):
+    held = []
+    monkeypatch.setattr(loop._Run, "_freeze", lambda run: held.append((run.step, run.total)))
+    _run(replace(TIMED, frozen=0.2, validate=0))
+    assert held[0][0] >= 0.8 * held[0][1] > 6
+
+
+# Pairs from files
+
+
+def _pairs(folder, count=5, shape=(16, 16, 16)):
+    for part in ("input", "ground_truth"):
+        (folder / part).mkdir(parents=True)
+    for number in range(count):
+        imaging = ImagingSettings(photons=(200.0, 200.0))
+        pair = simulate_pair(PSF, None, imaging, shape=shape, seed=number)
+        write_volume(pair.image, folder / "input" / f"{number}.ome.tif")
+        write_volume(pair.truth, folder / "ground_truth" / f"{number}.ome.tif")
+    return folder
+
+
+@pytest.mark.parametrize("variant", ["started", "paper"])
+def test_a_folder_of_pairs_is_learnt_from(few, tmp_path, variant):
+    psf = PSF if variant == "started" else None
+    folder = _pairs(tmp_path / "pairs")
+    settings = replace(TINY, variant=variant, normalisation="brightness", steps=2)
+    setting = setting_of(settings, psf=psf, pairs=folder)
+    ended = _run(settings, setting=setting)
+    assert np.isfinite(ended.steps[-1].quality.psnr_db)
+    assert ended.model.variant == variant
+    assert ended.model.record.inputs["pairs"] == "pairs"
+    assert ended.model.psf is psf
+
+
+def _refused(settings, make_setting):
+    """Return what is said of pairs that are refused, before the first step."""
+    phases = []
+    with pytest.raises(RlnError) as refused:  # noqa: PT012
+        for report in train_steps(make_setting(), settings):
+            phases.append(report.phase)
+    assert "train" not in phases
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("number", [0, 2, 4])
+def test_a_pair_of_two_shapes_is_refused_before_the_first_step(few, tmp_path, number):
+    folder = _pairs(tmp_path / "pairs")
+    shorter = simulate_pair(PSF, shape=(16, 16, 14)).truth
+    write_volume(shorter, folder / "ground_truth" / f"{number}.ome.tif")
+    said = _refused(TINY, lambda: setting_of(TINY, psf=PSF, pairs=folder))
+    assert f"{number}.ome.tif is (16, 16, 14); a pair has one shape" in said
+
+
+def test_pairs_smaller_than_a_patch_are_refused_before_the_first_step(few, tmp_path):
+    folder = _pairs(tmp_path / "pairs", shape=(12, 16, 16))
+    settings = replace(TINY, patch=16)
+    assert "patch" in _refused(settings, lambda: setting_of(settings, psf=PSF, pairs=folder))
+
+
+def test_negative_pairs_are_refused_before_the_first_step(few, tmp_path):
+    folder = _pairs(tmp_path / "pairs")
+    image = read_volume(folder / "input" / "0.ome.tif")
+    image.data[3, 3, 3] = -5
+    write_volume(image, folder / "input" / "0.ome.tif")
+    assert "negative" in _refused(TINY, lambda: setting_of(TINY, psf=PSF, pairs=folder))
+
+
+def test_pairs_on_other_voxels_than_the_psfs_are_refused(few, tmp_path):
+    folder = _pairs(tmp_path / "pairs")
+    for part in ("input", "ground_truth"):
+        for path in (folder / part).iterdir():
+            write_volume(replace(read_volume(path), voxel_um=(0.5, 0.5, 0.5)), path)
+    assert "voxel" in _refused(TINY, lambda: setting_of(TINY, psf=PSF, pairs=folder))
+
+
+# What goes wrong on the way
+
+
+class _Failing:
+    """A source whose examples after the first cannot be made."""
+
+    symmetry = Symmetry()
+
+    def __init__(self, error):
+        self.error, self.source = error, setting_of(TINY, psf=PSF).source
+
+    def pair(self, number):
+        if number:
+            raise self.error
+        return self.source.pair(number)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(RlnError("the file is gone"), RlnError), (RuntimeError("the disk is on fire"), ComputeError)],
+)
+def test_an_example_that_cannot_be_made_ends_the_training_with_its_reason(few, error, expected):
+    setting = setting_of(TINY, psf=PSF)._replace(source=_Failing(error))
+    with pytest.raises(expected, match=str(error)):
+        _run(TINY, setting=setting)
+    assert not [t for t in threading.enumerate() if t.name.startswith("examples")]
+
+
+def test_a_model_of_two_views_is_refused_before_the_long_work():
+    network = RLN(NetworkSettings(views="concatenated"))
+    begin = Model(
+        name="two", network=network, start=StartSettings(iterations=2), record=Record(method="x")
+    )
+    with pytest.raises(RlnError, match="view"):
+        next(train_steps(setting_of(TINY, psf=PSF, begin=begin), TINY))
+
+
+def test_an_unknown_device_is_refused_before_the_long_work():
+    with pytest.raises(RlnError, match="device cuda:77 is not there"):
+        next(train_steps(setting_of(TINY, psf=PSF), replace(TINY, device="cuda:77")))

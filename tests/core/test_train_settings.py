@@ -1,0 +1,248 @@
+"""What a training is told: limits, presets, what goes together, and the file it goes on from."""
+
+from dataclasses import replace
+
+import phantoms
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from napari_rln.errors import RlnError
+from napari_rln.io import write_volume
+from napari_rln.model import Model
+from napari_rln.networks.rln import RLN
+from napari_rln.psf.shape import fwhm_um
+from napari_rln.record import Record
+from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
+from napari_rln.start import StartSettings
+from napari_rln.train.checkpoint import Checkpoint
+from napari_rln.train.setting import choose_settings, setting_of
+from napari_rln.train.settings import PRESETS, TrainReport, TrainSettings
+
+SMALL = TrainSettings(steps=1, patch=8, shape=(16, 16, 16), validate=1)
+
+
+def _model(**changes) -> Model:
+    given = {
+        "name": "given", "network": RLN(), "start": StartSettings(iterations=7),
+        "record": Record(method="train"),
+    }  # fmt: skip
+    return Model(**given | changes)
+
+
+def _write_pairs(folder, count=5, shape=(16, 16, 16), psf=None):
+    for part in ("input", "ground_truth"):
+        (folder / part).mkdir(parents=True)
+    for number in range(count):
+        pair = simulate_pair(psf or phantoms.gaussian_psf(), shape=shape, seed=number)
+        write_volume(pair.image, folder / "input" / f"{number}.tif")
+        write_volume(pair.truth, folder / "ground_truth" / f"{number}.tif")
+    return folder
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch": 15}, "patch is 15 voxels but must be even"),
+        ({"patch": 6}, "patch is 6 but must lie between 8 and 512"),
+        ({"patch": 8, "margin": 4}, "a margin of 4 leaves nothing of patches of 8"),
+        ({"shape": (64, 16, 64)}, "patches are 32 voxels wide but the volumes"),
+        ({"start": "image"}, "needs a start"),
+        ({"variant": "mine"}, "give started, paper"),
+        ({"schedule": "linear"}, "give cosine, paper"),
+        ({"loss": "mse"}, "give relative, paper"),
+        ({"initial": "zeros"}, "give estimate, paper"),
+        ({"normalisation": "none"}, "give brightness, percentiles"),
+        ({"start_iterations": "soon"}, "give auto"),
+        ({"start_iterations": 0}, "start_iterations is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"minutes": 0}, "minutes is 0"),
+        ({"minutes": float("nan")}, "minutes is nan"),
+        ({"learning_rate": 2.0}, "learning_rate is 2.0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"frozen": 1.5}, "frozen is 1.5"),
+        ({"examples": 0}, "examples is 0"),
+        ({"validate": -1}, "validate is -1"),
+        ({"validate_every": 0}, "validate_every is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_that_cannot_be(changes, message):
+    with pytest.raises(RlnError, match=message.replace("(", r"\(")):
+        replace(TrainSettings(), **changes)
+
+
+def test_the_start_follows_from_the_variant():
+    started = TrainSettings(start="wiener-butterworth", start_iterations=2)
+    assert started.start_settings == StartSettings(method="wiener-butterworth", iterations=2)
+    paper = TrainSettings(variant="paper", start="image")
+    assert paper.start_settings.method == "image"
+    assert not paper.start_settings.needs_psf
+
+
+def test_the_paper_preset_is_the_papers():
+    paper = PRESETS["paper"]
+    assert paper.variant == "paper"
+    assert (paper.learning_rate, paper.schedule) == (0.015, "paper")
+    assert (paper.batch, paper.patch, paper.margin, paper.fullness) == (4, 64, 0, 0.8)
+    assert 10_000 <= paper.steps <= 60_000
+    assert (paper.augment, paper.validate) == (False, 0)
+    assert (paper.loss, paper.clip) == ("paper", 0)
+    assert (paper.initial, paper.last_beta) == ("paper", 0)
+    assert (paper.bn_momentum, paper.frozen) == (0.01, 0)
+    assert (paper.normalisation, paper.shape) == ("percentiles", (128, 128, 128))
+
+
+# What goes together
+
+
+def test_nothing_to_begin_with_trains_in_full():
+    assert choose_settings(begin="none") == (PRESETS["full"], None)
+    assert choose_settings("full") == (PRESETS["full"], None)
+    assert choose_settings("paper") == (PRESETS["paper"], None)
+    settings, begin = choose_settings(variant="paper")
+    assert begin is None
+    assert settings == replace(PRESETS["full"], variant="paper")
+
+
+def test_a_model_is_adapted_quickly_and_as_it_was_trained(tmp_path):
+    _model().save(tmp_path / "given.safetensors")
+    settings, begin = choose_settings(begin=str(tmp_path / "given.safetensors"))
+    assert begin.name == "given"
+    assert settings == replace(PRESETS["quick"], start_iterations=7)
+
+    image = _model(start=StartSettings(method="image"), normalisation="percentiles")
+    image.save(tmp_path / "image.safetensors")
+    settings, _ = choose_settings(begin=str(tmp_path / "image.safetensors"))
+    assert (settings.variant, settings.normalisation) == ("paper", "percentiles")
+    assert settings.start_settings.method == "image"
+
+
+def test_a_model_of_the_other_variant_is_refused(tmp_path):
+    _model().save(tmp_path / "given.safetensors")
+    with pytest.raises(RlnError, match="is of the started variant, not paper; begin with another"):
+        choose_settings(variant="paper", begin=str(tmp_path / "given.safetensors"))
+    with pytest.raises(RlnError, match="no model called nobody"):
+        choose_settings(begin="nobody")
+
+
+def test_one_psf_or_any():
+    for given in ({}, {"psf": phantoms.gaussian_psf(), "any_psf": True}):
+        with pytest.raises(RlnError, match="give the PSF that the model is for"):
+            setting_of(SMALL, **given)
+
+
+def test_a_setting_tells_what_its_model_is_for():
+    psf = phantoms.gaussian_psf()
+    setting = setting_of(SMALL, psf=psf)
+    assert setting.psf is psf
+    assert setting.inputs["psf"] == psf.hash
+    z, y, x = (w / v for w, v in zip(fwhm_um(psf.data, psf.voxel_um), psf.voxel_um, strict=True))
+    assert setting.reach["axial"] == pytest.approx((z, z))
+    assert setting.reach["lateral"] == pytest.approx(((y + x) / 2,) * 2)
+
+    family = setting_of(SMALL, any_psf=True)
+    assert family.psf is None
+    assert all(low < high for low, high in family.reach.values())
+    begin = _model()
+    assert setting_of(SMALL, any_psf=True, begin=begin).inputs["begin"] == begin.hash
+
+
+def test_nobody_is_examined_on_what_was_learnt_from():
+    setting = setting_of(SMALL, psf=phantoms.gaussian_psf())
+    learnt = [setting.source.pair(i)[0].truth.hash for i in range(3)]
+    held = [setting.held_out.pair(i)[0].truth.hash for i in range(3)]
+    assert len({*learnt, *held}) == 6
+
+
+def test_light_and_noise_are_those_of_an_image():
+    psf = phantoms.gaussian_psf()
+    told = ImagingSettings(
+        photons=(400.0, 400.0), background=(0.1, 0.1), read_noise=(1.0, 1.0), gain=2.0, offset=50.0
+    )
+    image = simulate_pair(psf, None, told, shape=(24, 48, 48), seed=1).image
+    setting = setting_of(SMALL, psf=psf, like=image)
+    found = setting.source.imaging
+    assert found.gain == pytest.approx(2, rel=0.3)
+    assert found.photons[0] < 400 < found.photons[1]
+    assert setting.inputs != setting_of(SMALL, psf=psf).inputs
+    with pytest.raises(RlnError, match="negative voxels"):
+        setting_of(SMALL, psf=psf, like=image.with_data(image.data - 1000))
+
+
+def test_pairs_are_split_and_the_last_held_out(tmp_path):
+    folder = _write_pairs(tmp_path / "pairs", 10)
+    psf = phantoms.gaussian_psf()
+    setting = setting_of(replace(SMALL, validate=4), psf=psf, pairs=folder)
+    learnt, held = (
+        [image.name for image, _ in s.files] for s in (setting.source, setting.held_out)
+    )
+    assert learnt == [f"{i}.tif" for i in range(8)]
+    assert held == ["8.tif", "9.tif"]
+    every = setting_of(replace(SMALL, validate=0), psf=psf, pairs=folder)
+    assert len(every.source.files) == 10
+
+
+def test_pairs_that_cannot_be_used_are_refused(tmp_path):
+    psf = phantoms.gaussian_psf()
+    with pytest.raises(RlnError, match=r"there are no pairs in .*absent"):
+        setting_of(SMALL, psf=psf, pairs=tmp_path / "absent")
+    (tmp_path / "empty" / "input").mkdir(parents=True)
+    with pytest.raises(RlnError, match="there are no pairs in"):
+        setting_of(SMALL, psf=psf, pairs=tmp_path / "empty")
+    folder = _write_pairs(tmp_path / "pairs", 4)
+    with pytest.raises(RlnError, match="holds 4 pairs; at least 5 are needed"):
+        setting_of(SMALL, psf=psf, pairs=folder)
+    with pytest.raises(RlnError, match="need the PSF that they were taken with"):
+        setting_of(SMALL, pairs=folder)
+    (folder / "ground_truth" / "2.tif").unlink()
+    with pytest.raises(RlnError, match=r"2\.tif has no truth"):
+        setting_of(SMALL, psf=psf, pairs=folder)
+
+
+def test_there_is_no_model_before_the_first_step():
+    with pytest.raises(RlnError, match="no model yet"):
+        TrainReport(phase="examples", step=1, total=2, seconds=0.0).model()
+
+
+# The checkpoint
+
+
+def _checkpoint() -> Checkpoint:
+    tensors = {"network.a": torch.arange(6.0).reshape(2, 3).T, "adam.0.step": torch.tensor(3.0)}
+    return Checkpoint(tensors=tensors, described={"settings": {"seed": 1, "shape": [8, 8]}})
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    saved = _checkpoint()
+    saved.save(tmp_path / "c.checkpoint")
+    found = Checkpoint.load(tmp_path / "c.checkpoint")
+    assert found.described == saved.described
+    assert torch.equal(found.part("network")["a"], saved.tensors["network.a"])
+    assert found.part("adam")["0.step"].item() == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["c.checkpoint"]
+
+
+def test_what_differs_from_a_checkpoint_is_named():
+    saved = _checkpoint()
+    assert saved.differing("settings", {"seed": 1, "shape": (8, 8)}) == []
+    now = {"seed": 2, "shape": [8, 8], "batch": 4}
+    assert saved.differing("settings", now) == ["batch", "seed"]
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "c.checkpoint"
+    with pytest.raises(RlnError, match="there is no checkpoint"):
+        Checkpoint.load(path)
+    _checkpoint().save(path)
+    whole = path.read_bytes()
+    for content in (whole[:-4], whole[:50], whole[:4], b"", b"no safetensors at all"):
+        path.write_bytes(content)
+        with pytest.raises(RlnError, match="is no checkpoint of a training"):
+            Checkpoint.load(path)
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(RlnError, match="is no checkpoint of a training"):
+        Checkpoint.load(path)
