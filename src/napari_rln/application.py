@@ -279,6 +279,8 @@ def _network(
         piece = output.to("cpu", torch.float32).numpy()[tile.inner]
         # The offset is part of the map; the background is not part of a result.
         piece = scaling.undo(piece * np.float32(model.output_scale)) - np.float32(background)
+        if model.share:
+            piece += np.float32(model.share) * (start.data[tile.core] - piece)
         whole[tile.core] = piece
         yield RlnReport(
             phase="network",

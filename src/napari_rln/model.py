@@ -49,6 +49,9 @@ class Model:
         Of image and first estimate.
     output_scale
         What the output's 1 is, in units of the normalisation's scale.
+    share
+        Of the first estimate in the result. Two estimates whose errors are only partly alike are
+        better together than either.
     psf
         What it was trained for; none for a family of PSFs, or where that is not known.
     reach
@@ -63,6 +66,7 @@ class Model:
     start: StartSettings
     normalisation: Method = "brightness"
     output_scale: float = 1.0
+    share: float = 0.0
     psf: Volume | None = None
     reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     record: Record
@@ -92,6 +96,7 @@ class Model:
             "start": as_dict(self.start),
             "normalisation": self.normalisation,
             "output_scale": self.output_scale,
+            "share": self.share,
             "psf": psf
             and {
                 "name": psf.name,
@@ -180,6 +185,7 @@ class Model:
                 start=StartSettings(**card["start"]),
                 normalisation=card["normalisation"],
                 output_scale=float(card["output_scale"]),
+                share=float(card["share"]),
                 psf=psf,
                 reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
                 record=Record(**card["record"]),

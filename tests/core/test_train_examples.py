@@ -381,13 +381,44 @@ class _HandsOn(torch.nn.Module):
         return RLN()(x, E0)._replace(output=E0)
 
 
+class _Errs(RLN):
+    """Returns the first estimate with an error that is as large as the estimate's own."""
+
+    def __init__(self, errors):
+        super().__init__()
+        self.errors = errors
+
+    def forward(self, x, E0):
+        error = torch.from_numpy(self.errors.pop(0))[None, None]
+        return RLN()(x, E0)._replace(output=E0 + error)
+
+
+def test_the_share_of_the_first_estimate_is_the_one_that_errs_least():
+    """Of two estimates with opposite errors of one size, half of each is the truth."""
+    source = _one_psf(shape=(16, 16, 16))
+    held = [example(source, number, START, "brightness", output_scale=2.0) for number in range(2)]
+    wrong = [np.random.default_rng(n).normal(0, 0.3, (16, 16, 16)) for n in range(2)]
+    held = [
+        replace(one, E0=(2 * (one.target + w)).astype(np.float32))
+        for one, w in zip(held, wrong, strict=True)
+    ]
+    errors = [
+        (one.target - w - one.E0).astype(np.float32) for one, w in zip(held, wrong, strict=True)
+    ]
+    shares = (0.0, 0.25, 0.5, 0.75)
+    found = examine(_Errs(errors), held, torch.device("cpu"), shares=shares, output_scale=2.0)
+    assert found.share == 0.5
+    assert found.quality.psnr_db > 60
+
+
 def test_the_network_is_judged_on_whole_volumes_in_the_mean():
     cpu = torch.device("cpu")
     source = _one_psf(shape=(15, 16, 17))
     held = [example(source, number, START, "brightness") for number in range(2)]
     for one in held:
         np.testing.assert_array_equal(apply_whole(_HandsOn(), one, cpu), one.E0)
-    quality, preview = examine(_HandsOn(), held, cpu)
+    quality, share, preview = examine(_HandsOn(), held, cpu)
+    assert share == 0
     expected = np.mean([psnr(one.E0, one.target, fit=True) for one in held])
     assert quality.psnr_db == pytest.approx(expected)
     assert 0 < quality.ssim < 1

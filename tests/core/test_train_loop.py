@@ -29,6 +29,7 @@ from napari_rln.train.examples import Symmetry, example
 from napari_rln.train.loop import train_model, train_steps
 from napari_rln.train.setting import setting_of
 from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
+from napari_rln.train.validation import Examination
 
 TINY = TrainSettings(
     steps=4, start_iterations=2, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
@@ -108,10 +109,10 @@ def judged(monkeypatch):
     def judge(*decibels):
         left, seen = list(decibels), []
 
-        def examine(network, held, device):
+        def examine(network, held, device, **_):
             assert not network.training
             seen.append({k: v.clone() for k, v in network.state_dict().items()})
-            return Quality(psnr_db=left.pop(0), ssim=0.5), None
+            return Examination(Quality(psnr_db=left.pop(0), ssim=0.5), 0.25, None)
 
         monkeypatch.setattr(loop, "examine", examine)
         return seen

@@ -27,7 +27,7 @@ from napari_rln.train.checkpoint import Checkpoint
 from napari_rln.train.examples import Example, Source, example
 from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.settings import Baseline, Quality, TrainReport, TrainSettings
-from napari_rln.train.validation import baseline, examine
+from napari_rln.train.validation import Examination, baseline, examine
 from napari_rln.volume import Volume
 
 _WARM_UP = 20  # steps in which the learning rate rises; they are timed as well
@@ -35,6 +35,7 @@ _UNTIMED = 3  # the first ones, which are slower
 _GUESS = 100 * _WARM_UP  # steps, until the first were timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
 _ADVICE = "use smaller patches or batches (--patch, --batch)."
+_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the first estimate in the result, that are tried
 _STEPS, _STATS = 0, 1  # streams of random numbers
 
 
@@ -138,7 +139,7 @@ class _Run:
         self._began = self._timed = time.perf_counter()
         self._timed_from = 0
         self._baseline: Baseline | None = None
-        self._best: tuple[Quality, int, dict[str, torch.Tensor]] | None = None
+        self._best: tuple[Quality, int, float, dict[str, torch.Tensor]] | None = None
         self._last: dict[str, float] = {}
         self._frozen = False
         self._pool = Pool(setting.source, settings)
@@ -192,9 +193,9 @@ class _Run:
         quality = preview = None
         if self._held and self.due():
             self._estimate_statistics()
-            quality, preview = examine(self.network.eval(), self._held, self.device)
+            quality, share, preview = self._examine()
             if self._best is None or quality.psnr_db > self._best[0].psnr_db:
-                self._best = quality, self.step, self._weights()
+                self._best = quality, self.step, share, self._weights()
         report = self._report("train", self.step, self.total, rate=rate)
         return replace(report, quality=quality, preview=preview, _model=self.model)
 
@@ -206,7 +207,7 @@ class _Run:
         """Return the best model so far."""
         if self._best is None:
             self._estimate_statistics()
-        weights = self._best[2] if self._best else self._weights()
+        weights = self._best[3] if self._best else self._weights()
         network = RLN(self.network.settings)
         network.load_state_dict(weights)
         facts: dict[str, Any] = {
@@ -229,6 +230,7 @@ class _Run:
             start=self.settings.start_settings,
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
+            share=self._best[2] if self._best else 0.0,
             psf=self.setting.psf,
             reach=self.setting.reach,
             record=Record(
@@ -253,8 +255,8 @@ class _Run:
             "losses": self._last,
         }
         if self._best is not None:
-            tensors |= {f"best.{k}": v for k, v in self._best[2].items()}
-            described["best"] = [as_dict(self._best[0]), self._best[1]]
+            tensors |= {f"best.{k}": v for k, v in self._best[3].items()}
+            described["best"] = [as_dict(self._best[0]), *self._best[1:3]]
         return Checkpoint(tensors=tensors, described=described)
 
     def check(self, saved: Checkpoint, path: Path) -> None:
@@ -286,8 +288,8 @@ class _Run:
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": state, "param_groups": groups})
         if "best" in saved.described:
-            scores, step = saved.described["best"]
-            self._best = Quality(**scores), step, saved.part("best")
+            scores, step, share = saved.described["best"]
+            self._best = Quality(**scores), step, share, saved.part("best")
         self._pool.request(self.step)
         self._time_from_here()
 
@@ -343,11 +345,20 @@ class _Run:
         each = (before - self._timed) / (_WARM_UP - self._timed_from)
         examination = 0.0
         if self._held:
-            examine(self.network.eval(), self._held, self.device)
+            self._examine()
             examination = time.perf_counter() - before
         left = 60 * self.settings.minutes - (time.perf_counter() - self._began)
         each += examination / self.settings.validate_every
         return max(_WARM_UP + 1, _WARM_UP + int(left / each))
+
+    def _examine(self) -> Examination:
+        return examine(
+            self.network.eval(),
+            self._held,
+            self.device,
+            shares=(0.0,) if self.settings.variant == "paper" else _SHARES,
+            output_scale=self._pool.output_scale,
+        )
 
     def _time_from_here(self) -> None:
         self._timed, self._timed_from = time.perf_counter(), self.step

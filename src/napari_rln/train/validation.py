@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,21 +57,66 @@ def baseline(examples: Sequence[Example]) -> Baseline | None:
     return Baseline(image=image, rld=rld, wiener_butterworth=wb)
 
 
+class Examination(NamedTuple):
+    """What was found.
+
+    Attributes
+    ----------
+    quality
+        With the best share.
+    share
+        Of the first estimate in the result, with which the PSNR is highest.
+    preview
+        Middle planes of the first example.
+    """
+
+    quality: Quality
+    share: float
+    preview: Preview
+
+
 def examine(
-    network: RLN, examples: Sequence[Example], device: torch.device
-) -> tuple[Quality, Preview]:
-    """Return how well the network does on examples, and the middle planes of the first."""
-    scores, preview = _Best(), None
-    found: list[_Best] = []
-    for held in examples:
-        now = apply_whole(network, held, device)
-        scores = _Best()
-        scores.add(now, held.target)
-        found.append(scores)
-        preview = preview or _preview(held, now)
-    assert preview is not None
-    quality = Quality(psnr_db=fmean(b.psnr_db for b in found), ssim=fmean(b.ssim for b in found))
-    return quality, preview
+    network: RLN,
+    examples: Sequence[Example],
+    device: torch.device,
+    *,
+    shares: Sequence[float] = (0.0,),
+    output_scale: float = 1.0,
+) -> Examination:
+    """Return how well the network does on examples.
+
+    Parameters
+    ----------
+    network
+        In inference mode.
+    examples
+        At least one.
+    device
+        Of the network.
+    shares
+        Of the first estimate in the result, among which the best is sought.
+    output_scale
+        Of the targets.
+    """
+    outputs = [apply_whole(network, held, device) for held in examples]
+
+    def mixed(share: float) -> list[FloatArray]:
+        return [
+            output + np.float32(share) * (held.E0 / np.float32(output_scale) - output)
+            for output, held in zip(outputs, examples, strict=True)
+        ]
+
+    def decibels(share: float) -> float:
+        pairs = zip(mixed(share), examples, strict=True)
+        return fmean(psnr(result, held.target, fit=True) for result, held in pairs)
+
+    share = max(shares, key=decibels) if len(shares) > 1 else shares[0]
+    results = mixed(share)
+    pairs = zip(results, examples, strict=True)
+    quality = Quality(
+        psnr_db=decibels(share), ssim=fmean(ssim(result, held.target) for result, held in pairs)
+    )
+    return Examination(quality, share, _preview(examples[0], results[0]))
 
 
 @torch.inference_mode()
