@@ -1,6 +1,7 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -109,6 +110,20 @@ def test_extreme_statistics(path: str):
         network = trained(seed=seed, spread=6.0)
         x = inputs(network, 8, 12, 20)
         assert error(make(network, path)(x), reference(network, x)) < 2e-5
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 16), (26, 40, 48), (12, 36, 32), (6, 8, 18)])
+def test_what_lay_in_the_workspace_before_does_not_matter(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+):
+    """Also where rows fill their vectors to the last, so that the next row's zeros end them."""
+    pytest.importorskip("numba")
+    from napari_rln.networks.compiled import Compiled
+
+    monkeypatch.setattr(Compiled, "_space", lambda _, size: np.full(size, np.nan, np.float32))
+    network = trained(seed=3)
+    x, E0 = inputs(network, *shape), inputs(network, *shape, seed=2)
+    assert error(make(network, "compiled")(x, E0), reference(network, x, E0)) < 1e-5
 
 
 @pytest.mark.parametrize("path", PATHS)

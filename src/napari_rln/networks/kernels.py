@@ -482,7 +482,11 @@ def _ring(space: Array, used: int, strips: int, channels: int, pitch: int) -> tu
     size = 4 * strips * POINTS * channels * pitch
     ring = space[used : used + size].reshape((4, strips, POINTS, channels, pitch))
     used += size
-    space[used : used + LANES] = 0  # the last row has no next one that ends it
+    # A row is ended by the zeros before the next one. The last row of a plane is by those of a
+    # slot that may not be filled yet, the very last by no slot's.
+    for slot in range(4):
+        ring[slot, 0, 0, 0, :LANES] = 0
+    space[used : used + LANES] = 0
     return ring, used + LANES
 
 
