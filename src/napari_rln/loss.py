@@ -9,7 +9,10 @@ from napari_rln.networks.rln import Stages, mean_c
 
 _C1, _C2 = 1e-4, 9e-4  # (0.01 L)^2 and (0.03 L)^2 of Wang et al. (2004), for a range L of 1
 _MSE_FLOOR = 1e-4
-_ERROR_FLOOR, _E_ERROR_FLOOR = 1e-3, 1e-2  # of a mean squared error over the power of the truth
+ERROR_FLOOR = 1e-3
+"""Mean squared error, over the power of the truth, below which errors count for less."""
+
+_E_ERROR_FLOOR = 1e-2
 
 
 class Losses(NamedTuple):
@@ -84,7 +87,7 @@ def relative_loss(
     ssim = torch.stack(
         [global_ssim(a, b) for a, b in zip(stages.output, truth, strict=True)]
     ).mean()
-    relative = torch.log(mse / power + _ERROR_FLOOR).mean()
+    relative = torch.log(mse / power + ERROR_FLOOR).mean()
     e_relative = torch.log(e_mse / power + _E_ERROR_FLOOR).mean()
     total = 0.5 * relative + 0.05 * e_relative - torch.log((1 + ssim) / 2)
     return Losses(total, mse.mean(), ssim, e_mse.mean())

@@ -2,8 +2,14 @@
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.ndimage import gaussian_filter
+from scipy.signal import fftconvolve
 
+from napari_rln.model import Model
+from napari_rln.networks.rln import RLN, initialise, pass_estimate_on
+from napari_rln.record import Record
+from napari_rln.start import StartSettings
 from napari_rln.volume import Volume
 
 VOXEL_UM = (0.2, 0.1, 0.1)
@@ -69,3 +75,31 @@ def blobs() -> FloatArray:
     rng = np.random.default_rng(0)
     points = (rng.random((24, 40, 48)) > 0.995).astype(np.float32)
     return gaussian_filter(points, 1) * 1000 + 5
+
+
+def noisy_image(truth, psf: Volume, background=10.0, seed=0) -> Volume:
+    """Return the photons that a microscope counts of an object in the dark."""
+    odd = np.pad(psf.data.astype(float), [(0, 1 - n % 2) for n in psf.shape])
+    full = fftconvolve(truth, odd)
+    cut = tuple(slice(k // 2, k // 2 + n) for n, k in zip(truth.shape, odd.shape, strict=True))
+    counts = np.random.default_rng(seed).poisson(full[cut].clip(0) + background)
+    return Volume.from_array(counts, VOXEL_UM, name="image")
+
+
+def small_model(variant="started", *, seed=0, **changes) -> Model:
+    """Return a model of first weights that hands its first estimate on, more or less."""
+    network = RLN()
+    initialise(network, torch.Generator().manual_seed(seed))
+    pass_estimate_on(network)
+    x = torch.from_numpy(spots((16, 24, 24), level=1.0))[None, None]
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.momentum = 1.0  # the statistics of the next volume
+    with torch.no_grad():
+        network(x, x)
+    start = StartSettings(method="image" if variant == "paper" else "matched", iterations=3)
+    given = {
+        "name": variant, "network": network, "start": start, "psf": gaussian_psf(),
+        "record": Record(method="train", facts={"steps": 12}),
+    }  # fmt: skip
+    return Model(**given | changes)

@@ -417,7 +417,7 @@ def test_the_network_is_judged_on_whole_volumes_in_the_mean():
     held = [example(source, number, START, "brightness") for number in range(2)]
     for one in held:
         np.testing.assert_array_equal(apply_whole(_HandsOn(), one, cpu), one.E0)
-    quality, share, preview = examine(_HandsOn(), held, cpu)
+    quality, _, share, preview = examine(_HandsOn(), held, cpu)
     assert share == 0
     expected = np.mean([psnr(one.E0, one.target, fit=True) for one in held])
     assert quality.psnr_db == pytest.approx(expected)

@@ -112,7 +112,8 @@ def judged(monkeypatch):
         def examine(network, held, device, **_):
             assert not network.training
             seen.append({k: v.clone() for k, v in network.state_dict().items()})
-            return Examination(Quality(psnr_db=left.pop(0), ssim=0.5), 0.25, None)
+            decibels = left.pop(0)
+            return Examination(Quality(psnr_db=decibels, ssim=0.5), -decibels, 0.25, None)
 
         monkeypatch.setattr(loop, "examine", examine)
         return seen

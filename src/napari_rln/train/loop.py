@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -127,6 +127,17 @@ def train_steps(
     return model
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Best:
+    """The best weights so far, and how good they are; see :class:`Examination`."""
+
+    quality: Quality
+    error: float
+    share: float
+    step: int
+    weights: dict[str, torch.Tensor]
+
+
 class _Run:
     """A training between two steps."""
 
@@ -139,7 +150,7 @@ class _Run:
         self._began = self._timed = time.perf_counter()
         self._timed_from = 0
         self._baseline: Baseline | None = None
-        self._best: tuple[Quality, int, float, dict[str, torch.Tensor]] | None = None
+        self._best: _Best | None = None
         self._last: dict[str, float] = {}
         self._frozen = False
         self._pool = Pool(setting.source, settings)
@@ -193,9 +204,16 @@ class _Run:
         quality = preview = None
         if self._held and self.due():
             self._estimate_statistics()
-            quality, share, preview = self._examine()
-            if self._best is None or quality.psnr_db > self._best[0].psnr_db:
-                self._best = quality, self.step, share, self._weights()
+            found = self._examine()
+            quality, preview = found.quality, found.preview
+            if self._best is None or found.error < self._best.error:
+                self._best = _Best(
+                    quality=quality,
+                    error=found.error,
+                    share=found.share,
+                    step=self.step,
+                    weights=self._weights(),
+                )
         report = self._report("train", self.step, self.total, rate=rate)
         return replace(report, quality=quality, preview=preview, _model=self.model)
 
@@ -207,21 +225,21 @@ class _Run:
         """Return the best model so far."""
         if self._best is None:
             self._estimate_statistics()
-        weights = self._best[3] if self._best else self._weights()
+        weights = self._best.weights if self._best else self._weights()
         network = RLN(self.network.settings)
         network.load_state_dict(weights)
         facts: dict[str, Any] = {
             "steps": self.step,
             "total": self.total,
             "seconds": round(time.perf_counter() - self._began, 1),
-            "best_step": self._best[1] if self._best else self.step,
+            "best_step": self._best.step if self._best else self.step,
             "device": str(self.device),
             "threads": torch.get_num_threads(),
         }
         if self._last:
             facts["losses"] = self._last
         if self._best is not None and self._baseline is not None:
-            facts["validation"] = {"network": as_dict(self._best[0])} | {
+            facts["validation"] = {"network": as_dict(self._best.quality)} | {
                 kind: as_dict(quality) for kind, quality in as_dict(self._baseline).items()
             }
         return Model(
@@ -230,7 +248,7 @@ class _Run:
             start=self.settings.start_settings,
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
-            share=self._best[2] if self._best else 0.0,
+            share=self._best.share if self._best else 0.0,
             psf=self.setting.psf,
             reach=self.setting.reach,
             record=Record(
@@ -255,8 +273,14 @@ class _Run:
             "losses": self._last,
         }
         if self._best is not None:
-            tensors |= {f"best.{k}": v for k, v in self._best[3].items()}
-            described["best"] = [as_dict(self._best[0]), *self._best[1:3]]
+            best = self._best
+            tensors |= {f"best.{k}": v for k, v in best.weights.items()}
+            described["best"] = {
+                "quality": as_dict(best.quality),
+                "error": best.error,
+                "share": best.share,
+                "step": best.step,
+            }
         return Checkpoint(tensors=tensors, described=described)
 
     def check(self, saved: Checkpoint, path: Path) -> None:
@@ -288,8 +312,9 @@ class _Run:
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": state, "param_groups": groups})
         if "best" in saved.described:
-            scores, step, share = saved.described["best"]
-            self._best = Quality(**scores), step, share, saved.part("best")
+            told = dict(saved.described["best"])
+            told["quality"] = Quality(**told["quality"])
+            self._best = _Best(**told, weights=saved.part("best"))
         self._pool.request(self.step)
         self._time_from_here()
 
@@ -395,7 +420,7 @@ class _Run:
             seconds_left=left,
             learning_rate=rate,
             baseline=self._baseline,
-            best_step=self._best[1] if self._best else 0,
+            best_step=self._best.step if self._best else 0,
             loss=self._last.get("total"),
             mse=self._last.get("mse"),
             ssim=self._last.get("ssim"),

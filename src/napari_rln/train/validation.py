@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from napari_rln.deconvolution import iterate
-from napari_rln.metrics import psnr, ssim
+from napari_rln.loss import ERROR_FLOOR
+from napari_rln.metrics import fitted, psnr, ssim
 from napari_rln.networks.rln import RLN
 from napari_rln.rld import RldSettings
 from napari_rln.train.examples import Example
@@ -64,13 +65,18 @@ class Examination(NamedTuple):
     ----------
     quality
         With the best share.
+    error
+        By which weights and share are chosen, smaller being better: the mean logarithm of the error
+        after the fit, as in :func:`napari_rln.loss.relative_loss`. The mean PSNR would be ruled by
+        the few volumes that are nearly perfect.
     share
-        Of the first estimate in the result, with which the PSNR is highest.
+        Of the first estimate in the result, with which the error is smallest.
     preview
         Middle planes of the first example.
     """
 
     quality: Quality
+    error: float
     share: float
     preview: Preview
 
@@ -106,17 +112,22 @@ def examine(
             for output, held in zip(outputs, examples, strict=True)
         ]
 
-    def decibels(share: float) -> float:
+    def error(share: float) -> float:
         pairs = zip(mixed(share), examples, strict=True)
-        return fmean(psnr(result, held.target, fit=True) for result, held in pairs)
+        return fmean(_log_error(result, held) for result, held in pairs)
 
-    share = max(shares, key=decibels) if len(shares) > 1 else shares[0]
-    results = mixed(share)
-    pairs = zip(results, examples, strict=True)
+    share = min(shares, key=error)
+    pairs = list(zip(mixed(share), examples, strict=True))
     quality = Quality(
-        psnr_db=decibels(share), ssim=fmean(ssim(result, held.target) for result, held in pairs)
+        psnr_db=fmean(psnr(result, held.target, fit=True) for result, held in pairs),
+        ssim=fmean(ssim(result, held.target) for result, held in pairs),
     )
-    return Examination(quality, share, _preview(examples[0], results[0]))
+    return Examination(quality, error(share), share, _preview(examples[0], pairs[0][0]))
+
+
+def _log_error(result: FloatArray, held: Example) -> float:
+    off = fitted(result, held.target) - held.target
+    return float(np.log(np.square(off).mean() / held.power + ERROR_FLOOR))
 
 
 @torch.inference_mode()

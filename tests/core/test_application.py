@@ -1,0 +1,377 @@
+"""Applying a model: tiles give what the whole would, units are the image's, refusals say why."""
+
+import json
+import math
+
+import numpy as np
+import phantoms
+import pytest
+import torch
+
+from napari_rln.application import RlnSettings, apply_model, apply_steps
+from napari_rln.deconvolution import deconvolve
+from napari_rln.errors import RlnError, RlnWarning
+from napari_rln.networks.rln import RLN, NetworkSettings, Stages
+from napari_rln.rld import RldSettings
+from napari_rln.stages import network_stages
+from napari_rln.start import StartSettings
+from napari_rln.volume import Volume
+
+PSF = phantoms.gaussian_psf()
+SMALL = (16, 24, 24)
+MODELS = {"started": phantoms.small_model("started"), "paper": phantoms.small_model("paper")}
+VARIANTS = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+
+
+def _image(shape=SMALL, **options) -> Volume:
+    return phantoms.noisy_image(phantoms.spots(shape, level=300.0), PSF, **options)
+
+
+def _settings(**changes) -> RlnSettings:
+    return RlnSettings(**{"background": 10.0, "device": "cpu"} | changes)
+
+
+def _run(*given):
+    """Return all reports and the result."""
+    reports, steps = [], apply_steps(*given)
+    while True:
+        try:
+            reports.append(next(steps))
+        except StopIteration as stop:
+            return reports, stop.value
+
+
+def _apart(a, b) -> float:
+    """Return the largest difference as a share of the largest value."""
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+# Tiles
+
+
+@VARIANTS
+@pytest.mark.parametrize("shape", [(18, 40, 56), (19, 41, 55)])
+def test_tiles_together_are_the_whole(model, shape):
+    image = _image(shape)
+    whole = apply_model(image, PSF, model, _settings(tile=64))
+    assert whole.record.facts["tiles"] == 1
+    for tile in (16, 19, 30):
+        tiled = apply_model(image, PSF, model, _settings(tile=tile))
+        side = tile - tile % 2
+        counts = [math.ceil(n / side) if tile < n else 1 for n in shape]
+        assert tiled.record.facts["tiles"] == math.prod(counts)
+        assert _apart(tiled.data, whole.data) < 1e-5
+
+
+@VARIANTS
+def test_streamed_pieces_are_the_result(model):
+    image = _image((17, 40, 35))
+    reports, result = _run(image, PSF, model, _settings(tile=16))
+    streamed = np.full(image.shape, np.nan, np.float32)
+    for report in reports:
+        if report.tile is not None:
+            assert np.isnan(streamed[report.tile.core]).all()
+            streamed[report.tile.core] = report.piece
+    np.testing.assert_array_equal(streamed, result.data)
+
+
+@pytest.mark.parametrize(
+    ("model", "phases"),
+    [
+        (MODELS["started"], ["start", "network"]),
+        (MODELS["paper"], ["network"]),
+        (phantoms.small_model(start=StartSettings()), ["stop", "start", "network"]),
+    ],
+)
+def test_reports_count_every_phase_to_its_end(model, phases):
+    reports, result = _run(_image((16, 40, 24)), PSF, model, _settings(tile=16))
+    assert list(dict.fromkeys(report.phase for report in reports)) == phases
+    for phase in phases:
+        said = [report for report in reports if report.phase == phase]
+        assert [report.done for report in said] == list(range(1, len(said) + 1))
+        assert len({report.total for report in said}) == 1
+        assert phase == "stop" or said[-1].done == said[-1].total
+    assert (
+        sum(report.phase == "start" for report in reports)
+        == (result.record.facts["start_iterations"])
+    )
+    seconds = [report.seconds for report in reports]
+    assert seconds == sorted(seconds)
+
+
+def test_closing_the_generator_ends_it_at_any_point():
+    for point in (1, 3, 4, 5):  # in the start, and between tiles
+        steps = apply_steps(_image(), PSF, MODELS["started"], _settings(tile=16))
+        for _ in range(point):
+            next(steps)
+        steps.close()
+        with pytest.raises(StopIteration):
+            next(steps)
+
+
+# Units
+
+
+@VARIANTS
+def test_a_result_is_in_the_units_of_its_image(model):
+    image = _image()
+    brighter = image.with_data(7 * image.data)
+    one = apply_model(image, PSF, model, _settings())
+    other = apply_model(brighter, PSF, model, _settings(background=70.0))
+    assert _apart(other.data, 7 * one.data) < 1e-5
+    found = [apply_model(v, PSF, model, _settings(background="auto")) for v in (image, brighter)]
+    assert _apart(found[1].data, 7 * found[0].data) < 1e-5
+
+
+@pytest.mark.parametrize("normalisation", ["brightness", "percentiles"])
+def test_a_constant_that_is_named_as_background_does_not_show(normalisation):
+    model = phantoms.small_model("paper", normalisation=normalisation)
+    image = _image()
+    one = apply_model(image, None, model, _settings())
+    raised = image.with_data(image.data + 100)
+    other = apply_model(raised, None, model, _settings(background=110.0))
+    assert _apart(other.data, one.data) < 1e-4
+
+
+def test_a_network_that_hands_its_estimate_on_gives_the_classical_deconvolution():
+    image = _image()
+    rld = deconvolve(image, PSF, RldSettings(iterations=3, background=10.0, device="cpu"))
+    result = apply_model(image, PSF, MODELS["started"], _settings())
+    assert phantoms.nrmse(result.data, rld.data) < 0.35
+    assert phantoms.nrmse(image.data, rld.data) > 0.45
+
+
+# Odd inputs
+
+
+def test_a_started_model_without_a_psf_is_refused():
+    with pytest.raises(RlnError, match=r"needs the PSF; give one \(--psf\)"):
+        apply_model(_image(), None, MODELS["started"], _settings())
+
+
+def test_the_papers_model_needs_no_psf():
+    with_psf = apply_model(_image(), PSF, MODELS["paper"], _settings())
+    without = apply_model(_image(), None, MODELS["paper"], _settings())
+    np.testing.assert_array_equal(without.data, with_psf.data)
+    assert without.record.facts["start_iterations"] == 0
+    assert "psf" not in without.record.inputs
+    assert "chi2" not in without.record.facts
+
+
+def test_a_model_of_two_views_is_refused():
+    model = phantoms.small_model(network=RLN(NetworkSettings(views="averaged")))
+    with pytest.raises(RlnError, match="two views"):
+        apply_model(_image(), PSF, model, _settings())
+
+
+@VARIANTS
+def test_a_plane_is_a_volume_too(model):
+    flat = phantoms.gaussian_psf((1, 9, 9))
+    truth = phantoms.spots((9, 48, 40), level=300.0)[4:5]
+    image = phantoms.noisy_image(truth, flat)
+    plane = phantoms.small_model(model.variant, psf=None)
+    result = apply_model(image, flat, plane, _settings(tile=16))
+    whole = apply_model(image, flat, plane, _settings(tile=64))
+    assert result.shape == image.shape
+    assert _apart(result.data, whole.data) < 1e-5
+    assert np.corrcoef(result.data.ravel(), truth.ravel())[0, 1] > 0.8
+
+
+def test_a_plane_with_a_psf_of_many_is_refused():
+    image = phantoms.noisy_image(phantoms.spots((9, 48, 40))[4:5], phantoms.gaussian_psf((1, 9, 9)))
+    with pytest.raises(RlnError, match="single plane but the PSF has 9 planes"):
+        apply_model(image, PSF, MODELS["started"], _settings())
+
+
+@VARIANTS
+def test_negative_voxels_are_refused_or_set_to_zero(model):
+    image = _image()
+    low = image.data.copy()
+    low[3, :4, 5] = -5
+    with pytest.raises(RlnError, match="4 negative voxels"):
+        apply_model(image.with_data(low), PSF, model, _settings())
+    clipped = apply_model(image.with_data(low), PSF, model, _settings(negatives="clip"))
+    zeroed = apply_model(image.with_data(low.clip(0)), PSF, model, _settings())
+    np.testing.assert_array_equal(clipped.data, zeroed.data)
+
+
+@VARIANTS
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (np.zeros(SMALL), "no voxel above 0"),
+        (np.full(SMALL, 10.0), "nothing stands above it"),
+        (np.full(SMALL, 3.0), "the background is 10"),
+    ],
+    ids=["dark", "flat", "below the background"],
+)
+def test_an_image_with_nothing_in_it_is_refused(model, data, said):
+    with pytest.raises(RlnError, match=said):
+        apply_model(Volume.from_array(data, PSF.voxel_um), PSF, model, _settings())
+
+
+def test_float16_on_the_cpu_is_refused():
+    with pytest.raises(RlnError, match="float16"):
+        apply_model(_image(), None, MODELS["paper"], _settings(precision="float16"))
+
+
+def test_double_precision_gives_the_same():
+    single = apply_model(_image(), PSF, MODELS["started"], _settings())
+    double = apply_model(_image(), PSF, MODELS["started"], _settings(precision="float64"))
+    assert double.data.dtype == np.float32
+    assert _apart(single.data, double.data) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tile": 8}, "tile is 8"),
+        ({"memory_gb": 0.0}, "memory_gb is 0"),
+        ({"background": -1.0}, "background is -1"),
+        ({"background": math.nan}, "background is nan"),
+        ({"background": "some"}, "background is 'some'"),
+        ({"grid": "stretch"}, "grid is 'stretch'"),
+        ({"negatives": "drop"}, "negatives is 'drop'"),
+        ({"precision": "int8"}, "precision is 'int8'"),
+    ],
+)
+def test_settings_out_of_their_limits_are_refused(given, said):
+    with pytest.raises(RlnError, match=said):
+        RlnSettings(**given)
+
+
+# Memory
+
+
+def test_with_little_memory_the_first_estimate_is_tiled_and_hardly_differs():
+    image = _image((40, 72, 96))
+    whole = apply_model(image, PSF, MODELS["started"], _settings())
+    tight, result = _run(image, PSF, MODELS["started"], _settings(memory_gb=0.01))
+    tiles = sum(report.phase == "start" for report in tight) / 3
+    assert tiles > 1
+    assert tiles == int(tiles)
+    # Of the brightest voxel: what lies outside a tile is estimated, not known.
+    assert _apart(result.data, whole.data) < 0.02
+
+
+def test_with_too_little_memory_it_says_so_before_the_work():
+    psf = phantoms.gaussian_psf((31, 63, 63), (3.0, 3.0, 3.0))
+    steps = apply_steps(
+        _image((40, 72, 96)), psf, phantoms.small_model(psf=None), _settings(memory_gb=0.01)
+    )
+    with pytest.raises(RlnError, match=r"but 0\.01 GB may be taken; crop the PSF"):
+        next(steps)
+
+
+def test_more_memory_than_there_is_is_refused():
+    steps = apply_steps(_image(), PSF, MODELS["started"], _settings(memory_gb=90_000.0))
+    with pytest.raises(RlnError, match="90000.00 GB"):
+        next(steps)
+
+
+# Other voxels
+
+
+def test_an_image_on_other_voxels_is_refused_unless_resampling_is_asked_for():
+    model = phantoms.small_model("paper")
+    coarse = Volume.from_array(_image().data, (0.4, 0.2, 0.2), name="coarse")
+    with pytest.raises(RlnError, match=r"coarse has voxels of .*--grid resample"):
+        apply_model(coarse, None, model, _settings())
+    result = apply_model(coarse, None, model, _settings(grid="resample"))
+    assert (result.shape, result.voxel_um) == (coarse.shape, coarse.voxel_um)
+    assert result.record.inputs["image"] == coarse.hash
+
+
+def test_structures_stay_in_place_when_an_image_is_resampled_for_a_model():
+    model = phantoms.small_model("paper")
+    z, y, x = np.indices((12, 20, 24))
+    spot = 300 * np.exp(-((z - 4) ** 2 + (y - 8) ** 2 + (x - 15) ** 2) / 2 / 1.5**2)
+    image = Volume.from_array(spot + 10, (0.4, 0.2, 0.2))
+    result = apply_model(image, None, model, _settings(grid="resample")).data
+    near = result[2:7, 5:12, 12:19].clip(0)
+    total = near.sum()
+    for axis, (first, expected) in enumerate(((2, 4), (5, 8), (12, 15))):
+        places = np.arange(near.shape[axis]) + first
+        found = (near.sum(tuple(a for a in range(3) if a != axis)) * places).sum() / total
+        assert found == pytest.approx(expected, abs=0.2)
+
+
+# What is said of a result
+
+
+@VARIANTS
+def test_the_record_says_what_was_done_with_what(model):
+    image = _image()
+    result = apply_model(image, PSF, model, _settings(tile=16))
+    record, facts = result.record, result.record.facts
+    assert record.method == "rln"
+    assert record.inputs == {"image": image.hash, "model": model.hash, "psf": PSF.hash}
+    assert record.settings["model"] == model.name
+    assert record.settings["start"]["iterations"] == 3
+    assert record.settings["tile"] == 16
+    assert facts["background"] == 10.0
+    assert facts["tiles"] == 4
+    assert facts["start_iterations"] == (3 if model.variant == "started" else 0)
+    light = float(image.data.sum(dtype=float)) - 10 * image.data.size
+    assert facts["flux_ratio"] == pytest.approx(result.data.sum(dtype=float) / light, rel=1e-5)
+    assert facts["chi2"] > 0
+    assert (result.voxel_um, result.data.dtype) == (image.voxel_um, np.float32)
+    assert model.name in result.name
+    json.dumps(json.loads(record.to_json()))
+
+
+def test_equal_calls_give_equal_results():
+    one, two = (apply_model(_image(), PSF, MODELS["started"], _settings()) for _ in range(2))
+    np.testing.assert_array_equal(one.data, two.data)
+
+
+def test_the_background_is_found_where_none_is_given():
+    record = apply_model(_image(), PSF, MODELS["started"], _settings(background="auto")).record
+    assert record.facts["background"] == pytest.approx(10, abs=1)
+
+
+def test_a_psf_unlike_the_models_is_warned_of():
+    other = phantoms.gaussian_psf(sigma=(2.4, 2.0, 2.0))
+    share = 0.5 * np.abs(other.data.astype(float) - PSF.data).sum()
+    assert share > 0.2
+    with pytest.warns(RlnWarning, match=f"another PSF .*{share:.0%} of the light lies elsewhere"):
+        apply_model(_image(), other, MODELS["started"], _settings())
+
+
+# The stages
+
+
+@VARIANTS
+@pytest.mark.parametrize("shape", [SMALL, (15, 23, 24)])
+def test_every_stage_is_a_volume_on_its_grid(model, shape):
+    image = _image(shape)
+    stages = network_stages(image, PSF, model, _settings())
+    assert list(stages) == ["x", "E0", *Stages._fields]
+    for name, stage in stages.items():
+        if name in ("FP1", "DV1"):
+            assert stage.shape == tuple(-(-n // 2) for n in shape)
+            assert stage.voxel_um == tuple(2 * v for v in image.voxel_um)
+        else:
+            assert (stage.shape, stage.voxel_um) == (shape, image.voxel_um)
+        assert np.isfinite(stage.data).all()
+
+
+@VARIANTS
+def test_the_last_stage_is_the_result(model):
+    image = _image((15, 23, 24))
+    result = apply_model(image, PSF, model, _settings())
+    scaling = result.record.facts["normalisation"]
+    stages = network_stages(image, PSF, model, _settings())
+    output = stages["output"].data * scaling["scale"] + scaling["offset"] - 10
+    assert _apart(output, result.data) < 1e-4
+    np.testing.assert_allclose(
+        stages["x"].data, (image.data - scaling["offset"]) / scaling["scale"], rtol=0, atol=1e-5
+    )
+    same = np.array_equal(stages["x"].data, stages["E0"].data)
+    assert same == (model.variant == "paper")
+
+
+def test_the_stages_are_computed_with_gradients_off():
+    MODELS["paper"].network.zero_grad()
+    network_stages(_image(), None, MODELS["paper"], _settings())
+    assert torch.is_grad_enabled()
