@@ -20,6 +20,7 @@ from napari_rln.networks.folded import Folded, Precision
 from napari_rln.networks.rln import REACH
 from napari_rln.noise import estimate_noise
 from napari_rln.normalisation import Normalisation
+from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
 from napari_rln.record import Record
 from napari_rln.resampling import on_grid, resampled_image
 from napari_rln.residual import reconvolution_residual
@@ -32,6 +33,7 @@ from napari_rln.tiles import Tile, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume
 
 _SHARE = 0.5  # of the free memory that is taken unless said otherwise
+_LEAST_SIDE = 16  # of a tile's core: smaller ones are halo for the most part
 _MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
 _ADVICE = "take less memory at once (--memory-gb), or use another device."
 
@@ -155,12 +157,13 @@ def apply_steps(
     settings = settings or RlnSettings()
     model = model or load_model()
     image = check_inputs(image, psf, model, settings)
-    original = image
+    original, given = image, psf
     if not check_grid(model, image):
         if settings.grid == "refuse":
             raise refuse_grid(model, image)
         assert model.psf is not None
-        image, psf = resampled_image(image, model.psf.voxel_um), model.psf
+        image = resampled_image(image, model.psf.voxel_um)
+        psf = psf and prepare_psf(psf, AS_IT_IS, image_voxel_um=image.voxel_um)
     for doubt in doubts(model, psf):
         warnings.warn(doubt, RlnWarning, stacklevel=2)
     device = resolve_device(settings.device)
@@ -174,16 +177,18 @@ def apply_steps(
         memory.look()
         data = yield from _network(image, start, background, model, settings, facts, most, began)
         memory.look()
-    facts |= _trust(image, data, start, psf, background, model)
+    outside = start.outside
     if image is not original:
         data = on_grid(data, image.voxel_um, original.shape, original.voxel_um)
+        outside = None  # is not on this grid
+    facts |= _trust(original, data, given, background, outside)
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),
         "model": model.card()["record"],
     }
-    if psf is not None and psf.record:
-        facts["psf"] = asdict(psf.record)
+    if given is not None and given.record:
+        facts["psf"] = asdict(given.record)
     return original.with_data(
         data,
         name=f"{original.name} · RLN {model.name}",
@@ -192,7 +197,7 @@ def apply_steps(
             settings=as_dict(settings) | {"model": model.name, "start": as_dict(model.start)},
             facts=facts,
             inputs={"image": original.hash, "model": model.hash}
-            | ({"psf": psf.hash} if psf is not None else {}),
+            | ({"psf": given.hash} if given is not None else {}),
         ),
     )
 
@@ -207,13 +212,13 @@ def check_inputs(image: Volume, psf: Volume | None, model: Model, settings: RlnS
     """
     if model.network.settings.views != "single":
         raise RlnError(f"model {model.name} takes two views of the object, not one image.")
-    if model.start.needs_psf:
-        if psf is None:
-            raise RlnError(
-                f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
-                "one (--psf), or use a model of the paper's variant."
-            )
+    if psf is not None:
         return check_pair(image, psf, settings.negatives)
+    if model.start.needs_psf:
+        raise RlnError(
+            f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
+            "one (--psf), or use a model of the paper's variant."
+        )
     return check_image(image, settings.negatives)
 
 
@@ -267,6 +272,10 @@ def _network(
     halo = (REACH,) * 3
     if settings.tile == "auto":
         core = largest_core(image.shape, halo, min(most // network.bytes_per_voxel, _MOST_VOXELS))
+        if max(core) < min(_LEAST_SIDE, max(image.shape)):
+            raise RlnError(
+                f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {_ADVICE}"
+            )
     else:
         core = (settings.tile,) * 3
     tiles = plan_tiles(image.shape, core, halo)
@@ -296,10 +305,9 @@ def _network(
 def _trust(
     image: Volume,
     data: FloatArray,
-    start: FirstEstimate,
     psf: Volume | None,
     background: float,
-    model: Model,
+    outside: FloatArray | None,
 ) -> dict[str, float]:
     """Return how far the result explains the image, and how much of its light it holds."""
     flux = float(image.data.sum(dtype=np.float64)) - background * image.data.size
@@ -307,14 +315,17 @@ def _trust(
     noise = estimate_noise(image.data)
     if psf is None or noise.gain <= 0:
         return facts
-    residual = reconvolution_residual(
-        image.data,
-        data,
-        psf.data,
-        gain=noise.gain,
-        intercept=noise.intercept,
-        outside=start.outside,
-    )
+    try:
+        residual = reconvolution_residual(
+            image.data,
+            data,
+            psf.data,
+            gain=noise.gain,
+            intercept=noise.intercept,
+            outside=outside,
+        )
+    except RlnError:  # too few voxels to tell the noise by; the result is there all the same
+        return facts
     return facts | {"chi2": residual.chi2, "gain": noise.gain, "intercept": noise.intercept}
 
 

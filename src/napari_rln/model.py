@@ -4,16 +4,17 @@ Loading one reads numbers and text and runs no code, whoever made the file.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
@@ -72,6 +73,17 @@ class Model:
     record: Record
 
     def __post_init__(self) -> None:
+        if (
+            not isinstance(self.name, str)
+            or self.normalisation not in get_args(Method)
+            or not 0 < self.output_scale < math.inf
+            or not 0 <= self.share <= 1
+            or not all(0 < low <= high for low, high in self.reach.values())
+        ):
+            raise RlnError(
+                f"a model cannot have normalisation {self.normalisation!r}, output_scale "
+                f"{self.output_scale}, share {self.share} and reach {self.reach}."
+            )
         self.network.eval()
 
     @property
@@ -124,7 +136,8 @@ class Model:
         if self.psf is not None:
             tensors[_PSF] = torch.from_numpy(self.psf.data)
         with atomic(path) as temporary:
-            save_file(tensors, temporary, {_KEY: json.dumps(jsonable(self.card()))})
+            # Not save_file, which hides the file from everybody but its owner.
+            temporary.write_bytes(save(tensors, {_KEY: json.dumps(jsonable(self.card()))}))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -156,8 +169,10 @@ class Model:
         try:
             card = json.loads(text)
             version = int(card["format"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             raise RlnError(f"the description in {file} is damaged ({error}).") from error
+        if version < 1:
+            raise RlnError(f"the description in {file} is damaged (format {version}).")
         if version > FORMAT:
             raise RlnError(
                 f"{file} is of model format {version}, made by a later version; this one reads "
@@ -167,7 +182,9 @@ class Model:
             network = RLN(NetworkSettings(**card["network"]))
             array = tensors.pop(_PSF, None)
             psf = None
-            if card["psf"] is not None and array is not None:
+            if (card["psf"] is None) != (array is None):
+                raise ValueError("its PSF is described but not there, or there but not described")
+            if array is not None:
                 record = card["psf"]["record"]
                 psf = Volume.from_array(
                     array.numpy(),
@@ -190,7 +207,7 @@ class Model:
                 reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
                 record=Record(**card["record"]),
             )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise RlnError(f"{file} does not hold the model that it describes: {error}") from error
 
 

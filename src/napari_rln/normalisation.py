@@ -85,6 +85,8 @@ def brightness(data: FloatArray) -> float:
     data
         Any shape, background removed.
     """
-    positive = np.minimum(np.maximum(data, 0), max(float(np.percentile(data, _HOT)), 0.0))
-    total = float(positive.sum(dtype=np.float64))
-    return float(np.square(positive, dtype=np.float64).sum()) / total if total > 0 else 0.0
+    positive = data[data > 0]
+    if not positive.size:
+        return 0.0
+    positive = np.minimum(positive, np.percentile(positive, _HOT, method="lower"))
+    return float(np.square(positive, dtype=np.float64).sum() / positive.sum(dtype=np.float64))

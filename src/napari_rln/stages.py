@@ -11,6 +11,7 @@ from napari_rln.normalisation import Normalisation
 from napari_rln.rld import resolve_background
 from napari_rln.start import first_estimate
 from napari_rln.steps import finish
+from napari_rln.suitability import check_grid, refuse_grid
 from napari_rln.volume import Volume
 
 _ADVICE = "look at a smaller part of the image."
@@ -42,6 +43,8 @@ def network_stages(
     """
     settings, model = settings or RlnSettings(), model or load_model()
     image = check_inputs(image, psf, model, settings)
+    if not check_grid(model, image):
+        raise refuse_grid(model, image)
     background = resolve_background(settings.background, image)
     device = resolve_device(settings.device)
     with computing(0, device, _ADVICE), torch.inference_mode():

@@ -41,6 +41,8 @@ class StartSettings:
 
     def __post_init__(self) -> None:
         check_limits(self)
+        if self.iterations != "auto" and not isinstance(self.iterations, int):
+            raise RlnError(f"iterations is {self.iterations!r}; give a whole number, or auto.")
 
     @property
     def needs_psf(self) -> bool:

@@ -10,10 +10,10 @@ import numpy as np
 
 from napari_rln.device import resolve_device
 from napari_rln.errors import RlnError
-from napari_rln.noise import estimate_background, estimate_noise
+from napari_rln.noise import estimate_noise
 from napari_rln.record import Record
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import check_pair
+from napari_rln.rld import check_pair, resolve_background
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
 from napari_rln.volume import FloatArray, Volume
@@ -91,8 +91,7 @@ def check_result(
         )
     if background is None and result.record is not None:
         background = result.record.facts.get("background")
-    if background is None:
-        background = estimate_background(image.data)
+    background = resolve_background("auto" if background is None else background, image)
     found = reconvolution_residual(
         image.data,
         result.data,

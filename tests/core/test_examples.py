@@ -37,5 +37,5 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     write_volume(Volume.from_array(image, (0.3, 0.13, 0.13)), "nucleus.tif")
     exec(compile(code[0], "README.md", "exec"), {})
     assert "'iterations': 20" in capsys.readouterr().out
-    assert Path("nucleus-rld.ome.tif").exists()
+    assert Path("nucleus-rln.ome.tif").exists()
     assert Path("nucleus.png").exists()

@@ -6,7 +6,8 @@ from typing import Annotated
 from napari_rln.cli.options import Flat, Out
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.model import Model, check_model_path, load_model, shipped_models
-from napari_rln.networks.tensorflow import read_checkpoint, rln_from_checkpoint
+from napari_rln.networks.bundle import read_checkpoint
+from napari_rln.networks.tensorflow import rln_from_checkpoint
 from napari_rln.record import Record
 from napari_rln.start import StartSettings
 

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_rln.networks import kernels
-from napari_rln.networks.kernels import DIVIDE, KEEP, MEAN, MULTIPLY, STRIP, Array
+from napari_rln.networks.chain import Weights, chain, halve, workspace
+from napari_rln.networks.lanes import Array
+from napari_rln.networks.planes import DIVIDE, KEEP, MEAN, MULTIPLY, End
+from napari_rln.networks.winograd import STRIP, transform_weights
 
 Block = tuple[int, int, int, int]
 
@@ -25,12 +27,12 @@ _MOST_STRIPS = 16  # so many rows of the widest chain stay in a usual cache
 
 @dataclass(frozen=True, kw_only=True)
 class _Chain:
-    """What is fixed of a chain, see :func:`kernels.chain`."""
+    """What is fixed of a chain, see :func:`chain.chain` and :class:`planes.End`."""
 
-    end: int
+    kind: int
     count: int
-    weights: tuple[Array, Array, Array]
-    biases: tuple[Array, Array, Array]
+    weights: Weights
+    biases: Weights
     scale: Array
     shift: Array
     plus: float
@@ -55,14 +57,14 @@ class Compiled:
         norms: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
         eps: float,
     ) -> None:
-        def chain(end: int, names: str, norm: str = "e", plus: float = 0.0) -> _Chain:
+        def plan(kind: int, names: str, norm: str = "e", plus: float = 0.0) -> _Chain:
             split = names.split()
             pairs = [arrays[name] for name in (*split, split[-1], split[-1])[:3]]
-            w1, w2, w3 = (kernels.transform_weights(weight) for weight, _ in pairs)
+            w1, w2, w3 = (transform_weights(weight) for weight, _ in pairs)
             b1, b2, b3 = (_single(bias) for _, bias in pairs)
             scale, shift = (_single(t.cpu().numpy()) for t in norms[norm])
             return _Chain(
-                end=end,
+                kind=kind,
                 count=len(split),
                 weights=(w1, w2, w3),
                 biases=(b1, b2, b3),
@@ -77,12 +79,12 @@ class Compiled:
             arrays[name] = np.roll(weight, weight.shape[1] // 2, axis=1), bias
         weight, bias = arrays["e_7"]
         self._doubling = _single(weight), _single(bias)
-        self._DV1 = chain(DIVIDE, "e_1 e_2 e_3", "DV1", eps)
-        self._k = chain(KEEP, "e_4 e_5 e_6")
-        self._E1 = chain(MULTIPLY, "e_8", "e")
-        self._DV2 = chain(DIVIDE, "u_1 u_2", "DV2", eps)
-        self._E2 = chain(MULTIPLY, "u_3 u_4", "e2", 1.0)
-        self._output = chain(MEAN, "u_5 u_6 u_7")
+        self._DV1 = plan(DIVIDE, "e_1 e_2 e_3", "DV1", eps)
+        self._k = plan(KEEP, "e_4 e_5 e_6")
+        self._E1 = plan(MULTIPLY, "e_8", "e")
+        self._DV2 = plan(DIVIDE, "u_1 u_2", "DV2", eps)
+        self._E2 = plan(MULTIPLY, "u_3 u_4", "e2", 1.0)
+        self._output = plan(MEAN, "u_5 u_6 u_7")
         self._spaces: list[Array] = []  # workspaces not in use: as many as there were threads
 
     def __call__(self, x: Array, E0: Array) -> Array:
@@ -95,37 +97,50 @@ class Compiled:
             DV1 = np.empty_like(small)
             self._run(pool, self._DV1, start, DV1, small, start)
             k = np.empty((8, depth, height, width), np.float32)
-            self._run(pool, self._k, DV1, k, k, k)
+            self._run(pool, self._k, DV1, k)
             estimates = np.empty((2, *shape), np.float32)  # H3 takes both
             E2, E1 = estimates[:1], estimates[1:]
-            self._run(pool, self._E1, k, E1, E0, E0)
+            self._run(pool, self._E1, k, E1, estimate=E0)
             DV2 = np.empty_like(x)
             self._run(pool, self._DV2, E0, DV2, x, E0)
-            self._run(pool, self._E2, DV2, E2, E1, E1)
+            self._run(pool, self._E2, DV2, E2, estimate=E1)
             output = np.empty((1, *shape), np.float32)
-            self._run(pool, self._output, estimates, output, output, output)
+            self._run(pool, self._output, estimates, output)
         return output
 
     def _run(
-        self, pool: Executor, chain: _Chain, source: Array, out: Array, one: Array, two: Array
+        self,
+        pool: Executor,
+        plan: _Chain,
+        source: Array,
+        out: Array,
+        image: Array | None = None,
+        estimate: Array | None = None,
     ) -> None:
-        """Fill ``out`` with the result of a chain, see :func:`kernels.chain`."""
+        """Fill ``out`` with the result of a chain."""
         strips = math.ceil(out.shape[2] / STRIP)
         grid = list(blocks(out.shape[1], strips, torch.get_num_threads()))
         weight, bias = self._doubling
         inputs = source.shape[0] if source.shape[1:] == out.shape[1:] else bias.size
-        size = kernels.workspace(
+        size = workspace(
             out.shape[3],
             max(last - first for *_, first, last in grid),
-            (inputs, chain.biases[0].size, chain.biases[1].size),
+            (inputs, plan.biases[0].size, plan.biases[1].size),
+        )
+        end = End(
+            plan.kind,
+            out if image is None else image,  # an array anyway: one type, compiled once
+            out if estimate is None else estimate,
+            plan.scale,
+            plan.shift,
+            np.float32(plan.plus),
         )
 
         def compute(block: Block) -> None:
             space = self._space(size)
-            kernels.chain(
-                chain.end, chain.count, source, chain.weights, chain.biases, weight, bias,
-                out, one, two, chain.scale, chain.shift, np.float32(chain.plus), block, space,
-            )  # fmt: skip
+            chain(
+                plan.count, source, weight, bias, plan.weights, plan.biases, end, out, block, space
+            )
             self._spaces.append(space)
 
         list(pool.map(compute, grid))
@@ -144,7 +159,7 @@ class Compiled:
 def _halve(pool: Executor, volume: Array) -> Array:
     channels, depth, height, width = volume.shape
     out = np.empty((channels, depth // 2, height // 2, width // 2), np.float32)
-    list(pool.map(lambda z: kernels.halve(volume, out, z), range(out.shape[1])))
+    list(pool.map(lambda z: halve(volume, out, z), range(out.shape[1])))
     return out
 
 

@@ -52,6 +52,8 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         check_limits(self)
+        if not isinstance(self.division_eps, int | float):
+            raise RlnError(f"division_eps is {self.division_eps!r}; give a number.")
 
     @property
     def channels(self) -> int:

@@ -18,7 +18,7 @@ from napari_rln.errors import RlnError
 from napari_rln.psf.background import Float64Array, background_level
 from napari_rln.psf.findings import Finding, PsfFacts, Severity, Size, judge
 from napari_rln.psf.prepare import (
-    PrepareSettings,
+    AS_IT_IS,
     above_noise,
     peak_inside,
     prepare_psf,
@@ -29,9 +29,6 @@ from napari_rln.record import jsonable
 from napari_rln.volume import Volume, VoxelUm, on_one_grid
 
 HARMFUL: tuple[Severity, ...] = ("warning", "error")  # what spoils a result
-_NOTHING = PrepareSettings(
-    background="none", hot_pixels=False, centre="file", noise_floor=0.0, energy_share=1.0
-)
 _UNKNOWN: Triple = (math.nan, math.nan, math.nan)
 _SLOWEST = 0.95  # ratio of light per plane at the edge: beyond it, extrapolation has no end
 
@@ -191,7 +188,7 @@ def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = 
     if not mendable and image_voxel_um is None:
         return psf
     target = changes.pop("image_voxel_um", None)
-    return prepare_psf(psf, dataclasses.replace(_NOTHING, **changes), image_voxel_um=target)
+    return prepare_psf(psf, dataclasses.replace(AS_IT_IS, **changes), image_voxel_um=target)
 
 
 def fit_psf(
@@ -220,7 +217,7 @@ def fit_psf(
     if mend:
         ready = repair_psf(psf, dataclasses.replace(report, findings=harmful), target)
     else:
-        ready = prepare_psf(psf, _NOTHING, image_voxel_um=target)
+        ready = prepare_psf(psf, AS_IT_IS, image_voxel_um=target)
     return ready, report.findings
 
 

@@ -67,6 +67,12 @@ class PrepareSettings:
             )
 
 
+AS_IT_IS = PrepareSettings(
+    background="none", hot_pixels=False, centre="file", noise_floor=0.0, energy_share=1.0
+)
+"""Nothing but another grid, where asked for, and the sum."""
+
+
 def prepare_psf(
     volume: Volume,
     settings: PrepareSettings | None = None,

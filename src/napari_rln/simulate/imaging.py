@@ -54,10 +54,13 @@ class ImagingSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         for name, least in (("photons", 1e-3), ("background", 1e-6), ("read_noise", 0.0)):
-            low, high = getattr(self, name)
-            if not least <= low <= high < 1e7:
+            span = getattr(self, name)
+            whole = isinstance(span, tuple) and len(span) == 2
+            if not (whole and all(isinstance(v, int | float) for v in span)) or not (
+                least <= span[0] <= span[1] < 1e7
+            ):
                 raise RlnError(
-                    f"{name} is {(low, high)}; give its lowest and highest value, from {least:g}."
+                    f"{name} is {span}; give its lowest and highest value, from {least:g}."
                 )
 
 

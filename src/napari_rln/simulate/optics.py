@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from scipy import ndimage
 
+from napari_rln.errors import RlnError
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 from napari_rln.settings import check_limits
@@ -24,7 +25,7 @@ _AXIAL = (1.2, 9.0)  # voxels per axial FWHM
 _STEP = (0.8, 4.0)  # z step over lateral voxel
 
 FAMILY_WIDTHS = {"axial": (1.3, 10.5), "lateral": (1.5, 5.6)}
-"""Lowest and highest FWHM in voxels of the PSFs that are drawn, but for one in a hundred."""
+"""Lowest and highest FWHM in voxels of the PSFs that are drawn, but for a few in a hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class FamilySettings:
 
     def __post_init__(self) -> None:
         check_limits(self)
+        if min(self.largest) < 3:
+            raise RlnError(f"largest is {self.largest}; give three sizes of at least 3 voxels.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

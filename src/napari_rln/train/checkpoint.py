@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
@@ -45,7 +45,7 @@ class Checkpoint:
         """Write the state, whole or not at all."""
         tensors = {name: value.contiguous() for name, value in self.tensors.items()}
         with atomic(path) as temporary:
-            save_file(tensors, temporary, {_KEY: json.dumps(self.described)})
+            temporary.write_bytes(save(tensors, {_KEY: json.dumps(self.described)}))
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -1,0 +1,126 @@
+"""The first estimate: the image, or the classical deconvolution to the bit, tiled or not."""
+
+import numpy as np
+import phantoms
+import pytest
+import torch
+from scipy.signal import fftconvolve
+
+from napari_rln import rld
+from napari_rln.deconvolution import deconvolve
+from napari_rln.errors import RlnError
+from napari_rln.rld import RldSettings, memory_bytes
+from napari_rln.start import StartSettings, first_estimate
+
+PSF = phantoms.gaussian_psf()
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return phantoms.noisy_image(phantoms.spots((16, 32, 32), level=300.0), PSF)
+
+
+def _run(image, settings, psf=PSF, **options):
+    """Return all reports and the first estimate."""
+    reports, steps = [], first_estimate(image, psf, 10.0, settings, CPU, **options)
+    while True:
+        try:
+            reports.append(next(steps))
+        except StopIteration as stop:
+            return reports, stop.value
+
+
+def test_the_papers_first_estimate_is_the_image_less_background(image):
+    settings = StartSettings(method="image")
+    assert not settings.needs_psf
+    reports, found = _run(image, settings, None)
+    np.testing.assert_array_equal(found.data, image.data - 10)
+    assert reports == []
+    assert (found.iterations, found.outside) == (0, None)
+
+
+@pytest.mark.parametrize("method", ["matched", "wiener-butterworth"])
+@pytest.mark.parametrize("iterations", [1, 5, "auto"])
+def test_a_started_first_estimate_is_the_classical_deconvolution(image, method, iterations):
+    settings = RldSettings(
+        iterations=iterations, back_projector=method, background=10.0, device="cpu"
+    )
+    expected = deconvolve(image, PSF, settings)
+    reports, found = _run(image, StartSettings(method=method, iterations=iterations))
+    np.testing.assert_array_equal(found.data, expected.data)
+    assert found.iterations == expected.record.facts["iterations"]
+    assert sum(report.phase == "deconvolve" for report in reports) == found.iterations
+    assert any(report.phase == "stop" for report in reports) == (iterations == "auto")
+
+
+def test_the_light_from_outside_and_that_of_the_field_are_the_image(image):
+    _, found = _run(image, StartSettings(iterations=30))
+    field = fftconvolve(found.data, PSF.data, mode="same")
+    seen = field + found.outside + 10
+    # An estimate after many iterations explains its image to within the noise.
+    sigmas = (image.data - seen) / np.sqrt(seen)
+    assert np.abs(sigmas.mean()) < 0.1
+    assert sigmas.std() < 1.05
+    assert found.outside.min() > -1e-3
+
+
+def test_without_a_psf_it_is_refused(image):
+    with pytest.raises(RlnError, match=r"needs the PSF; give one \(--psf\)"):
+        _run(image, StartSettings(), None)
+
+
+def test_with_little_memory_it_is_tiled_and_hardly_differs():
+    image = phantoms.noisy_image(phantoms.spots((24, 56, 64), level=300.0), PSF)
+    settings = StartSettings(iterations=8)
+    _, whole = _run(image, settings)
+    reports, tiled = _run(image, settings, most_bytes=4_000_000)
+    assert len(reports) > 8
+    assert [report.iteration for report in reports] == list(range(1, len(reports) + 1))
+    assert {report.total for report in reports} == {len(reports)}
+    assert tiled.outside is None
+    # Of the brightest voxel; every tile is accelerated by itself.
+    assert np.abs(tiled.data - whole.data).max() < 0.02 * whole.data.max()
+
+
+def test_ample_memory_changes_nothing(image):
+    _, one = _run(image, StartSettings(iterations=3))
+    _, other = _run(image, StartSettings(iterations=3), most_bytes=10**9)
+    np.testing.assert_array_equal(one.data, other.data)
+
+
+def test_too_little_memory_is_refused_before_the_work(image):
+    steps = first_estimate(image, PSF, 10.0, StartSettings(), CPU, most_bytes=100_000)
+    with pytest.raises(RlnError, match=r"takes .* GB but 0\.00 GB may be taken; crop the PSF"):
+        next(steps)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"iterations": 0}, "iterations is 0"),
+        ({"iterations": 2000}, "iterations is 2000"),
+        ({"iterations": "many"}, "iterations is 'many'"),
+        ({"method": "guess"}, "method is 'guess'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(given, said):
+    with pytest.raises(RlnError, match=said):
+        StartSettings(**given)
+
+
+def test_every_tile_keeps_to_the_memory(monkeypatch):
+    image = phantoms.noisy_image(phantoms.spots((32, 64, 64)), PSF)
+    settings = StartSettings(iterations=1)
+    shapes, begin = [], rld.start
+
+    def start(part, *given):
+        shapes.append(part.shape)
+        return begin(part, *given)
+
+    monkeypatch.setattr(rld, "start", start)
+    for most, count in ((6_000_000, 2), (3_000_000, 4), (1_000_000, 32)):
+        shapes.clear()
+        _run(image, settings, most_bytes=most)
+        assert len(shapes) == count
+        assert max(memory_bytes(shape, PSF.shape, settings.rld()) for shape in shapes) <= most
