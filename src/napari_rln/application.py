@@ -29,7 +29,7 @@ from napari_rln.settings import as_dict, check_limits
 from napari_rln.start import FirstEstimate, first_estimate
 from napari_rln.steps import finish
 from napari_rln.suitability import check_grid, doubts, refuse_grid
-from napari_rln.tiles import Tile, largest_core, plan_tiles
+from napari_rln.tiles import Tile, even_sized, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume
 
 _SHARE = 0.5  # of the free memory that is taken unless said otherwise
@@ -282,8 +282,8 @@ def _network(
     facts |= {"tiles": len(tiles), "tile": list(core), "network": network.path}
     whole = np.empty_like(image.data)
     for number, tile in enumerate(tiles, 1):
-        x = _even(scaling.apply(image.data[tile.window]))
-        E0 = _even(scaling.apply(start.data[tile.window] + np.float32(background)))
+        x = even_sized(scaling.apply(image.data[tile.window]))
+        E0 = even_sized(scaling.apply(start.data[tile.window] + np.float32(background)))
         output = network(torch.from_numpy(x)[None], torch.from_numpy(E0)[None])[0]
         piece = output.to("cpu", torch.float32).numpy()[tile.inner]
         # The offset is part of the map; the background is not part of a result.
@@ -327,10 +327,3 @@ def _trust(
     except RlnError:  # too few voxels to tell the noise by; the result is there all the same
         return facts
     return facts | {"chi2": residual.chi2, "gain": noise.gain, "intercept": noise.intercept}
-
-
-def _even(data: FloatArray) -> FloatArray:
-    """Return the data with the last plane of odd axes repeated."""
-    if all(n % 2 == 0 for n in data.shape):
-        return np.ascontiguousarray(data)
-    return np.pad(data, [(0, n % 2) for n in data.shape], mode="edge")

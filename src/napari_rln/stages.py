@@ -12,6 +12,7 @@ from napari_rln.rld import resolve_background
 from napari_rln.start import first_estimate
 from napari_rln.steps import finish
 from napari_rln.suitability import check_grid, refuse_grid
+from napari_rln.tiles import even_sized
 from napari_rln.volume import Volume
 
 _ADVICE = "look at a smaller part of the image."
@@ -50,9 +51,8 @@ def network_stages(
     with computing(0, device, _ADVICE), torch.inference_mode():
         start = finish(first_estimate(image, psf, background, model.start, device)).data
         scaling = Normalisation.of(image.data, start, background, model.normalisation)
-        even = [(0, n % 2) for n in image.shape]
         x, E0 = (
-            torch.from_numpy(np.pad(scaling.apply(data), even, mode="edge"))[None, None]
+            torch.from_numpy(even_sized(scaling.apply(data)))[None, None]
             for data in (image.data, start + np.float32(background))
         )
         found = Stages._asdict(model.network(x, E0))

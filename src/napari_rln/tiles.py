@@ -9,6 +9,10 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
+from napari_rln.volume import FloatArray
+
 Box = tuple[slice, slice, slice]
 Shape = tuple[int, int, int]
 
@@ -82,6 +86,13 @@ def largest_core(shape: Shape, halo: Shape, voxels: int) -> Shape:
         axis = max(range(3), key=lambda a: core[a])
         core[axis] = 2 * -(-core[axis] // 4)
     return core[0], core[1], core[2]
+
+
+def even_sized(data: FloatArray) -> FloatArray:
+    """Return (Z, Y, X) with the last plane of odd axes repeated, as the network takes volumes."""
+    if all(n % 2 == 0 for n in data.shape):
+        return np.ascontiguousarray(data)
+    return np.pad(data, [(0, n % 2) for n in data.shape], mode="edge")
 
 
 def _along(n: int, core: int, halo: int) -> Iterator[tuple[slice, slice]]:

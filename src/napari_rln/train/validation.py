@@ -13,6 +13,7 @@ from napari_rln.loss import ERROR_FLOOR
 from napari_rln.metrics import fitted, psnr, ssim
 from napari_rln.networks.rln import RLN
 from napari_rln.rld import RldSettings
+from napari_rln.tiles import even_sized
 from napari_rln.train.examples import Example
 from napari_rln.train.settings import Baseline, Preview, Quality
 from napari_rln.volume import FloatArray
@@ -133,10 +134,7 @@ def _log_error(result: FloatArray, held: Example) -> float:
 @torch.inference_mode()
 def apply_whole(network: RLN, held: Example, device: torch.device) -> FloatArray:
     """Return the network's output for an example, (Z, Y, X), its scale."""
-    x, E0 = (
-        torch.from_numpy(np.pad(a, [(0, n % 2) for n in a.shape], mode="edge")).to(device)
-        for a in (held.x, held.E0)
-    )
+    x, E0 = (torch.from_numpy(even_sized(a)).to(device) for a in (held.x, held.E0))
     output = network(x[None, None], E0[None, None]).output[0, 0].cpu().numpy()
     whole: FloatArray = output[tuple(slice(n) for n in held.x.shape)]
     return whole
