@@ -19,7 +19,9 @@ from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.start import StartSettings
 from napari_rln.train import loop, pool, validation
+from napari_rln.train.batches import Batch
 from napari_rln.train.settings import PRESETS, TrainSettings
+from napari_rln.train.statistics import estimate_statistics
 from napari_rln.volume import Volume
 
 PSF = phantoms.gaussian_psf()
@@ -75,8 +77,7 @@ def _model(name="mine", variant="started", **changes) -> Model:
     initialise(network, torch.Generator().manual_seed(0))
     pass_estimate_on(network)
     x = torch.from_numpy(phantoms.spots((16, 24, 24), level=1.0))[None, None]
-    with loop._averaging(network):
-        network(x, x)
+    estimate_statistics(network, [Batch(x, x, truth=x, power=torch.ones(1))])
     start = StartSettings(method="image" if variant == "paper" else "matched", iterations=2)
     given = {
         "name": name, "network": network, "start": start, "psf": PSF,

@@ -54,6 +54,14 @@ def test_a_started_first_estimate_is_the_classical_deconvolution(image, method, 
     assert any(report.phase == "stop" for report in reports) == (iterations == "auto")
 
 
+def test_it_can_go_beyond_the_automatic_stop(image):
+    _, stopped = _run(image, StartSettings())
+    _, found = _run(image, StartSettings(beyond=1.5))
+    assert found.iterations == round(1.5 * stopped.iterations)
+    _, fixed = _run(image, StartSettings(iterations=found.iterations))
+    np.testing.assert_array_equal(found.data, fixed.data)
+
+
 def test_the_light_from_outside_and_that_of_the_field_are_the_image(image):
     _, found = _run(image, StartSettings(iterations=30))
     field = fftconvolve(found.data, PSF.data, mode="same")

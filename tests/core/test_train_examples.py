@@ -13,12 +13,11 @@ from napari_rln.deconvolution import deconvolve
 from napari_rln.errors import RlnError
 from napari_rln.io import write_volume
 from napari_rln.metrics import psnr
-from napari_rln.networks.rln import RLN
 from napari_rln.normalisation import HIGH, LOW, Normalisation
 from napari_rln.rld import RldSettings
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import FamilySettings
-from napari_rln.simulate.structures import StructureSettings
+from napari_rln.simulate.structures import TRAINING, StructureSettings
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
 from napari_rln.train.batches import Batch, draw_batch, inner, without_margin
@@ -362,6 +361,17 @@ def test_what_is_to_be_beaten_is_the_best_of_classical_deconvolution():
         assert found.rld.psnr_db >= np.mean(each) - 1e-4
 
 
+def test_held_out_examples_show_one_kind_at_a_time():
+    held = replace(_one_psf(shape=(16, 16, 16)), structures=StructureSettings(), one_kind=True)
+    shown = [held.pair(n)[0].image.record.facts["structures"] for n in range(12)]
+    kinds = [kind for kind in TRAINING if kind != "haze"]
+    assert [next(k for k in s if k != "haze") for s in shown] == [*kinds, kinds[0]]
+    assert all(len(s) == 1 or s[-1] == "haze" for s in shown)
+    assert any(len(s) == 2 for s in shown)
+    only = replace(held, structures=StructureSettings(structures=("haze",)))
+    assert only.pair(0)[0].image.record.facts["structures"] == ["haze"]
+
+
 def test_without_examples_or_psf_there_is_nothing_classical_to_beat():
     assert baseline([]) is None
     source = Folder(files=[], psf=None, symmetry=NONE)
@@ -372,25 +382,12 @@ def test_without_examples_or_psf_there_is_nothing_classical_to_beat():
     assert found.image == found.rld == found.wiener_butterworth
 
 
-class _HandsOn(torch.nn.Module):
-    """Returns what it is given as the first estimate."""
-
-    def forward(self, x, E0):
-        assert x.shape == E0.shape
-        assert all(n % 2 == 0 for n in E0.shape[2:])
-        return RLN()(x, E0)._replace(output=E0)
-
-
-class _Errs(RLN):
-    """Returns the first estimate with an error that is as large as the estimate's own."""
-
-    def __init__(self, errors):
-        super().__init__()
-        self.errors = errors
-
-    def forward(self, x, E0):
-        error = torch.from_numpy(self.errors.pop(0))[None, None]
-        return RLN()(x, E0)._replace(output=E0 + error)
+def _hand_on(x, E0):
+    """Return what is given as the first estimate."""
+    assert x.shape == E0.shape
+    assert E0.ndim == 4
+    assert all(n % 2 == 0 for n in E0.shape[1:])
+    return E0
 
 
 def test_the_share_of_the_first_estimate_is_the_one_that_errs_least():
@@ -406,18 +403,18 @@ def test_the_share_of_the_first_estimate_is_the_one_that_errs_least():
         (one.target - w - one.E0).astype(np.float32) for one, w in zip(held, wrong, strict=True)
     ]
     shares = (0.0, 0.25, 0.5, 0.75)
-    found = examine(_Errs(errors), held, torch.device("cpu"), shares=shares, output_scale=2.0)
+    left = [torch.from_numpy(error)[None] for error in errors]
+    found = examine(lambda x, E0: E0 + left.pop(0), held, shares=shares, output_scale=2.0)
     assert found.share == 0.5
     assert found.quality.psnr_db > 60
 
 
 def test_the_network_is_judged_on_whole_volumes_in_the_mean():
-    cpu = torch.device("cpu")
     source = _one_psf(shape=(15, 16, 17))
     held = [example(source, number, START, "brightness") for number in range(2)]
     for one in held:
-        np.testing.assert_array_equal(apply_whole(_HandsOn(), one, cpu), one.E0)
-    quality, _, share, preview = examine(_HandsOn(), held, cpu)
+        np.testing.assert_array_equal(apply_whole(_hand_on, one), one.E0)
+    quality, _, share, preview = examine(_hand_on, held)
     assert share == 0
     expected = np.mean([psnr(one.E0, one.target, fit=True) for one in held])
     assert quality.psnr_db == pytest.approx(expected)

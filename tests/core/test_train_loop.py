@@ -24,11 +24,12 @@ from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.start import StartSettings
 from napari_rln.train import loop, pool, validation
-from napari_rln.train.batches import draw_batch
+from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.examples import Symmetry, example
 from napari_rln.train.loop import train_model, train_steps
 from napari_rln.train.setting import setting_of
 from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
+from napari_rln.train.statistics import estimate_statistics
 from napari_rln.train.validation import Examination
 
 TINY = TrainSettings(
@@ -61,6 +62,10 @@ def _run(settings, *, until=None, psf=PSF, setting=None, **options) -> Ended:
         if until is not None and reports[-1].phase == "train" and reports[-1].step == until:
             steps.close()
             return Ended(reports, None)
+
+
+def _batch(x: torch.Tensor, E0: torch.Tensor) -> Batch:
+    return Batch(x, E0, truth=x, power=torch.ones(len(x)))
 
 
 def _same(a: Model, b: Model) -> bool:
@@ -109,13 +114,14 @@ def judged(monkeypatch):
     def judge(*decibels):
         left, seen = list(decibels), []
 
-        def examine(network, held, device, **_):
+        def examine(network, held, **_):
             assert not network.training
             seen.append({k: v.clone() for k, v in network.state_dict().items()})
             decibels = left.pop(0)
             return Examination(Quality(psnr_db=decibels, ssim=0.5), -decibels, 0.25, None)
 
         monkeypatch.setattr(loop, "examine", examine)
+        monkeypatch.setattr(loop, "Folded", lambda network, device: network)
         return seen
 
     return judge
@@ -145,8 +151,7 @@ def test_first_weights_hand_the_estimate_on():
             network = _initial(seed)
             if told:
                 pass_estimate_on(network)
-            with loop._averaging(network):
-                network(x, E0)
+            estimate_statistics(network, [_batch(x, E0)])
             stages = network.eval()(x, E0)
             likeness[told] = {
                 name: np.corrcoef(getattr(stages, name).ravel(), E0.ravel())[0, 1]
@@ -162,18 +167,17 @@ def test_statistics_are_the_mean_over_batches():
     network = _initial()
     generator = torch.Generator().manual_seed(1)
     batches = [torch.rand((2, 1, 8, 8, 8), generator=generator) for _ in range(3)]
-    momenta = [m.momentum for m in loop._normalisations(network)]
+    momenta = [m.momentum for m in network.modules() if isinstance(m, torch.nn.BatchNorm3d)]
     network.H1.e_1.bn.running_mean.fill_(77)  # what was there before does not count
-    with loop._averaging(network):
-        for x in batches:
-            network(x, x)
+    estimate_statistics(network, [_batch(x, x) for x in batches])
     pooled = [avg_pool3d(x, 2) for x in batches]
     maps = [network.H1.e_1.conv(x) for x in pooled]
     means = torch.stack([m.mean((0, 2, 3, 4)) for m in maps]).mean(0)
     variances = torch.stack([m.var((0, 2, 3, 4)) for m in maps]).mean(0)
     torch.testing.assert_close(network.H1.e_1.bn.running_mean, means)
     torch.testing.assert_close(network.H1.e_1.bn.running_var, variances)
-    assert [m.momentum for m in loop._normalisations(network)] == momenta
+    after = [m.momentum for m in network.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    assert after == momenta
 
 
 def test_held_statistics_are_those_of_the_first_weights(few):
@@ -399,6 +403,17 @@ def test_the_best_is_what_the_held_out_volumes_say(judged):
     found = ended.model.network.state_dict()
     assert all(torch.equal(found[name], seen[1][name]) for name in found)
     assert not torch.equal(found["H3.u_5.weight"], seen[3]["H3.u_5.weight"])
+
+
+def test_a_model_to_begin_with_is_kept_where_training_does_not_improve_it(few, judged):
+    begin = train_model(setting_of(replace(TINY, validate=0), psf=PSF), replace(TINY, validate=0))
+    judged(30.0, 29.0, 28.0)
+    ended = _run(TINY, setting=setting_of(TINY, psf=PSF, begin=begin))
+    assert ended.reports[1].phase == "examples"
+    assert ended.reports[2].quality.psnr_db == 30  # said before the first step
+    assert ended.model.record.facts["best_step"] == 0
+    found, given = ended.model.network.state_dict(), begin.network.state_dict()
+    assert all(torch.equal(found[name], given[name]) for name in found)
 
 
 def test_without_held_out_volumes_the_last_is_kept(few):

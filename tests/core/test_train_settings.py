@@ -1,6 +1,7 @@
 """What a training is told: limits, presets, what goes together, and the file it goes on from."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import phantoms
 import pytest
@@ -15,9 +16,9 @@ from napari_rln.psf.shape import fwhm_um
 from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.start import StartSettings
-from napari_rln.train.checkpoint import Checkpoint
+from napari_rln.train.checkpoint import Best, Checkpoint
 from napari_rln.train.setting import choose_settings, setting_of
-from napari_rln.train.settings import PRESETS, TrainReport, TrainSettings
+from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
 
 SMALL = TrainSettings(steps=1, patch=8, shape=(16, 16, 16), validate=1)
 
@@ -78,6 +79,7 @@ def test_settings_that_cannot_be(changes, message):
 def test_the_start_follows_from_the_variant():
     started = TrainSettings(start="wiener-butterworth", start_iterations=2)
     assert started.start_settings == StartSettings(method="wiener-butterworth", iterations=2)
+    assert TrainSettings().start_settings == StartSettings(beyond=1.4)
     paper = TrainSettings(variant="paper", start="image")
     assert paper.start_settings.method == "image"
     assert not paper.start_settings.needs_psf
@@ -112,7 +114,7 @@ def test_a_model_is_adapted_quickly_and_as_it_was_trained(tmp_path):
     _model().save(tmp_path / "given.safetensors")
     settings, begin = choose_settings(begin=str(tmp_path / "given.safetensors"))
     assert begin.name == "given"
-    assert settings == replace(PRESETS["quick"], start_iterations=7)
+    assert settings == replace(PRESETS["quick"], start_iterations=7, start_beyond=1.0)
 
     image = _model(start=StartSettings(method="image"), normalisation="percentiles")
     image.save(tmp_path / "image.safetensors")
@@ -212,25 +214,41 @@ def test_there_is_no_model_before_the_first_step():
 
 
 def _checkpoint() -> Checkpoint:
-    tensors = {"network.a": torch.arange(6.0).reshape(2, 3).T, "adam.0.step": torch.tensor(3.0)}
-    return Checkpoint(tensors=tensors, described={"settings": {"seed": 1, "shape": [8, 8]}})
+    return Checkpoint(
+        settings={"seed": 1, "shape": [8, 8]},
+        inputs={"psf": "abc"},
+        step=3,
+        total=9,
+        frozen=True,
+        losses={"total": 0.5},
+        weights={"a.weight": torch.arange(6.0).reshape(2, 3).T},
+        moments={0: {"step": torch.tensor(3.0)}, 10: {"step": torch.tensor(4.0)}},
+        best=Best(Quality(psnr_db=30.0, ssim=0.5), -1.5, 0.2, 2, {"a.weight": torch.ones(3, 2)}),
+    )
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     saved = _checkpoint()
     saved.save(tmp_path / "c.checkpoint")
     found = Checkpoint.load(tmp_path / "c.checkpoint")
-    assert found.described == saved.described
-    assert torch.equal(found.part("network")["a"], saved.tensors["network.a"])
-    assert found.part("adam")["0.step"].item() == 3
+    for name in ("settings", "inputs", "step", "total", "frozen", "losses"):
+        assert getattr(found, name) == getattr(saved, name)
+    assert torch.equal(found.weights["a.weight"], saved.weights["a.weight"])
+    assert {n: m["step"].item() for n, m in found.moments.items()} == {0: 3, 10: 4}
+    assert found.best[:4] == saved.best[:4]
+    assert torch.equal(found.best.weights["a.weight"], torch.ones(3, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["c.checkpoint"]
 
 
 def test_what_differs_from_a_checkpoint_is_named():
     saved = _checkpoint()
-    assert saved.differing("settings", {"seed": 1, "shape": (8, 8)}) == []
+    path, inputs = Path("m.checkpoint"), {"psf": "abc"}
+    saved.check({"seed": 1, "shape": (8, 8)}, inputs, path)
     now = {"seed": 2, "shape": [8, 8], "batch": 4}
-    assert saved.differing("settings", now) == ["batch", "seed"]
+    with pytest.raises(RlnError, match=r"m\.checkpoint is of another training: batch, seed differ"):
+        saved.check(now, inputs, path)
+    with pytest.raises(RlnError, match="psf differ"):
+        saved.check(saved.settings, {}, path)
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):

@@ -20,11 +20,11 @@ from napari_rln.volume import Volume, VoxelUm
 _MEDIA = {1.515: (0.9, 1.45), 1.47: (0.8, 1.3), 1.333: (0.6, 1.2), 1.0: (0.3, 0.9)}
 _MODALITIES = ("widefield", "confocal", "two-photon", "light-sheet")
 _OFTEN = (0.45, 0.2, 0.15, 0.2)  # widefield is what most is asked of
-_LATERAL = (1.3, 4.5)  # voxels per lateral FWHM: cameras undersample, zooms oversample
-_AXIAL = (1.2, 9.0)  # voxels per axial FWHM
+_LATERAL = (1.3, 6.0)  # voxels per lateral FWHM: cameras undersample, zooms oversample
+_AXIAL = (1.2, 11.0)  # voxels per axial FWHM
 _STEP = (0.8, 4.0)  # z step over lateral voxel
 
-FAMILY_WIDTHS = {"axial": (1.3, 10.5), "lateral": (1.5, 5.6)}
+FAMILY_WIDTHS = {"axial": (1.3, 11.5), "lateral": (1.5, 6.5)}
 """Lowest and highest FWHM in voxels of the PSFs that are drawn, but for a few in a hundred."""
 
 

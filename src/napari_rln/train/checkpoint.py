@@ -1,9 +1,10 @@
 """The state of a training in a file: safetensors and JSON, like a model; reading runs no code."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,8 +12,33 @@ from safetensors.torch import save
 
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
+from napari_rln.settings import as_dict
+from napari_rln.train.settings import Quality
 
 _KEY = "napari-rln training"
+_DESCRIBED = ("settings", "inputs", "step", "total", "frozen", "losses")
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Best(NamedTuple):
+    """The best weights so far, and how good they are.
+
+    Attributes
+    ----------
+    quality, error, share
+        See :class:`napari_rln.train.validation.Examination`.
+    step
+        After which they were reached; 0 for those that the training began with.
+    weights
+        By their names in the network.
+    """
+
+    quality: Quality
+    error: float
+    share: float
+    step: int
+    weights: Tensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,31 +47,69 @@ class Checkpoint:
 
     Attributes
     ----------
-    tensors
-        Weights, the optimiser's moments and the best weights, by prefixed names.
-    described
-        The rest, in JSON's types.
+    settings, inputs
+        Of the training, so that it is not gone on with as another.
+    step, total
+        Done and to do.
+    frozen
+        Whether the statistics of batch normalisation are held.
+    losses
+        Of the last step.
+    weights
+        By their names in the network.
+    moments
+        The optimiser's, by the numbers of the weights.
+    best
+        None where no weights were examined yet.
     """
 
-    tensors: dict[str, torch.Tensor]
-    described: dict[str, Any]
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    step: int
+    total: int
+    frozen: bool
+    losses: dict[str, float]
+    weights: Tensors
+    moments: dict[int, Tensors]
+    best: Best | None = None
 
-    def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """Return the tensors of a prefix, by the rest of their names."""
-        start = f"{prefix}."
-        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+    def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
+        """Raise unless the state is of a training with these settings and inputs.
 
-    def differing(self, part: str, now: dict[str, Any]) -> list[str]:
-        """Return the names in a described part whose values are not those of now."""
-        then = self.described[part]
-        now = json.loads(json.dumps(now))
-        return sorted(k for k in {*then, *now} if then.get(k) != now.get(k))
+        Raises
+        ------
+        RlnError
+            With the names of what differs.
+        """
+        for then, given in ((self.settings, settings), (self.inputs, inputs)):
+            now = json.loads(json.dumps(given))
+            differ = sorted(k for k in {*then, *now} if then.get(k) != now.get(k))
+            if differ:
+                raise RlnError(
+                    f"{path.name} is of another training: {', '.join(differ)} differ; train anew "
+                    "without --resume, or with the settings of then."
+                )
 
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all."""
-        tensors = {name: value.contiguous() for name, value in self.tensors.items()}
+        parts = {"network": self.weights}
+        parts |= {f"adam.{number}": moments for number, moments in self.moments.items()}
+        described = {name: getattr(self, name) for name in _DESCRIBED}
+        if self.best is not None:
+            parts["best"] = self.best.weights
+            described["best"] = {
+                "quality": as_dict(self.best.quality),
+                "error": self.best.error,
+                "share": self.best.share,
+                "step": self.best.step,
+            }
+        tensors = {
+            f"{part}.{name}": value.contiguous()
+            for part, values in parts.items()
+            for name, value in values.items()
+        }
         with atomic(path) as temporary:
-            temporary.write_bytes(save(tensors, {_KEY: json.dumps(self.described)}))
+            temporary.write_bytes(save(tensors, {_KEY: json.dumps(described)}))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -63,6 +127,20 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             described = json.loads(metadata[_KEY])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            moments: dict[int, Tensors] = {}
+            for name, value in _part(tensors, "adam").items():
+                number, moment = name.split(".")
+                moments.setdefault(int(number), {})[moment] = value
+            best = described.pop("best", None)
+            if best is not None:
+                quality = Quality(**best.pop("quality"))
+                best = Best(quality=quality, weights=_part(tensors, "best"), **best)
+            return cls(**described, weights=_part(tensors, "network"), moments=moments, best=best)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise RlnError(f"{path.name} is no checkpoint of a training ({error}).") from error
-        return cls(tensors=tensors, described=described)
+
+
+def _part(tensors: Tensors, prefix: str) -> Tensors:
+    """Return the tensors of a prefix, by the rest of their names."""
+    start = f"{prefix}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

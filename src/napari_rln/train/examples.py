@@ -5,7 +5,7 @@ that was broken off goes on with what an unbroken one would have seen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -104,6 +104,8 @@ class OnePsf:
         (Z, Y, X) of an example.
     seed
         Of all of them.
+    one_kind
+        Show one kind of structures at a time, by turns, so that none decides how good a network is.
     """
 
     psf: Volume
@@ -111,6 +113,7 @@ class OnePsf:
     imaging: ImagingSettings
     shape: tuple[int, int, int]
     seed: int
+    one_kind: bool = False
 
     @property
     def symmetry(self) -> Symmetry:
@@ -120,10 +123,9 @@ class OnePsf:
     def pair(self, number: int) -> tuple[Pair, Volume]:
         """Return a synthetic pair and the PSF."""
         psf = _cropped(self.psf)
-        pair = simulate_pair(
-            psf, self.structures, self.imaging, shape=self.shape, seed=(self.seed, number)
-        )
-        return pair, psf
+        structures = _by_turns(self.structures, number) if self.one_kind else self.structures
+        seed = self.seed, number
+        return simulate_pair(psf, structures, self.imaging, shape=self.shape, seed=seed), psf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class AnyPsf:
     ----------
     family
         Of PSFs.
-    structures, imaging, shape, seed
+    structures, imaging, shape, seed, one_kind
         As for :class:`OnePsf`.
     """
 
@@ -143,14 +145,15 @@ class AnyPsf:
     imaging: ImagingSettings
     shape: tuple[int, int, int]
     seed: int
+    one_kind: bool = False
     symmetry: Symmetry = Symmetry()
 
     def pair(self, number: int) -> tuple[Pair, Volume]:
         """Return a synthetic pair and what is believed to be its PSF."""
         optics = draw_optics(self.family, seed=(self.seed, number, 2))
-        pair = simulate_pair(
-            optics.psf, self.structures, self.imaging, shape=self.shape, seed=(self.seed, number)
-        )
+        structures = _by_turns(self.structures, number) if self.one_kind else self.structures
+        seed = self.seed, number
+        pair = simulate_pair(optics.psf, structures, self.imaging, shape=self.shape, seed=seed)
         return pair, optics.believed
 
 
@@ -286,19 +289,28 @@ def _stopped_by_truth(
     truth = torch.from_numpy(pair.truth.data - pair.truth.data.mean())
     kept: list[torch.Tensor] = []
     likeness: list[float] = []
-    while len(kept) * _BETWEEN < told.max_iterations:
+    while len(kept) * _BETWEEN < start.beyond * told.max_iterations:
         for _ in range(_BETWEEN):
             run.step(measure=False)
         kept.append(run.field_of_view().clone())
         off = kept[-1] - kept[-1].mean()
         likeness.append(float((off * truth).sum() / off.norm().clamp_min(1e-30)))
-        if len(kept) > 3 + _PAST * (1 + int(np.argmax(likeness))):
+        if len(kept) > 3 + _PAST * start.beyond * (1 + int(np.argmax(likeness))):
             break
     rng = np.random.default_rng((number, 3))
     best = 1 + int(np.argmax(likeness))
-    missed = best * _MISS * np.exp(_MISS_SPREAD * rng.normal())
+    missed = best * start.beyond * _MISS * np.exp(_MISS_SPREAD * rng.normal())
     estimate: FloatArray = kept[round(np.clip(missed, 1, len(kept))) - 1].numpy()
     return estimate
+
+
+def _by_turns(structures: StructureSettings, number: int) -> StructureSettings:
+    """Return the settings of one kind only, and of haze with it where there may be such."""
+    kinds = [kind for kind in structures.structures if kind != "haze"]
+    if not kinds:
+        return structures
+    haze = tuple(kind for kind in structures.structures if kind == "haze")
+    return replace(structures, structures=(kinds[number % len(kinds)], *haze))
 
 
 def symmetry_of(psf: Volume) -> Symmetry:

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +17,20 @@ from napari_rln.errors import RlnError
 from napari_rln.loss import Losses, paper_loss, relative_loss
 from napari_rln.memory import keep_freed_memory
 from napari_rln.model import Model
+from napari_rln.networks.folded import Folded
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
 from napari_rln.normalisation import brightness
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
 from napari_rln.steps import finish
 from napari_rln.train.batches import inner, without_margin
-from napari_rln.train.checkpoint import Checkpoint
-from napari_rln.train.examples import Example, Source, example
+from napari_rln.train.checkpoint import Best, Checkpoint
+from napari_rln.train.examples import Example, example
 from napari_rln.train.pool import FIRST, Pool
-from napari_rln.train.settings import Baseline, Quality, TrainReport, TrainSettings
+from napari_rln.train.setting import Setting
+from napari_rln.train.settings import Baseline, TrainReport, TrainSettings
+from napari_rln.train.statistics import estimate_statistics, set_momentum
 from napari_rln.train.validation import Examination, baseline, examine
-from napari_rln.volume import Volume
 
 _WARM_UP = 20  # steps in which the learning rate rises; they are timed as well
 _UNTIMED = 3  # the first ones, which are slower
@@ -37,33 +39,6 @@ _STATISTICS = 24  # batches from which the statistics of batch normalisation are
 _ADVICE = "use smaller patches or batches (--patch, --batch)."
 _SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the first estimate in the result, that are tried
 _STEPS, _STATS = 0, 1  # streams of random numbers
-
-
-class Setting(NamedTuple):
-    """What a training is of.
-
-    Attributes
-    ----------
-    source
-        Of the volumes to learn from.
-    held_out
-        Of the volumes to choose the best weights by.
-    psf
-        That the model is bound to; none for a family.
-    reach
-        See :class:`napari_rln.model.Model`.
-    begin
-        A model to go on from; none for new weights.
-    inputs
-        Names and hashes for the record.
-    """
-
-    source: Source
-    held_out: Source
-    psf: Volume | None
-    reach: dict[str, tuple[float, float]]
-    begin: Model | None
-    inputs: dict[str, str]
 
 
 def train_model(setting: Setting, settings: TrainSettings, *, name: str = "model") -> Model:
@@ -112,7 +87,7 @@ def train_steps(
             if checkpoint is None:
                 raise RlnError("there is no checkpoint to resume from: name one.")
             saved = Checkpoint.load(checkpoint)
-            run.check(saved, checkpoint)
+            saved.check(as_dict(settings), setting.inputs, checkpoint)
         yield from run.prepare()
         if saved is not None:
             run.restore(saved)
@@ -127,17 +102,6 @@ def train_steps(
     return model
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Best:
-    """The best weights so far, and how good they are; see :class:`Examination`."""
-
-    quality: Quality
-    error: float
-    share: float
-    step: int
-    weights: dict[str, torch.Tensor]
-
-
 class _Run:
     """A training between two steps."""
 
@@ -150,7 +114,7 @@ class _Run:
         self._began = self._timed = time.perf_counter()
         self._timed_from = 0
         self._baseline: Baseline | None = None
-        self._best: _Best | None = None
+        self._best: Best | None = None
         self._last: dict[str, float] = {}
         self._frozen = False
         self._pool = Pool(setting.source, settings)
@@ -187,6 +151,9 @@ class _Run:
             )
             yield self._report("examples", first + number + 1, first + held)
         self._baseline = baseline(self._held)
+        if self.setting.begin is not None and self._held:
+            # What was begun with is the first candidate: a training never makes it worse.
+            yield self._examined(self._report("examples", first + held, first + held))
 
     def advance(self) -> TrainReport:
         """Do one step; return the report of it."""
@@ -201,21 +168,11 @@ class _Run:
         self.step += 1
         if self.settings.steps is None and self.step == _WARM_UP:
             self.total = self._steps_in_time()
-        quality = preview = None
+        report = self._report("train", self.step, self.total, rate=rate)
         if self._held and self.due():
             self._estimate_statistics()
-            found = self._examine()
-            quality, preview = found.quality, found.preview
-            if self._best is None or found.error < self._best.error:
-                self._best = _Best(
-                    quality=quality,
-                    error=found.error,
-                    share=found.share,
-                    step=self.step,
-                    weights=self._weights(),
-                )
-        report = self._report("train", self.step, self.total, rate=rate)
-        return replace(report, quality=quality, preview=preview, _model=self.model)
+            report = self._examined(report)
+        return replace(report, _model=self.model)
 
     def due(self) -> bool:
         """Tell whether the network is to be examined and the state saved after this step."""
@@ -261,60 +218,26 @@ class _Run:
 
     def state(self) -> Checkpoint:
         """Return all that is needed to go on."""
-        tensors = {f"network.{k}": v for k, v in self._weights().items()}
-        for i, values in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{k}": v.cpu().clone() for k, v in values.items()}
-        described: dict[str, Any] = {
-            "settings": as_dict(self.settings),
-            "inputs": self.setting.inputs,
-            "step": self.step,
-            "total": self.total,
-            "frozen": self._frozen,
-            "losses": self._last,
-        }
-        if self._best is not None:
-            best = self._best
-            tensors |= {f"best.{k}": v for k, v in best.weights.items()}
-            described["best"] = {
-                "quality": as_dict(best.quality),
-                "error": best.error,
-                "share": best.share,
-                "step": best.step,
-            }
-        return Checkpoint(tensors=tensors, described=described)
-
-    def check(self, saved: Checkpoint, path: Path) -> None:
-        """Raise unless a saved state is one of this training.
-
-        Raises
-        ------
-        RlnError
-            With the names of what differs.
-        """
-        now = self.state().described
-        for part in ("settings", "inputs"):
-            differ = saved.differing(part, now[part])
-            if differ:
-                raise RlnError(
-                    f"{path.name} is of another training: {', '.join(differ)} differ; train anew "
-                    "without --resume, or with the settings of then."
-                )
+        moments = self._optimiser.state_dict()["state"]
+        return Checkpoint(
+            settings=as_dict(self.settings),
+            inputs=self.setting.inputs,
+            step=self.step,
+            total=self.total,
+            frozen=self._frozen,
+            losses=self._last,
+            weights=self._weights(),
+            moments={i: {k: v.cpu().clone() for k, v in m.items()} for i, m in moments.items()},
+            best=self._best,
+        )
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a saved state."""
-        self.step, self.total = saved.described["step"], saved.described["total"]
-        self._frozen, self._last = saved.described["frozen"], saved.described["losses"]
-        self.network.load_state_dict(saved.part("network"))
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in saved.part("adam").items():
-            number, name = key.split(".")
-            state.setdefault(int(number), {})[name] = value
+        self.step, self.total = saved.step, saved.total
+        self._frozen, self._last, self._best = saved.frozen, saved.losses, saved.best
+        self.network.load_state_dict(saved.weights)
         groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": state, "param_groups": groups})
-        if "best" in saved.described:
-            told = dict(saved.described["best"])
-            told["quality"] = Quality(**told["quality"])
-            self._best = _Best(**told, weights=saved.part("best"))
+        self._optimiser.load_state_dict({"state": saved.moments, "param_groups": groups})
         self._pool.request(self.step)
         self._time_from_here()
 
@@ -328,8 +251,7 @@ class _Run:
             if settings.initial == "estimate":
                 pass_estimate_on(network)
             nn.init.constant_(network.H3.u_7.bn.bias, settings.last_beta)
-        for module in _normalisations(network):
-            module.momentum = settings.bn_momentum
+        set_momentum(network, settings.bn_momentum)
         # With few channels torch's convolutions are faster with these side by side in memory.
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         return network
@@ -376,11 +298,19 @@ class _Run:
         each += examination / self.settings.validate_every
         return max(_WARM_UP + 1, _WARM_UP + int(left / each))
 
+    def _examined(self, report: TrainReport) -> TrainReport:
+        """Return a report with how good the present weights are, and keep them if they are best."""
+        found = self._examine()
+        if self._best is None or found.error < self._best.error:
+            self._best = Best(found.quality, found.error, found.share, self.step, self._weights())
+        return replace(
+            report, quality=found.quality, preview=found.preview, best_step=self._best.step
+        )
+
     def _examine(self) -> Examination:
         return examine(
-            self.network.eval(),
+            Folded(self.network.eval(), self.device),
             self._held,
-            self.device,
             shares=(0.0,) if self.settings.variant == "paper" else _SHARES,
             output_scale=self._pool.output_scale,
         )
@@ -392,15 +322,14 @@ class _Run:
         self._estimate_statistics()
         self._frozen = True
 
-    @torch.no_grad()
     def _estimate_statistics(self) -> None:
-        """Set the running statistics to those of the examples under the present weights."""
-        if self._frozen:
-            return
-        with _averaging(self.network):
-            for number in range(_STATISTICS):
-                batch = self._pool.batch(self.step, _STATS, self.step, number).to(self.device)
-                self.network(batch.x, batch.E0)
+        """Set the running statistics to those of the examples, unless they are held."""
+        if not self._frozen:
+            draws = (
+                self._pool.batch(self.step, _STATS, self.step, number)
+                for number in range(_STATISTICS)
+            )
+            estimate_statistics(self.network, (batch.to(self.device) for batch in draws))
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
@@ -426,23 +355,3 @@ class _Run:
             ssim=self._last.get("ssim"),
             e_mse=self._last.get("e_mse"),
         )
-
-
-def _normalisations(network: nn.Module) -> Iterator[nn.BatchNorm3d]:
-    return (m for m in network.modules() if isinstance(m, nn.BatchNorm3d))
-
-
-@contextmanager
-def _averaging(network: nn.Module) -> Iterator[None]:
-    """Have running statistics become the plain mean over what passes; then as before."""
-    modules = list(_normalisations(network))
-    momenta = [module.momentum for module in modules]
-    for module in modules:
-        module.reset_running_stats()
-        module.momentum = None
-    network.train()
-    try:
-        yield
-    finally:
-        for module, momentum in zip(modules, momenta, strict=True):
-            module.momentum = momentum

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from napari_rln.errors import RlnError
 from napari_rln.model import UNIVERSAL, Model, load_model
@@ -21,11 +21,37 @@ from napari_rln.train.examples import (
     pairs_in,
     symmetry_of,
 )
-from napari_rln.train.loop import Setting
 from napari_rln.train.settings import PRESETS, Preset, TrainSettings
 from napari_rln.volume import Volume, VoxelUm
 
 _HELD_OUT = 1_000_000  # added to the seed, so that nobody is examined on what was learnt from
+
+
+class Setting(NamedTuple):
+    """What a training is of.
+
+    Attributes
+    ----------
+    source
+        Of the volumes to learn from.
+    held_out
+        Of the volumes to choose the best weights by.
+    psf
+        That the model is bound to; none for a family.
+    reach
+        See :class:`napari_rln.model.Model`.
+    begin
+        A model to go on from; none for new weights.
+    inputs
+        Names and hashes for the record.
+    """
+
+    source: Source
+    held_out: Source
+    psf: Volume | None
+    reach: dict[str, tuple[float, float]]
+    begin: Model | None
+    inputs: dict[str, str]
 
 
 def choose_settings(
@@ -70,6 +96,7 @@ def choose_settings(
         variant=model.variant,
         start=model.start.method if model.start.needs_psf else settings.start,
         start_iterations=model.start.iterations,
+        start_beyond=model.start.beyond,
         normalisation=model.normalisation,
     )
     return settings, model
@@ -132,21 +159,25 @@ def setting_of(
     if pairs is not None:
         train, held = _folders(pairs, psf, pairs_voxel_um, settings)
         return Setting(train, held, psf, {}, begin, inputs | {"pairs": pairs.name})
-    seeds = settings.seed, settings.seed + _HELD_OUT
+    kinds = ((settings.seed, False), (settings.seed + _HELD_OUT, True))
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
     if psf is None:
         family = FamilySettings()
         train, held = (
             AnyPsf(
-                family=family, structures=structures, imaging=imaging, shape=settings.shape, seed=s
+                family=family, structures=structures, imaging=imaging, shape=settings.shape,
+                seed=seed, one_kind=one_kind,
             )
-            for s in seeds
-        )
+            for seed, one_kind in kinds
+        )  # fmt: skip
         return Setting(train, held, None, FAMILY_WIDTHS, begin, inputs)
     train, held = (
-        OnePsf(psf=psf, structures=structures, imaging=imaging, shape=settings.shape, seed=s)
-        for s in seeds
-    )
+        OnePsf(
+            psf=psf, structures=structures, imaging=imaging, shape=settings.shape,
+            seed=seed, one_kind=one_kind,
+        )
+        for seed, one_kind in kinds
+    )  # fmt: skip
     reach = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
     return Setting(train, held, psf, reach, begin, inputs)
 

@@ -32,6 +32,8 @@ class TrainSettings:
         Back projector of that deconvolution.
     start_iterations
         Its accelerated iterations; auto stops it by the image's own noise.
+    start_beyond
+        Factor on the iterations where auto stops.
     learning_rate
         The highest, after the first steps.
     schedule
@@ -85,6 +87,7 @@ class TrainSettings:
     variant: Literal["started", "paper"] = "started"
     start: StartMethod = "matched"
     start_iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
+    start_beyond: Annotated[float, {"min": 0.1, "max": 10.0}] = 1.4
     learning_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.02
     schedule: Literal["cosine", "paper"] = "cosine"
     batch: Annotated[int, {"min": 1, "max": 1024}] = 4
@@ -125,20 +128,22 @@ class TrainSettings:
     def start_settings(self) -> StartSettings:
         """How the first estimate is made."""
         method: StartMethod = "image" if self.variant == "paper" else self.start
-        return StartSettings(method=method, iterations=self.start_iterations)
+        auto = method != "image" and self.start_iterations == "auto"
+        beyond = self.start_beyond if auto else 1.0
+        return StartSettings(method=method, iterations=self.start_iterations, beyond=beyond)
 
 
 PRESETS: dict[Preset, TrainSettings] = {
     "quick": TrainSettings(learning_rate=0.004, examples=32, every=8),
     "full": TrainSettings(minutes=30.0, examples=200, every=10),
     "universal": TrainSettings(
-        steps=8000,
+        steps=13_000,
         learning_rate=0.015,
         examples=400,
-        every=30,
+        every=32,
         shape=(64, 96, 96),
-        validate=6,
-        validate_every=600,
+        validate=18,
+        validate_every=1000,
     ),
     "paper": TrainSettings(
         steps=20_000,

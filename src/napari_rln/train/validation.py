@@ -1,6 +1,6 @@
 """Held-out volumes: what classical deconvolution makes of them, and what the network does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
@@ -11,12 +11,13 @@ import torch
 from napari_rln.deconvolution import iterate
 from napari_rln.loss import ERROR_FLOOR
 from napari_rln.metrics import fitted, psnr, ssim
-from napari_rln.networks.rln import RLN
 from napari_rln.rld import RldSettings
 from napari_rln.tiles import even_sized
 from napari_rln.train.examples import Example
 from napari_rln.train.settings import Baseline, Preview, Quality
 from napari_rln.volume import FloatArray
+
+Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 _ITERATIONS = (5, 10, 15, 20, 30, 40, 60, 80, 100)  # of matched RLD among which the best is sought
 _WB_ITERATIONS = (1, 2, 3, 4, 5)
@@ -83,9 +84,8 @@ class Examination(NamedTuple):
 
 
 def examine(
-    network: RLN,
+    network: Network,
     examples: Sequence[Example],
-    device: torch.device,
     *,
     shares: Sequence[float] = (0.0,),
     output_scale: float = 1.0,
@@ -95,17 +95,15 @@ def examine(
     Parameters
     ----------
     network
-        In inference mode.
+        Returns the output (1, D, H, W) for image and first estimate of that shape, even sizes.
     examples
         At least one.
-    device
-        Of the network.
     shares
         Of the first estimate in the result, among which the best is sought.
     output_scale
         Of the targets.
     """
-    outputs = [apply_whole(network, held, device) for held in examples]
+    outputs = [apply_whole(network, held) for held in examples]
 
     def mixed(share: float) -> list[FloatArray]:
         return [
@@ -131,11 +129,10 @@ def _log_error(result: FloatArray, held: Example) -> float:
     return float(np.log(np.square(off).mean() / held.power + ERROR_FLOOR))
 
 
-@torch.inference_mode()
-def apply_whole(network: RLN, held: Example, device: torch.device) -> FloatArray:
+def apply_whole(network: Network, held: Example) -> FloatArray:
     """Return the network's output for an example, (Z, Y, X), its scale."""
-    x, E0 = (torch.from_numpy(even_sized(a)).to(device) for a in (held.x, held.E0))
-    output = network(x[None, None], E0[None, None]).output[0, 0].cpu().numpy()
+    x, E0 = (torch.from_numpy(even_sized(a))[None] for a in (held.x, held.E0))
+    output = network(x, E0)[0].cpu().numpy()
     whole: FloatArray = output[tuple(slice(n) for n in held.x.shape)]
     return whole
 

@@ -1,0 +1,36 @@
+"""The statistics of batch normalisation: means and variances that stand for those of a batch."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+from napari_rln.networks.rln import RLN
+from napari_rln.train.batches import Batch
+
+
+def set_momentum(network: RLN, momentum: float) -> None:
+    """Set the share of a batch in the running statistics."""
+    for module in _normalisations(network):
+        module.momentum = momentum
+
+
+@torch.no_grad()
+def estimate_statistics(network: RLN, batches: Iterable[Batch]) -> None:
+    """Set the running statistics to the plain mean over batches, under the present weights."""
+    modules = list(_normalisations(network))
+    momenta = [module.momentum for module in modules]
+    for module in modules:
+        module.reset_running_stats()
+        module.momentum = None  # the plain mean, to torch
+    network.train()
+    try:
+        for batch in batches:
+            network(batch.x, batch.E0)
+    finally:
+        for module, momentum in zip(modules, momenta, strict=True):
+            module.momentum = momentum
+
+
+def _normalisations(network: RLN) -> Iterator[nn.BatchNorm3d]:
+    return (m for m in network.modules() if isinstance(m, nn.BatchNorm3d))
