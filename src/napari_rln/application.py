@@ -24,10 +24,10 @@ from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
 from napari_rln.record import Record
 from napari_rln.resampling import on_grid, resampled_image
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import check_image, check_pair, resolve_background
+from napari_rln.rld import RldReport, check_image, check_pair, resolve_background
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.start import FirstEstimate, first_estimate
-from napari_rln.steps import finish
+from napari_rln.steps import finish, relay
 from napari_rln.suitability import check_grid, doubts, refuse_grid
 from napari_rln.tiles import Tile, even_sized, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume
@@ -239,19 +239,16 @@ def _start(
     most: int,
     began: float,
 ) -> Generator[RlnReport, None, FirstEstimate]:
-    steps = first_estimate(image, psf, background, model.start, device, most_bytes=most)
-    while True:
-        try:
-            report = next(steps)
-        except StopIteration as stop:
-            estimate: FirstEstimate = stop.value
-            return estimate
-        yield RlnReport(
+    def told(report: RldReport) -> RlnReport:
+        return RlnReport(
             phase="stop" if report.phase == "stop" else "start",
             done=report.iteration,
             total=report.total,
             seconds=time.perf_counter() - began,
         )
+
+    steps = first_estimate(image, psf, background, model.start, device, most_bytes=most)
+    return (yield from relay(steps, told))
 
 
 def _network(

@@ -196,6 +196,9 @@ class Model:
             bad = [name for name, values in tensors.items() if not torch.isfinite(values).all()]
             if bad:
                 raise ValueError(f"{', '.join(bad)} hold NaN or infinities")
+            bad = [n for n, v in tensors.items() if n.endswith("running_var") and (v < 0).any()]
+            if bad:
+                raise ValueError(f"{', '.join(bad)} hold negative variances")
             return cls(
                 name=card["name"],
                 network=network,

@@ -72,6 +72,11 @@ def reconvolution_residual(
     RlnError
         If the shapes differ or the line gives no noise.
     """
+    if outside is not None and outside.shape != image.shape:
+        raise RlnError(
+            f"the light from outside is {outside.shape} but the image {image.shape}; both are of "
+            "the field of view."
+        )
     x, y = pair(result, image)
     blurred, share = _blur(x, psf), _blur(np.ones_like(x), psf)
     beyond: Float64 | float = 0.0 if outside is None else np.asarray(outside, np.float64)

@@ -1,8 +1,10 @@
-"""Long work is a generator of reports; here is how to want its result only."""
+"""Long work is a generator of reports; here is how to want its result only, or other reports."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
+R = TypeVar("R")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -14,3 +16,14 @@ def finish(steps: Generator[Any, None, T]) -> T:
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+
+def relay(steps: Generator[R, None, T], told: Callable[[R], S]) -> Generator[S, None, T]:
+    """Yield a generator's reports as told by a function; return what it returns."""
+    while True:
+        try:
+            report = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield told(report)

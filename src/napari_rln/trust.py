@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_rln.device import resolve_device
+from napari_rln.device import check_memory, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.noise import estimate_noise
 from napari_rln.record import Record
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import check_pair, resolve_background
+from napari_rln.rld import check_pair, memory_bytes, resolve_background
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
 from napari_rln.volume import FloatArray, Volume
 
 _ITERATIONS = 20  # of the classical deconvolution that finds the light from outside the field
+_ADVICE = "crop the PSF (psf repair), check a part of the image, or use another device."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +76,8 @@ def check_result(
     Raises
     ------
     RlnError
-        If the three do not go together, or the image has no noise to measure by.
+        If the three do not go together, the image has no noise to measure by, or the memory is
+        not enough.
     """
     check_pair(image, psf)
     if result.shape != image.shape:
@@ -117,6 +119,13 @@ def check_result(
 def light_from_outside(
     image: Volume, psf: Volume, background: float, device: str = "auto"
 ) -> FloatArray | None:
-    """Return the light (Z, Y, X) in an image from beyond its field of view, image units."""
-    settings = StartSettings(iterations=_ITERATIONS)
-    return finish(first_estimate(image, psf, background, settings, resolve_device(device))).outside
+    """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
+
+    Raises
+    ------
+    RlnError
+        If the device has not the memory for it.
+    """
+    settings, on = StartSettings(iterations=_ITERATIONS), resolve_device(device)
+    check_memory(memory_bytes(image.shape, psf.shape, settings.rld()), on, _ADVICE)
+    return finish(first_estimate(image, psf, background, settings, on)).outside

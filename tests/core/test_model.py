@@ -212,6 +212,10 @@ def _spoil_statistics(tensors):
     tensors["H1.DV.bn.running_var"][0] = float("inf")
 
 
+def _below_zero(tensors):
+    tensors["H1.DV.bn.running_var"][0] = -0.5
+
+
 def _spoil_psf(tensors):
     tensors["psf"][0, 0, 0] = float("nan")
 
@@ -224,6 +228,7 @@ def _spoil_psf(tensors):
         (_reshape, "H3.u_5.weight"),
         (_spoil, "H3.u_5.weight hold NaN"),
         (_spoil_statistics, "H1.DV.bn.running_var hold NaN"),
+        (_below_zero, "H1.DV.bn.running_var hold negative variances"),
         (_spoil_psf, "NaN"),
     ],
 )

@@ -6,7 +6,7 @@ from scipy.special import j1
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.background import background_level, hot_voxels
-from napari_rln.psf.shape import asymmetry, energy_box, fwhm_um, peak_centre
+from napari_rln.psf.shape import asymmetry, centre_crop, energy_box, fwhm_um, peak_centre
 
 FWHM = 2 * np.sqrt(2 * np.log(2))
 
@@ -153,3 +153,13 @@ def test_energy_box_holds_the_share_in_the_shape_of_the_psf():
 def test_a_constant_volume_has_no_peak():
     with pytest.raises(RlnError, match="no voxel rises above the background"):
         peak_centre(np.full((5, 6, 7), 3.0))
+
+
+@pytest.mark.parametrize("n", [7, 8])
+def test_a_crop_keeps_the_centre_in_the_middle(n):
+    data = np.zeros((n, n, n))
+    data[n // 2, n // 2, n // 2] = 1
+    for largest, size in (((5, 4, 99), (5, 3, 7)), ((1, 1, 1), (1, 1, 1))):
+        found = centre_crop(data, largest)
+        assert found.shape == size
+        assert found[tuple(m // 2 for m in size)] == 1

@@ -151,3 +151,16 @@ def test_light_from_outside_lets_the_residual_cover_every_voxel():
     left = reconvolution_residual(image, truth, PSF.data, gain=1.0, outside=0 * beyond)
     assert left.map[12, 20, 0] > 5
     assert np.abs(known.map[12, 20, 0]) < 4
+
+
+def test_too_little_memory_is_said_before_the_work(scene, monkeypatch):
+    truth, image = scene
+    monkeypatch.setattr("napari_rln.device.free_bytes", lambda device: 1000)
+    with pytest.raises(RlnError, match=r"GB on cpu but 0\.00 GB are free; crop the PSF"):
+        _check(image, truth)
+
+
+def test_light_from_outside_of_another_shape_is_refused(scene):
+    truth, image = scene
+    with pytest.raises(RlnError, match=r"outside is \(3, 3, 3\) but the image \(24, 40, 40\)"):
+        reconvolution_residual(image.data, truth, PSF.data, gain=1.0, outside=np.zeros((3, 3, 3)))

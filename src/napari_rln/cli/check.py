@@ -6,7 +6,6 @@ from typing import Annotated
 from napari_rln.cli.options import Flat, ImageSource, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.io import check_writable, read_volume, write_volume
-from napari_rln.psf.doctor import HARMFUL, fit_psf
 from napari_rln.trust import check_result
 
 
@@ -47,8 +46,7 @@ def check(
         check_writable(residual)
     raw = image_source.read(image)
     volume = read_volume(result, voxel_um=image_source.voxel_um)
-    blur, findings = fit_psf(psf_source.read(psf), raw, mend=repair)
-    terminal.findings(findings, mended=HARMFUL if repair else ())
+    blur, _ = psf_source.fitted(psf, raw, terminal, repair=repair)
     trust = check_result(raw, volume, blur, background=background, device=device)
     if residual is not None:
         write_volume(trust.residual, residual)

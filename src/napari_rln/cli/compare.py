@@ -10,7 +10,6 @@ from napari_rln.comparison import compare as compare_volumes
 from napari_rln.errors import RlnError
 from napari_rln.figures import figure, save_figure
 from napari_rln.io import read_volume
-from napari_rln.psf.doctor import HARMFUL, fit_psf
 from napari_rln.view import FigureSettings
 from napari_rln.volume import Volume
 
@@ -60,8 +59,7 @@ def compare(
     known = read_volume(truth, voxel_um=image_source.voxel_um) if truth else None
     blur = None
     if psf:
-        blur, findings = fit_psf(psf_source.read(psf), raw, mend=repair)
-        terminal.findings(findings, mended=HARMFUL if repair else ())
+        blur, _ = psf_source.fitted(psf, raw, terminal, repair=repair)
     show(raw, others, out, known, blur, settings, look, figure_format, terminal)
 
 

@@ -1,12 +1,16 @@
 """Options that several commands share, and what they read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from napari_rln.cli.terminal import Terminal
 from napari_rln.io import read_volume
+from napari_rln.psf.doctor import HARMFUL, fit_psf
+from napari_rln.psf.findings import Finding
 from napari_rln.volume import Volume, VoxelUm
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
@@ -53,3 +57,11 @@ class PsfSource:
     def read(self, path: Path) -> Volume:
         """Return the PSF as it is in the file."""
         return read_volume(path, voxel_um=self.psf_voxel_um)
+
+    def fitted(
+        self, path: Path, image: Volume | None, terminal: Terminal, *, repair: bool = True
+    ) -> tuple[Volume, Sequence[Finding]]:
+        """Return the PSF fit for an image, and what was found wrong with it, which is also said."""
+        psf, findings = fit_psf(self.read(path), image, mend=repair)
+        terminal.findings(findings, mended=HARMFUL if repair else ())
+        return psf, findings

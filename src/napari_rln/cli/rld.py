@@ -7,7 +7,6 @@ from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.deconvolution import iterate
 from napari_rln.io import OutputType, check_writable, write_volume
-from napari_rln.psf.doctor import HARMFUL, fit_psf
 from napari_rln.rld import RldSettings
 
 
@@ -40,8 +39,7 @@ def rld(
     """
     check_writable(out)
     volume = image_source.read(image)
-    fitted, findings = fit_psf(psf_source.read(psf), volume, mend=repair)
-    terminal.findings(findings, mended=HARMFUL if repair else ())
+    fitted, findings = psf_source.fitted(psf, volume, terminal, repair=repair)
     result = terminal.follow(iterate(volume, fitted, settings))
     write_volume(result, out, dtype=dtype)
     assert result.record is not None

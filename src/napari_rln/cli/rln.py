@@ -10,7 +10,6 @@ from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.io import OutputType, check_writable, write_volume
 from napari_rln.model import UNIVERSAL, load_model
-from napari_rln.psf.doctor import HARMFUL, fit_psf
 from napari_rln.stages import network_stages
 
 
@@ -54,8 +53,7 @@ def rln(
     volume = image_source.read(image)
     fitted = None
     if psf is not None:
-        fitted, findings = fit_psf(psf_source.read(psf), volume, mend=repair)
-        terminal.findings(findings, mended=HARMFUL if repair else ())
+        fitted, _ = psf_source.fitted(psf, volume, terminal, repair=repair)
     result = terminal.follow(apply_steps(volume, fitted, chosen, settings))
     write_volume(result, out, dtype=dtype)
     if stages is not None:

@@ -10,7 +10,6 @@ from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.errors import RlnError
 from napari_rln.model import Model, check_model_path
-from napari_rln.psf.doctor import HARMFUL, fit_psf
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.loop import train_steps
@@ -84,8 +83,7 @@ def train(
     image = image_source.read(like) if like else None
     blur = None
     if psf is not None:
-        blur, findings = fit_psf(psf_source.read(psf), image)
-        terminal.findings(findings, mended=HARMFUL)
+        blur, _ = psf_source.fitted(psf, image, terminal)
     settings, first = choose_settings(preset, variant, begin)
     given: dict[str, Any] = {"patch": patch, "batch": batch, "minutes": minutes, "steps": steps}
     changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}

@@ -25,7 +25,7 @@ from scipy.interpolate import make_interp_spline
 from napari_rln.errors import RlnError
 from napari_rln.psf.diffraction import Optics, intensity
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
-from napari_rln.psf.shape import energy_box, fwhm_um, peak_centre
+from napari_rln.psf.shape import centre_crop, energy_box, fwhm_um, peak_centre
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
 from napari_rln.volume import Volume, VoxelUm, check_voxel_um
@@ -90,7 +90,7 @@ def compute_psf(
     if size is None:
         held = energy_box(data, settings.energy_share)
         size = _square_sided((max(held[0], deep), *held[1:]), voxel_um)
-    cropped = _centre_crop(data, size)
+    cropped = centre_crop(data, size)
     if settings.size is None:
         facts["energy_share"] = round(float(cropped.sum() / data.sum()), 5)
     if settings.z_order == "to coverslip":
@@ -139,13 +139,6 @@ def _square_sided(size: Size, voxel_um: VoxelUm) -> Size:
     """Return the size with y and x alike where the pixels are square."""
     side = max(size[1:])
     return (size[0], side, side) if voxel_um[1] == voxel_um[2] else size
-
-
-def _centre_crop(data: Float64Array, size: Size) -> Float64Array:
-    """Return the middle of odd-sized data, odd-sized too."""
-    return data[
-        tuple(slice((f - n) // 2, (f + n) // 2) for f, n in zip(data.shape, size, strict=True))
-    ]
 
 
 def _gaussian(widths: VoxelUm, voxel_um: VoxelUm, size: Size) -> Float64Array:

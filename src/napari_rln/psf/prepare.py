@@ -19,7 +19,7 @@ from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.background import Float64Array, background_level, hot_voxels
-from napari_rln.psf.shape import Triple, energy_box, peak_centre
+from napari_rln.psf.shape import Triple, centre_crop, energy_box, peak_centre
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.volume import Volume, VoxelUm, check_voxel_um
@@ -109,8 +109,8 @@ def prepare_psf(
     if image_voxel_um is not None:
         check_voxel_um(image_voxel_um, "image")
     data, facts = _clean(volume, settings)
-    middle: Triple = (data.shape[0] // 2, data.shape[1] // 2, data.shape[2] // 2)
-    centre = middle
+    in_file: Triple = (data.shape[0] // 2, data.shape[1] // 2, data.shape[2] // 2)
+    centre = in_file
     if settings.centre == "peak":
         centre = peak_centre(data)
         if not peak_inside(centre, data.shape):
@@ -126,7 +126,7 @@ def prepare_psf(
     data = np.clip(data, 0, None)
     cropped = _crop(data, settings)
     facts |= {
-        "shift_voxels": [m - c for m, c in zip(middle, centre, strict=True)],
+        "shift_voxels": [m - c for m, c in zip(in_file, centre, strict=True)],
         "energy_kept": float(cropped.sum() / data.sum()),
         "shape_before": list(volume.shape),
         "shape_after": list(cropped.shape),
@@ -294,12 +294,6 @@ def _half_size(n: int, centre: float, scale: float) -> int:
 
 def _crop(data: Float64Array, settings: PrepareSettings) -> Float64Array:
     """Return the middle of odd-sized data that the settings keep."""
-    sizes = data.shape
     if settings.energy_share < 1:
-        sizes = energy_box(data, settings.energy_share)
-    if settings.max_size is not None:
-        sizes = tuple(min(s, m - 1 + m % 2) for s, m in zip(sizes, settings.max_size, strict=True))
-    half = [(s - 1) // 2 for s in sizes]
-    return data[
-        tuple(slice(n // 2 - h, n // 2 + h + 1) for n, h in zip(data.shape, half, strict=True))
-    ]
+        data = centre_crop(data, energy_box(data, settings.energy_share))
+    return data if settings.max_size is None else centre_crop(data, settings.max_size)

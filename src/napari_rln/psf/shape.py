@@ -8,7 +8,8 @@ The centre of a PSF is the peak of its main lobe, also where the PSF is asymmetr
 spherical aberration the centroid of all light lies elsewhere, and moves with the box around it.
 """
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from napari_rln.psf.background import Float64Array, background_level, brightest_
 from napari_rln.volume import VoxelUm
 
 Triple = tuple[float, float, float]
+Number = TypeVar("Number", bound=np.generic)
 
 # Splines of order 5 through intensity to the power 0.6: half-way between the logarithm, which makes
 # a Gaussian smooth, and the intensity, in which the dark rings of an Airy disk are smooth. Widths
@@ -161,6 +163,19 @@ def energy_box(data: npt.NDArray[Any], share: float) -> tuple[int, int, int]:
         half[best[1]] += 1
         held = best[2]
     return half[0] * 2 + 1, half[1] * 2 + 1, half[2] * 2 + 1
+
+
+def centre_crop(data: npt.NDArray[Number], largest: Sequence[int]) -> npt.NDArray[Number]:
+    """Return the middle of data around voxel ``n // 2``, of odd sizes, each at most the largest."""
+    sizes = [
+        min(n - 1 + n % 2, most - 1 + most % 2) for n, most in zip(data.shape, largest, strict=True)
+    ]
+    return data[
+        tuple(
+            slice(n // 2 - m // 2, n // 2 + m // 2 + 1)
+            for n, m in zip(data.shape, sizes, strict=True)
+        )
+    ]
 
 
 def _triple(values: Any) -> Triple:

@@ -17,7 +17,7 @@ from napari_rln.errors import RlnError
 from napari_rln.io import read_volume
 from napari_rln.noise import estimate_background
 from napari_rln.normalisation import Method, Normalisation
-from napari_rln.psf.shape import asymmetry
+from napari_rln.psf.shape import asymmetry, centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import FamilySettings, draw_optics
 from napari_rln.simulate.structures import StructureSettings
@@ -329,11 +329,5 @@ def _round(psf: Volume) -> bool:
 
 def _cropped(psf: Volume) -> Volume:
     """Return the middle of a PSF, of at most the largest size, sum 1."""
-    sizes = [min(n, m - 1 + n % 2) for n, m in zip(psf.shape, _LARGEST_PSF, strict=True)]
-    if list(psf.shape) == sizes:
-        return psf
-    cut = tuple(
-        slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(psf.shape, sizes, strict=True)
-    )
-    data = psf.data[cut]
-    return psf.with_data(data / data.sum())
+    data = centre_crop(psf.data, _LARGEST_PSF)
+    return psf if data.shape == psf.shape else psf.with_data(data / data.sum())

@@ -21,6 +21,7 @@ Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 _ITERATIONS = (5, 10, 15, 20, 30, 40, 60, 80, 100)  # of matched RLD among which the best is sought
 _WB_ITERATIONS = (1, 2, 3, 4, 5)
+_PATIENCE = 2  # counts that are no better, after which noise has taken over
 
 
 @dataclass
@@ -30,9 +31,12 @@ class _Best:
     psnr_db: float = -np.inf
     ssim: float = -np.inf
 
-    def add(self, result: FloatArray, truth: FloatArray) -> None:
-        self.psnr_db = max(self.psnr_db, psnr(result, truth, fit=True))
-        self.ssim = max(self.ssim, ssim(result, truth))
+    def add(self, result: FloatArray, truth: FloatArray) -> bool:
+        """Take a result; return whether it is better than all before in one of the two."""
+        found = psnr(result, truth, fit=True), ssim(result, truth)
+        better = found[0] > self.psnr_db or found[1] > self.ssim
+        self.psnr_db, self.ssim = max(self.psnr_db, found[0]), max(self.ssim, found[1])
+        return better
 
 
 def baseline(examples: Sequence[Example]) -> Baseline | None:
@@ -145,9 +149,13 @@ def _classical(held: Example, projector: str, counts: Sequence[int], best: _Best
         background=held.background,
         device="cpu",
     )
+    worse = 0
     for report in iterate(held.pair.image, held.psf, settings):
         if report.iteration in counts:
-            best.add(report.estimate(), held.pair.truth.data)
+            better = best.add(report.estimate(), held.pair.truth.data)
+            worse = 0 if better else worse + 1
+            if worse == _PATIENCE:
+                return
 
 
 def _preview(held: Example, now: FloatArray) -> Preview:
