@@ -1,0 +1,221 @@
+"""The cells of the benchmark of quality: what every method gets, and how its answers are scored.
+
+A cell is a PSF, a photon level and a class of structures, and volumes of several seeds. Seven PSFs
+are of the family that the universal model was trained on and two are not; two classes of structures
+are in its training mixture and two are absent from it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from problem import pupil_psf
+from scipy import ndimage
+
+import napari_rln as rln
+from napari_rln import metrics
+from napari_rln.psf.microscope import MicroscopeSettings as Microscope
+from napari_rln.psf.shape import centre_crop
+from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
+from napari_rln.simulate.optics import FamilySettings
+from napari_rln.simulate.structures import TRAINING, StructureSettings
+from napari_rln.volume import FloatArray, Volume
+
+SHAPE = (64, 64, 64)
+SEED = 20261201
+PHOTONS = (30, 100, 300)
+CLASSES = ("filaments", "nuclei", "coils", "bars")
+ABSENT = tuple(c for c in CLASSES if c not in TRAINING)
+SCORES = ("psnr", "ssim", "psnr_xz", "ssim_xz")
+
+_OIL, _WATER = (0.2, 0.1, 0.1), 1.333
+# Microscope and voxels; spherical aberration and coma come from benchmarks/problem.py.
+MICROSCOPES = {
+    "widefield oil 1.4": (Microscope(na=1.4, wavelength_um=0.52), _OIL),
+    "widefield water 1.2, 15 um deep": (
+        Microscope(
+            na=1.2, immersion_index=_WATER, sample_index=1.37, depth_um=15, wavelength_um=0.6
+        ),
+        (0.3, 0.11, 0.11),
+    ),
+    "widefield air 0.75": (
+        Microscope(na=0.75, immersion_index=1.0, wavelength_um=0.52),
+        (0.8, 0.16, 0.16),
+    ),
+    "confocal 1.4": (
+        Microscope(modality="confocal", na=1.4, wavelength_um=0.52, excitation_um=0.488),
+        (0.15, 0.06, 0.06),
+    ),
+    "two-photon 1.0": (
+        Microscope(
+            modality="two-photon", na=1.0, immersion_index=_WATER, wavelength_um=0.52,
+            excitation_um=0.92,
+        ),
+        (0.5, 0.15, 0.15),
+    ),
+    "light sheet 0.8": (
+        Microscope(modality="light-sheet", na=0.8, immersion_index=_WATER, wavelength_um=0.52),
+        (0.5, 0.16, 0.16),
+    ),
+    "nucleus": (
+        Microscope(na=1.45, immersion_index=1.512, wavelength_um=0.461),
+        (0.3, 0.13, 0.13),
+    ),
+    "Gaussian, wide": (Microscope(modality="gaussian", fwhm_um=(2.4, 0.75, 0.75)), _OIL),
+}  # fmt: skip
+OUTSIDE = ("spherical and coma", "Gaussian, wide")
+FAMILY = tuple(name for name in MICROSCOPES if name not in OUTSIDE)
+PSFS = (*FAMILY, *OUTSIDE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell, the number of its volumes, that of the first, and whether the PSF is roughly known.
+
+    What a model was chosen or tuned by is no longer held out: ``first`` passes it over.
+    """
+
+    psf: str
+    photons: int
+    structure: str
+    seeds: int
+    first: int = 0
+    mismatch: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.psf}, {self.photons} photons, {self.structure}"
+
+    @property
+    def structures(self) -> StructureSettings:
+        """What there is to see: one class, always as much of it."""
+        return StructureSettings(
+            structures=(self.structure,), at_once=1, haze=0.0, density_jitter=(1.0, 1.0)
+        )
+
+    @property
+    def imaging(self) -> ImagingSettings:
+        """Light and camera."""
+        return ImagingSettings(
+            photons=(self.photons, self.photons), background=(0.1, 0.1), read_noise=(1.0, 1.0)
+        )
+
+    @property
+    def given(self) -> Volume:
+        """What the methods are given for a PSF."""
+        return believed(self.psf) if self.mismatch else psf(self.psf)
+
+    def key(self, *told: object) -> str:
+        """Return a hash of all that defines the volumes and PSFs, and of what else is told."""
+        parts = [
+            asdict(self), SHAPE, SEED, CLASSES, repr(self.structures), repr(self.imaging),
+            psf(self.psf).hash, self.given.hash, rln.__version__, *told,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def pairs(self) -> Iterator[Pair]:
+        """Yield the cell's volumes."""
+        for number in range(self.first, self.first + self.seeds):
+            seed = (SEED, number, CLASSES.index(self.structure))
+            yield simulate_pair(
+                psf(self.psf), self.structures, self.imaging, shape=SHAPE, seed=seed
+            )
+
+
+@cache
+def psf(name: str) -> Volume:
+    """Return a PSF of the table, of at most the size that the training uses, sum 1."""
+    if name == "spherical and coma":
+        whole = Volume.from_array(pupil_psf(spherical=0.15, coma=0.1), _OIL)
+    else:
+        whole = rln.compute_psf(*MICROSCOPES[name])
+    return _cut(whole, name)
+
+
+@cache
+def believed(name: str) -> Volume:
+    """Return what a careful user has for a PSF: off by what the training's are, one sigma each.
+
+    NA 1.5 %, wavelength 1 %, index 0.003 and depth 15 % off where a microscope is known, else as
+    measured on a bead: broader by 0.35 voxels and 0.05 voxels off centre.
+    """
+    true = psf(name)
+    microscope, voxel_um = MICROSCOPES.get(name, (None, true.voxel_um))
+    if microscope is None or microscope.modality == "gaussian":
+        data = ndimage.shift(ndimage.gaussian_filter(true.data, 0.35), 0.05, order=1)
+        return Volume.from_array(data / data.sum(), true.voxel_um, name=f"{name}, believed")
+    wrong = replace(
+        microscope,
+        na=microscope.na * 1.015,
+        wavelength_um=microscope.wavelength_um * 1.01,
+        depth_um=microscope.depth_um * 1.15,
+        size=true.shape,
+    )
+    if microscope.sample_index is not None:
+        wrong = replace(wrong, sample_index=microscope.sample_index + 0.003)
+    return rln.compute_psf(wrong, voxel_um, name=f"{name}, believed")
+
+
+def _cut(whole: Volume, name: str) -> Volume:
+    data = centre_crop(whole.data, FamilySettings().largest)
+    return Volume.from_array(data / data.sum(), whole.voxel_um, name=name)
+
+
+class Judge:
+    """Scores results against one truth, as :func:`napari_rln.scores.score` does, but faster.
+
+    What concerns the truth alone is kept, and the windows of the SSIM are matrices: those of the
+    xz planes first, for all planes at once, and from these along y those of the volume.
+    """
+
+    def __init__(self, truth: FloatArray) -> None:
+        self._truth = truth.astype(np.float64)
+        self._peak = float(np.ptp(truth))
+        spans = np.ptp(self._truth, axis=(0, 2))
+        self._planes = spans >= 0.05 * self._peak  # those that are not flat
+        self._windows = [_window(n) for n in truth.shape]
+        self._means, self._squares = self._seen(self._truth), self._seen(self._truth**2)
+
+    def __call__(self, result: FloatArray) -> dict[str, float]:
+        """Return PSNR and SSIM of the volume and as the mean over xz planes, after the fit."""
+        fit = metrics.fitted(result, self._truth)
+        errors = np.mean((fit - self._truth) ** 2, axis=(0, 2))
+        seen = (self._seen(fit), self._seen(fit**2), self._seen(fit * self._truth))
+        planes, volume = (
+            self._similarity(*parts)
+            for parts in zip(*seen, self._means, self._squares, strict=True)
+        )
+        inner = slice(metrics.SSIM_WINDOW // 2, -(metrics.SSIM_WINDOW // 2))
+        return {
+            "psnr": float(self._psnr(errors.mean())),
+            "ssim": float(volume[inner, inner, inner].mean()),
+            "psnr_xz": float(self._psnr(errors[self._planes]).mean()),
+            "ssim_xz": float(planes[inner, self._planes, inner].mean()),
+        }
+
+    def _psnr(self, errors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return 20 * np.log10(self._peak) - 10 * np.log10(errors)
+
+    def _seen(self, data: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
+        """Return means under the windows of the xz planes, and under those of the volume."""
+        z, y, x = self._windows
+        planes = np.tensordot(z, data @ x.T, axes=1)
+        return planes, y @ planes
+
+    def _similarity(
+        self, x: npt.NDArray[np.float64], xx: npt.NDArray[np.float64],
+        xg: npt.NDArray[np.float64], g: npt.NDArray[np.float64], gg: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float64]:  # fmt: skip
+        """Return the map of the SSIM (Wang et al., IEEE TIP 13, 2004), equation 13."""
+        c1, c2 = (0.01 * self._peak) ** 2, (0.03 * self._peak) ** 2
+        structure = (2 * (xg - x * g) + c2) / (xx - x * x + gg - g * g + c2)
+        return (2 * x * g + c1) / (x * x + g * g + c1) * structure
+
+
+@cache
+def _window(n: int) -> npt.NDArray[np.float64]:
+    """Return the (n, n) matrix that takes means under the Gaussian window."""
+    return ndimage.gaussian_filter1d(np.eye(n), metrics.SSIM_SIGMA, axis=0, truncate=3.5)
