@@ -25,18 +25,20 @@ from napari_rln.train.loop import train_steps
 from napari_rln.train.setting import choose_settings, setting_of
 
 RECIPES = {
-    "auto": {},
+    "auto x 1.4": {},
+    "auto": {"start_beyond": 1.0},
+    "auto x 2": {"start_beyond": 2.0},
     "matched 10": {"start_iterations": 10},
     "matched 30": {"start_iterations": 30},
     "matched 60": {"start_iterations": 60},
     "wiener-butterworth 3": {"start": "wiener-butterworth", "start_iterations": 3},
     "wiener-butterworth 6": {"start": "wiener-butterworth", "start_iterations": 6},
     "image (paper's variant)": {"variant": "paper"},
-    "auto, the paper's first weights": {"initial": "paper"},
-    "auto, statistics of each batch": {"frozen": 0.0},
-    "auto, both": {"initial": "paper", "frozen": 0.0},
-    "auto, the paper's loss": {"loss": "paper"},
-    "auto, patches of 48 less a margin of 8": {"patch": 48, "margin": 8, "batch": 2},
+    "auto x 1.4, the paper's first weights": {"initial": "paper"},
+    "auto x 1.4, statistics of each batch": {"frozen": 0.0},
+    "auto x 1.4, both": {"initial": "paper", "frozen": 0.0},
+    "auto x 1.4, the paper's loss": {"loss": "paper"},
+    "auto x 1.4, patches of 48 less a margin of 8": {"patch": 48, "margin": 8, "batch": 2},
 }
 
 
@@ -44,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--examples", type=int, default=32)
-    parser.add_argument("--held-out", type=int, default=8)
+    parser.add_argument("--held-out", type=int, default=11)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="words in the names of the recipes to run")
