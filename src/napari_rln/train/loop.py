@@ -319,7 +319,8 @@ class _Run:
         self._timed, self._timed_from = time.perf_counter(), self.step
 
     def _freeze(self) -> None:
-        self._estimate_statistics()
+        if self.step or self.setting.begin is None:  # else they are the model's own
+            self._estimate_statistics()
         self._frozen = True
 
     def _estimate_statistics(self) -> None:
