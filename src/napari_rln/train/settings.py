@@ -134,7 +134,7 @@ class TrainSettings:
 
 
 PRESETS: dict[Preset, TrainSettings] = {
-    "quick": TrainSettings(learning_rate=0.004, examples=32, every=8),
+    "quick": TrainSettings(learning_rate=0.001, examples=64, every=6, validate=11),
     "full": TrainSettings(minutes=30.0, examples=200, every=10),
     "universal": TrainSettings(
         steps=13_000,
