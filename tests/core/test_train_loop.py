@@ -502,12 +502,13 @@ def test_the_papers_recipe_trains(few):
 
 
 def test_a_model_is_where_a_training_begins(few):
-    begin = train_model(setting_of(TINY, psf=PSF), TINY)
+    begin = replace(train_model(setting_of(TINY, psf=PSF), TINY), share=0.3)
     other = phantoms.gaussian_psf((7, 7, 7), (1.2, 1.0, 1.0))
     settings = replace(TINY, seed=5, steps=1, learning_rate=1e-6, validate=0)
     model = train_model(setting_of(settings, psf=other, begin=begin), settings)
     assert model.record.facts["best_step"] == 1
     assert model.output_scale == begin.output_scale
+    assert model.share == begin.share > 0
     assert model.record.inputs["begin"] == begin.hash
     found = model.network.state_dict()
     for name, value in begin.network.state_dict().items():

@@ -183,6 +183,7 @@ class _Run:
         if self._best is None:
             self._estimate_statistics()
         weights = self._best.weights if self._best else self._weights()
+        begin = self.setting.begin
         network = RLN(self.network.settings)
         network.load_state_dict(weights)
         facts: dict[str, Any] = {
@@ -205,7 +206,7 @@ class _Run:
             start=self.settings.start_settings,
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
-            share=self._best.share if self._best else 0.0,
+            share=self._best.share if self._best else begin.share if begin else 0.0,
             psf=self.setting.psf,
             reach=self.setting.reach,
             record=Record(
@@ -288,10 +289,12 @@ class _Run:
 
     def _steps_in_time(self) -> int:
         """Return how many steps fill the time that is given, by the time of the first."""
-        before = time.perf_counter()
-        each = (before - self._timed) / (_WARM_UP - self._timed_from)
+        each = (time.perf_counter() - self._timed) / (_WARM_UP - self._timed_from)
         examination = 0.0
         if self._held:
+            small = torch.zeros((1, 2, 2, 2))
+            Folded(self.network.eval(), self.device)(small, small)  # compiles, once on a machine
+            before = time.perf_counter()
             self._examine()
             examination = time.perf_counter() - before
         left = 60 * self.settings.minutes - (time.perf_counter() - self._began)
