@@ -6,6 +6,7 @@ are in its training mixture and two are absent from it.
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from problem import pupil_psf
 from scipy import ndimage
 
 import napari_rln as rln
-from napari_rln import metrics
+from napari_rln import deconvolution, forward, iteration, metrics, noise, rld, stop
 from napari_rln.psf.microscope import MicroscopeSettings as Microscope
 from napari_rln.psf.shape import centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
@@ -32,6 +33,7 @@ CLASSES = ("filaments", "nuclei", "coils", "bars")
 ABSENT = tuple(c for c in CLASSES if c not in TRAINING)
 SCORES = ("psnr", "ssim", "psnr_xz", "ssim_xz")
 
+_CODE = (deconvolution, forward, iteration, metrics, noise, rld, stop)
 _OIL, _WATER = (0.2, 0.1, 0.1), 1.333
 # Microscope and voxels; spherical aberration and coma come from benchmarks/problem.py.
 MICROSCOPES = {
@@ -112,7 +114,7 @@ class Cell:
         """Return a hash of all that defines the volumes and PSFs, and of what else is told."""
         parts = [
             asdict(self), SHAPE, SEED, CLASSES, repr(self.structures), repr(self.imaging),
-            psf(self.psf).hash, self.given.hash, rln.__version__, *told,
+            psf(self.psf).hash, self.given.hash, _methods(), *told,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -123,6 +125,13 @@ class Cell:
             yield simulate_pair(
                 psf(self.psf), self.structures, self.imaging, shape=SHAPE, seed=seed
             )
+
+
+@cache
+def _methods() -> str:
+    """Return a hash of the code that the classical scores depend on."""
+    code = "".join(inspect.getsource(module) for module in _CODE)
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
 @cache
@@ -139,13 +148,15 @@ def psf(name: str) -> Volume:
 def believed(name: str) -> Volume:
     """Return what a careful user has for a PSF: off by what the training's are, one sigma each.
 
-    NA 1.5 %, wavelength 1 %, index 0.003 and depth 15 % off where a microscope is known, else as
-    measured on a bead: broader by 0.35 voxels and 0.05 voxels off centre.
+    NA 1.5 % and wavelength 1 % off where a microscope is known, and where the sample's index is
+    another than the immersion's that by 0.003 and the depth by 15 %; else as measured on a bead:
+    broader by 0.35 lateral voxels and 0.05 voxels off centre.
     """
     true = psf(name)
     microscope, voxel_um = MICROSCOPES.get(name, (None, true.voxel_um))
     if microscope is None or microscope.modality == "gaussian":
-        data = ndimage.shift(ndimage.gaussian_filter(true.data, 0.35), 0.05, order=1)
+        widths = [0.35 * true.voxel_um[2] / v for v in true.voxel_um]
+        data = ndimage.shift(ndimage.gaussian_filter(true.data, widths), 0.05, order=1)
         return Volume.from_array(data / data.sum(), true.voxel_um, name=f"{name}, believed")
     wrong = replace(
         microscope,

@@ -218,9 +218,10 @@ def _arguments() -> argparse.Namespace:
     models = [(model, given.psf) for model in given.model or ["universal"]]
     models += [(model, [name]) for name, model in pairs]
     short = [Path(m).stem for m, _ in models]
-    unlike = len(set(short)) == len(short)
+    distinct = len(set(short)) == len(short)
     given.models = [
-        (f"RLN {s if unlike else m}", m, where) for s, (m, where) in zip(short, models, strict=True)
+        (f"RLN {s if distinct else m}", m, where)
+        for s, (m, where) in zip(short, models, strict=True)
     ]
     if len({m for m, _ in models}) < len(models):
         parser.error("a model is named twice")

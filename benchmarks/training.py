@@ -26,6 +26,7 @@ import napari_rln as rln
 from napari_rln.model import Model
 from napari_rln.settings import as_dict
 from napari_rln.simulate.imaging import ImagingSettings
+from napari_rln.steps import finish, relay
 from napari_rln.train.settings import TrainReport
 
 # What choose_settings is asked for.
@@ -69,17 +70,14 @@ def _train(way: str, given: argparse.Namespace) -> tuple[list[TrainReport], Mode
     settings, begin = rln.choose_settings(**WAYS[way])
     settings = replace(settings, steps=None, minutes=given.minutes, seed=given.seed)
     setting = rln.setting_of(
-        settings, psf=psf(given.psf), imaging=ImagingSettings(photons=given.photons), begin=begin
+        settings,
+        psf=psf(given.psf),
+        imaging=ImagingSettings(photons=tuple(given.photons)),
+        begin=begin,
     )
-    examined: list[TrainReport] = []
-    steps = rln.train_steps(setting, settings, name=way)
-    while True:
-        try:
-            report = next(steps)
-        except StopIteration as stop:
-            return examined, stop.value
-        if report.quality is not None:
-            examined.append(report)
+    reports: list[TrainReport] = []
+    model = finish(relay(rln.train_steps(setting, settings, name=way), reports.append))
+    return [report for report in reports if report.quality is not None], model
 
 
 def _curve(way: str, reports: list[TrainReport], model: Model) -> Table:

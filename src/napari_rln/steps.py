@@ -18,12 +18,12 @@ def finish(steps: Generator[Any, None, T]) -> T:
             return result
 
 
-def relay(steps: Generator[R, None, T], told: Callable[[R], S]) -> Generator[S, None, T]:
-    """Yield a generator's reports as told by a function; return what it returns."""
+def relay(steps: Generator[R, None, T], convert: Callable[[R], S]) -> Generator[S, None, T]:
+    """Yield a generator's reports as a function converts them; return what it returns."""
     while True:
         try:
             report = next(steps)
         except StopIteration as stop:
             result: T = stop.value
             return result
-        yield told(report)
+        yield convert(report)

@@ -126,6 +126,6 @@ def light_from_outside(
     RlnError
         If the device has not the memory for it.
     """
-    settings, on = StartSettings(iterations=_ITERATIONS), resolve_device(device)
-    check_memory(memory_bytes(image.shape, psf.shape, settings.rld()), on, _ADVICE)
-    return finish(first_estimate(image, psf, background, settings, on)).outside
+    settings, where = StartSettings(iterations=_ITERATIONS), resolve_device(device)
+    check_memory(memory_bytes(image.shape, psf.shape, settings.rld()), where, _ADVICE)
+    return finish(first_estimate(image, psf, background, settings, where)).outside

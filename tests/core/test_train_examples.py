@@ -126,11 +126,23 @@ def test_the_truth_stops_the_start_only_where_it_stops_by_itself():
     first, again = (example(source, 0, auto, "brightness", by_truth=True) for _ in range(2))
     assert np.array_equal(first.E0, again.E0)
     assert phantoms.nrmse(first.E0, first.target) < phantoms.nrmse(first.x, first.target)
-    # It is the estimate of some iteration, missed by chance: not the same one for every number.
-    estimate = first.scaling.scale * first.E0
-    run = [example(source, 0, StartSettings(iterations=n), "brightness") for n in range(3, 61, 3)]
-    errors = [np.abs(estimate - e.scaling.scale * e.E0).max() / estimate.max() for e in run]
-    assert min(errors) < 1e-4
+
+
+def test_a_start_that_goes_beyond_the_stop_does_so_where_the_truth_stops_it():
+    source = _one_psf()
+    run = [example(source, 0, StartSettings(iterations=n), "brightness") for n in range(3, 121, 3)]
+
+    def iteration(beyond: float) -> int:
+        """Return that of which the estimate is."""
+        made = example(source, 0, StartSettings(beyond=beyond), "brightness", by_truth=True)
+        estimate = made.scaling.scale * made.E0
+        errors = [np.abs(estimate - e.scaling.scale * e.E0).max() / estimate.max() for e in run]
+        assert min(errors) < 1e-4
+        return 3 * (1 + int(np.argmin(errors)))
+
+    one = iteration(1.0)
+    assert iteration(1.5) == pytest.approx(1.5 * one, abs=3)
+    assert iteration(0.5) == pytest.approx(0.5 * one, abs=3)
 
 
 def test_a_large_psf_is_cropped_to_its_middle():

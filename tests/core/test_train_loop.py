@@ -30,7 +30,7 @@ from napari_rln.train.loop import train_model, train_steps
 from napari_rln.train.setting import setting_of
 from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
 from napari_rln.train.statistics import estimate_statistics
-from napari_rln.train.validation import Examination
+from napari_rln.train.validation import Examination, examine
 
 TINY = TrainSettings(
     steps=4, start_iterations=2, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
@@ -281,6 +281,33 @@ def test_a_training_gone_on_with_is_one_that_was_not_broken_off(few, tmp_path, v
         assert not path.exists()
 
 
+def test_an_adaptation_is_gone_on_with(few, judged, tmp_path):
+    begin = replace(train_model(setting_of(TINY, psf=PSF), TINY), share=0.35)
+    setting = setting_of(TINY, psf=PSF, begin=begin)
+    path = tmp_path / "training.checkpoint"
+    judged(30.0, 29.0, 28.0)
+    whole = _run(TINY, setting=setting)
+    judged(30.0, 29.0)
+    _run(TINY, until=2, setting=setting, checkpoint=path)
+    judged(28.0)
+    resumed = _run(TINY, setting=setting, checkpoint=path, resume=True)
+    assert _same(resumed.model, whole.model)
+    assert resumed.model.record.facts["best_step"] == 0
+
+
+def test_the_share_of_the_model_begun_with_is_tried(few, monkeypatch):
+    begin = replace(train_model(setting_of(TINY, psf=PSF), TINY), share=0.35)
+    tried = []
+
+    def seen(network, held, *, shares, **options):
+        tried.append(tuple(shares))
+        return examine(network, held, shares=shares, **options)
+
+    monkeypatch.setattr(loop, "examine", seen)
+    _run(TINY, setting=setting_of(TINY, psf=PSF, begin=begin))
+    assert set(tried) == {(0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.5)}
+
+
 def test_a_training_killed_after_its_last_step_is_finished(few, tmp_path):
     path = tmp_path / "training.checkpoint"
     whole = _run(TINY)
@@ -506,7 +533,6 @@ def test_a_model_is_where_a_training_begins(few):
     other = phantoms.gaussian_psf((7, 7, 7), (1.2, 1.0, 1.0))
     settings = replace(TINY, seed=5, steps=1, learning_rate=1e-6, validate=0)
     model = train_model(setting_of(settings, psf=other, begin=begin), settings)
-    assert model.record.facts["best_step"] == 1
     assert model.output_scale == begin.output_scale
     assert model.share == begin.share > 0
     assert model.record.inputs["begin"] == begin.hash

@@ -16,7 +16,7 @@ from napari_rln.psf.shape import fwhm_um
 from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.start import StartSettings
-from napari_rln.train.checkpoint import Best, Checkpoint
+from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.setting import choose_settings, setting_of
 from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
 
@@ -223,7 +223,9 @@ def _checkpoint() -> Checkpoint:
         losses={"total": 0.5},
         weights={"a.weight": torch.arange(6.0).reshape(2, 3).T},
         moments={0: {"step": torch.tensor(3.0)}, 10: {"step": torch.tensor(4.0)}},
-        best=Best(Quality(psnr_db=30.0, ssim=0.5), -1.5, 0.2, 2, {"a.weight": torch.ones(3, 2)}),
+        best=BestWeights(
+            Quality(psnr_db=30.0, ssim=0.5), -1.5, 0.2, 2, {"a.weight": torch.ones(3, 2)}
+        ),
     )
 
 
@@ -261,6 +263,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(RlnError, match="is no checkpoint of a training"):
             Checkpoint.load(path)
-    save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(RlnError, match="is no checkpoint of a training"):
-        Checkpoint.load(path)
+    for metadata in (None, {}, *({"napari-rln training": text} for text in ("", "3", "{}"))):
+        save_file({"a": torch.zeros(2)}, path, metadata)
+        with pytest.raises(RlnError, match="is no checkpoint of a training"):
+            Checkpoint.load(path)

@@ -70,7 +70,7 @@ def _rows(model: Model) -> list[tuple[str, str]]:
     rows = [
         ("variant", model.variant),
         ("starts from", "the image" if start.method == "image" else
-         f"{start.iterations} iterations, {start.method}"),
+         f"{_iterations(start)} iterations, {start.method}"),
         ("normalisation", model.normalisation),
         ("made", f"{model.record.method} {model.record.time}, version {model.record.version}"),
     ]  # fmt: skip
@@ -87,3 +87,8 @@ def _rows(model: Model) -> list[tuple[str, str]]:
             (f"held out, {kind}", f"{quality['psnr_db']:.2f} dB, SSIM {quality['ssim']:.3f}")
         )
     return rows
+
+
+def _iterations(start: StartSettings) -> str:
+    factor = "" if start.beyond == 1 else f" x {start.beyond:g}"
+    return f"{start.iterations}{factor}"

@@ -206,9 +206,9 @@ def fold(network: RLN) -> tuple[Pairs, Pairs]:
 
 def _fold(layer: ConvBN | torch.nn.Conv3d) -> tuple[torch.Tensor, torch.Tensor]:
     if isinstance(layer, torch.nn.Conv3d):
-        weight = layer.weight.detach().double()
+        weight = layer.weight.detach().cpu().double()  # not every device has float64
         return weight, weight.new_zeros(len(weight))
-    weight = layer.conv.weight.detach().double()  # type: ignore[operator]
+    weight = layer.conv.weight.detach().cpu().double()  # type: ignore[operator]
     scale, shift = _affine(layer.bn)
     outputs = [1, -1, 1, 1, 1] if isinstance(layer, UpBN) else [-1, 1, 1, 1, 1]
     return weight * scale.reshape(outputs), shift
@@ -218,5 +218,8 @@ def _affine(bn: torch.nn.BatchNorm3d) -> tuple[torch.Tensor, torch.Tensor]:
     mean, variance = bn.running_mean, bn.running_var
     assert mean is not None
     assert variance is not None
-    scale = bn.weight.detach().double() / torch.sqrt(variance.double() + bn.eps)
-    return scale, bn.bias.detach().double() - mean.double() * scale
+    weight, bias, mean, variance = (
+        t.detach().cpu().double() for t in (bn.weight, bn.bias, mean, variance)
+    )
+    scale = weight / torch.sqrt(variance + bn.eps)
+    return scale, bias - mean * scale

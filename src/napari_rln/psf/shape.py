@@ -20,7 +20,7 @@ from napari_rln.psf.background import Float64Array, background_level, brightest_
 from napari_rln.volume import VoxelUm
 
 Triple = tuple[float, float, float]
-Number = TypeVar("Number", bound=np.generic)
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Splines of order 5 through intensity to the power 0.6: half-way between the logarithm, which makes
 # a Gaussian smooth, and the intensity, in which the dark rings of an Airy disk are smooth. Widths
@@ -165,7 +165,7 @@ def energy_box(data: npt.NDArray[Any], share: float) -> tuple[int, int, int]:
     return half[0] * 2 + 1, half[1] * 2 + 1, half[2] * 2 + 1
 
 
-def centre_crop(data: npt.NDArray[Number], largest: Sequence[int]) -> npt.NDArray[Number]:
+def centre_crop(data: npt.NDArray[Scalar], largest: Sequence[int]) -> npt.NDArray[Scalar]:
     """Return the middle of data around voxel ``n // 2``, of odd sizes, each at most the largest."""
     sizes = [
         min(n - 1 + n % 2, most - 1 + most % 2) for n, most in zip(data.shape, largest, strict=True)

@@ -21,7 +21,7 @@ _DESCRIBED = ("settings", "inputs", "step", "total", "frozen", "losses")
 Tensors = dict[str, torch.Tensor]
 
 
-class Best(NamedTuple):
+class BestWeights(NamedTuple):
     """The best weights so far, and how good they are.
 
     Attributes
@@ -71,7 +71,7 @@ class Checkpoint:
     losses: dict[str, float]
     weights: Tensors
     moments: dict[int, Tensors]
-    best: Best | None = None
+    best: BestWeights | None = None
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
         """Raise unless the state is of a training with these settings and inputs.
@@ -134,9 +134,9 @@ class Checkpoint:
             best = described.pop("best", None)
             if best is not None:
                 quality = Quality(**best.pop("quality"))
-                best = Best(quality=quality, weights=_part(tensors, "best"), **best)
+                best = BestWeights(quality=quality, weights=_part(tensors, "best"), **best)
             return cls(**described, weights=_part(tensors, "network"), moments=moments, best=best)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise RlnError(f"{path.name} is no checkpoint of a training ({error}).") from error
 
 

@@ -105,7 +105,7 @@ class OnePsf:
     seed
         Of all of them.
     one_kind
-        Show one kind of structures at a time, by turns, so that none decides how good a network is.
+        Show one kind of structures at a time, by turns.
     """
 
     psf: Volume
@@ -255,8 +255,8 @@ def example(
     output_scale
         What of the truth becomes 1, in units of the map's scale.
     by_truth
-        Where the start stops by itself, have the truth stop it instead, about where it would: a
-        third of the time.
+        Where the start stops by itself, have the truth stop it instead, about where it would: it
+        takes one run, not two.
     """
     pair, psf = source.pair(number)
     background = estimate_background(pair.image.data)
@@ -283,19 +283,24 @@ def example(
 def _stopped_by_truth(
     pair: Pair, psf: Volume, background: float, start: StartSettings, number: int
 ) -> FloatArray:
-    """Return the estimate of the iteration nearest to the truth, missed as the noise misses it."""
+    """Return about the estimate that an application would start from.
+
+    It is that of the iteration nearest to the truth, missed as the noise misses it, and as far
+    beyond as the start goes.
+    """
     told = start.rld(background)
     run = rld.start(pair.image, psf, background, told, torch.device("cpu"))
     truth = torch.from_numpy(pair.truth.data - pair.truth.data.mean())
     kept: list[torch.Tensor] = []
     likeness: list[float] = []
-    while len(kept) * _BETWEEN < start.beyond * told.max_iterations:
+    further = max(1.0, start.beyond)
+    while len(kept) * _BETWEEN < further * told.max_iterations:
         for _ in range(_BETWEEN):
             run.step(measure=False)
         kept.append(run.field_of_view().clone())
         off = kept[-1] - kept[-1].mean()
         likeness.append(float((off * truth).sum() / off.norm().clamp_min(1e-30)))
-        if len(kept) > 3 + _PAST * start.beyond * (1 + int(np.argmax(likeness))):
+        if len(kept) > 3 + _PAST * further * (1 + int(np.argmax(likeness))):
             break
     rng = np.random.default_rng((number, 3))
     best = 1 + int(np.argmax(likeness))
@@ -329,5 +334,7 @@ def _round(psf: Volume) -> bool:
 
 def _cropped(psf: Volume) -> Volume:
     """Return the middle of a PSF, of at most the largest size, sum 1."""
+    if all(n <= most for n, most in zip(psf.shape, _LARGEST_PSF, strict=True)):
+        return psf
     data = centre_crop(psf.data, _LARGEST_PSF)
-    return psf if data.shape == psf.shape else psf.with_data(data / data.sum())
+    return psf.with_data(data / data.sum())

@@ -24,7 +24,7 @@ from napari_rln.record import Record
 from napari_rln.settings import as_dict
 from napari_rln.steps import finish
 from napari_rln.train.batches import inner, without_margin
-from napari_rln.train.checkpoint import Best, Checkpoint
+from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.examples import Example, example
 from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.setting import Setting
@@ -91,6 +91,8 @@ def train_steps(
         yield from run.prepare()
         if saved is not None:
             run.restore(saved)
+        elif setting.begin is not None and settings.validate:
+            yield run.examine_first()
         while run.step < run.total:
             report = run.advance()
             if checkpoint is not None and run.due():
@@ -114,7 +116,7 @@ class _Run:
         self._began = self._timed = time.perf_counter()
         self._timed_from = 0
         self._baseline: Baseline | None = None
-        self._best: Best | None = None
+        self._best: BestWeights | None = None
         self._last: dict[str, float] = {}
         self._frozen = False
         self._pool = Pool(setting.source, settings)
@@ -151,9 +153,11 @@ class _Run:
             )
             yield self._report("examples", first + number + 1, first + held)
         self._baseline = baseline(self._held)
-        if self.setting.begin is not None and self._held:
-            # What was begun with is the first candidate: a training never makes it worse.
-            yield self._examined(self._report("examples", first + held, first + held))
+
+    def examine_first(self) -> TrainReport:
+        """Take what is begun with as the first candidate, so that training never makes it worse."""
+        done = min(FIRST, self.settings.examples) + len(self._held)
+        return self._examined(self._report("examples", done, done))
 
     def advance(self) -> TrainReport:
         """Do one step; return the report of it."""
@@ -292,8 +296,7 @@ class _Run:
         each = (time.perf_counter() - self._timed) / (_WARM_UP - self._timed_from)
         examination = 0.0
         if self._held:
-            small = torch.zeros((1, 2, 2, 2))
-            Folded(self.network.eval(), self.device)(small, small)  # compiles, once on a machine
+            Folded(self.network.eval(), self.device)  # compiles, once on a machine
             before = time.perf_counter()
             self._examine()
             examination = time.perf_counter() - before
@@ -305,16 +308,20 @@ class _Run:
         """Return a report with how good the present weights are, and keep them if they are best."""
         found = self._examine()
         if self._best is None or found.error < self._best.error:
-            self._best = Best(found.quality, found.error, found.share, self.step, self._weights())
+            self._best = BestWeights(
+                found.quality, found.error, found.share, self.step, self._weights()
+            )
         return replace(
             report, quality=found.quality, preview=found.preview, best_step=self._best.step
         )
 
     def _examine(self) -> Examination:
+        begin = self.setting.begin
+        shares = {0.0} if self.settings.variant == "paper" else {*_SHARES}
         return examine(
             Folded(self.network.eval(), self.device),
             self._held,
-            shares=(0.0,) if self.settings.variant == "paper" else _SHARES,
+            shares=sorted(shares | ({begin.share} if begin else set())),
             output_scale=self._pool.output_scale,
         )
 

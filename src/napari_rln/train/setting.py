@@ -159,7 +159,7 @@ def setting_of(
     if pairs is not None:
         train, held = _folders(pairs, psf, pairs_voxel_um, settings)
         return Setting(train, held, psf, {}, begin, inputs | {"pairs": pairs.name})
-    kinds = ((settings.seed, False), (settings.seed + _HELD_OUT, True))
+    seeds = ((settings.seed, False), (settings.seed + _HELD_OUT, True))
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
     if psf is None:
         family = FamilySettings()
@@ -168,7 +168,7 @@ def setting_of(
                 family=family, structures=structures, imaging=imaging, shape=settings.shape,
                 seed=seed, one_kind=one_kind,
             )
-            for seed, one_kind in kinds
+            for seed, one_kind in seeds
         )  # fmt: skip
         return Setting(train, held, None, FAMILY_WIDTHS, begin, inputs)
     train, held = (
@@ -176,7 +176,7 @@ def setting_of(
             psf=psf, structures=structures, imaging=imaging, shape=settings.shape,
             seed=seed, one_kind=one_kind,
         )
-        for seed, one_kind in kinds
+        for seed, one_kind in seeds
     )  # fmt: skip
     reach = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
     return Setting(train, held, psf, reach, begin, inputs)

@@ -17,7 +17,10 @@ def set_momentum(network: RLN, momentum: float) -> None:
 
 @torch.no_grad()
 def estimate_statistics(network: RLN, batches: Iterable[Batch]) -> None:
-    """Set the running statistics to the plain mean over batches, under the present weights."""
+    """Set the running statistics to the plain mean over batches, under the present weights.
+
+    The network is left in training mode.
+    """
     modules = list(_normalisations(network))
     momenta = [module.momentum for module in modules]
     for module in modules:

@@ -21,11 +21,11 @@ Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 _ITERATIONS = (5, 10, 15, 20, 30, 40, 60, 80, 100)  # of matched RLD among which the best is sought
 _WB_ITERATIONS = (1, 2, 3, 4, 5)
-_PATIENCE = 2  # counts that are no better, after which noise has taken over
+_PATIENCE = 2  # counts of matched RLD that are no better, after which noise has taken over
 
 
 @dataclass
-class _Best:
+class _BestScores:
     """The best PSNR and the best SSIM so far, each on its own: in favour of what is judged."""
 
     psnr_db: float = -np.inf
@@ -46,9 +46,9 @@ def baseline(examples: Sequence[Example]) -> Baseline | None:
     """
     if not examples:
         return None
-    kinds: list[list[_Best]] = [[], [], []]
+    kinds: list[list[_BestScores]] = [[], [], []]
     for held in examples:
-        best = [_Best(), _Best(), _Best()]
+        best = [_BestScores(), _BestScores(), _BestScores()]
         best[0].add(held.pair.image.data, held.pair.truth.data)
         if held.psf is None:
             best = [best[0]] * 3
@@ -141,7 +141,7 @@ def apply_whole(network: Network, held: Example) -> FloatArray:
     return whole
 
 
-def _classical(held: Example, projector: str, counts: Sequence[int], best: _Best) -> None:
+def _classical(held: Example, projector: str, counts: Sequence[int], best: _BestScores) -> None:
     assert held.psf is not None
     settings = RldSettings(
         iterations=counts[-1],
@@ -149,12 +149,13 @@ def _classical(held: Example, projector: str, counts: Sequence[int], best: _Best
         background=held.background,
         device="cpu",
     )
+    patience = _PATIENCE if projector == "matched" else len(counts)
     worse = 0
     for report in iterate(held.pair.image, held.psf, settings):
         if report.iteration in counts:
             better = best.add(report.estimate(), held.pair.truth.data)
             worse = 0 if better else worse + 1
-            if worse == _PATIENCE:
+            if worse == patience:
                 return
 
 
