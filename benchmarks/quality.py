@@ -15,7 +15,6 @@ both over the range of the truth; over the volume, and as the mean over xz plane
 
 import argparse
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -26,7 +25,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -35,9 +33,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from cells import ABSENT, CLASSES, FAMILY, OUTSIDE, PHOTONS, PSFS, SCORES, SEED, SHAPE, Cell, Judge
-from rich.table import Table
-from tables import markdown
+from cells import CLASSES, PHOTONS, PSFS, SCORES, SEED, SHAPE, Cell, Judge
+from verdict import METHODS, Rows, Scores, groups_of_cells, mean, rows_of_one_psf, tables, verdict
 
 import napari_rln as rln
 from napari_rln.errors import RlnWarning
@@ -49,24 +46,12 @@ from napari_rln.volume import Volume
 COUNTS = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150)
 WB_COUNTS = (1, 2, 3, 4, 5)
 PATIENCE = 4  # counts in a row at which every score fell: noise has taken over
-METHODS = ("image", "RLD, automatic stop", "best RLD", "best WB of 1-5")
-BEST = METHODS[2:]
-TOLERATED_DB = 0.3
-
-Scores = dict[str, float]
-Rows = dict[str, Scores]
 
 
 def best(scores: Iterable[Scores]) -> Scores:
     """Return the best of every score, each on its own."""
     found = list(scores)
     return {name: max(s[name] for s in found) for name in SCORES}
-
-
-def mean(scores: Iterable[Scores]) -> Scores:
-    """Return the mean of every score."""
-    found = list(scores)
-    return {name: fmean(s[name] for s in found) for name in SCORES}
 
 
 def classical(cell: Cell) -> dict[str, Any]:
@@ -181,11 +166,11 @@ def main() -> None:
         f"Best RLD was at its last count, {COUNTS[-1]}, in {len(at_limit)} of {len(cells)} cells.\n"
     )
     if given.adapted:
-        _tables(table, [label for label, _, _ in given.models], _rows_of_one_psf)
+        tables(table, [label for label, _, _ in given.models], rows_of_one_psf)
         return
-    _tables(table, [label for label, _, _ in given.models], _groups)
+    tables(table, [label for label, _, _ in given.models], groups_of_cells)
     for label, _, _ in given.models:
-        _verdict(table, label)
+        verdict(table, label)
 
 
 def _arguments() -> argparse.Namespace:
@@ -280,97 +265,6 @@ def _about(given: argparse.Namespace) -> list[str]:
             cell = Cell(psf=psf, photons=1, structure=CLASSES[0], seeds=1, mismatch=given.mismatch)
             lines += [f"{label} warns, {psf}: {doubt}" for doubt in doubts(model, cell.given)]
     return lines
-
-
-def _groups(table: dict[Cell, Rows]) -> dict[str, list[Cell]]:
-    """Return the cells that a row of a table is the mean of."""
-    tests: dict[str, Callable[[Cell], bool]] = {
-        "all": lambda c: True,
-        "PSFs of the family": lambda c: c.psf in FAMILY,
-        "PSFs outside of it": lambda c: c.psf in OUTSIDE,
-        "classes in training": lambda c: c.structure not in ABSENT,
-        "classes absent from it": lambda c: c.structure in ABSENT,
-        "family, classes in training": lambda c: c.psf in FAMILY and c.structure not in ABSENT,
-    }
-    tests |= {p: partial(_has, "psf", p) for p in PSFS}
-    tests |= {f"{n} photons": partial(_has, "photons", n) for n in {c.photons: 0 for c in table}}
-    tests |= {
-        f"{s}{' (absent)' if s in ABSENT else ''}": partial(_has, "structure", s) for s in CLASSES
-    }
-    groups = {name: [c for c in table if test(c)] for name, test in tests.items()}
-    return {name: cells for name, cells in groups.items() if cells}
-
-
-def _has(field: str, value: object, cell: Cell) -> bool:
-    return getattr(cell, field) == value
-
-
-def _rows_of_one_psf(table: dict[Cell, Rows]) -> dict[str, list[Cell]]:
-    """Return every cell by itself, and the means over each PSF."""
-    groups = {p: [c for c in table if c.psf == p] for p in dict.fromkeys(c.psf for c in table)}
-    return groups | {str(c): [c] for c in table}
-
-
-def _tables(
-    table: dict[Cell, Rows],
-    labels: list[str],
-    grouped: Callable[[dict[Cell, Rows]], dict[str, list[Cell]]],
-) -> None:
-    for (psnr, ssim), title in ((SCORES[:2], "volume"), (SCORES[2:], "xz planes")):
-        shown = _table(f"PSNR / SSIM, {title}", ("cells", "n", *METHODS, *labels))
-        for group, cells in grouped(table).items():
-            texts = []
-            for method in (*METHODS, *labels):
-                rows = [table[c][method] for c in cells if method in table[c]]
-                means = mean(rows) if len(rows) == len(cells) else None  # else of fewer PSFs
-                texts.append(f"{means[psnr]:.2f} / {means[ssim]:.3f}" if means else "")
-            shown.add_row(group, str(len(cells)), *texts)
-        print(markdown(shown))
-
-
-def _verdict(table: dict[Cell, Rows], label: str) -> None:
-    """Print how a model stands against the better classical score, score by score."""
-    gains = {
-        c: {s: rows[label][s] - max(rows[m][s] for m in BEST) for s in SCORES}
-        for c, rows in table.items()
-    }
-    title = f"{label} against the better of both: share of cells above, mean gain, worst"
-    shown = _table(title, ("cells", "n", *SCORES, f"PSNR below by > {TOLERATED_DB} dB"))
-    for group, cells in _groups(table).items():
-        texts = []
-        for s in SCORES:
-            of = [gains[c][s] for c in cells]
-            digits = 2 if s.startswith("psnr") else 3
-            above = sum(gain > 0 for gain in of)
-            texts.append(
-                # Rounded down: 89.8 % does not reach 90 %.
-                f"{math.floor(100 * above / len(of))} %, {fmean(of):+.{digits}f}, "
-                f"{min(of):+.{digits}f}"
-            )
-        below = sum(gains[c]["psnr"] < -TOLERATED_DB for c in cells)
-        shown.add_row(group, str(len(cells)), *texts, str(below))
-    print(markdown(shown))
-    for s in SCORES:
-        worst = min(gains, key=lambda c: gains[c][s])
-        print(f"- worst in {s}: {gains[worst][s]:+.3f}, {worst}")
-    stopped = [rows[label]["psnr"] - rows[METHODS[1]]["psnr"] for rows in table.values()]
-    above = sum(gain > 0 for gain in stopped)
-    print(
-        f"- against {METHODS[1]}, PSNR: above in {above} of {len(stopped)} cells, "
-        f"{fmean(stopped):+.2f} dB in the mean, worst {min(stopped):+.2f} dB\n"
-    )
-    for s in ("psnr", "psnr_xz"):
-        for cell in sorted(gains, key=lambda c: gains[c][s]):
-            if gains[cell][s] < -TOLERATED_DB:
-                print(f"- {s} {gains[cell][s]:+.2f} dB: {cell}")
-    print()
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    return table
 
 
 if __name__ == "__main__":
