@@ -277,13 +277,17 @@ def test_train_writes_a_model_that_rln_takes(files, tmp_path, capsys, tiny):
 def test_train_begins_with_a_model_and_says_json(files, tmp_path, capsys, tiny):
     begin, out = _saved(tmp_path), tmp_path / "adapted.safetensors"
     tokens = ("--psf", files["psf"], "--from", begin, "-o", out, "--json")
-    given = ("--steps", 3, "--patch", 16, "--batch", 1, "--seed", 7, "--device", "cpu")
+    given = (
+        "--steps", 3, "--patch", 16, "--batch", 1, "--seed", 7, "--device", "cpu",
+        "--learning-rate", 0.002, "--start-beyond", 1.2,
+    )  # fmt: skip
     assert _run("train", *tokens, *given) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["out"] == str(out)
     record = report["model"]["record"]
-    assert {name: record["settings"][name] for name in ("steps", "patch", "batch", "seed")} == {
-        "steps": 3, "patch": 16, "batch": 1, "seed": 7,
+    told = ("steps", "patch", "batch", "seed", "learning_rate", "start_beyond")
+    assert {name: record["settings"][name] for name in told} == {
+        "steps": 3, "patch": 16, "batch": 1, "seed": 7, "learning_rate": 0.002, "start_beyond": 1.2,
     }  # fmt: skip
     assert record["inputs"]["begin"] == Model.load(begin).hash
     assert report["model"] == json.loads(json.dumps(Model.load(out).card()))

@@ -29,6 +29,8 @@ def train(
     preset: Preset | None = None,
     minutes: float | None = None,
     steps: int | None = None,
+    learning_rate: float | None = None,
+    start_beyond: float | None = None,
     patch: int | None = None,
     batch: int | None = None,
     seed: int = 0,
@@ -66,6 +68,10 @@ def train(
         How long to train.
     steps
         How long to train, in steps.
+    learning_rate
+        The highest, after the first steps.
+    start_beyond
+        Factor on the iterations where the first estimate stops by itself.
     patch
         Side of the training's patches in voxels.
     batch
@@ -85,7 +91,10 @@ def train(
     if psf is not None:
         blur, _ = psf_source.fitted(psf, image, terminal)
     settings, first = choose_settings(preset, variant, begin)
-    given: dict[str, Any] = {"patch": patch, "batch": batch, "minutes": minutes, "steps": steps}
+    given: dict[str, Any] = {
+        "learning_rate": learning_rate, "start_beyond": start_beyond, "patch": patch,
+        "batch": batch, "minutes": minutes, "steps": steps,
+    }  # fmt: skip
     changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     if minutes is not None:
         changes["steps"] = None  # of the preset
