@@ -30,6 +30,10 @@ def files(tmp_path):
     return paths
 
 
+# A job in the background of a plain shell is made deaf to Ctrl-C, and so are its children.
+_HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
+
 def _run(*tokens):
     return cli.run([str(token) for token in tokens])
 
@@ -203,7 +207,7 @@ def test_ctrl_c_leaves_no_half_written_file(files, tmp_path):
     out.parent.mkdir()
     process = subprocess.Popen(
         [
-            sys.executable, "-c", "from napari_rln.cli import main; main()", "rld",
+            sys.executable, "-c", f"{_HEARS_CTRL_C}from napari_rln.cli import main; main()", "rld",
             str(files["image"]), "--psf", str(files["psf"]), "-o", str(out),
             "--iterations", "100000",
         ],
