@@ -154,31 +154,21 @@ def setting_of(
         raise RlnError("pairs were taken with some PSF: leave out any PSF (--any-psf).")
     if any_psf == (psf is not None) and pairs is None:
         raise RlnError("give the PSF that the model is for (--psf) or --any-psf, not both.")
-    train: Source
-    held: Source
     if pairs is not None:
-        train, held = _folders(pairs, psf, pairs_voxel_um, settings)
-        return Setting(train, held, psf, {}, begin, inputs | {"pairs": pairs.name})
-    seeds = ((settings.seed, False), (settings.seed + _HELD_OUT, True))
+        known, kept_back = _folders(pairs, psf, pairs_voxel_um, settings)
+        return Setting(known, kept_back, psf, {}, begin, inputs | {"pairs": pairs.name})
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
+    shape, seed = settings.shape, settings.seed
+    train: OnePsf | AnyPsf
     if psf is None:
-        family = FamilySettings()
-        train, held = (
-            AnyPsf(
-                family=family, structures=structures, imaging=imaging, shape=settings.shape,
-                seed=seed, one_kind=one_kind,
-            )
-            for seed, one_kind in seeds
-        )  # fmt: skip
-        return Setting(train, held, None, FAMILY_WIDTHS, begin, inputs)
-    train, held = (
-        OnePsf(
-            psf=psf, structures=structures, imaging=imaging, shape=settings.shape,
-            seed=seed, one_kind=one_kind,
+        train = AnyPsf(
+            family=FamilySettings(), structures=structures, imaging=imaging, shape=shape, seed=seed
         )
-        for seed, one_kind in seeds
-    )  # fmt: skip
-    reach = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
+        reach = FAMILY_WIDTHS
+    else:
+        train = OnePsf(psf=psf, structures=structures, imaging=imaging, shape=shape, seed=seed)
+        reach = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
+    held = replace(train, seed=seed + _HELD_OUT, one_kind=True)
     return Setting(train, held, psf, reach, begin, inputs)
 
 
