@@ -21,6 +21,7 @@ from napari_rln.application import RlnReport
 from napari_rln.psf.findings import Finding, Severity
 from napari_rln.record import jsonable
 from napari_rln.rld import RldReport
+from napari_rln.steps import finish, relay
 from napari_rln.train.settings import TrainReport
 
 Report = TypeVar("Report", RldReport, RlnReport, TrainReport)
@@ -107,17 +108,17 @@ class Terminal:
         last: Report | None = None
         with Progress(*columns, console=console, transient=True, disable=silent) as progress:
             tasks: dict[str, TaskID] = {}
+
+            def show(report: Report) -> None:
+                nonlocal last
+                last = report
+                name, done, total, note = _seen(report)
+                if name not in tasks:
+                    tasks[name] = progress.add_task(name, note="")
+                progress.update(tasks[name], completed=done, total=total, note=note)
+
             try:
-                while True:
-                    try:
-                        last = next(steps)
-                    except StopIteration as stop:
-                        result: T = stop.value
-                        return result
-                    name, done, total, note = _seen(last)
-                    if name not in tasks:
-                        tasks[name] = progress.add_task(name, note="")
-                    progress.update(tasks[name], completed=done, total=total, note=note)
+                return finish(relay(steps, show))
             except KeyboardInterrupt:
                 if keep is None or last is None:
                     raise
