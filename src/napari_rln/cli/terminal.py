@@ -17,24 +17,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from napari_rln.application import RlnReport
+from napari_rln.progress import Report, progress_of
 from napari_rln.psf.findings import Finding, Severity
 from napari_rln.record import jsonable
-from napari_rln.rld import RldReport
 from napari_rln.steps import finish, relay
-from napari_rln.train.settings import TrainReport
 
-Report = TypeVar("Report", RldReport, RlnReport, TrainReport)
+R = TypeVar("R", bound=Report)
 T = TypeVar("T")
-
-_PHASES = {
-    "stop": "finding when to stop",
-    "deconvolve": "deconvolving",
-    "start": "first estimate",
-    "network": "network",
-    "examples": "making examples",
-    "train": "training",
-}
 
 
 @Parameter(name="*")
@@ -83,9 +72,7 @@ class Terminal:
         if self.json_output:
             print(json.dumps(jsonable(data), allow_nan=False))
 
-    def follow(
-        self, steps: Generator[Report, None, T], keep: Callable[[Report], T] | None = None
-    ) -> T:
+    def follow(self, steps: Generator[R, None, T], keep: Callable[[R], T] | None = None) -> T:
         """Run a long work under a progress bar and return its result.
 
         Parameters
@@ -105,17 +92,19 @@ class Terminal:
         )
         console = Console(stderr=True)
         silent = self.quiet or self.json_output or not console.is_terminal
-        last: Report | None = None
+        last: R | None = None
         with Progress(*columns, console=console, transient=True, disable=silent) as progress:
             tasks: dict[str, TaskID] = {}
 
-            def show(report: Report) -> None:
+            def show(report: R) -> None:
                 nonlocal last
                 last = report
-                name, done, total, note = _seen(report)
-                if name not in tasks:
-                    tasks[name] = progress.add_task(name, note="")
-                progress.update(tasks[name], completed=done, total=total, note=note)
+                now = progress_of(report)
+                if now.doing not in tasks:
+                    tasks[now.doing] = progress.add_task(now.doing, note="")
+                progress.update(
+                    tasks[now.doing], completed=now.done, total=now.total, note=now.note
+                )
 
             try:
                 return finish(relay(steps, show))
@@ -123,17 +112,6 @@ class Terminal:
                 if keep is None or last is None:
                     raise
                 return keep(last)
-
-
-def _seen(report: RldReport | RlnReport | TrainReport) -> tuple[str, int, int, str]:
-    """Return what a progress bar shows: what is being done, how far, of how much, and a note."""
-    name = _PHASES[report.phase]
-    if isinstance(report, RldReport):
-        return name, report.iteration, report.total, f"change {report.relative_change:.2%}"
-    if isinstance(report, TrainReport):
-        note = "" if report.loss is None else f"loss {report.loss:.3f}"
-        return name, report.step, report.total, note
-    return name, report.done, report.total, ""
 
 
 def number(value: object) -> str:

@@ -1,15 +1,176 @@
-"""Volumes to napari layers: scale in micrometres, axes, and how they were made."""
+"""Layers to volumes and volumes to layers: the only place where one is made of the other.
+
+A layer's unit may be any length, its voxels are micrometres here. What a result layer copies from
+its source is where it lies: scale, unit, axes, translation, rotation, shear, affine.
+"""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from napari_rln.volume import FloatArray, Volume
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image, Layer
+from pint import DimensionalityError
+
+from napari_rln.errors import RlnError
+from napari_rln.record import Record
+from napari_rln.volume import FloatArray, Volume, VoxelUm
 
 LayerData = tuple[FloatArray, dict[str, Any], str]
 
+KEY = "napari-rln"
+"""Of a layer's metadata: the record of what it holds."""
+
+_UM = ("um", "um", "um")
+_ZYX = ("z", "y", "x")
+_PLACE = ("scale", "units", "translate", "rotate", "shear", "affine")
+_BRIGHTEST = 99.9  # percentile that is shown brightest
+_LOOKED_AT = 1_000_000  # voxels from which contrast limits are taken: more take longer, not better
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """One volume of a layer, not read yet: what a dock hands to a worker.
+
+    Attributes
+    ----------
+    layer
+        Where it comes from.
+    data
+        (Z, Y, X) or (Y, X), of any type, in memory or not.
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    name
+        Of the layer, with the time point and channel where there are several.
+    place
+        Options of a layer that lies where this volume lies.
+    """
+
+    layer: Image
+    data: Any
+    voxel_um: VoxelUm
+    name: str
+    place: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels (z, y, x)."""
+        z, y, x = (1,) * (3 - self.data.ndim) + tuple(self.data.shape)
+        return z, y, x
+
+    def read(self) -> Volume:
+        """Return the volume; to be called in a worker thread, since it may take a while."""
+        return Volume.from_array(
+            np.asarray(self.data), self.voxel_um, name=self.name, record=record_of(self.layer)
+        )
+
+    def cropped(self, box: Sequence[slice]) -> "Source":
+        """Return a part of it, by its slices (z, y, x) with starts and stops.
+
+        Raises
+        ------
+        RlnError
+            If the layer is rotated or sheared.
+        """
+        if not _is_upright(self.layer):
+            raise RlnError(f"{self.name} is rotated or sheared in napari; crop it before that.")
+        box = tuple(box)[-self.data.ndim :]
+        start = np.array([part.start for part in box])
+        place = self.place | {"translate": self.place["translate"] + start * self.place["scale"]}
+        return dataclasses.replace(
+            self, data=self.data[box], place=place, name=f"{self.name} (crop)"
+        )
+
+    def layer_of(self, volume: Volume, **options: Any) -> Image:
+        """Return a layer of a volume that lies where this one lies.
+
+        Parameters
+        ----------
+        volume
+            On this one's grid.
+        **options
+            Further options of the layer.
+        """
+        data = volume.data[0] if self.data.ndim == 2 else volume.data
+        return Image(
+            data, **(self.place | {"name": volume.name, "metadata": metadata(volume)} | options)
+        )
+
+
+def source_of(layer: Layer, point: Sequence[float]) -> Source:
+    """Return the volume of a layer that is seen now; reads nothing.
+
+    Parameters
+    ----------
+    layer
+        An image; of a multiscale one the finest level is taken, of a time series the time point
+        that is seen.
+    point
+        Position of the viewer's sliders in world coordinates.
+
+    Raises
+    ------
+    RlnError
+        If the layer cannot be a volume, or its voxel size is not known.
+    """
+    if not isinstance(layer, Image):
+        raise RlnError(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
+    if layer.rgb:
+        raise RlnError(
+            f"{layer.name} is in colours (RGB); split it into its channels (right click on the "
+            "layer) and choose one."
+        )
+    data = layer.data[0] if layer.multiscale else layer.data
+    if data.ndim < 2 or 0 in data.shape:
+        raise RlnError(f"{layer.name} has shape {tuple(data.shape)}; a plane or a stack is needed.")
+    voxel_um = voxel_um_of(layer)
+    if voxel_um is None:
+        raise RlnError(f"the voxel size of {layer.name} is not known; give it below the layer.")
+    name, before = layer.name, data.ndim - 3
+    if before > 0:
+        seen = np.rint(layer.world_to_data(point)).astype(int)[:before]
+        at = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(seen, data.shape, strict=False))
+        labels = layer.axis_labels[:before]
+        name += "".join(f" {label} {i}" for label, i in zip(labels, at, strict=True))
+        data = data[at]
+    return Source(layer=layer, data=data, voxel_um=voxel_um, name=name, place=_place(layer))
+
+
+def voxel_um_of(layer: Layer) -> VoxelUm | None:
+    """Return a layer's voxel size (z, y, x) in micrometres; none where it has no unit of length."""
+    try:
+        sizes = [
+            float((scale * unit).to("um").magnitude)
+            for scale, unit in zip(layer.scale[-3:], layer.units[-3:], strict=True)
+        ]
+    except DimensionalityError:
+        return None
+    z, y, x = sizes if len(sizes) == 3 else (sizes[0], *sizes)  # the depth of a plane is never used
+    return z, y, x
+
+
+def set_voxel_um(layer: Layer, voxel_um: VoxelUm) -> None:
+    """Give a layer a voxel size (z, y, x) in micrometres."""
+    n = min(layer.ndim, 3)
+    layer.units = (*layer.units[:-n], *_UM[-n:])
+    layer.scale = (*layer.scale[:-n], *voxel_um[-n:])
+
+
+def record_of(layer: Layer) -> Record | None:
+    """Return how what a layer holds was made, where that is known."""
+    record = layer.metadata.get(KEY)
+    return Record(**record) if record else None
+
+
+def metadata(volume: Volume) -> dict[str, Any]:
+    """Return the metadata of a volume's layer."""
+    return {KEY: dataclasses.asdict(volume.record)} if volume.record else {}
+
 
 def layer_data(volume: Volume, **options: Any) -> LayerData:
-    """Return what napari takes for an image layer: data, options, type.
+    """Return what napari takes for an image layer of a volume that comes from no other layer.
 
     Parameters
     ----------
@@ -18,14 +179,41 @@ def layer_data(volume: Volume, **options: Any) -> LayerData:
     **options
         Further options of the layer, such as ``colormap``.
     """
-    metadata: dict[str, Any] = {}
-    if volume.record:
-        metadata["napari-rln"] = dataclasses.asdict(volume.record)
     shown = {
         "name": volume.name,
         "scale": volume.voxel_um,
-        "units": ("um", "um", "um"),
-        "axis_labels": ("z", "y", "x"),
-        "metadata": metadata,
+        "units": _UM,
+        "axis_labels": _ZYX,
+        "metadata": metadata(volume),
+        "contrast_limits": contrast_limits([volume.data]),
     }
     return volume.data, shown | options, "image"
+
+
+def contrast_limits(arrays: Iterable[npt.NDArray[Any]]) -> tuple[float, float]:
+    """Return what to show darkest and brightest of several arrays together."""
+    lows, highs = [], []
+    for array in arrays:
+        flat = array.reshape(-1)
+        some = flat[:: max(1, flat.size // _LOOKED_AT)]
+        lows.append(float(some.min()))
+        highs.append(float(np.percentile(some, _BRIGHTEST)))
+    low, high = min(lows), max(highs)
+    return low, high if high > low else low + 1.0
+
+
+def _place(layer: Image) -> dict[str, Any]:
+    n = min(layer.ndim, 3)
+    labels = _ZYX[-n:] if layer.ndim > n else layer.axis_labels
+    if layer.ndim == n:
+        return {name: getattr(layer, name) for name in _PLACE} | {"axis_labels": labels}
+    # Of several axes the last three: rotations among others are rare, and not followed.
+    return {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")} | {
+        "axis_labels": labels
+    }
+
+
+def _is_upright(layer: Layer) -> bool:
+    n = layer.ndim
+    upright = np.allclose(layer.affine.linear_matrix, np.eye(n))
+    return bool(upright and np.allclose(layer.rotate, np.eye(n)) and not np.any(layer.shear))

@@ -1,0 +1,153 @@
+"""Choosing a layer, and telling its voxel size where it is not known."""
+
+from collections.abc import Callable
+
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_rln.errors import RlnError
+from napari_rln.gui.events import follow
+from napari_rln.gui.fields import Number, Row
+from napari_rln.gui.layers import Source, set_voxel_um, source_of, voxel_um_of
+
+_VOXEL = {"min": 0.0, "max": 1000.0}
+
+
+class LayerPicker(QWidget):
+    """A list of a viewer's layers of which one, or none, is chosen.
+
+    Parameters
+    ----------
+    viewer
+        Whose layers.
+    accept
+        Which of them; every image when none.
+    optional
+        What to call choosing none; without it one is always chosen where there are any.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        *,
+        accept: Callable[[Layer], bool] = lambda layer: isinstance(layer, Image),
+        optional: str = "",
+    ) -> None:
+        super().__init__()
+        self._viewer, self._accept, self._optional = viewer, accept, optional
+        self.box = QComboBox()
+        self.box.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.box.setMinimumContentsLength(12)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.box)
+        self._layers: list[Layer | None] = []
+        self._named: set[Layer] = set()
+        for event in ("inserted", "removed", "reordered"):
+            follow(self, getattr(viewer.layers.events, event), self._refresh)
+        self.box.currentIndexChanged.connect(self.changed)
+        self._refresh()
+
+    @property
+    def layer(self) -> Layer | None:
+        """The layer that is chosen."""
+        at = self.box.currentIndex()
+        return self._layers[at] if 0 <= at < len(self._layers) else None
+
+    @layer.setter
+    def layer(self, layer: Layer | None) -> None:
+        if layer in self._layers:
+            self.box.setCurrentIndex(self._layers.index(layer))
+
+    def source(self, what: str) -> Source:
+        """Return the volume that is chosen, not read yet.
+
+        Parameters
+        ----------
+        what
+            What it is chosen for, as in "the image".
+
+        Raises
+        ------
+        RlnError
+            If there is none, or it cannot be used.
+        """
+        if self.layer is None:
+            raise RlnError(f"choose {what}: open a stack in napari, then pick its layer.")
+        return source_of(self.layer, self._viewer.dims.point)
+
+    def _refresh(self) -> None:
+        kept = self.layer
+        found = [layer for layer in self._viewer.layers if self._accept(layer)]
+        for layer in {*found} - self._named:
+            follow(self, layer.events.name, self._refresh)
+        self._named = {*found}
+        self._layers = [*([None] if self._optional else []), *found]
+        self.box.blockSignals(True)
+        self.box.clear()
+        self.box.addItems(
+            [self._optional if layer is None else layer.name for layer in self._layers]
+        )
+        self.box.setCurrentIndex(self._layers.index(kept) if kept in self._layers else 0)
+        self.box.blockSignals(False)
+        if self.layer is not kept:
+            self.changed.emit()
+
+
+class VolumePicker(QWidget):
+    """A layer picker with the voxel size below, to be given where it is not known or wrong."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel, *, optional: str = "") -> None:
+        super().__init__()
+        self.picker = LayerPicker(viewer, optional=optional)
+        self._label = QLabel()
+        self._voxel = Row([Number(_VOXEL) for _ in range(3)])
+        self._voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
+        below = QHBoxLayout()
+        below.addWidget(self._label)
+        below.addWidget(self._voxel, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self.picker)
+        layout.addLayout(below)
+        self.picker.changed.connect(self._show_voxel)
+        self._voxel.changed.connect(self._write_voxel)
+        self._show_voxel()
+
+    @property
+    def layer(self) -> Layer | None:
+        """The layer that is chosen."""
+        return self.picker.layer
+
+    @layer.setter
+    def layer(self, layer: Layer | None) -> None:
+        self.picker.layer = layer
+
+    def source(self, what: str) -> Source:
+        """Return the volume that is chosen, not read yet; see :meth:`LayerPicker.source`."""
+        return self.picker.source(what)
+
+    def _show_voxel(self) -> None:
+        layer = self.layer
+        known = None if layer is None else voxel_um_of(layer)
+        self._voxel.setEnabled(layer is not None)
+        self._voxel.blockSignals(True)
+        self._voxel.value = known or (0.0, 0.0, 0.0)
+        self._voxel.blockSignals(False)
+        unknown = layer is not None and known is None
+        self._label.setText(f"{'Unknown voxel' if unknown else 'Voxel'} (\N{MICRO SIGN}m)")
+        self.changed.emit()
+
+    def _write_voxel(self) -> None:
+        if self.layer is not None and all(size > 0 for size in self._voxel.value):
+            set_voxel_um(self.layer, self._voxel.value)
+            self._show_voxel()

@@ -1,0 +1,176 @@
+"""The strip at the foot of a dock: run, pause, cancel, how far it is, and what went wrong."""
+
+import time
+from collections.abc import Callable
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.errors import RlnError
+from napari_rln.gui.worker import Failure, Job, Jobs, Update
+from napari_rln.progress import Progress
+
+_LEAST_S = 1.0  # of a phase, before the time that is left can be told
+
+
+class RunBar(QWidget):
+    """Buttons and progress of a dock's works.
+
+    Parameters
+    ----------
+    jobs
+        The works.
+    run
+        What the button does: adds jobs. What it raises as :class:`RlnError` is shown.
+    label
+        Of the button.
+    can_pause
+        Whether there is a button to pause.
+    """
+
+    def __init__(
+        self, jobs: Jobs, run: Callable[[], None], *, label: str = "Run", can_pause: bool = False
+    ) -> None:
+        super().__init__()
+        self._jobs, self._run, self._label = jobs, run, label
+        self._details = ""
+        self._phase, self._phase_began, self._phase_from = "", 0.0, 0
+        self.run_button = QPushButton(label)
+        self.pause_button = QPushButton("Pause")
+        self.cancel_button = QPushButton("Cancel")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(10)
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.warning = QLabel()
+        self.warning.setWordWrap(True)
+        self.warning.setVisible(False)
+        self.details_button = QPushButton("Details")
+        self.pause_button.setVisible(can_pause)
+        self.details_button.setVisible(False)
+        buttons = QHBoxLayout()
+        for button in (self.run_button, self.pause_button, self.cancel_button):
+            buttons.addWidget(button)
+        said = QHBoxLayout()
+        said.addWidget(self.message, 1)
+        said.addWidget(self.details_button, 0, Qt.AlignmentFlag.AlignTop)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(buttons)
+        layout.addWidget(self.bar)
+        layout.addLayout(said)
+        layout.addWidget(self.warning)
+        self.run_button.clicked.connect(self._on_run)
+        self.pause_button.clicked.connect(jobs.toggle_pause)
+        self.cancel_button.clicked.connect(self._on_cancel)
+        self.details_button.clicked.connect(self._show_details)
+        jobs.changed.connect(self._refresh)
+        jobs.reported.connect(self._on_report)
+        jobs.succeeded.connect(self._on_success)
+        jobs.failed.connect(self._on_failure)
+        jobs.cancelled.connect(self._on_cancelled)
+        jobs.warned.connect(self._on_warning)
+        self._refresh()
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Do something at once; a mistake of the user's is shown as a sentence."""
+        try:
+            action()
+        except RlnError as error:
+            self.say(str(error), error=True)
+
+    def say(self, sentence: str, *, details: str = "", error: bool = False) -> None:
+        """Show a sentence; with details there is a button for them."""
+        self.message.setText(f"{sentence[:1].upper()}{sentence[1:]}")
+        self.message.setProperty("error", error)
+        self.message.setStyleSheet("QLabel { color: #e0524c; }" if error else "")
+        self._details = details
+        self.details_button.setVisible(bool(details))
+
+    def _on_run(self) -> None:
+        if self._jobs.running is None:
+            self.say("")
+            self.warning.setVisible(False)
+        self.attempt(self._run)
+
+    def _on_cancel(self) -> None:
+        self.say("cancelling\N{HORIZONTAL ELLIPSIS}")
+        self._jobs.cancel()
+
+    def _refresh(self) -> None:
+        running, waiting = self._jobs.running is not None, len(self._jobs.waiting)
+        more = f" ({waiting} waiting)" if waiting else ""
+        self.run_button.setText(f"Queue another{more}" if running else self._label)
+        self.cancel_button.setEnabled(running)
+        self.pause_button.setEnabled(running)
+        self.pause_button.setText("Resume" if self._jobs.paused else "Pause")
+        if not running:
+            self.bar.setRange(0, 1)
+            self.bar.setValue(0)
+            self._phase = ""
+        elif not self._phase:
+            self.bar.setRange(0, 0)
+
+    def _on_report(self, job: Job, update: Update) -> None:
+        progress = update.progress
+        if progress.doing != self._phase:
+            self._phase, self._phase_from = progress.doing, progress.done
+            self._phase_began = time.monotonic()
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        count = f" {progress.done} of {progress.total}" if progress.total else ""
+        left = self._seconds_left(progress)
+        parts = [f"{job.title}: {progress.doing}{count}", progress.note]
+        parts += [f"{duration(left)} left"] if left is not None else []
+        self.say(", ".join(part for part in parts if part))
+
+    def _seconds_left(self, progress: Progress) -> float | None:
+        if progress.seconds_left is not None:
+            return progress.seconds_left
+        passed, done = time.monotonic() - self._phase_began, progress.done - self._phase_from
+        # How long the search for the stop takes is not known: it ends when it has found it.
+        if passed < _LEAST_S or done <= 0 or progress.doing == "finding when to stop":
+            return None
+        return passed / done * (progress.total - progress.done)
+
+    def _on_warning(self, job: Job, sentence: str) -> None:
+        before = f"{self.warning.text()}\n" if self.warning.isVisible() else ""
+        self.warning.setText(f"{before}{job.title}: {sentence}")
+        self.warning.setVisible(True)
+
+    def _on_success(self, job: Job, result: object) -> None:
+        self.say(f"{job.title}: done")
+
+    def _on_failure(self, job: Job, failure: Failure) -> None:
+        self.say(f"{job.title}: {failure.sentence}", details=failure.details, error=True)
+
+    def _on_cancelled(self, job: Job) -> None:
+        self.say(f"{job.title}: cancelled")
+
+    def _show_details(self) -> None:
+        box = QMessageBox(self)
+        box.setWindowTitle("Details")
+        box.setText(self.message.text())
+        box.setDetailedText(self._details)
+        box.open()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as one says it."""
+    if seconds < 1:
+        return "less than 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,221 @@
+"""Long works in a thread: one at a time, the others wait; nothing they raise is lost.
+
+A work is one of the core's generators. Between two of its yields it can be paused and cancelled.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import GeneratorWorker
+
+from napari_rln.errors import ComputeError, RlnError, RlnWarning
+from napari_rln.progress import Progress, Report, progress_of
+from napari_rln.steps import relay
+
+R = TypeVar("R", bound=Report)
+T = TypeVar("T")
+
+
+class Update(NamedTuple):
+    """What a work shows: how far it is, and what there is to see."""
+
+    progress: Progress
+    content: Any = None
+
+
+Steps = Generator[Update | None, None, T]
+"""A work that yields updates, or nothing where there is none but it may be cancelled."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A long work.
+
+    Attributes
+    ----------
+    title
+        What the user reads while it waits and runs.
+    steps
+        Makes the work; called in the thread.
+    key
+        What it is the same as: of two works of one title and key, only one is under way.
+    """
+
+    title: str
+    steps: Callable[[], Steps[Any]]
+    key: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a work ended without a result: a sentence, and the trace for those who ask."""
+
+    sentence: str
+    details: str
+
+
+def streamed(
+    steps: Generator[R, None, T],
+    content: Callable[[R], Any] = lambda report: None,
+    *,
+    every_s: float = 0.25,
+    always: Callable[[R], bool] = lambda report: False,
+) -> Steps[T]:
+    """Yield a work's reports as updates, at most so often; return its result.
+
+    Parameters
+    ----------
+    steps
+        The work.
+    content
+        What there is to see of a report; called in the thread, before the work goes on.
+    every_s
+        Seconds between two updates.
+    always
+        Whether a report must be shown, whatever the time.
+    """
+    last, doing = -every_s, ""
+
+    def convert(report: R) -> Update | None:
+        nonlocal last, doing
+        progress, now = progress_of(report), time.monotonic()
+        ends = progress.done == progress.total or progress.doing != doing
+        if now - last < every_s and not ends and not always(report):
+            return None
+        last, doing = now, progress.doing
+        return Update(progress, content(report))
+
+    return relay(steps, convert)
+
+
+def guarded(make: Callable[[], Steps[Any]]) -> Steps[Any]:
+    """Yield a work's updates; return its result, or the :class:`Failure` it ended with.
+
+    Nothing is raised: superqt would take a RuntimeError, and that is what torch raises, for the
+    deletion of the worker and tell nobody.
+    """
+    try:
+        result = yield from make()
+    except (RlnError, ComputeError) as error:
+        return Failure(sentence=str(error), details=traceback.format_exc())
+    except Exception as error:
+        sentence = f"this failed in a way that was not foreseen: {type(error).__name__}: {error}"
+        return Failure(sentence=sentence, details=traceback.format_exc())
+    return result
+
+
+class Jobs(QObject):
+    """The works of a dock: one runs, the others wait for it."""
+
+    changed = Signal()
+    reported = Signal(object, object)  # job, update
+    succeeded = Signal(object, object)  # job, result
+    failed = Signal(object, object)  # job, failure
+    cancelled = Signal(object)
+    warned = Signal(object, str)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.waiting: list[Job] = []
+        self.paused = False
+        self._job: Job | None = None
+        self._worker: GeneratorWorker | None = None
+        self._ended = False
+
+    @property
+    def running(self) -> Job | None:
+        """The work that runs now."""
+        return self._job
+
+    def add(self, *jobs: Job) -> None:
+        """Run works as soon as those before them are done.
+
+        Raises
+        ------
+        RlnError
+            If the same is under way already.
+        """
+        under_way = [(job.title, job.key) for job in (self._job, *self.waiting) if job]
+        for job in jobs:
+            if (job.title, job.key) in under_way:
+                raise RlnError(f"{job.title} is under way already; cancel it to run it anew.")
+        self.waiting += jobs
+        self._next()
+
+    def cancel(self) -> None:
+        """Cancel the work that runs and forget those that wait."""
+        forgotten, self.waiting = self.waiting, []
+        if self._worker is not None:
+            self._worker.quit()
+        for job in forgotten:
+            self.cancelled.emit(job)
+        self.changed.emit()
+
+    def toggle_pause(self) -> None:
+        """Make the work that runs wait at its next step, or go on."""
+        if self._worker is not None:
+            self._worker.toggle_pause()
+
+    def _next(self) -> None:
+        if self._job is None and self.waiting:
+            self._job = self.waiting.pop(0)
+            self._ended = False
+            worker = create_worker(
+                guarded,
+                self._job.steps,
+                _worker_class=GeneratorWorker,
+                _progress={"desc": self._job.title},
+                _start_thread=False,
+            )
+            worker.yielded.connect(self._on_yield)
+            worker.returned.connect(self._on_return)
+            worker.warned.connect(self._on_warning)
+            worker.paused.connect(self._on_pause)
+            worker.resumed.connect(self._on_resume)
+            worker.finished.connect(self._on_finish)
+            self.destroyed.connect(worker.quit)
+            self._worker = worker
+            worker.start()
+        self.changed.emit()
+
+    def _on_yield(self, update: Update | None) -> None:
+        # What was cancelled shows no more, also where an update was on its way already.
+        if update is None or self._worker is None or self._worker.abort_requested:
+            return
+        bar = self._worker.pbar
+        if bar.total != update.progress.total:
+            bar.total = update.progress.total
+        bar.update(update.progress.done - bar.n)
+        self.reported.emit(self._job, update)
+
+    def _on_return(self, result: Any) -> None:
+        self._ended = True
+        if isinstance(result, Failure):
+            self.failed.emit(self._job, result)
+        else:
+            self.succeeded.emit(self._job, result)
+
+    def _on_pause(self) -> None:
+        self.paused = True
+        self.changed.emit()
+
+    def _on_resume(self) -> None:
+        self.paused = False
+        self.changed.emit()
+
+    def _on_warning(self, warning: tuple[Any, ...]) -> None:
+        message, category = warning[:2]
+        if issubclass(category, RlnWarning):  # those of the libraries are not for the user
+            self.warned.emit(self._job, str(message))
+
+    def _on_finish(self) -> None:
+        # Dropping the worker closes its generator, and frees what that holds.
+        job, self._job, self._worker, self.paused = self._job, None, None, False
+        if not self._ended:
+            self.cancelled.emit(job)
+        self._next()

@@ -1,0 +1,58 @@
+"""What a report says to somebody who waits: what is being done, and how far it is."""
+
+from dataclasses import dataclass
+
+from napari_rln.application import RlnReport
+from napari_rln.rld import RldReport
+from napari_rln.train.settings import TrainReport
+
+Report = RldReport | RlnReport | TrainReport
+
+_DOING = {
+    "stop": "finding when to stop",
+    "deconvolve": "deconvolving",
+    "start": "first estimate",
+    "network": "network",
+    "examples": "making examples",
+    "train": "training",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a long work is.
+
+    Attributes
+    ----------
+    doing
+        What is being done.
+    done, total
+        Of that; a total of 0 where it is not known.
+    note
+        A number that tells how it goes.
+    seconds_left
+        Of the whole work, where that is known.
+    """
+
+    doing: str
+    done: int = 0
+    total: int = 0
+    note: str = ""
+    seconds_left: float | None = None
+
+
+def progress_of(report: Report) -> Progress:
+    """Return how far the work is that a report is of."""
+    doing = _DOING[report.phase]
+    if isinstance(report, RldReport):
+        note = f"change {report.relative_change:.2%}"
+        return Progress(doing=doing, done=report.iteration, total=report.total, note=note)
+    if isinstance(report, TrainReport):
+        return Progress(
+            doing=doing,
+            done=report.step,
+            total=report.total,
+            note="" if report.loss is None else f"loss {report.loss:.3f}",
+            seconds_left=report.seconds_left,
+        )
+    return Progress(doing=doing, done=report.done, total=report.total)
