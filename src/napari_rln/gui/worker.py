@@ -14,6 +14,7 @@ from qtpy.QtCore import QObject, Signal
 from superqt.utils import GeneratorWorker
 
 from napari_rln.errors import ComputeError, RlnError, RlnWarning
+from napari_rln.gui.preferences import take_threads
 from napari_rln.progress import Progress, Report, progress_of
 from napari_rln.steps import relay
 
@@ -99,6 +100,7 @@ def guarded(make: Callable[[], Steps[Any]]) -> Steps[Any]:
     Nothing is raised: superqt would take a RuntimeError, and that is what torch raises, for the
     deletion of the worker and tell nobody.
     """
+    take_threads()
     try:
         result = yield from make()
     except (RlnError, ComputeError) as error:

@@ -1,0 +1,35 @@
+"""What the user has set once for all docks, in napari's preferences."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from napari.settings import get_plugin_settings
+
+from napari_rln.library import Library, default_folder
+
+_LEAST_TILE = 16
+
+
+def device() -> str:
+    """Return where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    return str(get_plugin_settings("napari-rln").compute.device).strip() or "auto"
+
+
+def tile() -> int | Literal["auto"]:
+    """Return the side of the network's tiles in voxels."""
+    side = int(get_plugin_settings("napari-rln").compute.tile)
+    return max(side, _LEAST_TILE) if side else "auto"
+
+
+def take_threads() -> None:
+    """Let torch use as many threads as the preferences say, in the thread that calls."""
+    threads = int(get_plugin_settings("napari-rln").compute.threads)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def library() -> Library:
+    """Return the models of the user."""
+    folder = str(get_plugin_settings("napari-rln").models.folder).strip()
+    return Library(Path(folder).expanduser() if folder else default_folder())

@@ -1,0 +1,25 @@
+"""Docks as napari opens them."""
+
+import pytest
+
+
+@pytest.fixture
+def open_dock(make_napari_viewer_proxy):
+    """Return a function that opens a dock through the manifest and returns viewer and widget."""
+
+    def opened(title, viewer=None):
+        viewer = viewer or make_napari_viewer_proxy()
+        _, widget = viewer.window.add_plugin_dock_widget("napari-rln", title)
+        return viewer, widget
+
+    return opened
+
+
+@pytest.fixture
+def idle(qtbot):
+    """Return a function that waits until no work of some jobs is under way."""
+
+    def wait(jobs, seconds=60):
+        qtbot.waitUntil(lambda: jobs.running is None and not jobs.waiting, timeout=1000 * seconds)
+
+    return wait
