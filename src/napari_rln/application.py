@@ -7,7 +7,7 @@ image's units. Tiles overlap by what the network sees, so that they give what th
 import time
 import warnings
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -99,6 +99,15 @@ class RlnReport:
     seconds: float
     tile: Tile | None = None
     piece: FloatArray | None = None
+    _start: RldReport | None = field(default=None, repr=False)
+
+    def estimate(self) -> FloatArray | None:
+        """Return a copy of the first estimate as it is now, (Z, Y, X) float32, image units.
+
+        None in other phases than ``"start"``, and where that is made in tiles or on other voxels
+        than the image's. To be called before the next report.
+        """
+        return self._start.estimate() if self._start else None
 
 
 def apply_model(
@@ -172,7 +181,8 @@ def apply_steps(
     facts: dict[str, Any] = {"background": background, "device": str(device)}
     memory = Peak(device)
     with computing(most, device, _ADVICE):
-        start = yield from _start(image, psf, background, model, device, most, began)
+        shown = image.shape == original.shape
+        start = yield from _start(image, psf, background, model, device, most, began, shown)
         facts |= {"start_iterations": start.iterations}
         memory.look()
         data = yield from _network(image, start, background, model, settings, facts, most, began)
@@ -238,13 +248,16 @@ def _start(
     device: torch.device,
     most: int,
     began: float,
+    shown: bool,
 ) -> Generator[RlnReport, None, FirstEstimate]:
     def told(report: RldReport) -> RlnReport:
+        whole = report.phase == "deconvolve" and report.shape == image.shape
         return RlnReport(
             phase="stop" if report.phase == "stop" else "start",
             done=report.iteration,
             total=report.total,
             seconds=time.perf_counter() - began,
+            _start=report if shown and whole else None,
         )
 
     steps = first_estimate(image, psf, background, model.start, device, most_bytes=most)

@@ -2,10 +2,10 @@
 
 import csv
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from napari_rln.record import jsonable
 from napari_rln.residual import reconvolution_residual
 from napari_rln.scores import PLANES, Scores, score
 from napari_rln.settings import as_dict, check_limits
+from napari_rln.steps import finish, relay
 from napari_rln.volume import FloatArray, Volume, on_one_grid, same_grid
 
 
@@ -156,6 +157,26 @@ class Comparison:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareReport:
+    """Where a comparison stands.
+
+    Attributes
+    ----------
+    phase
+        ``"outside"`` while the light from beyond the field of view is found, then ``"compare"``.
+    done, total
+        Iterations, or rows of the table.
+    row
+        That was just finished.
+    """
+
+    phase: Literal["outside", "compare"]
+    done: int
+    total: int
+    row: Row | None = None
+
+
 def compare(
     image: Volume,
     results: Sequence[Volume],
@@ -164,7 +185,21 @@ def compare(
     psf: Volume | None = None,
     settings: CompareSettings | None = None,
 ) -> Comparison:
-    """Return a table of the raw image and the results made from it.
+    """Return the table; see :func:`compare_steps`, of which this is the last word."""
+    return finish(compare_steps(image, results, truth=truth, psf=psf, settings=settings))
+
+
+def compare_steps(
+    image: Volume,
+    results: Sequence[Volume],
+    *,
+    truth: Volume | None = None,
+    psf: Volume | None = None,
+    settings: CompareSettings | None = None,
+) -> Generator[CompareReport, None, Comparison]:
+    """Compare; yield reports, return a table of the raw image and the results made from it.
+
+    Closing the generator cancels.
 
     Parameters
     ----------
@@ -195,12 +230,18 @@ def compare(
         settings = _with_noise(settings, image)
     outside = None
     if psf is not None and settings.gain is not None:
-        from napari_rln.trust import light_from_outside  # loads torch: only where it is needed
+        from napari_rln.trust import outside_steps  # loads torch: only where it is needed
 
-        outside = light_from_outside(image, psf, estimate_background(image.data))
-    rows = tuple(_row(v, image, truth, psf, outside, settings) for v in (image, *results))
+        outside = yield from relay(
+            outside_steps(image, psf, estimate_background(image.data)),
+            lambda r: CompareReport(phase="outside", done=r.iteration, total=r.total),
+        )
+    rows: list[Row] = []
+    for volume in (image, *results):
+        rows.append(_row(volume, image, truth, psf, outside, settings))
+        yield CompareReport(phase="compare", done=len(rows), total=1 + len(results), row=rows[-1])
     return Comparison(
-        rows=rows,
+        rows=tuple(rows),
         settings=settings,
         truth=truth.name if truth else None,
         psf=psf.name if psf else None,

@@ -82,6 +82,23 @@ def read_volume(
     return Volume.from_array(data, voxel_um, name=_stem(path), record=record)
 
 
+def count_volumes(path: str | Path, series: int = 0) -> tuple[int, int]:
+    """Return how many channels and time points a file holds.
+
+    Raises
+    ------
+    RlnError
+        If the file is absent or no TIFF.
+    """
+    try:
+        with tifffile.TiffFile(path) as tif:
+            held = tif.series[series]
+            sizes = dict(zip(held.axes, held.shape, strict=True))
+    except Exception as error:  # as for read_volume
+        raise RlnError(f"{Path(path).name} cannot be read as TIFF ({error}).") from error
+    return sizes.get("C", 1), sizes.get("T", 1)
+
+
 def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float32") -> None:
     """Write a volume with its voxel size and record, whole or not at all.
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from napari_rln.application import RlnReport
+from napari_rln.comparison import CompareReport
 from napari_rln.rld import RldReport
 from napari_rln.train.settings import TrainReport
 
-Report = RldReport | RlnReport | TrainReport
+Report = RldReport | RlnReport | TrainReport | CompareReport
 
 _DOING = {
     "stop": "finding when to stop",
@@ -15,6 +16,8 @@ _DOING = {
     "network": "network",
     "examples": "making examples",
     "train": "training",
+    "outside": "light from outside",
+    "compare": "comparing",
 }
 
 

@@ -126,6 +126,12 @@ class RldReport:
     held_out: float | None = None
     _estimate: torch.Tensor = field(repr=False, compare=False)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the estimate: while the stop is sought it is of a part of the image."""
+        z, y, x = self._estimate.shape
+        return z, y, x
+
     def estimate(self) -> FloatArray:
         """Return a copy of the estimate in the field of view, (Z, Y, X) float32.
 

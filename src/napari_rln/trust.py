@@ -4,6 +4,7 @@ Blurred again, a result is to be the image to within its noise. Where it is not,
 or invented it. That holds for any method, a network's result most of all.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from napari_rln.errors import RlnError
 from napari_rln.noise import estimate_noise
 from napari_rln.record import Record
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import check_pair, memory_bytes, resolve_background
+from napari_rln.rld import RldReport, check_pair, memory_bytes, resolve_background
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
 from napari_rln.volume import FloatArray, Volume
@@ -119,6 +120,13 @@ def check_result(
 def light_from_outside(
     image: Volume, psf: Volume, background: float, device: str = "auto"
 ) -> FloatArray | None:
+    """Return the light from outside; see :func:`outside_steps`, of which this is the last word."""
+    return finish(outside_steps(image, psf, background, device))
+
+
+def outside_steps(
+    image: Volume, psf: Volume, background: float, device: str = "auto"
+) -> Generator[RldReport, None, FloatArray | None]:
     """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
 
     Raises
@@ -128,4 +136,4 @@ def light_from_outside(
     """
     settings, where = StartSettings(iterations=_ITERATIONS), resolve_device(device)
     check_memory(memory_bytes(image.shape, psf.shape, settings.rld()), where, _ADVICE)
-    return finish(first_estimate(image, psf, background, settings, where)).outside
+    return (yield from first_estimate(image, psf, background, settings, where)).outside
