@@ -104,10 +104,10 @@ class RlnReport:
     def estimate(self) -> FloatArray | None:
         """Return a copy of the first estimate as it is now, (Z, Y, X) float32, image units.
 
-        None in other phases than ``"start"``, and where that is made in tiles or on other voxels
-        than the image's. To be called before the next report.
+        None while the network is applied, and where the estimate is of a part of the image, or on
+        other voxels. To be called before the next report.
         """
-        return self._start.estimate() if self._start else None
+        return self._start.estimate() if self._start and self._start.is_whole else None
 
 
 def apply_model(
@@ -251,13 +251,12 @@ def _start(
     shown: bool,
 ) -> Generator[RlnReport, None, FirstEstimate]:
     def told(report: RldReport) -> RlnReport:
-        whole = report.phase == "deconvolve" and report.shape == image.shape
         return RlnReport(
             phase="stop" if report.phase == "stop" else "start",
             done=report.iteration,
             total=report.total,
             seconds=time.perf_counter() - began,
-            _start=report if shown and whole else None,
+            _start=report if shown else None,
         )
 
     steps = first_estimate(image, psf, background, model.start, device, most_bytes=most)

@@ -183,7 +183,9 @@ def seek_stop(
             relative_change=change,
             seconds=time.perf_counter() - began,
             held_out=run.deviance,
+            part=part,
             _estimate=run.field_of_view(),
+            _per_count=noise.gain / SHARE,
         )
         if watch.add(run.deviance, run.chi2):
             break

@@ -9,7 +9,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,21 +82,37 @@ def read_volume(
     return Volume.from_array(data, voxel_um, name=_stem(path), record=record)
 
 
-def count_volumes(path: str | Path, series: int = 0) -> tuple[int, int]:
-    """Return how many channels and time points a file holds.
+class Contents(NamedTuple):
+    """What a file holds: channels, time points, and its voxel size where it states one."""
+
+    channels: int
+    times: int
+    voxel_um: VoxelUm | None
+
+
+def contents(path: str | Path, series: int = 0) -> Contents:
+    """Return what a TIFF holds, without reading it.
 
     Raises
     ------
     RlnError
-        If the file is absent or no TIFF.
+        If it is absent, no TIFF, or RGB.
     """
+    name = Path(path).name
     try:
         with tifffile.TiffFile(path) as tif:
             held = tif.series[series]
             sizes = dict(zip(held.axes, held.shape, strict=True))
+            _index(held.axes, held.shape, {"C": 0, "T": 0}, name)  # raises for RGB
+            try:
+                voxel_um = read_voxel_um(tif, series, sizes.get("Z", 1), name)
+            except RlnError:
+                voxel_um = None
+    except RlnError:
+        raise
     except Exception as error:  # as for read_volume
-        raise RlnError(f"{Path(path).name} cannot be read as TIFF ({error}).") from error
-    return sizes.get("C", 1), sizes.get("T", 1)
+        raise RlnError(f"{name} cannot be read as TIFF ({error}).") from error
+    return Contents(sizes.get("C", 1), sizes.get("T", 1), voxel_um)
 
 
 def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float32") -> None:

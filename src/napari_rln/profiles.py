@@ -1,11 +1,14 @@
 """Intensity along a line, and the width of the peak on it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import map_coordinates
 
-from napari_rln.volume import FloatArray
+from napari_rln.errors import RlnError
+from napari_rln.volume import FloatArray, VoxelUm
 
 _RISE = 0.15
 """A profile that rises again by more than this share of its peak has more peaks than one."""
@@ -53,6 +56,50 @@ def profile_at(line: FloatArray, at: int, step_um: float, half_um: float) -> Pro
         offset_um=(np.arange(part.size, dtype=np.float64) + first - at) * step_um,
         value=value,
         fwhm_um=_fwhm(value, at - first, step_um),
+    )
+
+
+def profile_between(
+    data: FloatArray,
+    voxel_um: VoxelUm,
+    start_um: Sequence[float],
+    stop_um: Sequence[float],
+) -> Profile:
+    """Return the intensity along a line between two points of a volume, linearly interpolated.
+
+    Parameters
+    ----------
+    data
+        (Z, Y, X).
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    start_um, stop_um
+        (z, y, x) from the centre of the first voxel, in micrometres; points outside see 0.
+
+    Returns
+    -------
+    Profile
+        Its offset counts from the start; the width is that of the highest peak.
+
+    Raises
+    ------
+    RlnError
+        If the points are one.
+    """
+    start, stop = np.asarray(start_um, np.float64), np.asarray(stop_um, np.float64)
+    length = float(np.linalg.norm(stop - start))
+    if length == 0:
+        raise RlnError("the line has no length; draw it from one point to another.")
+    step = min(voxel_um) / 2  # finer than any voxel, so that none is stepped over
+    count = max(round(length / step), 2) + 1
+    points = start + np.linspace(0, 1, count)[:, None] * (stop - start)
+    line = map_coordinates(data, (points / voxel_um).T, order=1, mode="constant")
+    value = (line - line.min()) / max(float(np.ptp(line)), 1e-30)
+    step = length / (count - 1)
+    return Profile(
+        offset_um=np.linspace(0.0, length, count),
+        value=value.astype(np.float64),
+        fwhm_um=_fwhm(value, int(np.argmax(value)), step),
     )
 
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from napari_rln.application import RlnReport
 from napari_rln.comparison import CompareReport
+from napari_rln.registration import RegistrationReport
 from napari_rln.rld import RldReport
 from napari_rln.train.settings import TrainReport
 
-Report = RldReport | RlnReport | TrainReport | CompareReport
+Report = RldReport | RlnReport | TrainReport | CompareReport | RegistrationReport
 
 _DOING = {
     "stop": "finding when to stop",
@@ -18,6 +19,9 @@ _DOING = {
     "train": "training",
     "outside": "light from outside",
     "compare": "comparing",
+    "translation": "shifting",
+    "rigid": "turning",
+    "affine": "scaling",
 }
 
 

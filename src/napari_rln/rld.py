@@ -116,6 +116,9 @@ class RldReport:
         Since the start.
     held_out
         Deviance of unseen photons per voxel, while the number of iterations is sought.
+    part
+        Of the image (z, y, x) that the estimate is of: while the number of iterations is sought, a
+        part tells as much as the whole.
     """
 
     phase: Literal["stop", "deconvolve"]
@@ -124,20 +127,23 @@ class RldReport:
     relative_change: float
     seconds: float
     held_out: float | None = None
+    part: tuple[slice, ...] = (slice(None),) * 3
     _estimate: torch.Tensor = field(repr=False, compare=False)
+    _per_count: float = field(default=1.0, repr=False, compare=False)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of the estimate: while the stop is sought it is of a part of the image."""
-        z, y, x = self._estimate.shape
-        return z, y, x
+    def is_whole(self) -> bool:
+        """Whether the estimate is of all of the image."""
+        return self.part == (slice(None),) * 3
 
     def estimate(self) -> FloatArray:
-        """Return a copy of the estimate in the field of view, (Z, Y, X) float32.
+        """Return a copy of the estimate in the field of view, (Z, Y, X) float32, image units.
 
         To be called before the next iteration, which changes it.
         """
-        return self._estimate.to("cpu", torch.float32, copy=True).contiguous().numpy()
+        found = self._estimate.to("cpu", torch.float32, copy=True).contiguous().numpy()
+        found *= np.float32(self._per_count)
+        return found
 
 
 def memory_bytes(

@@ -140,6 +140,7 @@ def first_estimate(
                 total=len(tiles) * iterations,
                 relative_change=change,
                 seconds=time.perf_counter() - began,
+                part=tile.window if len(tiles) > 1 else (slice(None),) * 3,
                 _estimate=run.field_of_view(),
             )
         data = _on_cpu(run.field_of_view())

@@ -56,7 +56,19 @@ def check_result(
     background: float | None = None,
     device: str = "auto",
 ) -> Trust:
-    """Return how far a result, of whatever method, explains the image.
+    """Return how far a result explains the image; the last word of :func:`check_steps`."""
+    return finish(check_steps(image, result, psf, background=background, device=device))
+
+
+def check_steps(
+    image: Volume,
+    result: Volume,
+    psf: Volume,
+    *,
+    background: float | None = None,
+    device: str = "auto",
+) -> Generator[RldReport, None, Trust]:
+    """Yield reports, return how far a result, of whatever method, explains the image.
 
     The light that comes into the image from beyond its sides is found by a short Richardson-Lucy
     deconvolution.
@@ -95,13 +107,14 @@ def check_result(
     if background is None and result.record is not None:
         background = result.record.facts.get("background")
     background = resolve_background("auto" if background is None else background, image)
+    outside = yield from outside_steps(image, psf, background, device)
     found = reconvolution_residual(
         image.data,
         result.data,
         psf.data,
         gain=noise.gain,
         intercept=noise.intercept,
-        outside=light_from_outside(image, psf, background, device),
+        outside=outside,
     )
     flux = float(image.data.sum(dtype=np.float64)) - background * image.data.size
     record = Record(

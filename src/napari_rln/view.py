@@ -19,6 +19,7 @@ from napari_rln.volume import FloatArray, Volume, VoxelUm, same_grid
 
 Limits = tuple[float, float]
 Role = Literal["raw", "result", "truth"]
+Projection = Literal["slice", "max"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class FigureSettings:
     """
 
     position: tuple[int, int, int] | None = None
-    projection: Literal["slice", "max"] = "slice"
+    projection: Projection = "slice"
     slab_um: Annotated[float | None, {"min": 0.0, "unit": "um"}] = None
     contrast_percentile: Annotated[float, {"min": 50.0, "max": 100.0}] = 99.8
     gamma: Annotated[float, {"min": 0.1, "max": 5.0}] = 0.8
@@ -169,7 +170,11 @@ def resolve_view(
         )
     centre = (np.array(position) + 0.5) * voxel_um
     start = np.clip(centre - box / 2, 0, extent - box)
-    pictures = [tuple(_picture(v, axis, position, settings) for axis in range(3)) for v in shown]
+    how = {"projection": settings.projection, "slab_um": settings.slab_um}
+    pictures = [
+        tuple(section(v.data, voxel_um, axis, position, **how) for axis in range(3))  # type: ignore[arg-type]
+        for v in shown
+    ]
     roles: list[Role] = ["raw", *["result"] * (len(volumes) - 1), *["truth"] * (truth is not None)]  # type: ignore[list-item]
     limits = _limits(pictures, roles, shape[0] == 1, settings.contrast_percentile)
     half_um = max(1.5 * side, 0.25 * float(min(extent[1:])))
@@ -238,17 +243,39 @@ def _brightest(volume: Volume, margin_box_um: npt.NDArray[Any]) -> tuple[int, in
     return z + margins[0], int(y) + margins[1], int(x) + margins[2]
 
 
-def _picture(
-    volume: Volume, axis: int, position: tuple[int, int, int], settings: FigureSettings
+def section(
+    data: FloatArray,
+    voxel_um: VoxelUm,
+    axis: int,
+    position: tuple[int, int, int],
+    *,
+    projection: Projection = "slice",
+    slab_um: float | None = None,
 ) -> FloatArray:
-    """Return the plane, or the projection of the slab, across an axis."""
-    n, step, at = volume.shape[axis], volume.voxel_um[axis], position[axis]
-    thickness = settings.slab_um
+    """Return the plane, or the projection of the slab, across an axis of a volume.
+
+    Parameters
+    ----------
+    data
+        (Z, Y, X).
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    axis
+        0 for the xy plane, 1 for xz, 2 for yz.
+    position
+        Voxel (z, y, x) where the planes cross.
+    projection, slab_um
+        As in :class:`FigureSettings`.
+    """
+    n, step, at = data.shape[axis], voxel_um[axis], position[axis]
+    thickness = slab_um
     if thickness is None:
-        thickness = n * step if settings.projection == "max" else 0.0
+        thickness = n * step if projection == "max" else 0.0
     half = round(thickness / step / 2) if thickness < n * step else n
-    slab = np.take(volume.data, range(max(at - half, 0), min(at + half + 1, n)), axis)
-    picture: FloatArray = slab.max(axis) if settings.projection == "max" else slab.mean(axis)
+    index: list[slice] = [slice(None)] * 3
+    index[axis] = slice(max(at - half, 0), min(at + half + 1, n))
+    slab = data[tuple(index)]
+    picture: FloatArray = slab.max(axis) if projection == "max" else slab.mean(axis)
     return picture
 
 

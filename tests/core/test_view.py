@@ -4,6 +4,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_rln.errors import RlnError
+from napari_rln.profiles import profile_between
 from napari_rln.view import FigureSettings, resolve_view, round_length
 from napari_rln.volume import Volume
 
@@ -147,3 +148,22 @@ def test_bad_input_is_named(volumes):
         FigureSettings(colormap="nosuch")
     with pytest.raises(RlnError, match=r"gamma is 0\.0"):
         FigureSettings(gamma=0.0)
+
+
+def test_a_profile_between_two_points_measures_the_width_of_a_tilted_sheet():
+    z, _, x = np.meshgrid(*(np.arange(n) for n in (40, 20, 60)), indexing="ij")
+    # A Gaussian sheet, 0.5 um wide, whose normal lies between z and x.
+    off = (0.3 * (z - 20) + 0.1 * (x - 30)) / np.sqrt(2)
+    data = np.exp(-np.square(off / 0.5) * 4 * np.log(2)).astype(np.float32)
+    centre = np.array([20 * 0.3, 10 * 0.1, 30 * 0.1])
+    normal = np.array([1, 0, 1]) / np.sqrt(2)
+    found = profile_between(data, VOXEL_UM, centre - 2 * normal, centre + 2 * normal)
+    assert found.fwhm_um == pytest.approx(0.5, rel=0.03)
+    assert found.offset_um[0] == 0
+    assert found.offset_um[-1] == pytest.approx(4)
+    assert found.offset_um[np.argmax(found.value)] == pytest.approx(2, abs=0.05)
+
+
+def test_a_line_without_length_is_refused():
+    with pytest.raises(RlnError, match="no length"):
+        profile_between(np.ones((2, 2, 2), np.float32), VOXEL_UM, (0, 0, 0), (0, 0, 0))

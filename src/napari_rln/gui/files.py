@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.layers import KEY, LayerData, layer_data
-from napari_rln.io import count_volumes, read_volume, write_volume
+from napari_rln.io import contents, read_volume, write_volume
 from napari_rln.record import Record
 from napari_rln.volume import Volume
 
@@ -18,15 +18,15 @@ def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None
     if not isinstance(path, str):
         return None
     try:
-        read_volume(path, channel=0, time=0)
+        known = contents(path).voxel_um is not None
     except RlnError:
         return None
-    return read
+    return read if known else None
 
 
 def read(path: str) -> list[LayerData]:
     """Return a layer for every channel; several time points become a leading axis."""
-    channels, times = count_volumes(path)
+    channels, times, _ = contents(path)
     layers = []
     for channel in range(channels):
         volumes = [read_volume(path, channel=channel, time=time) for time in range(times)]

@@ -46,6 +46,8 @@ class Source:
         Of the layer, with the time point and channel where there are several.
     place
         Options of a layer that lies where this volume lies.
+    box
+        Which part of the layer's volume this is, slices (z, y, x); none for all of it.
     """
 
     layer: Image
@@ -53,6 +55,7 @@ class Source:
     voxel_um: VoxelUm
     name: str
     place: dict[str, Any]
+    box: tuple[slice, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,11 +79,11 @@ class Source:
         """
         if not _is_upright(self.layer):
             raise RlnError(f"{self.name} is rotated or sheared in napari; crop it before that.")
-        box = tuple(box)[-self.data.ndim :]
-        start = np.array([part.start for part in box])
+        cut = tuple(box)[-self.data.ndim :]
+        start = np.array([part.start for part in cut])
         place = self.place | {"translate": self.place["translate"] + start * self.place["scale"]}
         return dataclasses.replace(
-            self, data=self.data[box], place=place, name=f"{self.name} (crop)"
+            self, data=self.data[cut], place=place, name=f"{self.name} (crop)", box=tuple(box)
         )
 
     def layer_of(self, volume: Volume, **options: Any) -> Image:
@@ -122,20 +125,33 @@ def source_of(layer: Layer, point: Sequence[float]) -> Source:
             f"{layer.name} is in colours (RGB); split it into its channels (right click on the "
             "layer) and choose one."
         )
-    data = layer.data[0] if layer.multiscale else layer.data
+    data, before = seen_data(layer, point)
     if data.ndim < 2 or 0 in data.shape:
         raise RlnError(f"{layer.name} has shape {tuple(data.shape)}; a plane or a stack is needed.")
     voxel_um = voxel_um_of(layer)
     if voxel_um is None:
         raise RlnError(f"the voxel size of {layer.name} is not known; give it below the layer.")
-    name, before = layer.name, data.ndim - 3
-    if before > 0:
-        seen = np.rint(layer.world_to_data(point)).astype(int)[:before]
-        at = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(seen, data.shape, strict=False))
-        labels = layer.axis_labels[:before]
-        name += "".join(f" {label} {i}" for label, i in zip(labels, at, strict=True))
-        data = data[at]
+    name = layer.name
+    name += "".join(f" {label} {i}" for label, i in zip(layer.axis_labels, before, strict=False))
     return Source(layer=layer, data=data, voxel_um=voxel_um, name=name, place=_place(layer))
+
+
+def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
+    """Return the last three axes of a layer's data, or two, and where on the axes before them.
+
+    Parameters
+    ----------
+    layer
+        An image; of a multiscale one the finest level is taken.
+    point
+        Position of the viewer's sliders in world coordinates.
+    """
+    data = layer.data[0] if layer.multiscale else layer.data
+    if data.ndim <= 3:
+        return data, ()
+    seen = np.rint(layer.world_to_data(point)).astype(int)[: data.ndim - 3]
+    at = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(seen, data.shape, strict=False))
+    return data[at], at
 
 
 def voxel_um_of(layer: Layer) -> VoxelUm | None:

@@ -45,11 +45,17 @@ class Job:
         Makes the work; called in the thread.
     key
         What it is the same as: of two works of one title and key, only one is under way.
+    done
+        What to do with the result.
+    left
+        What to do where there is none: it failed or was cancelled.
     """
 
     title: str
     steps: Callable[[], Steps[Any]]
     key: Any = None
+    done: Callable[[Any], None] = lambda result: None
+    left: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +125,7 @@ class Jobs(QObject):
     succeeded = Signal(object, object)  # job, result
     failed = Signal(object, object)  # job, failure
     cancelled = Signal(object)
+    ended = Signal(object)  # after any of the three, and what was done about it
     warned = Signal(object, str)
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -155,7 +162,8 @@ class Jobs(QObject):
         if self._worker is not None:
             self._worker.quit()
         for job in forgotten:
-            self.cancelled.emit(job)
+            self._leave(job)
+            self.ended.emit(job)
         self.changed.emit()
 
     def toggle_pause(self) -> None:
@@ -189,18 +197,22 @@ class Jobs(QObject):
         # What was cancelled shows no more, also where an update was on its way already.
         if update is None or self._worker is None or self._worker.abort_requested:
             return
-        bar = self._worker.pbar
-        if bar.total != update.progress.total:
-            bar.total = update.progress.total
-        bar.update(update.progress.done - bar.n)
+        worker = self._worker
         self.reported.emit(self._job, update)
+        bar, progress = worker.pbar, update.progress
+        if bar.total != progress.total:
+            bar.total = progress.total
+        bar.update(progress.done - bar.n)  # last, for it lets other events in
 
     def _on_return(self, result: Any) -> None:
-        self._ended = True
+        self._ended, job = True, self._job
+        assert job is not None
         if isinstance(result, Failure):
-            self.failed.emit(self._job, result)
+            job.left()
+            self.failed.emit(job, result)
         else:
-            self.succeeded.emit(self._job, result)
+            job.done(result)
+            self.succeeded.emit(job, result)
 
     def _on_pause(self) -> None:
         self.paused = True
@@ -218,6 +230,12 @@ class Jobs(QObject):
     def _on_finish(self) -> None:
         # Dropping the worker closes its generator, and frees what that holds.
         job, self._job, self._worker, self.paused = self._job, None, None, False
+        assert job is not None
         if not self._ended:
-            self.cancelled.emit(job)
+            self._leave(job)
+        self.ended.emit(job)
         self._next()
+
+    def _leave(self, job: Job) -> None:
+        job.left()
+        self.cancelled.emit(job)

@@ -1,0 +1,149 @@
+"""The dock that runs RLD and RLN on an image and sets them side by side."""
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFormLayout,
+    QGroupBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.errors import RlnError
+from napari_rln.gui.area import Area
+from napari_rln.gui.layers import Source
+from napari_rln.gui.methods import Method, Methods, Rld, deconvolved
+from napari_rln.gui.pickers import LayerPicker, VolumePicker
+from napari_rln.gui.region import Region
+from napari_rln.gui.results import Results
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.streams import Stream
+from napari_rln.gui.worker import Job, Jobs, Update
+from napari_rln.record import Record
+from napari_rln.settings import as_dict
+from napari_rln.volume import Volume
+
+if TYPE_CHECKING:
+    import napari
+
+
+class DeconvolveDock(QWidget):
+    """Image, PSF, region and methods; what comes of them streams into layers."""
+
+    def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.jobs = Jobs(self)
+        self.image = VolumePicker(napari_viewer)
+        self.psf = LayerPicker(napari_viewer, optional="none")
+        self.mend = QCheckBox("Repair the PSF")
+        self.mend.setChecked(True)
+        self.mend.setToolTip("<p>Centre, background, hot pixels, voxel size, as far as needed.</p>")
+        self.region = Region(napari_viewer)
+        self.methods = Methods()
+        self.results = Results(napari_viewer, self.jobs)
+        self.bar = RunBar(self.jobs, self.run)
+        self.results.bar = self.bar
+        self.whole_button = QPushButton("Apply to whole volume")
+        self.whole_button.setVisible(False)
+        self._streams: dict[Job, Stream] = {}
+        self._lay_out()
+        self.region.changed.connect(lambda: self.whole_button.setVisible(not self.region.is_whole))
+        self.whole_button.clicked.connect(self._run_whole)
+        self.jobs.reported.connect(self._on_report)
+        self.jobs.ended.connect(self._on_end)
+
+    def run(self) -> None:
+        """Queue every ticked method.
+
+        Raises
+        ------
+        RlnError
+            If image, PSF, region or methods cannot be.
+        """
+        image = self.region.of(self.image.source("the image"))
+        methods = self.methods.chosen()
+        psf = None
+        if any(method.needs_psf for method in methods) or self.psf.layer is not None:
+            psf = self._psf(image)
+        mend = self.mend.isChecked()
+        self.results.set_psf(psf, mend)
+        self.jobs.add(*(self._job(image, psf, method, mend) for method in methods))
+
+    def showEvent(self, event: Any) -> None:
+        """Look again which models there are: they may have been trained meanwhile."""
+        self.methods.refresh_models()
+        super().showEvent(event)
+
+    def _psf(self, image: Source) -> Source:
+        if self.psf.layer is None:
+            raise RlnError(
+                "choose the PSF; the dock PSF loads, computes or measures one. Only models of the "
+                "paper's variant do without."
+            )
+        if self.psf.layer is image.layer:
+            raise RlnError(f"{image.name} is chosen as the image and as the PSF; choose another.")
+        return self.psf.source("the PSF")
+
+    def _job(self, image: Source, psf: Source | None, method: Method, mend: bool) -> Job:
+        title = f"{image.name} \N{MIDDLE DOT} {method.name}"
+        stream = Stream(self._viewer, image, title)
+
+        def finish(result: Volume) -> None:
+            stream.finish(result)
+            self.results.arrived(stream, result, image, psf)
+
+        def leave() -> None:
+            stream.leave(
+                Record(
+                    method="rld" if isinstance(method, Rld) else "rln",
+                    settings=as_dict(method.settings),
+                )
+            )
+
+        job = Job(
+            title,
+            lambda: deconvolved(image, psf, method, mend),
+            key=(id(image.layer), image.box, method),
+            done=finish,
+            left=leave,
+        )
+        self._streams[job] = stream
+        return job
+
+    def _run_whole(self) -> None:
+        self.region.choose_whole()
+        self.bar.attempt(self.run)
+
+    def _on_report(self, job: Job, update: Update) -> None:
+        if job in self._streams and update.content is not None:
+            self._streams[job].show(update.content)
+
+    def _on_end(self, job: Job) -> None:
+        # After the last method the results are set side by side and compared.
+        if self._streams.pop(job, None) is None or self._streams or not self.results.layers():
+            return
+        self.results.arrange()
+        self.bar.attempt(self.results.compare)
+
+    def _lay_out(self) -> None:
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        rows = QFormLayout()
+        rows.addRow("Image", self.image)
+        rows.addRow("PSF", self.psf)
+        rows.addRow("", self.mend)
+        rows.addRow("Region", self.region)
+        layout.addLayout(rows)
+        layout.addWidget(self.methods)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.whole_button)
+        compared = QGroupBox("Compare")
+        QVBoxLayout(compared).addWidget(self.results)
+        layout.addWidget(compared)
+        layout.addStretch(1)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(Area(inside))

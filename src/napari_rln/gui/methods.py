@@ -1,0 +1,209 @@
+"""The methods to deconvolve with, ticked and set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QGroupBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
+
+from napari_rln.application import RlnReport, RlnSettings, apply_steps
+from napari_rln.deconvolution import iterate
+from napari_rln.errors import RlnError
+from napari_rln.gui import preferences
+from napari_rln.gui.fields import Text
+from napari_rln.gui.forms import Form
+from napari_rln.gui.layers import Source
+from napari_rln.gui.streams import Estimate, Piece
+from napari_rln.gui.worker import Steps, streamed
+from napari_rln.library import Library
+from napari_rln.model import UNIVERSAL
+from napari_rln.psf.doctor import fit_psf
+from napari_rln.rld import RldReport, RldSettings
+from napari_rln.volume import Volume
+
+_KEPT = "1 2 5 10 20 50 100"
+_NAMES = {"wiener-butterworth": "WB"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rld:
+    """Richardson-Lucy, and which iterations to keep for browsing."""
+
+    settings: RldSettings
+    kept: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What its results are called."""
+        return _NAMES.get(self.settings.back_projector, "RLD")
+
+    @property
+    def needs_psf(self) -> bool:
+        """Always."""
+        return True
+
+    def steps(self, image: Volume, psf: Volume | None) -> Steps[Volume]:
+        """Yield estimates, return the result."""
+        assert psf is not None
+
+        def seen(report: RldReport) -> Estimate:
+            data = report.estimate()
+            if not report.is_whole:
+                data, part = np.zeros(image.shape, np.float32), data
+                data[report.part] = part
+            final = report.phase == "deconvolve"
+            return Estimate(report.iteration if final else 0, data, kept=always(report))
+
+        def always(report: RldReport) -> bool:
+            return report.phase == "deconvolve" and report.iteration in self.kept
+
+        return streamed(iterate(image, psf, self.settings), seen, always=always)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rln:
+    """A Richardson-Lucy Network by a model of the library."""
+
+    settings: RlnSettings
+    model: str
+    library: Library
+    needs_psf: bool = True
+
+    @property
+    def name(self) -> str:
+        """What its results are called."""
+        return f"RLN {self.model}"
+
+    def steps(self, image: Volume, psf: Volume | None) -> Steps[Volume]:
+        """Yield the first estimate and then tiles, return the result."""
+
+        def seen(report: RlnReport) -> Estimate | Piece | None:
+            if report.tile is not None and report.piece is not None:
+                return Piece(report.tile, report.piece)
+            data = report.estimate()
+            return None if data is None else Estimate(report.done, data)
+
+        steps = apply_steps(image, psf, self.library.load(self.model), self.settings)
+        return streamed(steps, seen, always=lambda report: report.tile is not None)
+
+
+Method = Rld | Rln
+
+
+def deconvolved(image: Source, psf: Source | None, method: Method, mend: bool) -> Steps[Volume]:
+    """Yield what a method shows on its way; return its result.
+
+    Parameters
+    ----------
+    image, psf
+        Read here, in the thread.
+    method
+        How.
+    mend
+        Whether to repair what is wrong with the PSF.
+    """
+    volume = image.read()
+    fitted = fit_psf(psf.read(), volume, mend=mend)[0] if psf else None
+    return (yield from method.steps(volume, fitted))
+
+
+class Methods(QWidget):
+    """RLD with its settings, and RLN with its models; each may be ticked."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rld = QGroupBox("Richardson-Lucy (RLD)")
+        self.rld_form = Form(
+            RldSettings, top=("iterations", "back_projector"), hidden=("device", "report_every")
+        )
+        self.kept = Text({})
+        self.kept.value = _KEPT
+        self.kept.setToolTip("<p>Iterations that are kept, to browse through them afterwards.</p>")
+        self.rln = QGroupBox("Network (RLN)")
+        self.rln_form = Form(RlnSettings, top=(), hidden=("device", "tile"))
+        self.models = QListWidget()
+        self.models.setToolTip("<p>Every ticked model is applied; universal needs no training.</p>")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for box, parts in (
+            (self.rld, (self.rld_form, QLabel("Keep iterations"), self.kept)),
+            (self.rln, (self.models, self.rln_form)),
+        ):
+            box.setCheckable(True)
+            inside = QVBoxLayout(box)
+            inside.setContentsMargins(6, 4, 6, 4)
+            for part in parts:
+                inside.addWidget(part)
+            box.toggled.connect(self.changed)
+            layout.addWidget(box)
+        self.refresh_models()
+        self.rld_form.changed.connect(self.changed)
+        self.rln_form.changed.connect(self.changed)
+        self.models.itemChanged.connect(self.changed)
+
+    def chosen(self) -> list[Method]:
+        """Return the methods that are ticked.
+
+        Raises
+        ------
+        RlnError
+            If there is none, or its settings cannot be.
+        """
+        found: list[Method] = []
+        if self.rld.isChecked():
+            settings = self.rld_form.settings(device=preferences.device(), report_every=1)
+            found.append(Rld(settings=settings, kept=iterations_in(self.kept.value)))
+        if self.rln.isChecked():
+            library = preferences.library()
+            told = self.rln_form.settings(device=preferences.device(), tile=preferences.tile())
+            variants = {entry.name: entry.variant for entry in library.entries()}
+            found += [
+                Rln(
+                    settings=told,
+                    model=name,
+                    library=library,
+                    needs_psf=variants.get(name) != "paper",
+                )
+                for name in self.ticked_models()
+            ]
+        if not found:
+            raise RlnError("tick at least one method: RLD, or RLN with a model.")
+        return found
+
+    def ticked_models(self) -> list[str]:
+        """Return the names of the models that are ticked."""
+        items = (self.models.item(i) for i in range(self.models.count()))
+        return [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
+
+    def refresh_models(self) -> None:
+        """Show the models that there are now; what was ticked stays so."""
+        ticked = self.ticked_models() or [UNIVERSAL]
+        names = preferences.library().names()
+        if [self.models.item(i).text() for i in range(self.models.count())] == [*names]:
+            return
+        self.models.blockSignals(True)
+        self.models.clear()
+        for name in names:
+            item = QListWidgetItem(name, self.models)
+            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+            on = name in ticked
+            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+        rows = min(max(len(names), 2), 6)
+        self.models.setFixedHeight(self.models.sizeHintForRow(0) * rows + 6)
+        self.models.blockSignals(False)
+
+
+def iterations_in(text: str) -> tuple[int, ...]:
+    """Return the iterations that a text names, such as ``"1 2 5 10"``.
+
+    Raises
+    ------
+    RlnError
+        If it holds anything but whole numbers above 0.
+    """
+    words = text.replace(",", " ").split()
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise RlnError(f"iterations to keep are {text!r}; give whole numbers, such as 1 2 5 10.")
+    return tuple(sorted({int(word) for word in words}))

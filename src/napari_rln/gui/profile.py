@@ -1,0 +1,104 @@
+"""Intensity of all layers along a line that is drawn in a plane, with widths."""
+
+from collections.abc import Sequence
+from itertools import cycle
+
+import numpy as np
+import pyqtgraph as pg
+from napari.components import ViewerModel
+from napari.utils.theme import get_theme
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFrame
+
+from napari_rln.errors import RlnError
+from napari_rln.gui.events import follow
+from napari_rln.gui.sections import Column
+from napari_rln.profiles import profile_between
+from napari_rln.volume import VoxelUm
+
+_COLORS = ("#b0b0b0", "#ff7f0e", "#2ca0ff", "#33c56b", "#e377c2", "#e6c229")
+_UM = "\N{MICRO SIGN}m"
+
+
+class LineProfile(pg.PlotWidget):
+    """A plot of the intensity along a line; the line is drawn in a plane of the first column.
+
+    Parameters
+    ----------
+    viewer
+        Whose theme gives the colours.
+    """
+
+    moved = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._line: pg.LineSegmentROI | None = None
+        self._plane = ""
+        self.getAxis("bottom").enableAutoSIPrefix(False)
+        self.setLabel("bottom", f"along the line ({_UM})")
+        self.setLabel("left", "normalised")
+        self._legend = self.addLegend(offset=(-10, 5), labelTextSize="8pt")
+        self.setMouseEnabled(False, False)
+        self.setMinimumHeight(160)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        follow(self, viewer.events.theme, self._paint)
+        self._paint()
+        self.setVisible(False)
+        self.widths: dict[str, float | None] = {}
+
+    def _paint(self) -> None:
+        """Take the colours of the theme."""
+        theme = get_theme(self._viewer.theme)
+        self.setBackground(theme.background.as_hex())
+        text = theme.text.as_hex()
+        for name in ("bottom", "left"):
+            self.getAxis(name).setPen(text)
+            self.getAxis(name).setTextPen(text)
+        self._legend.setLabelTextColor(text)
+
+    def draw_on(self, column: Column, plane: str) -> None:
+        """Put the line into a plane of a column, across its middle; nowhere without a plane."""
+        self._plane = plane
+        self.setVisible(bool(plane))
+        if not plane:
+            self._line = None
+            return
+        rect, section = column.rect(plane), column.sections[plane]
+        middle = rect.center().y()
+        ends = (rect.left() + 0.25 * rect.width(), rect.left() + 0.75 * rect.width())
+        self._line = pg.LineSegmentROI([(end, middle) for end in ends], pen=_COLORS[1])
+        self._line.sigRegionChanged.connect(lambda *_: self.moved.emit())
+        section.addItem(self._line)
+
+    def move(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
+        """Put the ends of the line (across, down) in the world."""
+        assert self._line is not None
+        for handle, at in zip(self._line.getHandles(), (start, stop), strict=True):
+            handle.setPos(self._line.mapFromParent(pg.Point(*at)))
+        self._line.stateChanged()
+
+    def draw(self, columns: Sequence[Column], position: VoxelUm) -> None:
+        """Plot all columns along the line as it is now, through a position."""
+        self.clear()
+        self.widths = {}
+        if self._line is None or not columns:
+            return
+        section = columns[0].sections[self._plane]
+        ends = []
+        for _, at in self._line.getSceneHandlePositions():
+            seen = section.mapSceneToView(at)
+            point = section.point(seen.y(), seen.x())
+            ends.append([p if q is None else q for p, q in zip(position, point, strict=True)])
+        for column, color in zip(columns, cycle(_COLORS), strict=False):
+            first = np.add(column.corner, np.divide(column.voxel, 2))
+            start, stop = (np.subtract(end, first).tolist() for end in ends)
+            try:
+                found = profile_between(column.data, column.voxel, start, stop)
+            except RlnError:  # both ends in one place
+                return
+            name, width = column.layer.name, found.fwhm_um
+            self.widths[name] = width
+            label = name if width is None else f"{name}, FWHM {width:.2f} {_UM}"
+            self.plot(found.offset_um, found.value, pen=pg.mkPen(color, width=2), name=label)

@@ -1,0 +1,243 @@
+"""What is done with results: set side by side, compared in numbers, browsed, checked."""
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.comparison import Comparison, compare_steps
+from napari_rln.errors import RlnError
+from napari_rln.gui.fields import Choice
+from napari_rln.gui.layers import Source, record_of, source_of
+from napari_rln.gui.pickers import LayerPicker
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
+from napari_rln.gui.table import Table
+from napari_rln.gui.worker import Job, Jobs, Steps, streamed
+from napari_rln.psf.doctor import fit_psf
+from napari_rln.registration import RegistrationSettings, register_steps
+from napari_rln.trust import check_steps
+from napari_rln.volume import Volume
+
+_RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations of the noise
+
+
+class Results(QWidget):
+    """The results of the image that was deconvolved last.
+
+    Parameters
+    ----------
+    viewer
+        Where they are shown.
+    jobs
+        Of the dock.
+    """
+
+    compared = Signal(object)  # the comparison
+
+    def __init__(self, viewer: ViewerModel, jobs: Jobs) -> None:
+        super().__init__()
+        self._viewer, self._jobs = viewer, jobs
+        self._image: Source | None = None
+        self._psf: Source | None = None
+        self._mend = True
+        self._hash = ""
+        self._streams: list[Stream] = []
+        self.truth = LayerPicker(viewer, optional="no truth")
+        self.truth.setToolTip("<p>What is known to be there; adds PSNR, SSIM and resolution.</p>")
+        self.reference = LayerPicker(viewer, optional="no reference")
+        self.reference.setToolTip(
+            "<p>The same object by another microscope or program, to be brought onto the image's "
+            "grid and compared.</p>"
+        )
+        self.transform = Choice(("translation", "rigid", "affine"))
+        self.transform.value = RegistrationSettings().transform
+        self.register_button = QPushButton("Register")
+        self.compare_button = QPushButton("Compare")
+        self.residual_button = QPushButton("Residual maps")
+        self.side_by_side = QCheckBox("Side by side")
+        self.side_by_side.setChecked(True)
+        self.table = Table()
+        self.browsed, self.slider, self.browsed_at = QComboBox(), QSlider(), QLabel()
+        self.slider.setOrientation(Qt.Orientation.Horizontal)
+        self._lay_out()
+        self.compare_button.clicked.connect(lambda: self.bar.attempt(self.compare))
+        self.residual_button.clicked.connect(lambda: self.bar.attempt(self.add_residuals))
+        self.register_button.clicked.connect(lambda: self.bar.attempt(self.register))
+        self.side_by_side.toggled.connect(self.arrange)
+        self.browsed.currentIndexChanged.connect(self._on_browsed)
+        self.slider.valueChanged.connect(self._browse)
+
+    bar: RunBar
+    """Where mistakes are shown; set by the dock, below which it stands."""
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        rows = QFormLayout()
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.addRow("Truth", self.truth)
+        registering = QHBoxLayout()
+        for part, stretch in ((self.reference, 1), (self.transform, 0), (self.register_button, 0)):
+            registering.addWidget(part, stretch)
+        rows.addRow("Reference", registering)
+        layout.addLayout(rows)
+        buttons = QHBoxLayout()
+        for part in (self.compare_button, self.residual_button, self.side_by_side):
+            buttons.addWidget(part)
+        layout.addLayout(buttons)
+        layout.addWidget(self.table)
+        self._browser = QWidget()
+        browsing = QHBoxLayout(self._browser)
+        browsing.setContentsMargins(0, 0, 0, 0)
+        for part, stretch in ((self.browsed, 1), (self.slider, 1), (self.browsed_at, 0)):
+            browsing.addWidget(part, stretch)
+        self._browser.setToolTip("<p>Browse through the iterations that were kept.</p>")
+        self._browser.setVisible(False)
+        layout.addWidget(self._browser)
+
+    def arrived(self, stream: Stream, result: Volume, image: Source, psf: Source | None) -> None:
+        """Take a result that is there."""
+        assert result.record is not None
+        self._image, self._psf, self._hash = image, psf, result.record.inputs["image"]
+        self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
+        self._streams.append(stream)
+        share_contrast(self.layers())
+        held = [s for s in self._streams if s.kept]
+        self.browsed.clear()
+        self.browsed.addItems([s.layer.name for s in held if s.layer is not None])
+        self._browser.setVisible(bool(held))
+
+    def layers(self) -> list[Image]:
+        """Return the layers that hold results of the image."""
+        return made_of(self._viewer, self._hash, RESULTS)
+
+    def set_psf(self, psf: Source | None, mend: bool) -> None:
+        """Tell what results are blurred again with, and whether it is repaired."""
+        self._psf, self._mend = psf, mend
+
+    def compare(self) -> None:
+        """Compare all results of the image, in numbers."""
+        image, psf, results = self._held()
+        truth = self._truth(image)
+
+        def steps() -> Steps[Comparison]:
+            raw, volumes = image.read(), [result.read() for result in results]
+            blur = fit_psf(psf.read(), raw, mend=self._mend)[0] if psf else None
+            known = truth.read() if truth else None
+            return (yield from streamed(compare_steps(raw, volumes, truth=known, psf=blur)))
+
+        self._jobs.add(Job("comparison", steps, done=self._show_comparison))
+
+    def add_residuals(self) -> None:
+        """Add a map of the residual of every result."""
+        image, psf, results = self._held()
+        if psf is None:
+            raise RlnError("a residual map needs the PSF; choose it above.")
+        for result in results:
+
+            def steps(result: Source = result) -> Steps[Volume]:
+                raw = image.read()
+                blur, _ = fit_psf(psf.read(), raw, mend=self._mend)
+                trust = yield from streamed(check_steps(raw, result.read(), blur))
+                return trust.residual
+
+            def show(residual: Volume) -> None:
+                limits = _RESIDUAL_LIMITS
+                layer = image.layer_of(residual, colormap="PiYG", contrast_limits=limits)
+                self._viewer.add_layer(layer)
+
+            self._jobs.add(Job(f"residual of {result.name}", steps, done=show))
+
+    def register(self) -> None:
+        """Bring the reference onto the grid of the image."""
+        if self.reference.layer is None:
+            raise RlnError("choose the reference, a layer that shows the same object.")
+        reference = self.reference.source("the reference")
+        image = self._image_now()
+        settings = RegistrationSettings(transform=self.transform.value)  # type: ignore[arg-type]
+
+        def steps() -> Steps[Volume]:
+            work = register_steps(reference.read(), image.read(), settings)
+            return (yield from streamed(work))
+
+        def show(found: Volume) -> None:
+            self._viewer.add_layer(image.layer_of(found, colormap=reference.layer.colormap))
+
+        self._jobs.add(Job(f"registration of {reference.name}", steps, done=show))
+
+    def arrange(self) -> None:
+        """Show raw image and results side by side, or on top of each other."""
+        on = self.side_by_side.isChecked() and bool(self.layers())
+        grid = self._viewer.canvas.grid
+        if on and self._image is not None:
+            shown = [self._image.layer, *self._compared()]
+            for layer in self._viewer.layers:
+                layer.visible = layer in shown
+            grid.stride = 1
+            grid.shape = (-1, -1)
+        if grid.enabled != on:
+            grid.enabled = on
+            self._viewer.reset_view()
+
+    def _compared(self) -> list[Image]:
+        """Return the results, and references on the image's grid."""
+        return made_of(self._viewer, self._hash, COMPARED)
+
+    def _image_now(self) -> Source:
+        if self._image is None:
+            raise RlnError("deconvolve the image first; then there is something to compare.")
+        return self._image
+
+    def _held(self) -> tuple[Source, Source | None, list[Source]]:
+        image, layers = self._image_now(), self._compared()
+        if not layers:
+            raise RlnError("there is no result of the image any more; run a method first.")
+        point = self._viewer.dims.point
+        return image, self._psf, [source_of(layer, point) for layer in layers]
+
+    def _truth(self, image: Source) -> Source | None:
+        if self.truth.layer is None:
+            return None
+        truth = self.truth.source("the truth")
+        return truth.cropped(image.box) if image.box and truth.shape != image.shape else truth
+
+    def _show_comparison(self, comparison: Comparison) -> None:
+        self.table.show_comparison(comparison)
+        self.compared.emit(comparison)
+
+    def _browsed(self) -> Stream | None:
+        held = [s for s in self._streams if s.kept]
+        at = self.browsed.currentIndex()
+        return held[at] if 0 <= at < len(held) else None
+
+    def _on_browsed(self) -> None:
+        stream = self._browsed()
+        if stream is None or stream.layer is None:
+            return
+        iterations = sorted(stream.kept)
+        record = record_of(stream.layer)
+        now = record.facts["iterations"] if record else iterations[-1]
+        self.slider.blockSignals(True)
+        self.slider.setRange(0, len(iterations) - 1)
+        self.slider.setValue(int(np.searchsorted(iterations, now)))
+        self.slider.blockSignals(False)
+        self.browsed_at.setText(f"{now} iterations")
+
+    def _browse(self, at: int) -> None:
+        stream = self._browsed()
+        if stream is not None and stream.layer is not None:
+            iteration = sorted(stream.kept)[at]
+            stream.browse(iteration)
+            self.browsed_at.setText(f"{iteration} iterations")

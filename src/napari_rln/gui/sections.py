@@ -1,0 +1,160 @@
+"""One layer seen from above and from the sides, in the viewer's world."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyqtgraph as pg
+from napari.components import ViewerModel
+from napari.layers import Image
+from qtpy.QtCore import QRectF, Qt
+
+from napari_rln.gui.layers import seen_data
+from napari_rln.gui.panes import Plane
+from napari_rln.view import Limits, Projection, section
+from napari_rln.volume import VoxelUm
+
+AXES = {"xy": 0, "xz": 1, "yz": 2}
+"""Axis across which the planes of a row lie."""
+
+Moved = Callable[[list[float | None]], None]
+
+_DOWN_ACROSS = {"xy": (1, 2), "xz": (0, 2), "yz": (0, 1)}
+_LINE = "#ffd400"
+_HOVER = pg.mkPen(_LINE, width=3)
+
+
+class Section(Plane):
+    """A plane of a volume, with lines where the other two cross it, that can be dragged.
+
+    Parameters
+    ----------
+    plane
+        xy, xz or yz.
+    moved
+        Called with the position (z, y, x), None where the plane does not say it, when a line was
+        dragged or the plane clicked.
+    """
+
+    def __init__(self, plane: str, moved: Moved) -> None:
+        super().__init__(plane)
+        self.setMouseEnabled(True, True)
+        self.plane = plane
+        self._moved = moved
+        for line in self.cross:
+            line.setMovable(True)
+            line.setHoverPen(_HOVER)
+            line.sigDragged.connect(self._on_drag)
+
+    def show_position(self, position: VoxelUm) -> None:
+        """Put the lines where the other planes cross."""
+        down, across = (position[axis] for axis in _DOWN_ACROSS[self.plane])
+        self.mark((down, across), _LINE)
+
+    def point(self, down: float, across: float) -> list[float | None]:
+        """Return a point of the plane as (z, y, x); None along the axis across the plane."""
+        found: list[float | None] = [None] * 3
+        for axis, value in zip(_DOWN_ACROSS[self.plane], (down, across), strict=True):
+            found[axis] = value
+        return found
+
+    def mouseClickEvent(self, event: Any) -> None:
+        """Go to where the plane was clicked."""
+        if event.button() == Qt.MouseButton.LeftButton:
+            at = self.mapSceneToView(event.scenePos())
+            self._moved(self.point(at.y(), at.x()))
+            event.accept()
+
+    def _on_drag(self) -> None:
+        across, down = (line.value() for line in self.cross)
+        self._moved(self.point(down, across))
+
+
+class Column:
+    """The sections of a layer, one below the other.
+
+    Parameters
+    ----------
+    viewer
+        Whose sliders say which time point is seen.
+    layer
+        Of what.
+    planes
+        Among xy, xz and yz, from top to bottom.
+    moved
+        As for :class:`Section`.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, layer: Image, planes: Sequence[str], moved: Moved
+    ) -> None:
+        self._viewer, self.layer = viewer, layer
+        self.sections = {plane: Section(plane, moved) for plane in planes}
+        self.inset = Plane("magnified")
+
+    @property
+    def data(self) -> npt.NDArray[Any]:
+        """(Z, Y, X), what is seen of the layer."""
+        data, _ = seen_data(self.layer, self._viewer.dims.point)
+        return data if data.ndim == 3 else data[None]
+
+    @property
+    def voxel(self) -> VoxelUm:
+        """Size of a voxel (z, y, x) in the world."""
+        scale = tuple(float(s) for s in self.layer.scale[-3:])
+        z, y, x = (1.0,) * (3 - len(scale)) + scale
+        return z, y, x
+
+    @property
+    def corner(self) -> VoxelUm:
+        """Corner of the volume (z, y, x) in the world."""
+        moved = tuple(float(t) for t in self.layer.translate[-3:])
+        z, y, x = (
+            t - v / 2 for t, v in zip((0.0,) * (3 - len(moved)) + moved, self.voxel, strict=True)
+        )
+        return z, y, x
+
+    @property
+    def extent(self) -> VoxelUm:
+        """Size of the volume (z, y, x) in the world."""
+        z, y, x = (n * v for n, v in zip(self.data.shape, self.voxel, strict=True))
+        return z, y, x
+
+    def rect(self, plane: str) -> QRectF:
+        """Return where a plane lies in the world."""
+        down, across = _DOWN_ACROSS[plane]
+        corner, extent = self.corner, self.extent
+        return QRectF(corner[across], corner[down], extent[across], extent[down])
+
+    def voxel_at(self, position: VoxelUm) -> tuple[int, int, int]:
+        """Return the voxel (z, y, x) at a position in the world, the nearest one if outside."""
+        z, y, x = (
+            int(np.clip((p - c) // v, 0, n - 1))
+            for p, c, v, n in zip(position, self.corner, self.voxel, self.data.shape, strict=True)
+        )
+        return z, y, x
+
+    def show(
+        self, position: VoxelUm, projection: Projection, slab: float | None, limits: Limits
+    ) -> None:
+        """Show the planes through a position."""
+        data, at = self.data, self.voxel_at(position)
+        for plane, box in self.sections.items():
+            picture = section(
+                data, self.voxel, AXES[plane], at, projection=projection, slab_um=slab
+            )
+            self._show_in(box, plane, np.asarray(picture, np.float32), limits)
+            box.show_position(position)
+        self._show_in(self.inset, "xy", self.sections["xy"].image.image, limits)
+
+    def _show_in(self, box: Plane, plane: str, picture: Any, limits: Limits) -> None:
+        rect, layer = self.rect(plane), self.layer
+        box.show_picture(
+            picture,
+            (rect.height(), rect.width()),
+            limits,
+            layer.colormap,
+            corner_um=(rect.top(), rect.left()),
+            gamma=layer.gamma,
+        )

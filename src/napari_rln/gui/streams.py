@@ -1,0 +1,155 @@
+"""Results that grow in a layer while they are computed."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+
+from napari_rln.gui.layers import KEY, Source, contrast_limits, metadata, record_of
+from napari_rln.record import Record
+from napari_rln.tiles import Tile
+from napari_rln.volume import FloatArray, Volume
+
+RESULTS = ("rld", "rln")
+"""Methods of the records of results."""
+
+COMPARED = (*RESULTS, "register")
+"""Methods of the records of what is compared with an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """An estimate after so many iterations, to be kept for browsing or not.
+
+    0 iterations while it is sought when to stop, with a part of the photons.
+    """
+
+    iteration: int
+    data: FloatArray
+    kept: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A part of a result, and where it lies."""
+
+    tile: Tile
+    data: FloatArray
+
+
+class Stream:
+    """One result in its layer, which is there from the first estimate on.
+
+    Parameters
+    ----------
+    viewer
+        Where it is shown.
+    source
+        What it is of: it lies there, and is shown in its colours.
+    title
+        What to call it until it is done.
+    """
+
+    def __init__(self, viewer: ViewerModel, source: Source, title: str) -> None:
+        self._viewer, self._source, self._title = viewer, source, title
+        self.layer: Image | None = None
+        self.kept: dict[int, FloatArray] = {}
+        self._iteration = 0
+
+    def show(self, content: Estimate | Piece) -> None:
+        """Show what is there now."""
+        if isinstance(content, Estimate):
+            self._iteration = content.iteration
+            if content.kept:
+                self.kept[content.iteration] = content.data
+            self._set(content.data)
+        elif self.layer is None:  # a network that starts from the image shows no estimate before
+            data = np.zeros(self._source.shape, np.float32)
+            data[content.tile.core] = content.data
+            self._set(data)
+        else:
+            whole = self.layer.data if self.layer.ndim == 3 else self.layer.data[None]
+            whole[content.tile.core] = content.data
+            self.layer.refresh()
+
+    def finish(self, result: Volume) -> None:
+        """Show the result, with its name and record."""
+        self._set(result.data)
+        assert self.layer is not None
+        self.layer.name = result.name
+        self.layer.metadata = metadata(result)
+        if (
+            self.layer not in self._viewer.layers
+        ):  # removed on the way, but it is what was asked for
+            self._viewer.add_layer(self.layer)
+        facts = result.record.facts if result.record else {}
+        if self.kept and "iterations" in facts:
+            self.kept[facts["iterations"]] = result.data
+
+    def leave(self, record: Record) -> None:
+        """End before the result is there: an estimate is left as what it is, nothing else.
+
+        Parameters
+        ----------
+        record
+            How it was made so far.
+        """
+        if self.layer is None:
+            return
+        if record.method != "rld" or not self._iteration:
+            if self.layer in self._viewer.layers:
+                self._viewer.layers.remove(self.layer)
+            return
+        facts = record.facts | {"iterations": self._iteration, "stopped_by": "cancelled"}
+        self.layer.metadata = {KEY: dataclasses.asdict(dataclasses.replace(record, facts=facts))}
+        self.layer.name = f"{self._title} {self._iteration} (cancelled)"
+
+    def browse(self, iteration: int) -> None:
+        """Show a kept iteration; the layer's name and record say which."""
+        assert self.layer is not None
+        record = record_of(self.layer)
+        if record is None:
+            return
+        before = record.facts["iterations"]
+        facts = record.facts | {"iterations": iteration, "stopped_by": "chosen"}
+        self._set(self.kept[iteration])
+        self.layer.name = self.layer.name.replace(f" {before}", f" {iteration}")
+        self.layer.metadata = {KEY: dataclasses.asdict(dataclasses.replace(record, facts=facts))}
+
+    def _set(self, data: FloatArray) -> None:
+        if self.layer is not None:
+            self.layer.data = data if self.layer.ndim == 3 else data[0]
+            self.layer.contrast_limits = contrast_limits([data])
+            return
+        volume = Volume(data=data, voxel_um=self._source.voxel_um, name=self._title)
+        options: dict[str, Any] = {
+            "colormap": self._source.layer.colormap,
+            "gamma": self._source.layer.gamma,
+            "contrast_limits": contrast_limits([data]),
+            "blending": "additive" if self._source.layer.blending == "additive" else "translucent",
+        }
+        self.layer = self._source.layer_of(volume, **options)
+        self._viewer.add_layer(self.layer)
+
+
+def made_of(viewer: ViewerModel, image_hash: str, methods: Sequence[str]) -> list[Image]:
+    """Return the layers that were made of an image by some methods, as their records say."""
+
+    def is_made(layer: Layer) -> bool:
+        record = record_of(layer) if isinstance(layer, Image) else None
+        made = record is not None and record.method in methods
+        return made and record.inputs.get("image") == image_hash  # type: ignore[union-attr]
+
+    return [layer for layer in viewer.layers if is_made(layer)]
+
+
+def share_contrast(layers: list[Image]) -> None:
+    """Show results of one image with the same contrast limits."""
+    if layers:
+        limits = contrast_limits([layer.data for layer in layers])
+        for layer in layers:
+            layer.contrast_limits = limits

@@ -1,0 +1,305 @@
+"""The dock that shows layers side by side, laterally and axially, as they are computed."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyqtgraph as pg
+from napari.layers import Image
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QGridLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QSplitter,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.errors import RlnError
+from napari_rln.figures import figure, save_figure
+from napari_rln.gui.events import follow
+from napari_rln.gui.layers import contrast_limits, source_of
+from napari_rln.gui.panes import Board
+from napari_rln.gui.profile import LineProfile
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.sections import Column, Section
+from napari_rln.gui.worker import Job, Jobs, Steps
+from napari_rln.view import FigureSettings, Projection
+from napari_rln.volume import VoxelUm
+
+if TYPE_CHECKING:
+    import napari
+
+_REFRESH_MS = 100  # between two drawings of layers that change
+_INSET = "#40c0ff"
+_AS_VIEWED, _SHARED = "as in the viewer", "shared by results"
+
+
+class ViewsDock(QWidget):
+    """A column a layer, rows xy, xz and yz, with one crosshair, an inset and a line profile."""
+
+    def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.jobs = Jobs(self)
+        self.columns: list[Column] = []
+        self._followed: set[Image] = set()
+        self.layers = QListWidget()
+        self.projection, self.contrast = QComboBox(), QComboBox()
+        self.projection.addItems(["slice", "max"])
+        self.contrast.addItems([_AS_VIEWED, _SHARED])
+        self.slab = QDoubleSpinBox()
+        self.slab.setRange(0, 1000)
+        self.slab.setSuffix(" \N{MICRO SIGN}m")
+        self.slab.setToolTip("<p>Thickness that is averaged or projected; 0 for one plane.</p>")
+        self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
+        self.profile_on = QComboBox()
+        self.profile_on.addItems(["no profile", "profile in xy", "profile in xz", "profile in yz"])
+        self.canvas = Board(napari_viewer)
+        self.box = pg.RectROI((0, 0), (1, 1), pen=_INSET)
+        self.profile = LineProfile(napari_viewer)
+        self.bar = RunBar(self.jobs, self._on_export, label="Export figure\N{HORIZONTAL ELLIPSIS}")
+        self._timer = QTimer(self, singleShot=True, interval=_REFRESH_MS)
+        self._timer.timeout.connect(self.draw)
+        self._fit = QTimer(self, singleShot=True, interval=0)
+        self._fit.timeout.connect(self.look_at_all)
+        self._lay_out()
+        self._connect()
+        self._list_layers()
+
+    @property
+    def position(self) -> VoxelUm:
+        """Where the planes cross (z, y, x), in the viewer's world."""
+        point = [float(p) for p in self._viewer.dims.point[-3:]]
+        z, y, x = [0.0] * (3 - len(point)) + point
+        return z, y, x
+
+    def chosen(self) -> list[Image]:
+        """Return the layers that are ticked, in the viewer's order from below."""
+        items = (self.layers.item(i) for i in range(self.layers.count()))
+        names = {i.text() for i in items if i.checkState() == Qt.CheckState.Checked}
+        return [layer for layer in _images(self._viewer) if layer.name in names]
+
+    def draw(self) -> None:
+        """Show all columns as their layers are now."""
+        slab = self.slab.value() or None
+        projection: Projection = "max" if self.projection.currentText() == "max" else "slice"
+        if projection == "slice":
+            slab = slab or 0.0
+        shared = self._shared_limits()
+        for column in self.columns:
+            limits = shared.get(column.layer, column.layer.contrast_limits)
+            column.show(self.position, projection, slab, limits)
+        self.profile.draw(self.columns, self.position)
+        self._show_inset()
+
+    def build(self) -> None:
+        """Lay the columns out anew, for the layers that are ticked."""
+        self.canvas.clear()
+        planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
+        self.columns = [Column(self._viewer, layer, planes, self._move) for layer in self.chosen()]
+        for i, column in enumerate(self.columns):
+            label = self.canvas.addLabel(column.layer.name, row=0, col=i)
+            label.setMinimumWidth(1)  # a long name must not widen its column
+            self.canvas.ci.layout.setColumnPreferredWidth(i, 1)
+            self.canvas.ci.layout.setColumnStretchFactor(i, 1)
+            for row, (plane, pane) in enumerate(column.sections.items(), 1):
+                self.canvas.place(pane, row, i)
+                pane.sigRangeChangedManually.connect(partial(self._look_alike, plane, pane))
+            if self.inset.isChecked():
+                self.canvas.place(column.inset, len(planes) + 1, i)
+        if self.columns:
+            self._finish_building(planes)
+            # Panes know their sizes once they are laid out, and again when the dock is resized.
+            self.columns[-1].sections[planes[-1]].sigResized.connect(lambda _: self._fit.start())
+            self._fit.start()
+        self._follow_layers()
+        self.draw()
+
+    def look_at_all(self) -> None:
+        """Show all of every plane, in one scale."""
+        panes = [(c.rect(p), pane) for c in self.columns for p, pane in c.sections.items()]
+        sizes = [(pane.width() / r.width(), pane.height() / r.height()) for r, pane in panes]
+        per_um = min((min(size) for size in sizes), default=0.0)
+        if per_um <= 0:
+            return
+        for rect, pane in panes:
+            centre = rect.center().y(), rect.center().x()
+            pane.look_at(centre, (pane.height() / per_um, pane.width() / per_um))
+        self._show_inset()
+
+    def _look_alike(self, plane: str, moved: Section, *_: Any) -> None:
+        """Show in all columns what is seen of one, after it was moved or zoomed."""
+        for column in self.columns:
+            pane = column.sections[plane]
+            if pane is not moved:
+                pane.setRange(moved.viewRect(), padding=0)
+
+    def _finish_building(self, planes: tuple[str, ...]) -> None:
+        """Give the rows their heights, and the first column what it alone has."""
+        first = self.columns[0]
+        depth, height, width = first.extent
+        _, top, left = first.corner
+        rows = self.canvas.ci.layout
+        for row, plane in enumerate((*planes, "inset"), 1):
+            tall = {"xy": height, "inset": 0.6 * min(height, width)}.get(plane, depth)
+            shown = plane != "inset" or self.inset.isChecked()
+            rows.setRowStretchFactor(row, max(1, round(100 * tall)) if shown else 0)
+        if self.inset.isChecked():
+            self.box.blockSignals(True)
+            self.box.setPos((left + 0.375 * width, top + 0.375 * height))
+            self.box.setSize((0.25 * min(width, height),) * 2)
+            self.box.blockSignals(False)
+            first.sections["xy"].addItem(self.box)
+        plane = self.profile_on.currentText().split()[-1]
+        self.profile.draw_on(first, plane if plane in planes else "")
+
+    def export(self, path: str) -> None:
+        """Write the figure that the command line would draw of these layers, in a thread.
+
+        Raises
+        ------
+        RlnError
+            If no layer is ticked, or one has no voxel size.
+        """
+        layers = self.chosen()
+        if not layers:
+            raise RlnError("tick the layers to show first.")
+        sources = [source_of(layer, self._viewer.dims.point) for layer in layers]
+        settings = self._figure_settings()
+
+        def steps() -> Steps[None]:
+            volumes = [source.read() for source in sources]
+            yield None
+            save_figure(figure(volumes, settings=settings), path)
+
+        self.jobs.add(Job("figure", steps, done=lambda _: self.bar.say(f"written: {path}")))
+
+    def _figure_settings(self) -> FigureSettings:
+        first = self.columns[0]
+        side = min(*self.box.size(), *first.extent[1:]) if self.inset.isChecked() else 0.0
+        return FigureSettings(
+            position=first.voxel_at(self.position),
+            projection="max" if self.projection.currentText() == "max" else "slice",
+            slab_um=self.slab.value() or None,
+            yz=self.yz.isChecked(),
+            inset_um=side,
+            colormap="gray",
+        )
+
+    def _move(self, point: list[float | None]) -> None:
+        """Go to a point (z, y, x); the viewer goes too, and tells all docks."""
+        ndim = self._viewer.dims.ndim
+        axes = [
+            axis for axis, at in zip(range(ndim - 3, ndim), point, strict=True) if at is not None
+        ]
+        values = [at for at in point if at is not None]
+        if min(axes, default=-1) >= 0:
+            self._viewer.dims.set_point(axes, values)
+
+    def _follow_mouse(self, viewer: Any, event: Any) -> None:
+        if "Shift" in event.modifiers:
+            self._move([float(p) for p in viewer.cursor.position[-3:]])
+
+    def _shared_limits(self) -> dict[Image, tuple[float, float]]:
+        """Return one pair of limits for all but the first layer, where that is asked for."""
+        if self.contrast.currentText() != _SHARED or len(self.columns) < 2:
+            return {}
+        others = self.columns[1:]
+        limits = contrast_limits([np.asarray(column.data) for column in others])
+        return {column.layer: limits for column in others}
+
+    def _show_inset(self) -> None:
+        if self.inset.isChecked():
+            (x, y), (width, height) = self.box.pos(), self.box.size()
+            for column in self.columns:
+                column.inset.look_at((y + height / 2, x + width / 2), (height, width))
+
+    def _list_layers(self) -> None:
+        """List the viewer's images; those that are new and lie as the others do are ticked."""
+        known = {
+            self.layers.item(i).text(): self.layers.item(i) for i in range(self.layers.count())
+        }
+        ticked = {name: item.checkState() for name, item in known.items()}
+        images = _images(self._viewer)
+        self.layers.blockSignals(True)
+        self.layers.clear()
+        for layer in images:
+            item = QListWidgetItem(layer.name, self.layers)
+            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+            alike = layer.data.shape == images[0].data.shape and layer.visible
+            fresh = Qt.CheckState.Checked if alike else Qt.CheckState.Unchecked
+            item.setCheckState(ticked.get(layer.name, fresh))
+        self.layers.blockSignals(False)
+        self.build()
+
+    def _follow_layers(self) -> None:
+        """Draw again, but not at once, when anything of a layer changes that is seen."""
+        for layer in {*_images(self._viewer)} - self._followed:
+            for name in ("data", "set_data", "contrast_limits", "gamma", "colormap"):
+                follow(self, getattr(layer.events, name), self._draw_soon)
+            follow(self, layer.events.name, self._list_layers)
+        self._followed = {*_images(self._viewer)}
+
+    def _draw_soon(self) -> None:
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def _on_export(self) -> None:
+        kinds = "Figures (*.png *.pdf *.svg)"
+        path, _ = QFileDialog.getSaveFileName(self, "Export figure", "figure.png", kinds)
+        if path:
+            self.export(path)
+
+    def _connect(self) -> None:
+        for event in ("inserted", "removed", "reordered"):
+            follow(self, getattr(self._viewer.layers.events, event), self._list_layers)
+        follow(self, self._viewer.dims.events.current_step, self._draw_soon)
+        self._viewer.mouse_move_callbacks.append(self._follow_mouse)
+        callbacks, callback = self._viewer.mouse_move_callbacks, self._follow_mouse
+        self.destroyed.connect(lambda: callback in callbacks and callbacks.remove(callback))
+        self.layers.itemChanged.connect(self.build)
+        for choice in (self.projection, self.contrast):
+            choice.currentIndexChanged.connect(self.draw)
+        self.slab.valueChanged.connect(self.draw)
+        self.profile_on.currentIndexChanged.connect(self.build)
+        self.yz.toggled.connect(self.build)
+        self.inset.toggled.connect(self.build)
+        self.box.sigRegionChanged.connect(self._show_inset)
+        self.profile.moved.connect(self._draw_soon)
+
+    def _lay_out(self) -> None:
+        self.layers.setMaximumHeight(90)
+        options = QGridLayout()
+        options.addWidget(self.layers, 0, 0, 3, 1)
+        parts = (
+            (self.projection, self.slab), (self.contrast, self.profile_on),
+            (self.yz, self.inset),
+        )  # fmt: skip
+        for row, pair in enumerate(parts):
+            for column, part in enumerate(pair, 1):
+                options.addWidget(part, row, column)
+        hint = QLabel(
+            "Drag the lines or click to move; Shift and the mouse over the viewer moves too."
+        )
+        hint.setWordWrap(True)
+        self.splitter = QSplitter(Qt.Orientation.Vertical)
+        self.splitter.addWidget(self.canvas)
+        self.splitter.addWidget(self.profile)
+        self.splitter.setStretchFactor(0, 4)
+        self.splitter.setStretchFactor(1, 1)
+        layout = QVBoxLayout(self)
+        layout.addLayout(options)
+        layout.addWidget(hint)
+        layout.addWidget(self.splitter, 1)
+        layout.addWidget(self.bar)
+
+
+def _images(viewer: Any) -> list[Image]:
+    return [layer for layer in viewer.layers if isinstance(layer, Image) and not layer.rgb]

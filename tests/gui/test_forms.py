@@ -1,0 +1,91 @@
+"""Forms made of settings."""
+
+import dataclasses
+
+import pytest
+
+from napari_rln.application import RlnSettings
+from napari_rln.errors import RlnError
+from napari_rln.gui.fields import field_for
+from napari_rln.gui.forms import Form, label_of, tooltips
+from napari_rln.psf.measure import MeasureSettings
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.prepare import PrepareSettings
+from napari_rln.rld import RldSettings
+from napari_rln.simulate.imaging import ImagingSettings
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.train.settings import PRESETS, TrainSettings
+
+KINDS = (
+    RldSettings, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,
+    StructureSettings, ImagingSettings, TrainSettings,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_defaults_come_back_and_every_field_is_explained(qtbot, kind):
+    form = Form(kind, top=())
+    qtbot.addWidget(form)
+    assert form.settings() == kind()
+    for name in form.fields:
+        assert len(form.fields[name].toolTip()) > 20, name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_go_through_the_form(qtbot, preset):
+    form = Form(TrainSettings, top=("minutes",), hidden=("device",))
+    qtbot.addWidget(form)
+    form.show_settings(PRESETS[preset])
+    assert form.settings() == PRESETS[preset]
+
+
+def test_changed_values_come_back(qtbot):
+    form = Form(RldSettings, top=("iterations", "back_projector"), hidden=("device",))
+    qtbot.addWidget(form)
+    wanted = RldSettings(
+        iterations=30, back_projector="wiener-butterworth", background=12.5, tv=0.002,
+        beta=0.01, resolution_um=(0.5, 0.2, 0.2), tolerance=1e-4, device="cpu",
+    )  # fmt: skip
+    form.show_settings(wanted)
+    assert form.settings() == wanted
+    assert form.settings(device="auto") == dataclasses.replace(wanted, device="auto")
+
+
+def test_limits_are_the_dataclass_s(qtbot):
+    form = Form(RldSettings, top=())
+    qtbot.addWidget(form)
+    form.fields["tv"].value = 7.0
+    assert form.settings().tv == 0.1
+    form = Form(MicroscopeSettings, top=())
+    form.fields["na"].value = 1.6
+    with pytest.raises(RlnError, match="immersion index"):
+        form.settings()
+
+
+def test_changes_are_told_once_the_form_is_there(qtbot):
+    form = Form(RldSettings, top=("iterations",))
+    qtbot.addWidget(form)
+    with qtbot.waitSignal(form.changed):
+        form.fields["iterations"].value = 7
+
+
+def test_only_some_rows_are_shown(qtbot):
+    form = Form(MicroscopeSettings, top=("modality", "na", "pinhole_au"))
+    qtbot.addWidget(form)
+    form.show()
+    form.show_only(("modality", "na"))
+    assert not form.fields["pinhole_au"].isVisible()
+    assert form.fields["na"].isVisible()
+
+
+def test_labels_have_units_and_tips_wrap():
+    assert label_of("wavelength_um", float) == "Wavelength (\N{MICRO SIGN}m)"
+    assert label_of("na", float) == "NA"
+    assert label_of("minimum_snr", float) == "Minimum SNR"
+    tips = tooltips(RldSettings)
+    assert tips["tolerance"].startswith("<p>Stop earlier")
+
+
+def test_what_has_no_input_is_an_error_of_ours():
+    with pytest.raises(TypeError, match="no input"):
+        field_for(dict)

@@ -1,0 +1,157 @@
+"""Layers to volumes and back."""
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+
+from napari_rln.errors import RlnError
+from napari_rln.gui.files import read, reader, write
+from napari_rln.gui.layers import contrast_limits, layer_data, set_voxel_um, source_of, voxel_um_of
+from napari_rln.io import read_volume, write_volume
+from napari_rln.record import Record
+from napari_rln.volume import Volume
+
+UM = ("um", "um", "um")
+ORIGIN = (0.0, 0.0, 0.0)
+
+
+def stack(shape=(4, 6, 8), **options):
+    data = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    return Image(data, **({"scale": (0.3, 0.1, 0.1), "units": UM, "name": "stack"} | options))
+
+
+def test_a_result_lies_where_its_image_lies():
+    layer = stack(translate=(1, 2, 3), rotate=((0, 0, 30)), axis_labels=("z", "y", "x"))
+    source = source_of(layer, ORIGIN)
+    volume = source.read()
+    assert volume.voxel_um == pytest.approx((0.3, 0.1, 0.1))
+    assert volume.data.dtype == np.float32
+    result = source.layer_of(volume.with_data(volume.data + 1, name="result"))
+    np.testing.assert_allclose(
+        result.data_to_world((1, 2, 3)), layer.data_to_world((1, 2, 3)), rtol=1e-6
+    )
+    assert result.units == layer.units
+    assert result.axis_labels == layer.axis_labels
+
+
+def test_voxels_are_micrometres_whatever_the_unit():
+    assert voxel_um_of(stack(units=("nm",) * 3, scale=(300, 100, 100))) == pytest.approx(
+        (0.3, 0.1, 0.1)
+    )
+    unknown = stack(units=("pixel",) * 3)
+    assert voxel_um_of(unknown) is None
+    with pytest.raises(RlnError, match="voxel size of stack is not known"):
+        source_of(unknown, ORIGIN)
+    set_voxel_um(unknown, (0.3, 0.1, 0.1))
+    assert voxel_um_of(unknown) == pytest.approx((0.3, 0.1, 0.1))
+
+
+def test_of_a_time_series_the_time_point_that_is_seen_is_taken():
+    layer = stack(
+        (3, 4, 6, 8), scale=(1, 0.3, 0.1, 0.1), units=("s", *UM), axis_labels=("t", "z", "y", "x")
+    )
+    source = source_of(layer, (2, 0, 0, 0))
+    np.testing.assert_array_equal(source.read().data, layer.data[2])
+    assert source.name == "stack t 2"
+    assert source.layer_of(source.read()).ndim == 3
+
+
+def test_of_a_multiscale_image_the_finest_level_is_taken():
+    fine = np.ones((8, 16, 16), np.float32)
+    layer = Image([fine, fine[::2, ::2, ::2]], scale=(0.3, 0.1, 0.1), units=UM, multiscale=True)
+    assert source_of(layer, ORIGIN).shape == (8, 16, 16)
+
+
+def test_a_plane_stays_a_plane():
+    layer = Image(np.ones((6, 8), np.float32), scale=(0.1, 0.1), units=UM[:2])
+    source = source_of(layer, ORIGIN)
+    assert source.shape == (1, 6, 8)
+    assert source.layer_of(source.read()).data.shape == (6, 8)
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (Image(np.zeros((4, 6, 8, 3), np.uint8), rgb=True, name="photo"), "split it"),
+        (Labels(np.zeros((4, 6, 8), int), name="cells"), "choose an image layer"),
+    ],
+)
+def test_what_is_no_volume_is_refused(layer, sentence):
+    with pytest.raises(RlnError, match=sentence):
+        source_of(layer, ORIGIN)
+
+
+def test_nan_is_refused_when_it_is_read():
+    data = np.zeros((4, 6, 8), np.float32)
+    data[1, 2, 3] = np.nan
+    with pytest.raises(RlnError, match=r"\(1, 2, 3\)"):
+        source_of(Image(data, scale=(0.3, 0.1, 0.1), units=UM), ORIGIN).read()
+
+
+def test_a_crop_lies_where_it_was_cut_out():
+    layer = stack(translate=(1, 2, 3))
+    cropped = source_of(layer, ORIGIN).cropped((slice(0, 4), slice(2, 5), slice(3, 8)))
+    assert cropped.shape == (4, 3, 5)
+    result = cropped.layer_of(cropped.read())
+    np.testing.assert_allclose(result.data_to_world((0, 0, 0)), layer.data_to_world((0, 2, 3)))
+    with pytest.raises(RlnError, match="rotated"):
+        source_of(stack(rotate=(0, 0, 30)), ORIGIN).cropped((slice(0, 4),) * 3)
+
+
+def test_contrast_is_shared():
+    low, high = contrast_limits([np.zeros((4, 4)), np.full((4, 4), 3.0)])
+    assert (low, high) == (0, 3)
+    low, high = contrast_limits([np.zeros((4, 4))])
+    assert low < high
+
+
+def test_a_layer_is_written_and_read_with_voxel_size_and_record(tmp_path):
+    record = Record(method="rld", facts={"iterations": 3})
+    volume = Volume.from_array(np.ones((4, 6, 8)), (0.3, 0.1, 0.1), name="result", record=record)
+    data, options, _ = layer_data(volume)
+    path = str(tmp_path / "result.ome.tif")
+    assert write(path, data, options) == [path]
+    assert reader(path) is read
+    [(again, shown, kind)] = read(path)
+    assert kind == "image"
+    np.testing.assert_array_equal(again, volume.data)
+    assert shown["scale"] == pytest.approx((0.3, 0.1, 0.1))
+    assert shown["metadata"]["napari-rln"]["facts"] == {"iterations": 3}
+
+
+def test_channels_become_layers_and_times_an_axis(tmp_path):
+    import tifffile
+
+    data = np.random.default_rng(0).poisson(9, (2, 4, 3, 6, 8)).astype(np.uint16)
+    path = tmp_path / "series.ome.tif"
+    sizes = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", (0.3, 0.1, 0.1), strict=True)}
+    tifffile.imwrite(path, data, ome=True, metadata={"axes": "TZCYX"} | sizes)
+    layers = read(str(path))
+    assert [layer[1]["name"] for layer in layers] == [f"series channel {c}" for c in range(3)]
+    for channel, (found, options, _) in enumerate(layers):
+        np.testing.assert_array_equal(found, data[:, :, channel])
+        assert options["axis_labels"] == ("t", "z", "y", "x")
+
+
+def test_a_tiff_without_voxel_size_is_left_to_napari(tmp_path):
+    import tifffile
+
+    tifffile.imwrite(
+        tmp_path / "plain.tif", np.ones((4, 6, 8), np.float32), photometric="minisblack"
+    )
+    assert reader(str(tmp_path / "plain.tif")) is None
+    (tmp_path / "broken.tif").write_bytes(b"II*\0nothing")
+    assert reader(str(tmp_path / "broken.tif")) is None
+    assert reader([str(tmp_path / "plain.tif")]) is None
+
+
+def test_writing_refuses_what_has_no_length(tmp_path):
+    with pytest.raises(RlnError, match="micrometres"):
+        write(
+            str(tmp_path / "a.tif"),
+            np.ones((4, 6, 8), np.float32),
+            {"scale": (1, 1, 1), "units": ("pixel",) * 3, "name": "a"},
+        )
+    volume = Volume.from_array(np.ones((4, 6, 8)), (0.3, 0.1, 0.1))
+    write_volume(volume, tmp_path / "b.tif")
+    assert read_volume(tmp_path / "b.tif").voxel_um == pytest.approx((0.3, 0.1, 0.1))

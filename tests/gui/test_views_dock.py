@@ -1,0 +1,128 @@
+"""The dock that shows layers laterally and axially."""
+
+import numpy as np
+import pytest
+from napari.layers import Image
+
+from napari_rln.gui.layers import layer_data
+from napari_rln.volume import Volume
+
+TITLE = "Lateral and axial views"
+SHAPE, VOXEL = (20, 30, 40), (0.3, 0.1, 0.1)
+SPOT = (8, 12, 25)
+
+
+@pytest.fixture
+def dock(open_dock):
+    viewer, dock = open_dock(TITLE)
+    axes = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
+    for name, width in (("raw", 0.8), ("raw · RLD", 0.4)):
+        off = [(a - c) * v / (2 * width if i == 0 else width) for i, (a, c, v) in
+               enumerate(zip(axes, SPOT, VOXEL, strict=True))]  # fmt: skip
+        data = 100 * np.exp(-4 * np.log(2) * np.sum(np.square(off), 0)).astype(np.float32)
+        shown, options, _ = layer_data(Volume(data=data, voxel_um=VOXEL, name=name))
+        viewer.add_image(shown, **options)
+    dock.viewer = viewer
+    return dock
+
+
+def shown(dock, column, plane):
+    return dock.columns[column].sections[plane].image.image
+
+
+def test_planes_cross_where_the_viewer_is_and_the_viewer_follows(dock, qtbot):
+    viewer, data = dock.viewer, dock.viewer.layers[1].data
+    assert [column.layer.name for column in dock.columns] == ["raw", "raw · RLD"]
+    point = np.multiply(SPOT, VOXEL)
+    viewer.dims.set_point((0, 1, 2), point)
+    qtbot.waitUntil(lambda: np.array_equal(shown(dock, 1, "xy"), data[SPOT[0]]))
+    np.testing.assert_array_equal(shown(dock, 1, "xz"), data[:, SPOT[1]])
+    rect = dock.columns[0].rect("xz")
+    assert (rect.width(), rect.height()) == pytest.approx((40 * 0.1, 20 * 0.3))
+    dock.yz.setChecked(True)
+    np.testing.assert_array_equal(shown(dock, 1, "yz"), data[:, :, SPOT[2]])
+
+    # Dragging a line in any plane moves the viewer, and with it all planes.
+    across, down = dock.columns[0].sections["xz"].cross
+    across.setValue(1.0)
+    down.setValue(3.0)
+    across.sigDragged.emit(across)
+    np.testing.assert_allclose(viewer.dims.point, (3.0, point[1], 1.0), atol=0.05)
+    qtbot.waitUntil(lambda: np.array_equal(shown(dock, 0, "xy"), viewer.layers[0].data[10]))
+
+
+def test_projection_slab_and_contrast(dock):
+    data = dock.viewer.layers[0].data
+    dock.projection.setCurrentText("max")
+    np.testing.assert_array_equal(shown(dock, 0, "xy"), data.max(0))
+    dock.slab.setValue(0.6)
+    dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
+    dock.draw()
+    np.testing.assert_array_equal(shown(dock, 0, "xy"), data[7:10].max(0))
+    dock.viewer.layers[1].contrast_limits = (5, 50)
+    dock.draw()
+    assert tuple(dock.columns[1].sections["xy"].image.levels) == (5, 50)
+    dock.contrast.setCurrentText("shared by results")
+    assert tuple(dock.columns[1].sections["xy"].image.levels) != (5, 50)
+
+
+def test_streaming_layers_are_followed_and_removed_ones_forgotten(dock, qtbot):
+    viewer = dock.viewer
+    layer = viewer.layers[1]
+    layer.data = np.full(SHAPE, 7, np.float32)
+    qtbot.waitUntil(lambda: float(shown(dock, 1, "xy").max()) == 7)
+    layer.data[...] = 9  # as tiles are written
+    layer.refresh()
+    qtbot.waitUntil(lambda: float(shown(dock, 1, "xy").max()) == 9)
+    viewer.add_image(np.zeros(SHAPE, np.float32), name="later", scale=VOXEL)
+    assert [column.layer.name for column in dock.columns] == ["raw", "raw · RLD", "later"]
+    viewer.layers.remove(layer)
+    assert [column.layer.name for column in dock.columns] == ["raw", "later"]
+    dock.layers.item(1).setCheckState(dock.layers.item(0).checkState().Unchecked)
+    assert [column.layer.name for column in dock.columns] == ["raw"]
+    viewer.layers[0].name = "renamed"
+    assert dock.columns[0].layer.name == "renamed"
+
+
+def test_layers_on_other_grids_stand_beside_by_their_place_in_the_world(dock):
+    viewer = dock.viewer
+    coarse = Image(
+        viewer.layers[0].data[::2, ::2, ::2], name="coarse", scale=np.multiply(VOXEL, 2),
+        units=("um",) * 3,
+    )  # fmt: skip
+    viewer.add_layer(coarse)
+    dock.layers.item(2).setCheckState(dock.layers.item(0).checkState())
+    dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
+    dock.draw()
+    np.testing.assert_array_equal(shown(dock, 2, "xy"), coarse.data[SPOT[0] // 2])
+
+
+def test_a_profile_along_a_line_tells_widths_of_all_layers(dock):
+    dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
+    dock.profile_on.setCurrentText("profile in xy")
+    _, y, x = np.multiply(SPOT, VOXEL)
+    dock.profile.move((x - 1.4, y), (x + 1.4, y))
+    dock.draw()
+    assert dock.profile.widths["raw"] == pytest.approx(0.8, rel=0.05)
+    assert dock.profile.widths["raw · RLD"] == pytest.approx(0.4, rel=0.05)
+    dock.profile_on.setCurrentText("no profile")
+    assert not dock.profile.isVisible()
+
+
+def test_the_inset_magnifies_and_the_figure_is_the_command_line_s(dock, idle, tmp_path, qtbot):
+    dock.inset.setChecked(True)
+    dock.box.setPos((1.0, 0.5))
+    dock.box.setSize((1.0, 1.0))
+    qtbot.waitUntil(lambda: dock.columns[0].inset.viewRect().contains(1.5, 1.0))
+    assert dock.columns[0].inset.viewRect().width() < 3 * dock.columns[0].extent[2]
+    for name in ("figure.png", "figure.pdf", "figure.svg"):
+        dock.export(str(tmp_path / name))
+        idle(dock.jobs)
+        assert (tmp_path / name).stat().st_size > 10_000
+    dock.export(str(tmp_path / "figure.doc"))
+    idle(dock.jobs)
+    assert ".png, .pdf or .svg" in dock.bar.message.text()
+    for i in range(2):
+        dock.layers.item(i).setCheckState(dock.layers.item(i).checkState().Unchecked)
+    dock.bar.attempt(lambda: dock.export(str(tmp_path / "none.png")))
+    assert "tick the layers" in dock.bar.message.text().lower()

@@ -1,0 +1,175 @@
+"""Works in threads: their order, their end, and what goes wrong."""
+
+import threading
+import time
+
+import pytest
+
+from napari_rln.errors import ComputeError, RlnError, RlnWarning
+from napari_rln.gui.runbar import RunBar, duration
+from napari_rln.gui.worker import Job, Jobs, Update, streamed
+from napari_rln.progress import Progress
+from napari_rln.rld import RldReport
+
+
+def counting(n, result="result", seconds=0.0, error=None, seen=None):
+    def steps():
+        try:
+            for i in range(n):
+                time.sleep(seconds)
+                yield Update(Progress(doing="counting", done=i + 1, total=n), i)
+            if error:
+                raise error
+            return result
+        finally:
+            if seen is not None:
+                seen.append("closed")
+
+    return steps
+
+
+@pytest.fixture
+def jobs(qtbot):
+    jobs = Jobs()
+    jobs.heard = []
+    jobs.reported.connect(lambda job, update: jobs.heard.append((job.title, update.content)))
+    jobs.failed.connect(lambda job, failure: jobs.heard.append((job.title, failure.sentence)))
+    jobs.cancelled.connect(lambda job: jobs.heard.append((job.title, "cancelled")))
+    yield jobs
+    jobs.cancel()
+    qtbot.waitUntil(lambda: jobs.running is None)
+
+
+def test_works_run_one_after_another_off_the_gui_thread(jobs, idle):
+    threads = []
+
+    def steps():
+        threads.append(threading.current_thread())
+        yield None
+
+    jobs.add(
+        Job("a", counting(3), done=lambda r: jobs.heard.append(("a", r))),
+        Job("b", counting(1, "other"), done=lambda r: jobs.heard.append(("b", r))),
+        Job("c", steps),
+    )
+    idle(jobs)
+    assert jobs.heard == [
+        ("a", 0), ("a", 1), ("a", 2), ("a", "result"), ("b", 0), ("b", "other"),
+    ]  # fmt: skip
+    assert threads[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RlnError("no such"), "no such"),
+        (ComputeError("no memory"), "no memory"),
+        (RuntimeError("shapes"), "RuntimeError: shapes"),  # as torch raises; superqt loses it
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_every_error_is_told_and_the_next_work_runs(jobs, idle, error, sentence):
+    left = []
+    jobs.add(
+        Job("bad", counting(1, error=error), left=lambda: left.append(True)),
+        Job("good", counting(1), done=lambda result: jobs.heard.append(("good", result))),
+    )
+    idle(jobs)
+    assert sentence in dict(jobs.heard)["bad"]
+    assert jobs.heard[-1] == ("good", "result")
+    assert left == [True]
+
+
+def test_cancel_ends_what_runs_and_forgets_what_waits(jobs, idle, qtbot):
+    closed = []
+    jobs.add(Job("a", counting(10_000, seconds=0.01, seen=closed)), Job("b", counting(1)))
+    qtbot.waitUntil(lambda: ("a", 1) in jobs.heard)
+    began = time.monotonic()
+    jobs.cancel()
+    idle(jobs)
+    assert time.monotonic() - began < 5  # seconds: at its next step, not after all of them
+    assert [entry for entry in jobs.heard if entry[1] == "cancelled"] == [
+        ("b", "cancelled"),
+        ("a", "cancelled"),
+    ]
+    qtbot.waitUntil(lambda: closed == ["closed"])
+
+
+def test_a_work_that_is_under_way_is_not_started_twice(jobs):
+    jobs.add(Job("a", counting(1000, seconds=0.01), key=1))
+    with pytest.raises(RlnError, match="under way"):
+        jobs.add(Job("a", counting(1), key=1))
+    jobs.add(Job("a", counting(1), key=2))
+    assert len(jobs.waiting) == 1
+
+
+def test_pausing_holds_a_work_and_resuming_goes_on(jobs, idle, qtbot):
+    jobs.add(Job("a", counting(60, seconds=0.01)))
+    qtbot.waitUntil(lambda: len(jobs.heard) > 3)
+    jobs.toggle_pause()
+    qtbot.waitUntil(lambda: jobs.paused)
+    qtbot.wait(50)  # what was on its way arrives
+    count = len(jobs.heard)
+    qtbot.wait(100)
+    assert len(jobs.heard) == count
+    jobs.toggle_pause()
+    idle(jobs)
+    assert len(jobs.heard) == 60
+
+
+def test_only_our_warnings_are_for_the_user(jobs, idle):
+    import warnings
+
+    told = []
+
+    def steps():
+        warnings.warn("look here", RlnWarning, stacklevel=1)
+        warnings.warn("a library's own", UserWarning, stacklevel=1)
+        yield None
+
+    jobs.warned.connect(lambda job, sentence: told.append(sentence))
+    jobs.add(Job("a", steps))
+    idle(jobs)
+    assert told == ["look here"]
+
+
+def test_updates_are_thinned_but_the_last_and_those_that_must_be_seen_are_there():
+    def steps():
+        for i in range(1, 101):
+            yield RldReport(
+                phase="deconvolve", iteration=i, total=100, relative_change=0, seconds=0,
+                _estimate=None,
+            )  # fmt: skip
+        return "done"
+
+    work = streamed(
+        steps(), lambda r: r.iteration, every_s=60, always=lambda r: r.iteration in (7, 8)
+    )
+    updates = [update for update in work if update]
+    assert [update.content for update in updates] == [1, 7, 8, 100]
+
+
+def test_the_bar_shows_progress_errors_and_takes_a_double_click_for_one(jobs, idle, qtbot):
+    def run():
+        jobs.add(Job("a", counting(100, seconds=0.01)))
+
+    bar = RunBar(jobs, run, can_pause=True)
+    qtbot.addWidget(bar)
+    bar.run_button.click()
+    bar.run_button.click()
+    assert "under way" in bar.message.text()
+    assert not jobs.waiting
+    qtbot.waitUntil(lambda: "counting" in bar.message.text())
+    assert bar.bar.maximum() == 100
+    bar.cancel_button.click()
+    idle(jobs)
+    assert bar.message.text() == "A: cancelled"
+    jobs.add(Job("b", counting(1, error=RuntimeError("boom"))))
+    idle(jobs)
+    assert "boom" in bar.message.text()
+    assert bar.details_button.isVisibleTo(bar)
+    bar.details_button.click()
+    assert duration(0.2) == "less than 1 s"
+    assert duration(75) == "75 s"
+    assert duration(600) == "10 min"
+    assert duration(7200) == "2.0 h"
