@@ -5,7 +5,8 @@ Loading one reads numbers and text and runs no code, whoever made the file.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -149,35 +150,13 @@ class Model:
             If there is none, or it is cut short, foreign, or of a later version.
         """
         path = Path(path)
-        if not path.is_file():
-            raise RlnError(f"there is no model file {path}; check the name and the folder.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise RlnError(
-                f"{path.name} cannot be read as a model ({error}); it may be cut short or no "
-                f"{SUFFIX} file."
-            ) from error
-        if _KEY not in metadata:
-            raise RlnError(f"{path.name} is a safetensors file, but no model of napari-rln.")
-        return cls._from(path.name, metadata[_KEY], tensors)
+        with _opened(path) as file:
+            card = _card(path.name, file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return cls._from(path.name, card, tensors)
 
     @classmethod
-    def _from(cls, file: str, text: str, tensors: dict[str, torch.Tensor]) -> Self:
-        try:
-            card = json.loads(text)
-            version = int(card["format"])
-        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-            raise RlnError(f"the description in {file} is damaged ({error}).") from error
-        if version < 1:
-            raise RlnError(f"the description in {file} is damaged (format {version}).")
-        if version > FORMAT:
-            raise RlnError(
-                f"{file} is of model format {version}, made by a later version; this one reads "
-                f"formats up to {FORMAT}: update napari-rln."
-            )
+    def _from(cls, file: str, card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         try:
             network = RLN(NetworkSettings(**card["network"]))
             array = tensors.pop(_PSF, None)
@@ -214,6 +193,40 @@ class Model:
             raise RlnError(f"{file} does not hold the model that it describes: {error}") from error
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Give a safetensors file, of which nothing but the header is read yet."""
+    if not path.is_file():
+        raise RlnError(f"there is no model file {path}; check the name and the folder.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise RlnError(
+            f"{path.name} cannot be read as a model ({error}); it may be cut short or no "
+            f"{SUFFIX} file."
+        ) from error
+
+
+def _card(file: str, metadata: dict[str, str]) -> dict[str, Any]:
+    """Return the card in a file's metadata, of a format that this version reads."""
+    if _KEY not in metadata:
+        raise RlnError(f"{file} is a safetensors file, but no model of napari-rln.")
+    try:
+        card: dict[str, Any] = json.loads(metadata[_KEY])
+        version = int(card["format"])
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise RlnError(f"the description in {file} is damaged ({error}).") from error
+    if version < 1:
+        raise RlnError(f"the description in {file} is damaged (format {version}).")
+    if version > FORMAT:
+        raise RlnError(
+            f"{file} is of model format {version}, made by a later version; this one reads "
+            f"formats up to {FORMAT}: update napari-rln."
+        )
+    return card
+
+
 def check_model_path(path: Path) -> None:
     """Raise unless a model can be written at a path; to be called before the long work.
 
@@ -243,15 +256,40 @@ def load_model(name: str | Path = UNIVERSAL) -> Model:
     RlnError
         If there is none of that name, or the file is no model.
     """
+    with _located(name) as path:
+        return Model.load(path)
+
+
+def read_card(name: str | Path = UNIVERSAL) -> dict[str, Any]:
+    """Return what a model says of itself, as :meth:`Model.card` does, without reading its weights.
+
+    Parameters
+    ----------
+    name
+        As for :func:`load_model`.
+
+    Raises
+    ------
+    RlnError
+        If there is none of that name, or the file is cut short, foreign, or of a later version.
+    """
+    with _located(name) as path, _opened(path) as file:
+        return _card(path.name, file.metadata() or {})
+
+
+@contextmanager
+def _located(name: str | Path) -> Iterator[Path]:
+    """Give the file of a model that comes with the package, or the one that is named."""
     shipped = shipped_models()
     if str(name) in shipped:
         with as_file(files("napari_rln.models") / shipped[str(name)]) as path:
-            return Model.load(path)
-    if not Path(name).suffix:
+            yield path
+    elif Path(name).suffix:
+        yield Path(name)
+    else:
         raise RlnError(
             f"there is no model called {name}; give {', '.join(shipped)}, or a {SUFFIX} file."
         )
-    return Model.load(name)
 
 
 def unlikeness(psf: Volume, other: Volume) -> float:

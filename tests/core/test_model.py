@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from napari_rln.errors import RlnError
-from napari_rln.model import FORMAT, Model, load_model, shipped_models, unlikeness
+from napari_rln.model import FORMAT, Model, load_model, read_card, shipped_models, unlikeness
 from napari_rln.record import Record
 from napari_rln.start import StartSettings
 from napari_rln.volume import Volume
@@ -96,6 +96,29 @@ def test_a_loaded_model_computes_the_same(path):
 def test_the_card_is_what_json_can_hold(path):
     card = _model().card()
     assert json.loads(json.dumps(card)) == card
+
+
+def test_the_card_is_read_without_the_weights(path):
+    whole = json.loads(json.dumps(Model.load(path).card()))
+    assert read_card(path) == whole
+    _rewrite(path, tensors=_spoil)  # which nobody looks at
+    assert read_card(path) == whole
+    for name in shipped_models():
+        assert read_card(name)["record"] == load_model(name).card()["record"]
+
+
+def test_a_card_that_cannot_be_read_is_refused(path):
+    with pytest.raises(RlnError, match="there is no model called nobody"):
+        read_card("nobody")
+    whole = path.read_bytes()
+    for size in (0, 100, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(RlnError, match="cut short"):
+            read_card(path)
+    path.write_bytes(whole)
+    _rewrite(path, card=lambda card: card.update(format=FORMAT + 1))
+    with pytest.raises(RlnError, match="made by a later version"):
+        read_card(path)
 
 
 def test_the_hash_tells_weights_apart():

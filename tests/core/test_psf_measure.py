@@ -236,6 +236,34 @@ def test_real_bead(shared):
     assert 1.0 < axial < 1.25
 
 
+def test_chosen_beads_are_those_found_however_roughly_they_are_pointed_at(halves):
+    where, images, psf = halves
+    settings = MeasureSettings(size=SIZE)
+    rough = np.rint(where[0] + np.random.default_rng(6).uniform([-3, -2, -2], [3, 2, 2], (9, 3)))
+    rough[4:7, 0] = np.nan
+    chosen = measure_psf(images[0], settings, positions=[*rough, rough[0]])
+    np.testing.assert_allclose(chosen.data, psf.data, atol=1e-3 * psf.data.max())
+    np.testing.assert_allclose(
+        np.sort(chosen.record.facts["beads_at"], axis=0), np.sort(where[0], axis=0), atol=0.06
+    )
+    fewer = measure_psf(images[0], MeasureSettings(), positions=where[0][:4]).record
+    assert fewer.facts["beads_used"] == 4
+    assert fewer.settings["size"] == list(find_beads(images[0], size=None, minimum_snr=10.0,
+                                                     saturation=None).size)  # fmt: skip
+
+
+def test_a_chosen_bead_is_used_though_dim_but_not_where_it_is_cut(otf):
+    rng = np.random.default_rng(7)
+    at, dim, cut = (17.3, 20.2, 20.4), (17.4, 44.1, 40.7), (17.0, 40.0, 3.0)
+    mean = BACKGROUND + spot(otf, at) * 2e5 + spot(otf, dim) * 1.5e4 + spot(otf, cut) * 2e5
+    image = Volume.from_array(rng.poisson(mean), VOXEL_UM, name="beads")
+    settings = MeasureSettings(size=SIZE, minimum_snr=60.0)
+    assert measure_psf(image, settings).record.facts["beads_rejected"]["too dim"] == 1
+    facts = measure_psf(image, settings, positions=[at, dim, cut]).record.facts
+    assert facts["beads_used"] == 2
+    assert facts["beads_rejected"] == {"cut": 1}
+
+
 def test_no_bead_and_no_usable_bead_are_errors(otf):
     rng = np.random.default_rng(4)
     noise = Volume.from_array(rng.poisson(50, SHAPE), VOXEL_UM, name="noise")
@@ -247,5 +275,9 @@ def test_no_bead_and_no_usable_bead_are_errors(otf):
     single = field(otf, positions(rng)[:1], rng)
     with pytest.raises(RlnError, match=r"1 cut.*smaller size"):
         measure_psf(single, MeasureSettings(size=(51, 51, 51)))
+    with pytest.raises(RlnError, match="no bead is chosen"):
+        measure_psf(single, MeasureSettings(), positions=np.zeros((0, 3)))
+    with pytest.raises(RlnError, match=r"\(17.0, 64.0, 3.0\), outside beads of \(36, 64, 64\)"):
+        measure_psf(single, MeasureSettings(), positions=[(17, 64, 3)])
     with pytest.raises(RlnError, match=r"take \(21, 17, 17\)"):
         MeasureSettings(size=(21, 16, 17))

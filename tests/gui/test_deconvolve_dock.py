@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QThreadPool
+from qtpy.QtWidgets import QApplication
 
 from napari_rln import samples
 from napari_rln.gui import methods
@@ -189,3 +191,31 @@ def test_iterations_to_keep_are_whole_numbers():
     assert iterations_in("") == ()
     with pytest.raises(RlnError, match="whole numbers"):
         iterations_in("1 two")
+
+
+def test_costs_are_told_and_the_run_is_copied_as_text(dock, idle, qtbot):
+    from napari_rln.cli import app
+
+    qtbot.waitUntil(lambda: "RLN universal: about" in dock.costs.text(), timeout=60_000)
+    assert "RLD: about" in dock.costs.text()
+    assert "GB" in dock.costs.text()
+    dock.copy.copy_command()
+    lines = QApplication.clipboard().text().splitlines()
+    assert [line.split()[:2] for line in lines] == [["napari-rln", "rld"], ["napari-rln", "rln"]]
+    words = lines[0].removeprefix("napari-rln ")
+    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert bound.kwargs["settings"].iterations == 10
+    dock.copy.copy_python()
+    compile(QApplication.clipboard().text(), "copied", "exec")
+    dock.psf.layer = None
+    qtbot.waitUntil(lambda: dock.costs.text() == "", timeout=10_000)
+    idle(dock.costs.jobs)
+
+
+def test_closing_napari_during_a_run_is_safe(dock, qtbot):
+    dock.methods.rld_form.fields["iterations"].value = 100_000
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: "cells · RLD" in dock.viewer.layers, timeout=30_000)
+    dock.viewer.close()
+    assert QThreadPool.globalInstance().waitForDone(30_000)
+    QApplication.processEvents()

@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+from napari_rln.gui.layers import record_of
+from napari_rln.gui.samples import synthetic
+from napari_rln.record import array_hash
+
 napari = pytest.importorskip("napari")
 
 
@@ -15,3 +19,35 @@ def test_samples_open_through_the_manifest(make_napari_viewer_proxy):
         np.testing.assert_allclose(layer.scale, (0.1, 0.1, 0.1))
         assert [str(unit) for unit in layer.units] == ["micrometer"] * 3
         assert tuple(layer.axis_labels) == ("z", "y", "x")
+
+
+def test_synthetic_sample_and_simulating_more(open_dock, make_napari_viewer_proxy, idle):
+    viewer = make_napari_viewer_proxy()
+    viewer.open_sample("napari-rln", "synthetic")
+    psf, truth, image = viewer.layers
+    assert image.data.shape == truth.data.shape == (64, 96, 96)
+    assert record_of(image).inputs == {"psf": array_hash(psf.data)}
+    again = [layer[0] for layer in synthetic()]
+    for layer, data in zip(viewer.layers, again, strict=True):
+        np.testing.assert_allclose(layer.scale, (0.2, 0.1, 0.1))
+        assert [str(unit) for unit in layer.units] == ["micrometer"] * 3
+        np.testing.assert_array_equal(layer.data, data)
+    background = record_of(image).facts["background"]
+    light = image.data[16:-16, 16:-16, 16:-16].mean() - background
+    assert light == pytest.approx(truth.data[16:-16, 16:-16, 16:-16].mean(), rel=0.5)  # one unit
+
+    _, widget = open_dock("Simulate", viewer)
+    assert widget.psf.layer.name == "synthetic PSF"
+    widget.structures.fields["structures"].value = ("dots",)
+    widget.imaging.fields["photons"].value = (100.0, 100.0)
+    widget.shape.value = (16, 32, 24)
+    widget.seed.value = 7
+    widget.bar.run_button.click()
+    idle(widget.jobs)
+    truth, image = viewer.layers[-2:]
+    assert (image.name, truth.name) == ("simulated 7", "simulated 7 \N{MIDDLE DOT} truth")
+    assert image.data.shape == (16, 32, 24)
+    assert record_of(image).settings["structures"]["structures"] == ["dots"]
+    widget.imaging.fields["photons"].value = (100.0, 10.0)
+    widget.bar.run_button.click()
+    assert "photons is" in widget.bar.message.text().lower()

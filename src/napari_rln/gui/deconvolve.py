@@ -1,11 +1,13 @@
 """The dock that runs RLD and RLN on an image and sets them side by side."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
     QCheckBox,
     QFormLayout,
     QGroupBox,
+    QHBoxLayout,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -13,7 +15,9 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
-from napari_rln.gui.layers import Source
+from napari_rln.gui.copies import CopyButton, Run, path_of
+from napari_rln.gui.costs import Costs, Plan
+from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.methods import Method, Methods, Rld, deconvolved
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
 from napari_rln.gui.region import Region
@@ -36,8 +40,8 @@ class DeconvolveDock(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self.jobs = Jobs(self)
-        self.image = VolumePicker(napari_viewer)
-        self.psf = LayerPicker(napari_viewer, optional="none")
+        self.image = VolumePicker(napari_viewer, prefer=is_raw)
+        self.psf = LayerPicker(napari_viewer, prefer=is_psf, optional="none")
         self.mend = QCheckBox("Repair the PSF")
         self.mend.setChecked(True)
         self.mend.setToolTip("<p>Centre, background, hot pixels, voxel size, as far as needed.</p>")
@@ -48,10 +52,16 @@ class DeconvolveDock(QWidget):
         self.results.bar = self.bar
         self.whole_button = QPushButton("Apply to whole volume")
         self.whole_button.setVisible(False)
+        self.costs = Costs(self._plan)
+        self.copy = CopyButton(self._described, self.bar.attempt)
         self._streams: dict[Job, Stream] = {}
         self._lay_out()
         self.region.changed.connect(lambda: self.whole_button.setVisible(not self.region.is_whole))
         self.whole_button.clicked.connect(self._run_whole)
+        for changed in (
+            self.image.changed, self.psf.changed, self.region.changed, self.methods.changed,
+        ):  # fmt: skip
+            changed.connect(self.costs.refresh)
         self.jobs.reported.connect(self._on_report)
         self.jobs.ended.connect(self._on_end)
 
@@ -63,11 +73,7 @@ class DeconvolveDock(QWidget):
         RlnError
             If image, PSF, region or methods cannot be.
         """
-        image = self.region.of(self.image.source("the image"))
-        methods = self.methods.chosen()
-        psf = None
-        if any(method.needs_psf for method in methods) or self.psf.layer is not None:
-            psf = self._psf(image)
+        image, psf, methods = self._given()
         mend = self.mend.isChecked()
         self.results.set_psf(psf, mend)
         self.jobs.add(*(self._job(image, psf, method, mend) for method in methods))
@@ -76,6 +82,41 @@ class DeconvolveDock(QWidget):
         """Look again which models there are: they may have been trained meanwhile."""
         self.methods.refresh_models()
         super().showEvent(event)
+
+    def _given(self) -> tuple[Source, Source | None, list[Method]]:
+        image = self.region.of(self.image.source("the image"))
+        methods = self.methods.chosen()
+        needed = any(method.needs_psf for method in methods)
+        return image, self._psf(image) if needed or self.psf.layer else None, methods
+
+    def _plan(self) -> Plan:
+        """Return what would be run now; the PSF as large as it is on the image's voxels."""
+        image, psf, methods = self._given()
+        if psf is None:
+            return Plan(methods, image.shape, None)
+        sizes = zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
+        z, y, x = (max(1, round(n * of / on)) for n, of, on in sizes)
+        return Plan(methods, image.shape, (z, y, x))
+
+    def _described(self) -> list[Run]:
+        image, psf, methods = self._given()
+        shared = {
+            "image": path_of(image.layer),
+            "voxel_um": image.voxel_um,
+            "psf": path_of(psf.layer) if psf else None,
+            "psf_voxel_um": psf.voxel_um if psf else None,
+            "repair": self.mend.isChecked(),
+        }
+        runs: list[Run] = []
+        for method in methods:
+            out = Path(f"{image.name} {method.name}.ome.tif")
+            own = {"settings": method.settings, "out": out}
+            if isinstance(method, Rld):
+                runs.append(("rld", shared | own))
+            else:
+                model = method.library.path(method.model) or method.model
+                runs.append(("rln", shared | own | {"model": str(model)}))
+        return runs
 
     def _psf(self, image: Source) -> Source:
         if self.psf.layer is None:
@@ -138,8 +179,13 @@ class DeconvolveDock(QWidget):
         rows.addRow("Region", self.region)
         layout.addLayout(rows)
         layout.addWidget(self.methods)
+        layout.addWidget(self.costs)
         layout.addWidget(self.bar)
-        layout.addWidget(self.whole_button)
+        below = QHBoxLayout()
+        below.addWidget(self.whole_button)
+        below.addStretch(1)
+        below.addWidget(self.copy)
+        layout.addLayout(below)
         compared = QGroupBox("Compare")
         QVBoxLayout(compared).addWidget(self.results)
         layout.addWidget(compared)

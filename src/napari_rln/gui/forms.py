@@ -13,7 +13,15 @@ from napari_rln.gui.fields import Field, field_for
 S = TypeVar("S")
 
 _UNITS = {"um": "\N{MICRO SIGN}m", "au": "Airy units", "db": "dB"}
-_NAMES = {"psf": "PSF", "na": "NA", "tv": "TV", "snr": "SNR", "yz": "yz", "dpi": "DPI"}
+_NAMES = {
+    "psf": "PSF",
+    "na": "NA",
+    "tv": "TV",
+    "snr": "SNR",
+    "yz": "yz",
+    "dpi": "DPI",
+    "fwhm": "FWHM",
+}
 
 
 class Form(QWidget, Generic[S]):

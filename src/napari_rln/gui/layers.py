@@ -26,7 +26,7 @@ KEY = "napari-rln"
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
 _PLACE = ("scale", "units", "translate", "rotate", "shear", "affine")
-_BRIGHTEST = 99.9  # percentile that is shown brightest
+_BRIGHTEST = 99.97  # percentile that is shown brightest: structures are small, hot voxels smaller
 _LOOKED_AT = 1_000_000  # voxels from which contrast limits are taken: more take longer, not better
 
 
@@ -178,6 +178,20 @@ def record_of(layer: Layer) -> Record | None:
     """Return how what a layer holds was made, where that is known."""
     record = layer.metadata.get(KEY)
     return Record(**record) if record else None
+
+
+def is_psf(layer: Layer) -> bool:
+    """Tell whether a layer is an image that was made as a PSF, or is called one."""
+    record = record_of(layer)
+    made = record is not None and record.method.startswith("psf")
+    return isinstance(layer, Image) and (made or "psf" in layer.name.lower())
+
+
+def is_raw(layer: Layer) -> bool:
+    """Tell whether a layer is an image that may be deconvolved: no PSF, and no result."""
+    record = record_of(layer)
+    made = record is not None and record.method != "simulate"
+    return isinstance(layer, Image) and not made and not is_psf(layer)
 
 
 def metadata(volume: Volume) -> dict[str, Any]:

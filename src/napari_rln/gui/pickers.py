@@ -5,7 +5,7 @@ from collections.abc import Callable
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.events import follow
@@ -24,6 +24,8 @@ class LayerPicker(QWidget):
         Whose layers.
     accept
         Which of them; every image when none.
+    prefer
+        Which of those to choose by itself, when one appears and none was chosen by hand.
     optional
         What to call choosing none; without it one is always chosen where there are any.
     """
@@ -35,10 +37,12 @@ class LayerPicker(QWidget):
         viewer: ViewerModel,
         *,
         accept: Callable[[Layer], bool] = lambda layer: isinstance(layer, Image),
+        prefer: Callable[[Layer], bool] = lambda layer: False,
         optional: str = "",
     ) -> None:
         super().__init__()
-        self._viewer, self._accept, self._optional = viewer, accept, optional
+        self._viewer, self._optional = viewer, optional
+        self._accept, self._prefer = accept, prefer
         self.box = QComboBox()
         self.box.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
@@ -49,9 +53,11 @@ class LayerPicker(QWidget):
         layout.addWidget(self.box)
         self._layers: list[Layer | None] = []
         self._named: set[Layer] = set()
+        self._by_hand = False
         for event in ("inserted", "removed", "reordered"):
             follow(self, getattr(viewer.layers.events, event), self._refresh)
         self.box.currentIndexChanged.connect(self.changed)
+        self.box.activated.connect(self._on_hand)
         self._refresh()
 
     @property
@@ -63,6 +69,7 @@ class LayerPicker(QWidget):
     @layer.setter
     def layer(self, layer: Layer | None) -> None:
         if layer in self._layers:
+            self._by_hand = True
             self.box.setCurrentIndex(self._layers.index(layer))
 
     def source(self, what: str) -> Source:
@@ -82,10 +89,14 @@ class LayerPicker(QWidget):
             raise RlnError(f"choose {what}: open a stack in napari, then pick its layer.")
         return source_of(self.layer, self._viewer.dims.point)
 
+    def _on_hand(self) -> None:
+        self._by_hand = True
+
     def _refresh(self) -> None:
         kept = self.layer
         found = [layer for layer in self._viewer.layers if self._accept(layer)]
-        for layer in {*found} - self._named:
+        fresh = [layer for layer in found if layer not in self._named]
+        for layer in fresh:
             follow(self, layer.events.name, self._refresh)
         self._named = {*found}
         self._layers = [*([None] if self._optional else []), *found]
@@ -94,7 +105,11 @@ class LayerPicker(QWidget):
         self.box.addItems(
             [self._optional if layer is None else layer.name for layer in self._layers]
         )
-        self.box.setCurrentIndex(self._layers.index(kept) if kept in self._layers else 0)
+        now = kept if kept in self._layers else self._layers[0] if self._layers else None
+        self._by_hand = self._by_hand and kept in self._layers
+        if not self._by_hand and (now is None or not self._prefer(now)):
+            now = next((layer for layer in fresh if self._prefer(layer)), now)
+        self.box.setCurrentIndex(self._layers.index(now) if now in self._layers else -1)
         self.box.blockSignals(False)
         if self.layer is not kept:
             self.changed.emit()
@@ -105,11 +120,20 @@ class VolumePicker(QWidget):
 
     changed = Signal()
 
-    def __init__(self, viewer: ViewerModel, *, optional: str = "") -> None:
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        *,
+        prefer: Callable[[Layer], bool] = lambda layer: False,
+        optional: str = "",
+    ) -> None:
         super().__init__()
-        self.picker = LayerPicker(viewer, optional=optional)
+        self.picker = LayerPicker(viewer, prefer=prefer, optional=optional)
         self._label = QLabel()
-        self._voxel = Row([Number(_VOXEL) for _ in range(3)])
+        sizes = [Number(_VOXEL) for _ in range(3)]
+        for size in sizes:  # without them there is room for the digits
+            size.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+        self._voxel = Row(sizes)
         self._voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
         below = QHBoxLayout()
         below.addWidget(self._label)

@@ -32,7 +32,7 @@ class LineProfile(pg.PlotWidget):
     moved = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
-        super().__init__()
+        super().__init__(enableMenu=False)
         self._viewer = viewer
         self._line: pg.LineSegmentROI | None = None
         self._plane = ""

@@ -85,7 +85,9 @@ class Table(QWidget):
                 value = held.cells().get(name, "")
                 item = QTableWidgetItem(f"{value:.3g}" if isinstance(value, float) else str(value))
                 if column:
-                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight)
+                    item.setTextAlignment(
+                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                    )
                 self.table.setItem(row, column, item)
         rows = self.table.verticalHeader().length() + self.table.horizontalHeader().height()
         self.table.setFixedHeight(rows + 20)

@@ -117,6 +117,20 @@ def guarded(make: Callable[[], Steps[Any]]) -> Steps[Any]:
     return result
 
 
+class _Worker(GeneratorWorker):
+    """Closes its work in the thread: to leave off may take a while, and napari would stand still.
+
+    superqt leaves the closing to whoever drops the worker last.
+    """
+
+    def work(self) -> Any:
+        """Do it, to the end or until it is cancelled."""
+        try:
+            return super().work()
+        finally:
+            self._gen.close()
+
+
 class Jobs(QObject):
     """The works of a dock: one runs, the others wait for it."""
 
@@ -178,7 +192,7 @@ class Jobs(QObject):
             worker = create_worker(
                 guarded,
                 self._job.steps,
-                _worker_class=GeneratorWorker,
+                _worker_class=_Worker,
                 _progress={"desc": self._job.title},
                 _start_thread=False,
             )
@@ -228,7 +242,7 @@ class Jobs(QObject):
             self.warned.emit(self._job, str(message))
 
     def _on_finish(self) -> None:
-        # Dropping the worker closes its generator, and frees what that holds.
+        # Dropping the worker frees what its generator holds.
         job, self._job, self._worker, self.paused = self._job, None, None, False
         assert job is not None
         if not self._ended:

@@ -111,6 +111,59 @@ def find_beads(
     )
 
 
+def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Size | None) -> BeadTable:
+    """Return the beads that somebody pointed at, judged only as to whether they are cut.
+
+    Pointing need not be exact: a bead is looked for within 1.5 FWHMs of where it should be, and
+    one that is pointed at twice is one.
+
+    Parameters
+    ----------
+    image
+        The stack, any unit.
+    positions
+        (N, 3), z, y, x in voxels; nan for a z that is not known.
+    size
+        As in :class:`~napari_rln.psf.measure.MeasureSettings`.
+
+    Raises
+    ------
+    RlnError
+        If there is no position, or one outside the image.
+    """
+    data = image.data
+    places = np.atleast_2d(np.array(positions, np.float64))
+    if places.size == 0:
+        raise RlnError("no bead is chosen; point at one or more.")
+    outside = ((places < -0.5) | (places > np.array(data.shape) - 0.5)).any(axis=1)
+    if outside.any():
+        where = ", ".join(f"{c:.1f}" for c in places[outside][0])
+        raise RlnError(
+            f"a bead is chosen at voxel ({where}), outside {image.name} of {data.shape} voxels "
+            "(z, y, x); take it away or move it."
+        )
+    smooth = _smooth(data)
+    for i in np.flatnonzero(np.isnan(places[:, 0])):
+        places[i, 0] = 0.0
+        places[i, 0] = _brightest_near(smooth, places[i], np.array([len(data), 2, 2]))[0]
+    widths = _typical_fwhm(data, places)
+    coarse = np.unique([_brightest_near(smooth, p, np.ceil(1.5 * widths)) for p in places], axis=0)
+    heights = np.array([_third_brightest(data[z], y, x) for z, y, x in coarse])
+    order = np.argsort(-heights, kind="stable")
+    coarse, heights = coarse[order].astype(np.float64), heights[order]
+    size = size or _automatic_size(widths, coarse, heights - float(np.median(data)), data.shape)
+    half = np.array(size) // 2
+    crops = [data[box_around(p, half, data.shape)].astype(np.float64) for p in coarse]
+    levels = np.array([background_level(crop)[0] for crop in crops])
+    return BeadTable(
+        positions=coarse,
+        peaks=heights - levels,
+        backgrounds=levels,
+        status=tuple("used" if crop.shape == size else "cut" for crop in crops),
+        size=size,
+    )
+
+
 def box_around(
     position: Float64Array, half: npt.ArrayLike, shape: tuple[int, ...]
 ) -> tuple[slice, ...]:
@@ -128,8 +181,7 @@ def _candidates(data: npt.NDArray[np.float32], name: str) -> tuple[Float64Array,
     Maxima are sought in the projection along z: the secondary maxima of an aberrated PSF lie
     above and below the bead and would otherwise be taken for beads.
     """
-    sigma = [min(1.0, (n - 1) / 2) for n in data.shape]
-    smooth = ndimage.gaussian_filter(data, sigma)
+    smooth = _smooth(data)
     plane = smooth.max(axis=0)
     middle = float(np.median(plane))
     noise = MAD_TO_SD * float(np.median(np.abs(plane - middle)))
@@ -148,6 +200,21 @@ def _candidates(data: npt.NDArray[np.float32], name: str) -> tuple[Float64Array,
     heights = np.array([_third_brightest(data[i], j, k) for i, j, k in zip(z, y, x, strict=True)])
     order = np.argsort(-heights, kind="stable")
     return np.stack([z, y, x], axis=1)[order].astype(np.float64), heights[order] - base
+
+
+def _smooth(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    sigma = [min(1.0, (n - 1) / 2) for n in data.shape]
+    smooth: npt.NDArray[np.float32] = ndimage.gaussian_filter(data, sigma)
+    return smooth
+
+
+def _brightest_near(
+    smooth: npt.NDArray[np.float32], position: Float64Array, reach: Float64Array
+) -> npt.NDArray[np.intp]:
+    """Return the brightest voxel (z, y, x) within reach (z, y, x) of a position."""
+    box = box_around(position, reach, smooth.shape)
+    at = np.unravel_index(int(smooth[box].argmax()), smooth[box].shape)
+    return np.array([part.start + i for part, i in zip(box, at, strict=True)])
 
 
 def _third_brightest(plane: npt.NDArray[np.float32], y: int, x: int) -> float:

@@ -20,7 +20,7 @@ from scipy.interpolate import make_interp_spline
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.background import MAD_TO_SD, background_level
-from napari_rln.psf.beads import BeadTable, box_around, find_beads
+from napari_rln.psf.beads import BeadTable, box_around, chosen_beads, find_beads
 from napari_rln.psf.prepare import above_noise
 from napari_rln.psf.shape import fwhm_um, peak_centre
 from napari_rln.record import Record
@@ -71,7 +71,13 @@ class MeasureSettings:
             )
 
 
-def measure_psf(image: Volume, settings: MeasureSettings, *, name: str = "measured PSF") -> Volume:
+def measure_psf(
+    image: Volume,
+    settings: MeasureSettings,
+    *,
+    positions: npt.ArrayLike | None = None,
+    name: str = "measured PSF",
+) -> Volume:
     """Return the PSF that the beads of a stack show: odd sizes, sum 1, centred on its peak.
 
     Parameters
@@ -80,26 +86,34 @@ def measure_psf(image: Volume, settings: MeasureSettings, *, name: str = "measur
         Stack of sub-resolution beads, any unit.
     settings
         Which beads to use.
+    positions
+        (N, 3), z, y, x in voxels: about where the beads lie that somebody has chosen, nan for a z
+        that is not known. Of them none is rejected but those that are cut by the border or unlike
+        the others. All beads are looked for when none.
     name
         What to call the PSF.
 
     Returns
     -------
     Volume
-        Its record states how many beads were found, used and rejected for which reason, the
-        FWHM (z, y, x) in micrometres and, from two beads, its standard deviation between them.
+        Its record states how many beads were found, used and rejected for which reason, where the
+        used ones lie (z, y, x in voxels), the FWHM (z, y, x) in micrometres and, from two beads,
+        its standard deviation between them.
 
     Raises
     ------
     RlnError
         If no bead is found, or none is fit for use.
     """
-    beads = find_beads(
-        image,
-        size=settings.size,
-        minimum_snr=settings.minimum_snr,
-        saturation=settings.saturation,
-    )
+    if positions is not None:
+        beads = chosen_beads(image, positions, size=settings.size)
+    else:
+        beads = find_beads(
+            image,
+            size=settings.size,
+            minimum_snr=settings.minimum_snr,
+            saturation=settings.saturation,
+        )
     return average(image, align(image, beads, settings), settings, name=name)
 
 
@@ -167,6 +181,7 @@ def average(
         "beads_found": len(beads.status),
         "beads_used": int(used.size),
         "beads_rejected": beads.rejected,
+        "beads_at": beads.positions[used].round(2).tolist(),
         "fwhm_um": _json_lengths(fwhm_um(psf, image.voxel_um, _middle(beads.size))),
     }
     if used.size > 1:

@@ -1,0 +1,147 @@
+"""Pictures of the docks for the documentation: drives the plugin as a user would.
+
+`python docs/screenshots.py --help`; without a screen in
+`xvfb-run --server-args="-screen 0 1600x1000x24"`. The bead comes with the package; of the nucleus
+(`--nucleus FILE`, a widefield DAPI stack at NA 1.45, oil, 461 nm) there are pictures if it is given.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import napari
+import numpy as np
+from qtpy.QtWidgets import QApplication
+
+SIZES = {"large": (1600, 1000), "small": (1280, 800)}
+PSF, DECONVOLVE, TRAINING, VIEWS = (
+    "PSF", "Deconvolve and compare", "Training", "Lateral and axial views",
+)  # fmt: skip
+
+
+def until(done: Callable[[], bool], seconds: float = 900) -> None:
+    """Run the event loop until something is so."""
+    end = time.monotonic() + seconds
+    while not done():
+        QApplication.processEvents()
+        time.sleep(0.002)
+        if time.monotonic() > end:
+            raise TimeoutError(f"not done after {seconds} s")
+
+
+def settle(seconds: float = 1.0) -> None:
+    """Run the event loop for a while, so that everything is drawn."""
+    end = time.monotonic() + seconds
+    until(lambda: time.monotonic() > end)
+
+
+def idle(jobs: Any) -> None:
+    """Run the event loop until no work is under way."""
+    until(lambda: jobs.running is None and not jobs.waiting)
+
+
+class Session:
+    """A viewer with an image, and where its pictures go."""
+
+    def __init__(self, folder: Path, name: str, size: tuple[int, int], theme: str) -> None:
+        self._folder, self._name = folder, name
+        self.viewer = napari.Viewer()
+        self.viewer.window.resize(*size)
+        self.viewer.theme = theme
+        self._docks: list[Any] = []
+
+    def open(self, title: str) -> Any:
+        """Open a dock, alone."""
+        for dock in self._docks:
+            dock.setVisible(False)
+        dock, widget = self.viewer.window.add_plugin_dock_widget("napari-rln", title)
+        dock.setVisible(True)
+        self._docks.append(dock)
+        return widget
+
+    def shoot(self, what: str) -> None:
+        """Save a picture of the window."""
+        settle()
+        path = self._folder / f"{self._name}-{what}.png"
+        self.viewer.screenshot(str(path), canvas_only=False, flash=False)
+        print(path)
+
+
+def drive(session: Session, *, steps: int) -> None:
+    """Go through all docks: PSF, deconvolve and compare, views, training."""
+    viewer = session.viewer
+    image = viewer.layers[0]
+    viewer.dims.set_point(range(3), np.mean(image.extent.world, axis=0))
+    docks = {}
+    docks[PSF] = dock = session.open(PSF)
+    dock.image.layer = image
+    if len(viewer.layers) == 1:  # the nucleus comes without a PSF: compute it
+        fields = dock.microscope.form.fields
+        fields["na"].value, fields["immersion_index"].value = 1.45, 1.512
+        fields["wavelength_um"].value = 0.461
+        dock.microscope.button.click()
+        idle(dock.jobs)
+    psf = viewer.layers[1]
+    dock.psf.layer = psf
+    settle(2)
+    idle(dock.looks)
+    session.shoot("psf")
+    psf.visible = False
+
+    docks[DECONVOLVE] = dock = session.open(DECONVOLVE)
+    dock.image.layer, dock.psf.layer = image, psf
+    dock.bar.run_button.click()
+    until(lambda: len(viewer.layers) > 2)
+    settle(2)
+    session.shoot("streaming")
+    idle(dock.jobs)
+    session.shoot("deconvolve")
+    dock.results.side_by_side.setChecked(False)
+
+    docks[VIEWS] = dock = session.open(VIEWS)
+    dock.inset.setChecked(True)
+    dock.profile_on.setCurrentText("profile in xz")
+    session.shoot("views")
+
+    docks[TRAINING] = dock = session.open(TRAINING)
+    dock.recipe.image.layer, dock.recipe.psf.layer = image, psf
+    session.shoot("training-settings")
+    dock.recipe.form.fields["steps"].value = steps
+    dock.bar.run_button.click()
+    settle(1)
+    until(lambda: dock.jobs.running is None or len(viewer.layers) > 4 and dock.curves.isVisible())
+    settle(25)
+    session.shoot("training")
+    dock.jobs.cancel()
+    idle(dock.jobs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--nucleus", type=Path)
+    parser.add_argument("--size", choices=SIZES, default="large")
+    parser.add_argument("--theme", choices=("dark", "light"), default="dark")
+    parser.add_argument("--steps", type=int, default=400, help="of the training")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+
+    session = Session(given.out, "bead", SIZES[given.size], given.theme)
+    session.viewer.open_sample("napari-rln", "bead")
+    session.viewer.open_sample("napari-rln", "bead_psf")
+    drive(session, steps=given.steps)
+    session.viewer.close()
+    if given.nucleus:
+        session = Session(given.out, "nucleus", SIZES[given.size], given.theme)
+        session.viewer.open(given.nucleus, plugin="napari-rln")
+        drive(session, steps=given.steps)
+        session.viewer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""How long the ticked methods will take, and how much memory, told before they are run."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel
+
+from napari_rln.cost import Cost, Speed, calibrate, rld_cost, rln_cost
+from napari_rln.errors import RlnError
+from napari_rln.gui import preferences
+from napari_rln.gui.methods import Method, Rld
+from napari_rln.gui.runbar import duration
+from napari_rln.gui.worker import Job, Jobs, Steps, Update
+from napari_rln.progress import Progress
+from napari_rln.tiles import Shape
+
+_WAIT_MS = 400  # after a change: others may follow
+
+
+class Plan(NamedTuple):
+    """What is to be run: methods, and shapes (z, y, x) of the image and the PSF on its voxels."""
+
+    methods: Sequence[Method]
+    image: Shape
+    psf: Shape | None
+
+
+class Costs(QLabel):
+    """A line for every method; this machine is measured once, when the first is asked for.
+
+    Parameters
+    ----------
+    plan
+        Returns what would be run now, or raises what speaks against it.
+    """
+
+    def __init__(self, plan: Callable[[], Plan]) -> None:
+        super().__init__()
+        self._plan = plan
+        self.jobs = Jobs(self)
+        self.speed: Speed | None = None
+        self.setWordWrap(True)
+        self.setToolTip(
+            "<p>From a short measurement of this machine, and from where automatic stopping "
+            "usually ends.</p>"
+        )
+        self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
+        self._timer.timeout.connect(self._estimate)
+        self.jobs.failed.connect(lambda job, failure: self.setText(""))
+
+    def refresh(self) -> None:
+        """Tell anew, soon."""
+        self._timer.start()
+
+    def _estimate(self) -> None:
+        try:
+            plan = self._plan()
+        except RlnError:  # it is said when it is run
+            self.setText("")
+            return
+        device, known = preferences.device(), self.speed
+
+        def steps() -> Steps[tuple[Speed, str]]:
+            speed = known
+            if speed is None or speed.device.partition(":")[0] not in (device, "auto"):
+                speed = yield from _measured(device)
+            yield None
+            return speed, "\n".join(_line(method, plan, speed) for method in plan.methods)
+
+        if self.jobs.running is None:
+            self.setText(self.text() or "measuring this machine\N{HORIZONTAL ELLIPSIS}")
+            self.jobs.add(Job("calibration", steps, done=self._show))
+        else:
+            self._timer.start()
+
+    def _show(self, found: tuple[Speed, str]) -> None:
+        self.speed, text = found
+        self.setText(text)
+
+
+def _measured(device: str) -> Steps[Speed]:
+    steps = calibrate(device)
+    while True:
+        try:
+            report = next(steps)
+        except StopIteration as stop:
+            speed: Speed = stop.value
+            return speed
+        yield Update(Progress(doing="measuring", done=report.done, total=report.total))
+
+
+def _line(method: Method, plan: Plan, speed: Speed) -> str:
+    """Return what a method will take, or why it cannot be run."""
+    try:
+        if isinstance(method, Rld):
+            assert plan.psf is not None
+            cost = rld_cost(plan.image, plan.psf, method.settings, speed)
+        else:
+            model = method.library.load(method.model)
+            cost = rln_cost(plan.image, plan.psf, model, method.settings, speed)
+    except RlnError as error:
+        return f"{method.name}: {error}"
+    return f"{method.name}: about {_in_words(cost)}"
+
+
+def _in_words(cost: Cost) -> str:
+    text = f"{duration(cost.seconds)}, {cost.bytes / 1e9:.2g} GB"
+    return text if cost.fits else f"{text}, but only {cost.free_bytes / 1e9:.2g} GB are free"

@@ -1,0 +1,83 @@
+"""The page of the PSF dock that opens one from a file."""
+
+from pathlib import Path
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_rln.errors import RlnError
+from napari_rln.gui.fields import Number, Row, Text
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.worker import Job, Jobs, Steps, Update
+from napari_rln.io import contents, read_volume
+from napari_rln.progress import Progress
+from napari_rln.volume import Volume
+
+_KINDS = "TIFF (*.tif *.tiff)"
+_AS_IN_FILE = "file"  # what a voxel size of 0 is shown as
+
+
+class Opening(QWidget):
+    """A file, and its voxel size where it does not say it.
+
+    Parameters
+    ----------
+    jobs, bar
+        Of the dock.
+    """
+
+    made = Signal(object)
+
+    def __init__(self, jobs: Jobs, bar: RunBar) -> None:
+        super().__init__()
+        self._jobs = jobs
+        self.path = Text({})
+        self.path.box.setPlaceholderText("TIFF or OME-TIFF")
+        browse = QPushButton("Browse\N{HORIZONTAL ELLIPSIS}")
+        sizes = [Number({"min": 0.0, "max": 1000.0}) for _ in range(3)]
+        for size in sizes:
+            size.box.setSpecialValueText(_AS_IN_FILE)
+        self.voxel = Row(sizes)
+        self.voxel.setToolTip("<p>Voxel size z, y, x; 0 for what the file says.</p>")
+        self.button = QPushButton("Open PSF")
+        line = QHBoxLayout()
+        line.addWidget(self.path, 1)
+        line.addWidget(browse)
+        rows = QFormLayout()
+        rows.addRow("File", line)
+        rows.addRow("Voxel (\N{MICRO SIGN}m)", self.voxel)
+        layout = QVBoxLayout(self)
+        layout.addLayout(rows)
+        layout.addWidget(self.button)
+        browse.clicked.connect(self._browse)
+        self.button.clicked.connect(lambda: bar.attempt(self.open))
+
+    def open(self) -> None:
+        """Queue the reading.
+
+        Raises
+        ------
+        RlnError
+            If no file is named, or the voxel size is given by halves.
+        """
+        if not self.path.value.strip():
+            raise RlnError("choose the file that holds the PSF.")
+        path, voxel_um = Path(self.path.value.strip()).expanduser(), self.voxel.value
+        given = voxel_um if any(voxel_um) else None
+        if given and not all(given):
+            raise RlnError("give the voxel size along z, y and x, or none of them.")
+
+        def steps() -> Steps[Volume]:
+            yield Update(Progress(doing="reading"))
+            if given is None and path.is_file() and contents(path).voxel_um is None:
+                raise RlnError(f"{path.name} does not say its voxel size; give it below the file.")
+            psf = read_volume(path, voxel_um=given)
+            yield None
+            return psf
+
+        self._jobs.add(Job(f"Opening {path.name}", steps, key=(path, given), done=self.made.emit))
+
+    def _browse(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a PSF", self.path.value, _KINDS)
+        if path:
+            self.path.value = path

@@ -1,0 +1,176 @@
+"""A PSF at a glance: planes, profiles with their widths, and what is wrong with it."""
+
+import html
+import math
+
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_rln.gui.look import Look
+from napari_rln.gui.panes import Board, Plane, Trace
+from napari_rln.profiles import Profile
+from napari_rln.psf.findings import Finding, Severity
+from napari_rln.volume import FloatArray
+
+_COLOURS: dict[Severity, tuple[str, str]] = {
+    "ok": ("#3fa34d", "\N{CHECK MARK}"),
+    "note": ("#4f8fd6", "\N{BULLET}"),
+    "warning": ("#d9822b", "\N{BLACK UP-POINTING TRIANGLE}"),
+    "error": ("#e0524c", "\N{MULTIPLICATION X}"),
+}
+_COLORMAP = "magma"
+_ZOOM = 4.0  # FWHMs to either side that a profile shows
+_DECADES = 3.5  # that the logarithm shows
+_HEIGHT = 300
+
+
+class Thumbnails(QWidget):
+    """Pictures, profiles and findings of a PSF."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self.board = Board(viewer)
+        self.board.setFixedHeight(_HEIGHT)
+        self.lateral, self.axial = Plane("xy"), Plane("xz")
+        self.along_x, self.along_z = Trace(), Trace()
+        for column, (plane, trace) in enumerate(
+            ((self.lateral, self.along_x), (self.axial, self.along_z))
+        ):
+            self.board.place(plane, 0, column)
+            self.board.place(trace, 1, column)
+        self.board.ci.layout.setRowStretchFactor(0, 5)
+        self.board.ci.layout.setRowStretchFactor(1, 3)
+        self.logarithm, self.whole = QCheckBox("Logarithm"), QCheckBox("Whole")
+        self.logarithm.setToolTip(
+            f"<p>Shows {_DECADES:g} decades, so that haze far from the focus is seen.</p>"
+        )
+        self.whole.setToolTip(f"<p>Shows all of it, not only {_ZOOM:g} FWHMs to each side.</p>")
+        for box in (self.logarithm, self.whole):
+            box.setChecked(True)
+            box.toggled.connect(self._draw)
+        self.size, self.findings = QLabel(), QLabel()
+        self.size.setToolTip("<p>Along z, y and x.</p>")
+        for label in (self.size, self.findings):
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        boxes = QHBoxLayout()
+        boxes.addWidget(self.logarithm)
+        boxes.addWidget(self.whole)
+        boxes.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for part in (self.size, self.board):
+            layout.addWidget(part)
+        layout.addLayout(boxes)
+        layout.addWidget(self.findings)
+        self._look: Look | None = None
+        self.clear("")
+
+    def clear(self, sentence: str, *, keep: bool = False) -> None:
+        """Show no PSF but a sentence.
+
+        Parameters
+        ----------
+        sentence
+            Why there is none.
+        keep
+            Whether to leave the room, since another PSF will be shown soon.
+        """
+        self._look = None
+        self.size.setText(sentence)
+        self.findings.clear()
+        for plane in (self.lateral, self.axial):
+            plane.clear_picture()
+        for trace in (self.along_x, self.along_z):
+            trace.clear()
+            trace.set_title("")
+        for part in (self.board, self.logarithm, self.whole):
+            part.setVisible(keep)
+
+    def show_look(self, look: Look) -> None:
+        """Show a PSF."""
+        self._look = look
+        facts = look.report.facts
+        for part in (self.board, self.logarithm, self.whole):
+            part.setVisible(True)
+        voxels, widths = (
+            " \N{MULTIPLICATION SIGN} ".join(form(v) for v in values if not math.isnan(v))
+            for values, form in ((facts.shape, str), (facts.fwhm_um, _length))
+        )
+        lines = [f"{voxels} voxels", f"FWHM {widths} \N{MICRO SIGN}m", look.note]
+        self.size.setText("\n".join(line for line in lines if line))
+        self.findings.setText(_as_html(look.report.findings))
+        self._draw()
+
+    def _draw(self) -> None:
+        look = self._look
+        if look is None:
+            return
+        facts = look.report.facts
+        (_, ny, nx), (dz, dy, dx) = facts.shape, facts.voxel_um
+        self._draw_plane(self.lateral, look.lateral, (dy, dx))
+        self.axial.setVisible(look.axial is not None)
+        self.along_z.setVisible(look.along_z is not None)
+        if look.axial is not None:
+            self._draw_plane(self.axial, look.axial, (dz, dx))
+        lateral = _reach(facts.fwhm_um[1:], max(ny * dy, nx * dx), self.whole.isChecked())
+        self.lateral.look_at((0, 0), (2 * lateral, 2 * lateral))
+        self._draw_trace(self.along_x, "x", look.along_x, facts.offset_um[2])
+        if look.axial is not None and look.along_z is not None:
+            axial = _reach(facts.fwhm_um[:1], facts.shape[0] * dz, self.whole.isChecked())
+            self.axial.look_at((0, 0), (2 * axial, 2 * lateral))
+            self._draw_trace(self.along_z, "z", look.along_z, facts.offset_um[0])
+
+    def _draw_plane(self, plane: Plane, picture: FloatArray, voxel_um: tuple[float, float]) -> None:
+        rows, columns = picture.shape
+        (height, width), limits = voxel_um, (0.0, 1.0)
+        if self.logarithm.isChecked():
+            picture = np.log10(np.maximum(picture, 10**-_DECADES))
+            limits = (-_DECADES, 0.0)
+        plane.show_picture(
+            picture,
+            (rows * height, columns * width),
+            limits,
+            _COLORMAP,
+            corner_um=(-(rows // 2 + 0.5) * height, -(columns // 2 + 0.5) * width),
+        )
+        plane.mark((0.0, 0.0), "#8888aa")
+
+    def _draw_trace(self, trace: Trace, axis: str, profile: Profile, at_um: float) -> None:
+        width = profile.fwhm_um
+        trace.clear()
+        trace.add(profile, "#e8743b")
+        wide = f"FWHM {_length(width)} \N{MICRO SIGN}m" if width else "no FWHM"
+        trace.set_title(f"{axis}: {wide}")
+        ends = profile.offset_um[[0, -1]]
+        low, high = ends
+        if width:
+            low, high = max(ends[0], at_um - _ZOOM * width), min(ends[1], at_um + _ZOOM * width)
+        trace.setXRange(min(low, 0.0), max(high, 0.0), padding=0.02)
+
+
+def _as_html(findings: tuple[Finding, ...]) -> str:
+    """Return findings as rich text: a coloured sign and word, and the sentence."""
+    rows = []
+    for finding in findings:
+        colour, sign = _COLOURS[finding.severity]
+        what = html.escape(finding.what, quote=False)
+        if finding.severity != "ok":
+            what = f"<b>{finding.check.capitalize()}.</b> {what}"
+        sign = f'<td style="color: {colour}; padding-right: 6px">{sign}</td>'
+        rows.append(f"<tr>{sign}<td>{what}</td></tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _reach(fwhm_um: tuple[float, ...], size_um: float, whole: bool) -> float:
+    """Return how far from the middle a picture shows a PSF."""
+    widths = [width for width in fwhm_um if math.isfinite(width)]
+    if whole or not widths:
+        return size_um / 2
+    return min(size_um / 2, _ZOOM * max(widths))
+
+
+def _length(length_um: float) -> str:
+    return f"{length_um:.3f}" if length_um < 10 else f"{length_um:.3g}"
