@@ -2,7 +2,7 @@
 
 `python docs/screenshots.py --help`; without a screen in
 `xvfb-run --server-args="-screen 0 1600x1000x24"`. The bead comes with the package; of the nucleus
-(`--nucleus FILE`, a widefield DAPI stack at NA 1.45, oil, 461 nm) there are pictures if it is given.
+(`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm) there are pictures if it is given.
 """
 
 import argparse
@@ -76,7 +76,9 @@ def drive(session: Session, *, steps: int) -> None:
     """Go through all docks: PSF, deconvolve and compare, views, training."""
     viewer = session.viewer
     image = viewer.layers[0]
-    viewer.dims.set_point(range(3), np.mean(image.extent.world, axis=0))
+    middle = np.mean(image.extent.world, axis=0)
+    brightest = np.argmax(image.data.std(axis=(1, 2))) * image.scale[0]
+    viewer.dims.set_point(range(3), (brightest, *middle[1:]))
     docks = {}
     docks[PSF] = dock = session.open(PSF)
     dock.image.layer = image
@@ -114,7 +116,8 @@ def drive(session: Session, *, steps: int) -> None:
     dock.recipe.form.fields["steps"].value = steps
     dock.bar.run_button.click()
     settle(1)
-    until(lambda: dock.jobs.running is None or len(viewer.layers) > 4 and dock.curves.isVisible())
+    count = len(viewer.layers)
+    until(lambda: dock.jobs.running is None or len(viewer.layers) > count)
     settle(25)
     session.shoot("training")
     dock.jobs.cancel()
@@ -122,6 +125,7 @@ def drive(session: Session, *, steps: int) -> None:
 
 
 def main() -> None:
+    """Take the pictures that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--nucleus", type=Path)

@@ -6,10 +6,10 @@ from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 
 from napari_rln import samples
-from napari_rln.gui import methods
+from napari_rln.gui.deconvolve import methods
+from napari_rln.gui.deconvolve.methods import iterations_in
+from napari_rln.gui.deconvolve.region import DRAWN, SEEN, WHOLE
 from napari_rln.gui.layers import KEY, layer_data, record_of
-from napari_rln.gui.methods import iterations_in
-from napari_rln.gui.region import DRAWN, SEEN, WHOLE
 from napari_rln.psf.prepare import prepare_psf
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.simulate.structures import StructureSettings

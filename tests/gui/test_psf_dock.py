@@ -7,8 +7,8 @@ import pytest
 import tifffile
 from qtpy.QtWidgets import QApplication
 
-from napari_rln.gui import microscope
 from napari_rln.gui.layers import record_of
+from napari_rln.gui.psf import microscope
 from napari_rln.psf.measure import MeasureSettings, measure_psf
 from napari_rln.volume import Volume
 

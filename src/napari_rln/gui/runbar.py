@@ -58,15 +58,15 @@ class RunBar(QWidget):
         self.details_button = QPushButton("Details")
         self.pause_button.setVisible(can_pause)
         self.details_button.setVisible(False)
-        buttons = QHBoxLayout()
+        self._buttons = QHBoxLayout()
         for button in (self.run_button, self.pause_button, self.cancel_button):
-            buttons.addWidget(button)
+            self._buttons.addWidget(button, 1)
         said = QHBoxLayout()
         said.addWidget(self.message, 1)
         said.addWidget(self.details_button, 0, Qt.AlignmentFlag.AlignTop)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(buttons)
+        layout.addLayout(self._buttons)
         layout.addWidget(self.bar)
         layout.addLayout(said)
         layout.addWidget(self.warning)
@@ -81,6 +81,10 @@ class RunBar(QWidget):
         jobs.cancelled.connect(self._on_cancelled)
         jobs.warned.connect(self._on_warning)
         self._refresh()
+
+    def add_button(self, button: QWidget) -> None:
+        """Put a button beside the others."""
+        self._buttons.addWidget(button)
 
     def attempt(self, action: Callable[[], None]) -> None:
         """Do something at once; a mistake of the user's is shown as a sentence."""

@@ -9,6 +9,7 @@ import pyqtgraph as pg
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import QRectF, Qt
+from qtpy.QtGui import QFontMetrics
 
 from napari_rln.gui.layers import seen_data
 from napari_rln.gui.panes import Plane
@@ -69,6 +70,29 @@ class Section(Plane):
     def _on_drag(self) -> None:
         across, down = (line.value() for line in self.cross)
         self._moved(self.point(down, across))
+
+
+class ColumnTitle(pg.LabelItem):
+    """A name that never makes its column wider: what does not fit is left out."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        super().__init__(name)
+
+    def updateMin(self) -> None:
+        """Ask for the height of the text and no width."""
+        super().updateMin()
+        self.setMinimumWidth(1)
+        self.setPreferredWidth(1)
+
+    def resizeEvent(self, event: Any) -> None:
+        """Show as much of the name as there is room for."""
+        if event is not None:
+            metrics = QFontMetrics(self.item.font())
+            self.setText(
+                metrics.elidedText(self._name, Qt.TextElideMode.ElideMiddle, int(self.width()))
+            )
+        super().resizeEvent(event)
 
 
 class Column:

@@ -19,17 +19,17 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
-from napari_rln.gui.beads import Beads
 from napari_rln.gui.copies import CopyButton, Run, path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
-from napari_rln.gui.look import Look, look_at
-from napari_rln.gui.microscope import Microscope
-from napari_rln.gui.opening import Opening
-from napari_rln.gui.pages import Pages
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.repairs import Repairs
+from napari_rln.gui.psf.beads import Beads
+from napari_rln.gui.psf.look import Look, look_at
+from napari_rln.gui.psf.microscope import Microscope
+from napari_rln.gui.psf.opening import Opening
+from napari_rln.gui.psf.pages import Pages
+from napari_rln.gui.psf.repairs import Repairs
+from napari_rln.gui.psf.thumbnails import Thumbnails
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.thumbnails import Thumbnails
 from napari_rln.gui.worker import Failure, Job, Jobs, Steps, Update
 from napari_rln.progress import Progress
 from napari_rln.psf.microscope import MicroscopeSettings

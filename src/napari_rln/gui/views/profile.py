@@ -12,11 +12,12 @@ from qtpy.QtWidgets import QFrame
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.events import follow
-from napari_rln.gui.sections import Column
+from napari_rln.gui.views.sections import Column
 from napari_rln.profiles import profile_between
 from napari_rln.volume import VoxelUm
 
 _COLORS = ("#b0b0b0", "#ff7f0e", "#2ca0ff", "#33c56b", "#e377c2", "#e6c229")
+_LEGEND = 0.3  # of the curves' height, for a line of the legend
 _UM = "\N{MICRO SIGN}m"
 
 
@@ -58,17 +59,17 @@ class LineProfile(pg.PlotWidget):
             self.getAxis(name).setTextPen(text)
         self._legend.setLabelTextColor(text)
 
-    def draw_on(self, column: Column, plane: str) -> None:
-        """Put the line into a plane of a column, across its middle; nowhere without a plane."""
+    def draw_on(self, column: Column, plane: str, position: VoxelUm) -> None:
+        """Put the line across a plane of a column, through a position; nowhere without a plane."""
         self._plane = plane
         self.setVisible(bool(plane))
         if not plane:
             self._line = None
             return
         rect, section = column.rect(plane), column.sections[plane]
-        middle = rect.center().y()
+        down = position[1] if plane == "xy" else position[0]
         ends = (rect.left() + 0.25 * rect.width(), rect.left() + 0.75 * rect.width())
-        self._line = pg.LineSegmentROI([(end, middle) for end in ends], pen=_COLORS[1])
+        self._line = pg.LineSegmentROI([(end, down) for end in ends], pen=_COLORS[1])
         self._line.sigRegionChanged.connect(lambda *_: self.moved.emit())
         section.addItem(self._line)
 
@@ -91,6 +92,7 @@ class LineProfile(pg.PlotWidget):
             seen = section.mapSceneToView(at)
             point = section.point(seen.y(), seen.x())
             ends.append([p if q is None else q for p, q in zip(position, point, strict=True)])
+        self.setYRange(0, 1 + _LEGEND * len(columns))  # above the curves
         for column, color in zip(columns, cycle(_COLORS), strict=False):
             first = np.add(column.corner, np.divide(column.voxel, 2))
             start, stop = (np.subtract(end, first).tolist() for end in ends)

@@ -7,7 +7,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QFormLayout,
     QGroupBox,
-    QHBoxLayout,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -16,14 +15,14 @@ from qtpy.QtWidgets import (
 from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
 from napari_rln.gui.copies import CopyButton, Run, path_of
-from napari_rln.gui.costs import Costs, Plan
+from napari_rln.gui.deconvolve.costs import Costs, Plan
+from napari_rln.gui.deconvolve.methods import Method, Methods, Rld, deconvolved
+from napari_rln.gui.deconvolve.region import Region
+from napari_rln.gui.deconvolve.results import Results
+from napari_rln.gui.deconvolve.streams import Stream
 from napari_rln.gui.layers import Source, is_psf, is_raw
-from napari_rln.gui.methods import Method, Methods, Rld, deconvolved
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
-from napari_rln.gui.region import Region
-from napari_rln.gui.results import Results
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.streams import Stream
 from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
@@ -54,6 +53,7 @@ class DeconvolveDock(QWidget):
         self.whole_button.setVisible(False)
         self.costs = Costs(self._plan)
         self.copy = CopyButton(self._described, self.bar.attempt)
+        self.bar.add_button(self.copy)
         self._streams: dict[Job, Stream] = {}
         self._lay_out()
         self.region.changed.connect(lambda: self.whole_button.setVisible(not self.region.is_whole))
@@ -81,6 +81,7 @@ class DeconvolveDock(QWidget):
     def showEvent(self, event: Any) -> None:
         """Look again which models there are: they may have been trained meanwhile."""
         self.methods.refresh_models()
+        self.costs.refresh()
         super().showEvent(event)
 
     def _given(self) -> tuple[Source, Source | None, list[Method]]:
@@ -181,11 +182,7 @@ class DeconvolveDock(QWidget):
         layout.addWidget(self.methods)
         layout.addWidget(self.costs)
         layout.addWidget(self.bar)
-        below = QHBoxLayout()
-        below.addWidget(self.whole_button)
-        below.addStretch(1)
-        below.addWidget(self.copy)
-        layout.addLayout(below)
+        layout.addWidget(self.whole_button)
         compared = QGroupBox("Compare")
         QVBoxLayout(compared).addWidget(self.results)
         layout.addWidget(compared)

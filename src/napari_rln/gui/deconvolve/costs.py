@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QLabel
 from napari_rln.cost import Cost, Speed, calibrate, rld_cost, rln_cost
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
-from napari_rln.gui.methods import Method, Rld
+from napari_rln.gui.deconvolve.methods import Method, Rld
 from napari_rln.gui.runbar import duration
 from napari_rln.gui.worker import Job, Jobs, Steps, Update
 from napari_rln.progress import Progress

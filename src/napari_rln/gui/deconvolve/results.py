@@ -18,12 +18,12 @@ from qtpy.QtWidgets import (
 
 from napari_rln.comparison import Comparison, compare_steps
 from napari_rln.errors import RlnError
+from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
+from napari_rln.gui.deconvolve.table import Table
 from napari_rln.gui.fields import Choice
 from napari_rln.gui.layers import Source, record_of, source_of
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
-from napari_rln.gui.table import Table
 from napari_rln.gui.worker import Job, Jobs, Steps, streamed
 from napari_rln.psf.doctor import fit_psf
 from napari_rln.registration import RegistrationSettings, register_steps

@@ -8,8 +8,8 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_rln.gui.look import Look
 from napari_rln.gui.panes import Board, Plane, Trace
+from napari_rln.gui.psf.look import Look
 from napari_rln.profiles import Profile
 from napari_rln.psf.findings import Finding, Severity
 from napari_rln.volume import FloatArray

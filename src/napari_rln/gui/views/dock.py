@@ -26,9 +26,9 @@ from napari_rln.figures import figure, save_figure
 from napari_rln.gui.events import follow
 from napari_rln.gui.layers import contrast_limits, source_of
 from napari_rln.gui.panes import Board
-from napari_rln.gui.profile import LineProfile
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.sections import Column, Section
+from napari_rln.gui.views.profile import LineProfile
+from napari_rln.gui.views.sections import Column, ColumnTitle, Section
 from napari_rln.gui.worker import Job, Jobs, Steps
 from napari_rln.view import FigureSettings, Projection
 from napari_rln.volume import VoxelUm
@@ -105,8 +105,7 @@ class ViewsDock(QWidget):
         planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
         self.columns = [Column(self._viewer, layer, planes, self._move) for layer in self.chosen()]
         for i, column in enumerate(self.columns):
-            label = self.canvas.addLabel(column.layer.name, row=0, col=i)
-            label.setMinimumWidth(1)  # a long name must not widen its column
+            self.canvas.addItem(ColumnTitle(column.layer.name), row=0, col=i)
             self.canvas.ci.layout.setColumnPreferredWidth(i, 1)
             self.canvas.ci.layout.setColumnStretchFactor(i, 1)
             for row, (plane, pane) in enumerate(column.sections.items(), 1):
@@ -158,7 +157,7 @@ class ViewsDock(QWidget):
             self.box.blockSignals(False)
             first.sections["xy"].addItem(self.box)
         plane = self.profile_on.currentText().split()[-1]
-        self.profile.draw_on(first, plane if plane in planes else "")
+        self.profile.draw_on(first, plane if plane in planes else "", self.position)
 
     def export(self, path: str) -> None:
         """Write the figure that the command line would draw of these layers, in a thread.

@@ -10,10 +10,10 @@ from napari_rln.application import RlnReport, RlnSettings, apply_steps
 from napari_rln.deconvolution import iterate
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
+from napari_rln.gui.deconvolve.streams import Estimate, Piece
 from napari_rln.gui.fields import Text
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
-from napari_rln.gui.streams import Estimate, Piece
 from napari_rln.gui.worker import Steps, streamed
 from napari_rln.library import Library
 from napari_rln.model import UNIVERSAL

@@ -1,0 +1,1 @@
+"""The dock that makes, shows and repairs PSFs."""

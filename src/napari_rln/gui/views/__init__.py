@@ -1,0 +1,1 @@
+"""The dock that shows layers laterally and axially."""
