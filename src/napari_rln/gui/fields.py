@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from magicgui.widgets import create_widget
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
-    QLineEdit,
     QListWidget,
     QListWidgetItem,
-    QSpinBox,
     QWidget,
 )
 
@@ -66,18 +64,17 @@ def field_for(annotation: Any, limits: Mapping[str, Any] | None = None) -> Field
     if origin is Annotated:
         extras = {k: v for extra in inner[1:] for k, v in extra.items()}
         return field_for(inner[0], {**limits, **extras})
-    if origin is Literal:
-        return Choice(inner)
+    if origin is Literal or annotation in (bool, int, str):
+        return Plain(annotation, limits)
     if origin in (Union, UnionType):
         return _union(inner, limits)
     if origin is tuple:
         if len(inner) == 2 and inner[1] is Ellipsis:
             return Several(get_args(inner[0]))
         return Row([field_for(each, limits) for each in inner])
-    kinds = {bool: Check, int: Whole, float: Number, str: Text}
-    if annotation not in kinds:
-        raise TypeError(f"there is no input for {annotation!r}")
-    return kinds[annotation](limits)
+    if annotation is float:
+        return Number(limits)
+    raise TypeError(f"there is no input for {annotation!r}")
 
 
 def _union(members: Sequence[Any], limits: Mapping[str, Any]) -> Field:
@@ -89,22 +86,38 @@ def _union(members: Sequence[Any], limits: Mapping[str, Any]) -> Field:
     return Either([*choices, *words], field_for(others[0], limits))
 
 
-class Check(Field):
-    """Yes or no."""
+class Plain(Field):
+    """A whole number, a word, a text, or yes or no: what magicgui has a widget for.
 
-    def __init__(self, limits: Mapping[str, Any]) -> None:
-        self.box = QCheckBox()
+    Parameters
+    ----------
+    annotation
+        int, bool, str or a ``Literal``.
+    limits
+        ``min`` and ``max`` of a number.
+    """
+
+    def __init__(self, annotation: Any, limits: Mapping[str, Any]) -> None:
+        options = {"min": -_LARGEST, "max": _LARGEST} | dict(limits) if annotation is int else {}
+        options = {k: v for k, v in options.items() if k in ("min", "max")}
+        self._widget = create_widget(annotation=annotation, options=options)
+        self.box = self._widget.native
         super().__init__(self.box)
-        self.box.toggled.connect(self.changed)
+        if annotation is int:
+            _calm(self.box)
+        self._widget.changed.connect(self._on_change)
 
     @property
-    def value(self) -> bool:
-        """Whether it is ticked."""
-        return bool(self.box.isChecked())
+    def value(self) -> Any:
+        """What is given."""
+        return self._widget.value
 
     @value.setter
-    def value(self, value: bool) -> None:
-        self.box.setChecked(value)
+    def value(self, value: Any) -> None:
+        self._widget.value = value
+
+    def _on_change(self) -> None:
+        self.changed.emit()
 
 
 class _CompactSpinBox(QDoubleSpinBox):
@@ -114,25 +127,6 @@ class _CompactSpinBox(QDoubleSpinBox):
         return f"{value:.{_DIGITS}g}"
 
 
-class Whole(Field):
-    """A whole number."""
-
-    def __init__(self, limits: Mapping[str, Any]) -> None:
-        self.box = QSpinBox()
-        super().__init__(self.box)
-        _set_limits(self.box, limits)
-        self.box.valueChanged.connect(self.changed)
-
-    @property
-    def value(self) -> int:
-        """The number."""
-        return int(self.box.value())
-
-    @value.setter
-    def value(self, value: int) -> None:
-        self.box.setValue(value)
-
-
 class Number(Field):
     """Any number."""
 
@@ -140,7 +134,8 @@ class Number(Field):
         self.box = _CompactSpinBox()
         super().__init__(self.box)
         self.box.setDecimals(_FINEST)
-        _set_limits(self.box, limits)
+        self.box.setRange(limits.get("min", -_LARGEST), limits.get("max", _LARGEST))
+        _calm(self.box)
         self.box.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
         self.box.valueChanged.connect(self.changed)
 
@@ -154,47 +149,9 @@ class Number(Field):
         self.box.setValue(value)
 
 
-def _set_limits(box: Any, limits: Mapping[str, Any]) -> None:
-    box.setRange(limits.get("min", -_LARGEST), limits.get("max", _LARGEST))
+def _calm(box: Any) -> None:
     box.setKeyboardTracking(False)  # else every digit that is typed counts
     box.setMinimumWidth(56)
-
-
-class Text(Field):
-    """A line of text."""
-
-    def __init__(self, limits: Mapping[str, Any]) -> None:
-        self.box = QLineEdit()
-        super().__init__(self.box)
-        self.box.editingFinished.connect(self.changed)
-
-    @property
-    def value(self) -> str:
-        """The text."""
-        return str(self.box.text())
-
-    @value.setter
-    def value(self, value: str) -> None:
-        self.box.setText(value)
-
-
-class Choice(Field):
-    """One of some words."""
-
-    def __init__(self, words: Sequence[str]) -> None:
-        self.box = QComboBox()
-        super().__init__(self.box)
-        self.box.addItems([str(word) for word in words])
-        self.box.currentIndexChanged.connect(self.changed)
-
-    @property
-    def value(self) -> str:
-        """The word."""
-        return str(self.box.currentText())
-
-    @value.setter
-    def value(self, value: str) -> None:
-        self.box.setCurrentText(value)
 
 
 class Several(Field):

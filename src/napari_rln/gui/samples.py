@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
 
 from napari_rln import samples
 from napari_rln.gui.area import Area
-from napari_rln.gui.fields import Row, Whole
+from napari_rln.gui.fields import Row, field_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerData, is_psf, layer_data
 from napari_rln.gui.pickers import VolumePicker
@@ -60,9 +60,9 @@ class Simulate(QWidget):
         self.psf = VolumePicker(napari_viewer, prefer=is_psf)
         self.structures = Form(StructureSettings, top=("structures", "density"))
         self.imaging = Form(ImagingSettings, top=("photons", "background"))
-        self.shape = Row([Whole(_SIDE) for _ in _SHAPE])
+        self.shape = Row([field_for(int, _SIDE) for _ in _SHAPE])
         self.shape.value = _SHAPE
-        self.seed = Whole({"min": 0})
+        self.seed = field_for(int, {"min": 0})
         self.jobs = Jobs(self)
         self.bar = RunBar(self.jobs, self.run, label="Simulate")
         rows = QFormLayout()

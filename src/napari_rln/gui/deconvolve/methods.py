@@ -11,7 +11,7 @@ from napari_rln.deconvolution import iterate
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.streams import Estimate, Piece
-from napari_rln.gui.fields import Text
+from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
 from napari_rln.gui.worker import Steps, streamed
@@ -118,7 +118,7 @@ class Methods(QWidget):
         self.rld_form = Form(
             RldSettings, top=("iterations", "back_projector"), hidden=("device", "report_every")
         )
-        self.kept = Text({})
+        self.kept = field_for(str)
         self.kept.value = _KEPT
         self.kept.setToolTip("<p>Iterations that are kept, to browse through them afterwards.</p>")
         self.rln = QGroupBox("Network (RLN)")

@@ -20,13 +20,13 @@ from napari_rln.comparison import Comparison, compare_steps
 from napari_rln.errors import RlnError
 from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
 from napari_rln.gui.deconvolve.table import Table
-from napari_rln.gui.fields import Choice
+from napari_rln.gui.fields import field_for
 from napari_rln.gui.layers import Source, record_of, source_of
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Steps, streamed
 from napari_rln.psf.doctor import fit_psf
-from napari_rln.registration import RegistrationSettings, register_steps
+from napari_rln.registration import Phase, RegistrationSettings, register_steps
 from napari_rln.trust import check_steps
 from napari_rln.volume import Volume
 
@@ -61,7 +61,7 @@ class Results(QWidget):
             "<p>The same object by another microscope or program, to be brought onto the image's "
             "grid and compared.</p>"
         )
-        self.transform = Choice(("translation", "rigid", "affine"))
+        self.transform = field_for(Phase)
         self.transform.value = RegistrationSettings().transform
         self.register_button = QPushButton("Register")
         self.compare_button = QPushButton("Compare")
@@ -166,7 +166,7 @@ class Results(QWidget):
             raise RlnError("choose the reference, a layer that shows the same object.")
         reference = self.reference.source("the reference")
         image = self._image_now()
-        settings = RegistrationSettings(transform=self.transform.value)  # type: ignore[arg-type]
+        settings = RegistrationSettings(transform=self.transform.value)
 
         def steps() -> Steps[Volume]:
             work = register_steps(reference.read(), image.read(), settings)

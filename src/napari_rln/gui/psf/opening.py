@@ -6,7 +6,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
-from napari_rln.gui.fields import Number, Row, Text
+from napari_rln.gui.fields import Number, Row, field_for
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Steps, Update
 from napari_rln.io import contents, read_volume
@@ -31,7 +31,7 @@ class Opening(QWidget):
     def __init__(self, jobs: Jobs, bar: RunBar) -> None:
         super().__init__()
         self._jobs = jobs
-        self.path = Text({})
+        self.path = field_for(str)
         self.path.box.setPlaceholderText("TIFF or OME-TIFF")
         browse = QPushButton("Browse\N{HORIZONTAL ELLIPSIS}")
         sizes = [Number({"min": 0.0, "max": 1000.0}) for _ in range(3)]
