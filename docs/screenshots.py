@@ -1,8 +1,8 @@
 """Pictures of the docks for the documentation: drives the plugin as a user would.
 
 `python docs/screenshots.py --help`; without a screen in
-`xvfb-run --server-args="-screen 0 1600x1000x24"`. The bead comes with the package; of the nucleus
-(`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm) there are pictures if it is given.
+`xvfb-run --server-args="-screen 0 1600x1000x24"`. Of the bead, which comes with the package, or of
+a nucleus (`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm), whose PSF is computed.
 """
 
 import argparse
@@ -135,16 +135,15 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
 
-    session = Session(given.out, "bead", SIZES[given.size], given.theme)
-    session.viewer.open_sample("napari-rln", "bead")
-    session.viewer.open_sample("napari-rln", "bead_psf")
+    name = "nucleus" if given.nucleus else "bead"
+    session = Session(given.out, name, SIZES[given.size], given.theme)
+    if given.nucleus:
+        session.viewer.open(given.nucleus, plugin="napari-rln")
+    else:
+        session.viewer.open_sample("napari-rln", "bead")
+        session.viewer.open_sample("napari-rln", "bead_psf")
     drive(session, steps=given.steps)
     session.viewer.close()
-    if given.nucleus:
-        session = Session(given.out, "nucleus", SIZES[given.size], given.theme)
-        session.viewer.open(given.nucleus, plugin="napari-rln")
-        drive(session, steps=given.steps)
-        session.viewer.close()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ _UM = "\N{MICRO SIGN}m"
 _COLUMNS = {
     "name": ("", "", ""),
     "seconds": ("time", "s", "Computing time."),
-    "peak_mb": ("memory", "MB", "Most memory taken, beside image and result."),
+    "peak_mb": (
+        "memory",
+        "MB",
+        "By how much the process grew; what it held from runs before is not counted.",
+    ),
     "chi2": (
         "\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}",
         "",

@@ -149,6 +149,7 @@ class ViewsDock(QWidget):
         for row, plane in enumerate((*planes, "inset"), 1):
             tall = {"xy": height, "inset": 0.6 * min(height, width)}.get(plane, depth)
             shown = plane != "inset" or self.inset.isChecked()
+            rows.setRowPreferredHeight(row, 1)  # so that the factors alone decide
             rows.setRowStretchFactor(row, max(1, round(100 * tall)) if shown else 0)
         if self.inset.isChecked():
             self.box.blockSignals(True)

@@ -17,7 +17,7 @@ from napari_rln.profiles import profile_between
 from napari_rln.volume import VoxelUm
 
 _COLORS = ("#b0b0b0", "#ff7f0e", "#2ca0ff", "#33c56b", "#e377c2", "#e6c229")
-_LEGEND = 0.3  # of the curves' height, for a line of the legend
+_LEGEND = 0.4  # of the curves' height, for a line of the legend
 _UM = "\N{MICRO SIGN}m"
 
 
