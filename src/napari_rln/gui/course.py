@@ -1,111 +1,24 @@
-"""A training in a thread: from what was chosen to a model in the library, and on from where it was.
+"""A training in a thread, from what was chosen to a model in the library."""
 
-A training that is left off lies beside the models as ``NAME.checkpoint``, with what is needed to
-show again what it is of.
-"""
-
-import ast
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.layers import Source
+from napari_rln.gui.leftoff import LeftOff, checkpoint_of, layer_names
 from napari_rln.gui.worker import Steps, Update, streamed
 from napari_rln.library import Library
 from napari_rln.model import SUFFIX, Model
 from napari_rln.progress import Progress
 from napari_rln.psf.doctor import fit_psf
 from napari_rln.simulate.structures import StructureSettings
-from napari_rln.train.checkpoint import Checkpoint
 from napari_rln.train.loop import train_steps
 from napari_rln.train.setting import Setting, setting_of
 from napari_rln.train.settings import TrainReport, TrainSettings
 from napari_rln.volume import Volume, VoxelUm
-
-_ENDING = ".checkpoint"
-_LONGEST = 45  # characters of a name
-_PSF, _IMAGE = "psf layer", "image layer"  # names, among the inputs of a training
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOff:
-    """A training that was left off, as its checkpoint tells.
-
-    Attributes
-    ----------
-    name
-        Of its model.
-    path
-        Of the checkpoint.
-    step, total
-        Done and to do.
-    settings, structures
-        Of the training.
-    inputs
-        Names and hashes of what it is of, as in the record.
-    """
-
-    name: str
-    path: Path
-    step: int
-    total: int
-    settings: TrainSettings
-    structures: StructureSettings
-    inputs: dict[str, str]
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Return the training of a checkpoint.
-
-        Raises
-        ------
-        RlnError
-            If the file is damaged, or of a training on other than synthetic structures.
-        """
-        saved = Checkpoint.load(path)
-        try:
-            structures = ast.literal_eval(saved.inputs["structures"])
-            return cls(
-                name=path.stem,
-                path=path,
-                step=saved.step,
-                total=saved.total,
-                settings=TrainSettings(**_tuples(saved.settings)),
-                structures=StructureSettings(**_tuples(structures)),
-                inputs=saved.inputs,
-            )
-        except (KeyError, TypeError, ValueError, SyntaxError) as error:
-            raise RlnError(f"{path.name} cannot be gone on with ({error}).") from error
-
-    @property
-    def psf(self) -> str | None:
-        """Name of the PSF's layer."""
-        return self.inputs.get(_PSF)
-
-    @property
-    def image(self) -> str | None:
-        """Name of the image's layer; none where there was no image."""
-        return self.inputs.get(_IMAGE)
-
-    def check(self, inputs: dict[str, str]) -> None:
-        """Raise unless what was chosen is what it is of.
-
-        Raises
-        ------
-        RlnError
-            With what to choose.
-        """
-        differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
-        if differ:
-            image = f"image {self.image}" if self.image else "no image"
-            raise RlnError(
-                f"{self.name} was begun with PSF {self.psf or 'of a file'} and {image}, and these "
-                f"are others ({', '.join(differ)}); choose those of then, or discard it."
-            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,12 +56,10 @@ class Plan:
         """Return what the training is of; in a thread."""
         psf, image = self.fitted()
         begin = self.begin
-        names = {_PSF: self.psf.layer.name}
-        names |= {_IMAGE: self.image.layer.name} if self.image else {}
-        if self.left_off is not None:  # a layer may have another name now
-            then = self.left_off.inputs
-            begin = _by_hash(library, then.get("begin"))
-            names = {key: then[key] for key in (_PSF, _IMAGE) if key in then}
+        names = layer_names(self.psf, self.image)
+        if self.left_off is not None:
+            begin = _by_hash(library, self.left_off.inputs.get("begin"))
+            names = self.left_off.layers  # which may be called otherwise now
         setting = setting_of(
             self.settings, psf=psf, like=image, structures=self.structures, begin=begin
         )
@@ -247,35 +158,6 @@ class Course:
             return report.model()
 
 
-def checkpoint_of(library: Library, name: str) -> Path:
-    """Return the file that holds the state of the training of a model."""
-    return library.folder / f"{name}{_ENDING}"
-
-
-def file_name(name: str) -> str:
-    """Return a name as the model's file and the checkpoint can be called."""
-    plain = "".join(c if c.isalnum() or c in " ._-+()" else "-" for c in name)
-    return plain[:_LONGEST].strip(". ") or "model"
-
-
-def left_off(library: Library) -> list[LeftOff]:
-    """Return the trainings that were left off, the latest first; those that cannot go on are not.
-
-    Parameters
-    ----------
-    library
-        Beside whose models they lie.
-    """
-    paths = [path for path in library.folder.glob(f"*{_ENDING}") if path.is_file()]
-    found = []
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            found.append(LeftOff.read(path))
-        except RlnError:  # somebody else's file
-            continue
-    return found
-
-
 def _by_hash(library: Library, wanted: str | None) -> Model | None:
     """Return the model of a hash; none for none.
 
@@ -291,8 +173,3 @@ def _by_hash(library: Library, wanted: str | None) -> Model | None:
         if model.hash == wanted:
             return model
     raise RlnError("the model that this training began with is no longer among the models.")
-
-
-def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
-    """Undo what JSON did to tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

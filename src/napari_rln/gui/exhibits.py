@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Layer
 from pint import DimensionalityError
 from qtpy.QtCore import QObject, QTimer
 
@@ -20,6 +20,7 @@ from napari_rln.volume import FloatArray, VoxelUm
 
 _GAP = 0.06  # between two volumes, as a share of one's width
 _FILL = 0.9  # of the canvas
+_PAUSE_MS = 30  # between two layers that are added
 _PAIR = ("preview \N{MIDDLE DOT} image", "preview \N{MIDDLE DOT} truth")
 _PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "RLN now", "truth"))
 
@@ -41,8 +42,10 @@ class Exhibits(QObject):
         self._layers: dict[str, Image] = {}
         # napari takes up to a tenth of a second to add one, and shall go on in between.
         self._to_add: list[Image] = []
+        self._selected: set[Layer] = set()
         self._turn = QTimer(self)
         self._turn.setSingleShot(True)
+        self._turn.setInterval(_PAUSE_MS)
         self._turn.timeout.connect(self._add_next)
 
     @property
@@ -90,6 +93,8 @@ class Exhibits(QObject):
         for name in names:
             if self._is_shown(name):
                 self._viewer.layers.remove(self._layers[name])
+        if not self._to_add:
+            self._selected = {*self._viewer.layers.selection}
         top, right = self._corner()
         left = right
         for name, data, given in zip(names, arrays, options, strict=True):
@@ -104,12 +109,11 @@ class Exhibits(QObject):
         self._turn.start()
 
     def _add_next(self) -> None:
-        selected = {*self._viewer.layers.selection}
         self._viewer.add_layer(self._to_add.pop(0))
-        if selected:
-            self._viewer.layers.selection = selected
         if self._to_add:
             self._turn.start()
+        elif self._selected:
+            self._viewer.layers.selection = self._selected & {*self._viewer.layers}
 
     def _look_at(self, corner: tuple[float, float], size: tuple[float, float]) -> None:
         """Show a rectangle (y, x), given in micrometres; napari's own means need axes in common."""

@@ -1,12 +1,110 @@
-"""The row of the trainings that were left off: to go on with one, or to discard it."""
+"""Trainings that were left off: to go on with one, or to discard it.
 
+Each lies beside the models as ``NAME.checkpoint``, with what is needed to show again what it is of.
+"""
+
+import ast
 from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QMessageBox, QPushButton, QWidget
 
+from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
-from napari_rln.gui.course import LeftOff, left_off
+from napari_rln.gui.layers import Source
+from napari_rln.library import Library
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.train.checkpoint import Checkpoint
+from napari_rln.train.settings import TrainSettings
+
+_ENDING = ".checkpoint"
+_LONGEST = 45  # characters of a name
+_PSF, _IMAGE = "psf layer", "image layer"  # among the inputs of a training
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOff:
+    """A training that was left off, as its checkpoint tells.
+
+    Attributes
+    ----------
+    name
+        Of its model.
+    path
+        Of the checkpoint.
+    step, total
+        Done and to do.
+    settings, structures
+        Of the training.
+    inputs
+        Names and hashes of what it is of, as in the record.
+    """
+
+    name: str
+    path: Path
+    step: int
+    total: int
+    settings: TrainSettings
+    structures: StructureSettings
+    inputs: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the training of a checkpoint.
+
+        Raises
+        ------
+        RlnError
+            If the file is damaged, or of a training on other than synthetic structures.
+        """
+        saved = Checkpoint.load(path)
+        try:
+            structures = ast.literal_eval(saved.inputs["structures"])
+            return cls(
+                name=path.stem,
+                path=path,
+                step=saved.step,
+                total=saved.total,
+                settings=TrainSettings(**_tuples(saved.settings)),
+                structures=StructureSettings(**_tuples(structures)),
+                inputs=saved.inputs,
+            )
+        except (KeyError, TypeError, ValueError, SyntaxError) as error:
+            raise RlnError(f"{path.name} cannot be gone on with ({error}).") from error
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """Names of the layers among the inputs; see :func:`layer_names`."""
+        return {key: name for key, name in self.inputs.items() if key in (_PSF, _IMAGE)}
+
+    @property
+    def psf(self) -> str | None:
+        """Name of the PSF's layer."""
+        return self.inputs.get(_PSF)
+
+    @property
+    def image(self) -> str | None:
+        """Name of the image's layer; none where there was no image."""
+        return self.inputs.get(_IMAGE)
+
+    def check(self, inputs: dict[str, str]) -> None:
+        """Raise unless what was chosen is what it is of.
+
+        Raises
+        ------
+        RlnError
+            With what to choose.
+        """
+        differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
+        if differ:
+            image = f"image {self.image}" if self.image else "no image"
+            raise RlnError(
+                f"{self.name} was begun with PSF {self.psf or 'of a file'} and {image}, and these "
+                f"are others ({', '.join(differ)}); choose those of then, or discard it."
+            )
 
 
 class LeftOffRow(QWidget):
@@ -54,4 +152,44 @@ class LeftOffRow(QWidget):
         question = f"Discard {self.box.currentText()}?"
         if QMessageBox.question(self, "Discard", question) == QMessageBox.StandardButton.Yes:
             left.path.unlink(missing_ok=True)
-            self.refresh()
+            self.box.removeItem(self.box.currentIndex())
+            self.setVisible(self.box.count() > 0)
+
+
+def layer_names(psf: Source, image: Source | None) -> dict[str, str]:
+    """Return the names of a training's layers, as its inputs hold them."""
+    return {_PSF: psf.layer.name} | ({_IMAGE: image.layer.name} if image else {})
+
+
+def checkpoint_of(library: Library, name: str) -> Path:
+    """Return the file that holds the state of the training of a model."""
+    return library.folder / f"{name}{_ENDING}"
+
+
+def file_name(name: str) -> str:
+    """Return a name as the model's file and the checkpoint can be called."""
+    plain = "".join(c if c.isalnum() or c in " ._-+()" else "-" for c in name)
+    return plain[:_LONGEST].strip(". ") or "model"
+
+
+def left_off(library: Library) -> list[LeftOff]:
+    """Return the trainings that were left off, the latest first; those that cannot go on are not.
+
+    Parameters
+    ----------
+    library
+        Beside whose models they lie.
+    """
+    paths = [path for path in library.folder.glob(f"*{_ENDING}") if path.is_file()]
+    found = []
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            found.append(LeftOff.read(path))
+        except RlnError:  # somebody else's file
+            continue
+    return found
+
+
+def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    """Undo what JSON did to tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

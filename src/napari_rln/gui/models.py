@@ -1,6 +1,5 @@
 """The list of the models that there are: what each is for, and how good it is."""
 
-import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,26 +17,17 @@ from qtpy.QtWidgets import (
     QPlainTextEdit,
     QPushButton,
     QTreeWidget,
-    QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
+from napari_rln.gui.cards import COLUMNS, describe, row
 from napari_rln.library import Entry
 from napari_rln.model import SUFFIX, read_card
 
 _FILTER = f"Models (*{SUFFIX})"
-_ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
-_UM = "\N{MICRO SIGN}m"
-_COLUMNS = ("Model", "PSF", f"Voxel ({_UM})", "Date", "dB over RLD")
-_KINDS = {
-    "network": "this network",
-    "rld": "RLD at its best",
-    "wiener_butterworth": "wiener-butterworth at its best",
-    "image": "the image",
-}
 
 
 class LibraryWatch(QObject):
@@ -94,7 +84,7 @@ class ModelList(QWidget):
         self.watch = LibraryWatch(self)
         self.tree = QTreeWidget()
         self.tree.setRootIsDecorated(False)
-        self.tree.setHeaderLabels(_COLUMNS)
+        self.tree.setHeaderLabels(COLUMNS)
         self.tree.setUniformRowHeights(True)
         header = self.tree.header()
         header.setStretchLastSection(False)
@@ -167,7 +157,7 @@ class ModelList(QWidget):
         self.tree.blockSignals(True)
         self.tree.clear()
         for entry in self.watch.entries:
-            self.tree.addTopLevelItem(_item(entry))
+            self.tree.addTopLevelItem(row(entry))
         self.tree.blockSignals(False)
         self.tree.setCurrentItem(self.tree.topLevelItem(0))
         if chosen is not None:
@@ -237,60 +227,3 @@ class ModelList(QWidget):
             added = preferences.library().add(path)
             self.watch.look()
             self.select(added.name.removesuffix(SUFFIX))
-
-
-def describe(entry: Entry) -> str:
-    """Return what there is to know about a model, as rich text with its validation table."""
-    name = f"<b>{html.escape(entry.name)}</b>"
-    if entry.error:
-        return f"{name}: {html.escape(entry.error)}"
-    what = "for any PSF" if entry.psf_name is None else f"for PSF {html.escape(entry.psf_name)}"
-    if entry.voxel_um:
-        what += f" on voxels of {_voxel(entry)} {_UM} (z y x)"
-    begins = "a first deconvolution by the PSF" if entry.variant == "started" else "the image"
-    lines = [f"{name}, {what}, begins with {begins}; made {_date(entry)}."]
-    if entry.validation:
-        rows = "".join(
-            f"<tr><td>{words}</td><td align='right'>{q['psnr_db']:.2f}</td>"
-            f"<td align='right'>{q['ssim']:.3f}</td></tr>"
-            for kind, words in _KINDS.items()
-            if (q := entry.validation.get(kind))
-        )
-        head = (
-            "<tr><td><i>On held-out synthetic volumes</i></td><td align='right'><i>PSNR (dB)</i>"
-            "</td><td align='right'><i>SSIM</i></td></tr>"
-        )
-        lines.append(f"<table cellspacing='0' cellpadding='2' width='100%'>{head}{rows}</table>")
-    else:
-        lines.append("<br>It was not examined on held-out volumes.")
-    return "".join(lines)
-
-
-def _item(entry: Entry) -> QTreeWidgetItem:
-    if entry.error:
-        cells = [entry.name, "damaged", "", "", ""]
-    else:
-        psf = entry.psf_name or "any"
-        cells = [entry.name, psf, _voxel(entry) or "any", _date(entry), _gain(entry)]
-    item = QTreeWidgetItem(cells)
-    item.setData(0, Qt.ItemDataRole.UserRole, entry)
-    item.setTextAlignment(4, Qt.AlignmentFlag.AlignRight)
-    for column, text in enumerate(cells):
-        item.setToolTip(column, text)
-    return item
-
-
-def _voxel(entry: Entry) -> str:
-    return " ".join(f"{size:.3g}" for size in entry.voxel_um or ())
-
-
-def _date(entry: Entry) -> str:
-    return entry.time[:10]
-
-
-def _gain(entry: Entry) -> str:
-    """Return by how many dB a network is better than RLD at its best."""
-    validation = entry.validation
-    if "network" not in validation or "rld" not in validation:
-        return "\N{EN DASH}"
-    return f"{validation['network']['psnr_db'] - validation['rld']['psnr_db']:+.2f}"

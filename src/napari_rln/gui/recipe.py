@@ -19,9 +19,10 @@ from qtpy.QtWidgets import (
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copies import Run, path_of
-from napari_rln.gui.course import LeftOff, Plan, file_name
+from napari_rln.gui.course import Plan
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
+from napari_rln.gui.leftoff import LeftOff, file_name
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.model import SUFFIX, UNIVERSAL, Model
 from napari_rln.simulate.structures import StructureSettings

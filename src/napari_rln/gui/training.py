@@ -8,11 +8,11 @@ from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.area import Area
 from napari_rln.gui.copies import CopyButton
-from napari_rln.gui.course import Course, LeftOff, News, Plan, checkpoint_of
+from napari_rln.gui.course import Course, News, Plan
 from napari_rln.gui.curves import Curves
 from napari_rln.gui.events import follow
 from napari_rln.gui.exhibits import Exhibits
-from napari_rln.gui.leftoff import LeftOffRow
+from napari_rln.gui.leftoff import LeftOff, LeftOffRow, checkpoint_of
 from napari_rln.gui.models import ModelList
 from napari_rln.gui.pairs import PairPreview
 from napari_rln.gui.recipe import Recipe
@@ -79,7 +79,7 @@ class TrainingDock(QWidget):
 
     def _add(self, plan: Plan) -> None:
         course = Course(plan, preferences.library())
-        job = Job(plan.name, course.steps, key=plan.name, done=self._on_model)
+        job = Job(f"RLN {plan.name}", course.steps, done=self._on_model)
         self.courses[job] = course
         try:
             self.jobs.add(job)
@@ -119,15 +119,16 @@ class TrainingDock(QWidget):
         self.models.select(model.name)
 
     def _on_success(self, job: Job, model: Model) -> None:
-        said = f"{model.name} is among the models now"
+        said = f"model {model.name} is ready"
         found = model.record.facts.get("validation")
         if found:
             network, rld = (found[kind]["psnr_db"] for kind in ("network", "rld"))
-            said += f": {network:.2f} dB on held-out volumes, where RLD at its best has {rld:.2f}"
+            said += f": {network:.2f} dB on held-out volumes, RLD at its best {rld:.2f}"
         self.bar.say(f"{said}.")
 
     def _on_cancelled(self, job: Job) -> None:
-        if checkpoint_of(preferences.library(), job.title).exists():
+        course = self.courses[job]
+        if checkpoint_of(course.library, course.plan.name).exists():
             self.bar.say(f"{job.title}: cancelled; it was left off, and can be resumed")
 
     def _on_end(self, job: Job) -> None:

@@ -1,0 +1,293 @@
+"""The training dock: training, stopping, going on, and the models that come of it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
+
+from napari_rln.errors import RlnError
+from napari_rln.gui import course, models, preferences
+from napari_rln.gui.curves import Curves
+from napari_rln.gui.leftoff import LeftOff, checkpoint_of
+from napari_rln.library import Library
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.train import validation
+from napari_rln.train.settings import Baseline, Quality, TrainSettings
+
+TINY = {
+    "steps": 8,
+    "validate": 2,
+    "validate_every": 4,
+    "shape": (32, 32, 32),
+    "patch": 16,
+    "batch": 1,
+    "examples": 2,
+    "start_iterations": 3,
+}
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Keep the user's models in a folder of the test's own, which is not there yet."""
+    found = Library(tmp_path / "models")
+    monkeypatch.setattr(preferences, "library", lambda: found)
+    return found
+
+
+@pytest.fixture
+def dock(open_dock, make_napari_viewer_proxy, library, monkeypatch):
+    """Return the dock, ready to train on the PSF of the hollow bead for a few steps."""
+    monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))  # the best RLD is not sought for long
+    viewer = make_napari_viewer_proxy()
+    viewer.open_sample("napari-rln", "bead")
+    viewer.open_sample("napari-rln", "bead_psf")
+    _, widget = open_dock("Training", viewer)
+    widget.recipe.psf.layer = viewer.layers["bead_psf"]
+    widget.recipe.name.setText("mine")
+    settings = widget.recipe.form.settings()
+    widget.recipe.form.show_settings(dataclasses.replace(settings, **TINY))
+    widget.test_viewer = viewer
+    return widget
+
+
+def test_a_training_is_seen_and_ends_among_the_models(dock, library, idle):
+    viewer = dock.test_viewer
+    selected = viewer.layers.selection.active.name
+    dock.bar.run_button.click()
+    assert dock.tabs.currentWidget() is dock.curves
+    idle(dock.jobs)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    assert dock.curves.steps == [*range(1, 9)]
+    assert [step for step, _ in dock.curves.examined] == [0, 4, 8]
+    names = [f"training · {what}" for what in ("input", "RLN now", "truth")]
+    planes = [viewer.layers[name] for name in names]
+    assert all(layer.data.shape == (32 + 2 + 32, 32) for layer in planes)
+    assert all(layer.scale == pytest.approx((0.1, 0.1)) for layer in planes)
+    assert viewer.layers.selection.active.name == selected
+    right = viewer.layers["bead"].extent.world[1][-1]
+    assert planes[0].translate[-1] > right  # beside the user's own, not upon them
+    entry = {entry.name: entry for entry in library.entries()}["mine"]
+    assert set(entry.validation) == {"network", "image", "rld", "wiener_butterworth"}
+    assert dock.models.selected == "mine"
+    assert "this network" in dock.models.details.text()
+    assert f"{entry.validation['network']['psnr_db']:.2f} dB" in dock.bar.message.text()
+    assert not checkpoint_of(library, "mine").exists()
+    assert library.load("mine").record.inputs["psf layer"] == "bead_psf"
+
+
+def test_stop_keeps_the_best_also_while_paused(dock, library, qtbot, idle):
+    dock.recipe.form.fields["steps"].value = 5000
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: len(dock.curves.examined) > 1, timeout=60000)
+    dock.bar.pause_button.click()
+    qtbot.waitUntil(lambda: dock.jobs.paused, timeout=5000)
+    before = len(dock.curves.steps)
+    qtbot.wait(300)
+    assert len(dock.curves.steps) == before
+    dock.stop_button.click()
+    assert not dock.stop_button.isEnabled()
+    idle(dock.jobs)
+    facts = library.load("mine").record.facts
+    assert 0 < facts["steps"] < 5000
+    assert facts["best_step"] <= facts["steps"]
+    assert not dock.left.isVisibleTo(dock)
+
+
+def test_stopped_before_the_first_step_there_is_no_model(dock, library, idle):
+    dock.bar.run_button.click()
+    dock.stop_button.click()
+    idle(dock.jobs)
+    assert "there is no model yet" in dock.bar.message.text().lower()
+    assert "mine" not in library.names()
+
+
+def test_what_was_cancelled_goes_on_from_where_it_was(dock, library, qtbot, idle):
+    dock.recipe.form.fields["steps"].value = 24
+    dock.recipe.structures.fields["structures"].value = ("spheres", "filaments")
+    dock.bar.run_button.click()
+    qtbot.waitUntil(checkpoint_of(library, "mine").exists, timeout=60000)
+    dock.bar.cancel_button.click()
+    qtbot.waitUntil(lambda: dock.jobs.running is None, timeout=10000)
+    assert "can be resumed" in dock.bar.message.text()
+    assert "mine, step" in dock.left.box.currentText()
+    dock.bar.run_button.click()  # the name is taken by what was left off
+    assert "resume or discard it" in dock.bar.message.text()
+
+    # As after a restart: other choices are made, and one of the layers has another name.
+    dock.recipe.structures.fields["structures"].value = ("dots",)
+    dock.recipe.form.fields["steps"].value = 10
+    dock.test_viewer.layers["bead_psf"].name = "renamed"
+    dock.recipe.psf.layer = dock.test_viewer.layers["bead"]
+    dock.left.resume_button.click()
+    idle(dock.jobs)
+    assert "these are others" in dock.bar.message.text()
+    dock.recipe.psf.layer = dock.test_viewer.layers["renamed"]
+    dock.left.resume_button.click()
+    assert dock.recipe.structures.fields["structures"].value == ("spheres", "filaments")
+    idle(dock.jobs)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    assert library.load("mine").record.facts["steps"] == 24
+    assert not dock.left.isVisibleTo(dock)
+
+
+def test_what_was_left_off_can_be_discarded(dock, library, monkeypatch):
+    library.folder.mkdir(parents=True)
+    (library.folder / "foreign.checkpoint").write_text("something else")
+    path = checkpoint_of(library, "mine")
+    monkeypatch.setattr(LeftOff, "read", lambda p: _left_off(p) if p == path else _refuse(p))
+    path.touch()
+    dock.left.refresh()
+    assert [dock.left.box.itemText(i) for i in range(dock.left.box.count())] == [
+        "mine, step 3 of 8"
+    ]
+    for answer in (QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes):
+        assert path.exists()
+        monkeypatch.setattr(QMessageBox, "question", lambda *_, answer=answer: answer)
+        dock.left.discard_button.click()
+    assert not path.exists()
+    assert not dock.left.isVisibleTo(dock)
+
+
+def _left_off(path):
+    return LeftOff(
+        name=path.stem,
+        path=path,
+        step=3,
+        total=8,
+        settings=TrainSettings(),
+        structures=StructureSettings(),
+        inputs={},
+    )
+
+
+def _refuse(path):
+    raise RlnError(f"{path.name} is no checkpoint of a training.")
+
+
+def test_an_error_of_torch_is_said_in_the_dock(dock, monkeypatch, idle):
+    def failing(*_, **__):
+        yield from ()
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(course, "train_steps", failing)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert dock.bar.message.property("error")
+    assert "shapes do not fit" in dock.bar.message.text()
+    assert dock.bar.details_button.isVisibleTo(dock)
+    dock.recipe.psf.layer = dock.test_viewer.layers["bead"]
+    dock.recipe.image.layer = dock.test_viewer.layers["bead"]
+    dock.bar.run_button.click()
+    assert "as the PSF and as the image" in dock.bar.message.text()
+
+
+def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
+    viewer, button = dock.test_viewer, dock.recipe.preview_button
+    button.click()
+    assert "Drawing" in button.text()
+    qtbot.waitUntil(lambda: "preview · truth" in viewer.layers, timeout=30000)
+    idle(dock.pairs.jobs)
+    assert button.text() == "Preview a pair"
+    image, truth = (viewer.layers[f"preview · {what}"] for what in ("image", "truth"))
+    assert image.data.shape == truth.data.shape == (32, 32, 32)
+    assert image.scale == pytest.approx((0.1, 0.1, 0.1))
+    assert truth.translate[-1] > image.extent.world[1][-1]
+    first = truth.data
+    dock.recipe.another_button.click()
+    qtbot.waitUntil(lambda: truth.data is not first, timeout=30000)
+    second = truth.data
+    dock.recipe.structures.fields["structures"].value = ("dots",)
+    qtbot.waitUntil(lambda: truth.data is not second, timeout=30000)
+    assert not np.array_equal(first, second)
+    assert len(viewer.layers) == 4
+    idle(dock.pairs.jobs)
+
+
+def test_presets_names_and_what_is_copied(dock, library):
+    recipe = dock.recipe
+    assert recipe.form.fields["learning_rate"].value == 0.001
+    recipe.preset.setCurrentText("As in the paper")
+    settings = recipe.plan().settings
+    assert settings.variant == "paper"
+    assert recipe.plan().begin is None
+    assert not recipe.form.fields["minutes"].isVisibleTo(recipe.form)  # its steps are given
+    recipe.preset.setCurrentText("Full training")
+    assert recipe.plan().settings.minutes == 30
+    assert recipe.plan().settings.variant == "started"
+    recipe.preset.setCurrentText("Quick adaptation")
+    assert recipe.plan().begin.name == "universal"
+    recipe.name.setText("a/b: c")
+    assert recipe.plan().name == "a-b- c"
+    recipe.name.setText("")
+    assert recipe.plan().name == "bead_psf"
+    recipe.form.fields["minutes"].value = 7
+    dock.copy_button.copy_command()
+    line = QApplication.clipboard().text()
+    assert line.startswith("napari-rln train --out bead_psf.safetensors --psf ")
+    assert "--preset quick --minutes 7" in line
+    dock.copy_button.copy_python()
+    assert "minutes=7" in QApplication.clipboard().text()
+
+
+def test_models_are_renamed_exported_deleted_and_imported(
+    dock, library, tmp_path, monkeypatch, qtbot
+):
+    shown = dock.models
+    library.save(library.load("universal"))
+    qtbot.waitUntil(lambda: shown.tree.topLevelItemCount() == 3, timeout=5000)  # it is watched
+    shown.select("universal")
+    assert not shown.rename_button.isEnabled()
+    assert not shown.delete_button.isEnabled()
+    shown.select("universal-2")
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("bead-paper", True))
+    shown.rename_button.click()
+    assert "a model called bead-paper already" in dock.bar.message.text()
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("other", True))
+    shown.rename_button.click()
+    assert shown.selected == "other"
+    target = tmp_path / "out.safetensors"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "out"), ""))
+    shown.export_button.click()
+    assert target.is_file()
+    for answer in (QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes):
+        assert "other" in library.names()
+        monkeypatch.setattr(QMessageBox, "exec", lambda *_, answer=answer: answer)
+        shown.delete_button.click()
+    assert "other" not in library.names()
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(target), ""))
+    shown.import_button.click()
+    assert shown.selected == "out"
+    assert dock.recipe.begin.findText("out") >= 0  # one can begin with it
+    shown.show_button.click()
+    (library.folder / "broken.safetensors").write_bytes(b"nothing")
+    qtbot.waitUntil(lambda: shown.tree.topLevelItemCount() == 4, timeout=5000)
+    shown.select("broken")
+    assert "cannot be read" in shown.details.text()
+    assert not shown.export_button.isEnabled()
+
+
+def test_curves_keep_up_with_long_trainings(qtbot):
+    curves = Curves()
+    qtbot.addWidget(curves)
+    for theme in ("dark", "light"):
+        curves.show_theme(theme)
+    curves.add_losses([(step, float(np.cos(step))) for step in range(20000)], 20000)
+    curves.add_losses([(20000, float("nan"))], 20000)
+    assert len(curves.losses) == 20000
+    assert abs(curves.smoothed[-1]) < 0.2  # the mean of a cosine
+    rld, other = Quality(psnr_db=31, ssim=0.9), Quality(psnr_db=20, ssim=0.5)
+    curves.show_baseline(Baseline(image=other, rld=rld, wiener_butterworth=rld))
+    curves.add_quality(0, Quality(psnr_db=32, ssim=0.9), 0)
+    assert "RLN now 32.00" in curves.summary.text()
+    curves.clear()
+    assert not curves.losses
+
+
+def test_a_folder_that_is_not_there_yet_is_watched(library, qtbot):
+    watch = models.LibraryWatch()
+    with qtbot.waitSignal(watch.changed, timeout=5000):
+        library.save(library.load("universal"))
+    assert Path(library.folder).is_dir()
+    assert watch.entries[-1].name == "universal-2"
