@@ -101,13 +101,18 @@ class RlnReport:
     piece: FloatArray | None = None
     _start: RldReport | None = field(default=None, repr=False)
 
-    def estimate(self) -> FloatArray | None:
-        """Return a copy of the first estimate as it is now, (Z, Y, X) float32, image units.
+    @property
+    def part(self) -> tuple[slice, ...]:
+        """Of the image (z, y, x), that :meth:`estimate` is of."""
+        return self._start.part if self._start else (slice(None),) * 3
 
-        None while the network is applied, and where the estimate is of a part of the image, or on
-        other voxels. To be called before the next report.
+    def estimate(self) -> FloatArray | None:
+        """Return a copy of the first estimate as it is now, (z, y, x) float32, image units.
+
+        None while the network is applied, and where the estimate is on other voxels than the
+        image. To be called before the next report.
         """
-        return self._start.estimate() if self._start and self._start.is_whole else None
+        return self._start.estimate() if self._start else None
 
 
 def apply_model(

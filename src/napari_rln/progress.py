@@ -16,6 +16,7 @@ _DOING = {
     "start": "first estimate",
     "network": "network",
     "examples": "making examples",
+    "baseline": "finding what to beat",
     "train": "training",
     "outside": "light from outside",
     "compare": "comparing",

@@ -131,11 +131,6 @@ class RldReport:
     _estimate: torch.Tensor = field(repr=False, compare=False)
     _per_count: float = field(default=1.0, repr=False, compare=False)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the estimate is of all of the image."""
-        return self.part == (slice(None),) * 3
-
     def estimate(self) -> FloatArray:
         """Return a copy of the estimate in the field of view, (Z, Y, X) float32, image units.
 

@@ -8,9 +8,10 @@ import pytest
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.errors import RlnError
-from napari_rln.gui import course, models, preferences
-from napari_rln.gui.curves import Curves
-from napari_rln.gui.leftoff import LeftOff, checkpoint_of
+from napari_rln.gui import preferences
+from napari_rln.gui.training import course, models
+from napari_rln.gui.training.curves import Curves
+from napari_rln.gui.training.leftoff import LeftOff, checkpoint_of
 from napari_rln.library import Library
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train import validation
@@ -44,7 +45,7 @@ def dock(open_dock, make_napari_viewer_proxy, library, monkeypatch):
     viewer.open_sample("napari-rln", "bead")
     viewer.open_sample("napari-rln", "bead_psf")
     _, widget = open_dock("Training", viewer)
-    widget.recipe.psf.layer = viewer.layers["bead_psf"]
+    widget.recipe.psf.layer, widget.recipe.image.layer = viewer.layers["bead_psf"], None
     widget.recipe.name.setText("mine")
     settings = widget.recipe.form.settings()
     widget.recipe.form.show_settings(dataclasses.replace(settings, **TINY))

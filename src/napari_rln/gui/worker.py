@@ -6,11 +6,12 @@ A work is one of the core's generators. Between two of its yields it can be paus
 import time
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any, TypeVar
 
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import GeneratorWorker
 
 from napari_rln.errors import ComputeError, RlnError, RlnWarning
@@ -18,15 +19,37 @@ from napari_rln.gui.preferences import take_threads
 from napari_rln.progress import Progress, Report, progress_of
 from napari_rln.steps import relay
 
+_SHARE = 0.04  # of the time, that showing may take
+_FIRST_S = 1.0  # that a work waits at most for its first picture
+
 R = TypeVar("R", bound=Report)
 T = TypeVar("T")
 
 
-class Update(NamedTuple):
+class Receipt:
+    """Told by the GUI thread when something was shown, and how long that took."""
+
+    def __init__(self) -> None:
+        self._shown = Event()
+        self.seconds: float | None = None
+
+    def give(self, seconds: float) -> None:
+        """Say that it was shown, in so many seconds."""
+        self.seconds = seconds
+        self._shown.set()
+
+    def wait(self, most_s: float) -> None:
+        """Wait until it was shown, or so many seconds."""
+        self._shown.wait(most_s)
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
     """What a work shows: how far it is, and what there is to see."""
 
     progress: Progress
     content: Any = None
+    receipt: Receipt = field(default_factory=Receipt)
 
 
 Steps = Generator[Update | None, None, T]
@@ -73,7 +96,10 @@ def streamed(
     every_s: float = 0.25,
     always: Callable[[R], bool] = lambda report: False,
 ) -> Steps[T]:
-    """Yield a work's reports as updates, at most so often; return its result.
+    """Yield a work's reports as updates, as often as the window shows them; return its result.
+
+    What is shown on the way may take a small share of the time, and no update is made before the
+    last one was shown: a slow display slows nothing else down.
 
     Parameters
     ----------
@@ -82,20 +108,29 @@ def streamed(
     content
         What there is to see of a report; called in the thread, before the work goes on.
     every_s
-        Seconds between two updates.
+        Least seconds between two updates.
     always
         Whether a report must be shown, whatever the time.
     """
-    last, doing = -every_s, ""
+    last, doing, receipt = -every_s, "", Receipt()
+    receipt.give(0.0)
+    pictures = 0
 
     def convert(report: R) -> Update | None:
-        nonlocal last, doing
+        nonlocal last, doing, receipt, pictures
+        if pictures == 1:
+            # The first picture is a new layer: napari makes it in half the time if left alone.
+            receipt.wait(_FIRST_S)
         progress, now = progress_of(report), time.monotonic()
         ends = progress.done == progress.total or progress.doing != doing
-        if now - last < every_s and not ends and not always(report):
+        shown = receipt.seconds
+        due = shown is not None and now - last >= max(every_s, shown / _SHARE)
+        if not (due or ends or always(report)):
             return None
-        last, doing = now, progress.doing
-        return Update(progress, content(report))
+        update = Update(progress, content(report))
+        last, doing, receipt = now, progress.doing, update.receipt
+        pictures += update.content is not None
+        return update
 
     return relay(steps, convert)
 
@@ -211,8 +246,10 @@ class Jobs(QObject):
         # What was cancelled shows no more, also where an update was on its way already.
         if update is None or self._worker is None or self._worker.abort_requested:
             return
-        worker = self._worker
+        worker, began = self._worker, time.monotonic()
         self.reported.emit(self._job, update)
+        # After what was shown has been drawn, which Qt does when it has nothing else to do.
+        QTimer.singleShot(0, lambda: update.receipt.give(time.monotonic() - began))
         bar, progress = worker.pbar, update.progress
         if bar.total != progress.total:
             bar.total = progress.total

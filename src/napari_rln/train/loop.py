@@ -1,7 +1,7 @@
 """The training loop."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estim
 from napari_rln.normalisation import brightness
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
-from napari_rln.steps import finish
+from napari_rln.steps import finish, relay
 from napari_rln.train.batches import inner, without_margin
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.examples import Example, example
@@ -30,7 +30,7 @@ from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.setting import Setting
 from napari_rln.train.settings import Baseline, TrainReport, TrainSettings
 from napari_rln.train.statistics import estimate_statistics, set_momentum
-from napari_rln.train.validation import Examination, baseline, examine
+from napari_rln.train.validation import Examination, baseline_steps, examine
 
 _WARM_UP = 20  # steps in which the learning rate rises; they are timed as well
 _UNTIMED = 3  # the first ones, which are slower
@@ -130,7 +130,7 @@ class _Run:
         """Leave off making examples."""
         self._pool.close()
 
-    def prepare(self) -> Iterator[TrainReport]:
+    def prepare(self) -> Generator[TrainReport, None, None]:
         """Make the first examples and the held-out ones, and judge these by classical means."""
         first, held = min(FIRST, self.settings.examples), self.settings.validate
         made = []
@@ -152,12 +152,14 @@ class _Run:
                 )
             )
             yield self._report("examples", first + number + 1, first + held)
-        self._baseline = baseline(self._held)
+        self._baseline = yield from relay(
+            baseline_steps(self._held), lambda done: self._report("baseline", done, held)
+        )
 
     def examine_first(self) -> TrainReport:
         """Take what is begun with as the first candidate, so that training never makes it worse."""
-        done = min(FIRST, self.settings.examples) + len(self._held)
-        return self._examined(self._report("examples", done, done))
+        held = len(self._held)
+        return self._examined(self._report("baseline", held, held))
 
     def advance(self) -> TrainReport:
         """Do one step; return the report of it."""

@@ -229,8 +229,8 @@ class TrainReport:
     Attributes
     ----------
     phase
-        ``"examples"`` while the first volumes are made and a model to begin with is examined, then
-        ``"train"``.
+        ``"examples"`` while the first volumes are made, ``"baseline"`` while it is found what is to
+        be beaten and a model to begin with is examined, then ``"train"``.
     step, total
         Done and to do, of the phase. The total of steps is a guess until the first were timed.
     seconds, seconds_left
@@ -242,7 +242,7 @@ class TrainReport:
     quality
         Of the network on the held-out volumes, where it was just examined.
     baseline
-        What it is to beat; known from the end of the first phase on.
+        What it is to beat; known from the end of the phase of that name on.
     best_step
         That of the best weights so far; 0 where there are none yet, or they are those of the model
         to begin with.
@@ -250,7 +250,7 @@ class TrainReport:
         Where it was just examined.
     """
 
-    phase: Literal["examples", "train"]
+    phase: Literal["examples", "baseline", "train"]
     step: int
     total: int
     seconds: float

@@ -1,6 +1,6 @@
 """Held-out volumes: what classical deconvolution makes of them, and what the network does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from napari_rln.deconvolution import iterate
 from napari_rln.loss import ERROR_FLOOR
 from napari_rln.metrics import fitted, psnr, ssim
 from napari_rln.rld import RldSettings
+from napari_rln.steps import finish
 from napari_rln.tiles import even_sized
 from napari_rln.train.examples import Example
 from napari_rln.train.settings import Baseline, Preview, Quality
@@ -40,21 +41,29 @@ class _BestScores:
 
 
 def baseline(examples: Sequence[Example]) -> Baseline | None:
-    """Return the best that classical deconvolution can do, by the truth; none without examples.
+    """Return the best that classical deconvolution can do; the last word of its steps."""
+    return finish(baseline_steps(examples))
 
-    Both scores are sought over the iterations separately. Without a PSF it is the image.
+
+def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline | None]:
+    """Yield how many examples are done, after every iteration; return the best there can be.
+
+    That is by the truth, over the iterations and for both scores separately. Without a PSF it is
+    the image, without examples none.
     """
     if not examples:
         return None
     kinds: list[list[_BestScores]] = [[], [], []]
-    for held in examples:
+    for number, held in enumerate(examples):
         best = [_BestScores(), _BestScores(), _BestScores()]
         best[0].add(held.pair.image.data, held.pair.truth.data)
         if held.psf is None:
             best = [best[0]] * 3
         else:
-            _classical(held, "matched", _ITERATIONS, best[1])
-            _classical(held, "wiener-butterworth", _WB_ITERATIONS, best[2])
+            for _ in _classical(held, "matched", _ITERATIONS, best[1]):
+                yield number
+            for _ in _classical(held, "wiener-butterworth", _WB_ITERATIONS, best[2]):
+                yield number
         for kind, found in zip(kinds, best, strict=True):
             kind.append(found)
     image, rld, wb = (
@@ -141,7 +150,10 @@ def apply_whole(network: Network, held: Example) -> FloatArray:
     return whole
 
 
-def _classical(held: Example, projector: str, counts: Sequence[int], best: _BestScores) -> None:
+def _classical(
+    held: Example, projector: str, counts: Sequence[int], best: _BestScores
+) -> Iterator[None]:
+    """Yield after every iteration, with the best scores so far."""
     assert held.psf is not None
     settings = RldSettings(
         iterations=counts[-1],
@@ -157,6 +169,7 @@ def _classical(held: Example, projector: str, counts: Sequence[int], best: _Best
             worse = 0 if better else worse + 1
             if worse == patience:
                 return
+        yield
 
 
 def _preview(held: Example, now: FloatArray) -> Preview:

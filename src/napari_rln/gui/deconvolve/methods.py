@@ -19,7 +19,8 @@ from napari_rln.library import Library
 from napari_rln.model import UNIVERSAL
 from napari_rln.psf.doctor import fit_psf
 from napari_rln.rld import RldReport, RldSettings
-from napari_rln.volume import Volume
+from napari_rln.tiles import Shape
+from napari_rln.volume import FloatArray, Volume
 
 _KEPT = "1 2 5 10 20 50 100"
 _NAMES = {"wiener-butterworth": "WB"}
@@ -47,10 +48,7 @@ class Rld:
         assert psf is not None
 
         def seen(report: RldReport) -> Estimate:
-            data = report.estimate()
-            if not report.is_whole:
-                data, part = np.zeros(image.shape, np.float32), data
-                data[report.part] = part
+            data = _in_place(report.estimate(), report.part, image.shape)
             final = report.phase == "deconvolve"
             return Estimate(report.iteration if final else 0, data, kept=always(report))
 
@@ -81,13 +79,24 @@ class Rln:
             if report.tile is not None and report.piece is not None:
                 return Piece(report.tile, report.piece)
             data = report.estimate()
-            return None if data is None else Estimate(report.done, data)
+            if data is None:
+                return None
+            return Estimate(report.done, _in_place(data, report.part, image.shape))
 
         steps = apply_steps(image, psf, self.library.load(self.model), self.settings)
         return streamed(steps, seen, always=lambda report: report.tile is not None)
 
 
 Method = Rld | Rln
+
+
+def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArray:
+    """Return an estimate of a part of an image where it lies; elsewhere there is nothing yet."""
+    if data.shape == shape:
+        return data
+    whole = np.zeros(shape, np.float32)
+    whole[part] = data
+    return whole
 
 
 def deconvolved(image: Source, psf: Source | None, method: Method, mend: bool) -> Steps[Volume]:

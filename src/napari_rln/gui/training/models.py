@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
-from napari_rln.gui.cards import COLUMNS, describe, row
+from napari_rln.gui.training.cards import COLUMNS, describe, row
 from napari_rln.library import Entry
 from napari_rln.model import SUFFIX, read_card
 

@@ -19,11 +19,11 @@ from qtpy.QtWidgets import (
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copies import Run, path_of
-from napari_rln.gui.course import Plan
 from napari_rln.gui.forms import Form
-from napari_rln.gui.layers import Source
-from napari_rln.gui.leftoff import LeftOff, file_name
+from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.training.course import Plan
+from napari_rln.gui.training.leftoff import LeftOff, file_name
 from napari_rln.model import SUFFIX, UNIVERSAL, Model
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.setting import choose_settings
@@ -61,8 +61,10 @@ class Recipe(QWidget):
         super().__init__()
         self._viewer = viewer
         self._model: Model | None = None  # to begin with
-        self.psf = VolumePicker(viewer)
-        self.image = VolumePicker(viewer, optional="none: light and noise by default")
+        self.psf = VolumePicker(viewer, prefer=is_psf)
+        self.image = VolumePicker(
+            viewer, prefer=is_raw, optional="none: light and noise by default"
+        )
         self.preset = QComboBox()
         self.preset.addItems([*_PRESETS])
         self.said = QLabel()

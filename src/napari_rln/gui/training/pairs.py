@@ -3,9 +3,9 @@
 from qtpy.QtCore import QObject, QTimer
 
 from napari_rln.gui import preferences
-from napari_rln.gui.exhibits import Exhibits
-from napari_rln.gui.recipe import Recipe
 from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.training.exhibits import Exhibits
+from napari_rln.gui.training.recipe import Recipe
 from napari_rln.gui.worker import Failure, Job, Jobs, Steps, Update
 from napari_rln.progress import Progress
 from napari_rln.simulate.imaging import Pair

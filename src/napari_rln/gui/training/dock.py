@@ -8,15 +8,15 @@ from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.area import Area
 from napari_rln.gui.copies import CopyButton
-from napari_rln.gui.course import Course, News, Plan
-from napari_rln.gui.curves import Curves
 from napari_rln.gui.events import follow
-from napari_rln.gui.exhibits import Exhibits
-from napari_rln.gui.leftoff import LeftOff, LeftOffRow, checkpoint_of
-from napari_rln.gui.models import ModelList
-from napari_rln.gui.pairs import PairPreview
-from napari_rln.gui.recipe import Recipe
 from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.training.course import Course, News, Plan
+from napari_rln.gui.training.curves import Curves
+from napari_rln.gui.training.exhibits import Exhibits
+from napari_rln.gui.training.leftoff import LeftOff, LeftOffRow, checkpoint_of
+from napari_rln.gui.training.models import ModelList
+from napari_rln.gui.training.pairs import PairPreview
+from napari_rln.gui.training.recipe import Recipe
 from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.model import Model
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.layers import Source
-from napari_rln.gui.leftoff import LeftOff, checkpoint_of, layer_names
+from napari_rln.gui.training.leftoff import LeftOff, checkpoint_of, layer_names
 from napari_rln.gui.worker import Steps, Update, streamed
 from napari_rln.library import Library
 from napari_rln.model import SUFFIX, Model

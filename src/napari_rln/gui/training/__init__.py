@@ -1,0 +1,1 @@
+"""The dock that trains networks, and keeps models."""
