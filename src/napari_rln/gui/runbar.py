@@ -18,6 +18,7 @@ from napari_rln.errors import RlnError
 from napari_rln.gui.worker import Failure, Job, Jobs, Update
 from napari_rln.progress import Progress
 
+_SPINNER = 5  # per cent of its speed, some pictures a second
 _LEAST_S = 1.0  # of a phase, before the time that is left can be told
 
 
@@ -124,8 +125,11 @@ class RunBar(QWidget):
             self._phase = ""
         elif not self._phase:
             self.bar.setRange(0, 0)
+            calm_spinners(self.window())
 
     def _on_report(self, job: Job, update: Update) -> None:
+        if not update.due:
+            return
         progress = update.progress
         if progress.doing != self._phase:
             self._phase, self._phase_from = progress.doing, progress.done
@@ -167,6 +171,17 @@ class RunBar(QWidget):
         box.setText(self.message.text())
         box.setDetailedText(self._details)
         box.open()
+
+
+def calm_spinners(window: QWidget) -> None:
+    """Slow down what turns in a window while it computes, such as napari's sign of activity.
+
+    Every picture of it has the whole window drawn again. Where no graphics card does that, it took
+    40 % of two cores' time (``benchmarks/gui.py``).
+    """
+    for label in window.findChildren(QLabel):
+        if label.movie() is not None:
+            label.movie().setSpeed(_SPINNER)
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from threading import Event
 from typing import Any, TypeVar
 
 from napari.qt.threading import create_worker
@@ -20,35 +19,28 @@ from napari_rln.progress import Progress, Report, progress_of
 from napari_rln.steps import relay
 
 _SHARE = 0.04  # of the time, that showing may take
-_FIRST_S = 1.0  # that a work waits at most for its first picture
 
 R = TypeVar("R", bound=Report)
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class Receipt:
-    """Told by the GUI thread when something was shown, and how long that took."""
+    """What the GUI thread tells back: how many seconds showing took; none before it is done."""
 
-    def __init__(self) -> None:
-        self._shown = Event()
-        self.seconds: float | None = None
-
-    def give(self, seconds: float) -> None:
-        """Say that it was shown, in so many seconds."""
-        self.seconds = seconds
-        self._shown.set()
-
-    def wait(self, most_s: float) -> None:
-        """Wait until it was shown, or so many seconds."""
-        self._shown.wait(most_s)
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What a work shows: how far it is, and what there is to see."""
+    """What a work shows: how far it is, and what there is to see.
+
+    Not due is what must not be lost but comes too soon after the last one to be drawn.
+    """
 
     progress: Progress
     content: Any = None
+    due: bool = True
     receipt: Receipt = field(default_factory=Receipt)
 
 
@@ -110,26 +102,21 @@ def streamed(
     every_s
         Least seconds between two updates.
     always
-        Whether a report must be shown, whatever the time.
+        Whether a report must not be lost, whatever the time.
     """
-    last, doing, receipt = -every_s, "", Receipt()
-    receipt.give(0.0)
-    pictures = 0
+    last, doing, receipt = -every_s, "", Receipt(0.0)
 
     def convert(report: R) -> Update | None:
-        nonlocal last, doing, receipt, pictures
-        if pictures == 1:
-            # The first picture is a new layer: napari makes it in half the time if left alone.
-            receipt.wait(_FIRST_S)
+        nonlocal last, doing, receipt
         progress, now = progress_of(report), time.monotonic()
         ends = progress.done == progress.total or progress.doing != doing
         shown = receipt.seconds
         due = shown is not None and now - last >= max(every_s, shown / _SHARE)
         if not (due or ends or always(report)):
             return None
-        update = Update(progress, content(report))
-        last, doing, receipt = now, progress.doing, update.receipt
-        pictures += update.content is not None
+        update = Update(progress, content(report), due or ends)
+        if update.due:
+            last, doing, receipt = now, progress.doing, update.receipt
         return update
 
     return relay(steps, convert)
@@ -249,7 +236,7 @@ class Jobs(QObject):
         worker, began = self._worker, time.monotonic()
         self.reported.emit(self._job, update)
         # After what was shown has been drawn, which Qt does when it has nothing else to do.
-        QTimer.singleShot(0, lambda: update.receipt.give(time.monotonic() - began))
+        QTimer.singleShot(0, lambda: _sign(update.receipt, began))
         bar, progress = worker.pbar, update.progress
         if bar.total != progress.total:
             bar.total = progress.total
@@ -290,3 +277,7 @@ class Jobs(QObject):
     def _leave(self, job: Job) -> None:
         job.left()
         self.cancelled.emit(job)
+
+
+def _sign(receipt: Receipt, began: float) -> None:
+    receipt.seconds = time.monotonic() - began

@@ -161,7 +161,7 @@ class DeconvolveDock(QWidget):
 
     def _on_report(self, job: Job, update: Update) -> None:
         if job in self._streams and update.content is not None:
-            self._streams[job].show(update.content)
+            self._streams[job].take(update.content, update.due)
 
     def _on_end(self, job: Job) -> None:
         # After the last method the results are set side by side and compared.

@@ -60,13 +60,14 @@ class Stream:
         self.kept: dict[int, FloatArray] = {}
         self._iteration = 0
 
-    def show(self, content: Estimate | Piece) -> None:
-        """Show what is there now."""
+    def take(self, content: Estimate | Piece, draw: bool) -> None:
+        """Take what is there now, and show it; an estimate only where there is time to draw it."""
         if isinstance(content, Estimate):
-            self._iteration = content.iteration
             if content.kept:
                 self.kept[content.iteration] = content.data
-            self._set(content.data)
+            if draw or self.layer is None:
+                self._iteration = content.iteration
+                self._set(content.data)
         elif self.layer is None:  # a network that starts from the image shows no estimate before
             data = np.zeros(self._source.shape, np.float32)
             data[content.tile.core] = content.data
