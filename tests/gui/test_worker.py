@@ -71,13 +71,13 @@ def test_works_run_one_after_another_off_the_gui_thread(jobs, idle):
 def test_every_error_is_told_and_the_next_work_runs(jobs, idle, error, sentence):
     left = []
     jobs.add(
-        Job("bad", counting(1, error=error), left=lambda: left.append(True)),
+        Job("bad", counting(1, error=error), left=left.append),
         Job("good", counting(1), done=lambda result: jobs.heard.append(("good", result))),
     )
     idle(jobs)
     assert sentence in dict(jobs.heard)["bad"]
     assert jobs.heard[-1] == ("good", "result")
-    assert left == [True]
+    assert left == ["failed"]
 
 
 def test_cancel_ends_what_runs_and_forgets_what_waits(jobs, idle, qtbot):

@@ -143,6 +143,7 @@ class VolumePicker(QWidget):
         layout.setSpacing(2)
         layout.addWidget(self.picker)
         layout.addLayout(below)
+        self._followed: set[Layer] = set()
         self.picker.changed.connect(self._show_voxel)
         self._voxel.changed.connect(self._write_voxel)
         self._show_voxel()
@@ -162,6 +163,10 @@ class VolumePicker(QWidget):
 
     def _show_voxel(self) -> None:
         layer = self.layer
+        if layer is not None and layer not in self._followed:  # another dock may change it
+            self._followed.add(layer)
+            for emitter in (layer.events.scale, layer.events.units):
+                follow(self, emitter, self._show_voxel)
         known = None if layer is None else voxel_um_of(layer)
         self._voxel.setEnabled(layer is not None)
         self._voxel.blockSignals(True)

@@ -160,6 +160,8 @@ class RunBar(QWidget):
         self.say(f"{job.title}: done")
 
     def _on_failure(self, job: Job, failure: Failure) -> None:
+        # The next work has its own to say: this stays until something is run anew.
+        self._on_warning(job, failure.sentence)
         self.say(f"{job.title}: {failure.sentence}", details=failure.details, error=True)
 
     def _on_cancelled(self, job: Job) -> None:

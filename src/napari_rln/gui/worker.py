@@ -63,14 +63,14 @@ class Job:
     done
         What to do with the result.
     left
-        What to do where there is none: it failed or was cancelled.
+        What to do where there is none; it is told ``"failed"`` or ``"cancelled"``.
     """
 
     title: str
     steps: Callable[[], Steps[Any]]
     key: Any = None
     done: Callable[[Any], None] = lambda result: None
-    left: Callable[[], None] = lambda: None
+    left: Callable[[str], None] = lambda why: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,7 @@ class Jobs(QObject):
         self._ended, job = True, self._job
         assert job is not None
         if isinstance(result, Failure):
-            job.left()
+            job.left("failed")
             self.failed.emit(job, result)
         else:
             job.done(result)
@@ -262,7 +262,9 @@ class Jobs(QObject):
 
     def _on_warning(self, warning: tuple[Any, ...]) -> None:
         message, category = warning[:2]
-        if issubclass(category, RlnWarning):  # those of the libraries are not for the user
+        if self._job is not None and issubclass(
+            category, RlnWarning
+        ):  # those of the libraries are not for the user
             self.warned.emit(self._job, str(message))
 
     def _on_finish(self) -> None:
@@ -275,7 +277,7 @@ class Jobs(QObject):
         self._next()
 
     def _leave(self, job: Job) -> None:
-        job.left()
+        job.left("cancelled")
         self.cancelled.emit(job)
 
 

@@ -33,13 +33,16 @@ class Costs(QLabel):
     ----------
     plan
         Returns what would be run now, or raises what speaks against it.
+    busy
+        Tells whether something runs.
     """
 
-    def __init__(self, plan: Callable[[], Plan]) -> None:
+    def __init__(self, plan: Callable[[], Plan], busy: Callable[[], bool]) -> None:
         super().__init__()
-        self._plan = plan
+        self._plan, self._busy = plan, busy
         self.jobs = Jobs(self)
         self.speed: Speed | None = None
+        self._measured_for = ""  # the device of the preferences, which may be auto
         self.setWordWrap(True)
         self.setToolTip(
             "<p>From a short measurement of this machine, and from where automatic stopping "
@@ -47,7 +50,7 @@ class Costs(QLabel):
         )
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._timer.timeout.connect(self._estimate)
-        self.jobs.failed.connect(lambda job, failure: self.setText(""))
+        self.jobs.failed.connect(self._on_failure)
 
     def refresh(self) -> None:
         """Tell anew, soon."""
@@ -59,11 +62,15 @@ class Costs(QLabel):
         except RlnError:  # it is said when it is run
             self.setText("")
             return
-        device, known = preferences.device(), self.speed
+        device = preferences.device()
+        known = self.speed if self._measured_for == device else None
+        if known is None and self._busy():  # beside a run both would be slowed down
+            return
+        self._measured_for = device
 
         def steps() -> Steps[tuple[Speed, str]]:
             speed = known
-            if speed is None or speed.device.partition(":")[0] not in (device, "auto"):
+            if speed is None:
                 speed = yield from _measured(device)
             yield None
             return speed, "\n".join(_line(method, plan, speed) for method in plan.methods)
@@ -73,6 +80,10 @@ class Costs(QLabel):
             self.jobs.add(Job("calibration", steps, done=self._show))
         else:
             self._timer.start()
+
+    def _on_failure(self) -> None:
+        self.speed = None
+        self.setText("")
 
     def _show(self, found: tuple[Speed, str]) -> None:
         self.speed, text = found

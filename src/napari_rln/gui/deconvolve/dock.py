@@ -51,10 +51,11 @@ class DeconvolveDock(QWidget):
         self.results.bar = self.bar
         self.whole_button = QPushButton("Apply to whole volume")
         self.whole_button.setVisible(False)
-        self.costs = Costs(self._plan)
+        self.costs = Costs(self._plan, lambda: self.jobs.running is not None)
         self.copy = CopyButton(self._described, self.bar.attempt)
         self.bar.add_button(self.copy)
         self._streams: dict[Job, Stream] = {}
+        self._arrived = False  # whether there is a result that was not compared yet
         self._lay_out()
         self.region.changed.connect(lambda: self.whole_button.setVisible(not self.region.is_whole))
         self.whole_button.clicked.connect(self._run_whole)
@@ -101,6 +102,8 @@ class DeconvolveDock(QWidget):
 
     def _described(self) -> list[Run]:
         image, psf, methods = self._given()
+        if image.box is not None:
+            raise RlnError("a region is chosen; the command reads whole files: choose the whole.")
         shared = {
             "image": path_of(image.layer),
             "voxel_um": image.voxel_um,
@@ -135,15 +138,12 @@ class DeconvolveDock(QWidget):
 
         def finish(result: Volume) -> None:
             stream.finish(result)
+            self._arrived = True
             self.results.arrived(stream, result, image, psf)
 
-        def leave() -> None:
-            stream.leave(
-                Record(
-                    method="rld" if isinstance(method, Rld) else "rln",
-                    settings=as_dict(method.settings),
-                )
-            )
+        def leave(why: str) -> None:
+            name = "rld" if isinstance(method, Rld) else "rln"
+            stream.leave(Record(method=name, settings=as_dict(method.settings)), why)
 
         job = Job(
             title,
@@ -165,8 +165,9 @@ class DeconvolveDock(QWidget):
 
     def _on_end(self, job: Job) -> None:
         # After the last method the results are set side by side and compared.
-        if self._streams.pop(job, None) is None or self._streams or not self.results.layers():
+        if self._streams.pop(job, None) is None or self._streams or not self._arrived:
             return
+        self._arrived = False
         self.results.arrange()
         self.bar.attempt(self.results.compare)
 

@@ -71,7 +71,10 @@ class Region(QWidget):
             self._viewer.dims.ndim - 1,
         ):
             raise RlnError("look at an xy plane in 2D to take the region that is seen.")
-        return np.asarray(source.layer.corner_pixels)[:, -2:]
+        corners = np.asarray(source.layer.corner_pixels, float)[:, -2:]
+        if source.layer.multiscale:  # they are of the level that is drawn
+            corners = corners * source.layer.downsample_factors[source.layer.data_level][-2:]
+        return corners
 
     def _drawn(self, source: Source) -> np.ndarray:
         layers = [

@@ -91,13 +91,15 @@ class Stream:
         if self.kept and "iterations" in facts:
             self.kept[facts["iterations"]] = result.data
 
-    def leave(self, record: Record) -> None:
+    def leave(self, record: Record, why: str) -> None:
         """End before the result is there: an estimate is left as what it is, nothing else.
 
         Parameters
         ----------
         record
             How it was made so far.
+        why
+            ``"cancelled"`` or ``"failed"``.
         """
         if self.layer is None:
             return
@@ -105,9 +107,9 @@ class Stream:
             if self.layer in self._viewer.layers:
                 self._viewer.layers.remove(self.layer)
             return
-        facts = record.facts | {"iterations": self._iteration, "stopped_by": "cancelled"}
+        facts = record.facts | {"iterations": self._iteration, "stopped_by": why}
         self.layer.metadata = {KEY: dataclasses.asdict(dataclasses.replace(record, facts=facts))}
-        self.layer.name = f"{self._title} {self._iteration} (cancelled)"
+        self.layer.name = f"{self._title} {self._iteration} ({why})"
 
     def browse(self, iteration: int) -> None:
         """Show a kept iteration; the layer's name and record say which."""
@@ -117,8 +119,8 @@ class Stream:
             return
         before = record.facts["iterations"]
         facts = record.facts | {"iterations": iteration, "stopped_by": "chosen"}
-        self._set(self.kept[iteration])
-        self.layer.name = self.layer.name.replace(f" {before}", f" {iteration}")
+        self.layer.data = self.kept[iteration] if self.layer.ndim == 3 else self.kept[iteration][0]
+        self.layer.name = f"{self.layer.name.removesuffix(str(before))}{iteration}"
         self.layer.metadata = {KEY: dataclasses.asdict(dataclasses.replace(record, facts=facts))}
 
     def _set(self, data: FloatArray) -> None:
