@@ -28,7 +28,7 @@ from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.rld import RldSettings, memory_bytes
 from napari_rln.start import StartSettings, _core
 from napari_rln.steps import relay
-from napari_rln.stop import _CROP_VOXELS
+from napari_rln.stop import telling_shape
 from napari_rln.tiles import Shape, largest_core, plan_tiles
 from napari_rln.volume import Volume
 
@@ -312,13 +312,6 @@ def _iterations(
     seconds = _at(speed.search, math.prod(part)) + _setup(work, settings, speed)
     seconds += steps * _step(work, settings, speed)
     return min(kept, settings.max_iterations), seconds
-
-
-def telling_shape(image_shape: Shape, psf_shape: Shape) -> Shape:
-    """Return the size of what :func:`napari_rln.stop.telling_crop` cuts out."""
-    planes, height, width = image_shape
-    side = max(round(math.sqrt(_CROP_VOXELS / planes)), 2 * max(psf_shape[1:]))
-    return planes, min(side, height), min(side, width)
 
 
 def _setup(work: int, settings: RldSettings, speed: Speed) -> float:

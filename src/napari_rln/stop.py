@@ -70,16 +70,24 @@ class Watch:
         return self._seen > 5 and gain >= 0 and (settled or hopeless)
 
 
-def telling_crop(image: FloatArray, psf_shape: tuple[int, int, int]) -> tuple[slice, ...]:
-    """Return the part of a large image with most structure, (z, y, x) slices.
+def telling_shape(
+    image_shape: tuple[int, int, int], psf_shape: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """Return the size (z, y, x) of what :func:`telling_crop` cuts out.
 
     All of z, since light spreads along it most; a square or less of y and x, at least twice
     the PSF's width.
     """
-    planes, height, width = image.shape
+    planes, height, width = image_shape
     side = max(round(math.sqrt(_CROP_VOXELS / planes)), 2 * max(psf_shape[1:]))
-    crop = min(side, height), min(side, width)
-    if crop == (height, width):
+    return planes, min(side, height), min(side, width)
+
+
+def telling_crop(image: FloatArray, psf_shape: tuple[int, int, int]) -> tuple[slice, ...]:
+    """Return the part of a large image with most structure, (z, y, x) slices."""
+    _, height, width = image.shape
+    _, *crop = telling_shape(image.shape, psf_shape)
+    if crop == [height, width]:
         return (slice(None),) * 3
     structure = image.var(axis=0, dtype=np.float64) + image.mean(axis=0, dtype=np.float64) ** 2
     total = ndimage.uniform_filter(structure, size=crop, mode="constant")

@@ -130,13 +130,6 @@ def check_steps(
     )
 
 
-def light_from_outside(
-    image: Volume, psf: Volume, background: float, device: str = "auto"
-) -> FloatArray | None:
-    """Return the light from outside; see :func:`outside_steps`, of which this is the last word."""
-    return finish(outside_steps(image, psf, background, device))
-
-
 def outside_steps(
     image: Volume, psf: Volume, background: float, device: str = "auto"
 ) -> Generator[RldReport, None, FloatArray | None]:

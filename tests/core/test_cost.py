@@ -16,7 +16,6 @@ from napari_rln.cost import (
     calibrate,
     rld_cost,
     rln_cost,
-    telling_shape,
 )
 from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import RlnError
@@ -24,7 +23,7 @@ from napari_rln.forward import padded_shape
 from napari_rln.rld import RldSettings, memory_bytes
 from napari_rln.start import StartSettings
 from napari_rln.steps import finish, relay
-from napari_rln.stop import telling_crop
+from napari_rln.stop import telling_crop, telling_shape
 
 NOTHING = (0.0, 0.0)
 SPEED = Speed(

@@ -32,7 +32,7 @@ from napari_rln.train.examples import (
     symmetry_of,
 )
 from napari_rln.train.settings import TrainSettings
-from napari_rln.train.validation import apply_whole, baseline, examine
+from napari_rln.train.validation import apply_whole, baseline_steps, examine
 from napari_rln.volume import Volume
 
 SHAPE = (16, 16, 16)
@@ -356,7 +356,7 @@ def test_margins_are_taken_off_on_all_sides():
 def test_what_is_to_be_beaten_is_the_best_of_classical_deconvolution():
     source = _one_psf(shape=(16, 20, 20))
     held = [example(source, number, START, "brightness") for number in range(2)]
-    found = baseline(held)
+    found = finish(baseline_steps(held))
     for kind in (found.rld, found.wiener_butterworth):
         assert kind.psnr_db > found.image.psnr_db
         assert kind.ssim > found.image.ssim
@@ -385,12 +385,12 @@ def test_held_out_examples_show_one_kind_at_a_time():
 
 
 def test_without_examples_or_psf_there_is_nothing_classical_to_beat():
-    assert baseline([]) is None
+    assert finish(baseline_steps([])) is None
     source = Folder(files=[], psf=None, symmetry=NONE)
     pair, _ = _one_psf().pair(0)
     object.__setattr__(source, "pair", lambda number: (pair, None))
     held = example(source, 0, StartSettings(method="image"), "percentiles")
-    found = baseline([held])
+    found = finish(baseline_steps([held]))
     assert found.image == found.rld == found.wiener_butterworth
 
 

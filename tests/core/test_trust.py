@@ -8,7 +8,8 @@ from scipy.signal import fftconvolve
 from napari_rln.errors import RlnError
 from napari_rln.record import Record
 from napari_rln.residual import reconvolution_residual
-from napari_rln.trust import check_result, light_from_outside
+from napari_rln.steps import finish
+from napari_rln.trust import check_result, outside_steps
 from napari_rln.volume import Volume
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.4, 1.2, 1.2))
@@ -87,7 +88,7 @@ def test_light_from_outside_is_no_fault_of_the_result():
     truth = whole[..., 10:50]
     trust = _check(image, truth)
     assert trust.chi2 == pytest.approx(1, abs=0.15)
-    outside = light_from_outside(image, PSF, 20.0, "cpu")
+    outside = finish(outside_steps(image, PSF, 20.0, "cpu"))
     seen = fftconvolve(truth, PSF.data, mode="same")
     beyond = full[..., 10:50] - seen
     assert outside.shape == image.shape

@@ -12,7 +12,6 @@ from napari_rln.deconvolution import iterate
 from napari_rln.loss import ERROR_FLOOR
 from napari_rln.metrics import fitted, psnr, ssim
 from napari_rln.rld import RldSettings
-from napari_rln.steps import finish
 from napari_rln.tiles import even_sized
 from napari_rln.train.examples import Example
 from napari_rln.train.settings import Baseline, Preview, Quality
@@ -38,11 +37,6 @@ class _BestScores:
         better = found[0] > self.psnr_db or found[1] > self.ssim
         self.psnr_db, self.ssim = max(self.psnr_db, found[0]), max(self.ssim, found[1])
         return better
-
-
-def baseline(examples: Sequence[Example]) -> Baseline | None:
-    """Return the best that classical deconvolution can do; the last word of its steps."""
-    return finish(baseline_steps(examples))
 
 
 def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline | None]:

@@ -6,13 +6,14 @@ from typing import NamedTuple
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
-from napari_rln.cost import Cost, Speed, calibrate, rld_cost, rln_cost
+from napari_rln.cost import CalibrationReport, Cost, Speed, calibrate, rld_cost, rln_cost
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.methods import Method, Rld
 from napari_rln.gui.runbar import duration
 from napari_rln.gui.worker import Job, Jobs, Steps, Update
 from napari_rln.progress import Progress
+from napari_rln.steps import relay
 from napari_rln.tiles import Shape
 
 _WAIT_MS = 400  # after a change: others may follow
@@ -71,7 +72,7 @@ class Costs(QLabel):
         def steps() -> Steps[tuple[Speed, str]]:
             speed = known
             if speed is None:
-                speed = yield from _measured(device)
+                speed = yield from relay(calibrate(device), _told)
             yield None
             return speed, "\n".join(_line(method, plan, speed) for method in plan.methods)
 
@@ -90,15 +91,8 @@ class Costs(QLabel):
         self.setText(text)
 
 
-def _measured(device: str) -> Steps[Speed]:
-    steps = calibrate(device)
-    while True:
-        try:
-            report = next(steps)
-        except StopIteration as stop:
-            speed: Speed = stop.value
-            return speed
-        yield Update(Progress(doing="measuring", done=report.done, total=report.total))
+def _told(report: CalibrationReport) -> Update:
+    return Update(Progress(doing="measuring", done=report.done, total=report.total))
 
 
 def _line(method: Method, plan: Plan, speed: Speed) -> str:
