@@ -5,7 +5,6 @@ image's units. Tiles overlap by what the network sees, so that they give what th
 """
 
 import time
-import warnings
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from napari_rln.device import Peak, check_memory, computing, free_bytes, resolve_device
-from napari_rln.errors import RlnError, RlnWarning
+from napari_rln.errors import RlnError, warn
 from napari_rln.model import Model, load_model
 from napari_rln.networks.folded import Folded, Precision
 from napari_rln.networks.rln import REACH
@@ -179,7 +178,7 @@ def apply_steps(
         image = resampled_image(image, model.psf.voxel_um)
         psf = psf and prepare_psf(psf, AS_IT_IS, image_voxel_um=image.voxel_um)
     for doubt in doubts(model, psf):
-        warnings.warn(doubt, RlnWarning, stacklevel=2)
+        warn(doubt)
     device = resolve_device(settings.device)
     most = _most_bytes(settings, device)
     background = resolve_background(settings.background, image)

@@ -1,4 +1,9 @@
-"""The two kinds of failure: what the user can mend, and what the computation met."""
+"""The two kinds of failure, what the user can mend and what the computation met; and warnings."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class RlnError(ValueError):
@@ -15,3 +20,37 @@ class ComputeError(Exception):
 
 class RlnWarning(UserWarning):
     """Something was done that the user should know about, such as clipped voxels."""
+
+
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+
+
+def warn(message: str, *, stacklevel: int = 2) -> None:
+    """Issue a :class:`RlnWarning`, or tell whoever listens in this thread instead.
+
+    Parameters
+    ----------
+    message
+        A sentence.
+    stacklevel
+        As :func:`warnings.warn` takes it where this is called.
+    """
+    listener = _listener.get()
+    if listener is not None:
+        listener(message)
+    else:
+        warnings.warn(message, RlnWarning, stacklevel=stacklevel + 1)
+
+
+@contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Have what is warned of in this thread told to a listener.
+
+    Python's own means, ``warnings.showwarning``, are of the whole process: of two works that run at
+    once, one would be told what the other is warned of.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)

@@ -6,7 +6,6 @@ import os
 import shutil
 import struct
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from napari_rln.errors import RlnError, RlnWarning
+from napari_rln.errors import RlnError, warn
 from napari_rln.metadata import RECORD_NAMESPACE, read_record, read_voxel_um
 from napari_rln.volume import Volume, VoxelUm, check_finite
 
@@ -270,10 +269,9 @@ def _warn_if_cut_short(tif: tifffile.TiffFile, name: str) -> None:
     tif.filehandle.seek(link)
     (following,) = struct.unpack(tif.tiff.offsetformat, tif.filehandle.read(tif.tiff.offsetsize))
     if following:
-        warnings.warn(
+        warn(
             f"{name} seems to be cut short: it names more planes than the {len(tif.pages)} that it "
             "holds; copy it again.",
-            RlnWarning,
             stacklevel=3,
         )
 
@@ -285,10 +283,9 @@ def _convert(data: npt.NDArray[np.float32], dtype: OutputType) -> npt.NDArray[An
     rounded = np.rint(data)
     low, high = int((rounded < limits.min).sum()), int((rounded > limits.max).sum())
     if low or high:
-        warnings.warn(
+        warn(
             f"{low + high} of {data.size} voxels were clipped to {dtype} ({low} below 0, {high} "
             f"above {limits.max}); write float32 to keep them.",
-            RlnWarning,
             stacklevel=3,
         )
     return rounded.clip(limits.min, limits.max).astype(dtype)

@@ -10,7 +10,6 @@ Turns are found up to some 15 degrees. :mod:`napari_rln.matching` says how alike
 import importlib
 import itertools
 import time
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
-from napari_rln.errors import ComputeError, RlnError, RlnWarning
+from napari_rln.errors import ComputeError, RlnError, warn
 from napari_rln.matching import (
     FINE_VOXELS,
     OVERLAPS,
@@ -280,8 +279,7 @@ def _judge(match: Match, chance: Match, least: float, names: str) -> None:
             "own mirror image, such as a bead, can be brought by a translation only."
         )
     if match.score < CLEARLY * chance.score:
-        message = f"the match of {names} may be chance: their {said}; look at it, and {advice}."
-        warnings.warn(message, RlnWarning, stacklevel=2)
+        warn(f"the match of {names} may be chance: their {said}; look at it, and {advice}.")
 
 
 def _phases(settings: RegistrationSettings) -> tuple[Phase, ...]:

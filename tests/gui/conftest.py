@@ -20,6 +20,8 @@ def idle(qtbot):
     """Return a function that waits until no work of some jobs is under way."""
 
     def wait(jobs, seconds=60):
-        qtbot.waitUntil(lambda: jobs.running is None and not jobs.waiting, timeout=1000 * seconds)
+        qtbot.waitUntil(
+            lambda: not (jobs.running or jobs.waiting or jobs.leaving), timeout=1000 * seconds
+        )
 
     return wait

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from napari_rln.errors import ComputeError, RlnError, RlnWarning
+from napari_rln.errors import ComputeError, RlnError, warn
 from napari_rln.gui.runbar import RunBar, duration
 from napari_rln.gui.worker import Job, Jobs, Update, streamed
 from napari_rln.progress import Progress
@@ -95,6 +95,32 @@ def test_cancel_ends_what_runs_and_forgets_what_waits(jobs, idle, qtbot):
     qtbot.waitUntil(lambda: closed == ["closed"])
 
 
+def test_a_cancelled_work_ends_for_the_user_though_its_step_goes_on(jobs, idle, qtbot):
+    step, done = threading.Event(), []
+
+    def steps():
+        step.wait(30)
+        yield Update(Progress(doing="counting"), "late")
+        return "result"
+
+    bar = RunBar(jobs, lambda: jobs.add(Job("next", counting(1), done=done.append)))
+    qtbot.addWidget(bar)
+    jobs.add(Job("long", steps, done=done.append, left=done.append))
+    qtbot.wait(50)
+    bar.cancel_button.click()
+    qtbot.waitUntil(lambda: jobs.running is None, timeout=2000)
+    assert jobs.leaving
+    assert done == ["cancelled"]
+    assert bar.message.text() == "Long: cancelled"
+    bar.run_button.click()
+    assert jobs.waiting
+    assert "last step" in bar.message.text()
+    step.set()
+    idle(jobs)
+    assert done == ["cancelled", "result"]
+    assert jobs.heard == [("long", "cancelled"), ("next", 0)]
+
+
 def test_a_work_that_is_under_way_is_not_started_twice(jobs):
     jobs.add(Job("a", counting(1000, seconds=0.01), key=1))
     with pytest.raises(RlnError, match="under way"):
@@ -123,7 +149,7 @@ def test_only_our_warnings_are_for_the_user(jobs, idle):
     told = []
 
     def steps():
-        warnings.warn("look here", RlnWarning, stacklevel=1)
+        warn("look here")
         warnings.warn("a library's own", UserWarning, stacklevel=1)
         yield None
 
@@ -131,6 +157,26 @@ def test_only_our_warnings_are_for_the_user(jobs, idle):
     jobs.add(Job("a", steps))
     idle(jobs)
     assert told == ["look here"]
+
+
+def test_works_that_run_at_once_are_told_their_own_warnings(jobs, idle):
+    others, told, both = Jobs(), [], threading.Barrier(2)
+
+    def steps(number):
+        def work():
+            both.wait(30)
+            warn(f"from {number}")
+            both.wait(30)
+            yield None
+
+        return work
+
+    for number, each in enumerate((jobs, others)):
+        each.warned.connect(lambda job, sentence: told.append((job.title, sentence)))
+        each.add(Job(f"work {number}", steps(number)))
+    idle(jobs)
+    idle(others)
+    assert sorted(told) == [("work 0", "from 0"), ("work 1", "from 1")]
 
 
 def test_updates_are_thinned_but_the_last_and_those_that_must_be_seen_are_there():

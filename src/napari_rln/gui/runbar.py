@@ -116,13 +116,15 @@ class RunBar(QWidget):
         running, waiting = self._jobs.running is not None, len(self._jobs.waiting)
         more = f" ({waiting} waiting)" if waiting else ""
         self.run_button.setText(f"Queue another{more}" if running else self._label)
-        self.cancel_button.setEnabled(running)
+        self.cancel_button.setEnabled(running or waiting > 0)
         self.pause_button.setEnabled(running)
         self.pause_button.setText("Resume" if self._jobs.paused else "Pause")
         if not running:
             self.bar.setRange(0, 1)
             self.bar.setValue(0)
             self._phase = ""
+            if waiting and self._jobs.leaving:
+                self.say("waiting until what was cancelled has ended its last step")
         elif not self._phase:
             self.bar.setRange(0, 0)
             calm_spinners(self.window())

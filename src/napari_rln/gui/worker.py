@@ -13,12 +13,13 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import GeneratorWorker
 
-from napari_rln.errors import ComputeError, RlnError, RlnWarning
+from napari_rln.errors import ComputeError, RlnError, RlnWarning, listening
 from napari_rln.gui.preferences import take_threads
 from napari_rln.progress import Progress, Report, progress_of
 from napari_rln.steps import relay
 
 _SHARE = 0.04  # of the time, that showing may take
+_PATIENCE_MS = 600  # after which a work that was cancelled is left to end its step alone
 
 R = TypeVar("R", bound=Report)
 T = TypeVar("T")
@@ -147,14 +148,19 @@ class _Worker(GeneratorWorker):
 
     def work(self) -> Any:
         """Do it, to the end or until it is cancelled."""
-        try:
-            return super().work()
-        finally:
-            self._gen.close()
+        with listening(lambda message: self.warned.emit((message, RlnWarning))):
+            try:
+                return super().work()
+            finally:
+                self._gen.close()
 
 
 class Jobs(QObject):
-    """The works of a dock: one runs, the others wait for it."""
+    """The works of a dock: one runs, the others wait for it.
+
+    One that is cancelled ends at once for the user. A long step that it is in goes on in the
+    thread, is shown to nobody, and is waited for by the next.
+    """
 
     changed = Signal()
     reported = Signal(object, object)  # job, update
@@ -171,6 +177,13 @@ class Jobs(QObject):
         self._job: Job | None = None
         self._worker: GeneratorWorker | None = None
         self._ended = False
+        self._patience = QTimer(self, singleShot=True, interval=_PATIENCE_MS)
+        self._patience.timeout.connect(self._let_go)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a work that was cancelled is still in its last step."""
+        return self._worker is not None and self._job is None
 
     @property
     def running(self) -> Job | None:
@@ -195,8 +208,9 @@ class Jobs(QObject):
     def cancel(self) -> None:
         """Cancel the work that runs and forget those that wait."""
         forgotten, self.waiting = self.waiting, []
-        if self._worker is not None:
+        if self._job is not None and self._worker is not None:
             self._worker.quit()
+            self._patience.start()
         for job in forgotten:
             self._leave(job)
             self.ended.emit(job)
@@ -208,7 +222,7 @@ class Jobs(QObject):
             self._worker.toggle_pause()
 
     def _next(self) -> None:
-        if self._job is None and self.waiting:
+        if self._worker is None and self.waiting:
             self._job = self.waiting.pop(0)
             self._ended = False
             worker = create_worker(
@@ -243,8 +257,10 @@ class Jobs(QObject):
         bar.update(progress.done - bar.n)  # last, for it lets other events in
 
     def _on_return(self, result: Any) -> None:
-        self._ended, job = True, self._job
-        assert job is not None
+        job = self._job
+        if job is None:  # it was let go
+            return
+        self._ended = True
         if isinstance(result, Failure):
             job.left("failed")
             self.failed.emit(job, result)
@@ -268,13 +284,22 @@ class Jobs(QObject):
             self.warned.emit(self._job, str(message))
 
     def _on_finish(self) -> None:
-        # Dropping the worker frees what its generator holds.
-        job, self._job, self._worker, self.paused = self._job, None, None, False
-        assert job is not None
+        self._patience.stop()
+        self._worker = None  # frees what its generator holds
+        self._end()
+        self._next()
+
+    def _let_go(self) -> None:
+        self._end()
+        self.changed.emit()
+
+    def _end(self) -> None:
+        job, self._job, self.paused = self._job, None, False
+        if job is None:  # it was let go
+            return
         if not self._ended:
             self._leave(job)
         self.ended.emit(job)
-        self._next()
 
     def _leave(self, job: Job) -> None:
         job.left("cancelled")
