@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import avg_pool3d
 
 from napari_rln import cli
+from napari_rln import steps as steps_module
 from napari_rln.errors import ComputeError, RlnError
 from napari_rln.io import read_volume, write_volume
 from napari_rln.model import Model
@@ -121,6 +122,7 @@ def judged(monkeypatch):
             return Examination(Quality(psnr_db=decibels, ssim=0.5), -decibels, 0.25, None)
 
         monkeypatch.setattr(loop, "examine", examine)
+        monkeypatch.setattr(loop, "preview", lambda *_, **__: None)
         monkeypatch.setattr(loop, "Folded", lambda network, device: network)
         return seen
 
@@ -570,7 +572,7 @@ class _Clock:
 def clock(monkeypatch, few):
     """Return a clock by which examples take a second, steps a tenth, an examination two."""
     clock = _Clock()
-    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(steps_module, "time", clock)
 
     def takes(owner, name, seconds):
         work = getattr(owner, name)
@@ -594,9 +596,9 @@ TIMED = replace(TINY, steps=None, minutes=6.05 / 60, examples=1, batch=1)
 
 def test_minutes_decide_how_many_steps_there_are(clock):
     ended = _run(replace(TIMED, validate=1, validate_every=20))
-    # 2 s of examples, 6 steps of 0.1 s and an examination; from then on a step costs a twentieth of
-    # an examination as well.
-    total = 6 + int((6.05 - 2 - 0.6 - 2) / (0.1 + 2 / 20))
+    # 6 steps of 0.1 s and an examination; from then on a step costs a twentieth of an examination
+    # as well.
+    total = 6 + int((6.05 - 0.6 - 2) / (0.1 + 2 / 20))
     assert ended.steps[-1].total == ended.steps[-1].step == total
     assert ended.model.record.facts["total"] == total
     assert {report.total for report in ended.steps[5:]} == {total}
@@ -604,18 +606,25 @@ def test_minutes_decide_how_many_steps_there_are(clock):
 
 def test_minutes_are_kept_to(clock):
     ended = _run(replace(TIMED, validate=0))
-    assert clock.now == pytest.approx(6.05, abs=0.1)
+    assert clock.now == pytest.approx(1 + 6.05, abs=0.1)  # an example was made before
     lefts = [report.seconds_left for report in ended.steps if report.seconds_left is not None]
-    assert lefts[0] == pytest.approx(6.05 - 1 - 0.7, abs=0.1)
+    assert lefts[0] == pytest.approx(6.05 - 0.7, abs=0.1)
     assert lefts[-1] == pytest.approx(0, abs=0.01)
 
 
 def test_too_few_minutes_are_a_few_steps(clock):
-    clock.now = -1000.0
-    steps = train_steps(setting_of(TIMED, psf=PSF), replace(TIMED, validate=0))
-    next(steps)
-    clock.now = 0.0  # a slow machine: making examples took longer than there was
-    assert [report.step for report in steps][-1] == 7
+    ended = _run(replace(TIMED, minutes=0.05, validate=1, validate_every=1))
+    assert ended.steps[-1].step == 7
+
+
+def test_making_examples_and_pauses_take_nothing_of_the_minutes(clock):
+    ends = []
+    for slow in (0.0, 1000.0):
+        steps = train_steps(setting_of(TIMED, psf=PSF), replace(TIMED, validate=0))
+        for report in steps:
+            clock.now += slow * (report.step in (1, 3, 40))  # somebody pauses
+        ends.append((report.step, report.seconds))
+    assert ends[1] == pytest.approx(ends[0])
 
 
 def test_a_timed_training_warms_up_like_any_other(clock):

@@ -280,6 +280,16 @@ def example(
     )
 
 
+def rescaled(made: Example, factor: float) -> Example:
+    """Return an example with another output scale, that many times the one before."""
+    return replace(
+        made,
+        target=made.target / np.float32(factor),
+        mean=made.mean / factor,
+        power=max(made.power / factor**2, 1e-6),
+    )
+
+
 def _stopped_by_truth(
     pair: Pair, psf: Volume, background: float, start: StartSettings, number: int
 ) -> FloatArray:

@@ -1,6 +1,5 @@
 """The training loop."""
 
-import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
@@ -22,15 +21,15 @@ from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estim
 from napari_rln.normalisation import brightness
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
-from napari_rln.steps import finish, relay
+from napari_rln.steps import Stopwatch, finish, relay
 from napari_rln.train.batches import inner, without_margin
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
-from napari_rln.train.examples import Example, example
+from napari_rln.train.examples import Example, example, rescaled
 from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.setting import Setting
-from napari_rln.train.settings import Baseline, TrainReport, TrainSettings
+from napari_rln.train.settings import Baseline, Preview, TrainReport, TrainSettings
 from napari_rln.train.statistics import estimate_statistics, set_momentum
-from napari_rln.train.validation import Examination, baseline_steps, examine
+from napari_rln.train.validation import Examination, baseline_steps, examine, preview
 
 _WARM_UP = 20  # steps in which the learning rate rises; they are timed as well
 _UNTIMED = 3  # the first ones, which are slower
@@ -88,20 +87,26 @@ def train_steps(
                 raise RlnError("there is no checkpoint to resume from: name one.")
             saved = Checkpoint.load(checkpoint)
             saved.check(as_dict(settings), setting.inputs, checkpoint)
-        yield from run.prepare()
-        if saved is not None:
-            run.restore(saved)
-        elif setting.begin is not None and settings.validate:
-            yield run.examine_first()
-        while run.step < run.total:
-            report = run.advance()
-            if checkpoint is not None and run.due():
-                run.state().save(checkpoint)
-            yield report
+        yield from run.clock.follow(_train(run, saved, checkpoint))
         model = run.model()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return model
+
+
+def _train(
+    run: "_Run", saved: Checkpoint | None, checkpoint: Path | None
+) -> Generator[TrainReport, None, None]:
+    yield from run.prepare()
+    if saved is not None:
+        run.restore(saved)
+    elif run.setting.begin is not None and run.settings.validate:
+        yield run.examine_first()
+    while run.step < run.total:
+        report = run.advance()
+        if checkpoint is not None and run.due():
+            run.state().save(checkpoint)
+        yield report
 
 
 class _Run:
@@ -113,7 +118,8 @@ class _Run:
         self.settings, self.setting, self.name, self.device = settings, setting, name, device
         self.step = 0
         self.total = settings.steps or _GUESS
-        self._began = self._timed = time.perf_counter()
+        self.clock = Stopwatch()
+        self._timed = self._began = 0.0  # of the steps
         self._timed_from = 0
         self._baseline: Baseline | None = None
         self._best: BestWeights | None = None
@@ -131,27 +137,30 @@ class _Run:
         self._pool.close()
 
     def prepare(self) -> Generator[TrainReport, None, None]:
-        """Make the first examples and the held-out ones, and judge these by classical means."""
+        """Make the held-out examples and the first, and judge the former by classical means."""
         first, held = min(FIRST, self.settings.examples), self.settings.validate
-        made = []
-        for number in range(first):
-            made.append(self._pool.add(number))
-            yield self._report("examples", number + 1, first + held)
-        if self.setting.begin is None and self.settings.normalisation == "brightness":
-            self._pool.rescale(round(median(brightness(e.target) for e in made), 4))
-        del made
-        self._pool.request(self.step)
         for number in range(held):
-            self._held.append(
-                example(
-                    self.setting.held_out,
-                    number,
-                    self.settings.start_settings,
-                    self.settings.normalisation,
-                    output_scale=self._pool.output_scale,
-                )
+            made = example(
+                self.setting.held_out,
+                number,
+                self.settings.start_settings,
+                self.settings.normalisation,
+                output_scale=self._pool.output_scale,
             )
-            yield self._report("examples", first + number + 1, first + held)
+            self._held.append(made)
+            report = self._report("examples", number + 1, first + held)
+            if number == 0 and self.setting.begin is not None:  # something to see at once
+                report = replace(report, preview=self._preview(self.setting.begin))
+            yield report
+        bright = []
+        for number in range(first):
+            bright.append(brightness(self._pool.add(number).target))
+            yield self._report("examples", held + number + 1, first + held)
+        if self.setting.begin is None and self.settings.normalisation == "brightness":
+            scale = round(median(bright), 4)
+            self._held = [rescaled(made, scale / self._pool.output_scale) for made in self._held]
+            self._pool.rescale(scale)
+        self._pool.request(self.step)
         self._baseline = yield from relay(
             baseline_steps(self._held), lambda done: self._report("baseline", done, held)
         )
@@ -165,6 +174,8 @@ class _Run:
         """Do one step; return the report of it."""
         if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
             self._freeze()
+        if self.step == 0:
+            self._began = self.clock.seconds
         if self.step == _UNTIMED:
             self._time_from_here()
         rate = self._rate()
@@ -195,7 +206,7 @@ class _Run:
         facts: dict[str, Any] = {
             "steps": self.step,
             "total": self.total,
-            "seconds": round(time.perf_counter() - self._began, 1),
+            "seconds": round(self.clock.seconds, 1),
             "best_step": self._best.step if self._best else self.step,
             "device": str(self.device),
             "threads": torch.get_num_threads(),
@@ -295,14 +306,14 @@ class _Run:
 
     def _steps_in_time(self) -> int:
         """Return how many steps fill the time that is given, by the time of the first."""
-        each = (time.perf_counter() - self._timed) / (_WARM_UP - self._timed_from)
+        each = (self.clock.seconds - self._timed) / (_WARM_UP - self._timed_from)
         examination = 0.0
         if self._held:
             Folded(self.network.eval(), self.device)  # compiles, once on a machine
-            before = time.perf_counter()
+            before = self.clock.seconds
             self._examine()
-            examination = time.perf_counter() - before
-        left = 60 * self.settings.minutes - (time.perf_counter() - self._began)
+            examination = self.clock.seconds - before
+        left = 60 * self.settings.minutes - (self.clock.seconds - self._began)
         each += examination / self.settings.validate_every
         return max(_WARM_UP + 1, _WARM_UP + int(left / each))
 
@@ -327,8 +338,16 @@ class _Run:
             output_scale=self._pool.output_scale,
         )
 
+    def _preview(self, begin: Model) -> Preview:
+        return preview(
+            Folded(self.network.eval(), self.device),
+            self._held[0],
+            share=begin.share,
+            output_scale=begin.output_scale,
+        )
+
     def _time_from_here(self) -> None:
-        self._timed, self._timed_from = time.perf_counter(), self.step
+        self._timed, self._timed_from = self.clock.seconds, self.step
 
     def _freeze(self) -> None:
         if self.step or self.setting.begin is None:  # else they are the model's own
@@ -348,17 +367,16 @@ class _Run:
         return {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
 
     def _report(self, phase: Any, step: int, total: int, *, rate: float = 0.0) -> TrainReport:
-        seconds = time.perf_counter() - self._began
         left = None
         known = self.settings.steps or step > _WARM_UP
         if phase == "train" and known and step > self._timed_from >= _UNTIMED:
-            each = (time.perf_counter() - self._timed) / (step - self._timed_from)
+            each = (self.clock.seconds - self._timed) / (step - self._timed_from)
             left = each * (total - step)
         return TrainReport(
             phase=phase,
             step=step,
             total=total,
-            seconds=seconds,
+            seconds=self.clock.seconds,
             seconds_left=left,
             learning_rate=rate,
             baseline=self._baseline,

@@ -1,12 +1,9 @@
 """The examples of a training, made in a thread ahead of the steps that draw from them."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-
-import numpy as np
 
 from napari_rln.train.batches import Batch, draw_batch
-from napari_rln.train.examples import Example, Source, example
+from napari_rln.train.examples import Example, Source, example, rescaled
 from napari_rln.train.settings import TrainSettings
 
 FIRST = 8
@@ -54,7 +51,7 @@ class Pool:
         factor, self.output_scale = output_scale / self.output_scale, output_scale
         for i, future in enumerate(self._futures):
             done: Future[Example] = Future()
-            done.set_result(_rescaled(future.result(), factor))
+            done.set_result(rescaled(future.result(), factor))
             self._futures[i] = done
 
     def request(self, step: int) -> None:
@@ -88,12 +85,3 @@ class Pool:
             output_scale=self.output_scale,
             by_truth=True,
         )
-
-
-def _rescaled(made: Example, factor: float) -> Example:
-    return replace(
-        made,
-        target=made.target / np.float32(factor),
-        mean=made.mean / factor,
-        power=max(made.power / factor**2, 1e-6),
-    )

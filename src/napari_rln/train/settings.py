@@ -24,8 +24,8 @@ class TrainSettings:
     steps
         How many; with none, ``minutes`` decides.
     minutes
-        How long to train when ``steps`` are not given: the number of steps is set after the first
-        of them were timed.
+        How long to train when ``steps`` are not given, after the first volumes are made: the number
+        of steps is set when some of them were timed.
     variant
         started begins with a classical deconvolution by the PSF at hand; paper with the image.
     start
@@ -234,7 +234,7 @@ class TrainReport:
     step, total
         Done and to do, of the phase. The total of steps is a guess until the first were timed.
     seconds, seconds_left
-        Since the start, and to go.
+        Of work since the start, pauses left out, and to go.
     learning_rate
         Of the last step.
     loss, mse, ssim, e_mse
@@ -247,7 +247,8 @@ class TrainReport:
         That of the best weights so far; 0 where there are none yet, or they are those of the model
         to begin with.
     preview
-        Where it was just examined.
+        Where it was just examined, and of a model to begin with as soon as there is something to
+        see.
     """
 
     phase: Literal["examples", "baseline", "train"]

@@ -113,10 +113,8 @@ def examine(
     outputs = [apply_whole(network, held) for held in examples]
 
     def mixed(share: float) -> list[FloatArray]:
-        return [
-            output + np.float32(share) * (held.E0 / np.float32(output_scale) - output)
-            for output, held in zip(outputs, examples, strict=True)
-        ]
+        pairs = zip(outputs, examples, strict=True)
+        return [_mixed(output, held, share, output_scale) for output, held in pairs]
 
     def error(share: float) -> float:
         pairs = zip(mixed(share), examples, strict=True)
@@ -129,6 +127,16 @@ def examine(
         ssim=fmean(ssim(result, held.target) for result, held in pairs),
     )
     return Examination(quality, error(share), share, _preview(examples[0], pairs[0][0]))
+
+
+def preview(network: Network, held: Example, *, share: float, output_scale: float) -> Preview:
+    """Return planes of an example as the network makes them now; see :func:`examine`."""
+    return _preview(held, _mixed(apply_whole(network, held), held, share, output_scale))
+
+
+def _mixed(output: FloatArray, held: Example, share: float, output_scale: float) -> FloatArray:
+    mixed: FloatArray = output + np.float32(share) * (held.E0 / np.float32(output_scale) - output)
+    return mixed
 
 
 def _log_error(result: FloatArray, held: Example) -> float:

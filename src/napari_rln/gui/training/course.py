@@ -134,7 +134,7 @@ class Course:
             return News(report, losses, voxel_um)
 
         model = yield from streamed(
-            self._followed(training), news, always=lambda report: report.quality is not None
+            self._followed(training), news, always=lambda report: report.preview is not None
         )
         path = self.library.save(model)
         checkpoint.unlink(missing_ok=True)
