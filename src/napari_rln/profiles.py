@@ -103,8 +103,34 @@ def profile_between(
     )
 
 
+def flanks(value: npt.NDArray[np.float64], peak: int) -> tuple[float, float] | None:
+    """Return where a profile crosses half of its height at a peak, to the left and to the right.
+
+    Parameters
+    ----------
+    value
+        (N,), from 0.
+    peak
+        Index of the sample that is the peak.
+
+    Returns
+    -------
+    tuple of float or None
+        Positions between samples, linearly interpolated; none if the profile ends before.
+    """
+    half = value[peak] / 2
+    below = np.flatnonzero(value < half)
+    left, right = below[below < peak], below[below > peak]
+    if not (left.size and right.size):
+        return None
+    a, b = int(left[-1]), int(right[0])
+    start = a + (half - value[a]) / (value[a + 1] - value[a])
+    stop = b - (half - value[b]) / (value[b - 1] - value[b])
+    return float(start), float(stop)
+
+
 def _fwhm(value: npt.NDArray[np.float64], at: int, step_um: float) -> float | None:
-    """Return the width at half height of the peak uphill of a sample, by linear interpolation."""
+    """Return the width at half height of the peak uphill of a sample."""
     peak = at
     while True:
         near = range(max(peak - 1, 0), min(peak + 2, value.size))
@@ -112,15 +138,11 @@ def _fwhm(value: npt.NDArray[np.float64], at: int, step_um: float) -> float | No
         if value[best] <= value[peak]:
             break
         peak = best
-    half = value[peak] / 2
-    below = np.flatnonzero(value < half)
-    left, right = below[below < peak], below[below > peak]
-    if not (left.size and right.size):
+    ends = flanks(value, peak)
+    if ends is None:
         return None
-    a, b = int(left[-1]), int(right[0])
-    for flank in (value[a : peak + 1][::-1], value[peak : b + 1]):
+    start, stop = ends
+    for flank in (value[int(start) : peak + 1][::-1], value[peak : int(np.ceil(stop)) + 1]):
         if (flank - np.minimum.accumulate(flank)).max() > _RISE * value[peak]:
             return None  # several peaks: a width would be of their distance
-    start = a + (half - value[a]) / (value[a + 1] - value[a])
-    stop = b - (half - value[b]) / (value[b - 1] - value[b])
-    return float((stop - start) * step_um)
+    return (stop - start) * step_um

@@ -5,6 +5,7 @@ itself and from the settings.
 """
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,9 @@ def command(verb: Verb, **given: Any) -> str:
         What that command takes, by its parameters' names in :mod:`napari_rln.cli`: files
         (``image``, ``psf``, ``out``, ``beads``, ``like``, ``pairs``) and how they are read
         (``voxel_um``, ``channel``, ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``,
-        ``structures``, ``imaging`` and ``settings``. Those of a training are what became of
-        ``preset``, ``variant`` and ``begin``. None is as good as not given.
+        ``structures``, ``imaging`` and ``settings``, and ``positions`` of beads. Those of a
+        training are what became of ``preset``, ``variant`` and ``begin``. None is as good as not
+        given.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def command(verb: Verb, **given: Any) -> str:
         changed = _of_training(plain)
         plain.pop("settings", None)
     else:
-        changed = {}
+        changed = {"positions": plain.pop("positions")} if "positions" in plain else {}
     for name in ("settings", "structures", "imaging"):
         changed |= _differences(plain.pop(name)) if name in plain else {}
     words = ["napari-rln", *verb.split()]
@@ -152,6 +154,8 @@ def _literal(value: Any) -> str:
         case tuple():
             items = ", ".join(map(_literal, value))
             return f"({items},)" if len(value) == 1 else f"({items})"
+        case float() if math.isnan(value):
+            return 'float("nan")'
     if dataclasses.is_dataclass(value):
         return _call(type(value).__name__, **_differences(value))
     return repr(value)
@@ -217,7 +221,8 @@ def _psf_compute(given: Given) -> list[str]:
 
 
 def _psf_measure(given: Given) -> list[str]:
-    psf = _call("measure_psf", _IMAGE, given.get("settings", MeasureSettings()))
+    settings, positions = given.get("settings", MeasureSettings()), given.get("positions")
+    psf = _call("measure_psf", _IMAGE, settings, positions=positions)
     return [*_read_image(given, "beads"), f"psf = {psf}", _write(_PSF, given)]
 
 

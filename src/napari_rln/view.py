@@ -162,7 +162,7 @@ def resolve_view(
     box = np.minimum(extent, side)
     position = settings.position
     if position is None:
-        position = _brightest(volumes[min(1, len(volumes) - 1)], np.maximum(box, 0.1 * extent))
+        position = brightest(volumes[min(1, len(volumes) - 1)], box)
     if not all(0 <= p < n for p, n in zip(position, shape, strict=True)):
         raise RlnError(
             f"Position {position} lies outside the volume of {shape} voxels (z, y, x); count "
@@ -226,11 +226,20 @@ def round_length(longest: float) -> float:
     return float(f"{step * power:.1g}")
 
 
-def _brightest(volume: Volume, margin_box_um: npt.NDArray[Any]) -> tuple[int, int, int]:
-    """Return the brightest voxel of the plane of most contrast, far enough from the border.
+def brightest(volume: Volume, box_um: npt.ArrayLike = (0.0, 0.0, 0.0)) -> tuple[int, int, int]:
+    """Return the brightest voxel of the plane of most contrast, not at the border.
 
     Smoothing by a voxel keeps single hot voxels from being taken for structure.
+
+    Parameters
+    ----------
+    volume
+        Of what.
+    box_um
+        (z, y, x), micrometres: what is to be around it inside the volume, at least a tenth.
     """
+    extent = np.multiply(volume.shape, volume.voxel_um)
+    margin_box_um = np.maximum(box_um, 0.1 * extent)
     smooth = gaussian_filter(volume.data, [1.0 if n > 1 else 0.0 for n in volume.shape])
     margins = [
         min(int(b / d / 2), (n - 1) // 2)

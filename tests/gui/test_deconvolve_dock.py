@@ -200,7 +200,9 @@ def test_costs_are_told_and_the_run_is_copied_as_text(dock, idle, qtbot):
     assert "RLD: about" in dock.costs.text()
     assert "GB" in dock.costs.text()
     dock.copy.copy_command()
-    lines = QApplication.clipboard().text().splitlines()
+    *notes, first, second = QApplication.clipboard().text().splitlines()
+    assert [note.split()[-1] for note in notes] == ["cells.tif", "bead_psf.tif"]
+    lines = [first, second]
     assert [line.split()[:2] for line in lines] == [["napari-rln", "rld"], ["napari-rln", "rln"]]
     words = lines[0].removeprefix("napari-rln ")
     _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)

@@ -1,12 +1,22 @@
 """Layers to volumes and back."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
 from napari_rln.errors import RlnError
+from napari_rln.gui.copies import image_of, psf_of
 from napari_rln.gui.files import read, reader, write
-from napari_rln.gui.layers import contrast_limits, layer_data, set_voxel_um, source_of, voxel_um_of
+from napari_rln.gui.layers import (
+    CHANNEL,
+    contrast_limits,
+    layer_data,
+    set_voxel_um,
+    source_of,
+    voxel_um_of,
+)
 from napari_rln.io import read_volume, write_volume
 from napari_rln.record import Record
 from napari_rln.volume import Volume
@@ -44,6 +54,32 @@ def test_voxels_are_micrometres_whatever_the_unit():
         source_of(unknown, ORIGIN)
     set_voxel_um(unknown, (0.3, 0.1, 0.1))
     assert voxel_um_of(unknown) == pytest.approx((0.3, 0.1, 0.1))
+
+
+def test_a_layer_given_a_voxel_size_stays_as_many_voxels_from_the_origin():
+    layer = stack(units=("nm",) * 3, scale=(300, 100, 100), translate=(600, 100, 1000))
+    set_voxel_um(layer, (0.3, 0.1, 0.2))
+    np.testing.assert_allclose(layer.translate, (0.6, 0.1, 2.0))
+    assert voxel_um_of(layer) == pytest.approx((0.3, 0.1, 0.2))
+
+
+def test_a_run_that_is_copied_reads_the_time_point_and_channel_that_are_seen():
+    series = stack(
+        (3, 4, 6, 8), scale=(1, 0.3, 0.1, 0.1), units=("s", *UM), axis_labels=("t", "z", "y", "x"),
+        metadata={CHANNEL: 1},
+    )  # fmt: skip
+    source = source_of(series, (2, 0, 0, 0))
+    assert image_of(source, "like") == {
+        "like": Path("stack.tif"), "voxel_um": source.voxel_um, "time": 2, "channel": 1,
+    }  # fmt: skip
+    with pytest.raises(RlnError, match="save it first"):
+        psf_of(source)
+    other = stack(
+        (2, 3, 4, 6, 8), scale=(1, 1, 0.3, 0.1, 0.1), units=("pixel", "s", *UM),
+        axis_labels=("position", "t", "z", "y", "x"),
+    )  # fmt: skip
+    with pytest.raises(RlnError, match="has an axis position"):
+        image_of(source_of(other, (0,) * 5))
 
 
 def test_of_a_time_series_the_time_point_that_is_seen_is_taken():

@@ -201,8 +201,14 @@ def test_beads_are_found_edited_and_averaged(open_dock, make_napari_viewer_proxy
     assert (facts["beads_used"], facts["beads_added"]) == (4, 1)
     np.testing.assert_allclose(sorted(facts["beads_at"]), sorted(at), atol=0.1)
     beads.copy.copy_command()
-    assert "psf measure" in QApplication.clipboard().text()
-    assert "without your choice" in dock.bar.message.text()
+    note, saving, line = QApplication.clipboard().text().splitlines()
+    assert "save the layer as stack.tif" in note
+    assert "not an option of the command line: positions=((" in saving
+    assert "psf measure" in line
+    beads.copy.copy_python()
+    text = QApplication.clipboard().text()
+    assert "positions=((" in text
+    assert 'float("nan")' in text
 
     points.data = points.data[:0]
     beads.average_button.click()

@@ -225,7 +225,8 @@ def test_presets_names_and_what_is_copied(dock, library):
     assert recipe.plan().name == "bead_psf"
     recipe.form.fields["minutes"].value = 7
     dock.copy_button.copy_command()
-    line = QApplication.clipboard().text()
+    note, line = QApplication.clipboard().text().splitlines()
+    assert "save the layer as bead_psf.tif" in note
     assert line.startswith("napari-rln train --out bead_psf.safetensors --psf ")
     assert "--preset quick --minutes 7" in line
     dock.copy_button.copy_python()

@@ -51,6 +51,41 @@ def test_planes_cross_where_the_viewer_is_and_the_viewer_follows(dock, qtbot):
     qtbot.waitUntil(lambda: np.array_equal(shown(dock, 0, "xy"), viewer.layers[0].data[10]))
 
 
+def test_layers_in_nanometres_are_shown_in_micrometres(dock, qtbot):
+    for layer in dock.viewer.layers:
+        layer.units = ("nm",) * 3
+        layer.scale, layer.translate = np.multiply(VOXEL, 1000), (0, 500, 0)
+    qtbot.waitUntil(lambda: dock.columns[0].corner[1] == pytest.approx(0.5 - 0.05))
+    point = np.add(np.multiply(SPOT, VOXEL), (0, 0.5, 0))
+    dock.viewer.dims.set_point((0, 1, 2), 1000 * point)
+    assert dock.position == pytest.approx(tuple(point))
+    dock.draw()
+    np.testing.assert_array_equal(shown(dock, 1, "xz"), dock.viewer.layers[1].data[:, SPOT[1]])
+    section = dock.columns[0].sections["xy"]
+    assert section.unit == "µm"
+    dock._move([3.0, None, 1.0])
+    assert dock.viewer.dims.point == pytest.approx((3000, 1000 * point[1], 1000))
+    dock.profile_on.setCurrentText("profile in xy")
+    dock.viewer.dims.set_point((0, 1, 2), 1000 * point)
+    dock.profile.move((point[2] - 1.4, point[1]), (point[2] + 1.4, point[1]))
+    dock.draw()
+    assert dock.profile.widths["raw"] == pytest.approx(0.8, rel=0.05)
+
+
+def test_pixels_are_not_called_micrometres(dock, qtbot):
+    dock.viewer.layers.clear()
+    dock.viewer.add_image(np.zeros(SHAPE, np.float32))
+    assert dock.columns[0].sections["xy"].unit == "px"
+    dock.viewer.layers[0].units = ("um",) * 3
+    qtbot.waitUntil(lambda: dock.columns[0].sections["xy"].unit == "µm")
+
+
+def test_the_brightest_structure_is_found(dock, idle):
+    dock.brightest_button.click()
+    idle(dock.jobs)
+    np.testing.assert_allclose(dock.position, np.multiply(SPOT, VOXEL), atol=0.16)
+
+
 def test_projection_slab_and_contrast(dock):
     data = dock.viewer.layers[0].data
     dock.projection.setCurrentText("max")

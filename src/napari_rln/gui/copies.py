@@ -8,8 +8,13 @@ from napari.layers import Layer
 from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_rln import script
+from napari_rln.errors import RlnError
+from napari_rln.gui.layers import CHANNEL, Source
 
 Run = tuple[script.Verb, dict[str, Any]]
+
+_READ = ("image", "psf", "beads", "like")  # of what a run is given, the files that it reads
+_TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
 
 
 class CopyButton(QPushButton):
@@ -44,8 +49,53 @@ class CopyButton(QPushButton):
         self._attempt(lambda: self._copy(script.python))
 
     def _copy(self, text: Callable[..., str]) -> None:
-        lines = (text(verb, **given) for verb, given in self._runs())
+        runs = self._runs()
+        files = dict.fromkeys(given[key] for _, given in runs for key in _READ if given.get(key))
+        lines = [f"# first save the layer as {path}" for path in files if not path.is_file()]
+        lines += [text(verb, **given) for verb, given in runs]
         QApplication.clipboard().setText("\n".join(lines))
+
+
+def image_of(source: Source, key: str = "image") -> dict[str, Any]:
+    """Return what a run is given for it to read an image as it is seen: file, voxels, which part.
+
+    Raises
+    ------
+    RlnError
+        If no command reads that.
+    """
+    given: dict[str, Any] = {key: path_of(source.layer), "voxel_um": source.voxel_um}
+    if CHANNEL in source.layer.metadata:
+        given["channel"] = source.layer.metadata[CHANNEL]
+    for label, i in source.at.items():
+        if label.lower() in _CHANNELS:
+            given["channel"] = i
+        elif label.lower() in _TIMES or len(source.at) == 1:
+            given["time"] = i
+        else:
+            raise RlnError(
+                f"{source.layer.name} has an axis {label}; a command reads channels (c) and time "
+                "points (t) of a file: call the axes so, or save what is seen."
+            )
+    return given
+
+
+def psf_of(source: Source | None) -> dict[str, Any]:
+    """Return what a run is given for it to read a PSF; nothing for none.
+
+    Raises
+    ------
+    RlnError
+        If it is one of several in a layer.
+    """
+    if source is None:
+        return {}
+    if source.at or CHANNEL in source.layer.metadata:
+        raise RlnError(
+            f"{source.name} is one of several volumes in its file; a command reads a PSF from a "
+            "file of its own: save it first."
+        )
+    return {"psf": path_of(source.layer), "psf_voxel_um": source.voxel_um}
 
 
 def path_of(layer: Layer) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from napari_rln.errors import RlnError
-from napari_rln.gui.layers import KEY, LayerData, layer_data
+from napari_rln.gui.layers import CHANNEL, KEY, LayerData, layer_data
 from napari_rln.io import contents, read_volume, write_volume
 from napari_rln.record import Record
 from napari_rln.volume import Volume
@@ -34,6 +34,7 @@ def read(path: str) -> list[LayerData]:
         data, options, kind = layer_data(first)
         if channels > 1:
             options["name"] = f"{first.name} channel {channel}"
+            options["metadata"][CHANNEL] = channel
         if times > 1:
             data = np.stack([volume.data for volume in volumes])
             options["scale"] = (1.0, *first.voxel_um)

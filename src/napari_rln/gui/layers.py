@@ -6,7 +6,7 @@ its source is where it lies: scale, unit, axes, translation, rotation, shear, af
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ LayerData = tuple[FloatArray, dict[str, Any], str]
 
 KEY = "napari-rln"
 """Of a layer's metadata: the record of what it holds."""
+
+CHANNEL = "napari-rln channel"
+"""Of a layer's metadata: which channel of its file it is, where there are several."""
 
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
@@ -46,6 +49,8 @@ class Source:
         Of the layer, with the time point and channel where there are several.
     place
         Options of a layer that lies where this volume lies.
+    at
+        Where it lies on the axes before these, by their labels.
     box
         Which part of the layer's volume this is, slices (z, y, x); none for all of it.
     """
@@ -55,6 +60,7 @@ class Source:
     voxel_um: VoxelUm
     name: str
     place: dict[str, Any]
+    at: dict[str, int] = field(default_factory=dict)
     box: tuple[slice, ...] | None = None
 
     @property
@@ -131,9 +137,9 @@ def source_of(layer: Layer, point: Sequence[float]) -> Source:
     voxel_um = voxel_um_of(layer)
     if voxel_um is None:
         raise RlnError(f"the voxel size of {layer.name} is not known; give it below the layer.")
-    name = layer.name
-    name += "".join(f" {label} {i}" for label, i in zip(layer.axis_labels, before, strict=False))
-    return Source(layer=layer, data=data, voxel_um=voxel_um, name=name, place=_place(layer))
+    at = dict(zip(layer.axis_labels, before, strict=False))
+    name = layer.name + "".join(f" {label} {i}" for label, i in at.items())
+    return Source(layer=layer, data=data, voxel_um=voxel_um, name=name, place=_place(layer), at=at)
 
 
 def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
@@ -156,22 +162,42 @@ def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...
 
 def voxel_um_of(layer: Layer) -> VoxelUm | None:
     """Return a layer's voxel size (z, y, x) in micrometres; none where it has no unit of length."""
-    try:
-        sizes = [
-            float((scale * unit).to("um").magnitude)
-            for scale, unit in zip(layer.scale[-3:], layer.units[-3:], strict=True)
-        ]
-    except DimensionalityError:
+    units = units_um(layer.units)
+    if units is None:
         return None
+    sizes = [float(size) for size in layer.scale[-3:] * units]
     z, y, x = sizes if len(sizes) == 3 else (sizes[0], *sizes)  # the depth of a plane is never used
     return z, y, x
 
 
+def units_um(units: Sequence[Any] | None) -> npt.NDArray[np.float64] | None:
+    """Return the last three of a layer's or a viewer's units in micrometres.
+
+    None where they are of no length, or where a viewer's layers have none in common.
+    """
+    if not units:
+        return None
+    try:
+        return np.array([float((1 * unit).to("um").magnitude) for unit in units[-3:]])
+    except DimensionalityError:
+        return None
+
+
 def set_voxel_um(layer: Layer, voxel_um: VoxelUm) -> None:
-    """Give a layer a voxel size (z, y, x) in micrometres."""
+    """Give a layer a voxel size (z, y, x) in micrometres; it stays as many voxels from the origin.
+
+    Parameters
+    ----------
+    layer
+        Any.
+    voxel_um
+        Of a plane the last two are taken.
+    """
     n = min(layer.ndim, 3)
+    scale = (*layer.scale[:-n], *voxel_um[-n:])
+    translate = layer.translate / layer.scale * scale
     layer.units = (*layer.units[:-n], *_UM[-n:])
-    layer.scale = (*layer.scale[:-n], *voxel_um[-n:])
+    layer.scale, layer.translate = scale, translate
 
 
 def record_of(layer: Layer) -> Record | None:

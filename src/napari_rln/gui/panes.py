@@ -12,11 +12,12 @@ from qtpy.QtCore import QRectF, Qt
 from qtpy.QtWidgets import QFrame
 
 from napari_rln.gui.events import follow
-from napari_rln.profiles import Profile
+from napari_rln.profiles import Profile, flanks
 from napari_rln.view import Limits, round_length
 
+MICROMETRE = "\N{MICRO SIGN}m"
+
 _BAR = 0.4  # of a picture's width that a scale bar takes at most
-_MICROMETRE = "\N{MICRO SIGN}m"
 
 
 class Board(pg.GraphicsLayoutWidget):
@@ -52,7 +53,9 @@ class Board(pg.GraphicsLayoutWidget):
 
 
 class Plane(pg.ViewBox):
-    """A plane of a volume in micrometres: square pixels, y or z downwards, a scale bar.
+    """A plane of a volume: square pixels, y or z downwards, a scale bar in micrometres.
+
+    Where lengths are in another unit, :attr:`unit` says in which.
 
     Parameters
     ----------
@@ -69,6 +72,7 @@ class Plane(pg.ViewBox):
             self.addItem(item)
         self._bar = pg.ScaleBar(1.0, width=3, suffix="", offset=(-8, -8))
         self._bar.setParentItem(self)
+        self.unit = MICROMETRE
         self._title, self._label = title, pg.LabelItem(justify="left")
         self._label.setParentItem(self)
         self._label.anchor(itemPos=(0, 0), parentPos=(0, 0), offset=(2, 0))
@@ -137,7 +141,7 @@ class Plane(pg.ViewBox):
 
     def _fit_bar(self) -> None:
         self._bar.size = round_length(_BAR * self.viewRect().width())
-        self._bar.text.setText(f"{self._bar.size:g} {_MICROMETRE}")
+        self._bar.text.setText(f"{self._bar.size:g} {self.unit}")
         self._bar.updateBar()
 
 
@@ -172,31 +176,22 @@ class Trace(pg.PlotItem):
     def add(self, profile: Profile, colour: str) -> None:
         """Draw a profile, and a line at half of its height from flank to flank."""
         self.plot(profile.offset_um, profile.value, pen=pg.mkPen(colour, width=1.5))
-        ends = _flanks(profile) if profile.fwhm_um is not None else None
+        peak = int(profile.value.argmax())
+        ends = flanks(profile.value, peak) if profile.fwhm_um is not None else None
         if ends:
-            half = profile.value.max() / 2
+            at_um = np.interp(ends, np.arange(profile.value.size), profile.offset_um)
             line = pg.mkPen(self._colour, width=1, style=Qt.PenStyle.DashLine)
-            self.plot(ends, [half, half], pen=line)
+            self.plot(at_um, [profile.value[peak] / 2] * 2, pen=line)
 
     def paint_in(self, colour: str) -> None:
         """Draw axis and title in a colour."""
         self._colour = colour
-        axis = self.getAxis("bottom")
-        axis.setPen(colour)
-        axis.setTextPen(colour)
+        paint_axes(self, colour, "bottom")
         self.set_title(self._title)
 
 
-def _flanks(profile: Profile) -> list[float] | None:
-    """Return where a profile crosses half of its highest value on either side of that."""
-    x, y = profile.offset_um, profile.value
-    top, half = int(y.argmax()), float(y.max()) / 2
-    below = np.flatnonzero(y < half)
-    left, right = below[below < top], below[below > top]
-    if not (left.size and right.size):
-        return None
-    i, j = int(left[-1]), int(right[0])
-    return [
-        float(np.interp(half, [y[i], y[i + 1]], [x[i], x[i + 1]])),
-        float(np.interp(half, [y[j], y[j - 1]], [x[j], x[j - 1]])),
-    ]
+def paint_axes(plot: pg.PlotItem, colour: str, *names: str) -> None:
+    """Draw axes of a plot, such as bottom, in a colour."""
+    for name in names:
+        plot.getAxis(name).setPen(colour)
+        plot.getAxis(name).setTextPen(colour)

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
-from napari_rln.gui.copies import CopyButton, Run, path_of
+from napari_rln.gui.copies import CopyButton, Run, image_of, psf_of
 from napari_rln.gui.deconvolve.costs import Costs, Plan
 from napari_rln.gui.deconvolve.methods import Method, Methods, Rld, deconvolved
 from napari_rln.gui.deconvolve.region import Region
@@ -104,13 +104,7 @@ class DeconvolveDock(QWidget):
         image, psf, methods = self._given()
         if image.box is not None:
             raise RlnError("a region is chosen; the command reads whole files: choose the whole.")
-        shared = {
-            "image": path_of(image.layer),
-            "voxel_um": image.voxel_um,
-            "psf": path_of(psf.layer) if psf else None,
-            "psf_voxel_um": psf.voxel_um if psf else None,
-            "repair": self.mend.isChecked(),
-        }
+        shared = image_of(image) | psf_of(psf) | {"repair": self.mend.isChecked()}
         runs: list[Run] = []
         for method in methods:
             out = Path(f"{image.name} {method.name}.ome.tif")

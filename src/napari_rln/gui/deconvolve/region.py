@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.events import follow
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import Source, units_um
 
 WHOLE, SEEN, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers
@@ -84,8 +84,10 @@ class Region(QWidget):
             raise RlnError("draw a rectangle first: add a shapes layer in napari and draw on it.")
         shapes = layers[-1]
         chosen = max(shapes.selected_data, default=len(shapes.data) - 1)
+        units = [units_um(layer.units) for layer in (shapes, source.layer)]
+        per_unit = 1.0 if any(unit is None for unit in units) else units[0][-1] / units[1][-1]  # type: ignore[index]
         corners = [
-            source.layer.world_to_data(shapes.data_to_world(vertex))[-2:]
+            source.layer.world_to_data(per_unit * np.asarray(shapes.data_to_world(vertex)))[-2:]
             for vertex in shapes.data[chosen]
         ]
         return np.array([np.min(corners, axis=0), np.max(corners, axis=0)])

@@ -14,7 +14,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
-from napari_rln.gui.copies import CopyButton, Run, path_of
+from napari_rln.gui.copies import CopyButton, Run, image_of, path_of
 from napari_rln.gui.events import follow
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
@@ -103,7 +103,7 @@ class Beads(QWidget):
 
     def __init__(self, viewer: ViewerModel, jobs: Jobs, bar: RunBar) -> None:
         super().__init__()
-        self._viewer, self._jobs, self._bar = viewer, jobs, bar
+        self._viewer, self._jobs = viewer, jobs
         self.stack = VolumePicker(viewer)
         self.form = Form(MeasureSettings, top=("size", "minimum_snr"))
         self.points = LayerPicker(viewer, accept=holds_beads, optional="not looked for yet")
@@ -174,19 +174,8 @@ class Beads(QWidget):
         RlnError
             If no stack is chosen, no bead is left, or the settings cannot be.
         """
-        stack, settings = self.stack.source("the stack of beads"), self.form.settings()
-        positions, edits = None, dict[str, int]()
-        if self.points.layer is not None:
-            found: Found = self.points.layer.metadata[_FOUND]
-            if found.stack != stack.name:
-                raise RlnError(
-                    f"{self.points.layer.name} are of {found.stack}; choose the beads of "
-                    f"{stack.name}, or find them."
-                )
-            taken, edits = found.edited(self.points.layer)
-            if edits:
-                positions = taken
-                settings = dataclasses.replace(settings, size=settings.size or found.table.size)
+        stack = self.stack.source("the stack of beads")
+        settings, positions, edits = self._chosen(stack)
         name = f"{stack.name} \N{MIDDLE DOT} PSF"
 
         def steps() -> Steps[Volume]:
@@ -232,17 +221,38 @@ class Beads(QWidget):
 
     def _described(self) -> Run:
         stack = self.stack.source("the stack of beads")
-        if (
-            self.points.layer is not None
-            and self.points.layer.metadata[_FOUND].edited(self.points.layer)[1]
-        ):
-            self._bar.say("copied without your choice of beads, which is in the PSF's record")
+        settings, positions, _ = self._chosen(stack)
         return "psf measure", {
-            "beads": path_of(stack.layer),
-            "voxel_um": stack.voxel_um,
+            **image_of(stack, "beads"),
             "out": Path(f"{path_of(stack.layer).stem} PSF.tif"),
-            "settings": self.form.settings(),
+            "settings": settings,
+            "positions": None if positions is None else tuple(map(tuple, positions.tolist())),
         }
+
+    def _chosen(
+        self, stack: Source
+    ) -> tuple[MeasureSettings, npt.NDArray[np.float64] | None, dict[str, int]]:
+        """Return settings, positions (N, 3) where the user edited them, and how many differ.
+
+        Raises
+        ------
+        RlnError
+            If the points are of another stack, or none is left.
+        """
+        settings = self.form.settings()
+        if self.points.layer is None:
+            return settings, None, {}
+        found: Found = self.points.layer.metadata[_FOUND]
+        if found.stack != stack.name:
+            raise RlnError(
+                f"{self.points.layer.name} are of {found.stack}; choose the beads of "
+                f"{stack.name}, or find them."
+            )
+        positions, edits = found.edited(self.points.layer)
+        if not edits:
+            return settings, None, {}
+        size = settings.size or found.table.size
+        return dataclasses.replace(settings, size=size), positions, edits
 
 
 def holds_beads(layer: Layer) -> bool:

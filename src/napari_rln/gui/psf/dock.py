@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
-from napari_rln.gui.copies import CopyButton, Run, path_of
+from napari_rln.gui.copies import CopyButton, Run, image_of, path_of, psf_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads import Beads
@@ -150,10 +150,8 @@ class PsfDock(QWidget):
         psf, settings = self.psf.source("the PSF"), self.repairs.settings()
         image = self.image.source("the image") if self.repairs.resample else None
         return "psf repair", {
-            "psf": path_of(psf.layer),
-            "psf_voxel_um": psf.voxel_um,
-            "image": path_of(image.layer) if image else None,
-            "voxel_um": image.voxel_um if image else None,
+            **psf_of(psf),
+            **(image_of(image) if image else {}),
             "out": Path(f"{path_of(psf.layer).stem} prepared.tif"),
             "settings": settings,
             "everything": settings == PrepareSettings(),

@@ -6,7 +6,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
-from napari_rln.gui.copies import CopyButton, Run, path_of
+from napari_rln.gui.copies import CopyButton, Run, image_of
 from napari_rln.gui.fields import Number, Row
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
@@ -112,8 +112,7 @@ class Microscope(QWidget):
         image, voxel_um = self._grid()
         settings = self.form.settings()
         return "psf compute", {
-            "image": path_of(image.layer) if image else None,
-            "voxel_um": voxel_um,
+            **(image_of(image) if image else {"voxel_um": voxel_um}),
             "out": Path(f"{name_of(settings)}.tif"),
             "settings": settings,
         }

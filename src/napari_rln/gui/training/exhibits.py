@@ -3,17 +3,15 @@
 They stand beside the user's layers, to the right of them, and leave what is selected selected.
 """
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
-from pint import DimensionalityError
 from qtpy.QtCore import QObject, QTimer
 
-from napari_rln.gui.layers import contrast_limits, layer_data
+from napari_rln.gui.layers import contrast_limits, layer_data, units_um
 from napari_rln.simulate.imaging import Pair
 from napari_rln.train.settings import Preview
 from napari_rln.volume import FloatArray, VoxelUm
@@ -132,10 +130,8 @@ class Exhibits(QObject):
 
     def _unit_um(self) -> float:
         """Return the viewer's unit in micrometres; 1 where it has no unit of length."""
-        units = self._viewer.layers.units
-        with contextlib.suppress(DimensionalityError):
-            return float((1 * units[-1]).to("um").magnitude) if units else 1.0
-        return 1.0
+        units = units_um(self._viewer.layers.units)
+        return 1.0 if units is None else float(units[-1])
 
     def _is_shown(self, name: str) -> bool:
         layer = self._layers.get(name)

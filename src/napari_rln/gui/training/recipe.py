@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
-from napari_rln.gui.copies import Run, path_of
+from napari_rln.gui.copies import Run, image_of, psf_of
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
@@ -142,15 +142,14 @@ class Recipe(QWidget):
         plan = self.plan()
         given: dict[str, Any] = {
             "out": Path(f"{plan.name}{SUFFIX}"),
-            "psf": path_of(plan.psf.layer),
-            "psf_voxel_um": plan.psf.voxel_um,
+            **psf_of(plan.psf),
             "preset": self.chosen_preset,
             "begin": self._begin(),
             "settings": plan.settings,
             "structures": plan.structures,
         }
         if plan.image is not None:
-            given |= {"like": path_of(plan.image.layer), "voxel_um": plan.image.voxel_um}
+            given |= image_of(plan.image, "like")
         return "train", given
 
     def refresh_models(self) -> None:

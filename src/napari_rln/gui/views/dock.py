@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyqtgraph as pg
 from napari.layers import Image
 from qtpy.QtCore import Qt, QTimer
@@ -13,9 +14,11 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
+    QHBoxLayout,
     QLabel,
     QListWidget,
     QListWidgetItem,
+    QPushButton,
     QSplitter,
     QVBoxLayout,
     QWidget,
@@ -24,14 +27,14 @@ from qtpy.QtWidgets import (
 from napari_rln.errors import RlnError
 from napari_rln.figures import figure, save_figure
 from napari_rln.gui.events import follow
-from napari_rln.gui.layers import contrast_limits, source_of
-from napari_rln.gui.panes import Board
+from napari_rln.gui.layers import contrast_limits, source_of, units_um
+from napari_rln.gui.panes import MICROMETRE, Board
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.views.profile import LineProfile
 from napari_rln.gui.views.sections import Column, ColumnTitle, Section
 from napari_rln.gui.worker import Job, Jobs, Steps
-from napari_rln.view import FigureSettings, Projection
-from napari_rln.volume import VoxelUm
+from napari_rln.view import FigureSettings, Projection, brightest
+from napari_rln.volume import Volume, VoxelUm
 
 if TYPE_CHECKING:
     import napari
@@ -56,7 +59,6 @@ class ViewsDock(QWidget):
         self.contrast.addItems([_AS_VIEWED, _SHARED])
         self.slab = QDoubleSpinBox()
         self.slab.setRange(0, 1000)
-        self.slab.setSuffix(" \N{MICRO SIGN}m")
         self.slab.setToolTip("<p>Thickness that is averaged or projected; 0 for one plane.</p>")
         self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
         self.profile_on = QComboBox()
@@ -64,9 +66,15 @@ class ViewsDock(QWidget):
         self.canvas = Board(napari_viewer)
         self.box = pg.RectROI((0, 0), (1, 1), pen=_INSET)
         self.profile = LineProfile(napari_viewer)
+        self.brightest_button = QPushButton("Go to the brightest")
+        self.brightest_button.setToolTip(
+            "<p>The brightest structure in the plane of most contrast, of the first result.</p>"
+        )
         self.bar = RunBar(self.jobs, self._on_export, label="Export figure\N{HORIZONTAL ELLIPSIS}")
         self._timer = QTimer(self, singleShot=True, interval=_REFRESH_MS)
         self._timer.timeout.connect(self.draw)
+        self._rebuild = QTimer(self, singleShot=True, interval=0)
+        self._rebuild.timeout.connect(self.build)
         self._fit = QTimer(self, singleShot=True, interval=0)
         self._fit.timeout.connect(self.look_at_all)
         self._lay_out()
@@ -75,10 +83,10 @@ class ViewsDock(QWidget):
 
     @property
     def position(self) -> VoxelUm:
-        """Where the planes cross (z, y, x), in the viewer's world."""
+        """Where the planes cross (z, y, x), where the viewer's sliders stand."""
         point = [float(p) for p in self._viewer.dims.point[-3:]]
-        z, y, x = [0.0] * (3 - len(point)) + point
-        return z, y, x
+        z, y, x = ([0.0] * (3 - len(point)) + point) * self._world()
+        return float(z), float(y), float(x)
 
     def chosen(self) -> list[Image]:
         """Return the layers that are ticked, in the viewer's order from below."""
@@ -104,7 +112,11 @@ class ViewsDock(QWidget):
         self.canvas.clear()
         planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
         self.columns = [Column(self._viewer, layer, planes, self._move) for layer in self.chosen()]
+        unit = MICROMETRE if all(column.has_lengths for column in self.columns) else "px"
+        self.slab.setSuffix(f" {unit}")
         for i, column in enumerate(self.columns):
+            for pane in (*column.sections.values(), column.inset):
+                pane.unit = unit
             self.canvas.addItem(ColumnTitle(column.layer.name), row=0, col=i)
             self.canvas.ci.layout.setColumnPreferredWidth(i, 1)
             self.canvas.ci.layout.setColumnStretchFactor(i, 1)
@@ -181,6 +193,26 @@ class ViewsDock(QWidget):
 
         self.jobs.add(Job("figure", steps, done=lambda _: self.bar.say(f"written: {path}")))
 
+    def go_to_brightest(self) -> None:
+        """Go to the brightest structure of the second layer, or of the only one.
+
+        Raises
+        ------
+        RlnError
+            If no layer is ticked.
+        """
+        if not self.columns:
+            raise RlnError("tick the layers to show first.")
+        column = self.columns[min(1, len(self.columns) - 1)]
+        data, voxel, corner = column.data, column.voxel, column.corner
+
+        def steps() -> Steps[list[float | None]]:
+            yield None
+            found = brightest(Volume.from_array(np.asarray(data), voxel, name=column.layer.name))
+            return [c + (i + 0.5) * v for c, i, v in zip(corner, found, voxel, strict=True)]
+
+        self.jobs.add(Job("brightest structure", steps, done=self._move))
+
     def _figure_settings(self) -> FigureSettings:
         first = self.columns[0]
         side = min(*self.box.size(), *first.extent[1:]) if self.inset.isChecked() else 0.0
@@ -195,17 +227,30 @@ class ViewsDock(QWidget):
 
     def _move(self, point: list[float | None]) -> None:
         """Go to a point (z, y, x); the viewer goes too, and tells all docks."""
-        ndim = self._viewer.dims.ndim
-        axes = [
-            axis for axis, at in zip(range(ndim - 3, ndim), point, strict=True) if at is not None
-        ]
-        values = [at for at in point if at is not None]
-        if min(axes, default=-1) >= 0:
-            self._viewer.dims.set_point(axes, values)
+        ndim, world = self._viewer.dims.ndim, self._world()
+        places = {
+            axis: at / unit
+            for axis, at, unit in zip(range(ndim - 3, ndim), point, world, strict=True)
+            if at is not None
+        }
+        if min(places, default=-1) >= 0:
+            self._viewer.dims.set_point([*places], [*places.values()])
+
+    def _world(self) -> npt.NDArray[np.float64]:
+        """Return the units (z, y, x) of the viewer in those of the columns.
+
+        Where its layers have none in common napari puts their numbers into one world, whatever
+        their units, and those of the first column count.
+        """
+        units = units_um(self._viewer.layers.units)
+        if units is None and self.columns:
+            units = self.columns[0].units
+        return np.ones(3) if units is None else np.concatenate([np.ones(3 - len(units)), units])
 
     def _follow_mouse(self, viewer: Any, event: Any) -> None:
         if "Shift" in event.modifiers:
-            self._move([float(p) for p in viewer.cursor.position[-3:]])
+            at = viewer.cursor.position[-3:]
+            self._move([float(p) for p in at * self._world()[-len(at) :]])
 
     def _shared_limits(self) -> dict[Image, tuple[float, float]]:
         """Return one pair of limits for all but the first layer, where that is asked for."""
@@ -245,7 +290,12 @@ class ViewsDock(QWidget):
             for name in ("data", "set_data", "contrast_limits", "gamma", "colormap"):
                 follow(self, getattr(layer.events, name), self._draw_soon)
             follow(self, layer.events.name, self._list_layers)
+            for name in ("scale", "translate", "units"):
+                follow(self, getattr(layer.events, name), self._build_soon)
         self._followed = {*_images(self._viewer)}
+
+    def _build_soon(self) -> None:
+        self._rebuild.start()
 
     def _draw_soon(self) -> None:
         if not self._timer.isActive():
@@ -264,6 +314,7 @@ class ViewsDock(QWidget):
         self._viewer.mouse_move_callbacks.append(self._follow_mouse)
         callbacks, callback = self._viewer.mouse_move_callbacks, self._follow_mouse
         self.destroyed.connect(lambda: callback in callbacks and callbacks.remove(callback))
+        self.brightest_button.clicked.connect(lambda: self.bar.attempt(self.go_to_brightest))
         self.layers.itemChanged.connect(self.build)
         for choice in (self.projection, self.contrast):
             choice.currentIndexChanged.connect(self.draw)
@@ -285,10 +336,13 @@ class ViewsDock(QWidget):
         for row, pair in enumerate(parts):
             for column, part in enumerate(pair, 1):
                 options.addWidget(part, row, column)
+        below = QHBoxLayout()
         hint = QLabel(
             "Drag the lines or click to move; Shift and the mouse over the viewer moves too."
         )
         hint.setWordWrap(True)
+        below.addWidget(hint, 1)
+        below.addWidget(self.brightest_button)
         self.splitter = QSplitter(Qt.Orientation.Vertical)
         self.splitter.addWidget(self.canvas)
         self.splitter.addWidget(self.profile)
@@ -296,7 +350,7 @@ class ViewsDock(QWidget):
         self.splitter.setStretchFactor(1, 1)
         layout = QVBoxLayout(self)
         layout.addLayout(options)
-        layout.addWidget(hint)
+        layout.addLayout(below)
         layout.addWidget(self.splitter, 1)
         layout.addWidget(self.bar)
 

@@ -12,13 +12,13 @@ from qtpy.QtWidgets import QFrame
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.events import follow
+from napari_rln.gui.panes import paint_axes
 from napari_rln.gui.views.sections import Column
 from napari_rln.profiles import profile_between
 from napari_rln.volume import VoxelUm
 
 _COLORS = ("#b0b0b0", "#ff7f0e", "#2ca0ff", "#33c56b", "#e377c2", "#e6c229")
 _LEGEND = 0.4  # of the curves' height, for a line of the legend
-_UM = "\N{MICRO SIGN}m"
 
 
 class LineProfile(pg.PlotWidget):
@@ -38,7 +38,7 @@ class LineProfile(pg.PlotWidget):
         self._line: pg.LineSegmentROI | None = None
         self._plane = ""
         self.getAxis("bottom").enableAutoSIPrefix(False)
-        self.setLabel("bottom", f"along the line ({_UM})")
+        self.unit = ""
         self.setLabel("left", "normalised")
         self._legend = self.addLegend(offset=(-10, 5), labelTextSize="8pt")
         self.setMouseEnabled(False, False)
@@ -54,9 +54,7 @@ class LineProfile(pg.PlotWidget):
         theme = get_theme(self._viewer.theme)
         self.setBackground(theme.background.as_hex())
         text = theme.text.as_hex()
-        for name in ("bottom", "left"):
-            self.getAxis(name).setPen(text)
-            self.getAxis(name).setTextPen(text)
+        paint_axes(self.getPlotItem(), text, "bottom", "left")
         self._legend.setLabelTextColor(text)
 
     def draw_on(self, column: Column, plane: str, position: VoxelUm) -> None:
@@ -74,7 +72,7 @@ class LineProfile(pg.PlotWidget):
         section.addItem(self._line)
 
     def move(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
-        """Put the ends of the line (across, down) in the world."""
+        """Put the ends of the line (across, down)."""
         assert self._line is not None
         for handle, at in zip(self._line.getHandles(), (start, stop), strict=True):
             handle.setPos(self._line.mapFromParent(pg.Point(*at)))
@@ -92,6 +90,8 @@ class LineProfile(pg.PlotWidget):
             seen = section.mapSceneToView(at)
             point = section.point(seen.y(), seen.x())
             ends.append([p if q is None else q for p, q in zip(position, point, strict=True)])
+        self.unit = section.unit
+        self.setLabel("bottom", f"along the line ({self.unit})")
         self.setYRange(0, 1 + _LEGEND * len(columns))  # above the curves
         for column, color in zip(columns, cycle(_COLORS), strict=False):
             first = np.add(column.corner, np.divide(column.voxel, 2))
@@ -102,5 +102,5 @@ class LineProfile(pg.PlotWidget):
                 return
             name, width = column.layer.name, found.fwhm_um
             self.widths[name] = width
-            label = name if width is None else f"{name}, FWHM {width:.2f} {_UM}"
+            label = name if width is None else f"{name}, FWHM {width:.3g} {self.unit}"
             self.plot(found.offset_um, found.value, pen=pg.mkPen(color, width=2), name=label)

@@ -1,4 +1,7 @@
-"""One layer seen from above and from the sides, in the viewer's world."""
+"""One layer seen from above and from the sides.
+
+Lengths and positions are in micrometres, or as the layer has them where it has no unit of length.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +14,7 @@ from napari.layers import Image
 from qtpy.QtCore import QRectF, Qt
 from qtpy.QtGui import QFontMetrics
 
-from napari_rln.gui.layers import seen_data
+from napari_rln.gui.layers import seen_data, units_um
 from napari_rln.gui.panes import Plane
 from napari_rln.view import Limits, Projection, section
 from napari_rln.volume import VoxelUm
@@ -124,35 +127,42 @@ class Column:
         return data if data.ndim == 3 else data[None]
 
     @property
+    def units(self) -> npt.NDArray[np.float64]:
+        """The layer's units in micrometres; 1 where they are of no length."""
+        units = units_um(self.layer.units)
+        return np.ones(min(self.layer.ndim, 3)) if units is None else units
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether its units are of length."""
+        return units_um(self.layer.units) is not None
+
+    @property
     def voxel(self) -> VoxelUm:
-        """Size of a voxel (z, y, x) in the world."""
-        scale = tuple(float(s) for s in self.layer.scale[-3:])
-        z, y, x = (1.0,) * (3 - len(scale)) + scale
-        return z, y, x
+        """Size of a voxel (z, y, x)."""
+        return _three(self.layer.scale[-3:] * self.units, 1.0)
 
     @property
     def corner(self) -> VoxelUm:
-        """Corner of the volume (z, y, x) in the world."""
-        moved = tuple(float(t) for t in self.layer.translate[-3:])
-        z, y, x = (
-            t - v / 2 for t, v in zip((0.0,) * (3 - len(moved)) + moved, self.voxel, strict=True)
-        )
+        """Corner of the volume (z, y, x)."""
+        first = _three(self.layer.translate[-3:] * self.units, 0.0)
+        z, y, x = (at - size / 2 for at, size in zip(first, self.voxel, strict=True))
         return z, y, x
 
     @property
     def extent(self) -> VoxelUm:
-        """Size of the volume (z, y, x) in the world."""
+        """Size of the volume (z, y, x)."""
         z, y, x = (n * v for n, v in zip(self.data.shape, self.voxel, strict=True))
         return z, y, x
 
     def rect(self, plane: str) -> QRectF:
-        """Return where a plane lies in the world."""
+        """Return where a plane lies."""
         down, across = _DOWN_ACROSS[plane]
         corner, extent = self.corner, self.extent
         return QRectF(corner[across], corner[down], extent[across], extent[down])
 
     def voxel_at(self, position: VoxelUm) -> tuple[int, int, int]:
-        """Return the voxel (z, y, x) at a position in the world, the nearest one if outside."""
+        """Return the voxel (z, y, x) at a position, the nearest one if outside."""
         z, y, x = (
             int(np.clip((p - c) // v, 0, n - 1))
             for p, c, v, n in zip(position, self.corner, self.voxel, self.data.shape, strict=True)
@@ -182,3 +192,9 @@ class Column:
             corner_um=(rect.top(), rect.left()),
             gamma=layer.gamma,
         )
+
+
+def _three(values: npt.NDArray[np.float64], missing: float) -> VoxelUm:
+    """Return values along z, y and x, of a plane with something for z."""
+    z, y, x = (missing,) * (3 - len(values)) + tuple(float(value) for value in values)
+    return z, y, x
