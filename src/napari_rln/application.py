@@ -28,7 +28,7 @@ from napari_rln.settings import as_dict, check_limits
 from napari_rln.start import FirstEstimate, first_estimate
 from napari_rln.steps import finish, relay
 from napari_rln.suitability import check_grid, doubts, refuse_grid
-from napari_rln.tiles import Tile, even_sized, largest_core, plan_tiles
+from napari_rln.tiles import Shape, Tile, even_sized, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume
 
 _SHARE = 0.5  # of the free memory that is taken unless said otherwise
@@ -180,7 +180,9 @@ def apply_steps(
     for doubt in doubts(model, psf):
         warn(doubt)
     device = resolve_device(settings.device)
-    most = _most_bytes(settings, device)
+    most = bytes_allowed(settings, device)
+    if settings.memory_gb != "auto":
+        check_memory(most, device, _ADVICE)
     background = resolve_background(settings.background, image)
     facts: dict[str, Any] = {"background": background, "device": str(device)}
     memory = Peak(device)
@@ -236,12 +238,43 @@ def check_inputs(image: Volume, psf: Volume | None, model: Model, settings: RlnS
     return check_image(image, settings.negatives)
 
 
-def _most_bytes(settings: RlnSettings, device: torch.device) -> int:
+def bytes_allowed(settings: RlnSettings, device: torch.device) -> int:
+    """Return how much memory an application may take, in bytes; not whether it is there."""
     if settings.memory_gb == "auto":
         return int(_SHARE * free_bytes(device))
-    most = int(settings.memory_gb * 1e9)
-    check_memory(most, device, _ADVICE)
-    return most
+    return int(settings.memory_gb * 1e9)
+
+
+def network_tiles(
+    shape: Shape, settings: RlnSettings, bytes_per_voxel: float, most: int
+) -> tuple[Tile, ...]:
+    """Return the tiles by which a network is applied, with its reach.
+
+    Parameters
+    ----------
+    shape
+        (Z, Y, X) of the image.
+    settings
+        Of the application.
+    bytes_per_voxel
+        Memory that the network takes.
+    most
+        Bytes that it may take.
+
+    Raises
+    ------
+    RlnError
+        If no tile is small enough.
+    """
+    halo = (REACH,) * 3
+    if settings.tile != "auto":
+        return plan_tiles(shape, (settings.tile,) * 3, halo)
+    core = largest_core(shape, halo, min(int(most // bytes_per_voxel), _MOST_VOXELS))
+    if max(core) < min(_LEAST_SIDE, max(shape)):
+        raise RlnError(
+            f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {_ADVICE}"
+        )
+    return plan_tiles(shape, core, halo)
 
 
 def _start(
@@ -282,17 +315,9 @@ def _network(
     facts |= {"normalisation": asdict(scaling)}
     device = resolve_device(settings.device)
     network = Folded(model.network, device, settings.precision)
-    halo = (REACH,) * 3
-    if settings.tile == "auto":
-        core = largest_core(image.shape, halo, min(most // network.bytes_per_voxel, _MOST_VOXELS))
-        if max(core) < min(_LEAST_SIDE, max(image.shape)):
-            raise RlnError(
-                f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {_ADVICE}"
-            )
-    else:
-        core = (settings.tile,) * 3
-    tiles = plan_tiles(image.shape, core, halo)
-    facts |= {"tiles": len(tiles), "tile": list(core), "network": network.path}
+    tiles = network_tiles(image.shape, settings, network.bytes_per_voxel, most)
+    core = [part.stop - part.start for part in tiles[0].core]
+    facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
     whole = np.empty_like(image.data)
     for number, tile in enumerate(tiles, 1):
         x = even_sized(scaling.apply(image.data[tile.window]))

@@ -208,12 +208,17 @@ class Library:
         return {name.casefold() for name in (*shipped_models(), *own)}
 
     def _free_name(self, wanted: str) -> str:
-        name = _FORBIDDEN.sub("-", wanted)[: _LONGEST - 5].strip(". ") or "model"
+        name = file_name(wanted)
         free, number, taken = name, 1, self._taken()
         while free.casefold() in taken:
             number += 1
             free = f"{name}-{number}"
         return free
+
+
+def file_name(name: str) -> str:
+    """Return a name as a model's file can be called, with room for a number."""
+    return _FORBIDDEN.sub("-", name)[: _LONGEST - 5].strip(". ") or "model"
 
 
 def _check_name(name: str) -> None:

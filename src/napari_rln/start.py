@@ -17,7 +17,7 @@ from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.rld import RldReport, RldSettings
 from napari_rln.settings import check_limits
-from napari_rln.tiles import Shape, largest_core, plan_tiles
+from napari_rln.tiles import Shape, Tile, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume
 
 StartMethod = Literal["image", "matched", "wiener-butterworth"]
@@ -122,8 +122,7 @@ def first_estimate(
         )
     began = time.perf_counter()
     told = settings.rld(background)
-    z, y, x = (n // 2 + n // 2 % 2 for n in psf.shape)
-    tiles = plan_tiles(image.shape, _core(image.shape, psf, (z, y, x), told, most_bytes), (z, y, x))
+    tiles = start_tiles(image.shape, psf.shape, told, most_bytes)
     if settings.iterations == "auto":
         stop, _ = yield from seek_stop(image, psf, background, told, device, began)
         iterations = max(1, round(settings.beyond * stop))
@@ -152,14 +151,30 @@ def first_estimate(
     return FirstEstimate(data=whole, iterations=iterations)
 
 
-def _core(
-    shape: Shape, psf: Volume, halo: Shape, told: RldSettings, most_bytes: int | None
-) -> Shape:
-    """Return the largest core whose deconvolution fits into the memory."""
-    core = shape
+def start_tiles(
+    shape: Shape, psf_shape: Shape, told: RldSettings, most_bytes: int | None
+) -> tuple[Tile, ...]:
+    """Return the largest tiles whose deconvolution fits into the memory, with the PSF's reach.
+
+    Parameters
+    ----------
+    shape, psf_shape
+        (Z, Y, X) of image and PSF.
+    told
+        What the deconvolution is told.
+    most_bytes
+        That may be taken; one tile when none.
+
+    Raises
+    ------
+    RlnError
+        If none is small enough.
+    """
+    z, y, x = (n // 2 + n // 2 % 2 for n in psf_shape)
+    halo, core = (z, y, x), shape
     while most_bytes is not None:
         z, y, x = (min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
-        needed = rld.memory_bytes((z, y, x), psf.shape, told)
+        needed = rld.memory_bytes((z, y, x), psf_shape, told)
         if needed <= most_bytes:
             break
         smaller = largest_core(core, (0, 0, 0), core[0] * core[1] * core[2] - 1)
@@ -169,7 +184,7 @@ def _core(
                 f"{needed / 1e9:.2f} GB but {most_bytes / 1e9:.2f} GB may be taken; crop the PSF."
             )
         core = smaller
-    return core
+    return plan_tiles(shape, core, halo)
 
 
 def _on_cpu(tensor: torch.Tensor) -> FloatArray:

@@ -1,31 +1,23 @@
-"""Costs: they grow as the work does, with a made-up speed; measuring one gives numbers at all."""
+"""Costs: they grow as the work does, with a made-up speed."""
 
-import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import phantoms
 import pytest
 
 from napari_rln.application import RlnSettings
-from napari_rln.cost import (
-    CalibrationReport,
-    Cost,
-    Speed,
-    calibrate,
-    rld_cost,
-    rln_cost,
-)
+from napari_rln.cost import Cost, rld_cost, rln_cost
 from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import padded_shape
 from napari_rln.rld import RldSettings, memory_bytes
+from napari_rln.speed import Line, Speed
 from napari_rln.start import StartSettings
-from napari_rln.steps import finish, relay
 from napari_rln.stop import telling_crop, telling_shape
 
-NOTHING = (0.0, 0.0)
+NOTHING = Line(0.0, 0.0)
 SPEED = Speed(
     device="cpu",
     iteration=(1e-3, 1e-8),
@@ -179,42 +171,3 @@ def test_the_speed_of_another_device_is_refused(monkeypatch):
     monkeypatch.setattr("napari_rln.cost.resolve_device", lambda name: name)
     with pytest.raises(RlnError, match="measured on cuda but the run is for cpu"):
         _rld(speed=replace(SPEED, device="cuda"))
-
-
-@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
-def test_what_is_no_speed_is_refused(value):
-    with pytest.raises(RlnError, match="iteration is"):
-        replace(SPEED, iteration=(0.0, value))
-    with pytest.raises(RlnError, match="network_voxel_bytes is"):
-        replace(SPEED, network_voxel_bytes=value)
-
-
-def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(RlnError, match="unknown"):
-        finish(calibrate("abacus"))
-
-
-# Measuring
-
-
-def test_a_speed_is_measured_and_kept_as_json():
-    reports = []
-    speed = finish(relay(calibrate("cpu"), reports.append))
-    assert len(reports) > 20  # places to cancel at
-    assert {type(report) for report in reports} == {CalibrationReport}
-    assert [r.done for r in reports] == sorted(r.done for r in reports)
-    assert reports[-1].done < reports[-1].total
-    assert speed.device == "cpu"
-    for part in ONLY:
-        assert all(0 <= seconds < 1 for seconds in getattr(speed, part))
-    assert min(speed.iteration[1], speed.network[1]) > 0
-    assert speed.network_voxel_bytes > 0
-    assert Speed(**json.loads(json.dumps(asdict(speed)))) == speed
-    assert 0 < _rld(speed=speed).seconds < math.inf
-    assert 0 < _rln(speed=speed).seconds < math.inf
-
-
-def test_a_calibration_can_be_closed():
-    steps = calibrate("cpu")
-    next(steps)
-    steps.close()

@@ -6,13 +6,14 @@ from typing import NamedTuple
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
-from napari_rln.cost import CalibrationReport, Cost, Speed, calibrate, rld_cost, rln_cost
+from napari_rln.cost import Cost, rld_cost, rln_cost
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.methods import Method, Rld
 from napari_rln.gui.runbar import duration
 from napari_rln.gui.worker import Job, Jobs, Steps, Update
 from napari_rln.progress import Progress
+from napari_rln.speed import CalibrationReport, Speed, calibrate
 from napari_rln.steps import relay
 from napari_rln.tiles import Shape
 

@@ -21,7 +21,6 @@ from napari_rln.train.checkpoint import Checkpoint
 from napari_rln.train.settings import TrainSettings
 
 _ENDING = ".checkpoint"
-_LONGEST = 45  # characters of a name
 _PSF, _IMAGE = "psf layer", "image layer"  # among the inputs of a training
 
 
@@ -137,10 +136,13 @@ class LeftOffRow(QWidget):
         busy
             Names of those that are under way.
         """
+        chosen: LeftOff | None = self.box.currentData()
         self.box.clear()
         for left in left_off(preferences.library()):
             if left.name not in busy:
                 self.box.addItem(f"{left.name}, step {left.step} of {left.total}", left)
+                if chosen is not None and left.path == chosen.path:
+                    self.box.setCurrentIndex(self.box.count() - 1)
         self.box.setToolTip(
             "<p>Trainings that were cancelled, or that napari was closed on. Open their PSF and "
             "image to go on.</p>"
@@ -164,12 +166,6 @@ def layer_names(psf: Source, image: Source | None) -> dict[str, str]:
 def checkpoint_of(library: Library, name: str) -> Path:
     """Return the file that holds the state of the training of a model."""
     return library.folder / f"{name}{_ENDING}"
-
-
-def file_name(name: str) -> str:
-    """Return a name as the model's file and the checkpoint can be called."""
-    plain = "".join(c if c.isalnum() or c in " ._-+()" else "-" for c in name)
-    return plain[:_LONGEST].strip(". ") or "model"
 
 
 def left_off(library: Library) -> list[LeftOff]:

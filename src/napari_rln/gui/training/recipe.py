@@ -23,7 +23,8 @@ from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.course import Plan
-from napari_rln.gui.training.leftoff import LeftOff, file_name
+from napari_rln.gui.training.leftoff import LeftOff
+from napari_rln.library import file_name
 from napari_rln.model import SUFFIX, UNIVERSAL, Model
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.setting import choose_settings
