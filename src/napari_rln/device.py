@@ -7,6 +7,7 @@ import psutil
 import torch
 
 from napari_rln.errors import ComputeError, RlnError
+from napari_rln.memory import release_freed_memory
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -89,6 +90,7 @@ class Peak:
     def __init__(self, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
         self._process = psutil.Process()
+        release_freed_memory()  # else what is kept of an earlier run would not be seen to be taken
         self._before = self._process.memory_info().rss
         self.peak = 0
         if self._cuda:

@@ -2,6 +2,9 @@
 
 import pytest
 
+from napari_rln.gui import preferences
+from napari_rln.library import Library
+
 
 @pytest.fixture
 def open_dock(make_napari_viewer_proxy):
@@ -13,6 +16,14 @@ def open_dock(make_napari_viewer_proxy):
         return viewer, widget
 
     return opened
+
+
+@pytest.fixture(autouse=True)
+def library(tmp_path, monkeypatch):
+    """Keep the user's models in a folder of the test's own, which is not there yet."""
+    found = Library(tmp_path / "models")
+    monkeypatch.setattr(preferences, "library", lambda: found)
+    return found
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """The dock that deconvolves and compares."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
 
 from napari_rln import samples
@@ -182,6 +184,18 @@ def test_a_reference_is_registered_and_compared(dock, idle, pair):
     assert [row.name for row in dock.results.table.comparison.rows] == [
         "cells", "cells · RLD 10", "confocal · registered",
     ]  # fmt: skip
+
+
+def test_a_model_that_is_trained_meanwhile_is_offered(dock, library, qtbot):
+    boxes = dock.methods
+    names = lambda: [boxes.models.item(i).text() for i in range(boxes.models.count())]  # noqa: E731
+    assert boxes.ticked_models() == ["universal"]
+    boxes.models.item(names().index("universal")).setCheckState(Qt.CheckState.Unchecked)
+    saved = library.save(replace(library.load("universal"), name="mine"))
+    qtbot.waitUntil(lambda: "mine" in names(), timeout=5000)
+    assert boxes.ticked_models() == []
+    saved.unlink()
+    qtbot.waitUntil(lambda: "mine" not in names(), timeout=5000)
 
 
 def test_iterations_to_keep_are_whole_numbers():

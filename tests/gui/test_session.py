@@ -4,20 +4,10 @@ import gc
 from pathlib import Path
 
 import numpy as np
-import pytest
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_rln.gui import preferences
 from napari_rln.gui.layers import record_of
-from napari_rln.library import Library
-
-
-@pytest.fixture
-def library(tmp_path, monkeypatch):
-    found = Library(tmp_path / "models")
-    monkeypatch.setattr(preferences, "library", lambda: found)
-    return found
 
 
 def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, make_napari_viewer_proxy):
@@ -53,7 +43,6 @@ def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, make_napar
 
     _, dock = open_dock("Deconvolve and compare", viewer)
     dock.image.layer, dock.psf.layer = image, psf
-    dock.methods.refresh_models()
     items = {
         dock.methods.models.item(i).text(): dock.methods.models.item(i)
         for i in range(dock.methods.models.count())

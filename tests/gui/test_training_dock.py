@@ -8,11 +8,9 @@ import pytest
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.errors import RlnError
-from napari_rln.gui import preferences
 from napari_rln.gui.training import course, models
 from napari_rln.gui.training.curves import Curves
 from napari_rln.gui.training.leftoff import LeftOff, checkpoint_of
-from napari_rln.library import Library
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train import validation
 from napari_rln.train.settings import Baseline, Quality, TrainSettings
@@ -27,14 +25,6 @@ TINY = {
     "examples": 2,
     "start_iterations": 3,
 }
-
-
-@pytest.fixture
-def library(tmp_path, monkeypatch):
-    """Keep the user's models in a folder of the test's own, which is not there yet."""
-    found = Library(tmp_path / "models")
-    monkeypatch.setattr(preferences, "library", lambda: found)
-    return found
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from superqt.utils import GeneratorWorker
 
 from napari_rln.errors import ComputeError, RlnError, RlnWarning, listening
 from napari_rln.gui.preferences import take_threads
+from napari_rln.memory import release_freed_memory
 from napari_rln.progress import Progress, Report, progress_of
 from napari_rln.steps import relay
 
@@ -153,6 +154,7 @@ class _Worker(GeneratorWorker):
                 return super().work()
             finally:
                 self._gen.close()
+                release_freed_memory()
 
 
 class Jobs(QObject):

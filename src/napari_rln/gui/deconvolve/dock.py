@@ -81,7 +81,7 @@ class DeconvolveDock(QWidget):
 
     def showEvent(self, event: Any) -> None:
         """Look again which models there are: they may have been trained meanwhile."""
-        self.methods.refresh_models()
+        self.methods.watch.look()
         self.costs.refresh()
         super().showEvent(event)
 

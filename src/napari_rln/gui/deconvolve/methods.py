@@ -14,6 +14,7 @@ from napari_rln.gui.deconvolve.streams import Estimate, Piece
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
+from napari_rln.gui.library_watch import LibraryWatch
 from napari_rln.gui.worker import Steps, streamed
 from napari_rln.library import Library
 from napari_rln.model import UNIVERSAL
@@ -147,7 +148,9 @@ class Methods(QWidget):
                 inside.addWidget(part)
             box.toggled.connect(self.changed)
             layout.addWidget(box)
-        self.refresh_models()
+        self.watch = LibraryWatch(self)
+        self.watch.changed.connect(self._show_models)
+        self._show_models()
         self.rld_form.changed.connect(self.changed)
         self.rln_form.changed.connect(self.changed)
         self.models.itemChanged.connect(self.changed)
@@ -167,7 +170,7 @@ class Methods(QWidget):
         if self.rln.isChecked():
             library = preferences.library()
             told = self.rln_form.settings(device=preferences.device(), tile=preferences.tile())
-            variants = {entry.name: entry.variant for entry in library.entries()}
+            variants = {entry.name: entry.variant for entry in self.watch.entries}
             found += [
                 Rln(
                     settings=told,
@@ -186,12 +189,10 @@ class Methods(QWidget):
         items = (self.models.item(i) for i in range(self.models.count()))
         return [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
 
-    def refresh_models(self) -> None:
+    def _show_models(self) -> None:
         """Show the models that there are now; what was ticked stays so."""
-        ticked = self.ticked_models() or [UNIVERSAL]
-        names = preferences.library().names()
-        if [self.models.item(i).text() for i in range(self.models.count())] == [*names]:
-            return
+        ticked = self.ticked_models() if self.models.count() else [UNIVERSAL]
+        names = [entry.name for entry in self.watch.entries if not entry.error]
         self.models.blockSignals(True)
         self.models.clear()
         for name in names:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QFileSystemWatcher, QObject, Qt, Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QDialog,
     QFileDialog,
@@ -23,48 +23,12 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
+from napari_rln.gui.library_watch import LibraryWatch
 from napari_rln.gui.training.cards import COLUMNS, describe, row
 from napari_rln.library import Entry
 from napari_rln.model import SUFFIX, read_card
 
 _FILTER = f"Models (*{SUFFIX})"
-
-
-class LibraryWatch(QObject):
-    """Tells when models come or go, whoever made or deleted them.
-
-    Where the system cannot tell, such as on a network drive, :meth:`look` when it matters.
-    """
-
-    changed = Signal()
-
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._watcher = QFileSystemWatcher(self)
-        self._entries: tuple[Entry, ...] = ()
-        self._watcher.directoryChanged.connect(self.look)
-        self.look()
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """The models that there were at the last look."""
-        return self._entries
-
-    def look(self) -> None:
-        """Look now."""
-        library = preferences.library()
-        # Until the first model is saved there is no such folder.
-        folders = [library.folder, *library.folder.parents]
-        folder = str(next(each for each in folders if each.is_dir()))
-        watched = self._watcher.directories()
-        if watched != [folder]:
-            if watched:
-                self._watcher.removePaths(watched)
-            self._watcher.addPath(folder)
-        entries = library.entries()
-        if entries != self._entries:
-            self._entries = entries
-            self.changed.emit()
 
 
 class ModelList(QWidget):
