@@ -24,12 +24,13 @@ from rich.box import HEAVY_HEAD, MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from napari_rln.application import RlnSettings, apply_model
+from napari_rln.application import apply_model
 from napari_rln.deconvolution import deconvolve
 from napari_rln.gui.layers import layer_data
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 
 VOXEL_UM = (0.2, 0.1, 0.1)

@@ -1,8 +1,6 @@
 # What `import napari_rln` offers, and where each lies: read by type checkers and, at run time, by
 # the lazy loader.
 
-from .application import RlnReport as RlnReport
-from .application import RlnSettings as RlnSettings
 from .application import apply_model as apply_model
 from .application import apply_steps as apply_steps
 from .comparison import CompareSettings as CompareSettings
@@ -32,6 +30,8 @@ from .psf.prepare import prepare_psf as prepare_psf
 from .record import Record as Record
 from .rld import RldReport as RldReport
 from .rld import RldSettings as RldSettings
+from .rln import RlnReport as RlnReport
+from .rln import RlnSettings as RlnSettings
 from .simulate.imaging import ImagingSettings as ImagingSettings
 from .simulate.imaging import simulate_pair as simulate_pair
 from .simulate.structures import StructureSettings as StructureSettings

@@ -6,112 +6,37 @@ image's units. Tiles overlap by what the network sees, so that they give what th
 
 import time
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 
-from napari_rln.device import Peak, check_memory, computing, free_bytes, resolve_device
+from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import RlnError, warn
 from napari_rln.model import Model, load_model
-from napari_rln.networks.folded import Folded, Precision
-from napari_rln.networks.rln import REACH
+from napari_rln.networks.folded import Folded
 from napari_rln.noise import estimate_noise
 from napari_rln.normalisation import Normalisation
 from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
 from napari_rln.record import Record
 from napari_rln.resampling import on_grid, resampled_image
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import RldReport, check_image, check_pair, resolve_background
-from napari_rln.settings import as_dict, check_limits
+from napari_rln.rld import RldReport, resolve_background
+from napari_rln.rln import (
+    ADVICE,
+    RlnReport,
+    RlnSettings,
+    bytes_allowed,
+    check_inputs,
+    network_tiles,
+)
+from napari_rln.settings import as_dict
 from napari_rln.start import FirstEstimate, first_estimate
 from napari_rln.steps import finish, relay
 from napari_rln.suitability import check_grid, doubts, refuse_grid
-from napari_rln.tiles import Shape, Tile, even_sized, largest_core, plan_tiles
+from napari_rln.tiles import even_sized
 from napari_rln.volume import FloatArray, Volume
-
-_SHARE = 0.5  # of the free memory that is taken unless said otherwise
-_LEAST_SIDE = 16  # of a tile's core: smaller ones are halo for the most part
-_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
-_ADVICE = "take less memory at once (--memory-gb), or use another device."
-
-
-@dataclass(frozen=True, kw_only=True)
-class RlnSettings:
-    """Settings of the application of a network.
-
-    Parameters
-    ----------
-    background
-        Light that is not of the object, camera offset included, in image units; auto takes
-        the darkest parts of the image.
-    negatives
-        What to do with negative voxels: error, or clip to set them to 0.
-    grid
-        What to do with an image on other voxels than the model was trained for: refuse it, or
-        resample it and the result.
-    tile
-        Side in voxels of the tiles' cores; auto takes the largest that the memory allows.
-    memory_gb
-        Memory that may be taken beside image and result; auto takes half of what is free.
-    precision
-        Of the network.
-    device
-        auto, cpu, cuda, cuda:1, mps.
-    """
-
-    background: Annotated[float | Literal["auto"], {"min": 0.0}] = "auto"
-    negatives: Literal["error", "clip"] = "error"
-    grid: Literal["refuse", "resample"] = "refuse"
-    tile: Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}] = "auto"
-    memory_gb: Annotated[float | Literal["auto"], {"min": 0.01, "max": 100_000.0}] = "auto"
-    precision: Precision = "float32"
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RlnReport:
-    """Where an application stands.
-
-    Attributes
-    ----------
-    phase
-        ``"stop"`` while it is sought where to stop the classical deconvolution, ``"start"`` while
-        that makes the first estimate, then ``"network"``.
-    done, total
-        Iterations, or tiles.
-    seconds
-        Since the beginning.
-    tile
-        Where the piece lies that was just finished.
-    piece
-        (z, y, x) float32, the result in the tile's core, image units, background removed.
-    """
-
-    phase: Literal["stop", "start", "network"]
-    done: int
-    total: int
-    seconds: float
-    tile: Tile | None = None
-    piece: FloatArray | None = None
-    _start: RldReport | None = field(default=None, repr=False)
-
-    @property
-    def part(self) -> tuple[slice, ...]:
-        """Of the image (z, y, x), that :meth:`estimate` is of."""
-        return self._start.part if self._start else (slice(None),) * 3
-
-    def estimate(self) -> FloatArray | None:
-        """Return a copy of the first estimate as it is now, (z, y, x) float32, image units.
-
-        None while the network is applied, and where the estimate is on other voxels than the
-        image. To be called before the next report.
-        """
-        return self._start.estimate() if self._start else None
 
 
 def apply_model(
@@ -182,11 +107,11 @@ def apply_steps(
     device = resolve_device(settings.device)
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto":
-        check_memory(most, device, _ADVICE)
+        check_memory(most, device, ADVICE)
     background = resolve_background(settings.background, image)
     facts: dict[str, Any] = {"background": background, "device": str(device)}
     memory = Peak(device)
-    with computing(most, device, _ADVICE):
+    with computing(most, device, ADVICE):
         shown = image.shape == original.shape
         start = yield from _start(image, psf, background, model, device, most, began, shown)
         facts |= {"start_iterations": start.iterations}
@@ -216,65 +141,6 @@ def apply_steps(
             | ({"psf": given.hash} if given is not None else {}),
         ),
     )
-
-
-def check_inputs(image: Volume, psf: Volume | None, model: Model, settings: RlnSettings) -> Volume:
-    """Return the image fit for the model: unchanged, or clipped where asked for.
-
-    Raises
-    ------
-    RlnError
-        If it, or the PSF, cannot be used with the model.
-    """
-    if model.network.settings.views != "single":
-        raise RlnError(f"model {model.name} takes two views of the object, not one image.")
-    if psf is not None:
-        return check_pair(image, psf, settings.negatives)
-    if model.start.needs_psf:
-        raise RlnError(
-            f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
-            "one (--psf), or use a model of the paper's variant."
-        )
-    return check_image(image, settings.negatives)
-
-
-def bytes_allowed(settings: RlnSettings, device: torch.device) -> int:
-    """Return how much memory an application may take, in bytes; not whether it is there."""
-    if settings.memory_gb == "auto":
-        return int(_SHARE * free_bytes(device))
-    return int(settings.memory_gb * 1e9)
-
-
-def network_tiles(
-    shape: Shape, settings: RlnSettings, bytes_per_voxel: float, most: int
-) -> tuple[Tile, ...]:
-    """Return the tiles by which a network is applied, with its reach.
-
-    Parameters
-    ----------
-    shape
-        (Z, Y, X) of the image.
-    settings
-        Of the application.
-    bytes_per_voxel
-        Memory that the network takes.
-    most
-        Bytes that it may take.
-
-    Raises
-    ------
-    RlnError
-        If no tile is small enough.
-    """
-    halo = (REACH,) * 3
-    if settings.tile != "auto":
-        return plan_tiles(shape, (settings.tile,) * 3, halo)
-    core = largest_core(shape, halo, min(int(most // bytes_per_voxel), _MOST_VOXELS))
-    if max(core) < min(_LEAST_SIDE, max(shape)):
-        raise RlnError(
-            f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {_ADVICE}"
-        )
-    return plan_tiles(shape, core, halo)
 
 
 def _start(

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from napari_rln.application import RlnSettings, bytes_allowed, network_tiles
 from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import padded_shape
 from napari_rln.model import Model
 from napari_rln.networks.folded import Folded
 from napari_rln.rld import RldSettings, memory_bytes
+from napari_rln.rln import RlnSettings, bytes_allowed, network_tiles
 from napari_rln.speed import Speed
 from napari_rln.start import StartSettings, start_tiles
 from napari_rln.stop import telling_shape

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from napari_rln.application import RlnReport
 from napari_rln.comparison import CompareReport
 from napari_rln.registration import RegistrationReport
 from napari_rln.rld import RldReport
+from napari_rln.rln import RlnReport
 from napari_rln.train.settings import TrainReport
 
 Report = RldReport | RlnReport | TrainReport | CompareReport | RegistrationReport

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from napari_rln.application import RlnSettings, apply_steps
+from napari_rln.application import apply_steps
 from napari_rln.deconvolution import iterate
 from napari_rln.device import resolve_device
 from napari_rln.errors import RlnError
@@ -20,6 +20,7 @@ from napari_rln.networks.folded import Folded
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
 from napari_rln.start import StartSettings
 from napari_rln.steps import relay
 from napari_rln.stop import telling_shape

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from napari_rln.application import RlnSettings, check_inputs
 from napari_rln.device import computing, resolve_device
 from napari_rln.model import Model, load_model
 from napari_rln.networks.rln import Stages
 from napari_rln.normalisation import Normalisation
 from napari_rln.rld import resolve_background
+from napari_rln.rln import RlnSettings, check_inputs
 from napari_rln.start import first_estimate
 from napari_rln.steps import finish
 from napari_rln.suitability import check_grid, refuse_grid

@@ -10,13 +10,14 @@ import pytest
 import tifffile
 import torch
 
-from napari_rln import application
-from napari_rln.application import RlnSettings, apply_model, apply_steps
+from napari_rln import rln
+from napari_rln.application import apply_model, apply_steps
 from napari_rln.errors import RlnError, RlnWarning
 from napari_rln.io import read_volume, write_volume
 from napari_rln.model import Model
 from napari_rln.networks.rln import RLN, NetworkSettings, Stages, initialise
 from napari_rln.resampling import on_grid, resampled_image
+from napari_rln.rln import RlnSettings
 from napari_rln.stages import network_stages
 from napari_rln.start import StartSettings
 from napari_rln.volume import Volume
@@ -418,7 +419,7 @@ def test_tiles_see_as_far_as_the_network_and_less_would_not_do(variant, axis, mo
     tiled = apply_model(image, PSF, model, _settings(tile=16))
     assert (whole.record.facts["tiles"], tiled.record.facts["tiles"]) == (1, 5)
     assert _apart(tiled.data, whole.data) < 1e-5
-    monkeypatch.setattr(application, "REACH", 12)
+    monkeypatch.setattr(rln, "REACH", 12)
     short = apply_model(image, PSF, model, _settings(tile=16))
     assert _apart(short.data, whole.data) > 1e-4
 

@@ -18,7 +18,7 @@ from napari_rln.networks.rln import RLN, initialise, pass_estimate_on
 from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.start import StartSettings
-from napari_rln.train import loop, pool, validation
+from napari_rln.train import pool, run, validation
 from napari_rln.train.batches import Batch
 from napari_rln.train.settings import PRESETS, TrainSettings
 from napari_rln.train.statistics import estimate_statistics
@@ -49,7 +49,7 @@ def tiny(monkeypatch):
     """Have the presets train for four steps on small volumes."""
     monkeypatch.setitem(PRESETS, "full", TINY)
     monkeypatch.setitem(PRESETS, "quick", TINY)
-    monkeypatch.setattr(loop, "_STATISTICS", 1)
+    monkeypatch.setattr(run, "_STATISTICS", 1)
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))
 
 
@@ -60,7 +60,7 @@ def no_work(monkeypatch):
     def begun(*_, **__):
         raise AssertionError("the long work was begun")
 
-    monkeypatch.setattr(loop, "example", begun)
+    monkeypatch.setattr(run, "example", begun)
     monkeypatch.setattr("napari_rln.cli.rln.apply_steps", begun)
     monkeypatch.setattr("napari_rln.cli.simulate.simulate_pair", begun)
     monkeypatch.setattr("napari_rln.cli.check.check_result", begun)
@@ -358,7 +358,7 @@ def _interrupt_at(monkeypatch, name, call):
             raise KeyboardInterrupt
         return work(*given, **named)
 
-    for module in (loop, pool):
+    for module in (run, pool):
         monkeypatch.setattr(module, name, interrupted, raising=False)
 
 
@@ -375,7 +375,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(files, tmp_path, monkeypatch, capsys
     assert out.with_suffix(".checkpoint").is_file()
     monkeypatch.undo()
     monkeypatch.setitem(PRESETS, "full", TINY)
-    monkeypatch.setattr(loop, "_STATISTICS", 1)
+    monkeypatch.setattr(run, "_STATISTICS", 1)
     tokens = ("--psf", files["psf"], "-o", out, "--from", "none", "--resume", "--quiet")
     assert _run("train", *tokens) == 0
     assert Model.load(out).record.facts["steps"] == 4

@@ -7,12 +7,12 @@ import numpy as np
 import phantoms
 import pytest
 
-from napari_rln.application import RlnSettings
 from napari_rln.cost import Cost, rld_cost, rln_cost
 from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import padded_shape
 from napari_rln.rld import RldSettings, memory_bytes
+from napari_rln.rln import RlnSettings
 from napari_rln.speed import Line, Speed
 from napari_rln.start import StartSettings
 from napari_rln.stop import telling_crop, telling_shape

@@ -16,7 +16,7 @@ from napari_rln.cli import app
 from napari_rln.cli import train as train_command
 from napari_rln.io import read_volume, write_volume
 from napari_rln.script import command, python
-from napari_rln.train import loop, validation
+from napari_rln.train import run, validation
 from napari_rln.train.settings import PRESETS
 
 IMAGE, PSF, OUT = Path("my image.tif"), Path("psf.tif"), Path("out.ome.tif")
@@ -302,7 +302,7 @@ def test_the_python_of_psf_measure_computes_the_same(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("bead")
 def test_the_python_of_a_training_trains_the_same(monkeypatch):
-    monkeypatch.setattr(loop, "_STATISTICS", 1)
+    monkeypatch.setattr(run, "_STATISTICS", 1)
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))
     structures = rln.StructureSettings(structures=("dots",))
     given = {"psf": PSF, "like": IMAGE, "begin": "none", "settings": TINY, "structures": structures}

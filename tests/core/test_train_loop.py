@@ -24,7 +24,7 @@ from napari_rln.normalisation import brightness
 from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.start import StartSettings
-from napari_rln.train import loop, pool, validation
+from napari_rln.train import pool, run, validation
 from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.examples import Symmetry, example
 from napari_rln.train.loop import train_model, train_steps
@@ -96,7 +96,7 @@ def _said(report: TrainReport) -> tuple:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     """Take few classical iterations to judge by, and few batches for the statistics."""
-    monkeypatch.setattr(loop, "_STATISTICS", 4)
+    monkeypatch.setattr(run, "_STATISTICS", 4)
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))
     monkeypatch.setattr(validation, "_WB_ITERATIONS", (1,))
 
@@ -104,7 +104,7 @@ def _short(monkeypatch):
 @pytest.fixture
 def few(monkeypatch):
     """Begin with one example, so that the others are made while the training runs."""
-    for module in (loop, pool):
+    for module in (run, pool):
         monkeypatch.setattr(module, "FIRST", 1)
 
 
@@ -121,9 +121,9 @@ def judged(monkeypatch):
             decibels = left.pop(0)
             return Examination(Quality(psnr_db=decibels, ssim=0.5), -decibels, 0.25, None)
 
-        monkeypatch.setattr(loop, "examine", examine)
-        monkeypatch.setattr(loop, "preview", lambda *_, **__: None)
-        monkeypatch.setattr(loop, "Folded", lambda network, device: network)
+        monkeypatch.setattr(run, "examine", examine)
+        monkeypatch.setattr(run, "preview", lambda *_, **__: None)
+        monkeypatch.setattr(run, "Folded", lambda network, device: network)
         return seen
 
     return judge
@@ -191,7 +191,7 @@ def test_held_statistics_are_those_of_the_first_weights(few):
     with torch.no_grad():
         means = []
         for number in range(4):
-            batch = draw_batch([made], settings, source.symmetry, (0, loop._STATS, 0, number))
+            batch = draw_batch([made], settings, source.symmetry, (0, run._STATS, 0, number))
             means.append(convolve(avg_pool3d(batch.E0, 2)).mean((0, 2, 3, 4)))
     torch.testing.assert_close(found["H1.e_1.bn.running_mean"], torch.stack(means).mean(0))
     assert not torch.equal(found["H1.e_1.conv.weight"], convolve.weight)
@@ -307,7 +307,7 @@ def test_the_share_of_the_model_begun_with_is_tried(few, monkeypatch):
         tried.append(tuple(shares))
         return examine(network, held, shares=shares, **options)
 
-    monkeypatch.setattr(loop, "examine", seen)
+    monkeypatch.setattr(run, "examine", seen)
     _run(TINY, setting=setting_of(TINY, psf=PSF, begin=begin))
     assert set(tried) == {(0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.5)}
 
@@ -344,14 +344,14 @@ import os, signal, sys
 sys.path.insert(0, {folder!r})
 import test_train_loop as tests
 from napari_rln.cli import main
-from napari_rln.train import loop, pool, validation
+from napari_rln.train import pool, run, validation
 from napari_rln.train.settings import PRESETS
 
-PRESETS["full"], loop._STATISTICS = tests.TINY, 4
+PRESETS["full"], run._STATISTICS = tests.TINY, 4
 draw = pool.draw_batch
 
 def kill(examples, settings, symmetry, seed):
-    if seed[1:] == (loop._STEPS, 3):
+    if seed[1:] == (run._STEPS, 3):
         os.kill(os.getpid(), signal.SIGKILL)
     return draw(examples, settings, symmetry, seed)
 
@@ -583,11 +583,11 @@ def clock(monkeypatch, few):
 
         monkeypatch.setattr(owner, name, timed)
 
-    for module in (loop, pool):
+    for module in (run, pool):
         takes(module, "example", 1.0)
-    takes(loop._Run, "_descend", 0.1)
-    takes(loop, "examine", 2.0)
-    monkeypatch.setattr(loop, "_WARM_UP", 6)
+    takes(run.Run, "_descend", 0.1)
+    takes(run, "examine", 2.0)
+    monkeypatch.setattr(run, "_WARM_UP", 6)
     return clock
 
 
@@ -634,7 +634,7 @@ def test_a_timed_training_warms_up_like_any_other(clock):
 
 def test_a_timed_training_holds_its_statistics_late_only(clock, monkeypatch):
     held = []
-    monkeypatch.setattr(loop._Run, "_freeze", lambda run: held.append((run.step, run.total)))
+    monkeypatch.setattr(run.Run, "_freeze", lambda run: held.append((run.step, run.total)))
     _run(replace(TIMED, frozen=0.2, validate=0))
     assert held[0][0] >= 0.8 * held[0][1] > 6
 

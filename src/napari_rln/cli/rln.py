@@ -5,11 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from napari_rln.application import RlnSettings, apply_steps
+from napari_rln.application import apply_steps
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.io import OutputType, check_writable, write_volume
 from napari_rln.model import UNIVERSAL, load_model
+from napari_rln.rln import RlnSettings
 from napari_rln.stages import network_stages
 
 

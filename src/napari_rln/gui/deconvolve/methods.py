@@ -6,7 +6,7 @@ import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGroupBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
-from napari_rln.application import RlnReport, RlnSettings, apply_steps
+from napari_rln.application import apply_steps
 from napari_rln.deconvolution import iterate
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
@@ -20,6 +20,7 @@ from napari_rln.library import Library
 from napari_rln.model import UNIVERSAL
 from napari_rln.psf.doctor import fit_psf
 from napari_rln.rld import RldReport, RldSettings
+from napari_rln.rln import RlnReport, RlnSettings
 from napari_rln.tiles import Shape
 from napari_rln.volume import FloatArray, Volume
 
