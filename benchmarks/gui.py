@@ -91,7 +91,7 @@ def click(dock: Any, stalls: Stalls) -> dict[str, float]:
         ended = time.perf_counter() - began
     gaps = sorted(stalls.gaps)
     dock.jobs.cancel()
-    until(lambda: dock.jobs.running is None)
+    until(lambda: not (dock.jobs.running or dock.jobs.leaving))
     facts = dock.results.layers()[-1].metadata["napari-rln"]["facts"]
     for layer in viewer.layers[first:]:
         viewer.layers.remove(layer)
@@ -196,7 +196,7 @@ def watch_training(viewer: Any, stalls: Stalls, seconds: float) -> list[str]:
         until(lambda: time.perf_counter() - began > seconds)
     gaps = sorted(stalls.gaps)
     dock.jobs.cancel()
-    until(lambda: dock.jobs.running is None)
+    until(lambda: not (dock.jobs.running or dock.jobs.leaving))
     return [f"{heard[0]:.2f}", picture, f"{gaps[-1]:.0f}", f"{gaps[int(0.99 * len(gaps))]:.0f}"]
 
 

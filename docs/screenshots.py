@@ -42,7 +42,7 @@ def settle(seconds: float = 1.0) -> None:
 
 def idle(jobs: Any) -> None:
     """Run the event loop until no work is under way."""
-    until(lambda: jobs.running is None and not jobs.waiting)
+    until(lambda: not (jobs.running or jobs.waiting or jobs.leaving))
 
 
 class Session:
@@ -107,6 +107,8 @@ def drive(session: Session, *, steps: int) -> None:
 
     docks[VIEWS] = dock = session.open(VIEWS)
     dock.inset.setChecked(True)
+    dock.brightest_button.click()
+    idle(dock.jobs)
     dock.profile_on.setCurrentText("profile in xz")
     session.shoot("views")
 
@@ -115,9 +117,7 @@ def drive(session: Session, *, steps: int) -> None:
     session.shoot("training-settings")
     dock.recipe.form.fields["steps"].value = steps
     dock.bar.run_button.click()
-    settle(1)
-    count = len(viewer.layers)
-    until(lambda: dock.jobs.running is None or len(viewer.layers) > count)
+    until(lambda: dock.jobs.running is None or "training" in dock.bar.message.text())
     settle(25)
     session.shoot("training")
     dock.jobs.cancel()

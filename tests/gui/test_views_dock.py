@@ -146,9 +146,13 @@ def test_a_profile_along_a_line_tells_widths_of_all_layers(dock):
 
 def test_the_inset_magnifies_and_the_figure_is_the_command_line_s(dock, idle, tmp_path, qtbot):
     dock.inset.setChecked(True)
-    dock.box.setPos((1.0, 0.5))
     dock.box.setSize((1.0, 1.0))
+    dock.box.setPos((1.0, 0.5))  # as if dragged: the planes go with it
+    assert dock.position[1:] == pytest.approx((1.0, 1.5), abs=0.06)
     qtbot.waitUntil(lambda: dock.columns[0].inset.viewRect().contains(1.5, 1.0))
+    dock.viewer.dims.set_point((1, 2), (2.0, 0.1))  # and it goes with them, but not outside
+    qtbot.waitUntil(lambda: dock.box.pos().y() == pytest.approx(1.5, abs=0.06))
+    assert dock.box.pos().x() == pytest.approx(-0.05)
     assert dock.columns[0].inset.viewRect().width() < 3 * dock.columns[0].extent[2]
     for name in ("figure.png", "figure.pdf", "figure.svg"):
         dock.export(str(tmp_path / name))

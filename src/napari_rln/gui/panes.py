@@ -17,6 +17,8 @@ from napari_rln.view import Limits, round_length
 
 MICROMETRE = "\N{MICRO SIGN}m"
 
+_SHADE = 100  # of 255, behind a text
+_SPACING, _TITLE = 4, 20  # pixels between rows, and of a row of titles
 _BAR = 0.4  # of a picture's width that a scale bar takes at most
 
 
@@ -32,9 +34,10 @@ class Board(pg.GraphicsLayoutWidget):
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
+        self._shares: dict[int, float] = {}
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.ci.setContentsMargins(0, 0, 0, 0)
-        self.ci.setSpacing(4)
+        self.ci.setSpacing(_SPACING)
         follow(self, viewer.events.theme, self.paint)
         self.paint()
 
@@ -42,6 +45,28 @@ class Board(pg.GraphicsLayoutWidget):
         """Put a plane or a trace into a cell."""
         self.addItem(item, row, column)
         self.paint()
+
+    def share_height(self, shares: dict[int, float]) -> None:
+        """Give rows heights in proportion, out of what the others leave.
+
+        Stretch factors would do so in rough approximation only.
+        """
+        self._shares = shares
+        self._fit_rows()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Give the rows their heights anew."""
+        super().resizeEvent(event)
+        if hasattr(self, "_shares"):  # else it is still being made
+            self._fit_rows()
+
+    def _fit_rows(self) -> None:
+        layout, whole = self.ci.layout, sum(self._shares.values())
+        others = (row for row in range(layout.rowCount()) if row not in self._shares)
+        left = self.height() - sum(layout.rowMinimumHeight(row) or _TITLE for row in others)
+        left -= _SPACING * (layout.rowCount() - 1)
+        for row, share in self._shares.items():
+            layout.setRowFixedHeight(row, max(1.0, left * share / whole))
 
     def paint(self) -> None:
         """Take the colours of the theme."""
@@ -119,13 +144,18 @@ class Plane(pg.ViewBox):
         (top, left), (height, width) = corner_um, size_um
         self.image.setRect(QRectF(left, top, width, height))
         self.setBackgroundColor(pg.mkColor((255 * table[0, :3]).astype(int)))
-        colour = "w" if table[0, :3].mean() < 0.5 else "k"  # is seen on what is dark in the picture
+        # Is seen on what is dark in the picture, and with a shade behind it on what is bright.
+        colour, shade = ("w", 0) if table[0, :3].mean() < 0.5 else ("k", 255)
+        behind = pg.mkColor(shade, shade, shade, _SHADE)
         for item in (self.image, self._bar, self._label):
             item.setVisible(True)
-        self._label.setText(self._title, color=colour, size="8pt")
+        css = f"background-color: rgba({shade}, {shade}, {shade}, {_SHADE})"
+        text = f'<span style="{css}">&nbsp;{self._title}&nbsp;</span>' if self._title else ""
+        self._label.setText(text, color=colour, size="8pt")
         self._bar.bar.setBrush(pg.mkBrush(colour))
-        self._bar.bar.setPen(pg.mkPen(None))
+        self._bar.bar.setPen(pg.mkPen(behind))
         self._bar.text.setColor(colour)
+        self._bar.text.fill = pg.mkBrush(behind)
 
     def look_at(self, centre_um: tuple[float, float], size_um: tuple[float, float]) -> None:
         """Show this part, and what beside it the pane has room for."""

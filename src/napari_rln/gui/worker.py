@@ -3,6 +3,7 @@
 A work is one of the core's generators. Between two of its yields it can be paused and cancelled.
 """
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Generator
@@ -146,6 +147,12 @@ class _Worker(GeneratorWorker):
 
     superqt leaves the closing to whoever drops the worker last.
     """
+
+    def run(self) -> None:
+        """Run in the thread."""
+        # What it meets is told by signals, so this is that napari closed and has deleted them.
+        with contextlib.suppress(RuntimeError):
+            super().run()
 
     def work(self) -> Any:
         """Do it, to the end or until it is cancelled."""

@@ -158,6 +158,7 @@ class DeconvolveDock(QWidget):
             self._streams[job].take(update.content, update.due)
 
     def _on_end(self, job: Job) -> None:
+        self.costs.refresh()  # while something runs this machine is not measured
         # After the last method the results are set side by side and compared.
         if self._streams.pop(job, None) is None or self._streams or not self._arrived:
             return

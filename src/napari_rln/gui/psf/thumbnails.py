@@ -40,8 +40,7 @@ class Thumbnails(QWidget):
         ):
             self.board.place(plane, 0, column)
             self.board.place(trace, 1, column)
-        self.board.ci.layout.setRowStretchFactor(0, 5)
-        self.board.ci.layout.setRowStretchFactor(1, 3)
+        self.board.share_height({0: 5.0, 1: 3.0})
         self.logarithm, self.whole = QCheckBox("Logarithm"), QCheckBox("Whole")
         self.logarithm.setToolTip(
             f"<p>Shows {_DECADES:g} decades, so that haze far from the focus is seen.</p>"

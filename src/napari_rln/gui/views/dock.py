@@ -65,6 +65,7 @@ class ViewsDock(QWidget):
         self.profile_on.addItems(["no profile", "profile in xy", "profile in xz", "profile in yz"])
         self.canvas = Board(napari_viewer)
         self.box = pg.RectROI((0, 0), (1, 1), pen=_INSET)
+        self._box_is_sized = self._box_is_held = False
         self.profile = LineProfile(napari_viewer)
         self.brightest_button = QPushButton("Go to the brightest")
         self.brightest_button.setToolTip(
@@ -105,6 +106,7 @@ class ViewsDock(QWidget):
             limits = shared.get(column.layer, column.layer.contrast_limits)
             column.show(self.position, projection, slab, limits)
         self.profile.draw(self.columns, self.position)
+        self._centre_box()
         self._show_inset()
 
     def build(self) -> None:
@@ -156,18 +158,12 @@ class ViewsDock(QWidget):
         """Give the rows their heights, and the first column what it alone has."""
         first = self.columns[0]
         depth, height, width = first.extent
-        _, top, left = first.corner
-        rows = self.canvas.ci.layout
-        for row, plane in enumerate((*planes, "inset"), 1):
-            tall = {"xy": height, "inset": 0.6 * min(height, width)}.get(plane, depth)
-            shown = plane != "inset" or self.inset.isChecked()
-            rows.setRowPreferredHeight(row, 1)  # so that the factors alone decide
-            rows.setRowStretchFactor(row, max(1, round(100 * tall)) if shown else 0)
+        tall = {"xy": height, "inset": 0.6 * min(height, width)}
+        shown = (*planes, "inset") if self.inset.isChecked() else planes
+        self.canvas.share_height({row: tall.get(p, depth) for row, p in enumerate(shown, 1)})
         if self.inset.isChecked():
-            self.box.blockSignals(True)
-            self.box.setPos((left + 0.375 * width, top + 0.375 * height))
-            self.box.setSize((0.25 * min(width, height),) * 2)
-            self.box.blockSignals(False)
+            if not self._box_is_sized:
+                self.box.setSize((0.25 * min(width, height),) * 2, update=False)
             first.sections["xy"].addItem(self.box)
         plane = self.profile_on.currentText().split()[-1]
         self.profile.draw_on(first, plane if plane in planes else "", self.position)
@@ -260,6 +256,32 @@ class ViewsDock(QWidget):
         limits = contrast_limits([np.asarray(column.data) for column in others])
         return {column.layer: limits for column in others}
 
+    def _centre_box(self) -> None:
+        """Put what is magnified around the crosshair, where the figure has it too."""
+        if not self.inset.isChecked() or not self.columns or self._box_is_held:
+            return
+        _, *extent = self.columns[0].extent
+        _, *corner = self.columns[0].corner
+        across, down = self.box.size()
+        size = np.minimum((down, across), extent)
+        y, x = np.clip(self.position[1:] - size / 2, corner, np.add(corner, extent) - size)
+        self.box.blockSignals(True)
+        self.box.setSize(size[::-1])
+        self.box.setPos((x, y))
+        self.box.blockSignals(False)
+
+    def _on_box(self) -> None:
+        """Go where the user has moved the box."""
+        self._box_is_sized = True
+        (x, y), (width, height) = self.box.pos(), self.box.size()
+        self._move([None, y + height / 2, x + width / 2])
+        self._show_inset()
+
+    def _hold_box(self, held: bool) -> None:
+        self._box_is_held = held
+        if not held:
+            self._draw_soon()
+
     def _show_inset(self) -> None:
         if self.inset.isChecked():
             (x, y), (width, height) = self.box.pos(), self.box.size()
@@ -322,7 +344,9 @@ class ViewsDock(QWidget):
         self.profile_on.currentIndexChanged.connect(self.build)
         self.yz.toggled.connect(self.build)
         self.inset.toggled.connect(self.build)
-        self.box.sigRegionChanged.connect(self._show_inset)
+        self.box.sigRegionChangeStarted.connect(lambda: self._hold_box(True))
+        self.box.sigRegionChanged.connect(self._on_box)
+        self.box.sigRegionChangeFinished.connect(lambda: self._hold_box(False))
         self.profile.moved.connect(self._draw_soon)
 
     def _lay_out(self) -> None:

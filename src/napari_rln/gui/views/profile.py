@@ -18,7 +18,8 @@ from napari_rln.profiles import profile_between
 from napari_rln.volume import VoxelUm
 
 _COLORS = ("#b0b0b0", "#ff7f0e", "#2ca0ff", "#33c56b", "#e377c2", "#e6c229")
-_LEGEND = 0.4  # of the curves' height, for a line of the legend
+# Pixels: least of the plot, of the axis and below it, of a line of the legend.
+_HEIGHT, _AXIS, _BELOW, _LINE = 180, 40, 6, 21
 
 
 class LineProfile(pg.PlotWidget):
@@ -42,7 +43,10 @@ class LineProfile(pg.PlotWidget):
         self.setLabel("left", "normalised")
         self._legend = self.addLegend(offset=(-10, 5), labelTextSize="8pt")
         self.setMouseEnabled(False, False)
-        self.setMinimumHeight(160)
+        self.getAxis("left").setTicks([[(value, f"{value:g}") for value in (0, 0.5, 1)]])
+        self.getAxis("bottom").setHeight(_AXIS)
+        self.getPlotItem().layout.setContentsMargins(0, 0, 0, _BELOW)  # its label stands out there
+        self.setMinimumHeight(_HEIGHT)
         self.setFrameShape(QFrame.Shape.NoFrame)
         follow(self, viewer.events.theme, self._paint)
         self._paint()
@@ -92,7 +96,9 @@ class LineProfile(pg.PlotWidget):
             ends.append([p if q is None else q for p, q in zip(position, point, strict=True)])
         self.unit = section.unit
         self.setLabel("bottom", f"along the line ({self.unit})")
-        self.setYRange(0, 1 + _LEGEND * len(columns))  # above the curves
+        curves = self.height() - _AXIS - _BELOW
+        legend = min(_LINE * (len(columns) + 1), 0.7 * curves)
+        self.setYRange(0, curves / (curves - legend), padding=0.03)  # it stands above the curves
         for column, color in zip(columns, cycle(_COLORS), strict=False):
             first = np.add(column.corner, np.divide(column.voxel, 2))
             start, stop = (np.subtract(end, first).tolist() for end in ends)
