@@ -30,7 +30,7 @@ _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
 _PLACE = ("scale", "units", "translate", "rotate", "shear", "affine")
 _BRIGHTEST = 99.97  # percentile that is shown brightest: structures are small, hot voxels smaller
-_LOOKED_AT = 1_000_000  # voxels from which contrast limits are taken: more take longer, not better
+_LOOKED_AT = 250_000  # voxels from which contrast limits are taken: more take longer, not better
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,14 +83,26 @@ class Source:
         RlnError
             If the layer is rotated or sheared.
         """
-        if not _is_upright(self.layer):
-            raise RlnError(f"{self.name} is rotated or sheared in napari; crop it before that.")
+        self.check_upright()
         cut = tuple(box)[-self.data.ndim :]
         start = np.array([part.start for part in cut])
         place = self.place | {"translate": self.place["translate"] + start * self.place["scale"]}
         return dataclasses.replace(
             self, data=self.data[cut], place=place, name=f"{self.name} (crop)", box=tuple(box)
         )
+
+    def check_upright(self) -> None:
+        """Raise unless its axes are those of the world.
+
+        Raises
+        ------
+        RlnError
+            If the layer is rotated or sheared.
+        """
+        n, layer = self.layer.ndim, self.layer
+        upright = np.allclose(layer.affine.linear_matrix, np.eye(n))
+        if not upright or not np.allclose(layer.rotate, np.eye(n)) or np.any(layer.shear):
+            raise RlnError(f"{self.name} is rotated or sheared in napari; take it as it was read.")
 
     def layer_of(self, volume: Volume, **options: Any) -> Image:
         """Return a layer of a volume that lies where this one lies.
@@ -267,9 +279,3 @@ def _place(layer: Image) -> dict[str, Any]:
     return {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")} | {
         "axis_labels": labels
     }
-
-
-def _is_upright(layer: Layer) -> bool:
-    n = layer.ndim
-    upright = np.allclose(layer.affine.linear_matrix, np.eye(n))
-    return bool(upright and np.allclose(layer.rotate, np.eye(n)) and not np.any(layer.shear))

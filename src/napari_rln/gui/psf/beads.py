@@ -136,9 +136,10 @@ class Beads(QWidget):
         Raises
         ------
         RlnError
-            If no stack is chosen or the settings cannot be.
+            If no stack is chosen, or it or the settings cannot be.
         """
         stack, settings = self.stack.source("the stack of beads"), self.form.settings()
+        stack.check_upright()  # else the points would not lie where the beads are
 
         def steps() -> Steps[BeadTable]:
             yield Update(Progress(doing="reading"))

@@ -69,7 +69,13 @@ class Opening(QWidget):
 
         def steps() -> Steps[Volume]:
             yield Update(Progress(doing="reading"))
-            if given is None and path.is_file() and contents(path).voxel_um is None:
+            held = contents(path) if path.is_file() else None
+            if held and held.channels * held.times > 1:
+                raise RlnError(
+                    f"{path.name} holds {held.channels} channels and {held.times} time points; "
+                    "open it with File > Open, and choose the layer below."
+                )
+            if held and given is None and held.voxel_um is None:
                 raise RlnError(f"{path.name} does not say its voxel size; give it below the file.")
             psf = read_volume(path, voxel_um=given)
             yield None
