@@ -45,13 +45,16 @@ class Stopwatch:
 
     def follow(self, steps: Generator[R, None, T]) -> Generator[R, None, T]:
         """Yield a generator's reports and return what it returns; only it is timed."""
-        while True:
-            self._since = time.perf_counter()
-            try:
-                report = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            finally:
-                self._before, self._since = self.seconds, None
-            yield report
+        try:
+            while True:
+                self._since = time.perf_counter()
+                try:
+                    report = next(steps)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                finally:
+                    self._before, self._since = self.seconds, None
+                yield report
+        finally:
+            steps.close()

@@ -123,6 +123,23 @@ def test_a_crop_is_tried_and_then_the_whole(dock, idle):
     assert "xy plane" in dock.bar.message.text()
 
 
+def test_a_second_click_queues_what_is_new_and_the_comparison_comes_all_the_same(dock, idle):
+    dock.methods.rld_form.fields["iterations"].value = 40
+    dock.bar.run_button.click()
+    dock.bar.run_button.click()
+    assert "under way" in dock.bar.message.text()
+    waiting = len(dock.jobs.waiting)
+    dock.mend.setChecked(False)  # another run, of every method
+    dock.bar.run_button.click()
+    assert len(dock.jobs.waiting) == 2 * waiting + 1
+    dock.methods.rld_form.fields["iterations"].value = 41  # RLN is under way as it is
+    dock.bar.run_button.click()
+    assert len(dock.jobs.waiting) == 2 * waiting + 2
+    idle(dock.jobs, 120)
+    assert len(dock.results.table.comparison.rows) == 6  # with the image
+    assert dock.viewer.canvas.grid.enabled
+
+
 def test_cancelling_keeps_an_estimate_for_what_it_is(dock, idle, qtbot):
     dock.methods.rld_form.fields["iterations"].value = 100_000
     dock.bar.run_button.click()

@@ -155,6 +155,19 @@ def test_a_layer_is_written_and_read_with_voxel_size_and_record(tmp_path):
     assert shown["metadata"]["napari-rln"]["facts"] == {"iterations": 3}
 
 
+def test_nanometres_and_the_finest_level_are_written(tmp_path):
+    fine = np.arange(8 * 16 * 16, dtype=np.float32).reshape(8, 16, 16)
+    layer = Image(
+        [fine, fine[::2, ::2, ::2]], scale=(300, 100, 100), units=("nm",) * 3, multiscale=True
+    )
+    data, options, _ = layer.as_layer_data_tuple()
+    path = tmp_path / "fine.tif"
+    write(str(path), data, options)
+    written = read_volume(path)
+    assert written.voxel_um == pytest.approx((0.3, 0.1, 0.1))
+    np.testing.assert_array_equal(written.data, fine)
+
+
 def test_channels_become_layers_and_times_an_axis(tmp_path):
     import tifffile
 
@@ -182,12 +195,15 @@ def test_a_tiff_without_voxel_size_is_left_to_napari(tmp_path):
 
 
 def test_writing_refuses_what_has_no_length(tmp_path):
-    with pytest.raises(RlnError, match="micrometres"):
+    with pytest.raises(RlnError, match="voxel size of a is not known"):
         write(
             str(tmp_path / "a.tif"),
             np.ones((4, 6, 8), np.float32),
             {"scale": (1, 1, 1), "units": ("pixel",) * 3, "name": "a"},
         )
+    plane = {"scale": (0.1, 0.1), "units": ("um",) * 2, "name": "a", "rgb": True}
+    with pytest.raises(RlnError, match="RGB"):
+        write(str(tmp_path / "a.tif"), np.ones((16, 16, 3), np.float32), plane)
     volume = Volume.from_array(np.ones((4, 6, 8)), (0.3, 0.1, 0.1))
     write_volume(volume, tmp_path / "b.tif")
     assert read_volume(tmp_path / "b.tif").voxel_um == pytest.approx((0.3, 0.1, 0.1))

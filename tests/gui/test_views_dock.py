@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from napari.layers import Image
+from qtpy.QtCore import Qt
 
 from napari_rln.gui.layers import layer_data
 from napari_rln.volume import Volume
@@ -78,6 +79,25 @@ def test_pixels_are_not_called_micrometres(dock, qtbot):
     assert dock.columns[0].sections["xy"].unit == "px"
     dock.viewer.layers[0].units = ("um",) * 3
     qtbot.waitUntil(lambda: dock.columns[0].sections["xy"].unit == "µm")
+
+
+def test_the_brightest_of_a_plane_is_found(dock, idle):
+    viewer = dock.viewer
+    plane = viewer.layers[0].data[SPOT[0]]
+    viewer.layers.clear()
+    viewer.add_image(plane, scale=VOXEL[1:], units=("um",) * 2)
+    dock.brightest_button.click()
+    idle(dock.jobs)
+    assert viewer.dims.point == pytest.approx(np.multiply(SPOT, VOXEL)[1:], abs=0.06)
+
+
+def test_a_tick_goes_with_the_layer_and_not_with_its_name(dock):
+    box = lambda i: dock.layers.item(i)  # noqa: E731
+    box(1).setCheckState(Qt.CheckState.Unchecked)
+    dock.viewer.add_image(np.zeros((5, 30, 40), np.float32), scale=VOXEL, units=("um",) * 3)
+    box(2).setCheckState(Qt.CheckState.Checked)  # other sizes: not ticked by itself
+    dock.viewer.layers[1].name, dock.viewer.layers[2].name = "done", "grown"
+    assert [column.layer.name for column in dock.columns] == ["raw", "grown"]
 
 
 def test_the_brightest_structure_is_found(dock, idle):

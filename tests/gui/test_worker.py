@@ -213,6 +213,10 @@ def test_the_bar_shows_progress_errors_and_takes_a_double_click_for_one(jobs, id
     jobs.add(Job("b", counting(1, error=RuntimeError("boom"))))
     idle(jobs)
     assert "boom" in bar.message.text()
+    jobs.add(Job("c", counting(1)))
+    idle(jobs)
+    assert bar.message.text() == "C: done"
+    assert "boom" in bar.warning.text()  # and the details can still be read
     assert bar.details_button.isVisibleTo(bar)
     bar.details_button.click()
     assert duration(0.2) == "less than 1 s"

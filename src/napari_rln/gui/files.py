@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari.layers import Image
 
 from napari_rln.errors import RlnError
-from napari_rln.gui.layers import CHANNEL, KEY, LayerData, layer_data
+from napari_rln.gui.layers import CHANNEL, LayerData, layer_data, source_of
 from napari_rln.io import contents, read_volume, write_volume
-from napari_rln.record import Record
-from napari_rln.volume import Volume
 
 
 def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
@@ -57,14 +56,9 @@ def write(path: str, data: Any, options: dict[str, Any]) -> list[str]:
         raise RlnError(
             f"{name} has {np.ndim(data)} axes; split it into its time points to write volumes."
         )
-    units = [str(unit) for unit in options.get("units") or ()]
-    if any(unit not in ("micrometer", "um") for unit in units[-3:]):
-        raise RlnError(f"the voxel size of {name} is not in micrometres; give it in a dock first.")
-    sizes = [float(size) for size in options["scale"]]
-    z, y, x = sizes if len(sizes) == 3 else (sizes[0], *sizes)
-    record = options.get("metadata", {}).get(KEY)
-    volume = Volume.from_array(
-        data, (z, y, x), name=name, record=Record(**record) if record else None
-    )
+    # As a layer, which knows its units; of a multiscale one napari gives all levels.
+    kept = ("scale", "units", "metadata", "multiscale", "rgb")
+    layer = Image(data, name=name, **{k: options[k] for k in kept if k in options})
+    volume = source_of(layer, (0,) * layer.ndim).read()
     write_volume(volume, path)
     return [path]

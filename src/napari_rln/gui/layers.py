@@ -5,7 +5,7 @@ its source is where it lies: scale, unit, axes, translation, rotation, shear, af
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,9 @@ KEY = "napari-rln"
 
 CHANNEL = "napari-rln channel"
 """Of a layer's metadata: which channel of its file it is, where there are several."""
+
+EXHIBIT = "napari-rln exhibit"
+"""Of a layer's metadata: that it only shows something, and is nothing to work on."""
 
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
@@ -68,6 +71,11 @@ class Source:
         """Number of voxels (z, y, x)."""
         z, y, x = (1,) * (3 - self.data.ndim) + tuple(self.data.shape)
         return z, y, x
+
+    @property
+    def key(self) -> Hashable:
+        """What tells it from other volumes."""
+        return id(self.layer), *self.at.items(), *self.voxel_um, str(self.box)
 
     def read(self) -> Volume:
         """Return the volume; to be called in a worker thread, since it may take a while."""
@@ -148,7 +156,9 @@ def source_of(layer: Layer, point: Sequence[float]) -> Source:
         raise RlnError(f"{layer.name} has shape {tuple(data.shape)}; a plane or a stack is needed.")
     voxel_um = voxel_um_of(layer)
     if voxel_um is None:
-        raise RlnError(f"the voxel size of {layer.name} is not known; give it below the layer.")
+        raise RlnError(
+            f"the voxel size of {layer.name} is not known; give it below it in the dock PSF."
+        )
     at = dict(zip(layer.axis_labels, before, strict=False))
     name = layer.name + "".join(f" {label} {i}" for label, i in at.items())
     return Source(layer=layer, data=data, voxel_um=voxel_um, name=name, place=_place(layer), at=at)
@@ -218,18 +228,23 @@ def record_of(layer: Layer) -> Record | None:
     return Record(**record) if record else None
 
 
+def is_image(layer: Layer) -> bool:
+    """Tell whether a layer is an image to work on."""
+    return isinstance(layer, Image) and EXHIBIT not in layer.metadata
+
+
 def is_psf(layer: Layer) -> bool:
     """Tell whether a layer is an image that was made as a PSF, or is called one."""
     record = record_of(layer)
     made = record is not None and record.method.startswith("psf")
-    return isinstance(layer, Image) and (made or "psf" in layer.name.lower())
+    return is_image(layer) and (made or "psf" in layer.name.lower())
 
 
 def is_raw(layer: Layer) -> bool:
     """Tell whether a layer is an image that may be deconvolved: no PSF, and no result."""
     record = record_of(layer)
     made = record is not None and record.method != "simulate"
-    return isinstance(layer, Image) and not made and not is_psf(layer)
+    return is_image(layer) and not made and not is_psf(layer)
 
 
 def metadata(volume: Volume) -> dict[str, Any]:

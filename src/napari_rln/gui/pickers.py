@@ -1,16 +1,17 @@
 """Choosing a layer, and telling its voxel size where it is not known."""
 
 from collections.abc import Callable
+from weakref import WeakSet
 
 from napari.components import ViewerModel
-from napari.layers import Image, Layer
+from napari.layers import Layer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.events import follow
 from napari_rln.gui.fields import Number, Row
-from napari_rln.gui.layers import Source, set_voxel_um, source_of, voxel_um_of
+from napari_rln.gui.layers import Source, is_image, set_voxel_um, source_of, voxel_um_of
 
 _VOXEL = {"min": 0.0, "max": 1000.0}
 
@@ -23,7 +24,7 @@ class LayerPicker(QWidget):
     viewer
         Whose layers.
     accept
-        Which of them; every image when none.
+        Which of them; every image to work on when none.
     prefer
         Which of those to choose by itself, when one appears and none was chosen by hand.
     optional
@@ -36,7 +37,7 @@ class LayerPicker(QWidget):
         self,
         viewer: ViewerModel,
         *,
-        accept: Callable[[Layer], bool] = lambda layer: isinstance(layer, Image),
+        accept: Callable[[Layer], bool] = is_image,
         prefer: Callable[[Layer], bool] = lambda layer: False,
         optional: str = "",
     ) -> None:
@@ -143,7 +144,7 @@ class VolumePicker(QWidget):
         layout.setSpacing(2)
         layout.addWidget(self.picker)
         layout.addLayout(below)
-        self._followed: set[Layer] = set()
+        self._followed: WeakSet[Layer] = WeakSet()
         self.picker.changed.connect(self._show_voxel)
         self._voxel.changed.connect(self._write_voxel)
         self._show_voxel()
@@ -177,6 +178,11 @@ class VolumePicker(QWidget):
         self.changed.emit()
 
     def _write_voxel(self) -> None:
-        if self.layer is not None and all(size > 0 for size in self._voxel.value):
-            set_voxel_um(self.layer, self._voxel.value)
+        if self.layer is None:
+            return
+        z, y, x = self._voxel.value
+        if self.layer.ndim == 2:  # the depth of a plane is never used
+            z = z or y
+        if min(z, y, x) > 0:
+            set_voxel_um(self.layer, (z, y, x))
             self._show_voxel()

@@ -9,6 +9,7 @@ from napari.settings import get_plugin_settings
 from napari_rln.library import Library, default_folder
 
 _LEAST_TILE = 16
+_FIRST_THREADS = torch.get_num_threads()
 
 
 def device() -> str:
@@ -25,8 +26,7 @@ def tile() -> int | Literal["auto"]:
 def take_threads() -> None:
     """Let torch use as many threads as the preferences say, in the thread that calls."""
     threads = int(get_plugin_settings("napari-rln").compute.threads)
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or _FIRST_THREADS)
 
 
 def library() -> Library:

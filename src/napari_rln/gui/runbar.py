@@ -78,7 +78,7 @@ class RunBar(QWidget):
         jobs.changed.connect(self._refresh)
         jobs.reported.connect(self._on_report)
         jobs.succeeded.connect(self._on_success)
-        jobs.failed.connect(self._on_failure)
+        jobs.failed.connect(self.show_failure)
         jobs.cancelled.connect(self._on_cancelled)
         jobs.warned.connect(self._on_warning)
         self._refresh()
@@ -94,18 +94,18 @@ class RunBar(QWidget):
         except RlnError as error:
             self.say(str(error), error=True)
 
-    def say(self, sentence: str, *, details: str = "", error: bool = False) -> None:
-        """Show a sentence; with details there is a button for them."""
+    def say(self, sentence: str, *, error: bool = False) -> None:
+        """Show a sentence."""
         self.message.setText(f"{sentence[:1].upper()}{sentence[1:]}")
         self.message.setProperty("error", error)
         self.message.setStyleSheet("QLabel { color: #e0524c; }" if error else "")
-        self._details = details
-        self.details_button.setVisible(bool(details))
 
     def _on_run(self) -> None:
         if self._jobs.running is None:
             self.say("")
             self.warning.setVisible(False)
+            self._details = ""
+            self.details_button.setVisible(False)
         self.attempt(self._run)
 
     def _on_cancel(self) -> None:
@@ -161,10 +161,12 @@ class RunBar(QWidget):
     def _on_success(self, job: Job, result: object) -> None:
         self.say(f"{job.title}: done")
 
-    def _on_failure(self, job: Job, failure: Failure) -> None:
-        # The next work has its own to say: this stays until something is run anew.
+    def show_failure(self, job: Job, failure: Failure) -> None:
+        """Show why a work failed; it stays to be read until something is run anew."""
         self._on_warning(job, failure.sentence)
-        self.say(f"{job.title}: {failure.sentence}", details=failure.details, error=True)
+        self.say(f"{job.title}: {failure.sentence}", error=True)
+        self._details += f"{job.title}: {failure.sentence}\n\n{failure.details}\n"
+        self.details_button.setVisible(True)
 
     def _on_cancelled(self, job: Job) -> None:
         self.say(f"{job.title}: cancelled")
@@ -172,7 +174,7 @@ class RunBar(QWidget):
     def _show_details(self) -> None:
         box = QMessageBox(self)
         box.setWindowTitle("Details")
-        box.setText(self.message.text())
+        box.setText(self.warning.text())
         box.setDetailedText(self._details)
         box.open()
 

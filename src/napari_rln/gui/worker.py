@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from napari.qt.threading import create_worker
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import GeneratorWorker
 
@@ -67,6 +68,8 @@ class Job:
         What to do with the result.
     left
         What to do where there is none; it is told ``"failed"`` or ``"cancelled"``.
+    quiet
+        Whether it is so short and so frequent that napari's activity dock need not show it.
     """
 
     title: str
@@ -74,6 +77,7 @@ class Job:
     key: Any = None
     done: Callable[[Any], None] = lambda result: None
     left: Callable[[str], None] = lambda why: None
+    quiet: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,13 +190,14 @@ class Jobs(QObject):
         self._job: Job | None = None
         self._worker: GeneratorWorker | None = None
         self._ended = False
+        self._left: Job | None = None
         self._patience = QTimer(self, singleShot=True, interval=_PATIENCE_MS)
         self._patience.timeout.connect(self._let_go)
 
     @property
-    def leaving(self) -> bool:
-        """Whether a work that was cancelled is still in its last step."""
-        return self._worker is not None and self._job is None
+    def leaving(self) -> Job | None:
+        """The work that was cancelled and is still in its last step."""
+        return self._left
 
     @property
     def running(self) -> Job | None:
@@ -207,12 +212,16 @@ class Jobs(QObject):
         RlnError
             If the same is under way already.
         """
-        under_way = [(job.title, job.key) for job in (self._job, *self.waiting) if job]
         for job in jobs:
-            if (job.title, job.key) in under_way:
+            if self.is_under_way(job):
                 raise RlnError(f"{job.title} is under way already; cancel it to run it anew.")
         self.waiting += jobs
         self._next()
+
+    def is_under_way(self, job: Job) -> bool:
+        """Tell whether the same as a work runs or waits."""
+        others = (other for other in (self._job, *self.waiting) if other)
+        return any((other.title, other.key) == (job.title, job.key) for other in others)
 
     def cancel(self) -> None:
         """Cancel the work that runs and forget those that wait."""
@@ -238,7 +247,7 @@ class Jobs(QObject):
                 guarded,
                 self._job.steps,
                 _worker_class=_Worker,
-                _progress={"desc": self._job.title},
+                _progress=None if self._job.quiet else {"desc": self._job.title},
                 _start_thread=False,
             )
             worker.yielded.connect(self._on_yield)
@@ -261,6 +270,8 @@ class Jobs(QObject):
         # After what was shown has been drawn, which Qt does when it has nothing else to do.
         QTimer.singleShot(0, lambda: _sign(update.receipt, began))
         bar, progress = worker.pbar, update.progress
+        if bar is None:
+            return
         if bar.total != progress.total:
             bar.total = progress.total
         bar.update(progress.done - bar.n)  # last, for it lets other events in
@@ -287,18 +298,21 @@ class Jobs(QObject):
 
     def _on_warning(self, warning: tuple[Any, ...]) -> None:
         message, category = warning[:2]
-        if self._job is not None and issubclass(
-            category, RlnWarning
-        ):  # those of the libraries are not for the user
+        if not issubclass(category, RlnWarning):  # those of the libraries are not for the user
+            return
+        if len(warning) > 2:  # superqt caught what another thread, such as the GUI's, warned of
+            show_warning(str(message))
+        elif self._job is not None:
             self.warned.emit(self._job, str(message))
 
     def _on_finish(self) -> None:
         self._patience.stop()
-        self._worker = None  # frees what its generator holds
+        self._worker = self._left = None  # frees what its generator holds
         self._end()
         self._next()
 
     def _let_go(self) -> None:
+        self._left = self._job
         self._end()
         self.changed.emit()
 

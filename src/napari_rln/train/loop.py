@@ -33,7 +33,8 @@ def train_steps(
 ) -> Generator[TrainReport, None, Model]:
     """Train a network; yield a report after every step, return the best model.
 
-    Closing the generator cancels; the last report's :meth:`TrainReport.model` is what was reached.
+    Closing the generator cancels, and leaves the state in the checkpoint; the last report's
+    :meth:`TrainReport.model` is what was reached.
 
     Parameters
     ----------
@@ -44,8 +45,8 @@ def train_steps(
     name
         Of the model.
     checkpoint
-        File that holds the state now and then, so that a killed training can go on; removed at
-        the end.
+        File that holds the state now and then and when it was closed, so that it can be gone on
+        with; removed at the end.
     resume
         Go on from that file; the result is that of a training that was not interrupted.
 
@@ -84,4 +85,9 @@ def _train(
         report = run.advance()
         if checkpoint is not None and run.due():
             run.state().save(checkpoint)
-        yield report
+        try:
+            yield report
+        except GeneratorExit:  # it is left off: nothing that was learnt is lost
+            if checkpoint is not None and not run.due():
+                run.state().save(checkpoint)
+            raise

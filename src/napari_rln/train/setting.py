@@ -148,6 +148,11 @@ def setting_of(
     inputs = {"begin": begin.hash} if begin else {}
     if psf is not None:
         inputs["psf"] = psf.hash
+    if begin is not None and begin.variant != settings.variant:
+        raise RlnError(
+            f"model {begin.name} is of the {begin.variant} variant, the training of the "
+            f"{settings.variant} one; begin with another model, or with none."
+        )
     if begin is not None and begin.network.settings.views != "single":
         raise RlnError(f"model {begin.name} takes two views; begin with one of a single view.")
     if any_psf and pairs is not None:

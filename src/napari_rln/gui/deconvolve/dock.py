@@ -21,7 +21,7 @@ from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.results import Results
 from napari_rln.gui.deconvolve.streams import Stream
 from napari_rln.gui.layers import Source, is_psf, is_raw
-from napari_rln.gui.pickers import LayerPicker, VolumePicker
+from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.record import Record
@@ -40,7 +40,7 @@ class DeconvolveDock(QWidget):
         self._viewer = napari_viewer
         self.jobs = Jobs(self)
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
-        self.psf = LayerPicker(napari_viewer, prefer=is_psf, optional="none")
+        self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
         self.mend = QCheckBox("Repair the PSF")
         self.mend.setChecked(True)
         self.mend.setToolTip("<p>Centre, background, hot pixels, voxel size, as far as needed.</p>")
@@ -76,8 +76,10 @@ class DeconvolveDock(QWidget):
         """
         image, psf, methods = self._given()
         mend = self.mend.isChecked()
-        self.results.set_psf(psf, mend)
-        self.jobs.add(*(self._job(image, psf, method, mend) for method in methods))
+        streams = dict(self._job(image, psf, method, mend) for method in methods)
+        fresh = [job for job in streams if not self.jobs.is_under_way(job)]
+        self.jobs.add(*(fresh or streams))
+        self._streams |= {job: streams[job] for job in fresh}
 
     def showEvent(self, event: Any) -> None:
         """Look again which models there are: they may have been trained meanwhile."""
@@ -126,14 +128,16 @@ class DeconvolveDock(QWidget):
             raise RlnError(f"{image.name} is chosen as the image and as the PSF; choose another.")
         return self.psf.source("the PSF")
 
-    def _job(self, image: Source, psf: Source | None, method: Method, mend: bool) -> Job:
+    def _job(
+        self, image: Source, psf: Source | None, method: Method, mend: bool
+    ) -> tuple[Job, Stream]:
         title = f"{image.name} \N{MIDDLE DOT} {method.name}"
         stream = Stream(self._viewer, image, title)
 
         def finish(result: Volume) -> None:
             stream.finish(result)
             self._arrived = True
-            self.results.arrived(stream, result, image, psf)
+            self.results.arrived(stream, result, image, psf, mend)
 
         def leave(why: str) -> None:
             name = "rld" if isinstance(method, Rld) else "rln"
@@ -142,12 +146,11 @@ class DeconvolveDock(QWidget):
         job = Job(
             title,
             lambda: deconvolved(image, psf, method, mend),
-            key=(id(image.layer), image.box, method),
+            key=(image.key, psf and psf.key, mend, method),
             done=finish,
             left=leave,
         )
-        self._streams[job] = stream
-        return job
+        return job, stream
 
     def _run_whole(self) -> None:
         self.region.choose_whole()

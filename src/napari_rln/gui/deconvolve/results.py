@@ -20,6 +20,7 @@ from napari_rln.comparison import Comparison, compare_steps
 from napari_rln.errors import RlnError
 from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
 from napari_rln.gui.deconvolve.table import Table
+from napari_rln.gui.events import follow
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.layers import Source, record_of, source_of
 from napari_rln.gui.pickers import LayerPicker
@@ -76,6 +77,7 @@ class Results(QWidget):
         self.residual_button.clicked.connect(lambda: self.bar.attempt(self.add_residuals))
         self.register_button.clicked.connect(lambda: self.bar.attempt(self.register))
         self.side_by_side.toggled.connect(self.arrange)
+        follow(self, viewer.layers.events.removed, self._list_browsed)
         self.browsed.currentIndexChanged.connect(self._on_browsed)
         self.slider.valueChanged.connect(self._browse)
 
@@ -107,13 +109,32 @@ class Results(QWidget):
         self._browser.setVisible(False)
         layout.addWidget(self._browser)
 
-    def arrived(self, stream: Stream, result: Volume, image: Source, psf: Source | None) -> None:
-        """Take a result that is there."""
+    def arrived(
+        self, stream: Stream, result: Volume, image: Source, psf: Source | None, mend: bool
+    ) -> None:
+        """Take a result that is there.
+
+        Parameters
+        ----------
+        stream
+            That it came in.
+        result
+            The whole of it.
+        image, psf
+            What it was made of.
+        mend
+            Whether the PSF was repaired.
+        """
         assert result.record is not None
-        self._image, self._psf, self._hash = image, psf, result.record.inputs["image"]
-        self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
+        self._image, self._hash = image, result.record.inputs["image"]
+        self._psf, self._mend = psf, mend
         self._streams.append(stream)
         share_contrast(self.layers())
+        self._list_browsed()
+
+    def _list_browsed(self) -> None:
+        """Offer the results whose iterations were kept; of those removed nothing is kept."""
+        self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
         held = [s for s in self._streams if s.kept]
         self.browsed.clear()
         self.browsed.addItems([s.layer.name for s in held if s.layer is not None])
@@ -123,33 +144,33 @@ class Results(QWidget):
         """Return the layers that hold results of the image."""
         return made_of(self._viewer, self._hash, RESULTS)
 
-    def set_psf(self, psf: Source | None, mend: bool) -> None:
-        """Tell what results are blurred again with, and whether it is repaired."""
-        self._psf, self._mend = psf, mend
-
     def compare(self) -> None:
         """Compare all results of the image, in numbers."""
         image, psf, results = self._held()
-        truth = self._truth(image)
+        truth, mend = self._truth(image), self._mend
 
         def steps() -> Steps[Comparison]:
             raw, volumes = image.read(), [result.read() for result in results]
-            blur = fit_psf(psf.read(), raw, mend=self._mend)[0] if psf else None
+            blur = fit_psf(psf.read(), raw, mend=mend)[0] if psf else None
             known = truth.read() if truth else None
             return (yield from streamed(compare_steps(raw, volumes, truth=known, psf=blur)))
 
-        self._jobs.add(Job("comparison", steps, done=self._show_comparison))
+        key = (image.key, psf and psf.key, mend, truth and truth.key, *(r.key for r in results))
+        job = Job("comparison", steps, key=key, done=self._show_comparison)
+        if not self._jobs.is_under_way(job):
+            self._jobs.add(job)
 
     def add_residuals(self) -> None:
         """Add a map of the residual of every result."""
         image, psf, results = self._held()
         if psf is None:
-            raise RlnError("a residual map needs the PSF; choose it above.")
+            raise RlnError("a residual map needs the PSF; choose it above, and run a method.")
+        mend = self._mend
         for result in results:
 
             def steps(result: Source = result) -> Steps[Volume]:
                 raw = image.read()
-                blur, _ = fit_psf(psf.read(), raw, mend=self._mend)
+                blur, _ = fit_psf(psf.read(), raw, mend=mend)
                 trust = yield from streamed(check_steps(raw, result.read(), blur))
                 return trust.residual
 

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +49,15 @@ class Found:
     Attributes
     ----------
     stack
-        Name of where.
+        Where.
+    at
+        On the axes before its z; see :class:`napari_rln.gui.layers.Source`.
     table
         The beads.
     """
 
-    stack: str
+    stack: ref[Layer]
+    at: dict[str, int]
     table: BeadTable
 
     def mark_chosen(self, layer: Points) -> None:
@@ -194,7 +198,7 @@ class Beads(QWidget):
 
     def _show(self, table: BeadTable, stack: Source) -> None:
         """Add the points; without a z, so that they are seen, and can be added, in any plane."""
-        found, size = Found(stack.name, table), max(table.size[1:])
+        found, size = Found(ref(stack.layer), stack.at, table), max(table.size[1:])
         layer = Points(
             table.positions[:, 1:],
             name=f"{stack.name} \N{MIDDLE DOT} beads",
@@ -244,9 +248,9 @@ class Beads(QWidget):
         if self.points.layer is None:
             return settings, None, {}
         found: Found = self.points.layer.metadata[_FOUND]
-        if found.stack != stack.name:
+        if found.stack() is not stack.layer or found.at != stack.at:
             raise RlnError(
-                f"{self.points.layer.name} are of {found.stack}; choose the beads of "
+                f"{self.points.layer.name} are of another stack; choose the beads of "
                 f"{stack.name}, or find them."
             )
         positions, edits = found.edited(self.points.layer)

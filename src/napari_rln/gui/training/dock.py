@@ -57,6 +57,9 @@ class TrainingDock(QWidget):
             If it cannot be, or one of its name was left off.
         """
         plan = self.recipe.plan()
+        leaving = self.courses.get(self.jobs.leaving) if self.jobs.leaving else None
+        if leaving is not None and leaving.plan.name == plan.name:
+            raise RlnError(f"the training {plan.name} is in its last step yet; wait a moment.")
         if checkpoint_of(preferences.library(), plan.name).exists() and not self._is_busy(plan):
             raise RlnError(
                 f"a training called {plan.name} was left off; resume or discard it, or give "
@@ -132,11 +135,15 @@ class TrainingDock(QWidget):
             self.bar.say(f"{job.title}: cancelled; it was left off, and can be resumed")
 
     def _on_end(self, job: Job) -> None:
-        self.courses.pop(job, None)
+        if job is self._drawn:
+            self._drawn = None
         self._refresh()
 
     def _refresh(self) -> None:
         """Show what can be stopped, gone on with and begun with."""
+        # What was cancelled is under way until its last step is done: it may save its state yet.
+        under_way = (self.jobs.running, self.jobs.leaving, *self.jobs.waiting)
+        self.courses = {job: course for job, course in self.courses.items() if job in under_way}
         course = self._running()
         self.stop_button.setEnabled(course is not None and not course.stopping)
         if course is not None and course.stopping and self.jobs.paused:

@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 
-from napari_rln.gui.layers import contrast_limits, layer_data, units_um
+from napari_rln.gui.layers import EXHIBIT, contrast_limits, layer_data, units_um
 from napari_rln.simulate.imaging import Pair
 from napari_rln.train.settings import Preview
 from napari_rln.volume import FloatArray, VoxelUm
@@ -99,6 +99,7 @@ class Exhibits(QObject):
             width = data.shape[-1] * given["scale"][-1]
             right += _GAP * width
             place = given | {"name": name, "translate": (*translate, top, right)}
+            place["metadata"] = _metadata(given)
             self._layers[name] = Image(data, **place)
             self._to_add.append(self._layers[name])
             right += width
@@ -143,7 +144,11 @@ def _update(layer: Image, data: FloatArray, options: dict[str, Any]) -> None:
     if tuple(layer.scale) != tuple(options["scale"]):
         layer.scale = options["scale"]
     layer.contrast_limits = options["contrast_limits"]
-    layer.metadata = options.get("metadata", {})
+    layer.metadata = _metadata(options)
+
+
+def _metadata(options: dict[str, Any]) -> dict[str, Any]:
+    return options.get("metadata", {}) | {EXHIBIT: True}
 
 
 def _mosaic(xy: FloatArray, xz: FloatArray, ratio: float) -> FloatArray:

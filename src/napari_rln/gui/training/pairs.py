@@ -6,7 +6,7 @@ from napari_rln.gui import preferences
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.training.exhibits import Exhibits
 from napari_rln.gui.training.recipe import Recipe
-from napari_rln.gui.worker import Failure, Job, Jobs, Steps, Update
+from napari_rln.gui.worker import Job, Jobs, Steps, Update
 from napari_rln.progress import Progress
 from napari_rln.simulate.imaging import Pair
 
@@ -40,7 +40,7 @@ class PairPreview(QObject):
         recipe.another_button.clicked.connect(self._draw_another)
         recipe.structures.changed.connect(self._on_change)
         self.jobs.changed.connect(self._refresh)
-        self.jobs.failed.connect(self._on_failure)
+        self.jobs.failed.connect(bar.show_failure)
 
     def _on_change(self) -> None:
         if self._exhibits.has_pair:
@@ -68,6 +68,3 @@ class PairPreview(QObject):
         ready = "Preview a pair" if not drawing else "Drawing a pair\N{HORIZONTAL ELLIPSIS}"
         self._recipe.preview_button.setText(ready)
         self._recipe.another_button.setEnabled(self._exhibits.has_pair)
-
-    def _on_failure(self, job: Job, failure: Failure) -> None:
-        self._bar.say(failure.sentence, details=failure.details, error=True)

@@ -108,7 +108,9 @@ class Recipe(QWidget):
         )
 
     def plan_on(self, left: LeftOff) -> Plan:
-        """Show a training that was left off, as far as its layers are there, and return it.
+        """Return a training that was left off; its layers are chosen as far as they are there.
+
+        The settings that are shown stay those of the next training, not of this one.
 
         Raises
         ------
@@ -120,9 +122,6 @@ class Recipe(QWidget):
                 picker.layer = self._viewer.layers[name]
         if left.image is None:
             self.image.layer = None
-        self.name.setText(left.name)
-        self.form.show_settings(left.settings)
-        self.structures.show_settings(left.structures)
         return Plan(
             name=left.name,
             psf=self._psf(),

@@ -91,9 +91,14 @@ class ViewsDock(QWidget):
 
     def chosen(self) -> list[Image]:
         """Return the layers that are ticked, in the viewer's order from below."""
+        ticked = self._ticks()
+        on = Qt.CheckState.Checked
+        return [layer for layer in _images(self._viewer) if ticked.get(layer) == on]
+
+    def _ticks(self) -> dict[Image, Qt.CheckState]:
+        """Return of the layers in the list whether they are ticked."""
         items = (self.layers.item(i) for i in range(self.layers.count()))
-        names = {i.text() for i in items if i.checkState() == Qt.CheckState.Checked}
-        return [layer for layer in _images(self._viewer) if layer.name in names]
+        return {item.data(Qt.ItemDataRole.UserRole): item.checkState() for item in items}
 
     def draw(self) -> None:
         """Show all columns as their layers are now."""
@@ -187,7 +192,7 @@ class ViewsDock(QWidget):
             yield None
             save_figure(figure(volumes, settings=settings), path)
 
-        self.jobs.add(Job("figure", steps, done=lambda _: self.bar.say(f"written: {path}")))
+        self.jobs.add(Job(f"figure {path}", steps))
 
     def go_to_brightest(self) -> None:
         """Go to the brightest structure of the second layer, or of the only one.
@@ -227,10 +232,9 @@ class ViewsDock(QWidget):
         places = {
             axis: at / unit
             for axis, at, unit in zip(range(ndim - 3, ndim), point, world, strict=True)
-            if at is not None
+            if at is not None and axis >= 0  # a plane has no z
         }
-        if min(places, default=-1) >= 0:
-            self._viewer.dims.set_point([*places], [*places.values()])
+        self._viewer.dims.set_point([*places], [*places.values()])
 
     def _world(self) -> npt.NDArray[np.float64]:
         """Return the units (z, y, x) of the viewer in those of the columns.
@@ -290,11 +294,7 @@ class ViewsDock(QWidget):
 
     def _list_layers(self) -> None:
         """List the viewer's images; those that are new and lie as the others do are ticked."""
-        known = {
-            self.layers.item(i).text(): self.layers.item(i) for i in range(self.layers.count())
-        }
-        ticked = {name: item.checkState() for name, item in known.items()}
-        images = _images(self._viewer)
+        ticked, images = self._ticks(), _images(self._viewer)
         self.layers.blockSignals(True)
         self.layers.clear()
         for layer in images:
@@ -302,7 +302,8 @@ class ViewsDock(QWidget):
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             alike = layer.data.shape == images[0].data.shape and layer.visible
             fresh = Qt.CheckState.Checked if alike else Qt.CheckState.Unchecked
-            item.setCheckState(ticked.get(layer.name, fresh))
+            item.setData(Qt.ItemDataRole.UserRole, layer)
+            item.setCheckState(ticked.get(layer, fresh))
         self.layers.blockSignals(False)
         self.build()
 
