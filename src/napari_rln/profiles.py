@@ -93,12 +93,19 @@ def profile_between(
     step = min(voxel_um) / 2  # finer than any voxel, so that none is stepped over
     count = max(round(length / step), 2) + 1
     points = start + np.linspace(0, 1, count)[:, None] * (stop - start)
-    line = map_coordinates(data, (points / voxel_um).T, order=1, mode="constant")
+    at = points / voxel_um
+    # Only what the line passes is read: the volume may lie on a disk.
+    first = np.clip(np.floor(at.min(0)), 0, data.shape).astype(int)
+    last = np.clip(np.ceil(at.max(0)) + 1, 0, data.shape).astype(int)
+    part = np.asarray(data[tuple(slice(a, max(a, b)) for a, b in zip(first, last, strict=True))])
+    line = np.zeros(count)
+    if part.size:
+        map_coordinates(part, (at - first).T, output=line, order=1, mode="constant")
     value = (line - line.min()) / max(float(np.ptp(line)), 1e-30)
     step = length / (count - 1)
     return Profile(
         offset_um=np.linspace(0.0, length, count),
-        value=value.astype(np.float64),
+        value=value,
         fwhm_um=_fwhm(value, int(np.argmax(value)), step),
     )
 

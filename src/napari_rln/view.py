@@ -276,16 +276,28 @@ def section(
     projection, slab_um
         As in :class:`FigureSettings`.
     """
-    n, step, at = data.shape[axis], voxel_um[axis], position[axis]
+    slab = data[slab_of(data.shape, voxel_um, axis, position, projection, slab_um)]
+    picture: FloatArray = slab.max(axis) if projection == "max" else slab.mean(axis)
+    return picture
+
+
+def slab_of(
+    shape: tuple[int, ...],
+    voxel_um: VoxelUm,
+    axis: int,
+    position: tuple[int, int, int],
+    projection: Projection,
+    slab_um: float | None,
+) -> tuple[slice, ...]:
+    """Return which part of a volume a :func:`section` is of."""
+    n, step, at = shape[axis], voxel_um[axis], position[axis]
     thickness = slab_um
     if thickness is None:
         thickness = n * step if projection == "max" else 0.0
     half = round(thickness / step / 2) if thickness < n * step else n
-    index: list[slice] = [slice(None)] * 3
+    index = [slice(0, size) for size in shape]
     index[axis] = slice(max(at - half, 0), min(at + half + 1, n))
-    slab = data[tuple(index)]
-    picture: FloatArray = slab.max(axis) if projection == "max" else slab.mean(axis)
-    return picture
+    return tuple(index)
 
 
 def _limits(

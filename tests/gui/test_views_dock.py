@@ -1,5 +1,7 @@
 """The dock that shows layers laterally and axially."""
 
+import threading
+
 import numpy as np
 import pytest
 from napari.layers import Image
@@ -52,6 +54,26 @@ def test_planes_cross_where_the_viewer_is_and_the_viewer_follows(dock, qtbot):
     qtbot.waitUntil(lambda: np.array_equal(shown(dock, 0, "xy"), viewer.layers[0].data[10]))
 
 
+def test_what_lies_on_a_disk_is_read_in_a_thread(dock, qtbot):
+    da = pytest.importorskip("dask.array")
+    held, readers = dock.viewer.layers[0].data, set()
+
+    def read(block):
+        readers.add(threading.current_thread() is threading.main_thread())
+        return block
+
+    dock.viewer.layers.clear()
+    lazy = da.from_array(held, chunks=(5, 30, 40)).map_blocks(read, dtype=held.dtype)
+    layer = dock.viewer.add_image(lazy, scale=VOXEL, units=("um",) * 3, contrast_limits=(0, 100))
+    qtbot.waitUntil(lambda: shown(dock, 0, "xz") is not None)
+    dock.contrast.setCurrentText("shared by results")
+    readers.clear()
+    layer.visible = False  # napari itself reads the plane that it shows
+    dock.projection.setCurrentText("max")
+    qtbot.waitUntil(lambda: np.array_equal(shown(dock, 0, "xy"), held.max(0)))
+    assert readers == {False}
+
+
 def test_layers_in_nanometres_are_shown_in_micrometres(dock, qtbot):
     for layer in dock.viewer.layers:
         layer.units = ("nm",) * 3
@@ -59,12 +81,12 @@ def test_layers_in_nanometres_are_shown_in_micrometres(dock, qtbot):
     qtbot.waitUntil(lambda: dock.columns[0].corner[1] == pytest.approx(0.5 - 0.05))
     point = np.add(np.multiply(SPOT, VOXEL), (0, 0.5, 0))
     dock.viewer.dims.set_point((0, 1, 2), 1000 * point)
-    assert dock.position == pytest.approx(tuple(point))
+    assert dock.crossing.position == pytest.approx(tuple(point))
     dock.draw()
     np.testing.assert_array_equal(shown(dock, 1, "xz"), dock.viewer.layers[1].data[:, SPOT[1]])
     section = dock.columns[0].sections["xy"]
     assert section.unit == "µm"
-    dock._move([3.0, None, 1.0])
+    dock.crossing.move([3.0, None, 1.0])
     assert dock.viewer.dims.point == pytest.approx((3000, 1000 * point[1], 1000))
     dock.profile_on.setCurrentText("profile in xy")
     dock.viewer.dims.set_point((0, 1, 2), 1000 * point)
@@ -103,7 +125,7 @@ def test_a_tick_goes_with_the_layer_and_not_with_its_name(dock):
 def test_the_brightest_structure_is_found(dock, idle):
     dock.brightest_button.click()
     idle(dock.jobs)
-    np.testing.assert_allclose(dock.position, np.multiply(SPOT, VOXEL), atol=0.16)
+    np.testing.assert_allclose(dock.crossing.position, np.multiply(SPOT, VOXEL), atol=0.16)
 
 
 def test_projection_slab_and_contrast(dock):
@@ -168,7 +190,7 @@ def test_the_inset_magnifies_and_the_figure_is_the_command_line_s(dock, idle, tm
     dock.inset.setChecked(True)
     dock.box.setSize((1.0, 1.0))
     dock.box.setPos((1.0, 0.5))  # as if dragged: the planes go with it
-    assert dock.position[1:] == pytest.approx((1.0, 1.5), abs=0.06)
+    assert dock.crossing.position[1:] == pytest.approx((1.0, 1.5), abs=0.06)
     qtbot.waitUntil(lambda: dock.columns[0].inset.viewRect().contains(1.5, 1.0))
     dock.viewer.dims.set_point((1, 2), (2.0, 0.1))  # and it goes with them, but not outside
     qtbot.waitUntil(lambda: dock.box.pos().y() == pytest.approx(1.5, abs=0.06))

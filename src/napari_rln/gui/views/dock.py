@@ -4,8 +4,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import pyqtgraph as pg
 from napari.layers import Image
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
@@ -16,8 +14,6 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QListWidget,
-    QListWidgetItem,
     QPushButton,
     QSplitter,
     QVBoxLayout,
@@ -27,20 +23,22 @@ from qtpy.QtWidgets import (
 from napari_rln.errors import RlnError
 from napari_rln.figures import figure, save_figure
 from napari_rln.gui.events import follow
-from napari_rln.gui.layers import contrast_limits, source_of, units_um
+from napari_rln.gui.layers import contrast_limits, source_of
 from napari_rln.gui.panes import MICROMETRE, Board
 from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.views.choice import LayerChoice
+from napari_rln.gui.views.crossing import Crossing
+from napari_rln.gui.views.inset import InsetBox
 from napari_rln.gui.views.profile import LineProfile
 from napari_rln.gui.views.sections import Column, ColumnTitle, Section
 from napari_rln.gui.worker import Job, Jobs, Steps
 from napari_rln.view import FigureSettings, Projection, brightest
-from napari_rln.volume import Volume, VoxelUm
+from napari_rln.volume import FloatArray, Volume, VoxelUm
 
 if TYPE_CHECKING:
     import napari
 
 _REFRESH_MS = 100  # between two drawings of layers that change
-_INSET = "#40c0ff"
 _AS_VIEWED, _SHARED = "as in the viewer", "shared by results"
 
 
@@ -50,10 +48,12 @@ class ViewsDock(QWidget):
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.jobs = Jobs(self)
+        self.jobs, self.looks = Jobs(self), Jobs(self)
+        self._is_outdated = False
         self.columns: list[Column] = []
         self._followed: set[Image] = set()
-        self.layers = QListWidget()
+        self.layers = LayerChoice(napari_viewer)
+        self.crossing = Crossing(napari_viewer, self)
         self.projection, self.contrast = QComboBox(), QComboBox()
         self.projection.addItems(["slice", "max"])
         self.contrast.addItems([_AS_VIEWED, _SHARED])
@@ -64,8 +64,7 @@ class ViewsDock(QWidget):
         self.profile_on = QComboBox()
         self.profile_on.addItems(["no profile", "profile in xy", "profile in xz", "profile in yz"])
         self.canvas = Board(napari_viewer)
-        self.box = pg.RectROI((0, 0), (1, 1), pen=_INSET)
-        self._box_is_sized = self._box_is_held = False
+        self.box = InsetBox()
         self.profile = LineProfile(napari_viewer)
         self.brightest_button = QPushButton("Go to the brightest")
         self.brightest_button.setToolTip(
@@ -80,25 +79,7 @@ class ViewsDock(QWidget):
         self._fit.timeout.connect(self.look_at_all)
         self._lay_out()
         self._connect()
-        self._list_layers()
-
-    @property
-    def position(self) -> VoxelUm:
-        """Where the planes cross (z, y, x), where the viewer's sliders stand."""
-        point = [float(p) for p in self._viewer.dims.point[-3:]]
-        z, y, x = ([0.0] * (3 - len(point)) + point) * self._world()
-        return float(z), float(y), float(x)
-
-    def chosen(self) -> list[Image]:
-        """Return the layers that are ticked, in the viewer's order from below."""
-        ticked = self._ticks()
-        on = Qt.CheckState.Checked
-        return [layer for layer in _images(self._viewer) if ticked.get(layer) == on]
-
-    def _ticks(self) -> dict[Image, Qt.CheckState]:
-        """Return of the layers in the list whether they are ticked."""
-        items = (self.layers.item(i) for i in range(self.layers.count()))
-        return {item.data(Qt.ItemDataRole.UserRole): item.checkState() for item in items}
+        self.build()
 
     def draw(self) -> None:
         """Show all columns as their layers are now."""
@@ -106,19 +87,51 @@ class ViewsDock(QWidget):
         projection: Projection = "max" if self.projection.currentText() == "max" else "slice"
         if projection == "slice":
             slab = slab or 0.0
+        columns, position = self.columns, self.crossing.position
+        cuts = [column.cut(position, projection, slab) for column in columns]
+        if all(cut.is_light for cut in cuts):
+            self._show(columns, [cut.pictures() for cut in cuts], position)
+        elif self.looks.running is None:
+
+            def steps() -> Steps[list[dict[str, FloatArray]]]:
+                found = []
+                for cut in cuts:
+                    found.append(cut.pictures())
+                    yield None
+                return found
+
+            def done(found: list[dict[str, FloatArray]]) -> None:
+                if columns is self.columns:
+                    self._show(columns, found, position)
+
+            self.looks.add(Job("planes", steps, done=done, quiet=True))
+        else:
+            self._is_outdated = True
+
+    def _on_looked(self) -> None:
+        if self._is_outdated:
+            self._is_outdated = False
+            self.draw()
+
+    def _show(
+        self, columns: list[Column], pictures: list[dict[str, FloatArray]], position: VoxelUm
+    ) -> None:
         shared = self._shared_limits()
-        for column in self.columns:
+        for column, found in zip(columns, pictures, strict=True):
             limits = shared.get(column.layer, column.layer.contrast_limits)
-            column.show(self.position, projection, slab, limits)
-        self.profile.draw(self.columns, self.position)
-        self._centre_box()
+            column.show(found, position, limits)
+        self.profile.draw(columns, position)
+        if columns and self.inset.isChecked():
+            self.box.centre(columns[0], position)
         self._show_inset()
 
     def build(self) -> None:
         """Lay the columns out anew, for the layers that are ticked."""
         self.canvas.clear()
         planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
-        self.columns = [Column(self._viewer, layer, planes, self._move) for layer in self.chosen()]
+        move, layers = self.crossing.move, self.layers.chosen()
+        self.columns = [Column(self._viewer, layer, planes, move) for layer in layers]
+        self.crossing.own_units = self.columns[0].units if self.columns else None
         unit = MICROMETRE if all(column.has_lengths for column in self.columns) else "px"
         self.slab.setSuffix(f" {unit}")
         for i, column in enumerate(self.columns):
@@ -167,11 +180,9 @@ class ViewsDock(QWidget):
         shown = (*planes, "inset") if self.inset.isChecked() else planes
         self.canvas.share_height({row: tall.get(p, depth) for row, p in enumerate(shown, 1)})
         if self.inset.isChecked():
-            if not self._box_is_sized:
-                self.box.setSize((0.25 * min(width, height),) * 2, update=False)
             first.sections["xy"].addItem(self.box)
         plane = self.profile_on.currentText().split()[-1]
-        self.profile.draw_on(first, plane if plane in planes else "", self.position)
+        self.profile.draw_on(first, plane if plane in planes else "", self.crossing.position)
 
     def export(self, path: str) -> None:
         """Write the figure that the command line would draw of these layers, in a thread.
@@ -181,7 +192,7 @@ class ViewsDock(QWidget):
         RlnError
             If no layer is ticked, or one has no voxel size.
         """
-        layers = self.chosen()
+        layers = self.layers.chosen()
         if not layers:
             raise RlnError("tick the layers to show first.")
         sources = [source_of(layer, self._viewer.dims.point) for layer in layers]
@@ -212,13 +223,13 @@ class ViewsDock(QWidget):
             found = brightest(Volume.from_array(np.asarray(data), voxel, name=column.layer.name))
             return [c + (i + 0.5) * v for c, i, v in zip(corner, found, voxel, strict=True)]
 
-        self.jobs.add(Job("brightest structure", steps, done=self._move))
+        self.jobs.add(Job("brightest structure", steps, done=self.crossing.move))
 
     def _figure_settings(self) -> FigureSettings:
         first = self.columns[0]
-        side = min(*self.box.size(), *first.extent[1:]) if self.inset.isChecked() else 0.0
+        side = min(*self.box.sides, *first.extent[1:]) if self.inset.isChecked() else 0.0
         return FigureSettings(
-            position=first.voxel_at(self.position),
+            position=first.voxel_at(self.crossing.position),
             projection="max" if self.projection.currentText() == "max" else "slice",
             slab_um=self.slab.value() or None,
             yz=self.yz.isChecked(),
@@ -226,96 +237,36 @@ class ViewsDock(QWidget):
             colormap="gray",
         )
 
-    def _move(self, point: list[float | None]) -> None:
-        """Go to a point (z, y, x); the viewer goes too, and tells all docks."""
-        ndim, world = self._viewer.dims.ndim, self._world()
-        places = {
-            axis: at / unit
-            for axis, at, unit in zip(range(ndim - 3, ndim), point, world, strict=True)
-            if at is not None and axis >= 0  # a plane has no z
-        }
-        self._viewer.dims.set_point([*places], [*places.values()])
-
-    def _world(self) -> npt.NDArray[np.float64]:
-        """Return the units (z, y, x) of the viewer in those of the columns.
-
-        Where its layers have none in common napari puts their numbers into one world, whatever
-        their units, and those of the first column count.
-        """
-        units = units_um(self._viewer.layers.units)
-        if units is None and self.columns:
-            units = self.columns[0].units
-        return np.ones(3) if units is None else np.concatenate([np.ones(3 - len(units)), units])
-
-    def _follow_mouse(self, viewer: Any, event: Any) -> None:
-        if "Shift" in event.modifiers:
-            at = viewer.cursor.position[-3:]
-            self._move([float(p) for p in at * self._world()[-len(at) :]])
-
     def _shared_limits(self) -> dict[Image, tuple[float, float]]:
         """Return one pair of limits for all but the first layer, where that is asked for."""
         if self.contrast.currentText() != _SHARED or len(self.columns) < 2:
             return {}
         others = self.columns[1:]
-        limits = contrast_limits([np.asarray(column.data) for column in others])
+        held = [column.data for column in others if isinstance(column.data, np.ndarray)]
+        if len(held) == len(others):
+            limits = contrast_limits(held)
+        else:  # on a disk: what napari has found of them
+            lows, highs = zip(*(column.layer.contrast_limits for column in others), strict=True)
+            limits = min(lows), max(highs)
         return {column.layer: limits for column in others}
-
-    def _centre_box(self) -> None:
-        """Put what is magnified around the crosshair, where the figure has it too."""
-        if not self.inset.isChecked() or not self.columns or self._box_is_held:
-            return
-        _, *extent = self.columns[0].extent
-        _, *corner = self.columns[0].corner
-        across, down = self.box.size()
-        size = np.minimum((down, across), extent)
-        y, x = np.clip(self.position[1:] - size / 2, corner, np.add(corner, extent) - size)
-        self.box.blockSignals(True)
-        self.box.setSize(size[::-1])
-        self.box.setPos((x, y))
-        self.box.blockSignals(False)
-
-    def _on_box(self) -> None:
-        """Go where the user has moved the box."""
-        self._box_is_sized = True
-        (x, y), (width, height) = self.box.pos(), self.box.size()
-        self._move([None, y + height / 2, x + width / 2])
-        self._show_inset()
-
-    def _hold_box(self, held: bool) -> None:
-        self._box_is_held = held
-        if not held:
-            self._draw_soon()
 
     def _show_inset(self) -> None:
         if self.inset.isChecked():
-            (x, y), (width, height) = self.box.pos(), self.box.size()
             for column in self.columns:
-                column.inset.look_at((y + height / 2, x + width / 2), (height, width))
+                column.inset.look_at(self.box.middle, self.box.sides)
 
-    def _list_layers(self) -> None:
-        """List the viewer's images; those that are new and lie as the others do are ticked."""
-        ticked, images = self._ticks(), _images(self._viewer)
-        self.layers.blockSignals(True)
-        self.layers.clear()
-        for layer in images:
-            item = QListWidgetItem(layer.name, self.layers)
-            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-            alike = layer.data.shape == images[0].data.shape and layer.visible
-            fresh = Qt.CheckState.Checked if alike else Qt.CheckState.Unchecked
-            item.setData(Qt.ItemDataRole.UserRole, layer)
-            item.setCheckState(ticked.get(layer, fresh))
-        self.layers.blockSignals(False)
-        self.build()
+    def _on_box(self, y: float, x: float) -> None:
+        self.crossing.move([None, y, x])
+        self._show_inset()
 
     def _follow_layers(self) -> None:
         """Draw again, but not at once, when anything of a layer changes that is seen."""
-        for layer in {*_images(self._viewer)} - self._followed:
+        for layer in {*self.layers.images} - self._followed:
             for name in ("data", "set_data", "contrast_limits", "gamma", "colormap"):
                 follow(self, getattr(layer.events, name), self._draw_soon)
-            follow(self, layer.events.name, self._list_layers)
             for name in ("scale", "translate", "units"):
                 follow(self, getattr(layer.events, name), self._build_soon)
-        self._followed = {*_images(self._viewer)}
+        self._followed = {*self.layers.images}
 
     def _build_soon(self) -> None:
         self._rebuild.start()
@@ -331,27 +282,22 @@ class ViewsDock(QWidget):
             self.export(path)
 
     def _connect(self) -> None:
-        for event in ("inserted", "removed", "reordered"):
-            follow(self, getattr(self._viewer.layers.events, event), self._list_layers)
         follow(self, self._viewer.dims.events.current_step, self._draw_soon)
-        self._viewer.mouse_move_callbacks.append(self._follow_mouse)
-        callbacks, callback = self._viewer.mouse_move_callbacks, self._follow_mouse
-        self.destroyed.connect(lambda: callback in callbacks and callbacks.remove(callback))
         self.brightest_button.clicked.connect(lambda: self.bar.attempt(self.go_to_brightest))
-        self.layers.itemChanged.connect(self.build)
+        self.looks.ended.connect(self._on_looked)
+        self.looks.failed.connect(self.bar.show_failure)
+        self.layers.changed.connect(self.build)
         for choice in (self.projection, self.contrast):
             choice.currentIndexChanged.connect(self.draw)
         self.slab.valueChanged.connect(self.draw)
         self.profile_on.currentIndexChanged.connect(self.build)
         self.yz.toggled.connect(self.build)
         self.inset.toggled.connect(self.build)
-        self.box.sigRegionChangeStarted.connect(lambda: self._hold_box(True))
-        self.box.sigRegionChanged.connect(self._on_box)
-        self.box.sigRegionChangeFinished.connect(lambda: self._hold_box(False))
+        self.box.dragged.connect(self._on_box)
+        self.box.dropped.connect(self._draw_soon)
         self.profile.moved.connect(self._draw_soon)
 
     def _lay_out(self) -> None:
-        self.layers.setMaximumHeight(90)
         options = QGridLayout()
         options.addWidget(self.layers, 0, 0, 3, 1)
         parts = (
@@ -378,7 +324,3 @@ class ViewsDock(QWidget):
         layout.addLayout(below)
         layout.addWidget(self.splitter, 1)
         layout.addWidget(self.bar)
-
-
-def _images(viewer: Any) -> list[Image]:
-    return [layer for layer in viewer.layers if isinstance(layer, Image) and not layer.rgb]

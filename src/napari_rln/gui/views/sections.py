@@ -3,8 +3,9 @@
 Lengths and positions are in micrometres, or as the layer has them where it has no unit of length.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,15 @@ from qtpy.QtGui import QFontMetrics
 
 from napari_rln.gui.layers import seen_data, units_um
 from napari_rln.gui.panes import Plane
-from napari_rln.view import Limits, Projection, section
-from napari_rln.volume import VoxelUm
+from napari_rln.view import Limits, Projection, section, slab_of
+from napari_rln.volume import FloatArray, VoxelUm
 
 AXES = {"xy": 0, "xz": 1, "yz": 2}
 """Axis across which the planes of a row lie."""
 
 Moved = Callable[[list[float | None]], None]
+
+_AT_ONCE = 4_000_000  # voxels whose projection takes no longer than a picture may
 
 _DOWN_ACROSS = {"xy": (1, 2), "xz": (0, 2), "yz": (0, 1)}
 _LINE = "#ffd400"
@@ -98,6 +101,47 @@ class ColumnTitle(pg.LabelItem):
         super().resizeEvent(event)
 
 
+class Cut(NamedTuple):
+    """Planes of a volume through one of its voxels.
+
+    Attributes
+    ----------
+    data
+        (Z, Y, X), in memory or not.
+    voxel, at
+        Size of a voxel, and which one.
+    planes
+        Among xy, xz and yz.
+    projection, slab
+        See :class:`napari_rln.view.FigureSettings`.
+    """
+
+    data: Any
+    voxel: VoxelUm
+    at: tuple[int, int, int]
+    planes: tuple[str, ...]
+    projection: Projection
+    slab: float | None
+
+    @property
+    def is_light(self) -> bool:
+        """Whether it can be made at once: it lies in memory, and few voxels are looked at."""
+        how = self.projection, self.slab
+        parts = [slab_of(self.data.shape, self.voxel, AXES[p], self.at, *how) for p in self.planes]
+        sizes = [math.prod(each.stop - each.start for each in part) for part in parts]
+        return isinstance(self.data, np.ndarray) and sum(sizes) <= _AT_ONCE
+
+    def pictures(self) -> dict[str, FloatArray]:
+        """Read and project."""
+        how: dict[str, Any] = {"projection": self.projection, "slab_um": self.slab}
+        return {
+            plane: np.asarray(
+                section(self.data, self.voxel, AXES[plane], self.at, **how), np.float32
+            )
+            for plane in self.planes
+        }
+
+
 class Column:
     """The sections of a layer, one below the other.
 
@@ -169,18 +213,17 @@ class Column:
         )
         return z, y, x
 
-    def show(
-        self, position: VoxelUm, projection: Projection, slab: float | None, limits: Limits
-    ) -> None:
-        """Show the planes through a position."""
-        data, at = self.data, self.voxel_at(position)
+    def cut(self, position: VoxelUm, projection: Projection, slab: float | None) -> Cut:
+        """Return the planes through a position, not read yet."""
+        at, planes = self.voxel_at(position), tuple(self.sections)
+        return Cut(self.data, self.voxel, at, planes, projection, slab)
+
+    def show(self, pictures: dict[str, FloatArray], position: VoxelUm, limits: Limits) -> None:
+        """Show the pictures of a cut through a position."""
         for plane, box in self.sections.items():
-            picture = section(
-                data, self.voxel, AXES[plane], at, projection=projection, slab_um=slab
-            )
-            self._show_in(box, plane, np.asarray(picture, np.float32), limits)
+            self._show_in(box, plane, pictures[plane], limits)
             box.show_position(position)
-        self._show_in(self.inset, "xy", self.sections["xy"].image.image, limits)
+        self._show_in(self.inset, "xy", pictures["xy"], limits)
 
     def _show_in(self, box: Plane, plane: str, picture: Any, limits: Limits) -> None:
         rect, layer = self.rect(plane), self.layer
