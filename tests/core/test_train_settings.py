@@ -151,6 +151,8 @@ def test_a_setting_tells_what_its_model_is_for():
     assert all(low < high for low, high in family.reach.values())
     begin = _model()
     assert setting_of(SMALL, any_psf=True, begin=begin).inputs["begin"] == begin.hash
+    with pytest.raises(RlnError, match="of the paper variant"):
+        setting_of(SMALL, psf=psf, begin=phantoms.small_model("paper"))
 
 
 def test_nobody_is_examined_on_what_was_learnt_from():

@@ -194,6 +194,8 @@ def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
     assert not np.array_equal(first, second)
     assert len(viewer.layers) == 4
     idle(dock.pairs.jobs)
+    box = dock.recipe.image.picker.box  # what is only shown is nothing to train on
+    assert [box.itemText(i) for i in range(1, box.count())] == ["bead", "bead_psf"]
 
 
 def test_presets_names_and_what_is_copied(dock, library):
