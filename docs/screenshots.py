@@ -97,6 +97,7 @@ def drive(session: Session, *, steps: int) -> None:
 
     docks[DECONVOLVE] = dock = session.open(DECONVOLVE)
     dock.image.layer, dock.psf.layer = image, psf
+    until(lambda: "RLN universal: about" in dock.costs.text())
     dock.bar.run_button.click()
     until(lambda: len(viewer.layers) > 2)
     settle(2)
