@@ -9,9 +9,11 @@ import argparse
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -26,7 +28,9 @@ from rich.table import Table
 
 from napari_rln.application import apply_model
 from napari_rln.deconvolution import deconvolve
+from napari_rln.gui import preferences
 from napari_rln.gui.layers import layer_data
+from napari_rln.library import Library
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.rld import RldSettings
@@ -118,6 +122,9 @@ def main() -> None:
     imaging = ImagingSettings(photons=(300.0, 300.0), background=(0.05, 0.05))
     image = simulate_pair(psf, imaging=imaging, shape=tuple(given.shape), seed=1).image
 
+    # A training that is cancelled stays to be gone on with: not among the user's own.
+    folder = tempfile.TemporaryDirectory()
+    preferences.library = lambda: Library(Path(folder.name))
     viewer = napari.Viewer()
     for volume in (image, psf):
         data, options, _ = layer_data(volume)

@@ -7,6 +7,7 @@ a nucleus (`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm), whose PSF 
 
 import argparse
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
+
+from napari_rln.gui import preferences
+from napari_rln.library import Library
 
 SIZES = {"large": (1600, 1000), "small": (1280, 800)}
 PSF, DECONVOLVE, TRAINING, VIEWS = (
@@ -136,6 +140,9 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
 
+    # A training that is cancelled stays to be gone on with: not among the user's own.
+    folder = tempfile.TemporaryDirectory()
+    preferences.library = lambda: Library(Path(folder.name))
     name = "nucleus" if given.nucleus else "bead"
     session = Session(given.out, name, SIZES[given.size], given.theme)
     if given.nucleus:

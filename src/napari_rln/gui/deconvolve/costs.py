@@ -79,7 +79,8 @@ class Costs(QLabel):
 
         if self.jobs.running is None:
             self.setText(self.text() or "measuring this machine\N{HORIZONTAL ELLIPSIS}")
-            self.jobs.add(Job("calibration", steps, done=self._show))
+            quiet = known is not None
+            self.jobs.add(Job("calibration", steps, done=self._show, quiet=quiet))
         else:
             self._timer.start()
 

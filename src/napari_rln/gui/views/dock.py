@@ -132,7 +132,8 @@ class ViewsDock(QWidget):
         move, layers = self.crossing.move, self.layers.chosen()
         self.columns = [Column(self._viewer, layer, planes, move) for layer in layers]
         self.crossing.own_units = self.columns[0].units if self.columns else None
-        unit = MICROMETRE if all(column.has_lengths for column in self.columns) else "px"
+        lengths = {column.has_lengths for column in self.columns}
+        unit = {(True,): MICROMETRE, (False,): "px"}.get(tuple(lengths), "")  # some so, some so
         self.slab.setSuffix(f" {unit}")
         for i, column in enumerate(self.columns):
             for pane in (*column.sections.values(), column.inset):
