@@ -54,6 +54,16 @@ def test_planes_cross_where_the_viewer_is_and_the_viewer_follows(dock, qtbot):
     qtbot.waitUntil(lambda: np.array_equal(shown(dock, 0, "xy"), viewer.layers[0].data[10]))
 
 
+def test_rows_are_high_as_their_planes_are_also_after_one_is_gone(dock, qtbot):
+    heights = lambda: [pane.height() for pane in dock.columns[0].sections.values()]  # noqa: E731
+    first = heights()
+    assert first[1] / first[0] == pytest.approx((20 * 0.3) / (30 * 0.1), rel=0.1)
+    dock.yz.setChecked(True)
+    qtbot.waitUntil(lambda: heights()[0] < 0.9 * first[0])
+    dock.yz.setChecked(False)
+    qtbot.waitUntil(lambda: heights() == pytest.approx(first, abs=8))
+
+
 def test_what_lies_on_a_disk_is_read_in_a_thread(dock, qtbot):
     da = pytest.importorskip("dask.array")
     held, readers = dock.viewer.layers[0].data, set()

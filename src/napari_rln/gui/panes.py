@@ -51,7 +51,7 @@ class Board(pg.GraphicsLayoutWidget):
 
         Stretch factors would do so in rough approximation only.
         """
-        self._shares = shares
+        self._shares = dict.fromkeys(self._shares, 0.0) | shares  # those of before are empty now
         self._fit_rows()
 
     def resizeEvent(self, event: Any) -> None:

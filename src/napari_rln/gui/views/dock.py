@@ -133,7 +133,7 @@ class ViewsDock(QWidget):
         self.columns = [Column(self._viewer, layer, planes, move) for layer in layers]
         self.crossing.own_units = self.columns[0].units if self.columns else None
         lengths = {column.has_lengths for column in self.columns}
-        unit = {(True,): MICROMETRE, (False,): "px"}.get(tuple(lengths), "")  # some so, some so
+        unit = MICROMETRE if False not in lengths else "" if True in lengths else "px"
         self.slab.setSuffix(f" {unit}")
         for i, column in enumerate(self.columns):
             for pane in (*column.sections.values(), column.inset):
