@@ -4,20 +4,21 @@ The reference may come from another microscope or another program: voxels, crop,
 and blur may all differ. Masked phase correlation (Padfield, IEEE TIP 21, 2012) finds the shift,
 wherever the reference lies; then mutual information (Mattes et al., IEEE TMI 22, 2003), which asks
 nothing of the contrast, is climbed from coarse to fine, with one kind of transform after another.
-Turns are found up to some 15 degrees. :mod:`napari_rln.matching` says how alike the two are.
+Turns are found up to some 15 degrees. :mod:`napari_rln.matching` says how alike the two are,
+:mod:`napari_rln.climbing` climbs.
 """
 
-import importlib
 import itertools
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, get_args
 
 import numpy as np
 
-from napari_rln.errors import ComputeError, RlnError, warn
+from napari_rln.climbing import CHUNKS, Phase, climb, simpleitk
+from napari_rln.errors import RlnError, warn
 from napari_rln.matching import (
     FINE_VOXELS,
     OVERLAPS,
@@ -35,8 +36,6 @@ from napari_rln.settings import as_dict, check_limits
 from napari_rln.steps import finish, relay
 from napari_rln.volume import Volume
 
-Phase = Literal["translation", "rigid", "affine"]
-
 FLOOR = 0.3
 """Least correlation of the smoothed volumes at which they are taken for views of one object."""
 
@@ -45,12 +44,6 @@ CLEARLY = 1.5
 
 LARGEST_RATIO = 20.0
 """Of the two fields along an axis; beyond it a voxel size is more likely to be wrong."""
-
-SAMPLES = 2**14
-"""Random points at which mutual information is taken."""
-
-CHUNKS, ITERATIONS = 6, 6
-"""Chunks per level, each with other points and half the steps; iterations per chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +138,7 @@ def register_steps(
         If mirror images of the reference, which show another object, fit nearly as well.
     """
     settings = settings or RegistrationSettings()
-    sitk = _simpleitk()
+    sitk = simpleitk()
     _check(reference, image)
     began, steps = time.perf_counter(), itertools.count(1)
     levels, kinds = len(widths_um(reference, image)), len(_phases(settings))
@@ -214,7 +207,7 @@ def _placement(
     matrix = yield from relay(best_shift(coarse), lambda match: (kept, match.correlation))
     for phase in _phases(settings):
         found = matrix
-        for climbed in _climb(pairs, phase, matrix, settings.seed, sitk):
+        for climbed in climb(pairs, phase, matrix, settings.seed, sitk):
             found = climbed
             yield phase, coarse.match(found).correlation
         if fine.accepts(found, matrix):
@@ -233,15 +226,6 @@ def _best_mirrored(coarse: Pair, fine: Pair) -> Generator[Match, None, Match]:
         shift = yield from best_shift(coarse.mirrored(axis))
         best = max(best, fine.mirrored(axis).match(shift), key=lambda match: match.score)
     return best
-
-
-def _simpleitk() -> ModuleType:
-    try:
-        return importlib.import_module("SimpleITK")  # optional, and slow to import
-    except ImportError as missing:
-        raise RlnError(
-            "registration needs SimpleITK; pip install 'napari-rln[registration]'."
-        ) from missing
 
 
 def _check(reference: Volume, image: Volume) -> None:
@@ -297,68 +281,3 @@ def _slabs(image: Volume) -> list[slice]:
     """Return ranges of planes that are resampled in well under a second."""
     planes = max(1, FINE_VOXELS // (image.shape[1] * image.shape[2]))
     return [slice(z, z + planes) for z in range(0, image.shape[0], planes)]
-
-
-def _climb(
-    pairs: Sequence[Pair], phase: Phase, matrix: Float64, seed: int, sitk: ModuleType
-) -> Iterator[Float64]:
-    """Yield matrices of one kind of transform with more and more mutual information."""
-    for pair, chunk in itertools.product(pairs, range(CHUNKS)):
-        transform = _transform(phase, matrix, size_um(pair.image) / 2, sitk)
-        method = sitk.ImageRegistrationMethod()
-        method.SetInitialTransform(transform, inPlace=True)
-        method.SetNumberOfWorkUnits(1)  # sums in one order: a seed gives one result everywhere
-        method.SetInterpolator(sitk.sitkLinear)
-        method.SetMetricAsMattesMutualInformation()
-        method.SetMetricSamplingStrategy(method.RANDOM)
-        share = min(1.0, SAMPLES / pair.image.data.size)
-        method.SetMetricSamplingPercentage(share, 1 + seed + chunk)  # seed 0 means the clock
-        # gradients of whole volumes take longer than those at the points
-        method.SetMetricUseFixedImageGradientFilter(False)
-        method.SetMetricUseMovingImageGradientFilter(False)
-        method.SetOptimizerScalesFromPhysicalShift()
-        method.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=1.0,
-            minStep=1e-4,
-            numberOfIterations=ITERATIONS,
-            estimateLearningRate=method.EachIteration,
-            maximumStepSizeInPhysicalUnits=pair.width_um * 0.5**chunk,
-        )
-        try:
-            method.Execute(*(_itk(part, sitk) for part in (pair.image, pair.reference)))
-        except RuntimeError as failure:
-            if "outside moving image" in str(failure):
-                return  # it ran off: this kind of transform will be dropped
-            raise ComputeError(f"SimpleITK could not register: {failure}") from failure
-        matrix = _matrix(transform)
-        yield matrix
-
-
-def _itk(volume: Volume, sitk: ModuleType) -> Any:
-    """Return a volume as SimpleITK's image, whose axes are (x, y, z)."""
-    image = sitk.GetImageFromArray(volume.data)
-    image.SetSpacing(volume.voxel_um[::-1])
-    image.SetOrigin([v / 2 for v in volume.voxel_um[::-1]])
-    return image
-
-
-def _transform(phase: Phase, matrix: Float64, centre_um: Float64, sitk: ModuleType) -> Any:
-    """Return SimpleITK's transform of a kind, about a centre, that a matrix describes."""
-    linear = matrix[:3, :3]
-    shift = linear @ centre_um + matrix[:3, 3] - centre_um
-    if phase == "translation":
-        return sitk.TranslationTransform(3, shift[::-1].tolist())
-    transform = sitk.Euler3DTransform() if phase == "rigid" else sitk.AffineTransform(3)
-    transform.SetCenter(centre_um[::-1].tolist())
-    transform.SetMatrix(linear[::-1, ::-1].ravel().tolist())
-    transform.SetTranslation(shift[::-1].tolist())
-    return transform
-
-
-def _matrix(transform: Any) -> Float64:
-    """Return the matrix of SimpleITK's transform."""
-    points = np.vstack([np.zeros(3), np.eye(3)])
-    found = np.array([transform.TransformPoint(p[::-1].tolist())[::-1] for p in points])
-    matrix = moved(found[0])
-    matrix[:3, :3] = (found[1:] - found[0]).T
-    return matrix

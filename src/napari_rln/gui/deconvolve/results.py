@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_rln.climbing import Phase
 from napari_rln.comparison import Comparison, compare_steps
 from napari_rln.errors import RlnError
 from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
@@ -27,7 +28,7 @@ from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Steps, streamed
 from napari_rln.psf.doctor import fit_psf
-from napari_rln.registration import Phase, RegistrationSettings, register_steps
+from napari_rln.registration import RegistrationSettings, register_steps
 from napari_rln.trust import check_steps
 from napari_rln.volume import Volume
 

@@ -143,7 +143,7 @@ class Cut(NamedTuple):
 
 
 class Column:
-    """The sections of a layer, one below the other.
+    """The sections of a layer, one below the other; made anew when the layer's units change.
 
     Parameters
     ----------
@@ -155,12 +155,22 @@ class Column:
         Among xy, xz and yz, from top to bottom.
     moved
         As for :class:`Section`.
+
+    Attributes
+    ----------
+    has_lengths
+        Whether its units are of length.
+    units
+        The last three of them in micrometres; 1 where they are of no length.
     """
 
     def __init__(
         self, viewer: ViewerModel, layer: Image, planes: Sequence[str], moved: Moved
     ) -> None:
         self._viewer, self.layer = viewer, layer
+        units = units_um(layer.units)
+        self.has_lengths = units is not None
+        self.units = np.ones(min(layer.ndim, 3)) if units is None else units
         self.sections = {plane: Section(plane, moved) for plane in planes}
         self.inset = Plane("magnified")
 
@@ -169,17 +179,6 @@ class Column:
         """(Z, Y, X), what is seen of the layer."""
         data, _ = seen_data(self.layer, self._viewer.dims.point)
         return data if data.ndim == 3 else data[None]
-
-    @property
-    def units(self) -> npt.NDArray[np.float64]:
-        """The layer's units in micrometres; 1 where they are of no length."""
-        units = units_um(self.layer.units)
-        return np.ones(min(self.layer.ndim, 3)) if units is None else units
-
-    @property
-    def has_lengths(self) -> bool:
-        """Whether its units are of length."""
-        return units_um(self.layer.units) is not None
 
     @property
     def voxel(self) -> VoxelUm:
