@@ -33,7 +33,7 @@ _STOPS = {
 # matched back projector, and of the network in float32; measured on a CPU.
 _UNACCELERATED, _TV, _FLOAT64 = 0.93, 2.0, 2.05
 _FILTER = 3.0
-_NETWORK = {"float32": 1.0, "float64": 50.0, "float16": 1.0}
+NETWORK_FACTOR = {"float32": 1.0, "float64": 50.0, "float16": 1.0}
 
 _CHECK_BYTES = 56  # per voxel transformed, where a network's result is held against the image
 
@@ -92,7 +92,9 @@ def rld_cost(image_shape: Shape, psf_shape: Shape, settings: RldSettings, speed:
     device = _device(settings.device, speed, image_shape, psf_shape)
     work = math.prod(padded_shape(image_shape, psf_shape, settings.border))
     iterations, seconds = _iterations(image_shape, psf_shape, settings, speed)
-    seconds += _setup(work, settings, speed) + iterations * _step(work, settings, speed)
+    seconds += setup_seconds(work, settings, speed) + iterations * step_seconds(
+        work, settings, speed
+    )
     return Cost(
         seconds=seconds,
         bytes=memory_bytes(image_shape, psf_shape, settings),
@@ -139,7 +141,7 @@ def rln_cost(
         per_voxel = Folded(model.network, device, settings.precision).bytes_per_voxel
     tiles = network_tiles(image_shape, settings, per_voxel, most)
     voxels = [math.prod(tile.shape) for tile in tiles]
-    seconds = speed.network.at(sum(voxels)) * _NETWORK[settings.precision]
+    seconds = speed.network.at(sum(voxels)) * NETWORK_FACTOR[settings.precision]
     needed = max(voxels) * per_voxel
     if psf_shape is not None and model.start.needs_psf:
         more, started = _first_estimate(image_shape, psf_shape, model.start, most, speed)
@@ -165,7 +167,7 @@ def _first_estimate(
     largest = 0
     for tile in start_tiles(image_shape, psf_shape, told, most):
         work = math.prod(padded_shape(tile.shape, psf_shape, told.border))
-        seconds += _setup(work, told, speed) + iterations * _step(work, told, speed)
+        seconds += setup_seconds(work, told, speed) + iterations * step_seconds(work, told, speed)
         largest = max(largest, memory_bytes(tile.shape, psf_shape, told))
     return seconds, largest
 
@@ -177,22 +179,30 @@ def _iterations(
     if settings.iterations != "auto":
         return settings.iterations, 0.0
     matched, plain = settings.back_projector == "matched", settings.acceleration == "none"
-    kept, sought = _STOPS[matched, not plain]
+    _, sought = _STOPS[matched, not plain]
     part = telling_shape(image_shape, psf_shape)
     work = math.prod(padded_shape(part, psf_shape, settings.border))
     steps = min(sought, settings.max_iterations) + 1
-    seconds = speed.search.at(math.prod(part)) + _setup(work, settings, speed)
-    seconds += steps * _step(work, settings, speed)
-    return min(kept, settings.max_iterations), seconds
+    seconds = speed.search.at(math.prod(part)) + setup_seconds(work, settings, speed)
+    seconds += steps * step_seconds(work, settings, speed)
+    return usual_iterations(settings), seconds
 
 
-def _setup(work: int, settings: RldSettings, speed: Speed) -> float:
-    """Return the seconds before the first iteration."""
+def usual_iterations(settings: RldSettings) -> int:
+    """Return how many iterations there will be: those of most images, if they decide it."""
+    if settings.iterations != "auto":
+        return settings.iterations
+    kept, _ = _STOPS[settings.back_projector == "matched", settings.acceleration != "none"]
+    return min(kept, settings.max_iterations)
+
+
+def setup_seconds(work: int, settings: RldSettings, speed: Speed) -> float:
+    """Return the seconds before the first iteration, of so many voxels transformed."""
     return speed.setup.at(work) * (1.0 if settings.back_projector == "matched" else _FILTER)
 
 
-def _step(work: int, settings: RldSettings, speed: Speed) -> float:
-    """Return the seconds of an iteration."""
+def step_seconds(work: int, settings: RldSettings, speed: Speed) -> float:
+    """Return the seconds of an iteration, of so many voxels transformed."""
     factor = 1.0 if settings.acceleration == "biggs-andrews" else _UNACCELERATED
     factor *= _TV if settings.tv else 1.0
     factor *= _FLOAT64 if settings.precision == "float64" else 1.0

@@ -16,6 +16,7 @@ import tifffile
 
 from napari_rln.errors import RlnError, warn
 from napari_rln.metadata import RECORD_NAMESPACE, read_record, read_voxel_um
+from napari_rln.record import Record
 from napari_rln.volume import Volume, VoxelUm, check_finite
 
 OutputType = Literal["float32", "uint16", "uint8"]
@@ -62,7 +63,7 @@ def read_volume(
     try:
         with tifffile.TiffFile(path) as tif:
             data = _select(tif, series, {"C": channel, "T": time}, path)
-            _warn_if_cut_short(tif, path.name)
+            warn_if_cut_short(tif, path.name)
             record = read_record(tif)
             if voxel_um is None:
                 planes = 1 if data.ndim == 2 else len(data)
@@ -78,7 +79,7 @@ def read_volume(
             f"{path.name} cannot be read as TIFF ({error}); it may be cut short or of another "
             "format: open and save it again in Fiji."
         ) from error
-    return Volume.from_array(data, voxel_um, name=_stem(path), record=record)
+    return Volume.from_array(data, voxel_um, name=stem(path), record=record)
 
 
 class Contents(NamedTuple):
@@ -102,7 +103,7 @@ def contents(path: str | Path, series: int = 0) -> Contents:
         with tifffile.TiffFile(path) as tif:
             held = tif.series[series]
             sizes = dict(zip(held.axes, held.shape, strict=True))
-            _index(held.axes, held.shape, {"C": 0, "T": 0}, name)  # raises for RGB
+            volume_index(held.axes, held.shape, {"C": 0, "T": 0}, name)  # raises for RGB
             try:
                 voxel_um = read_voxel_um(tif, series, sizes.get("Z", 1), name)
             except RlnError:
@@ -144,7 +145,12 @@ def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float
     path = Path(path)
     check_writable(path)
     check_finite(volume.data, volume.name)
-    data = _convert(volume.data, dtype)
+    data, low, high = converted(volume.data, dtype)
+    if low or high:
+        warn(
+            f"{low + high} of {data.size} voxels were clipped to {dtype} ({low} below 0, {high} "
+            f"above {np.iinfo(dtype).max}); write float32 to keep them."
+        )
     free = shutil.disk_usage(path.parent).free
     if data.nbytes > free:
         raise RlnError(
@@ -155,7 +161,7 @@ def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float
     if not ome and data.nbytes > _IMAGEJ_LIMIT:
         raise RlnError(
             f"{path.name} would hold {data.nbytes / 1e9:.1f} GB, more than an ImageJ TIFF can; "
-            f"name it {_stem(path)}.ome.tif."
+            f"name it {stem(path)}.ome.tif."
         )
     write = _write_ome if ome else _write_imagej
     with atomic(path) as temporary:
@@ -175,6 +181,17 @@ def check_writable(path: str | Path) -> None:
         raise RlnError(f"{path.name} must end in .tif, .tiff, .ome.tif or .ome.tiff.")
     if path.is_dir():
         raise RlnError(f"{path} is a folder; name a file in it.")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raise unless a file can be made at a path.
+
+    Raises
+    ------
+    RlnError
+        If its folder is absent or not writable.
+    """
     if not path.parent.is_dir():
         raise RlnError(f"there is no folder {path.parent}; make it first.")
     if not os.access(path.parent, os.W_OK):
@@ -202,7 +219,8 @@ def is_ome_name(path: Path) -> bool:
     return path.name.lower().endswith((".ome.tif", ".ome.tiff"))
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """Return a file's name without its ending."""
     return path.stem[: -len(".ome")] if is_ome_name(path) else path.stem
 
 
@@ -216,7 +234,7 @@ def _select(
             f"{len(tif.series) - 1}."
         )
     series = tif.series[number]
-    index = _index(series.axes, series.shape, chosen, path.name)
+    index = volume_index(series.axes, series.shape, chosen, path.name)
     if series.dataoffset is not None:  # contiguous: read no more than the chosen volume
         holder = series.keyframe.parent  # another file than this one where OME metadata say so
         dtype, file = series.dtype.newbyteorder(holder.byteorder), holder.filehandle.path
@@ -226,10 +244,25 @@ def _select(
     return selected
 
 
-def _index(
+def volume_index(
     axes: str, shape: tuple[int, ...], chosen: dict[str, int | None], name: str
 ) -> tuple[int | slice, ...]:
-    """Return the index of the chosen channel and time, with all of z, y and x."""
+    """Return the index of a volume in an array: a channel and a time, with all of z, y and x.
+
+    Parameters
+    ----------
+    axes, shape
+        Of the array; letters as tifffile has them.
+    chosen
+        The entries along ``"C"`` and ``"T"``; needed only where there are several.
+    name
+        What to call it in messages.
+
+    Raises
+    ------
+    RlnError
+        If it is RGB, or what is to be chosen is not, or not there.
+    """
     if "S" in axes:
         raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
     # A stack without metadata comes with an unnamed axis (Q or I): its planes are taken for z.
@@ -261,7 +294,7 @@ def _index(
     return tuple(index)
 
 
-def _warn_if_cut_short(tif: tifffile.TiffFile, name: str) -> None:
+def warn_if_cut_short(tif: tifffile.TiffFile, name: str) -> None:
     """Warn if the last plane names another one: a cut file of whole planes looks whole else."""
     link = tif.pages.next_page_offset
     if link is None:
@@ -276,31 +309,34 @@ def _warn_if_cut_short(tif: tifffile.TiffFile, name: str) -> None:
         )
 
 
-def _convert(data: npt.NDArray[np.float32], dtype: OutputType) -> npt.NDArray[Any]:
+def converted(
+    data: npt.NDArray[np.float32], dtype: OutputType
+) -> tuple[npt.NDArray[Any], int, int]:
+    """Return values as they are written, and how many were clipped below and above.
+
+    ``uint16`` and ``uint8`` round to the nearest integer.
+    """
     if dtype == "float32":
-        return data
+        return data, 0, 0
     limits = np.iinfo(dtype)
     rounded = np.rint(data)
     low, high = int((rounded < limits.min).sum()), int((rounded > limits.max).sum())
-    if low or high:
-        warn(
-            f"{low + high} of {data.size} voxels were clipped to {dtype} ({low} below 0, {high} "
-            f"above {limits.max}); write float32 to keep them.",
-            stacklevel=3,
-        )
-    return rounded.clip(limits.min, limits.max).astype(dtype)
+    return rounded.clip(limits.min, limits.max).astype(dtype), low, high
+
+
+def ome_metadata(axes: str, voxel_um: VoxelUm, name: str, record: Record | None) -> dict[str, Any]:
+    """Return what an OME-TIFF is to say of itself, as tifffile takes it."""
+    metadata: dict[str, Any] = {"axes": axes, "Name": name}
+    for axis, size in zip("ZYX", voxel_um, strict=True):
+        metadata[f"PhysicalSize{axis}"] = size
+        metadata[f"PhysicalSize{axis}Unit"] = "µm"
+    if record:
+        metadata["MapAnnotation"] = {"Namespace": RECORD_NAMESPACE, "record": record.to_json()}
+    return metadata
 
 
 def _write_ome(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
-    metadata: dict[str, Any] = {"axes": "ZYX", "Name": volume.name}
-    for axis, size in zip("ZYX", volume.voxel_um, strict=True):
-        metadata[f"PhysicalSize{axis}"] = size
-        metadata[f"PhysicalSize{axis}Unit"] = "µm"
-    if volume.record:
-        metadata["MapAnnotation"] = {
-            "Namespace": RECORD_NAMESPACE,
-            "record": volume.record.to_json(),
-        }
+    metadata = ome_metadata("ZYX", volume.voxel_um, volume.name, volume.record)
     tifffile.imwrite(
         path, data, ome=True, photometric="minisblack", metadata=metadata,
         bigtiff=data.nbytes > _IMAGEJ_LIMIT,

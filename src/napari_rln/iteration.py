@@ -1,6 +1,7 @@
 """One Richardson-Lucy iteration and the state between iterations."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -48,6 +49,14 @@ class RichardsonLucy:
         ``deviance`` and ``chi2``, per voxel, the deviance up to a constant.
     held_out_ratio
         Expected held-out counts over those of ``image``.
+    momenta
+        How far to continue the path after each step, as another run's ``momenta`` tell: so all
+        parts of a volume are deconvolved alike. Found from the image itself when none.
+
+    Attributes
+    ----------
+    momenta : list of torch.Tensor
+        How far the path was continued after each step.
     """
 
     def __init__(
@@ -63,7 +72,10 @@ class RichardsonLucy:
         voxel_um: VoxelUm = (1.0, 1.0, 1.0),
         held_out: torch.Tensor | None = None,
         held_out_ratio: float = 1.0,
+        momenta: Sequence[float] | None = None,
     ) -> None:
+        self.momenta: list[torch.Tensor] = []
+        self._told_momenta = momenta
         self.deviance = self.chi2 = float("nan")
         self._blur, self._image, self._background = blur, image, background
         self._transfer, self._tv, self._voxel_um = transfer, tv, voxel_um
@@ -189,6 +201,9 @@ class RichardsonLucy:
             square += torch.dot(made, made)
             if last is not None:
                 likeness += torch.dot(made, last[part])
-        ahead = likeness / self._last_square
+        ahead = (likeness / self._last_square).clamp(0.0, 0.999)
         self._last_square = square
-        return ahead.clamp(0.0, 0.999)
+        if self._told_momenta is not None:
+            ahead = ahead.new_tensor(self._told_momenta[len(self.momenta)])
+        self.momenta.append(ahead)
+        return ahead

@@ -19,6 +19,8 @@ RECORD_NAMESPACE = "napari-rln/record"
 _UM_PER_UNIT = {
     "m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0,
     "microns": 1.0, "micrometer": 1.0, "nm": 1e-3, "pm": 1e-6, "å": 1e-4, "inch": 25400.0,
+    "meter": 1e6, "centimeter": 1e4, "millimeter": 1e3, "nanometer": 1e-3, "picometer": 1e-6,
+    "angstrom": 1e-4,
 }  # fmt: skip
 _TIFFFILE = "1.11a"  # the ImageJ version in files that tifffile wrote
 
@@ -71,7 +73,7 @@ def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
     sizes: Sizes = []
     for axis in "ZYX":
         size = pixels.get(f"PhysicalSize{axis}")
-        factor = _um_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        factor = um_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         sizes.append(float(size) * factor if size and factor else None)
     return sizes
 
@@ -79,7 +81,7 @@ def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
 def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:
     metadata: dict[str, Any] = tif.imagej_metadata or {}
     unit = metadata.get("unit", "")
-    z, y, x = (_um_per(metadata.get(key, unit)) for key in ("zunit", "yunit", "unit"))
+    z, y, x = (um_per(metadata.get(key, unit)) for key in ("zunit", "yunit", "unit"))
     spacing = metadata.get("spacing")
     if spacing is None and metadata.get("ImageJ") != _TIFFFILE and metadata.get("images", 1) > 1:
         spacing = 1.0  # ImageJ leaves out a step of one unit
@@ -96,8 +98,8 @@ def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:
     ]
 
 
-def _um_per(unit: object) -> float | None:
-    """Return a unit's length in micrometres, None for what is no length."""
+def um_per(unit: object) -> float | None:
+    """Return the length of a unit in micrometres; none for what is no length."""
     text = str(unit).strip().lower().replace("\\u00b5", "µ")  # ImageJ escapes what is not ASCII
     return _UM_PER_UNIT.get(text)
 

@@ -122,17 +122,28 @@ def _line(
     return Noise(gain=float(slope), intercept=float(intercept))
 
 
-def estimate_background(image: FloatArray) -> float:
+def estimate_background(*images: FloatArray) -> float:
     """Return the level of the darkest parts of an image: camera offset, haze, autofluorescence.
 
     It is the 0.5th percentile of means over blocks of up to 4 x 8 x 8 voxels: low enough to leave
     dim structures their light, averaged enough not to follow the noise.
+
+    Parameters
+    ----------
+    *images
+        (Z, Y, X): the image, or samples of it.
     """
+    means = np.concatenate([_block_means(image).ravel() for image in images])
+    return max(float(np.percentile(means, 0.5)), 0.0)
+
+
+def _block_means(image: FloatArray) -> npt.NDArray[np.float64]:
     sizes = tuple(min(n, block) for n, block in zip(image.shape, (4, 8, 8), strict=True))
     whole = image[tuple(slice(n - n % s) for n, s in zip(image.shape, sizes, strict=True))]
     z, y, x = (n // s for n, s in zip(whole.shape, sizes, strict=True))
-    blocks = whole.reshape(z, sizes[0], y, sizes[1], x, sizes[2]).mean((1, 3, 5), dtype=np.float64)
-    return max(float(np.percentile(blocks, 0.5)), 0.0)
+    blocks = whole.reshape(z, sizes[0], y, sizes[1], x, sizes[2])
+    means: npt.NDArray[np.float64] = blocks.mean((1, 3, 5), dtype=np.float64)
+    return means
 
 
 def split(

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from napari_rln.comparison import CompareReport
+from napari_rln.large.settings import LargeReport
 from napari_rln.registration import RegistrationReport
 from napari_rln.rld import RldReport
 from napari_rln.rln import RlnReport
 from napari_rln.train.settings import TrainReport
 
-Report = RldReport | RlnReport | TrainReport | CompareReport | RegistrationReport
+Report = RldReport | RlnReport | TrainReport | CompareReport | RegistrationReport | LargeReport
 
 _DOING = {
     "stop": "finding when to stop",
@@ -23,6 +24,11 @@ _DOING = {
     "translation": "shifting",
     "rigid": "turning",
     "affine": "scaling",
+    "sample": "sampling",
+    "plan": "planning",
+    "check": "checking what is finished",
+    "tiles": "writing",
+    "pyramid": "writing the coarser levels",
 }
 
 

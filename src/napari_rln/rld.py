@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -220,6 +221,7 @@ def start(
     settings: RldSettings,
     device: torch.device,
     held_out: FloatArray | None = None,
+    momenta: Sequence[float] | None = None,
 ) -> RichardsonLucy:
     """Return the iteration before its first step.
 
@@ -235,6 +237,9 @@ def start(
         Where to compute.
     held_out
         (Z, Y, X) photons kept back to judge the estimate by, see :mod:`napari_rln.stop`.
+    momenta
+        Of the acceleration, one for each iteration, as those of another run; the image's own when
+        none.
     """
     dtype = _DTYPES[settings.precision]
     blur = Convolution(psf.data, image.shape, border=settings.border, device=device, dtype=dtype)
@@ -262,4 +267,5 @@ def start(
         voxel_um=image.voxel_um,
         held_out=None if held_out is None else torch.from_numpy(held_out).to(device, dtype),
         held_out_ratio=(1 - SHARE) / SHARE,
+        momenta=momenta,
     )

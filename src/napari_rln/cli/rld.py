@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
+from napari_rln.cli.large import LargeOptions, Memory, go, in_parts, likeness, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.deconvolution import iterate
 from napari_rln.io import OutputType, check_writable, write_volume
+from napari_rln.large.request import LargeRun
 from napari_rln.rld import RldSettings
+from napari_rln.stores.source import open_source
 
 
 def rld(
@@ -17,9 +20,11 @@ def rld(
     out: Out,
     repair: bool = True,
     dtype: OutputType = "float32",
+    memory_gb: Memory = "auto",
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     settings: Annotated[RldSettings, Flat] = RldSettings(),
+    large: Annotated[LargeOptions, Flat] = LargeOptions(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Deconvolve an image by Richardson-Lucy.
@@ -27,16 +32,37 @@ def rld(
     Parameters
     ----------
     image
-        TIFF, ImageJ hyperstack or OME-TIFF.
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, or a folder of planes.
     psf
         Point spread function, in the same formats; resampled to the image's voxels if need be.
     out
-        Result, .tif (ImageJ) or .ome.tif.
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. The last two are written in parts where the
+        volume outgrows the memory, and resumed where they were interrupted.
     repair
         Repair what is wrong with the PSF (background, centre, ...) and say what was done.
     dtype
         Type of the written values; uint16 and uint8 round and clip.
+    memory_gb
+        Memory that may be taken, by all workers of a machine together; auto takes half of what is
+        free. Volumes that need more are deconvolved in parts.
     """
+    if in_parts(
+        image, image_source, out, large, memory_gb, settings.device, psf, psf_source, settings
+    ):
+        origin = origin_of(image, image_source)
+        like = likeness(open_source(origin))
+        fitted, _ = psf_source.fitted(psf, like, terminal, repair=repair)
+        run = LargeRun(
+            origin=origin,
+            psf=fitted,
+            settings=settings,
+            out=out,
+            dtype=dtype,
+            memory_gb=None if memory_gb == "auto" else memory_gb,
+            large=large.settings,
+        )
+        go(run, large, terminal)
+        return
     check_writable(out)
     volume = image_source.read(image)
     fitted, findings = psf_source.fitted(psf, volume, terminal, repair=repair)

@@ -6,12 +6,16 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from napari_rln.application import apply_steps
+from napari_rln.cli.large import LargeOptions, go, in_parts, likeness, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
+from napari_rln.errors import RlnError
 from napari_rln.io import OutputType, check_writable, write_volume
+from napari_rln.large.request import LargeRun
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rln import RlnSettings
 from napari_rln.stages import network_stages
+from napari_rln.stores.source import open_source
 
 
 def rln(
@@ -26,6 +30,7 @@ def rln(
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     settings: Annotated[RlnSettings, Flat] = RlnSettings(),
+    large: Annotated[LargeOptions, Flat] = LargeOptions(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Deconvolve an image by a Richardson-Lucy Network.
@@ -33,9 +38,10 @@ def rln(
     Parameters
     ----------
     image
-        TIFF, ImageJ hyperstack or OME-TIFF.
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, or a folder of planes.
     out
-        Result, .tif (ImageJ) or .ome.tif.
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. The last two are written in parts where the
+        volume outgrows the memory, and resumed where they were interrupted.
     psf
         Point spread function, in the same formats; resampled to the image's voxels if need be. A
         model of the paper's variant needs none.
@@ -49,8 +55,30 @@ def rln(
     dtype
         Type of the written values; uint16 and uint8 round and clip.
     """
-    check_writable(out)
     chosen = load_model(model)
+    told = chosen.start.rld() if chosen.start.needs_psf else None
+    memory = settings.memory_gb
+    if in_parts(image, image_source, out, large, memory, settings.device, psf, psf_source, told):
+        if stages is not None:
+            raise RlnError("stages are of a whole volume; crop the image for them.")
+        origin = origin_of(image, image_source)
+        fitted = None
+        if psf is not None:
+            like = likeness(open_source(origin))
+            fitted, _ = psf_source.fitted(psf, like, terminal, repair=repair)
+        run = LargeRun(
+            origin=origin,
+            psf=fitted,
+            model=chosen,
+            settings=settings,
+            out=out,
+            dtype=dtype,
+            memory_gb=None if memory == "auto" else memory,
+            large=large.settings,
+        )
+        go(run, large, terminal)
+        return
+    check_writable(out)
     volume = image_source.read(image)
     fitted = None
     if psf is not None:

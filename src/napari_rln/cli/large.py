@@ -1,0 +1,128 @@
+"""What ``rld``, ``rln`` and ``batch`` share where volumes are written in parts."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Flat, ImageSource, PsfSource
+from napari_rln.cli.terminal import Terminal, number
+from napari_rln.device import free_bytes, resolve_device
+from napari_rln.large.forecast import Forecast, duration
+from napari_rln.large.request import LargeRun, has_large_name
+from napari_rln.large.run import forecast, run_large
+from napari_rln.large.settings import LargeReport, LargeSettings
+from napari_rln.rld import RldSettings, memory_bytes
+from napari_rln.speed import calibrate
+from napari_rln.steps import finish, relay
+from napari_rln.stores.ngff import is_zarr_name
+from napari_rln.stores.source import Origin, Source, open_source
+from napari_rln.volume import Volume
+
+Memory = float | Literal["auto"]
+
+_SHARE = 0.5  # of the free memory that is taken unless said otherwise
+_BYTES = 16  # per voxel of an image beside the computation: as read, as float32, and the result
+
+
+@Flat
+@dataclass(frozen=True, kw_only=True)
+class LargeOptions:
+    """How a volume is written in parts.
+
+    Parameters
+    ----------
+    dry_run
+        Say how the volume would be divided and what it would take, and do nothing.
+    settings
+        Who does it.
+    """
+
+    dry_run: Annotated[bool, Parameter(negative="")] = False
+    settings: Annotated[LargeSettings, Flat] = field(default_factory=LargeSettings)
+
+
+def origin_of(image: Path, source: ImageSource) -> Origin:
+    """Return where an image is read from."""
+    return Origin(
+        path=str(image), voxel_um=source.voxel_um, channel=source.channel, time=source.time
+    )
+
+
+def in_parts(
+    image: Path,
+    source: ImageSource,
+    out: Path,
+    options: LargeOptions,
+    memory: Memory,
+    device: str,
+    psf: Path | None,
+    psf_source: PsfSource,
+    told: RldSettings | None,
+) -> bool:
+    """Tell whether a volume is to be read and written in parts, rather than whole.
+
+    It is where somebody asks for what only that has, where file or result are no single TIFF, and
+    where it would take more memory than it may.
+    """
+    if options.dry_run or options.settings.asked or is_zarr_name(out) or not image.is_file():
+        return True
+    if not has_large_name(out):
+        return False
+    opened = open_source(origin_of(image, source))
+    if opened.times > 1:
+        return True
+    z, y, x = opened.shape
+    needed = _BYTES * z * y * x
+    if told is not None and psf is not None:
+        kernel = open_source(Origin(path=str(psf), voxel_um=psf_source.psf_voxel_um or (1, 1, 1)))
+        needed += memory_bytes(opened.shape, kernel.shape, told)
+    where = resolve_device(device)
+    allowed = _SHARE * free_bytes(where) if memory == "auto" else memory * 1e9
+    return needed > allowed
+
+
+def likeness(source: Source) -> Volume:
+    """Return a volume with a source's voxels and shape, of zeros that take no memory."""
+    zeros = np.broadcast_to(np.float32(0), source.shape)
+    return Volume(data=zeros, voxel_um=source.voxel_um, name=source.name)
+
+
+def say_forecast(told: Forecast, terminal: Terminal) -> None:
+    """Print what a run will take."""
+    terminal.table("", ("plan", ""), told.rows())
+
+
+def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
+    """Do a run, or only say what it would take."""
+    silent = terminal.quiet or terminal.json_output
+    speed = None if silent else finish(calibrate(run.settings.device))
+    if options.dry_run:
+        ahead = forecast(run, speed)
+        say_forecast(ahead, terminal)
+        terminal.report({"out": str(run.out), "plan": dict(ahead.rows())})
+        return
+
+    def shown(report: LargeReport) -> LargeReport:
+        if report.forecast is not None:
+            say_forecast(report.forecast, terminal)
+        return report
+
+    try:
+        outcome = terminal.follow(relay(run_large(run, speed), shown))
+    except KeyboardInterrupt:
+        terminal.say("What is finished is kept: the same command goes on from there.")
+        raise
+    found = outcome.summary
+    if not found:
+        terminal.say(f"{outcome.out}: complete already, nothing was done")
+    else:
+        terminal.say(
+            f"{outcome.out}: {duration(found['seconds'])}, background {found['background']:.4g}, "
+            f"chi2 {number(found.get('chi2')) or 'unknown'}, flux ratio "
+            f"{number(found['flux_ratio'])}, at most {found['peak_mb'] / 1e3:.2f} GB for each of "
+            f"{found['workers']} workers"
+        )
+    terminal.report({"out": str(outcome.out), "facts": found})

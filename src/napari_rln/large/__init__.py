@@ -1,0 +1,1 @@
+"""Volumes larger than memory: planned, divided among workers, resumed after interruptions."""

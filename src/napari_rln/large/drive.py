@@ -1,0 +1,193 @@
+"""A run between two tasks: what is given to workers, what is finished, what is still to do.
+
+The deconvolution's tiles go to the workers in slabs; a block is written as soon as the tiles that
+have a say in it are there, and noted. A tile is deleted when no block needs it any more.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Literal, NamedTuple
+
+from napari_rln.large.engines import Engine
+from napari_rln.large.job import Folder, Job, Key
+from napari_rln.large.plan import IN_FLIGHT, pairs
+from napari_rln.large.settings import LargeReport, Phase
+from napari_rln.large.work import Done, check_block, coarsen_block, deconvolve_tile, finish_block
+
+
+class _Work(NamedTuple):
+    """A task that was given to a worker."""
+
+    kind: Literal["tile", "block", "level", "check"]
+    key: Key
+
+
+_Task = tuple[_Work, Callable[..., Any], tuple[Any, ...]]
+_OVER: Any = object()
+
+
+class Drive:
+    """A run in the middle.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    job
+        What is to be done.
+    workers
+        Who does it.
+    began
+        ``time.perf_counter()`` from which the reports count.
+
+    Attributes
+    ----------
+    finished : dict
+        What is written, with checksums.
+    seconds : dict
+        That workers have read, computed and written.
+    peak_bytes : int
+        Memory of a worker, the most that any had.
+    """
+
+    def __init__(self, folder: Folder, job: Job, workers: Engine, began: float) -> None:
+        self.folder, self.job, self.workers, self.began = folder, job, workers, began
+        self.finished = folder.finished()
+        self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+        self.peak_bytes = 0
+        self._out = str(folder.out)
+        self._pending: dict[Future[Any], _Work] = {}
+        self._most = workers.workers * IN_FLIGHT
+
+    def report(self, phase: Phase, done: int, total: int, **more: Any) -> LargeReport:
+        """Return where the run stands."""
+        lasted = time.perf_counter() - self.began
+        return LargeReport(phase=phase, done=done, total=total, seconds=lasted, **more)
+
+    def check(self) -> Generator[LargeReport, None, None]:
+        """Yield reports; forget what is no longer as it was written."""
+        entries = dict(self.finished)
+        tasks = (
+            (_Work("check", key), check_block, (key, entry["checksum"]))
+            for key, entry in entries.items()
+        )
+        for done, (work, intact) in enumerate(self._all(tasks), 1):
+            if not intact:
+                del self.finished[work.key]
+            yield self.report("check", done, len(entries))
+
+    def blocks(self) -> Generator[LargeReport, None, None]:
+        """Yield reports with the blocks of the finest level as they are written."""
+        plan = self.job.plan
+        total = plan.times * len(plan.blocks)
+        left = [pair for pair in pairs(plan) if Key(pair[0], 0, pair[1]) not in self.finished]
+        needs = [plan.needed(block.window) for block in plan.blocks]
+        users: dict[tuple[int, int], list[int]] = {}  # of a tile: blocks that need it
+        missing: dict[tuple[int, int], int] = {}  # of a block: tiles that are not there
+        for when, number in left:
+            missing[when, number] = len(needs[number])
+            for needed in needs[number]:
+                users.setdefault((when, needed), []).append(number)
+        waiting = {tile: len(numbers) for tile, numbers in users.items()}
+        there = {tile for tile in users if self.folder.scratch(*tile).exists()}
+        tiles = deque(sorted(set(users) - there))
+        ready = deque(pair for pair in left if not missing[pair])
+
+        def arrived(tile: tuple[int, int]) -> None:
+            for number in users[tile]:
+                missing[tile[0], number] -= 1
+                if not missing[tile[0], number]:
+                    ready.append((tile[0], number))
+
+        def tasks() -> Generator[_Task | None, None, None]:
+            while ready or tiles or missing:
+                if ready:
+                    when, number = ready.popleft()
+                    yield _Work("block", Key(when, 0, number)), finish_block, (when, number)
+                elif tiles:
+                    when, number = tiles.popleft()
+                    yield _Work("tile", Key(when, 0, number)), deconvolve_tile, (when, number)
+                else:
+                    yield None  # what is next waits for what is being done
+
+        for found in sorted(there):
+            arrived(found)
+        for work, done in self._all(tasks()):
+            when, _, number = work.key
+            self._count(done)
+            if work.kind == "tile":
+                arrived((when, number))
+                there.add((when, number))
+                yield self.report("deconvolve", len(there), len(users))
+                continue
+            self._note(done)
+            del missing[when, number]
+            for needed in needs[number]:
+                waiting[when, needed] -= 1
+                if not waiting[when, needed]:
+                    self.folder.scratch(when, needed).unlink(missing_ok=True)
+            written = total - len(missing)
+            yield self.report("tiles", written, total, box=plan.blocks[number].core, time=when)
+
+    def levels(self) -> Generator[LargeReport, None, None]:
+        """Yield reports while the coarser levels are written, each from the one before it."""
+        plan = self.job.plan
+        keys = {
+            level: [
+                Key(when, level, number)
+                for when in range(plan.times)
+                for number, _ in enumerate(plan.level_boxes(level))
+            ]
+            for level in range(1, len(plan.levels))
+        }
+        done, total = 0, sum(map(len, keys.values()))
+        for of_level in keys.values():
+            left = [key for key in of_level if key not in self.finished]
+            done += len(of_level) - len(left)
+            for _, told in self._all((_Work("level", k), coarsen_block, tuple(k)) for k in left):
+                self._count(told)
+                self._note(told)
+                done += 1
+                yield self.report("pyramid", done, total)
+
+    def cancel(self) -> None:
+        """Take back what no worker has begun."""
+        for future in self._pending:
+            future.cancel()
+
+    def _all(self, tasks: Iterable[_Task | None]) -> Generator[tuple[_Work, Any], None, None]:
+        """Yield tasks with what they return, as they end; few are with the workers at once."""
+        left = iter(tasks)
+        over = False
+        while self._pending or not over:
+            while not over and len(self._pending) < self._most:
+                task = next(left, _OVER)
+                if task is _OVER:
+                    over = True
+                elif task is None:
+                    break
+                else:
+                    work, function, arguments = task
+                    future = self.workers.submit(function, self._out, *arguments)
+                    self._pending[future] = work
+            if not self._pending:
+                continue
+            ended, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+            for future in ended:
+                work = self._pending.pop(future)
+                yield work, future.result()
+
+    def _count(self, done: Done) -> None:
+        for part, seconds in zip(self.seconds, done.seconds, strict=True):
+            self.seconds[part] += seconds
+        self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
+
+    def _note(self, done: Done) -> None:
+        assert done.key is not None
+        entry: dict[str, Any] = {"checksum": done.checksum}
+        if not done.key.level:
+            entry |= {"clipped": done.clipped, "light": list(done.light)}
+        self.folder.add_finished(done.key, entry)
+        self.finished[done.key] = entry

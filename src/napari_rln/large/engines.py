@@ -1,0 +1,231 @@
+"""Who does the work: threads of this process, processes of this machine, or a cluster.
+
+All of them are given functions and give futures; dask.distributed replaces workers that die, and
+gives their work to others.
+"""
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from napari_rln import __version__
+from napari_rln.errors import RlnError
+from napari_rln.large.plan import IN_FLIGHT
+from napari_rln.large.settings import LargeSettings
+from napari_rln.large.work import survey
+
+_CORES_PER_WORKER = 8  # more cores do less and less for one transform
+_WAIT_S = 120.0  # for workers to come up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Workers, ready to work.
+
+    Attributes
+    ----------
+    submit
+        Takes a function and its arguments, returns the future of what it returns.
+    workers
+        How many there are.
+    crowd
+        And on one machine at the most.
+    threads
+        With which each is to compute.
+    device
+        Type of their device, as the settings of a job name it.
+    device_bytes
+        Memory that is free on the device, the least of all.
+    ram_bytes
+        Memory of the machine that is free for a worker, the least of all.
+    taken_bytes
+        Of memory, that a worker has before it begins.
+    name
+        What to call them.
+    """
+
+    submit: Callable[..., "Future[Any]"]
+    workers: int
+    crowd: int
+    threads: int
+    device: str
+    device_bytes: int
+    ram_bytes: int
+    taken_bytes: int
+    name: str
+
+
+def worker_count(settings: LargeSettings, device: str) -> int:
+    """Return how many processes are to work on this machine."""
+    if settings.gpus:
+        return len(settings.gpu_numbers)
+    if settings.workers != "auto":
+        return settings.workers
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return max(1, _cores() // _CORES_PER_WORKER)
+
+
+@contextlib.contextmanager
+def engine(settings: LargeSettings, device: str, folder: Path) -> Iterator[Engine]:
+    """Start workers, or find those of a scheduler; stop those that were started.
+
+    Parameters
+    ----------
+    settings
+        Who is to work.
+    device
+        On what, as :func:`napari_rln.device.resolve_device` takes it.
+    folder
+        Where the result will be, which all workers must see.
+
+    Raises
+    ------
+    RlnError
+        If there is no such scheduler, it has no workers, they do not see the folder, have another
+        version of napari-rln, or a GPU is not there.
+    """
+    if settings.scheduler is not None:
+        with _remote(settings.scheduler, folder) as found:
+            yield found
+        return
+    if settings.gpus and max(settings.gpu_numbers) >= torch.cuda.device_count():
+        raise RlnError(
+            f"gpus is {settings.gpus} but torch sees {torch.cuda.device_count()} CUDA devices."
+        )
+    count = worker_count(settings, device)
+    if count == 1 and not settings.gpus:
+        seen = survey(str(folder))
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="tiles") as pool:
+            try:
+                yield _engine(pool.submit, [seen], 1, torch.get_num_threads(), "this process")
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        return
+    gpus = settings.gpu_numbers or (tuple(range(count)) if torch.cuda.is_available() else ())
+    with _local(count, gpus, folder) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _local(count: int, gpus: tuple[int, ...], folder: Path) -> Iterator[Engine]:
+    """Start processes on this machine, each with its share of the cores or a GPU of its own."""
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    def options(number: int) -> dict[str, Any]:
+        env = {"CUDA_VISIBLE_DEVICES": str(gpus[number])} if gpus else {}
+        return {
+            "nthreads": IN_FLIGHT,
+            "memory_limit": 0,  # the plan keeps it; dask would only pause or kill
+            "env": {"OMP_WAIT_POLICY": "PASSIVE", **env},
+            "dashboard": False,
+            "silence_logs": logging.CRITICAL,
+            "host": "127.0.0.1",
+        }
+
+    spec = {n: {"cls": Nanny, "options": options(n)} for n in range(count)}
+    head = {
+        "cls": Scheduler,
+        "options": {"dashboard": False, "host": "127.0.0.1", "port": 0},
+    }
+    with (
+        dask.config.set({"distributed.logging.distributed": "critical"}),
+        SpecCluster(  # type: ignore[no-untyped-call]
+            workers=spec, scheduler=head, silence_logs=logging.CRITICAL
+        ) as cluster,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+    ):
+        client.wait_for_workers(count, timeout=_WAIT_S)
+        threads = max(1, _cores() // count)
+        seen = _surveyed(client, folder)
+        yield _engine(_submitter(client), seen, count, threads, f"{count} processes")
+
+
+@contextlib.contextmanager
+def _remote(address: str, folder: Path) -> Iterator[Engine]:
+    """Find the workers of a running scheduler."""
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise RlnError(
+            f"there is no scheduler at {address} ({error}); give the address that it prints when "
+            "it starts, such as tcp://10.0.0.5:8786."
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WAIT_S)
+        except TimeoutError as error:
+            raise RlnError(f"the scheduler at {address} has no workers; start some.") from error
+        seen = _surveyed(client, folder)
+        threads = min(s["cores"] for s in seen)
+        found = _engine(_submitter(client), seen, len(seen), threads, f"{len(seen)} workers")
+        yield found
+
+
+def _submitter(client: Any) -> Callable[..., "Future[Any]"]:
+    """Return a function that gives work to a cluster, as an executor does."""
+    executor = client.get_executor(pure=False, retries=0)
+    submit: Callable[..., Future[Any]] = executor.submit
+    return submit
+
+
+def _surveyed(client: Any, folder: Path) -> list[dict[str, Any]]:
+    try:
+        seen = list(client.run(survey, str(folder)).values())
+    except (ImportError, AttributeError) as error:
+        raise RlnError(
+            f"the workers cannot import napari_rln ({error}); install it where they run."
+        ) from error
+    versions = {s["version"] for s in seen}
+    if versions != {__version__}:
+        raise RlnError(
+            f"the workers have napari-rln {', '.join(sorted(versions))} but this is {__version__}; "
+            "install one version everywhere."
+        )
+    blind = {s["host"] for s in seen if not s["sees"]}
+    if blind:
+        raise RlnError(
+            f"the folder {folder} is not there on {', '.join(sorted(blind))}; name one that all "
+            "workers share."
+        )
+    return seen
+
+
+def _engine(
+    submit: Callable[..., "Future[Any]"],
+    seen: list[dict[str, Any]],
+    workers: int,
+    threads: int,
+    name: str,
+) -> Engine:
+    devices = {s["device"] for s in seen}
+    hosts = [s["host"] for s in seen]
+    return Engine(
+        submit=submit,
+        workers=workers,
+        crowd=max(hosts.count(host) for host in hosts),
+        threads=threads,
+        device=devices.pop() if len(devices) == 1 else "cpu",
+        device_bytes=min(s["device_free"] for s in seen),
+        ram_bytes=min(s["ram"] // hosts.count(s["host"]) for s in seen),
+        taken_bytes=max(s["taken"] for s in seen),
+        name=name,
+    )
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
+    return int(min(allowed, psutil.cpu_count(logical=False) or 1))

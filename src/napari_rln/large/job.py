@@ -1,0 +1,303 @@
+"""A run's folder beside its result: what is to be done, by what, and what is finished.
+
+``<result>.part`` holds the job, the PSF, the model, the result as far as it is, tiles that wait for
+their neighbours, and a line for everything that is finished. Nothing in it is ever changed but
+replaced whole or added to, so that a run that was killed at any moment can go on. When all is done
+the result takes its name and ``<result>.run.json`` keeps what was done.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln import __version__
+from napari_rln.errors import RlnError
+from napari_rln.io import OutputType, atomic
+from napari_rln.large.plan import Format, Plan
+from napari_rln.large.statistics import Statistics
+from napari_rln.model import Model, load_model
+from napari_rln.record import Record, jsonable
+from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
+from napari_rln.stores.ngff import Version, ZarrTarget
+from napari_rln.stores.source import Origin
+from napari_rln.stores.tiff import TiffTarget
+from napari_rln.volume import Volume, VoxelUm
+
+Method = Literal["rld", "rln"]
+Target = TiffTarget | ZarrTarget
+Settings = RldSettings | RlnSettings
+
+
+class Key(NamedTuple):
+    """What is finished once: a block of a level in a volume of a series."""
+
+    time: int
+    level: int
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a worker has to know; in JSON as it is here, beside PSF and model.
+
+    Attributes
+    ----------
+    method
+        What is done.
+    origin
+        The image.
+    identity
+        All that the result depends on: what must be the same for a run to go on.
+    name
+        Of the result.
+    settings
+        Of the method.
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    statistics, plan
+        As found and made before the first tile.
+    form, ome_zarr, dtype
+        Of the result.
+    device
+        Type of what computes.
+    threads
+        With which a worker computes: results are equal to the bit only with equally many.
+    inputs
+        Hashes of image, PSF and model.
+    version
+        Of napari-rln.
+    """
+
+    method: Method
+    origin: Origin
+    identity: dict[str, Any]
+    name: str
+    settings: dict[str, Any]
+    voxel_um: VoxelUm
+    statistics: Statistics
+    plan: Plan
+    form: Format
+    ome_zarr: Version
+    dtype: OutputType
+    device: str
+    threads: int
+    inputs: dict[str, str]
+    version: str = __version__
+
+    def record(self) -> Record:
+        """Return the record that the result carries."""
+        found, plan = self.statistics, self.plan
+        facts: dict[str, Any] = {
+            "background": found.background,
+            "gain": found.gain,
+            "intercept": found.intercept,
+            "sampled_voxels": found.sampled,
+            "block": list(plan.block),
+        }
+        if found.iterations:
+            facts |= {"iterations": found.iterations, "tile": list(plan.core),
+                      "halo": list(plan.halo), "blended": list(plan.overlap)}  # fmt: skip
+        if self.method == "rln":
+            facts["normalisation"] = {"offset": found.offset, "scale": found.scale}
+        return Record(
+            method=self.method, settings=self.settings, facts=facts, inputs=self.inputs,
+            version=self.version,
+        )  # fmt: skip
+
+    def to_json(self) -> str:
+        """Return the job as JSON."""
+        return json.dumps(jsonable(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the job that :meth:`to_json` wrote."""
+        fields = json.loads(text)
+        origin = fields["origin"]
+        if origin["voxel_um"]:
+            origin["voxel_um"] = tuple(origin["voxel_um"])
+        made = {
+            "origin": Origin(**origin),
+            "statistics": Statistics(**fields["statistics"]),
+            "plan": Plan.of(fields["plan"]),
+            "voxel_um": tuple(fields["voxel_um"]),
+        }
+        return cls(**(fields | made))
+
+
+class Folder:
+    """Where the files of a run are.
+
+    Parameters
+    ----------
+    out
+        The result.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.part = out.with_name(f"{out.name}.part")
+        self.manifest = out.with_name(f"{out.name}.run.json")
+        self.result = self.part / out.name
+        self._job, self._log = self.part / "job.json", self.part / "finished.jsonl"
+        self._psf, self._model = self.part / "psf.npy", self.part / "model.safetensors"
+
+    @property
+    def lock(self) -> Path:
+        """Of the file that a run holds locked."""
+        return self.out.with_name(f"{self.out.name}.lock")
+
+    def begin(
+        self,
+        job: Job,
+        psf: Volume | None,
+        model: Model | None,
+        estimate: npt.NDArray[np.float32] | None,
+    ) -> None:
+        """Make the folder, with all that workers need; the job last, which says that it is whole.
+
+        Parameters
+        ----------
+        job
+            What is to be done.
+        psf, model
+            What it needs.
+        estimate
+            The only tile of the first volume, where it is deconvolved already.
+
+        Raises
+        ------
+        OSError
+            If the disk is full, or the folder is not writable.
+        """
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.part.mkdir()
+        if psf is not None:
+            np.save(self._psf, psf.data)
+        if model is not None:
+            model.save(self._model)
+        if estimate is not None:
+            np.save(self.scratch(0, 0), estimate)
+        self._create(job)
+        with atomic(self._job) as temporary:
+            temporary.write_text(job.to_json())
+
+    def _create(self, job: Job) -> None:
+        plan = job.plan
+        common = {"voxel_um": job.voxel_um, "name": job.name, "record": job.record()}
+        times = plan.times if job.origin.time is None and plan.times > 1 else None
+        if job.form == "tiff":
+            TiffTarget.create(self.result, plan.shape, times, job.dtype, **common)  # type: ignore[arg-type]
+        else:
+            ZarrTarget.create(
+                self.result, plan.shape, times, job.dtype, **common,  # type: ignore[arg-type]
+                version=job.ome_zarr, chunk=plan.chunk, block=plan.block,
+            )  # fmt: skip
+
+    def job(self) -> Job | None:
+        """Return the job of a run that was begun; none where there is none.
+
+        Raises
+        ------
+        RlnError
+            If it was begun by another version, which wrote it otherwise.
+        """
+        try:
+            return Job.from_json(self._job.read_text())
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise RlnError(
+                f"{self.part} is of another version of napari-rln ({error}); delete it, or begin "
+                "anew with --overwrite."
+            ) from error
+
+    def psf(self, job: Job) -> Volume | None:
+        """Return the PSF."""
+        if not self._psf.exists():
+            return None
+        return Volume(data=np.load(self._psf), voxel_um=job.voxel_um, name="PSF")
+
+    def model(self) -> Model | None:
+        """Return the model."""
+        return load_model(self._model) if self._model.exists() else None
+
+    def target(self, job: Job) -> Target:
+        """Return the result, to be written."""
+        return TiffTarget(self.result) if job.form == "tiff" else ZarrTarget(self.result)
+
+    def scratch(self, time: int, number: int) -> Path:
+        """Return where a deconvolved tile waits for its neighbours."""
+        return self.part / f"tile-{time}-{number}.npy"
+
+    def clean(self) -> None:
+        """Remove what a killed worker left half-written."""
+        for leftover in (*self.part.glob(".*-tile-*.npy"), *self.result.rglob("*.partial")):
+            leftover.unlink(missing_ok=True)
+
+    def finished(self) -> dict[Key, dict[str, Any]]:
+        """Return what is finished, with checksums and what else was found."""
+        found = {}
+        try:
+            lines = self._log.read_text().splitlines()
+        except FileNotFoundError:
+            return {}
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                found[Key(*entry.pop("key"))] = entry
+            except (ValueError, KeyError, TypeError):  # cut off when the run was killed
+                continue
+        return found
+
+    def add_finished(self, key: Key, entry: dict[str, Any]) -> None:
+        """Note that a block is finished, on the disk before this returns.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        # A line that was cut off by a kill must not swallow this one.
+        line = "\n" + json.dumps({"key": list(key), **entry}) + "\n"
+        with self._log.open("a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def complete(self, job: Job, summary: dict[str, Any]) -> None:
+        """Give the result its name, keep the manifest, and remove the rest."""
+        entries = [{"key": list(k), **v} for k, v in sorted(self.finished().items())]
+        held = json.loads(job.to_json()) | {"summary": jsonable(summary), "finished": entries}
+        with atomic(self.manifest) as temporary:
+            temporary.write_text(json.dumps(held))
+        self.result.rename(self.out)
+        shutil.rmtree(self.part)
+
+    def completed(self) -> Job | None:
+        """Return the job of a run that is complete; none where there is none."""
+        if not self.out.exists():
+            return None
+        try:
+            held = json.loads(self.manifest.read_text())
+            return Job.from_json(
+                json.dumps({f.name: held[f.name] for f in dataclasses.fields(Job)})
+            )
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def remove(self) -> None:
+        """Remove result, manifest and whatever a run has left."""
+        for path in (self.part, self.out):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        self.manifest.unlink(missing_ok=True)

@@ -1,0 +1,145 @@
+"""What is asked of a run from disk to disk, and whether it can be done."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_rln.errors import RlnError
+from napari_rln.io import OutputType, check_folder, is_ome_name
+from napari_rln.large.job import Method, Settings
+from napari_rln.large.settings import LargeSettings
+from napari_rln.model import Model, load_model
+from napari_rln.psf.prepare import check_psf
+from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
+from napari_rln.stores.ngff import is_zarr_name
+from napari_rln.stores.source import Origin, Source
+from napari_rln.volume import Volume, on_one_grid, same_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeRun:
+    """A run from disk to disk, as it is asked for.
+
+    Attributes
+    ----------
+    origin
+        The image.
+    psf
+        On its voxels, sum 1; a model of the paper's variant needs none.
+    model
+        The network's; none for the classical deconvolution.
+    settings
+        Of the classical deconvolution, or of the network's application.
+    out
+        The result, ``.ome.zarr``, ``.zarr``, ``.ome.tif`` or ``.ome.tiff``.
+    dtype
+        Of its values; integers round and clip.
+    memory_gb
+        That all workers of one machine may take together; half of what is free when none.
+    large
+        How it is done.
+
+    Raises
+    ------
+    RlnError
+        If the settings are not for that, or a PSF or a model is missing.
+    """
+
+    origin: Origin
+    psf: Volume | None = None
+    model: Model | None = None
+    settings: Settings = field(default_factory=RldSettings)
+    out: Path
+    dtype: OutputType = "float32"
+    memory_gb: float | None = None
+    large: LargeSettings = field(default_factory=LargeSettings)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.settings, RlnSettings):
+            if self.model is None:
+                object.__setattr__(self, "model", load_model())
+            if self.settings.grid != "refuse":
+                raise RlnError(
+                    "a run from disk to disk does not resample; resample the image first, or use "
+                    "a model that takes its voxels."
+                )
+        elif self.psf is None:
+            raise RlnError("Richardson-Lucy deconvolution needs the PSF; give one (--psf).")
+        elif self.settings.tolerance:
+            raise RlnError(
+                "a tolerance would stop every tile elsewhere; give iterations for a run from disk "
+                "to disk."
+            )
+
+    @property
+    def method(self) -> Method:
+        """What is done."""
+        return "rld" if isinstance(self.settings, RldSettings) else "rln"
+
+    @property
+    def told(self) -> RldSettings | None:
+        """Settings of the classical deconvolution; none where there is none."""
+        if isinstance(self.settings, RldSettings):
+            return self.settings
+        assert self.model is not None
+        return self.model.start.rld() if self.model.start.needs_psf else None
+
+
+def has_large_name(out: Path) -> bool:
+    """Tell whether a result of that name can be written from disk to disk."""
+    return is_zarr_name(out) or is_ome_name(out)
+
+
+def check_large_name(out: Path) -> None:
+    """Raise unless a result can be written from disk to disk under a name.
+
+    Raises
+    ------
+    RlnError
+        If its ending is another, or the folder is absent or not writable.
+    """
+    if not has_large_name(out):
+        raise RlnError(
+            f"{out.name} must end in .ome.zarr or .ome.tif for a volume that is written in parts."
+        )
+    check_folder(out)
+
+
+def check_run(run: LargeRun, source: Source) -> None:
+    """Raise unless image, PSF, model and result go together, before anything is read.
+
+    Raises
+    ------
+    RlnError
+        If they do not.
+    """
+    check_large_name(run.out)
+    psf, model = run.psf, run.model
+    if model is not None:
+        if model.network.settings.views != "single":
+            raise RlnError(f"model {model.name} takes two views of the object, not one image.")
+        if model.start.needs_psf and psf is None:
+            raise RlnError(
+                f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
+                "one (--psf), or use a model of the paper's variant."
+            )
+        if model.psf is not None and not same_grid(model.psf.voxel_um, source.voxel_um, 0.03):
+            raise RlnError(
+                f"{source.name} has voxels of {source.voxel_um} um but model {model.name} was "
+                f"trained for {model.psf.voxel_um} um (z, y, x); use the universal model, or train "
+                "one for these voxels."
+            )
+    if psf is None:
+        return
+    check_psf(psf)
+    like = Volume(data=psf.data[:1], voxel_um=source.voxel_um)
+    if not on_one_grid(psf, like):
+        raise RlnError(
+            f"the PSF's voxels are {psf.voxel_um} um but the image's are {source.voxel_um} um "
+            "(z, y, x); resample the PSF with `napari-rln psf repair --image` or psf.prepare."
+        )
+    if source.shape[0] == 1 < psf.shape[0]:
+        raise RlnError(
+            f"the image is a single plane but the PSF has {psf.shape[0]} planes; use a PSF of one "
+            "plane (its middle one) for a 2D image, or a stack of planes."
+        )

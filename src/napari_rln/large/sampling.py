@@ -1,0 +1,274 @@
+"""What has to be known of a whole volume before its first tile, found in samples of it.
+
+The background, when to stop, the map to the network's range: one each for all tiles, and for all
+time points of a series, so that these can be compared.
+"""
+
+import time
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from napari_rln import rld
+from napari_rln.deconvolution import seek_stop
+from napari_rln.errors import RlnError
+from napari_rln.large.request import LargeRun
+from napari_rln.large.settings import LargeReport
+from napari_rln.large.statistics import Statistics
+from napari_rln.noise import estimate_background, estimate_noise
+from napari_rln.normalisation import HIGH, LOW, brightness
+from napari_rln.record import array_hash
+from napari_rln.rld import Negatives, RldReport, RldSettings
+from napari_rln.steps import relay
+from napari_rln.stop import telling_crop, telling_shape
+from napari_rln.stores.source import Source, blocks
+from napari_rln.tiles import Box, Shape
+from napari_rln.volume import FloatArray, Volume
+
+_TELLING = (32, 64, 64)  # size of a PSF in whose stead there is none
+_BLOCK = (32, 64, 64)
+_MOST_FURTHER, _FURTHER_SHARE = 8, 8  # parts deconvolved besides, and what they are of a volume
+_MOST_VOXELS = 1 << 24  # volumes up to this are read whole, of larger ones this much is sampled
+
+
+class Samples:
+    """Parts of the first volume of a source that stand for the whole.
+
+    Parameters
+    ----------
+    source
+        To be looked at.
+    negatives
+        What to do with negative voxels.
+
+    Raises
+    ------
+    RlnError
+        If a sample holds NaN, infinities or negative values that are not to be clipped, or if
+        none holds anything above 0.
+    """
+
+    def __init__(self, source: Source, negatives: Negatives) -> None:
+        began = time.perf_counter()
+        size, most = source.shape, 1
+        if source.voxels // source.times > _MOST_VOXELS:
+            size, most = _BLOCK, _MOST_VOXELS // (_BLOCK[0] * _BLOCK[1] * _BLOCK[2])
+        self.boxes = blocks(source.shape, size, most)
+        self.source, self._negatives = source, negatives
+        read = [source.read(box) for box in self.boxes]
+        lasted = max(time.perf_counter() - began, 1e-6)
+        self.read_mb_per_s = sum(p.size for p in read) * source.dtype.itemsize / 1e6 / lasted
+        self.hash = array_hash(np.array([int(array_hash(part), 16) for part in read], np.uint64))
+        self.parts = [fit(part, negatives, source.name, box)
+                      for part, box in zip(read, self.boxes, strict=True)]  # fmt: skip
+        if not any(part.max() > 0 for part in self.parts):
+            raise RlnError(f"{source.name} has no voxel above 0; there is nothing to deconvolve.")
+
+    def read(self, box: Box) -> Volume:
+        """Return a part of the volume."""
+        data = fit(self.source.read(box), self._negatives, self.source.name, box)
+        return Volume(data=data, voxel_um=self.source.voxel_um, name=self.source.name)
+
+    def background(self, given: float | Literal["auto"]) -> float:
+        """Return the background to use, in image units.
+
+        Raises
+        ------
+        RlnError
+            If nothing of the samples stands above it.
+        """
+        level = estimate_background(*self.parts) if given == "auto" else given
+        joined = np.concatenate([part.ravel() for part in self.parts])[None, None]
+        volume = Volume(data=joined, voxel_um=self.source.voxel_um, name=self.source.name)
+        return rld.resolve_background(level, volume)
+
+    def telling(self, psf_shape: Shape) -> Box:
+        """Return the part of the volume with most structure, as :func:`telling_crop` does."""
+        shape = self.source.shape
+        if len(self.parts) == 1:
+            crop = telling_crop(self.parts[0], psf_shape)
+            z, y, x = (slice(*part.indices(n)) for part, n in zip(crop, shape, strict=True))
+            return z, y, x
+        energies = [np.square(part, dtype=np.float64).mean() for part in self.parts]
+        best = self.boxes[int(np.argmax(energies))]
+        planes = min(shape[0], max(2 * psf_shape[0], 64))
+        size = telling_shape((planes, *shape[1:]), psf_shape)
+        starts = [
+            min(max(0, (part.start + part.stop - s) // 2), n - s)
+            for part, s, n in zip(best, size, shape, strict=True)
+        ]
+        z, y, x = (slice(a, a + s) for a, s in zip(starts, size, strict=True))
+        return z, y, x
+
+    def further(self, size: Shape) -> list[Box]:
+        """Return boxes of a size all over the volume, of an eighth of it or less."""
+        voxels = size[0] * size[1] * size[2]
+        volume = self.source.voxels // self.source.times
+        most = min(_MOST_FURTHER, volume // (_FURTHER_SHARE * voxels))
+        return list(blocks(self.source.shape, size, most)) if most else []
+
+
+def fit(data: FloatArray, negatives: Negatives, name: str, box: Box) -> FloatArray:
+    """Return a part of an image fit for deconvolution: unchanged, or clipped where asked for.
+
+    Raises
+    ------
+    RlnError
+        If it holds negative values that are not to be clipped.
+    """
+    lowest = float(data.min())
+    if lowest >= 0:
+        return data
+    if negatives == "error":
+        at = ", ".join(f"{part.start}:{part.stop}" for part in box)
+        raise RlnError(
+            f"{name} has negative voxels at [{at}] (lowest {lowest:g}) but counts cannot be "
+            "negative; add the camera offset back, or set them to 0 with --negatives clip."
+        )
+    return data.clip(0)
+
+
+def look(
+    run: LargeRun, samples: Samples, device: torch.device
+) -> Generator[LargeReport, None, Statistics]:
+    """Yield reports, return what tiles are planned by: background, noise and iterations.
+
+    Parameters
+    ----------
+    run
+        What is asked for.
+    samples
+        Of the image.
+    device
+        Where to compute.
+
+    Raises
+    ------
+    RlnError
+        If nothing stands above the background.
+    """
+    began = time.perf_counter()
+    told, psf = run.told, run.psf
+    box = samples.telling(psf.shape if psf is not None else _TELLING)
+    crop = samples.read(box)
+    background = samples.background(run.settings.background)
+    if told is None or told.iterations != "auto":
+        noise = estimate_noise(crop.data)
+        iterations = 0 if told is None else told.iterations
+    else:
+        assert psf is not None
+
+        def report(stop: RldReport) -> LargeReport:
+            lasted = time.perf_counter() - began
+            return LargeReport(phase="stop", done=stop.iteration, total=stop.total, seconds=lasted)
+
+        steps = seek_stop(crop, psf, background, told, device, began)
+        iterations, noise = yield from relay(steps, report)
+        if run.model is not None:
+            iterations = max(1, round(run.model.start.beyond * iterations))
+    return Statistics(
+        hash=samples.hash,
+        sampled=sum(part.size for part in samples.parts),
+        background=background,
+        gain=noise.gain,
+        intercept=noise.intercept,
+        iterations=int(iterations),
+        telling=[[part.start, part.stop] for part in box],
+        read_mb_per_s=samples.read_mb_per_s,
+    )
+
+
+def calibrated(
+    run: LargeRun, samples: Samples, found: Statistics, device: torch.device, *, whole: bool
+) -> Generator[LargeReport, None, tuple[Statistics, FloatArray | None]]:
+    """Yield reports; return what tiles are computed by, and the deconvolved volume if it is one.
+
+    Parameters
+    ----------
+    run
+        What is asked for.
+    samples
+        Of the image.
+    found
+        By :func:`look`.
+    device
+        Where to compute.
+    whole
+        Whether the plan has a single tile. It is deconvolved here, so that all is exact; else
+        parts of the volume are.
+
+    Raises
+    ------
+    RlnError
+        If the image is flat.
+    """
+    model, told = run.model, run.told
+    classic = model is not None and model.normalisation == "percentiles"
+    if classic:
+        values = np.concatenate([part.ravel() for part in samples.parts])
+        low, high = (float(v) for v in np.percentile(values, (LOW, HIGH)))
+        found = _scaled(found, low, high - low)
+    if told is None or (whole and (model is None or classic)):
+        if model is not None and not classic:
+            level = np.float32(found.background)
+            light = _joined_brightness([part - level for part in samples.parts])
+            found = _scaled(found, found.background, light)
+        return found, None
+    z, y, x = (slice(start, stop) for start, stop in found.telling)
+    boxes: list[Box] = [(z, y, x)]
+    if whole:
+        z, y, x = (slice(0, n) for n in samples.source.shape)
+        boxes = [(z, y, x)]
+    elif model is not None and not classic:
+        boxes += samples.further((z.stop - z.start, y.stop - y.start, x.stop - x.start))
+    crops = [samples.read(box) for box in boxes]
+    momenta, estimates = yield from _deconvolved(crops, run, told, found, device)
+    if model is not None and not classic:
+        level = np.float32(found.background)
+        light = _joined_brightness(estimates)
+        if not whole:
+            # How much brighter structures are in an estimate than in the image is taken from the
+            # parts that were deconvolved, how bright they are in the image from all samples.
+            here = _joined_brightness([crop.data - level for crop in crops])
+            everywhere = _joined_brightness([part - level for part in samples.parts])
+            light = everywhere * light / here if here else 0.0
+        found = _scaled(found, found.background, light)
+    return replace(found, momenta=momenta), estimates[0] if whole else None
+
+
+def _deconvolved(
+    crops: list[Volume], run: LargeRun, told: RldSettings, found: Statistics, device: torch.device
+) -> Generator[LargeReport, None, tuple[list[float] | None, list[FloatArray]]]:
+    """Return the estimates of parts of the volume; all follow the acceleration of the first."""
+    began = time.perf_counter()
+    assert run.psf is not None
+    momenta: list[float] | None = None
+    estimates = []
+    for number, crop in enumerate(crops):
+        steps = rld.start(crop, run.psf, found.background, told, device, momenta=momenta)
+        for done in range(1, found.iterations + 1):
+            steps.step(measure=False)
+            yield LargeReport(
+                phase="sample",
+                done=number * found.iterations + done,
+                total=len(crops) * found.iterations,
+                seconds=time.perf_counter() - began,
+            )
+        if told.acceleration != "none":
+            momenta = momenta or [float(m) for m in steps.momenta]
+        estimates.append(steps.field_of_view().to("cpu", torch.float32, copy=True).numpy())
+    return momenta, estimates
+
+
+def _joined_brightness(parts: list[FloatArray]) -> float:
+    return brightness(np.concatenate([part.ravel() for part in parts]))
+
+
+def _scaled(found: Statistics, offset: float, scale: float) -> Statistics:
+    """Return what was found, with the map to the network's range."""
+    if not scale > 0:
+        raise RlnError("the image is flat; there is nothing to deconvolve.")
+    return replace(found, offset=offset, scale=scale)

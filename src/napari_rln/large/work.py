@@ -1,0 +1,314 @@
+"""What a worker does with one tile: read, compute, write.
+
+Functions of a folder and numbers, so that they can run in any process that sees the folder. A
+process opens a job once, with its model. Several run in a process at once, one of which computes.
+"""
+
+import errno
+import functools
+import os
+import platform
+import re
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from napari_rln import __version__, rld
+from napari_rln.device import free_bytes, resolve_device
+from napari_rln.errors import ComputeError
+from napari_rln.io import atomic, converted
+from napari_rln.large.job import Folder, Job, Key
+from napari_rln.large.plan import blend
+from napari_rln.large.sampling import fit
+from napari_rln.networks.folded import Folded
+from napari_rln.rld import RldSettings
+from napari_rln.stores.ngff import ZarrTarget
+from napari_rln.stores.source import Source, checksum, open_source
+from napari_rln.tiles import even_sized
+from napari_rln.volume import FloatArray, Volume
+
+_computing, _opening = threading.Lock(), threading.Lock()
+
+
+@dataclass
+class Took:
+    """Seconds that a task has read, computed and written."""
+
+    read: float = 0.0
+    compute: float = 0.0
+    write: float = 0.0
+    _since: float = field(default_factory=time.perf_counter)
+
+    def lap(self, part: str) -> None:
+        """Count what has passed since the last time as reading, computing or writing."""
+        now = time.perf_counter()
+        setattr(self, part, getattr(self, part) + now - self._since)
+        self._since = now
+
+    def skip(self) -> None:
+        """Count what has passed as waiting."""
+        self._since = time.perf_counter()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a task tells.
+
+    Attributes
+    ----------
+    key
+        Of a block that was written; none of a tile that waits for its neighbours.
+    checksum
+        Of what was written.
+    clipped
+        Voxels that the type of the result cannot hold.
+    light
+        Sums over the block of the image and of the result, in image units.
+    seconds
+        Read, computed and written.
+    peak_bytes
+        Memory of the worker, the most that it ever had.
+    """
+
+    key: Key | None = None
+    checksum: str = ""
+    clipped: int = 0
+    light: tuple[float, float] = (0.0, 0.0)
+    seconds: tuple[float, float, float]
+    peak_bytes: int
+
+
+class _Bench:
+    """A job as a worker has it open."""
+
+    def __init__(self, out: str) -> None:
+        self.folder = Folder(Path(out))
+        job = self.folder.job()
+        if job is None:
+            raise ComputeError(
+                f"a worker does not see {self.folder.part}; all machines need the same folders."
+            )
+        self.job: Job = job
+        self.source: Source = open_source(job.origin)
+        self.psf, self.model = self.folder.psf(job), self.folder.model()
+        self.device = resolve_device(job.settings["device"])
+        self.negatives = job.settings["negatives"]
+        self.told: RldSettings | None = None
+        if self.psf is not None and any(job.plan.core):
+            background = job.statistics.background
+            self.told = self.model.start.rld(background) if self.model else _told(job)
+        self.network: Folded | None = None
+        if self.model is not None:
+            self.network = Folded(self.model.network, self.device, job.settings["precision"])
+        self.target = self.folder.target(job)
+
+
+def _told(job: Job) -> RldSettings:
+    """Return the settings of a job that deconvolves classically."""
+    fields = dict(job.settings)
+    if fields["resolution_um"] is not None:
+        fields["resolution_um"] = tuple(fields["resolution_um"])
+    return RldSettings(**fields)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(out: str, _began: int) -> _Bench:
+    return _Bench(out)
+
+
+def _bench(out: str) -> _Bench:
+    """Return a job opened by this process; not that of an earlier run of the same name."""
+    began = (Folder(Path(out)).part / "job.json").stat().st_mtime_ns
+    with _opening:
+        bench = _opened(out, began)
+    torch.set_num_threads(bench.job.threads)
+    return bench
+
+
+def deconvolve_tile(out: str, time: int, number: int) -> Done:
+    """Deconvolve a tile classically and keep it for the blocks that need it.
+
+    Raises
+    ------
+    RlnError
+        If the image cannot be used there.
+    ComputeError
+        If the computation fails.
+    OSError
+        If the image cannot be read or the disk is full.
+    """
+    bench, took = _bench(out), Took()
+    job, tile = bench.job, bench.job.plan.tiles[number]
+    assert bench.psf is not None
+    assert bench.told is not None
+    image = _image(bench, tile.window, time)
+    took.lap("read")
+    kept = tuple(
+        slice(k.start - w.start, k.stop - w.start)
+        for k, w in zip(job.plan.kept(tile), tile.window, strict=True)
+    )
+    with _computing:
+        took.skip()
+        momenta = job.statistics.momenta if len(job.plan.tiles) > 1 else None
+        volume = Volume(data=image, voxel_um=job.voxel_um)
+        run = rld.start(
+            volume, bench.psf, job.statistics.background, bench.told, bench.device, momenta=momenta
+        )
+        for _ in range(job.statistics.iterations):
+            run.step(measure=False)
+        data = run.field_of_view()[kept].to("cpu", torch.float32, copy=True).contiguous().numpy()
+        del run
+        took.lap("compute")
+    path = bench.folder.scratch(time, number)
+    with atomic(path) as temporary:
+        np.save(temporary, data)
+    took.lap("write")
+    return Done(seconds=_seconds(took), peak_bytes=_peak_bytes())
+
+
+def finish_block(out: str, time: int, number: int) -> Done:
+    """Write a block of the result, for which all tiles that have a say are there.
+
+    Raises
+    ------
+    RlnError, ComputeError, OSError
+        As :func:`deconvolve_tile`.
+    """
+    bench, took = _bench(out), Took()
+    job, plan = bench.job, bench.job.plan
+    block = plan.blocks[number]
+    estimate: FloatArray | None = None
+    if plan.tiles:
+        kept = {
+            n: np.load(bench.folder.scratch(time, n), mmap_mode="r")
+            for n in plan.needed(block.window)
+        }
+        estimate = blend(plan, block.window, kept)
+    image = _image(bench, block.window, time)
+    if estimate is None:
+        estimate = image - np.float32(job.statistics.background)
+    took.lap("read")
+    light = float(image[block.inner].sum(dtype=np.float64))
+    data = estimate[block.inner]
+    if bench.network is not None:
+        with _computing:
+            took.skip()
+            data = _through_network(bench, image, estimate)[block.inner]
+            took.lap("compute")
+    stored, low, high = converted(np.ascontiguousarray(data), job.dtype)
+    bench.target.write(block.core, stored, time)
+    took.lap("write")
+    return Done(
+        key=Key(time, 0, number),
+        checksum=checksum(stored),
+        clipped=low + high,
+        light=(light, float(data.sum(dtype=np.float64))),
+        seconds=_seconds(took),
+        peak_bytes=_peak_bytes(),
+    )
+
+
+def coarsen_block(out: str, time: int, level: int, number: int) -> Done:
+    """Write a block of a coarser level from the level before it.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    bench, took = _bench(out), Took()
+    assert isinstance(bench.target, ZarrTarget)
+    box = list(bench.job.plan.level_boxes(level))[number]
+    stored = bench.target.coarsened(box, time, level)
+    took.lap("read")
+    bench.target.write(box, stored, time, level)
+    took.lap("write")
+    return Done(
+        key=Key(time, level, number),
+        checksum=checksum(stored),
+        seconds=_seconds(took),
+        peak_bytes=_peak_bytes(),
+    )
+
+
+def check_block(out: str, key: Key, expected: str) -> bool:
+    """Tell whether a block of an interrupted run is still what was written."""
+    bench = _bench(out)
+    time, level, number = key
+    plan = bench.job.plan
+    try:
+        if level:
+            assert isinstance(bench.target, ZarrTarget)
+            box = list(plan.level_boxes(level))[number]
+            stored = bench.target.read(box, time, level)
+        else:
+            stored = bench.target.read(plan.blocks[number].core, time)
+    except Exception:  # a damaged chunk can make codecs raise anything; it is done again
+        return False
+    return checksum(stored) == expected
+
+
+def survey(folder: str) -> dict[str, Any]:
+    """Return what a worker is: its device and memory, its version, whether it sees a folder."""
+    device = resolve_device("auto")
+    return {
+        "version": __version__,
+        "sees": os.path.isdir(folder),  # noqa: PTH112
+        "device": device.type,
+        "device_free": free_bytes(device),
+        "ram": psutil.virtual_memory().available,
+        "taken": psutil.Process().memory_info().rss,
+        "host": platform.node(),
+        "cores": max(1, torch.get_num_threads()),
+    }
+
+
+def explained(error: BaseException) -> str:
+    """Return why a task failed, for a person."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room on it"
+    return str(error) or type(error).__name__
+
+
+def _through_network(bench: _Bench, image: FloatArray, estimate: FloatArray) -> FloatArray:
+    """Return the network's result in a block's window, image units, background removed."""
+    assert bench.network is not None
+    assert bench.model is not None
+    found, model = bench.job.statistics, bench.model
+    level, offset, scale = (np.float32(v) for v in (found.background, found.offset, found.scale))
+    x = even_sized((image - offset) / scale)
+    E0 = even_sized((estimate + (level - offset)) / scale)
+    output = bench.network(torch.from_numpy(x)[None], torch.from_numpy(E0)[None])[0]
+    z, y, w = image.shape
+    data: FloatArray = output.to("cpu", torch.float32).numpy()[:z, :y, :w]
+    data = data * (scale * np.float32(model.output_scale)) + (offset - level)
+    if model.share:
+        data += np.float32(model.share) * (estimate - data)
+    return data
+
+
+def _image(bench: _Bench, box: Any, time: int) -> FloatArray:
+    return fit(bench.source.read(box, time), bench.negatives, bench.source.name, box)
+
+
+def _seconds(took: Took) -> tuple[float, float, float]:
+    return took.read, took.compute, took.write
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process ever had."""
+    if sys.platform == "linux":  # where getrusage tells of the parent too
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])  # type: ignore[index]
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,1 @@
+"""Volumes on disk, read and written by boxes: OME-Zarr, Zarr, TIFF, folders of planes."""

@@ -1,0 +1,322 @@
+"""OME-Zarr by boxes (0.4 and 0.5), and Zarr arrays without such metadata.
+
+What is written is a pyramid of levels. In 0.5 the shards are what a worker writes at once, and a
+viewer reads the chunks in them; 0.4 has chunks only.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+import zarr.codecs
+from numcodecs import Blosc
+
+from napari_rln.errors import RlnError
+from napari_rln.metadata import um_per
+from napari_rln.record import Record
+from napari_rln.stores.lazy import Held
+from napari_rln.tiles import Box, Shape
+from napari_rln.volume import VoxelUm
+
+AnyArray = zarr.Array[Any]
+Version = Literal["0.4", "0.5"]
+
+RECORD_KEY = "napari-rln"
+"""Of a group's attributes, that holds the record."""
+
+# Bits of one significance lie together, which makes even noisy numbers shorter.
+_COMPRESSORS = {
+    "0.4": Blosc(cname="zstd", clevel=1, shuffle=Blosc.BITSHUFFLE),
+    "0.5": zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+}
+_COARSEST = 256  # voxels along an axis below which no further level is made
+_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+_NAMES = (".ome.zarr", ".zarr")
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a folder is a Zarr group or array."""
+    return any((path / mark).is_file() for mark in _MARKS)
+
+
+def is_zarr_name(path: Path) -> bool:
+    """Tell whether a name asks for OME-Zarr."""
+    return path.name.lower().endswith(_NAMES)
+
+
+def open_lazily(path: Path) -> Held:
+    """Return the finest level of an OME-Zarr image, or a Zarr array.
+
+    Raises
+    ------
+    RlnError
+        If there is no image, or it cannot be read.
+    """
+    try:
+        node = zarr.open(path, mode="r")
+    except Exception as error:  # damaged metadata can make the parser raise anything
+        raise RlnError(f"{path.name} cannot be read as Zarr ({error}).") from error
+    if isinstance(node, zarr.Array):
+        axes = _plain_axes(node, path.name)
+        return Held(node, axes, None, _stem(path), None, _chunks(node))
+    attributes: dict[str, Any] = dict(node.attrs)
+    image = _ome(node)
+    if "multiscales" not in image:
+        images = [name for name, group in node.groups() if "multiscales" in _ome(group)]
+        if "plate" in image or "well" in image or not images:
+            raise RlnError(
+                f"{path} is a Zarr group without an image; name the image in it"
+                + (f", for instance {path / images[0]}." if images else ".")
+            )
+        if len(images) > 1:
+            raise RlnError(
+                f"{path} holds the images {', '.join(sorted(images))}; name one of them, for "
+                f"instance {path / min(images)}."
+            )
+        return open_lazily(path / images[0])
+    try:
+        scale = image["multiscales"][0]
+        finest = scale["datasets"][0]
+        array = node[finest["path"]]
+        assert isinstance(array, zarr.Array)
+        axes, units = _axes(scale, array.ndim)
+        factors = _factors(scale, array.ndim) * _factors(finest, array.ndim)
+    except Exception as error:  # as above
+        raise RlnError(
+            f"{path.name} says it is OME-Zarr but its metadata cannot be used ({error!r})."
+        ) from error
+    sizes = {
+        axis: float(factor) * unit if unit else None
+        for axis, factor, unit in zip(axes, factors, units, strict=True)
+    }
+    z, y, x = (sizes.get(axis) for axis in "ZYX")
+    voxel_um = None if y is None or x is None else (z or y, y, x)
+    if "Z" in axes and z is None:
+        voxel_um = None
+    return Held(array, axes, voxel_um, str(scale.get("name") or _stem(path)), _record(attributes),
+                _chunks(array))  # fmt: skip
+
+
+def _ome(group: zarr.Group) -> dict[str, Any]:
+    """Return the OME metadata of a group, which 0.5 keeps apart from other attributes."""
+    attributes: dict[str, Any] = dict(group.attrs)
+    found: dict[str, Any] = attributes.get("ome", attributes)
+    return found
+
+
+def _axes(scale: dict[str, Any], ndim: int) -> tuple[str, list[float | None]]:
+    """Return the axes' letters, and the length of their units in micrometres."""
+    axes = scale.get("axes")
+    if axes is None:  # before 0.4 they were always these
+        return "TCZYX"[-ndim:], [None] * ndim
+    named = [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
+    letters = "".join(str(axis["name"])[0].upper() for axis in named)
+    return letters, [um_per(axis.get("unit", "")) for axis in named]
+
+
+def _factors(entry: dict[str, Any], ndim: int) -> npt.NDArray[np.float64]:
+    for transformation in entry.get("coordinateTransformations") or []:
+        if transformation.get("type") == "scale":
+            return np.asarray(transformation["scale"], dtype=np.float64)
+    return np.ones(ndim)
+
+
+def _plain_axes(array: AnyArray, name: str) -> str:
+    """Return the axes of an array without OME metadata."""
+    names: Any = getattr(array.metadata, "dimension_names", None)
+    names = names or array.attrs.get("_ARRAY_DIMENSIONS")
+    if names and all(names):
+        letters = "".join(str(n)[0].upper() for n in names)
+        if set(letters) <= set("TCZYX") and len(set(letters)) == array.ndim:
+            return letters
+    if array.ndim not in (2, 3):
+        raise RlnError(
+            f"{name} has {array.ndim} axes without names; write it as OME-Zarr, or name its "
+            "dimensions t, c, z, y, x."
+        )
+    return "ZYX"[-array.ndim :]
+
+
+def _chunks(array: AnyArray) -> Shape:
+    z, y, x = (1, 1, *array.chunks)[-3:]
+    return int(z), int(y), int(x)
+
+
+def _record(attributes: dict[str, Any]) -> Record | None:
+    try:
+        return Record.from_json(json.dumps(attributes[RECORD_KEY]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _stem(path: Path) -> str:
+    lower = path.name.lower()
+    return next((path.name[: -len(e)] for e in _NAMES if lower.endswith(e)), path.name)
+
+
+def pyramid(shape: Shape, voxel_um: VoxelUm) -> list[tuple[int, int, int]]:
+    """Return the factors (z, y, x) by which the levels are coarser than the finest.
+
+    Every level halves the axes with the smallest voxels, so that these get nearly cubic; z joins
+    when it is no longer the coarsest by far.
+    """
+    found = [(1, 1, 1)]
+    while True:
+        factors = found[-1]
+        sizes = [n / f for n, f in zip(shape, factors, strict=True)]
+        if max(sizes) <= _COARSEST:
+            return found
+        voxels = [v * f for v, f in zip(voxel_um, factors, strict=True)]
+        finest = min(v for v, n in zip(voxels, sizes, strict=True) if n >= 2)
+        z, y, x = (
+            f * (2 if n >= 2 and v < 1.5 * finest else 1)
+            for f, v, n in zip(factors, voxels, sizes, strict=True)
+        )
+        found.append((z, y, x))
+
+
+class ZarrTarget:
+    """An OME-Zarr image, written by boxes of whole shards, or of whole chunks where there are none.
+
+    Parameters
+    ----------
+    path
+        Of a group that :meth:`create` made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.levels = levels_of(zarr.open_group(path, mode="r+"))
+        self.dtype = self.levels[0].dtype
+        z, y, x = self.levels[0].shape[-3:]
+        self.shape: Shape = (z, y, x)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        shape: Shape,
+        times: int | None,
+        dtype: npt.DTypeLike,
+        voxel_um: VoxelUm,
+        name: str,
+        record: Record,
+        *,
+        version: Version,
+        chunk: Shape,
+        block: Shape,
+    ) -> "ZarrTarget":
+        """Make an image and its levels, all of them empty.
+
+        Parameters
+        ----------
+        path
+            Where.
+        shape
+            (Z, Y, X) of a volume.
+        times
+            Number of volumes; the axes are z, y, x where none, else t, c, z, y, x.
+        dtype
+            Of the values.
+        voxel_um
+            Voxel size (z, y, x) in micrometres.
+        name, record
+            What the image is to say of itself.
+        version
+            Of OME-Zarr.
+        chunk
+            (z, y, x) that a viewer reads at once.
+        block
+            (z, y, x) that is written at once, whole chunks: a shard in version 0.5.
+        """
+        sharded = version == "0.5"
+        group = zarr.create_group(path, zarr_format=3 if sharded else 2)
+        factors = pyramid(shape, voxel_um)
+        lead = () if times is None else (times, 1)
+        ones = (1,) * len(lead)
+        for level, factor in enumerate(factors):
+            group.create_array(
+                str(level),
+                shape=(*lead, *coarser(shape, factor)),
+                dtype=np.dtype(dtype),
+                chunks=(*ones, *chunk),
+                shards=(*ones, *block) if sharded else None,
+                compressors=_COMPRESSORS[version],
+                fill_value=0,
+                chunk_key_encoding={"name": "default" if sharded else "v2", "separator": "/"},
+                dimension_names="tczyx"[-len(lead) - 3 :] if sharded else None,
+            )
+        multiscale = _metadata(factors, voxel_um, name, len(lead), version)
+        said: dict[str, Any] = {"multiscales": [multiscale]}
+        said = {"ome": said | {"version": version}} if sharded else said
+        group.attrs.update(said | {RECORD_KEY: json.loads(record.to_json())})
+        return cls(path)
+
+    def write(self, box: Box, data: npt.NDArray[Any], time: int = 0, level: int = 0) -> None:
+        """Write a part of a volume, (z, y, x) of the array's type."""
+        where: Any = (*self._lead(time), *box)
+        self.levels[level][where] = data
+
+    def read(self, box: Box, time: int = 0, level: int = 0) -> npt.NDArray[Any]:
+        """Return what was written, (z, y, x)."""
+        where: Any = (*self._lead(time), *box)
+        return np.asarray(self.levels[level][where])
+
+    def coarsened(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:
+        """Return what belongs into a part of a level: the means of the level before it."""
+        fine, coarse = (self.levels[n].shape[-3:] for n in (level - 1, level))
+        factors = [-(-f // c) if c < f else 1 for f, c in zip(fine, coarse, strict=True)]
+        above = tuple(
+            slice(part.start * f, min(part.stop * f, n))
+            for part, f, n in zip(box, factors, fine, strict=True)
+        )
+        data = self.read(above, time, level - 1).astype(np.float32)  # type: ignore[arg-type]
+        for axis, factor in enumerate(factors):
+            if factor == 1:
+                continue
+            if data.shape[axis] % 2:  # the last voxel stands for the one that is not there
+                data = np.concatenate([data, data.take([-1], axis)], axis)
+            first, second = (data[(slice(None),) * axis + (slice(s, None, 2),)] for s in (0, 1))
+            data = (first + second) * np.float32(0.5)
+        if self.dtype.kind in "iu":
+            data = np.rint(data)
+        return data.astype(self.dtype)
+
+    def _lead(self, time: int) -> tuple[Any, ...]:
+        return (time, 0) if self.levels[0].ndim == 5 else ()
+
+
+def coarser(shape: Shape, factors: tuple[int, int, int]) -> Shape:
+    """Return the size (z, y, x) of a level that is coarser by factors."""
+    z, y, x = (math.ceil(n / f) for n, f in zip(shape, factors, strict=True))
+    return z, y, x
+
+
+def levels_of(group: zarr.Group) -> list[AnyArray]:
+    """Return all levels of an image, the finest first."""
+    sets = _ome(group)["multiscales"][0]["datasets"]
+    return [array for each in sets if isinstance(array := group[each["path"]], zarr.Array)]
+
+
+def _metadata(
+    factors: list[tuple[int, int, int]], voxel_um: VoxelUm, name: str, lead: int, version: Version
+) -> dict[str, Any]:
+    """Return what an image says of its axes and levels, checked against the specification."""
+    from ome_zarr_models.v05.axes import Axis
+    from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+
+    axes = [Axis(name="t", type="time"), Axis(name="c", type="channel")][:lead]
+    axes += [Axis(name=axis, type="space", unit="micrometer") for axis in "zyx"]
+    datasets = []
+    for level, factor in enumerate(factors):
+        scale = [1.0] * lead + [v * f for v, f in zip(voxel_um, factor, strict=True)]
+        # The centre of a coarser level's first voxel lies between those that it stands for.
+        shift = [0.0] * lead + [v * (f - 1) / 2 for v, f in zip(voxel_um, factor, strict=True)]
+        datasets.append(Dataset.build(path=str(level), scale=scale, translation=shift))
+    multiscale = Multiscale(axes=axes, datasets=tuple(datasets), name=name, type="mean")
+    checked: Any = multiscale if version == "0.5" else multiscale.to_version("0.4")
+    found: dict[str, Any] = json.loads(checked.model_dump_json(exclude_none=True))
+    return found
