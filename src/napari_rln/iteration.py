@@ -52,6 +52,8 @@ class RichardsonLucy:
     momenta
         How far to continue the path after each step, as another run's ``momenta`` tell: so all
         parts of a volume are deconvolved alike. Found from the image itself when none.
+    flat
+        Value of a flat estimate, in counts less background; the image's mean when none.
 
     Attributes
     ----------
@@ -73,6 +75,7 @@ class RichardsonLucy:
         held_out: torch.Tensor | None = None,
         held_out_ratio: float = 1.0,
         momenta: Sequence[float] | None = None,
+        flat: float | None = None,
     ) -> None:
         self.momenta: list[torch.Tensor] = []
         self._told_momenta = momenta
@@ -86,6 +89,7 @@ class RichardsonLucy:
         self._floor = _FLOOR * mean
         self._mean = max(mean - background, self._floor)
         self._signal = self._mean * image.numel()
+        self._flat = self._mean if flat is None else flat
         arrives = blur.arriving()
         self._normalise = blur.normaliser(arrives) if transfer is None else None
         self._arrives = None if transfer is None else arrives
@@ -123,7 +127,7 @@ class RichardsonLucy:
         return self._advance(new, measure=measure)
 
     def _first(self, start: Start) -> torch.Tensor:
-        estimate = self._image.new_full(self._blur.estimate_shape, self._mean)
+        estimate = self._image.new_full(self._blur.estimate_shape, self._flat)
         if start == "image":
             # Floored well above 0: a voxel that starts at 0 by chance would need long to leave it.
             field = (self._image - self._background).clamp_min_(0.1 * self._mean)

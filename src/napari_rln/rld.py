@@ -222,6 +222,7 @@ def start(
     device: torch.device,
     held_out: FloatArray | None = None,
     momenta: Sequence[float] | None = None,
+    flat: float | None = None,
 ) -> RichardsonLucy:
     """Return the iteration before its first step.
 
@@ -240,6 +241,8 @@ def start(
     momenta
         Of the acceleration, one for each iteration, as those of another run; the image's own when
         none.
+    flat
+        Value of a flat estimate, in the image's unit; the image's mean less background when none.
     """
     dtype = _DTYPES[settings.precision]
     blur = Convolution(psf.data, image.shape, border=settings.border, device=device, dtype=dtype)
@@ -268,4 +271,5 @@ def start(
         held_out=None if held_out is None else torch.from_numpy(held_out).to(device, dtype),
         held_out_ratio=(1 - SHARE) / SHARE,
         momenta=momenta,
+        flat=flat,
     )

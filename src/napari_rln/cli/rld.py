@@ -1,7 +1,7 @@
 """``napari-rln rld``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from napari_rln.cli.large import LargeOptions, Memory, go, in_parts, likeness, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
@@ -21,6 +21,7 @@ def rld(
     repair: bool = True,
     dtype: OutputType = "float32",
     memory_gb: Memory = "auto",
+    tile: int | Literal["auto"] = "auto",
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     settings: Annotated[RldSettings, Flat] = RldSettings(),
@@ -45,8 +46,10 @@ def rld(
     memory_gb
         Memory that may be taken, by all workers of a machine together; auto takes half of what is
         free. Volumes that need more are deconvolved in parts.
+    tile
+        Side in voxels of these parts; auto takes the largest that the memory allows.
     """
-    if in_parts(
+    if tile != "auto" or in_parts(
         image, image_source, out, large, memory_gb, settings.device, psf, psf_source, settings
     ):
         origin = origin_of(image, image_source)
@@ -59,6 +62,7 @@ def rld(
             out=out,
             dtype=dtype,
             memory_gb=None if memory_gb == "auto" else memory_gb,
+            tile=None if tile == "auto" else tile,
             large=large.settings,
         )
         go(run, large, terminal)

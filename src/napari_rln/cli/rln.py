@@ -74,6 +74,7 @@ def rln(
             out=out,
             dtype=dtype,
             memory_gb=None if memory == "auto" else memory,
+            tile=None if settings.tile == "auto" else settings.tile,
             large=large.settings,
         )
         go(run, large, terminal)

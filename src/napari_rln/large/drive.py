@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Literal, NamedTuple
 
 from napari_rln.large.engines import Engine
-from napari_rln.large.job import Folder, Job, Key
+from napari_rln.large.job import TILE, Folder, Job, Key
 from napari_rln.large.plan import IN_FLIGHT, pairs
 from napari_rln.large.settings import LargeReport, Phase
 from napari_rln.large.work import Done, check_block, coarsen_block, deconvolve_tile, finish_block
@@ -68,7 +68,7 @@ class Drive:
 
     def check(self) -> Generator[LargeReport, None, None]:
         """Yield reports; forget what is no longer as it was written."""
-        entries = dict(self.finished)
+        entries = {k: entry for k, entry in self.finished.items() if k.level != TILE}
         tasks = (
             (_Work("check", key), check_block, (key, entry["checksum"]))
             for key, entry in entries.items()
@@ -108,7 +108,7 @@ class Drive:
                     yield _Work("block", Key(when, 0, number)), finish_block, (when, number)
                 elif tiles:
                     when, number = tiles.popleft()
-                    yield _Work("tile", Key(when, 0, number)), deconvolve_tile, (when, number)
+                    yield _Work("tile", Key(when, TILE, number)), deconvolve_tile, (when, number)
                 else:
                     yield None  # what is next waits for what is being done
 
@@ -118,6 +118,7 @@ class Drive:
             when, _, number = work.key
             self._count(done)
             if work.kind == "tile":
+                self._note(done)
                 arrived((when, number))
                 there.add((when, number))
                 yield self.report("deconvolve", len(there), len(users))
@@ -186,8 +187,10 @@ class Drive:
 
     def _note(self, done: Done) -> None:
         assert done.key is not None
-        entry: dict[str, Any] = {"checksum": done.checksum}
-        if not done.key.level:
-            entry |= {"clipped": done.clipped, "light": list(done.light)}
+        entry: dict[str, Any] = {}
+        if done.key.level != TILE:
+            entry["checksum"] = done.checksum
+        if done.key.level <= 0:
+            entry |= {"clipped": done.clipped, "light": done.light}
         self.folder.add_finished(done.key, entry)
         self.finished[done.key] = entry

@@ -36,8 +36,12 @@ Target = TiffTarget | ZarrTarget
 Settings = RldSettings | RlnSettings
 
 
+TILE = -1
+"""In a key, instead of a level: a tile of the classical deconvolution."""
+
+
 class Key(NamedTuple):
-    """What is finished once: a block of a level in a volume of a series."""
+    """What is finished once: a block of a level, or a tile, in a volume of a series."""
 
     time: int
     level: int

@@ -36,11 +36,11 @@ _SUPPORT = 0.99  # of a PSF's light, that its support holds
 # Of the support, that a halo is wide: after 10 iterations, and for each tenfold of these. Measured
 # (benchmarks/scale.py seams).
 _HALO, _HALO_PER_DECADE = 2.0, 1.0
-_SHARE = 0.55  # of a worker's memory that a deconvolution computes in; the rest is read and written
+_SHARE = 0.45  # of a worker's memory that a deconvolution computes in; the rest is read and written
 _MOST_TILE = 1 << 27  # voxels of a deconvolution's window: larger ones hardly gain and come seldom
 _MOST_BLOCK = 1 << 25  # and of a network's
-_BLOCK_BYTES = 56  # per voxel of a block's window beside what the network takes
-_WRITE_BYTES = 24  # the same where there is no network
+# Per voxel of a block's window, of all that a worker has at once, beside what the network takes.
+_BLOCK_BYTES = 125
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +222,8 @@ def make_plan(
     ram
         Bytes that it may take in the machine's memory.
     side
-        Of the blocks in voxels; the largest that the memory allows when none.
+        In voxels of the deconvolution's tiles and, in whole chunks, of the blocks; the largest
+        that the memory allows when none.
 
     Raises
     ------
@@ -231,8 +232,10 @@ def make_plan(
     """
     chunk = _chunk(shape, version)
     network = network_voxel_bytes is not None
-    per_voxel = _BLOCK_BYTES + (network_voxel_bytes or 0.0) if network else float(_WRITE_BYTES)
-    most = min(int(min(ram / per_voxel, memory / per_voxel)), _MOST_BLOCK)
+    per_voxel = network_voxel_bytes or 0.0
+    most = min(int(ram / (_BLOCK_BYTES + per_voxel)), _MOST_BLOCK)
+    if network:
+        most = min(most, int(memory / per_voxel))
     reach = (REACH,) * 3 if network else (0, 0, 0)
     block = _block(shape, chunk, reach, most, form) if side is None else _whole(side, chunk, shape)
     core = halo = overlap = (0, 0, 0)
@@ -244,9 +247,10 @@ def make_plan(
         allowed = int(_SHARE * min(memory, ram))
         window = (_MOST_TILE, 1, 1)
         allowed = min(allowed, memory_bytes(window, (1, 1, 1), told))
-        tiles = start_tiles(shape, psf.shape, told, allowed, halo)
-        z, y, x = (max(t.core[a].stop - t.core[a].start for t in tiles) for a in range(3))
-        core = (z, y, x)
+        core = _core(shape, psf.shape, told, allowed, halo)
+        if side is not None:
+            z, y, x = (min(c, max(side, 2 * o)) for c, o in zip(core, overlap, strict=True))
+            core = (z, y, x)
         narrow = [c < n and c < 2 * o for c, n, o in zip(core, shape, overlap, strict=True)]
         if any(narrow):
             raise RlnError(
@@ -254,7 +258,7 @@ def make_plan(
                 f"{tuple(2 * o for o in overlap)} over which neighbours are blended with this PSF; "
                 "allow more memory (--memory-gb), or crop the PSF."
             )
-        if len(tiles) > 1 and told.border == "periodic":
+        if core != shape and told.border == "periodic":
             raise RlnError(
                 "the periodic border is of the whole volume, which does not fit into the memory "
                 "that may be taken; use the extended border."
@@ -293,8 +297,17 @@ def blend(
         target = tuple(slice(p.start - b.start, p.stop - b.start)
                        for p, b in zip(part, box, strict=True))  # fmt: skip
         z, y, x = plan.weights(tile, part)  # type: ignore[arg-type]
-        whole[target] += kept[number][inside] * z[:, None, None] * y[:, None] * x
+        share = np.multiply(kept[number][inside], y[:, None] * x)
+        share *= z[:, None, None]
+        whole[target] += share
     return whole
+
+
+def _core(shape: Shape, psf_shape: Shape, told: RldSettings, allowed: int, halo: Shape) -> Shape:
+    """Return the size of the largest tiles whose deconvolution fits into the memory."""
+    tiles = start_tiles(shape, psf_shape, told, allowed, halo)
+    z, y, x = (max(t.core[a].stop - t.core[a].start for t in tiles) for a in range(3))
+    return z, y, x
 
 
 def _chunk(shape: Shape, version: Version) -> Shape:

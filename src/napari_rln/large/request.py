@@ -15,6 +15,8 @@ from napari_rln.stores.ngff import is_zarr_name
 from napari_rln.stores.source import Origin, Source
 from napari_rln.volume import Volume, on_one_grid, same_grid
 
+_LEAST_SIDE = 16  # of a tile: smaller ones are halo for the most part
+
 
 @dataclass(frozen=True, kw_only=True)
 class LargeRun:
@@ -36,6 +38,8 @@ class LargeRun:
         Of its values; integers round and clip.
     memory_gb
         That all workers of one machine may take together; half of what is free when none.
+    tile
+        Side in voxels of what is computed at once; the largest that the memory allows when none.
     large
         How it is done.
 
@@ -52,9 +56,12 @@ class LargeRun:
     out: Path
     dtype: OutputType = "float32"
     memory_gb: float | None = None
+    tile: int | None = None
     large: LargeSettings = field(default_factory=LargeSettings)
 
     def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < _LEAST_SIDE:
+            raise RlnError(f"tile is {self.tile} voxels but must be at least {_LEAST_SIDE}.")
         if isinstance(self.settings, RlnSettings):
             if self.model is None:
                 object.__setattr__(self, "model", load_model())

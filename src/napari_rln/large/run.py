@@ -18,7 +18,7 @@ from napari_rln.errors import ComputeError, RlnError, warn
 from napari_rln.large.drive import Drive
 from napari_rln.large.engines import Engine, engine, worker_count
 from napari_rln.large.forecast import Forecast, check_disk, computing_seconds
-from napari_rln.large.job import Folder, Job
+from napari_rln.large.job import TILE, Folder, Job, Key
 from napari_rln.large.plan import Plan, make_plan
 from napari_rln.large.request import LargeRun, check_run
 from napari_rln.large.sampling import Samples, calibrated, look
@@ -40,6 +40,7 @@ _SHARE = 0.5  # of the free memory that is taken unless said otherwise
 # Settings that say where and how much at once, not what: a run may go on with others.
 _WHERE = ("device", "memory_gb", "tile", "report_every")
 _LEAST_BYTES = 200_000_000  # a worker can do nothing with less
+_LIBRARIES_BYTES = 250_000_000  # of libraries and kernels that a worker loads with its first tile
 
 
 class Outcome(NamedTuple):
@@ -79,7 +80,8 @@ def forecast(run: LargeRun, speed: Speed | None = None) -> Forecast:
         ahead = max(1, round(run.model.start.beyond * ahead))
     memory, ram = _memory(run, seen["ram"], seen["taken"], device, seen["device_free"], count)
     plan = _plan(run, source, ahead, device, memory, ram)
-    return _forecast(run, source, plan, ahead, auto, count, ram + seen["taken"], speed)
+    memory_bytes = ram + seen["taken"] + _LIBRARIES_BYTES
+    return _forecast(run, source, plan, ahead, auto, count, memory_bytes, speed)
 
 
 def run_large(run: LargeRun, speed: Speed | None = None) -> Generator[LargeReport, None, Outcome]:
@@ -138,6 +140,7 @@ def _memory(
     RlnError
         If that is too little to do anything.
     """
+    taken += _LIBRARIES_BYTES
     if run.memory_gb is None:
         mine = int(_SHARE * ram)
     else:
@@ -154,11 +157,10 @@ def _memory(
 def _plan(
     run: LargeRun, source: Source, iterations: int, device: torch.device, memory: int, ram: int
 ) -> Plan:
-    per_voxel, side = None, None
+    per_voxel = None
     if isinstance(run.settings, RlnSettings):
         assert run.model is not None
         per_voxel = Folded(run.model.network, device, run.settings.precision).bytes_per_voxel
-        side = None if run.settings.tile == "auto" else run.settings.tile
     return make_plan(
         source.shape,
         source.voxel_um,
@@ -171,7 +173,7 @@ def _plan(
         network_voxel_bytes=per_voxel,
         memory=memory,
         ram=ram,
-        side=side,
+        side=run.tile,
     )
 
 
@@ -304,9 +306,11 @@ def _begun(
             inputs={name: value for name, value in inputs.items() if value is not None},
         )
         folder.begin(job, run.psf, run.model, estimate)
+        if estimate is not None:
+            folder.add_finished(Key(0, TILE, 0), {"light": found.mean * math.prod(plan.shape)})
     told = _forecast(
         run, source, job.plan, job.statistics.iterations, False, workers.workers,
-        ram + workers.taken_bytes, speed,
+        ram + workers.taken_bytes + _LIBRARIES_BYTES, speed,
     )  # fmt: skip
     yield LargeReport(phase="plan", done=0, total=0, seconds=0.0, forecast=told)
     return job
@@ -323,7 +327,7 @@ def _driven(
         yield from drive.blocks()
         yield from drive.levels()
     except (RlnError, ComputeError, OSError, RuntimeError, MemoryError) as error:
-        told = sum(not key.level for key in drive.finished)
+        told = sum(key.level == 0 for key in drive.finished)
         kept = (
             f"{explained(error).rstrip('.')}. {told} of {blocks} blocks are finished and kept: the "
             "same command goes on from there."
@@ -349,8 +353,9 @@ def _driven(
 def _summary(run: LargeRun, folder: Folder, job: Job, drive: Drive) -> dict[str, Any]:
     """Return what is to be known of a result: its light, and how well it explains the image."""
     found, plan = job.statistics, job.plan
-    finest = [entry for key, entry in drive.finished.items() if not key.level]
-    image, result = (math.fsum(entry["light"][side] for entry in finest) for side in (0, 1))
+    finest = [entry for key, entry in drive.finished.items() if key.level == 0]
+    result = math.fsum(entry["light"] for entry in finest)
+    image = math.fsum(entry["light"] for key, entry in drive.finished.items() if key.level == TILE)
     flux = image - found.background * plan.times * math.prod(plan.shape)
     facts: dict[str, Any] = {
         "background": found.background,

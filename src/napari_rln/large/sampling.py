@@ -72,6 +72,12 @@ class Samples:
         data = fit(self.source.read(box), self._negatives, self.source.name, box)
         return Volume(data=data, voxel_um=self.source.voxel_um, name=self.source.name)
 
+    @property
+    def mean(self) -> float:
+        """Of the samples, in image units."""
+        total = sum(float(part.sum(dtype=np.float64)) for part in self.parts)
+        return total / sum(part.size for part in self.parts)
+
     def background(self, given: float | Literal["auto"]) -> float:
         """Return the background to use, in image units.
 
@@ -173,6 +179,7 @@ def look(
         hash=samples.hash,
         sampled=sum(part.size for part in samples.parts),
         background=background,
+        mean=samples.mean,
         gain=noise.gain,
         intercept=noise.intercept,
         iterations=int(iterations),
@@ -225,7 +232,7 @@ def calibrated(
     elif model is not None and not classic:
         boxes += samples.further((z.stop - z.start, y.stop - y.start, x.stop - x.start))
     crops = [samples.read(box) for box in boxes]
-    momenta, estimates = yield from _deconvolved(crops, run, told, found, device)
+    momenta, estimates = yield from _deconvolved(crops, run, told, found, device, whole=whole)
     if model is not None and not classic:
         level = np.float32(found.background)
         light = _joined_brightness(estimates)
@@ -236,11 +243,19 @@ def calibrated(
             everywhere = _joined_brightness([part - level for part in samples.parts])
             light = everywhere * light / here if here else 0.0
         found = _scaled(found, found.background, light)
+    if whole:
+        found = replace(found, mean=float(crops[0].data.mean(dtype=np.float64)))
     return replace(found, momenta=momenta), estimates[0] if whole else None
 
 
 def _deconvolved(
-    crops: list[Volume], run: LargeRun, told: RldSettings, found: Statistics, device: torch.device
+    crops: list[Volume],
+    run: LargeRun,
+    told: RldSettings,
+    found: Statistics,
+    device: torch.device,
+    *,
+    whole: bool,
 ) -> Generator[LargeReport, None, tuple[list[float] | None, list[FloatArray]]]:
     """Return the estimates of parts of the volume; all follow the acceleration of the first."""
     began = time.perf_counter()
@@ -248,7 +263,8 @@ def _deconvolved(
     momenta: list[float] | None = None
     estimates = []
     for number, crop in enumerate(crops):
-        steps = rld.start(crop, run.psf, found.background, told, device, momenta=momenta)
+        flat = None if whole else found.mean - found.background
+        steps = rld.start(crop, run.psf, found.background, told, device, momenta=momenta, flat=flat)
         for done in range(1, found.iterations + 1):
             steps.step(measure=False)
             yield LargeReport(

@@ -15,6 +15,8 @@ class Statistics:
         Voxels that were looked at.
     background
         Image units.
+    mean
+        The same, background included.
     gain, intercept
         Noise where there is most structure, see :class:`napari_rln.noise.Noise`.
     iterations
@@ -32,6 +34,7 @@ class Statistics:
     hash: str
     sampled: int
     background: float
+    mean: float
     gain: float = 0.0
     intercept: float = 0.0
     iterations: int = 0

@@ -24,9 +24,10 @@ from napari_rln import __version__, rld
 from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import ComputeError
 from napari_rln.io import atomic, converted
-from napari_rln.large.job import Folder, Job, Key
+from napari_rln.large.job import TILE, Folder, Job, Key
 from napari_rln.large.plan import blend
 from napari_rln.large.sampling import fit
+from napari_rln.memory import release_freed_memory
 from napari_rln.networks.folded import Folded
 from napari_rln.rld import RldSettings
 from napari_rln.stores.ngff import ZarrTarget
@@ -64,23 +65,23 @@ class Done:
     Attributes
     ----------
     key
-        Of a block that was written; none of a tile that waits for its neighbours.
+        Of what was done.
     checksum
         Of what was written.
     clipped
         Voxels that the type of the result cannot hold.
     light
-        Sums over the block of the image and of the result, in image units.
+        Sum of the image over a tile's core, or of the result over a block, in image units.
     seconds
         Read, computed and written.
     peak_bytes
         Memory of the worker, the most that it ever had.
     """
 
-    key: Key | None = None
+    key: Key
     checksum: str = ""
     clipped: int = 0
-    light: tuple[float, float] = (0.0, 0.0)
+    light: float = 0.0
     seconds: tuple[float, float, float]
     peak_bytes: int
 
@@ -149,6 +150,7 @@ def deconvolve_tile(out: str, time: int, number: int) -> Done:
     assert bench.psf is not None
     assert bench.told is not None
     image = _image(bench, tile.window, time)
+    light = float(image[tile.inner].sum(dtype=np.float64))
     took.lap("read")
     kept = tuple(
         slice(k.start - w.start, k.stop - w.start)
@@ -156,21 +158,26 @@ def deconvolve_tile(out: str, time: int, number: int) -> Done:
     )
     with _computing:
         took.skip()
-        momenta = job.statistics.momenta if len(job.plan.tiles) > 1 else None
-        volume = Volume(data=image, voxel_um=job.voxel_um)
-        run = rld.start(
-            volume, bench.psf, job.statistics.background, bench.told, bench.device, momenta=momenta
-        )
+        found, volume = job.statistics, Volume(data=image, voxel_um=job.voxel_um)
+        # All tiles begin alike and go on alike; a single one goes its own way.
+        alike: dict[str, Any] = {}
+        if len(job.plan.tiles) > 1:
+            alike = {"momenta": found.momenta, "flat": found.mean - found.background}
+        run = rld.start(volume, bench.psf, found.background, bench.told, bench.device, **alike)
         for _ in range(job.statistics.iterations):
             run.step(measure=False)
         data = run.field_of_view()[kept].to("cpu", torch.float32, copy=True).contiguous().numpy()
         del run
         took.lap("compute")
+    del image, volume
+    release_freed_memory()  # else every thread would keep what it once had
     path = bench.folder.scratch(time, number)
     with atomic(path) as temporary:
         np.save(temporary, data)
     took.lap("write")
-    return Done(seconds=_seconds(took), peak_bytes=_peak_bytes())
+    return Done(
+        key=Key(time, TILE, number), light=light, seconds=_seconds(took), peak_bytes=_peak_bytes()
+    )
 
 
 def finish_block(out: str, time: int, number: int) -> Done:
@@ -191,25 +198,29 @@ def finish_block(out: str, time: int, number: int) -> Done:
             for n in plan.needed(block.window)
         }
         estimate = blend(plan, block.window, kept)
-    image = _image(bench, block.window, time)
-    if estimate is None:
-        estimate = image - np.float32(job.statistics.background)
-    took.lap("read")
-    light = float(image[block.inner].sum(dtype=np.float64))
-    data = estimate[block.inner]
-    if bench.network is not None:
+    if bench.network is None:
+        assert estimate is not None
+        took.lap("read")
+        data = estimate[block.inner]
+    else:
+        image = _image(bench, block.window, time)
+        if estimate is None:
+            estimate = image - np.float32(job.statistics.background)
+        took.lap("read")
         with _computing:
             took.skip()
             data = _through_network(bench, image, estimate)[block.inner]
             took.lap("compute")
+        del image, estimate
     stored, low, high = converted(np.ascontiguousarray(data), job.dtype)
     bench.target.write(block.core, stored, time)
+    release_freed_memory()
     took.lap("write")
     return Done(
         key=Key(time, 0, number),
         checksum=checksum(stored),
         clipped=low + high,
-        light=(light, float(data.sum(dtype=np.float64))),
+        light=float(data.sum(dtype=np.float64)),
         seconds=_seconds(took),
         peak_bytes=_peak_bytes(),
     )

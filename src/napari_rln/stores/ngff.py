@@ -19,7 +19,7 @@ from napari_rln.errors import RlnError
 from napari_rln.metadata import um_per
 from napari_rln.record import Record
 from napari_rln.stores.lazy import Held
-from napari_rln.tiles import Box, Shape
+from napari_rln.tiles import Box, Shape, plan_tiles
 from napari_rln.volume import VoxelUm
 
 AnyArray = zarr.Array[Any]
@@ -266,14 +266,28 @@ class ZarrTarget:
         return np.asarray(self.levels[level][where])
 
     def coarsened(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:
-        """Return what belongs into a part of a level: the means of the level before it."""
+        """Return what belongs into a part of a level: the means of the level before it.
+
+        It is made chunk by chunk: what it is made from is up to eight times as large.
+        """
+        found = np.empty([part.stop - part.start for part in box], self.dtype)
+        z, y, x = self.levels[level].chunks[-3:]
+        for tile in plan_tiles(found.shape, (z, y, x), (0, 0, 0)):
+            place = tuple(
+                slice(p.start + c.start, p.start + c.stop)
+                for p, c in zip(box, tile.core, strict=True)
+            )
+            found[tile.core] = self._means(place, time, level)  # type: ignore[arg-type]
+        return found
+
+    def _means(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:
         fine, coarse = (self.levels[n].shape[-3:] for n in (level - 1, level))
         factors = [-(-f // c) if c < f else 1 for f, c in zip(fine, coarse, strict=True)]
-        above = tuple(
+        z, y, x = (
             slice(part.start * f, min(part.stop * f, n))
             for part, f, n in zip(box, factors, fine, strict=True)
         )
-        data = self.read(above, time, level - 1).astype(np.float32)  # type: ignore[arg-type]
+        data = self.read((z, y, x), time, level - 1).astype(np.float32)
         for axis, factor in enumerate(factors):
             if factor == 1:
                 continue

@@ -1,0 +1,471 @@
+"""Runs from disk to disk: equal to the whole, resumable, within their memory, refused in time."""
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import phantoms
+import psutil
+import pytest
+from scipy import signal as scipy_signal
+
+from napari_rln.application import apply_model
+from napari_rln.deconvolution import deconvolve
+from napari_rln.errors import ComputeError, RlnError
+from napari_rln.io import read_volume, write_volume
+from napari_rln.large.job import Folder, Key
+from napari_rln.large.plan import Plan, blend, make_plan, seam_halo
+from napari_rln.large.request import LargeRun
+from napari_rln.large.run import forecast, run_large
+from napari_rln.large.settings import LargeSettings
+from napari_rln.model import load_model
+from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
+from napari_rln.steps import finish
+from napari_rln.stores.source import Origin, open_source
+from napari_rln.volume import Volume
+
+SHAPE = (45, 131, 150)  # odd, and no multiple of anything
+
+
+@pytest.fixture(scope="module")
+def psf():
+    return phantoms.gaussian_psf()
+
+
+@pytest.fixture(scope="module")
+def image(psf):
+    """Return a blurred noisy volume of odd sizes."""
+    truth = phantoms.spots(SHAPE, level=300.0)
+    blurred = scipy_signal.fftconvolve(truth, psf.data, mode="same").clip(0) + 10
+    photons = np.random.default_rng(0).poisson(blurred)
+    return Volume.from_array(photons, psf.voxel_um, name="spots")
+
+
+@pytest.fixture
+def origin(image, tmp_path):
+    write_volume(image, tmp_path / "spots.ome.tif", dtype="uint16")
+    return Origin(path=str(tmp_path / "spots.ome.tif"))
+
+
+def _read(path):
+    source = open_source(Origin(path=str(path)))
+    return source.read(tuple(slice(0, n) for n in source.shape))
+
+
+def _manifest(path):
+    return json.loads(path.with_name(f"{path.name}.run.json").read_text())
+
+
+def _plan(path):
+    return Plan.of(_manifest(path)["plan"])
+
+
+def _checksums(path):
+    return {tuple(entry["key"]): entry["checksum"] for entry in _manifest(path)["finished"]}
+
+
+def _rld(origin, psf, out, **changes):
+    settings = changes.pop("settings", RldSettings(iterations=6))
+    return LargeRun(origin=origin, psf=psf, settings=settings, out=out, **changes)
+
+
+@pytest.mark.parametrize("name", ["r.ome.zarr", "r.ome.tif"])
+def test_one_tile_is_what_the_whole_gives(origin, image, psf, tmp_path, name):
+    settings = RldSettings(iterations=6)
+    finish(run_large(_rld(origin, psf, tmp_path / name)))
+    whole = deconvolve(image, psf, settings)
+    np.testing.assert_array_equal(_read(tmp_path / name), whole.data)
+
+
+@pytest.mark.parametrize("name", ["r.ome.zarr", "r.ome.tif"])
+def test_blended_tiles_are_near_the_whole(origin, image, psf, tmp_path, name):
+    settings = RldSettings(iterations=6, acceleration="none")
+    finish(run_large(_rld(origin, psf, tmp_path / name, tile=32, settings=settings)))
+    assert len(_plan(tmp_path / name).tiles) > 8
+    whole = deconvolve(image, psf, settings)
+    found = _read(tmp_path / name)
+    assert phantoms.nrmse(found, whole.data) < 3e-3
+    assert np.abs(found - whole.data).max() < 0.02 * whole.data.max()
+
+
+def test_blocks_of_a_network_are_the_whole(origin, image, tmp_path):
+    model = load_model("bead-paper")  # starts from the image: nothing is deconvolved in tiles
+    out = tmp_path / "r.ome.zarr"
+    image = Volume(data=image.data, voxel_um=model.psf.voxel_um, name=image.name)
+    origin = Origin(path=origin.path, voxel_um=model.psf.voxel_um)
+    run = LargeRun(origin=origin, model=model, settings=RlnSettings(), out=out, tile=64)
+    finish(run_large(run))
+    whole = apply_model(image, None, model).data
+    assert len(_plan(out).blocks) > 4
+    np.testing.assert_allclose(_read(out), whole, atol=2e-5 * whole.max())
+
+
+def test_a_started_network_in_one_tile_is_the_whole(origin, image, psf, tmp_path):
+    out = tmp_path / "r.ome.zarr"
+    run = LargeRun(origin=origin, psf=psf, settings=RlnSettings(), out=out)
+    outcome = finish(run_large(run))
+    whole = apply_model(image, psf)
+    np.testing.assert_allclose(_read(out), whole.data, atol=2e-5 * whole.data.max())
+    assert outcome.summary["iterations"] == whole.record.facts["start_iterations"]
+    assert outcome.summary["flux_ratio"] == pytest.approx(
+        whole.record.facts["flux_ratio"], rel=1e-4
+    )
+
+
+def test_a_started_network_in_tiles_is_near_the_whole(origin, image, psf, tmp_path):
+    out = tmp_path / "r.ome.zarr"
+    finish(run_large(LargeRun(origin=origin, psf=psf, settings=RlnSettings(), out=out, tile=64)))
+    whole = apply_model(image, psf).data
+    assert phantoms.nrmse(_read(out), whole) < 0.05
+
+
+def test_weights_of_tiles_add_up_to_one(psf):
+    plan = make_plan(
+        (40, 130, 66), psf.voxel_um, 1, "zarr", "0.5", psf=psf, told=RldSettings(),
+        iterations=10, network_voxel_bytes=None, memory=10**9, ram=10**9, side=32,
+    )  # fmt: skip
+    assert len(plan.tiles) > 8
+    ones = {
+        n: np.ones([k.stop - k.start for k in plan.kept(tile)], np.float32)
+        for n, tile in enumerate(plan.tiles)
+    }
+    whole = tuple(slice(0, n) for n in plan.shape)
+    np.testing.assert_allclose(blend(plan, whole, ones), 1, rtol=1e-6)
+    for block in plan.blocks:
+        needed = plan.needed(block.core)
+        np.testing.assert_allclose(
+            blend(plan, block.core, {n: ones[n] for n in needed}), 1, rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_no_two_blocks_share_a_chunk(version):
+    plan = make_plan(
+        (300, 500, 700), (0.3, 0.1, 0.1), 1, "zarr", version, psf=None, told=None, iterations=0,
+        network_voxel_bytes=32, memory=10**9, ram=10**9,
+    )  # fmt: skip
+    for block in plan.blocks:
+        for part, c, n in zip(block.core, plan.chunk, plan.shape, strict=True):
+            assert part.start % c == 0
+            assert part.stop % c == 0 or part.stop == n
+            assert part.start % 2 == 0
+    assert sum(np.prod([p.stop - p.start for p in b.core]) for b in plan.blocks) == 300 * 500 * 700
+
+
+def test_the_halo_grows_with_psf_and_iterations(psf):
+    few, many = seam_halo(psf, 10), seam_halo(psf, 100)
+    assert all(m > f for f, m in zip(few, many, strict=True))
+    wide = phantoms.gaussian_psf(sigma=(4, 4, 4))
+    assert all(w >= f for f, w in zip(few, seam_halo(wide, 10), strict=True))
+
+
+def test_less_memory_makes_smaller_tiles():
+    sizes = []
+    for memory in (4 * 10**8, 8 * 10**9):
+        plan = make_plan(
+            (2000, 2000, 2000), (0.1, 0.1, 0.1), 1, "zarr", "0.5", psf=phantoms.gaussian_psf(),
+            told=RldSettings(), iterations=20, network_voxel_bytes=32, memory=memory, ram=memory,
+        )  # fmt: skip
+        sizes.append((np.prod(plan.core), np.prod(plan.block)))
+    assert sizes[0][0] < sizes[1][0]
+    assert sizes[0][1] < sizes[1][1]
+
+
+def test_an_interrupted_run_goes_on_and_is_equal_to_the_bit(origin, psf, tmp_path):
+    whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
+    finish(run_large(_rld(origin, psf, whole, tile=32)))
+    steps = run_large(_rld(origin, psf, broken, tile=32))
+    written = (report for report in steps if report.phase == "tiles")
+    assert len(list(itertools.islice(written, 5))) == 5
+    steps.close()
+    assert not broken.exists()
+    folder = Folder(broken)
+    done = folder.finished()
+    stamps = {key: entry["checksum"] for key, entry in done.items()}
+    reports = []
+    again = run_large(_rld(origin, psf, broken, tile=32))
+    outcome = finish(_collected(again, reports))
+    assert outcome.summary
+    rewritten = sum(report.phase == "tiles" for report in reports)
+    total = len([key for key in _checksums(whole) if key[1] == 0])
+    assert rewritten == total - len(done)
+    assert _checksums(broken) == _checksums(whole)
+    assert stamps.items() <= {Key(*k): v for k, v in _checksums(broken).items()}.items()
+    assert not folder.part.exists()
+
+
+def _collected(steps, reports):
+    while True:
+        try:
+            report = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        reports.append(report)
+        yield report
+
+
+_DRIVER = """
+import sys
+from napari_rln.large.request import LargeRun
+from napari_rln.large.run import run_large
+from napari_rln.large.settings import LargeSettings
+from napari_rln.io import read_volume
+from napari_rln.rld import RldSettings
+from napari_rln.stores.source import Origin
+from pathlib import Path
+image, psf, out = sys.argv[1:]
+run = LargeRun(origin=Origin(path=image), psf=read_volume(psf), out=Path(out), tile=32,
+               settings=RldSettings(iterations=6))
+for report in run_large(run):
+    print(report.phase, flush=True)
+"""
+
+
+def test_a_driver_killed_at_once_is_resumed(origin, psf, tmp_path):
+    write_volume(psf, tmp_path / "psf.ome.tif")
+    psf = read_volume(tmp_path / "psf.ome.tif")
+    whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
+    finish(run_large(_rld(origin, psf, whole, tile=32)))
+    driver = subprocess.Popen(
+        [sys.executable, "-c", _DRIVER, origin.path, tmp_path / "psf.ome.tif", broken],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with driver:
+        for line in driver.stdout:
+            if line.strip() == "tiles":
+                driver.send_signal(signal.SIGKILL)
+                break
+    assert driver.returncode == -signal.SIGKILL
+    assert not broken.exists()
+    assert Folder(broken).finished()
+    finish(run_large(_rld(origin, psf, broken, tile=32)))
+    assert _checksums(broken) == _checksums(whole)
+
+
+def test_a_worker_that_dies_is_replaced(origin, psf, tmp_path):
+    whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
+    finish(run_large(_rld(origin, psf, whole, tile=32)))
+    two = LargeSettings(workers=2)
+    killed = None
+    for report in (steps := run_large(_rld(origin, psf, broken, tile=32, large=two))):
+        if report.phase == "tiles" and killed is None:
+            killed = next(
+                child for child in psutil.Process().children(recursive=True)
+                if "spawn_main" in " ".join(child.cmdline())
+            )  # fmt: skip
+            killed.kill()
+    del steps
+    assert killed is not None
+    assert np.abs(_read(broken) - _read(whole)).max() < 1e-4 * _read(whole).max()
+    again = tmp_path / "again.ome.zarr"
+    finish(run_large(_rld(origin, psf, again, tile=32, large=two)))
+    assert _checksums(broken) == _checksums(again)
+
+
+def test_other_settings_on_the_same_result_are_refused(origin, psf, tmp_path):
+    out = tmp_path / "r.ome.zarr"
+    steps = run_large(_rld(origin, psf, out, tile=32))
+    for report in steps:
+        if report.phase == "tiles":
+            break
+    steps.close()
+    other = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=7))
+    with pytest.raises(RlnError, match="begun with iterations 6, not 7"):
+        finish(run_large(other))
+    finish(run_large(_rld(origin, psf, out, tile=32)))
+    with pytest.raises(RlnError, match="begun with iterations 6, not 7"):
+        finish(run_large(other))
+    assert finish(run_large(_rld(origin, psf, out, tile=32))).summary == {}
+    anew = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=7),
+                large=LargeSettings(overwrite=True))  # fmt: skip
+    assert finish(run_large(anew)).summary["iterations"] == 7
+
+
+def test_what_is_there_from_elsewhere_is_not_touched(origin, psf, tmp_path):
+    out = tmp_path / "r.ome.tif"
+    out.write_text("precious")
+    with pytest.raises(RlnError, match="is there already"):
+        finish(run_large(_rld(origin, psf, out)))
+    assert out.read_text() == "precious"
+
+
+def test_two_runs_do_not_write_one_result(origin, psf, tmp_path):
+    out = tmp_path / "r.ome.zarr"
+    first = run_large(_rld(origin, psf, out, tile=32))
+    next(first)
+    with pytest.raises(RlnError, match="another run is writing"):
+        next(run_large(_rld(origin, psf, out, tile=32)))
+    first.close()
+
+
+def test_a_full_disk_stops_the_run_which_then_goes_on(origin, psf, tmp_path, monkeypatch):
+    import napari_rln.large.work as work
+
+    whole, out = tmp_path / "whole.ome.zarr", tmp_path / "r.ome.zarr"
+    finish(run_large(_rld(origin, psf, whole, tile=32)))
+    save, count = np.save, itertools.count()
+
+    def full(file, data):
+        if next(count) == 20:
+            raise OSError(28, "No space left on device")
+        save(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.np, "save", full)
+        with pytest.raises(ComputeError, match=r"the disk is full.*same command goes on"):
+            finish(run_large(_rld(origin, psf, out, tile=32)))
+    finish(run_large(_rld(origin, psf, out, tile=32)))
+    assert _checksums(out) == _checksums(whole)
+
+
+def test_a_damaged_chunk_is_done_again(origin, psf, tmp_path):
+    whole, out = tmp_path / "whole.ome.zarr", tmp_path / "r.ome.zarr"
+    finish(run_large(_rld(origin, psf, whole, tile=32)))
+    steps = run_large(_rld(origin, psf, out, tile=32))
+    for report in steps:
+        if report.phase == "tiles":
+            break
+    steps.close()
+    files = (Folder(out).result / "0").rglob("*")
+    chunk = next(path for path in files if path.is_file() and path.name != "zarr.json")
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    chunk.write_bytes(data)
+    finish(run_large(_rld(origin, psf, out, tile=32)))
+    assert _checksums(out) == _checksums(whole)
+    np.testing.assert_array_equal(_read(out), _read(whole))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -5.0])
+def test_bad_voxels_are_said_before_the_work(image, psf, tmp_path, bad):
+    import tifffile
+
+    data = image.data.copy()
+    data[20, 60, 70] = bad
+    tifffile.imwrite(tmp_path / "bad.tif", data)
+    origin = Origin(path=str(tmp_path / "bad.tif"), voxel_um=psf.voxel_um)
+    with pytest.raises(RlnError, match=r"NaN|negative"):
+        finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr")))
+    assert not (tmp_path / "r.ome.zarr.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"out": Path("r.tif")}, "must end in .ome.zarr or .ome.tif"),
+        ({"out": Path("nowhere/r.ome.zarr")}, "there is no folder"),
+        ({"memory_gb": 0.05}, "too little"),
+    ],
+)
+def test_what_cannot_be_run_is_said(origin, psf, tmp_path, change, message):
+    given = {"out": tmp_path / "r.ome.zarr"} | change
+    if not given["out"].is_absolute():
+        given["out"] = tmp_path / given["out"]
+    with pytest.raises(RlnError, match=message):
+        finish(run_large(_rld(origin, psf, given.pop("out"), **given)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"workers": 0}, "between 1 and"),
+        ({"gpus": "0,0"}, "different numbers"),
+        ({"gpus": "a"}, "different numbers"),
+        ({"gpus": "0,1", "workers": 3}, "one on each"),
+        ({"scheduler": "tcp://x:1", "workers": 2}, "one or the other"),
+    ],
+)
+def test_settings_that_cannot_be(fields, message):
+    with pytest.raises(RlnError, match=message):
+        LargeSettings(**fields)
+
+
+def test_a_missing_scheduler_or_gpu_is_said(origin, psf, tmp_path):
+    import torch
+
+    gone = LargeSettings(gpus=str(torch.cuda.device_count() + 7))
+    with pytest.raises(RlnError, match="CUDA devices"):
+        finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr", large=gone)))
+
+
+def test_the_forecast_tells_without_doing(origin, psf, tmp_path):
+    told = forecast(_rld(origin, psf, tmp_path / "r.ome.zarr", tile=32))
+    rows = dict(told.rows())
+    assert rows["image"].startswith("45 x 131 x 150 voxels")
+    assert told.output_bytes >= 4 * np.prod(SHAPE)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["spots.ome.tif"]
+
+
+def test_a_series_is_one_result(image, psf, tmp_path):
+    import tifffile
+
+    times = np.stack([image.data, 10 + (image.data - 10).clip(0) * 0.5]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "series.ome.tif", times, metadata={"axes": "TZYX"})
+    origin = Origin(path=str(tmp_path / "series.ome.tif"), voxel_um=psf.voxel_um)
+    for name in ("r.ome.zarr", "r.ome.tif"):
+        out = tmp_path / name
+        finish(run_large(_rld(origin, psf, out, tile=64)))
+        source = open_source(Origin(path=str(out)))
+        assert source.times == 2
+        assert source.voxel_um == pytest.approx(psf.voxel_um)
+        box = tuple(slice(0, n) for n in source.shape)
+        first, second = source.read(box, 0), source.read(box, 1)
+        bright = first > 0.3 * first.max()
+        assert second[bright].mean() == pytest.approx(0.5 * first[bright].mean(), rel=0.1)
+
+
+def test_integers_are_rounded_and_clipped_with_a_warning(origin, image, psf, tmp_path):
+    out = tmp_path / "r.ome.zarr"
+    with pytest.warns(UserWarning, match="clipped to uint8"):
+        finish(run_large(_rld(origin, psf, out, dtype="uint8")))
+    whole = deconvolve(image, psf, RldSettings(iterations=6)).data
+    np.testing.assert_array_equal(_read(out), np.rint(whole).clip(0, 255))
+
+
+_BOUND = """
+import sys
+from pathlib import Path
+import numpy as np
+from napari_rln.large.request import LargeRun
+from napari_rln.large.run import run_large
+from napari_rln.io import read_volume
+from napari_rln.rld import RldSettings
+from napari_rln.stores.source import Origin
+image, psf, out, gb = sys.argv[1:]
+run = LargeRun(origin=Origin(path=image, voxel_um=(0.2, 0.1, 0.1)), psf=read_volume(psf),
+               out=Path(out), memory_gb=float(gb),
+               settings=RldSettings(iterations=1, acceleration="none"))
+steps = run_large(run)
+try:
+    while True:
+        next(steps)
+except StopIteration as stop:
+    print(stop.value.summary["peak_mb"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+def test_memory_stays_within_its_bound_on_a_volume_that_is_larger(psf, tmp_path):
+    shape = (128, 1536, 1536)  # 1.2 GB as float32: more than the bound, with all that is loaded
+    import zarr
+
+    array = zarr.create_array(
+        tmp_path / "big.zarr", shape=shape, chunks=(32, 128, 128), dtype="uint16",
+        dimension_names=["z", "y", "x"],
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for z in range(0, shape[0], 32):
+        array[z : z + 32] = rng.poisson(20, (32, 1280, 1280)).astype(np.uint16)
+    write_volume(psf, tmp_path / "psf.ome.tif")
+    bound = 1.0
+    found = subprocess.run(
+        [sys.executable, "-c", _BOUND,
+         tmp_path / "big.zarr", tmp_path / "psf.ome.tif", tmp_path / "r.ome.zarr", str(bound)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(found.stdout) < 1000 * bound
