@@ -66,7 +66,8 @@ def _plan(path):
 
 
 def _checksums(path):
-    return {tuple(entry["key"]): entry["checksum"] for entry in _manifest(path)["finished"]}
+    entries = _manifest(path)["finished"]
+    return {tuple(e["key"]): e["checksum"] for e in entries if "checksum" in e}
 
 
 def _rld(origin, psf, out, **changes):
@@ -185,7 +186,7 @@ def test_an_interrupted_run_goes_on_and_is_equal_to_the_bit(origin, psf, tmp_pat
     steps.close()
     assert not broken.exists()
     folder = Folder(broken)
-    done = folder.finished()
+    done = {key: entry for key, entry in folder.finished().items() if key.level == 0}
     stamps = {key: entry["checksum"] for key, entry in done.items()}
     reports = []
     again = run_large(_rld(origin, psf, broken, tile=32))
@@ -451,16 +452,16 @@ except StopIteration as stop:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 def test_memory_stays_within_its_bound_on_a_volume_that_is_larger(psf, tmp_path):
-    shape = (128, 1536, 1536)  # 1.2 GB as float32: more than the bound, with all that is loaded
+    shape = (128, 1408, 1408)  # 1.01 GB as float32: more than the bound, all else included
     import zarr
 
     array = zarr.create_array(
         tmp_path / "big.zarr", shape=shape, chunks=(32, 128, 128), dtype="uint16",
         dimension_names=["z", "y", "x"],
     )  # fmt: skip
-    rng = np.random.default_rng(0)
+    noise = np.random.default_rng(0).poisson(20, (32, 128, 128)).astype(np.uint16)
     for z in range(0, shape[0], 32):
-        array[z : z + 32] = rng.poisson(20, (32, 1280, 1280)).astype(np.uint16)
+        array[z : z + 32] = np.tile(noise, (1, 11, 11))
     write_volume(psf, tmp_path / "psf.ome.tif")
     bound = 1.0
     found = subprocess.run(
