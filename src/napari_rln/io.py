@@ -220,8 +220,8 @@ def is_ome_name(path: Path) -> bool:
 
 
 def stem(path: Path) -> str:
-    """Return a file's name without its ending."""
-    return path.stem[: -len(".ome")] if is_ome_name(path) else path.stem
+    """Return the name of a file or Zarr folder without its ending."""
+    return path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
 
 
 def _select(

@@ -1,15 +1,24 @@
 """What a report says to somebody who waits: what is being done, and how far it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_rln.comparison import CompareReport
+from napari_rln.large.batch import BatchReport
 from napari_rln.large.settings import LargeReport
 from napari_rln.registration import RegistrationReport
 from napari_rln.rld import RldReport
 from napari_rln.rln import RlnReport
 from napari_rln.train.settings import TrainReport
 
-Report = RldReport | RlnReport | TrainReport | CompareReport | RegistrationReport | LargeReport
+Report = (
+    RldReport
+    | RlnReport
+    | TrainReport
+    | CompareReport
+    | RegistrationReport
+    | LargeReport
+    | BatchReport
+)
 
 _DOING = {
     "stop": "finding when to stop",
@@ -57,6 +66,11 @@ class Progress:
 
 def progress_of(report: Report) -> Progress:
     """Return how far the work is that a report is of."""
+    if isinstance(report, BatchReport):
+        if report.inner is None:
+            return Progress(doing="images", done=report.done, total=report.total)
+        inner = progress_of(report.inner)
+        return replace(inner, doing=f"{report.item.image.name}: {inner.doing}")
     doing = _DOING[report.phase]
     if isinstance(report, RldReport):
         note = f"change {report.relative_change:.2%}"

@@ -40,6 +40,11 @@ app.command("napari_rln.cli.models:model", name="model")
 app.command("napari_rln.cli.models:import_tf", name="import-tf")
 app.command("napari_rln.cli.demo:demo", name="demo")
 
+batch = App(name="batch", help="Deconvolve many images; go on where a batch was interrupted.")
+batch.command("napari_rln.cli.batch:rld", name="rld")
+batch.command("napari_rln.cli.batch:rln", name="rln")
+app.command(batch)
+
 psf = App(name="psf", help="Compute, measure, examine and repair point spread functions.")
 psf.command("napari_rln.cli.psf:compute", name="compute")
 psf.command("napari_rln.cli.psf:measure", name="measure")

@@ -1,5 +1,6 @@
 """Deconvolving from disk to disk: looking, planning, and driving the workers to the end."""
 
+import contextlib
 import json
 import math
 import time
@@ -84,7 +85,9 @@ def forecast(run: LargeRun, speed: Speed | None = None) -> Forecast:
     return _forecast(run, source, plan, ahead, auto, count, memory_bytes, speed)
 
 
-def run_large(run: LargeRun, speed: Speed | None = None) -> Generator[LargeReport, None, Outcome]:
+def run_large(
+    run: LargeRun, speed: Speed | None = None, workers: Engine | None = None
+) -> Generator[LargeReport, None, Outcome]:
     """Deconvolve an image on disk to a result on disk; yield reports, return where it is.
 
     Closing the generator interrupts it, as killing the process does. The same call goes on where
@@ -96,6 +99,8 @@ def run_large(run: LargeRun, speed: Speed | None = None) -> Generator[LargeRepor
         What is asked for.
     speed
         Of this machine, to tell how long it will take.
+    workers
+        That are there already; started, or found, by the run's settings when none.
 
     Raises
     ------
@@ -121,9 +126,13 @@ def run_large(run: LargeRun, speed: Speed | None = None) -> Generator[LargeRepor
         if run.out.exists():
             _same(_identity(run, source, samples), folder.completed(), run.out)
             return Outcome(run.out, {})
-        with engine(run.large, run.settings.device, folder.out.parent) as workers:
-            job = yield from _begun(run, source, samples, folder, workers, speed)
-            summary = yield from _driven(run, folder, job, workers, began)
+        with (
+            engine(run.large, run.settings.device, folder.out.parent)
+            if workers is None
+            else contextlib.nullcontext(workers)
+        ) as found:
+            job = yield from _begun(run, source, samples, folder, found, speed)
+            summary = yield from _driven(run, folder, job, found, began)
         return Outcome(run.out, summary)
     finally:
         lock.release()

@@ -16,6 +16,7 @@ import zarr.codecs
 from numcodecs import Blosc
 
 from napari_rln.errors import RlnError
+from napari_rln.io import stem
 from napari_rln.metadata import um_per
 from napari_rln.record import Record
 from napari_rln.stores.lazy import Held
@@ -62,7 +63,7 @@ def open_lazily(path: Path) -> Held:
         raise RlnError(f"{path.name} cannot be read as Zarr ({error}).") from error
     if isinstance(node, zarr.Array):
         axes = _plain_axes(node, path.name)
-        return Held(node, axes, None, _stem(path), None, _chunks(node))
+        return Held(node, axes, None, stem(path), None, _chunks(node))
     attributes: dict[str, Any] = dict(node.attrs)
     image = _ome(node)
     if "multiscales" not in image:
@@ -97,7 +98,7 @@ def open_lazily(path: Path) -> Held:
     voxel_um = None if y is None or x is None else (z or y, y, x)
     if "Z" in axes and z is None:
         voxel_um = None
-    return Held(array, axes, voxel_um, str(scale.get("name") or _stem(path)), _record(attributes),
+    return Held(array, axes, voxel_um, str(scale.get("name") or stem(path)), _record(attributes),
                 _chunks(array))  # fmt: skip
 
 
@@ -151,11 +152,6 @@ def _record(attributes: dict[str, Any]) -> Record | None:
         return Record.from_json(json.dumps(attributes[RECORD_KEY]))
     except (KeyError, ValueError):
         return None
-
-
-def _stem(path: Path) -> str:
-    lower = path.name.lower()
-    return next((path.name[: -len(e)] for e in _NAMES if lower.endswith(e)), path.name)
 
 
 def pyramid(shape: Shape, voxel_um: VoxelUm) -> list[tuple[int, int, int]]:

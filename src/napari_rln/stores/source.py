@@ -14,7 +14,7 @@ from napari_rln.errors import RlnError
 from napari_rln.io import volume_index
 from napari_rln.record import Record
 from napari_rln.stores import ngff, tiff
-from napari_rln.stores.lazy import Lazy
+from napari_rln.stores.lazy import Held, Lazy
 from napari_rln.tiles import Box, Shape
 from napari_rln.volume import FloatArray, VoxelUm, check_finite, check_voxel_um
 
@@ -130,12 +130,14 @@ class Source:
         where = tuple(next(space) if isinstance(part, slice) else part for part in index)
         try:
             found = np.asarray(self._array[where])
-        except (MemoryError, OSError):
+        except (MemoryError, OSError, RlnError):
             raise
         except Exception as error:  # codecs and stores can raise anything for a damaged chunk
             raise OSError(f"{self.name} cannot be read at {_told(box)}: {error}") from error
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
             data = np.ascontiguousarray(found, dtype=np.float32)
+        if not data.flags.owndata:  # a view of the file, or of somebody's array
+            data = data.copy()
         check_finite(data, f"{self.name} at {_told(box)}")
         return data
 
@@ -156,20 +158,12 @@ def open_source(origin: Origin) -> Source:
     RlnError
         If there is none, it cannot be read or is of another kind, or its voxel size is not known.
     """
-    path = Path(origin.path)
-    if not path.exists():
-        raise RlnError(f"there is no file {path}; check the name and the folder.")
-    if path.is_file():
-        held = tiff.open_lazily(path, origin.series)
-    elif ngff.is_zarr(path):
-        held = ngff.open_lazily(path)
-    else:
-        held = tiff.open_folder(path)
+    held = _held(origin)
     voxel_um = origin.voxel_um or held.voxel_um
     if voxel_um is None:
         raise RlnError(
-            f"{path.name} does not say its voxel size; give it as z y x in micrometres, for "
-            "instance 0.3 0.13 0.13 (--voxel-um)."
+            f"{Path(origin.path).name} does not say its voxel size; give it as z y x in "
+            "micrometres, for instance 0.3 0.13 0.13 (--voxel-um)."
         )
     return Source(
         held.array,
@@ -181,6 +175,28 @@ def open_source(origin: Origin) -> Source:
         record=held.record,
         chunks=held.chunks,
     )
+
+
+def channel_count(origin: Origin) -> int:
+    """Return how many channels an image on disk has.
+
+    Raises
+    ------
+    RlnError
+        As :func:`open_source`.
+    """
+    held = _held(origin)
+    return dict(zip(held.axes, held.array.shape, strict=True)).get("C", 1)
+
+
+def _held(origin: Origin) -> Held:
+    """Return what lies at a place."""
+    path = Path(origin.path)
+    if not path.exists():
+        raise RlnError(f"there is no file {path}; check the name and the folder.")
+    if path.is_file():
+        return tiff.open_lazily(path, origin.series)
+    return ngff.open_lazily(path) if ngff.is_zarr(path) else tiff.open_folder(path)
 
 
 def blocks(shape: Shape, size: Shape, most: int) -> Sequence[Box]:
