@@ -22,6 +22,10 @@ except ImportError:  # optional, see the extra "fast"
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _AXES = (0, 1, 2)
 
+# Planes along z times the power of two in the bytes from plane to plane, from which on they push
+# each other out of the cache: measured, 240 planes 2 kB apart are fast and 256 are not.
+_CROWDED = 1 << 19
+
 Shape = tuple[int, int, int]
 
 
@@ -58,9 +62,21 @@ def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32)
 
 
 def fast_shape(shape: Sequence[int]) -> Shape:
-    """Return the next lengths (z, y, x) whose prime factors make every library fast."""
+    """Return the next lengths (z, y, x) whose prime factors make every library fast.
+
+    Where planes lie a multiple of a large power of two apart, the voxels of one column along z fall
+    into the same few places of a processor's cache and push each other out: 256 x 256 x 256 takes
+    three times as long as 256 x 264 x 256. Such planes are made a little wider along y.
+    """
     z, y, x = (scipy.fft.next_fast_len(n, real=True) if n > 1 else 1 for n in shape)
+    while y > 1 and z * _power_of_two(y * (x // 2 + 1) * 8) >= _CROWDED:
+        y = scipy.fft.next_fast_len(y + 1, real=True)
     return z, y, x
+
+
+def _power_of_two(n: int) -> int:
+    """Return the largest power of two that divides a number."""
+    return n & -n
 
 
 def _half(shape: Shape) -> Shape:
