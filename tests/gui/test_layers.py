@@ -19,6 +19,7 @@ from napari_rln.gui.layers import (
 )
 from napari_rln.io import read_volume, write_volume
 from napari_rln.record import Record
+from napari_rln.stores.ngff import ZarrTarget
 from napari_rln.volume import Volume
 
 UM = ("um", "um", "um")
@@ -207,3 +208,53 @@ def test_writing_refuses_what_has_no_length(tmp_path):
     volume = Volume.from_array(np.ones((4, 6, 8)), (0.3, 0.1, 0.1))
     write_volume(volume, tmp_path / "b.tif")
     assert read_volume(tmp_path / "b.tif").voxel_um == pytest.approx((0.3, 0.1, 0.1))
+
+
+@pytest.mark.parametrize("times", [None, 2])
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_napari_opens_a_written_ome_zarr_as_multiscale(
+    make_napari_viewer_proxy, tmp_path, version, times
+):
+    shape, path = (6, 300, 40), tmp_path / "r.ome.zarr"
+    record = Record(method="rld", facts={"iterations": 3})
+    target = ZarrTarget.create(
+        path, shape, times, "float32", (0.3, 0.1, 0.1), "cells", record,
+        version=version, chunk=(6, 64, 40), block=(6, 64, 40),
+    )  # fmt: skip
+    data = np.random.default_rng(0).random(shape, dtype=np.float32)
+    for y in range(0, 300, 64):
+        box = (slice(0, 6), slice(y, min(y + 64, 300)), slice(0, 40))
+        target.write(box, data[box])
+    coarse = tuple(slice(0, n) for n in target.levels[1].shape[-3:])
+    target.write(coarse, target.coarsened(coarse, 0, 1), 0, 1)
+    viewer = make_napari_viewer_proxy()
+    (layer,) = viewer.open(str(path), plugin="napari-rln")
+    assert layer.multiscale
+    assert len(layer.data) == len(target.levels) == 2
+    assert layer.name == "cells"
+    assert voxel_um_of(layer) == pytest.approx((0.3, 0.1, 0.1))
+    source = source_of(layer, (0.0,) * layer.ndim)
+    np.testing.assert_array_equal(source.read().data, data)
+    assert source.read().record == record
+    assert layer.ndim == (3 if times is None else 4)
+
+
+def test_channels_of_an_ome_zarr_are_layers(tmp_path):
+    import zarr
+
+    group = zarr.create_group(tmp_path / "two.ome.zarr")
+    data = np.arange(2 * 4 * 5 * 6, dtype=np.uint16).reshape(2, 4, 5, 6)
+    group.create_array("0", data=data)
+    axes = [{"name": "c", "type": "channel"}]
+    axes += [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+    scale = {"type": "scale", "scale": [1, 0.3, 0.1, 0.1]}
+    levels = [{"path": "0", "coordinateTransformations": [scale]}]
+    group.attrs["ome"] = {
+        "version": "0.5", "multiscales": [{"axes": axes, "datasets": levels, "name": "two"}]
+    }  # fmt: skip
+    path = str(tmp_path / "two.ome.zarr")
+    layers = reader(path)(path)
+    assert [options["name"] for _, options, _ in layers] == ["two channel 0", "two channel 1"]
+    assert [options["metadata"][CHANNEL] for _, options, _ in layers] == [0, 1]
+    np.testing.assert_array_equal(np.asarray(layers[1][0]), data[1])
+    assert reader(str(tmp_path)) is None

@@ -1,22 +1,42 @@
-"""TIFF to layers and back, with voxel size and record, which napari's own reader leaves out."""
+"""Files to layers and back, with voxel size and record, which napari's own reader leaves out.
+
+TIFF is read whole. OME-Zarr stays on the disk: what is looked at is read, at the level that the
+screen needs.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from napari.layers import Image
 
 from napari_rln.errors import RlnError
-from napari_rln.gui.layers import CHANNEL, LayerData, layer_data, source_of
+from napari_rln.gui.layers import (
+    CHANNEL,
+    KEY,
+    LayerData,
+    contrast_limits,
+    layer_data,
+    source_of,
+)
 from napari_rln.io import contents, read_volume, write_volume
+from napari_rln.stores.ngff import image_levels, is_zarr, open_lazily
 
 
 def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
-    """Return a reader for a TIFF that says its voxel size; none for others, which napari reads."""
+    """Return a reader for what says its voxel size; none for others, which napari reads.
+
+    That is a TIFF, or an OME-Zarr image.
+    """
     if not isinstance(path, str):
         return None
     try:
+        if Path(path).is_dir():
+            place = Path(path)
+            return read_zarr if is_zarr(place) and open_lazily(place).voxel_um else None
         known = contents(path).voxel_um is not None
     except RlnError:
         return None
@@ -40,6 +60,35 @@ def read(path: str) -> list[LayerData]:
             options["units"] = ("pixel", *options["units"])
             options["axis_labels"] = ("t", *options["axis_labels"])
         layers.append((data, options, kind))
+    return layers
+
+
+def read_zarr(path: str) -> list[LayerData]:
+    """Return a layer for every channel of an OME-Zarr image, with all of its levels."""
+    held = open_lazily(Path(path))
+    assert held.voxel_um is not None
+    arrays = image_levels(Path(path))
+    levels = [da.from_zarr(array) for array in arrays]  # type: ignore[no-untyped-call]
+    channels = held.axes.find("C")
+    layers = []
+    for channel in range(levels[0].shape[channels] if channels >= 0 else 1):
+        data = [da.take(level, channel, channels) if channels >= 0 else level for level in levels]
+        axes = held.axes.replace("C", "").lower()
+        sizes = dict(zip("zyx", held.voxel_um, strict=True))
+        coarsest = np.asarray(data[-1][(0,) * (data[-1].ndim - 3)])
+        options: dict[str, Any] = {
+            "name": held.name,
+            "scale": [sizes.get(axis, 1.0) for axis in axes],
+            "units": ["um" if axis in sizes else "pixel" for axis in axes],
+            "axis_labels": list(axes),
+            "metadata": {} if held.record is None else {KEY: asdict(held.record)},
+            "contrast_limits": contrast_limits([coarsest]),
+            "multiscale": len(data) > 1,
+        }
+        if channels >= 0 and levels[0].shape[channels] > 1:
+            options["name"] = f"{held.name} channel {channel}"
+            options["metadata"][CHANNEL] = channel
+        layers.append((data if len(data) > 1 else data[0], options, "image"))
     return layers
 
 

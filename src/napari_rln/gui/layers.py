@@ -16,9 +16,9 @@ from pint import DimensionalityError
 
 from napari_rln.errors import RlnError
 from napari_rln.record import Record
-from napari_rln.volume import FloatArray, Volume, VoxelUm
+from napari_rln.volume import Volume, VoxelUm
 
-LayerData = tuple[FloatArray, dict[str, Any], str]
+LayerData = tuple[Any, dict[str, Any], str]
 
 KEY = "napari-rln"
 """Of a layer's metadata: the record of what it holds."""

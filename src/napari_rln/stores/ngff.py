@@ -67,7 +67,7 @@ def open_lazily(path: Path) -> Held:
     attributes: dict[str, Any] = dict(node.attrs)
     image = _ome(node)
     if "multiscales" not in image:
-        images = [name for name, group in node.groups() if "multiscales" in _ome(group)]
+        images = [name for name, group in node.groups() if _is_image(group)]
         if "plate" in image or "well" in image or not images:
             raise RlnError(
                 f"{path} is a Zarr group without an image; name the image in it"
@@ -107,6 +107,10 @@ def _ome(group: zarr.Group) -> dict[str, Any]:
     attributes: dict[str, Any] = dict(group.attrs)
     found: dict[str, Any] = attributes.get("ome", attributes)
     return found
+
+
+def _is_image(group: zarr.Group) -> bool:
+    return "multiscales" in _ome(group)
 
 
 def _axes(scale: dict[str, Any], ndim: int) -> tuple[str, list[float | None]]:
@@ -152,6 +156,23 @@ def _record(attributes: dict[str, Any]) -> Record | None:
         return Record.from_json(json.dumps(attributes[RECORD_KEY]))
     except (KeyError, ValueError):
         return None
+
+
+def image_levels(path: Path) -> list[AnyArray]:
+    """Return all levels of an image on disk, the finest first; those of a plain array are itself.
+
+    Raises
+    ------
+    RlnError
+        As :func:`open_lazily`.
+    """
+    node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Array):
+        return [node]
+    if "multiscales" in _ome(node):
+        return levels_of(node)
+    open_lazily(path)  # raises where there is not one image
+    return next(image_levels(path / name) for name, group in node.groups() if _is_image(group))
 
 
 def pyramid(shape: Shape, voxel_um: VoxelUm) -> list[tuple[int, int, int]]:
