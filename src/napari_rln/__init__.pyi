@@ -15,6 +15,12 @@ from .figures import figure as figure
 from .figures import save_figure as save_figure
 from .io import read_volume as read_volume
 from .io import write_volume as write_volume
+from .large.forecast import Forecast as Forecast
+from .large.request import LargeRun as LargeRun
+from .large.run import forecast as forecast
+from .large.run import run_large as run_large
+from .large.settings import LargeReport as LargeReport
+from .large.settings import LargeSettings as LargeSettings
 from .model import Model as Model
 from .model import load_model as load_model
 from .psf.compute import compute_psf as compute_psf
@@ -36,6 +42,7 @@ from .simulate.imaging import ImagingSettings as ImagingSettings
 from .simulate.imaging import simulate_pair as simulate_pair
 from .simulate.structures import StructureSettings as StructureSettings
 from .stages import network_stages as network_stages
+from .stores.source import Origin as Origin
 from .train.loop import train_model as train_model
 from .train.loop import train_steps as train_steps
 from .train.setting import choose_settings as choose_settings
