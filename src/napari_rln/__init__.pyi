@@ -8,6 +8,10 @@ from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .deconvolution import deconvolve as deconvolve
 from .deconvolution import iterate as iterate
+from .dual import DualSettings as DualSettings
+from .dual import deconvolve_views as deconvolve_views
+from .dual import iterate_views as iterate_views
+from .dual import pair_views as pair_views
 from .errors import ComputeError as ComputeError
 from .errors import RlnError as RlnError
 from .errors import RlnWarning as RlnWarning

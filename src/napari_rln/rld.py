@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from napari_rln.errors import RlnError
 from napari_rln.forward import Border, Convolution, padded_shape
-from napari_rln.iteration import RichardsonLucy, Start
+from napari_rln.iteration import RichardsonLucy, Start, View
 from napari_rln.noise import estimate_background
 from napari_rln.projectors import BackProjector, transfer_function
 from napari_rln.psf.prepare import check_psf
@@ -143,10 +144,13 @@ class RldReport:
 
 
 def memory_bytes(
-    image_shape: tuple[int, int, int], psf_shape: tuple[int, int, int], settings: RldSettings
+    image_shape: tuple[int, int, int],
+    psf_shape: tuple[int, int, int],
+    settings: RldSettings,
+    views: int = 1,
 ) -> int:
     """Return how much memory a deconvolution takes beside image and result, in bytes."""
-    volumes = {"biggs-andrews": 7, "none": 5}[settings.acceleration]
+    volumes = 4 * (views - 1) + {"biggs-andrews": 7, "none": 5}[settings.acceleration]
     volumes += settings.back_projector != "matched"
     volumes += 10 * (settings.tv > 0)
     size = {"float32": 4, "float64": 8}[settings.precision]
@@ -214,6 +218,29 @@ def resolve_background(background: float | Literal["auto"], image: Volume) -> fl
     return level
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """An image of the object, and what there is to know of it.
+
+    Attributes
+    ----------
+    image, psf
+        As :func:`check_pair` passed them.
+    background
+        In the image's unit.
+    seen
+        (Z, Y, X) bool, where the image shows the object; everywhere when none.
+    held_out
+        (Z, Y, X) photons kept back to judge estimates by, see :mod:`napari_rln.stop`.
+    """
+
+    image: Volume
+    psf: Volume
+    background: float
+    seen: npt.NDArray[np.bool_] | None = None
+    held_out: FloatArray | None = None
+
+
 def start(
     image: Volume,
     psf: Volume,
@@ -224,52 +251,79 @@ def start(
     momenta: Sequence[float] | None = None,
     flat: float | None = None,
 ) -> RichardsonLucy:
+    """Return the iteration of a single view before its first step; see :func:`start_views`."""
+    view = Seen(image=image, psf=psf, background=background, held_out=held_out)
+    return start_views([view], settings, device, momenta=momenta, flat=flat)
+
+
+def start_views(
+    views: Sequence[Seen],
+    settings: RldSettings,
+    device: torch.device,
+    *,
+    momenta: Sequence[float] | None = None,
+    flat: float | None = None,
+) -> RichardsonLucy:
     """Return the iteration before its first step.
 
     Parameters
     ----------
-    image, psf
-        As :func:`check_pair` passed them.
-    background
-        In the image's unit.
+    views
+        One or more images of one shape.
     settings
         Of the run.
     device
         Where to compute.
-    held_out
-        (Z, Y, X) photons kept back to judge the estimate by, see :mod:`napari_rln.stop`.
     momenta
-        Of the acceleration, one for each iteration, as those of another run; the image's own when
+        Of the acceleration, one for each iteration, as those of another run; the images' own when
         none.
     flat
         Value of a flat estimate, in the image's unit; the image's mean less background when none.
     """
-    dtype = _DTYPES[settings.precision]
-    blur = Convolution(psf.data, image.shape, border=settings.border, device=device, dtype=dtype)
+    z, y, x = (max(view.psf.shape[axis] for view in views) for axis in range(3))
+    return RichardsonLucy(
+        *(_view(view, (z, y, x), settings, device) for view in views),
+        accelerate=settings.acceleration == "biggs-andrews",
+        start=settings.start,
+        tv=settings.tv,
+        voxel_um=views[0].image.voxel_um,
+        held_out_ratio=(1 - SHARE) / SHARE,
+        momenta=momenta,
+        flat=flat,
+    )
+
+
+def _view(
+    given: Seen, psf_shape: tuple[int, int, int], settings: RldSettings, device: torch.device
+) -> View:
+    """Return a view with its forward model; PSFs of several are made of one size with zeros."""
+    dtype, image, psf = _DTYPES[settings.precision], given.image, given.psf
+    before = [n // 2 - p // 2 for n, p in zip(psf_shape, psf.shape, strict=True)]
+    after = [n - p - b for n, p, b in zip(psf_shape, psf.shape, before, strict=True)]
+    kernel = np.pad(psf.data, list(zip(before, after, strict=True)))
+    blur = Convolution(kernel, image.shape, border=settings.border, device=device, dtype=dtype)
     transfer = None
     if settings.back_projector != "matched":
         resolution = settings.resolution_um
         transfer = transfer_function(
             settings.back_projector,
             blur,
-            psf.data,
+            kernel,
             alpha=settings.alpha,
             beta=settings.beta,
             order=settings.order,
             resolution_voxels=resolution
             and tuple(r / v for r, v in zip(resolution, psf.voxel_um, strict=True)),  # type: ignore[arg-type]
         )
-    return RichardsonLucy(
-        blur,
-        torch.from_numpy(image.data).to(device, dtype),
-        background=background,
+
+    def there(data: FloatArray | None) -> torch.Tensor | None:
+        return None if data is None else torch.from_numpy(data).to(device, dtype)
+
+    return View(
+        blur=blur,
+        image=torch.from_numpy(image.data).to(device, dtype),
+        background=given.background,
         transfer=transfer,
-        accelerate=settings.acceleration == "biggs-andrews",
-        start=settings.start,
-        tv=settings.tv,
-        voxel_um=image.voxel_um,
-        held_out=None if held_out is None else torch.from_numpy(held_out).to(device, dtype),
-        held_out_ratio=(1 - SHARE) / SHARE,
-        momenta=momenta,
-        flat=flat,
+        seen=None if given.seen is None else torch.from_numpy(given.seen).to(device),
+        held_out=there(given.held_out),
     )

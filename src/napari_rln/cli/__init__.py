@@ -32,6 +32,7 @@ app = App(
 )
 app.command("napari_rln.cli.rld:rld", name="rld")
 app.command("napari_rln.cli.rln:rln", name="rln")
+app.command("napari_rln.cli.dual:dual", name="dual")
 app.command("napari_rln.cli.train:train", name="train")
 app.command("napari_rln.cli.simulate:simulate", name="simulate")
 app.command("napari_rln.cli.compare:compare", name="compare")

@@ -1,0 +1,214 @@
+"""Two views of one object: better together than either alone, wherever the second lies."""
+
+import numpy as np
+import phantoms
+import pytest
+from scipy import ndimage
+from scipy.signal import fftconvolve
+
+from napari_rln import cli
+from napari_rln.deconvolution import deconvolve
+from napari_rln.dual import DualSettings, deconvolve_views, pair_views, turned
+from napari_rln.errors import RlnError
+from napari_rln.io import read_volume, write_volume
+from napari_rln.metrics import nrmse
+from napari_rln.rld import RldSettings, Seen, start_views
+from napari_rln.steps import finish
+from napari_rln.volume import Volume
+
+VOXEL_UM = (0.1, 0.1, 0.1)
+SHAPE = (48, 56, 52)
+
+
+def _psf(sigma):
+    data = phantoms.gaussian_psf((19, 19, 19), sigma).data
+    return Volume(data=data, voxel_um=VOXEL_UM, name="psf")
+
+
+PSF_A, PSF_B = _psf((3.5, 1.2, 1.2)), _psf((1.2, 1.2, 3.5))
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Return spots and filaments in all directions."""
+    rng = np.random.default_rng(1)
+    lines = np.zeros(SHAPE)
+    for _ in range(20):
+        start, way = rng.uniform(8, 44, 3), rng.normal(size=3)
+        for step in np.linspace(-20, 20, 160):
+            at = np.rint(start + step * way / np.linalg.norm(way)).astype(int)
+            if all(0 <= i < n for i, n in zip(at, SHAPE, strict=True)):
+                lines[tuple(at)] = 1
+    return phantoms.spots(SHAPE, seed=1, count=80, level=150) + 900 * ndimage.gaussian_filter(
+        lines, 0.8
+    )
+
+
+def _image(truth, psf, seed, name):
+    blurred = fftconvolve(truth, psf.data, mode="same").clip(0) + 10
+    photons = np.random.default_rng(seed).poisson(blurred)
+    return Volume.from_array(photons, VOXEL_UM, name=name)
+
+
+@pytest.fixture(scope="module")
+def views(truth):
+    """Return both views as their cameras took them, and the second's PSF."""
+    second = _image(truth, PSF_B, 1, "second")
+    return _image(truth, PSF_A, 0, "first"), turned(second, "y-90"), turned(PSF_B, "y-90")
+
+
+def _pair(views, **changes):
+    first, second, psf_b = views
+    settings = DualSettings(**({"turn": "y+90", "transform": "none"} | changes))
+    return finish(pair_views(first, second, PSF_A, psf_b, settings=settings))
+
+
+@pytest.mark.parametrize("turn", ["x+90", "x-90", "y+90", "y-90"])
+def test_a_turn_and_its_inverse_leave_a_volume_as_it_was(turn):
+    volume = Volume.from_array(np.arange(60.0).reshape(3, 4, 5), (0.3, 0.2, 0.1))
+    back = turn[:1] + {"+": "-", "-": "+"}[turn[1]] + "90"
+    there = turned(volume, turn)
+    assert there.shape != volume.shape
+    assert sorted(there.voxel_um) == sorted(volume.voxel_um)
+    again = turned(there, back)
+    np.testing.assert_array_equal(again.data, volume.data)
+    assert again.voxel_um == volume.voxel_um
+
+
+@pytest.mark.parametrize("projector", ["matched", "wiener-butterworth"])
+def test_both_together_are_better_than_either(views, truth, projector):
+    first, second, _ = views
+    plain = "none" if projector != "matched" else "biggs-andrews"
+    settings = RldSettings(
+        iterations=20 if projector == "matched" else 5, back_projector=projector,
+        acceleration=plain,
+    )  # fmt: skip
+    joint = deconvolve_views(_pair(views), settings)
+    alone = [
+        deconvolve(first, PSF_A, settings).data,
+        deconvolve(turned(second, "y+90"), PSF_B, settings).data,
+    ]
+    errors = [nrmse(data, truth) for data in (joint.data, *alone)]
+    assert errors[0] < 0.85 * min(errors[1:])
+    assert joint.record.method == "rld dual"
+    assert joint.record.inputs.keys() == {"image", "image_b", "psf", "psf_b"}
+
+
+def test_iterations_stop_by_themselves(views, truth):
+    joint = deconvolve_views(_pair(views))
+    assert 3 <= joint.record.facts["iterations"] < 100
+    assert nrmse(joint.data, truth) < nrmse(deconvolve(views[0], PSF_A).data, truth)
+
+
+def test_light_stays(views):
+    pair = _pair(views)
+    joint = deconvolve_views(pair, RldSettings(iterations=20))
+    light = pair.first.data.sum(dtype=np.float64) - pair.background_first * pair.first.data.size
+    assert joint.data.sum(dtype=np.float64) == pytest.approx(light, rel=0.1)
+
+
+def test_a_brighter_second_view_on_its_own_background_changes_nothing(views):
+    first, second, psf_b = views
+    brighter = second.with_data(3 * second.data)
+    settings = RldSettings(iterations=10)
+    one = deconvolve_views(_pair(views), settings)
+    pair = finish(
+        pair_views(
+            first, brighter, PSF_A, psf_b,
+            settings=DualSettings(turn="y+90", transform="none"),
+        )
+    )  # fmt: skip
+    assert pair.facts["brightness_b"] == pytest.approx(3, rel=0.05)
+    other = deconvolve_views(pair, settings)
+    np.testing.assert_allclose(other.data, one.data, rtol=1e-3, atol=1e-3 * one.data.max())
+
+
+@pytest.mark.parametrize("transform", ["rigid", "affine"])
+def test_a_second_view_that_lies_elsewhere_is_found(views, truth, transform):
+    pytest.importorskip("SimpleITK")
+    first, second, psf_b = views
+    shifted = second.with_data(
+        ndimage.shift(second.data, (2.0, -3.0, 1.5), order=1, mode="nearest")
+    )
+    there = deconvolve_views(_pair(views), RldSettings(iterations=20))
+    moved = _pair((first, shifted, psf_b), transform=transform)
+    found = deconvolve_views(moved, RldSettings(iterations=20))
+    inside = (slice(6, -6),) * 3
+    assert moved.seen.mean() > 0.8
+    best, reached = (nrmse(v.data[inside], truth[inside]) for v in (there, found))
+    alone = nrmse(deconvolve(first, PSF_A, RldSettings(iterations=20)).data[inside], truth[inside])
+    assert reached < best + 0.4 * (alone - best)
+
+
+def test_coarse_planes_become_as_fine_as_the_second_view_shows(views):
+    first, second, psf_b = views
+    coarse = Volume.from_array(first.data[::3], (0.3, 0.1, 0.1))
+    pair = finish(
+        pair_views(
+            coarse, second, _coarse(PSF_A), psf_b,
+            settings=DualSettings(turn="y+90", transform="none"),
+        )
+    )  # fmt: skip
+    assert pair.first.voxel_um == pytest.approx(VOXEL_UM)
+    assert pair.first.shape == SHAPE
+    assert pair.psf_first.data.sum() == pytest.approx(1, abs=1e-3)
+
+
+def _coarse(psf):
+    data = psf.data[::3]
+    return Volume(data=data / data.sum(), voxel_um=(0.3, 0.1, 0.1))
+
+
+def test_where_the_second_view_shows_nothing_it_corrects_nothing(views):
+    pair = _pair(views)
+    settings = RldSettings(iterations=5)
+    import torch
+
+    cpu = torch.device("cpu")
+
+    def estimate(second, seen):
+        run = start_views(
+            [
+                Seen(image=pair.first, psf=pair.psf_first, background=10.0),
+                Seen(image=second, psf=pair.psf_second, background=10.0, seen=seen),
+            ],
+            settings,
+            cpu,
+        )
+        for _ in range(5):
+            run.step()
+        return run.field_of_view().numpy().copy()
+
+    seen = np.zeros(SHAPE, bool)
+    seen[:, :, :26] = True
+    garbage = pair.second.data.copy()
+    garbage[~seen] = 5000
+    spoiled = estimate(pair.second.with_data(garbage), seen)
+    clean = estimate(pair.second, seen)
+    np.testing.assert_array_equal(spoiled, clean)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"turn": "none"}, "on one grid"),
+        ({"background_b": 1e6}, "nothing stands above"),
+    ],
+)
+def test_views_that_do_not_go_together(views, change, message):
+    with pytest.raises(RlnError, match=message):
+        _pair(views, **change)
+
+
+def test_the_command_writes_both(views, tmp_path, capsys):
+    first, second, psf_b = views
+    for name, volume in (("a", first), ("b", second), ("pa", PSF_A), ("pb", psf_b)):
+        write_volume(volume, tmp_path / f"{name}.ome.tif")
+    files = {name: str(tmp_path / f"{name}.ome.tif") for name in ("a", "b", "pa", "pb", "r", "reg")}
+    code = cli.run(["dual", files["a"], files["b"], "--psf", files["pa"], "--psf-b", files["pb"],
+                    "--turn", "y+90", "--transform", "none", "--iterations", "5",
+                    "--registered", files["reg"], "-o", files["r"]])  # fmt: skip
+    assert code == 0
+    assert "5 iterations" in capsys.readouterr().out
+    assert read_volume(files["r"]).record.facts["dual"]["turn"] == "y+90"
+    assert read_volume(files["reg"]).shape == SHAPE
