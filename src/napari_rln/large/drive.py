@@ -186,11 +186,10 @@ class Drive:
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
 
     def _note(self, done: Done) -> None:
-        assert done.key is not None
-        entry: dict[str, Any] = {}
-        if done.key.level != TILE:
-            entry["checksum"] = done.checksum
-        if done.key.level <= 0:
+        entry: dict[str, Any] = {} if done.key.level == TILE else {"checksum": done.checksum}
+        if done.key.level == 0:
             entry |= {"clipped": done.clipped, "light": done.light}
+        if done.image:
+            entry["image"] = done.image
         self.folder.add_finished(done.key, entry)
         self.finished[done.key] = entry

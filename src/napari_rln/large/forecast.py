@@ -1,11 +1,10 @@
 """What a run from disk to disk will take: how it is divided, memory, disk, time."""
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from napari_rln.cost import NETWORK_FACTOR, setup_seconds, step_seconds
 from napari_rln.errors import RlnError
@@ -116,21 +115,20 @@ def computing_seconds(
     return plan.times * seconds
 
 
-def check_disk(folder: Path, needed: int, name: str) -> int:
-    """Return how many bytes are free in a folder.
+def check_disk(folder: Path, needed: int, name: str) -> None:
+    """Raise if a folder has fewer free bytes than are needed.
 
     Raises
     ------
     RlnError
-        If they are fewer than needed.
+        With both numbers.
     """
-    free = int(psutil.disk_usage(str(folder)).free)
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise RlnError(
             f"{name} needs up to {needed / 1e9:.4g} GB but {free / 1e9:.4g} GB are free in "
             f"{folder}; make room, name another folder, or write uint16."
         )
-    return free
 
 
 def duration(seconds: float) -> str:

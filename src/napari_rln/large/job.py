@@ -74,6 +74,8 @@ class Job:
         Type of what computes.
     threads
         With which a worker computes: results are equal to the bit only with equally many.
+    ram
+        Bytes that a worker might take when the plan was made.
     inputs
         Hashes of image, PSF and model.
     version
@@ -93,6 +95,7 @@ class Job:
     dtype: OutputType
     device: str
     threads: int
+    ram: int
     inputs: dict[str, str]
     version: str = __version__
 
@@ -283,7 +286,12 @@ class Folder:
         with atomic(self.manifest) as temporary:
             temporary.write_text(json.dumps(held))
         self.result.rename(self.out)
-        shutil.rmtree(self.part)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a run needs no more when its result has its name."""
+        if self.part.exists():
+            shutil.rmtree(self.part)
 
     def completed(self) -> Job | None:
         """Return the job of a run that is complete; none where there is none."""

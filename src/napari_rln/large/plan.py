@@ -151,8 +151,9 @@ class Plan:
         ]
         return 4 * slab * math.prod(across) // across[axis]
 
-    def output_bytes(self, itemsize: int) -> int:
+    def output_bytes(self, dtype: npt.DTypeLike) -> int:
         """Return the size of what is written, its levels included, before compression."""
+        itemsize = np.dtype(dtype).itemsize
         voxels = sum(math.prod(coarser(self.shape, f)) for f in self.levels)
         return voxels * self.times * itemsize
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Generator
 from dataclasses import replace
@@ -28,7 +29,7 @@ from napari_rln.large.work import (
     explained,
     survey,
 )
-from napari_rln.networks.folded import Folded
+from napari_rln.networks.folded import TORCH_VOXEL_BYTES, Folded
 from napari_rln.residual import reconvolution_residual
 from napari_rln.rln import RlnSettings
 from napari_rln.settings import as_dict
@@ -71,7 +72,7 @@ def forecast(run: LargeRun, speed: Speed | None = None) -> Forecast:
     """
     source = open_source(run.origin)
     check_run(run, source)
-    device = resolve_device(run.settings.device)
+    kind = resolve_device(run.settings.device).type
     seen = survey(str(run.out.parent))
     count = 1 if run.large.scheduler else worker_count(run.large, run.settings.device)
     told = run.told
@@ -79,10 +80,16 @@ def forecast(run: LargeRun, speed: Speed | None = None) -> Forecast:
     auto = told is not None and told.iterations == "auto"
     if auto and run.model is not None:
         ahead = max(1, round(run.model.start.beyond * ahead))
-    memory, ram = _memory(run, seen["ram"], seen["taken"], device, seen["device_free"], count)
-    plan = _plan(run, source, ahead, device, memory, ram)
+    memory, ram = _memory(run, seen["ram"], seen["taken"], kind, seen["device_free"], count)
+    plan = _plan(run, source, ahead, kind, memory, ram)
     memory_bytes = ram + seen["taken"] + _LIBRARIES_BYTES
-    return _forecast(run, source, plan, ahead, auto, count, memory_bytes, speed)
+    told_ahead = _forecast(run, source, plan, ahead, auto, count, memory_bytes, speed)
+    check_disk(
+        run.out.absolute().parent,
+        told_ahead.output_bytes + told_ahead.scratch_bytes,
+        run.out.name,
+    )
+    return told_ahead
 
 
 def run_large(
@@ -125,6 +132,7 @@ def run_large(
         samples = Samples(source, run.settings.negatives)
         if run.out.exists():
             _same(_identity(run, source, samples), folder.completed(), run.out)
+            folder.tidy()
             return Outcome(run.out, {})
         with (
             engine(run.large, run.settings.device, folder.out.parent)
@@ -140,7 +148,7 @@ def run_large(
 
 
 def _memory(
-    run: LargeRun, ram: int, taken: int, device: torch.device, device_free: int, crowd: int
+    run: LargeRun, ram: int, taken: int, kind: str, device_free: int, crowd: int
 ) -> tuple[int, int]:
     """Return what a worker may compute in on its device, and take in memory, beside what it has.
 
@@ -160,16 +168,18 @@ def _memory(
             f"{crowd} workers have {taken / 1e9:.2f} GB each before they begin, so "
             f"{run.memory_gb or ram / 1e9:.2f} GB are too little; allow at least {least:.1f} GB."
         )
-    return (mine if device.type == "cpu" else int(_SHARE * device_free)), mine
+    return (mine if kind == "cpu" else int(_SHARE * device_free)), mine
 
 
-def _plan(
-    run: LargeRun, source: Source, iterations: int, device: torch.device, memory: int, ram: int
-) -> Plan:
+def _plan(run: LargeRun, source: Source, iterations: int, kind: str, memory: int, ram: int) -> Plan:
+    """Return how the volume is divided for workers with a kind of device."""
     per_voxel = None
     if isinstance(run.settings, RlnSettings):
         assert run.model is not None
-        per_voxel = Folded(run.model.network, device, run.settings.precision).bytes_per_voxel
+        precision = run.settings.precision
+        per_voxel = TORCH_VOXEL_BYTES[precision]
+        if kind == "cpu":
+            per_voxel = Folded(run.model.network, torch.device(kind), precision).bytes_per_voxel
     return make_plan(
         source.shape,
         source.voxel_um,
@@ -196,9 +206,6 @@ def _forecast(
     memory: int,
     speed: Speed | None,
 ) -> Forecast:
-    itemsize = {"float32": 4, "uint16": 2, "uint8": 1}[run.dtype]
-    output, scratch = plan.output_bytes(itemsize), plan.scratch_bytes()
-    parent = run.out.absolute().parent
     seconds = None
     if speed is not None:
         precision = run.settings.precision if isinstance(run.settings, RlnSettings) else None
@@ -212,9 +219,9 @@ def _forecast(
         assumed=assumed,
         workers=workers,
         memory_bytes=memory,
-        output_bytes=output,
-        scratch_bytes=scratch,
-        free_bytes=check_disk(parent, output + scratch, run.out.name),
+        output_bytes=plan.output_bytes(run.dtype),
+        scratch_bytes=plan.scratch_bytes(),
+        free_bytes=shutil.disk_usage(run.out.absolute().parent).free,
         seconds=seconds,
     )
 
@@ -275,9 +282,9 @@ def _begun(
     identity = _identity(run, source, samples)
     device = resolve_device(run.settings.device)
     free = workers.device_bytes
-    memory, ram = _memory(run, workers.ram_bytes, workers.taken_bytes, device, free, workers.crowd)
-    job = folder.job()
     kind = workers.device if run.settings.device == "auto" else device.type
+    memory, ram = _memory(run, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd)
+    job = folder.job()
     if job is not None:
         _same(identity, job, run.out)
         if job.device != kind:
@@ -285,14 +292,18 @@ def _begun(
                 f"{run.out} was begun on {job.device}, whose results are not equal to the bit to "
                 f"those of {kind}; go on there, or begin anew with --overwrite."
             )
+        if ram < job.ram:
+            warn(
+                f"the run was begun with tiles for {job.ram / 1e9:.2f} GB for each worker and goes "
+                f"on with them, not within {ram / 1e9:.2f} GB."
+            )
         folder.clean()
     else:
         found = yield from look(run, samples, device)
         for doubt in doubts(run.model, run.psf) if run.model is not None else ():
             warn(doubt)
-        plan = _plan(run, source, found.iterations, device, memory, ram)
-        itemsize = {"float32": 4, "uint16": 2, "uint8": 1}[run.dtype]
-        needed = plan.output_bytes(itemsize) + plan.scratch_bytes()
+        plan = _plan(run, source, found.iterations, kind, memory, ram)
+        needed = plan.output_bytes(run.dtype) + plan.scratch_bytes()
         check_disk(folder.out.parent, needed, run.out.name)
         steps = calibrated(run, samples, found, device, whole=len(plan.tiles) == 1)
         found, estimate = yield from steps
@@ -312,11 +323,12 @@ def _begun(
             dtype=run.dtype,
             device=kind,
             threads=workers.threads,
+            ram=ram,
             inputs={name: value for name, value in inputs.items() if value is not None},
         )
         folder.begin(job, run.psf, run.model, estimate)
         if estimate is not None:
-            folder.add_finished(Key(0, TILE, 0), {"light": found.mean * math.prod(plan.shape)})
+            folder.add_finished(Key(0, TILE, 0), {"image": found.mean * math.prod(plan.shape)})
     told = _forecast(
         run, source, job.plan, job.statistics.iterations, False, workers.workers,
         ram + workers.taken_bytes + _LIBRARIES_BYTES, speed,
@@ -364,7 +376,7 @@ def _summary(run: LargeRun, folder: Folder, job: Job, drive: Drive) -> dict[str,
     found, plan = job.statistics, job.plan
     finest = [entry for key, entry in drive.finished.items() if key.level == 0]
     result = math.fsum(entry["light"] for entry in finest)
-    image = math.fsum(entry["light"] for key, entry in drive.finished.items() if key.level == TILE)
+    image = math.fsum(entry.get("image", 0.0) for entry in drive.finished.values())
     flux = image - found.background * plan.times * math.prod(plan.shape)
     facts: dict[str, Any] = {
         "background": found.background,

@@ -71,7 +71,9 @@ class Done:
     clipped
         Voxels that the type of the result cannot hold.
     light
-        Sum of the image over a tile's core, or of the result over a block, in image units.
+        Sum of the result over a block, in image units.
+    image
+        And of the image, over what is read of it but once.
     seconds
         Read, computed and written.
     peak_bytes
@@ -82,6 +84,7 @@ class Done:
     checksum: str = ""
     clipped: int = 0
     light: float = 0.0
+    image: float = 0.0
     seconds: tuple[float, float, float]
     peak_bytes: int
 
@@ -176,7 +179,7 @@ def deconvolve_tile(out: str, time: int, number: int) -> Done:
         np.save(temporary, data)
     took.lap("write")
     return Done(
-        key=Key(time, TILE, number), light=light, seconds=_seconds(took), peak_bytes=_peak_bytes()
+        key=Key(time, TILE, number), image=light, seconds=_seconds(took), peak_bytes=_peak_bytes()
     )
 
 
@@ -192,6 +195,7 @@ def finish_block(out: str, time: int, number: int) -> Done:
     job, plan = bench.job, bench.job.plan
     block = plan.blocks[number]
     estimate: FloatArray | None = None
+    light = 0.0
     if plan.tiles:
         kept = {
             n: np.load(bench.folder.scratch(time, n), mmap_mode="r")
@@ -206,6 +210,7 @@ def finish_block(out: str, time: int, number: int) -> Done:
         image = _image(bench, block.window, time)
         if estimate is None:
             estimate = image - np.float32(job.statistics.background)
+            light = float(image[block.inner].sum(dtype=np.float64))
         took.lap("read")
         with _computing:
             took.skip()
@@ -221,6 +226,7 @@ def finish_block(out: str, time: int, number: int) -> Done:
         checksum=checksum(stored),
         clipped=low + high,
         light=float(data.sum(dtype=np.float64)),
+        image=light,
         seconds=_seconds(took),
         peak_bytes=_peak_bytes(),
     )
