@@ -16,6 +16,7 @@ Start = Literal["flat", "image"]
 # Smallest value of an estimate, as a share of the image's mean: a multiplicative update cannot
 # leave 0, and denormal numbers are slow.
 _FLOOR = 1e-6
+_TINY = 1e-30  # instead of the square of a step that was none
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +106,7 @@ class RichardsonLucy:
         self._accelerate = accelerate
         # In float32 a GPU sums in a tree, exact enough; not every GPU has float64.
         means = [float(view.image.mean()) for view in views]
-        self._floor = _FLOOR * means[0]
+        self._floor = _FLOOR * max(means[0], flat or 0.0)  # of a dark part of a volume, above 0
         self._turns = [
             _Turn(view, mean, self._floor, held_out_ratio)
             for view, mean in zip(views, means, strict=True)
@@ -194,7 +195,7 @@ class RichardsonLucy:
             square += torch.dot(made, made)
             if last is not None:
                 likeness += torch.dot(made, last[part])
-        ahead = (likeness / self._last_square).clamp(0.0, 0.999)
+        ahead = (likeness / self._last_square.clamp_min(_TINY)).clamp(0.0, 0.999)
         self._last_square = square
         if self._told_momenta is not None:
             ahead = ahead.new_tensor(self._told_momenta[len(self.momenta)])

@@ -166,6 +166,18 @@ def check_pair(image: Volume, psf: Volume, negatives: Negatives = "error") -> Vo
     RlnError
         If either cannot be used, or they do not go together.
     """
+    check_together(image, psf)
+    return check_image(image, negatives)
+
+
+def check_together(image: Volume, psf: Volume) -> None:
+    """Raise unless a PSF can be used, and goes with an image, whose values do not matter.
+
+    Raises
+    ------
+    RlnError
+        If it cannot.
+    """
     check_psf(psf)
     if not on_one_grid(psf, image):
         raise RlnError(
@@ -177,7 +189,6 @@ def check_pair(image: Volume, psf: Volume, negatives: Negatives = "error") -> Vo
             f"the image is a single plane but the PSF has {psf.shape[0]} planes; use a PSF of one "
             "plane (its middle one) for a 2D image, or a stack of planes."
         )
-    return check_image(image, negatives)
 
 
 def check_image(image: Volume, negatives: Negatives = "error") -> Volume:

@@ -21,7 +21,9 @@ from napari_rln.volume import FloatArray, Volume
 ADVICE = "take less memory at once (--memory-gb), or use another device."
 """For who has not the memory."""
 
-_SHARE = 0.5  # of the free memory that is taken unless said otherwise
+SHARE = 0.5
+"""Of the free memory, that is taken unless said otherwise."""
+
 _LEAST_SIDE = 16  # of a tile's core: smaller ones are halo for the most part
 _MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
 
@@ -111,22 +113,35 @@ def check_inputs(image: Volume, psf: Volume | None, model: Model, settings: RlnS
     RlnError
         If it, or the PSF, cannot be used with the model.
     """
+    check_model(model, psf)
+    return (
+        check_image(image, settings.negatives)
+        if psf is None
+        else check_pair(image, psf, settings.negatives)
+    )
+
+
+def check_model(model: Model, psf: Volume | None) -> None:
+    """Raise unless a model can be applied to a single image with a PSF, or without one.
+
+    Raises
+    ------
+    RlnError
+        If it cannot.
+    """
     if model.network.settings.views != "single":
         raise RlnError(f"model {model.name} takes two views of the object, not one image.")
-    if psf is not None:
-        return check_pair(image, psf, settings.negatives)
-    if model.start.needs_psf:
+    if psf is None and model.start.needs_psf:
         raise RlnError(
             f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
             "one (--psf), or use a model of the paper's variant."
         )
-    return check_image(image, settings.negatives)
 
 
 def bytes_allowed(settings: RlnSettings, device: torch.device) -> int:
     """Return how much memory an application may take, in bytes; not whether it is there."""
     if settings.memory_gb == "auto":
-        return int(_SHARE * free_bytes(device))
+        return int(SHARE * free_bytes(device))
     return int(settings.memory_gb * 1e9)
 
 

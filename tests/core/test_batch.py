@@ -81,6 +81,8 @@ def test_a_table_says_what_belongs_to_each(folder, tmp_path):
         ("image,channel\na.tif,first\n", "line 2"),
         ("image,voxel_um\na.tif,1 2\n", "no voxel size"),
         ("", "its columns may be"),
+        ("image,psf\na.tif,b.tif,c.tif\n", "more cells"),
+        ("image,psf\n,b.tif\n", "names no image"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path, text, message):
@@ -123,3 +125,13 @@ def test_one_failure_does_not_stop_the_others_and_a_second_start_does_nothing(fo
     assert "no voxel above 0" in rows[3]["error"]
     again = finish(run_batch(items, _prepare, settings.folder, LargeSettings()))
     assert [one.status for one in again] == ["failed", "there before", "there before", "failed"]
+
+
+def test_results_and_reports_are_not_taken_for_images(folder, tmp_path):
+    settings = BatchSettings(folder=folder, method="rld")
+    items = listed([str(folder)], settings)
+    finish(run_batch(items, _prepare, folder, LargeSettings()))
+    assert [i.image.name for i in listed([str(folder)], settings)] == [i.image.name for i in items]
+    table = folder / REPORT
+    with pytest.raises(RlnError, match="would be overwritten"):
+        listed([str(table)], settings)

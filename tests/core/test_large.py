@@ -268,6 +268,94 @@ def test_a_worker_that_dies_is_replaced(origin, psf, tmp_path):
     assert _checksums(broken) == _checksums(again)
 
 
+def test_the_workers_of_a_scheduler_do_it(origin, psf, tmp_path):
+    from distributed import LocalCluster
+
+    out, whole = tmp_path / "r.ome.zarr", tmp_path / "whole.ome.zarr"
+    finish(run_large(_rld(origin, psf, whole, tile=32)))
+    with LocalCluster(
+        n_workers=1, threads_per_worker=8, processes=False, dashboard_address=None
+    ) as cluster:
+        large = LargeSettings(scheduler=cluster.scheduler_address)
+        outcome = finish(run_large(_rld(origin, psf, out, tile=32, large=large)))
+    assert outcome.summary["workers"] == 1
+    np.testing.assert_allclose(_read(out), _read(whole), atol=1e-4 * _read(whole).max())
+
+
+def test_a_part_without_light_stays_dark(psf, tmp_path):
+    data = np.zeros(SHAPE, np.float32)
+    data[:, :60, :70] = phantoms.spots((45, 60, 70), level=300.0)
+    write_volume(Volume.from_array(data, psf.voxel_um), tmp_path / "half.ome.tif")
+    origin = Origin(path=str(tmp_path / "half.ome.tif"))
+    out = tmp_path / "r.ome.zarr"
+    settings = RldSettings(iterations=6, background=0.0)
+    finish(run_large(_rld(origin, psf, out, tile=32, settings=settings)))
+    result = _read(out)
+    assert np.isfinite(result).all()
+    assert result[:, 100:, 110:].max() < 1e-3 * result.max()
+
+
+def test_the_light_is_told_of_a_resumed_run_too(origin, psf, tmp_path):
+    whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
+    expected = finish(run_large(_rld(origin, psf, whole, tile=32))).summary["flux_ratio"]
+    steps = run_large(_rld(origin, psf, broken, tile=32))
+    written = (report for report in steps if report.phase == "tiles")
+    assert len(list(itertools.islice(written, 3))) == 3
+    steps.close()
+    found = finish(run_large(_rld(origin, psf, broken, tile=32))).summary["flux_ratio"]
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_result_is_never_written_over_its_image(origin, psf, tmp_path):
+    before = Path(origin.path).read_bytes()
+    run = _rld(origin, psf, Path(origin.path), large=LargeSettings(overwrite=True))
+    with pytest.raises(RlnError, match="on or in the image"):
+        finish(run_large(run))
+    assert Path(origin.path).read_bytes() == before
+
+
+def test_an_old_result_stays_until_the_new_one_is_complete(origin, psf, tmp_path):
+    out = tmp_path / "r.ome.zarr"
+    finish(run_large(_rld(origin, psf, out, tile=32)))
+    old = _read(out)
+    anew = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=9),
+                large=LargeSettings(overwrite=True))  # fmt: skip
+    steps = run_large(anew)
+    for report in steps:
+        if report.phase == "tiles":
+            break
+    steps.close()
+    np.testing.assert_array_equal(_read(out), old)
+    reports = []
+    finish(_collected(run_large(anew), reports))
+    assert reports[0].phase == "plan"  # it went on: nothing was looked at again
+    assert _manifest(out)["summary"]["iterations"] == 9
+    assert not np.array_equal(_read(out), old)
+
+
+def test_an_image_that_was_moved_is_read_where_it_is(origin, psf, tmp_path):
+    out = tmp_path / "r.ome.zarr"
+    steps = run_large(_rld(origin, psf, out, tile=32))
+    for report in steps:
+        if report.phase == "tiles":
+            break
+    steps.close()
+    elsewhere = tmp_path / "elsewhere.ome.tif"
+    Path(origin.path).rename(elsewhere)
+    finish(run_large(_rld(Origin(path=str(elsewhere)), psf, out, tile=32)))
+    assert out.exists()
+
+
+def test_a_single_plane_is_run(psf, tmp_path):
+    plane = phantoms.spots((5, 60, 70), level=300.0)[2:3] + 10
+    write_volume(Volume.from_array(plane, psf.voxel_um), tmp_path / "plane.ome.tif")
+    flat = Volume(data=psf.data[4:5] / psf.data[4].sum(), voxel_um=psf.voxel_um)
+    for name in ("r.ome.tif", "r.ome.zarr"):
+        run = _rld(Origin(path=str(tmp_path / "plane.ome.tif")), flat, tmp_path / name)
+        finish(run_large(run))
+        assert _read(tmp_path / name).shape == (1, 60, 70)
+
+
 def test_other_settings_on_the_same_result_are_refused(origin, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
     steps = run_large(_rld(origin, psf, out, tile=32))

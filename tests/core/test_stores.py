@@ -63,7 +63,6 @@ def test_ome_zarr_of_others_is_read(data, tmp_path, version):
     assert source.shape == SHAPE
     assert source.voxel_um == pytest.approx(VOXEL_UM)
     assert source.name == "cells"
-    assert source.chunks == (5, 16, 16)
     np.testing.assert_array_equal(source.read(BOX), data[BOX])
 
 
@@ -313,3 +312,40 @@ def test_is_zarr_knows_arrays_and_groups(data, tmp_path):
     assert not is_zarr(tmp_path)
     assert json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())["node_type"] == "array"
     assert not is_zarr(Path(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("times", [None, 1, 2])
+def test_single_planes_are_written_and_read(tmp_path, times):
+    shape, path = (1, 37, 50), tmp_path / "r.ome.tif"
+    data = np.random.default_rng(0).random(shape, dtype=np.float32)
+    target = TiffTarget.create(path, shape, times, "float32", VOXEL_UM, "r", Record(method="rld"))
+    last = (times or 1) - 1
+    _written(target, data, last)
+    source = _open(path)
+    assert source.shape == shape
+    assert source.times == (times or 1)
+    np.testing.assert_array_equal(source.read(tuple(slice(0, n) for n in shape), last), data)
+
+
+def test_planes_of_all_kinds_are_volumes_of_one(data, tmp_path):
+    tifffile.imwrite(tmp_path / "plane.tif", data[0])
+    zarr.create_array(tmp_path / "plane.zarr", data=data[0])
+    tifffile.imwrite(tmp_path / "times.ome.tif", data[:3], metadata={"axes": "TYX"})
+    for name in ("plane.tif", "plane.zarr"):
+        source = _open(tmp_path / name, voxel_um=VOXEL_UM)
+        assert source.shape == (1, 37, 50)
+        box = (slice(0, 1), slice(5, 31), slice(11, 50))
+        np.testing.assert_array_equal(source.read(box)[0], data[0, 5:31, 11:50])
+    series = _open(tmp_path / "times.ome.tif", voxel_um=VOXEL_UM)
+    assert (series.shape, series.times) == ((1, 37, 50), 3)
+    np.testing.assert_array_equal(series.read(box, 2)[0], data[2, 5:31, 11:50])
+
+
+def test_the_step_between_planes_in_files_is_not_made_up(data, tmp_path):
+    for z, plane in enumerate(data[:3]):
+        tifffile.imwrite(
+            tmp_path / f"p{z}.tif", plane, imagej=True, resolution=(10, 10), metadata={"unit": "um"}
+        )
+    with pytest.raises(RlnError, match="does not say its voxel size"):
+        _open(tmp_path)
+    assert _open(tmp_path, voxel_um=VOXEL_UM).voxel_um == VOXEL_UM

@@ -89,8 +89,8 @@ def run(tokens: list[str] | None = None) -> int:
     except MemoryError:
         print("Error: out of memory; compare or prepare a smaller part.", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("Interrupted; nothing half-written was left.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"Interrupted; {stop or 'nothing half-written was left'}.", file=sys.stderr)
         return INTERRUPTED
     return DONE
 

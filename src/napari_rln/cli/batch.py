@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from napari_rln.cli.large import Memory, likeness
+from napari_rln.cli.large import Memory
 from napari_rln.cli.options import Flat, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.errors import ComputeError
@@ -21,7 +21,7 @@ from napari_rln.large.batch import (
     listed,
     run_batch,
 )
-from napari_rln.large.request import LargeRun
+from napari_rln.large.request import LargeRun, likeness
 from napari_rln.large.settings import LargeSettings
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rld import RldSettings

@@ -4,26 +4,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from cyclopts import Parameter
 
 from napari_rln.cli.options import Flat, ImageSource, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.device import free_bytes, resolve_device
 from napari_rln.large.forecast import Forecast, duration
+from napari_rln.large.job import Folder
 from napari_rln.large.request import LargeRun, has_large_name
 from napari_rln.large.run import forecast, run_large
 from napari_rln.large.settings import LargeReport, LargeSettings
 from napari_rln.rld import RldSettings, memory_bytes
+from napari_rln.rln import SHARE
 from napari_rln.speed import calibrate
 from napari_rln.steps import finish, relay
 from napari_rln.stores.ngff import is_zarr_name
-from napari_rln.stores.source import Origin, Source, open_source
-from napari_rln.volume import Volume
+from napari_rln.stores.source import Origin, open_source
 
 Memory = float | Literal["auto"]
 
-_SHARE = 0.5  # of the free memory that is taken unless said otherwise
 _BYTES = 16  # per voxel of an image beside the computation: as read, as float32, and the result
 
 
@@ -71,6 +70,9 @@ def in_parts(
         return True
     if not has_large_name(out):
         return False
+    folder = Folder(out)
+    if folder.part.exists() or folder.manifest.exists():  # begun so, or done so
+        return True
     opened = open_source(origin_of(image, source))
     if opened.times > 1:
         return True
@@ -80,14 +82,8 @@ def in_parts(
         kernel = open_source(Origin(path=str(psf), voxel_um=psf_source.psf_voxel_um or (1, 1, 1)))
         needed += memory_bytes(opened.shape, kernel.shape, told)
     where = resolve_device(device)
-    allowed = _SHARE * free_bytes(where) if memory == "auto" else memory * 1e9
+    allowed = SHARE * free_bytes(where) if memory == "auto" else memory * 1e9
     return needed > allowed
-
-
-def likeness(source: Source) -> Volume:
-    """Return a volume with a source's voxels and shape, of zeros that take no memory."""
-    zeros = np.broadcast_to(np.float32(0), source.shape)
-    return Volume(data=zeros, voxel_um=source.voxel_um, name=source.name)
 
 
 def say_forecast(told: Forecast, terminal: Terminal) -> None:
@@ -112,9 +108,10 @@ def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
 
     try:
         outcome = terminal.follow(relay(run_large(run, speed), shown))
-    except KeyboardInterrupt:
-        terminal.say("What is finished is kept: the same command goes on from there.")
-        raise
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            "what is finished is kept: the same command goes on from there"
+        ) from stop
     found = outcome.summary
     if not found:
         terminal.say(f"{outcome.out}: complete already, nothing was done")

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from napari_rln.cli.large import LargeOptions, Memory, go, in_parts, likeness, origin_of
+from napari_rln.cli.large import LargeOptions, Memory, go, in_parts, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.deconvolution import iterate
 from napari_rln.io import OutputType, check_writable, write_volume
-from napari_rln.large.request import LargeRun
+from napari_rln.large.request import LargeRun, likeness
 from napari_rln.rld import RldSettings
 from napari_rln.stores.source import open_source
 

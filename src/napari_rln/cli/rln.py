@@ -6,12 +6,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from napari_rln.application import apply_steps
-from napari_rln.cli.large import LargeOptions, go, in_parts, likeness, origin_of
+from napari_rln.cli.large import LargeOptions, go, in_parts, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.errors import RlnError
 from napari_rln.io import OutputType, check_writable, write_volume
-from napari_rln.large.request import LargeRun
+from napari_rln.large.request import LargeRun, likeness
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rln import RlnSettings
 from napari_rln.stages import network_stages

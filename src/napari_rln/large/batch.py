@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from napari_rln.errors import ComputeError, RlnError, listening
+from napari_rln.errors import RlnError, listening
 from napari_rln.io import atomic, stem
 from napari_rln.large.engines import engine
+from napari_rln.large.job import Folder
 from napari_rln.large.request import LargeRun
 from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeReport, LargeSettings
@@ -166,7 +167,8 @@ def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
     inputs
         Files, folders of files, patterns such as ``plate/*.tif``, and tables (``.csv``) with a
         column ``image`` and, where wanted, ``psf``, ``model``, ``channel``, ``time``,
-        ``voxel_um``, ``psf_voxel_um`` and ``out``; paths in a table are relative to it.
+        ``voxel_um``, ``psf_voxel_um`` and ``out``; its images and PSFs are named from where it
+        lies, ``out`` within the folder of the results.
     settings
         What they have in common.
 
@@ -209,23 +211,36 @@ def _expanded(given: str) -> list[Path]:
 def _is_image(path: Path) -> bool:
     if path.name.startswith(".") or path.name.endswith(".part"):
         return False
+    if Folder(path).manifest.exists():  # a result of an earlier batch
+        return False
     return ngff.is_zarr(path) if path.is_dir() else path.suffix.lower() in (".tif", ".tiff")
 
 
 def _of_table(path: Path, settings: BatchSettings) -> list[Item]:
     """Return the images that a table names."""
+    if path.resolve() == (settings.folder / REPORT).resolve():
+        raise RlnError(
+            f"{path} would be overwritten by the report of the batch; call it otherwise, or name "
+            "another folder for the results."
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it
     except (OSError, UnicodeError) as error:
         raise RlnError(f"{path} cannot be read as a table ({error}).") from error
-    rows = list(csv.DictReader(io.StringIO(text)))
-    columns = set(rows[0]) if rows else set()
+    table = csv.DictReader(io.StringIO(text))
+    rows, columns = list(table), set(table.fieldnames or ())
     if "image" not in columns or not columns <= set(_COLUMNS):
         odd = ", ".join(sorted(str(c) for c in columns - set(_COLUMNS))) or "no image"
         raise RlnError(f"{path.name} has {odd}; its columns may be {', '.join(_COLUMNS)}.")
     found: list[Item] = []
     for number, row in enumerate(rows, 2):
+        if None in row:
+            raise RlnError(f"{path.name}, line {number} has more cells than there are columns.")
         words = {name: (value or "").strip() for name, value in row.items()}
+        if not any(words.values()):
+            continue
+        if not words["image"]:
+            raise RlnError(f"{path.name}, line {number} names no image.")
 
         def place(word: str) -> Path:
             return path.parent / word
@@ -342,7 +357,7 @@ def run_batch(
                         yield BatchReport(done=number, total=len(items), item=item, inner=report)
             except StopIteration as stop:
                 summary = stop.value.summary
-            except (RlnError, ComputeError, OSError, MemoryError) as failure:
+            except Exception as failure:  # whatever it is, the others are still to be done
                 error = str(failure) or type(failure).__name__
             lasted = time.perf_counter() - began
             ended.append(
@@ -357,7 +372,7 @@ def _write(path: Path, ended: Iterable[Ended]) -> None:
     """Write the table of what became of a batch."""
     found = ("iterations", "background", "chi2", "flux_ratio", "clipped")
     head = ("image", "channel", "result", "status", "seconds", *found, "error", "warnings")
-    with atomic(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(head)
         for one in ended:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Literal, NamedTuple
 
+from napari_rln.errors import ComputeError
 from napari_rln.large.engines import Engine
 from napari_rln.large.job import TILE, Folder, Job, Key
 from napari_rln.large.plan import IN_FLIGHT, pairs
@@ -57,7 +58,7 @@ class Drive:
         self.finished = folder.finished()
         self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
         self.peak_bytes = 0
-        self._out = str(folder.out)
+        self._where = str(folder.out), workers.device_name
         self._pending: dict[Future[Any], _Work] = {}
         self._most = workers.workers * IN_FLIGHT
 
@@ -91,7 +92,12 @@ class Drive:
             for needed in needs[number]:
                 users.setdefault((when, needed), []).append(number)
         waiting = {tile: len(numbers) for tile, numbers in users.items()}
-        there = {tile for tile in users if self.folder.scratch(*tile).exists()}
+        there = {
+            (when, number)
+            for when, number in users
+            if Key(when, TILE, number) in self.finished
+            and self.folder.scratch(when, number).exists()
+        }
         tiles = deque(sorted(set(users) - there))
         ready = deque(pair for pair in left if not missing[pair])
 
@@ -117,13 +123,12 @@ class Drive:
         for work, done in self._all(tasks()):
             when, _, number = work.key
             self._count(done)
+            self._note(done)
             if work.kind == "tile":
-                self._note(done)
                 arrived((when, number))
                 there.add((when, number))
                 yield self.report("deconvolve", len(there), len(users))
                 continue
-            self._note(done)
             del missing[when, number]
             for needed in needs[number]:
                 waiting[when, needed] -= 1
@@ -139,7 +144,7 @@ class Drive:
             level: [
                 Key(when, level, number)
                 for when in range(plan.times)
-                for number, _ in enumerate(plan.level_boxes(level))
+                for number in range(len(plan.level_boxes(level)))
             ]
             for level in range(1, len(plan.levels))
         }
@@ -171,10 +176,12 @@ class Drive:
                     break
                 else:
                     work, function, arguments = task
-                    future = self.workers.submit(function, self._out, *arguments)
+                    future = self.workers.submit(function, *self._where, *arguments)
                     self._pending[future] = work
             if not self._pending:
-                continue
+                if over:
+                    return
+                raise ComputeError("what is left waits for tiles that nobody computes.")
             ended, _ = wait(self._pending, return_when=FIRST_COMPLETED)
             for future in ended:
                 work = self._pending.pop(future)

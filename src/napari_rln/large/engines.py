@@ -6,7 +6,6 @@ gives their work to others.
 
 import contextlib
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from napari_rln import __version__
+from napari_rln.device import resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.large.plan import IN_FLIGHT
 from napari_rln.large.settings import LargeSettings
-from napari_rln.large.work import survey
+from napari_rln.large.work import cores, survey
 
 _CORES_PER_WORKER = 8  # more cores do less and less for one transform
 _WAIT_S = 120.0  # for workers to come up
@@ -42,15 +41,15 @@ class Engine:
     threads
         With which each is to compute.
     device
-        Type of their device, as the settings of a job name it.
+        Type of their device.
+    device_name
+        As a worker is to resolve it.
     device_bytes
         Memory that is free on the device, the least of all.
     ram_bytes
         Memory of the machine that is free for a worker, the least of all.
     taken_bytes
         Of memory, that a worker has before it begins.
-    name
-        What to call them.
     """
 
     submit: Callable[..., "Future[Any]"]
@@ -58,21 +57,48 @@ class Engine:
     crowd: int
     threads: int
     device: str
+    device_name: str
     device_bytes: int
     ram_bytes: int
     taken_bytes: int
-    name: str
 
 
 def worker_count(settings: LargeSettings, device: str) -> int:
-    """Return how many processes are to work on this machine."""
-    if settings.gpus:
-        return len(settings.gpu_numbers)
+    """Return how many processes are to work on this machine.
+
+    Raises
+    ------
+    RlnError
+        If there are fewer GPUs.
+    """
+    gpus = _gpus(settings, device)
     if settings.workers != "auto":
+        if gpus and settings.workers > len(gpus):
+            raise RlnError(
+                f"workers is {settings.workers} but there are {len(gpus)} GPUs; give as many, or "
+                "--device cpu."
+            )
         return settings.workers
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.device_count()
-    return max(1, _cores() // _CORES_PER_WORKER)
+    return len(gpus) or max(1, cores() // _CORES_PER_WORKER)
+
+
+def _gpus(settings: LargeSettings, device: str) -> tuple[int, ...]:
+    """Return the numbers of the GPUs to use; none where a CPU is to compute.
+
+    Raises
+    ------
+    RlnError
+        If one is not there.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = settings.gpu_numbers
+    if wanted and max(wanted) >= there:
+        raise RlnError(f"gpus is {settings.gpus} but torch sees {there} CUDA devices.")
+    if wanted:
+        return wanted
+    if device.startswith("cuda:"):
+        return (resolve_device(device).index or 0,)
+    return tuple(range(there)) if device in ("auto", "cuda") else ()
 
 
 @contextlib.contextmanager
@@ -95,35 +121,36 @@ def engine(settings: LargeSettings, device: str, folder: Path) -> Iterator[Engin
         version of napari-rln, or a GPU is not there.
     """
     if settings.scheduler is not None:
-        with _remote(settings.scheduler, folder) as found:
+        with _remote(settings.scheduler, device, folder) as found:
             yield found
         return
-    if settings.gpus and max(settings.gpu_numbers) >= torch.cuda.device_count():
-        raise RlnError(
-            f"gpus is {settings.gpus} but torch sees {torch.cuda.device_count()} CUDA devices."
-        )
-    count = worker_count(settings, device)
-    if count == 1 and not settings.gpus:
-        seen = survey(str(folder))
-        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="tiles") as pool:
-            try:
-                yield _engine(pool.submit, [seen], 1, torch.get_num_threads(), "this process")
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+    gpus, count = _gpus(settings, device), worker_count(settings, device)
+    if count > 1 or settings.gpus:
+        with _local(count, gpus, "cuda" if gpus else device, folder) as found:
+            yield found
         return
-    gpus = settings.gpu_numbers or (tuple(range(count)) if torch.cuda.is_available() else ())
-    with _local(count, gpus, folder) as found:
-        yield found
+    seen = survey(str(folder), device)
+    with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="tiles") as pool:
+        try:
+            yield _engine(pool.submit, [seen], torch.get_num_threads(), device)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _local(count: int, gpus: tuple[int, ...], folder: Path) -> Iterator[Engine]:
+def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iterator[Engine]:
     """Start processes on this machine, each with its share of the cores or a GPU of its own."""
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
+    # A queue of jobs may have given this process some GPUs only, under names of its own.
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+
     def options(number: int) -> dict[str, Any]:
-        env = {"CUDA_VISIBLE_DEVICES": str(gpus[number])} if gpus else {}
+        env = {}
+        if gpus:
+            gpu = gpus[number]
+            env["CUDA_VISIBLE_DEVICES"] = names[gpu] if gpu < len(names) and names[0] else str(gpu)
         return {
             "nthreads": IN_FLIGHT,
             "memory_limit": 0,  # the plan keeps it; dask would only pause or kill
@@ -146,13 +173,12 @@ def _local(count: int, gpus: tuple[int, ...], folder: Path) -> Iterator[Engine]:
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
         client.wait_for_workers(count, timeout=_WAIT_S)
-        threads = max(1, _cores() // count)
-        seen = _surveyed(client, folder)
-        yield _engine(_submitter(client), seen, count, threads, f"{count} processes")
+        seen = _surveyed(client, device, folder)
+        yield _engine(_submitter(client), seen, max(1, cores() // count), device)
 
 
 @contextlib.contextmanager
-def _remote(address: str, folder: Path) -> Iterator[Engine]:
+def _remote(address: str, device: str, folder: Path) -> Iterator[Engine]:
     """Find the workers of a running scheduler."""
     from distributed import Client
 
@@ -168,10 +194,10 @@ def _remote(address: str, folder: Path) -> Iterator[Engine]:
             client.wait_for_workers(1, timeout=_WAIT_S)
         except TimeoutError as error:
             raise RlnError(f"the scheduler at {address} has no workers; start some.") from error
-        seen = _surveyed(client, folder)
-        threads = min(s["cores"] for s in seen)
-        found = _engine(_submitter(client), seen, len(seen), threads, f"{len(seen)} workers")
-        yield found
+        seen = _surveyed(client, device, folder)
+        hosts = [s["host"] for s in seen]
+        threads = max(1, min(s["cores"] // hosts.count(s["host"]) for s in seen))
+        yield _engine(_submitter(client), seen, threads, device)
 
 
 def _submitter(client: Any) -> Callable[..., "Future[Any]"]:
@@ -181,9 +207,16 @@ def _submitter(client: Any) -> Callable[..., "Future[Any]"]:
     return submit
 
 
-def _surveyed(client: Any, folder: Path) -> list[dict[str, Any]]:
+def _surveyed(client: Any, device: str, folder: Path) -> list[dict[str, Any]]:
+    """Return what the workers are.
+
+    Raises
+    ------
+    RlnError
+        If they cannot work together.
+    """
     try:
-        seen = list(client.run(survey, str(folder)).values())
+        seen = list(client.run(survey, str(folder), device).values())
     except (ImportError, AttributeError) as error:
         raise RlnError(
             f"the workers cannot import napari_rln ({error}); install it where they run."
@@ -200,32 +233,27 @@ def _surveyed(client: Any, folder: Path) -> list[dict[str, Any]]:
             f"the folder {folder} is not there on {', '.join(sorted(blind))}; name one that all "
             "workers share."
         )
+    kinds = {s["device"] for s in seen}
+    if len(kinds) > 1:
+        raise RlnError(
+            f"the workers compute on {', '.join(sorted(kinds))}, whose results are not equal to "
+            "the bit; name one with --device."
+        )
     return seen
 
 
 def _engine(
-    submit: Callable[..., "Future[Any]"],
-    seen: list[dict[str, Any]],
-    workers: int,
-    threads: int,
-    name: str,
+    submit: Callable[..., "Future[Any]"], seen: list[dict[str, Any]], threads: int, device: str
 ) -> Engine:
-    devices = {s["device"] for s in seen}
     hosts = [s["host"] for s in seen]
     return Engine(
         submit=submit,
-        workers=workers,
+        workers=len(seen),
         crowd=max(hosts.count(host) for host in hosts),
         threads=threads,
-        device=devices.pop() if len(devices) == 1 else "cpu",
+        device=seen[0]["device"],
+        device_name=device,
         device_bytes=min(s["device_free"] for s in seen),
         ram_bytes=min(s["ram"] // hosts.count(s["host"]) for s in seen),
         taken_bytes=max(s["taken"] for s in seen),
-        name=name,
     )
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
-    return int(min(allowed, psutil.cpu_count(logical=False) or 1))

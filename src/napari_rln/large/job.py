@@ -8,6 +8,7 @@ the result takes its name and ``<result>.run.json`` keeps what was done.
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from napari_rln import __version__
 from napari_rln.errors import RlnError
-from napari_rln.io import OutputType, atomic
+from napari_rln.io import OutputType, atomic, read_volume, write_volume
 from napari_rln.large.plan import Format, Plan
 from napari_rln.large.statistics import Statistics
 from napari_rln.model import Model, load_model
@@ -154,7 +155,7 @@ class Folder:
         self.manifest = out.with_name(f"{out.name}.run.json")
         self.result = self.part / out.name
         self._job, self._log = self.part / "job.json", self.part / "finished.jsonl"
-        self._psf, self._model = self.part / "psf.npy", self.part / "model.safetensors"
+        self._psf, self._model = self.part / "psf.ome.tif", self.part / "model.safetensors"
 
     @property
     def lock(self) -> Path:
@@ -187,19 +188,25 @@ class Folder:
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir()
         if psf is not None:
-            np.save(self._psf, psf.data)
+            write_volume(psf, self._psf)
         if model is not None:
             model.save(self._model)
         if estimate is not None:
             np.save(self.scratch(0, 0), estimate)
+            light = job.statistics.mean * math.prod(job.plan.shape)
+            self.add_finished(Key(0, TILE, 0), {"image": light})
         self._create(job)
+        self.write(job)
+
+    def write(self, job: Job) -> None:
+        """Write what is to be done, whole or not at all."""
         with atomic(self._job) as temporary:
             temporary.write_text(job.to_json())
 
     def _create(self, job: Job) -> None:
         plan = job.plan
         common = {"voxel_um": job.voxel_um, "name": job.name, "record": job.record()}
-        times = plan.times if job.origin.time is None and plan.times > 1 else None
+        times = _times(job)
         if job.form == "tiff":
             TiffTarget.create(self.result, plan.shape, times, job.dtype, **common)  # type: ignore[arg-type]
         else:
@@ -226,11 +233,19 @@ class Folder:
                 "anew with --overwrite."
             ) from error
 
-    def psf(self, job: Job) -> Volume | None:
+    def stamp(self) -> int:
+        """Return by what a run is told from another one of the same name.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        return self._job.stat().st_mtime_ns
+
+    def psf(self) -> Volume | None:
         """Return the PSF."""
-        if not self._psf.exists():
-            return None
-        return Volume(data=np.load(self._psf), voxel_um=job.voxel_um, name="PSF")
+        return read_volume(self._psf) if self._psf.exists() else None
 
     def model(self) -> Model | None:
         """Return the model."""
@@ -238,7 +253,9 @@ class Folder:
 
     def target(self, job: Job) -> Target:
         """Return the result, to be written."""
-        return TiffTarget(self.result) if job.form == "tiff" else ZarrTarget(self.result)
+        if job.form == "zarr":
+            return ZarrTarget(self.result)
+        return TiffTarget(self.result, job.plan.shape, _times(job))
 
     def scratch(self, time: int, number: int) -> Path:
         """Return where a deconvolved tile waits for its neighbours."""
@@ -285,13 +302,14 @@ class Folder:
         held = json.loads(job.to_json()) | {"summary": jsonable(summary), "finished": entries}
         with atomic(self.manifest) as temporary:
             temporary.write_text(json.dumps(held))
+        if self.out.exists():  # an older one, that is to be replaced
+            self.out.rename(self.part / "replaced")
         self.result.rename(self.out)
         self.tidy()
 
     def tidy(self) -> None:
         """Remove what a run needs no more when its result has its name."""
-        if self.part.exists():
-            shutil.rmtree(self.part)
+        shutil.rmtree(self.part, ignore_errors=True)
 
     def completed(self) -> Job | None:
         """Return the job of a run that is complete; none where there is none."""
@@ -305,11 +323,7 @@ class Folder:
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def remove(self) -> None:
-        """Remove result, manifest and whatever a run has left."""
-        for path in (self.part, self.out):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        self.manifest.unlink(missing_ok=True)
+
+def _times(job: Job) -> int | None:
+    """Return the length of the result's axis of time; none where it has no such."""
+    return job.plan.times if job.origin.time is None and job.plan.times > 1 else None

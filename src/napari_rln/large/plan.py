@@ -100,11 +100,31 @@ class Plan:
         axes = sorted(range(3), key=lambda a: -self.shape[a])
         return tuple(sorted(tiles, key=lambda t: [t.core[a].start for a in axes]))
 
-    def level_boxes(self, level: int) -> Iterator[Box]:
-        """Yield what is written at once of a coarser level."""
-        size = coarser(self.shape, self.levels[level])
-        for tile in plan_tiles(size, self.block, (0, 0, 0)):
-            yield tile.core
+    def level_boxes(self, level: int) -> tuple[Box, ...]:
+        """Return what is written at once of a coarser level."""
+        return self._level_boxes[level]
+
+    @cached_property
+    def _level_boxes(self) -> list[tuple[Box, ...]]:
+        sizes = [coarser(self.shape, factors) for factors in self.levels]
+        return [tuple(t.core for t in plan_tiles(s, self.block, (0, 0, 0))) for s in sizes]
+
+    @cached_property
+    def _numbers(self) -> dict[Shape, int]:
+        """By where their cores begin, the numbers of the tiles."""
+        found: dict[Shape, int] = {}
+        for number, tile in enumerate(self.tiles):
+            z, y, x = (part.start for part in tile.core)
+            found[z, y, x] = number
+        return found
+
+    @cached_property
+    def _kept(self) -> list[dict[int, slice]]:
+        """Along each axis, what a tile has a say in by where its core begins."""
+        return [
+            {tile.core[axis].start: self.kept(tile)[axis] for tile in self.tiles}
+            for axis in range(3)
+        ]
 
     def kept(self, tile: Tile) -> Box:
         """Return the part of a volume for which a tile of the deconvolution has a say."""
@@ -116,14 +136,13 @@ class Plan:
 
     def needed(self, box: Box) -> list[int]:
         """Return the numbers of the tiles that have a say in a part of a volume."""
-        return [
-            number
-            for number, tile in enumerate(self.tiles)
-            if all(
-                k.start < b.stop and b.start < k.stop
-                for k, b in zip(self.kept(tile), box, strict=True)
-            )
+        if not self.tiles:
+            return []
+        along = [
+            [begin for begin, k in kept.items() if k.start < part.stop and part.start < k.stop]
+            for kept, part in zip(self._kept, box, strict=True)
         ]
+        return sorted(self._numbers[z, y, x] for z, y, x in itertools.product(*along))
 
     def weights(self, tile: Tile, part: Box) -> list[FloatArray]:
         """Return how much say a tile has along z, y and x of a part of what it kept.
@@ -238,7 +257,10 @@ def make_plan(
     if network:
         most = min(most, int(memory / per_voxel))
     reach = (REACH,) * 3 if network else (0, 0, 0)
-    block = _block(shape, chunk, reach, most, form) if side is None else _whole(side, chunk, shape)
+    block = _block(shape, chunk, reach, most, form)
+    if side is not None:
+        z, y, x = (min(a, b) for a, b in zip(block, _whole(side, chunk, shape), strict=True))
+        block = (z, y, x)
     core = halo = overlap = (0, 0, 0)
     if told is not None:
         assert psf is not None

@@ -3,17 +3,19 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from napari_rln.errors import RlnError
 from napari_rln.io import OutputType, check_folder, is_ome_name
 from napari_rln.large.job import Method, Settings
 from napari_rln.large.settings import LargeSettings
 from napari_rln.model import Model, load_model
-from napari_rln.psf.prepare import check_psf
-from napari_rln.rld import RldSettings
-from napari_rln.rln import RlnSettings
+from napari_rln.rld import RldSettings, check_together
+from napari_rln.rln import RlnSettings, check_model
 from napari_rln.stores.ngff import is_zarr_name
 from napari_rln.stores.source import Origin, Source
-from napari_rln.volume import Volume, on_one_grid, same_grid
+from napari_rln.suitability import check_grid, refuse_grid
+from napari_rln.volume import Volume
 
 _LEAST_SIDE = 16  # of a tile: smaller ones are halo for the most part
 
@@ -121,32 +123,20 @@ def check_run(run: LargeRun, source: Source) -> None:
         If they do not.
     """
     check_large_name(run.out)
-    psf, model = run.psf, run.model
+    image, out = Path(run.origin.path).resolve(), run.out.resolve()
+    if image == out or out in image.parents or image in out.parents:
+        raise RlnError(f"the result {run.out} would lie on or in the image; name another.")
+    model = run.model
+    like = likeness(source)
     if model is not None:
-        if model.network.settings.views != "single":
-            raise RlnError(f"model {model.name} takes two views of the object, not one image.")
-        if model.start.needs_psf and psf is None:
-            raise RlnError(
-                f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
-                "one (--psf), or use a model of the paper's variant."
-            )
-        if model.psf is not None and not same_grid(model.psf.voxel_um, source.voxel_um, 0.03):
-            raise RlnError(
-                f"{source.name} has voxels of {source.voxel_um} um but model {model.name} was "
-                f"trained for {model.psf.voxel_um} um (z, y, x); use the universal model, or train "
-                "one for these voxels."
-            )
-    if psf is None:
-        return
-    check_psf(psf)
-    like = Volume(data=psf.data[:1], voxel_um=source.voxel_um)
-    if not on_one_grid(psf, like):
-        raise RlnError(
-            f"the PSF's voxels are {psf.voxel_um} um but the image's are {source.voxel_um} um "
-            "(z, y, x); resample the PSF with `napari-rln psf repair --image` or psf.prepare."
-        )
-    if source.shape[0] == 1 < psf.shape[0]:
-        raise RlnError(
-            f"the image is a single plane but the PSF has {psf.shape[0]} planes; use a PSF of one "
-            "plane (its middle one) for a 2D image, or a stack of planes."
-        )
+        check_model(model, run.psf)
+        if not check_grid(model, like):
+            raise refuse_grid(model, like)
+    if run.psf is not None:
+        check_together(like, run.psf)
+
+
+def likeness(source: Source) -> Volume:
+    """Return a volume with a source's voxels and shape, of zeros that take no memory."""
+    zeros = np.broadcast_to(np.float32(0), source.shape)
+    return Volume(data=zeros, voxel_um=source.voxel_um, name=source.name)

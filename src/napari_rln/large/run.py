@@ -1,6 +1,7 @@
 """Deconvolving from disk to disk: looking, planning, and driving the workers to the end."""
 
 import contextlib
+import hashlib
 import json
 import math
 import shutil
@@ -20,25 +21,22 @@ from napari_rln.errors import ComputeError, RlnError, warn
 from napari_rln.large.drive import Drive
 from napari_rln.large.engines import Engine, engine, worker_count
 from napari_rln.large.forecast import Forecast, check_disk, computing_seconds
-from napari_rln.large.job import TILE, Folder, Job, Key
+from napari_rln.large.job import Folder, Job
 from napari_rln.large.plan import Plan, make_plan
 from napari_rln.large.request import LargeRun, check_run
 from napari_rln.large.sampling import Samples, calibrated, look
 from napari_rln.large.settings import LargeReport
-from napari_rln.large.work import (
-    explained,
-    survey,
-)
+from napari_rln.large.work import close, explained, survey
+from napari_rln.model import Model
 from napari_rln.networks.folded import TORCH_VOXEL_BYTES, Folded
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rln import RlnSettings
+from napari_rln.rln import SHARE, RlnSettings
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
 from napari_rln.stores.ngff import is_zarr_name
 from napari_rln.stores.source import Source, open_source
 from napari_rln.suitability import doubts
 
-_SHARE = 0.5  # of the free memory that is taken unless said otherwise
 # Settings that say where and how much at once, not what: a run may go on with others.
 _WHERE = ("device", "memory_gb", "tile", "report_every")
 _LEAST_BYTES = 200_000_000  # a worker can do nothing with less
@@ -73,16 +71,17 @@ def forecast(run: LargeRun, speed: Speed | None = None) -> Forecast:
     source = open_source(run.origin)
     check_run(run, source)
     kind = resolve_device(run.settings.device).type
-    seen = survey(str(run.out.parent))
+    seen = survey(str(run.out.parent), run.settings.device)
     count = 1 if run.large.scheduler else worker_count(run.large, run.settings.device)
     told = run.told
     ahead = usual_iterations(told) if told else 0
     auto = told is not None and told.iterations == "auto"
     if auto and run.model is not None:
         ahead = max(1, round(run.model.start.beyond * ahead))
-    memory, ram = _memory(run, seen["ram"], seen["taken"], kind, seen["device_free"], count)
+    free, taken = seen["ram"] // count, seen["taken"]
+    memory, ram = _memory(run, free, taken, kind, seen["device_free"], count)
     plan = _plan(run, source, ahead, kind, memory, ram)
-    memory_bytes = ram + seen["taken"] + _LIBRARIES_BYTES
+    memory_bytes = ram + taken + _LIBRARIES_BYTES
     told_ahead = _forecast(run, source, plan, ahead, auto, count, memory_bytes, speed)
     check_disk(
         run.out.absolute().parent,
@@ -127,10 +126,8 @@ def run_large(
     except filelock.Timeout as error:
         raise RlnError(f"another run is writing {run.out}; wait for it, or stop it.") from error
     try:
-        if run.large.overwrite:
-            folder.remove()
         samples = Samples(source, run.settings.negatives)
-        if run.out.exists():
+        if run.out.exists() and not run.large.overwrite:
             _same(_identity(run, source, samples), folder.completed(), run.out)
             folder.tidy()
             return Outcome(run.out, {})
@@ -143,8 +140,10 @@ def run_large(
             summary = yield from _driven(run, folder, job, found, began)
         return Outcome(run.out, summary)
     finally:
+        close()
+        with contextlib.suppress(OSError):  # Windows keeps what is open
+            folder.lock.unlink()
         lock.release()
-        folder.lock.unlink(missing_ok=True)
 
 
 def _memory(
@@ -159,7 +158,7 @@ def _memory(
     """
     taken += _LIBRARIES_BYTES
     if run.memory_gb is None:
-        mine = int(_SHARE * ram)
+        mine = int(SHARE * ram)
     else:
         mine = int(run.memory_gb * 1e9 / crowd) - taken
     if mine < _LEAST_BYTES:
@@ -168,7 +167,7 @@ def _memory(
             f"{crowd} workers have {taken / 1e9:.2f} GB each before they begin, so "
             f"{run.memory_gb or ram / 1e9:.2f} GB are too little; allow at least {least:.1f} GB."
         )
-    return (mine if kind == "cpu" else int(_SHARE * device_free)), mine
+    return (mine if kind == "cpu" else int(SHARE * device_free)), mine
 
 
 def _plan(run: LargeRun, source: Source, iterations: int, kind: str, memory: int, ram: int) -> Plan:
@@ -236,7 +235,7 @@ def _identity(run: LargeRun, source: Source, samples: Samples) -> dict[str, Any]
         "times": source.times,
         "voxel_um": list(source.voxel_um),
         "psf": run.psf.hash if run.psf is not None else None,
-        "model": run.model.hash if run.model is not None else None,
+        "model": None if run.model is None else _model_hash(run.model),
         "form": run.large.ome_zarr if zarr else "tiff",
         "dtype": run.dtype,
         "version": __version__,
@@ -244,6 +243,14 @@ def _identity(run: LargeRun, source: Source, samples: Samples) -> dict[str, Any]
     settings = {k: v for k, v in as_dict(run.settings).items() if k not in _WHERE}
     found: dict[str, Any] = json.loads(json.dumps(identity | settings))
     return found
+
+
+def _model_hash(model: Model) -> str:
+    """Return a hash of the weights and of all that tells how they are applied."""
+    card = model.card()
+    kept = ("network", "start", "normalisation", "output_scale", "share")
+    told = json.dumps({name: card[name] for name in kept}, sort_keys=True)
+    return f"{model.hash}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def _same(identity: dict[str, Any], job: Job | None, out: Path) -> None:
@@ -280,11 +287,14 @@ def _begun(
 ) -> Generator[LargeReport, None, Job]:
     """Yield reports, return the job: that of an interrupted run, or a new one."""
     identity = _identity(run, source, samples)
-    device = resolve_device(run.settings.device)
-    free = workers.device_bytes
-    kind = workers.device if run.settings.device == "auto" else device.type
+    # What is looked at is so here, whatever the workers of a scheduler have.
+    device = resolve_device("auto" if run.large.scheduler else run.settings.device)
+    free, kind = workers.device_bytes, workers.device
     memory, ram = _memory(run, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd)
     job = folder.job()
+    if job is not None and run.large.overwrite and job.identity != identity:
+        job = None
+    origin = replace(run.origin, path=str(Path(run.origin.path).absolute()))
     if job is not None:
         _same(identity, job, run.out)
         if job.device != kind:
@@ -292,13 +302,22 @@ def _begun(
                 f"{run.out} was begun on {job.device}, whose results are not equal to the bit to "
                 f"those of {kind}; go on there, or begin anew with --overwrite."
             )
-        if ram < job.ram:
+        if run.memory_gb is not None and ram < job.ram:
             warn(
                 f"the run was begun with tiles for {job.ram / 1e9:.2f} GB for each worker and goes "
                 f"on with them, not within {ram / 1e9:.2f} GB."
             )
         folder.clean()
+        job = replace(job, origin=origin)  # which may lie elsewhere by now
+        folder.write(job)
     else:
+        if samples.telling_bytes(run.psf, run.told) > memory:
+            needed = samples.telling_bytes(run.psf, run.told) / 1e9
+            raise RlnError(
+                f"a part of the image with this PSF takes {needed:.2f} GB but {memory / 1e9:.2f} "
+                "GB may be taken; allow more (--memory-gb), or crop the PSF."
+            )
+        torch.set_num_threads(workers.threads)
         found = yield from look(run, samples, device)
         for doubt in doubts(run.model, run.psf) if run.model is not None else ():
             warn(doubt)
@@ -308,10 +327,11 @@ def _begun(
         steps = calibrated(run, samples, found, device, whole=len(plan.tiles) == 1)
         found, estimate = yield from steps
         title = "RLD" if run.model is None else f"RLN {run.model.name}"
-        inputs = {"image": samples.hash, "psf": identity["psf"], "model": identity["model"]}
+        model_hash = None if run.model is None else run.model.hash
+        inputs = {"image": samples.hash, "psf": identity["psf"], "model": model_hash}
         job = Job(
             method=run.method,
-            origin=replace(run.origin, path=str(Path(run.origin.path).absolute())),
+            origin=origin,
             identity=identity,
             name=f"{source.name} · {title}",
             settings=as_dict(run.settings),
@@ -327,8 +347,6 @@ def _begun(
             inputs={name: value for name, value in inputs.items() if value is not None},
         )
         folder.begin(job, run.psf, run.model, estimate)
-        if estimate is not None:
-            folder.add_finished(Key(0, TILE, 0), {"image": found.mean * math.prod(plan.shape)})
     told = _forecast(
         run, source, job.plan, job.statistics.iterations, False, workers.workers,
         ram + workers.taken_bytes + _LIBRARIES_BYTES, speed,
@@ -347,7 +365,7 @@ def _driven(
         yield from drive.check()
         yield from drive.blocks()
         yield from drive.levels()
-    except (RlnError, ComputeError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # also what a cluster raises when workers keep dying
         told = sum(key.level == 0 for key in drive.finished)
         kept = (
             f"{explained(error).rstrip('.')}. {told} of {blocks} blocks are finished and kept: the "

@@ -52,20 +52,27 @@ class Samples:
     """
 
     def __init__(self, source: Source, negatives: Negatives) -> None:
-        began = time.perf_counter()
         size, most = source.shape, 1
         if source.voxels // source.times > _MOST_VOXELS:
             size, most = _BLOCK, _MOST_VOXELS // (_BLOCK[0] * _BLOCK[1] * _BLOCK[2])
         self.boxes = blocks(source.shape, size, most)
         self.source, self._negatives = source, negatives
         read = [source.read(box) for box in self.boxes]
-        lasted = max(time.perf_counter() - began, 1e-6)
-        self.read_mb_per_s = sum(p.size for p in read) * source.dtype.itemsize / 1e6 / lasted
-        self.hash = array_hash(np.array([int(array_hash(part), 16) for part in read], np.uint64))
+        # Of a series the last volume is looked at too, by which the image is known again.
+        more = [source.read(self.boxes[0], source.times - 1)] if source.times > 1 else []
+        hashes = [int(array_hash(part), 16) for part in (*read, *more)]
+        self.hash = array_hash(np.array(hashes, np.uint64))
         self.parts = [fit(part, negatives, source.name, box)
                       for part, box in zip(read, self.boxes, strict=True)]  # fmt: skip
         if not any(part.max() > 0 for part in self.parts):
             raise RlnError(f"{source.name} has no voxel above 0; there is nothing to deconvolve.")
+
+    def telling_bytes(self, psf: Volume | None, told: RldSettings | None) -> int:
+        """Return how much memory it takes to look at the part with most structure."""
+        if psf is None or told is None:
+            return 0
+        z, y, x = (part.stop - part.start for part in self.telling(psf.shape))
+        return rld.memory_bytes((z, y, x), psf.shape, told)
 
     def read(self, box: Box) -> Volume:
         """Return a part of the volume."""
@@ -113,7 +120,7 @@ class Samples:
         """Return boxes of a size all over the volume, of an eighth of it or less."""
         voxels = size[0] * size[1] * size[2]
         volume = self.source.voxels // self.source.times
-        most = min(_MOST_FURTHER, volume // (_FURTHER_SHARE * voxels))
+        most = min(_MOST_FURTHER, volume // (_FURTHER_SHARE * voxels), _MOST_VOXELS // voxels)
         return list(blocks(self.source.shape, size, most)) if most else []
 
 
@@ -184,7 +191,6 @@ def look(
         intercept=noise.intercept,
         iterations=int(iterations),
         telling=[[part.start, part.stop] for part in box],
-        read_mb_per_s=samples.read_mb_per_s,
     )
 
 
@@ -276,6 +282,7 @@ def _deconvolved(
         if told.acceleration != "none":
             momenta = momenta or [float(m) for m in steps.momenta]
         estimates.append(steps.field_of_view().to("cpu", torch.float32, copy=True).numpy())
+        del steps
     return momenta, estimates
 
 

@@ -27,8 +27,6 @@ class Statistics:
         Of the map to the network's range; 0 and 1 where there is no network.
     telling
         (start, stop) along z, y and x of what the noise and the stop were found in.
-    read_mb_per_s
-        How fast the samples were read.
     """
 
     hash: str
@@ -42,4 +40,3 @@ class Statistics:
     offset: float = 0.0
     scale: float = 1.0
     telling: list[list[int]]
-    read_mb_per_s: float

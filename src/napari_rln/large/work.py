@@ -6,15 +6,17 @@ process opens a job once, with its model. Several run in a process at once, one 
 
 import errno
 import functools
+import math
 import os
 import platform
 import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -25,7 +27,7 @@ from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import ComputeError
 from napari_rln.io import atomic, converted
 from napari_rln.large.job import TILE, Folder, Job, Key
-from napari_rln.large.plan import blend
+from napari_rln.large.plan import IN_FLIGHT, blend
 from napari_rln.large.sampling import fit
 from napari_rln.memory import release_freed_memory
 from napari_rln.networks.folded import Folded
@@ -35,7 +37,10 @@ from napari_rln.stores.source import Source, checksum, open_source
 from napari_rln.tiles import even_sized
 from napari_rln.volume import FloatArray, Volume
 
+T = TypeVar("T")
+
 _computing, _opening = threading.Lock(), threading.Lock()
+_few = threading.BoundedSemaphore(IN_FLIGHT)  # whatever number of threads a worker was given
 
 
 @dataclass
@@ -92,17 +97,14 @@ class Done:
 class _Bench:
     """A job as a worker has it open."""
 
-    def __init__(self, out: str) -> None:
-        self.folder = Folder(Path(out))
+    def __init__(self, out: str, device: str, began: int) -> None:
+        self.folder, self._began = Folder(Path(out)), began
         job = self.folder.job()
-        if job is None:
-            raise ComputeError(
-                f"a worker does not see {self.folder.part}; all machines need the same folders."
-            )
+        assert job is not None
         self.job: Job = job
         self.source: Source = open_source(job.origin)
-        self.psf, self.model = self.folder.psf(job), self.folder.model()
-        self.device = resolve_device(job.settings["device"])
+        self.psf, self.model = self.folder.psf(), self.folder.model()
+        self.device = resolve_device(device)
         self.negatives = job.settings["negatives"]
         self.told: RldSettings | None = None
         if self.psf is not None and any(job.plan.core):
@@ -113,6 +115,17 @@ class _Bench:
             self.network = Folded(self.model.network, self.device, job.settings["precision"])
         self.target = self.folder.target(job)
 
+    def check_current(self) -> None:
+        """Raise if another run has taken the folder since, into which nothing may be written.
+
+        Raises
+        ------
+        ComputeError
+            If so.
+        """
+        if _stamp(self.folder) != self._began:
+            raise ComputeError(f"{self.folder.part} is of another run by now.")
+
 
 def _told(job: Job) -> RldSettings:
     """Return the settings of a job that deconvolves classically."""
@@ -122,21 +135,52 @@ def _told(job: Job) -> RldSettings:
     return RldSettings(**fields)
 
 
-@functools.lru_cache(maxsize=2)
-def _opened(out: str, _began: int) -> _Bench:
-    return _Bench(out)
+def _stamp(folder: Folder) -> int:
+    """Return by what a run is told from another one of the same name.
+
+    Raises
+    ------
+    ComputeError
+        If there is none.
+    """
+    try:
+        return folder.stamp()
+    except FileNotFoundError as error:
+        raise ComputeError(
+            f"a worker does not see {folder.part}; all machines need the same folders."
+        ) from error
 
 
-def _bench(out: str) -> _Bench:
+_opened = functools.lru_cache(maxsize=2)(_Bench)
+
+
+def _bench(out: str, device: str) -> _Bench:
     """Return a job opened by this process; not that of an earlier run of the same name."""
-    began = (Folder(Path(out)).part / "job.json").stat().st_mtime_ns
+    began = _stamp(Folder(Path(out)))
     with _opening:
-        bench = _opened(out, began)
+        bench = _opened(out, device, began)
     torch.set_num_threads(bench.job.threads)
     return bench
 
 
-def deconvolve_tile(out: str, time: int, number: int) -> Done:
+def close() -> None:
+    """Let go of the jobs that this process has open, with their files and networks."""
+    _opened.cache_clear()
+
+
+def few_at_once(task: Callable[..., T]) -> Callable[..., T]:
+    """Let no more tasks run in a process at once than its memory is planned for."""
+
+    @functools.wraps(task)
+    def waiting(*arguments: Any) -> T:
+        with _few:
+            return task(*arguments)
+
+    return waiting
+
+
+@few_at_once
+def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
     """Deconvolve a tile classically and keep it for the blocks that need it.
 
     Raises
@@ -148,7 +192,7 @@ def deconvolve_tile(out: str, time: int, number: int) -> Done:
     OSError
         If the image cannot be read or the disk is full.
     """
-    bench, took = _bench(out), Took()
+    bench, took = _bench(out, device), Took()
     job, tile = bench.job, bench.job.plan.tiles[number]
     assert bench.psf is not None
     assert bench.told is not None
@@ -174,6 +218,7 @@ def deconvolve_tile(out: str, time: int, number: int) -> Done:
         took.lap("compute")
     del image, volume
     release_freed_memory()  # else every thread would keep what it once had
+    bench.check_current()
     path = bench.folder.scratch(time, number)
     with atomic(path) as temporary:
         np.save(temporary, data)
@@ -183,7 +228,8 @@ def deconvolve_tile(out: str, time: int, number: int) -> Done:
     )
 
 
-def finish_block(out: str, time: int, number: int) -> Done:
+@few_at_once
+def finish_block(out: str, device: str, time: int, number: int) -> Done:
     """Write a block of the result, for which all tiles that have a say are there.
 
     Raises
@@ -191,7 +237,7 @@ def finish_block(out: str, time: int, number: int) -> Done:
     RlnError, ComputeError, OSError
         As :func:`deconvolve_tile`.
     """
-    bench, took = _bench(out), Took()
+    bench, took = _bench(out, device), Took()
     job, plan = bench.job, bench.job.plan
     block = plan.blocks[number]
     estimate: FloatArray | None = None
@@ -218,6 +264,7 @@ def finish_block(out: str, time: int, number: int) -> Done:
             took.lap("compute")
         del image, estimate
     stored, low, high = converted(np.ascontiguousarray(data), job.dtype)
+    bench.check_current()
     bench.target.write(block.core, stored, time)
     release_freed_memory()
     took.lap("write")
@@ -232,7 +279,8 @@ def finish_block(out: str, time: int, number: int) -> Done:
     )
 
 
-def coarsen_block(out: str, time: int, level: int, number: int) -> Done:
+@few_at_once
+def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> Done:
     """Write a block of a coarser level from the level before it.
 
     Raises
@@ -240,11 +288,12 @@ def coarsen_block(out: str, time: int, level: int, number: int) -> Done:
     OSError
         If the disk is full.
     """
-    bench, took = _bench(out), Took()
+    bench, took = _bench(out, device), Took()
     assert isinstance(bench.target, ZarrTarget)
-    box = list(bench.job.plan.level_boxes(level))[number]
+    box = bench.job.plan.level_boxes(level)[number]
     stored = bench.target.coarsened(box, time, level)
     took.lap("read")
+    bench.check_current()
     bench.target.write(box, stored, time, level)
     took.lap("write")
     return Done(
@@ -255,15 +304,16 @@ def coarsen_block(out: str, time: int, level: int, number: int) -> Done:
     )
 
 
-def check_block(out: str, key: Key, expected: str) -> bool:
+@few_at_once
+def check_block(out: str, device: str, key: Key, expected: str) -> bool:
     """Tell whether a block of an interrupted run is still what was written."""
-    bench = _bench(out)
+    bench = _bench(out, device)
     time, level, number = key
     plan = bench.job.plan
     try:
         if level:
             assert isinstance(bench.target, ZarrTarget)
-            box = list(plan.level_boxes(level))[number]
+            box = plan.level_boxes(level)[number]
             stored = bench.target.read(box, time, level)
         else:
             stored = bench.target.read(plan.blocks[number].core, time)
@@ -272,19 +322,38 @@ def check_block(out: str, key: Key, expected: str) -> bool:
     return checksum(stored) == expected
 
 
-def survey(folder: str) -> dict[str, Any]:
-    """Return what a worker is: its device and memory, its version, whether it sees a folder."""
-    device = resolve_device("auto")
+def survey(folder: str, device: str) -> dict[str, Any]:
+    """Return what a worker is: its device and memory, its version, whether it sees a folder.
+
+    Parameters
+    ----------
+    folder
+        Of the result.
+    device
+        On which it is to compute.
+
+    Raises
+    ------
+    RlnError
+        If it has no such device.
+    """
+    found = resolve_device(device)
     return {
         "version": __version__,
         "sees": os.path.isdir(folder),  # noqa: PTH112
-        "device": device.type,
-        "device_free": free_bytes(device),
+        "device": found.type,
+        "device_free": free_bytes(found),
         "ram": psutil.virtual_memory().available,
         "taken": psutil.Process().memory_info().rss,
         "host": platform.node(),
-        "cores": max(1, torch.get_num_threads()),
+        "cores": cores(),
     }
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
+    return int(min(allowed, psutil.cpu_count(logical=False) or 1))
 
 
 def explained(error: BaseException) -> str:

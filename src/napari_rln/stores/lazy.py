@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from napari_rln.record import Record
-from napari_rln.tiles import Shape
 from napari_rln.volume import VoxelUm
 
 
@@ -39,8 +38,6 @@ class Held(NamedTuple):
         What to call it.
     record
         How it was made, where napari-rln made it.
-    chunks
-        (z, y, x) that is read at once; none where any part can be read for itself.
     """
 
     array: Lazy
@@ -48,4 +45,3 @@ class Held(NamedTuple):
     voxel_um: VoxelUm | None
     name: str
     record: Record | None = None
-    chunks: Shape | None = None

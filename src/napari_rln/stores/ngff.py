@@ -63,7 +63,7 @@ def open_lazily(path: Path) -> Held:
         raise RlnError(f"{path.name} cannot be read as Zarr ({error}).") from error
     if isinstance(node, zarr.Array):
         axes = _plain_axes(node, path.name)
-        return Held(node, axes, None, stem(path), None, _chunks(node))
+        return Held(node, axes, None, stem(path))
     attributes: dict[str, Any] = dict(node.attrs)
     image = _ome(node)
     if "multiscales" not in image:
@@ -98,8 +98,8 @@ def open_lazily(path: Path) -> Held:
     voxel_um = None if y is None or x is None else (z or y, y, x)
     if "Z" in axes and z is None:
         voxel_um = None
-    return Held(array, axes, voxel_um, str(scale.get("name") or stem(path)), _record(attributes),
-                _chunks(array))  # fmt: skip
+    name = str(scale.get("name") or stem(path))
+    return Held(array, axes, voxel_um, name, _record(attributes))
 
 
 def _ome(group: zarr.Group) -> dict[str, Any]:
@@ -144,11 +144,6 @@ def _plain_axes(array: AnyArray, name: str) -> str:
             "dimensions t, c, z, y, x."
         )
     return "ZYX"[-array.ndim :]
-
-
-def _chunks(array: AnyArray) -> Shape:
-    z, y, x = (1, 1, *array.chunks)[-3:]
-    return int(z), int(y), int(x)
 
 
 def _record(attributes: dict[str, Any]) -> Record | None:

@@ -61,8 +61,6 @@ class Source:
         As in :class:`Origin`.
     record
         How it was made, where that is known.
-    chunks
-        (z, y, x) that is read at once, where the file is divided into such.
 
     Attributes
     ----------
@@ -89,7 +87,6 @@ class Source:
         channel: int | None = None,
         time: int | None = None,
         record: Record | None = None,
-        chunks: Shape | None = None,
     ) -> None:
         axes, shape = axes.upper(), tuple(int(n) for n in array.shape)
         sizes = dict(zip(axes, shape, strict=True))
@@ -102,11 +99,12 @@ class Source:
         chosen = {"C": channel, "T": 0 if self.timed else time}
         self._index = volume_index(axes, shape, chosen, name)
         self._array, self._time_axis = array, axes.find("T")
-        z, y, x = (n for n, i in zip(shape, self._index, strict=True) if isinstance(i, slice))
+        space = [n for n, i in zip(shape, self._index, strict=True) if isinstance(i, slice)]
+        self._plane = len(space) == 2
+        z, y, x = [1, *space] if self._plane else space
         self.shape: Shape = (z, y, x)
         self.times = sizes.get("T", 1) if self.timed else 1
         self.dtype, self.voxel_um, self.name, self.record = array.dtype, voxel_um, name, record
-        self.chunks = chunks
 
     @property
     def voxels(self) -> int:
@@ -126,7 +124,7 @@ class Source:
         index: list[Any] = list(self._index)
         if self.timed:
             index[self._time_axis] = time
-        space = iter(box)
+        space = iter(box[1:] if self._plane else box)
         where = tuple(next(space) if isinstance(part, slice) else part for part in index)
         try:
             found = np.asarray(self._array[where])
@@ -134,6 +132,8 @@ class Source:
             raise
         except Exception as error:  # codecs and stores can raise anything for a damaged chunk
             raise OSError(f"{self.name} cannot be read at {_told(box)}: {error}") from error
+        if self._plane:
+            found = found[None]
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
             data = np.ascontiguousarray(found, dtype=np.float32)
         if not data.flags.owndata:  # a view of the file, or of somebody's array
@@ -173,7 +173,6 @@ def open_source(origin: Origin) -> Source:
         channel=origin.channel,
         time=origin.time,
         record=held.record,
-        chunks=held.chunks,
     )
 
 

@@ -26,8 +26,17 @@ from napari_rln.volume import VoxelUm
 _NAMES = (".tif", ".tiff")
 
 
-def open_lazily(path: Path, series: int = 0) -> Held:
+def open_lazily(path: Path, series: int = 0, planes: int | None = None) -> Held:
     """Return what a TIFF holds.
+
+    Parameters
+    ----------
+    path
+        The file.
+    series
+        Which of its images, from 0.
+    planes
+        How many there are of it elsewhere and here together; as many as it holds when none.
 
     Raises
     ------
@@ -42,7 +51,7 @@ def open_lazily(path: Path, series: int = 0) -> Held:
     try:
         tif = tifffile.TiffFile(path)
         try:
-            held = _held(tif, series, path)
+            held = _held(tif, series, path, planes)
         except BaseException:
             tif.close()
             raise
@@ -60,7 +69,7 @@ def open_lazily(path: Path, series: int = 0) -> Held:
     return held
 
 
-def _held(tif: tifffile.TiffFile, number: int, path: Path) -> Held:
+def _held(tif: tifffile.TiffFile, number: int, path: Path, planes: int | None) -> Held:
     if not 0 <= number < len(tif.series):
         raise RlnError(
             f"{path.name} has {len(tif.series)} images; {number} is not among 0 to "
@@ -69,13 +78,12 @@ def _held(tif: tifffile.TiffFile, number: int, path: Path) -> Held:
     warn_if_cut_short(tif, path.name)
     series = tif.series[number]
     axes = _named(series.axes)
-    planes = dict(zip(axes, series.shape, strict=True)).get("Z", 1)
+    planes = planes or dict(zip(axes, series.shape, strict=True)).get("Z", 1)
     try:
         voxel_um = read_voxel_um(tif, number, planes, path.name)
     except RlnError:  # whoever asked may know it
         voxel_um = None
-    array, chunks = _array(series)
-    return Held(array, axes, voxel_um, stem(path), read_record(tif), chunks)
+    return Held(_array(series), axes, voxel_um, stem(path), read_record(tif))
 
 
 def open_folder(path: Path) -> Held:
@@ -86,12 +94,14 @@ def open_folder(path: Path) -> Held:
     RlnError
         If there are none, or they are not planes of one size and type.
     """
-    files = sorted((f for f in path.iterdir() if f.suffix.lower() in _NAMES), key=_natural)
+    files = [f for f in path.iterdir() if f.suffix.lower() in _NAMES and f.name[0] != "."]
+    files.sort(key=_natural)
     if not files:
         raise RlnError(f"{path} holds no .tif or .tiff and is no Zarr; name a file, or such one.")
-    first = open_lazily(files[0])
-    planes = _Planes(files, np.squeeze(np.empty(first.array.shape, bool)).shape, first.array.dtype)
-    return Held(planes, "ZYX", first.voxel_um, path.name, None, first.chunks)
+    # Of a plane alone it does not matter how far the next one is; here it does.
+    first = open_lazily(files[0], planes=len(files) + 1)
+    planes = _Planes(files, _squeezed(first.array.shape), first.array.dtype)
+    return Held(planes, "ZYX", first.voxel_um, path.name)
 
 
 class _Planes:
@@ -111,7 +121,7 @@ class _Planes:
         parts = []
         for file in files:
             with tifffile.TiffFile(file) as tif:
-                array, _ = _array(tif.series[0])
+                array = _array(tif.series[0])
                 if array.dtype != self.dtype or _squeezed(array.shape) != self.shape[1:]:
                     raise RlnError(
                         f"{file.name} is {array.dtype} {_squeezed(array.shape)} but the first "
@@ -138,16 +148,13 @@ def _named(axes: str) -> str:
     return axes
 
 
-def _array(series: tifffile.TiffPageSeries) -> tuple[Lazy, Shape | None]:
-    """Return an image of an open file without reading it, and what of it is read at once."""
+def _array(series: tifffile.TiffPageSeries) -> Lazy:
+    """Return an image of an open file without reading it."""
     if series.dataoffset is not None:  # contiguous
         holder = series.keyframe.parent  # another file than this one where OME metadata say so
         dtype, file = series.dtype.newbyteorder(holder.byteorder), holder.filehandle.path
-        whole = np.memmap(file, dtype, mode="r", offset=series.dataoffset, shape=series.shape)
-        return whole, None
-    array = zarr.open_array(series.aszarr(level=0), mode="r")
-    *_, y, x = array.chunks
-    return array, (1, int(y), int(x))
+        return np.memmap(file, dtype, mode="r", offset=series.dataoffset, shape=series.shape)
+    return zarr.open_array(series.aszarr(level=0), mode="r")
 
 
 class TiffTarget:
@@ -160,16 +167,19 @@ class TiffTarget:
     ----------
     path
         Of a file that :meth:`create` made.
+    shape
+        (Z, Y, X) of a volume.
+    times
+        Number of volumes; none where there is no axis of time.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, shape: Shape, times: int | None) -> None:
+        self._path, self.shape = path, shape
+        self._whole = (times or 1, *shape)
         with tifffile.TiffFile(path) as tif:
             series = tif.series[0]
             assert series.dataoffset is not None
             self._offset, self.dtype = series.dataoffset, series.dtype
-            *_, z, y, x = series.shape
-            self.shape: Shape = (z, y, x)
             self._stored = self.dtype.newbyteorder(tif.byteorder)
 
     @classmethod
@@ -218,7 +228,7 @@ class TiffTarget:
         if hasattr(os, "posix_fallocate"):  # a file with holes would fill the disk half-way
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        return cls(path)
+        return cls(path, shape, times)
 
     def write(self, box: Box, data: npt.NDArray[Any], time: int = 0) -> None:
         """Write a part of a volume, (z, y, x) of the file's type."""
@@ -238,9 +248,8 @@ class TiffTarget:
 
     def read(self, box: Box, time: int = 0) -> npt.NDArray[Any]:
         """Return what was written, (z, y, x)."""
-        held = open_lazily(self._path)
-        array = held.array[(time, *box)] if "T" in held.axes else held.array[box]
-        return np.array(array)
+        values = np.memmap(self._path, self._stored, "r", self._offset, self._whole)
+        return np.array(values[(time, *box)], dtype=self.dtype)
 
 
 def _write_all(file: Any, data: npt.NDArray[Any]) -> None:
