@@ -1,0 +1,98 @@
+"""Two views together against either alone: `python benchmarks/dual.py --help`.
+
+Structures that nothing was chosen by, seen by two objectives at right angles, each with its own
+noise. NRMSE and PSNR after the best scale and offset, on the volume and on xz planes; iterations
+stop by themselves, and at the best of a row of counts, which only the truth can tell.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.signal import fftconvolve
+
+VOXEL_UM = (0.1, 0.1, 0.1)
+SHAPE, PSF = (72, 80, 80), (25, 25, 25)
+COUNTS = (3, 5, 10, 20, 30, 50)
+
+
+def gaussian(sigma):
+    from napari_rln.volume import Volume
+
+    axes = [
+        np.exp(-0.5 * ((np.arange(n) - n // 2) / s) ** 2) for n, s in zip(PSF, sigma, strict=True)
+    ]
+    data = np.einsum("i,j,k->ijk", *axes)
+    return Volume.from_array(data / data.sum(), VOXEL_UM, name="psf")
+
+
+def scene(kind, seed):
+    """Return the light of a kind of structures, brightest 400 photons."""
+    from napari_rln.simulate.structures import StructureSettings, draw
+
+    data = draw(SHAPE, StructureSettings(structures=(kind,)), seed=seed).data
+    return 400 * data / data.max()
+
+
+def main() -> None:
+    from napari_rln.deconvolution import deconvolve
+    from napari_rln.dual import DualSettings, deconvolve_views, pair_views, turned
+    from napari_rln.metrics import nrmse, psnr
+    from napari_rln.rld import RldSettings
+    from napari_rln.steps import finish
+    from napari_rln.volume import Volume
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", nargs="+", default=["filaments", "nuclei", "shells"])
+    parser.add_argument("--transform", default="affine", help="of the registration, or none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON with every number")
+    options = parser.parse_args()
+    a, b = gaussian((4, 1.4, 1.4)), gaussian((1.4, 1.4, 4))
+    table = Table("structures", "method", "stopped by itself: dB / NRMSE", "xz planes: dB",
+                  "best count: dB (at)")  # fmt: skip
+    found = {}
+    for kind in options.kinds:
+        truth = scene(kind, options.seed).astype(np.float32)
+
+        def view(psf, seed, truth=truth):
+            blurred = fftconvolve(truth, psf.data, mode="same").clip(0) + 10
+            return Volume.from_array(np.random.default_rng(seed).poisson(blurred), VOXEL_UM)
+
+        first, second = view(a, 1), view(b, 2)
+        pair = finish(
+            pair_views(
+                first, turned(second, "y-90"), a, turned(b, "y-90"),
+                settings=DualSettings(turn="y+90", transform=options.transform),
+            )
+        )  # fmt: skip
+        for projector in ("matched", "wiener-butterworth"):
+
+            def settings(iterations, projector=projector):
+                return RldSettings(iterations=iterations, back_projector=projector)
+
+            methods = {
+                "first view": lambda s, first=first: deconvolve(first, a, s),
+                "second view": lambda s, second=second: deconvolve(second, b, s),
+                "both": lambda s, pair=pair: deconvolve_views(pair, s),
+            }
+            for name, method in methods.items():
+                alone = method(settings("auto")).data
+                scores = {n: psnr(method(settings(n)).data, truth) for n in COUNTS}
+                best = max(scores, key=scores.get)
+                planes = psnr(alone[:, 20:60:8], truth[:, 20:60:8])
+                row = {"auto": psnr(alone, truth), "nrmse": nrmse(alone, truth), "xz": planes,
+                       "counts": scores}  # fmt: skip
+                found[f"{kind} {projector} {name}"] = row
+                table.add_row(kind, f"{name}, {projector}", f"{row['auto']:.2f} / {row['nrmse']:.3f}",
+                              f"{planes:.2f}", f"{scores[best]:.2f} ({best})")  # fmt: skip
+    Console(width=120).print(table)
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
