@@ -87,8 +87,13 @@ def main() -> None:
                 row = {"auto": psnr(alone, truth), "nrmse": nrmse(alone, truth), "xz": planes,
                        "counts": scores}  # fmt: skip
                 found[f"{kind} {projector} {name}"] = row
-                table.add_row(kind, f"{name}, {projector}", f"{row['auto']:.2f} / {row['nrmse']:.3f}",
-                              f"{planes:.2f}", f"{scores[best]:.2f} ({best})")  # fmt: skip
+                table.add_row(
+                    kind,
+                    f"{name}, {projector}",
+                    f"{row['auto']:.2f} / {row['nrmse']:.3f}",
+                    f"{planes:.2f}",
+                    f"{scores[best]:.2f} ({best})",
+                )
     Console(width=120).print(table)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1))
