@@ -28,7 +28,6 @@ from problem import VOXEL_UM, Problem
 SIDE = 128  # of a chunk
 PAPER_SHAPE, PAPER_HOURS = (6370, 7226, 2850), 3.7
 _BACKGROUND = 20.0  # of the problem, photons
-_HALOS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 _MODEL_VOXEL_UM = (0.1, 0.1, 0.1)  # for which the shipped model of the paper's variant was trained
 _COMMAND = [sys.executable, "-m", "napari_rln"]
 
@@ -157,10 +156,10 @@ def seams(options: argparse.Namespace) -> dict[str, Any]:
         psf = Volume.from_array(problem.psfs[name], VOXEL_UM)
         flat = float(image.data.mean()) - _BACKGROUND
         box = tuple(slice(0, n) for n in image.shape)
-        for iterations in (1, 10, 40, 100):
+        for iterations in options.counts:
             whole, momenta = _deconvolved(image, psf, iterations, flat, None)
             top = np.percentile(whole, 99.9)
-            for factor, alike in itertools.product(_HALOS, (True, False)):
+            for factor, alike in itertools.product(options.halos, (True, False)):
                 halo = tuple(2 * math.ceil(factor * s / 2) for s in support(psf))
                 plan = Plan(
                     shape=image.shape, times=1, chunk=(64, 64, 64), block=image.shape,
@@ -283,6 +282,9 @@ def main() -> None:
     parser.add_argument("--most-rld", type=int, default=1024, help="Mvoxel, of what deconvolves")
     parser.add_argument("--model", default="bead-paper", help="of the paper's variant")
     parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 40, 100])
+    parser.add_argument("--halos", type=float, nargs="+", default=[0, 0.5, 1, 1.5, 2, 2.5, 3],
+                        help="in supports of the PSF")  # fmt: skip
     parser.add_argument("--memory-gb", type=float, default=4.0)
     parser.add_argument("--folder", type=Path, help="on the disk to be measured")
     parser.add_argument("--out", type=Path, help="JSON with every number")

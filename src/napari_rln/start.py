@@ -152,11 +152,7 @@ def first_estimate(
 
 
 def start_tiles(
-    shape: Shape,
-    psf_shape: Shape,
-    told: RldSettings,
-    most_bytes: int | None,
-    halo: Shape | None = None,
+    shape: Shape, psf_shape: Shape, told: RldSettings, most_bytes: int | None
 ) -> tuple[Tile, ...]:
     """Return the largest tiles whose deconvolution fits into the memory, with the PSF's reach.
 
@@ -168,18 +164,14 @@ def start_tiles(
         What the deconvolution is told.
     most_bytes
         That may be taken; one tile when none.
-    halo
-        Voxels (z, y, x) by which a tile reaches beyond its core; half of the PSF when none.
 
     Raises
     ------
     RlnError
         If none is small enough.
     """
-    if halo is None:
-        z, y, x = (n // 2 + n // 2 % 2 for n in psf_shape)
-        halo = z, y, x
-    core = shape
+    z, y, x = (n // 2 + n // 2 % 2 for n in psf_shape)
+    halo, core = (z, y, x), shape
     while most_bytes is not None:
         z, y, x = (min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
         needed = rld.memory_bytes((z, y, x), psf_shape, told)

@@ -12,16 +12,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_rln.errors import RlnError
+from napari_rln.fft import fast_shape
 from napari_rln.networks.rln import REACH
 from napari_rln.psf.shape import energy_box
 from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.start import start_tiles
 from napari_rln.stores.ngff import Version, coarser, pyramid
 from napari_rln.tiles import Box, Shape, Tile, plan_tiles
 from napari_rln.volume import FloatArray, Volume, VoxelUm
@@ -36,7 +36,7 @@ _SUPPORT = 0.99  # of a PSF's light, that its support holds
 # Of the support, that a halo is wide: after 10 iterations, and for each tenfold of these. Measured
 # (benchmarks/scale.py seams).
 _HALO, _HALO_PER_DECADE = 2.0, 1.0
-_SHARE = 0.45  # of a worker's memory that a deconvolution computes in; the rest is read and written
+_SHARE = 0.6  # of a worker's memory that a deconvolution computes in; the rest is read and written
 _MOST_TILE = 1 << 27  # voxels of a deconvolution's window: larger ones hardly gain and come seldom
 _MOST_BLOCK = 1 << 25  # and of a network's
 # Per voxel of a block's window, of all that a worker has at once, beside what the network takes.
@@ -270,17 +270,10 @@ def make_plan(
         allowed = int(_SHARE * min(memory, ram))
         window = (_MOST_TILE, 1, 1)
         allowed = min(allowed, memory_bytes(window, (1, 1, 1), told))
-        core = _core(shape, psf.shape, told, allowed, halo)
+        core = _core(shape, psf.shape, told, allowed, halo, overlap)
         if side is not None:
             z, y, x = (min(c, max(side, 2 * o)) for c, o in zip(core, overlap, strict=True))
             core = (z, y, x)
-        narrow = [c < n and c < 2 * o for c, n, o in zip(core, shape, overlap, strict=True)]
-        if any(narrow):
-            raise RlnError(
-                f"{allowed / 1e9:.2f} GB hold tiles of {core} voxels only, narrower than the "
-                f"{tuple(2 * o for o in overlap)} over which neighbours are blended with this PSF; "
-                "allow more memory (--memory-gb), or crop the PSF."
-            )
         if core != shape and told.border == "periodic":
             raise RlnError(
                 "the periodic border is of the whole volume, which does not fit into the memory "
@@ -326,11 +319,60 @@ def blend(
     return whole
 
 
-def _core(shape: Shape, psf_shape: Shape, told: RldSettings, allowed: int, halo: Shape) -> Shape:
-    """Return the size of the largest tiles whose deconvolution fits into the memory."""
-    tiles = start_tiles(shape, psf_shape, told, allowed, halo)
-    z, y, x = (max(t.core[a].stop - t.core[a].start for t in tiles) for a in range(3))
-    return z, y, x
+def _core(
+    shape: Shape, psf_shape: Shape, told: RldSettings, allowed: int, halo: Shape, overlap: Shape
+) -> Shape:
+    """Return the size of the tiles that together are the least to transform, of those that fit.
+
+    Raises
+    ------
+    RlnError
+        If none fits.
+    """
+    per_voxel = memory_bytes((1 << 10,) * 3, (1, 1, 1), told) / (1 << 30)
+    axes = [
+        list(_divisions(n, h, 2 * o, p if told.border != "periodic" else 1))
+        for n, h, o, p in zip(shape, halo, overlap, psf_shape, strict=True)
+    ]
+    best: tuple[float, Shape] = (math.inf, shape)
+    least = math.inf
+    for z, y, x in itertools.product(*axes):
+        largest = per_voxel * z.largest * y.largest * x.largest
+        least = min(least, largest)
+        if largest <= allowed:
+            best = min(best, (z.total * y.total * x.total, (z.core, y.core, x.core)))
+    if best[0] == math.inf:
+        raise RlnError(
+            f"tiles that overlap by what this PSF asks for, {halo} voxels on either side, take at "
+            f"least {least / 1e9:.2f} GB to compute but {allowed / 1e9:.2f} GB may be taken; allow "
+            "more (--memory-gb), or crop the PSF."
+        )
+    return best[1]
+
+
+class _Division(NamedTuple):
+    """An axis cut into cores, with what is transformed of it: in all, and by one tile."""
+
+    core: int
+    total: int
+    largest: int
+
+
+def _divisions(n: int, halo: int, least: int, psf: int) -> Iterator[_Division]:
+    """Yield ways to cut an axis, from one core to the narrowest, in steps of a few per cent."""
+    before = 0
+    parts = 1
+    while True:
+        core = n if parts == 1 else _even(math.ceil(n / parts))
+        if parts > 1 and core < max(least, 2):
+            return
+        if core != before:
+            windows = [tile.shape[0] for tile in plan_tiles((n, 1, 1), (core, 1, 1), (halo, 0, 0))]
+            lengths = [fast_shape((w + psf - 1, 1, 1))[0] for w in windows]
+            yield _Division(core, sum(lengths), max(lengths))
+        before, parts = core, max(parts + 1, round(1.05 * parts))
+        if core <= 2:
+            return
 
 
 def _chunk(shape: Shape, version: Version) -> Shape:
