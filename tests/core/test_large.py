@@ -11,6 +11,7 @@ import numpy as np
 import phantoms
 import psutil
 import pytest
+import torch
 from scipy import signal as scipy_signal
 
 from napari_rln.application import apply_model
@@ -251,7 +252,7 @@ def test_a_driver_killed_at_once_is_resumed(origin, psf, tmp_path):
 def test_a_worker_that_dies_is_replaced(origin, psf, tmp_path):
     whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
     finish(run_large(_rld(origin, psf, whole, tile=32)))
-    two = LargeSettings(workers=2)
+    two, threads = LargeSettings(workers=2), torch.get_num_threads()
     killed = None
     for report in (steps := run_large(_rld(origin, psf, broken, tile=32, large=two))):
         if report.phase == "tiles" and killed is None:
@@ -262,6 +263,7 @@ def test_a_worker_that_dies_is_replaced(origin, psf, tmp_path):
             killed.kill()
     del steps
     assert killed is not None
+    assert torch.get_num_threads() == threads  # those of two workers are not this process's
     assert np.abs(_read(broken) - _read(whole)).max() < 1e-4 * _read(whole).max()
     again = tmp_path / "again.ome.zarr"
     finish(run_large(_rld(origin, psf, again, tile=32, large=two)))
@@ -475,8 +477,6 @@ def test_settings_that_cannot_be(fields, message):
 
 
 def test_a_missing_scheduler_or_gpu_is_said(origin, psf, tmp_path):
-    import torch
-
     gone = LargeSettings(gpus=str(torch.cuda.device_count() + 7))
     with pytest.raises(RlnError, match="CUDA devices"):
         finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr", large=gone)))

@@ -116,7 +116,7 @@ def run_large(
     ComputeError
         If the computation, reading or writing fails on the way. What is finished is kept.
     """
-    began = time.perf_counter()
+    began, threads = time.perf_counter(), torch.get_num_threads()
     source = open_source(run.origin)
     check_run(run, source)
     folder = Folder(run.out.absolute())
@@ -141,6 +141,7 @@ def run_large(
         return Outcome(run.out, summary)
     finally:
         close()
+        torch.set_num_threads(threads)
         with contextlib.suppress(OSError):  # Windows keeps what is open
             folder.lock.unlink()
         lock.release()
