@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -252,7 +253,7 @@ def test_a_driver_killed_at_once_is_resumed(origin, psf, tmp_path):
 def test_a_worker_that_dies_is_replaced(origin, psf, tmp_path):
     whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
     finish(run_large(_rld(origin, psf, whole, tile=32)))
-    two, threads = LargeSettings(workers=2), torch.get_num_threads()
+    two, threads, environment = LargeSettings(workers=2), torch.get_num_threads(), dict(os.environ)
     killed = None
     for report in (steps := run_large(_rld(origin, psf, broken, tile=32, large=two))):
         if report.phase == "tiles" and killed is None:
@@ -264,6 +265,8 @@ def test_a_worker_that_dies_is_replaced(origin, psf, tmp_path):
     del steps
     assert killed is not None
     assert torch.get_num_threads() == threads  # those of two workers are not this process's
+    environment |= {"PYTEST_CURRENT_TEST": os.environ["PYTEST_CURRENT_TEST"]}
+    assert dict(os.environ) == environment
     assert np.abs(_read(broken) - _read(whole)).max() < 1e-4 * _read(whole).max()
     again = tmp_path / "again.ome.zarr"
     finish(run_large(_rld(origin, psf, again, tile=32, large=two)))

@@ -166,6 +166,7 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
         "options": {"dashboard": False, "host": "127.0.0.1", "port": 0},
     }
     with (
+        _environment_kept(),
         dask.config.set({"distributed.logging.distributed": "critical"}),
         SpecCluster(  # type: ignore[no-untyped-call]
             workers=spec, scheduler=head, silence_logs=logging.CRITICAL
@@ -175,6 +176,24 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
         client.wait_for_workers(count, timeout=_WAIT_S)
         seen = _surveyed(client, device, folder)
         yield _engine(_submitter(client), seen, max(1, cores() // count), device)
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Undo in the end what was changed of this process's environment.
+
+    distributed sets there how many threads its workers are to have, and other programs that this
+    process starts later would have as many.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        for name, value in before.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from napari_rln.large.plan import Plan, make_plan
 from napari_rln.large.request import LargeRun, check_run
 from napari_rln.large.sampling import Samples, calibrated, look
 from napari_rln.large.settings import LargeReport
-from napari_rln.large.work import close, explained, survey
+from napari_rln.large.work import close, compute_with, explained, survey
 from napari_rln.model import Model
 from napari_rln.networks.folded import TORCH_VOXEL_BYTES, Folded
 from napari_rln.residual import reconvolution_residual
@@ -141,7 +141,7 @@ def run_large(
         return Outcome(run.out, summary)
     finally:
         close()
-        torch.set_num_threads(threads)
+        compute_with(threads)
         with contextlib.suppress(OSError):  # Windows keeps what is open
             folder.lock.unlink()
         lock.release()
@@ -318,7 +318,6 @@ def _begun(
                 f"a part of the image with this PSF takes {needed:.2f} GB but {memory / 1e9:.2f} "
                 "GB may be taken; allow more (--memory-gb), or crop the PSF."
             )
-        torch.set_num_threads(workers.threads)
         found = yield from look(run, samples, device)
         for doubt in doubts(run.model, run.psf) if run.model is not None else ():
             warn(doubt)
