@@ -22,7 +22,7 @@ from napari_rln.large.plan import IN_FLIGHT
 from napari_rln.large.settings import LargeSettings
 from napari_rln.large.work import cores, survey
 
-_CORES_PER_WORKER = 8  # more cores do less and less for one transform
+_CORES_PER_WORKER = 8  # not measured: of more, a transform is thought to make little
 _WAIT_S = 120.0  # for workers to come up
 
 
