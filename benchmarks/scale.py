@@ -147,6 +147,7 @@ def project(rows: dict[str, Any]) -> None:
 def seams(options: argparse.Namespace) -> dict[str, Any]:
     """Measure tiles against the whole: error at the seams over halos and iterations."""
     from napari_rln.large.plan import Plan, blend, support
+    from napari_rln.tiles import within
     from napari_rln.volume import Volume
 
     problem = Problem.generate(0, (64, 192, 192))
@@ -172,11 +173,7 @@ def seams(options: argparse.Namespace) -> dict[str, Any]:
                     data, _ = _deconvolved(
                         part, psf, iterations, flat if alike else None, momenta if alike else None
                     )
-                    inner = tuple(
-                        slice(k.start - w.start, k.stop - w.start)
-                        for k, w in zip(plan.kept(tile), tile.window, strict=True)
-                    )
-                    kept[number] = data[inner]
+                    kept[number] = data[within(plan.kept(tile), tile.window)]
                 error = np.abs(blend(plan, box, kept) - whole)
                 rms = float(np.sqrt((error**2).mean() / (whole**2).mean()))
                 row = {"rms": rms, "max": float(error.max() / top), "halo": halo}

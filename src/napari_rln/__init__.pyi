@@ -20,10 +20,10 @@ from .figures import save_figure as save_figure
 from .io import read_volume as read_volume
 from .io import write_volume as write_volume
 from .large.forecast import Forecast as Forecast
+from .large.forecast import forecast as forecast
+from .large.reports import LargeReport as LargeReport
 from .large.request import LargeRun as LargeRun
-from .large.run import forecast as forecast
 from .large.run import run_large as run_large
-from .large.settings import LargeReport as LargeReport
 from .large.settings import LargeSettings as LargeSettings
 from .model import Model as Model
 from .model import load_model as load_model

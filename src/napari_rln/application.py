@@ -35,7 +35,7 @@ from napari_rln.settings import as_dict
 from napari_rln.start import FirstEstimate, first_estimate
 from napari_rln.steps import finish, relay
 from napari_rln.suitability import check_grid, doubts, refuse_grid
-from napari_rln.tiles import even_sized
+from napari_rln.tiles import Box, even_sized
 from napari_rln.volume import FloatArray, Volume
 
 
@@ -186,14 +186,8 @@ def _network(
     facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
     whole = np.empty_like(image.data)
     for number, tile in enumerate(tiles, 1):
-        x = even_sized(scaling.apply(image.data[tile.window]))
-        E0 = even_sized(scaling.apply(start.data[tile.window] + np.float32(background)))
-        output = network(torch.from_numpy(x)[None], torch.from_numpy(E0)[None])[0]
-        piece = output.to("cpu", torch.float32).numpy()[tile.inner]
-        # The offset is part of the map; the background is not part of a result.
-        piece = scaling.undo(piece * np.float32(model.output_scale)) - np.float32(background)
-        if model.share:
-            piece += np.float32(model.share) * (start.data[tile.core] - piece)
+        window = image.data[tile.window], start.data[tile.window]
+        piece = through_network(network, model, scaling, background, *window, tile.inner)
         whole[tile.core] = piece
         yield RlnReport(
             phase="network",
@@ -204,6 +198,43 @@ def _network(
             piece=piece,
         )
     return whole
+
+
+def through_network(
+    network: Folded,
+    model: Model,
+    scaling: Normalisation,
+    background: float,
+    image: FloatArray,
+    estimate: FloatArray,
+    inner: Box,
+) -> FloatArray:
+    """Return what a network makes of a window, image units, background removed.
+
+    Parameters
+    ----------
+    network
+        Of the model, ready to be applied.
+    model
+        Says how it is applied.
+    scaling
+        Of the whole volume.
+    background
+        Image units.
+    image, estimate
+        (z, y, x) of the window, the estimate without background.
+    inner
+        Part of the window that is returned: what the network sees whole.
+    """
+    x = even_sized(scaling.apply(image))
+    E0 = even_sized(scaling.apply(estimate + np.float32(background)))
+    output = network(torch.from_numpy(x)[None], torch.from_numpy(E0)[None])[0]
+    piece: FloatArray = output.to("cpu", torch.float32).numpy()[inner]
+    # The offset is part of the map; the background is not part of a result.
+    piece = scaling.undo(piece * np.float32(model.output_scale)) - np.float32(background)
+    if model.share:
+        piece += np.float32(model.share) * (estimate[inner] - piece)
+    return piece
 
 
 def _trust(

@@ -163,7 +163,7 @@ def _first_estimate(
     told = start.rld()
     iterations, seconds = _iterations(image_shape, psf_shape, told, speed)
     if told.iterations == "auto":
-        iterations = max(1, round(start.beyond * iterations))
+        iterations = start.after(iterations)
     largest = 0
     for tile in start_tiles(image_shape, psf_shape, told, most):
         work = math.prod(padded_shape(tile.shape, psf_shape, told.border))

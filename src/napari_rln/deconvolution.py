@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from napari_rln.device import Peak, check_memory, computing, resolve_device
+from napari_rln.device import Peak, check_memory, computing, resolve_device, to_numpy
 from napari_rln.noise import Noise, estimate_noise, split
 from napari_rln.record import Record
 from napari_rln.rld import (
@@ -112,7 +112,7 @@ def _run(
             if change < settings.tolerance:
                 stopped = "tolerance"
                 break
-        data = run.field_of_view().to("cpu", torch.float32, copy=True).contiguous().numpy()
+        data = to_numpy(run.field_of_view())
     facts |= {
         "iterations": done,
         "stopped_by": stopped,

@@ -8,6 +8,7 @@ import torch
 
 from napari_rln.errors import ComputeError, RlnError
 from napari_rln.memory import release_freed_memory
+from napari_rln.volume import FloatArray
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -37,6 +38,12 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise RlnError(f"device {name} is not supported; use auto, cpu, cuda or mps.")
     return device
+
+
+def to_numpy(tensor: torch.Tensor) -> FloatArray:
+    """Return a copy of a tensor as an array, float32, whatever its type and wherever it lies."""
+    array: FloatArray = tensor.to("cpu", torch.float32, copy=True).contiguous().numpy()
+    return array
 
 
 def free_bytes(device: torch.device) -> int:

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.signal import fftconvolve
 
 from napari_rln.deconvolution import seek_stop
-from napari_rln.device import Peak, check_memory, computing, resolve_device
+from napari_rln.device import Peak, check_memory, computing, resolve_device, to_numpy
 from napari_rln.errors import RlnError
 from napari_rln.matching import moved, on_image
 from napari_rln.psf.prepare import AS_IT_IS, check_psf, prepare_psf
@@ -92,6 +91,8 @@ class DualImage:
         The first view as it was given, on its own voxels.
     facts
         How the second was brought onto the first.
+    inputs
+        Hashes of views and PSFs, as they were given.
     """
 
     first: Volume
@@ -278,9 +279,7 @@ def iterate_views(
             )
             if change < settings.tolerance:
                 break
-        data: FloatArray = (
-            run.field_of_view().to("cpu", torch.float32, copy=True).contiguous().numpy()
-        )
+        data = to_numpy(run.field_of_view())
     facts = pair.facts | {
         "background": pair.background_first,
         "background_b": pair.background_second * pair.facts["brightness_b"],

@@ -228,20 +228,45 @@ def _select(
     tif: tifffile.TiffFile, number: int, chosen: dict[str, int | None], path: Path
 ) -> npt.NDArray[Any]:
     """Return the (Z, Y, X) or (Y, X) part of a series at the chosen channel and time."""
-    if not 0 <= number < len(tif.series):
-        raise RlnError(
-            f"{path.name} has {len(tif.series)} images; {number} is not among 0 to "
-            f"{len(tif.series) - 1}."
-        )
-    series = tif.series[number]
+    series = image_series(tif, number, path.name)
     index = volume_index(series.axes, series.shape, chosen, path.name)
-    if series.dataoffset is not None:  # contiguous: read no more than the chosen volume
-        holder = series.keyframe.parent  # another file than this one where OME metadata say so
-        dtype, file = series.dtype.newbyteorder(holder.byteorder), holder.filehandle.path
-        whole = np.memmap(file, dtype, mode="r", offset=series.dataoffset, shape=series.shape)
+    whole = mapped(series)
+    if whole is not None:  # read no more than the chosen volume
         return np.array(whole[index])
     selected: npt.NDArray[Any] = series.asarray()[index]
     return selected
+
+
+def image_series(tif: tifffile.TiffFile, number: int, name: str) -> tifffile.TiffPageSeries:
+    """Return one of the images of an open file.
+
+    Raises
+    ------
+    RlnError
+        If there is none of that number.
+    """
+    if not 0 <= number < len(tif.series):
+        raise RlnError(
+            f"{name} has {len(tif.series)} images; {number} is not among 0 to "
+            f"{len(tif.series) - 1}."
+        )
+    return tif.series[number]
+
+
+def mapped(series: tifffile.TiffPageSeries) -> npt.NDArray[Any] | None:
+    """Return an image whose values lie one after another, mapped into memory; else none."""
+    if series.dataoffset is None:
+        return None
+    holder = series.keyframe.parent  # another file than this one where OME metadata say so
+    dtype, file = series.dtype.newbyteorder(holder.byteorder), holder.filehandle.path
+    return np.memmap(file, dtype, mode="r", offset=series.dataoffset, shape=series.shape)
+
+
+def named_axes(axes: str) -> str:
+    """Return axes with the unnamed one (Q or I), of a stack without metadata, taken for z."""
+    if "Z" not in axes and sum(axes.count(c) for c in "QI") == 1:
+        axes = axes.replace("Q", "Z").replace("I", "Z")
+    return axes
 
 
 def volume_index(
@@ -265,9 +290,7 @@ def volume_index(
     """
     if "S" in axes:
         raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
-    # A stack without metadata comes with an unnamed axis (Q or I): its planes are taken for z.
-    if "Z" not in axes and sum(axes.count(c) for c in "QI") == 1:
-        axes = axes.replace("Q", "Z").replace("I", "Z")
+    axes = named_axes(axes)
     index: list[int | slice] = []
     for axis, length in zip(axes, shape, strict=True):
         if axis in "ZYX":

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 
 from napari_rln.comparison import CompareReport
-from napari_rln.large.batch import BatchReport
-from napari_rln.large.settings import LargeReport
+from napari_rln.large.reports import BatchReport, LargeReport
 from napari_rln.registration import RegistrationReport
 from napari_rln.rld import RldReport
 from napari_rln.rln import RlnReport

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from napari_rln.device import to_numpy
 from napari_rln.errors import RlnError
 from napari_rln.forward import Border, Convolution, padded_shape
 from napari_rln.iteration import RichardsonLucy, Start, View
@@ -138,7 +139,7 @@ class RldReport:
 
         To be called before the next iteration, which changes it.
         """
-        found = self._estimate.to("cpu", torch.float32, copy=True).contiguous().numpy()
+        found = to_numpy(self._estimate)
         found *= np.float32(self._per_count)
         return found
 
@@ -220,13 +221,23 @@ def resolve_background(background: float | Literal["auto"], image: Volume) -> fl
         If nothing of the image stands above it.
     """
     level = estimate_background(image.data) if background == "auto" else float(background)
-    mean = float(image.data.mean(dtype=np.float64))
+    check_background(level, float(image.data.mean(dtype=np.float64)), image.name)
+    return level
+
+
+def check_background(level: float, mean: float, name: str) -> None:
+    """Raise unless an image stands above its background on average.
+
+    Raises
+    ------
+    RlnError
+        With both.
+    """
     if not level < mean:
         raise RlnError(
-            f"the background is {level:g} but {image.name} is {mean:g} on average, so nothing "
+            f"the background is {level:g} but {name} is {mean:g} on average, so nothing "
             "stands above it; give a lower one, such as the camera's offset (--background)."
         )
-    return level
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,6 +14,7 @@ import torch
 
 from napari_rln import rld
 from napari_rln.deconvolution import seek_stop
+from napari_rln.device import to_numpy
 from napari_rln.errors import RlnError
 from napari_rln.rld import RldReport, RldSettings
 from napari_rln.settings import check_limits
@@ -52,6 +53,10 @@ class StartSettings:
     def needs_psf(self) -> bool:
         """Whether a PSF takes part."""
         return self.method != "image"
+
+    def after(self, stop: int) -> int:
+        """Return how many iterations to do where auto stops after so many."""
+        return max(1, round(self.beyond * stop))
 
     def rld(self, background: float = 0.0) -> RldSettings:
         """Return the settings of the classical deconvolution."""
@@ -125,7 +130,7 @@ def first_estimate(
     tiles = start_tiles(image.shape, psf.shape, told, most_bytes)
     if settings.iterations == "auto":
         stop, _ = yield from seek_stop(image, psf, background, told, device, began)
-        iterations = max(1, round(settings.beyond * stop))
+        iterations = settings.after(stop)
     else:
         iterations = settings.iterations
     whole = np.empty_like(image.data) if len(tiles) > 1 else None
@@ -142,9 +147,9 @@ def first_estimate(
                 part=tile.window if len(tiles) > 1 else (slice(None),) * 3,
                 _estimate=run.field_of_view(),
             )
-        data = _on_cpu(run.field_of_view())
+        data = to_numpy(run.field_of_view())
         if whole is None:
-            return FirstEstimate(data=data, iterations=iterations, outside=_on_cpu(run.outside()))
+            return FirstEstimate(data=data, iterations=iterations, outside=to_numpy(run.outside()))
         whole[tile.core] = data[tile.inner]
         del run
     assert whole is not None
@@ -185,8 +190,3 @@ def start_tiles(
             )
         core = smaller
     return plan_tiles(shape, core, halo)
-
-
-def _on_cpu(tensor: torch.Tensor) -> FloatArray:
-    array: FloatArray = tensor.to("cpu", torch.float32, copy=True).contiguous().numpy()
-    return array

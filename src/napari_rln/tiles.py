@@ -35,17 +35,24 @@ class Tile:
     @property
     def inner(self) -> Box:
         """Where in the window the core lies."""
-        z, y, x = (
-            slice(c.start - w.start, c.stop - w.start)
-            for c, w in zip(self.core, self.window, strict=True)
-        )
-        return z, y, x
+        return within(self.core, self.window)
 
     @property
     def shape(self) -> Shape:
         """Size of the window (z, y, x)."""
         z, y, x = (w.stop - w.start for w in self.window)
         return z, y, x
+
+
+def within(part: Box, whole: Box) -> Box:
+    """Return where in a box a part of it lies, both given in the volume."""
+    z, y, x = (slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True))
+    return z, y, x
+
+
+def as_text(box: Box) -> str:
+    """Return a box as it is written in Python."""
+    return "[" + ", ".join(f"{part.start}:{part.stop}" for part in box) + "]"
 
 
 def plan_tiles(shape: Shape, core: Shape, halo: Shape) -> tuple[Tile, ...]:

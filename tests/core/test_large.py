@@ -19,10 +19,11 @@ from napari_rln.application import apply_model
 from napari_rln.deconvolution import deconvolve
 from napari_rln.errors import ComputeError, RlnError
 from napari_rln.io import read_volume, write_volume
+from napari_rln.large.forecast import forecast
 from napari_rln.large.job import Folder, Key
 from napari_rln.large.plan import Plan, blend, make_plan, seam_halo
 from napari_rln.large.request import LargeRun
-from napari_rln.large.run import forecast, run_large
+from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeSettings
 from napari_rln.model import load_model
 from napari_rln.rld import RldSettings
@@ -182,10 +183,7 @@ def test_less_memory_makes_smaller_tiles():
 def test_an_interrupted_run_goes_on_and_is_equal_to_the_bit(origin, psf, tmp_path):
     whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
     finish(run_large(_rld(origin, psf, whole, tile=32)))
-    steps = run_large(_rld(origin, psf, broken, tile=32))
-    written = (report for report in steps if report.phase == "tiles")
-    assert len(list(itertools.islice(written, 5))) == 5
-    steps.close()
+    _interrupted(run_large(_rld(origin, psf, broken, tile=32)), 5)
     assert not broken.exists()
     folder = Folder(broken)
     done = {key: entry for key, entry in folder.finished().items() if key.level == 0}
@@ -200,6 +198,13 @@ def test_an_interrupted_run_goes_on_and_is_equal_to_the_bit(origin, psf, tmp_pat
     assert _checksums(broken) == _checksums(whole)
     assert stamps.items() <= {Key(*k): v for k, v in _checksums(broken).items()}.items()
     assert not folder.part.exists()
+
+
+def _interrupted(steps, blocks=1):
+    """Close a run when so many of its blocks are written."""
+    written = (report for report in steps if report.phase == "tiles")
+    assert len(list(itertools.islice(written, blocks))) == blocks
+    steps.close()
 
 
 def _collected(steps, reports):
@@ -303,10 +308,7 @@ def test_a_part_without_light_stays_dark(psf, tmp_path):
 def test_the_light_is_told_of_a_resumed_run_too(origin, psf, tmp_path):
     whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
     expected = finish(run_large(_rld(origin, psf, whole, tile=32))).summary["flux_ratio"]
-    steps = run_large(_rld(origin, psf, broken, tile=32))
-    written = (report for report in steps if report.phase == "tiles")
-    assert len(list(itertools.islice(written, 3))) == 3
-    steps.close()
+    _interrupted(run_large(_rld(origin, psf, broken, tile=32)), 3)
     found = finish(run_large(_rld(origin, psf, broken, tile=32))).summary["flux_ratio"]
     assert found == pytest.approx(expected, rel=1e-9)
 
@@ -325,11 +327,7 @@ def test_an_old_result_stays_until_the_new_one_is_complete(origin, psf, tmp_path
     old = _read(out)
     anew = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=9),
                 large=LargeSettings(overwrite=True))  # fmt: skip
-    steps = run_large(anew)
-    for report in steps:
-        if report.phase == "tiles":
-            break
-    steps.close()
+    _interrupted(run_large(anew))
     np.testing.assert_array_equal(_read(out), old)
     reports = []
     finish(_collected(run_large(anew), reports))
@@ -340,11 +338,7 @@ def test_an_old_result_stays_until_the_new_one_is_complete(origin, psf, tmp_path
 
 def test_an_image_that_was_moved_is_read_where_it_is(origin, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    steps = run_large(_rld(origin, psf, out, tile=32))
-    for report in steps:
-        if report.phase == "tiles":
-            break
-    steps.close()
+    _interrupted(run_large(_rld(origin, psf, out, tile=32)))
     elsewhere = tmp_path / "elsewhere.ome.tif"
     Path(origin.path).rename(elsewhere)
     finish(run_large(_rld(Origin(path=str(elsewhere)), psf, out, tile=32)))
@@ -363,11 +357,7 @@ def test_a_single_plane_is_run(psf, tmp_path):
 
 def test_other_settings_on_the_same_result_are_refused(origin, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    steps = run_large(_rld(origin, psf, out, tile=32))
-    for report in steps:
-        if report.phase == "tiles":
-            break
-    steps.close()
+    _interrupted(run_large(_rld(origin, psf, out, tile=32)))
     other = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=7))
     with pytest.raises(RlnError, match="begun with iterations 6, not 7"):
         finish(run_large(other))
@@ -420,11 +410,7 @@ def test_a_full_disk_stops_the_run_which_then_goes_on(origin, psf, tmp_path, mon
 def test_a_damaged_chunk_is_done_again(origin, psf, tmp_path):
     whole, out = tmp_path / "whole.ome.zarr", tmp_path / "r.ome.zarr"
     finish(run_large(_rld(origin, psf, whole, tile=32)))
-    steps = run_large(_rld(origin, psf, out, tile=32))
-    for report in steps:
-        if report.phase == "tiles":
-            break
-    steps.close()
+    _interrupted(run_large(_rld(origin, psf, out, tile=32)))
     files = (Folder(out).result / "0").rglob("*")
     chunk = next(path for path in files if path.is_file() and path.name != "zarr.json")
     data = bytearray(chunk.read_bytes())

@@ -14,13 +14,13 @@ from napari_rln.errors import ComputeError
 from napari_rln.io import OutputType
 from napari_rln.large.batch import (
     REPORT,
-    BatchReport,
     BatchSettings,
     Ending,
     Item,
     listed,
     run_batch,
 )
+from napari_rln.large.reports import BatchReport
 from napari_rln.large.request import LargeRun, likeness
 from napari_rln.large.settings import LargeSettings
 from napari_rln.model import UNIVERSAL, load_model
@@ -120,7 +120,7 @@ def rld(
             settings=settings,
             out=item.out,
             dtype=options.dtype,
-            memory_gb=None if memory_gb == "auto" else memory_gb,
+            memory_gb=memory_gb,
             large=large,
         )
 
@@ -156,8 +156,8 @@ def rln(
             settings=settings,
             out=item.out,
             dtype=options.dtype,
-            memory_gb=None if settings.memory_gb == "auto" else settings.memory_gb,
-            tile=None if settings.tile == "auto" else settings.tile,
+            memory_gb=settings.memory_gb,
+            tile=settings.tile,
             large=large,
         )
 

@@ -9,11 +9,12 @@ from cyclopts import Parameter
 from napari_rln.cli.options import Flat, ImageSource, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.device import free_bytes, resolve_device
-from napari_rln.large.forecast import Forecast, duration
+from napari_rln.large.forecast import Forecast, duration, forecast
 from napari_rln.large.job import Folder
+from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun, has_large_name
-from napari_rln.large.run import forecast, run_large
-from napari_rln.large.settings import LargeReport, LargeSettings
+from napari_rln.large.run import run_large
+from napari_rln.large.settings import LargeSettings
 from napari_rln.rld import RldSettings, memory_bytes
 from napari_rln.rln import SHARE
 from napari_rln.speed import calibrate

@@ -61,8 +61,8 @@ def rld(
             settings=settings,
             out=out,
             dtype=dtype,
-            memory_gb=None if memory_gb == "auto" else memory_gb,
-            tile=None if tile == "auto" else tile,
+            memory_gb=memory_gb,
+            tile=tile,
             large=large.settings,
         )
         go(run, large, terminal)

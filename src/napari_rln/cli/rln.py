@@ -73,8 +73,8 @@ def rln(
             settings=settings,
             out=out,
             dtype=dtype,
-            memory_gb=None if memory == "auto" else memory,
-            tile=None if settings.tile == "auto" else settings.tile,
+            memory_gb=memory,
+            tile=settings.tile,
             large=large.settings,
         )
         go(run, large, terminal)

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from napari.layers import Image
 
@@ -23,7 +22,6 @@ from napari_rln.gui.layers import (
     source_of,
 )
 from napari_rln.io import contents, read_volume, write_volume
-from napari_rln.stores.ngff import image_levels, is_zarr, open_lazily
 
 
 def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
@@ -35,6 +33,8 @@ def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None
         return None
     try:
         if Path(path).is_dir():
+            from napari_rln.stores.ngff import is_zarr, open_lazily  # who reads TIFF needs no Zarr
+
             place = Path(path)
             return read_zarr if is_zarr(place) and open_lazily(place).voxel_um else None
         known = contents(path).voxel_um is not None
@@ -65,6 +65,10 @@ def read(path: str) -> list[LayerData]:
 
 def read_zarr(path: str) -> list[LayerData]:
     """Return a layer for every channel of an OME-Zarr image, with all of its levels."""
+    import dask.array as da
+
+    from napari_rln.stores.ngff import image_levels, open_lazily
+
     held = open_lazily(Path(path))
     assert held.voxel_um is not None
     arrays = image_levels(Path(path))

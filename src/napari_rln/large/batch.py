@@ -18,9 +18,10 @@ from napari_rln.errors import RlnError, listening
 from napari_rln.io import atomic, stem
 from napari_rln.large.engines import engine
 from napari_rln.large.job import Folder
+from napari_rln.large.reports import BatchReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.run import run_large
-from napari_rln.large.settings import LargeReport, LargeSettings
+from napari_rln.large.settings import LargeSettings
 from napari_rln.stores import ngff
 from napari_rln.stores.source import Origin, channel_count
 from napari_rln.volume import VoxelUm
@@ -101,32 +102,6 @@ class Ended:
     def status(self) -> Literal["done", "there before", "failed"]:
         """In a word."""
         return "failed" if self.error else "done" if self.summary else "there before"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchReport:
-    """Where a batch stands.
-
-    Attributes
-    ----------
-    phase
-        ``"batch"``.
-    done, total
-        Images.
-    item
-        That is worked on, or that has just ended.
-    inner
-        Where that stands; none where it has ended.
-    ended
-        What became of it; none where it has not.
-    """
-
-    done: int
-    total: int
-    item: Item
-    inner: LargeReport | None = None
-    ended: Ended | None = None
-    phase: Literal["batch"] = "batch"
 
 
 @dataclass(frozen=True, kw_only=True)

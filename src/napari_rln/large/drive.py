@@ -14,7 +14,7 @@ from napari_rln.errors import ComputeError
 from napari_rln.large.engines import Engine
 from napari_rln.large.job import TILE, Folder, Job, Key
 from napari_rln.large.plan import IN_FLIGHT, pairs
-from napari_rln.large.settings import LargeReport, Phase
+from napari_rln.large.reports import LargeReport, Phase
 from napari_rln.large.work import Done, check_block, coarsen_block, deconvolve_tile, finish_block
 
 

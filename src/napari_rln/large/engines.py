@@ -18,9 +18,9 @@ import torch
 from napari_rln import __version__
 from napari_rln.device import resolve_device
 from napari_rln.errors import RlnError
+from napari_rln.large.machine import cores, survey
 from napari_rln.large.plan import IN_FLIGHT
 from napari_rln.large.settings import LargeSettings
-from napari_rln.large.work import cores, survey
 
 _CORES_PER_WORKER = 8  # not measured: of more, a transform is thought to make little
 _WAIT_S = 120.0  # for workers to come up

@@ -23,7 +23,7 @@ from napari_rln.networks.rln import REACH
 from napari_rln.psf.shape import energy_box
 from napari_rln.rld import RldSettings, memory_bytes
 from napari_rln.stores.ngff import Version, coarser, pyramid
-from napari_rln.tiles import Box, Shape, Tile, plan_tiles
+from napari_rln.tiles import Box, Shape, Tile, plan_tiles, within
 from napari_rln.volume import FloatArray, Volume, VoxelUm
 
 Format = Literal["zarr", "tiff"]
@@ -304,18 +304,15 @@ def blend(
     for number in sorted(kept):
         tile = plan.tiles[number]
         place = plan.kept(tile)
-        part = tuple(
+        z, y, x = (
             slice(max(k.start, b.start), min(k.stop, b.stop))
             for k, b in zip(place, box, strict=True)
         )
-        inside = tuple(slice(p.start - k.start, p.stop - k.start)
-                       for p, k in zip(part, place, strict=True))  # fmt: skip
-        target = tuple(slice(p.start - b.start, p.stop - b.start)
-                       for p, b in zip(part, box, strict=True))  # fmt: skip
-        z, y, x = plan.weights(tile, part)  # type: ignore[arg-type]
-        share = np.multiply(kept[number][inside], y[:, None] * x)
-        share *= z[:, None, None]
-        whole[target] += share
+        part = z, y, x
+        along_z, along_y, along_x = plan.weights(tile, part)
+        share = np.multiply(kept[number][within(part, place)], along_y[:, None] * along_x)
+        share *= along_z[:, None, None]
+        whole[within(part, box)] += share
     return whole
 
 

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from napari_rln.errors import RlnError
 from napari_rln.io import OutputType, check_folder, is_ome_name
 from napari_rln.large.job import Method, Settings
+from napari_rln.large.plan import Format
 from napari_rln.large.settings import LargeSettings
 from napari_rln.model import Model, load_model
 from napari_rln.rld import RldSettings, check_together
@@ -39,9 +41,9 @@ class LargeRun:
     dtype
         Of its values; integers round and clip.
     memory_gb
-        That all workers of one machine may take together; half of what is free when none.
+        That all workers of one machine may take together; auto takes half of what is free.
     tile
-        Side in voxels of what is computed at once; the largest that the memory allows when none.
+        Side in voxels of what is computed at once; auto takes the largest that the memory allows.
     large
         How it is done.
 
@@ -57,12 +59,12 @@ class LargeRun:
     settings: Settings = field(default_factory=RldSettings)
     out: Path
     dtype: OutputType = "float32"
-    memory_gb: float | None = None
-    tile: int | None = None
+    memory_gb: float | Literal["auto"] = "auto"
+    tile: int | Literal["auto"] = "auto"
     large: LargeSettings = field(default_factory=LargeSettings)
 
     def __post_init__(self) -> None:
-        if self.tile is not None and self.tile < _LEAST_SIDE:
+        if self.tile != "auto" and self.tile < _LEAST_SIDE:
             raise RlnError(f"tile is {self.tile} voxels but must be at least {_LEAST_SIDE}.")
         if isinstance(self.settings, RlnSettings):
             if self.model is None:
@@ -84,6 +86,11 @@ class LargeRun:
     def method(self) -> Method:
         """What is done."""
         return "rld" if isinstance(self.settings, RldSettings) else "rln"
+
+    @property
+    def form(self) -> Format:
+        """Of the result."""
+        return "zarr" if is_zarr_name(self.out) else "tiff"
 
     @property
     def told(self) -> RldSettings | None:

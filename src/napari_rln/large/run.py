@@ -1,10 +1,8 @@
 """Deconvolving from disk to disk: looking, planning, and driving the workers to the end."""
 
 import contextlib
-import hashlib
-import json
+import errno
 import math
-import shutil
 import time
 from collections.abc import Generator
 from dataclasses import replace
@@ -14,33 +12,28 @@ from typing import Any, NamedTuple
 import filelock
 import torch
 
-from napari_rln import __version__
-from napari_rln.cost import usual_iterations
 from napari_rln.device import resolve_device
 from napari_rln.errors import ComputeError, RlnError, warn
 from napari_rln.large.drive import Drive
-from napari_rln.large.engines import Engine, engine, worker_count
-from napari_rln.large.forecast import Forecast, check_disk, computing_seconds
+from napari_rln.large.engines import Engine, engine
+from napari_rln.large.forecast import (
+    LIBRARIES_BYTES,
+    check_disk,
+    forecast_of,
+    plan_of,
+    worker_memory,
+)
+from napari_rln.large.identity import check_same, identity_of
 from napari_rln.large.job import Folder, Job
-from napari_rln.large.plan import Plan, make_plan
+from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun, check_run
 from napari_rln.large.sampling import Samples, calibrated, look
-from napari_rln.large.settings import LargeReport
-from napari_rln.large.work import close, compute_with, explained, survey
-from napari_rln.model import Model
-from napari_rln.networks.folded import TORCH_VOXEL_BYTES, Folded
+from napari_rln.large.work import close, compute_with
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rln import SHARE, RlnSettings
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
-from napari_rln.stores.ngff import is_zarr_name
 from napari_rln.stores.source import Source, open_source
 from napari_rln.suitability import doubts
-
-# Settings that say where and how much at once, not what: a run may go on with others.
-_WHERE = ("device", "memory_gb", "tile", "report_every")
-_LEAST_BYTES = 200_000_000  # a worker can do nothing with less
-_LIBRARIES_BYTES = 250_000_000  # of libraries and kernels that a worker loads with its first tile
 
 
 class Outcome(NamedTuple):
@@ -56,39 +49,6 @@ class Outcome(NamedTuple):
 
     out: Path
     summary: dict[str, Any]
-
-
-def forecast(run: LargeRun, speed: Speed | None = None) -> Forecast:
-    """Return what a run would take, of which nothing is started.
-
-    Where the image decides on the iterations, those of most images are taken.
-
-    Raises
-    ------
-    RlnError
-        If it cannot be run.
-    """
-    source = open_source(run.origin)
-    check_run(run, source)
-    kind = resolve_device(run.settings.device).type
-    seen = survey(str(run.out.parent), run.settings.device)
-    count = 1 if run.large.scheduler else worker_count(run.large, run.settings.device)
-    told = run.told
-    ahead = usual_iterations(told) if told else 0
-    auto = told is not None and told.iterations == "auto"
-    if auto and run.model is not None:
-        ahead = max(1, round(run.model.start.beyond * ahead))
-    free, taken = seen["ram"] // count, seen["taken"]
-    memory, ram = _memory(run, free, taken, kind, seen["device_free"], count)
-    plan = _plan(run, source, ahead, kind, memory, ram)
-    memory_bytes = ram + taken + _LIBRARIES_BYTES
-    told_ahead = _forecast(run, source, plan, ahead, auto, count, memory_bytes, speed)
-    check_disk(
-        run.out.absolute().parent,
-        told_ahead.output_bytes + told_ahead.scratch_bytes,
-        run.out.name,
-    )
-    return told_ahead
 
 
 def run_large(
@@ -128,7 +88,7 @@ def run_large(
     try:
         samples = Samples(source, run.settings.negatives)
         if run.out.exists() and not run.large.overwrite:
-            _same(_identity(run, source, samples), folder.completed(), run.out)
+            check_same(identity_of(run, source, samples), folder.completed(), run.out)
             folder.tidy()
             return Outcome(run.out, {})
         with (
@@ -147,137 +107,6 @@ def run_large(
         lock.release()
 
 
-def _memory(
-    run: LargeRun, ram: int, taken: int, kind: str, device_free: int, crowd: int
-) -> tuple[int, int]:
-    """Return what a worker may compute in on its device, and take in memory, beside what it has.
-
-    Raises
-    ------
-    RlnError
-        If that is too little to do anything.
-    """
-    taken += _LIBRARIES_BYTES
-    if run.memory_gb is None:
-        mine = int(SHARE * ram)
-    else:
-        mine = int(run.memory_gb * 1e9 / crowd) - taken
-    if mine < _LEAST_BYTES:
-        least = crowd * (taken + _LEAST_BYTES) / 1e9
-        raise RlnError(
-            f"{crowd} workers have {taken / 1e9:.2f} GB each before they begin, so "
-            f"{run.memory_gb or ram / 1e9:.2f} GB are too little; allow at least {least:.1f} GB."
-        )
-    return (mine if kind == "cpu" else int(SHARE * device_free)), mine
-
-
-def _plan(run: LargeRun, source: Source, iterations: int, kind: str, memory: int, ram: int) -> Plan:
-    """Return how the volume is divided for workers with a kind of device."""
-    per_voxel = None
-    if isinstance(run.settings, RlnSettings):
-        assert run.model is not None
-        precision = run.settings.precision
-        per_voxel = TORCH_VOXEL_BYTES[precision]
-        if kind == "cpu":
-            per_voxel = Folded(run.model.network, torch.device(kind), precision).bytes_per_voxel
-    return make_plan(
-        source.shape,
-        source.voxel_um,
-        source.times,
-        "zarr" if is_zarr_name(run.out) else "tiff",
-        run.large.ome_zarr,
-        psf=run.psf,
-        told=run.told,
-        iterations=iterations,
-        network_voxel_bytes=per_voxel,
-        memory=memory,
-        ram=ram,
-        side=run.tile,
-    )
-
-
-def _forecast(
-    run: LargeRun,
-    source: Source,
-    plan: Plan,
-    iterations: int,
-    assumed: bool,
-    workers: int,
-    memory: int,
-    speed: Speed | None,
-) -> Forecast:
-    seconds = None
-    if speed is not None:
-        precision = run.settings.precision if isinstance(run.settings, RlnSettings) else None
-        psf_shape = run.psf.shape if run.psf is not None else None
-        seconds = computing_seconds(plan, psf_shape, run.told, iterations, precision, speed)
-        apart = run.large.scheduler is not None or speed.device != "cpu"
-        seconds /= workers if apart else 1  # workers of one CPU share its cores
-    return Forecast(
-        plan=plan,
-        iterations=iterations,
-        assumed=assumed,
-        workers=workers,
-        memory_bytes=memory,
-        output_bytes=plan.output_bytes(run.dtype),
-        scratch_bytes=plan.scratch_bytes(),
-        free_bytes=shutil.disk_usage(run.out.absolute().parent).free,
-        seconds=seconds,
-    )
-
-
-def _identity(run: LargeRun, source: Source, samples: Samples) -> dict[str, Any]:
-    """Return all that a result depends on."""
-    zarr = is_zarr_name(run.out)
-    identity = {
-        "method": run.method,
-        "image": samples.hash,
-        "shape": list(source.shape),
-        "times": source.times,
-        "voxel_um": list(source.voxel_um),
-        "psf": run.psf.hash if run.psf is not None else None,
-        "model": None if run.model is None else _model_hash(run.model),
-        "form": run.large.ome_zarr if zarr else "tiff",
-        "dtype": run.dtype,
-        "version": __version__,
-    }
-    settings = {k: v for k, v in as_dict(run.settings).items() if k not in _WHERE}
-    found: dict[str, Any] = json.loads(json.dumps(identity | settings))
-    return found
-
-
-def _model_hash(model: Model) -> str:
-    """Return a hash of the weights and of all that tells how they are applied."""
-    card = model.card()
-    kept = ("network", "start", "normalisation", "output_scale", "share")
-    told = json.dumps({name: card[name] for name in kept}, sort_keys=True)
-    return f"{model.hash}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
-
-
-def _same(identity: dict[str, Any], job: Job | None, out: Path) -> None:
-    """Raise unless what is there is the same work as what is asked for.
-
-    Raises
-    ------
-    RlnError
-        With what differs.
-    """
-    if job is None:
-        raise RlnError(
-            f"{out} is there already; name another result, or replace it with --overwrite."
-        )
-    other = [
-        f"{name} {job.identity.get(name)!r}, not {value!r}"
-        for name, value in identity.items()
-        if job.identity.get(name) != value
-    ]
-    if other:
-        raise RlnError(
-            f"{out} was begun with {'; '.join(other)}; give the same again, name another "
-            "result, or begin anew with --overwrite."
-        )
-
-
 def _begun(
     run: LargeRun,
     source: Source,
@@ -287,23 +116,25 @@ def _begun(
     speed: Speed | None,
 ) -> Generator[LargeReport, None, Job]:
     """Yield reports, return the job: that of an interrupted run, or a new one."""
-    identity = _identity(run, source, samples)
+    identity = identity_of(run, source, samples)
     # What is looked at is so here, whatever the workers of a scheduler have.
     device = resolve_device("auto" if run.large.scheduler else run.settings.device)
     free, kind = workers.device_bytes, workers.device
-    memory, ram = _memory(run, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd)
+    memory, ram = worker_memory(
+        run, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd
+    )
     job = folder.job()
     if job is not None and run.large.overwrite and job.identity != identity:
         job = None
     origin = replace(run.origin, path=str(Path(run.origin.path).absolute()))
     if job is not None:
-        _same(identity, job, run.out)
+        check_same(identity, job, run.out)
         if job.device != kind:
             raise RlnError(
                 f"{run.out} was begun on {job.device}, whose results are not equal to the bit to "
                 f"those of {kind}; go on there, or begin anew with --overwrite."
             )
-        if run.memory_gb is not None and ram < job.ram:
+        if run.memory_gb != "auto" and ram < job.ram:
             warn(
                 f"the run was begun with tiles for {job.ram / 1e9:.2f} GB for each worker and goes "
                 f"on with them, not within {ram / 1e9:.2f} GB."
@@ -321,9 +152,8 @@ def _begun(
         found = yield from look(run, samples, device)
         for doubt in doubts(run.model, run.psf) if run.model is not None else ():
             warn(doubt)
-        plan = _plan(run, source, found.iterations, kind, memory, ram)
-        needed = plan.output_bytes(run.dtype) + plan.scratch_bytes()
-        check_disk(folder.out.parent, needed, run.out.name)
+        plan = plan_of(run, source, found.iterations, kind, memory, ram)
+        check_disk(run, plan)
         steps = calibrated(run, samples, found, device, whole=len(plan.tiles) == 1)
         found, estimate = yield from steps
         title = "RLD" if run.model is None else f"RLN {run.model.name}"
@@ -338,7 +168,7 @@ def _begun(
             voxel_um=source.voxel_um,
             statistics=found,
             plan=plan,
-            form="zarr" if is_zarr_name(run.out) else "tiff",
+            form=run.form,
             ome_zarr=run.large.ome_zarr,
             dtype=run.dtype,
             device=kind,
@@ -347,9 +177,9 @@ def _begun(
             inputs={name: value for name, value in inputs.items() if value is not None},
         )
         folder.begin(job, run.psf, run.model, estimate)
-    told = _forecast(
-        run, source, job.plan, job.statistics.iterations, False, workers.workers,
-        ram + workers.taken_bytes + _LIBRARIES_BYTES, speed,
+    told = forecast_of(
+        run, job.plan, job.statistics.iterations, False, workers.workers,
+        ram + workers.taken_bytes + LIBRARIES_BYTES, speed,
     )  # fmt: skip
     yield LargeReport(phase="plan", done=0, total=0, seconds=0.0, forecast=told)
     return job
@@ -368,8 +198,8 @@ def _driven(
     except Exception as error:  # also what a cluster raises when workers keep dying
         told = sum(key.level == 0 for key in drive.finished)
         kept = (
-            f"{explained(error).rstrip('.')}. {told} of {blocks} blocks are finished and kept: the "
-            "same command goes on from there."
+            f"{_explained(error).rstrip('.')}. {told} of {blocks} blocks are finished and kept: "
+            "the same command goes on from there."
         )
         if isinstance(error, RlnError):
             raise RlnError(kept) from error
@@ -422,3 +252,10 @@ def _summary(run: LargeRun, folder: Folder, job: Job, drive: Drive) -> dict[str,
         return facts
     # Where too little is seen whole it is a judgement of the border, not of the result.
     return facts if residual.inside.all() else facts | {"chi2": residual.chi2}
+
+
+def _explained(error: BaseException) -> str:
+    """Return why a task failed, for a person."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room on it"
+    return str(error) or type(error).__name__

@@ -14,9 +14,10 @@ import torch
 
 from napari_rln import rld
 from napari_rln.deconvolution import seek_stop
+from napari_rln.device import to_numpy
 from napari_rln.errors import RlnError
+from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun
-from napari_rln.large.settings import LargeReport
 from napari_rln.large.statistics import Statistics
 from napari_rln.noise import estimate_background, estimate_noise
 from napari_rln.normalisation import HIGH, LOW, brightness
@@ -25,7 +26,7 @@ from napari_rln.rld import Negatives, RldReport, RldSettings
 from napari_rln.steps import relay
 from napari_rln.stop import telling_crop, telling_shape
 from napari_rln.stores.source import Source, blocks
-from napari_rln.tiles import Box, Shape
+from napari_rln.tiles import Box, Shape, as_text
 from napari_rln.volume import FloatArray, Volume
 
 _TELLING = (32, 64, 64)  # size of a PSF in whose stead there is none
@@ -53,7 +54,7 @@ class Samples:
 
     def __init__(self, source: Source, negatives: Negatives) -> None:
         size, most = source.shape, 1
-        if source.voxels // source.times > _MOST_VOXELS:
+        if source.voxels > _MOST_VOXELS:
             size, most = _BLOCK, _MOST_VOXELS // (_BLOCK[0] * _BLOCK[1] * _BLOCK[2])
         self.boxes = blocks(source.shape, size, most)
         self.source, self._negatives = source, negatives
@@ -93,10 +94,9 @@ class Samples:
         RlnError
             If nothing of the samples stands above it.
         """
-        level = estimate_background(*self.parts) if given == "auto" else given
-        joined = np.concatenate([part.ravel() for part in self.parts])[None, None]
-        volume = Volume(data=joined, voxel_um=self.source.voxel_um, name=self.source.name)
-        return rld.resolve_background(level, volume)
+        level = estimate_background(*self.parts) if given == "auto" else float(given)
+        rld.check_background(level, self.mean, self.source.name)
+        return level
 
     def telling(self, psf_shape: Shape) -> Box:
         """Return the part of the volume with most structure, as :func:`telling_crop` does."""
@@ -119,8 +119,9 @@ class Samples:
     def further(self, size: Shape) -> list[Box]:
         """Return boxes of a size all over the volume, of an eighth of it or less."""
         voxels = size[0] * size[1] * size[2]
-        volume = self.source.voxels // self.source.times
-        most = min(_MOST_FURTHER, volume // (_FURTHER_SHARE * voxels), _MOST_VOXELS // voxels)
+        most = min(
+            _MOST_FURTHER, self.source.voxels // (_FURTHER_SHARE * voxels), _MOST_VOXELS // voxels
+        )
         return list(blocks(self.source.shape, size, most)) if most else []
 
 
@@ -136,10 +137,9 @@ def fit(data: FloatArray, negatives: Negatives, name: str, box: Box) -> FloatArr
     if lowest >= 0:
         return data
     if negatives == "error":
-        at = ", ".join(f"{part.start}:{part.stop}" for part in box)
         raise RlnError(
-            f"{name} has negative voxels at [{at}] (lowest {lowest:g}) but counts cannot be "
-            "negative; add the camera offset back, or set them to 0 with --negatives clip."
+            f"{name} has negative voxels at {as_text(box)} (lowest {lowest:g}) but counts cannot "
+            "be negative; add the camera offset back, or set them to 0 with --negatives clip."
         )
     return data.clip(0)
 
@@ -181,7 +181,7 @@ def look(
         steps = seek_stop(crop, psf, background, told, device, began)
         iterations, noise = yield from relay(steps, report)
         if run.model is not None:
-            iterations = max(1, round(run.model.start.beyond * iterations))
+            iterations = run.model.start.after(iterations)
     return Statistics(
         hash=samples.hash,
         sampled=sum(part.size for part in samples.parts),
@@ -281,7 +281,7 @@ def _deconvolved(
             )
         if told.acceleration != "none":
             momenta = momenta or [float(m) for m in steps.momenta]
-        estimates.append(steps.field_of_view().to("cpu", torch.float32, copy=True).numpy())
+        estimates.append(to_numpy(steps.field_of_view()))
         del steps
     return momenta, estimates
 

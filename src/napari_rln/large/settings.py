@@ -1,17 +1,11 @@
-"""How a run from disk to disk is divided and by whom it is done, and what it reports."""
+"""How a run from disk to disk is divided and by whom it is done."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from napari_rln.errors import RlnError
 from napari_rln.settings import check_limits
 from napari_rln.stores.ngff import Version
-from napari_rln.tiles import Box
-
-if TYPE_CHECKING:
-    from napari_rln.large.forecast import Forecast
-
-Phase = Literal["sample", "stop", "plan", "check", "deconvolve", "tiles", "pyramid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,35 +55,3 @@ class LargeSettings:
     def asked(self) -> bool:
         """Whether something is set that only a run from disk to disk has."""
         return self.workers != "auto" or bool(self.gpus) or self.scheduler is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LargeReport:
-    """Where a run from disk to disk stands.
-
-    Attributes
-    ----------
-    phase
-        ``"stop"`` while it is sought when to stop the classical deconvolution, ``"sample"`` while a
-        sample is deconvolved, ``"plan"`` once before the first tile, ``"check"`` while an
-        interrupted run's tiles are held against their checksums, ``"deconvolve"`` and ``"tiles"``
-        in turn, then ``"pyramid"``.
-    done, total
-        Of that.
-    seconds
-        Since the beginning.
-    box
-        Where the piece lies that was just written.
-    time
-        And in which volume of a series.
-    forecast
-        What it will take, with the phase ``"plan"``.
-    """
-
-    phase: Phase
-    done: int
-    total: int
-    seconds: float
-    box: Box | None = None
-    time: int = 0
-    forecast: "Forecast | None" = None

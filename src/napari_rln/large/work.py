@@ -4,13 +4,7 @@ Functions of a folder and numbers, so that they can run in any process that sees
 process opens a job once, with its model. Several run in a process at once, one of which computes.
 """
 
-import errno
 import functools
-import math
-import os
-import platform
-import re
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,22 +13,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import psutil
 import torch
 
-from napari_rln import __version__, rld
-from napari_rln.device import free_bytes, resolve_device
+from napari_rln import rld
+from napari_rln.application import through_network
+from napari_rln.device import resolve_device, to_numpy
 from napari_rln.errors import ComputeError
 from napari_rln.io import atomic, converted
 from napari_rln.large.job import TILE, Folder, Job, Key
+from napari_rln.large.machine import peak_bytes
 from napari_rln.large.plan import IN_FLIGHT, blend
 from napari_rln.large.sampling import fit
 from napari_rln.memory import release_freed_memory
 from napari_rln.networks.folded import Folded
+from napari_rln.normalisation import Normalisation
 from napari_rln.rld import RldSettings
 from napari_rln.stores.ngff import ZarrTarget
 from napari_rln.stores.source import Source, checksum, open_source
-from napari_rln.tiles import even_sized
+from napari_rln.tiles import within
 from napari_rln.volume import FloatArray, Volume
 
 T = TypeVar("T")
@@ -57,6 +53,11 @@ class Took:
         now = time.perf_counter()
         setattr(self, part, getattr(self, part) + now - self._since)
         self._since = now
+
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        """Read, computed and written."""
+        return self.read, self.compute, self.write
 
     def skip(self) -> None:
         """Count what has passed as waiting."""
@@ -208,10 +209,7 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
     image = _image(bench, tile.window, time)
     light = float(image[tile.inner].sum(dtype=np.float64))
     took.lap("read")
-    kept = tuple(
-        slice(k.start - w.start, k.stop - w.start)
-        for k, w in zip(job.plan.kept(tile), tile.window, strict=True)
-    )
+    kept = within(job.plan.kept(tile), tile.window)
     with _computing:
         took.skip()
         found, volume = job.statistics, Volume(data=image, voxel_um=job.voxel_um)
@@ -222,7 +220,7 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
         run = rld.start(volume, bench.psf, found.background, bench.told, bench.device, **alike)
         for _ in range(job.statistics.iterations):
             run.step(measure=False)
-        data = run.field_of_view()[kept].to("cpu", torch.float32, copy=True).contiguous().numpy()
+        data = to_numpy(run.field_of_view()[kept])
         del run
         took.lap("compute")
     del image, volume
@@ -233,7 +231,7 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
         np.save(temporary, data)
     took.lap("write")
     return Done(
-        key=Key(time, TILE, number), image=light, seconds=_seconds(took), peak_bytes=_peak_bytes()
+        key=Key(time, TILE, number), image=light, seconds=took.seconds, peak_bytes=peak_bytes()
     )
 
 
@@ -269,7 +267,12 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
         took.lap("read")
         with _computing:
             took.skip()
-            data = _through_network(bench, image, estimate)[block.inner]
+            assert bench.model is not None
+            found = job.statistics
+            scaling = Normalisation(offset=found.offset, scale=found.scale)
+            data = through_network(
+                bench.network, bench.model, scaling, found.background, image, estimate, block.inner
+            )
             took.lap("compute")
         del image, estimate
     stored, low, high = converted(np.ascontiguousarray(data), job.dtype)
@@ -283,8 +286,8 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
         clipped=low + high,
         light=float(data.sum(dtype=np.float64)),
         image=light,
-        seconds=_seconds(took),
-        peak_bytes=_peak_bytes(),
+        seconds=took.seconds,
+        peak_bytes=peak_bytes(),
     )
 
 
@@ -308,8 +311,8 @@ def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> 
     return Done(
         key=Key(time, level, number),
         checksum=checksum(stored),
-        seconds=_seconds(took),
-        peak_bytes=_peak_bytes(),
+        seconds=took.seconds,
+        peak_bytes=peak_bytes(),
     )
 
 
@@ -331,79 +334,5 @@ def check_block(out: str, device: str, key: Key, expected: str) -> bool:
     return checksum(stored) == expected
 
 
-def survey(folder: str, device: str) -> dict[str, Any]:
-    """Return what a worker is: its device and memory, its version, whether it sees a folder.
-
-    Parameters
-    ----------
-    folder
-        Of the result.
-    device
-        On which it is to compute.
-
-    Raises
-    ------
-    RlnError
-        If it has no such device.
-    """
-    found = resolve_device(device)
-    return {
-        "version": __version__,
-        "sees": os.path.isdir(folder),  # noqa: PTH112
-        "device": found.type,
-        "device_free": free_bytes(found),
-        "ram": psutil.virtual_memory().available,
-        "taken": psutil.Process().memory_info().rss,
-        "host": platform.node(),
-        "cores": cores(),
-    }
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
-    return int(min(allowed, psutil.cpu_count(logical=False) or 1))
-
-
-def explained(error: BaseException) -> str:
-    """Return why a task failed, for a person."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; make room on it"
-    return str(error) or type(error).__name__
-
-
-def _through_network(bench: _Bench, image: FloatArray, estimate: FloatArray) -> FloatArray:
-    """Return the network's result in a block's window, image units, background removed."""
-    assert bench.network is not None
-    assert bench.model is not None
-    found, model = bench.job.statistics, bench.model
-    level, offset, scale = (np.float32(v) for v in (found.background, found.offset, found.scale))
-    x = even_sized((image - offset) / scale)
-    E0 = even_sized((estimate + (level - offset)) / scale)
-    output = bench.network(torch.from_numpy(x)[None], torch.from_numpy(E0)[None])[0]
-    z, y, w = image.shape
-    data: FloatArray = output.to("cpu", torch.float32).numpy()[:z, :y, :w]
-    data = data * (scale * np.float32(model.output_scale)) + (offset - level)
-    if model.share:
-        data += np.float32(model.share) * (estimate - data)
-    return data
-
-
 def _image(bench: _Bench, box: Any, time: int) -> FloatArray:
     return fit(bench.source.read(box, time), bench.negatives, bench.source.name, box)
-
-
-def _seconds(took: Took) -> tuple[float, float, float]:
-    return took.read, took.compute, took.write
-
-
-def _peak_bytes() -> int:
-    """Return the most memory that this process ever had."""
-    if sys.platform == "linux":  # where getrusage tells of the parent too
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])  # type: ignore[index]
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -5,7 +5,7 @@ import itertools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from napari_rln.io import volume_index
 from napari_rln.record import Record
 from napari_rln.stores import ngff, tiff
 from napari_rln.stores.lazy import Held, Lazy
-from napari_rln.tiles import Box, Shape
+from napari_rln.tiles import Box, Shape, as_text
 from napari_rln.volume import FloatArray, VoxelUm, check_finite, check_voxel_um
 
 
@@ -108,8 +108,8 @@ class Source:
 
     @property
     def voxels(self) -> int:
-        """Of all volumes."""
-        return self.times * self.shape[0] * self.shape[1] * self.shape[2]
+        """Of a volume."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
 
     def read(self, box: Box, time: int = 0) -> FloatArray:
         """Return a part of a volume, (z, y, x) float32.
@@ -131,20 +131,15 @@ class Source:
         except (MemoryError, OSError, RlnError):
             raise
         except Exception as error:  # codecs and stores can raise anything for a damaged chunk
-            raise OSError(f"{self.name} cannot be read at {_told(box)}: {error}") from error
+            raise OSError(f"{self.name} cannot be read at {as_text(box)}: {error}") from error
         if self._plane:
             found = found[None]
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
             data = np.ascontiguousarray(found, dtype=np.float32)
         if not data.flags.owndata:  # a view of the file, or of somebody's array
             data = data.copy()
-        check_finite(data, f"{self.name} at {_told(box)}")
+        check_finite(data, f"{self.name} at {as_text(box)}")
         return data
-
-    @classmethod
-    def of_volume(cls, data: FloatArray, voxel_um: VoxelUm, name: str) -> Self:
-        """Return the source of a volume in memory, (Z, Y, X)."""
-        return cls(data, "ZYX", voxel_um, name=name)
 
 
 def open_source(origin: Origin) -> Source:
@@ -231,11 +226,6 @@ def blocks(shape: Shape, size: Shape, most: int) -> Sequence[Box]:
         (slice(a, a + z), slice(b, b + y), slice(c, c + x))
         for a, b, c in itertools.product(*starts)
     ]
-
-
-def _told(box: Box) -> str:
-    z, y, x = (f"{part.start}:{part.stop}" for part in box)
-    return f"[{z}, {y}, {x}]"
 
 
 def checksum(data: npt.NDArray[Any]) -> str:

@@ -16,7 +16,14 @@ import tifffile
 import zarr
 
 from napari_rln.errors import RlnError
-from napari_rln.io import ome_metadata, stem, warn_if_cut_short
+from napari_rln.io import (
+    image_series,
+    mapped,
+    named_axes,
+    ome_metadata,
+    stem,
+    warn_if_cut_short,
+)
 from napari_rln.metadata import read_record, read_voxel_um
 from napari_rln.record import Record
 from napari_rln.stores.lazy import Held, Lazy
@@ -70,14 +77,9 @@ def open_lazily(path: Path, series: int = 0, planes: int | None = None) -> Held:
 
 
 def _held(tif: tifffile.TiffFile, number: int, path: Path, planes: int | None) -> Held:
-    if not 0 <= number < len(tif.series):
-        raise RlnError(
-            f"{path.name} has {len(tif.series)} images; {number} is not among 0 to "
-            f"{len(tif.series) - 1}."
-        )
+    series = image_series(tif, number, path.name)
     warn_if_cut_short(tif, path.name)
-    series = tif.series[number]
-    axes = _named(series.axes)
+    axes = named_axes(series.axes)
     planes = planes or dict(zip(axes, series.shape, strict=True)).get("Z", 1)
     try:
         voxel_um = read_voxel_um(tif, number, planes, path.name)
@@ -141,19 +143,11 @@ def _natural(path: Path) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def _named(axes: str) -> str:
-    """Return axes with the unnamed one, of a stack without metadata, taken for z."""
-    if "Z" not in axes and sum(axes.count(c) for c in "QI") == 1:
-        axes = axes.replace("Q", "Z").replace("I", "Z")
-    return axes
-
-
 def _array(series: tifffile.TiffPageSeries) -> Lazy:
     """Return an image of an open file without reading it."""
-    if series.dataoffset is not None:  # contiguous
-        holder = series.keyframe.parent  # another file than this one where OME metadata say so
-        dtype, file = series.dtype.newbyteorder(holder.byteorder), holder.filehandle.path
-        return np.memmap(file, dtype, mode="r", offset=series.dataoffset, shape=series.shape)
+    whole = mapped(series)
+    if whole is not None:
+        return whole
     return zarr.open_array(series.aszarr(level=0), mode="r")
 
 
