@@ -1,8 +1,9 @@
 """Pictures of the docks for the documentation: drives the plugin as a user would.
 
 `python docs/screenshots.py --help`; without a screen in
-`xvfb-run --server-args="-screen 0 1600x1000x24"`. Of the bead, which comes with the package, or of
-a nucleus (`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm), whose PSF is computed.
+`xvfb-run --server-args="-screen 0 1600x1000x24"`. Of the bead, which comes with the package, of
+a nucleus (`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm), whose PSF is computed, or
+(`--on-disk`) of a synthetic volume that is deconvolved to disk, and of a batch.
 """
 
 import argparse
@@ -17,8 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import napari
 import numpy as np
-from qtpy.QtWidgets import QApplication
+import zarr
+from qtpy.QtWidgets import QApplication, QWidget
 
+import napari_rln as rln
 from napari_rln.gui import preferences
 from napari_rln.library import Library
 
@@ -68,11 +71,14 @@ class Session:
         self._docks.append(dock)
         return widget
 
-    def shoot(self, what: str) -> None:
-        """Save a picture of the window."""
-        settle()
+    def shoot(self, what: str, window: QWidget | None = None) -> None:
+        """Save a picture of napari's window, or of another one."""
+        settle(1 if window is None else 0.2)
         path = self._folder / f"{self._name}-{what}.png"
-        self.viewer.screenshot(str(path), canvas_only=False, flash=False)
+        if window is None:
+            self.viewer.screenshot(str(path), canvas_only=False, flash=False)
+        else:
+            window.grab().save(str(path))
         print(path)
 
 
@@ -129,11 +135,63 @@ def drive(session: Session, *, steps: int) -> None:
     idle(dock.jobs)
 
 
+def drive_on_disk(session: Session, folder: Path) -> None:
+    """Stream a synthetic volume to disk, its lower right first; then do a batch."""
+    imaging = rln.ImagingSettings(photons=(200.0, 200.0), background=(20.0, 20.0))
+    microscope = rln.MicroscopeSettings(na=1.1, immersion_index=1.33, sample_index=1.33)
+    psf = rln.compute_psf(microscope, (0.2, 0.1, 0.1), planes=31)
+    psf = rln.prepare_psf(psf, rln.PrepareSettings(max_size=(31, 31, 31)))
+    structures = rln.StructureSettings(structures=("tubes", "shells"))
+    quarter = rln.simulate_pair(psf, structures, imaging, shape=(64, 384, 384), seed=0).image
+    data = np.concatenate([quarter.data, quarter.data[:, ::-1]], axis=1)
+    data = np.concatenate([data, data[:, :, ::-1]], axis=2).astype(np.uint16)
+    tissue, single = folder / "tissue.zarr", folder / "psf.ome.tif"
+    zarr.create_array(tissue, data=data, chunks=(64, 64, 64), dimension_names="zyx")
+    rln.write_volume(psf, single)
+    for number in range(4):
+        part = quarter.with_data(quarter.data[:, 96 * number :][:, :96, :192])
+        rln.write_volume(part, folder / f"well-{number}.ome.tif")
+
+    viewer = session.viewer
+    viewer.add_image(
+        zarr.open_array(tissue, mode="r"), name="tissue", scale=quarter.voxel_um,
+        units=("um",) * 3, axis_labels=("z", "y", "x"),
+    )  # fmt: skip
+    viewer.open(str(single), plugin="napari-rln")
+    viewer.layers[1].visible = False
+    viewer.dims.set_current_step(0, 32)
+    dock = session.open(DECONVOLVE)
+    dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
+    dock.methods.rln.setChecked(False)
+    dock.place.tile.value = 192
+    dock.methods.rld_form.fields["iterations"].value = 20
+    viewer.scene.camera.center = (0, 60, 60)
+    viewer.scene.camera.zoom *= 2
+    until(lambda: "RLD: about" in dock.costs.text())
+    dock.bar.run_button.click()
+    until(lambda: "writing 5 of" in dock.bar.message.text())
+    viewer.reset_view()
+    session.shoot("streaming")
+    dock.jobs.cancel()
+    idle(dock.jobs)
+    dock.batch_button.click()
+    batch = dock.batch
+    batch.inputs.clear()
+    batch.folder.line.setText(str(folder))
+    batch.add(*(str(folder / f"well-{number}.ome.tif") for number in range(4)))
+    batch.bar.run_button.click()
+    until(lambda: batch.table.rowCount() and batch.table.item(2, 3).text() != "waits")
+    session.shoot("batch", batch)
+    dock.jobs.cancel()
+    idle(dock.jobs)
+
+
 def main() -> None:
     """Take the pictures that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--nucleus", type=Path)
+    parser.add_argument("--on-disk", action="store_true")
     parser.add_argument("--size", choices=SIZES, default="large")
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     parser.add_argument("--steps", type=int, default=400, help="of the training")
@@ -143,8 +201,12 @@ def main() -> None:
     # A training that is cancelled stays to be gone on with: not among the user's own.
     folder = tempfile.TemporaryDirectory()
     preferences.library = lambda: Library(Path(folder.name))
-    name = "nucleus" if given.nucleus else "bead"
+    name = "on-disk" if given.on_disk else "nucleus" if given.nucleus else "bead"
     session = Session(given.out, name, SIZES[given.size], given.theme)
+    if given.on_disk:
+        drive_on_disk(session, Path(folder.name))
+        session.viewer.close()
+        return
     if given.nucleus:
         session.viewer.open(given.nucleus, plugin="napari-rln")
     else:

@@ -23,6 +23,7 @@ from .large.forecast import Forecast as Forecast
 from .large.forecast import forecast as forecast
 from .large.reports import LargeReport as LargeReport
 from .large.request import LargeRun as LargeRun
+from .large.request import likeness as likeness
 from .large.run import run_large as run_large
 from .large.settings import LargeSettings as LargeSettings
 from .model import Model as Model
@@ -47,6 +48,7 @@ from .simulate.imaging import simulate_pair as simulate_pair
 from .simulate.structures import StructureSettings as StructureSettings
 from .stages import network_stages as network_stages
 from .stores.source import Origin as Origin
+from .stores.source import open_source as open_source
 from .train.loop import train_model as train_model
 from .train.loop import train_steps as train_steps
 from .train.setting import choose_settings as choose_settings

@@ -35,7 +35,8 @@ def command(verb: Verb, **given: Any) -> str:
         What that command takes, by its parameters' names in :mod:`napari_rln.cli`: files
         (``image``, ``psf``, ``out``, ``beads``, ``like``, ``pairs``) and how they are read
         (``voxel_um``, ``channel``, ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``,
-        ``structures``, ``imaging`` and ``settings``, and ``positions`` of beads. Those of a
+        ``structures``, ``imaging`` and ``settings``, and ``positions`` of beads; ``large``, with
+        ``tile`` and ``memory_gb``, for a run from disk to disk. Those of a
         training are what became of ``preset``, ``variant`` and ``begin``. None is as good as not
         given.
 
@@ -57,7 +58,7 @@ def command(verb: Verb, **given: Any) -> str:
         plain.pop("settings", None)
     else:
         changed = {"positions": plain.pop("positions")} if "positions" in plain else {}
-    for name in ("settings", "structures", "imaging"):
+    for name in ("settings", "structures", "imaging", "large"):
         changed |= _differences(plain.pop(name)) if name in plain else {}
     words = ["napari-rln", *verb.split()]
     for argument in _command_line(verb):
@@ -81,7 +82,7 @@ def command(verb: Verb, **given: Any) -> str:
 def python(verb: Verb, **given: Any) -> str:
     """Return the Python that does a run; the parameters are those of :func:`command`."""
     plain = _without_none(given)
-    imports = ["from pathlib import Path", ""] if "pairs" in plain else []
+    imports = ["from pathlib import Path", ""] if plain.keys() & {"pairs", "large"} else []
     return "\n".join([*imports, "import napari_rln as rln", "", *_PYTHON[verb](plain), ""])
 
 
@@ -198,17 +199,39 @@ def _write(what: _Code, given: Given) -> str:
 
 
 def _rld(given: Given) -> list[str]:
+    if "large" in given:
+        return _large(given)
     done = _call("deconvolve", _IMAGE, _PSF, settings=given.get("settings"))
     lines = [*_read_image(given), *_fit_psf(given, _IMAGE)]
     return [*lines, f"result = {done}", _write(_RESULT, given)]
 
 
 def _rln(given: Given) -> list[str]:
+    if "large" in given:
+        return _large(given)
     model = _call("load_model", given.get("model", UNIVERSAL))
     psf = _PSF if "psf" in given else None
     done = _call("apply_model", _IMAGE, psf, _Code("model"), settings=given.get("settings"))
     lines = [*_read_image(given), *_fit_psf(given, _IMAGE), f"model = {model}"]
     return [*lines, f"result = {done}", _write(_RESULT, given)]
+
+
+def _large(given: Given) -> list[str]:
+    """Return the lines of a run from disk to disk."""
+    how = {name: given.get(name) for name in ("voxel_um", "channel", "time")}
+    lines = [f"origin = {_call('Origin', path=given['image'], **how)}"]
+    lines += _fit_psf(given, _Code("rln.likeness(rln.open_source(origin))"))
+    parts = {
+        "origin": _Code("origin"),
+        "psf": _PSF if "psf" in given else None,
+        "model": _call("load_model", given["model"]) if "model" in given else None,
+        "settings": given.get("settings"),
+        "out": _Code(f"Path({_literal(given['out'])})"),
+        **{name: given.get(name) for name in ("tile", "memory_gb", "large")},
+    }
+    run = _call("LargeRun", **{name: part for name, part in parts.items() if part != "auto"})
+    return [*lines, f"run = {run}", "for report in rln.run_large(run):",
+            "    print(report.phase, report.done, report.total)"]  # fmt: skip
 
 
 def _psf_compute(given: Given) -> list[str]:

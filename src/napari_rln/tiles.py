@@ -50,6 +50,11 @@ def within(part: Box, whole: Box) -> Box:
     return z, y, x
 
 
+def overlap(one: Box, other: Box) -> bool:
+    """Tell whether two boxes have a voxel in common."""
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+
+
 def as_text(box: Box) -> str:
     """Return a box as it is written in Python."""
     return "[" + ", ".join(f"{part.start}:{part.stop}" for part in box) + "]"

@@ -30,6 +30,7 @@ from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
 from napari_rln.steps import finish
 from napari_rln.stores.source import Origin, open_source
+from napari_rln.tiles import overlap
 from napari_rln.volume import Volume
 
 SHAPE = (45, 131, 150)  # odd, and no multiple of anything
@@ -180,6 +181,30 @@ def test_less_memory_makes_smaller_tiles():
     assert sizes[0][1] < sizes[1][1]
 
 
+@pytest.mark.parametrize("model", [None, "bead-paper"])
+def test_what_is_looked_at_comes_first_and_changes_nothing(origin, image, psf, tmp_path, model):
+    first = (slice(20, 21), slice(100, 131), slice(110, 150))
+    outs, orders = (tmp_path / "as_it_comes.ome.zarr", tmp_path / "first.ome.zarr"), []
+    for out, part in zip(outs, (None, first), strict=True):
+        if model is None:
+            run = _rld(origin, psf, out, tile=32, first=part)
+        else:
+            net = load_model(model)
+            where = Origin(path=origin.path, voxel_um=net.psf.voxel_um)
+            run = LargeRun(
+                origin=where, model=net, settings=RlnSettings(), out=out, tile=32, first=part
+            )
+        reports = []
+        finish(_collected(run_large(run), reports))
+        orders.append([report.box for report in reports if report.phase == "tiles"])
+    assert _checksums(outs[0]) == _checksums(outs[1])
+    assert sorted(map(str, orders[0])) == sorted(map(str, orders[1]))
+    seen = [overlap(box, first) for box in orders[1]]
+    # Those that are computed at once may change places with the next.
+    assert all(seen[: sum(seen) - 1])
+    assert not all(overlap(box, first) for box in orders[0][: sum(seen)])
+
+
 def test_an_interrupted_run_goes_on_and_is_equal_to_the_bit(origin, psf, tmp_path):
     whole, broken = tmp_path / "whole.ome.zarr", tmp_path / "broken.ome.zarr"
     finish(run_large(_rld(origin, psf, whole, tile=32)))
@@ -192,6 +217,7 @@ def test_an_interrupted_run_goes_on_and_is_equal_to_the_bit(origin, psf, tmp_pat
     again = run_large(_rld(origin, psf, broken, tile=32))
     outcome = finish(_collected(again, reports))
     assert outcome.summary
+    assert sum(r.phase == "check" and r.box is not None for r in reports) == len(done)
     rewritten = sum(report.phase == "tiles" for report in reports)
     total = len([key for key in _checksums(whole) if key[1] == 0])
     assert rewritten == total - len(done)

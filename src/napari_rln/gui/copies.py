@@ -51,7 +51,7 @@ class CopyButton(QPushButton):
     def _copy(self, text: Callable[..., str]) -> None:
         runs = self._runs()
         files = dict.fromkeys(given[key] for _, given in runs for key in _READ if given.get(key))
-        lines = [f"# first save the layer as {path}" for path in files if not path.is_file()]
+        lines = [f"# first save the layer as {path}" for path in files if not path.exists()]
         lines += [text(verb, **given) for verb, given in runs]
         QApplication.clipboard().setText("\n".join(lines))
 
@@ -100,4 +100,10 @@ def psf_of(source: Source | None) -> dict[str, Any]:
 
 def path_of(layer: Layer) -> Path:
     """Return the file that a layer was read from; of others the name that it could have."""
-    return Path(layer.source.path or f"{layer.name}.tif")
+    if layer.source.path:
+        return Path(layer.source.path)
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    root = getattr(
+        getattr(data, "store", None), "root", None
+    )  # a Zarr array that was added as it is
+    return Path(root, data.path) if root else Path(f"{layer.name}.tif")

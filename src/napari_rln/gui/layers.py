@@ -112,6 +112,11 @@ class Source:
         if not upright or not np.allclose(layer.rotate, np.eye(n)) or np.any(layer.shear):
             raise RlnError(f"{self.name} is rotated or sheared in napari; take it as it was read.")
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is, and not on disk or still to be computed."""
+        return isinstance(self.data, np.ndarray) and not isinstance(self.data, np.memmap)
+
     def layer_of(self, volume: Volume, **options: Any) -> Image:
         """Return a layer of a volume that lies where this one lies.
 
@@ -126,6 +131,23 @@ class Source:
         return Image(
             data, **(self.place | {"name": volume.name, "metadata": metadata(volume)} | options)
         )
+
+    def result_layer(self, data: Any, **options: Any) -> Image:
+        """Return a layer that lies where this volume lies and is shown in its colours.
+
+        Parameters
+        ----------
+        data
+            Of as many axes as this one's, or its levels.
+        **options
+            Further options of the layer.
+        """
+        shown: dict[str, Any] = {
+            "colormap": self.layer.colormap,
+            "gamma": self.layer.gamma,
+            "blending": "additive" if self.layer.blending == "additive" else "translucent",
+        }
+        return Image(data, **(self.place | shown | options))
 
 
 def source_of(layer: Layer, point: Sequence[float]) -> Source:

@@ -169,7 +169,7 @@ class RunBar(QWidget):
         self.details_button.setVisible(True)
 
     def _on_cancelled(self, job: Job) -> None:
-        self.say(f"{job.title}: cancelled")
+        self.say(f"{job.title}: cancelled{'; ' if job.kept else ''}{job.kept}")
 
     def _show_details(self) -> None:
         box = QMessageBox(self)

@@ -68,6 +68,8 @@ class Job:
         What to do with the result.
     left
         What to do where there is none; it is told ``"failed"`` or ``"cancelled"``.
+    kept
+        What the user reads of what is left of it, where it is cancelled.
     quiet
         Whether it is so short and so frequent that napari's activity dock need not show it.
     """
@@ -77,6 +79,7 @@ class Job:
     key: Any = None
     done: Callable[[Any], None] = lambda result: None
     left: Callable[[str], None] = lambda why: None
+    kept: str = ""
     quiet: bool = False
 
 

@@ -1,7 +1,8 @@
 """A run between two tasks: what is given to workers, what is finished, what is still to do.
 
 The deconvolution's tiles go to the workers in slabs; a block is written as soon as the tiles that
-have a say in it are there, and noted. A tile is deleted when no block needs it any more.
+have a say in it are there, and noted. A tile is deleted when no block needs it any more. What
+somebody looks at comes first; tiles at its rim then wait for longer, on the disk.
 """
 
 import time
@@ -16,6 +17,7 @@ from napari_rln.large.job import TILE, Folder, Job, Key
 from napari_rln.large.plan import IN_FLIGHT, pairs
 from napari_rln.large.reports import LargeReport, Phase
 from napari_rln.large.work import Done, check_block, coarsen_block, deconvolve_tile, finish_block
+from napari_rln.tiles import Box, overlap
 
 
 class _Work(NamedTuple):
@@ -42,6 +44,8 @@ class Drive:
         Who does it.
     began
         ``time.perf_counter()`` from which the reports count.
+    first
+        Part (z, y, x) of a volume whose blocks come before the others.
 
     Attributes
     ----------
@@ -53,8 +57,11 @@ class Drive:
         Memory of a worker, the most that any had.
     """
 
-    def __init__(self, folder: Folder, job: Job, workers: Engine, began: float) -> None:
+    def __init__(
+        self, folder: Folder, job: Job, workers: Engine, began: float, first: Box | None = None
+    ) -> None:
         self.folder, self.job, self.workers, self.began = folder, job, workers, began
+        self._first = first
         self.finished = folder.finished()
         self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
         self.peak_bytes = 0
@@ -75,15 +82,18 @@ class Drive:
             for key, entry in entries.items()
         )
         for done, (work, intact) in enumerate(self._all(tasks), 1):
+            when, level, number = work.key
             if not intact:
                 del self.finished[work.key]
-            yield self.report("check", done, len(entries))
+            box = self.job.plan.blocks[number].core if intact and not level else None
+            yield self.report("check", done, len(entries), box=box, time=when)
 
     def blocks(self) -> Generator[LargeReport, None, None]:
         """Yield reports with the blocks of the finest level as they are written."""
         plan = self.job.plan
         total = plan.times * len(plan.blocks)
         left = [pair for pair in pairs(plan) if Key(pair[0], 0, pair[1]) not in self.finished]
+        left.sort(key=self._is_later)
         needs = [plan.needed(block.window) for block in plan.blocks]
         users: dict[tuple[int, int], list[int]] = {}  # of a tile: blocks that need it
         missing: dict[tuple[int, int], int] = {}  # of a block: tiles that are not there
@@ -98,7 +108,9 @@ class Drive:
             if Key(when, TILE, number) in self.finished
             and self.folder.scratch(when, number).exists()
         }
-        tiles = deque(sorted(set(users) - there))
+        begun = sorted(set(users) - there)
+        begun.sort(key=lambda tile: min(self._is_later((tile[0], n)) for n in users[tile]))
+        tiles = deque(begun)
         ready = deque(pair for pair in left if not missing[pair])
 
         def arrived(tile: tuple[int, int]) -> None:
@@ -136,6 +148,11 @@ class Drive:
                     self.folder.scratch(when, needed).unlink(missing_ok=True)
             written = total - len(missing)
             yield self.report("tiles", written, total, box=plan.blocks[number].core, time=when)
+
+    def _is_later(self, pair: tuple[int, int]) -> bool:
+        """Tell whether a block is none of those that come first."""
+        core = self.job.plan.blocks[pair[1]].core
+        return self._first is not None and not overlap(core, self._first)
 
     def levels(self) -> Generator[LargeReport, None, None]:
         """Yield reports while the coarser levels are written, each from the one before it."""

@@ -28,7 +28,7 @@ class LargeReport:
     seconds
         Since the beginning.
     box
-        Where the piece lies that was just written.
+        Where the piece lies that was just written, or found to be as it was written.
     time
         And in which volume of a series.
     forecast

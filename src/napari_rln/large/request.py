@@ -17,6 +17,7 @@ from napari_rln.rln import RlnSettings, check_model
 from napari_rln.stores.ngff import is_zarr_name
 from napari_rln.stores.source import Origin, Source
 from napari_rln.suitability import check_grid, refuse_grid
+from napari_rln.tiles import Box
 from napari_rln.volume import Volume
 
 _LEAST_SIDE = 16  # of a tile: smaller ones are halo for the most part
@@ -46,6 +47,9 @@ class LargeRun:
         Side in voxels of what is computed at once; auto takes the largest that the memory allows.
     large
         How it is done.
+    first
+        Part (z, y, x) of the image that is wanted before the rest, such as what somebody looks at;
+        the result does not depend on it.
 
     Raises
     ------
@@ -62,6 +66,7 @@ class LargeRun:
     memory_gb: float | Literal["auto"] = "auto"
     tile: int | Literal["auto"] = "auto"
     large: LargeSettings = field(default_factory=LargeSettings)
+    first: Box | None = None
 
     def __post_init__(self) -> None:
         if self.tile != "auto" and self.tile < _LEAST_SIDE:

@@ -189,7 +189,7 @@ def _driven(
     run: LargeRun, folder: Folder, job: Job, workers: Engine, began: float
 ) -> Generator[LargeReport, None, dict[str, Any]]:
     """Yield reports until all is written; return what was found."""
-    drive = Drive(folder, job, workers, began)
+    drive = Drive(folder, job, workers, began, run.first)
     blocks = job.plan.times * len(job.plan.blocks)
     try:
         yield from drive.check()

@@ -21,11 +21,16 @@ _WAIT_MS = 400  # after a change: others may follow
 
 
 class Plan(NamedTuple):
-    """What is to be run: methods, and shapes (z, y, x) of the image and the PSF on its voxels."""
+    """What is to be run.
+
+    Methods, shapes (z, y, x) of the image and the PSF on its voxels, and what tells how long a
+    method takes, where that is no run in memory.
+    """
 
     methods: Sequence[Method]
     image: Shape
     psf: Shape | None
+    ahead: Callable[[Method, Speed], str] | None = None
 
 
 class Costs(QLabel):
@@ -100,6 +105,8 @@ def _told(report: CalibrationReport) -> Update:
 def _line(method: Method, plan: Plan, speed: Speed) -> str:
     """Return what a method will take, or why it cannot be run."""
     try:
+        if plan.ahead is not None:
+            return f"{method.name}: about {plan.ahead(method, speed)}"
         if isinstance(method, Rld):
             assert plan.psf is not None
             cost = rld_cost(plan.image, plan.psf, method.settings, speed)

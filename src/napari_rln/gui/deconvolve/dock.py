@@ -1,5 +1,6 @@
 """The dock that runs RLD and RLN on an image and sets them side by side."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,12 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
-from napari_rln.gui.copies import CopyButton, Run, image_of, psf_of
+from napari_rln.gui.copies import CopyButton, Run, image_of, path_of, psf_of
+from napari_rln.gui.deconvolve.batch import Batch, Task
 from napari_rln.gui.deconvolve.costs import Costs, Plan
-from napari_rln.gui.deconvolve.methods import Method, Methods, Rld, deconvolved
+from napari_rln.gui.deconvolve.methods import Method, Methods, Rld, Rln, deconvolved
+from napari_rln.gui.deconvolve.ondisk import Growing, Stored, foretold, stored
+from napari_rln.gui.deconvolve.place import Place
 from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.results import Results
 from napari_rln.gui.deconvolve.streams import Stream
@@ -26,6 +30,7 @@ from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
+from napari_rln.speed import Speed
 from napari_rln.volume import Volume
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ class DeconvolveDock(QWidget):
         self.mend.setChecked(True)
         self.mend.setToolTip("<p>Centre, background, hot pixels, voxel size, as far as needed.</p>")
         self.region = Region(napari_viewer)
+        self.place = Place()
         self.methods = Methods()
         self.results = Results(napari_viewer, self.jobs)
         self.bar = RunBar(self.jobs, self.run)
@@ -54,13 +60,24 @@ class DeconvolveDock(QWidget):
         self.costs = Costs(self._plan, lambda: self.jobs.running is not None)
         self.copy = CopyButton(self._described, self.bar.attempt)
         self.bar.add_button(self.copy)
-        self._streams: dict[Job, Stream] = {}
+        self.batch = Batch(napari_viewer, self.jobs, self._task, self.place, self)
+        self.batch_button = QPushButton("Batch\N{HORIZONTAL ELLIPSIS}")
+        self.batch_button.setToolTip(
+            "<p>Hand files, all their channels and time points, to the batch runner, with the "
+            "methods and the PSF of this dock.</p>"
+        )
+        self.batch_button.clicked.connect(self._open_batch)
+        self.bar.add_button(self.batch_button)
+        self._streams: dict[Job, Stream | Growing] = {}
         self._arrived = False  # whether there is a result that was not compared yet
         self._lay_out()
         self.region.changed.connect(lambda: self.whole_button.setVisible(not self.region.is_whole))
         self.whole_button.clicked.connect(self._run_whole)
+        self.image.changed.connect(self._on_image)
+        self._on_image()
         for changed in (
-            self.image.changed, self.psf.changed, self.region.changed, self.methods.changed,
+            self.image.changed, self.psf.changed, self.region.changed, self.place.changed,
+            self.methods.changed,
         ):  # fmt: skip
             changed.connect(self.costs.refresh)
         self.jobs.reported.connect(self._on_report)
@@ -87,15 +104,45 @@ class DeconvolveDock(QWidget):
         self.costs.refresh()
         super().showEvent(event)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether results are written to disk; those of a part are in memory."""
+        return self.place.on_disk and self.region.is_whole
+
     def _given(self) -> tuple[Source, Source | None, list[Method]]:
         image = self.region.of(self.image.source("the image"))
         methods = self.methods.chosen()
         needed = any(method.needs_psf for method in methods)
         return image, self._psf(image) if needed or self.psf.layer else None, methods
 
+    def _task(self) -> Task:
+        """Return what a batch is to do."""
+        methods = self.methods.chosen()
+        needed = self.psf.layer or any(method.needs_psf for method in methods)
+        psf = self.psf.source("the PSF") if needed else None
+        return Task(methods=methods, psf=psf, mend=self.mend.isChecked())
+
+    def _open_batch(self) -> None:
+        if self.image.layer is not None:
+            path = path_of(self.image.layer)
+            if path.exists():
+                self.batch.add(str(path))
+        if self.place.folder.line.text():
+            self.batch.folder.suggest(self.place.folder.path())
+        self.batch.show()
+        self.batch.raise_()
+
     def _plan(self) -> Plan:
         """Return what would be run now; the PSF as large as it is on the image's voxels."""
         image, psf, methods = self._given()
+        if self.on_disk:
+            mend, settings = self.mend.isChecked(), self.place.settings()
+            outs = {method.name: self.place.result(image, method.name) for method in methods}
+
+            def ahead(method: Method, speed: Speed) -> str:
+                return foretold(image, psf, method, mend, outs[method.name], settings, speed)
+
+            return Plan(methods, image.shape, None, ahead)
         if psf is None:
             return Plan(methods, image.shape, None)
         sizes = zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
@@ -109,8 +156,15 @@ class DeconvolveDock(QWidget):
         shared = image_of(image) | psf_of(psf) | {"repair": self.mend.isChecked()}
         runs: list[Run] = []
         for method in methods:
-            out = Path(f"{image.name} {method.name}.ome.tif")
-            own = {"settings": method.settings, "out": out}
+            own: dict[str, Any] = {"settings": method.settings}
+            if self.on_disk:
+                settings = self.place.settings()
+                if isinstance(method, Rln):  # has these among its own
+                    tiled = {name: settings.pop(name) for name in ("tile", "memory_gb")}
+                    own["settings"] = replace(method.settings, **tiled)
+                own |= {"out": self.place.result(image, method.name), **settings}
+            else:
+                own["out"] = Path(f"{image.name} {method.name}.ome.tif")
             if isinstance(method, Rld):
                 runs.append(("rld", shared | own))
             else:
@@ -130,14 +184,17 @@ class DeconvolveDock(QWidget):
 
     def _job(
         self, image: Source, psf: Source | None, method: Method, mend: bool
-    ) -> tuple[Job, Stream]:
-        title = f"{image.name} \N{MIDDLE DOT} {method.name}"
+    ) -> tuple[Job, Stream | Growing]:
+        if self.on_disk:
+            return self._job_on_disk(image, psf, method, mend)
+        title = _title(image, method)
         stream = Stream(self._viewer, image, title)
 
         def finish(result: Volume) -> None:
             stream.finish(result)
+            assert result.record is not None
             self._arrived = True
-            self.results.arrived(stream, result, image, psf, mend)
+            self.results.arrived(stream, result.record, image, psf, mend)
 
         def leave(why: str) -> None:
             name = "rld" if isinstance(method, Rld) else "rln"
@@ -152,9 +209,39 @@ class DeconvolveDock(QWidget):
         )
         return job, stream
 
+    def _job_on_disk(
+        self, image: Source, psf: Source | None, method: Method, mend: bool
+    ) -> tuple[Job, Growing]:
+        image.check_upright()
+        title, out = _title(image, method), self.place.result(image, method.name)
+        settings, first = self.place.settings(), self.region.seen_now(image)
+        sample = self.region.sample(image)
+        stream = Growing(self._viewer, image, title)
+
+        def finish(result: Stored) -> None:
+            stream.finish(result)
+            self._arrived = True
+            self.results.arrived(stream, result.record, sample, psf, mend)
+
+        job = Job(
+            title,
+            lambda: stored(image, psf, method, mend, out, first, settings),
+            key=(image.key, psf and psf.key, mend, method, out),
+            done=finish,
+            left=lambda why: stream.leave(),
+            kept=f"what is finished of {out.name} stays there, and Run goes on with it",
+        )
+        return job, stream
+
     def _run_whole(self) -> None:
         self.region.choose_whole()
         self.bar.attempt(self.run)
+
+    def _on_image(self) -> None:
+        try:
+            self.place.follow(self.image.source("the image") if self.image.layer else None)
+        except RlnError:  # it is said when it is run
+            self.place.follow(None)
 
     def _on_report(self, job: Job, update: Update) -> None:
         if job in self._streams and update.content is not None:
@@ -177,6 +264,7 @@ class DeconvolveDock(QWidget):
         rows.addRow("PSF", self.psf)
         rows.addRow("", self.mend)
         rows.addRow("Region", self.region)
+        rows.addRow("Result", self.place)
         layout.addLayout(rows)
         layout.addWidget(self.methods)
         layout.addWidget(self.costs)
@@ -189,3 +277,7 @@ class DeconvolveDock(QWidget):
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(Area(inside))
+
+
+def _title(image: Source, method: Method) -> str:
+    return f"{image.name} \N{MIDDLE DOT} {method.name}"

@@ -1,6 +1,7 @@
 """The methods to deconvolve with, ticked and set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
@@ -23,6 +24,10 @@ from napari_rln.rld import RldReport, RldSettings
 from napari_rln.rln import RlnReport, RlnSettings
 from napari_rln.tiles import Shape
 from napari_rln.volume import FloatArray, Volume
+
+# It brings what reads and writes Zarr; napari opens the dock faster without.
+if TYPE_CHECKING:
+    from napari_rln.large.request import LargeRun
 
 _KEPT = "1 2 5 10 20 50 100"
 _NAMES = {"wiener-butterworth": "WB"}
@@ -59,6 +64,12 @@ class Rld:
 
         return streamed(iterate(image, psf, self.settings), seen, always=always)
 
+    def large_run(self, psf: Volume | None, **where: Any) -> "LargeRun":
+        """Return the run from disk to disk; see :class:`napari_rln.large.request.LargeRun`."""
+        from napari_rln.large.request import LargeRun
+
+        return LargeRun(psf=psf, settings=self.settings, **where)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rln:
@@ -87,6 +98,15 @@ class Rln:
 
         steps = apply_steps(image, psf, self.library.load(self.model), self.settings)
         return streamed(steps, seen, always=lambda report: report.tile is not None)
+
+    def large_run(self, psf: Volume | None, **where: Any) -> "LargeRun":
+        """Return the run from disk to disk; see :class:`napari_rln.large.request.LargeRun`."""
+        from napari_rln.large.request import LargeRun
+
+        if "model" not in where:
+            where["model"] = self.library.load(self.model)
+        tiled = {name: where[name] for name in ("tile", "memory_gb") if name in where}
+        return LargeRun(psf=psf, settings=replace(self.settings, **tiled), **where)
 
 
 Method = Rld | Rln

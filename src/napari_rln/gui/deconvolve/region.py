@@ -8,9 +8,11 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QWidget
 from napari_rln.errors import RlnError
 from napari_rln.gui.events import follow
 from napari_rln.gui.layers import Source, units_um
+from napari_rln.tiles import Box
 
 WHOLE, SEEN, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers
+_SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
 _LEAST = 16  # voxels along y and x: less holds no structure to judge by
 
 
@@ -65,16 +67,51 @@ class Region(QWidget):
             box.append(slice(start, stop))
         return source.cropped(box)
 
+    def seen_now(self, source: Source) -> Box | None:
+        """Return what is seen of the plane that is looked at; none where that is no xy plane."""
+        try:
+            low, high = self._seen(source)
+        except RlnError:
+            return None
+        at = source.layer.world_to_data(self._viewer.dims.point)
+        z, y, x = source.shape
+        plane = int(np.clip(np.rint(at[-3]), 0, z - 1)) if len(at) > 2 else 0
+        rows, columns = (
+            slice(max(int(a), 0), min(int(np.ceil(b)), n))
+            for a, b, n in zip(low, high, (y, x), strict=True)
+        )
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return None
+        return slice(plane, plane + 1), rows, columns
+
+    def sample(self, source: Source) -> Source:
+        """Return a part small enough to compute with at once, about what is seen now."""
+        if all(n <= most for n, most in zip(source.shape, _SAMPLE, strict=True)):
+            return source
+        seen = self.seen_now(source) or tuple(slice(0, n) for n in source.shape)
+        box = []
+        for part, n, most in zip(seen, source.shape, _SAMPLE, strict=True):
+            size = min(n, most)
+            start = min(max((part.start + part.stop - size) // 2, 0), n - size)
+            box.append(slice(start, start + size))
+        return source.cropped(box)
+
     def _seen(self, source: Source) -> np.ndarray:
         if self._viewer.dims.ndisplay != 2 or tuple(self._viewer.dims.order[-2:]) != (
             self._viewer.dims.ndim - 2,
             self._viewer.dims.ndim - 1,
         ):
             raise RlnError("look at an xy plane in 2D to take the region that is seen.")
-        corners = np.asarray(source.layer.corner_pixels, float)[:, -2:]
-        if source.layer.multiscale:  # they are of the level that is drawn
-            corners = corners * source.layer.downsample_factors[source.layer.data_level][-2:]
-        return corners
+        # By the camera: what a layer of several levels says of itself is whole chunks, and old.
+        canvas, camera = self._viewer.canvas, self._viewer.scene.camera
+        views = canvas.grid.actual_shape(self._viewer.layers)
+        half = np.divide(canvas.size, views) / camera.zoom / 2
+        before = self._viewer.dims.point[:-2]
+        corners = [
+            source.layer.world_to_data((*before, *(np.array(camera.center[-2:]) + way * half)))[-2:]
+            for way in (-1, 1)
+        ]
+        return np.sort(corners, axis=0)
 
     def _drawn(self, source: Source) -> np.ndarray:
         layers = [

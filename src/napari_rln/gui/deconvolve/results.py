@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_rln.climbing import Phase
 from napari_rln.comparison import Comparison, compare_steps
 from napari_rln.errors import RlnError
+from napari_rln.gui.deconvolve.ondisk import Growing
 from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
 from napari_rln.gui.deconvolve.table import Table
 from napari_rln.gui.events import follow
@@ -28,6 +29,7 @@ from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Steps, streamed
 from napari_rln.psf.doctor import fit_psf
+from napari_rln.record import Record
 from napari_rln.registration import RegistrationSettings, register_steps
 from napari_rln.trust import check_steps
 from napari_rln.volume import Volume
@@ -111,7 +113,12 @@ class Results(QWidget):
         layout.addWidget(self._browser)
 
     def arrived(
-        self, stream: Stream, result: Volume, image: Source, psf: Source | None, mend: bool
+        self,
+        stream: Stream | Growing,
+        record: Record,
+        image: Source,
+        psf: Source | None,
+        mend: bool,
     ) -> None:
         """Take a result that is there.
 
@@ -119,17 +126,17 @@ class Results(QWidget):
         ----------
         stream
             That it came in.
-        result
-            The whole of it.
+        record
+            Its own.
         image, psf
-            What it was made of.
+            What it was made of; a part of the image where only within that results are compared.
         mend
             Whether the PSF was repaired.
         """
-        assert result.record is not None
-        self._image, self._hash = image, result.record.inputs["image"]
+        self._image, self._hash = image, record.inputs["image"]
         self._psf, self._mend = psf, mend
-        self._streams.append(stream)
+        if isinstance(stream, Stream):
+            self._streams.append(stream)
         share_contrast(self.layers())
         self._list_browsed()
 
@@ -227,13 +234,13 @@ class Results(QWidget):
         if not layers:
             raise RlnError("there is no result of the image any more; run a method first.")
         point = self._viewer.dims.point
-        return image, self._psf, [source_of(layer, point) for layer in layers]
+        results = [source_of(layer, point) for layer in layers]
+        return image, self._psf, [_within(result, image) for result in results]
 
     def _truth(self, image: Source) -> Source | None:
         if self.truth.layer is None:
             return None
-        truth = self.truth.source("the truth")
-        return truth.cropped(image.box) if image.box and truth.shape != image.shape else truth
+        return _within(self.truth.source("the truth"), image)
 
     def _show_comparison(self, comparison: Comparison) -> None:
         self.table.show_comparison(comparison)
@@ -263,3 +270,8 @@ class Results(QWidget):
             iteration = sorted(stream.kept)[at]
             stream.browse(iteration)
             self.browsed_at.setText(f"{iteration} iterations")
+
+
+def _within(source: Source, image: Source) -> Source:
+    """Return a volume where an image is, which may be a part of it."""
+    return source.cropped(image.box) if image.box and source.shape != image.shape else source

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
@@ -128,14 +127,9 @@ class Stream:
             self.layer.data = data if self.layer.ndim == 3 else data[0]
             self.layer.contrast_limits = contrast_limits([data])
             return
-        volume = Volume(data=data, voxel_um=self._source.voxel_um, name=self._title)
-        options: dict[str, Any] = {
-            "colormap": self._source.layer.colormap,
-            "gamma": self._source.layer.gamma,
-            "contrast_limits": contrast_limits([data]),
-            "blending": "additive" if self._source.layer.blending == "additive" else "translucent",
-        }
-        self.layer = self._source.layer_of(volume, **options)
+        shown = data[0] if self._source.data.ndim == 2 else data
+        limits = contrast_limits([data])
+        self.layer = self._source.result_layer(shown, name=self._title, contrast_limits=limits)
         self._viewer.add_layer(self.layer)
 
 
@@ -153,6 +147,7 @@ def made_of(viewer: ViewerModel, image_hash: str, methods: Sequence[str]) -> lis
 def share_contrast(layers: list[Image]) -> None:
     """Show results of one image with the same contrast limits."""
     if layers:
-        limits = contrast_limits([layer.data for layer in layers])
+        coarsest = [layer.data[-1] if layer.multiscale else layer.data for layer in layers]
+        limits = contrast_limits([np.asarray(data) for data in coarsest])
         for layer in layers:
             layer.contrast_limits = limits

@@ -1,0 +1,334 @@
+"""Runs from disk to disk: what is read, and how the result grows in a layer while it is written."""
+
+import contextlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from napari.components import ViewerModel
+
+from napari_rln.errors import RlnError
+from napari_rln.gui.copies import image_of
+from napari_rln.gui.deconvolve.methods import Method
+from napari_rln.gui.deconvolve.place import file_name
+from napari_rln.gui.layers import KEY, Source, contrast_limits
+from napari_rln.gui.runbar import duration
+from napari_rln.gui.worker import Steps, Update, streamed
+from napari_rln.large.reports import LargeReport
+from napari_rln.progress import Progress
+from napari_rln.psf.doctor import fit_psf
+from napari_rln.record import Record
+from napari_rln.speed import Speed
+from napari_rln.tiles import Box, Shape, plan_tiles
+from napari_rln.volume import Volume
+
+# What reads and writes Zarr is imported where it is needed: napari opens the dock faster.
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_rln.stores.source import Origin
+
+_CHUNK = (32, 256, 256)  # of what is copied, where it has no chunks of its own
+_COMPARED = (16, 64, 64)  # voxels by which a layer and its file are held to be the same
+_PREVIEW = (32, 128, 128)  # chunks of the preview
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """The levels of a result that is being written, the finest first."""
+
+    levels: list[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A part has been written; what to show darkest and brightest by now."""
+
+    limits: tuple[float, float]
+
+
+class Stored(NamedTuple):
+    """A result on disk: its levels, the finest first, what it is called and how it was made."""
+
+    levels: list[Any]
+    name: str
+    record: Record
+
+
+def stored(
+    image: Source,
+    psf: Source | None,
+    method: Method,
+    mend: bool,
+    out: Path,
+    first: Box | None,
+    settings: Mapping[str, Any],
+) -> Steps[Stored]:
+    """Deconvolve an image to a result on disk; yield what is there by then, return the result.
+
+    Parameters
+    ----------
+    image, psf
+        Of them the PSF is read here, in the thread.
+    method
+        How.
+    mend
+        Whether to repair what is wrong with the PSF.
+    out
+        The result, ``.ome.zarr``.
+    first
+        What of the image to begin with.
+    settings
+        How it is done, as :class:`napari_rln.large.request.LargeRun` takes it.
+
+    Raises
+    ------
+    RlnError
+        If it cannot be done, or another result is there.
+    """
+    from napari_rln.large.job import Folder
+    from napari_rln.large.run import run_large
+    from napari_rln.stores.ngff import image_levels, open_lazily
+
+    origin = origin_of(image) or (yield from _copied(image, out.parent))
+    fitted = fit_to(origin, psf.read(), mend) if psf else None
+    run = method.large_run(fitted, origin=origin, out=out, first=first, **settings)
+    folder = Folder(out.absolute())
+    plane, preview = image.data.ndim == 2, None
+
+    def seen(report: LargeReport) -> Begun | Written | None:
+        nonlocal preview
+        if report.phase == "plan":
+            job = folder.job()
+            assert job is not None
+            levels = image_levels(folder.result)
+            preview = _Preview(levels, job.plan.levels, out.parent)
+            return Begun(_lazily([levels[0], *preview.levels], plane))
+        if report.box is None or preview is None:
+            return None
+        return Written(preview.take(report.box))
+
+    def always(report: LargeReport) -> bool:
+        return report.phase == "plan" or report.box is not None
+
+    yield from streamed(run_large(run), seen, always=always)
+    held = open_lazily(out)
+    assert held.record is not None
+    return Stored(_lazily(image_levels(out), plane), held.name, held.record)
+
+
+def foretold(
+    image: Source,
+    psf: Source | None,
+    method: Method,
+    mend: bool,
+    out: Path,
+    settings: Mapping[str, Any],
+    speed: Speed,
+) -> str:
+    """Return how long :func:`stored` will take, and how much memory and room on the disk.
+
+    Raises
+    ------
+    RlnError
+        If it cannot be done.
+    """
+    from napari_rln.large.forecast import forecast
+
+    origin = origin_of(image)
+    if origin is None:
+        size = image.data.dtype.itemsize * np.prod(image.shape, dtype=float) / 1e9
+        return f"what writing {size:.2g} GB of the image to disk takes, and then the run"
+    fitted = fit_to(origin, psf.read(), mend) if psf else None
+    ahead = forecast(method.large_run(fitted, origin=origin, out=out, **settings), speed)
+    time = f"{duration(ahead.seconds)}, " if ahead.seconds is not None else ""
+    return (
+        f"{time}{ahead.workers * ahead.memory_bytes / 1e9:.2g} GB, "
+        f"{(ahead.output_bytes + ahead.scratch_bytes) / 1e9:.2g} GB on disk"
+    )
+
+
+def fit_to(origin: "Origin", psf: Volume, mend: bool) -> Volume:
+    """Return a PSF, as it was read, fit for an image on disk."""
+    from napari_rln.large.request import likeness
+    from napari_rln.stores.source import open_source
+
+    return fit_psf(psf, likeness(open_source(origin)), mend=mend)[0]
+
+
+def origin_of(image: Source) -> "Origin | None":
+    """Return where a layer's volume is read from; none where no file holds what is seen.
+
+    Parameters
+    ----------
+    image
+        Held against the file at a few voxels: a layer may have been changed, or read otherwise.
+    """
+    from napari_rln.stores.source import Origin, open_source
+
+    try:
+        given = image_of(image)
+        origin = Origin(
+            path=str(given["image"]),
+            voxel_um=image.voxel_um,
+            channel=given.get("channel"),
+            time=given.get("time"),
+        )
+        return origin if _shows(open_source(origin), image) else None
+    except (RlnError, OSError):
+        return None
+
+
+def _shows(opened: Any, image: Source) -> bool:
+    """Tell whether a file holds what a layer shows."""
+    if opened.shape != image.shape or opened.times > 1:
+        return False
+    sizes = zip(opened.shape, _COMPARED, strict=True)
+    z, y, x = (slice((n - min(n, c)) // 2, (n + min(n, c)) // 2) for n, c in sizes)
+    shown = np.asarray(image.data[(z, y, x)[-image.data.ndim :]])
+    return np.array_equal(opened.read((z, y, x)).reshape(shown.shape), shown.astype(np.float32))
+
+
+def _copied(image: Source, folder: Path) -> Steps["Origin"]:
+    """Write a layer's data to disk, chunk by chunk, for others to read; return where they are.
+
+    Raises
+    ------
+    RlnError
+        If there are other data under its name.
+    """
+    import zarr
+
+    from napari_rln.stores.source import Origin, open_source
+
+    out = folder / f"{file_name(image.name)}.image.zarr"
+    origin = Origin(path=str(out), voxel_um=image.voxel_um)
+    if out.exists():
+        if not _shows(open_source(origin), image):
+            raise RlnError(
+                f"{out} is there and holds another image; delete it, or choose another folder."
+            )
+        return origin
+    if image.data.dtype.kind not in "buif":
+        raise RlnError(f"{image.name} is of type {image.data.dtype}; take integers or floats.")
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    own = getattr(image.data, "chunksize", None) or getattr(image.data, "chunks", None)
+    chunk = tuple(own or _CHUNK[-image.data.ndim :])
+    array = zarr.create_array(
+        partial, shape=image.data.shape, chunks=chunk, dtype=image.data.dtype, fill_value=0,
+        dimension_names="zyx"[-image.data.ndim :],
+    )  # fmt: skip
+    z, y, x = (1,) * (3 - len(chunk)) + chunk
+    tiles = plan_tiles(image.shape, (z, y, x), (0, 0, 0))
+    for done, tile in enumerate(tiles):
+        yield Update(Progress(doing="writing the image to disk", done=done, total=len(tiles)))
+        part: Any = tile.core[-image.data.ndim :]
+        array[part] = np.asarray(image.data[part])
+    partial.rename(out)
+    return origin
+
+
+class _Preview:
+    """What zooming out shows of a result before its coarser levels are there.
+
+    Every so-manieth voxel of what is written. It lies beside the result, as it may be large.
+    """
+
+    def __init__(self, levels: Sequence[Any], factors: Sequence[Shape], folder: Path) -> None:
+        import zarr
+
+        self._finest, self._factors = levels[0], factors[1:]
+        self._folder = TemporaryDirectory(
+            prefix=".preview-", dir=folder, ignore_cleanup_errors=True
+        )
+        self.levels = [
+            zarr.create_array(
+                Path(self._folder.name) / str(number), shape=level.shape, dtype=level.dtype,
+                chunks=tuple(min(c, n) for c, n in zip(_PREVIEW, level.shape, strict=True)),
+                fill_value=0,
+            )
+            for number, level in enumerate(levels[1:])
+        ]  # fmt: skip
+        self._low, self._high = np.inf, -np.inf
+
+    def take(self, box: Box) -> tuple[float, float]:
+        """Take what was written of the finest level; return the contrast limits by now."""
+        data = np.asarray(self._finest[box])
+        with contextlib.suppress(OSError):  # on a full disk the run says so, for what it writes
+            for level, factors in zip(self.levels, self._factors, strict=True):
+                begins = [-(-part.start // f) for part, f in zip(box, factors, strict=True)]
+                picks = zip(begins, factors, box, strict=True)
+                some = data[tuple(slice(b * f - part.start, None, f) for b, f, part in picks)]
+                into = zip(begins, some.shape, strict=True)
+                if some.size:
+                    level[tuple(slice(begin, begin + n) for begin, n in into)] = some
+        low, high = contrast_limits([data])
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        return self._low, self._high
+
+
+def _lazily(levels: Sequence[Any], plane: bool) -> list[Any]:
+    """Return arrays on disk as napari takes them; of a single plane without the axis z."""
+    import dask.array as da
+
+    arrays = [da.from_zarr(level) for level in levels]  # type: ignore[no-untyped-call]
+    return [array[0] for array in arrays] if plane else arrays
+
+
+class Growing:
+    """One result on disk in its layer, which is there from the first written part on.
+
+    Parameters
+    ----------
+    viewer
+        Where it is shown.
+    source
+        What it is of: it lies there, and is shown in its colours.
+    title
+        What to call it until it is done.
+    """
+
+    def __init__(self, viewer: ViewerModel, source: Source, title: str) -> None:
+        self._viewer, self._source, self._title = viewer, source, title
+        self.layer: Image | None = None
+        self._levels: list[Any] = []
+
+    def take(self, content: Begun | Written, draw: bool) -> None:
+        """Take what is there now, and show it where there is time to draw it."""
+        if isinstance(content, Begun):
+            self._levels = content.levels
+        elif self.layer is None:
+            self._show(self._levels, content.limits)
+        elif draw:
+            self.layer.contrast_limits = content.limits
+            self.layer.refresh()
+
+    def finish(self, result: Stored) -> None:
+        """Show the result, with its name and record."""
+        limits = contrast_limits([np.asarray(result.levels[-1])])
+        if self.layer is None or self.layer not in self._viewer.layers:
+            self._show(result.levels, limits)
+        assert self.layer is not None
+        self.layer.data = result.levels if self.layer.multiscale else result.levels[0]
+        self.layer.contrast_limits = limits
+        self.layer.name = result.name
+        self.layer.metadata = {KEY: asdict(result.record)}
+
+    def leave(self) -> None:
+        """End before the result is there: what is written is kept on disk, to go on with."""
+        if self.layer is not None and self.layer in self._viewer.layers:
+            self._viewer.layers.remove(self.layer)
+
+    def _show(self, levels: list[Any], limits: tuple[float, float]) -> None:
+        several = len(levels) > 1
+        # What napari keeps of an array would not change while that is written.
+        self.layer = self._source.result_layer(
+            levels if several else levels[0], multiscale=several, cache=False, name=self._title,
+            contrast_limits=limits,
+        )  # fmt: skip
+        self._viewer.add_layer(self.layer)

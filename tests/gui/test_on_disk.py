@@ -1,0 +1,288 @@
+"""Images on disk are deconvolved to disk, what is seen first, and batches have their progress."""
+
+import csv
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
+
+from napari_rln import samples
+from napari_rln.errors import RlnError
+from napari_rln.gui.deconvolve.ondisk import Begun, Written, origin_of
+from napari_rln.gui.deconvolve.place import IN_MEMORY, ON_DISK, file_name
+from napari_rln.gui.layers import layer_data, record_of, source_of
+from napari_rln.io import write_volume
+from napari_rln.large.job import Folder
+from napari_rln.large.request import LargeRun
+from napari_rln.large.run import run_large
+from napari_rln.model import load_model
+from napari_rln.psf.prepare import PrepareSettings, prepare_psf
+from napari_rln.record import Record
+from napari_rln.rld import RldSettings
+from napari_rln.steps import finish
+from napari_rln.stores.ngff import ZarrTarget, image_levels
+from napari_rln.stores.source import Origin
+from napari_rln.volume import Volume
+
+TITLE = "Deconvolve and compare"
+SHAPE = (8, 260, 300)  # two levels
+
+
+@pytest.fixture(scope="module")
+def psf():
+    return prepare_psf(samples.bead_psf(), PrepareSettings(max_size=(5, 5, 5)))
+
+
+@pytest.fixture(scope="module")
+def image(psf):
+    photons = np.random.default_rng(0).poisson(20, SHAPE)
+    photons[:, ::20, :] += 200
+    return Volume.from_array(photons, psf.voxel_um, name="tissue")
+
+
+@pytest.fixture
+def path(image, tmp_path):
+    """Return where the image lies as OME-Zarr."""
+    found = tmp_path / "tissue.ome.zarr"
+    target = ZarrTarget.create(
+        found, SHAPE, None, "uint16", image.voxel_um, "tissue", Record(method="simulate"),
+        version="0.5", chunk=(8, 64, 64), block=(8, 64, 64),
+    )  # fmt: skip
+    for level, array in enumerate(target.levels):
+        box = tuple(slice(0, n) for n in array.shape)
+        data = target.coarsened(box, 0, level) if level else image.data.astype(np.uint16)
+        target.write(box, data, level=level)
+    return found
+
+
+@pytest.fixture
+def dock(open_dock, path, psf):
+    viewer, dock = open_dock(TITLE)
+    viewer.open(str(path), plugin="napari-rln")
+    write_volume(psf, path.with_name("psf.ome.tif"))
+    viewer.open(str(path.with_name("psf.ome.tif")), plugin="napari-rln")
+    dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
+    dock.methods.rld_form.fields["iterations"].value = 3
+    dock.methods.rln.setChecked(False)
+    dock.place.tile.value = 64
+    dock.viewer = viewer
+    return dock
+
+
+def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(dock, idle, path, psf, tmp_path):
+    assert dock.place.on_disk  # for the image is
+    assert dock.place.folder.path() == tmp_path
+    viewer = dock.viewer
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800  # the last rows
+    first = dock.region.seen_now(dock.image.source("the image"))
+    assert first[1].start > 100
+    seen = []
+    dock.jobs.reported.connect(lambda job, update: seen.append((update.content, shown(dock))))
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+
+    begun = [content for content, _ in seen if isinstance(content, Begun)]
+    pieces = [layer for content, layer in seen if isinstance(content, Written)]
+    assert [level.shape for level in begun[0].levels] == [SHAPE, (4, 130, 150)]
+    assert len(pieces) > 9
+    assert pieces[0][0].multiscale  # it was there from the first part on, and what is seen in it
+    assert np.any(pieces[0][1][4, 200:, 250:])
+    assert not np.any(pieces[0][1][4, :60, :60])
+
+    [layer] = dock.results.layers()
+    out = tmp_path / "tissue RLD.ome.zarr"
+    reference = tmp_path / "reference.ome.zarr"
+    origin, settings = Origin(path=str(path)), RldSettings(iterations=3)
+    finish(run_large(LargeRun(origin=origin, psf=psf, settings=settings, out=reference, tile=64)))
+    for shown_now, level, known in zip(
+        layer.data, image_levels(out), image_levels(reference), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(shown_now), np.asarray(level[:]))
+        np.testing.assert_array_equal(level[:], known[:])
+    assert record_of(layer).settings["iterations"] == 3
+    np.testing.assert_allclose(layer.scale, viewer.layers[0].scale)
+    assert not list(tmp_path.glob(".preview-*/*/*"))
+    names = [row.name for row in dock.results.table.comparison.rows]
+    assert names == ["tissue", "tissue · RLD"]
+
+
+def shown(dock):
+    """Return the layer of the result, and what is in it now."""
+    layers = [layer for layer in dock.viewer.layers if "RLD" in layer.name]
+    return (layers[0], np.asarray(layers[0].data[0])) if layers else None
+
+
+def test_a_cancelled_run_goes_on_and_shows_what_was_there(dock, idle, tmp_path):
+    dock.jobs.reported.connect(
+        lambda job, update: isinstance(update.content, Written) and dock.jobs.cancel()
+    )
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert "Run goes on" in dock.bar.message.text()
+    assert dock.results.layers() == []
+    assert all("RLD" not in layer.name for layer in dock.viewer.layers)
+    finished = Folder(tmp_path / "tissue RLD.ome.zarr").finished()
+    assert any(key.level == 0 for key in finished)
+    dock.jobs.reported.disconnect()
+    dock.jobs.reported.connect(dock._on_report)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    [layer] = dock.results.layers()
+    assert np.asarray(layer.data[0]).min() >= 0
+    assert np.asarray(layer.data[0]).max() > 0
+
+
+def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
+    lazily = dock.image.layer.data[0] + np.uint16(5)
+    assert isinstance(lazily, da.Array)
+    image = dock.image.layer
+    layer = dock.viewer.add_image(
+        lazily, scale=image.scale, units=image.units, name="corrected: a/b"
+    )
+    dock.image.layer = layer
+    assert origin_of(source_of(layer, dock.viewer.dims.point)) is None
+    assert dock.place.on_disk
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    [copy] = image_levels(tmp_path / "corrected- a-b.image.zarr")
+    np.testing.assert_array_equal(copy[:], np.asarray(lazily))
+    [found] = dock.results.layers()
+    assert found.name.endswith("RLD")
+
+    # Another image under this name is not taken for it, and not lost.
+    layer.data = layer.data + np.uint16(1)
+    dock.place.form.fields["overwrite"].value = True
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert "holds another image" in dock.bar.message.text()
+
+
+def test_a_zarr_array_is_read_where_it_lies(dock, path):
+    image = dock.image.layer
+    arrays = image_levels(path)
+    for data in (arrays, arrays[0]):
+        layer = dock.viewer.add_image(data, scale=image.scale, units=image.units, name="added")
+        found = origin_of(source_of(layer, dock.viewer.dims.point))
+        assert found is not None
+        assert Path(found.path) == path / "0"
+        assert found.voxel_um == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_what_is_in_memory_stays_there_unless_asked(dock, idle, image, tmp_path):
+    data, options, _ = layer_data(image)
+    layer = dock.viewer.add_image(data[:, :40, :40], **(options | {"name": "small"}))
+    dock.image.layer = layer
+    assert not dock.place.on_disk
+    dock.place.box.setCurrentText(ON_DISK)
+    dock.place.box.activated.emit(1)
+    dock.place.folder.line.setText(str(tmp_path / "absent"))
+    dock.bar.run_button.click()
+    assert "no folder" in dock.bar.message.text()
+    dock.place.folder.line.setText(str(tmp_path))
+    dock.image.layer = dock.viewer.layers[0]
+    dock.image.layer = layer
+    assert dock.place.on_disk  # as it was chosen
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert (tmp_path / "small RLD.ome.zarr").is_dir()
+    [found] = dock.results.layers()
+    assert not found.multiscale
+    assert found.data.shape == (8, 40, 40)
+    dock.place.box.setCurrentText(IN_MEMORY)
+    assert not dock.on_disk
+
+
+def test_what_is_copied_does_the_same(dock, idle, tmp_path):
+    dock.methods.rln.setChecked(True)
+    dock.methods.rld_form.fields["iterations"].value = 3
+    dock.place.form.fields["workers"].value = 1
+    dock.copy.copy_command()
+    lines = QApplication.clipboard().text().splitlines()
+    assert [line.split()[1] for line in lines] == ["rld", "rln"]
+    for line in lines:
+        assert "--tile 64" in line
+        assert "--workers 1" in line
+        assert ".ome.zarr'" in line
+    dock.methods.rln.setChecked(False)
+    dock.copy.copy_python()
+    exec(compile(QApplication.clipboard().text(), "copied", "exec"), {})
+    out = tmp_path / "tissue RLD.ome.zarr"
+    before = image_levels(out)[0][:]
+    dock.bar.run_button.click()  # which finds it there
+    idle(dock.jobs)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    [layer] = dock.results.layers()
+    np.testing.assert_array_equal(np.asarray(layer.data[0]), before)
+
+
+def test_other_settings_on_a_result_are_refused(dock, idle, tmp_path):
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    dock.methods.rld_form.fields["iterations"].value = 4
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert dock.bar.message.property("error")
+    assert "overwrite" in dock.bar.message.text()
+
+
+def test_a_batch_shows_how_far_every_image_is(dock, idle, image, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    small = image.with_data(image.data[:, :40, :40])
+    write_volume(small, tmp_path / "one.ome.tif")
+    (tmp_path / "broken.tif").write_bytes(b"no image")
+    dock.batch_button.click()
+    batch = dock.batch
+    assert [batch.inputs.item(0).text()] == [str(tmp_path / "tissue.ome.zarr")]  # of the dock
+    batch.inputs.selectAll()
+    batch._remove()
+    batch.bar.run_button.click()
+    assert "Add the images" in batch.bar.message.text()
+    batch.add(str(tmp_path / "one.ome.tif"), str(tmp_path / "broken.tif"))
+    batch.folder.line.setText(str(folder))
+    batch.bar.run_button.click()
+    idle(dock.jobs)
+    assert "1 of 2 images failed" in batch.bar.message.text()
+    texts = [batch.table.item(row, 3).text() for row in range(2)]
+    assert texts[0].startswith("done, ")
+    assert "broken.tif" in texts[1]
+    assert [batch.table.cellWidget(row, 2).value() for row in range(2)] == [1, 0]
+    with (folder / "rld" / "batch.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done", "failed"]
+
+    batch.table.selectRow(1)
+    with pytest.raises(RlnError, match="select rows"):
+        batch.open_selected()
+    batch.table.selectRow(0)
+    batch.open_selected()
+    assert record_of(dock.viewer.layers[-1]).method == "rld"
+
+
+def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, image, tmp_path):
+    small = image.with_data(image.data[:, :40, :40])
+    write_volume(small, tmp_path / "one.ome.tif")
+    load_model("universal").save(tmp_path / "mine.safetensors")
+    table = tmp_path / "plate.csv"
+    table.write_text(f"image,psf,model\none.ome.tif,psf.ome.tif,{tmp_path}/mine.safetensors\n")
+    dock.methods.rln.setChecked(True)
+    item = dock.methods.models.item(0)
+    assert item.text() == "universal"
+    item.setCheckState(Qt.CheckState.Checked)
+    dock.batch.add(str(table))
+    dock.batch.folder.line.setText(str(tmp_path))
+    dock.batch.ending.setCurrentText("OME-TIFF")
+    dock.batch.bar.run_button.click()
+    idle(dock.jobs, 120)
+    assert not dock.batch.bar.message.property("error"), dock.batch.bar.message.text()
+    found = sorted(p.name for p in tmp_path.glob("rl*/*.ome.tif"))
+    assert found == ["one-rld.ome.tif", "one-rln-universal.ome.tif"]
+    assert dock.batch.table.rowCount() == 2
+
+
+def test_names_of_layers_become_names_of_files():
+    assert file_name('a/b\\c: "d"') == "a-b-c- -d-"
