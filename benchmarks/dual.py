@@ -38,8 +38,10 @@ def scene(kind, seed):
 
 
 def main() -> None:
+    from napari_rln.application import apply_model
     from napari_rln.deconvolution import deconvolve
     from napari_rln.dual import DualSettings, deconvolve_views, pair_views, turned
+    from napari_rln.dual_network import apply_views
     from napari_rln.metrics import nrmse, psnr
     from napari_rln.rld import RldSettings
     from napari_rln.steps import finish
@@ -69,6 +71,20 @@ def main() -> None:
                 settings=DualSettings(turn="y+90", transform=options.transform),
             )
         )  # fmt: skip
+        networks = {
+            "first view": lambda first=first: apply_model(first, a),
+            "second view": lambda second=second: apply_model(second, b),
+            "both": lambda pair=pair: apply_views(pair),
+        }
+        for name, network in networks.items():
+            data = network().data
+            row = {"auto": psnr(data, truth), "nrmse": nrmse(data, truth),
+                   "xz": psnr(data[:, 20:60:8], truth[:, 20:60:8])}  # fmt: skip
+            found[f"{kind} universal network {name}"] = row
+            table.add_row(
+                kind, f"{name}, universal network", f"{row['auto']:.2f} / {row['nrmse']:.3f}",
+                f"{row['xz']:.2f}", "",
+            )  # fmt: skip
         for projector in ("matched", "wiener-butterworth"):
 
             def settings(iterations, projector=projector):

@@ -12,6 +12,8 @@ from .dual import DualSettings as DualSettings
 from .dual import deconvolve_views as deconvolve_views
 from .dual import iterate_views as iterate_views
 from .dual import pair_views as pair_views
+from .dual_network import apply_views as apply_views
+from .dual_network import apply_views_steps as apply_views_steps
 from .errors import ComputeError as ComputeError
 from .errors import RlnError as RlnError
 from .errors import RlnWarning as RlnWarning

@@ -5,9 +5,9 @@ image's units. Tiles overlap by what the network sees, so that they give what th
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -116,13 +116,21 @@ def apply_steps(
         start = yield from _start(image, psf, background, model, device, most, began, shown)
         facts |= {"start_iterations": start.iterations}
         memory.look()
-        data = yield from _network(image, start, background, model, settings, facts, most, began)
+        scaling = Normalisation.of(image.data, start.data, background, model.normalisation)
+        facts |= {"normalisation": asdict(scaling)}
+
+        def window(box: Box) -> Input:
+            return input_of(scaling, background, image.data[box], start.data[box])
+
+        data = yield from network_steps(
+            window, start.data, scaling, background, model, settings, facts, most, began
+        )
         memory.look()
     outside = start.outside
     if image is not original:
         data = on_grid(data, image.voxel_um, original.shape, original.voxel_um)
         outside = None  # is not on this grid
-    facts |= _trust(original, data, given, background, outside)
+    facts |= trust(original, data, given, background, outside)
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),
@@ -166,9 +174,32 @@ def _start(
     return (yield from relay(steps, told))
 
 
-def _network(
-    image: Volume,
-    start: FirstEstimate,
+class Input(NamedTuple):
+    """What a network is given, on its own scale.
+
+    Attributes
+    ----------
+    x
+        Its channels, each (z, y, x): the image, or views of it.
+    E0
+        As many, the first estimate; none where that is the image.
+    """
+
+    x: Sequence[FloatArray]
+    E0: Sequence[FloatArray] | None
+
+
+def input_of(
+    scaling: Normalisation, background: float, image: FloatArray, estimate: FloatArray
+) -> Input:
+    """Return what a network is given of an image and its first estimate, (z, y, x), image units."""
+    return Input([scaling.apply(image)], [scaling.apply(estimate + np.float32(background))])
+
+
+def network_steps(
+    window: Callable[[Box], Input],
+    estimate: FloatArray,
+    scaling: Normalisation,
     background: float,
     model: Model,
     settings: RlnSettings,
@@ -176,18 +207,37 @@ def _network(
     most: int,
     began: float,
 ) -> Generator[RlnReport, None, FloatArray]:
-    """Yield the tiles as they are finished, return the whole, image units."""
-    scaling = Normalisation.of(image.data, start.data, background, model.normalisation)
-    facts |= {"normalisation": asdict(scaling)}
+    """Yield the tiles as they are finished; return (Z, Y, X), image units, background removed.
+
+    Parameters
+    ----------
+    window
+        Returns what the network is given of a part of the volume.
+    estimate
+        (Z, Y, X), the first one, image units, background removed.
+    scaling
+        Of the whole volume.
+    background
+        Image units.
+    model, settings
+        What is applied and how.
+    facts
+        Here it is noted how it was done.
+    most
+        Bytes that may be taken.
+    began
+        ``time.perf_counter()`` from which the reports count.
+    """
     device = resolve_device(settings.device)
     network = Folded(model.network, device, settings.precision)
-    tiles = network_tiles(image.shape, settings, network.bytes_per_voxel, most)
+    z, y, x = estimate.shape
+    tiles = network_tiles((z, y, x), settings, network.bytes_per_voxel, most)
     core = [part.stop - part.start for part in tiles[0].core]
     facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
-    whole = np.empty_like(image.data)
+    whole = np.empty_like(estimate)
     for number, tile in enumerate(tiles, 1):
-        window = image.data[tile.window], start.data[tile.window]
-        piece = through_network(network, model, scaling, background, *window, tile.inner)
+        given, start = window(tile.window), estimate[tile.window]
+        piece = output_of(network, model, scaling, background, given, start, tile.inner)
         whole[tile.core] = piece
         yield RlnReport(
             phase="network",
@@ -226,9 +276,22 @@ def through_network(
     inner
         Part of the window that is returned: what the network sees whole.
     """
-    x = even_sized(scaling.apply(image))
-    E0 = even_sized(scaling.apply(estimate + np.float32(background)))
-    output = network(torch.from_numpy(x)[None], torch.from_numpy(E0)[None])[0]
+    given = input_of(scaling, background, image, estimate)
+    return output_of(network, model, scaling, background, given, estimate, inner)
+
+
+def output_of(
+    network: Folded,
+    model: Model,
+    scaling: Normalisation,
+    background: float,
+    given: Input,
+    estimate: FloatArray,
+    inner: Box,
+) -> FloatArray:
+    """Return what a network makes of what it is given, as :func:`through_network` does."""
+    x = _stacked(given.x)
+    output = network(x, None if given.E0 is None else _stacked(given.E0))[0]
     piece: FloatArray = output.to("cpu", torch.float32).numpy()[inner]
     # The offset is part of the map; the background is not part of a result.
     piece = scaling.undo(piece * np.float32(model.output_scale)) - np.float32(background)
@@ -237,7 +300,12 @@ def through_network(
     return piece
 
 
-def _trust(
+def _stacked(channels: Sequence[FloatArray]) -> torch.Tensor:
+    """Return (C, z, y, x) of even sizes."""
+    return torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])
+
+
+def trust(
     image: Volume,
     data: FloatArray,
     psf: Volume | None,

@@ -249,10 +249,7 @@ def iterate_views(
     with computing(needed, device, _ADVICE):
         iterations: int
         if settings.iterations == "auto":
-            steps = seek_stop(
-                pair.original, pair.psf_original, pair.background_first, settings, device, began
-            )
-            iterations, _ = yield from steps
+            iterations = yield from seek_views_stop(pair, settings)
         else:
             iterations = settings.iterations
         run = start_views(
@@ -294,6 +291,27 @@ def iterate_views(
             facts[name] = asdict(psf.record)
     record = Record(method="rld dual", settings=as_dict(settings), facts=facts, inputs=pair.inputs)
     return pair.first.with_data(data, name=f"{pair.original.name} · dual RLD {done}", record=record)
+
+
+def seek_views_stop(pair: DualImage, settings: RldSettings) -> Generator[RldReport, None, int]:
+    """Yield reports, return the number of iterations at which to stop: the first view's alone.
+
+    Parameters
+    ----------
+    pair
+        As :func:`pair_views` made it.
+    settings
+        Of the deconvolution.
+    """
+    found, _ = yield from seek_stop(
+        pair.original,
+        pair.psf_original,
+        pair.background_first,
+        settings,
+        resolve_device(settings.device),
+        time.perf_counter(),
+    )
+    return found
 
 
 def _grid(first: Volume, settings: DualSettings) -> VoxelUm:

@@ -105,7 +105,8 @@ class RichardsonLucy:
         self._tv, self._voxel_um = tv, voxel_um
         self._accelerate = accelerate
         # In float32 a GPU sums in a tree, exact enough; not every GPU has float64.
-        means = [float(view.image.mean()) for view in views]
+        shown = [view.image if view.seen is None else view.image[view.seen] for view in views]
+        means = [float(image.mean()) for image in shown]
         self._floor = _FLOOR * max(means[0], flat or 0.0)  # of a dark part of a volume, above 0
         self._turns = [
             _Turn(view, mean, self._floor, held_out_ratio)

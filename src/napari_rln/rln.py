@@ -130,7 +130,10 @@ def check_model(model: Model, psf: Volume | None) -> None:
         If it cannot.
     """
     if model.network.settings.views != "single":
-        raise RlnError(f"model {model.name} takes two views of the object, not one image.")
+        raise RlnError(
+            f"model {model.name} takes two views of the object, not one image; give both "
+            "(napari-rln dual)."
+        )
     if psf is None and model.start.needs_psf:
         raise RlnError(
             f"model {model.name} starts from a classical deconvolution and needs the PSF; give "

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
 from napari_rln.model import Model
-from napari_rln.networks.rln import RLN, initialise, pass_estimate_on
+from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
 from napari_rln.record import Record
 from napari_rln.start import StartSettings
 from napari_rln.volume import Volume
@@ -86,12 +86,13 @@ def noisy_image(truth, psf: Volume, background=10.0, seed=0) -> Volume:
     return Volume.from_array(counts, VOXEL_UM, name="image")
 
 
-def small_model(variant="started", *, seed=0, **changes) -> Model:
+def small_model(variant="started", *, seed=0, views="single", **changes) -> Model:
     """Return a model of first weights that hands its first estimate on, more or less."""
-    network = RLN()
+    network = RLN(NetworkSettings(views=views))
     initialise(network, torch.Generator().manual_seed(seed))
     pass_estimate_on(network)
     x = torch.from_numpy(spots((16, 24, 24), level=1.0))[None, None]
+    x = x.repeat(1, network.settings.channels, 1, 1, 1)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             module.momentum = 1.0  # the statistics of the next volume

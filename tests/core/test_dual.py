@@ -1,5 +1,7 @@
 """Two views of one object: better together than either alone, wherever the second lies."""
 
+from dataclasses import replace
+
 import numpy as np
 import phantoms
 import pytest
@@ -7,13 +9,17 @@ from scipy import ndimage
 from scipy.signal import fftconvolve
 
 from napari_rln import cli
+from napari_rln.application import apply_model
 from napari_rln.deconvolution import deconvolve
 from napari_rln.dual import DualSettings, deconvolve_views, pair_views, turned
+from napari_rln.dual_network import apply_views, apply_views_steps, together
 from napari_rln.errors import RlnError
 from napari_rln.io import read_volume, write_volume
 from napari_rln.metrics import nrmse
+from napari_rln.model import load_model
 from napari_rln.rld import RldSettings, Seen, start_views
-from napari_rln.steps import finish
+from napari_rln.rln import RlnSettings
+from napari_rln.steps import finish, relay
 from napari_rln.volume import Volume
 
 VOXEL_UM = (0.1, 0.1, 0.1)
@@ -212,3 +218,95 @@ def test_the_command_writes_both(views, tmp_path, capsys):
     assert "5 iterations" in capsys.readouterr().out
     assert read_volume(files["r"]).record.facts["dual"]["turn"] == "y+90"
     assert read_volume(files["reg"]).shape == SHAPE
+
+
+def test_a_model_of_single_views_is_better_with_both_than_with_either(views, truth):
+    first, second, _ = views
+    both = apply_views(_pair(views))
+    alone = apply_model(first, PSF_A), apply_model(turned(second, "y+90"), PSF_B)
+    errors = [nrmse(volume.data, truth) for volume in (both, *alone)]
+    assert errors[0] < 0.85 * min(errors[1:])
+    record = both.record
+    assert record.method == "rln dual"
+    assert record.inputs.keys() == {"image", "image_b", "psf", "psf_b", "model"}
+    assert record.facts["start_iterations"] > 3
+    assert 0.5 < record.facts["chi2"] < 1.5
+    assert record.settings["model"] == "universal"
+
+
+def test_tiles_of_two_views_are_the_whole(views):
+    pair = _pair(views)
+    whole = apply_views(pair)
+    reports = []
+    steps = relay(apply_views_steps(pair, settings=RlnSettings(tile=24)), reports.append)
+    tiled = finish(steps)
+    np.testing.assert_allclose(tiled.data, whole.data, atol=2e-5 * whole.data.max())
+    pieces = [report for report in reports if report.tile is not None]
+    assert len(pieces) > 8
+    np.testing.assert_array_equal(pieces[0].piece, tiled.data[pieces[0].tile.core])
+
+
+def test_where_the_second_view_shows_nothing_a_network_sees_the_first(views):
+    pair = _pair(views)
+    seen = np.zeros(SHAPE, bool)
+    seen[:, :, :26] = True
+    garbage = pair.second.data.copy()
+    garbage[~seen] = 5000
+    spoiled = apply_views(
+        replace(pair, seen=seen, second=pair.second.with_data(garbage)), _three_iterations()
+    )
+    clean = apply_views(replace(pair, seen=seen), _three_iterations())
+    np.testing.assert_array_equal(spoiled.data, clean.data)
+
+
+def _three_iterations():
+    model = load_model()
+    return replace(model, start=replace(model.start, iterations=3))
+
+
+@pytest.mark.parametrize("views_of", ["averaged", "concatenated"])
+@pytest.mark.parametrize("variant", ["started", "paper"])
+def test_networks_of_two_views_are_given_both(views, views_of, variant):
+    pair = _pair(views)
+    model = phantoms.small_model(variant, views=views_of, psf=PSF_A)
+    result = apply_views(pair, model)
+    assert result.shape == SHAPE
+    assert np.isfinite(result.data).all()
+    # It depends on both.
+    darker = replace(pair, second=pair.second.with_data(0.5 * pair.second.data))
+    assert not np.allclose(apply_views(darker, model).data, result.data)
+    with pytest.raises(RlnError, match="napari-rln dual"):
+        apply_model(pair.first, PSF_A, model)
+
+
+def test_views_become_channels_as_the_network_was_trained():
+    a, b = np.full((2, 2, 2), 1.0, np.float32), np.full((2, 2, 2), 3.0, np.float32)
+    assert [float(x.max()) for x in together("single", a, b)] == [2]
+    assert [float(x.max()) for x in together("averaged", a, b)] == [4]
+    assert [float(x.max()) for x in together("concatenated", a, b)] == [1, 3]
+
+
+def test_models_that_cannot_see_two_views_are_refused(views):
+    with pytest.raises(RlnError, match="one view of the object only"):
+        apply_views(_pair(views), load_model("bead-paper"))
+    other = phantoms.small_model("started")  # of other voxels
+    with pytest.raises(RlnError, match="was trained for"):
+        apply_views(_pair(views), other)
+
+
+def test_the_command_applies_a_model_to_both(views, tmp_path, capsys):
+    first, second, psf_b = views
+    for name, volume in (("a", first), ("b", second), ("pa", PSF_A), ("pb", psf_b)):
+        write_volume(volume, tmp_path / f"{name}.ome.tif")
+    files = {name: str(tmp_path / f"{name}.ome.tif") for name in ("a", "b", "pa", "pb", "r")}
+    words = ["dual", files["a"], files["b"], "--psf", files["pa"], "--psf-b", files["pb"],
+             "--turn", "y+90", "--transform", "none", "-o", files["r"],
+             "-m", "universal"]  # fmt: skip
+    assert cli.run([*words, "--iterations", "5"]) == 1
+    assert "--iterations is of Richardson-Lucy" in capsys.readouterr().err
+    assert not (tmp_path / "r.ome.tif").exists()
+    assert cli.run([*words[:-1], "bead-paper"]) == 1
+    assert "one view" in capsys.readouterr().err
+    assert cli.run(words) == 0
+    assert "model universal" in capsys.readouterr().out
+    assert read_volume(files["r"]).record.settings["model"] == "universal"

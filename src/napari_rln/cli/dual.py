@@ -1,13 +1,23 @@
 """``napari-rln dual``."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.dual import DualSettings, iterate_views, pair_views
+from napari_rln.dual_network import apply_views_steps, check_views_model
+from napari_rln.errors import RlnError
 from napari_rln.io import OutputType, check_writable, write_volume
+from napari_rln.model import load_model
+from napari_rln.networks.folded import Precision
 from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
+
+_SHARED = ("background", "negatives", "device")  # of both methods
 
 
 def dual(
@@ -17,6 +27,8 @@ def dual(
     psf: Path,
     psf_b: Path | None = None,
     out: Out,
+    model: Annotated[str | None, Parameter(name=["--model", "-m"])] = None,
+    precision: Precision = "float32",
     registered: Path | None = None,
     repair: bool = True,
     dtype: OutputType = "float32",
@@ -27,7 +39,9 @@ def dual(
     settings: Annotated[RldSettings, Flat] = RldSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
-    """Deconvolve two views of one object together, as of a diSPIM, by Richardson-Lucy.
+    """Deconvolve two views of one object together, as of a diSPIM.
+
+    By Richardson-Lucy, or by a network where a model is named.
 
     Parameters
     ----------
@@ -42,6 +56,10 @@ def dual(
         Of the second view, as its camera would take it.
     out
         Result, .tif (ImageJ) or .ome.tif.
+    model
+        Name of a model that comes with the package, such as universal, or a model file.
+    precision
+        In which the network computes; float16 is faster on GPUs.
     registered
         File for the second view as it was brought onto the first, to be looked at.
     repair
@@ -51,6 +69,10 @@ def dual(
     channel_b
         Which channel of the second view, where it is not that of the first.
     """
+    chosen = None if model is None else load_model(model)
+    if chosen is not None:
+        check_views_model(chosen)
+        _check_settings(settings)
     check_writable(out)
     if registered is not None:
         check_writable(registered)
@@ -68,15 +90,35 @@ def dual(
     pair = terminal.follow(pair_views(first, second, fitted, fitted_b, *levels, settings=views))
     if registered is not None:
         write_volume(pair.second, registered)
-    result = terminal.follow(iterate_views(pair, settings))
+    if chosen is None:
+        result = terminal.follow(iterate_views(pair, settings))
+    else:
+        told = RlnSettings(device=settings.device, precision=precision)
+        result = terminal.follow(apply_views_steps(pair, chosen, told))
     write_volume(result, out, dtype=dtype)
     assert result.record is not None
     facts = result.record.facts
     found = facts.get("registration")
     alike = "" if found is None else f", views correlate by {number(found['similarity_after'])}"
+    how = f"model {chosen.name}" if chosen else f"{facts['iterations']} iterations"
     terminal.say(
-        f"{out}: {facts['iterations']} iterations on {facts['device']} in "
+        f"{out}: {how} on {facts['device']} in "
         f"{facts['seconds']:.1f} s, "
         f"backgrounds {facts['background']:.4g} and {facts['background_b']:.4g}{alike}"
     )
     terminal.report({"out": str(out), "facts": facts})
+
+
+def _check_settings(settings: RldSettings) -> None:
+    """Raise if something is set of a classical deconvolution that a model does not take part in."""
+    plain = RldSettings(**{name: getattr(settings, name) for name in _SHARED})
+    changed = [
+        f"--{field.name.replace('_', '-')}"
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != getattr(plain, field.name)
+    ]
+    if changed:
+        raise RlnError(
+            f"{', '.join(changed)} is of Richardson-Lucy, but a model has its own start; leave it "
+            "out, or leave out --model."
+        )

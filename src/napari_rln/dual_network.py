@@ -1,0 +1,198 @@
+"""Two views of one object, deconvolved together by a network.
+
+A network that starts from a classical deconvolution, such as the universal one, needs no training
+for it: it begins with what the views show together, and is given their mean. Those that were
+trained on two views are given the sum of both, or both.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from napari_rln.application import Input, network_steps, trust
+from napari_rln.device import Peak, check_memory, computing, resolve_device
+from napari_rln.dual import DualImage, iterate_views, seek_views_stop
+from napari_rln.errors import RlnError, warn
+from napari_rln.model import Model, load_model
+from napari_rln.networks.rln import Views
+from napari_rln.normalisation import Normalisation
+from napari_rln.record import Record
+from napari_rln.resampling import on_grid
+from napari_rln.rld import RldReport
+from napari_rln.rln import ADVICE, RlnReport, RlnSettings, bytes_allowed
+from napari_rln.settings import as_dict
+from napari_rln.steps import finish, relay
+from napari_rln.suitability import check_grid, doubts, refuse_grid
+from napari_rln.tiles import Box
+from napari_rln.volume import FloatArray, Volume
+
+
+def apply_views(
+    pair: DualImage, model: Model | None = None, settings: RlnSettings | None = None
+) -> Volume:
+    """Return the object that two views show; see :func:`apply_views_steps`, its last word."""
+    return finish(apply_views_steps(pair, model, settings))
+
+
+def apply_views_steps(
+    pair: DualImage, model: Model | None = None, settings: RlnSettings | None = None
+) -> Generator[RlnReport, None, Volume]:
+    """Deconvolve two views by a network; yield reports with finished tiles, return the result.
+
+    Parameters
+    ----------
+    pair
+        As :func:`napari_rln.dual.pair_views` made it, which has its own settings for the
+        backgrounds and negative voxels.
+    model
+        The universal one when none. One that was trained on single views must start from a
+        classical deconvolution.
+    settings
+        The defaults when none; ``background`` and ``negatives`` mean nothing here.
+
+    Returns
+    -------
+    Volume
+        (Z, Y, X) float32 in the first view's unit on the pair's grid, background removed, with a
+        record. Its facts hold ``chi2`` and ``flux_ratio`` against the first view.
+
+    Raises
+    ------
+    RlnError
+        For a model that cannot be used with two views or with their voxels, a missing device or
+        too little memory.
+    ComputeError
+        If the computation fails on the way.
+
+    Warns
+    -----
+    RlnWarning
+        If a PSF is unlike those that the model was trained for.
+    """
+    began = time.perf_counter()
+    settings = settings or RlnSettings()
+    model = model or load_model()
+    check_views_model(model)
+    if not check_grid(model, pair.first):
+        raise refuse_grid(model, pair.first)
+    for doubt in doubts(model, pair.psf_first):
+        warn(doubt)
+    device = resolve_device(settings.device)
+    most = bytes_allowed(settings, device)
+    if settings.memory_gb != "auto":
+        check_memory(most, device, ADVICE)
+    facts: dict[str, Any] = pair.facts | {
+        "background": pair.background_first,
+        "background_b": pair.background_second * pair.facts["brightness_b"],
+        "device": str(device),
+    }
+    memory = Peak(device)
+    estimate, iterations = yield from _joint(pair, model, settings, began)
+    facts["start_iterations"] = iterations
+    with computing(most, device, ADVICE):
+        memory.look()
+        backgrounds = pair.background_first, pair.background_second
+        scalings = [
+            Normalisation.of(view.data, estimate, background, model.normalisation)
+            for view, background in zip((pair.first, pair.second), backgrounds, strict=True)
+        ]
+        facts["normalisation"], facts["normalisation_b"] = map(asdict, scalings)
+        background, scaling = pair.background_first, scalings[0]
+
+        def window(box: Box) -> Input:
+            a, b = scaling.apply(pair.first.data[box]), scalings[1].apply(pair.second.data[box])
+            x = together(model.network.settings.views, a, np.where(pair.seen[box], b, a))
+            if not model.start.needs_psf:
+                return Input(x, None)
+            return Input(x, [scaling.apply(estimate[box] + np.float32(background))] * len(x))
+
+        data = yield from network_steps(
+            window, estimate, scaling, background, model, settings, facts, most, began
+        )
+        memory.look()
+    seen = pair.original
+    as_seen = data
+    if pair.first.shape != seen.shape:
+        as_seen = on_grid(data, pair.first.voxel_um, seen.shape, seen.voxel_um)
+    facts |= trust(seen, as_seen, pair.psf_original, background, None)
+    facts |= {
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_mb": round(memory.peak / 1e6),
+        "model": model.card()["record"],
+    }
+    for name, psf in (("psf", pair.psf_first), ("psf_b", pair.psf_second)):
+        if psf.record:
+            facts[name] = asdict(psf.record)
+    return pair.first.with_data(
+        data,
+        name=f"{seen.name} · dual RLN {model.name}",
+        record=Record(
+            method="rln dual",
+            settings=as_dict(settings) | {"model": model.name, "start": as_dict(model.start)},
+            facts=facts,
+            inputs=pair.inputs | {"model": model.hash},
+        ),
+    )
+
+
+def check_views_model(model: Model) -> None:
+    """Raise unless a model can be applied to two views.
+
+    Raises
+    ------
+    RlnError
+        If it cannot.
+    """
+    if model.network.settings.views == "single" and not model.start.needs_psf:
+        raise RlnError(
+            f"model {model.name} knows one view of the object only; use one that starts from a "
+            "classical deconvolution, such as universal, or one that was trained on two views."
+        )
+
+
+def together(views: Views, first: FloatArray, second: FloatArray) -> Sequence[FloatArray]:
+    """Return the channels of a network's image, of two views on its scale.
+
+    Parameters
+    ----------
+    views
+        By which the network was trained. One trained on single views is given the mean, which is
+        as bright as each; averaged views are their sum, as in the paper.
+    first, second
+        (z, y, x).
+    """
+    if views == "concatenated":
+        return [first, second]
+    both = first + second
+    return [both if views == "averaged" else both * np.float32(0.5)]
+
+
+def _joint(
+    pair: DualImage, model: Model, settings: RlnSettings, began: float
+) -> Generator[RlnReport, None, tuple[FloatArray, int]]:
+    """Yield reports, return the first estimate without background, and its iterations."""
+    if not model.start.needs_psf:
+        return pair.first.data - np.float32(pair.background_first), 0
+    start = model.start.rld(pair.background_first)
+    start = replace(start, device=settings.device)
+
+    def told(report: RldReport) -> RlnReport:
+        return RlnReport(
+            phase="stop" if report.phase == "stop" else "start",
+            done=report.iteration,
+            total=report.total,
+            seconds=time.perf_counter() - began,
+            _start=report if pair.first.shape == pair.original.shape else None,
+        )
+
+    if model.start.iterations == "auto":
+        stop = yield from relay(seek_views_stop(pair, start), told)
+        iterations = model.start.after(stop)
+    else:
+        iterations = model.start.iterations
+    steps = iterate_views(pair, replace(start, iterations=iterations))
+    estimate = yield from relay(steps, told)
+    return estimate.data, iterations
