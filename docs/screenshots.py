@@ -3,7 +3,8 @@
 `python docs/screenshots.py --help`; without a screen in
 `xvfb-run --server-args="-screen 0 1600x1000x24"`. Of the bead, which comes with the package, of
 a nucleus (`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm), whose PSF is computed, or
-(`--on-disk`) of a synthetic volume that is deconvolved to disk, and of a batch.
+(`--on-disk`) of a synthetic volume that is deconvolved to disk and of a batch, or
+(`--two-views`) of two views of synthetic structures.
 """
 
 import argparse
@@ -20,10 +21,13 @@ import napari
 import numpy as np
 import zarr
 from qtpy.QtWidgets import QApplication, QWidget
+from scipy.signal import fftconvolve
 
 import napari_rln as rln
+from napari_rln.dual import turned
 from napari_rln.gui import preferences
 from napari_rln.library import Library
+from napari_rln.simulate.structures import draw
 
 SIZES = {"large": (1600, 1000), "small": (1280, 800)}
 PSF, DECONVOLVE, TRAINING, VIEWS = (
@@ -186,12 +190,49 @@ def drive_on_disk(session: Session, folder: Path) -> None:
     idle(dock.jobs)
 
 
+def drive_two_views(session: Session, folder: Path) -> None:
+    """Deconvolve two views of synthetic structures, seen by objectives at right angles."""
+    voxel_um, shape = (0.1, 0.1, 0.1), (80, 112, 112)
+    cross = [
+        np.exp(-0.5 * ((np.arange(25) - 12) / sigma) ** 2) for sigma in (4.0, 1.4, 1.4)
+    ]  # of a light sheet, in voxels
+    front = np.einsum("i,j,k->ijk", *cross)
+    side = front.transpose(2, 1, 0)
+    structures = rln.StructureSettings(structures=("filaments", "shells"))
+    light = draw(shape, structures, seed=3).data
+    light *= 400 / light.max()
+    for seed, (name, data) in enumerate((("front", front), ("side", side))):
+        psf = rln.Volume.from_array(data / data.sum(), voxel_um)
+        seen = fftconvolve(light, psf.data, mode="same").clip(0) + 10
+        image = rln.Volume.from_array(np.random.default_rng(seed).poisson(seen), voxel_um)
+        if name == "side":  # as its own camera took it
+            image, psf = (turned(volume, "y-90") for volume in (image, psf))
+        rln.write_volume(image, folder / f"{name}.ome.tif")
+        rln.write_volume(psf, folder / f"psf {name}.ome.tif")
+        for kind in (name, f"psf {name}"):
+            session.viewer.open(str(folder / f"{kind}.ome.tif"), plugin="napari-rln")
+    layers = {layer.name: layer for layer in session.viewer.layers}
+    for name, layer in layers.items():
+        layer.visible = name == "front"
+    dock = session.open(DECONVOLVE)
+    dock.image.layer, dock.psf.layer = layers["front"], layers["psf front"]
+    dock.second.image.layer, dock.second.psf.layer = layers["side"], layers["psf side"]
+    dock.second.form.fields["turn"].value = "y+90"
+    until(lambda: "RLD: about" in dock.costs.text())
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    session.viewer.dims.order = (1, 0, 2)
+    session.viewer.reset_view()
+    session.shoot("deconvolve")
+
+
 def main() -> None:
     """Take the pictures that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--nucleus", type=Path)
     parser.add_argument("--on-disk", action="store_true")
+    parser.add_argument("--two-views", action="store_true")
     parser.add_argument("--size", choices=SIZES, default="large")
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     parser.add_argument("--steps", type=int, default=400, help="of the training")
@@ -201,10 +242,11 @@ def main() -> None:
     # A training that is cancelled stays to be gone on with: not among the user's own.
     folder = tempfile.TemporaryDirectory()
     preferences.library = lambda: Library(Path(folder.name))
-    name = "on-disk" if given.on_disk else "nucleus" if given.nucleus else "bead"
+    told = {"on-disk": given.on_disk, "two-views": given.two_views, "nucleus": given.nucleus}
+    name = next((name for name, on in told.items() if on), "bead")
     session = Session(given.out, name, SIZES[given.size], given.theme)
-    if given.on_disk:
-        drive_on_disk(session, Path(folder.name))
+    if given.on_disk or given.two_views:
+        (drive_on_disk if given.on_disk else drive_two_views)(session, Path(folder.name))
         session.viewer.close()
         return
     if given.nucleus:

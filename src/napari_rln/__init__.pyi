@@ -49,6 +49,7 @@ from .simulate.imaging import ImagingSettings as ImagingSettings
 from .simulate.imaging import simulate_pair as simulate_pair
 from .simulate.structures import StructureSettings as StructureSettings
 from .stages import network_stages as network_stages
+from .steps import finish as finish
 from .stores.source import Origin as Origin
 from .stores.source import open_source as open_source
 from .train.loop import train_model as train_model

@@ -17,10 +17,12 @@ from napari_rln.cli import app
 from napari_rln.model import UNIVERSAL, Model
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
 from napari_rln.train.setting import choose_settings
 from napari_rln.train.settings import TrainSettings
 
-Verb = Literal["rld", "rln", "psf compute", "psf measure", "psf repair", "train"]
+Verb = Literal["rld", "rln", "dual", "psf compute", "psf measure", "psf repair", "train"]
 Given = dict[str, Any]
 
 
@@ -35,8 +37,9 @@ def command(verb: Verb, **given: Any) -> str:
         What that command takes, by its parameters' names in :mod:`napari_rln.cli`: files
         (``image``, ``psf``, ``out``, ``beads``, ``like``, ``pairs``) and how they are read
         (``voxel_um``, ``channel``, ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``,
-        ``structures``, ``imaging`` and ``settings``, and ``positions`` of beads; ``large``, with
-        ``tile`` and ``memory_gb``, for a run from disk to disk. Those of a
+        ``structures``, ``imaging``, ``views`` and ``settings``, and ``positions`` of beads; of a
+        second view ``image_b``, ``psf_b`` and how these are read; ``large``, with ``tile`` and
+        ``memory_gb``, for a run from disk to disk. Those of a
         training are what became of ``preset``, ``variant`` and ``begin``. None is as good as not
         given.
 
@@ -58,7 +61,7 @@ def command(verb: Verb, **given: Any) -> str:
         plain.pop("settings", None)
     else:
         changed = {"positions": plain.pop("positions")} if "positions" in plain else {}
-    for name in ("settings", "structures", "imaging", "large"):
+    for name in ("settings", "structures", "imaging", "large", "views"):
         changed |= _differences(plain.pop(name)) if name in plain else {}
     words = ["napari-rln", *verb.split()]
     for argument in _command_line(verb):
@@ -216,6 +219,45 @@ def _rln(given: Given) -> list[str]:
     return [*lines, f"result = {done}", _write(_RESULT, given)]
 
 
+def _dual(given: Given) -> list[str]:
+    """Return the lines of a run on two views."""
+    second = _call(
+        "read_volume",
+        given["image_b"],
+        voxel_um=given.get("voxel_um_b", given.get("voxel_um")),
+        channel=given.get("channel_b", given.get("channel")),
+        time=given.get("time"),
+    )
+    voxels = given.get("psf_b_voxel_um", given.get("psf_voxel_um"))
+    psf_b = _call("read_volume", given.get("psf_b", given["psf"]), voxel_um=voxels)
+    mend = None if given.get("repair", True) else False
+    settings: RldSettings = given.get("settings", RldSettings())
+    levels = {
+        name: getattr(settings, name)
+        for name in ("background", "negatives")
+        if getattr(settings, name) != getattr(RldSettings(), name)
+    }
+    pair = _call(
+        "pair_views", _IMAGE, _Code("second"), _PSF, _Code("psf_b"), **levels,
+        settings=given.get("views"),
+    )  # fmt: skip
+    if "model" in given:
+        told = RlnSettings(device=settings.device, precision=given.get("precision", "float32"))
+        done = _call("apply_views", _Code("pair"), _call("load_model", given["model"]),
+                     settings=told)  # fmt: skip
+    else:
+        done = _call("deconvolve_views", _Code("pair"), settings=settings)
+    return [
+        *_read_image(given),
+        f"second = {second}",
+        *_fit_psf(given, _IMAGE),
+        f"psf_b, _ = {_call('fit_psf', psf_b, _Code('second'), mend=mend)}",
+        f"pair = {_call('finish', pair)}",
+        f"result = {done}",
+        _write(_RESULT, given),
+    ]
+
+
 def _large(given: Given) -> list[str]:
     """Return the lines of a run from disk to disk."""
     how = {name: given.get(name) for name in ("voxel_um", "channel", "time")}
@@ -288,6 +330,7 @@ def _train(given: Given) -> list[str]:
 _PYTHON: dict[Verb, Callable[[Given], list[str]]] = {
     "rld": _rld,
     "rln": _rln,
+    "dual": _dual,
     "psf compute": _psf_compute,
     "psf measure": _psf_measure,
     "psf repair": _psf_repair,

@@ -16,6 +16,7 @@ from napari_rln.model import load_model
 from napari_rln.networks.folded import Precision
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
+from napari_rln.volume import VoxelUm
 
 _SHARED = ("background", "negatives", "device")  # of both methods
 
@@ -33,6 +34,8 @@ def dual(
     repair: bool = True,
     dtype: OutputType = "float32",
     channel_b: int | None = None,
+    voxel_um_b: VoxelUm | None = None,
+    psf_b_voxel_um: VoxelUm | None = None,
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     views: Annotated[DualSettings, Flat] = DualSettings(),
@@ -68,6 +71,11 @@ def dual(
         Type of the written values; uint16 and uint8 round and clip.
     channel_b
         Which channel of the second view, where it is not that of the first.
+    voxel_um_b
+        Voxel size z y x of the second view in micrometres, as --voxel-um of the first, where it is
+        another one.
+    psf_b_voxel_um
+        The same of its PSF.
     """
     chosen = None if model is None else load_model(model)
     if chosen is not None:
@@ -78,13 +86,14 @@ def dual(
         check_writable(registered)
     first = image_source.read(image)
     other = ImageSource(
-        voxel_um=image_source.voxel_um,
+        voxel_um=voxel_um_b or image_source.voxel_um,
         channel=image_source.channel if channel_b is None else channel_b,
         time=image_source.time,
     )
     second = other.read(image_b)
     fitted, _ = psf_source.fitted(psf, first, terminal, repair=repair)
-    fitted_b, _ = psf_source.fitted(psf_b or psf, second, terminal, repair=repair)
+    source_b = PsfSource(psf_voxel_um=psf_b_voxel_um or psf_source.psf_voxel_um)
+    fitted_b, _ = source_b.fitted(psf_b or psf, second, terminal, repair=repair)
     levels: tuple[float | Literal["auto"], Literal["error", "clip"]]
     levels = settings.background, settings.negatives
     pair = terminal.follow(pair_views(first, second, fitted, fitted_b, *levels, settings=views))

@@ -13,7 +13,14 @@ from napari_rln.gui.layers import CHANNEL, Source
 
 Run = tuple[script.Verb, dict[str, Any]]
 
-_READ = ("image", "psf", "beads", "like")  # of what a run is given, the files that it reads
+_READ = (
+    "image",
+    "image_b",
+    "psf",
+    "psf_b",
+    "beads",
+    "like",
+)  # of what a run is given, the files that it reads
 _TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
 
 

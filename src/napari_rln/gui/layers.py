@@ -99,6 +99,27 @@ class Source:
             self, data=self.data[cut], place=place, name=f"{self.name} (crop)", box=tuple(box)
         )
 
+    def on_voxels(self, volume: Volume) -> "Source":
+        """Return a volume of the same layer on other voxels, whose first corner is the same.
+
+        Raises
+        ------
+        RlnError
+            If the layer is rotated or sheared.
+        """
+        if volume.shape == self.shape:
+            return dataclasses.replace(self, data=volume.data)
+        self.check_upright()
+        times = np.divide(volume.voxel_um, self.voxel_um)
+        scale = self.place["scale"] * times
+        translate = self.place["translate"] + (scale - self.place["scale"]) / 2
+        return dataclasses.replace(
+            self,
+            data=volume.data,
+            voxel_um=volume.voxel_um,
+            place=self.place | {"scale": scale, "translate": translate},
+        )
+
     def check_upright(self) -> None:
         """Raise unless its axes are those of the world.
 

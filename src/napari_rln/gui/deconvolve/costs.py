@@ -107,15 +107,18 @@ def _line(method: Method, plan: Plan, speed: Speed) -> str:
     try:
         if plan.ahead is not None:
             return f"{method.name}: about {plan.ahead(method, speed)}"
-        if isinstance(method, Rld):
-            assert plan.psf is not None
-            cost = rld_cost(plan.image, plan.psf, method.settings, speed)
-        else:
-            model = method.library.load(method.model)
-            cost = rln_cost(plan.image, plan.psf, model, method.settings, speed)
+        cost = cost_of(method, plan.image, plan.psf, speed)
     except RlnError as error:
         return f"{method.name}: {error}"
     return f"{method.name}: about {_in_words(cost)}"
+
+
+def cost_of(method: Method, image: Shape, psf: Shape | None, speed: Speed) -> Cost:
+    """Return what a method takes in memory; shapes (z, y, x) of image and PSF on one grid."""
+    if isinstance(method, Rld):
+        assert psf is not None
+        return rld_cost(image, psf, method.settings, speed)
+    return rln_cost(image, psf, method.library.load(method.model), method.settings, speed)
 
 
 def _in_words(cost: Cost) -> str:

@@ -1,6 +1,8 @@
 """The dock that runs RLD and RLN on an image and sets them side by side."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +19,20 @@ from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
 from napari_rln.gui.copies import CopyButton, Run, image_of, path_of, psf_of
 from napari_rln.gui.deconvolve.batch import Batch, Task
-from napari_rln.gui.deconvolve.costs import Costs, Plan
+from napari_rln.gui.deconvolve.costs import Costs, Plan, cost_of
 from napari_rln.gui.deconvolve.methods import Method, Methods, Rld, Rln, deconvolved
 from napari_rln.gui.deconvolve.ondisk import Growing, Stored, foretold, stored
 from napari_rln.gui.deconvolve.place import Place
 from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.results import Results
+from napari_rln.gui.deconvolve.second import SecondView, Views
 from napari_rln.gui.deconvolve.streams import Stream
 from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.runbar import RunBar, duration
 from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.record import Record
+from napari_rln.rld import RldSettings
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
 from napari_rln.volume import Volume
@@ -49,6 +53,7 @@ class DeconvolveDock(QWidget):
         self.mend = QCheckBox("Repair the PSF")
         self.mend.setChecked(True)
         self.mend.setToolTip("<p>Centre, background, hot pixels, voxel size, as far as needed.</p>")
+        self.second = SecondView(napari_viewer)
         self.region = Region(napari_viewer)
         self.place = Place()
         self.methods = Methods()
@@ -76,8 +81,8 @@ class DeconvolveDock(QWidget):
         self.image.changed.connect(self._on_image)
         self._on_image()
         for changed in (
-            self.image.changed, self.psf.changed, self.region.changed, self.place.changed,
-            self.methods.changed,
+            self.image.changed, self.psf.changed, self.second.changed, self.region.changed,
+            self.place.changed, self.methods.changed,
         ):  # fmt: skip
             changed.connect(self.costs.refresh)
         self.jobs.reported.connect(self._on_report)
@@ -92,8 +97,16 @@ class DeconvolveDock(QWidget):
             If image, PSF, region or methods cannot be.
         """
         image, psf, methods = self._given()
-        mend = self.mend.isChecked()
-        streams = dict(self._job(image, psf, method, mend) for method in methods)
+        mend, views = self.mend.isChecked(), self._views(image, psf)
+        streams: dict[Job, Stream | Growing] = {}
+        for method in methods:
+            if views is not None:
+                made: tuple[Job, Stream | Growing] = self._job_of_views(views, method, mend)
+            elif self.on_disk:
+                made = self._job_on_disk(image, psf, method, mend)
+            else:
+                made = self._job(image, psf, method, mend)
+            streams[made[0]] = made[1]
         fresh = [job for job in streams if not self.jobs.is_under_way(job)]
         self.jobs.add(*(fresh or streams))
         self._streams |= {job: streams[job] for job in fresh}
@@ -135,6 +148,15 @@ class DeconvolveDock(QWidget):
     def _plan(self) -> Plan:
         """Return what would be run now; the PSF as large as it is on the image's voxels."""
         image, psf, methods = self._given()
+        views = self._views(image, psf)
+        if views is not None and psf is not None:
+            shape, kernel = views.shape(), psf.shape
+
+            def twice(method: Method, speed: Speed) -> str:
+                cost = cost_of(method, shape, kernel, speed)
+                return f"{duration(2 * cost.seconds)}, {2 * cost.bytes / 1e9:.2g} GB, once registered"
+
+            return Plan(methods, image.shape, None, twice)
         if self.on_disk:
             mend, settings = self.mend.isChecked(), self.place.settings()
             outs = {method.name: self.place.result(image, method.name) for method in methods}
@@ -151,6 +173,9 @@ class DeconvolveDock(QWidget):
 
     def _described(self) -> list[Run]:
         image, psf, methods = self._given()
+        views = self._views(image, psf)
+        if views is not None:
+            return [_run_of_views(views, method, self.mend.isChecked()) for method in methods]
         if image.box is not None:
             raise RlnError("a region is chosen; the command reads whole files: choose the whole.")
         shared = image_of(image) | psf_of(psf) | {"repair": self.mend.isChecked()}
@@ -168,9 +193,23 @@ class DeconvolveDock(QWidget):
             if isinstance(method, Rld):
                 runs.append(("rld", shared | own))
             else:
-                model = method.library.path(method.model) or method.model
-                runs.append(("rln", shared | own | {"model": str(model)}))
+                runs.append(("rln", shared | own | {"model": method.model_path}))
         return runs
+
+    def _views(self, image: Source, psf: Source | None) -> Views | None:
+        """Return both views; none where there is no second."""
+        if self.second.image.layer is None:
+            return None
+        if psf is None:
+            raise RlnError("two views need their PSFs; choose the first's, at least.")
+        if self.second.image.layer is image.layer:
+            raise RlnError(f"{image.name} is chosen as both views; choose another as the second.")
+        if not self.region.is_whole or self.place.on_disk:
+            raise RlnError(
+                "two views are deconvolved whole and in memory; choose the whole volume, and the "
+                "result in memory."
+            )
+        return self.second.given(image, psf)
 
     def _psf(self, image: Source) -> Source:
         if self.psf.layer is None:
@@ -184,30 +223,40 @@ class DeconvolveDock(QWidget):
 
     def _job(
         self, image: Source, psf: Source | None, method: Method, mend: bool
-    ) -> tuple[Job, Stream | Growing]:
-        if self.on_disk:
-            return self._job_on_disk(image, psf, method, mend)
-        title = _title(image, method)
+    ) -> tuple[Job, Stream]:
+        name = "rld" if isinstance(method, Rld) else "rln"
+        title, key = _title(image, method), (image.key, psf and psf.key, mend, method)
         stream = Stream(self._viewer, image, title)
+        finish = self._finish(stream, image, psf, mend)
 
+        def leave(why: str) -> None:
+            stream.leave(Record(method=name, settings=as_dict(method.settings)), why)
+
+        steps = partial(deconvolved, image, psf, method, mend)
+        return Job(title, steps, key=key, done=finish, left=leave), stream
+
+    def _job_of_views(self, views: Views, method: Method, mend: bool) -> tuple[Job, Stream]:
+        name = "rld dual" if isinstance(method, Rld) else "rln dual"
+        title = f"{views.first.name} \N{MIDDLE DOT} dual {method.name}"
+        stream = Stream(self._viewer, views.first, title)
+        finish = self._finish(stream, views.first, views.psf_first, mend)
+
+        def leave(why: str) -> None:
+            stream.leave(Record(method=name, settings=as_dict(method.settings)), why)
+
+        steps, key = partial(views.steps, method, mend), (views.key, mend, method)
+        return Job(title, steps, key=key, done=finish, left=leave), stream
+
+    def _finish(
+        self, stream: Stream, image: Source, psf: Source | None, mend: bool
+    ) -> Callable[[Volume], None]:
         def finish(result: Volume) -> None:
             stream.finish(result)
             assert result.record is not None
             self._arrived = True
             self.results.arrived(stream, result.record, image, psf, mend)
 
-        def leave(why: str) -> None:
-            name = "rld" if isinstance(method, Rld) else "rln"
-            stream.leave(Record(method=name, settings=as_dict(method.settings)), why)
-
-        job = Job(
-            title,
-            lambda: deconvolved(image, psf, method, mend),
-            key=(image.key, psf and psf.key, mend, method),
-            done=finish,
-            left=leave,
-        )
-        return job, stream
+        return finish
 
     def _job_on_disk(
         self, image: Source, psf: Source | None, method: Method, mend: bool
@@ -263,6 +312,7 @@ class DeconvolveDock(QWidget):
         rows.addRow("Image", self.image)
         rows.addRow("PSF", self.psf)
         rows.addRow("", self.mend)
+        rows.addRow("Second view", self.second)
         rows.addRow("Region", self.region)
         rows.addRow("Result", self.place)
         layout.addLayout(rows)
@@ -277,6 +327,35 @@ class DeconvolveDock(QWidget):
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(Area(inside))
+
+
+def _run_of_views(views: Views, method: Method, mend: bool) -> Run:
+    """Return what a command is given for two views."""
+    first, second, psf, psf_b = (
+        reader(source)
+        for source, reader in (
+            (views.first, image_of), (views.second, image_of),
+            (views.psf_first, psf_of), (views.psf_second, psf_of),
+        )
+    )  # fmt: skip
+    if first.get("time") != second.get("time"):
+        raise RlnError("a command reads one time point of both views; choose the same.")
+    given = first | psf | {"image_b": second["image"], "repair": mend, "views": views.settings}
+    given["out"] = Path(f"{views.first.name} dual {method.name}.ome.tif")
+    others = {
+        "psf_b": (psf_b["psf"], psf["psf"]),
+        "channel_b": (second.get("channel"), first.get("channel")),
+        "voxel_um_b": (second["voxel_um"], first["voxel_um"]),
+        "psf_b_voxel_um": (psf_b["psf_voxel_um"], psf["psf_voxel_um"]),
+    }
+    given |= {name: its for name, (its, firsts) in others.items() if its != firsts}
+    if isinstance(method, Rld):
+        return "dual", given | {"settings": method.settings}
+    told = method.settings
+    shared = RldSettings(background=told.background, negatives=told.negatives, device=told.device)
+    return "dual", given | {
+        "model": method.model_path, "precision": told.precision, "settings": shared,
+    }  # fmt: skip
 
 
 def _title(image: Source, method: Method) -> str:

@@ -1,5 +1,6 @@
 """The methods to deconvolve with, ticked and set."""
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from qtpy.QtWidgets import QGroupBox, QLabel, QListWidget, QListWidgetItem, QVBo
 
 from napari_rln.application import apply_steps
 from napari_rln.deconvolution import iterate
+from napari_rln.dual import DualImage, iterate_views
+from napari_rln.dual_network import apply_views_steps
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.streams import Estimate, Piece
@@ -53,16 +56,24 @@ class Rld:
     def steps(self, image: Volume, psf: Volume | None) -> Steps[Volume]:
         """Yield estimates, return the result."""
         assert psf is not None
+        return self._streamed(iterate(image, psf, self.settings), image.shape)
 
-        def seen(report: RldReport) -> Estimate:
-            data = _in_place(report.estimate(), report.part, image.shape)
+    def steps_of_views(self, pair: DualImage) -> Steps[Volume]:
+        """Yield estimates, return the result, of two views."""
+        return self._streamed(iterate_views(pair, self.settings), pair.first.shape)
+
+    def _streamed(self, steps: Generator[RldReport, None, Volume], shape: Shape) -> Steps[Volume]:
+        def seen(report: RldReport) -> Estimate | None:
+            data = _in_place(report.estimate(), report.part, shape)
+            if data is None:
+                return None
             final = report.phase == "deconvolve"
             return Estimate(report.iteration if final else 0, data, kept=always(report))
 
         def always(report: RldReport) -> bool:
             return report.phase == "deconvolve" and report.iteration in self.kept
 
-        return streamed(iterate(image, psf, self.settings), seen, always=always)
+        return streamed(steps, seen, always=always)
 
     def large_run(self, psf: Volume | None, **where: Any) -> "LargeRun":
         """Return the run from disk to disk; see :class:`napari_rln.large.request.LargeRun`."""
@@ -85,18 +96,29 @@ class Rln:
         """What its results are called."""
         return f"RLN {self.model}"
 
+    @property
+    def model_path(self) -> str:
+        """By what name, or which file, a command finds the model."""
+        return str(self.library.path(self.model) or self.model)
+
     def steps(self, image: Volume, psf: Volume | None) -> Steps[Volume]:
         """Yield the first estimate and then tiles, return the result."""
+        model = self.library.load(self.model)
+        return self._streamed(apply_steps(image, psf, model, self.settings), image.shape)
 
+    def steps_of_views(self, pair: DualImage) -> Steps[Volume]:
+        """Yield the first estimate and then tiles, return the result, of two views."""
+        model = self.library.load(self.model)
+        return self._streamed(apply_views_steps(pair, model, self.settings), pair.first.shape)
+
+    def _streamed(self, steps: Generator[RlnReport, None, Volume], shape: Shape) -> Steps[Volume]:
         def seen(report: RlnReport) -> Estimate | Piece | None:
             if report.tile is not None and report.piece is not None:
                 return Piece(report.tile, report.piece)
-            data = report.estimate()
-            if data is None:
-                return None
-            return Estimate(report.done, _in_place(data, report.part, image.shape))
+            estimate = report.estimate()
+            data = None if estimate is None else _in_place(estimate, report.part, shape)
+            return None if data is None else Estimate(report.done, data)
 
-        steps = apply_steps(image, psf, self.library.load(self.model), self.settings)
         return streamed(steps, seen, always=lambda report: report.tile is not None)
 
     def large_run(self, psf: Volume | None, **where: Any) -> "LargeRun":
@@ -112,11 +134,16 @@ class Rln:
 Method = Rld | Rln
 
 
-def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArray:
-    """Return an estimate of a part of an image where it lies; elsewhere there is nothing yet."""
+def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArray | None:
+    """Return an estimate of a part of an image where it lies; elsewhere there is nothing yet.
+
+    None where it is on other voxels: so is that of a first view by which it is sought when to stop.
+    """
     if data.shape == shape:
         return data
     whole = np.zeros(shape, np.float32)
+    if whole[part].shape != data.shape:
+        return None
     whole[part] = data
     return whole
 

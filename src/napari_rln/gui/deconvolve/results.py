@@ -31,6 +31,7 @@ from napari_rln.gui.worker import Job, Jobs, Steps, streamed
 from napari_rln.psf.doctor import fit_psf
 from napari_rln.record import Record
 from napari_rln.registration import RegistrationSettings, register_steps
+from napari_rln.resampling import on_grid
 from napari_rln.trust import check_steps
 from napari_rln.volume import Volume
 
@@ -158,7 +159,8 @@ class Results(QWidget):
         truth, mend = self._truth(image), self._mend
 
         def steps() -> Steps[Comparison]:
-            raw, volumes = image.read(), [result.read() for result in results]
+            raw = image.read()
+            volumes = [on_voxels_of(raw, result.read()) for result in results]
             blur = fit_psf(psf.read(), raw, mend=mend)[0] if psf else None
             known = truth.read() if truth else None
             return (yield from streamed(compare_steps(raw, volumes, truth=known, psf=blur)))
@@ -179,7 +181,8 @@ class Results(QWidget):
             def steps(result: Source = result) -> Steps[Volume]:
                 raw = image.read()
                 blur, _ = fit_psf(psf.read(), raw, mend=mend)
-                trust = yield from streamed(check_steps(raw, result.read(), blur))
+                seen = on_voxels_of(raw, result.read())
+                trust = yield from streamed(check_steps(raw, seen, blur))
                 return trust.residual
 
             def show(residual: Volume) -> None:
@@ -270,6 +273,14 @@ class Results(QWidget):
             iteration = sorted(stream.kept)[at]
             stream.browse(iteration)
             self.browsed_at.setText(f"{iteration} iterations")
+
+
+def on_voxels_of(image: Volume, result: Volume) -> Volume:
+    """Return a result on the voxels of its image: that of two views may have finer ones."""
+    if result.shape == image.shape:
+        return result
+    data = on_grid(result.data, result.voxel_um, image.shape, image.voxel_um)
+    return result.with_data(data, voxel_um=image.voxel_um)
 
 
 def _within(source: Source, image: Source) -> Source:

@@ -8,12 +8,12 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
-from napari_rln.gui.layers import KEY, Source, contrast_limits, metadata, record_of
+from napari_rln.gui.layers import EXHIBIT, KEY, Source, contrast_limits, metadata, record_of
 from napari_rln.record import Record
 from napari_rln.tiles import Tile
 from napari_rln.volume import FloatArray, Volume
 
-RESULTS = ("rld", "rln")
+RESULTS = ("rld", "rln", "rld dual", "rln dual")
 """Methods of the records of results."""
 
 COMPARED = (*RESULTS, "register")
@@ -40,6 +40,14 @@ class Piece:
     data: FloatArray
 
 
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """Two views on the voxels that the result will have, which may be others than the image's."""
+
+    first: Volume
+    second: Volume
+
+
 class Stream:
     """One result in its layer, which is there from the first estimate on.
 
@@ -59,9 +67,12 @@ class Stream:
         self.kept: dict[int, FloatArray] = {}
         self._iteration = 0
 
-    def take(self, content: Estimate | Piece, draw: bool) -> None:
+    def take(self, content: Estimate | Piece | Paired, draw: bool) -> None:
         """Take what is there now, and show it; an estimate only where there is time to draw it."""
-        if isinstance(content, Estimate):
+        if isinstance(content, Paired):
+            self._source = self._source.on_voxels(content.first)
+            self._show_second(content.second)
+        elif isinstance(content, Estimate):
             if content.kept:
                 self.kept[content.iteration] = content.data
             if draw or self.layer is None:
@@ -102,7 +113,7 @@ class Stream:
         """
         if self.layer is None:
             return
-        if record.method != "rld" or not self._iteration:
+        if not record.method.startswith("rld") or not self._iteration:
             if self.layer in self._viewer.layers:
                 self._viewer.layers.remove(self.layer)
             return
@@ -121,6 +132,19 @@ class Stream:
         self.layer.data = self.kept[iteration] if self.layer.ndim == 3 else self.kept[iteration][0]
         self.layer.name = f"{self.layer.name.removesuffix(str(before))}{iteration}"
         self.layer.metadata = {KEY: dataclasses.asdict(dataclasses.replace(record, facts=facts))}
+
+    def _show_second(self, second: Volume) -> None:
+        """Show once how the second view lies on the first, to be looked at and for nothing else."""
+        name = f"{second.name} on {self._source.layer.name}"
+        for layer in self._viewer.layers:
+            if layer.name == name and EXHIBIT in layer.metadata:
+                layer.data = second.data
+                return
+        limits = contrast_limits([second.data])
+        layer = self._source.result_layer(
+            second.data, name=name, visible=False, contrast_limits=limits, metadata={EXHIBIT: True}
+        )
+        self._viewer.add_layer(layer)
 
     def _set(self, data: FloatArray) -> None:
         if self.layer is not None:

@@ -1,0 +1,134 @@
+"""A second view of the object, which is brought onto the first and deconvolved with it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFormLayout, QWidget
+
+from napari_rln.dual import DualImage, DualSettings, pair_views
+from napari_rln.gui.deconvolve.methods import Method
+from napari_rln.gui.deconvolve.streams import Paired
+from napari_rln.gui.forms import Form
+from napari_rln.gui.layers import Source
+from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.worker import Steps, Update, streamed
+from napari_rln.progress import Progress
+from napari_rln.psf.doctor import fit_psf
+from napari_rln.volume import Volume
+
+
+class SecondView(QWidget):
+    """The choice of the second view, its PSF, and how it is brought onto the first."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self.image = VolumePicker(viewer, optional="none")
+        self.image.setToolTip(
+            "<p>Of a diSPIM or alike: another stack of the same object, taken from the side. Both "
+            "are deconvolved together, each by its own PSF.</p>"
+        )
+        self.psf = VolumePicker(viewer, optional="as the first's")
+        self.psf.setToolTip("<p>As the second camera takes it; it is turned with its view.</p>")
+        self.form = Form(DualSettings, top=("turn", "transform"))
+        self._below = QWidget()
+        rows = QFormLayout(self._below)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.addRow("PSF", self.psf)
+        rows.addRow(self.form)
+        layout = QFormLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addRow(self.image)
+        layout.addRow(self._below)
+        self._show_below()
+        self.image.changed.connect(self._show_below)
+        for part in (self.psf, self.form):
+            part.changed.connect(self.changed)
+
+    def given(self, image: Source, psf: Source) -> "Views | None":
+        """Return both views; none where there is no second.
+
+        Parameters
+        ----------
+        image, psf
+            The first view.
+
+        Raises
+        ------
+        RlnError
+            If the second, or its PSF, cannot be used.
+        """
+        if self.image.layer is None:
+            return None
+        return Views(
+            first=image,
+            second=self.image.source("the second view"),
+            psf_first=psf,
+            psf_second=psf if self.psf.layer is None else self.psf.source("the second view's PSF"),
+            settings=self.form.settings(),
+        )
+
+    def _show_below(self) -> None:
+        self._below.setVisible(self.image.layer is not None)
+        self.changed.emit()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Views:
+    """Two views with their PSFs, not read yet.
+
+    Several methods share them: the second is brought onto the first once.
+    """
+
+    first: Source
+    second: Source
+    psf_first: Source
+    psf_second: Source
+    settings: DualSettings
+    _made: dict[Any, DualImage] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> Any:
+        """What tells them from others."""
+        sources = (self.first, self.second, self.psf_first, self.psf_second)
+        return *(source.key for source in sources), self.settings
+
+    def steps(self, method: Method, mend: bool) -> Steps[Volume]:
+        """Yield what a method shows on its way; return its result.
+
+        Parameters
+        ----------
+        method
+            How.
+        mend
+            Whether to repair what is wrong with the PSFs.
+        """
+        pair = yield from self._pair(method, mend)
+        yield Update(
+            Progress(doing="views are one upon the other"), Paired(pair.first, pair.second)
+        )
+        return (yield from method.steps_of_views(pair))
+
+    def _pair(self, method: Method, mend: bool) -> Steps[DualImage]:
+        levels = method.settings.background, method.settings.negatives
+        known = self._made.get((*levels, mend))
+        if known is not None:
+            return known
+        first, second = self.first.read(), self.second.read()
+        psf, _ = fit_psf(self.psf_first.read(), first, mend=mend)
+        psf_b, _ = fit_psf(self.psf_second.read(), second, mend=mend)
+        work = pair_views(first, second, psf, psf_b, *levels, settings=self.settings)
+        pair = yield from streamed(work)
+        self._made[*levels, mend] = pair
+        return pair
+
+    def shape(self) -> tuple[int, int, int]:
+        """Return how large the result will be, voxels (z, y, x)."""
+        voxel_um = np.array(self.first.voxel_um)
+        target = voxel_um.min() if self.settings.voxels == "isotropic" else voxel_um
+        z, y, x = np.maximum(1, np.rint(np.array(self.first.shape) * voxel_um / target)).astype(int)
+        return int(z), int(y), int(x)

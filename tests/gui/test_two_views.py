@@ -1,0 +1,160 @@
+"""Two views in the dock: registered once, deconvolved together, compared with the first."""
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QApplication
+from scipy.signal import fftconvolve
+
+from napari_rln.dual import turned
+from napari_rln.gui.layers import EXHIBIT, record_of
+from napari_rln.io import read_volume, write_volume
+from napari_rln.volume import Volume
+
+TITLE = "Deconvolve and compare"
+SHAPE, FINE, COARSE = (32, 40, 36), (0.1, 0.1, 0.1), (0.2, 0.1, 0.1)
+
+
+def _psf(sigma):
+    axes = [np.exp(-0.5 * ((np.arange(15) - 7) / s) ** 2) for s in sigma]
+    data = np.einsum("i,j,k->ijk", *axes)
+    return Volume.from_array(data / data.sum(), FINE, name="psf")
+
+
+PSF_A, PSF_B = _psf((3.0, 1.2, 1.2)), _psf((1.2, 1.2, 3.0))
+
+
+@pytest.fixture(scope="module")
+def volumes():
+    """Return truth, the first view with planes twice as thick, and the second as it was taken."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros(SHAPE, np.float32)
+    truth[tuple(rng.integers(6, n - 6, 60) for n in SHAPE)] = 6000
+
+    def photons(psf, seed):
+        blurred = fftconvolve(truth, psf.data, mode="same").clip(0) + 10
+        return np.random.default_rng(seed).poisson(blurred).astype(np.float32)
+
+    first = photons(PSF_A, 1)
+    thick = (first[::2] + first[1::2]) / 2
+    second = turned(Volume.from_array(photons(PSF_B, 2), FINE, name="side"), "y-90")
+    return truth, Volume.from_array(thick, COARSE, name="front"), second
+
+
+@pytest.fixture
+def dock(open_dock, volumes, tmp_path):
+    viewer, dock = open_dock(TITLE)
+    _, first, second = volumes
+    psf = PSF_A.data[1::2]
+    files = {
+        "front": first, "side": second,
+        "psf front": Volume.from_array(psf / psf.sum(), COARSE),
+        "psf side": turned(PSF_B, "y-90"),
+    }  # fmt: skip
+    for name, volume in files.items():
+        path = tmp_path / f"{name}.ome.tif"
+        write_volume(volume, path)
+        viewer.open(str(path), plugin="napari-rln")
+    layers = {layer.name: layer for layer in viewer.layers}
+    dock.image.layer, dock.psf.layer = layers["front"], layers["psf front"]
+    dock.second.image.layer, dock.second.psf.layer = layers["side"], layers["psf side"]
+    dock.second.form.fields["turn"].value = "y+90"
+    dock.second.form.fields["transform"].value = "none"
+    dock.methods.rld_form.fields["iterations"].value = 10
+    dock.viewer = viewer
+    return dock
+
+
+def test_both_methods_take_both_views(dock, idle, volumes):
+    dock.bar.run_button.click()
+    idle(dock.jobs, 120)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    found = {layer.name: layer for layer in dock.results.layers()}
+    assert [*found] == ["front · dual RLD 10", "front · dual RLN universal"]
+    front = dock.image.layer
+    for layer in found.values():
+        record = record_of(layer)
+        assert record.method.endswith(" dual")
+        assert record.inputs.keys() >= {"image", "image_b", "psf", "psf_b"}
+        assert layer.data.shape == SHAPE
+        np.testing.assert_allclose(layer.scale, FINE)
+        # They lie where the first view lies: the corners of all voxels together are the same.
+        np.testing.assert_allclose(
+            layer.data_to_world((-0.5, -0.5, -0.5)), front.data_to_world((-0.5, -0.5, -0.5))
+        )
+    [shown] = [layer for layer in dock.viewer.layers if EXHIBIT in layer.metadata]
+    assert shown.name == "side on front"
+    assert shown.data.shape == SHAPE
+    rows = dock.results.table.comparison.rows
+    assert [row.name for row in rows] == ["front", *found]
+    assert all(row.chi2 is not None for row in rows)
+
+    # Seen from both sides it is sharper than from the front alone.
+    truth = volumes[0]
+    dock.second.image.layer = None
+    dock.methods.rln.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    alone = next(layer for layer in dock.results.layers() if "dual" not in layer.name)
+    thick = (truth[::2] + truth[1::2]) / 2
+    both = found["front · dual RLD 10"].data
+    assert (
+        np.corrcoef(both.ravel(), truth.ravel())[0, 1]
+        > 1.1 * (np.corrcoef(alone.data.ravel(), thick.ravel())[0, 1])
+    )
+
+
+def test_a_second_run_registers_again_only_where_something_changed(dock, idle, qtbot):
+    seen = []
+    dock.jobs.reported.connect(lambda job, update: seen.append((job.title, update.progress.doing)))
+    dock.second.form.fields["transform"].value = "translation"
+    dock.bar.run_button.click()
+    idle(dock.jobs, 120)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    shifted = [title for title, doing in seen if doing == "shifting"]
+    assert shifted
+    assert set(shifted) == {"front · dual RLD"}  # the network took what was found for RLD
+
+
+@pytest.mark.parametrize("method", ["rld", "rln"])
+def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method):
+    getattr(dock.methods, "rln" if method == "rld" else "rld").setChecked(False)
+    dock.copy.copy_command()
+    line = QApplication.clipboard().text()
+    assert line.startswith("napari-rln dual")
+    assert "--turn y+90" in line
+    assert "side.ome.tif" in line
+    assert ("--model" in line) == (method == "rln")
+    dock.copy.copy_python()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(QApplication.clipboard().text(), "copied", "exec"), {})
+    [path] = tmp_path.glob("front dual *.ome.tif")
+    dock.bar.run_button.click()
+    idle(dock.jobs, 120)
+    [layer] = dock.results.layers()
+    np.testing.assert_allclose(layer.data, read_volume(path).data, rtol=1e-4, atol=1e-3)
+
+
+def test_what_cannot_be_is_said(dock, idle):
+    def said():
+        dock.bar.run_button.click()
+        idle(dock.jobs)
+        assert dock.bar.message.property("error")
+        return dock.bar.message.text()
+
+    dock.second.form.fields["turn"].value = "none"
+    dock.methods.rln.setChecked(False)
+    assert "on one grid" in said()
+    layer = dock.second.image.layer
+    dock.second.image.layer = dock.image.layer
+    assert "as both views" in said()
+    dock.second.image.layer = layer
+    dock.place.box.setCurrentIndex(1)
+    assert "whole and in memory" in said()
+    dock.place.box.setCurrentIndex(0)
+    dock.psf.layer = None
+    assert "Choose the PSF" in said()
+
+
+def test_what_it_takes_is_told(dock, qtbot):
+    qtbot.waitUntil(lambda: "registered" in dock.costs.text(), timeout=60_000)
+    assert dock.costs.text().count("\n") == 1
