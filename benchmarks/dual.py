@@ -7,6 +7,7 @@ stop by themselves, and at the best of a row of counts, which only the truth can
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,20 @@ def scene(kind, seed):
     return 400 * data / data.max()
 
 
+def trained(views, psf, psf_b, minutes, seed):
+    """Return a network trained for the PSFs at hand, on structures of every kind."""
+    from napari_rln.train.loop import train_model
+    from napari_rln.train.setting import choose_settings, setting_of
+
+    settings, _ = choose_settings("full", views=views)
+    settings = replace(settings, minutes=minutes, seed=seed + 100, device="cpu")
+    setting = setting_of(settings, psf=psf, psf_b=None if views == "single" else psf_b)
+    model = train_model(setting, settings, name=views)
+    facts = model.record.facts
+    print(views, facts["steps"], "steps,", json.dumps(facts["validation"]), flush=True)
+    return model
+
+
 def main() -> None:
     from napari_rln.application import apply_model
     from napari_rln.deconvolution import deconvolve
@@ -51,9 +66,14 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["filaments", "nuclei", "shells"])
     parser.add_argument("--transform", default="affine", help="of the registration, or none")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="train networks too, each so long"
+    )
     parser.add_argument("--out", type=Path, help="JSON with every number")
     options = parser.parse_args()
     a, b = gaussian((4, 1.4, 1.4)), gaussian((1.4, 1.4, 4))
+    kinds = ("single", "averaged", "concatenated") if options.minutes else ()
+    models = {kind: trained(kind, a, b, options.minutes, options.seed) for kind in kinds}
     table = Table("structures", "method", "stopped by itself: dB / NRMSE", "xz planes: dB",
                   "best count: dB (at)")  # fmt: skip
     found = {}
@@ -72,15 +92,24 @@ def main() -> None:
             )
         )  # fmt: skip
         networks = {
-            "first view": lambda first=first: apply_model(first, a),
-            "second view": lambda second=second: apply_model(second, b),
-            "both": lambda pair=pair: apply_views(pair),
+            "first view, universal network": lambda first=first: apply_model(first, a),
+            "second view, universal network": lambda second=second: apply_model(second, b),
+            "both, universal network": lambda pair=pair: apply_views(pair),
         }
+        for views, model in models.items():
+            if views == "single":
+                networks["first view, network trained for it"] = lambda first=first, model=model: (
+                    apply_model(first, a, model)
+                )
+            else:
+                networks[f"both, network trained on {views} views"] = (
+                    lambda pair=pair, model=model: apply_views(pair, model)
+                )
         for name, network in networks.items():
             data = network().data
             row = {"auto": psnr(data, truth), "nrmse": nrmse(data, truth),
                    "xz": psnr(data[:, 20:60:8], truth[:, 20:60:8])}  # fmt: skip
-            found[f"{kind} universal network {name}"] = row
+            found[f"{kind} {name}"] = row
             table.add_row(
                 kind, f"{name}, universal network", f"{row['auto']:.2f} / {row['nrmse']:.3f}",
                 f"{row['xz']:.2f}", "",

@@ -12,6 +12,7 @@ from .dual import DualSettings as DualSettings
 from .dual import deconvolve_views as deconvolve_views
 from .dual import iterate_views as iterate_views
 from .dual import pair_views as pair_views
+from .dual import psfs_of_views as psfs_of_views
 from .dual_network import apply_views as apply_views
 from .dual_network import apply_views_steps as apply_views_steps
 from .errors import ComputeError as ComputeError

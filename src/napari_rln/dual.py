@@ -163,9 +163,9 @@ def pair_views(
     )
     inputs = {"image": first.hash, "image_b": second.hash, "psf": psf_first.hash,
               "psf_b": psf_second.hash}  # fmt: skip
-    grid = _grid(first, settings)
+    grid = _grid(first.voxel_um, settings)
     image, other = _resampled(first, grid), _resampled(turned(second, settings.turn), grid)
-    psfs = _on_grid(psf_first, grid), _on_grid(turned(psf_second, settings.turn), grid)
+    psfs = psfs_of_views(psf_first, psf_second, settings, first.voxel_um)
     facts: dict[str, Any] = {"dual": as_dict(settings)}
     if settings.transform == "none":
         if other.shape != image.shape:
@@ -314,10 +314,31 @@ def seek_views_stop(pair: DualImage, settings: RldSettings) -> Generator[RldRepo
     return found
 
 
-def _grid(first: Volume, settings: DualSettings) -> VoxelUm:
+def psfs_of_views(
+    psf_first: Volume,
+    psf_second: Volume,
+    settings: DualSettings,
+    voxel_um: VoxelUm | None = None,
+) -> tuple[Volume, Volume]:
+    """Return the PSFs of two views as their result needs them: turned, and on its voxels.
+
+    Parameters
+    ----------
+    psf_first, psf_second
+        Sum 1, each in the orientation of its own view.
+    settings
+        The turn of the second view, and the voxels of the result.
+    voxel_um
+        Of the first view; those of its PSF when none.
+    """
+    grid = _grid(voxel_um or psf_first.voxel_um, settings)
+    return _on_grid(psf_first, grid), _on_grid(turned(psf_second, settings.turn), grid)
+
+
+def _grid(voxel_um: VoxelUm, settings: DualSettings) -> VoxelUm:
     if settings.voxels == "first":
-        return first.voxel_um
-    finest = min(first.voxel_um)
+        return voxel_um
+    finest = min(voxel_um)
     return finest, finest, finest
 
 

@@ -6,7 +6,7 @@ trained on two views are given the sum of both, or both.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.dual import DualImage, iterate_views, seek_views_stop
 from napari_rln.errors import RlnError, warn
 from napari_rln.model import Model, load_model
-from napari_rln.networks.rln import Views
+from napari_rln.networks.rln import together
 from napari_rln.normalisation import Normalisation
 from napari_rln.record import Record
 from napari_rln.resampling import on_grid
@@ -78,7 +78,7 @@ def apply_views_steps(
     check_views_model(model)
     if not check_grid(model, pair.first):
         raise refuse_grid(model, pair.first)
-    for doubt in doubts(model, pair.psf_first):
+    for doubt in (*doubts(model, pair.psf_first), *_doubts_of_second(model, pair.psf_second)):
         warn(doubt)
     device = resolve_device(settings.device)
     most = bytes_allowed(settings, device)
@@ -153,21 +153,11 @@ def check_views_model(model: Model) -> None:
         )
 
 
-def together(views: Views, first: FloatArray, second: FloatArray) -> Sequence[FloatArray]:
-    """Return the channels of a network's image, of two views on its scale.
-
-    Parameters
-    ----------
-    views
-        By which the network was trained. One trained on single views is given the mean, which is
-        as bright as each; averaged views are their sum, as in the paper.
-    first, second
-        (z, y, x).
-    """
-    if views == "concatenated":
-        return [first, second]
-    both = first + second
-    return [both if views == "averaged" else both * np.float32(0.5)]
+def _doubts_of_second(model: Model, psf: Volume) -> tuple[str, ...]:
+    """Return what speaks against using a model with the PSF of a second view."""
+    if model.psf_b is None:
+        return ()
+    return doubts(replace(model, psf=model.psf_b, reach={}), psf)
 
 
 def _joint(

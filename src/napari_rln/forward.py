@@ -12,6 +12,7 @@ reflect
     the image's own voxels, mirrored at every border (edge voxels repeated).
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -236,3 +237,14 @@ class Convolution:
             real.narrow(axis, start, before).add_(real.narrow(axis, 0, before).flip(axis))
             real.narrow(axis, stop - after, after).add_(real.narrow(axis, stop, after).flip(axis))
         return real[self._field]
+
+
+def of_one_size(kernels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+    """Return PSFs, each (z, y, x) with its centre on ``n // 2``, made of one size with zeros."""
+    sizes = [max(kernel.shape[axis] for kernel in kernels) for axis in range(3)]
+    found = []
+    for kernel in kernels:
+        before = [n // 2 - p // 2 for n, p in zip(sizes, kernel.shape, strict=True)]
+        after = [n - p - b for n, p, b in zip(sizes, kernel.shape, before, strict=True)]
+        found.append(np.pad(kernel, list(zip(before, after, strict=True))))
+    return found

@@ -32,7 +32,7 @@ UNIVERSAL = "universal"
 """Name of the shipped model that is used where none is named."""
 
 _KEY = "napari-rln"
-_PSF = "psf"  # its tensor's name, beside those of the weights
+_PSFS = ("psf", "psf_b")  # names of their tensors, beside those of the weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +56,8 @@ class Model:
         better together than either.
     psf
         What it was trained for; none for a family of PSFs, or where that is not known.
+    psf_b
+        That of the second view, in the first's orientation, where it was trained for two.
     reach
         Lowest and highest FWHM in voxels of the PSFs that it was trained for, along
         ``"axial"`` and ``"lateral"``; empty where that is not known.
@@ -70,6 +72,7 @@ class Model:
     output_scale: float = 1.0
     share: float = 0.0
     psf: Volume | None = None
+    psf_b: Volume | None = None
     reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     record: Record
 
@@ -100,7 +103,9 @@ class Model:
 
     def card(self) -> dict[str, Any]:
         """Return what there is to know about the model, in JSON's types."""
-        psf = self.psf
+        described = {}
+        if self.psf_b is not None:  # models of single views are written as ever
+            described["psf_b"] = _described(self.psf_b)
         return {
             "format": FORMAT,
             "name": self.name,
@@ -110,13 +115,8 @@ class Model:
             "normalisation": self.normalisation,
             "output_scale": self.output_scale,
             "share": self.share,
-            "psf": psf
-            and {
-                "name": psf.name,
-                "voxel_um": list(psf.voxel_um),
-                "hash": psf.hash,
-                "record": psf.record and asdict(psf.record),
-            },
+            "psf": self.psf and _described(self.psf),
+            **described,
             "reach": {axis: list(span) for axis, span in self.reach.items()},
             "record": asdict(self.record),
         }
@@ -134,8 +134,10 @@ class Model:
         path = Path(path)
         check_model_path(path)
         tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
-        if self.psf is not None:
-            tensors[_PSF] = torch.from_numpy(self.psf.data)
+        for name in _PSFS:
+            psf: Volume | None = getattr(self, name)
+            if psf is not None:
+                tensors[name] = torch.from_numpy(psf.data)
         with atomic(path) as temporary:
             # Not save_file, which hides the file from everybody but its owner.
             temporary.write_bytes(save(tensors, {_KEY: json.dumps(jsonable(self.card()))}))
@@ -159,18 +161,7 @@ class Model:
     def _from(cls, file: str, card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         try:
             network = RLN(NetworkSettings(**card["network"]))
-            array = tensors.pop(_PSF, None)
-            psf = None
-            if (card["psf"] is None) != (array is None):
-                raise ValueError("its PSF is described but not there, or there but not described")
-            if array is not None:
-                record = card["psf"]["record"]
-                psf = Volume.from_array(
-                    array.numpy(),
-                    tuple(card["psf"]["voxel_um"]),
-                    name=card["psf"]["name"],
-                    record=record and Record(**record),
-                )
+            psf, psf_b = (_psf(card.get(name), tensors.pop(name, None)) for name in _PSFS)
             network.load_state_dict(tensors)
             bad = [name for name, values in tensors.items() if not torch.isfinite(values).all()]
             if bad:
@@ -186,11 +177,35 @@ class Model:
                 output_scale=float(card["output_scale"]),
                 share=float(card["share"]),
                 psf=psf,
+                psf_b=psf_b,
                 reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
                 record=Record(**card["record"]),
             )
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise RlnError(f"{file} does not hold the model that it describes: {error}") from error
+
+
+def _described(psf: Volume) -> dict[str, Any]:
+    return {
+        "name": psf.name,
+        "voxel_um": list(psf.voxel_um),
+        "hash": psf.hash,
+        "record": psf.record and asdict(psf.record),
+    }
+
+
+def _psf(described: dict[str, Any] | None, array: torch.Tensor | None) -> Volume | None:
+    if (described is None) != (array is None):
+        raise ValueError("a PSF is described but not there, or there but not described")
+    if described is None or array is None:
+        return None
+    record = described["record"]
+    return Volume.from_array(
+        array.numpy(),
+        tuple(described["voxel_um"]),
+        name=described["name"],
+        record=record and Record(**record),
+    )
 
 
 @contextmanager

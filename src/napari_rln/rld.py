@@ -14,7 +14,7 @@ import torch
 
 from napari_rln.device import to_numpy
 from napari_rln.errors import RlnError
-from napari_rln.forward import Border, Convolution, padded_shape
+from napari_rln.forward import Border, Convolution, of_one_size, padded_shape
 from napari_rln.iteration import RichardsonLucy, Start, View
 from napari_rln.noise import estimate_background
 from napari_rln.projectors import BackProjector, transfer_function
@@ -302,9 +302,12 @@ def start_views(
     flat
         Value of a flat estimate, in the image's unit; the image's mean less background when none.
     """
-    z, y, x = (max(view.psf.shape[axis] for view in views) for axis in range(3))
+    kernels = of_one_size([view.psf.data for view in views])
     return RichardsonLucy(
-        *(_view(view, (z, y, x), settings, device) for view in views),
+        *(
+            _view(view, kernel, settings, device)
+            for view, kernel in zip(views, kernels, strict=True)
+        ),
         accelerate=settings.acceleration == "biggs-andrews",
         start=settings.start,
         tv=settings.tv,
@@ -315,14 +318,9 @@ def start_views(
     )
 
 
-def _view(
-    given: Seen, psf_shape: tuple[int, int, int], settings: RldSettings, device: torch.device
-) -> View:
-    """Return a view with its forward model; PSFs of several are made of one size with zeros."""
+def _view(given: Seen, kernel: FloatArray, settings: RldSettings, device: torch.device) -> View:
+    """Return a view with its forward model."""
     dtype, image, psf = _DTYPES[settings.precision], given.image, given.psf
-    before = [n // 2 - p // 2 for n, p in zip(psf_shape, psf.shape, strict=True)]
-    after = [n - p - b for n, p, b in zip(psf_shape, psf.shape, before, strict=True)]
-    kernel = np.pad(psf.data, list(zip(before, after, strict=True)))
     blur = Convolution(kernel, image.shape, border=settings.border, device=device, dtype=dtype)
     transfer = None
     if settings.back_projector != "matched":

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_rln.cli import app
+from napari_rln.dual import DualSettings
 from napari_rln.model import UNIVERSAL, Model
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -317,9 +318,19 @@ def _train(given: Given) -> list[str]:
         "begin": first and _call("load_model", given.get("begin", UNIVERSAL)),
     }
     name = Path(given["out"]).stem
+    second = []
+    if settings.views != "single":
+        dual = DualSettings(turn=given.get("turn", "none"), voxels=given.get("voxels", "isotropic"))
+        read = _call(
+            "read_volume", given.get("psf_b", given["psf"]), voxel_um=given.get("psf_voxel_um")
+        )
+        pair = _call("psfs_of_views", _PSF, _Code("psf_b"), dual)
+        second = [f"psf_b, _ = {_call('fit_psf', read)}", f"psf, psf_b = {pair}"]
+        parts["psf_b"] = _Code("psf_b")
     return [
         *_read_image(given, "like"),
         *_fit_psf(given, *([like] if like else [])),
+        *second,
         f"settings = {_call('TrainSettings', **_differences(settings))}",
         f"setting = {_call('setting_of', _Code('settings'), **parts)}",
         f"model = {_call('train_model', _Code('setting'), _Code('settings'), name=name)}",

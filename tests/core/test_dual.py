@@ -12,11 +12,12 @@ from napari_rln import cli
 from napari_rln.application import apply_model
 from napari_rln.deconvolution import deconvolve
 from napari_rln.dual import DualSettings, deconvolve_views, pair_views, turned
-from napari_rln.dual_network import apply_views, apply_views_steps, together
+from napari_rln.dual_network import apply_views, apply_views_steps
 from napari_rln.errors import RlnError
 from napari_rln.io import read_volume, write_volume
 from napari_rln.metrics import nrmse
 from napari_rln.model import load_model
+from napari_rln.networks.rln import together
 from napari_rln.rld import RldSettings, Seen, start_views
 from napari_rln.rln import RlnSettings
 from napari_rln.steps import finish, relay

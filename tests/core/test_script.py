@@ -152,6 +152,7 @@ def trained(monkeypatch):
     """Return a function that runs a train command up to the training and returns what it is of."""
     seen = {}
     monkeypatch.setattr(train_command.PsfSource, "fitted", lambda *_, **__: ("psf", ()))
+    monkeypatch.setattr(train_command, "psfs_of_views", lambda psf, psf_b, dual: (psf, psf_b))
     monkeypatch.setattr(train_command, "setting_of", lambda settings, **of: seen.update(of))
 
     def stop(setting, settings, **_):
@@ -173,7 +174,7 @@ def trained(monkeypatch):
 
 OPTIONS = {
     "steps", "minutes", "variant", "learning_rate", "start_beyond", "patch", "batch", "seed",
-    "device",
+    "device", "views",
 }  # fmt: skip
 
 

@@ -16,14 +16,16 @@ from torch.nn.functional import avg_pool3d
 
 from napari_rln import cli
 from napari_rln import steps as steps_module
+from napari_rln.dual import turned
 from napari_rln.errors import ComputeError, RlnError
 from napari_rln.io import read_volume, write_volume
 from napari_rln.model import Model
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
 from napari_rln.normalisation import brightness
 from napari_rln.record import Record
-from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
-from napari_rln.start import StartSettings
+from napari_rln.simulate.imaging import ImagingSettings, simulate_again, simulate_pair
+from napari_rln.start import StartSettings, first_estimate
+from napari_rln.steps import finish
 from napari_rln.train import pool, run, validation
 from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.examples import Symmetry, example
@@ -32,6 +34,7 @@ from napari_rln.train.setting import setting_of
 from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
 from napari_rln.train.statistics import estimate_statistics
 from napari_rln.train.validation import Examination, examine
+from napari_rln.volume import Volume
 
 TINY = TrainSettings(
     steps=4, start_iterations=2, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
@@ -747,3 +750,100 @@ def test_a_model_of_two_views_is_refused_before_the_long_work():
 def test_an_unknown_device_is_refused_before_the_long_work():
     with pytest.raises(RlnError, match="device cuda:77 is not there"):
         next(train_steps(setting_of(TINY, psf=PSF), replace(TINY, device="cuda:77")))
+
+
+# Two views
+
+
+PSF_B = Volume(data=PSF.data.transpose(2, 1, 0).copy(), voxel_um=PSF.voxel_um, name="side")
+
+
+@pytest.mark.parametrize("variant", ["started", "paper"])
+@pytest.mark.parametrize("views", ["averaged", "concatenated"])
+def test_two_views_are_trained_on_resumed_and_kept(tmp_path, views, variant):
+    settings = replace(TINY, views=views, variant=variant)
+    if variant == "paper":
+        settings = replace(settings, loss="paper", normalisation="percentiles")
+    setting = setting_of(settings, psf=PSF, psf_b=PSF_B)
+    whole = _run(settings, setting=setting)
+    assert whole.model.network.settings.views == views
+    assert whole.steps[-1].loss == whole.steps[-1].loss  # no NaN
+    checkpoint = tmp_path / "c.checkpoint"
+    _run(settings, setting=setting, until=3, checkpoint=checkpoint)
+    again = _run(settings, setting=setting, checkpoint=checkpoint, resume=True)
+    assert _same(whole.model, again.model)
+
+    whole.model.save(tmp_path / "m.safetensors")
+    loaded = Model.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(loaded.psf.data, PSF.data)
+    np.testing.assert_array_equal(loaded.psf_b.data, PSF_B.data)
+    assert loaded.card() == whole.model.card()
+    assert loaded.card()["record"]["inputs"]["psf_b"] == PSF_B.hash
+
+
+def test_two_views_of_one_object_and_their_joint_estimate():
+    settings = replace(TINY, views="averaged", shape=(24, 24, 24))
+    source = setting_of(settings, psf=PSF, psf_b=PSF_B).source
+    start = StartSettings(iterations=8)
+    made = example(source, 0, start, "brightness", views="averaged")
+    alone = example(setting_of(TINY, psf=PSF).source, 0, start, "brightness")
+    assert alone.second is None
+    [x], [E0] = made.given()
+    np.testing.assert_allclose(x, made.x + made.x_b)
+    assert np.corrcoef(made.x.ravel(), made.x_b.ravel())[0, 1] > 0.4
+    assert made.pair.second.data.mean() == pytest.approx(made.pair.image.data.mean(), rel=0.1)
+    one = first_estimate(made.pair.image, made.psf, made.background, start, torch.device("cpu"))
+    single = finish(one).data
+    truth = made.pair.truth.data
+    assert phantoms.nrmse(E0, truth) < phantoms.nrmse(single, truth)
+    both = example(source, 0, start, "brightness", views="concatenated").given()
+    assert [len(channels) for channels in both] == [2, 2]
+    np.testing.assert_array_equal(both[1][0], both[1][1])
+    assert source.symmetry == Symmetry(flips=(True, True, True), quarter_turn=False)
+
+
+def test_a_second_image_changes_nothing_of_the_first():
+    pairs = [simulate_pair(PSF, shape=(16, 16, 16), psf_b=other) for other in (None, PSF_B)]
+    np.testing.assert_array_equal(pairs[0].image.data, pairs[1].image.data)
+    np.testing.assert_array_equal(pairs[0].truth.data, pairs[1].truth.data)
+    again = simulate_again(pairs[1].image.record, PSF, PSF_B)
+    np.testing.assert_array_equal(again.second.data, pairs[1].second.data)
+    with pytest.raises(RlnError, match="second view's PSF"):
+        simulate_again(pairs[1].image.record, PSF)
+
+
+@pytest.mark.parametrize(
+    ("views", "given", "message"),
+    [
+        ("single", {"psf": PSF, "psf_b": PSF_B}, "train for two views"),
+        ("averaged", {"psf": PSF}, "needs the PSFs of both"),
+        ("averaged", {"any_psf": True}, "needs the PSFs of both"),
+        (
+            "averaged",
+            {"psf": PSF, "psf_b": Volume(data=PSF.data, voxel_um=(1, 1, 1))},
+            "onto one grid",
+        ),
+        ("averaged", {"psf": PSF, "psf_b": PSF_B, "begin": phantoms.small_model()}, "takes single"),
+    ],
+)
+def test_what_two_views_cannot_be_trained_on(views, given, message):
+    with pytest.raises(RlnError, match=message):
+        setting_of(replace(TINY, views=views), **given)
+
+
+def test_the_command_trains_for_two_views(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(PRESETS, "quick", TINY)
+    side = turned(PSF_B, "y-90")
+    write_volume(PSF, tmp_path / "a.ome.tif")
+    write_volume(side, tmp_path / "b.ome.tif")
+    out = tmp_path / "two.safetensors"
+    words = ["train", "--psf", str(tmp_path / "a.ome.tif"), "--out", str(out), "--steps", "2"]
+    assert cli.run([*words, "--turn", "y+90"]) == 1
+    assert "say which (--views)" in capsys.readouterr().err
+    words += ["--psf-b", str(tmp_path / "b.ome.tif"), "--turn", "y+90", "--views", "concatenated"]
+    assert cli.run([*words, "--from", "universal"]) == 1
+    assert "is of single views" in capsys.readouterr().err
+    assert cli.run([*words, "--preset", "quick"]) == 0
+    model = Model.load(out)
+    assert model.network.settings.views == "concatenated"
+    assert model.psf_b.shape == model.psf.shape

@@ -8,8 +8,10 @@ from cyclopts import Parameter
 
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal
+from napari_rln.dual import DualSettings, Turn, psfs_of_views
 from napari_rln.errors import RlnError
 from napari_rln.model import Model, check_model_path
+from napari_rln.networks.rln import Views
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.loop import train_steps
@@ -26,6 +28,10 @@ def train(
     pairs: Path | None = None,
     begin: Annotated[str | None, Parameter(name="--from")] = None,
     variant: Literal["started", "paper"] | None = None,
+    views: Views | None = None,
+    psf_b: Path | None = None,
+    turn: Turn = "none",
+    voxels: Literal["isotropic", "first"] = "isotropic",
     preset: Preset | None = None,
     minutes: float | None = None,
     steps: int | None = None,
@@ -62,6 +68,15 @@ def train(
         Model to go on from: its name, its file, or none; universal unless the variant is paper.
     variant
         started begins with a classical deconvolution by the PSF; paper with the image.
+    views
+        For two views of one object instead: averaged gives the network their sum, concatenated
+        both.
+    psf_b
+        Point spread function of the second view, as its camera takes it; --psf when not given.
+    turn
+        Of the second view and its PSF, by 90 degrees, as for dual.
+    voxels
+        Of the result of two views, as for dual.
     preset
         quick adapts a model, full trains one, paper does as the paper's authors.
     minutes
@@ -90,7 +105,14 @@ def train(
     blur = None
     if psf is not None:
         blur, _ = psf_source.fitted(psf, image, terminal)
-    settings, first = choose_settings(preset, variant, begin)
+    settings, first = choose_settings(preset, variant, begin, views)
+    blur_b = None
+    if settings.views != "single" and psf is not None and blur is not None:
+        source_b = PsfSource(psf_voxel_um=psf_source.psf_voxel_um)
+        blur_b, _ = source_b.fitted(psf_b or psf, None, terminal)
+        blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(turn=turn, voxels=voxels))
+    elif psf_b is not None or turn != "none":
+        raise RlnError("a second PSF and its turn are of two views; say which (--views).")
     given: dict[str, Any] = {
         "learning_rate": learning_rate, "start_beyond": start_beyond, "patch": patch,
         "batch": batch, "minutes": minutes, "steps": steps,
@@ -102,6 +124,7 @@ def train(
     setting = setting_of(
         settings,
         psf=blur,
+        psf_b=blur_b,
         any_psf=any_psf,
         pairs=pairs,
         pairs_voxel_um=image_source.voxel_um,

@@ -16,8 +16,10 @@ faster.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool3d, softplus
@@ -59,6 +61,26 @@ class NetworkSettings:
     def channels(self) -> int:
         """Channels of the input: two where two views are told apart."""
         return 2 if self.views == "concatenated" else 1
+
+
+T = TypeVar("T", npt.NDArray[np.float32], torch.Tensor)
+
+
+def together(views: Views, first: T, second: T) -> list[T]:
+    """Return the channels of a network's image, of two views on its scale.
+
+    Parameters
+    ----------
+    views
+        By which the network was trained. One trained on single views is given the mean, which is
+        as bright as each; averaged views are their sum, as in the paper.
+    first, second
+        Of any shape, the same.
+    """
+    if views == "concatenated":
+        return [first, second]
+    both = first + second
+    return [both if views == "averaged" else 0.5 * both]
 
 
 class Stages(NamedTuple):

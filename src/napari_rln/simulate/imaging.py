@@ -13,7 +13,7 @@ import torch
 
 from napari_rln.errors import RlnError
 from napari_rln.fft import Shape
-from napari_rln.forward import Convolution
+from napari_rln.forward import Convolution, of_one_size
 from napari_rln.noise import estimate_background, estimate_noise
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
@@ -23,6 +23,7 @@ from napari_rln.volume import FloatArray, Volume, VoxelUm
 Range = tuple[float, float]
 
 _BRIGHT = 99.9  # percentile of the blurred object that is called its brightest
+_EXPOSURES = (0.5, 2.0)  # of a second view, in those of the first
 _LIKE = 1.5  # factor by which photons may differ from those of an image that is imitated
 
 
@@ -76,10 +77,14 @@ class Pair:
     truth
         (Z, Y, X), the object in the field of view: what the image would be, less background and
         offset, had the microscope not blurred.
+    second
+        (Z, Y, X), the image of a second view where there is one, on the same voxels and in the same
+        unit.
     """
 
     image: Volume
     truth: Volume
+    second: Volume | None = None
 
 
 def simulate_pair(
@@ -90,6 +95,7 @@ def simulate_pair(
     shape: Shape = (64, 64, 64),
     seed: int | tuple[int, ...] = 0,
     name: str = "simulated",
+    psf_b: Volume | None = None,
 ) -> Pair:
     """Return the image that a microscope with a PSF takes of a random object, and the object.
 
@@ -107,6 +113,10 @@ def simulate_pair(
         Decides everything random: a call with the same arguments returns the same pair.
     name
         Of both volumes.
+    psf_b
+        Of a second view, such as from the side, on the same voxels; with it there is a second
+        image, with noise of its own and up to twice as much or half as much light, brought to the
+        first's unit.
 
     Raises
     ------
@@ -119,7 +129,8 @@ def simulate_pair(
         raise RlnError(f"the shape is {shape} but must be at least one voxel along every axis.")
     if min(seeds) < 0:
         raise RlnError(f"the seed is {seed} but must not be negative.")
-    blur = Convolution(psf.data, shape, border="extended")
+    kernels = of_one_size([psf.data] if psf_b is None else [psf.data, psf_b.data])
+    blur = Convolution(kernels[0], shape, border="extended")
     drawing = draw(
         blur.estimate_shape,
         structures,
@@ -151,28 +162,42 @@ def simulate_pair(
             "background": imaging.gain * background + imaging.offset,
             "read_noise": read_noise,
         },
-        inputs={"psf": psf.hash},
+        inputs={"psf": psf.hash} | ({} if psf_b is None else {"psf_b": psf_b.hash}),
     )
     truth = (imaging.gain * scale) * drawing.data[blur.window]
+    second = None
+    if psf_b is not None:
+        side = Convolution(kernels[1], shape, border="extended")
+        light = side.A(torch.from_numpy(drawing.data)).numpy().clip(0)
+        exposure = _drawn(rng, _EXPOSURES, log=True)
+        photons = rng.poisson(exposure * (scale * light + background)).astype(np.float32)
+        photons += rng.normal(0.0, read_noise, shape).astype(np.float32)
+        seen = np.maximum(imaging.gain * photons / np.float32(exposure) + imaging.offset, 0)
+        second = _volume(seen, psf.voxel_um, f"{name} · second view", record)
     return Pair(
         image=_volume(data, psf.voxel_um, name, record),
         truth=_volume(truth, psf.voxel_um, f"{name} · truth", record),
+        second=second,
     )
 
 
-def simulate_again(record: Record, psf: Volume) -> Pair:
+def simulate_again(record: Record, psf: Volume, psf_b: Volume | None = None) -> Pair:
     """Return the pair that a record is of.
 
     Raises
     ------
     RlnError
-        If the record is of something else, or the PSF another.
+        If the record is of something else, or a PSF another.
     """
     if record.method != "simulate":
         raise RlnError(f"the record is of {record.method}, not of a simulated pair.")
     if record.inputs.get("psf") != psf.hash:
         raise RlnError(
             f"the pair was made with PSF {record.inputs.get('psf')}, this one is {psf.hash}."
+        )
+    if record.inputs.get("psf_b") != (None if psf_b is None else psf_b.hash):
+        raise RlnError(
+            f"the second view's PSF was {record.inputs.get('psf_b')}; give that one, if any."
         )
     settings = record.settings
     z, y, x = settings["shape"]
@@ -182,6 +207,7 @@ def simulate_again(record: Record, psf: Volume) -> Pair:
         ImagingSettings(**_tuples(settings["imaging"])),
         shape=(z, y, x),
         seed=tuple(settings["seed"]),
+        psf_b=psf_b,
     )
 
 

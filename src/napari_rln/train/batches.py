@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from napari_rln.networks.rln import together
 from napari_rln.normalisation import HIGH, LOW
 from napari_rln.train.examples import Example, Symmetry
 from napari_rln.train.settings import TrainSettings
@@ -20,7 +21,7 @@ class Batch(NamedTuple):
     Attributes
     ----------
     x, E0, truth
-        (N, 1, D, H, W) on the network's scale.
+        (N, C, D, H, W) on the network's scale, the truth of one channel.
     power
         (N,), variance of the volume's truth on that scale.
     """
@@ -54,14 +55,19 @@ def draw_batch(
         patches.append(np.ascontiguousarray(patch))
         powers.append(chosen.power)
     stack = torch.from_numpy(np.stack(patches))
+    *images, E0, truth = (stack[:, i : i + 1] for i in range(stack.shape[1]))
+    x = images[0]
+    if len(images) == 2:
+        x = torch.cat(together(settings.views, *images), 1)
+        E0 = x if settings.variant == "paper" else E0.expand_as(x)
     x, E0, truth = (
-        stack[:, i : i + 1].contiguous(memory_format=torch.channels_last_3d) for i in range(3)
+        part.contiguous(memory_format=torch.channels_last_3d) for part in (x, E0, truth)
     )
     return Batch(x, E0, truth, torch.tensor(powers, dtype=torch.float32))
 
 
 def _patch(chosen: Example, settings: TrainSettings, rng: np.random.Generator) -> FloatArray:
-    """Return (3, D, H, W): image, first estimate and truth of a place with something to see.
+    """Return a place with something to see: image, or both views, first estimate and truth.
 
     It starts on even voxels, like the tiles of an application.
     """
@@ -71,7 +77,8 @@ def _patch(chosen: Example, settings: TrainSettings, rng: np.random.Generator) -
         box = tuple(slice(c, c + side) for c in corner)
         if chosen.target[box].mean() >= least:
             break
-    return np.stack([chosen.x[box], chosen.E0[box], chosen.target[box]])
+    images = [chosen.x] if chosen.x_b is None else [chosen.x, chosen.x_b]
+    return np.stack([part[box] for part in (*images, chosen.E0, chosen.target)])
 
 
 def _turned(patch: FloatArray, symmetry: Symmetry, rng: np.random.Generator) -> FloatArray:
@@ -89,7 +96,7 @@ def _by_percentiles(patch: FloatArray) -> FloatArray:
     for part in patch:
         low, high = np.percentile(part, (LOW, HIGH))
         stretched.append((part - low) / max(high - low, 1e-6))
-    stretched[2] = stretched[2].clip(0)
+    stretched[-1] = stretched[-1].clip(0)
     return np.stack(stretched).astype(np.float32)
 
 

@@ -4,6 +4,7 @@ A source gives the example of any number; the same number gives the same example
 that was broken off goes on with what an unbroken one would have seen.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 import torch
 
 from napari_rln import rld
+from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.io import read_volume
+from napari_rln.networks.rln import Views, together
 from napari_rln.noise import estimate_background
 from napari_rln.normalisation import Method, Normalisation
 from napari_rln.psf.shape import asymmetry, centre_crop
@@ -66,6 +69,14 @@ class Example:
         (Z, Y, X) on the network's scale: image, first estimate, truth.
     mean, power
         Mean and variance of the target.
+    second
+        The second view, its PSF and background, where there is one.
+    x_b
+        (Z, Y, X), that view on its own scale.
+    views
+        How the network is given both.
+    from_image
+        Whether the network starts from the image.
     """
 
     pair: Pair
@@ -77,6 +88,24 @@ class Example:
     target: FloatArray
     mean: float
     power: float
+    second: rld.Seen | None = None
+    x_b: FloatArray | None = None
+    views: Views = "single"
+    from_image: bool = False
+
+    def given(self) -> tuple[list[FloatArray], list[FloatArray]]:
+        """Return the channels, each (Z, Y, X), of what the network is given: image and estimate."""
+        if self.x_b is None:
+            return [self.x], [self.E0]
+        x = together(self.views, self.x, self.x_b)
+        return x, x if self.from_image else [self.E0] * len(x)
+
+    def seen(self) -> list[rld.Seen]:
+        """Return what a classical deconvolution is given; nothing without a PSF."""
+        if self.psf is None:
+            return []
+        first = rld.Seen(image=self.pair.image, psf=self.psf, background=self.background)
+        return [first] if self.second is None else [first, self.second]
 
 
 class Source(Protocol):
@@ -85,6 +114,10 @@ class Source(Protocol):
     @property
     def symmetry(self) -> Symmetry:
         """How they may be turned."""
+
+    @property
+    def psf_b(self) -> Volume | None:
+        """The PSF of a second view; none where there is no such."""
 
     def pair(self, number: int) -> tuple[Pair, Volume | None]:
         """Return a pair and what is believed to be its PSF."""
@@ -106,6 +139,8 @@ class OnePsf:
         Of all of them.
     one_kind
         Show one kind of structures at a time, by turns.
+    psf_b
+        Of a second view, on the same voxels, where there is one.
     """
 
     psf: Volume
@@ -114,18 +149,26 @@ class OnePsf:
     shape: tuple[int, int, int]
     seed: int
     one_kind: bool = False
+    psf_b: Volume | None = None
 
     @property
     def symmetry(self) -> Symmetry:
-        """What the PSF allows."""
-        return symmetry_of(self.psf)
+        """What the PSF allows, or both."""
+        first = symmetry_of(self.psf)
+        if self.psf_b is None:
+            return first
+        other = symmetry_of(self.psf_b)
+        z, y, x = (a and b for a, b in zip(first.flips, other.flips, strict=True))
+        return Symmetry(flips=(z, y, x), quarter_turn=first.quarter_turn and other.quarter_turn)
 
     def pair(self, number: int) -> tuple[Pair, Volume]:
         """Return a synthetic pair and the PSF."""
-        psf = _cropped(self.psf)
+        psf, psf_b = _cropped(self.psf), self.psf_b and _cropped(self.psf_b)
         structures = _by_turns(self.structures, number) if self.one_kind else self.structures
-        seed = self.seed, number
-        return simulate_pair(psf, structures, self.imaging, shape=self.shape, seed=seed), psf
+        pair = simulate_pair(
+            psf, structures, self.imaging, shape=self.shape, seed=(self.seed, number), psf_b=psf_b
+        )
+        return pair, psf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +190,7 @@ class AnyPsf:
     seed: int
     one_kind: bool = False
     symmetry: Symmetry = Symmetry()
+    psf_b: None = None
 
     def pair(self, number: int) -> tuple[Pair, Volume]:
         """Return a synthetic pair and what is believed to be its PSF."""
@@ -177,6 +221,7 @@ class Folder:
     psf: Volume | None
     symmetry: Symmetry
     voxel_um: VoxelUm | None = None
+    psf_b: None = None
 
     def pair(self, number: int) -> tuple[Pair, Volume | None]:
         """Return the pair of a number, from the first again after the last.
@@ -239,6 +284,7 @@ def example(
     *,
     output_scale: float = 1.0,
     by_truth: bool = False,
+    views: Views = "single",
 ) -> Example:
     """Return the example of a number.
 
@@ -257,14 +303,26 @@ def example(
     by_truth
         Where the start stops by itself, have the truth stop it instead, about where it would: it
         takes one run, not two.
+    views
+        How the network is given two, where there are two.
     """
     pair, psf = source.pair(number)
     background = estimate_background(pair.image.data)
+    second = x_b = None
+    if pair.second is not None:
+        assert source.psf_b is not None
+        level = estimate_background(pair.second.data)
+        second = rld.Seen(image=pair.second, psf=_cropped(source.psf_b), background=level)
     if by_truth and psf is not None and start.needs_psf and start.iterations == "auto":
-        estimate = _stopped_by_truth(pair, psf, background, start, number)
+        estimate = _stopped_by_truth(pair, psf, background, start, number, second)
+    elif second is not None and psf is not None and start.needs_psf:
+        estimate = _joint(pair, psf, background, start, second)
     else:
         cpu = torch.device("cpu")
         estimate = finish(first_estimate(pair.image, psf, background, start, cpu)).data
+    if second is not None:
+        own = Normalisation.of(second.image.data, estimate, second.background, method)
+        x_b = own.apply(second.image.data)
     scaling = Normalisation.of(pair.image.data, estimate, background, method)
     target = (pair.truth.data / (scaling.scale * output_scale)).astype(np.float32)
     return Example(
@@ -277,6 +335,10 @@ def example(
         target=target,
         mean=float(target.mean()),
         power=max(float(target.var()), 1e-6),
+        second=second,
+        x_b=x_b,
+        views=views,
+        from_image=not start.needs_psf,
     )
 
 
@@ -290,8 +352,31 @@ def rescaled(made: Example, factor: float) -> Example:
     )
 
 
+def _joint(
+    pair: Pair, psf: Volume, background: float, start: StartSettings, second: rld.Seen
+) -> FloatArray:
+    """Return the estimate that an application to two views would start from."""
+    told, cpu = start.rld(background), torch.device("cpu")
+    if start.iterations == "auto":
+        stop, _ = finish(seek_stop(pair.image, psf, background, told, cpu, time.perf_counter()))
+        iterations = start.after(stop)
+    else:
+        iterations = start.iterations
+    first = rld.Seen(image=pair.image, psf=psf, background=background)
+    run = rld.start_views([first, second], replace(told, start="image"), cpu)
+    for _ in range(iterations):
+        run.step(measure=False)
+    estimate: FloatArray = run.field_of_view().numpy().copy()
+    return estimate
+
+
 def _stopped_by_truth(
-    pair: Pair, psf: Volume, background: float, start: StartSettings, number: int
+    pair: Pair,
+    psf: Volume,
+    background: float,
+    start: StartSettings,
+    number: int,
+    second: rld.Seen | None = None,
 ) -> FloatArray:
     """Return about the estimate that an application would start from.
 
@@ -299,7 +384,10 @@ def _stopped_by_truth(
     beyond as the start goes.
     """
     told = start.rld(background)
-    run = rld.start(pair.image, psf, background, told, torch.device("cpu"))
+    seen = [rld.Seen(image=pair.image, psf=psf, background=background)]
+    if second is not None:
+        seen, told = [*seen, second], replace(told, start="image")
+    run = rld.start_views(seen, told, torch.device("cpu"))
     truth = torch.from_numpy(pair.truth.data - pair.truth.data.mean())
     kept: list[torch.Tensor] = []
     likeness: list[float] = []

@@ -84,4 +84,5 @@ class Pool:
             self._settings.normalisation,
             output_scale=self.output_scale,
             by_truth=True,
+            views=self._settings.views,
         )

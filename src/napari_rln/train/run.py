@@ -71,6 +71,7 @@ class Run:
                 self.settings.start_settings,
                 self.settings.normalisation,
                 output_scale=self._pool.output_scale,
+                views=self.settings.views,
             )
             self._held.append(made)
             report = self._report("examples", number + 1, first + held)
@@ -150,6 +151,7 @@ class Run:
             output_scale=self._pool.output_scale,
             share=self._best.share if self._best else begin.share if begin else 0.0,
             psf=self.setting.psf,
+            psf_b=self.setting.source.psf_b,
             reach=self.setting.reach,
             record=Record(
                 method="train",
@@ -186,7 +188,8 @@ class Run:
 
     def _network(self) -> RLN:
         begin, settings = self.setting.begin, self.settings
-        network = RLN(begin.network.settings if begin else NetworkSettings())
+        fresh = NetworkSettings(views=settings.views)
+        network = RLN(begin.network.settings if begin else fresh)
         if begin is not None:
             network.load_state_dict(begin.network.state_dict())
         else:
@@ -210,8 +213,9 @@ class Run:
         stages = stages._replace(
             e=inner(stages.e, margin).float(), output=inner(stages.output, margin).float()
         )
+        image = 0.5 * seen.x if self.settings.views == "averaged" else seen.x
         losses = (
-            paper_loss(stages, seen.x, seen.truth)
+            paper_loss(stages, image, seen.truth)
             if self.settings.loss == "paper"
             else relative_loss(stages, seen.E0, seen.truth, seen.power)
         )

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from napari_rln.errors import RlnError
 from napari_rln.model import UNIVERSAL, Model, load_model
+from napari_rln.networks.rln import Views
+from napari_rln.psf.prepare import check_psf
 from napari_rln.rld import check_image
 from napari_rln.settings import as_dict
 from napari_rln.simulate.imaging import ImagingSettings, imaging_like
@@ -22,7 +24,7 @@ from napari_rln.train.examples import (
     symmetry_of,
 )
 from napari_rln.train.settings import PRESETS, Preset, TrainSettings
-from napari_rln.volume import Volume, VoxelUm
+from napari_rln.volume import Volume, VoxelUm, on_one_grid
 
 _HELD_OUT = 1_000_000  # added to the seed, so that nobody is examined on what was learnt from
 
@@ -58,6 +60,7 @@ def choose_settings(
     preset: Preset | None = None,
     variant: Literal["started", "paper"] | None = None,
     begin: str | None = None,
+    views: Views | None = None,
 ) -> tuple[TrainSettings, Model | None]:
     """Return the settings of a preset and the model to begin with.
 
@@ -70,22 +73,30 @@ def choose_settings(
         When none: that of the preset, or of the model.
     begin
         Name or file of a model, or ``"none"``. When none: the universal model, unless the variant
-        or the preset is the paper's or the preset trains in full.
+        or the preset is the paper's, the preset trains in full, or there are two views.
+    views
+        One or two; when none, the model's.
 
     Raises
     ------
     RlnError
-        If the model is of another variant.
+        If the model is of another variant, or of other views.
     """
     paper = "paper" in (preset, variant)
     if begin is None:
-        begin = "none" if paper or preset in ("full", "universal") else UNIVERSAL
+        fresh = paper or preset in ("full", "universal") or views not in (None, "single")
+        begin = "none" if fresh else UNIVERSAL
     model = None if begin == "none" else load_model(begin)
     settings = PRESETS[preset or ("full" if model is None else "quick")]
     if variant is not None:
         settings = replace(settings, variant=variant)
     if model is None:
-        return settings, None
+        return replace(settings, views=views or "single"), None
+    if views not in (None, model.network.settings.views):
+        raise RlnError(
+            f"model {model.name} is of {model.network.settings.views} views, not {views}; begin "
+            "with another one or with none (--from none)."
+        )
     if variant is not None and model.variant != variant:
         raise RlnError(
             f"model {model.name} is of the {model.variant} variant, not {variant}; begin with "
@@ -94,6 +105,7 @@ def choose_settings(
     settings = replace(
         settings,
         variant=model.variant,
+        views=model.network.settings.views,
         start=model.start.method if model.start.needs_psf else settings.start,
         start_iterations=model.start.iterations,
         start_beyond=model.start.beyond,
@@ -106,6 +118,7 @@ def setting_of(
     settings: TrainSettings,
     *,
     psf: Volume | None = None,
+    psf_b: Volume | None = None,
     any_psf: bool = False,
     pairs: Path | None = None,
     pairs_voxel_um: VoxelUm | None = None,
@@ -122,6 +135,9 @@ def setting_of(
         Of the training.
     psf
         That the model is for, ready for use.
+    psf_b
+        Of a second view, on the same voxels and in the first view's orientation; see
+        :func:`napari_rln.dual.psfs_of_views`.
     any_psf
         Train for the family of PSFs instead.
     pairs
@@ -153,8 +169,14 @@ def setting_of(
             f"model {begin.name} is of the {begin.variant} variant, the training of the "
             f"{settings.variant} one; begin with another model, or with none."
         )
-    if begin is not None and begin.network.settings.views != "single":
-        raise RlnError(f"model {begin.name} takes two views; begin with one of a single view.")
+    if begin is not None and begin.network.settings.views != settings.views:
+        raise RlnError(
+            f"model {begin.name} takes {begin.network.settings.views} views, the training "
+            f"{settings.views} ones; begin with another model, or with none (--from none)."
+        )
+    _check_views(settings, psf, psf_b, any_psf or pairs is not None)
+    if psf_b is not None:
+        inputs["psf_b"] = psf_b.hash
     if any_psf and pairs is not None:
         raise RlnError("pairs were taken with some PSF: leave out any PSF (--any-psf).")
     if any_psf == (psf is not None) and pairs is None:
@@ -171,10 +193,36 @@ def setting_of(
         )
         reach = FAMILY_WIDTHS
     else:
-        train = OnePsf(psf=psf, structures=structures, imaging=imaging, shape=shape, seed=seed)
+        train = OnePsf(
+            psf=psf, structures=structures, imaging=imaging, shape=shape, seed=seed, psf_b=psf_b
+        )
         reach = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
     held = replace(train, seed=seed + _HELD_OUT, one_kind=True)
     return Setting(train, held, psf, reach, begin, inputs)
+
+
+def _check_views(
+    settings: TrainSettings, psf: Volume | None, psf_b: Volume | None, other: bool
+) -> None:
+    """Raise unless there is a PSF for each view, on the same voxels."""
+    if settings.views == "single":
+        if psf_b is not None:
+            raise RlnError(
+                "a second PSF is of a second view; train for two views (--views averaged, or "
+                "concatenated), or leave it out."
+            )
+        return
+    if other or psf is None or psf_b is None:
+        raise RlnError(
+            f"a training for {settings.views} views needs the PSFs of both (--psf, --psf-b), and "
+            "synthetic structures."
+        )
+    check_psf(psf_b)
+    if not on_one_grid(psf, psf_b):
+        raise RlnError(
+            f"the PSFs of the two views have voxels of {psf.voxel_um} and {psf_b.voxel_um} um; "
+            "bring them onto one grid first (psfs_of_views)."
+        )
 
 
 def _folders(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from napari_rln.errors import RlnError
 from napari_rln.model import Model
-from napari_rln.networks.rln import REACH
+from napari_rln.networks.rln import REACH, Views
 from napari_rln.normalisation import Method
 from napari_rln.settings import check_limits
 from napari_rln.start import StartMethod, StartSettings
@@ -28,6 +28,9 @@ class TrainSettings:
         of steps is set when some of them were timed.
     variant
         started begins with a classical deconvolution by the PSF at hand; paper with the image.
+    views
+        One view of the object; or two, which the network is given as their sum (averaged) or each
+        (concatenated). Their joint deconvolution is the start of the started variant.
     start
         Back projector of that deconvolution.
     start_iterations
@@ -87,6 +90,7 @@ class TrainSettings:
     steps: Annotated[int | None, {"min": 1, "max": 10_000_000}] = None
     minutes: Annotated[float, {"min": 0.05, "max": 100_000.0}] = 5.0
     variant: Literal["started", "paper"] = "started"
+    views: Views = "single"
     start: StartMethod = "matched"
     start_iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
     start_beyond: Annotated[float, {"min": 0.1, "max": 10.0}] = 1.4

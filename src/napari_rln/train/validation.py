@@ -1,17 +1,16 @@
 """Held-out volumes: what classical deconvolution makes of them, and what the network does."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from napari_rln.deconvolution import iterate
 from napari_rln.loss import ERROR_FLOOR
 from napari_rln.metrics import fitted, psnr, ssim
-from napari_rln.rld import RldSettings
+from napari_rln.rld import RldSettings, start_views
 from napari_rln.tiles import even_sized
 from napari_rln.train.examples import Example
 from napari_rln.train.settings import Baseline, Preview, Quality
@@ -50,7 +49,7 @@ def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline
     kinds: list[list[_BestScores]] = [[], [], []]
     for number, held in enumerate(examples):
         best = [_BestScores(), _BestScores(), _BestScores()]
-        best[0].add(held.pair.image.data, held.pair.truth.data)
+        best[0].add(_image(held), held.pair.truth.data)
         if held.psf is None:
             best = [best[0]] * 3
         else:
@@ -102,7 +101,7 @@ def examine(
     Parameters
     ----------
     network
-        Returns the output (1, D, H, W) for image and first estimate of that shape, even sizes.
+        Returns the output (1, D, H, W) for image and first estimate (C, D, H, W), even sizes.
     examples
         At least one.
     shares
@@ -146,7 +145,10 @@ def _log_error(result: FloatArray, held: Example) -> float:
 
 def apply_whole(network: Network, held: Example) -> FloatArray:
     """Return the network's output for an example, (Z, Y, X), its scale."""
-    x, E0 = (torch.from_numpy(even_sized(a))[None] for a in (held.x, held.E0))
+    x, E0 = (
+        torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])
+        for channels in held.given()
+    )
     output = network(x, E0)[0].cpu().numpy()
     whole: FloatArray = output[tuple(slice(n) for n in held.x.shape)]
     return whole
@@ -156,7 +158,6 @@ def _classical(
     held: Example, projector: str, counts: Sequence[int], best: _BestScores
 ) -> Iterator[None]:
     """Yield after every iteration, with the best scores so far."""
-    assert held.psf is not None
     settings = RldSettings(
         iterations=counts[-1],
         back_projector=projector,  # type: ignore[arg-type]
@@ -165,13 +166,24 @@ def _classical(
     )
     patience = _PATIENCE if projector == "matched" else len(counts)
     worse = 0
-    for report in iterate(held.pair.image, held.psf, settings):
-        if report.iteration in counts:
-            better = best.add(report.estimate(), held.pair.truth.data)
+    seen = held.seen()
+    if len(seen) > 1:  # as two views are deconvolved elsewhere
+        settings = replace(settings, start="image")
+    run = start_views(seen, settings, torch.device("cpu"))
+    for done in range(1, counts[-1] + 1):
+        run.step(measure=False)
+        if done in counts:
+            better = best.add(run.field_of_view().numpy(), held.pair.truth.data)
             worse = 0 if better else worse + 1
             if worse == patience:
                 return
         yield
+
+
+def _image(held: Example) -> FloatArray:
+    """Return the image, of two views their mean."""
+    first = held.pair.image.data
+    return first if held.second is None else 0.5 * (first + held.second.image.data)
 
 
 def _preview(held: Example, now: FloatArray) -> Preview:

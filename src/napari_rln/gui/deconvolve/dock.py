@@ -154,7 +154,9 @@ class DeconvolveDock(QWidget):
 
             def twice(method: Method, speed: Speed) -> str:
                 cost = cost_of(method, shape, kernel, speed)
-                return f"{duration(2 * cost.seconds)}, {2 * cost.bytes / 1e9:.2g} GB, once registered"
+                return (
+                    f"{duration(2 * cost.seconds)}, {2 * cost.bytes / 1e9:.2g} GB, once registered"
+                )
 
             return Plan(methods, image.shape, None, twice)
         if self.on_disk:

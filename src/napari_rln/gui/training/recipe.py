@@ -72,7 +72,9 @@ class Recipe(QWidget):
         self.said.setWordWrap(True)
         self.begin = QComboBox()
         self.name = QLineEdit()
-        self.form = Form(TrainSettings, top=("minutes", "steps"), hidden=("variant", "device"))
+        self.form = Form(
+            TrainSettings, top=("minutes", "steps"), hidden=("variant", "views", "device")
+        )
         self.structures = Form(StructureSettings, top=("structures",))
         self.preview_button = QPushButton("Preview a pair")
         self.another_button = QPushButton("Another")
