@@ -8,6 +8,7 @@ stop by themselves, and at the best of a row of counts, which only the truth can
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,28 +93,26 @@ def main() -> None:
             )
         )  # fmt: skip
         networks = {
-            "first view, universal network": lambda first=first: apply_model(first, a),
-            "second view, universal network": lambda second=second: apply_model(second, b),
-            "both, universal network": lambda pair=pair: apply_views(pair),
+            "first view, universal network": partial(apply_model, first, a),
+            "second view, universal network": partial(apply_model, second, b),
+            "both, universal network": partial(apply_views, pair),
         }
         for views, model in models.items():
             if views == "single":
-                networks["first view, network trained for it"] = lambda first=first, model=model: (
-                    apply_model(first, a, model)
+                networks["first view, network trained for it"] = partial(
+                    apply_model, first, a, model
                 )
             else:
-                networks[f"both, network trained on {views} views"] = (
-                    lambda pair=pair, model=model: apply_views(pair, model)
-                )
+                name = f"both, network trained on {views} views"
+                networks[name] = partial(apply_views, pair, model)
         for name, network in networks.items():
             data = network().data
             row = {"auto": psnr(data, truth), "nrmse": nrmse(data, truth),
                    "xz": psnr(data[:, 20:60:8], truth[:, 20:60:8])}  # fmt: skip
             found[f"{kind} {name}"] = row
             table.add_row(
-                kind, f"{name}, universal network", f"{row['auto']:.2f} / {row['nrmse']:.3f}",
-                f"{row['xz']:.2f}", "",
-            )  # fmt: skip
+                kind, name, f"{row['auto']:.2f} / {row['nrmse']:.3f}", f"{row['xz']:.2f}", ""
+            )
         for projector in ("matched", "wiener-butterworth"):
 
             def settings(iterations, projector=projector):
