@@ -103,7 +103,7 @@ def test_both_methods_take_both_views(dock, idle, volumes):
     )
 
 
-def test_a_second_run_registers_again_only_where_something_changed(dock, idle, qtbot):
+def test_the_second_view_is_registered_once_for_all_methods(dock, idle):
     seen = []
     dock.jobs.reported.connect(lambda job, update: seen.append((job.title, update.progress.doing)))
     dock.second.form.fields["transform"].value = "translation"

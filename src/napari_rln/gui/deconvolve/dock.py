@@ -1,9 +1,6 @@
 """The dock that runs RLD and RLN on an image and sets them side by side."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
@@ -17,10 +14,11 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
-from napari_rln.gui.copies import CopyButton, Run, image_of, path_of, psf_of
+from napari_rln.gui.copies import CopyButton, Run, path_of
 from napari_rln.gui.deconvolve.batch import Batch, Task
 from napari_rln.gui.deconvolve.costs import Costs, Plan, cost_of
-from napari_rln.gui.deconvolve.methods import Method, Methods, Rld, Rln, deconvolved
+from napari_rln.gui.deconvolve.described import run_of, run_of_views, run_on_disk
+from napari_rln.gui.deconvolve.methods import Method, Methods, Rld, deconvolved
 from napari_rln.gui.deconvolve.ondisk import Growing, Stored, foretold, stored
 from napari_rln.gui.deconvolve.place import Place
 from napari_rln.gui.deconvolve.region import Region
@@ -32,7 +30,6 @@ from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar, duration
 from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.record import Record
-from napari_rln.rld import RldSettings
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
 from napari_rln.volume import Volume
@@ -100,12 +97,11 @@ class DeconvolveDock(QWidget):
         mend, views = self.mend.isChecked(), self._views(image, psf)
         streams: dict[Job, Stream | Growing] = {}
         for method in methods:
-            if views is not None:
-                made: tuple[Job, Stream | Growing] = self._job_of_views(views, method, mend)
-            elif self.on_disk:
-                made = self._job_on_disk(image, psf, method, mend)
-            else:
-                made = self._job(image, psf, method, mend)
+            made: tuple[Job, Stream | Growing] = (
+                self._job_on_disk(image, psf, method, mend)
+                if self.on_disk
+                else self._job(image, psf, views, method, mend)
+            )
             streams[made[0]] = made[1]
         fresh = [job for job in streams if not self.jobs.is_under_way(job)]
         self.jobs.add(*(fresh or streams))
@@ -175,28 +171,18 @@ class DeconvolveDock(QWidget):
 
     def _described(self) -> list[Run]:
         image, psf, methods = self._given()
-        views = self._views(image, psf)
+        mend, views = self.mend.isChecked(), self._views(image, psf)
         if views is not None:
-            return [_run_of_views(views, method, self.mend.isChecked()) for method in methods]
+            return [run_of_views(views, method, mend) for method in methods]
         if image.box is not None:
             raise RlnError("a region is chosen; the command reads whole files: choose the whole.")
-        shared = image_of(image) | psf_of(psf) | {"repair": self.mend.isChecked()}
-        runs: list[Run] = []
-        for method in methods:
-            own: dict[str, Any] = {"settings": method.settings}
-            if self.on_disk:
-                settings = self.place.settings()
-                if isinstance(method, Rln):  # has these among its own
-                    tiled = {name: settings.pop(name) for name in ("tile", "memory_gb")}
-                    own["settings"] = replace(method.settings, **tiled)
-                own |= {"out": self.place.result(image, method.name), **settings}
-            else:
-                own["out"] = Path(f"{image.name} {method.name}.ome.tif")
-            if isinstance(method, Rld):
-                runs.append(("rld", shared | own))
-            else:
-                runs.append(("rln", shared | own | {"model": method.model_path}))
-        return runs
+        if self.on_disk:
+            return [
+                run_on_disk(image, psf, method, mend, self.place.result(image, method.name),
+                            self.place.settings())
+                for method in methods
+            ]  # fmt: skip
+        return [run_of(image, psf, method, mend) for method in methods]
 
     def _views(self, image: Source, psf: Source | None) -> Views | None:
         """Return both views; none where there is no second."""
@@ -224,47 +210,35 @@ class DeconvolveDock(QWidget):
         return self.psf.source("the PSF")
 
     def _job(
-        self, image: Source, psf: Source | None, method: Method, mend: bool
+        self, image: Source, psf: Source | None, views: Views | None, method: Method, mend: bool
     ) -> tuple[Job, Stream]:
-        name = "rld" if isinstance(method, Rld) else "rln"
-        title, key = _title(image, method), (image.key, psf and psf.key, mend, method)
+        dual = "" if views is None else "dual "
+        title = f"{image.name} \N{MIDDLE DOT} {dual}{method.name}"
         stream = Stream(self._viewer, image, title)
-        finish = self._finish(stream, image, psf, mend)
+        if views is None:
+            steps = partial(deconvolved, image, psf, method, mend)
+        else:
+            steps = partial(views.steps, method, mend)
+        key = (views or image).key, psf and psf.key, mend, method
 
-        def leave(why: str) -> None:
-            stream.leave(Record(method=name, settings=as_dict(method.settings)), why)
-
-        steps = partial(deconvolved, image, psf, method, mend)
-        return Job(title, steps, key=key, done=finish, left=leave), stream
-
-    def _job_of_views(self, views: Views, method: Method, mend: bool) -> tuple[Job, Stream]:
-        name = "rld dual" if isinstance(method, Rld) else "rln dual"
-        title = f"{views.first.name} \N{MIDDLE DOT} dual {method.name}"
-        stream = Stream(self._viewer, views.first, title)
-        finish = self._finish(stream, views.first, views.psf_first, mend)
-
-        def leave(why: str) -> None:
-            stream.leave(Record(method=name, settings=as_dict(method.settings)), why)
-
-        steps, key = partial(views.steps, method, mend), (views.key, mend, method)
-        return Job(title, steps, key=key, done=finish, left=leave), stream
-
-    def _finish(
-        self, stream: Stream, image: Source, psf: Source | None, mend: bool
-    ) -> Callable[[Volume], None]:
         def finish(result: Volume) -> None:
             stream.finish(result)
             assert result.record is not None
             self._arrived = True
             self.results.arrived(stream, result.record, image, psf, mend)
 
-        return finish
+        def leave(why: str) -> None:
+            name = " ".join(["rld" if isinstance(method, Rld) else "rln", *dual.split()])
+            stream.leave(Record(method=name, settings=as_dict(method.settings)), why)
+
+        return Job(title, steps, key=key, done=finish, left=leave), stream
 
     def _job_on_disk(
         self, image: Source, psf: Source | None, method: Method, mend: bool
     ) -> tuple[Job, Growing]:
         image.check_upright()
-        title, out = _title(image, method), self.place.result(image, method.name)
+        title = f"{image.name} \N{MIDDLE DOT} {method.name}"
+        out = self.place.result(image, method.name)
         settings, first = self.place.settings(), self.region.seen_now(image)
         sample = self.region.sample(image)
         stream = Growing(self._viewer, image, title)
@@ -329,36 +303,3 @@ class DeconvolveDock(QWidget):
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(Area(inside))
-
-
-def _run_of_views(views: Views, method: Method, mend: bool) -> Run:
-    """Return what a command is given for two views."""
-    first, second, psf, psf_b = (
-        reader(source)
-        for source, reader in (
-            (views.first, image_of), (views.second, image_of),
-            (views.psf_first, psf_of), (views.psf_second, psf_of),
-        )
-    )  # fmt: skip
-    if first.get("time") != second.get("time"):
-        raise RlnError("a command reads one time point of both views; choose the same.")
-    given = first | psf | {"image_b": second["image"], "repair": mend, "views": views.settings}
-    given["out"] = Path(f"{views.first.name} dual {method.name}.ome.tif")
-    others = {
-        "psf_b": (psf_b["psf"], psf["psf"]),
-        "channel_b": (second.get("channel"), first.get("channel")),
-        "voxel_um_b": (second["voxel_um"], first["voxel_um"]),
-        "psf_b_voxel_um": (psf_b["psf_voxel_um"], psf["psf_voxel_um"]),
-    }
-    given |= {name: its for name, (its, firsts) in others.items() if its != firsts}
-    if isinstance(method, Rld):
-        return "dual", given | {"settings": method.settings}
-    told = method.settings
-    shared = RldSettings(background=told.background, negatives=told.negatives, device=told.device)
-    return "dual", given | {
-        "model": method.model_path, "precision": told.precision, "settings": shared,
-    }  # fmt: skip
-
-
-def _title(image: Source, method: Method) -> str:
-    return f"{image.name} \N{MIDDLE DOT} {method.name}"

@@ -1,0 +1,67 @@
+"""Runs of the dock as what a command, or Python, is given to do the same."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from napari_rln.errors import RlnError
+from napari_rln.gui.copies import Run, image_of, psf_of
+from napari_rln.gui.deconvolve.methods import Method, Rld
+from napari_rln.gui.deconvolve.second import Views
+from napari_rln.gui.layers import Source
+from napari_rln.rld import RldSettings
+
+
+def run_of(image: Source, psf: Source | None, method: Method, mend: bool) -> Run:
+    """Return a run in memory."""
+    given = image_of(image) | psf_of(psf) | {"repair": mend, "settings": method.settings}
+    given["out"] = Path(f"{image.name} {method.name}.ome.tif")
+    if isinstance(method, Rld):
+        return "rld", given
+    return "rln", given | {"model": method.model_path}
+
+
+def run_on_disk(
+    image: Source,
+    psf: Source | None,
+    method: Method,
+    mend: bool,
+    out: Path,
+    settings: dict[str, Any],
+) -> Run:
+    """Return a run from disk to disk; the settings are those of the dock's place."""
+    verb, given = run_of(image, psf, method, mend)
+    given |= {"out": out, **settings}
+    if not isinstance(method, Rld):  # has these among its own
+        tiled = {name: given.pop(name) for name in ("tile", "memory_gb")}
+        given["settings"] = replace(method.settings, **tiled)
+    return verb, given
+
+
+def run_of_views(views: Views, method: Method, mend: bool) -> Run:
+    """Return a run on two views."""
+    first, second, psf, psf_b = (
+        reader(source)
+        for source, reader in (
+            (views.first, image_of), (views.second, image_of),
+            (views.psf_first, psf_of), (views.psf_second, psf_of),
+        )
+    )  # fmt: skip
+    if first.get("time") != second.get("time"):
+        raise RlnError("a command reads one time point of both views; choose the same.")
+    given = first | psf | {"image_b": second["image"], "repair": mend, "views": views.settings}
+    given["out"] = Path(f"{views.first.name} dual {method.name}.ome.tif")
+    others = {
+        "psf_b": (psf_b["psf"], psf["psf"]),
+        "channel_b": (second.get("channel"), first.get("channel")),
+        "voxel_um_b": (second["voxel_um"], first["voxel_um"]),
+        "psf_b_voxel_um": (psf_b["psf_voxel_um"], psf["psf_voxel_um"]),
+    }
+    given |= {name: its for name, (its, firsts) in others.items() if its != firsts}
+    if isinstance(method, Rld):
+        return "dual", given | {"settings": method.settings}
+    told = method.settings
+    shared = RldSettings(background=told.background, negatives=told.negatives, device=told.device)
+    return "dual", given | {
+        "model": method.model_path, "precision": told.precision, "settings": shared,
+    }  # fmt: skip
