@@ -67,13 +67,14 @@ def dock(open_dock, path, psf):
     dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
     dock.methods.rld_form.fields["iterations"].value = 3
     dock.methods.rln.setChecked(False)
-    dock.place.tile.value = 64
+    dock.place.tile.value = 128
     dock.viewer = viewer
     return dock
 
 
 def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(dock, idle, path, psf, tmp_path):
     assert dock.place.on_disk  # for the image is
+    dock.place.tile.value = 64
     assert dock.place.folder.path() == tmp_path
     viewer = dock.viewer
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800  # the last rows
@@ -205,7 +206,7 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path):
     lines = QApplication.clipboard().text().splitlines()
     assert [line.split()[1] for line in lines] == ["rld", "rln"]
     for line in lines:
-        assert "--tile 64" in line
+        assert "--tile 128" in line
         assert "--workers 1" in line
         assert ".ome.zarr'" in line
     dock.methods.rln.setChecked(False)

@@ -151,6 +151,12 @@ def test_what_cannot_be_is_said(dock, idle):
     dock.place.box.setCurrentIndex(1)
     assert "whole and in memory" in said()
     dock.place.box.setCurrentIndex(0)
+    stack = dock.image.layer
+    dock.image.layer = dock.viewer.add_image(
+        stack.data[0], name="plane", scale=stack.scale[1:], units=("um", "um")
+    )
+    assert "is a plane" in said()
+    dock.image.layer = stack
     dock.psf.layer = None
     assert "Choose the PSF" in said()
 

@@ -192,6 +192,8 @@ class DeconvolveDock(QWidget):
             raise RlnError("two views need their PSFs; choose the first's, at least.")
         if self.second.image.layer is image.layer:
             raise RlnError(f"{image.name} is chosen as both views; choose another as the second.")
+        if image.data.ndim == 2:
+            raise RlnError(f"{image.name} is a plane; two views are stacks of one object.")
         if not self.region.is_whole or self.place.on_disk:
             raise RlnError(
                 "two views are deconvolved whole and in memory; choose the whole volume, and the "
