@@ -25,7 +25,7 @@ from napari_rln.rld import RldReport
 from napari_rln.rln import ADVICE, RlnReport, RlnSettings, bytes_allowed
 from napari_rln.settings import as_dict
 from napari_rln.steps import finish, relay
-from napari_rln.suitability import check_grid, doubts, refuse_grid
+from napari_rln.suitability import check_grid, doubts
 from napari_rln.tiles import Box
 from napari_rln.volume import FloatArray, Volume
 
@@ -51,7 +51,7 @@ def apply_views_steps(
         The universal one when none. One that was trained on single views must start from a
         classical deconvolution.
     settings
-        The defaults when none; ``background`` and ``negatives`` mean nothing here.
+        The defaults when none; ``background``, ``negatives`` and ``grid`` mean nothing here.
 
     Returns
     -------
@@ -77,7 +77,12 @@ def apply_views_steps(
     model = model or load_model()
     check_views_model(model)
     if not check_grid(model, pair.first):
-        raise refuse_grid(model, pair.first)
+        assert model.psf is not None
+        raise RlnError(
+            f"the views have voxels of {pair.first.voxel_um} um but model {model.name} was trained "
+            f"for {model.psf.voxel_um} um (z, y, x); choose other voxels of the result (--voxels), "
+            "or the universal model."
+        )
     for doubt in (*doubts(model, pair.psf_first), *_doubts_of_second(model, pair.psf_second)):
         warn(doubt)
     device = resolve_device(settings.device)
@@ -94,10 +99,13 @@ def apply_views_steps(
     facts["start_iterations"] = iterations
     with computing(most, device, ADVICE):
         memory.look()
-        backgrounds = pair.background_first, pair.background_second
+        lights = (
+            (pair.first.data, pair.background_first),
+            (pair.second.data[pair.seen], pair.background_second),
+        )
         scalings = [
-            Normalisation.of(view.data, estimate, background, model.normalisation)
-            for view, background in zip((pair.first, pair.second), backgrounds, strict=True)
+            Normalisation.of(seen, estimate, background, model.normalisation)
+            for seen, background in lights
         ]
         facts["normalisation"], facts["normalisation_b"] = map(asdict, scalings)
         background, scaling = pair.background_first, scalings[0]
@@ -113,11 +121,10 @@ def apply_views_steps(
             window, estimate, scaling, background, model, settings, facts, most, began
         )
         memory.look()
-    seen = pair.original
-    as_seen = data
-    if pair.first.shape != seen.shape:
-        as_seen = on_grid(data, pair.first.voxel_um, seen.shape, seen.voxel_um)
-    facts |= trust(seen, as_seen, pair.psf_original, background, None)
+    original, as_seen = pair.original, data
+    if pair.first.shape != original.shape:
+        as_seen = on_grid(data, pair.first.voxel_um, original.shape, original.voxel_um)
+    facts |= trust(original, as_seen, pair.psf_original, background, None)
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),
@@ -128,7 +135,7 @@ def apply_views_steps(
             facts[name] = asdict(psf.record)
     return pair.first.with_data(
         data,
-        name=f"{seen.name} · dual RLN {model.name}",
+        name=f"{original.name} · dual RLN {model.name}",
         record=Record(
             method="rln dual",
             settings=as_dict(settings) | {"model": model.name, "start": as_dict(model.start)},

@@ -106,7 +106,10 @@ def _training(given: Given) -> tuple[TrainSettings, TrainSettings, Model | None]
 
     Where the settings are of another variant than what they began as, it is given from now on.
     """
-    base, first = choose_settings(*(given.get(name) for name in ("preset", "variant", "begin")))
+    told: TrainSettings | None = given.get("settings")
+    views = told.views if told is not None and told.views != "single" else None
+    named = {name: given.get(name) for name in ("preset", "variant", "begin")}
+    base, first = choose_settings(**named, views=views)
     settings: TrainSettings = given.get("settings", base)
     if settings.variant != base.variant:
         given["variant"] = settings.variant
@@ -243,7 +246,12 @@ def _dual(given: Given) -> list[str]:
         settings=given.get("views"),
     )  # fmt: skip
     if "model" in given:
-        told = RlnSettings(device=settings.device, precision=given.get("precision", "float32"))
+        told = RlnSettings(
+            device=settings.device,
+            precision=settings.precision,
+            tile=given.get("tile", "auto"),
+            memory_gb=given.get("memory_gb", "auto"),
+        )
         done = _call("apply_views", _Code("pair"), _call("load_model", given["model"]),
                      settings=told)  # fmt: skip
     else:
@@ -262,6 +270,9 @@ def _dual(given: Given) -> list[str]:
 def _large(given: Given) -> list[str]:
     """Return the lines of a run from disk to disk."""
     how = {name: given.get(name) for name in ("voxel_um", "channel", "time")}
+    settings = given.get("settings")
+    if isinstance(settings, RlnSettings):  # which has these among its own
+        given = given | {"tile": settings.tile, "memory_gb": settings.memory_gb}
     lines = [f"origin = {_call('Origin', path=given['image'], **how)}"]
     lines += _fit_psf(given, _Code("rln.likeness(rln.open_source(origin))"))
     parts = {

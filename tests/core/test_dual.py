@@ -214,8 +214,10 @@ def test_the_command_writes_both(views, tmp_path, capsys):
     files = {name: str(tmp_path / f"{name}.ome.tif") for name in ("a", "b", "pa", "pb", "r", "reg")}
     code = cli.run(["dual", files["a"], files["b"], "--psf", files["pa"], "--psf-b", files["pb"],
                     "--turn", "y+90", "--transform", "none", "--iterations", "5",
-                    "--registered", files["reg"], "-o", files["r"]])  # fmt: skip
+                    "--precision", "float64", "--registered", files["reg"],
+                    "-o", files["r"]])  # fmt: skip
     assert code == 0
+    assert read_volume(files["r"]).record.settings["precision"] == "float64"
     assert "5 iterations" in capsys.readouterr().out
     assert read_volume(files["r"]).record.facts["dual"]["turn"] == "y+90"
     assert read_volume(files["reg"]).shape == SHAPE
@@ -247,16 +249,20 @@ def test_tiles_of_two_views_are_the_whole(views):
     np.testing.assert_array_equal(pieces[0].piece, tiled.data[pieces[0].tile.core])
 
 
-def test_where_the_second_view_shows_nothing_a_network_sees_the_first(views):
+@pytest.mark.parametrize("normalisation", ["brightness", "percentiles"])
+def test_where_the_second_view_shows_nothing_a_network_sees_the_first(views, normalisation):
     pair = _pair(views)
+    model = _three_iterations()
+    if normalisation == "percentiles":
+        model = phantoms.small_model(
+            "paper", views="averaged", psf=PSF_A, normalisation=normalisation
+        )
     seen = np.zeros(SHAPE, bool)
     seen[:, :, :26] = True
     garbage = pair.second.data.copy()
     garbage[~seen] = 5000
-    spoiled = apply_views(
-        replace(pair, seen=seen, second=pair.second.with_data(garbage)), _three_iterations()
-    )
-    clean = apply_views(replace(pair, seen=seen), _three_iterations())
+    spoiled = apply_views(replace(pair, seen=seen, second=pair.second.with_data(garbage)), model)
+    clean = apply_views(replace(pair, seen=seen), model)
     np.testing.assert_array_equal(spoiled.data, clean.data)
 
 
@@ -303,6 +309,8 @@ def test_the_command_applies_a_model_to_both(views, tmp_path, capsys):
     words = ["dual", files["a"], files["b"], "--psf", files["pa"], "--psf-b", files["pb"],
              "--turn", "y+90", "--transform", "none", "-o", files["r"],
              "-m", "universal"]  # fmt: skip
+    assert cli.run([*words[:-2], "--tile", "32"]) == 1
+    assert "name its --model" in capsys.readouterr().err
     assert cli.run([*words, "--iterations", "5"]) == 1
     assert "--iterations is of Richardson-Lucy" in capsys.readouterr().err
     assert not (tmp_path / "r.ome.tif").exists()

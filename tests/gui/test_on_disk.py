@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_rln import samples
 from napari_rln.errors import RlnError
+from napari_rln.gui.deconvolve.methods import Rld
 from napari_rln.gui.deconvolve.ondisk import Begun, Written, origin_of
 from napari_rln.gui.deconvolve.place import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
@@ -72,7 +73,9 @@ def dock(open_dock, path, psf):
     return dock
 
 
-def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(dock, idle, path, psf, tmp_path):
+def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
+    dock, idle, path, psf, tmp_path, monkeypatch
+):
     assert dock.place.on_disk  # for the image is
     dock.place.tile.value = 64
     assert dock.place.folder.path() == tmp_path
@@ -80,7 +83,15 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(dock, idle, path, psf,
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800  # the last rows
     first = dock.region.seen_now(dock.image.source("the image"))
     assert first[1].start > 100
-    seen = []
+    seen, asked = [], []
+    large_run = Rld.large_run
+
+    def spied(method, psf, **where):
+        if "first" in where:  # not to be foretold
+            asked.append(where["first"])
+        return large_run(method, psf, **where)
+
+    monkeypatch.setattr(Rld, "large_run", spied)
     dock.jobs.reported.connect(lambda job, update: seen.append((update.content, shown(dock))))
     dock.bar.run_button.click()
     idle(dock.jobs)
@@ -92,7 +103,7 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(dock, idle, path, psf,
     assert len(pieces) > 9
     assert pieces[0][0].multiscale  # it was there from the first part on, and what is seen in it
     assert np.any(pieces[0][1][4, 200:, 250:])
-    assert not np.any(pieces[0][1][4, :60, :60])
+    assert asked == [first]
 
     [layer] = dock.results.layers()
     out = tmp_path / "tissue RLD.ome.zarr"
@@ -155,7 +166,14 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     [found] = dock.results.layers()
     assert found.name.endswith("RLD")
 
-    # Another image under this name is not taken for it, and not lost.
+    # Another image under this name is not taken for it, and not lost; nor where it differs only
+    # far from the middle.
+    other = np.asarray(layer.data).copy()
+    other[:, :70, :] = 7
+    layer.data = da.from_array(other, chunks=(8, 64, 64))
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert "holds another image" in dock.bar.message.text()
     layer.data = layer.data + np.uint16(1)
     dock.place.form.fields["overwrite"].value = True
     dock.bar.run_button.click()
@@ -209,6 +227,8 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path):
         assert "--tile 128" in line
         assert "--workers 1" in line
         assert ".ome.zarr'" in line
+    dock.copy.copy_python()
+    assert QApplication.clipboard().text().count("tile=128") >= 2  # of both methods
     dock.methods.rln.setChecked(False)
     dock.copy.copy_python()
     exec(compile(QApplication.clipboard().text(), "copied", "exec"), {})
@@ -281,8 +301,59 @@ def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, im
     idle(dock.jobs, 120)
     assert not dock.batch.bar.message.property("error"), dock.batch.bar.message.text()
     found = sorted(p.name for p in tmp_path.glob("rl*/*.ome.tif"))
-    assert found == ["one-rld.ome.tif", "one-rln-universal.ome.tif"]
+    assert found == ["one-rld.ome.tif", "one-rln.ome.tif"]  # not by the name of what is ticked
     assert dock.batch.table.rowCount() == 2
+
+
+def test_rows_stay_while_a_batch_is_under_way_and_say_when_it_was_cancelled(
+    dock, idle, image, tmp_path, qtbot
+):
+    for name in ("one", "two"):
+        write_volume(image.with_data(image.data[:, :64, :64]), tmp_path / f"{name}.ome.tif")
+    dock.methods.rld_form.fields["iterations"].value = 50
+    dock.place.folder.line.setText(str(tmp_path / "gone"))
+    dock.batch_button.click()  # a folder that is not there is said when it is run
+    batch = dock.batch
+    batch.add(str(tmp_path / "one.ome.tif"), str(tmp_path / "two.ome.tif"))
+    batch.folder.line.setText(str(tmp_path))
+    batch.bar.run_button.click()
+    qtbot.waitUntil(lambda: batch.table.rowCount() > 0, timeout=60_000)
+    rows = batch.table.rowCount()
+    batch.bar.run_button.click()
+    assert "under way already" in batch.bar.message.text()
+    assert batch.table.rowCount() == rows
+    dock.jobs.cancel()
+    idle(dock.jobs)
+    texts = [batch.table.item(row, 3).text() for row in range(rows)]
+    assert texts[-1] == "cancelled"
+    assert all(text == "cancelled" or text.startswith("done") for text in texts)
+
+
+def test_the_folder_follows_the_image_until_somebody_names_one(dock, path, tmp_path):
+    assert dock.place.folder.path() == tmp_path
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path.rename(elsewhere / path.name)
+    dock.viewer.open(str(elsewhere / path.name), plugin="napari-rln")
+    dock.image.layer = dock.viewer.layers[-1]
+    assert dock.place.folder.path() == elsewhere
+    dock.place.folder.line.setText(str(tmp_path))
+    dock.image.layer = dock.viewer.layers[0]
+    dock.image.layer = dock.viewer.layers[-1]
+    assert dock.place.folder.path() == tmp_path
+
+
+def test_what_is_seen_is_told_in_the_layers_own_unit(dock, image):
+    data, options, _ = layer_data(image)
+    nm = dock.viewer.add_image(
+        data, **(options | {"name": "nm", "scale": (100.0,) * 3, "units": ("nm",) * 3})
+    )
+    viewer = dock.viewer
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800
+    first = dock.region.seen_now(dock.image.source("the image"))
+    dock.image.layer = nm
+    other = dock.region.seen_now(dock.image.source("the image"))
+    assert [(s.start, s.stop) for s in first[1:]] == [(s.start, s.stop) for s in other[1:]]
 
 
 def test_names_of_layers_become_names_of_files():

@@ -157,6 +157,9 @@ def test_what_cannot_be_is_said(dock, idle):
     )
     assert "is a plane" in said()
     dock.image.layer = stack
+    stack.rotate = 30
+    assert "rotated or sheared" in said()
+    stack.rotate = 0
     dock.psf.layer = None
     assert "Choose the PSF" in said()
 

@@ -13,12 +13,11 @@ from napari_rln.dual_network import apply_views_steps, check_views_model
 from napari_rln.errors import RlnError
 from napari_rln.io import OutputType, check_writable, write_volume
 from napari_rln.model import load_model
-from napari_rln.networks.folded import Precision
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
 from napari_rln.volume import VoxelUm
 
-_SHARED = ("background", "negatives", "device")  # of both methods
+_SHARED = ("background", "negatives", "device", "precision")  # of both methods
 
 
 def dual(
@@ -29,7 +28,8 @@ def dual(
     psf_b: Path | None = None,
     out: Out,
     model: Annotated[str | None, Parameter(name=["--model", "-m"])] = None,
-    precision: Precision = "float32",
+    tile: int | Literal["auto"] = "auto",
+    memory_gb: float | Literal["auto"] = "auto",
     registered: Path | None = None,
     repair: bool = True,
     dtype: OutputType = "float32",
@@ -61,8 +61,10 @@ def dual(
         Result, .tif (ImageJ) or .ome.tif.
     model
         Name of a model that comes with the package, such as universal, or a model file.
-    precision
-        In which the network computes; float16 is faster on GPUs.
+    tile
+        Side in voxels of the network's tiles; auto takes the largest that the memory allows.
+    memory_gb
+        Memory that the network may take; auto takes half of what is free.
     registered
         File for the second view as it was brought onto the first, to be looked at.
     repair
@@ -81,6 +83,8 @@ def dual(
     if chosen is not None:
         check_views_model(chosen)
         _check_settings(settings)
+    elif (tile, memory_gb) != ("auto", "auto"):
+        raise RlnError("--tile and --memory-gb are of a network; name its --model too.")
     check_writable(out)
     if registered is not None:
         check_writable(registered)
@@ -102,7 +106,9 @@ def dual(
     if chosen is None:
         result = terminal.follow(iterate_views(pair, settings))
     else:
-        told = RlnSettings(device=settings.device, precision=precision)
+        told = RlnSettings(
+            device=settings.device, precision=settings.precision, tile=tile, memory_gb=memory_gb
+        )
         result = terminal.follow(apply_views_steps(pair, chosen, told))
     write_volume(result, out, dtype=dtype)
     assert result.record is not None

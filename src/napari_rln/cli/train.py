@@ -17,6 +17,7 @@ from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.loop import train_steps
 from napari_rln.train.setting import choose_settings, setting_of
 from napari_rln.train.settings import Preset, TrainReport
+from napari_rln.volume import VoxelUm
 
 
 def train(
@@ -30,6 +31,7 @@ def train(
     variant: Literal["started", "paper"] | None = None,
     views: Views | None = None,
     psf_b: Path | None = None,
+    psf_b_voxel_um: VoxelUm | None = None,
     turn: Turn = "none",
     voxels: Literal["isotropic", "first"] = "isotropic",
     preset: Preset | None = None,
@@ -73,6 +75,9 @@ def train(
         both.
     psf_b
         Point spread function of the second view, as its camera takes it; --psf when not given.
+    psf_b_voxel_um
+        Voxel size z y x of the second PSF in micrometres, as --psf-voxel-um of the first, where it
+        is another one.
     turn
         Of the second view and its PSF, by 90 degrees, as for dual.
     voxels
@@ -107,12 +112,14 @@ def train(
         blur, _ = psf_source.fitted(psf, image, terminal)
     settings, first = choose_settings(preset, variant, begin, views)
     blur_b = None
+    if settings.views != "single" and blur is None:
+        raise RlnError(f"a training for {settings.views} views needs the first's PSF (--psf).")
     if settings.views != "single" and psf is not None and blur is not None:
-        source_b = PsfSource(psf_voxel_um=psf_source.psf_voxel_um)
+        source_b = PsfSource(psf_voxel_um=psf_b_voxel_um or psf_source.psf_voxel_um)
         blur_b, _ = source_b.fitted(psf_b or psf, None, terminal)
         blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(turn=turn, voxels=voxels))
-    elif psf_b is not None or turn != "none":
-        raise RlnError("a second PSF and its turn are of two views; say which (--views).")
+    elif psf_b is not None or turn != "none" or voxels != "isotropic":
+        raise RlnError("a second PSF, its turn and voxels are of two views; say which (--views).")
     given: dict[str, Any] = {
         "learning_rate": learning_rate, "start_beyond": start_beyond, "patch": patch,
         "batch": batch, "minutes": minutes, "steps": steps,

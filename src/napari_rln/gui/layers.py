@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Layer
@@ -218,6 +219,8 @@ def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...
         Position of the viewer's sliders in world coordinates.
     """
     data = layer.data[0] if layer.multiscale else layer.data
+    if hasattr(data, "chunks") and not hasattr(data, "dask"):  # Zarr and HDF5 read what is indexed
+        data = da.from_array(data)  # type: ignore[no-untyped-call]
     if data.ndim <= 3:
         return data, ()
     seen = np.rint(layer.world_to_data(point)).astype(int)[: data.ndim - 3]

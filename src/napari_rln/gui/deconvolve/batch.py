@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from napari.components import ViewerModel
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -14,6 +16,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QHeaderView,
+    QLabel,
     QListWidget,
     QProgressBar,
     QPushButton,
@@ -32,7 +35,7 @@ from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Steps, Update, streamed
 from napari_rln.io import read_volume
 from napari_rln.large.reports import BatchReport
-from napari_rln.model import load_model
+from napari_rln.model import Model, load_model
 from napari_rln.progress import Progress, progress_of
 
 # It brings what reads and writes Zarr; napari opens the dock faster without.
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 _ENDINGS = {"OME-Zarr": "ome.zarr", "OME-TIFF": "ome.tif"}
 _FILES = "Images and tables (*.tif *.tiff *.csv);;All files (*)"
 _COLUMNS = ("Image", "Method", "How far", "State")
+_STATE = 3
+_OPEN = Qt.ItemDataRole.UserRole  # of a row's state: whether it is still to be done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +118,7 @@ class Batch(QDialog):
         self._mine: dict[Job, Method] = {}
         self._lay_out()
         jobs.reported.connect(self._on_report)
-        jobs.ended.connect(lambda job: self._mine.pop(job, None))
+        jobs.ended.connect(self._on_end)
 
     def add(self, *paths: str) -> None:
         """Add files or folders that are not there yet."""
@@ -132,21 +137,20 @@ class Batch(QDialog):
         if not words:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
         ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
-        self.table.setRowCount(0)
-        self._rows.clear()
+        jobs: dict[Job, Method] = {}
         for method in task.methods:
-            mark = file_name(method.name).replace(" ", "-").lower()
-
-            def steps(method: Method = method, mark: str = mark) -> "Steps[list[Ended]]":
-                return _batch(words, method, task, folder / mark, ending, settings)
-
             job = Job(
                 f"batch {method.name}",
-                steps,
+                partial(_batch, words, method, task, folder, ending, settings),
+                key=(*words, folder, ending, method, task.mend, task.psf and task.psf.key),
                 kept="what is finished stays there, and Run goes on with it",
             )
-            self._jobs.add(job)
-            self._mine[job] = method
+            jobs[job] = method
+        if not self._mine:  # rows of a batch under way stay
+            self.table.setRowCount(0)
+            self._rows.clear()
+        self._jobs.add(*jobs)
+        self._mine |= jobs
 
     def open_selected(self) -> None:
         """Show the results of the selected rows in napari.
@@ -176,44 +180,51 @@ class Batch(QDialog):
         elif isinstance(content, BatchReport):
             self._show(content)
 
+    def _on_end(self, job: Job) -> None:
+        if self._mine.pop(job, None) is None or self._mine:
+            return
+        for row in self._rows.values():  # of a batch that was cancelled
+            if self.table.item(row, _STATE).data(_OPEN):
+                self._set(row, "cancelled", 0, 1)
+
     def _add_row(self, item: "Item", method: Method) -> None:
-        row = self.table.rowCount()
-        self.table.insertRow(row)
-        self._rows[item.out] = row
+        row = self._rows.setdefault(item.out, self.table.rowCount())
+        if row == self.table.rowCount():
+            self.table.insertRow(row)
         mark = "" if item.channel is None else f" channel {item.channel}"
         for column, text in enumerate((f"{item.image.name}{mark}", method.name, None, "waits")):
             if text is None:
                 bar = QProgressBar()
                 bar.setTextVisible(False)
-                bar.setMaximum(1)
-                bar.setValue(0)
                 self.table.setCellWidget(row, column, bar)
                 continue
             cell = QTableWidgetItem(text)
             cell.setToolTip(str(item.image if column == 0 else item.out))
             self.table.setItem(row, column, cell)
+        self._set(row, "waits", 0, 1, is_open=True)
 
     def _show(self, report: BatchReport) -> None:
         row = self._rows.get(report.item.out)
         if row is None:
             return
-        bar: Any = self.table.cellWidget(row, 2)
-        ended, text = report.ended, ""
+        ended = report.ended
         if ended is not None:
-            bar.setRange(0, 1)
-            bar.setValue(0 if ended.error else 1)
             chi2 = ended.summary.get("chi2")
             quality = f", \N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO} {chi2:.3g}" if chi2 else ""
             text = ended.error or f"{ended.status}, {ended.seconds:.0f} s{quality}"
-            text = ". ".join([text, *ended.warnings])
+            self._set(row, ". ".join([text, *ended.warnings]), 0 if ended.error else 1, 1)
         elif report.inner is not None:
             progress = progress_of(report.inner)
-            bar.setRange(0, progress.total)
-            bar.setValue(progress.done)
-            text = progress.doing
-        cell = self.table.item(row, 3)
+            self._set(row, progress.doing, progress.done, progress.total, is_open=True)
+
+    def _set(self, row: int, text: str, done: int, total: int, *, is_open: bool = False) -> None:
+        bar: Any = self.table.cellWidget(row, _STATE - 1)
+        bar.setRange(0, total)
+        bar.setValue(done)
+        cell = self.table.item(row, _STATE)
         cell.setText(text)
         cell.setToolTip(f"<p>{text}</p>")
+        cell.setData(_OPEN, is_open)
 
     def _lay_out(self) -> None:
         files, folder, remove, show = (
@@ -243,6 +254,8 @@ class Batch(QDialog):
         layout = QVBoxLayout(self)
         layout.addLayout(above, 1)
         layout.addLayout(rows)
+        said = "Methods and PSF are the dock's; tile, memory and workers its Result's, on disk."
+        layout.addWidget(QLabel(said))
         layout.addWidget(self.table, 2)
         layout.addWidget(self.bar)
 
@@ -276,9 +289,18 @@ def _batch(
     from napari_rln.large.batch import BatchSettings, Ending, listed, run_batch
 
     assert ending in get_args(Ending)
-    folder.mkdir(exist_ok=True)
-    common = BatchSettings(folder=folder, method=folder.name, ending=ending)  # type: ignore[arg-type]
-    items = listed(words, common)
+
+    def named(mark: str) -> "tuple[Path, list[Item]]":
+        place = folder / mark
+        place.mkdir(exist_ok=True)
+        common = BatchSettings(folder=place, method=mark, ending=ending)  # type: ignore[arg-type]
+        return place, listed(words, common)
+
+    place, items = named(file_name(method.name).replace(" ", "-").lower())
+    if isinstance(method, Rln) and any(item.model for item in items):
+        if sum(isinstance(other, Rln) for other in task.methods) > 1:
+            raise RlnError("the table names models; tick one network only, which stands for them.")
+        place, items = named("rln")  # not by the name of a model that is not used
     yield Update(Progress(doing="planning"), Listed(items))
     shared = task.psf.read() if task.psf else None
 
@@ -287,11 +309,11 @@ def _batch(
         fitted = fit_to(item.origin, psf, task.mend) if psf else None
         where = {"origin": item.origin, "out": item.out, **settings}
         if item.model and isinstance(method, Rln):
-            where["model"] = load_model(item.model)
+            where["model"] = _model(item.model, method)
         return method.large_run(fitted, **where)
 
     ended = yield from streamed(
-        run_batch(items, prepare, folder, settings["large"], method.settings.device),
+        run_batch(items, prepare, place, settings["large"], method.settings.device),
         lambda report: report,
         always=lambda report: report.ended is not None,
     )
@@ -299,3 +321,9 @@ def _batch(
     if failed:
         raise RlnError(f"{len(failed)} of {len(ended)} images failed; the rows say why.")
     return ended
+
+
+def _model(name: str, method: Rln) -> Model:
+    """Return the model that a table names: of the user's, a shipped one, or a file."""
+    known = {entry.name for entry in method.library.entries()}
+    return method.library.load(name) if name in known else load_model(name)

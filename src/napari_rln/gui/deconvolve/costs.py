@@ -110,7 +110,7 @@ def _line(method: Method, plan: Plan, speed: Speed) -> str:
         cost = cost_of(method, plan.image, plan.psf, speed)
     except RlnError as error:
         return f"{method.name}: {error}"
-    return f"{method.name}: about {_in_words(cost)}"
+    return f"{method.name}: about {in_words(cost)}"
 
 
 def cost_of(method: Method, image: Shape, psf: Shape | None, speed: Speed) -> Cost:
@@ -121,6 +121,7 @@ def cost_of(method: Method, image: Shape, psf: Shape | None, speed: Speed) -> Co
     return rln_cost(image, psf, method.library.load(method.model), method.settings, speed)
 
 
-def _in_words(cost: Cost) -> str:
+def in_words(cost: Cost) -> str:
+    """Return time and memory, and what is free where that is less."""
     text = f"{duration(cost.seconds)}, {cost.bytes / 1e9:.2g} GB"
     return text if cost.fits else f"{text}, but only {cost.free_bytes / 1e9:.2g} GB are free"

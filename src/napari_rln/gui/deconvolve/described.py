@@ -53,7 +53,11 @@ def run_of_views(views: Views, method: Method, mend: bool) -> Run:
     given["out"] = Path(f"{views.first.name} dual {method.name}.ome.tif")
     others = {
         "psf_b": (psf_b["psf"], psf["psf"]),
-        "channel_b": (second.get("channel"), first.get("channel")),
+        # None would be as good as the first's.
+        "channel_b": (
+            second.get("channel", 0 if "channel" in first else None),
+            first.get("channel"),
+        ),
         "voxel_um_b": (second["voxel_um"], first["voxel_um"]),
         "psf_b_voxel_um": (psf_b["psf_voxel_um"], psf["psf_voxel_um"]),
     }
@@ -61,7 +65,13 @@ def run_of_views(views: Views, method: Method, mend: bool) -> Run:
     if isinstance(method, Rld):
         return "dual", given | {"settings": method.settings}
     told = method.settings
-    shared = RldSettings(background=told.background, negatives=told.negatives, device=told.device)
+    if told.precision == "float16":
+        raise RlnError("the command computes two views in float32 or float64; choose one of them.")
+    shared = RldSettings(
+        background=told.background, negatives=told.negatives, device=told.device,
+        precision=told.precision,
+    )  # fmt: skip
     return "dual", given | {
-        "model": method.model_path, "precision": told.precision, "settings": shared,
+        "model": method.model_path, "settings": shared, "tile": told.tile,
+        "memory_gb": told.memory_gb,
     }  # fmt: skip

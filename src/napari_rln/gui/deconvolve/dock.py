@@ -1,6 +1,8 @@
 """The dock that runs RLD and RLN on an image and sets them side by side."""
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
@@ -16,7 +18,7 @@ from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
 from napari_rln.gui.copies import CopyButton, Run, path_of
 from napari_rln.gui.deconvolve.batch import Batch, Task
-from napari_rln.gui.deconvolve.costs import Costs, Plan, cost_of
+from napari_rln.gui.deconvolve.costs import Costs, Plan, cost_of, in_words
 from napari_rln.gui.deconvolve.described import run_of, run_of_views, run_on_disk
 from napari_rln.gui.deconvolve.methods import Method, Methods, Rld, deconvolved
 from napari_rln.gui.deconvolve.ondisk import Growing, Stored, foretold, stored
@@ -27,7 +29,7 @@ from napari_rln.gui.deconvolve.second import SecondView, Views
 from napari_rln.gui.deconvolve.streams import Stream
 from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.runbar import RunBar, duration
+from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
@@ -137,7 +139,7 @@ class DeconvolveDock(QWidget):
             if path.exists():
                 self.batch.add(str(path))
         if self.place.folder.line.text():
-            self.batch.folder.suggest(self.place.folder.path())
+            self.batch.folder.suggest(Path(self.place.folder.line.text()))
         self.batch.show()
         self.batch.raise_()
 
@@ -146,13 +148,12 @@ class DeconvolveDock(QWidget):
         image, psf, methods = self._given()
         views = self._views(image, psf)
         if views is not None and psf is not None:
-            shape, kernel = views.shape(), psf.shape
+            shape, kernel = views.shape(), views.kernel()
 
             def twice(method: Method, speed: Speed) -> str:
                 cost = cost_of(method, shape, kernel, speed)
-                return (
-                    f"{duration(2 * cost.seconds)}, {2 * cost.bytes / 1e9:.2g} GB, once registered"
-                )
+                both = replace(cost, seconds=2 * cost.seconds, bytes=2 * cost.bytes)
+                return f"{in_words(both)}, once registered"
 
             return Plan(methods, image.shape, None, twice)
         if self.on_disk:
@@ -194,6 +195,7 @@ class DeconvolveDock(QWidget):
             raise RlnError(f"{image.name} is chosen as both views; choose another as the second.")
         if image.data.ndim == 2:
             raise RlnError(f"{image.name} is a plane; two views are stacks of one object.")
+        image.check_upright()
         if not self.region.is_whole or self.place.on_disk:
             raise RlnError(
                 "two views are deconvolved whole and in memory; choose the whole volume, and the "

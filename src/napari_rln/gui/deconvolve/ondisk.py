@@ -24,7 +24,7 @@ from napari_rln.psf.doctor import fit_psf
 from napari_rln.record import Record
 from napari_rln.speed import Speed
 from napari_rln.tiles import Box, Shape, plan_tiles
-from napari_rln.volume import Volume
+from napari_rln.volume import Volume, check_finite
 
 # What reads and writes Zarr is imported where it is needed: napari opens the dock faster.
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from napari_rln.stores.source import Origin
 
 _CHUNK = (32, 256, 256)  # of what is copied, where it has no chunks of its own
-_COMPARED = (16, 64, 64)  # voxels by which a layer and its file are held to be the same
+# Blocks by which a layer is held to be what its file holds, and how many of one on disk.
+_COMPARED, _SAMPLES = (16, 64, 64), 27
+_OUT = "napari-rln result"  # of a layer's metadata: where on disk what it shows lies
 _PREVIEW = (32, 128, 128)  # chunks of the preview
 
 
@@ -54,6 +56,7 @@ class Written:
 class Stored(NamedTuple):
     """A result on disk: its levels, the finest first, what it is called and how it was made."""
 
+    out: Path
     levels: list[Any]
     name: str
     record: Record
@@ -106,7 +109,7 @@ def stored(
             job = folder.job()
             assert job is not None
             levels = image_levels(folder.result)
-            preview = _Preview(levels, job.plan.levels, out.parent)
+            preview = _Preview(levels, job.plan.levels, folder.part)
             return Begun(_lazily([levels[0], *preview.levels], plane))
         if report.box is None or preview is None:
             return None
@@ -118,7 +121,7 @@ def stored(
     yield from streamed(run_large(run), seen, always=always)
     held = open_lazily(out)
     assert held.record is not None
-    return Stored(_lazily(image_levels(out), plane), held.name, held.record)
+    return Stored(out, _lazily(image_levels(out), plane), held.name, held.record)
 
 
 def foretold(
@@ -184,13 +187,22 @@ def origin_of(image: Source) -> "Origin | None":
 
 
 def _shows(opened: Any, image: Source) -> bool:
-    """Tell whether a file holds what a layer shows."""
+    """Tell whether a file holds what a layer shows: all of what is in memory, else in samples.
+
+    Samples that are all of one value, such as nothing, tell nothing.
+    """
+    from napari_rln.stores.source import blocks
+
     if opened.shape != image.shape or opened.times > 1:
         return False
-    sizes = zip(opened.shape, _COMPARED, strict=True)
-    z, y, x = (slice((n - min(n, c)) // 2, (n + min(n, c)) // 2) for n, c in sizes)
-    shown = np.asarray(image.data[(z, y, x)[-image.data.ndim :]])
-    return np.array_equal(opened.read((z, y, x)).reshape(shown.shape), shown.astype(np.float32))
+    most = opened.voxels if image.in_memory else _SAMPLES
+    told = False
+    for box in blocks(opened.shape, _COMPARED, most):
+        shown = np.asarray(image.data[box[-image.data.ndim :]]).astype(np.float32)
+        if not np.array_equal(opened.read(box).reshape(shown.shape), shown):
+            return False
+        told = told or bool(shown.min() < shown.max())
+    return told
 
 
 def _copied(image: Source, folder: Path) -> Steps["Origin"]:
@@ -199,7 +211,7 @@ def _copied(image: Source, folder: Path) -> Steps["Origin"]:
     Raises
     ------
     RlnError
-        If there are other data under its name.
+        If there are other data under its name, or they hold NaN or infinities.
     """
     import zarr
 
@@ -217,18 +229,26 @@ def _copied(image: Source, folder: Path) -> Steps["Origin"]:
         raise RlnError(f"{image.name} is of type {image.data.dtype}; take integers or floats.")
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    own = getattr(image.data, "chunksize", None) or getattr(image.data, "chunks", None)
-    chunk = tuple(own or _CHUNK[-image.data.ndim :])
+    ndim = image.data.ndim
+    own = tuple(getattr(image.data, "chunksize", None) or _CHUNK[-ndim:])
     array = zarr.create_array(
-        partial, shape=image.data.shape, chunks=chunk, dtype=image.data.dtype, fill_value=0,
-        dimension_names="zyx"[-image.data.ndim :],
+        partial, shape=image.data.shape, dtype=image.data.dtype, fill_value=0,
+        chunks=tuple(max(1, min(c, n)) for c, n in zip(own, _CHUNK[-ndim:], strict=True)),
+        dimension_names="zyx"[-ndim:],
     )  # fmt: skip
-    z, y, x = (1,) * (3 - len(chunk)) + chunk
+    # By the chunks in which they are computed: half of one would take as long.
+    z, y, x = (1,) * (3 - ndim) + own
     tiles = plan_tiles(image.shape, (z, y, x), (0, 0, 0))
-    for done, tile in enumerate(tiles):
-        yield Update(Progress(doing="writing the image to disk", done=done, total=len(tiles)))
-        part: Any = tile.core[-image.data.ndim :]
-        array[part] = np.asarray(image.data[part])
+    try:
+        for done, tile in enumerate(tiles):
+            yield Update(Progress(doing="writing the image to disk", done=done, total=len(tiles)))
+            part: Any = tile.core[-ndim:]
+            data = np.asarray(image.data[part])
+            check_finite(data, image.name)
+            array[part] = data
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     partial.rename(out)
     return origin
 
@@ -236,7 +256,8 @@ def _copied(image: Source, folder: Path) -> Steps["Origin"]:
 class _Preview:
     """What zooming out shows of a result before its coarser levels are there.
 
-    Every so-manieth voxel of what is written. It lies beside the result, as it may be large.
+    Every so-manieth voxel of what is written. It lies on the disk too, as it may be large, and goes
+    with the run's folder.
     """
 
     def __init__(self, levels: Sequence[Any], factors: Sequence[Shape], folder: Path) -> None:
@@ -309,7 +330,10 @@ class Growing:
             self.layer.refresh()
 
     def finish(self, result: Stored) -> None:
-        """Show the result, with its name and record."""
+        """Show the result, with its name and record; a layer of what it replaced goes."""
+        for layer in list(self._viewer.layers):
+            if layer is not self.layer and layer.metadata.get(_OUT) == str(result.out):
+                self._viewer.layers.remove(layer)
         limits = contrast_limits([np.asarray(result.levels[-1])])
         if self.layer is None or self.layer not in self._viewer.layers:
             self._show(result.levels, limits)
@@ -317,7 +341,7 @@ class Growing:
         self.layer.data = result.levels if self.layer.multiscale else result.levels[0]
         self.layer.contrast_limits = limits
         self.layer.name = result.name
-        self.layer.metadata = {KEY: asdict(result.record)}
+        self.layer.metadata = {KEY: asdict(result.record), _OUT: str(result.out)}
 
     def leave(self) -> None:
         """End before the result is there: what is written is kept on disk, to go on with."""

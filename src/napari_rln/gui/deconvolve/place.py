@@ -34,6 +34,7 @@ class FolderField(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._suggested = ""
         self.line = QLineEdit()
         self.line.setPlaceholderText("folder of the results")
         browse = QPushButton("\N{HORIZONTAL ELLIPSIS}")
@@ -61,9 +62,10 @@ class FolderField(QWidget):
         return path
 
     def suggest(self, path: Path) -> None:
-        """Take a folder where none is given."""
-        if not self.line.text().strip():
-            self.line.setText(str(path))
+        """Take a folder where none is given, or one that was suggested before."""
+        if self.line.text().strip() in ("", self._suggested):
+            self._suggested = str(path)
+            self.line.setText(self._suggested)
 
     def _choose(self) -> None:
         found = QFileDialog.getExistingDirectory(self, "Folder of the results", self.line.text())
@@ -150,7 +152,10 @@ class Place(QWidget):
         if not self._by_hand:
             self.box.setCurrentText(IN_MEMORY if image.in_memory else ON_DISK)
         beside = path_of(image.layer).parent
-        self.folder.suggest(beside if beside.is_absolute() else Path.home())
+        if beside.is_absolute():
+            self.folder.suggest(beside)
+        elif not self.folder.line.text():  # of no file: wherever the last one was
+            self.folder.suggest(Path.home())
 
     def result(self, image: Source, method: str) -> Path:
         """Return where a result is to be.

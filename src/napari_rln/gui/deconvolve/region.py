@@ -73,7 +73,7 @@ class Region(QWidget):
             low, high = self._seen(source)
         except RlnError:
             return None
-        at = source.layer.world_to_data(self._viewer.dims.point)
+        at = self._in_data(source, np.array(self._viewer.dims.point[-2:]))
         z, y, x = source.shape
         plane = int(np.clip(np.rint(at[-3]), 0, z - 1)) if len(at) > 2 else 0
         rows, columns = (
@@ -106,12 +106,19 @@ class Region(QWidget):
         canvas, camera = self._viewer.canvas, self._viewer.scene.camera
         views = canvas.grid.actual_shape(self._viewer.layers)
         half = np.divide(canvas.size, views) / camera.zoom / 2
-        before = self._viewer.dims.point[:-2]
-        corners = [
-            source.layer.world_to_data((*before, *(np.array(camera.center[-2:]) + way * half)))[-2:]
-            for way in (-1, 1)
-        ]
+        middle = np.array(camera.center[-2:])
+        corners = [self._in_data(source, middle + way * half)[-2:] for way in (-1, 1)]
         return np.sort(corners, axis=0)
+
+    def _in_data(self, source: Source, place: np.ndarray) -> np.ndarray:
+        """Return where in a layer's data a place (y, x) of the viewer's plane lies."""
+        point = np.array((*self._viewer.dims.point[:-2], *place))
+        # A viewer of layers with several units shows them in the first's.
+        units = [units_um(held.units) for held in (self._viewer.layers, source.layer)]
+        if all(unit is not None for unit in units):
+            n = min(3, source.layer.ndim, len(point))
+            point[-n:] *= units[0][-n:] / units[1][-n:]  # type: ignore[index]
+        return np.asarray(source.layer.world_to_data(point))
 
     def _drawn(self, source: Source) -> np.ndarray:
         layers = [

@@ -17,6 +17,7 @@ from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.worker import Steps, Update, streamed
 from napari_rln.progress import Progress
 from napari_rln.psf.doctor import fit_psf
+from napari_rln.tiles import Shape
 from napari_rln.volume import Volume
 
 
@@ -126,9 +127,17 @@ class Views:
         self._made[*levels, mend] = pair
         return pair
 
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Return how large the result will be, voxels (z, y, x)."""
-        voxel_um = np.array(self.first.voxel_um)
-        target = voxel_um.min() if self.settings.voxels == "isotropic" else voxel_um
-        z, y, x = np.maximum(1, np.rint(np.array(self.first.shape) * voxel_um / target)).astype(int)
+        return self._on_grid(self.first)
+
+    def kernel(self) -> Shape:
+        """Return how large the first view's PSF will be on these voxels (z, y, x)."""
+        return self._on_grid(self.psf_first)
+
+    def _on_grid(self, source: Source) -> Shape:
+        first = np.array(self.first.voxel_um)
+        target = first.min() if self.settings.voxels == "isotropic" else first
+        sizes = np.array(source.shape) * source.voxel_um / target
+        z, y, x = np.maximum(1, np.rint(sizes)).astype(int)
         return int(z), int(y), int(x)

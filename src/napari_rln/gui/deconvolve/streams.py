@@ -136,10 +136,9 @@ class Stream:
     def _show_second(self, second: Volume) -> None:
         """Show once how the second view lies on the first, to be looked at and for nothing else."""
         name = f"{second.name} on {self._source.layer.name}"
-        for layer in self._viewer.layers:
+        for layer in list(self._viewer.layers):
             if layer.name == name and EXHIBIT in layer.metadata:
-                layer.data = second.data
-                return
+                self._viewer.layers.remove(layer)
         limits = contrast_limits([second.data])
         layer = self._source.result_layer(
             second.data, name=name, visible=False, contrast_limits=limits, metadata={EXHIBIT: True}
