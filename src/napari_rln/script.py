@@ -121,6 +121,8 @@ def _of_training(given: Given) -> Given:
     """Return how a training's settings differ from what they began as."""
     settings, base, _ = _training(given)
     changed = _differences(settings, base)
+    if settings.views != "single":
+        changed["views"] = settings.views  # by which the base was chosen
     if settings.steps is not None:
         changed.pop("minutes", None)  # mean nothing then
     elif base.steps is not None:
