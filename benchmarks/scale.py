@@ -146,7 +146,8 @@ def project(rows: dict[str, Any]) -> None:
 
 def seams(options: argparse.Namespace) -> dict[str, Any]:
     """Measure tiles against the whole: error at the seams over halos and iterations."""
-    from napari_rln.large.plan import Plan, blend, support
+    from napari_rln.large.division import support
+    from napari_rln.large.plan import Plan, blend
     from napari_rln.tiles import within
     from napari_rln.volume import Volume
 
@@ -286,6 +287,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="on the disk to be measured")
     parser.add_argument("--out", type=Path, help="JSON with every number")
     options = parser.parse_args()
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     options.most = {"rld-10": options.most_rld, "universal": options.most_rld}
     _save(options, {"sizes": sizes, "seams": seams, "peers": peers}[options.what](options))
 

@@ -19,9 +19,10 @@ from napari_rln.application import apply_model
 from napari_rln.deconvolution import deconvolve
 from napari_rln.errors import ComputeError, RlnError
 from napari_rln.io import read_volume, write_volume
+from napari_rln.large.division import make_plan, seam_halo
 from napari_rln.large.forecast import forecast
 from napari_rln.large.job import Folder, Key
-from napari_rln.large.plan import Plan, blend, make_plan, seam_halo
+from napari_rln.large.plan import Plan, blend
 from napari_rln.large.request import LargeRun
 from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeSettings

@@ -11,9 +11,10 @@ from napari_rln.cost import NETWORK_FACTOR, setup_seconds, step_seconds, usual_i
 from napari_rln.device import resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import padded_shape
+from napari_rln.large.division import make_plan
 from napari_rln.large.engines import worker_count
 from napari_rln.large.machine import survey
-from napari_rln.large.plan import Plan, make_plan
+from napari_rln.large.plan import Plan
 from napari_rln.large.request import LargeRun, check_run
 from napari_rln.networks.folded import TORCH_VOXEL_BYTES, Folded
 from napari_rln.rld import RldSettings
