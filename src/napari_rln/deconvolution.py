@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from napari_rln.device import Peak, check_memory, computing, resolve_device, to_numpy
+from napari_rln.iteration import RichardsonLucy
 from napari_rln.noise import Noise, estimate_noise, split
 from napari_rln.record import Record
 from napari_rln.rld import (
@@ -25,7 +26,7 @@ from napari_rln.rld import (
 from napari_rln.settings import as_dict
 from napari_rln.steps import finish
 from napari_rln.stop import BEYOND, SHARE, Watch, telling_crop
-from napari_rln.volume import Volume
+from napari_rln.volume import FloatArray, Volume
 
 _LABELS = {"wiener-butterworth": "WB"}  # what is not called RLD in tables and layers
 _ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
@@ -87,42 +88,19 @@ def _run(
     if psf.record:
         facts["psf"] = asdict(psf.record)
     with computing(needed, device, _ADVICE):
-        iterations, stopped = settings.iterations, "iterations"
+        iterations = settings.iterations
         if iterations == "auto":
             iterations, noise = yield from seek_stop(
                 image, psf, background, settings, device, began
             )
             facts |= {"gain": noise.gain, "intercept": noise.intercept}
-            stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
         run = start(image, psf, background, settings, device)
-        for done in range(1, iterations + 1):
-            due = done % every == 0 or done == iterations
-            change = run.step(measure=due)
-            if not due:
-                continue
-            memory.look()
-            yield RldReport(
-                phase="deconvolve",
-                iteration=done,
-                total=iterations,
-                relative_change=change,
-                seconds=time.perf_counter() - began,
-                _estimate=run.field_of_view(),
-            )
-            if change < settings.tolerance:
-                stopped = "tolerance"
-                break
-        data = to_numpy(run.field_of_view())
-    facts |= {
-        "iterations": done,
-        "stopped_by": stopped,
-        "relative_change": change,
-        "seconds": round(time.perf_counter() - began, 3),
-        "peak_mb": round(memory.peak / 1e6),
-    }
+        data, found = yield from step_through(run, iterations, settings, memory, began, every)
+    facts |= found
+    label = _LABELS.get(settings.back_projector, "RLD")
     return image.with_data(
         data,
-        name=f"{image.name} · {_LABELS.get(settings.back_projector, 'RLD')} {done}",
+        name=f"{image.name} · {label} {facts['iterations']}",
         record=Record(
             method="rld",
             settings=as_dict(settings),
@@ -130,6 +108,67 @@ def _run(
             inputs={"image": image.hash, "psf": psf.hash},
         ),
     )
+
+
+def step_through(
+    run: RichardsonLucy,
+    iterations: int,
+    settings: RldSettings,
+    memory: Peak,
+    began: float,
+    every: int = 1,
+) -> Generator[RldReport, None, tuple[FloatArray, dict[str, Any]]]:
+    """Do the iterations of a run; yield reports, return the estimate and how it came to its end.
+
+    Parameters
+    ----------
+    run
+        As :func:`napari_rln.rld.start` or :func:`napari_rln.rld.start_views` made it.
+    iterations
+        How many to do at the most.
+    settings
+        With the relative change below which to stop earlier.
+    memory
+        What is told of the peak.
+    began
+        ``time.perf_counter()`` from which the reports count.
+    every
+        After how many iterations there is a report, and one after the last.
+
+    Returns
+    -------
+    tuple
+        (Z, Y, X) float32, and the facts ``iterations``, ``stopped_by``, ``relative_change``,
+        ``seconds`` and ``peak_mb``.
+    """
+    stopped = "iterations"
+    if settings.iterations == "auto":
+        stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
+    for done in range(1, iterations + 1):
+        due = done % every == 0 or done == iterations
+        change = run.step(measure=due)
+        if not due:
+            continue
+        memory.look()
+        yield RldReport(
+            phase="deconvolve",
+            iteration=done,
+            total=iterations,
+            relative_change=change,
+            seconds=time.perf_counter() - began,
+            _estimate=run.field_of_view(),
+        )
+        if change < settings.tolerance:
+            stopped = "tolerance"
+            break
+    data = to_numpy(run.field_of_view())
+    return data, {
+        "iterations": done,
+        "stopped_by": stopped,
+        "relative_change": change,
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_mb": round(memory.peak / 1e6),
+    }
 
 
 def seek_stop(

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import fftconvolve
 
-from napari_rln.deconvolution import seek_stop
-from napari_rln.device import Peak, check_memory, computing, resolve_device, to_numpy
+from napari_rln.deconvolution import seek_stop, step_through
+from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.matching import moved, on_image
 from napari_rln.psf.prepare import AS_IT_IS, check_psf, prepare_psf
@@ -263,34 +263,20 @@ def iterate_views(
             settings,
             device,
         )  # fmt: skip
-        for done in range(1, iterations + 1):
-            change = run.step()
-            memory.look()
-            yield RldReport(
-                phase="deconvolve",
-                iteration=done,
-                total=iterations,
-                relative_change=change,
-                seconds=time.perf_counter() - began,
-                _estimate=run.field_of_view(),
-            )
-            if change < settings.tolerance:
-                break
-        data = to_numpy(run.field_of_view())
+        data, found = yield from step_through(run, iterations, settings, memory, began)
     facts = pair.facts | {
         "background": pair.background_first,
         "background_b": pair.background_second * pair.facts["brightness_b"],
         "device": str(device),
-        "iterations": done,
-        "relative_change": change,
-        "seconds": round(time.perf_counter() - began, 3),
-        "peak_mb": round(memory.peak / 1e6),
+        **found,
     }
     for name, psf in (("psf", pair.psf_first), ("psf_b", pair.psf_second)):
         if psf.record:
             facts[name] = asdict(psf.record)
     record = Record(method="rld dual", settings=as_dict(settings), facts=facts, inputs=pair.inputs)
-    return pair.first.with_data(data, name=f"{pair.original.name} · dual RLD {done}", record=record)
+    return pair.first.with_data(
+        data, name=f"{pair.original.name} · dual RLD {found['iterations']}", record=record
+    )
 
 
 def seek_views_stop(pair: DualImage, settings: RldSettings) -> Generator[RldReport, None, int]:
