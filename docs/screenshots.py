@@ -225,6 +225,21 @@ def drive_two_views(session: Session, folder: Path) -> None:
     session.viewer.reset_view()
     session.shoot("deconvolve")
 
+    recipe = (training := session.open(TRAINING)).recipe
+    for layer in {*session.viewer.layers} - {*layers.values()}:
+        session.viewer.layers.remove(layer)
+    session.viewer.dims.order = (0, 1, 2)
+    recipe.psf.layer, recipe.image.layer = layers["psf front"], layers["front"]
+    recipe.preset.setCurrentText("Full training")
+    recipe.second.box.setCurrentText("two, each")
+    recipe.second.psf.layer = layers["psf side"]
+    recipe.second.form.fields["turn"].value = "y+90"
+    recipe.structures.fields["structures"].value = ("filaments", "shells")
+    recipe.preview_button.click()
+    until(lambda: "preview \N{MIDDLE DOT} truth" in session.viewer.layers)
+    idle(training.pairs.jobs)
+    session.shoot("training")
+
 
 def main() -> None:
     """Take the pictures that are asked for."""

@@ -334,9 +334,8 @@ def _train(given: Given) -> list[str]:
     second = []
     if settings.views != "single":
         dual = DualSettings(turn=given.get("turn", "none"), voxels=given.get("voxels", "isotropic"))
-        read = _call(
-            "read_volume", given.get("psf_b", given["psf"]), voxel_um=given.get("psf_voxel_um")
-        )
+        voxels = given.get("psf_b_voxel_um", given.get("psf_voxel_um"))
+        read = _call("read_volume", given.get("psf_b", given["psf"]), voxel_um=voxels)
         pair = _call("psfs_of_views", _PSF, _Code("psf_b"), dual)
         second = [f"psf_b, _ = {_call('fit_psf', read)}", f"psf, psf_b = {pair}"]
         parts["psf_b"] = _Code("psf_b")

@@ -1,12 +1,14 @@
 """The training dock: training, stopping, going on, and the models that come of it."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
+from napari_rln.dual import turned
 from napari_rln.errors import RlnError
 from napari_rln.gui.training import course, models
 from napari_rln.gui.training.curves import Curves
@@ -223,6 +225,67 @@ def test_presets_names_and_what_is_copied(dock, library):
     assert "--preset quick --minutes 7" in line
     dock.copy_button.copy_python()
     assert "minutes=7" in QApplication.clipboard().text()
+
+
+def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle):
+    viewer, recipe = dock.test_viewer, dock.recipe
+    assert not recipe.second.box.isEnabled()  # the universal model takes one
+    recipe.preset.setCurrentText("Full training")
+    recipe.form.show_settings(dataclasses.replace(recipe.form.settings(), **TINY | {"steps": 24}))
+    assert recipe.second.box.isEnabled()
+    assert not recipe.second.psf.isVisibleTo(recipe)
+    recipe.second.box.setCurrentText("two, each")
+    assert recipe.second.psf.isVisibleTo(recipe)
+    recipe.second.psf.layer = viewer.layers["bead"]
+    recipe.image.layer = viewer.layers["bead"]
+    dock.bar.run_button.click()
+    assert "as the second PSF and as the image" in dock.bar.message.text()
+    recipe.second.psf.layer = recipe.image.layer = None
+    recipe.second.form.fields["turn"].value = "y+90"
+
+    recipe.preview_button.click()
+    qtbot.waitUntil(lambda: "preview · truth" in viewer.layers, timeout=30000)
+    idle(dock.pairs.jobs)
+    image, second, truth = (layer for layer in viewer.layers if layer.name.startswith("preview"))
+    assert second.name == "preview · second view"
+    assert image.translate[-1] < second.translate[-1] < truth.translate[-1]
+    assert np.corrcoef(image.data.ravel(), second.data.ravel())[0, 1] > 0.5
+    recipe.second.box.setCurrentText("one")
+    recipe.preview_button.click()
+    qtbot.waitUntil(lambda: second not in viewer.layers, timeout=30000)
+    qtbot.waitUntil(lambda: "preview · truth" in viewer.layers, timeout=30000)
+    recipe.second.box.setCurrentText("two, each")
+    idle(dock.pairs.jobs)
+
+    dock.copy_button.copy_command()
+    line = QApplication.clipboard().text().splitlines()[-1]
+    assert {"--views concatenated", "--turn y+90"} <= {
+        " ".join(pair) for pair in itertools.pairwise(line.split())
+    }
+    assert "--psf-b" not in line  # the first's, turned
+    dock.copy_button.copy_python()
+    assert 'turn="y+90"' in QApplication.clipboard().text().replace("'", '"')
+
+    dock.bar.run_button.click()
+    qtbot.waitUntil(checkpoint_of(library, "mine").exists, timeout=60000)
+    dock.bar.cancel_button.click()
+    idle(dock.jobs)
+    assert "can be resumed" in dock.bar.message.text()
+    recipe.second.form.fields["turn"].value = "none"  # of the next training
+    recipe.second.box.setCurrentText("one")
+    dock.left.resume_button.click()
+    idle(dock.jobs)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    model = library.load("mine")
+    assert model.network.settings.views == "concatenated"
+    np.testing.assert_allclose(model.psf_b.data, turned(model.psf, "y+90").data, atol=1e-7)
+    assert model.record.facts["steps"] == 24
+
+    recipe.preset.setCurrentText("Quick adaptation")
+    recipe.begin.setCurrentText("mine")
+    assert recipe.second.box.currentText() == "two, each"
+    assert not recipe.second.box.isEnabled()
+    assert recipe.plan().second is not None
 
 
 def test_models_are_renamed_exported_deleted_and_imported(

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import NamedTuple
 
+from napari_rln.dual import psfs_of_views
 from napari_rln.errors import RlnError
 from napari_rln.gui.layers import Source
 from napari_rln.gui.training.leftoff import LeftOff, checkpoint_of, layer_names
+from napari_rln.gui.training.second import Second
 from napari_rln.gui.worker import Steps, Update, streamed
 from napari_rln.library import Library
 from napari_rln.model import SUFFIX, Model
@@ -33,6 +35,8 @@ class Plan:
         That it is for; without an image, light and noise are those by default.
     settings, structures
         How it is trained, and on what.
+    second
+        The second view, for a network that takes two.
     begin
         Model to begin with; none for new weights.
     left_off
@@ -44,29 +48,34 @@ class Plan:
     image: Source | None
     settings: TrainSettings
     structures: StructureSettings
+    second: Second | None = None
     begin: Model | None = None
     left_off: LeftOff | None = None
 
-    def fitted(self) -> tuple[Volume, Volume | None]:
-        """Return the PSF ready for use, and the image; in a thread, it may take a while."""
-        image = self.image.read() if self.image else None
-        return fit_psf(self.psf.read(), image)[0], image
-
     def setting(self, library: Library) -> Setting:
         """Return what the training is of; in a thread."""
-        psf, image = self.fitted()
+        image = self.image.read() if self.image else None
+        psf, psf_b = self._psfs(image)
         begin = self.begin
-        names = layer_names(self.psf, self.image)
+        names = layer_names(self.psf, self.image, self.second)
         if self.left_off is not None:
             begin = _by_hash(library, self.left_off.inputs.get("begin"))
             names = self.left_off.layers  # which may be called otherwise now
         setting = setting_of(
-            self.settings, psf=psf, like=image, structures=self.structures, begin=begin
+            self.settings, psf=psf, psf_b=psf_b, like=image, structures=self.structures, begin=begin
         )
         setting = setting._replace(inputs=setting.inputs | names)
         if self.left_off is not None:
             self.left_off.check(setting.inputs)
         return setting
+
+    def _psfs(self, image: Volume | None) -> tuple[Volume, Volume | None]:
+        """Return the PSFs of both views, ready for use; the second none where there is one view."""
+        psf, _ = fit_psf(self.psf.read(), image)
+        if self.second is None:
+            return psf, None
+        psf_b, _ = fit_psf(self.second.psf.read())
+        return psfs_of_views(psf, psf_b, self.second.settings)
 
 
 class News(NamedTuple):

@@ -19,7 +19,7 @@ from napari_rln.volume import FloatArray, VoxelUm
 _GAP = 0.06  # between two volumes, as a share of one's width
 _FILL = 0.9  # of the canvas
 _PAUSE_MS = 30  # between two layers that are added
-_PAIR = ("preview \N{MIDDLE DOT} image", "preview \N{MIDDLE DOT} truth")
+_PAIR = tuple(f"preview \N{MIDDLE DOT} {what}" for what in ("image", "second view", "truth"))
 _PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "RLN now", "truth"))
 
 
@@ -49,19 +49,24 @@ class Exhibits(QObject):
     @property
     def has_pair(self) -> bool:
         """Whether a pair is shown now."""
-        return all(self._is_shown(name) for name in _PAIR)
+        return all(self._is_shown(name) for name in _PAIR[::2])
 
     def show_pair(self, pair: Pair) -> None:
         """Show a pair side by side, at the plane that is seen."""
         middle = pair.image.shape[0] // 2 * pair.image.voxel_um[0]
         point = self._viewer.dims.point
         at = point[-3] * self._unit_um() - middle if len(point) > 2 else 0.0
-        arrays, options = [], []
-        for volume in (pair.image, pair.truth):
-            data, given, _ = layer_data(volume)
-            arrays.append(data)
-            options.append(given)
-        self._show(_PAIR, arrays, options, at)
+        volumes = dict(zip(_PAIR, (pair.image, pair.second, pair.truth), strict=True))
+        names, arrays, options = [], [], []
+        for name, volume in volumes.items():
+            if volume is not None:
+                data, given, _ = layer_data(volume)
+                names.append(name)
+                arrays.append(data)
+                options.append(given)
+        if [name for name in _PAIR if self._is_shown(name)] != names:
+            self._remove(_PAIR)  # with fewer or more views they lie elsewhere
+        self._show(names, arrays, options, at)
 
     def show_preview(self, preview: Preview, voxel_um: VoxelUm) -> None:
         """Show planes of the input, of what the network makes of it now, and of the truth."""
@@ -88,11 +93,10 @@ class Exhibits(QObject):
             for name, data, given in zip(names, arrays, options, strict=True):
                 _update(self._layers[name], data, given)
             return
-        for name in names:
-            if self._is_shown(name):
-                self._viewer.layers.remove(self._layers[name])
+        self._remove(names)
         if not self._to_add:
             self._selected = {*self._viewer.layers.selection}
+        self._viewer.canvas.grid.enabled = False  # which would take them apart
         top, right = self._corner()
         left = right
         for name, data, given in zip(names, arrays, options, strict=True):
@@ -106,6 +110,14 @@ class Exhibits(QObject):
         height = arrays[0].shape[-2] * options[0]["scale"][-2]
         self._look_at((top, left), (height, right - left))
         self._turn.start()
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            layer = self._layers.pop(name, None)
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+            elif layer in self._to_add:
+                self._to_add.remove(layer)
 
     def _add_next(self) -> None:
         self._viewer.add_layer(self._to_add.pop(0))

@@ -12,16 +12,20 @@ from typing import Any, Self
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QMessageBox, QPushButton, QWidget
 
+from napari_rln.dual import DualSettings
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.layers import Source
+from napari_rln.gui.training.second import Second
 from napari_rln.library import Library
+from napari_rln.settings import as_dict
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.checkpoint import Checkpoint
 from napari_rln.train.settings import TrainSettings
 
 _ENDING = ".checkpoint"
-_PSF, _IMAGE = "psf layer", "image layer"  # among the inputs of a training
+# What the inputs of a training hold beside hashes: names of layers, and how views lie.
+_PSF, _IMAGE, _PSF_B, _LAID = "psf layer", "image layer", "psf_b layer", "views"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class LeftOff:
         Done and to do.
     settings, structures
         Of the training.
+    laid
+        How its second view lies to the first; none where there is one view.
     inputs
         Names and hashes of what it is of, as in the record.
     """
@@ -49,6 +55,7 @@ class LeftOff:
     settings: TrainSettings
     structures: StructureSettings
     inputs: dict[str, str]
+    laid: DualSettings | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -60,6 +67,7 @@ class LeftOff:
             If the file is damaged, or of a training on other than synthetic structures.
         """
         saved = Checkpoint.load(path)
+        laid = saved.inputs.get(_LAID)
         try:
             structures = ast.literal_eval(saved.inputs["structures"])
             return cls(
@@ -70,6 +78,7 @@ class LeftOff:
                 settings=TrainSettings(**_tuples(saved.settings)),
                 structures=StructureSettings(**_tuples(structures)),
                 inputs=saved.inputs,
+                laid=None if laid is None else DualSettings(**ast.literal_eval(laid)),
             )
         except (KeyError, TypeError, ValueError, SyntaxError) as error:
             raise RlnError(f"{path.name} cannot be gone on with ({error}).") from error
@@ -77,7 +86,8 @@ class LeftOff:
     @property
     def layers(self) -> dict[str, str]:
         """Names of the layers among the inputs; see :func:`layer_names`."""
-        return {key: name for key, name in self.inputs.items() if key in (_PSF, _IMAGE)}
+        named = (_PSF, _IMAGE, _PSF_B, _LAID)
+        return {key: name for key, name in self.inputs.items() if key in named}
 
     @property
     def psf(self) -> str | None:
@@ -88,6 +98,11 @@ class LeftOff:
     def image(self) -> str | None:
         """Name of the image's layer; none where there was no image."""
         return self.inputs.get(_IMAGE)
+
+    @property
+    def psf_b(self) -> str | None:
+        """Name of the layer of the second view's PSF; none where there is one view."""
+        return self.inputs.get(_PSF_B)
 
     def check(self, inputs: dict[str, str]) -> None:
         """Raise unless what was chosen is what it is of.
@@ -100,8 +115,9 @@ class LeftOff:
         differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
         if differ:
             image = f"image {self.image}" if self.image else "no image"
+            psfs = " and ".join(name for name in (self.psf, self.psf_b) if name) or "of a file"
             raise RlnError(
-                f"{self.name} was begun with PSF {self.psf or 'of a file'} and {image}, and these "
+                f"{self.name} was begun with PSF {psfs} and {image}, and these "
                 f"are others ({', '.join(differ)}); choose those of then, or discard it."
             )
 
@@ -158,9 +174,14 @@ class LeftOffRow(QWidget):
             self.setVisible(self.box.count() > 0)
 
 
-def layer_names(psf: Source, image: Source | None) -> dict[str, str]:
-    """Return the names of a training's layers, as its inputs hold them."""
-    return {_PSF: psf.layer.name} | ({_IMAGE: image.layer.name} if image else {})
+def layer_names(psf: Source, image: Source | None, second: Second | None) -> dict[str, str]:
+    """Return the names of a training's layers, and how views lie, as its inputs hold them."""
+    found = {_PSF: psf.layer.name}
+    if image is not None:
+        found[_IMAGE] = image.layer.name
+    if second is not None:
+        found |= {_PSF_B: second.psf.layer.name, _LAID: str(as_dict(second.settings))}
+    return found
 
 
 def checkpoint_of(library: Library, name: str) -> Path:

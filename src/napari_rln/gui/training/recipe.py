@@ -24,6 +24,7 @@ from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.course import Plan
 from napari_rln.gui.training.leftoff import LeftOff
+from napari_rln.gui.training.second import Second, SecondView
 from napari_rln.library import file_name
 from napari_rln.model import SUFFIX, UNIVERSAL, Model
 from napari_rln.simulate.structures import StructureSettings
@@ -71,6 +72,7 @@ class Recipe(QWidget):
         self.said = QLabel()
         self.said.setWordWrap(True)
         self.begin = QComboBox()
+        self.second = SecondView(viewer)
         self.name = QLineEdit()
         self.form = Form(
             TrainSettings, top=("minutes", "steps"), hidden=("variant", "views", "device")
@@ -104,7 +106,8 @@ class Recipe(QWidget):
             name=file_name(self.name.text() or self.name.placeholderText()),
             psf=self._psf(),
             image=self._image(),
-            settings=self.form.settings(device=preferences.device()),
+            second=self._second(),
+            settings=self.form.settings(device=preferences.device(), views=self.second.views),
             structures=self.structures.settings(),
             begin=self._model,
         )
@@ -119,15 +122,20 @@ class Recipe(QWidget):
         RlnError
             If there is no PSF.
         """
-        for picker, name in ((self.psf, left.psf), (self.image, left.image or "")):
-            if name in self._viewer.layers:
+        pickers = {self.psf: left.psf, self.image: left.image, self.second.psf: left.psf_b}
+        for picker, name in pickers.items():
+            if name is not None and name in self._viewer.layers:
                 picker.layer = self._viewer.layers[name]
         if left.image is None:
             self.image.layer = None
+        psf, second = self._psf(), None
+        if left.laid is not None:
+            second = Second(psf=self.second.chosen_psf(psf), settings=left.laid)
         return Plan(
             name=left.name,
-            psf=self._psf(),
+            psf=psf,
             image=self._image(),
+            second=second,
             settings=left.settings,
             structures=left.structures,
             left_off=left,
@@ -152,6 +160,11 @@ class Recipe(QWidget):
         }
         if plan.image is not None:
             given |= image_of(plan.image, "like")
+        if plan.second is not None:
+            given |= {name: getattr(plan.second.settings, name) for name in ("turn", "voxels")}
+            its = {f"psf_b{key[3:]}": value for key, value in psf_of(plan.second.psf).items()}
+            firsts = {"psf_b": given["psf"], "psf_b_voxel_um": given["psf_voxel_um"]}
+            given |= {name: value for name, value in its.items() if value != firsts[name]}
         return "train", given
 
     def refresh_models(self) -> None:
@@ -180,6 +193,14 @@ class Recipe(QWidget):
     def _image(self) -> Source | None:
         return None if self.image.layer is None else self.image.source("the image")
 
+    def _second(self) -> Second | None:
+        second = self.second.given(self._psf())
+        if second is not None and second.psf.layer is self.image.layer:
+            raise RlnError(
+                f"{second.psf.name} is chosen as the second PSF and as the image; choose another."
+            )
+        return second
+
     def _begin(self) -> str | None:
         """Return the model to begin with as the core is told it; none for the preset's own."""
         name = self.begin.currentText()
@@ -201,6 +222,10 @@ class Recipe(QWidget):
             self.said.setText(str(error))
             return
         self.form.show_settings(settings)
+        if self._model is None:
+            self.second.show_views(self.second.views, fixed=False)
+        else:
+            self.second.show_views(settings.views, fixed=True)
         self._show_budget()
 
     def _show_budget(self) -> None:
@@ -221,6 +246,8 @@ class Recipe(QWidget):
         rows.addRow("Training", self.preset)
         rows.addRow(self.said)
         rows.addRow("Begin with", self.begin)
+        rows.addRow("Views", self.second.box)
+        rows.addRow(self.second)
         rows.addRow("Name", self.name)
         buttons = QHBoxLayout()
         buttons.addWidget(self.preview_button, 1)

@@ -1,0 +1,104 @@
+"""A second view of the object, for networks that are trained to take two."""
+
+from dataclasses import dataclass
+
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
+
+from napari_rln.dual import DualSettings
+from napari_rln.gui.forms import Form, tooltips
+from napari_rln.gui.layers import Source
+from napari_rln.gui.pickers import VolumePicker
+from napari_rln.networks.rln import Views
+from napari_rln.train.settings import TrainSettings
+
+_VIEWS: dict[str, Views] = {
+    "one": "single",
+    "two, their sum": "averaged",
+    "two, each": "concatenated",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Second:
+    """The second view of a training; nothing is read yet.
+
+    Attributes
+    ----------
+    psf
+        As the second camera takes it.
+    settings
+        How its view is turned, and which voxels both have then.
+    """
+
+    psf: Source
+    settings: DualSettings
+
+
+class SecondView(QWidget):
+    """The choice of what blurs a second view; seen only where ``box`` says that there is one.
+
+    Parameters
+    ----------
+    viewer
+        Whose layers may be chosen.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self.box = QComboBox()
+        self.box.addItems([*_VIEWS])
+        self.box.setToolTip(tooltips(TrainSettings)["views"])
+        self.psf = VolumePicker(viewer, optional="as the first's")
+        self.psf.setToolTip("<p>As the second camera takes it; it is turned with its view.</p>")
+        self.form = Form(
+            DualSettings, top=("turn", "voxels"), hidden=("transform", "background_b", "seed")
+        )
+        rows = QFormLayout(self)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.addRow("Second PSF", self.psf)
+        rows.addRow(self.form)
+        self.box.currentIndexChanged.connect(self._show_rows)
+        self._show_rows()
+
+    @property
+    def views(self) -> Views:
+        """How the network is given what it takes."""
+        return _VIEWS[self.box.currentText()]
+
+    def show_views(self, views: Views, *, fixed: bool) -> None:
+        """Show how a network takes views.
+
+        Parameters
+        ----------
+        views
+            How.
+        fixed
+            Whether that is a model's, which stays as it is.
+        """
+        self.box.setCurrentIndex([*_VIEWS.values()].index(views))
+        self.box.setEnabled(not fixed)
+
+    def given(self, psf: Source) -> Second | None:
+        """Return the second view; none where the network takes one.
+
+        Parameters
+        ----------
+        psf
+            Of the first view.
+
+        Raises
+        ------
+        RlnError
+            If its PSF cannot be used.
+        """
+        if self.views == "single":
+            return None
+        return Second(psf=self.chosen_psf(psf), settings=self.form.settings())
+
+    def chosen_psf(self, psf: Source) -> Source:
+        """Return the second view's PSF, which is the first's where none is chosen."""
+        return psf if self.psf.layer is None else self.psf.source("the second view's PSF")
+
+    def _show_rows(self) -> None:
+        self.setVisible(self.views != "single")
