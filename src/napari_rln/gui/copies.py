@@ -13,14 +13,8 @@ from napari_rln.gui.layers import CHANNEL, Source
 
 Run = tuple[script.Verb, dict[str, Any]]
 
-_READ = (
-    "image",
-    "image_b",
-    "psf",
-    "psf_b",
-    "beads",
-    "like",
-)  # of what a run is given, the files that it reads
+# Of what a run is given, the files that it reads.
+_READ = ("image", "image_b", "psf", "psf_b", "beads", "like")
 _TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
 
 
@@ -103,6 +97,21 @@ def psf_of(source: Source | None) -> dict[str, Any]:
             "file of its own: save it first."
         )
     return {"psf": path_of(source.layer), "psf_voxel_um": source.voxel_um}
+
+
+def psf_b_of(source: Source, first: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run is given for it to read a second view's PSF, where that is another.
+
+    Parameters
+    ----------
+    source
+        Of that PSF.
+    first
+        What the run is given of the first view's, by :func:`psf_of`.
+    """
+    its = psf_of(source)
+    names = {"psf_b": "psf", "psf_b_voxel_um": "psf_voxel_um"}
+    return {name: its[key] for name, key in names.items() if its[key] != first[key]}
 
 
 def path_of(layer: Layer) -> Path:

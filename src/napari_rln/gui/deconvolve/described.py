@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_rln.errors import RlnError
-from napari_rln.gui.copies import Run, image_of, psf_of
+from napari_rln.gui.copies import Run, image_of, psf_b_of, psf_of
 from napari_rln.gui.deconvolve.methods import Method, Rld
 from napari_rln.gui.deconvolve.second import Views
 from napari_rln.gui.layers import Source
@@ -40,28 +40,22 @@ def run_on_disk(
 
 def run_of_views(views: Views, method: Method, mend: bool) -> Run:
     """Return a run on two views."""
-    first, second, psf, psf_b = (
-        reader(source)
-        for source, reader in (
-            (views.first, image_of), (views.second, image_of),
-            (views.psf_first, psf_of), (views.psf_second, psf_of),
-        )
-    )  # fmt: skip
+    first, second = image_of(views.first), image_of(views.second)
+    psf = psf_of(views.psf_first)
     if first.get("time") != second.get("time"):
         raise RlnError("a command reads one time point of both views; choose the same.")
     given = first | psf | {"image_b": second["image"], "repair": mend, "views": views.settings}
     given["out"] = Path(f"{views.first.name} dual {method.name}.ome.tif")
     others = {
-        "psf_b": (psf_b["psf"], psf["psf"]),
         # None would be as good as the first's.
         "channel_b": (
             second.get("channel", 0 if "channel" in first else None),
             first.get("channel"),
         ),
         "voxel_um_b": (second["voxel_um"], first["voxel_um"]),
-        "psf_b_voxel_um": (psf_b["psf_voxel_um"], psf["psf_voxel_um"]),
     }
     given |= {name: its for name, (its, firsts) in others.items() if its != firsts}
+    given |= psf_b_of(views.psf_second, psf)
     if isinstance(method, Rld):
         return "dual", given | {"settings": method.settings}
     told = method.settings

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
-from napari_rln.gui.copies import Run, image_of, psf_of
+from napari_rln.gui.copies import Run, image_of, psf_b_of, psf_of
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
@@ -162,9 +162,7 @@ class Recipe(QWidget):
             given |= image_of(plan.image, "like")
         if plan.second is not None:
             given |= {name: getattr(plan.second.settings, name) for name in ("turn", "voxels")}
-            its = {f"psf_b{key[3:]}": value for key, value in psf_of(plan.second.psf).items()}
-            firsts = {"psf_b": given["psf"], "psf_b_voxel_um": given["psf_voxel_um"]}
-            given |= {name: value for name, value in its.items() if value != firsts[name]}
+            given |= psf_b_of(plan.second.psf, given)
         return "train", given
 
     def refresh_models(self) -> None:
