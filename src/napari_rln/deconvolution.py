@@ -127,7 +127,8 @@ def step_through(
     iterations
         How many to do at the most.
     settings
-        With the relative change below which to stop earlier.
+        Of the run: what decided on the iterations, and the relative change below which to stop
+        earlier.
     memory
         What is told of the peak.
     began
