@@ -247,11 +247,9 @@ def iterate_views(
     check_memory(needed, device, _ADVICE)
     memory = Peak(device)
     with computing(needed, device, _ADVICE):
-        iterations: int
-        if settings.iterations == "auto":
+        iterations = settings.iterations
+        if iterations == "auto":
             iterations = yield from seek_views_stop(pair, settings)
-        else:
-            iterations = settings.iterations
         run = start_views(
             [
                 Seen(image=pair.first, psf=pair.psf_first, background=pair.background_first),

@@ -104,6 +104,7 @@ def test_both_together_are_better_than_either(views, truth, projector):
 def test_iterations_stop_by_themselves(views, truth):
     joint = deconvolve_views(_pair(views))
     assert 3 <= joint.record.facts["iterations"] < 100
+    assert joint.record.facts["stopped_by"] == "held-out photons"
     assert nrmse(joint.data, truth) < nrmse(deconvolve(views[0], PSF_A).data, truth)
 
 

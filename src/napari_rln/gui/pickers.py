@@ -186,3 +186,27 @@ class VolumePicker(QWidget):
         if min(z, y, x) > 0:
             set_voxel_um(self.layer, (z, y, x))
             self._show_voxel()
+
+
+class SecondPsfPicker(VolumePicker):
+    """A picker of the PSF of a second view; where none is chosen it is the first's.
+
+    Parameters
+    ----------
+    viewer
+        Whose layers may be chosen.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__(viewer, optional="as the first's")
+        self.setToolTip("<p>As the second camera takes it; it is turned with its view.</p>")
+
+    def source_beside(self, first: Source) -> Source:
+        """Return the PSF, not read yet, beside that of the first view.
+
+        Raises
+        ------
+        RlnError
+            If it cannot be used.
+        """
+        return first if self.layer is None else self.source("the second view's PSF")

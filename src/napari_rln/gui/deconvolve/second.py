@@ -13,7 +13,7 @@ from napari_rln.gui.deconvolve.methods import Method
 from napari_rln.gui.deconvolve.streams import Paired
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
-from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.pickers import SecondPsfPicker, VolumePicker
 from napari_rln.gui.worker import Steps, Update, streamed
 from napari_rln.progress import Progress
 from napari_rln.psf.doctor import fit_psf
@@ -33,8 +33,7 @@ class SecondView(QWidget):
             "<p>Of a diSPIM or alike: another stack of the same object, taken from the side. Both "
             "are deconvolved together, each by its own PSF.</p>"
         )
-        self.psf = VolumePicker(viewer, optional="as the first's")
-        self.psf.setToolTip("<p>As the second camera takes it; it is turned with its view.</p>")
+        self.psf = SecondPsfPicker(viewer)
         self.form = Form(DualSettings, top=("turn", "transform"))
         self._below = QWidget()
         rows = QFormLayout(self._below)
@@ -69,7 +68,7 @@ class SecondView(QWidget):
             first=image,
             second=self.image.source("the second view"),
             psf_first=psf,
-            psf_second=psf if self.psf.layer is None else self.psf.source("the second view's PSF"),
+            psf_second=self.psf.source_beside(psf),
             settings=self.form.settings(),
         )
 

@@ -20,6 +20,7 @@ _GAP = 0.06  # between two volumes, as a share of one's width
 _FILL = 0.9  # of the canvas
 _PAUSE_MS = 30  # between two layers that are added
 _PAIR = tuple(f"preview \N{MIDDLE DOT} {what}" for what in ("image", "second view", "truth"))
+_SECOND = _PAIR[1]  # which need not be there
 _PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "RLN now", "truth"))
 
 
@@ -49,24 +50,16 @@ class Exhibits(QObject):
     @property
     def has_pair(self) -> bool:
         """Whether a pair is shown now."""
-        return all(self._is_shown(name) for name in _PAIR[::2])
+        return all(self._is_shown(name) for name in _PAIR if name != _SECOND)
 
     def show_pair(self, pair: Pair) -> None:
         """Show a pair side by side, at the plane that is seen."""
         middle = pair.image.shape[0] // 2 * pair.image.voxel_um[0]
         point = self._viewer.dims.point
         at = point[-3] * self._unit_um() - middle if len(point) > 2 else 0.0
-        volumes = dict(zip(_PAIR, (pair.image, pair.second, pair.truth), strict=True))
-        names, arrays, options = [], [], []
-        for name, volume in volumes.items():
-            if volume is not None:
-                data, given, _ = layer_data(volume)
-                names.append(name)
-                arrays.append(data)
-                options.append(given)
-        if [name for name in _PAIR if self._is_shown(name)] != names:
-            self._remove(_PAIR)  # with fewer or more views they lie elsewhere
-        self._show(names, arrays, options, at)
+        volumes = zip(_PAIR, (pair.image, pair.second, pair.truth), strict=True)
+        layers = {name: layer_data(volume)[:2] for name, volume in volumes if volume is not None}
+        self._show(_PAIR, layers, at)
 
     def show_preview(self, preview: Preview, voxel_um: VoxelUm) -> None:
         """Show planes of the input, of what the network makes of it now, and of the truth."""
@@ -79,27 +72,30 @@ class Exhibits(QObject):
             "axis_labels": ("y", "x"),
         }
         options = [plain | {"contrast_limits": limits[i]} for i in (0, 1, 1)]
-        self._show(_PLANES, arrays, options)
+        layers = zip(arrays, options, strict=True)
+        self._show(_PLANES, dict(zip(_PLANES, layers, strict=True)))
 
     def _show(
         self,
-        names: Sequence[str],
-        arrays: Sequence[FloatArray],
-        options: Sequence[dict[str, Any]],
+        group: Sequence[str],
+        layers: dict[str, tuple[FloatArray, dict[str, Any]]],
         *translate: float,
     ) -> None:
-        """Put arrays into the layers of these names, which are added where they are not."""
-        if all(self._is_shown(name) for name in names):
-            for name, data, given in zip(names, arrays, options, strict=True):
+        """Show arrays, by the names of their layers and with their options, of a group.
+
+        Where other ones of the group are shown than these, all of it is laid out anew.
+        """
+        if [name for name in group if self._is_shown(name)] == [*layers]:
+            for name, (data, given) in layers.items():
                 _update(self._layers[name], data, given)
             return
-        self._remove(names)
+        self._remove(group)
         if not self._to_add:
             self._selected = {*self._viewer.layers.selection}
         self._viewer.canvas.grid.enabled = False  # which would take them apart
         top, right = self._corner()
         left = right
-        for name, data, given in zip(names, arrays, options, strict=True):
+        for name, (data, given) in layers.items():
             width = data.shape[-1] * given["scale"][-1]
             right += _GAP * width
             place = given | {"name": name, "translate": (*translate, top, right)}
@@ -107,7 +103,8 @@ class Exhibits(QObject):
             self._layers[name] = Image(data, **place)
             self._to_add.append(self._layers[name])
             right += width
-        height = arrays[0].shape[-2] * options[0]["scale"][-2]
+        data, given = layers[group[0]]
+        height = data.shape[-2] * given["scale"][-2]
         self._look_at((top, left), (height, right - left))
         self._turn.start()
 

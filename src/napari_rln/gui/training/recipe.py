@@ -102,11 +102,12 @@ class Recipe(QWidget):
         RlnError
             If something is missing, or settings contradict each other.
         """
+        psf = self._psf()
         return Plan(
             name=file_name(self.name.text() or self.name.placeholderText()),
-            psf=self._psf(),
+            psf=psf,
             image=self._image(),
-            second=self._second(),
+            second=self._second(psf),
             settings=self.form.settings(device=preferences.device(), views=self.second.views),
             structures=self.structures.settings(),
             begin=self._model,
@@ -130,7 +131,7 @@ class Recipe(QWidget):
             self.image.layer = None
         psf, second = self._psf(), None
         if left.laid is not None:
-            second = Second(psf=self.second.chosen_psf(psf), settings=left.laid)
+            second = Second(psf=self.second.psf.source_beside(psf), settings=left.laid)
         return Plan(
             name=left.name,
             psf=psf,
@@ -184,20 +185,23 @@ class Recipe(QWidget):
 
     def _psf(self) -> Source:
         source = self.psf.source("the PSF")
-        if source.layer is self.image.layer:
-            raise RlnError(f"{source.name} is chosen as the PSF and as the image; choose another.")
+        self._check_psf(source, "PSF")
         return source
 
     def _image(self) -> Source | None:
         return None if self.image.layer is None else self.image.source("the image")
 
-    def _second(self) -> Second | None:
-        second = self.second.given(self._psf())
-        if second is not None and second.psf.layer is self.image.layer:
-            raise RlnError(
-                f"{second.psf.name} is chosen as the second PSF and as the image; choose another."
-            )
+    def _second(self, psf: Source) -> Second | None:
+        second = self.second.given(psf)
+        if second is not None:
+            self._check_psf(second.psf, "second PSF")
         return second
+
+    def _check_psf(self, source: Source, what: str) -> None:
+        if source.layer is self.image.layer:
+            raise RlnError(
+                f"{source.name} is chosen as the {what} and as the image; choose another."
+            )
 
     def _begin(self) -> str | None:
         """Return the model to begin with as the core is told it; none for the preset's own."""

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 from napari_rln.dual import DualSettings
 from napari_rln.gui.forms import Form, tooltips
 from napari_rln.gui.layers import Source
-from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.pickers import SecondPsfPicker
 from napari_rln.networks.rln import Views
 from napari_rln.train.settings import TrainSettings
 
@@ -47,10 +47,10 @@ class SecondView(QWidget):
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self.box = QComboBox()
-        self.box.addItems([*_VIEWS])
+        for text, views in _VIEWS.items():
+            self.box.addItem(text, views)
         self.box.setToolTip(tooltips(TrainSettings)["views"])
-        self.psf = VolumePicker(viewer, optional="as the first's")
-        self.psf.setToolTip("<p>As the second camera takes it; it is turned with its view.</p>")
+        self.psf = SecondPsfPicker(viewer)
         self.form = Form(
             DualSettings, top=("turn", "voxels"), hidden=("transform", "background_b", "seed")
         )
@@ -64,7 +64,8 @@ class SecondView(QWidget):
     @property
     def views(self) -> Views:
         """How the network is given what it takes."""
-        return _VIEWS[self.box.currentText()]
+        views: Views = self.box.currentData()
+        return views
 
     def show_views(self, views: Views, *, fixed: bool) -> None:
         """Show how a network takes views.
@@ -76,7 +77,7 @@ class SecondView(QWidget):
         fixed
             Whether that is a model's, which stays as it is.
         """
-        self.box.setCurrentIndex([*_VIEWS.values()].index(views))
+        self.box.setCurrentIndex(self.box.findData(views))
         self.box.setEnabled(not fixed)
 
     def given(self, psf: Source) -> Second | None:
@@ -94,11 +95,7 @@ class SecondView(QWidget):
         """
         if self.views == "single":
             return None
-        return Second(psf=self.chosen_psf(psf), settings=self.form.settings())
-
-    def chosen_psf(self, psf: Source) -> Source:
-        """Return the second view's PSF, which is the first's where none is chosen."""
-        return psf if self.psf.layer is None else self.psf.source("the second view's PSF")
+        return Second(psf=self.psf.source_beside(psf), settings=self.form.settings())
 
     def _show_rows(self) -> None:
         self.setVisible(self.views != "single")
