@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from napari_rln.calibration import Calibration, calibrate
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import RlnError, warn
 from napari_rln.model import Model, load_model
 from napari_rln.networks.folded import Folded
-from napari_rln.noise import estimate_noise
 from napari_rln.normalisation import Normalisation
 from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
 from napari_rln.record import Record
 from napari_rln.resampling import on_grid, resampled_image
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import RldReport, resolve_background
+from napari_rln.rld import RldReport
 from napari_rln.rln import (
     ADVICE,
     RlnReport,
@@ -108,12 +108,15 @@ def apply_steps(
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto":
         check_memory(most, device, ADVICE)
-    background = resolve_background(settings.background, image)
-    facts: dict[str, Any] = {"background": background, "device": str(device)}
+    calibration = calibrate(
+        image, background=settings.background, offset=settings.offset, gain=settings.gain
+    )
+    background = calibration.background
+    facts: dict[str, Any] = calibration.facts() | {"device": str(device)}
     memory = Peak(device)
     with computing(most, device, ADVICE):
         shown = image.shape == original.shape
-        start = yield from _start(image, psf, background, model, device, most, began, shown)
+        start = yield from _start(image, psf, calibration, model, device, most, began, shown)
         facts |= {"start_iterations": start.iterations}
         memory.look()
         scaling = Normalisation.of(image.data, start.data, background, model.normalisation)
@@ -130,7 +133,7 @@ def apply_steps(
     if image is not original:
         data = on_grid(data, image.voxel_um, original.shape, original.voxel_um)
         outside = None  # is not on this grid
-    facts |= trust(original, data, given, background, outside)
+    facts |= trust(original, data, given, calibration, outside)
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),
@@ -154,7 +157,7 @@ def apply_steps(
 def _start(
     image: Volume,
     psf: Volume | None,
-    background: float,
+    calibration: Calibration,
     model: Model,
     device: torch.device,
     most: int,
@@ -170,7 +173,7 @@ def _start(
             _start=report if shown else None,
         )
 
-    steps = first_estimate(image, psf, background, model.start, device, most_bytes=most)
+    steps = first_estimate(image, psf, calibration, model.start, device, most_bytes=most)
     return (yield from relay(steps, told))
 
 
@@ -309,24 +312,18 @@ def trust(
     image: Volume,
     data: FloatArray,
     psf: Volume | None,
-    background: float,
+    calibration: Calibration,
     outside: FloatArray | None,
 ) -> dict[str, float]:
     """Return how far the result explains the image, and how much of its light it holds."""
-    flux = float(image.data.sum(dtype=np.float64)) - background * image.data.size
+    flux = float(image.data.sum(dtype=np.float64)) - calibration.background * image.data.size
     facts = {"flux_ratio": float(data.sum(dtype=np.float64)) / flux} if flux > 0 else {}
-    noise = estimate_noise(image.data)
-    if psf is None or noise.gain <= 0:
+    if psf is None or calibration.camera.gain_from == "assumed":
         return facts
     try:
         residual = reconvolution_residual(
-            image.data,
-            data,
-            psf.data,
-            gain=noise.gain,
-            intercept=noise.intercept,
-            outside=outside,
+            image.data, data, psf.data, calibration.camera, outside=outside
         )
     except RlnError:  # too few voxels to tell the noise by; the result is there all the same
         return facts
-    return facts | {"chi2": residual.chi2, "gain": noise.gain, "intercept": noise.intercept}
+    return facts | {"chi2": residual.chi2}

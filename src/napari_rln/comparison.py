@@ -5,14 +5,14 @@ import dataclasses
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from napari_rln.calibration import Calibration, Gain, Level, calibrate
 from napari_rln.correlation import Direction, fourier_shell_correlation
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
-from napari_rln.noise import estimate_background, estimate_noise
 from napari_rln.record import jsonable
 from napari_rln.residual import reconvolution_residual
 from napari_rln.scores import PLANES, Scores, score
@@ -29,21 +29,19 @@ class CompareSettings:
     ----------
     planes
         Score the xy, xz and yz planes too.
-    gain
-        Variance of the image per count, for the reconvolution residual; estimated from the image
-        together with the intercept if not given.
-    intercept
-        Variance of the image at the value 0, in counts squared: the read noise's less the gain
-        times the camera's offset. Used only with a given gain.
     background
-        What to subtract from the image before its flux is taken, in counts, for results that do
-        not say which background they used.
+        Light that is not of the object, camera offset included, in image units; auto takes
+        the darkest parts of the image.
+    offset
+        What the camera gives without light, in image units; auto tells it by the image's noise.
+    gain
+        Image units per photon of the camera; auto tells it by the image's noise.
     """
 
     planes: bool = True
-    gain: Annotated[float | None, {"min": 0.0}] = None
-    intercept: float = 0.0
-    background: Annotated[float, {"unit": "counts"}] = 0.0
+    background: Level = "auto"
+    offset: Level = "auto"
+    gain: Gain = "auto"
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -224,21 +222,22 @@ def compare_steps(
         _check_grid(other, image)
     if truth is not None and np.ptp(truth.data) == 0:
         raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
-    if psf is not None:
-        if not on_one_grid(psf, image):
-            raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
-        settings = _with_noise(settings, image)
+    if psf is not None and not on_one_grid(psf, image):
+        raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
+    calibration = calibrate(
+        image, background=settings.background, offset=settings.offset, gain=settings.gain
+    )
     outside = None
-    if psf is not None and settings.gain is not None:
+    if psf is not None and calibration.camera.gain_from != "assumed":
         from napari_rln.trust import outside_steps  # loads torch: only where it is needed
 
         outside = yield from relay(
-            outside_steps(image, psf, estimate_background(image.data)),
+            outside_steps(image, psf, calibration),
             lambda r: CompareReport(phase="outside", done=r.iteration, total=r.total),
         )
     rows: list[Row] = []
     for volume in (image, *results):
-        rows.append(_row(volume, image, truth, psf, outside, settings))
+        rows.append(_row(volume, image, truth, psf, outside, calibration, settings))
         yield CompareReport(phase="compare", done=len(rows), total=1 + len(results), row=rows[-1])
     return Comparison(
         rows=tuple(rows),
@@ -254,6 +253,7 @@ def _row(
     truth: Volume | None,
     psf: Volume | None,
     outside: FloatArray | None,
+    calibration: Calibration,
     settings: CompareSettings,
 ) -> Row:
     """Return the line of one volume."""
@@ -261,18 +261,13 @@ def _row(
     values: dict[str, Any] = {"seconds": facts.get("seconds"), "peak_mb": facts.get("peak_mb")}
     background = 0.0 if volume is image else facts.get("background")
     if background is None:
-        background = settings.background
+        background = calibration.background
     flux = image.data.sum(dtype=np.float64) - background * image.data.size
     if flux > 0:
         values["flux_ratio"] = float(volume.data.sum(dtype=np.float64) / flux)
-    if psf is not None and settings.gain is not None:
+    if psf is not None and calibration.camera.gain_from != "assumed":
         residual = reconvolution_residual(
-            image.data,
-            volume.data,
-            psf.data,
-            gain=settings.gain,
-            intercept=settings.intercept,
-            outside=outside,
+            image.data, volume.data, psf.data, calibration.camera, outside=outside
         )
         values |= {"chi2": residual.chi2, "reblur_scale": residual.scale}
     if truth is not None:
@@ -293,16 +288,6 @@ def _resolution(volume: Volume, truth: Volume) -> dict[str, float]:
         if n >= 8
     }
     return {f"{direction}_um": curve.resolution_um for direction, curve in curves.items()}
-
-
-def _with_noise(settings: CompareSettings, image: Volume) -> CompareSettings:
-    """Return the settings with the noise of the image where it is not given and can be found."""
-    if settings.gain is not None:
-        return settings
-    noise = estimate_noise(image.data)
-    if noise.gain == 0:  # a noiseless image has no unit to measure a residual in
-        return settings
-    return dataclasses.replace(settings, gain=noise.gain, intercept=noise.intercept)
 
 
 def _check_grid(volume: Volume, image: Volume) -> None:

@@ -178,8 +178,7 @@ def _iterations(
     """Return how many iterations there will be, and the seconds in which that is found out."""
     if settings.iterations != "auto":
         return settings.iterations, 0.0
-    matched, plain = settings.back_projector == "matched", settings.acceleration == "none"
-    _, sought = _STOPS[matched, not plain]
+    _, sought = _STOPS[settings.back_projector == "matched", settings.accelerated]
     part = telling_shape(image_shape, psf_shape)
     work = math.prod(padded_shape(part, psf_shape, settings.border))
     steps = min(sought, settings.max_iterations) + 1
@@ -192,7 +191,7 @@ def usual_iterations(settings: RldSettings) -> int:
     """Return how many iterations there will be: those of most images, if they decide it."""
     if settings.iterations != "auto":
         return settings.iterations
-    kept, _ = _STOPS[settings.back_projector == "matched", settings.acceleration != "none"]
+    kept, _ = _STOPS[settings.back_projector == "matched", settings.accelerated]
     return min(kept, settings.max_iterations)
 
 
@@ -203,7 +202,7 @@ def setup_seconds(work: int, settings: RldSettings, speed: Speed) -> float:
 
 def step_seconds(work: int, settings: RldSettings, speed: Speed) -> float:
     """Return the seconds of an iteration, of so many voxels transformed."""
-    factor = 1.0 if settings.acceleration == "biggs-andrews" else _UNACCELERATED
+    factor = 1.0 if settings.accelerated else _UNACCELERATED
     factor *= _TV if settings.tv else 1.0
     factor *= _FLOAT64 if settings.precision == "float64" else 1.0
     return factor * speed.iteration.at(work)

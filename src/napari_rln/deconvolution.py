@@ -9,23 +9,26 @@ from collections.abc import Generator
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
-from napari_rln.device import Peak, check_memory, computing, resolve_device, to_numpy
+from napari_rln.calibration import Calibration, Camera, calibrate
+from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.iteration import RichardsonLucy
-from napari_rln.noise import Noise, estimate_noise, split
 from napari_rln.record import Record
 from napari_rln.rld import (
     RldReport,
     RldSettings,
+    Seen,
     check_pair,
     memory_bytes,
-    resolve_background,
     start,
+    start_views,
 )
 from napari_rln.settings import as_dict
+from napari_rln.spectrum import estimate_spectrum
 from napari_rln.steps import finish
-from napari_rln.stop import BEYOND, SHARE, Watch, telling_crop
+from napari_rln.stop import SplitPhotons, Watch, telling_crop
 from napari_rln.volume import FloatArray, Volume
 
 _LABELS = {"wiener-butterworth": "WB"}  # what is not called RLD in tables and layers
@@ -83,18 +86,17 @@ def _run(
     needed = memory_bytes(image.shape, psf.shape, settings)
     check_memory(needed, device, _ADVICE)
     memory = Peak(device)
-    background = resolve_background(settings.background, image)
-    facts: dict[str, Any] = {"background": background, "device": str(device)}
+    calibration = calibrate(
+        image, background=settings.background, offset=settings.offset, gain=settings.gain
+    )
+    facts: dict[str, Any] = calibration.facts() | {"device": str(device)}
     if psf.record:
         facts["psf"] = asdict(psf.record)
     with computing(needed, device, _ADVICE):
         iterations = settings.iterations
         if iterations == "auto":
-            iterations, noise = yield from seek_stop(
-                image, psf, background, settings, device, began
-            )
-            facts |= {"gain": noise.gain, "intercept": noise.intercept}
-        run = start(image, psf, background, settings, device)
+            iterations = yield from seek_stop(image, psf, calibration, settings, device, began)
+        run = start(image, psf, calibration, settings, device)
         data, found = yield from step_through(run, iterations, settings, memory, began, every)
     facts |= found
     label = _LABELS.get(settings.back_projector, "RLD")
@@ -157,13 +159,12 @@ def step_through(
             total=iterations,
             relative_change=change,
             seconds=time.perf_counter() - began,
-            _estimate=run.field_of_view(),
+            _run=run,
         )
         if change < settings.tolerance:
             stopped = "tolerance"
             break
-    data = to_numpy(run.field_of_view())
-    return data, {
+    return run.estimate(), {
         "iterations": done,
         "stopped_by": stopped,
         "relative_change": change,
@@ -175,12 +176,12 @@ def step_through(
 def seek_stop(
     image: Volume,
     psf: Volume,
-    background: float,
+    calibration: Calibration,
     settings: RldSettings,
     device: torch.device,
     began: float,
-) -> Generator[RldReport, None, tuple[int, Noise]]:
-    """Yield reports; return how many iterations to do, and the image's noise.
+) -> Generator[RldReport, None, int]:
+    """Yield reports; return how many iterations to do.
 
     A part of the photons is deconvolved until it predicts the others best. Without noise it is the
     most that the settings allow.
@@ -189,8 +190,8 @@ def seek_stop(
     ----------
     image, psf
         As :func:`napari_rln.rld.check_pair` passed them.
-    background
-        Image units.
+    calibration
+        Of the image.
     settings
         Of the deconvolution that is to be stopped.
     device
@@ -198,19 +199,22 @@ def seek_stop(
     began
         ``time.perf_counter()`` from which the reports count.
     """
+    if calibration.camera.gain_from == "assumed":
+        return settings.max_iterations
     part = telling_crop(image.data, psf.shape)
-    noise = estimate_noise(image.data[part])
-    if noise.gain <= 0:
-        return settings.max_iterations, noise
-    seen, unseen = split(image.data[part], noise, SHARE, settings.seed)
-    run = start(
-        image.with_data(seen),
-        psf,
-        SHARE * max(0.0, float(noise.counts(background))),
-        settings,
-        device,
-        held_out=unseen,
+    photons = calibration.camera.photons(image.data[part])
+    level = calibration.background_photons
+    spectrum = estimate_spectrum(photons, psf.data, level)
+    split = SplitPhotons(photons, psf.data, level, spectrum, settings.seed, device=device)
+    # So that the estimate is as bright as that of the whole image.
+    unit = calibration.camera.gain / split.share
+    seen = Seen(
+        image=image.with_data(split.image * np.float32(unit)),
+        psf=psf,
+        calibration=Calibration(camera=Camera(gain=unit), background=unit * split.background),
+        held_out=split,
     )
+    run = start_views([seen], settings, device)
     watch = Watch()
     # A step tells how well the estimate before it predicts, so one more shows the last.
     run.step()
@@ -222,12 +226,10 @@ def seek_stop(
             total=settings.max_iterations,
             relative_change=change,
             seconds=time.perf_counter() - began,
-            held_out=run.deviance,
+            held_out=run.error,
             part=part,
-            _estimate=run.field_of_view(),
-            _per_count=noise.gain / SHARE,
+            _run=run,
         )
-        if watch.add(run.deviance, run.chi2):
+        if watch.add(run.error):
             break
-    beyond = 0 if settings.back_projector == "matched" else BEYOND
-    return min(watch.iteration + beyond, settings.max_iterations), noise
+    return min(watch.iteration, settings.max_iterations)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import fftconvolve
 
+from napari_rln.calibration import Calibration, Gain, Level, calibrate
 from napari_rln.deconvolution import seek_stop, step_through
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import RlnError
@@ -28,7 +29,6 @@ from napari_rln.rld import (
     Seen,
     check_pair,
     memory_bytes,
-    resolve_background,
     start_views,
 )
 from napari_rln.settings import as_dict, check_limits
@@ -57,8 +57,9 @@ class DualSettings:
     voxels
         isotropic has as fine voxels along all axes as the first view has along the finest, for what
         the second view adds; first keeps the first view's.
-    background_b
-        As the background of the deconvolution, which is the first view's, for the second.
+    background_b, offset_b, gain_b
+        As background, offset and gain of the deconvolution, which are the first view's, for the
+        second.
     seed
         Of the registration.
     """
@@ -66,7 +67,9 @@ class DualSettings:
     turn: Turn = "none"
     transform: Literal["none", "translation", "rigid", "affine"] = "affine"
     voxels: Literal["isotropic", "first"] = "isotropic"
-    background_b: float | Literal["auto"] = "auto"
+    background_b: Level = "auto"
+    offset_b: Level = "auto"
+    gain_b: Gain = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,7 +86,7 @@ class DualImage:
         (Z, Y, X), the second as bright as the first.
     psf_first, psf_second
         On that grid.
-    background_first, background_second
+    calibration_first, calibration_second
         In the unit of the first.
     seen
         (Z, Y, X) bool, where the second view shows the object.
@@ -99,13 +102,18 @@ class DualImage:
     second: Volume
     psf_first: Volume
     psf_second: Volume
-    background_first: float
-    background_second: float
+    calibration_first: Calibration
+    calibration_second: Calibration
     seen: npt.NDArray[np.bool_]
     original: Volume
     psf_original: Volume
     facts: dict[str, Any]
     inputs: dict[str, str]
+
+    def calibrations(self) -> dict[str, Any]:
+        """Return what a record says of both, each in the unit of its own view."""
+        second = self.calibration_second.scaled(self.facts["brightness_b"])
+        return self.calibration_first.facts() | {f"{k}_b": v for k, v in second.facts().items()}
 
 
 def turned(volume: Volume, turn: Turn) -> Volume:
@@ -128,6 +136,9 @@ def pair_views(
     background: float | Literal["auto"] = "auto",
     negatives: Literal["error", "clip"] = "error",
     settings: DualSettings | None = None,
+    *,
+    offset: float | Literal["auto"] = "auto",
+    gain: float | Literal["auto"] = "auto",
 ) -> Generator[RegistrationReport, None, DualImage]:
     """Yield reports of the registration, return two views on one grid.
 
@@ -143,6 +154,8 @@ def pair_views(
         What to do with negative voxels.
     settings
         The defaults when none.
+    offset, gain
+        Of the first view's camera, image units and image units per photon.
 
     Raises
     ------
@@ -157,9 +170,9 @@ def pair_views(
     settings = settings or DualSettings()
     first = check_pair(first, psf_first, negatives)
     second = check_pair(second, psf_second, negatives)
-    levels = (
-        resolve_background(background, first),
-        resolve_background(settings.background_b, second),
+    one = calibrate(first, background=background, offset=offset, gain=gain)
+    two = calibrate(
+        second, background=settings.background_b, offset=settings.offset_b, gain=settings.gain_b
     )
     inputs = {"image": first.hash, "image_b": second.hash, "psf": psf_first.hash,
               "psf_b": psf_second.hash}  # fmt: skip
@@ -193,7 +206,7 @@ def pair_views(
             f"{second.name} shows {seen.mean():.0%} of {first.name} only, at least "
             f"{_LEAST_SEEN:.0%} are needed; crop {first.name} to what both show."
         )
-    brightness = _light(other, seen, levels[1]) / _light(image, seen, levels[0])
+    brightness = _light(other, seen, two.background) / _light(image, seen, one.background)
     if not brightness > 0:
         raise RlnError(f"{second.name} has no light above its background where {first.name} has.")
     facts["brightness_b"] = brightness
@@ -204,8 +217,8 @@ def pair_views(
         ),
         psf_first=psfs[0],
         psf_second=psfs[1],
-        background_first=levels[0],
-        background_second=levels[1] / brightness,
+        calibration_first=one,
+        calibration_second=two.scaled(1 / brightness),
         seen=seen,
         original=first,
         psf_original=psf_first,
@@ -252,9 +265,9 @@ def iterate_views(
             iterations = yield from seek_views_stop(pair, settings)
         run = start_views(
             [
-                Seen(image=pair.first, psf=pair.psf_first, background=pair.background_first),
+                Seen(image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first),
                 Seen(
-                    image=pair.second, psf=pair.psf_second, background=pair.background_second,
+                    image=pair.second, psf=pair.psf_second, calibration=pair.calibration_second,
                     seen=None if pair.seen.all() else pair.seen,
                 ),
             ],
@@ -262,12 +275,7 @@ def iterate_views(
             device,
         )  # fmt: skip
         data, found = yield from step_through(run, iterations, settings, memory, began)
-    facts = pair.facts | {
-        "background": pair.background_first,
-        "background_b": pair.background_second * pair.facts["brightness_b"],
-        "device": str(device),
-        **found,
-    }
+    facts = pair.facts | pair.calibrations() | {"device": str(device), **found}
     for name, psf in (("psf", pair.psf_first), ("psf_b", pair.psf_second)):
         if psf.record:
             facts[name] = asdict(psf.record)
@@ -287,15 +295,16 @@ def seek_views_stop(pair: DualImage, settings: RldSettings) -> Generator[RldRepo
     settings
         Of the deconvolution.
     """
-    found, _ = yield from seek_stop(
-        pair.original,
-        pair.psf_original,
-        pair.background_first,
-        settings,
-        resolve_device(settings.device),
-        time.perf_counter(),
+    return (
+        yield from seek_stop(
+            pair.original,
+            pair.psf_original,
+            pair.calibration_first,
+            settings,
+            resolve_device(settings.device),
+            time.perf_counter(),
+        )
     )
-    return found
 
 
 def psfs_of_views(

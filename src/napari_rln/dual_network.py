@@ -89,26 +89,22 @@ def apply_views_steps(
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto":
         check_memory(most, device, ADVICE)
-    facts: dict[str, Any] = pair.facts | {
-        "background": pair.background_first,
-        "background_b": pair.background_second * pair.facts["brightness_b"],
-        "device": str(device),
-    }
+    facts: dict[str, Any] = pair.facts | pair.calibrations() | {"device": str(device)}
     memory = Peak(device)
     estimate, iterations = yield from _joint(pair, model, settings, began)
     facts["start_iterations"] = iterations
     with computing(most, device, ADVICE):
         memory.look()
         lights = (
-            (pair.first.data, pair.background_first),
-            (pair.second.data[pair.seen], pair.background_second),
+            (pair.first.data, pair.calibration_first.background),
+            (pair.second.data[pair.seen], pair.calibration_second.background),
         )
         scalings = [
             Normalisation.of(seen, estimate, background, model.normalisation)
             for seen, background in lights
         ]
         facts["normalisation"], facts["normalisation_b"] = map(asdict, scalings)
-        background, scaling = pair.background_first, scalings[0]
+        background, scaling = pair.calibration_first.background, scalings[0]
 
         def window(box: Box) -> Input:
             a, b = scaling.apply(pair.first.data[box]), scalings[1].apply(pair.second.data[box])
@@ -124,7 +120,7 @@ def apply_views_steps(
     original, as_seen = pair.original, data
     if pair.first.shape != original.shape:
         as_seen = on_grid(data, pair.first.voxel_um, original.shape, original.voxel_um)
-    facts |= trust(original, as_seen, pair.psf_original, background, None)
+    facts |= trust(original, as_seen, pair.psf_original, pair.calibration_first, None)
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),
@@ -172,9 +168,8 @@ def _joint(
 ) -> Generator[RlnReport, None, tuple[FloatArray, int]]:
     """Yield reports, return the first estimate without background, and its iterations."""
     if not model.start.needs_psf:
-        return pair.first.data - np.float32(pair.background_first), 0
-    start = model.start.rld(pair.background_first)
-    start = replace(start, device=settings.device)
+        return pair.first.data - np.float32(pair.calibration_first.background), 0
+    start = replace(model.start.rld(), device=settings.device)
 
     def told(report: RldReport) -> RlnReport:
         return RlnReport(

@@ -174,9 +174,16 @@ class Convolution:
         self._transform.inverse()
         return real[self._field] if self.border == "reflect" else real
 
-    def arriving(self) -> torch.Tensor:
-        """Return ``A_adjoint(1)``: how much of every voxel's light arrives in the image."""
-        ones = self._transform.real.new_ones(self.image_shape)
+    def arriving(self, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """Return ``A_adjoint(seen)``: how much of every voxel's light arrives in the image.
+
+        Parameters
+        ----------
+        seen
+            Bool, shape ``image_shape``: the voxels that count; all when none.
+        """
+        real = self._transform.real
+        ones = real.new_ones(self.image_shape) if seen is None else seen.to(real)
         return self.A_adjoint(ones).clone(memory_format=torch.contiguous_format)
 
     def normaliser(self, arriving: torch.Tensor) -> torch.Tensor:

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
 
+from napari_rln.device import to_numpy
 from napari_rln.forward import Convolution, pieces
 from napari_rln.regularisation import total_variation_factor
-from napari_rln.volume import VoxelUm
+from napari_rln.volume import FloatArray, VoxelUm
 
 Start = Literal["flat", "image"]
 
@@ -17,6 +19,23 @@ Start = Literal["flat", "image"]
 # leave 0, and denormal numbers are slow.
 _FLOOR = 1e-6
 _TINY = 1e-30  # instead of the square of a step that was none
+_LONGER = 1.1  # factor by which steps that were halved grow again
+_WORSE = 1 + 1e-5  # factor on the deviance from which on a step made things worse
+
+
+class HeldOut(Protocol):
+    """Photons that are in no image of a run."""
+
+    def error(self, expected: torch.Tensor, ahead: float) -> float:
+        """Return how badly an estimate predicts them.
+
+        Parameters
+        ----------
+        expected
+            The image, in photons, that is expected by the point from which the next step is taken.
+        ahead
+            How far beyond the estimate that point lies, in last changes of the estimate.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,15 +47,15 @@ class View:
     blur
         The forward model.
     image
-        Counts, shape ``blur.image_shape``, non-negative.
+        Photons, shape ``blur.image_shape``, non-negative.
     background
-        Constant light beside the object's, in counts.
+        Constant light beside the object's, in photons.
     transfer
         Transfer function of an unmatched back projector; none for the matched one.
     seen
         Bool, the shape of the image: where it shows the object. Everywhere when none.
     held_out
-        Unseen counts of the same object, to judge estimates by.
+        Photons of the same object that are in no image, to judge estimates by.
     """
 
     blur: Convolution
@@ -44,7 +63,7 @@ class View:
     background: float = 0.0
     transfer: torch.Tensor | None = None
     seen: torch.Tensor | None = None
-    held_out: torch.Tensor | None = None
+    held_out: HeldOut | None = None
 
 
 class RichardsonLucy:
@@ -52,6 +71,11 @@ class RichardsonLucy:
 
     Biggs and Andrews (Applied Optics 36, 1766, 1997) continue the path of the estimates: the step
     is taken from ``x_k + a (x_k - x_{k-1})`` with ``a`` from the last two steps' likeness.
+
+    Matched Richardson-Lucy is expectation maximisation and cannot go astray. A filter in place of
+    the adjoint can, where the estimate is much brighter than its blur: a step that explains the
+    image worse than the one before is taken back, first what was predicted beyond it, then half of
+    it and of all that follow.
 
     Of several views of one object each corrects the estimate in its turn, within an iteration.
 
@@ -70,21 +94,20 @@ class RichardsonLucy:
         Strength of total variation; 0 for none.
     voxel_um
         (z, y, x), for total variation.
-    held_out_ratio
-        Expected held-out counts over those of the images.
     momenta
-        How far to continue the path after each step, as another run's ``momenta`` tell: so all
-        parts of a volume are deconvolved alike. Found from the image itself when none.
+        How far to continue the path after each step, as another run's ``momenta`` have it: so all
+        parts of a volume follow one path. Found from the image itself when none.
     flat
-        Value of a flat estimate, in counts less background; the image's mean when none.
+        Value of a flat estimate, in photons less background; the image's mean when none.
+    unit
+        Image units per photon, in which :meth:`estimate` and :meth:`outside` answer.
 
     Attributes
     ----------
     momenta : list of torch.Tensor
-        How far the path was continued after each step.
-    deviance, chi2 : float
-        How the estimate before a step predicts what was held out, per voxel, the deviance up to a
-        constant.
+        How far the path was continued after each step; -1 where the last step was taken back.
+    error : float
+        How badly the estimate before a step predicts what was held out; nan where nothing was.
     """
 
     def __init__(
@@ -94,55 +117,70 @@ class RichardsonLucy:
         start: Start = "flat",
         tv: float = 0.0,
         voxel_um: VoxelUm = (1.0, 1.0, 1.0),
-        held_out_ratio: float = 1.0,
         momenta: Sequence[float] | None = None,
         flat: float | None = None,
+        unit: float = 1.0,
     ) -> None:
         self.momenta: list[torch.Tensor] = []
         self._told_momenta = momenta
-        self.deviance = self.chi2 = float("nan")
+        self.error = math.nan
+        self._unit = unit
         self._blur = views[0].blur
         self._tv, self._voxel_um = tv, voxel_um
         self._accelerate = accelerate
+        self._guarded = any(view.transfer is not None for view in views)
+        self._keeps_steps = accelerate or self._guarded
+        self._length, self._deviance, self._change = 1.0, math.inf, math.nan
         # In float32 a GPU sums in a tree, exact enough; not every GPU has float64.
         shown = [view.image if view.seen is None else view.image[view.seen] for view in views]
         means = [float(image.mean()) for image in shown]
         self._floor = _FLOOR * max(means[0], flat or 0.0)  # of a dark part of a volume, above 0
         self._turns = [
-            _Turn(view, mean, self._floor, held_out_ratio)
+            _Turn(view, mean, self._floor, first=view is views[0])
             for view, mean in zip(views, means, strict=True)
         ]
         self._flat = self._turns[0].light if flat is None else flat
         self._pieces = pieces(math.prod(self._blur.estimate_shape), self._blur.device)
         self._estimate = self._first(start)
-        self._predicted = self._estimate.clone() if accelerate else self._estimate
+        self._predicted = self._estimate.clone() if self._keeps_steps else self._estimate
         self._last_step: torch.Tensor | None = None
         self._last_square = torch.ones_like(self._estimate[0, 0, 0])
 
     def field_of_view(self) -> torch.Tensor:
-        """Return a view of the estimate where the image is; the next step changes it."""
+        """Return a view of the estimate where the image is, photons; the next step changes it."""
         return self._estimate[self._blur.window]
 
-    def outside(self) -> torch.Tensor:
-        """Return the light in the (first) image that comes from beyond the field of view.
+    def estimate(self, part: tuple[slice, ...] = ()) -> FloatArray:
+        """Return a copy of the estimate where the image is, or of a part of that, image units."""
+        return self._in_units(self.field_of_view()[part])
 
-        A view of the work buffer, the shape of the image: it holds until the next step.
-        """
+    def outside(self) -> FloatArray:
+        """Return the light in the (first) image from beyond the field of view, image units."""
         beyond = self._estimate.clone()
         beyond[self._blur.window] = 0
-        return self._blur.A(beyond)
+        return self._in_units(self._blur.A(beyond))
+
+    def _in_units(self, photons: torch.Tensor) -> FloatArray:
+        values = to_numpy(photons)
+        values *= np.float32(self._unit)
+        return values
 
     def step(self, *, measure: bool = True) -> float:
         """Do one iteration; return the relative change of the estimate, nan if not to measure."""
+        if self._guarded and self._went_astray():
+            return self._step_back(measure=measure)
         smooth = None
         if self._tv:
             smooth = total_variation_factor(self._predicted, self._tv, self._voxel_um)
         current = self._predicted
+        # Only where it is asked for: on a GPU, to look at a number is to wait for it.
+        judged = any(turn.judges for turn in self._turns)
+        ahead = self._ahead() if judged else 0.0
         for turn in self._turns:
-            current = turn.corrected(current, smooth)
+            current = turn.corrected(current, smooth, ahead)
             smooth = None  # once in an iteration
-        self.deviance = sum(turn.deviance for turn in self._turns) / len(self._turns)
-        self.chi2 = sum(turn.chi2 for turn in self._turns) / len(self._turns)
+        errors = [turn.error for turn in self._turns if not math.isnan(turn.error)]
+        self.error = sum(errors) / len(errors) if errors else math.nan
         return self._advance(current.view(-1), measure=measure)
 
     def _first(self, start: Start) -> torch.Tensor:
@@ -160,12 +198,38 @@ class RichardsonLucy:
             window.copy_(torch.where(weight > 0, field / weight.clamp_min(1), self._flat))
         return estimate
 
+    def _ahead(self) -> float:
+        """Return how far beyond the estimate the prediction lies."""
+        return max(float(self.momenta[-1]), 0.0) if self.momenta else 0.0
+
+    def _went_astray(self) -> bool:
+        """Tell whether the prediction explains the (first) image worse than the one before."""
+        if self._told_momenta is not None:
+            return self._told_momenta[len(self.momenta)] < 0
+        deviance = self._turns[0].expect(self._predicted)
+        if self._last_step is not None and deviance > _WORSE * self._deviance:
+            return True
+        self._deviance = deviance
+        return False
+
+    def _step_back(self, *, measure: bool) -> float:
+        """Take back what lies beyond the estimate, or else half of the last step."""
+        made = self._last_step
+        assert made is not None  # there is no going astray before the first step
+        if not self._ahead():
+            self._length *= 0.5
+            made.mul_(0.5)
+            self._estimate.sub_(made)
+        self._predicted.copy_(self._estimate)
+        self.momenta.append(self._last_square.new_tensor(-1.0))
+        return self._change if measure else math.nan
+
     def _advance(self, new: torch.Tensor, *, measure: bool) -> float:
         """Move on to a new estimate and predict from it; return the relative change."""
-        ahead = self._momentum(new) if self._accelerate else None
-        # The last step has had its say; its memory takes the next prediction.
+        ahead = self._momentum(new) if self._keeps_steps else None
+        # The last step is not needed any more; its memory takes the next prediction.
         following = self._last_step
-        if self._accelerate and following is None:
+        if self._keeps_steps and following is None:
             following = torch.empty_like(self._predicted)
         estimate = self._estimate.view(-1)
         change, norm = new.new_zeros(()), new.new_zeros(())
@@ -183,7 +247,10 @@ class RichardsonLucy:
             old.copy_(now)
         if following is not None:
             self._last_step, self._predicted = self._predicted, following
-        return float((change / norm).sqrt()) if measure else math.nan
+        self._length = min(1.0, _LONGER * self._length)
+        if measure:
+            self._change = float((change / norm).sqrt())
+        return self._change if measure else math.nan
 
     def _momentum(self, new: torch.Tensor) -> torch.Tensor:
         """Replace the prediction by the step made from it; return how far to continue."""
@@ -192,11 +259,15 @@ class RichardsonLucy:
         likeness, square = new.new_zeros(()), new.new_zeros(())
         for part in self._pieces:
             made = predicted[part]
+            if self._length < 1:
+                torch.lerp(made, new[part], self._length, out=new[part])
             torch.sub(new[part], made, out=made)
             square += torch.dot(made, made)
             if last is not None:
                 likeness += torch.dot(made, last[part])
         ahead = (likeness / self._last_square.clamp_min(_TINY)).clamp(0.0, 0.999)
+        if not self._accelerate or (self.momenta and self._guarded and self.momenta[-1] < 0):
+            ahead = torch.zeros_like(ahead)
         self._last_square = square
         if self._told_momenta is not None:
             ahead = ahead.new_tensor(self._told_momenta[len(self.momenta)])
@@ -207,18 +278,25 @@ class RichardsonLucy:
 class _Turn:
     """A view that corrects the estimate when it is its turn."""
 
-    def __init__(self, view: View, mean: float, floor: float, held_out_ratio: float) -> None:
+    def __init__(self, view: View, mean: float, floor: float, *, first: bool) -> None:
         self.image, self.seen, self._blur = view.image, view.seen, view.blur
         self._background, self._transfer = view.background, view.transfer
-        self._held_out, self._held_out_ratio = view.held_out, held_out_ratio
+        self._held_out = view.held_out
         self._floor = floor
         self.light = max(mean - view.background, floor)
         """Mean of the image less background."""
-        self._signal = self.light * view.image.numel()
-        self.deviance = self.chi2 = float("nan")
-        arrives = view.blur.arriving()
-        self._normalise = view.blur.normaliser(arrives) if view.transfer is None else None
-        self._arrives = None if view.transfer is None else arrives
+        shown = view.image.numel() if view.seen is None else int(view.seen.sum())
+        self._signal = self.light * shown
+        self.error = math.nan
+        self._expected: torch.Tensor | None = None
+        arrives = view.blur.arriving(view.seen)
+        self._normalise = self._arrives = None
+        if view.transfer is None:
+            self._normalise = view.blur.normaliser(arrives)
+            if not first:  # what this view does not show is left to the others
+                self._normalise.masked_fill_(self._normalise == 0, 1.0)
+        else:
+            self._arrives = arrives
         self._pieces = pieces(math.prod(view.blur.estimate_shape), view.blur.device)
         rows = max(1, self._pieces[0].stop // (view.image.shape[1] * view.image.shape[2]))
         self._planes = [slice(z, z + rows) for z in range(0, view.image.shape[0], rows)]
@@ -230,7 +308,29 @@ class _Turn:
         """
         return (self.image - self._background).clamp_min_(0.1 * self.light)
 
-    def corrected(self, estimate: torch.Tensor, smooth: torch.Tensor | None) -> torch.Tensor:
+    @property
+    def judges(self) -> bool:
+        """Whether photons were held out of the image."""
+        return self._held_out is not None
+
+    def expect(self, estimate: torch.Tensor) -> float:
+        """Return the Poisson deviance of the image from what an estimate leads to expect.
+
+        The next correction has to be of that estimate.
+        """
+        self._expected = self._blur.A(estimate, background=self._background)
+        deviance = 0.0
+        for planes in self._planes:
+            part, image = self._expected[planes].clamp_min(self._floor), self.image[planes]
+            terms = part - image + torch.xlogy(image, image / part)
+            if self.seen is not None:
+                terms = terms[self.seen[planes]]
+            deviance += float(terms.sum(dtype=torch.float64))
+        return 2 * deviance
+
+    def corrected(
+        self, estimate: torch.Tensor, smooth: torch.Tensor | None, ahead: float
+    ) -> torch.Tensor:
         """Return an estimate as this view corrects it; holds until its next turn.
 
         Parameters
@@ -239,8 +339,13 @@ class _Turn:
             Unchanged.
         smooth
             A further factor.
+        ahead
+            As of :meth:`HeldOut.error`.
         """
-        ratio = self._ratio(self._blur.A(estimate, background=self._background))
+        expected, self._expected = self._expected, None
+        if expected is None:
+            expected = self._blur.A(estimate, background=self._background)
+        ratio = self._ratio(expected, ahead)
         if self._transfer is None:
             correction = self._blur.A_adjoint(ratio)
         else:
@@ -254,24 +359,18 @@ class _Turn:
         self._correct(correction.view(-1), factors)
         return correction
 
-    def _ratio(self, model: torch.Tensor) -> torch.Tensor:
+    def _ratio(self, model: torch.Tensor, ahead: float) -> torch.Tensor:
         """Turn the expected image into image / expected image, in place."""
-        deviance = squares = 0.0
+        if self._held_out is not None:
+            self.error = self._held_out.error(model, ahead)
         for planes in self._planes:
             part = model[planes]
             part.clamp_min_(self._floor)
-            seen = None if self.seen is None else self.seen[planes]
-            if self._held_out is not None:
-                unseen, expected = self._held_out[planes], part * self._held_out_ratio
-                if seen is not None:
-                    unseen, expected = unseen[seen], expected[seen]
-                deviance += float((expected - torch.xlogy(unseen, expected)).sum())
-                squares += float(((unseen - expected).square_() / expected).sum())
             torch.div(self.image[planes], part, out=part)
-            if seen is not None:
-                part.masked_fill_(~seen, 1.0)  # what was not seen corrects nothing
-        count = model.numel() if self.seen is None else max(1, int(self.seen.sum()))
-        self.deviance, self.chi2 = 2 * deviance / count, squares / count
+            if self.seen is not None:
+                # What was not seen corrects nothing: it has no share in the matched projector's
+                # weights, and filters, which have no such weights, take it to be as expected.
+                part.masked_fill_(~self.seen[planes], 0.0 if self._transfer is None else 1.0)
         return model
 
     def _correct(self, new: torch.Tensor, factors: list[torch.Tensor]) -> None:

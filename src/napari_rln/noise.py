@@ -1,4 +1,4 @@
-"""What an image tells about its own noise and background, and splitting it into independent parts.
+"""What an image tells about its own noise and background.
 
 Cameras are described by the photon transfer line: the variance of a voxel is
 ``gain * value + offset_variance``. Its slope is the camera's gain, its intercept holds both the
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_rln.errors import RlnError
 from napari_rln.volume import FloatArray
 
 _BINS = 24
@@ -33,27 +32,13 @@ class Noise:
     gain: float
     intercept: float
 
-    def counts(self, image: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return the image in photons, shifted so that its variance equals its mean.
-
-        Snyder et al., J. Opt. Soc. Am. A 10, 1014 (1993): Gaussian read noise is taken for that
-        of a few more photons.
-
-        Raises
-        ------
-        RlnError
-            If the gain is 0: without noise there is no telling what a photon is.
-        """
-        if self.gain <= 0:
-            raise RlnError(
-                f"the gain is {self.gain} image units per photon but must be above 0; give a gain, "
-                "or an image that was not smoothed."
-            )
-        shifted = np.asarray(image, dtype=np.float64) / self.gain + self.intercept / self.gain**2
-        return np.maximum(shifted, 0.0)
+    @property
+    def zero(self) -> float:
+        """Value at which the variance is 0, image units."""
+        return -self.intercept / self.gain if self.gain > 0 else 0.0
 
 
-def estimate_noise(image: FloatArray) -> Noise:
+def estimate_noise(image: FloatArray, *more: FloatArray) -> Noise:
     """Return the photon transfer line of an image, from its highest spatial frequencies.
 
     The second difference along every axis passes the corner of the spectrum, where no microscope
@@ -144,34 +129,3 @@ def _block_means(image: FloatArray) -> npt.NDArray[np.float64]:
     blocks = whole.reshape(z, sizes[0], y, sizes[1], x, sizes[2])
     means: npt.NDArray[np.float64] = blocks.mean((1, 3, 5), dtype=np.float64)
     return means
-
-
-def split(
-    image: FloatArray, noise: Noise, share: float, seed: int
-) -> tuple[FloatArray, FloatArray]:
-    """Return two images of independent noise, holding ``share`` and ``1 - share`` of the photons.
-
-    Every photon is sent to one of the two by chance (binomial thinning): both are again Poisson,
-    and independent of each other.
-
-    Parameters
-    ----------
-    image
-        (Z, Y, X) in camera units.
-    noise
-        Its photon transfer line, with a gain above 0.
-    share
-        Share of the first, between 0 and 1.
-    seed
-        Of the random numbers.
-
-    Returns
-    -------
-    tuple of ndarray
-        (Z, Y, X) float32 each, in photons.
-    """
-    rng = np.random.default_rng(seed)
-    counts = noise.counts(image)
-    whole = np.floor(counts + rng.random(counts.shape)).astype(np.int64)
-    first = rng.binomial(whole, share)
-    return first.astype(np.float32), (whole - first).astype(np.float32)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import fftconvolve
 
+from napari_rln.calibration import Camera
 from napari_rln.errors import RlnError
 from napari_rln.metrics import Array, Float64, affine_fit, pair
 
@@ -42,14 +43,13 @@ def reconvolution_residual(
     image: Array,
     result: Array,
     psf: Array,
+    camera: Camera,
     *,
-    gain: float,
-    intercept: float = 0.0,
     outside: Array | None = None,
 ) -> Residual:
     """Return how well the result, blurred by the PSF, explains the image, in units of its noise.
 
-    The variance of the image is modelled as ``gain * mean + intercept``, with the mean from the
+    The variance of the image is that of its photons and the camera, at the mean from the
     fitted model itself, and no less than 5 % of its average. Only voxels with at least 99 % of the
     PSF inside the field are evaluated; if they are fewer than a tenth of the volume, as with a PSF
     as large as the image, all voxels are. What lies outside is dark unless it is given.
@@ -60,9 +60,8 @@ def reconvolution_residual(
         (Z, Y, X), one shape; the image in counts.
     psf
         (Z, Y, X), non-negative, centre on voxel ``n // 2``; any sum.
-    gain, intercept
-        The photon transfer line, as :func:`napari_rln.noise.estimate_noise` finds it: variance
-        per count (1 for photons), and variance in counts squared at the value 0.
+    camera
+        How its values come of photons.
     outside
         (Z, Y, X), light in the image from beyond the field of view, in counts; with it the map
         covers all voxels.
@@ -70,7 +69,7 @@ def reconvolution_residual(
     Raises
     ------
     RlnError
-        If the shapes differ or the line gives no noise.
+        If the shapes differ or the image has no photons by that camera.
     """
     if outside is not None and outside.shape != image.shape:
         raise RlnError(
@@ -87,12 +86,12 @@ def reconvolution_residual(
         blurred = blurred / np.maximum(share, 1 - INSIDE_SHARE)
     scale, offset = affine_fit(blurred[inside], (y - beyond)[inside])
     model = scale * blurred + offset + beyond
-    variance = gain * model + intercept
+    variance = camera.gain * (model - camera.zero)
     average = float(variance[inside].mean())
     if not average > 0:
         raise RlnError(
-            f"Gain {gain} and intercept {intercept} give the image no noise; the variance "
-            "gain * value + intercept must be above 0."
+            f"a gain of {camera.gain:g} and an offset of {camera.offset:g} leave the image no "
+            "photons; give others (--offset, --gain), or auto."
         )
     # The floor keeps a few voxels that the line calls noiseless from ruling the sum.
     variance = np.maximum(variance, 0.05 * average)

@@ -5,22 +5,20 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_rln.device import to_numpy
+from napari_rln.calibration import Calibration, Gain, Level
 from napari_rln.errors import RlnError
 from napari_rln.forward import Border, Convolution, of_one_size, padded_shape
-from napari_rln.iteration import RichardsonLucy, Start, View
-from napari_rln.noise import estimate_background
+from napari_rln.iteration import HeldOut, RichardsonLucy, Start, View
 from napari_rln.projectors import BackProjector, transfer_function
 from napari_rln.psf.prepare import check_psf
 from napari_rln.settings import check_limits
-from napari_rln.stop import SHARE
 from napari_rln.volume import FloatArray, Volume, on_one_grid
 
 Negatives = Literal["error", "clip"]
@@ -44,7 +42,9 @@ class RldSettings:
         matched is Richardson-Lucy proper; the others need fewer iterations and amplify noise
         sooner.
     acceleration
-        biggs-andrews predicts along the path of the estimates, some 5 to 10 times faster.
+        biggs-andrews predicts along the path of the estimates, some 5 to 10 times faster; auto
+        does so for the matched back projector. The others are fast as they are, and with smaller
+        steps they are stopped nearer to the best.
     start
         Start from a flat estimate or from the image. Flat needs some more iterations and
         carries less noise.
@@ -54,6 +54,10 @@ class RldSettings:
     background
         Light that is not of the object, camera offset included, in image units; auto takes
         the darkest parts of the image.
+    offset
+        What the camera gives without light, in image units; auto tells it by the image's noise.
+    gain
+        Image units per photon of the camera; auto tells it by the image's noise.
     negatives
         What to do with negative voxels: error, or clip to set them to 0.
     tv
@@ -80,10 +84,12 @@ class RldSettings:
     max_iterations: Annotated[int, {"min": 2, "max": 10_000}] = 100
     tolerance: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.0
     back_projector: BackProjector = "matched"
-    acceleration: Literal["biggs-andrews", "none"] = "biggs-andrews"
+    acceleration: Literal["auto", "biggs-andrews", "none"] = "auto"
     start: Start = "flat"
     border: Border = "extended"
-    background: Annotated[float | Literal["auto"], {"min": 0.0}] = "auto"
+    background: Level = "auto"
+    offset: Level = "auto"
+    gain: Gain = "auto"
     negatives: Negatives = "error"
     tv: Annotated[float, {"min": 0.0, "max": 0.1}] = 0.0
     alpha: Annotated[float, {"min": 1e-6, "max": 10.0}] = 0.05
@@ -99,6 +105,13 @@ class RldSettings:
         check_limits(self)
         if self.resolution_um is not None and not all(r > 0 for r in self.resolution_um):
             raise RlnError(f"resolution_um is {self.resolution_um}; give three positive lengths.")
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether the path of the estimates is continued."""
+        if self.acceleration == "auto":
+            return self.back_projector == "matched"
+        return self.acceleration == "biggs-andrews"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +131,8 @@ class RldReport:
     seconds
         Since the start.
     held_out
-        Deviance of unseen photons per voxel, while the number of iterations is sought.
+        Error of the prediction of unseen photons over that of their noise alone, while the number
+        of iterations is sought.
     part
         Of the image (z, y, x) that the estimate is of: while the number of iterations is sought, a
         part tells as much as the whole.
@@ -131,17 +145,14 @@ class RldReport:
     seconds: float
     held_out: float | None = None
     part: tuple[slice, ...] = (slice(None),) * 3
-    _estimate: torch.Tensor = field(repr=False, compare=False)
-    _per_count: float = field(default=1.0, repr=False, compare=False)
+    _run: RichardsonLucy = field(repr=False, compare=False)
 
     def estimate(self) -> FloatArray:
         """Return a copy of the estimate in the field of view, (Z, Y, X) float32, image units.
 
         To be called before the next iteration, which changes it.
         """
-        found = to_numpy(self._estimate)
-        found *= np.float32(self._per_count)
-        return found
+        return self._run.estimate()
 
 
 def memory_bytes(
@@ -151,12 +162,13 @@ def memory_bytes(
     views: int = 1,
 ) -> int:
     """Return how much memory a deconvolution takes beside image and result, in bytes."""
-    volumes = 4 * (views - 1) + {"biggs-andrews": 7, "none": 5}[settings.acceleration]
-    volumes += settings.back_projector != "matched"
+    unmatched = settings.back_projector != "matched"
+    volumes = 4 * (views - 1) + (7 if settings.accelerated or unmatched else 5) + unmatched
     volumes += 10 * (settings.tv > 0)
     size = {"float32": 4, "float64": 8}[settings.precision]
     work = math.prod(padded_shape(image_shape, psf_shape, settings.border))
-    return size * (volumes * work + math.prod(image_shape))
+    # In photons the image is another volume.
+    return size * (volumes * work + 2 * math.prod(image_shape))
 
 
 def check_pair(image: Volume, psf: Volume, negatives: Negatives = "error") -> Volume:
@@ -212,34 +224,6 @@ def check_image(image: Volume, negatives: Negatives = "error") -> Volume:
     return image.with_data(image.data.clip(0)) if lowest < 0 else image
 
 
-def resolve_background(background: float | Literal["auto"], image: Volume) -> float:
-    """Return the background to use, in image units: as given, or as found in the image.
-
-    Raises
-    ------
-    RlnError
-        If nothing of the image stands above it.
-    """
-    level = estimate_background(image.data) if background == "auto" else float(background)
-    check_background(level, float(image.data.mean(dtype=np.float64)), image.name)
-    return level
-
-
-def check_background(level: float, mean: float, name: str) -> None:
-    """Raise unless an image stands above its background on average.
-
-    Raises
-    ------
-    RlnError
-        With both.
-    """
-    if not level < mean:
-        raise RlnError(
-            f"the background is {level:g} but {name} is {mean:g} on average, so nothing "
-            "stands above it; give a lower one, such as the camera's offset (--background)."
-        )
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seen:
     """An image of the object, and what there is to know of it.
@@ -248,33 +232,32 @@ class Seen:
     ----------
     image, psf
         As :func:`check_pair` passed them.
-    background
-        In the image's unit.
+    calibration
+        How the image's values come of photons, and its background.
     seen
         (Z, Y, X) bool, where the image shows the object; everywhere when none.
     held_out
-        (Z, Y, X) photons kept back to judge estimates by, see :mod:`napari_rln.stop`.
+        Photons kept back to judge estimates by, see :mod:`napari_rln.stop`.
     """
 
     image: Volume
     psf: Volume
-    background: float
+    calibration: Calibration
     seen: npt.NDArray[np.bool_] | None = None
-    held_out: FloatArray | None = None
+    held_out: HeldOut | None = None
 
 
 def start(
     image: Volume,
     psf: Volume,
-    background: float,
+    calibration: Calibration,
     settings: RldSettings,
     device: torch.device,
-    held_out: FloatArray | None = None,
     momenta: Sequence[float] | None = None,
     flat: float | None = None,
 ) -> RichardsonLucy:
     """Return the iteration of a single view before its first step; see :func:`start_views`."""
-    view = Seen(image=image, psf=psf, background=background, held_out=held_out)
+    view = Seen(image=image, psf=psf, calibration=calibration)
     return start_views([view], settings, device, momenta=momenta, flat=flat)
 
 
@@ -286,12 +269,12 @@ def start_views(
     momenta: Sequence[float] | None = None,
     flat: float | None = None,
 ) -> RichardsonLucy:
-    """Return the iteration before its first step.
+    """Return the iteration, in photons, before its first step.
 
     Parameters
     ----------
     views
-        One or more images of one shape.
+        One or more images of one shape, in one unit.
     settings
         Of the run.
     device
@@ -303,25 +286,30 @@ def start_views(
         Value of a flat estimate, in the image's unit; the image's mean less background when none.
     """
     kernels = of_one_size([view.psf.data for view in views])
+    unit = views[0].calibration.camera.gain
     return RichardsonLucy(
         *(
-            _view(view, kernel, settings, device)
+            _view(view, kernel, unit, settings, device)
             for view, kernel in zip(views, kernels, strict=True)
         ),
-        accelerate=settings.acceleration == "biggs-andrews",
+        accelerate=settings.accelerated,
         start=settings.start,
         tv=settings.tv,
         voxel_um=views[0].image.voxel_um,
-        held_out_ratio=(1 - SHARE) / SHARE,
         momenta=momenta,
-        flat=flat,
+        flat=None if flat is None else flat / unit,
+        unit=unit,
     )
 
 
-def _view(given: Seen, kernel: FloatArray, settings: RldSettings, device: torch.device) -> View:
-    """Return a view with its forward model."""
-    dtype, image, psf = _DTYPES[settings.precision], given.image, given.psf
-    blur = Convolution(kernel, image.shape, border=settings.border, device=device, dtype=dtype)
+def _view(
+    given: Seen, kernel: FloatArray, unit: float, settings: RldSettings, device: torch.device
+) -> View:
+    """Return a view in photons of so many image units, with its forward model."""
+    dtype, psf = _DTYPES[settings.precision], given.psf
+    blur = Convolution(
+        kernel, given.image.shape, border=settings.border, device=device, dtype=dtype
+    )
     transfer = None
     if settings.back_projector != "matched":
         resolution = settings.resolution_um
@@ -335,15 +323,12 @@ def _view(given: Seen, kernel: FloatArray, settings: RldSettings, device: torch.
             resolution_voxels=resolution
             and tuple(r / v for r, v in zip(resolution, psf.voxel_um, strict=True)),  # type: ignore[arg-type]
         )
-
-    def there(data: FloatArray | None) -> torch.Tensor | None:
-        return None if data is None else torch.from_numpy(data).to(device, dtype)
-
+    calibration = replace(given.calibration, camera=given.calibration.camera.in_units_of(unit))
     return View(
         blur=blur,
-        image=torch.from_numpy(image.data).to(device, dtype),
-        background=given.background,
+        image=torch.from_numpy(calibration.camera.photons(given.image.data)).to(device, dtype),
+        background=calibration.background_photons,
         transfer=transfer,
         seen=None if given.seen is None else torch.from_numpy(given.seen).to(device),
-        held_out=there(given.held_out),
+        held_out=given.held_out,
     )

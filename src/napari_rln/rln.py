@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 
+from napari_rln.calibration import Gain, Level
 from napari_rln.device import free_bytes
 from napari_rln.errors import RlnError
 from napari_rln.model import Model
@@ -37,6 +38,10 @@ class RlnSettings:
     background
         Light that is not of the object, camera offset included, in image units; auto takes
         the darkest parts of the image.
+    offset
+        What the camera gives without light, in image units; auto tells it by the image's noise.
+    gain
+        Image units per photon of the camera; auto tells it by the image's noise.
     negatives
         What to do with negative voxels: error, or clip to set them to 0.
     grid
@@ -52,7 +57,9 @@ class RlnSettings:
         auto, cpu, cuda, cuda:1, mps.
     """
 
-    background: Annotated[float | Literal["auto"], {"min": 0.0}] = "auto"
+    background: Level = "auto"
+    offset: Level = "auto"
+    gain: Gain = "auto"
     negatives: Literal["error", "clip"] = "error"
     grid: Literal["refuse", "resample"] = "refuse"
     tile: Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}] = "auto"

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
+from napari_rln.calibration import calibrate
 from napari_rln.device import computing, resolve_device
 from napari_rln.model import Model, load_model
 from napari_rln.networks.rln import Stages
 from napari_rln.normalisation import Normalisation
-from napari_rln.rld import resolve_background
 from napari_rln.rln import RlnSettings, check_inputs
 from napari_rln.start import first_estimate
 from napari_rln.steps import finish
@@ -46,10 +46,13 @@ def network_stages(
     image = check_inputs(image, psf, model, settings)
     if not check_grid(model, image):
         raise refuse_grid(model, image)
-    background = resolve_background(settings.background, image)
+    calibration = calibrate(
+        image, background=settings.background, offset=settings.offset, gain=settings.gain
+    )
+    background = calibration.background
     device = resolve_device(settings.device)
     with computing(0, device, _ADVICE), torch.inference_mode():
-        start = finish(first_estimate(image, psf, background, model.start, device)).data
+        start = finish(first_estimate(image, psf, calibration, model.start, device)).data
         scaling = Normalisation.of(image.data, start, background, model.normalisation)
         x, E0 = (
             torch.from_numpy(even_sized(scaling.apply(data)))[None, None]

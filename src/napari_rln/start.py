@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from napari_rln import rld
+from napari_rln.calibration import Calibration
 from napari_rln.deconvolution import seek_stop
-from napari_rln.device import to_numpy
 from napari_rln.errors import RlnError
 from napari_rln.rld import RldReport, RldSettings
 from napari_rln.settings import check_limits
@@ -58,12 +58,11 @@ class StartSettings:
         """Return how many iterations to do where auto stops after so many."""
         return max(1, round(self.beyond * stop))
 
-    def rld(self, background: float = 0.0) -> RldSettings:
+    def rld(self) -> RldSettings:
         """Return the settings of the classical deconvolution."""
         return RldSettings(
             iterations=self.iterations,
             back_projector="matched" if self.method == "image" else self.method,
-            background=background,
         )
 
 
@@ -90,7 +89,7 @@ class FirstEstimate:
 def first_estimate(
     image: Volume,
     psf: Volume | None,
-    background: float,
+    calibration: Calibration,
     settings: StartSettings,
     device: torch.device,
     *,
@@ -104,8 +103,8 @@ def first_estimate(
         (Z, Y, X), image units, as :func:`napari_rln.rld.check_pair` passed it.
     psf
         On the image's voxels, sum 1; with the image as the start it is not used.
-    background
-        Image units.
+    calibration
+        Of the image.
     settings
         How.
     device
@@ -120,22 +119,22 @@ def first_estimate(
         If a PSF is needed and there is none, or no tile is small enough.
     """
     if not settings.needs_psf:
-        return FirstEstimate(data=image.data - np.float32(background))
+        return FirstEstimate(data=image.data - np.float32(calibration.background))
     if psf is None:
         raise RlnError(
             "this model starts from a classical deconvolution and needs the PSF; give one (--psf)."
         )
     began = time.perf_counter()
-    told = settings.rld(background)
+    told = settings.rld()
     tiles = start_tiles(image.shape, psf.shape, told, most_bytes)
     if settings.iterations == "auto":
-        stop, _ = yield from seek_stop(image, psf, background, told, device, began)
+        stop = yield from seek_stop(image, psf, calibration, told, device, began)
         iterations = settings.after(stop)
     else:
         iterations = settings.iterations
     whole = np.empty_like(image.data) if len(tiles) > 1 else None
     for number, tile in enumerate(tiles):
-        run = rld.start(image.with_data(image.data[tile.window]), psf, background, told, device)
+        run = rld.start(image.with_data(image.data[tile.window]), psf, calibration, told, device)
         for done in range(1, iterations + 1):
             change = run.step(measure=False)
             yield RldReport(
@@ -145,11 +144,11 @@ def first_estimate(
                 relative_change=change,
                 seconds=time.perf_counter() - began,
                 part=tile.window if len(tiles) > 1 else (slice(None),) * 3,
-                _estimate=run.field_of_view(),
+                _run=run,
             )
-        data = to_numpy(run.field_of_view())
+        data = run.estimate()
         if whole is None:
-            return FirstEstimate(data=data, iterations=iterations, outside=to_numpy(run.outside()))
+            return FirstEstimate(data=data, iterations=iterations, outside=run.outside())
         whole[tile.core] = data[tile.inner]
         del run
     assert whole is not None

@@ -6,7 +6,7 @@ began on an odd voxel would pool other pairs.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,3 +114,38 @@ def _along(n: int, core: int, halo: int) -> Iterator[tuple[slice, slice]]:
     for start in range(0, n, size):
         stop = min(start + size, n)
         yield slice(start, stop), slice(max(0, start - halo), min(n, stop + halo))
+
+
+def blocks(shape: Shape, size: Shape, most: int) -> Sequence[Box]:
+    """Return boxes of a size that lie evenly all over a volume, at most so many.
+
+    Parameters
+    ----------
+    shape
+        (Z, Y, X) of the volume.
+    size
+        (z, y, x) of a box; smaller where the volume is.
+    most
+        How many; fewer where they would overlap.
+    """
+    z, y, x = (min(s, n) for s, n in zip(size, shape, strict=True))
+    rooms = [max(1, n // s) for n, s in zip(shape, (z, y, x), strict=True)]
+    counts = [1, 1, 1]
+    # One more along the axis where the boxes lie farthest apart, for as long as they may be more.
+    while True:
+        options = [a for a in range(3) if counts[a] < rooms[a]]
+        if not options:
+            break
+        axis = max(options, key=lambda a: shape[a] / counts[a])
+        more = [c + (a == axis) for a, c in enumerate(counts)]
+        if more[0] * more[1] * more[2] > most:
+            break
+        counts = more
+    starts = [
+        [round((i + 0.5) * n / c - s / 2) for i in range(c)]
+        for n, c, s in zip(shape, counts, (z, y, x), strict=True)
+    ]
+    return [
+        (slice(a, a + z), slice(b, b + y), slice(c, c + x))
+        for a, b, c in itertools.product(*starts)
+    ]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from napari_rln.calibration import Calibration, calibrate
 from napari_rln.device import check_memory, resolve_device
 from napari_rln.errors import RlnError
-from napari_rln.noise import estimate_noise
 from napari_rln.record import Record
 from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import RldReport, check_pair, memory_bytes, resolve_background
+from napari_rln.rld import RldReport, check_pair, memory_bytes
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
 from napari_rln.volume import FloatArray, Volume
@@ -98,28 +98,22 @@ def check_steps(
             f"{result.name} is {result.shape} but the image {image.name} is {image.shape}; crop or "
             "resample it to the image's shape."
         )
-    noise = estimate_noise(image.data)
-    if noise.gain <= 0:
+    if background is None and result.record is not None:
+        background = result.record.facts.get("background")
+    calibration = calibrate(image, background="auto" if background is None else background)
+    if calibration.camera.gain_from == "assumed":
         raise RlnError(
             f"{image.name} has no noise to measure the residual by: it was smoothed or simulated "
             "without."
         )
-    if background is None and result.record is not None:
-        background = result.record.facts.get("background")
-    background = resolve_background("auto" if background is None else background, image)
-    outside = yield from outside_steps(image, psf, background, device)
+    outside = yield from outside_steps(image, psf, calibration, device)
     found = reconvolution_residual(
-        image.data,
-        result.data,
-        psf.data,
-        gain=noise.gain,
-        intercept=noise.intercept,
-        outside=outside,
+        image.data, result.data, psf.data, calibration.camera, outside=outside
     )
-    flux = float(image.data.sum(dtype=np.float64)) - background * image.data.size
+    flux = float(image.data.sum(dtype=np.float64)) - calibration.background * image.data.size
     record = Record(
         method="check",
-        facts={"chi2": found.chi2, "gain": noise.gain, "intercept": noise.intercept},
+        facts=calibration.facts() | {"chi2": found.chi2},
         inputs={"image": image.hash, "result": result.hash, "psf": psf.hash},
     )
     return Trust(
@@ -131,7 +125,7 @@ def check_steps(
 
 
 def outside_steps(
-    image: Volume, psf: Volume, background: float, device: str = "auto"
+    image: Volume, psf: Volume, calibration: Calibration, device: str = "auto"
 ) -> Generator[RldReport, None, FloatArray | None]:
     """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
 
@@ -142,4 +136,4 @@ def outside_steps(
     """
     settings, where = StartSettings(iterations=_ITERATIONS), resolve_device(device)
     check_memory(memory_bytes(image.shape, psf.shape, settings.rld()), where, _ADVICE)
-    return (yield from first_estimate(image, psf, background, settings, where)).outside
+    return (yield from first_estimate(image, psf, calibration, settings, where)).outside

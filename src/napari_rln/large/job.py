@@ -104,9 +104,7 @@ class Job:
         """Return the record that the result carries."""
         found, plan = self.statistics, self.plan
         facts: dict[str, Any] = {
-            "background": found.background,
-            "gain": found.gain,
-            "intercept": found.intercept,
+            **found.calibration,
             "sampled_voxels": found.sampled,
             "block": list(plan.block),
         }

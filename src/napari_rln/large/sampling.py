@@ -7,32 +7,29 @@ time points of a series, so that these can be compared.
 import time
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
 
 from napari_rln import rld
+from napari_rln.calibration import MOST_VOXELS, Calibration, calibrate_parts, sample_boxes
 from napari_rln.deconvolution import seek_stop
-from napari_rln.device import to_numpy
 from napari_rln.errors import RlnError
+from napari_rln.large.job import Settings
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.statistics import Statistics
-from napari_rln.noise import estimate_background, estimate_noise
 from napari_rln.normalisation import HIGH, LOW, brightness
 from napari_rln.record import array_hash
 from napari_rln.rld import Negatives, RldReport, RldSettings
 from napari_rln.steps import relay
 from napari_rln.stop import telling_crop, telling_shape
-from napari_rln.stores.source import Source, blocks
-from napari_rln.tiles import Box, Shape, as_text
+from napari_rln.stores.source import Source
+from napari_rln.tiles import Box, Shape, as_text, blocks
 from napari_rln.volume import FloatArray, Volume
 
 _TELLING = (32, 64, 64)  # size of a PSF in whose stead there is none
-_BLOCK = (32, 64, 64)
 _MOST_FURTHER, _FURTHER_SHARE = 8, 8  # parts deconvolved besides, and what they are of a volume
-_MOST_VOXELS = 1 << 24  # volumes up to this are read whole, of larger ones this much is sampled
 
 
 class Samples:
@@ -53,10 +50,7 @@ class Samples:
     """
 
     def __init__(self, source: Source, negatives: Negatives) -> None:
-        size, most = source.shape, 1
-        if source.voxels > _MOST_VOXELS:
-            size, most = _BLOCK, _MOST_VOXELS // (_BLOCK[0] * _BLOCK[1] * _BLOCK[2])
-        self.boxes = blocks(source.shape, size, most)
+        self.boxes = sample_boxes(source.shape)
         self.source, self._negatives = source, negatives
         read = [source.read(box) for box in self.boxes]
         # Of a series the last volume is looked at too, by which the image is known again.
@@ -86,17 +80,21 @@ class Samples:
         total = sum(float(part.sum(dtype=np.float64)) for part in self.parts)
         return total / sum(part.size for part in self.parts)
 
-    def background(self, given: float | Literal["auto"]) -> float:
-        """Return the background to use, in image units.
+    def calibration(self, settings: Settings) -> Calibration:
+        """Return what is found out about the image, as much as settings leave open.
 
         Raises
         ------
         RlnError
-            If nothing of the samples stands above it.
+            If nothing of the samples stands above the background.
         """
-        level = estimate_background(*self.parts) if given == "auto" else float(given)
-        rld.check_background(level, self.mean, self.source.name)
-        return level
+        return calibrate_parts(
+            self.parts,
+            self.source.name,
+            background=settings.background,
+            offset=settings.offset,
+            gain=settings.gain,
+        )
 
     def telling(self, psf_shape: Shape) -> Box:
         """Return the part of the volume with most structure, as :func:`telling_crop` does."""
@@ -120,7 +118,7 @@ class Samples:
         """Return boxes of a size all over the volume, of an eighth of it or less."""
         voxels = size[0] * size[1] * size[2]
         most = min(
-            _MOST_FURTHER, self.source.voxels // (_FURTHER_SHARE * voxels), _MOST_VOXELS // voxels
+            _MOST_FURTHER, self.source.voxels // (_FURTHER_SHARE * voxels), MOST_VOXELS // voxels
         )
         return list(blocks(self.source.shape, size, most)) if most else []
 
@@ -147,7 +145,7 @@ def fit(data: FloatArray, negatives: Negatives, name: str, box: Box) -> FloatArr
 def look(
     run: LargeRun, samples: Samples, device: torch.device
 ) -> Generator[LargeReport, None, Statistics]:
-    """Yield reports, return what tiles are planned by: background, noise and iterations.
+    """Yield reports, return what tiles are planned by: calibration and iterations.
 
     Parameters
     ----------
@@ -167,9 +165,8 @@ def look(
     told, psf = run.told, run.psf
     box = samples.telling(psf.shape if psf is not None else _TELLING)
     crop = samples.read(box)
-    background = samples.background(run.settings.background)
+    calibration = samples.calibration(run.settings)
     if told is None or told.iterations != "auto":
-        noise = estimate_noise(crop.data)
         iterations = 0 if told is None else told.iterations
     else:
         assert psf is not None
@@ -178,17 +175,15 @@ def look(
             lasted = time.perf_counter() - began
             return LargeReport(phase="stop", done=stop.iteration, total=stop.total, seconds=lasted)
 
-        steps = seek_stop(crop, psf, background, told, device, began)
-        iterations, noise = yield from relay(steps, report)
+        steps = seek_stop(crop, psf, calibration, told, device, began)
+        iterations = yield from relay(steps, report)
         if run.model is not None:
             iterations = run.model.start.after(iterations)
     return Statistics(
         hash=samples.hash,
         sampled=sum(part.size for part in samples.parts),
-        background=background,
+        calibration=calibration.facts(),
         mean=samples.mean,
-        gain=noise.gain,
-        intercept=noise.intercept,
         iterations=int(iterations),
         telling=[[part.start, part.stop] for part in box],
     )
@@ -270,7 +265,7 @@ def _deconvolved(
     estimates = []
     for number, crop in enumerate(crops):
         flat = None if whole else found.mean - found.background
-        steps = rld.start(crop, run.psf, found.background, told, device, momenta=momenta, flat=flat)
+        steps = rld.start(crop, run.psf, found.calibrated, told, device, momenta=momenta, flat=flat)
         for done in range(1, found.iterations + 1):
             steps.step(measure=False)
             yield LargeReport(
@@ -279,9 +274,8 @@ def _deconvolved(
                 total=len(crops) * found.iterations,
                 seconds=time.perf_counter() - began,
             )
-        if told.acceleration != "none":
-            momenta = momenta or [float(m) for m in steps.momenta]
-        estimates.append(to_numpy(steps.field_of_view()))
+        momenta = momenta or [float(m) for m in steps.momenta] or None
+        estimates.append(steps.estimate())
         del steps
     return momenta, estimates
 

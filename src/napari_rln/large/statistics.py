@@ -1,6 +1,9 @@
 """What is known of a whole volume before its first tile."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from napari_rln.calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,12 +16,10 @@ class Statistics:
         Of the samples, by which an image is known again.
     sampled
         Voxels that were looked at.
-    background
-        Image units.
+    calibration
+        Camera and background, as :meth:`napari_rln.calibration.Calibration.facts` gives them.
     mean
-        The same, background included.
-    gain, intercept
-        Noise where there is most structure, see :class:`napari_rln.noise.Noise`.
+        Image units, background included.
     iterations
         Of the classical deconvolution; 0 where there is none.
     momenta
@@ -26,17 +27,25 @@ class Statistics:
     offset, scale
         Of the map to the network's range; 0 and 1 where there is no network.
     telling
-        (start, stop) along z, y and x of what the noise and the stop were found in.
+        (start, stop) along z, y and x of what the stop was found in.
     """
 
     hash: str
     sampled: int
-    background: float
+    calibration: dict[str, Any]
     mean: float
-    gain: float = 0.0
-    intercept: float = 0.0
     iterations: int = 0
     momenta: list[float] | None = None
     offset: float = 0.0
     scale: float = 1.0
     telling: list[list[int]]
+
+    @property
+    def calibrated(self) -> Calibration:
+        """Camera and background."""
+        return Calibration.of(self.calibration)
+
+    @property
+    def background(self) -> float:
+        """Image units, camera offset included."""
+        return self.calibrated.background

@@ -17,7 +17,7 @@ import torch
 
 from napari_rln import rld
 from napari_rln.application import through_network
-from napari_rln.device import resolve_device, to_numpy
+from napari_rln.device import resolve_device
 from napari_rln.errors import ComputeError
 from napari_rln.io import atomic, converted
 from napari_rln.large.job import TILE, Folder, Job, Key
@@ -109,8 +109,7 @@ class _Bench:
         self.negatives = job.settings["negatives"]
         self.told: RldSettings | None = None
         if self.psf is not None and any(job.plan.core):
-            background = job.statistics.background
-            self.told = self.model.start.rld(background) if self.model else _told(job)
+            self.told = self.model.start.rld() if self.model else _told(job)
         self.network: Folded | None = None
         if self.model is not None:
             self.network = Folded(self.model.network, self.device, job.settings["precision"])
@@ -217,10 +216,10 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
         alike: dict[str, Any] = {}
         if len(job.plan.tiles) > 1:
             alike = {"momenta": found.momenta, "flat": found.mean - found.background}
-        run = rld.start(volume, bench.psf, found.background, bench.told, bench.device, **alike)
+        run = rld.start(volume, bench.psf, found.calibrated, bench.told, bench.device, **alike)
         for _ in range(job.statistics.iterations):
             run.step(measure=False)
-        data = to_numpy(run.field_of_view()[kept])
+        data = run.estimate(kept)
         del run
         took.lap("compute")
     del image, volume

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
+from napari_rln.calibration import calibrate
 from napari_rln.errors import RlnError
 from napari_rln.fft import Shape
 from napari_rln.forward import Convolution, of_one_size
-from napari_rln.noise import estimate_background, estimate_noise
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.simulate.structures import StructureSettings, draw
@@ -219,25 +219,25 @@ def imaging_like(image: Volume) -> ImagingSettings:
     RlnError
         If the image has no noise to tell photons by, or nothing above its background.
     """
-    noise = estimate_noise(image.data)
-    if noise.gain <= 0:
+    calibration = calibrate(image)
+    camera, background = calibration.camera, calibration.background
+    if camera.gain_from == "assumed":
         raise RlnError(
             f"{image.name} has no noise to tell photons by; it was smoothed or simulated without. "
             "Give --photons and --background instead of an image to imitate."
         )
-    background = estimate_background(image.data)
-    signal = (float(np.percentile(image.data, _BRIGHT)) - background) / noise.gain
+    signal = (float(np.percentile(image.data, _BRIGHT)) - background) / camera.gain
     if signal <= 0:
         raise RlnError(f"nothing of {image.name} rises above its background {background:g}.")
-    # The intercept is read variance less gain times offset; of the two, one is taken for all of it.
-    offset = min(max(-noise.intercept / noise.gain, 0.0), background)
-    read_noise = max(noise.intercept, 0.0) ** 0.5 / noise.gain
-    share = max((background - offset) / noise.gain / signal, 1e-3)
+    # An offset below 0 is the read noise's doing, where the camera has none.
+    offset = max(camera.offset, 0.0)
+    read_noise = max(-camera.gain * camera.offset, 0.0) ** 0.5 / camera.gain
+    share = max((background - offset) / camera.gain / signal, 1e-3)
     return ImagingSettings(
         photons=(signal / _LIKE, signal * _LIKE),
         background=(share / _LIKE, share * _LIKE),
         read_noise=(read_noise, read_noise),
-        gain=noise.gain,
+        gain=camera.gain,
         offset=offset,
     )
 

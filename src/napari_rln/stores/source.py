@@ -1,9 +1,7 @@
 """Reading a volume by boxes, whatever it lies in and however large it is."""
 
 import dataclasses
-import itertools
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,41 +189,6 @@ def _held(origin: Origin) -> Held:
     if path.is_file():
         return tiff.open_lazily(path, origin.series)
     return ngff.open_lazily(path) if ngff.is_zarr(path) else tiff.open_folder(path)
-
-
-def blocks(shape: Shape, size: Shape, most: int) -> Sequence[Box]:
-    """Return boxes of a size that lie evenly all over a volume, at most so many.
-
-    Parameters
-    ----------
-    shape
-        (Z, Y, X) of the volume.
-    size
-        (z, y, x) of a box; smaller where the volume is.
-    most
-        How many; fewer where they would overlap.
-    """
-    z, y, x = (min(s, n) for s, n in zip(size, shape, strict=True))
-    rooms = [max(1, n // s) for n, s in zip(shape, (z, y, x), strict=True)]
-    counts = [1, 1, 1]
-    # One more along the axis where the boxes lie farthest apart, for as long as they may be more.
-    while True:
-        options = [a for a in range(3) if counts[a] < rooms[a]]
-        if not options:
-            break
-        axis = max(options, key=lambda a: shape[a] / counts[a])
-        more = [c + (a == axis) for a, c in enumerate(counts)]
-        if more[0] * more[1] * more[2] > most:
-            break
-        counts = more
-    starts = [
-        [round((i + 0.5) * n / c - s / 2) for i in range(c)]
-        for n, c, s in zip(shape, counts, (z, y, x), strict=True)
-    ]
-    return [
-        (slice(a, a + z), slice(b, b + y), slice(c, c + x))
-        for a, b, c in itertools.product(*starts)
-    ]
 
 
 def checksum(data: npt.NDArray[Any]) -> str:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from napari_rln import rld
+from napari_rln.calibration import Calibration, calibrate
 from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.io import read_volume
 from napari_rln.networks.rln import Views, together
-from napari_rln.noise import estimate_background
 from napari_rln.normalisation import Method, Normalisation
 from napari_rln.psf.shape import asymmetry, centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
@@ -61,8 +61,8 @@ class Example:
         Image and truth in image units.
     psf
         What is believed to be the PSF; none for pairs of unknown origin.
-    background
-        As estimated from the image, image units.
+    calibration
+        As found in the image.
     scaling
         To the network's scale and back.
     x, E0, target
@@ -70,7 +70,7 @@ class Example:
     mean, power
         Mean and variance of the target.
     second
-        The second view, its PSF and background, where there is one.
+        The second view, its PSF and calibration, where there is one.
     x_b
         (Z, Y, X), that view on its own scale.
     views
@@ -81,7 +81,7 @@ class Example:
 
     pair: Pair
     psf: Volume | None
-    background: float
+    calibration: Calibration
     scaling: Normalisation
     x: FloatArray
     E0: FloatArray
@@ -104,7 +104,7 @@ class Example:
         """Return what a classical deconvolution is given; nothing without a PSF."""
         if self.psf is None:
             return []
-        first = rld.Seen(image=self.pair.image, psf=self.psf, background=self.background)
+        first = rld.Seen(image=self.pair.image, psf=self.psf, calibration=self.calibration)
         return [first] if self.second is None else [first, self.second]
 
 
@@ -307,28 +307,31 @@ def example(
         How the network is given two, where there are two.
     """
     pair, psf = source.pair(number)
-    background = estimate_background(pair.image.data)
+    calibration = calibrate(pair.image)
+    background = calibration.background
     second = x_b = None
     if pair.second is not None:
         assert source.psf_b is not None
-        level = estimate_background(pair.second.data)
-        second = rld.Seen(image=pair.second, psf=_cropped(source.psf_b), background=level)
+        second = rld.Seen(
+            image=pair.second, psf=_cropped(source.psf_b), calibration=calibrate(pair.second)
+        )
     if by_truth and psf is not None and start.needs_psf and start.iterations == "auto":
-        estimate = _stopped_by_truth(pair, psf, background, start, number, second)
+        estimate = _stopped_by_truth(pair, psf, calibration, start, number, second)
     elif second is not None and psf is not None and start.needs_psf:
-        estimate = _joint(pair, psf, background, start, second)
+        estimate = _joint(pair, psf, calibration, start, second)
     else:
         cpu = torch.device("cpu")
-        estimate = finish(first_estimate(pair.image, psf, background, start, cpu)).data
+        estimate = finish(first_estimate(pair.image, psf, calibration, start, cpu)).data
     if second is not None:
-        own = Normalisation.of(second.image.data, estimate, second.background, method)
+        level = second.calibration.background
+        own = Normalisation.of(second.image.data, estimate, level, method)
         x_b = own.apply(second.image.data)
     scaling = Normalisation.of(pair.image.data, estimate, background, method)
     target = (pair.truth.data / (scaling.scale * output_scale)).astype(np.float32)
     return Example(
         pair=pair,
         psf=psf,
-        background=background,
+        calibration=calibration,
         scaling=scaling,
         x=scaling.apply(pair.image.data),
         E0=scaling.apply(estimate + background),
@@ -353,27 +356,26 @@ def rescaled(made: Example, factor: float) -> Example:
 
 
 def _joint(
-    pair: Pair, psf: Volume, background: float, start: StartSettings, second: rld.Seen
+    pair: Pair, psf: Volume, calibration: Calibration, start: StartSettings, second: rld.Seen
 ) -> FloatArray:
     """Return the estimate that an application to two views would start from."""
-    told, cpu = start.rld(background), torch.device("cpu")
+    told, cpu = start.rld(), torch.device("cpu")
     if start.iterations == "auto":
-        stop, _ = finish(seek_stop(pair.image, psf, background, told, cpu, time.perf_counter()))
+        stop = finish(seek_stop(pair.image, psf, calibration, told, cpu, time.perf_counter()))
         iterations = start.after(stop)
     else:
         iterations = start.iterations
-    first = rld.Seen(image=pair.image, psf=psf, background=background)
+    first = rld.Seen(image=pair.image, psf=psf, calibration=calibration)
     run = rld.start_views([first, second], replace(told, start="image"), cpu)
     for _ in range(iterations):
         run.step(measure=False)
-    estimate: FloatArray = run.field_of_view().numpy().copy()
-    return estimate
+    return run.estimate()
 
 
 def _stopped_by_truth(
     pair: Pair,
     psf: Volume,
-    background: float,
+    calibration: Calibration,
     start: StartSettings,
     number: int,
     second: rld.Seen | None = None,
@@ -383,28 +385,27 @@ def _stopped_by_truth(
     It is that of the iteration nearest to the truth, missed as the noise misses it, and as far
     beyond as the start goes.
     """
-    told = start.rld(background)
-    seen = [rld.Seen(image=pair.image, psf=psf, background=background)]
+    told = start.rld()
+    seen = [rld.Seen(image=pair.image, psf=psf, calibration=calibration)]
     if second is not None:
         seen, told = [*seen, second], replace(told, start="image")
     run = rld.start_views(seen, told, torch.device("cpu"))
-    truth = torch.from_numpy(pair.truth.data - pair.truth.data.mean())
-    kept: list[torch.Tensor] = []
+    truth = pair.truth.data - pair.truth.data.mean()
+    kept: list[FloatArray] = []
     likeness: list[float] = []
     further = max(1.0, start.beyond)
     while len(kept) * _BETWEEN < further * told.max_iterations:
         for _ in range(_BETWEEN):
             run.step(measure=False)
-        kept.append(run.field_of_view().clone())
+        kept.append(run.estimate())
         off = kept[-1] - kept[-1].mean()
-        likeness.append(float((off * truth).sum() / off.norm().clamp_min(1e-30)))
+        likeness.append(float(np.vdot(off, truth) / max(float(np.linalg.norm(off)), 1e-30)))
         if len(kept) > 3 + _PAST * further * (1 + int(np.argmax(likeness))):
             break
     rng = np.random.default_rng((number, 3))
     best = 1 + int(np.argmax(likeness))
     missed = best * start.beyond * _MISS * np.exp(_MISS_SPREAD * rng.normal())
-    estimate: FloatArray = kept[round(np.clip(missed, 1, len(kept))) - 1].numpy()
-    return estimate
+    return kept[int(np.clip(round(missed), 1, len(kept))) - 1]
 
 
 def _by_turns(structures: StructureSettings, number: int) -> StructureSettings:

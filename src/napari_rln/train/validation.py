@@ -161,7 +161,6 @@ def _classical(
     settings = RldSettings(
         iterations=counts[-1],
         back_projector=projector,  # type: ignore[arg-type]
-        background=held.background,
         device="cpu",
     )
     patience = _PATIENCE if projector == "matched" else len(counts)
@@ -173,7 +172,7 @@ def _classical(
     for done in range(1, counts[-1] + 1):
         run.step(measure=False)
         if done in counts:
-            better = best.add(run.field_of_view().numpy(), held.pair.truth.data)
+            better = best.add(run.estimate(), held.pair.truth.data)
             worse = 0 if better else worse + 1
             if worse == patience:
                 return

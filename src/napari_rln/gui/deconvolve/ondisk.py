@@ -191,7 +191,7 @@ def _shows(opened: Any, image: Source) -> bool:
 
     Samples that are all of one value, such as nothing, tell nothing.
     """
-    from napari_rln.stores.source import blocks
+    from napari_rln.tiles import blocks
 
     if opened.shape != image.shape or opened.times > 1:
         return False
