@@ -17,14 +17,14 @@ from scipy import ndimage
 from napari_rln.errors import RlnError
 from napari_rln.psf.background import Float64Array, background_level
 from napari_rln.psf.findings import Finding, PsfFacts, Severity, Size, judge
+from napari_rln.psf.peak import Triple, peak_centre, peak_inside
 from napari_rln.psf.prepare import (
     AS_IT_IS,
     above_noise,
-    peak_inside,
     prepare_psf,
     without_hot,
 )
-from napari_rln.psf.shape import Triple, asymmetry, fwhm_um, peak_centre
+from napari_rln.psf.shape import asymmetry, fwhm_um
 from napari_rln.record import jsonable
 from napari_rln.volume import Volume, VoxelUm, on_one_grid
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from napari_rln.psf.shape import Triple
+from napari_rln.psf.peak import Triple
 from napari_rln.volume import VoxelUm, same_grid
 
 Size = tuple[int, int, int]

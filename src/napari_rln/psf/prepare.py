@@ -18,8 +18,9 @@ from scipy import ndimage
 from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 
 from napari_rln.errors import RlnError
-from napari_rln.psf.background import Float64Array, background_level, hot_voxels
-from napari_rln.psf.shape import Triple, centre_crop, energy_box, peak_centre
+from napari_rln.psf.background import Float64Array, background_level
+from napari_rln.psf.peak import Triple, lone_voxels, peak_centre, peak_inside
+from napari_rln.psf.shape import centre_crop, energy_box
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.volume import Volume, VoxelUm, check_voxel_um
@@ -162,14 +163,9 @@ def check_psf(volume: Volume) -> None:
         raise RlnError(f"{volume.name} sums to {total:.6g}; a PSF sums to 1. Prepare it first.")
 
 
-def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:
-    """Tell whether a peak at a position (z, y, x) in voxels has a voxel on each side of it."""
-    return all(n == 1 or 0.5 <= c <= n - 1.5 for c, n in zip(centre, shape, strict=True))
-
-
 def without_hot(data: Float64Array) -> tuple[Float64Array, int]:
     """Return data with hot voxels replaced by the median of 3 x 3 voxels, and their number."""
-    hot = hot_voxels(data)
+    hot = lone_voxels(data).hot
     if not hot.any():
         return data, 0
     calm = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
