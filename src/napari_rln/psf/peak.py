@@ -44,6 +44,27 @@ class Alone(NamedTuple):
     own: Mask
 
 
+class Peak(NamedTuple):
+    """The peak of a PSF.
+
+    Attributes
+    ----------
+    centre
+        Position (z, y, x) in voxels.
+    rise
+        (Z, Y, X), the light above the background, 0 in hot voxels.
+    noise_sd
+        Standard deviation of the noise in the background.
+    own
+        See :class:`Alone`.
+    """
+
+    centre: Triple
+    rise: Float64Array
+    noise_sd: float
+    own: Mask
+
+
 def peak_centre(data: npt.NDArray[Any]) -> Triple:
     """Return the sub-voxel position (z, y, x) of the peak of the main lobe, in voxels.
 
@@ -62,9 +83,15 @@ def peak_centre(data: npt.NDArray[Any]) -> Triple:
     RlnError
         If no voxel rises above the background.
     """
+    return find_peak(data).centre
+
+
+def find_peak(data: npt.NDArray[Any]) -> Peak:
+    """Return the peak of the main lobe and what was found on the way; see :func:`peak_centre`."""
     data = np.asarray(data, dtype=np.float64)
-    hot, own = lone_voxels(data)
-    rise = np.where(hot, 0.0, data - background_level(data)[0])
+    level, noise_sd = background_level(data)
+    hot, own = _lone_voxels(data, level, noise_sd)
+    rise = np.where(hot, 0.0, data - level)
     spot = brightest_spot(rise)
     if own.any():  # a peak that the filters of the brightest spot do not see
         at = int(np.where(own, rise, 0).argmax())
@@ -78,10 +105,11 @@ def peak_centre(data: npt.NDArray[Any]) -> Triple:
         )
     centre = _climb(rise, ~hot, spot, peak)
     for axis, n in enumerate(data.shape):
-        line = _profile(rise, spot, axis)
+        line = profile(rise, spot, axis)
         if not _inside(centre[axis], n) and line.min() > _FLAT * line.max():
             centre[axis] = n // 2
-    return float(centre[0]), float(centre[1]), float(centre[2])
+    where = float(centre[0]), float(centre[1]), float(centre[2])
+    return Peak(centre=where, rise=rise, noise_sd=noise_sd, own=own)
 
 
 def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:
@@ -104,10 +132,13 @@ def lone_voxels(data: npt.NDArray[Any]) -> Alone:
         (Z, Y, X), any unit.
     """
     data = np.asarray(data, dtype=np.float64)
+    return _lone_voxels(data, *background_level(data))
+
+
+def _lone_voxels(data: Float64Array, level: float, noise_sd: float) -> Alone:
     none = np.zeros(data.shape, dtype=bool)
     if min(data.shape[1:]) < 3:
         return Alone(none, none)
-    level, noise_sd = background_level(data)
     noise_sd = max(noise_sd, noise_among(data, data > level))
     rise = data - level
     second = ndimage.rank_filter(rise, -3, size=(1, 3, 3), mode="nearest")
@@ -122,16 +153,16 @@ def lone_voxels(data: npt.NDArray[Any]) -> Alone:
     return Alone(alone & ~own, own)
 
 
-def _inside(position: float, n: int) -> bool:
-    return n <= 2 or 0.5 <= position <= n - 1.5
-
-
-def _profile(rise: Float64Array, spot: tuple[int, int, int], axis: int) -> Float64Array:
+def profile(rise: Float64Array, spot: tuple[int, int, int], axis: int) -> Float64Array:
     """Return the mean along an axis over the 3 x 3 voxels around a spot, (N,)."""
     around = [slice(max(0, i - 1), i + 2) for i in spot]
     around[axis] = slice(None)
     line: Float64Array = rise[tuple(around)].mean(axis=tuple(a for a in range(3) if a != axis))
     return line
+
+
+def _inside(position: float, n: int) -> bool:
+    return n <= 2 or 0.5 <= position <= n - 1.5
 
 
 def _own(rise: Float64Array, rest: Float64Array, alone: Mask) -> Mask:
@@ -198,7 +229,7 @@ def _half_widths(rise: Float64Array, spot: tuple[int, int, int]) -> Float64Array
     """Return rough half widths at half maximum (z, y, x) in voxels, at least 0.8."""
     widths = []
     for axis, n in enumerate(rise.shape):
-        line = _profile(rise, spot, axis)
+        line = profile(rise, spot, axis)
         above = line > 0.5 * line[spot[axis]]
         low = high = spot[axis]
         while low > 0 and above[low - 1]:
