@@ -18,7 +18,7 @@ from napari_rln.errors import RlnError
 from napari_rln.psf.background import Float64Array, background_level
 from napari_rln.psf.findings import Finding, PsfFacts, Severity, Size, judge
 from napari_rln.psf.peak import Triple, peak_centre
-from napari_rln.psf.place import find_fault, in_order, split_axes
+from napari_rln.psf.place import find_fault, in_order
 from napari_rln.psf.prepare import (
     AS_IT_IS,
     above_noise,
@@ -116,8 +116,8 @@ def examine_psf(
     nyquist, expected = _optics(na, wavelength_um, immersion_index)
     fault = find_fault(psf.data)
     data = psf.data.astype(np.float64)
-    if fault and fault.mendable:
-        data = in_order(data, split_axes(data))
+    if fault:
+        data = in_order(data, fault.split)
     computed = is_computed(psf)
     calm, hot_pixels = (data, 0) if computed else without_hot(data)
     hot_light = float((data - calm).sum())
@@ -194,7 +194,7 @@ def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = 
         If the PSF cannot be used, and no repair helps.
     """
     fault = report.facts.fault
-    if fault and not fault.mendable:
+    if fault and not fault.split:
         raise unusable(psf, fault)
     changes: dict[str, Any] = {} if image_voxel_um is None else {"image_voxel_um": image_voxel_um}
     mendable = [f.settings for f in report.findings if f.settings is not None]

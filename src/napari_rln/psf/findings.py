@@ -200,7 +200,7 @@ def _light(facts: PsfFacts) -> Iterator[Finding]:
 
 def _place(facts: PsfFacts) -> Iterator[Finding]:
     """Centre and symmetry."""
-    if facts.fault and facts.fault.mendable:
+    if facts.fault and facts.fault.split:
         yield _repairable(facts.fault.check, "error", _sentence(facts.fault), centre="peak")
     elif facts.fault:
         yield Finding(check=facts.fault.check, severity="error", what=_sentence(facts.fault))

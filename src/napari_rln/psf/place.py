@@ -3,7 +3,8 @@
 Everything that takes a PSF looks at this before its long work: a wrong one costs all of it.
 """
 
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,8 @@ _NEAR = 2  # voxels around a lobe that are still above or below it
 _SMALLEST = 9  # lateral voxels from which a file has room for a background
 
 
-class Fault(NamedTuple):
+@dataclass(frozen=True)
+class Fault:
     """Why a file cannot be used as a PSF.
 
     Attributes
@@ -31,13 +33,13 @@ class Fault(NamedTuple):
         Short name of what was checked.
     what
         A sentence with the value, and what to do.
-    mendable
-        Whether centring (``centre=peak``) mends it.
+    split
+        Axes whose ends share the peak, which centring mends; of any other fault none.
     """
 
     check: str
     what: str
-    mendable: bool = False
+    split: tuple[int, ...] = ()
 
 
 def find_fault(data: npt.NDArray[Any]) -> Fault | None:
@@ -59,9 +61,8 @@ def find_fault(data: npt.NDArray[Any]) -> Fault | None:
         return Fault(
             "centre",
             f"the peak is split between the two ends of {_named(axes)}: its origin is the first "
-            "voxel, as for a Fourier transform, but that of a PSF is the middle one. Repair it "
-            "(centre=peak; commands and fit_psf do so unless told not to).",
-            mendable=True,
+            "voxel, as for a Fourier transform, but that of a PSF is the middle one.",
+            split=axes,
         )
     if data.size == 1:
         return None

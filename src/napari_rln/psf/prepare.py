@@ -170,7 +170,10 @@ def check_psf(volume: Volume) -> None:
 
 def unusable(volume: Volume, fault: Fault) -> RlnError:
     """Return the error that says why a volume cannot be used as a PSF."""
-    return RlnError(f"{volume.name} cannot be used as a PSF: {fault.what}")
+    repair = (
+        " Repair it (centre=peak), as commands and fit_psf do by default." if fault.split else ""
+    )
+    return RlnError(f"{volume.name} cannot be used as a PSF: {fault.what}{repair}")
 
 
 def is_computed(volume: Volume) -> bool:
