@@ -50,7 +50,7 @@ def test_everyday_psfs_keep_their_peak_with_and_without_a_record(setup):
         assert "hot pixels" not in {f.check for f in findings}
         np.testing.assert_allclose(ready.data, psf.data, atol=1e-6)
     whole = prepare_psf(without_record(psf))
-    assert whole.data.max() == pytest.approx(psf.data.max(), rel=0.01)
+    assert whole.data.max() == pytest.approx(psf.data.max(), rel=0.02)
 
 
 @pytest.mark.parametrize("modality", ["widefield", "confocal", "light-sheet"])

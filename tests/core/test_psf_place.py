@@ -112,7 +112,7 @@ def test_a_cut_peak_is_not_taken_for_a_split_one(centre):
         assert "at the border" in fault.what
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (1, 41, 41), (5, 64, 64)])
+@pytest.mark.parametrize("shape", [(31, 31, 31), (1, 41, 41), (5, 64, 64)])
 def test_noise_of_any_kind_is_no_psf(shape):
     rng = np.random.default_rng(2)
     for data in (

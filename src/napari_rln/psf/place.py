@@ -17,7 +17,7 @@ _DARK = 0.5  # of the peak, which the middle of the file stays below where the p
 _BALANCE = 0.3  # least light beyond the border over that before it, if the peak is split there
 _SURE = 8.0  # standard errors of a mean of 3 x 3 x 3; noise reaches 5, that of few photons 7
 _RIVAL = 0.5  # of the peak, from which another one is a second PSF and not a side lobe
-_APART = 0.25  # of the peak, below which the light must fall between two PSFs side by side
+_APART = 0.35  # of the peak, below which the light must fall between two PSFs side by side
 _APART_AXIALLY = 0.05  # the same above each other, where aberrations split a peak
 _NEAR = 2  # voxels around a lobe that are still above or below it
 _SMALLEST = 9  # lateral voxels from which a file has room for a background
@@ -57,13 +57,19 @@ def find_fault(data: npt.NDArray[Any]) -> Fault | None:
     """
     data = np.asarray(data, dtype=np.float64)
     axes = split_axes(data)
-    if axes:
+    fault = _spot_fault(in_order(data, axes))
+    if axes and fault is None:
         return Fault(
             "centre",
             f"the peak is split between the two ends of {_named(axes)}: its origin is the first "
             "voxel, as for a Fourier transform, but that of a PSF is the middle one.",
             split=axes,
         )
+    return fault
+
+
+def _spot_fault(data: Float64Array) -> Fault | None:
+    """Return why data, in order, are not one spot off the border; none if they are."""
     if data.size == 1:
         return None
     peak = find_peak(data)
@@ -162,10 +168,11 @@ def _is_split(line: Float64Array, spot: int, noise_sd: float) -> bool | None:
         return False
     steps = np.arange(2) + (spot - seam + 1 if spot >= seam else seam - spot)
     beyond = steps if spot < seam else -steps
-    ends = np.concatenate([line[: n // 4], line[n - n // 4 :]]) if n >= 5 else line[:0]
-    dark = float(ends.min(initial=float(line[spot])))
+    few = max(1, n // 8)
+    ends = np.concatenate([line[:few], line[-few:]])
+    dark = float(ends.min())
     near, far = (float((line[(spot + s) % n] - dark).sum()) for s in (-beyond, beyond))
-    if n < 5 or near <= max(3 * noise_sd, 1e-3 * float(line[spot])):
+    if n < 5 or max(near, far) <= max(3 * noise_sd, 1e-3 * float(line[spot])):
         return None if spot == seam else False
     return far > _BALANCE * near and float(ends.max()) < _DARK * float(line[spot])
 
