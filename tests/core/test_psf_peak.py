@@ -56,8 +56,8 @@ def test_everyday_psfs_keep_their_peak_with_and_without_a_record(setup):
 @pytest.mark.parametrize("modality", ["widefield", "confocal", "light-sheet"])
 def test_no_voxel_of_a_computed_psf_is_hot_however_it_is_sampled(modality):
     more = {"excitation_um": 0.4} if modality == "confocal" else {}
-    for (na, index), wavelength, lateral, axial in itertools.product(
-        [(0.3, 1.0), (0.8, 1.0), (1.2, 1.33), (1.45, 1.515)], [0.45, 0.67], [0.7, 2.5], [0.25, 1.0]
+    for (na, index, wavelength), lateral, axial in itertools.product(
+        [(0.3, 1.0, 0.67), (0.8, 1.0, 0.52), (1.45, 1.515, 0.45)], [0.7, 2.5], [0.25, 1.0]
     ):
         depth, width = theoretical_fwhm_um(na, index, wavelength)
         psf = computed(
@@ -77,7 +77,7 @@ def test_a_computed_psf_is_not_repaired_for_noise():
     assert examine_psf(known).facts.hot_pixels == 0
     ready = prepare_psf(known)
     assert ready.record is not None
-    assert ready.record.facts["hot_pixels"] == ready.record.facts["background"] == 0
+    assert ready.record.facts["hot_pixels"] == 0
     again = prepare_psf(ready)
     assert again.record is not None
     assert again.record.facts["hot_pixels"] == 0

@@ -122,7 +122,7 @@ def examine_psf(
     calm, hot_pixels = (data, 0) if computed else without_hot(data)
     hot_light = float((data - calm).sum())
     data = calm
-    level, noise_sd = (0.0, 0.0) if computed else background_level(data)
+    level, noise_sd = background_level(data)
     clean = data - level
     centre = peak_centre(clean)
     peak = float(clean.max())
@@ -147,7 +147,7 @@ def examine_psf(
         background=level,
         background_share=level * data.size / light,
         noise_to_peak=noise_sd / peak,
-        noise_share=_signed_sums(clean)[0] / light,
+        noise_share=0.0 if computed else _signed_sums(clean)[0] / light,
         hot_pixels=hot_pixels,
         hot_share=hot_light / light,
         offset_voxels=offset,

@@ -34,8 +34,8 @@ _MAX_SCALE = 20  # voxel sizes further apart than this are a mistaken unit
 class PrepareSettings:
     """How a PSF is made fit for use.
 
-    A PSF that :func:`napari_rln.psf.compute.compute_psf` made has no noise: nothing that is found
-    by itself is subtracted from it or replaced in it.
+    A PSF that :func:`napari_rln.psf.compute.compute_psf` made has no noise: neither hot pixels nor
+    the noise floor are looked for.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
     data, hot_pixels, computed = in_order(data, rolled), 0, is_computed(volume)
     if settings.hot_pixels and not computed:
         data, hot_pixels = without_hot(data)
-    found, noise_sd = (0.0, 0.0) if computed else background_level(data)
+    found, noise_sd = background_level(data)
     level = found if settings.background == "auto" else 0.0
     if not isinstance(settings.background, str):
         level = float(settings.background)
@@ -240,7 +240,7 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
             f"{volume.name} is nowhere above its background of {level:.6g}; give a lower "
             "background, or a file with one bright spot."
         )
-    if settings.noise_floor:
+    if settings.noise_floor and not computed:
         data = above_noise(data, noise_sd, settings.noise_floor)
     return data, {
         "background": level,
