@@ -13,7 +13,8 @@ from napari_rln.errors import RlnError
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.diffraction import Optics, intensity
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
-from napari_rln.psf.shape import fwhm_um, peak_centre
+from napari_rln.psf.peak import peak_centre
+from napari_rln.psf.shape import fwhm_um
 from napari_rln.record import Record
 
 WATER = {"immersion_index": 1.33, "wavelength_um": 0.5}

@@ -5,8 +5,9 @@ import pytest
 from scipy.special import erf
 
 from napari_rln.errors import RlnError
+from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.prepare import PrepareSettings, check_psf, prepare_psf
-from napari_rln.psf.shape import asymmetry, fwhm_um, peak_centre
+from napari_rln.psf.shape import asymmetry, fwhm_um
 from napari_rln.volume import Volume
 
 VOXEL = (0.2, 0.1, 0.1)

@@ -104,7 +104,8 @@ def info(
     )
     terminal.table(volume.name, ("", ""), report.rows())
     terminal.findings(report.findings)
-    if any(finding.repair for finding in report.findings):
+    fault = report.facts.fault
+    if any(finding.repair for finding in report.findings) and (fault is None or fault.split):
         on_grid = f" --image {image}" if image else ""
         terminal.say(f"To repair: napari-rln psf repair {psf}{on_grid} -o NAME.tif")
     terminal.report(report.to_dict())

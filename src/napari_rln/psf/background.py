@@ -1,4 +1,4 @@
-"""What in a PSF file is not the PSF: background, noise and hot voxels."""
+"""What in a PSF file is not the PSF: background and noise; and where, roughly, the PSF is."""
 
 from typing import Any, cast
 
@@ -9,8 +9,6 @@ from scipy import ndimage
 Float64Array = npt.NDArray[np.float64]
 
 MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
-_HOT_RATIO = 4.0  # a Gaussian spot of FWHM 1.5 voxels reaches 3.5 times its second neighbour
-_SPOT_RATIO = 10.0  # at the PSF's own peak, so that undersampled ones survive: FWHM 1.1 voxels
 
 
 def background_level(data: npt.NDArray[Any]) -> tuple[float, float]:
@@ -40,7 +38,7 @@ def background_level(data: npt.NDArray[Any]) -> tuple[float, float]:
     outside = np.ones(near.shape, dtype=bool)
     outside[:, rim_y : height - rim_y, rim_x : width - rim_x] = False
     border = near[outside]
-    noise_sd = _noise_sd(near, outside)
+    noise_sd = noise_among(near, outside)
     for _ in range(5):  # light and hot voxels clipped on the high side only leave a bias: clip both
         middle = float(np.median(border))
         spread = MAD_TO_SD * float(np.median(np.abs(border - middle)))
@@ -51,45 +49,6 @@ def background_level(data: npt.NDArray[Any]) -> tuple[float, float]:
     quarters = np.quantile(border, [0.25, 0.75])  # their mean is a median not bound to integers
     middle = float(border[(border >= quarters[0]) & (border <= quarters[1])].mean())
     return min(middle, _dark_limit(data, noise_sd)), noise_sd
-
-
-def hot_voxels(data: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return the mask of isolated voxels far above their lateral neighbours.
-
-    A voxel is hot when it rises above the background more than four times as far as the second
-    brightest of its eight neighbours in the plane, by at least ten times the noise (also that
-    among the lit voxels) and 1 % of the PSF's peak. A real peak of FWHM >= 1.5 voxels stays below
-    that ratio; next to the PSF's own peak the ratio is ten. Neighbours in other planes do not
-    count: a hot camera pixel is hot in all planes.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit.
-
-    Returns
-    -------
-    (Z, Y, X) bool
-        All false where nothing but hot voxels would be left out of the background: then the PSF
-        is a single point.
-    """
-    data = np.asarray(data, dtype=np.float64)
-    if min(data.shape[1:]) < 3:
-        return np.zeros(data.shape, dtype=bool)
-    level, noise_sd = background_level(data)
-    rank = ndimage.rank_filter(data, -3, size=(1, 3, 3), mode="nearest")
-    rise = data - level
-    ratio = np.full(data.shape, _HOT_RATIO)
-    ratio[tuple(slice(max(0, i - 1), i + 2) for i in brightest_spot(data))] = _SPOT_RATIO
-    peak = float(rank.max()) - level
-    noise_sd = max(noise_sd, _noise_sd(data, data > level))
-    neighbours = np.maximum(rank - level, 0)
-    hot: npt.NDArray[np.bool_] = (rise > ratio * neighbours) & (
-        rise > max(10 * noise_sd, 0.01 * peak)
-    )
-    if rise[~hot].max() <= max(10 * noise_sd, 1e-6 * float(rise.max())):
-        return np.zeros(data.shape, dtype=bool)
-    return hot
 
 
 def brightest_spot(data: Float64Array) -> tuple[int, int, int]:
@@ -116,7 +75,7 @@ def _dark_limit(data: Float64Array, noise_sd: float) -> float:
     return float(lowest + max(3.4 * noise_sd, 5 * (low - lowest)))
 
 
-def _noise_sd(data: Float64Array, among: npt.NDArray[np.bool_]) -> float:
+def noise_among(data: Float64Array, among: npt.NDArray[np.bool_]) -> float:
     """Return the noise among some voxels from second differences along the smoothest axis."""
     spreads = []
     for axis in (a for a in range(3) if data.shape[a] >= 3):

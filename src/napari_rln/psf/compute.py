@@ -25,7 +25,8 @@ from scipy.interpolate import make_interp_spline
 from napari_rln.errors import RlnError
 from napari_rln.psf.diffraction import Optics, intensity
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
-from napari_rln.psf.shape import centre_crop, energy_box, fwhm_um, peak_centre
+from napari_rln.psf.peak import peak_centre
+from napari_rln.psf.shape import centre_crop, energy_box, fwhm_um
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
 from napari_rln.volume import Volume, VoxelUm, check_voxel_um

@@ -17,14 +17,17 @@ from scipy import ndimage
 from napari_rln.errors import RlnError
 from napari_rln.psf.background import Float64Array, background_level
 from napari_rln.psf.findings import Finding, PsfFacts, Severity, Size, judge
+from napari_rln.psf.peak import Triple, peak_centre
+from napari_rln.psf.place import find_fault, in_order
 from napari_rln.psf.prepare import (
     AS_IT_IS,
     above_noise,
-    peak_inside,
+    is_computed,
     prepare_psf,
+    unusable,
     without_hot,
 )
-from napari_rln.psf.shape import Triple, asymmetry, fwhm_um, peak_centre
+from napari_rln.psf.shape import asymmetry, fwhm_um
 from napari_rln.record import jsonable
 from napari_rln.volume import Volume, VoxelUm, on_one_grid
 
@@ -111,8 +114,12 @@ def examine_psf(
         If the PSF has no peak at all, or if NA, index or wavelength are not possible.
     """
     nyquist, expected = _optics(na, wavelength_um, immersion_index)
+    fault = find_fault(psf.data)
     data = psf.data.astype(np.float64)
-    calm, hot_pixels = without_hot(data)
+    if fault:
+        data = in_order(data, fault.split)
+    computed = is_computed(psf)
+    calm, hot_pixels = (data, 0) if computed else without_hot(data)
     hot_light = float((data - calm).sum())
     data = calm
     level, noise_sd = background_level(data)
@@ -140,12 +147,12 @@ def examine_psf(
         background=level,
         background_share=level * data.size / light,
         noise_to_peak=noise_sd / peak,
-        noise_share=_signed_sums(clean)[0] / light,
+        noise_share=0.0 if computed else _signed_sums(clean)[0] / light,
         hot_pixels=hot_pixels,
         hot_share=hot_light / light,
         offset_voxels=offset,
         offset_um=_times(offset, psf.voxel_um),
-        peak_at_border=not peak_inside(centre, psf.shape),
+        fault=fault,
         fwhm_um=_times(fwhm_voxels, psf.voxel_um),
         fwhm_voxels=fwhm_voxels,
         asymmetry=asymmetry(clean, centre, floor=max(3 * noise_sd, 1e-3 * peak)),
@@ -180,7 +187,15 @@ def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = 
     Volume
         The PSF itself where no finding has a repair. Preparing always makes sizes odd, values
         non-negative, and the sum 1.
+
+    Raises
+    ------
+    RlnError
+        If the PSF cannot be used, and no repair helps.
     """
+    fault = report.facts.fault
+    if fault and not fault.split:
+        raise unusable(psf, fault)
     changes: dict[str, Any] = {} if image_voxel_um is None else {"image_voxel_um": image_voxel_um}
     mendable = [f.settings for f in report.findings if f.settings is not None]
     for settings in mendable:
@@ -209,13 +224,15 @@ def fit_psf(
     Raises
     ------
     RlnError
-        If the PSF cannot be used at all.
+        If a finding of severity ``"error"`` is not repaired: nothing should begin with that PSF.
     """
     report = examine_psf(psf, image=image)
     harmful = tuple(f for f in report.findings if f.severity in HARMFUL)
     target = None if image is None or on_one_grid(psf, image) else image.voxel_um
     if mend:
         ready = repair_psf(psf, dataclasses.replace(report, findings=harmful), target)
+    elif report.facts.fault:
+        raise unusable(psf, report.facts.fault)
     else:
         ready = prepare_psf(psf, AS_IT_IS, image_voxel_um=target)
     return ready, report.findings

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from napari_rln.psf.shape import Triple
+from napari_rln.psf.peak import Triple
+from napari_rln.psf.place import Fault
 from napari_rln.volume import VoxelUm, same_grid
 
 Size = tuple[int, int, int]
@@ -52,8 +53,8 @@ class PsfFacts:
         Number of isolated voxels far above their neighbours, and their sum over the PSF's light.
     offset_voxels, offset_um
         Position of the main lobe's peak minus that of voxel ``n // 2``.
-    peak_at_border
-        Whether a neighbour of the peak is outside the file.
+    fault
+        Why it cannot be used as it is; none if it can.
     fwhm_um, fwhm_voxels
         Full widths at half maximum; nan for a single plane's z, inf where not reached.
     asymmetry
@@ -92,7 +93,7 @@ class PsfFacts:
     hot_share: float
     offset_voxels: Triple
     offset_um: Triple
-    peak_at_border: bool
+    fault: Fault | None
     fwhm_um: Triple
     fwhm_voxels: Triple
     asymmetry: Triple
@@ -116,8 +117,9 @@ class Finding:
     check
         Short name of what was checked, such as ``"background"``.
     severity
-        ``"note"`` to be known, ``"warning"`` harms the result, ``"error"`` makes it useless;
-        ``"ok"`` when there is nothing else to say.
+        ``"note"`` to be known, ``"warning"`` harms the result, ``"error"`` makes it useless and,
+        unless repaired, stops whatever was to use the PSF; ``"ok"`` when there is nothing else to
+        say.
     what
         A sentence with the value and the limit.
     repair
@@ -193,14 +195,15 @@ def _light(facts: PsfFacts) -> Iterator[Finding]:
             f"{facts.saturated_voxels} voxels at the peak share the highest value: the detector "
             "was saturated. Measure again with less light or exposure."
         )
-        yield Finding(check="saturation", severity="error", what=what)
+        yield Finding(check="saturation", severity="warning", what=what)
 
 
 def _place(facts: PsfFacts) -> Iterator[Finding]:
     """Centre and symmetry."""
-    if facts.peak_at_border:
-        what = "The peak is at the border of the file, so half of it is missing; use a larger crop."
-        yield Finding(check="centre", severity="error", what=what)
+    if facts.fault and facts.fault.split:
+        yield _repairable(facts.fault.check, "error", _sentence(facts.fault), centre="peak")
+    elif facts.fault:
+        yield Finding(check=facts.fault.check, severity="error", what=_sentence(facts.fault))
     elif max(abs(offset) for offset in facts.offset_voxels) > _OFFSET:
         what = (
             f"The peak is off the middle voxel by {_zyx(facts.offset_voxels, '+.2f')} voxels or "
@@ -309,6 +312,10 @@ def _extent(facts: PsfFacts) -> Iterator[Finding]:
             "(z, y, x) hold 99.9 % of the light: a smaller PSF is faster."
         )
         yield _repairable("crop", "note", what, energy_share=0.999)
+
+
+def _sentence(fault: Fault) -> str:
+    return fault.what[:1].upper() + fault.what[1:]
 
 
 def _zyx(values: tuple[float, ...], form: str) -> str:

@@ -18,8 +18,10 @@ from scipy import ndimage
 from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 
 from napari_rln.errors import RlnError
-from napari_rln.psf.background import Float64Array, background_level, hot_voxels
-from napari_rln.psf.shape import Triple, centre_crop, energy_box, peak_centre
+from napari_rln.psf.background import Float64Array, background_level
+from napari_rln.psf.peak import Triple, lone_voxels, peak_centre, peak_inside
+from napari_rln.psf.place import Fault, cut_fault, find_fault, in_order, split_axes
+from napari_rln.psf.shape import centre_crop, energy_box
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.volume import Volume, VoxelUm, check_voxel_um
@@ -32,6 +34,9 @@ _MAX_SCALE = 20  # voxel sizes further apart than this are a mistaken unit
 class PrepareSettings:
     """How a PSF is made fit for use.
 
+    A PSF that :func:`napari_rln.psf.compute.compute_psf` made has no noise: neither hot pixels nor
+    the noise floor are looked for.
+
     Parameters
     ----------
     background
@@ -40,8 +45,9 @@ class PrepareSettings:
     hot_pixels
         Replace isolated voxels far above their neighbours by the local median.
     centre
-        Move the peak of the main lobe onto the middle voxel (peak), or trust that the file's
-        middle voxel n // 2 is the centre (file).
+        Move the peak of the main lobe onto the middle voxel (peak), also where it is split among
+        the corners, as for a Fourier transform; or trust that the file's middle voxel n // 2 is
+        the centre (file).
     noise_floor
         Where subtracting the background leaves negative values, set voxels to zero whose
         surroundings do not rise above the noise by this many standard errors: clipped noise
@@ -95,9 +101,9 @@ def prepare_psf(
     Returns
     -------
     Volume
-        Its record's facts: background, noise_sd, hot_pixels (replaced), shift_voxels (of the
-        light, in the file's voxels), energy_kept (share that cropping kept), shape_before,
-        shape_after.
+        Its record's facts: background, noise_sd, hot_pixels (replaced), rolled (axes whose origin
+        was the first voxel), shift_voxels (of the light, in the file's voxels, after that),
+        energy_kept (share that cropping kept), shape_before, shape_after, computed.
 
     Raises
     ------
@@ -114,11 +120,7 @@ def prepare_psf(
     if settings.centre == "peak":
         centre = peak_centre(data)
         if not peak_inside(centre, data.shape):
-            raise RlnError(
-                f"{volume.name} has its peak at voxel ({', '.join(f'{c:.1f}' for c in centre)}) of "
-                f"{data.shape}, at the border, so that half of it is missing; use a file that "
-                "holds the spot whole, or trust the file's centre (centre=file)."
-            )
+            raise unusable(volume, cut_fault(centre, data.shape))
     target = image_voxel_um or volume.voxel_um
     _check_scale(volume, target)
     for axis in range(3):
@@ -142,12 +144,13 @@ def prepare_psf(
 
 
 def check_psf(volume: Volume) -> None:
-    """Raise unless a volume may be used as a PSF: non-negative, with sum 1.
+    """Raise unless a volume may be used as a PSF: non-negative, with sum 1, one whole spot.
 
     Raises
     ------
     RlnError
-        If it is zero everywhere, has negative values, or its sum is not 1 within 0.1 %.
+        If it is zero everywhere, has negative values, or its sum is not 1 within 0.1 %; if its
+        peak is at the border or split among the corners, or if it is noise or several spots.
     """
     lowest, total = float(volume.data.min()), float(volume.data.sum(dtype=np.float64))
     if lowest < 0:
@@ -160,16 +163,30 @@ def check_psf(volume: Volume) -> None:
         raise RlnError(f"{volume.name} is zero everywhere; a PSF needs one bright spot.")
     if abs(total - 1) > 1e-3:
         raise RlnError(f"{volume.name} sums to {total:.6g}; a PSF sums to 1. Prepare it first.")
+    fault = find_fault(volume.data)
+    if fault:
+        raise unusable(volume, fault)
 
 
-def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:
-    """Tell whether a peak at a position (z, y, x) in voxels has a voxel on each side of it."""
-    return all(n == 1 or 0.5 <= c <= n - 1.5 for c, n in zip(centre, shape, strict=True))
+def unusable(volume: Volume, fault: Fault) -> RlnError:
+    """Return the error that says why a volume cannot be used as a PSF."""
+    repair = (
+        " Repair it (centre=peak), as commands and fit_psf do by default." if fault.split else ""
+    )
+    return RlnError(f"{volume.name} cannot be used as a PSF: {fault.what}{repair}")
+
+
+def is_computed(volume: Volume) -> bool:
+    """Tell whether a PSF was computed, and so has no noise, by its record."""
+    record = volume.record
+    return record is not None and (
+        record.method == "psf compute" or bool(record.facts.get("computed"))
+    )
 
 
 def without_hot(data: Float64Array) -> tuple[Float64Array, int]:
     """Return data with hot voxels replaced by the median of 3 x 3 voxels, and their number."""
-    hot = hot_voxels(data)
+    hot = lone_voxels(data).hot
     if not hot.any():
         return data, 0
     calm = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
@@ -198,7 +215,7 @@ def above_noise(data: Float64Array, noise_sd: float, floor: float) -> Float64Arr
 
 
 def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dict[str, Any]]:
-    """Return data without hot voxels, background and noise floor, and the facts about them."""
+    """Return data in order, without hot voxels, background and noise floor, and the facts."""
     data = volume.data.astype(np.float64)
     if data.max() == data.min() and data.size > 1:
         raise RlnError(
@@ -209,8 +226,9 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
             f"{volume.name} is nowhere positive (highest value {data.max():.6g}); a PSF is a "
             "bright spot on a darker background. Check whether the file is inverted."
         )
-    hot_pixels = 0
-    if settings.hot_pixels:
+    rolled = split_axes(data) if settings.centre == "peak" else ()
+    data, hot_pixels, computed = in_order(data, rolled), 0, is_computed(volume)
+    if settings.hot_pixels and not computed:
         data, hot_pixels = without_hot(data)
     found, noise_sd = background_level(data)
     level = found if settings.background == "auto" else 0.0
@@ -222,9 +240,15 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
             f"{volume.name} is nowhere above its background of {level:.6g}; give a lower "
             "background, or a file with one bright spot."
         )
-    if settings.noise_floor:
+    if settings.noise_floor and not computed:
         data = above_noise(data, noise_sd, settings.noise_floor)
-    return data, {"background": level, "noise_sd": noise_sd, "hot_pixels": hot_pixels}
+    return data, {
+        "background": level,
+        "noise_sd": noise_sd,
+        "hot_pixels": hot_pixels,
+        "rolled": ["zyx"[axis] for axis in rolled],
+        "computed": computed,
+    }
 
 
 def _check_scale(volume: Volume, target: VoxelUm) -> None:

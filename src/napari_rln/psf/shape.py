@@ -15,56 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import make_interp_spline
 
-from napari_rln.errors import RlnError
-from napari_rln.psf.background import Float64Array, background_level, brightest_spot, hot_voxels
+from napari_rln.psf.background import Float64Array
+from napari_rln.psf.peak import Triple, peak_centre
 from napari_rln.volume import VoxelUm
 
-Triple = tuple[float, float, float]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Splines of order 5 through intensity to the power 0.6: half-way between the logarithm, which makes
 # a Gaussian smooth, and the intensity, in which the dark rings of an Airy disk are smooth. Widths
 # of either are within 4 % down to two voxels per FWHM, against 7 % without the power.
 _SPLINE, _POWER = 5, 0.6
-
-
-def peak_centre(data: npt.NDArray[Any]) -> Triple:
-    """Return the sub-voxel position (z, y, x) of the peak of the main lobe, in voxels.
-
-    A three-dimensional Gaussian of any orientation is fitted to the logarithm of the intensity
-    under a window that is centred on the estimate and as wide as the lobe, until it stands still:
-    exact for a Gaussian, and unbiased for any lobe that is symmetric. Hot voxels are left out.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit; the background need not be removed.
-
-    Raises
-    ------
-    RlnError
-        If no voxel rises above the background.
-    """
-    data = np.asarray(data, dtype=np.float64)
-    hot = hot_voxels(data)
-    level, _ = background_level(data)
-    rise = np.where(hot, 0.0, data - level)
-    spot = brightest_spot(rise)
-    peak = float(rise[tuple(slice(max(0, i - 1), i + 2) for i in spot)].max())
-    if peak <= 0:
-        raise RlnError(
-            "The PSF has no peak: no voxel rises above the background. Give a file with one bright "
-            "spot."
-        )
-    widths = _half_widths(rise, spot)
-    centre = np.array(spot, dtype=np.float64)
-    for _ in range(30):
-        moved = _fit_peak(rise, ~hot, centre, widths, peak)
-        step = float(np.abs(moved - centre).max())
-        centre = moved
-        if step < 1e-4:
-            break
-    return _triple(centre)
 
 
 def fwhm_um(data: npt.NDArray[Any], voxel_um: VoxelUm, centre: Triple | None = None) -> Triple:
@@ -91,7 +51,7 @@ def fwhm_um(data: npt.NDArray[Any], voxel_um: VoxelUm, centre: Triple | None = N
     data = np.asarray(data, dtype=np.float64)
     at = peak_centre(data) if centre is None else centre
     widths = [_axis_fwhm(data, at, axis) * voxel_um[axis] for axis in range(3)]
-    return _triple(widths)
+    return _three(widths)
 
 
 def asymmetry(
@@ -125,7 +85,7 @@ def asymmetry(
         total = float(here[seen].sum())
         unpaired = 0.5 * float(np.abs(here[seen] - mirrored[seen]).sum())
         shares.append(0.0 if n == 1 or total <= 0 else unpaired / total)
-    return _triple(shares)
+    return _three(shares)
 
 
 def energy_box(data: npt.NDArray[Any], share: float) -> tuple[int, int, int]:
@@ -178,69 +138,8 @@ def centre_crop(data: npt.NDArray[Scalar], largest: Sequence[int]) -> npt.NDArra
     ]
 
 
-def _triple(values: Any) -> Triple:
+def _three(values: Any) -> Triple:
     return cast("Triple", tuple(float(v) for v in values))
-
-
-def _half_widths(rise: Float64Array, spot: tuple[int, int, int]) -> Float64Array:
-    """Return rough half widths at half maximum (z, y, x) in voxels, at least 0.8."""
-    widths = []
-    for axis, n in enumerate(rise.shape):
-        around = [slice(max(0, i - 1), i + 2) for i in spot]
-        around[axis] = slice(None)
-        line = rise[tuple(around)].sum(axis=tuple(a for a in range(3) if a != axis))
-        above = line > 0.5 * line[spot[axis]]
-        low = high = spot[axis]
-        while low > 0 and above[low - 1]:
-            low -= 1
-        while high < n - 1 and above[high + 1]:
-            high += 1
-        widths.append(max(0.8, (high - low + 1) / 2))
-    return np.array(widths)
-
-
-def _fit_peak(
-    rise: Float64Array,
-    usable: npt.NDArray[np.bool_],
-    centre: Float64Array,
-    widths: Float64Array,
-    peak: float,
-) -> Float64Array:
-    """Return the peak of the Gaussian fitted around a centre; the windowed centroid if none fits.
-
-    The log-intensity is a quadratic form; its weighted least squares has weights proportional to
-    intensity squared (noise in the logarithm is noise over intensity) times the window.
-    """
-    axes = [a for a in range(3) if rise.shape[a] > 1]
-    reach = np.maximum(1, np.ceil(2 * widths)).astype(int)
-    nearest = np.rint(centre).astype(int)
-    box = tuple(slice(max(0, i - r), i + r + 1) for i, r in zip(nearest, reach, strict=True))
-    values, grid = rise[box], np.indices(rise[box].shape).astype(np.float64)
-    offsets = [grid[a] + box[a].start - centre[a] for a in axes]
-    window = np.exp(-0.5 * sum((o / widths[a]) ** 2 for o, a in zip(offsets, axes, strict=True)))
-    keep = usable[box] & (values > 0.02 * peak)
-    weight = (np.where(keep, values, 0) * window)[keep]
-    u = [o[keep] for o in offsets]
-    pairs = [(i, j) for i in range(len(u)) for j in range(i, len(u))]
-    design = np.stack([np.ones_like(weight), *u, *(u[i] * u[j] for i, j in pairs)], axis=1)
-    answer, _, rank, _ = np.linalg.lstsq(
-        design * weight[:, None], np.log(values[keep]) * weight, rcond=None
-    )
-    form = np.zeros((len(u), len(u)))
-    for (i, j), value in zip(pairs, answer[1 + len(u) :], strict=True):
-        form[i, j] += value
-        form[j, i] += value
-    shift = np.zeros(3)
-    if rank == design.shape[1] and np.linalg.eigvalsh(form).max() < 0:
-        shift[axes] = np.linalg.solve(form, -answer[1 : 1 + len(u)])
-    else:
-        light = weight / weight.sum()
-        shift[axes] = [float((light * o).sum()) for o in u]
-    limit = widths / 2  # a bad fit may not run away
-    moved: Float64Array = np.clip(
-        centre + np.clip(shift, -limit, limit), 0, np.array(rise.shape) - 1.0
-    )
-    return moved
 
 
 def _sample_axis(data: Float64Array, axis: int, positions: npt.ArrayLike) -> Float64Array:

@@ -163,6 +163,7 @@ def setting_of(
     imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
     inputs = {"begin": begin.hash} if begin else {}
     if psf is not None:
+        check_psf(psf)
         inputs["psf"] = psf.hash
     if begin is not None and begin.variant != settings.variant:
         raise RlnError(

@@ -9,6 +9,7 @@ import numpy as np
 from napari_rln.profiles import Profile, profile_at
 from napari_rln.psf.doctor import PsfReport, examine_psf
 from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.place import in_order
 from napari_rln.record import Record
 from napari_rln.volume import FloatArray, Volume
 
@@ -22,8 +23,8 @@ class Look:
     report
         What was measured on it.
     lateral, axial
-        (Y, X) and (Z, X) planes through its peak, background removed, 1 at the peak; no axial one
-        of a 2D PSF.
+        (Y, X) and (Z, X) planes through its peak, background removed, 1 at the peak, an origin in
+        the corner moved to the middle; no axial one of a 2D PSF.
     along_x, along_z
         Profiles through the peak, by their distance from the middle voxel.
     note
@@ -60,7 +61,8 @@ def look_at(psf: Volume, image: Volume | None, optics: MicroscopeSettings | None
         known = {name: getattr(optics, name) for name in ("na", "wavelength_um", "immersion_index")}
     report = examine_psf(psf, image=image, **known)
     facts = report.facts
-    clean = (psf.data - np.float32(facts.background)).astype(np.float32)
+    data = in_order(psf.data, facts.fault.split) if facts.fault else psf.data
+    clean = (data - np.float32(facts.background)).astype(np.float32)
     z, y, x = (
         min(max(round(n // 2 + offset), 0), n - 1)
         for n, offset in zip(psf.shape, facts.offset_voxels, strict=True)
