@@ -186,7 +186,7 @@ def _fill_level(
         fades = float(np.median(far)) - value > _ALIKE * jump
         begins = jump > 1.5 * spread and not fades and (near == value).mean() < 0.1
         if begins and sum(_specks(i, value) for i in images) < _SPECKS * count:
-            return value, float(np.quantile(np.concatenate([near, far]), 0.005))
+            return value, float(np.quantile(np.concatenate([near, far]), 0.001))
     return None, -math.inf
 
 
