@@ -34,7 +34,7 @@ _CANDIDATE = 4.0  # standard deviations above or below the neighbours from which
 _SHARPER = 1.5  # how much sharper than its PSF the light may be: PSFs are never quite right
 _FAINT = 0.01  # share of the PSF's greatest local mean from which its sharpness counts
 _CANDIDATES = 2**17  # looked at together
-_SHARPEST = (0.5, 1.2, 1.2)  # FWHM (z, y, x) in voxels of an unknown PSF
+_SHARPEST = (0.5, 0.9, 0.9)  # FWHM (z, y, x) in voxels of an unknown PSF
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

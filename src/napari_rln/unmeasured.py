@@ -23,8 +23,8 @@ _PILE_RATIO = 4.0  # how much more frequent than the values below it a ceiling i
 _SPECKS = 2e-3  # lone voxels of other values, of those with one value, that a filled region has
 _LEAST_FILLED = 1e-4  # share of a volume that is worth telling
 _MIXED = 2  # voxels next to filled ones that an interpolation mixed with them
-_NEAR, _FAR = (3, 4), (6, 8)  # voxels from filled ones where there is image again
-_ALIKE = 1.5  # how much brighter than near them it may be far from filled voxels
+_NEAR = (3, 6)  # voxels from filled ones where there is image again
+_BEGINS = 0.25  # brightness of its darkest tenth there, of its median
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +162,8 @@ def _fill_level(
     """Return the value that was filled in, and the least value of what is image beside it.
 
     Voxels are filled where whole neighbourhoods hold one exact value and the image begins at
-    once beside them: bright enough to be told from them and not fading away from them. The zeros
-    of a dark image end gradually, among values like them.
+    once beside them. The zeros of a dark image end gradually, among values like them, and have
+    lone photons within.
     """
     constants: Counter[float] = Counter()
     for image in images:
@@ -175,18 +175,13 @@ def _fill_level(
     for value, count in constants.most_common(2):
         if count < max(_LEAST_FILLED * size, 9):
             break
-        beside = [_beside(image, value) for image in images]
-        near, far = (np.concatenate(values) for values in zip(*beside, strict=True))
+        near = np.concatenate([_near(image, value) for image in images])
         if near.size < 50:
             continue
-        far = far if far.size >= 50 else near
-        middle = float(np.median(near))
-        spread = 1.4826 * float(np.median(np.abs(near - middle)))
-        jump = middle - value
-        fades = float(np.median(far)) - value > _ALIKE * jump
-        begins = jump > 1.5 * spread and not fades and (near == value).mean() < 0.1
+        lowest, middle = np.quantile(near, [0.1, 0.5])
+        begins = lowest - value > _BEGINS * (middle - value) > 0
         if begins and sum(_specks(i, value) for i in images) < _SPECKS * count:
-            return value, float(np.quantile(np.concatenate([near, far]), 0.001))
+            return value, float(np.quantile(near, 0.001))
     return None, -math.inf
 
 
@@ -205,17 +200,14 @@ def _specks(image: FloatArray, value: float) -> int:
     return int(((image != value) & (around >= 7)).sum())
 
 
-def _beside(image: FloatArray, value: float) -> tuple[FloatArray, FloatArray]:
-    """Return the values of voxels near regions of a value and of those somewhat farther."""
+def _near(image: FloatArray, value: float) -> FloatArray:
+    """Return the values, (N,), of voxels near regions of a value, beyond mixtures with it."""
     wide = _widened(_constant(image, value), (0, 1, 1))
     if not wide.any():
-        return image[:0].ravel(), image[:0].ravel()
+        return image[:0].ravel()
     inner = _widened(wide, (_NEAR[0] - 1,) * 3)
     outer = _widened(inner, (_NEAR[1] - _NEAR[0] + 1,) * 3)
-    gap = _widened(outer, (_FAR[0] - _NEAR[1] - 1,) * 3)
-    end = _widened(gap, (_FAR[1] - _FAR[0] + 1,) * 3)
-    known = ~np.isnan(image)
-    return image[outer & ~inner & known], image[end & ~gap & known]
+    return np.asarray(image[outer & ~inner & ~np.isnan(image)])
 
 
 def _repeated(image: FloatArray) -> Mask:
