@@ -25,12 +25,11 @@ from napari_rln.corner import (
     without_spikes,
 )
 from napari_rln.errors import RlnError
-from napari_rln.transfer import fit_line, is_rounding, take_bins
+from napari_rln.transfer import fit_line, is_noiseless, take_bins
 from napari_rln.volume import FloatArray
 
 _LAGS = 4  # voxels to follow correlated noise along an axis
 _WHITE = 0.05  # correlation of neighbours up to which noise is called white
-_MOST = 1e7  # photons in a voxel beyond which there was no noise
 _LOST = 2000.0  # power lost in the corner beyond which nothing is left to tell noise by
 
 
@@ -144,16 +143,14 @@ def estimate_noise(
     none = Noise(gain=0.0, intercept=0.0, darkest=darkest, reach=reach)
     step = step_of(samples)
     rounding = step**2 / 12
-    if bins is None or loss > _LOST or is_rounding(bins, step):
+    smooth = loss > _LOST or (min(reach) >= 2 and max(reach) >= 3)  # as structure is, not noise
+    if bins is None or smooth or is_noiseless(bins, step):
         return none
     if loss != 1:
-        if float(np.median(bins.variance)) < 3 * rounding:
+        if float(np.average(bins.variance, weights=bins.count)) < 3 * rounding:
             return none
         bins = replace(bins, variance=loss * np.maximum(bins.variance - rounding, 0))
     line = fit_line(bins, darkest - level, gain)
-    photons = (float(bins.mean.max()) - line.zero) / line.slope if line.slope > 0 else 0.0
-    if photons > _MOST:
-        return none
     if not line.slope > 0:
         return replace(none, intercept=max(line.at_level, 0.0))
     return replace(

@@ -14,6 +14,7 @@ _WIDTH = 3.0  # of a bin, in standard deviations of a local mean
 _BRIGHT = 10.0  # photons from which residuals are normally distributed
 _QUARTILE = 1.15035  # standard deviations that three quarters of normal values are within
 _FLOOR = 0.005  # share of voxels at the lowest value that noise was clipped in
+_MOST = 1e6  # photons in a voxel beyond which there was no noise
 _TOLD = 0.05  # relative uncertainty of a gain that is well known
 
 
@@ -111,12 +112,19 @@ def _variance(residuals: FloatArray, values: FloatArray, lowest: float) -> float
     return float(np.quantile(np.abs(residuals), 0.75) / _QUARTILE) ** 2
 
 
-def is_rounding(bins: Bins, step: float) -> bool:
-    """Return whether where there is light there is no more noise than rounding to steps makes."""
-    lit = bins.mean > bins.mean[0] + 3 * step
+def is_noiseless(bins: Bins, step: float) -> bool:
+    """Return whether where there is light there is no more noise than rounding to steps makes.
+
+    Or, in an image of no steps, less than that of any light that a detector could hold.
+    """
+    lit = bins.mean > bins.mean[0] + max(3 * step, 0.01 * float(np.ptp(bins.mean)))
     if not lit.any():
         return False
-    return float(np.average(bins.variance[lit], weights=bins.count[lit])) < 2 * step**2 / 12
+    variance, count = bins.variance[lit], bins.count[lit]
+    if float(np.average(variance, weights=count)) < 2 * step**2 / 12:
+        return True
+    rise = bins.mean[lit] - bins.mean[0]
+    return float(np.median(rise**2 / np.maximum(variance, 1e-300))) > _MOST
 
 
 def fit_line(bins: Bins, darkest: float, gain: float | None) -> Line:
@@ -200,7 +208,7 @@ def _from(bins: Bins, zero: float) -> Line:
     the mean.
     """
     variance = np.maximum(bins.variance, 1e-12 * bins.variance.max())
-    above = np.maximum(bins.mean - zero, np.sqrt(variance))
+    above = np.maximum(bins.mean - zero, 1e-6 * np.sqrt(variance))
     slope = float(np.average(variance / above, weights=bins.count * (above / variance) ** 2))
     middle = float(np.average(bins.mean, weights=bins.count))
     covariance = slope**2 * np.array([[1.0, -middle], [-middle, middle**2]])
