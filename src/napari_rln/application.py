@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from napari_rln.calibration import Calibration, calibrate
+from napari_rln.calibration import Calibration, Mask, calibrate, measured_volume
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import RlnError, warn
 from napari_rln.model import Model, load_model
@@ -108,29 +108,29 @@ def apply_steps(
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto":
         check_memory(most, device, ADVICE)
-    calibration = calibrate(
-        image, background=settings.background, offset=settings.offset, gain=settings.gain
-    )
+    calibration = calibrate(image, settings)
     background = calibration.background
-    facts: dict[str, Any] = calibration.facts() | {"device": str(device)}
+    image, seen, found = measured_volume(image, psf, calibration, repair=settings.repair_image)
+    facts: dict[str, Any] = calibration.facts() | found | {"device": str(device)}
     memory = Peak(device)
     with computing(most, device, ADVICE):
         shown = image.shape == original.shape
-        start = yield from _start(image, psf, calibration, model, device, most, began, shown)
+        start = yield from _start(image, psf, calibration, model, device, most, began, shown, seen)
         facts |= {"start_iterations": start.iterations}
         memory.look()
         scaling = Normalisation.of(image.data, start.data, background, model.normalisation)
         facts |= {"normalisation": asdict(scaling)}
 
         def window(box: Box) -> Input:
-            return input_of(scaling, background, image.data[box], start.data[box])
+            shown = None if seen is None else seen[box]
+            return input_of(scaling, background, image.data[box], start.data[box], shown)
 
         data = yield from network_steps(
-            window, start.data, scaling, background, model, settings, facts, most, began
+            window, start.data, scaling, background, model, settings, facts, most, began, seen
         )
         memory.look()
     outside = start.outside
-    if image is not original:
+    if not shown:
         data = on_grid(data, image.voxel_um, original.shape, original.voxel_um)
         outside = None  # is not on this grid
     facts |= trust(original, data, given, calibration, outside)
@@ -163,6 +163,7 @@ def _start(
     most: int,
     began: float,
     shown: bool,
+    seen: Mask | None,
 ) -> Generator[RlnReport, None, FirstEstimate]:
     def told(report: RldReport) -> RlnReport:
         return RlnReport(
@@ -173,7 +174,7 @@ def _start(
             _start=report if shown else None,
         )
 
-    steps = first_estimate(image, psf, calibration, model.start, device, most_bytes=most)
+    steps = first_estimate(image, psf, calibration, model.start, device, seen=seen, most_bytes=most)
     return (yield from relay(steps, told))
 
 
@@ -193,9 +194,18 @@ class Input(NamedTuple):
 
 
 def input_of(
-    scaling: Normalisation, background: float, image: FloatArray, estimate: FloatArray
+    scaling: Normalisation,
+    background: float,
+    image: FloatArray,
+    estimate: FloatArray,
+    seen: Mask | None = None,
 ) -> Input:
-    """Return what a network is given of an image and its first estimate, (z, y, x), image units."""
+    """Return what a network is given of an image and its first estimate, (z, y, x), image units.
+
+    Where the image is dark only because it was not measured, it is given the background.
+    """
+    if seen is not None:
+        image = np.where(seen, image, np.maximum(image, np.float32(background)))
     return Input([scaling.apply(image)], [scaling.apply(estimate + np.float32(background))])
 
 
@@ -209,6 +219,7 @@ def network_steps(
     facts: dict[str, Any],
     most: int,
     began: float,
+    seen: Mask | None = None,
 ) -> Generator[RlnReport, None, FloatArray]:
     """Yield the tiles as they are finished; return (Z, Y, X), image units, background removed.
 
@@ -230,6 +241,9 @@ def network_steps(
         Bytes that may be taken.
     began
         ``time.perf_counter()`` from which the reports count.
+    seen
+        (Z, Y, X) bool, where the image is a measurement; everywhere when none. Elsewhere the
+        network has nothing to go by, and the result is the first estimate.
     """
     device = resolve_device(settings.device)
     network = Folded(model.network, device, settings.precision)
@@ -241,6 +255,8 @@ def network_steps(
     for number, tile in enumerate(tiles, 1):
         given, start = window(tile.window), estimate[tile.window]
         piece = output_of(network, model, scaling, background, given, start, tile.inner)
+        if seen is not None:
+            piece = np.where(seen[tile.core], piece, estimate[tile.core])
         whole[tile.core] = piece
         yield RlnReport(
             phase="network",
@@ -261,6 +277,7 @@ def through_network(
     image: FloatArray,
     estimate: FloatArray,
     inner: Box,
+    seen: Mask | None = None,
 ) -> FloatArray:
     """Return what a network makes of a window, image units, background removed.
 
@@ -278,9 +295,12 @@ def through_network(
         (z, y, x) of the window, the estimate without background.
     inner
         Part of the window that is returned: what the network sees whole.
+    seen
+        (z, y, x) bool of the window, as for :func:`network_steps`.
     """
-    given = input_of(scaling, background, image, estimate)
-    return output_of(network, model, scaling, background, given, estimate, inner)
+    given = input_of(scaling, background, image, estimate, seen)
+    piece = output_of(network, model, scaling, background, given, estimate, inner)
+    return piece if seen is None else np.where(seen[inner], piece, estimate[inner])
 
 
 def output_of(
@@ -318,7 +338,7 @@ def trust(
     """Return how far the result explains the image, and how much of its light it holds."""
     flux = float(image.data.sum(dtype=np.float64)) - calibration.background * image.data.size
     facts = {"flux_ratio": float(data.sum(dtype=np.float64)) / flux} if flux > 0 else {}
-    if psf is None or calibration.camera.gain_from == "assumed":
+    if psf is None or not calibration.camera.counts_photons:
         return facts
     try:
         residual = reconvolution_residual(

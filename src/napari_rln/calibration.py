@@ -1,4 +1,4 @@
-"""What is found out about an image before it is deconvolved: its camera and its background.
+"""What is found out about an image before it is deconvolved: camera, background, bad voxels.
 
 A camera makes values of photons, ``value = offset + gain * photons``, and adds read noise.
 Richardson-Lucy deconvolution is derived for photons, whose variance is their mean. An offset has no
@@ -6,15 +6,19 @@ such noise: taken for light, it makes every iteration more timid than the data w
 run works in photons, and results go back to the image's units.
 """
 
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.errors import RlnError
-from napari_rln.noise import estimate_background, estimate_noise
-from napari_rln.tiles import blocks
+from napari_rln.background import estimate_background
+from napari_rln.defects import Defects, find_defects, repaired
+from napari_rln.errors import RlnError, warn
+from napari_rln.noise import Noise, estimate_noise
+from napari_rln.tiles import Box, Shape, blocks
+from napari_rln.unmeasured import HALO, Levels, constant_planes, find_levels
 from napari_rln.volume import FloatArray, Volume
 
 Level = Annotated[float | Literal["auto"], {"min": 0.0}]
@@ -24,12 +28,40 @@ Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9}]
 """The same of image units per photon."""
 
 Source = Literal["given", "estimated", "assumed"]
+Mask = npt.NDArray[np.bool_]
 
 MOST_VOXELS = 1 << 24
 """Images up to this are looked at whole, of larger ones this much is sampled."""
 
+REPAIR_HALO = HALO + 2
+"""Voxels around a part by which what is not believed in it is as in the whole, once repaired."""
+
 _BLOCK = (32, 64, 64)
-_DARKEST = 1e-4  # share of voxels that may be darker than no light: dead pixels, read noise
+
+
+class Known(Protocol):
+    """What settings say of an image; auto where it is to be found out."""
+
+    @property
+    def background(self) -> float | Literal["auto"]:
+        """Light that is not of the object, camera offset included, image units."""
+
+    @property
+    def offset(self) -> float | Literal["auto"]:
+        """What the camera gives without light, image units."""
+
+    @property
+    def gain(self) -> float | Literal["auto"]:
+        """Image units per photon."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a user says of an image, see :class:`Known`."""
+
+    background: float | Literal["auto"] = "auto"
+    offset: float | Literal["auto"] = "auto"
+    gain: float | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +97,11 @@ class Camera:
         """
         return self.offset - self.read_noise**2 / self.gain
 
+    @property
+    def counts_photons(self) -> bool:
+        """Whether it is known what a photon is."""
+        return self.gain_from != "assumed"
+
     def photons(self, values: npt.ArrayLike) -> FloatArray:
         """Return image values in photons, float32, at least 0."""
         shifted = np.subtract(values, np.float32(self.zero), dtype=np.float32)
@@ -92,10 +129,19 @@ class Calibration:
         How its values come of photons.
     background
         Light that is not of the object, camera offset included, image units.
+    background_doubt
+        Why the background may be another; empty where it was given, or the image is empty there.
+    levels
+        By which voxels that are saturated or filled in are known.
+    planes
+        Numbers of planes that hold one value only.
     """
 
-    camera: Camera
-    background: float
+    camera: Camera = Camera()
+    background: float = 0.0
+    background_doubt: str = ""
+    levels: Levels = field(default_factory=Levels)
+    planes: tuple[int, ...] = ()
 
     @property
     def background_photons(self) -> float:
@@ -114,41 +160,45 @@ class Calibration:
 
     def facts(self) -> dict[str, Any]:
         """Return what a record says."""
-        return {"background": self.background, "camera": asdict(self.camera)}
+        doubt = {"background_doubt": self.background_doubt} if self.background_doubt else {}
+        return {"background": self.background, "camera": asdict(self.camera)} | doubt
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it in JSON types."""
+        levels = {k: v for k, v in asdict(self.levels).items() if v is not None and abs(v) < 1e300}
+        return self.facts() | {"levels": levels, "planes": list(self.planes)}
 
     @classmethod
-    def of(cls, fields: dict[str, Any]) -> Self:
-        """Return the calibration that JSON holds."""
-        return cls(camera=Camera(**fields["camera"]), background=fields["background"])
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return the calibration that :meth:`as_json` gave."""
+        made = {
+            "camera": Camera(**fields["camera"]),
+            "levels": Levels(**fields["levels"]),
+            "planes": tuple(fields["planes"]),
+        }
+        return cls(**fields | made)
 
 
-def calibrate(
-    image: Volume,
-    *,
-    background: float | Literal["auto"] = "auto",
-    offset: float | Literal["auto"] = "auto",
-    gain: float | Literal["auto"] = "auto",
-) -> Calibration:
+def calibrate(image: Volume, known: Known | None = None) -> Calibration:
     """Return what is found out about an image, from all of it or from blocks of a large one.
 
     Parameters
     ----------
     image
         (Z, Y, X).
-    background, offset, gain
-        As a user gives them, image units and image units per photon.
+    known
+        What a user says of it; nothing when none.
 
     Raises
     ------
     RlnError
         If nothing of the image stands above its background.
     """
-    boxes = sample_boxes(image.shape)
-    parts = [image.data[box] for box in boxes]
-    return calibrate_parts(parts, image.name, background=background, offset=offset, gain=gain)
+    parts = [image.data[box] for box in sample_boxes(image.shape)]
+    return calibrate_parts(parts, image.name, known)
 
 
-def sample_boxes(shape: tuple[int, int, int]) -> list[tuple[slice, slice, slice]]:
+def sample_boxes(shape: Shape) -> list[Box]:
     """Return the parts (z, y, x) of an image that stand for the whole: all of a small one."""
     if shape[0] * shape[1] * shape[2] <= MOST_VOXELS:
         z, y, x = (slice(0, n) for n in shape)
@@ -157,57 +207,133 @@ def sample_boxes(shape: tuple[int, int, int]) -> list[tuple[slice, slice, slice]
 
 
 def calibrate_parts(
-    parts: list[FloatArray],
-    name: str,
-    *,
-    background: float | Literal["auto"] = "auto",
-    offset: float | Literal["auto"] = "auto",
-    gain: float | Literal["auto"] = "auto",
+    parts: Sequence[FloatArray], name: str, known: Known | None = None
 ) -> Calibration:
     """Return what is found out about an image from parts of it; see :func:`calibrate`."""
-    level = estimate_background(*parts) if background == "auto" else float(background)
+    known = known or Given()
+    noise = estimate_noise(*parts, gain=None if known.gain == "auto" else known.gain)
+    doubt = ""
+    if known.background == "auto":
+        zero = None if known.offset == "auto" else min(known.offset, noise.darkest)
+        found = estimate_background(*parts, noise=noise, zero=zero)
+        level = found.level
+        doubt = "" if found.sure or not noise.gain > 0 else found.reason
+    else:
+        level = float(known.background)
     mean = sum(float(p.sum(dtype=np.float64)) for p in parts) / sum(p.size for p in parts)
     if not level < mean:
         raise RlnError(
             f"the background is {level:g} but {name} is {mean:g} on average, so nothing "
             "stands above it; give a lower one, such as the camera's offset (--background)."
         )
-    camera = _camera(parts, level, offset, gain)
-    return Calibration(camera=camera, background=max(level, camera.zero))
+    return Calibration(
+        camera=_camera(noise, level, known),
+        background=level,
+        background_doubt=doubt,
+        levels=find_levels(*parts),
+        planes=constant_planes(parts[0]) if len(parts) == 1 else (),
+    )
 
 
-def _camera(
-    parts: list[FloatArray],
-    background: float,
-    offset: float | Literal["auto"],
-    gain: float | Literal["auto"],
-) -> Camera:
+def _camera(noise: Noise, background: float, known: Known) -> Camera:
     """Return the camera, from what is given and from the noise of the image."""
-    noise = estimate_noise(*parts)
-    if noise.gain <= 0:
-        dark = min(float(np.quantile(part, _DARKEST)) for part in parts)
-        return Camera(
-            offset=dark if offset == "auto" else offset,
-            gain=1.0 if gain == "auto" else gain,
-            offset_from="assumed" if offset == "auto" else "given",
-            gain_from="assumed" if gain == "auto" else "given",
-        )
-    per_photon = noise.gain if gain == "auto" else gain
-    # Where noise is known best: most voxels are background.
-    variance = max(noise.gain * background + noise.intercept, 0.0)
-    if offset == "auto":
-        zero = min(background - variance / per_photon, noise.zero if gain == "auto" else background)
-        return Camera(
-            offset=zero,
-            gain=per_photon,
-            offset_from="estimated",
-            gain_from="estimated" if gain == "auto" else "given",
-        )
-    read_variance = max(variance - per_photon * (background - offset), 0.0)
+    found: Source = "estimated" if noise.gain > 0 else "assumed"
+    gain = known.gain
+    if gain == "auto":
+        gain = noise.gain if noise.gain > 0 else 1.0
+    read_variance = 0.0
+    if known.offset == "auto":
+        offset = min(noise.zero, background)
+    else:
+        offset = known.offset
+        if noise.gain > 0:
+            # Where noise is known best: most voxels are background.
+            variance = noise.gain * background + noise.intercept
+            read_variance = max(variance - gain * (background - offset), 0.0)
     return Camera(
         offset=offset,
-        gain=per_photon,
+        gain=gain,
         read_noise=read_variance**0.5,
-        offset_from="given",
-        gain_from="estimated" if gain == "auto" else "given",
+        offset_from=found if known.offset == "auto" else "given",
+        gain_from=found if known.gain == "auto" else "given",
     )
+
+
+class Measured(NamedTuple):
+    """An image as it is deconvolved.
+
+    Attributes
+    ----------
+    data
+        (Z, Y, X) float32, with isolated hot and cold voxels repaired.
+    seen
+        (Z, Y, X) bool, voxels that are measurements; all when none.
+    defects
+        What was found.
+    """
+
+    data: FloatArray
+    seen: Mask | None
+    defects: Defects
+
+
+def measured(
+    data: FloatArray,
+    psf: FloatArray | None,
+    calibration: Calibration,
+    *,
+    repair: bool = True,
+    planes: Sequence[int] | None = None,
+) -> Measured:
+    """Return an image, or a part of one, without what cannot be believed.
+
+    Parameters
+    ----------
+    data
+        (Z, Y, X), image units.
+    psf
+        (z, y, x) sum 1, on the image's voxels: by it a point of light is told from a hot voxel.
+    calibration
+        Of the whole image.
+    repair
+        Whether isolated hot and cold voxels are replaced by what is around them.
+    planes
+        Those of the calibration as they are numbered in a part.
+    """
+    camera = calibration.camera
+    # Without photons nothing is called hot: an image that was deconvolved may be as sharp.
+    noise = Noise(
+        gain=camera.gain if camera.counts_photons and repair else 0.0,
+        intercept=-camera.gain * camera.zero,
+    )
+    defects = find_defects(
+        data,
+        noise=noise,
+        psf=psf,
+        levels=calibration.levels,
+        planes=calibration.planes if planes is None else planes,
+        background=calibration.background,
+    )
+    seen = defects.seen
+    if defects.isolated.any():
+        data = repaired(data, defects.isolated, others=~seen)
+    return Measured(data, None if seen.all() else seen, defects)
+
+
+def measured_volume(
+    image: Volume, psf: Volume | None, calibration: Calibration, *, repair: bool = True
+) -> tuple[Volume, Mask | None, dict[str, Any]]:
+    """Return an image without what cannot be believed, where it is seen, and what a record says.
+
+    Warns
+    -----
+    RlnWarning
+        Of what was found, and of a background that is not sure.
+    """
+    found = measured(image.data, None if psf is None else psf.data, calibration, repair=repair)
+    said = found.defects.sentences()
+    for sentence in said:
+        warn(f"{image.name}: {sentence}.")
+    facts = {"defects": list(said)} if said else {}
+    clean = image if found.data is image.data else image.with_data(found.data)
+    return clean, found.seen, facts

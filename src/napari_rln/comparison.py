@@ -224,11 +224,9 @@ def compare_steps(
         raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
     if psf is not None and not on_one_grid(psf, image):
         raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
-    calibration = calibrate(
-        image, background=settings.background, offset=settings.offset, gain=settings.gain
-    )
+    calibration = calibrate(image, settings)
     outside = None
-    if psf is not None and calibration.camera.gain_from != "assumed":
+    if psf is not None and calibration.camera.counts_photons:
         from napari_rln.trust import outside_steps  # loads torch: only where it is needed
 
         outside = yield from relay(
@@ -265,7 +263,7 @@ def _row(
     flux = image.data.sum(dtype=np.float64) - background * image.data.size
     if flux > 0:
         values["flux_ratio"] = float(volume.data.sum(dtype=np.float64) / flux)
-    if psf is not None and calibration.camera.gain_from != "assumed":
+    if psf is not None and calibration.camera.counts_photons:
         residual = reconvolution_residual(
             image.data, volume.data, psf.data, calibration.camera, outside=outside
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_rln.calibration import Calibration, Camera, calibrate
+from napari_rln.calibration import Calibration, Camera, Mask, calibrate, measured_volume
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.iteration import RichardsonLucy
 from napari_rln.record import Record
@@ -86,17 +86,19 @@ def _run(
     needed = memory_bytes(image.shape, psf.shape, settings)
     check_memory(needed, device, _ADVICE)
     memory = Peak(device)
-    calibration = calibrate(
-        image, background=settings.background, offset=settings.offset, gain=settings.gain
-    )
-    facts: dict[str, Any] = calibration.facts() | {"device": str(device)}
+    calibration = calibrate(image, settings)
+    inputs = {"image": image.hash, "psf": psf.hash}
+    image, seen, found = measured_volume(image, psf, calibration, repair=settings.repair_image)
+    facts: dict[str, Any] = calibration.facts() | found | {"device": str(device)}
     if psf.record:
         facts["psf"] = asdict(psf.record)
     with computing(needed, device, _ADVICE):
         iterations = settings.iterations
         if iterations == "auto":
-            iterations = yield from seek_stop(image, psf, calibration, settings, device, began)
-        run = start(image, psf, calibration, settings, device)
+            iterations = yield from seek_stop(
+                image, psf, calibration, settings, device, began, seen
+            )
+        run = start(image, psf, calibration, settings, device, seen=seen)
         data, found = yield from step_through(run, iterations, settings, memory, began, every)
     facts |= found
     label = _LABELS.get(settings.back_projector, "RLD")
@@ -107,7 +109,7 @@ def _run(
             method="rld",
             settings=as_dict(settings),
             facts=facts,
-            inputs={"image": image.hash, "psf": psf.hash},
+            inputs=inputs,
         ),
     )
 
@@ -180,6 +182,7 @@ def seek_stop(
     settings: RldSettings,
     device: torch.device,
     began: float,
+    seen: Mask | None = None,
 ) -> Generator[RldReport, None, int]:
     """Yield reports; return how many iterations to do.
 
@@ -198,23 +201,29 @@ def seek_stop(
         Where to compute.
     began
         ``time.perf_counter()`` from which the reports count.
+    seen
+        (Z, Y, X) bool, where the image is a measurement; everywhere when none.
     """
-    if calibration.camera.gain_from == "assumed":
+    if not calibration.camera.counts_photons:
         return settings.max_iterations
     part = telling_crop(image.data, psf.shape)
     photons = calibration.camera.photons(image.data[part])
     level = calibration.background_photons
-    spectrum = estimate_spectrum(photons, psf.data, level)
-    split = SplitPhotons(photons, psf.data, level, spectrum, settings.seed, device=device)
+    shown = None if seen is None or seen[part].all() else seen[part]
+    spectrum = estimate_spectrum(photons, psf.data, level, shown)
+    split = SplitPhotons(
+        photons, psf.data, level, spectrum, settings.seed, seen=shown, device=device
+    )
     # So that the estimate is as bright as that of the whole image.
     unit = calibration.camera.gain / split.share
-    seen = Seen(
+    view = Seen(
         image=image.with_data(split.image * np.float32(unit)),
         psf=psf,
         calibration=Calibration(camera=Camera(gain=unit), background=unit * split.background),
+        seen=shown,
         held_out=split,
     )
-    run = start_views([seen], settings, device)
+    run = start_views([view], settings, device)
     watch = Watch()
     # A step tells how well the estimate before it predicts, so one more shows the last.
     run.step()
@@ -232,4 +241,4 @@ def seek_stop(
         )
         if watch.add(run.error):
             break
-    return min(watch.iteration, settings.max_iterations)
+    return min(split.whole(watch.iteration), settings.max_iterations)

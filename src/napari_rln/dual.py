@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import fftconvolve
 
-from napari_rln.calibration import Calibration, Gain, Level, calibrate
+from napari_rln.calibration import Calibration, Gain, Given, Level, Mask, calibrate, measured_volume
 from napari_rln.deconvolution import seek_stop, step_through
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import RlnError
@@ -38,6 +38,7 @@ from napari_rln.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_gri
 Turn = Literal["none", "x+90", "x-90", "y+90", "y-90"]
 
 _PLANES = {"x": (0, 1), "y": (0, 2)}  # that a turn about an axis turns
+_WHOLLY = 0.99  # of a voxel that must have been seen where voxels are resampled
 _LEAST_SEEN = 0.1  # of the first view, that the second must show
 _ADVICE = "crop the PSFs, deconvolve a part of the image, or use another device."
 
@@ -88,10 +89,12 @@ class DualImage:
         On that grid.
     calibration_first, calibration_second
         In the unit of the first.
+    seen_first
+        (Z, Y, X) bool, where the first view is a measurement; everywhere when none.
     seen
         (Z, Y, X) bool, where the second view shows the object.
-    original, psf_original
-        The first view as it was given, on its own voxels.
+    original, psf_original, seen_original
+        The first view on its own voxels.
     facts
         How the second was brought onto the first.
     inputs
@@ -104,9 +107,11 @@ class DualImage:
     psf_second: Volume
     calibration_first: Calibration
     calibration_second: Calibration
-    seen: npt.NDArray[np.bool_]
+    seen_first: Mask | None
+    seen: Mask
     original: Volume
     psf_original: Volume
+    seen_original: Mask | None
     facts: dict[str, Any]
     inputs: dict[str, str]
 
@@ -139,6 +144,7 @@ def pair_views(
     *,
     offset: float | Literal["auto"] = "auto",
     gain: float | Literal["auto"] = "auto",
+    repair_image: bool = True,
 ) -> Generator[RegistrationReport, None, DualImage]:
     """Yield reports of the registration, return two views on one grid.
 
@@ -156,6 +162,8 @@ def pair_views(
         The defaults when none.
     offset, gain
         Of the first view's camera, image units and image units per photon.
+    repair_image
+        Replace isolated hot and cold voxels of both views by what is around them.
 
     Raises
     ------
@@ -170,23 +178,35 @@ def pair_views(
     settings = settings or DualSettings()
     first = check_pair(first, psf_first, negatives)
     second = check_pair(second, psf_second, negatives)
-    one = calibrate(first, background=background, offset=offset, gain=gain)
+    one = calibrate(first, Given(background=background, offset=offset, gain=gain))
     two = calibrate(
-        second, background=settings.background_b, offset=settings.offset_b, gain=settings.gain_b
+        second,
+        Given(background=settings.background_b, offset=settings.offset_b, gain=settings.gain_b),
     )
     inputs = {"image": first.hash, "image_b": second.hash, "psf": psf_first.hash,
               "psf_b": psf_second.hash}  # fmt: skip
+    first, seen_first, found_first = measured_volume(first, psf_first, one, repair=repair_image)
+    second, seen_second, found_second = measured_volume(
+        second, psf_second, two, repair=repair_image
+    )
+    seen_original = seen_first
     grid = _grid(first.voxel_um, settings)
     image, other = _resampled(first, grid), _resampled(turned(second, settings.turn), grid)
+    if seen_first is not None:
+        seen_first = _resampled(_as_volume(seen_first, first), grid).data > _WHOLLY
+    shows = np.ones(other.shape, np.float32)
+    if seen_second is not None:
+        shows = _resampled(turned(_as_volume(seen_second, second), settings.turn), grid).data
     psfs = psfs_of_views(psf_first, psf_second, settings, first.voxel_um)
-    facts: dict[str, Any] = {"dual": as_dict(settings)}
+    facts: dict[str, Any] = {"dual": as_dict(settings)} | found_first
+    facts |= {f"{name}_b": value for name, value in found_second.items()}
     if settings.transform == "none":
         if other.shape != image.shape:
             raise RlnError(
                 f"{other.name} has {other.shape} voxels but {image.name} {image.shape} on one "
                 "grid; register it (--transform affine), or crop both alike."
             )
-        seen = np.ones(image.shape, bool)
+        seen = shows > _WHOLLY
     else:
         # Blurred by each other's PSF they look alike; as they are, a scaling would make up for
         # what one blurs more along an axis than the other.
@@ -196,8 +216,11 @@ def pair_views(
         )
         assert found.record is not None
         told = found.record.facts
-        data = _moved_onto(other, image, np.array(told["matrix"]))
+        matrix = np.array(told["matrix"])
+        data = _moved_onto(other, image, matrix)
         seen = np.isfinite(data)
+        if seen_second is not None:
+            seen &= np.nan_to_num(_moved_onto(other.with_data(shows), image, matrix)) > _WHOLLY
         other = image.with_data(np.nan_to_num(data), name=second.name)
         kept = ("matrix", "shift_um", "transform", "similarity_after", "overlap")
         facts["registration"] = {name: told[name] for name in kept}
@@ -219,8 +242,10 @@ def pair_views(
         psf_second=psfs[1],
         calibration_first=one,
         calibration_second=two.scaled(1 / brightness),
+        seen_first=seen_first,
         seen=seen,
         original=first,
+        seen_original=seen_original,
         psf_original=psf_first,
         facts=facts,
         inputs=inputs,
@@ -265,7 +290,10 @@ def iterate_views(
             iterations = yield from seek_views_stop(pair, settings)
         run = start_views(
             [
-                Seen(image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first),
+                Seen(
+                    image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first,
+                    seen=pair.seen_first,
+                ),
                 Seen(
                     image=pair.second, psf=pair.psf_second, calibration=pair.calibration_second,
                     seen=None if pair.seen.all() else pair.seen,
@@ -303,6 +331,7 @@ def seek_views_stop(pair: DualImage, settings: RldSettings) -> Generator[RldRepo
             settings,
             resolve_device(settings.device),
             time.perf_counter(),
+            pair.seen_original,
         )
     )
 
@@ -358,6 +387,10 @@ def _moved_onto(other: Volume, image: Volume, told: npt.NDArray[np.float64]) -> 
     return on_image(other, image, moved(theirs) @ told @ moved(-half))
 
 
-def _light(volume: Volume, seen: npt.NDArray[np.bool_], background: float) -> float:
+def _as_volume(mask: Mask, like: Volume) -> Volume:
+    return like.with_data(mask.astype(np.float32))
+
+
+def _light(volume: Volume, seen: Mask, background: float) -> float:
     """Return the mean light above the background in a part of a volume."""
     return float(volume.data[seen].mean(dtype=np.float64)) - background

@@ -1,20 +1,35 @@
-"""What an image tells about its own noise and background.
+"""What an image tells about its own noise.
 
 Cameras are described by the photon transfer line: the variance of a voxel is
-``gain * value + offset_variance``. Its slope is the camera's gain, its intercept holds both the
+``gain * value + intercept``. Its slope is the camera's gain, its intercept holds both the
 read noise (which raises it) and the camera's offset (which lowers it).
 """
 
-import itertools
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from napari_rln.corner import (
+    Float64Array,
+    Mask,
+    Sample,
+    Stencil,
+    across,
+    corner_power,
+    stencil_of,
+    step_of,
+    take_samples,
+    without_spikes,
+)
+from napari_rln.transfer import fit_line, is_noiseless, take_bins
 from napari_rln.volume import FloatArray
 
-_BINS = 24
+_LAGS = 4  # voxels to follow correlated noise along an axis
+_WHITE = 0.05  # correlation of neighbours up to which noise is called white
+_LOST = 2000.0  # power lost in the corner beyond which nothing is left to tell noise by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,108 +39,157 @@ class Noise:
     Attributes
     ----------
     gain
-        Image units per photon; 0 where no noise was found.
+        Image units per photon; 0 where no photon noise was found.
     intercept
         Image units squared: read variance less gain times offset.
+    darkest
+        Image units: value of the darkest voxels, of which :attr:`zero` is never above.
+    gain_uncertainty
+        Standard deviation of the gain, image units per photon.
+    zero_uncertainty
+        Standard deviation of :attr:`zero`, image units.
+    reach
+        (z, y, x), how many voxels the noise reaches along an axis: 0 where neighbours are
+        independent, 1 after a linear interpolation, more after a smoothing.
     """
 
     gain: float
     intercept: float
+    darkest: float = math.inf
+    gain_uncertainty: float = 0.0
+    zero_uncertainty: float = 0.0
+    reach: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def zero(self) -> float:
-        """Value at which the variance is 0, image units."""
-        return -self.intercept / self.gain if self.gain > 0 else 0.0
+        """The value, in image units, at which the variance is 0, never above the darkest voxels.
+
+        That is the camera's offset less its read variance over its gain. Without a gain it is the
+        darkest voxels' value.
+        """
+        at_line = -self.intercept / self.gain if self.gain > 0 else math.inf
+        lowest = min(at_line, self.darkest)
+        return lowest if math.isfinite(lowest) else 0.0
+
+    @property
+    def correlated(self) -> bool:
+        """Whether the noise of neighbouring voxels is alike, as after an interpolation."""
+        return any(self.reach)
+
+    def variance(self, value: npt.ArrayLike) -> Float64Array:
+        """Return the variance of voxels of an expected value: that of one photon or more."""
+        line = self.gain * np.asarray(value, dtype=np.float64) + self.intercept
+        return np.maximum(line, self.gain**2)
 
 
-def estimate_noise(image: FloatArray, *more: FloatArray) -> Noise:
+def estimate_noise(
+    *images: FloatArray,
+    seen: Mask | Sequence[Mask] | None = None,
+    gain: float | None = None,
+) -> Noise:
     """Return the photon transfer line of an image, from its highest spatial frequencies.
 
-    The second difference along every axis passes the corner of the spectrum, where no microscope
+    Differences along every axis pass the corner of the spectrum, where no microscope
     passes an image; what is left there is noise. Its variance is collected in bins of the local
-    mean, and the line fitted to them.
-
-    Parameters
-    ----------
-    image
-        (Z, Y, X); axes shorter than 3 are not differenced, and without longer ones there is
-        nothing to tell noise by.
-
-    Notes
-    -----
-    An image that was smoothed, denoised or interpolated has less noise there than elsewhere.
-    """
-    if max(image.shape) < 3:
-        return Noise(gain=0.0, intercept=0.0)
-    residual = np.asarray(image, dtype=np.float64)
-    mean = residual
-    power = 1.0
-    for axis in (a for a, n in enumerate(image.shape) if n >= 3):
-        residual = ndimage.correlate1d(residual, [1.0, -2.0, 1.0], axis=axis, mode="mirror")
-        mean = ndimage.correlate1d(mean, [0.25, 0.5, 0.25], axis=axis, mode="mirror")
-        power *= 6.0
-    inner = tuple(slice(1, -1) if n >= 3 else slice(None) for n in image.shape)
-    mean, variance = mean[inner].ravel(), residual[inner].ravel() ** 2 / power
-    order = np.argsort(mean)
-    # Bins of equal count are bins of background mostly; half of them, of equal range, reach up.
-    edges = np.unique(
-        np.concatenate(
-            [
-                np.linspace(0, mean.size, _BINS + 1).astype(int),
-                np.searchsorted(mean[order], np.linspace(mean.min(), mean.max(), _BINS + 1)),
-                [mean.size],
-            ]
-        )
-    )
-    groups = [order[a:b] for a, b in itertools.pairwise(edges) if b - a >= 50]
-    if len(groups) < 2:
-        groups = [order]
-    x = np.array([mean[g].mean() for g in groups])
-    y = np.array([variance[g].mean() for g in groups])
-    n = np.array([g.size for g in groups], dtype=float)
-    return _line(x, y, n)
-
-
-def _line(
-    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], n: npt.NDArray[np.float64]
-) -> Noise:
-    """Fit a line through bin variances, each known to a relative precision of sqrt(2 / n)."""
-    total = float((n * y).sum() / n.sum())
-    if total <= 0 or not np.isfinite(total):
-        return Noise(gain=0.0, intercept=0.0)
-    fitted = np.full_like(y, total)
-    slope, intercept = 0.0, total
-    for _ in range(5):  # weights follow the fit, so that bright bins do not rule
-        weight = np.sqrt(n) / np.maximum(fitted, 1e-3 * total)
-        if np.ptp(x) <= 1e-6 * max(abs(float(x.max())), 1e-30):
-            break
-        slope, intercept = np.polyfit(x, y, 1, w=weight)
-        fitted = slope * x + intercept
-    if slope <= 0:  # no trend: all noise as if from the mean brightness
-        level = float((n * x).sum() / n.sum())
-        return Noise(gain=total / level if level > 0 else 0.0, intercept=0.0)
-    return Noise(gain=float(slope), intercept=float(intercept))
-
-
-def estimate_background(*images: FloatArray) -> float:
-    """Return the level of the darkest parts of an image: camera offset, haze, autofluorescence.
-
-    It is the 0.5th percentile of means over blocks of up to 4 x 8 x 8 voxels: low enough to leave
-    dim structures their light, averaged enough not to follow the noise.
+    mean, and the line fitted to them. Residuals beyond what noise reaches are hot voxels or
+    cosmic rays, and whatever touches those, or voxels that are saturated, filled in or
+    not seen, does not count.
 
     Parameters
     ----------
     *images
-        (Z, Y, X): the image, or samples of it.
+        (Z, Y, X): an image, or samples of it; axes shorter than 3 are not differenced, and
+        without longer ones there is nothing to tell noise by.
+    seen
+        Bool, of the shape of the image, or one for each: which voxels can be believed.
+    gain
+        The camera's, where it is known: then only the intercept is sought.
+
+    Notes
+    -----
+    Noise that an interpolation or a smoothing made alike in neighbours is weaker in the corner.
+    Along each axis, the other two differenced, its correlation tells by how much; the line is
+    given for the noise that it was before. An image smoothed so much that nothing is left there
+    has gain 0, like one that never had noise.
     """
-    means = np.concatenate([_block_means(image).ravel() for image in images])
-    return max(float(np.percentile(means, 0.5)), 0.0)
+    level, darkest, samples = take_samples(images, seen)
+    if (
+        not any(sample.seen.any() for sample in samples)
+        or not stencil_of(samples[0].values.shape).taps
+    ):
+        return Noise(gain=0.0, intercept=0.0)
+    samples = without_spikes(samples, darkest - level)
+    bins = take_bins(samples)
+    reach, loss = _correlation(samples)
+    none = Noise(gain=0.0, intercept=0.0, darkest=darkest, reach=reach)
+    step = step_of(samples)
+    rounding = step**2 / 12
+    smooth = loss > _LOST or (min(reach) >= 2 and max(reach) >= 3)  # as structure is, not noise
+    if bins is None or smooth or is_noiseless(bins, step):
+        return none
+    if loss != 1:
+        if float(np.average(bins.variance, weights=bins.count)) < 3 * rounding:
+            return none
+        bins = replace(bins, variance=loss * np.maximum(bins.variance - rounding, 0))
+    line = fit_line(bins, darkest - level, gain)
+    if not line.slope > 0:
+        return replace(none, intercept=max(line.at_level, 0.0))
+    return replace(
+        none,
+        gain=line.slope,
+        intercept=line.at_level - line.slope * level,
+        gain_uncertainty=math.sqrt(line.covariance[0, 0]),
+        zero_uncertainty=line.zero_uncertainty,
+    )
 
 
-def _block_means(image: FloatArray) -> npt.NDArray[np.float64]:
-    sizes = tuple(min(n, block) for n, block in zip(image.shape, (4, 8, 8), strict=True))
-    whole = image[tuple(slice(n - n % s) for n, s in zip(image.shape, sizes, strict=True))]
-    z, y, x = (n // s for n, s in zip(whole.shape, sizes, strict=True))
-    blocks = whole.reshape(z, sizes[0], y, sizes[1], x, sizes[2])
-    means: npt.NDArray[np.float64] = blocks.mean((1, 3, 5), dtype=np.float64)
-    return means
+def _correlation(samples: list[Sample]) -> tuple[tuple[int, int, int], float]:
+    """Return how many voxels the noise reaches along (z, y, x) and what it lost in the corner.
+
+    Along each axis the autocovariance of the other two axes' differences is taken in the darker
+    half of the voxels. Its sum is the power of noise at frequency 0, which neither interpolation
+    nor smoothing changes; its differences' that in the corner. What is alike however far apart
+    is a fixed pattern of the camera's, not noise that reaches so far.
+    """
+    reach, loss = [0, 0, 0], 1.0
+    shape = samples[0].values.shape
+    stencil = stencil_of(shape)
+    middle = float(np.median(np.concatenate([s.values[s.seen][::7] for s in samples])))
+    for axis, taps in stencil.taps.items():
+        others = across(shape, axis)
+        if shape[axis] < 2 * _LAGS or not others.taps:
+            continue
+        power = _autocovariance(samples, axis, others, middle)
+        power -= min(max(power[-1], 0.0), 0.5 * power[0])
+        if not power[0] > 0:
+            continue
+        alike = np.abs(power) > _WHITE * power[0]
+        reach[axis] = int(np.argmin(alike)) - 1 if not alike.all() else _LAGS
+        if reach[axis]:
+            power = np.where(np.arange(power.size) <= reach[axis] + 1, power, 0)
+            flat = max(power[0] + 2 * power[1:].sum(), 0.0)
+            loss *= flat / max(corner_power(power, taps), 1e-9 * power[0])
+    return (reach[0], reach[1], reach[2]), loss
+
+
+def _autocovariance(
+    samples: list[Sample], axis: int, others: Stencil, middle: float
+) -> Float64Array:
+    """Return the autocovariance along an axis, at 0 to 4 voxels, of other axes' differences."""
+    total, count = np.zeros(_LAGS + 1), np.zeros(_LAGS + 1)
+    for sample in samples:
+        value = others.differences(sample.values)
+        dark = others.believed(sample.seen) & (others.means(sample.values) <= middle)
+        most = 3 / 1.645 * float(np.quantile(np.abs(value[dark]), 0.9)) if dark.any() else 0.0
+        value = np.where(dark, value.clip(-most, most) if most > 0 else value, 0)
+        for lag in range(_LAGS + 1):
+            a, b = _apart(axis, lag, value.shape[axis])
+            total[lag] += float((value[a] * value[b]).sum(dtype=np.float64))
+            count[lag] += np.count_nonzero(dark[a] & dark[b])
+    return total / np.maximum(count, 1)
+
+
+def _apart(axis: int, lag: int, n: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return slices that pair the voxels of an axis of n with those some voxels on."""
+    around = (slice(None),) * axis
+    return (*around, slice(None, n - lag)), (*around, slice(lag, None))

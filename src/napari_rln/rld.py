@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from napari_rln.calibration import Calibration, Gain, Level
+from napari_rln.calibration import Calibration, Gain, Level, Mask
 from napari_rln.errors import RlnError
 from napari_rln.forward import Border, Convolution, of_one_size, padded_shape
 from napari_rln.iteration import HeldOut, RichardsonLucy, Start, View
@@ -58,6 +56,8 @@ class RldSettings:
         What the camera gives without light, in image units; auto tells it by the image's noise.
     gain
         Image units per photon of the camera; auto tells it by the image's noise.
+    repair_image
+        Replace isolated hot and cold voxels, which no light can make, by what is around them.
     negatives
         What to do with negative voxels: error, or clip to set them to 0.
     tv
@@ -90,6 +90,7 @@ class RldSettings:
     background: Level = "auto"
     offset: Level = "auto"
     gain: Gain = "auto"
+    repair_image: bool = True
     negatives: Negatives = "error"
     tv: Annotated[float, {"min": 0.0, "max": 0.1}] = 0.0
     alpha: Annotated[float, {"min": 1e-6, "max": 10.0}] = 0.05
@@ -243,7 +244,7 @@ class Seen:
     image: Volume
     psf: Volume
     calibration: Calibration
-    seen: npt.NDArray[np.bool_] | None = None
+    seen: Mask | None = None
     held_out: HeldOut | None = None
 
 
@@ -255,9 +256,10 @@ def start(
     device: torch.device,
     momenta: Sequence[float] | None = None,
     flat: float | None = None,
+    seen: Mask | None = None,
 ) -> RichardsonLucy:
     """Return the iteration of a single view before its first step; see :func:`start_views`."""
-    view = Seen(image=image, psf=psf, calibration=calibration)
+    view = Seen(image=image, psf=psf, calibration=calibration, seen=seen)
     return start_views([view], settings, device, momenta=momenta, flat=flat)
 
 

@@ -42,6 +42,8 @@ class RlnSettings:
         What the camera gives without light, in image units; auto tells it by the image's noise.
     gain
         Image units per photon of the camera; auto tells it by the image's noise.
+    repair_image
+        Replace isolated hot and cold voxels, which no light can make, by what is around them.
     negatives
         What to do with negative voxels: error, or clip to set them to 0.
     grid
@@ -60,6 +62,7 @@ class RlnSettings:
     background: Level = "auto"
     offset: Level = "auto"
     gain: Gain = "auto"
+    repair_image: bool = True
     negatives: Literal["error", "clip"] = "error"
     grid: Literal["refuse", "resample"] = "refuse"
     tile: Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}] = "auto"

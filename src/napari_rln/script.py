@@ -240,7 +240,7 @@ def _dual(given: Given) -> list[str]:
     settings: RldSettings = given.get("settings", RldSettings())
     levels = {
         name: getattr(settings, name)
-        for name in ("background", "negatives")
+        for name in ("background", "negatives", "offset", "gain", "repair_image")
         if getattr(settings, name) != getattr(RldSettings(), name)
     }
     pair = _call(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from napari_rln.calibration import calibrate
+from napari_rln.calibration import calibrate, measured_volume
 from napari_rln.device import computing, resolve_device
 from napari_rln.model import Model, load_model
 from napari_rln.networks.rln import Stages
@@ -46,13 +46,12 @@ def network_stages(
     image = check_inputs(image, psf, model, settings)
     if not check_grid(model, image):
         raise refuse_grid(model, image)
-    calibration = calibrate(
-        image, background=settings.background, offset=settings.offset, gain=settings.gain
-    )
+    calibration = calibrate(image, settings)
     background = calibration.background
+    image, seen, _ = measured_volume(image, psf, calibration, repair=settings.repair_image)
     device = resolve_device(settings.device)
     with computing(0, device, _ADVICE), torch.inference_mode():
-        start = finish(first_estimate(image, psf, calibration, model.start, device)).data
+        start = finish(first_estimate(image, psf, calibration, model.start, device, seen=seen)).data
         scaling = Normalisation.of(image.data, start, background, model.normalisation)
         x, E0 = (
             torch.from_numpy(even_sized(scaling.apply(data)))[None, None]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from napari_rln import rld
-from napari_rln.calibration import Calibration
+from napari_rln.calibration import Calibration, Mask
 from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.rld import RldReport, RldSettings
@@ -93,6 +93,7 @@ def first_estimate(
     settings: StartSettings,
     device: torch.device,
     *,
+    seen: Mask | None = None,
     most_bytes: int | None = None,
 ) -> Generator[RldReport, None, FirstEstimate]:
     """Yield reports of a classical deconvolution, return the first estimate of an image's object.
@@ -109,6 +110,8 @@ def first_estimate(
         How.
     device
         Where to compute.
+    seen
+        (Z, Y, X) bool, where the image is a measurement; everywhere when none.
     most_bytes
         Memory that may be taken. Where the volume needs more it is cut into tiles that overlap by
         half of the PSF's size on either side.
@@ -128,13 +131,15 @@ def first_estimate(
     told = settings.rld()
     tiles = start_tiles(image.shape, psf.shape, told, most_bytes)
     if settings.iterations == "auto":
-        stop = yield from seek_stop(image, psf, calibration, told, device, began)
+        stop = yield from seek_stop(image, psf, calibration, told, device, began, seen)
         iterations = settings.after(stop)
     else:
         iterations = settings.iterations
     whole = np.empty_like(image.data) if len(tiles) > 1 else None
     for number, tile in enumerate(tiles):
-        run = rld.start(image.with_data(image.data[tile.window]), psf, calibration, told, device)
+        part = image.with_data(image.data[tile.window])
+        shown = None if seen is None else seen[tile.window]
+        run = rld.start(part, psf, calibration, told, device, seen=shown)
         for done in range(1, iterations + 1):
             change = run.step(measure=False)
             yield RldReport(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_rln.calibration import Calibration, calibrate
+from napari_rln.calibration import Calibration, Given, calibrate
 from napari_rln.device import check_memory, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.record import Record
@@ -100,8 +100,8 @@ def check_steps(
         )
     if background is None and result.record is not None:
         background = result.record.facts.get("background")
-    calibration = calibrate(image, background="auto" if background is None else background)
-    if calibration.camera.gain_from == "assumed":
+    calibration = calibrate(image, Given(background="auto" if background is None else background))
+    if not calibration.camera.counts_photons:
         raise RlnError(
             f"{image.name} has no noise to measure the residual by: it was smoothed or simulated "
             "without."

@@ -17,7 +17,15 @@ from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
 from napari_rln.volume import VoxelUm
 
-_SHARED = ("background", "negatives", "device", "precision")  # of both methods
+_SHARED = (
+    "background",
+    "offset",
+    "gain",
+    "repair_image",
+    "negatives",
+    "device",
+    "precision",
+)  # of both methods
 
 
 def dual(
@@ -100,7 +108,19 @@ def dual(
     fitted_b, _ = source_b.fitted(psf_b or psf, second, terminal, repair=repair)
     levels: tuple[float | Literal["auto"], Literal["error", "clip"]]
     levels = settings.background, settings.negatives
-    pair = terminal.follow(pair_views(first, second, fitted, fitted_b, *levels, settings=views))
+    pair = terminal.follow(
+        pair_views(
+            first,
+            second,
+            fitted,
+            fitted_b,
+            *levels,
+            settings=views,
+            offset=settings.offset,
+            gain=settings.gain,
+            repair_image=settings.repair_image,
+        )
+    )
     if registered is not None:
         write_volume(pair.second, registered)
     if chosen is None:

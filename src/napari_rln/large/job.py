@@ -104,7 +104,7 @@ class Job:
         """Return the record that the result carries."""
         found, plan = self.statistics, self.plan
         facts: dict[str, Any] = {
-            **found.calibration,
+            **found.calibrated.facts(),
             "sampled_voxels": found.sampled,
             "block": list(plan.block),
         }

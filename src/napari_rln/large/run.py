@@ -226,14 +226,14 @@ def _summary(run: LargeRun, folder: Folder, job: Job, drive: Drive) -> dict[str,
     result = math.fsum(entry["light"] for entry in finest)
     image = math.fsum(entry.get("image", 0.0) for entry in drive.finished.values())
     flux = image - found.background * plan.times * math.prod(plan.shape)
-    facts: dict[str, Any] = found.calibration | {
+    facts: dict[str, Any] = found.calibrated.facts() | {
         "iterations": found.iterations,
         "clipped": sum(entry["clipped"] for entry in finest),
         "flux_ratio": result / flux if flux > 0 else None,
         "seconds_of_tasks": {part: round(s, 3) for part, s in drive.seconds.items()},
     }
     camera = found.calibrated.camera
-    if run.psf is None or camera.gain_from == "assumed":
+    if run.psf is None or not camera.counts_photons:
         return facts
     # As much around the telling part as light from there reaches, so that its blur is seen whole.
     z, y, x = (

@@ -5,14 +5,22 @@ time points of a series, so that these can be compared.
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from napari_rln import rld
-from napari_rln.calibration import MOST_VOXELS, Calibration, calibrate_parts, sample_boxes
+from napari_rln.calibration import (
+    MOST_VOXELS,
+    REPAIR_HALO,
+    Calibration,
+    Mask,
+    calibrate_parts,
+    measured,
+    sample_boxes,
+)
 from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.large.job import Settings
@@ -25,7 +33,7 @@ from napari_rln.rld import Negatives, RldReport, RldSettings
 from napari_rln.steps import relay
 from napari_rln.stop import telling_crop, telling_shape
 from napari_rln.stores.source import Source
-from napari_rln.tiles import Box, Shape, as_text, blocks
+from napari_rln.tiles import Box, Shape, as_text, blocks, within
 from napari_rln.volume import FloatArray, Volume
 
 _TELLING = (32, 64, 64)  # size of a PSF in whose stead there is none
@@ -69,32 +77,23 @@ class Samples:
         z, y, x = (part.stop - part.start for part in self.telling(psf.shape))
         return rld.memory_bytes((z, y, x), psf.shape, told)
 
-    def read(self, box: Box) -> Volume:
-        """Return a part of the volume."""
-        data = fit(self.source.read(box), self._negatives, self.source.name, box)
-        return Volume(data=data, voxel_um=self.source.voxel_um, name=self.source.name)
+    def read(self, box: Box) -> FloatArray:
+        """Return a part of the volume as it is."""
+        return fit(self.source.read(box), self._negatives, self.source.name, box)
 
     @property
-    def mean(self) -> float:
-        """Of the samples, in image units."""
-        total = sum(float(part.sum(dtype=np.float64)) for part in self.parts)
-        return total / sum(part.size for part in self.parts)
+    def voxels(self) -> int:
+        """How many were looked at."""
+        return sum(part.size for part in self.parts)
 
-    def calibration(self, settings: Settings) -> Calibration:
-        """Return what is found out about the image, as much as settings leave open.
-
-        Raises
-        ------
-        RlnError
-            If nothing of the samples stands above the background.
-        """
-        return calibrate_parts(
-            self.parts,
-            self.source.name,
-            background=settings.background,
-            offset=settings.offset,
-            gain=settings.gain,
-        )
+    def mean(self, calibration: Calibration) -> float:
+        """Return the mean of what was measured in the samples, image units."""
+        shown = [
+            part if seen is None else part[seen]
+            for part, seen in (measured(part, None, calibration)[:2] for part in self.parts)
+        ]
+        total = sum(float(part.sum(dtype=np.float64)) for part in shown)
+        return total / max(1, sum(part.size for part in shown))
 
     def telling(self, psf_shape: Shape) -> Box:
         """Return the part of the volume with most structure, as :func:`telling_crop` does."""
@@ -164,8 +163,7 @@ def look(
     began = time.perf_counter()
     told, psf = run.told, run.psf
     box = samples.telling(psf.shape if psf is not None else _TELLING)
-    crop = samples.read(box)
-    calibration = samples.calibration(run.settings)
+    calibration = calibrate_parts(samples.parts, samples.source.name, run.settings)
     if told is None or told.iterations != "auto":
         iterations = 0 if told is None else told.iterations
     else:
@@ -175,15 +173,16 @@ def look(
             lasted = time.perf_counter() - began
             return LargeReport(phase="stop", done=stop.iteration, total=stop.total, seconds=lasted)
 
-        steps = seek_stop(crop, psf, calibration, told, device, began)
+        crop, seen = _measured_crop(run, samples, calibration, box)
+        steps = seek_stop(crop, psf, calibration, told, device, began, seen)
         iterations = yield from relay(steps, report)
         if run.model is not None:
             iterations = run.model.start.after(iterations)
     return Statistics(
         hash=samples.hash,
-        sampled=sum(part.size for part in samples.parts),
-        calibration=calibration.facts(),
-        mean=samples.mean,
+        sampled=samples.voxels,
+        calibration=calibration.as_json(),
+        mean=samples.mean(calibration),
         iterations=int(iterations),
         telling=[[part.start, part.stop] for part in box],
     )
@@ -232,7 +231,7 @@ def calibrated(
         boxes = [(z, y, x)]
     elif model is not None and not classic:
         boxes += samples.further((z.stop - z.start, y.stop - y.start, x.stop - x.start))
-    crops = [samples.read(box) for box in boxes]
+    crops = [_measured_crop(run, samples, found.calibrated, box) for box in boxes]
     momenta, estimates = yield from _deconvolved(crops, run, told, found, device, whole=whole)
     if model is not None and not classic:
         level = np.float32(found.background)
@@ -240,17 +239,15 @@ def calibrated(
         if not whole:
             # How much brighter structures are in an estimate than in the image is taken from the
             # parts that were deconvolved, how bright they are in the image from all samples.
-            here = _joined_brightness([crop.data - level for crop in crops])
+            here = _joined_brightness([crop.data - level for crop, _ in crops])
             everywhere = _joined_brightness([part - level for part in samples.parts])
             light = everywhere * light / here if here else 0.0
         found = _scaled(found, found.background, light)
-    if whole:
-        found = replace(found, mean=float(crops[0].data.mean(dtype=np.float64)))
     return replace(found, momenta=momenta), estimates[0] if whole else None
 
 
 def _deconvolved(
-    crops: list[Volume],
+    crops: list[tuple[Volume, Mask | None]],
     run: LargeRun,
     told: RldSettings,
     found: Statistics,
@@ -263,9 +260,11 @@ def _deconvolved(
     assert run.psf is not None
     momenta: list[float] | None = None
     estimates = []
-    for number, crop in enumerate(crops):
+    for number, (crop, seen) in enumerate(crops):
         flat = None if whole else found.mean - found.background
-        steps = rld.start(crop, run.psf, found.calibrated, told, device, momenta=momenta, flat=flat)
+        steps = rld.start(
+            crop, run.psf, found.calibrated, told, device, momenta=momenta, flat=flat, seen=seen
+        )
         for done in range(1, found.iterations + 1):
             steps.step(measure=False)
             yield LargeReport(
@@ -278,6 +277,54 @@ def _deconvolved(
         estimates.append(steps.estimate())
         del steps
     return momenta, estimates
+
+
+def _measured_crop(
+    run: LargeRun, samples: Samples, calibration: Calibration, box: Box
+) -> tuple[Volume, Mask | None]:
+    """Return a part of the volume as it is deconvolved, and where it is seen."""
+    source = samples.source
+    data, seen = measured_part(source, samples.read, box, calibration, run.psf, run.settings)
+    return Volume(data=data, voxel_um=source.voxel_um, name=source.name), seen
+
+
+def measured_part(
+    source: Source,
+    read: Callable[[Box], FloatArray],
+    box: Box,
+    calibration: Calibration,
+    psf: Volume | None,
+    settings: Settings,
+) -> tuple[FloatArray, Mask | None]:
+    """Return a part of an image as it is deconvolved, and where it is seen; as of the whole.
+
+    Parameters
+    ----------
+    source
+        The image.
+    read
+        Returns a part of it, fit for deconvolution.
+    box
+        The part.
+    calibration
+        Of the image.
+    psf
+        On its voxels.
+    settings
+        Say whether isolated voxels are repaired.
+    """
+    z, y, x = (
+        slice(max(0, part.start - REPAIR_HALO), min(n, part.stop + REPAIR_HALO))
+        for part, n in zip(box, source.shape, strict=True)
+    )
+    planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
+    kernel = None if psf is None else psf.data
+    data, seen, _ = measured(
+        read((z, y, x)), kernel, calibration, repair=settings.repair_image, planes=planes
+    )
+    inner = within(box, (z, y, x))
+    seen = None if seen is None or seen[inner].all() else np.ascontiguousarray(seen[inner])
+    return np.ascontiguousarray(data[inner]), seen
 
 
 def _joined_brightness(parts: list[FloatArray]) -> float:

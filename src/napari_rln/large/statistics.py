@@ -17,7 +17,7 @@ class Statistics:
     sampled
         Voxels that were looked at.
     calibration
-        Camera and background, as :meth:`napari_rln.calibration.Calibration.facts` gives them.
+        Of the image, as :meth:`napari_rln.calibration.Calibration.as_json` gives it.
     mean
         Image units, background included.
     iterations
@@ -43,7 +43,7 @@ class Statistics:
     @property
     def calibrated(self) -> Calibration:
         """Camera and background."""
-        return Calibration.of(self.calibration)
+        return Calibration.from_json(self.calibration)
 
     @property
     def background(self) -> float:

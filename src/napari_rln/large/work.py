@@ -4,6 +4,7 @@ Functions of a folder and numbers, so that they can run in any process that sees
 process opens a job once, with its model. Several run in a process at once, one of which computes.
 """
 
+import dataclasses
 import functools
 import threading
 import time
@@ -17,20 +18,22 @@ import torch
 
 from napari_rln import rld
 from napari_rln.application import through_network
+from napari_rln.calibration import Mask
 from napari_rln.device import resolve_device
 from napari_rln.errors import ComputeError
 from napari_rln.io import atomic, converted
-from napari_rln.large.job import TILE, Folder, Job, Key
+from napari_rln.large.job import TILE, Folder, Job, Key, Settings
 from napari_rln.large.machine import peak_bytes
 from napari_rln.large.plan import IN_FLIGHT, blend
-from napari_rln.large.sampling import fit
+from napari_rln.large.sampling import fit, measured_part
 from napari_rln.memory import release_freed_memory
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import Normalisation
 from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
 from napari_rln.stores.ngff import ZarrTarget
 from napari_rln.stores.source import Source, checksum, open_source
-from napari_rln.tiles import within
+from napari_rln.tiles import Box, within
 from napari_rln.volume import FloatArray, Volume
 
 T = TypeVar("T")
@@ -106,10 +109,14 @@ class _Bench:
         self.source: Source = open_source(job.origin)
         self.psf, self.model = self.folder.psf(), self.folder.model()
         self.device = resolve_device(device)
-        self.negatives = job.settings["negatives"]
+        self.settings: Settings = _settings(job)
+        self.calibration = job.statistics.calibrated
         self.told: RldSettings | None = None
         if self.psf is not None and any(job.plan.core):
-            self.told = self.model.start.rld() if self.model else _told(job)
+            if isinstance(self.settings, RldSettings):
+                self.told = self.settings
+            elif self.model is not None:
+                self.told = self.model.start.rld()
         self.network: Folded | None = None
         if self.model is not None:
             self.network = Folded(self.model.network, self.device, job.settings["precision"])
@@ -127,9 +134,12 @@ class _Bench:
             raise ComputeError(f"{self.folder.part} is of another run by now.")
 
 
-def _told(job: Job) -> RldSettings:
-    """Return the settings of a job that deconvolves classically."""
+def _settings(job: Job) -> Settings:
+    """Return the settings of a job."""
     fields = dict(job.settings)
+    if job.method == "rln":
+        known = {field.name for field in dataclasses.fields(RlnSettings)}
+        return RlnSettings(**{name: value for name, value in fields.items() if name in known})
     if fields["resolution_um"] is not None:
         fields["resolution_um"] = tuple(fields["resolution_um"])
     return RldSettings(**fields)
@@ -205,7 +215,7 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
     job, tile = bench.job, bench.job.plan.tiles[number]
     assert bench.psf is not None
     assert bench.told is not None
-    image = _image(bench, tile.window, time)
+    image, seen = _image(bench, tile.window, time)
     light = float(image[tile.inner].sum(dtype=np.float64))
     took.lap("read")
     kept = within(job.plan.kept(tile), tile.window)
@@ -213,10 +223,10 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
         took.skip()
         found, volume = job.statistics, Volume(data=image, voxel_um=job.voxel_um)
         # All tiles begin alike and go on alike; a single one goes its own way.
-        alike: dict[str, Any] = {}
+        alike: dict[str, Any] = {"seen": seen}
         if len(job.plan.tiles) > 1:
-            alike = {"momenta": found.momenta, "flat": found.mean - found.background}
-        run = rld.start(volume, bench.psf, found.calibrated, bench.told, bench.device, **alike)
+            alike |= {"momenta": found.momenta, "flat": found.mean - found.background}
+        run = rld.start(volume, bench.psf, bench.calibration, bench.told, bench.device, **alike)
         for _ in range(job.statistics.iterations):
             run.step(measure=False)
         data = run.estimate(kept)
@@ -259,7 +269,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
         took.lap("read")
         data = estimate[block.inner]
     else:
-        image = _image(bench, block.window, time)
+        image, seen = _image(bench, block.window, time)
         if estimate is None:
             estimate = image - np.float32(job.statistics.background)
             light = float(image[block.inner].sum(dtype=np.float64))
@@ -270,7 +280,14 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
             found = job.statistics
             scaling = Normalisation(offset=found.offset, scale=found.scale)
             data = through_network(
-                bench.network, bench.model, scaling, found.background, image, estimate, block.inner
+                bench.network,
+                bench.model,
+                scaling,
+                found.background,
+                image,
+                estimate,
+                block.inner,
+                seen,
             )
             took.lap("compute")
         del image, estimate
@@ -333,5 +350,11 @@ def check_block(out: str, device: str, key: Key, expected: str) -> bool:
     return checksum(stored) == expected
 
 
-def _image(bench: _Bench, box: Any, time: int) -> FloatArray:
-    return fit(bench.source.read(box, time), bench.negatives, bench.source.name, box)
+def _image(bench: _Bench, box: Box, time: int) -> tuple[FloatArray, Mask | None]:
+    """Return a part of a volume as it is deconvolved, and where it is seen."""
+    source, settings = bench.source, bench.settings
+
+    def read(part: Box) -> FloatArray:
+        return fit(source.read(part, time), settings.negatives, source.name, part)
+
+    return measured_part(source, read, box, bench.calibration, bench.psf, settings)

@@ -221,7 +221,7 @@ def imaging_like(image: Volume) -> ImagingSettings:
     """
     calibration = calibrate(image)
     camera, background = calibration.camera, calibration.background
-    if camera.gain_from == "assumed":
+    if not camera.counts_photons:
         raise RlnError(
             f"{image.name} has no noise to tell photons by; it was smoothed or simulated without. "
             "Give --photons and --background instead of an image to imitate."

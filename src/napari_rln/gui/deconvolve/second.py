@@ -114,16 +114,30 @@ class Views:
         return (yield from method.steps_of_views(pair))
 
     def _pair(self, method: Method, mend: bool) -> Steps[DualImage]:
-        levels = method.settings.background, method.settings.negatives
-        known = self._made.get((*levels, mend))
+        told = method.settings
+        key = (
+            told.background, told.offset, told.gain, told.repair_image, told.negatives, mend,
+        )  # fmt: skip
+        known = self._made.get(key)
         if known is not None:
             return known
         first, second = self.first.read(), self.second.read()
         psf, _ = fit_psf(self.psf_first.read(), first, mend=mend)
         psf_b, _ = fit_psf(self.psf_second.read(), second, mend=mend)
-        work = pair_views(first, second, psf, psf_b, *levels, settings=self.settings)
+        work = pair_views(
+            first,
+            second,
+            psf,
+            psf_b,
+            told.background,
+            told.negatives,
+            settings=self.settings,
+            offset=told.offset,
+            gain=told.gain,
+            repair_image=told.repair_image,
+        )
         pair = yield from streamed(work)
-        self._made[*levels, mend] = pair
+        self._made[key] = pair
         return pair
 
     def shape(self) -> Shape:
