@@ -72,7 +72,8 @@ class Convolution:
     window : tuple of slice
         Where the field of view lies in an estimate.
     otf : torch.Tensor
-        Fourier transform of the PSF divided by the number of voxels transformed.
+        Fourier transform of the PSF divided by the number of voxels transformed; other transfer
+        functions are fast if laid out alike.
 
     Raises
     ------
@@ -107,7 +108,6 @@ class Convolution:
         self.estimate_shape: Shape = self.work_shape if extended else image_shape
         self.window = self._field if extended else (slice(None),) * 3
         self._transform = plan(self.work_shape, device, dtype)
-        self._pieces = pieces(self._transform.spectrum.numel(), device)
         self.otf = self._otf(psf)
 
     def _otf(self, psf: npt.NDArray[np.floating]) -> torch.Tensor:
@@ -117,8 +117,7 @@ class Convolution:
             real
         )
         centred = torch.roll(real, [-(n // 2) for n in psf.shape], (0, 1, 2))
-        self._transform.forward(centred)
-        return self._transform.spectrum / real.numel()
+        return self._transform.spectrum(centred).div_(real.numel())
 
     @property
     def device(self) -> torch.device:
@@ -131,10 +130,8 @@ class Convolution:
         A constant background, if given, is added on the way, where it costs nothing: at
         frequency 0.
         """
-        self._transform.forward(self._mirror(estimate) if self.border == "reflect" else estimate)
-        self._multiply(self.otf)
-        self._transform.spectrum[0, 0, 0] += background
-        self._transform.inverse()
+        source = self._mirror(estimate) if self.border == "reflect" else estimate
+        self._transform.filter(source, self.otf, constant=background, wanted=self._field)
         return self._transform.real[self._field]
 
     def A_adjoint(self, image: torch.Tensor) -> torch.Tensor:
@@ -142,10 +139,7 @@ class Convolution:
 
         ``image`` may be the view that :meth:`A` returned, changed in place.
         """
-        self._embed(image)
-        self._transform.forward(self._transform.real)
-        self._multiply(self.otf, conjugate=True)
-        self._transform.inverse()
+        self._transform.filter(image, self.otf, conjugate=True, given=self._field)
         return self._fold() if self.border == "reflect" else self._transform.real
 
     def filter(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
@@ -169,9 +163,7 @@ class Convolution:
             self._mirror(field.clone())
         elif self.border == "extended":
             self._continue()
-        self._transform.forward(real)
-        self._multiply(transfer)
-        self._transform.inverse()
+        self._transform.filter(real, transfer)
         return real[self._field] if self.border == "reflect" else real
 
     def arriving(self) -> torch.Tensor:
@@ -183,27 +175,6 @@ class Convolution:
         """Return ``1 / arriving``, and 0 for voxels whose light hardly arrives; in place."""
         hardly = arriving <= _SEEN
         return arriving.reciprocal_().masked_fill_(hardly, 0.0)
-
-    def _multiply(self, transfer: torch.Tensor, *, conjugate: bool = False) -> None:
-        spectrum, factor = self._transform.spectrum.view(-1), transfer.view(-1)
-        for part in self._pieces:
-            values = spectrum[part]
-            # conj(conj(s) t) = s conj(t), without a second copy of the transfer function
-            if conjugate:
-                values.conj_physical_()
-            values.mul_(factor[part])
-            if conjugate:
-                values.conj_physical_()
-
-    def _embed(self, image: torch.Tensor) -> None:
-        """Put an image into the work buffer with darkness around it."""
-        real = self._transform.real
-        field = real[self._field]
-        if image.data_ptr() != field.data_ptr():
-            field.copy_(image)
-        for axis, inside in enumerate(self._field):
-            real.narrow(axis, 0, inside.start).zero_()
-            real.narrow(axis, inside.stop, real.shape[axis] - inside.stop).zero_()
 
     def _continue(self) -> None:
         """Repeat the edge voxels of the field of view in all of the work buffer around it."""
