@@ -12,8 +12,8 @@ reflect
     the image's own voxels, mirrored at every border (edge voxels repeated).
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ import torch
 
 from napari_rln.errors import RlnError
 from napari_rln.fft import Shape, fast_shape, plan
+from napari_rln.threads import share
 
+Found = TypeVar("Found")
 Border = Literal["extended", "periodic", "reflect"]
 
 # A voxel outside the field of view from which less than this share of the light arrives is not
@@ -30,13 +32,20 @@ _SEEN = 0.01
 
 # Elements per piece of a pointwise pass. On a CPU, pieces that stay in the cache wait for memory
 # once and not once per operation; on a GPU they keep what is made on the way small.
-_PIECE_CPU, _PIECE_GPU = 1 << 19, 1 << 24
+_PIECE_CPU, _PIECE_GPU = 1 << 17, 1 << 24
 
 
 def pieces(count: int, device: torch.device) -> list[slice]:
     """Return slices that cut a flat tensor of ``count`` elements for pointwise passes."""
     step = _PIECE_CPU if device.type == "cpu" else _PIECE_GPU
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def each(
+    work: Callable[[slice], Found], parts: Sequence[slice], device: torch.device
+) -> list[Found]:
+    """Return what a function returns for every piece, in their order; on a CPU from threads."""
+    return share(work, parts) if device.type == "cpu" else [work(part) for part in parts]
 
 
 def padded_shape(image_shape: Shape, psf_shape: Shape, border: Border) -> Shape:
