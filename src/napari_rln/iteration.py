@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from napari_rln.forward import Convolution, pieces
+from napari_rln.forward import Convolution, each, pieces
 from napari_rln.regularisation import total_variation_factor
 from napari_rln.volume import VoxelUm
 
@@ -168,19 +168,21 @@ class RichardsonLucy:
         if self._accelerate and following is None:
             following = torch.empty_like(self._predicted)
         estimate = self._estimate.view(-1)
-        change, norm = new.new_zeros(()), new.new_zeros(())
-        for part in self._pieces:
+        nothing = new.new_zeros(2)
+
+        def advance(part: slice) -> torch.Tensor:
             old, now = estimate[part], new[part]
-            if measure or ahead is not None:
-                moved = now - old
-            if measure:
-                change += torch.dot(moved, moved)
-                norm += torch.dot(now, now)
+            moved = now - old
             if ahead is not None and following is not None:
                 values = following.view(-1)[part]
                 torch.addcmul(now, moved, ahead, out=values)
                 values.clamp_min_(self._floor)
             old.copy_(now)
+            if not measure:
+                return nothing
+            return torch.stack([torch.dot(moved, moved), torch.dot(now, now)])
+
+        change, norm = torch.stack(each(advance, self._pieces, new.device)).sum(0)
         if following is not None:
             self._last_step, self._predicted = self._predicted, following
         return float((change / norm).sqrt()) if measure else math.nan
@@ -189,14 +191,16 @@ class RichardsonLucy:
         """Replace the prediction by the step made from it; return how far to continue."""
         predicted = self._predicted.view(-1)
         last = None if self._last_step is None else self._last_step.view(-1)
-        likeness, square = new.new_zeros(()), new.new_zeros(())
-        for part in self._pieces:
+        nothing = new.new_zeros(())
+
+        def subtract(part: slice) -> torch.Tensor:
             made = predicted[part]
             torch.sub(new[part], made, out=made)
-            square += torch.dot(made, made)
-            if last is not None:
-                likeness += torch.dot(made, last[part])
-        ahead = (likeness / self._last_square.clamp_min(_TINY)).clamp(0.0, 0.999)
+            alike = nothing if last is None else torch.dot(made, last[part])
+            return torch.stack([alike, torch.dot(made, made)])
+
+        likeness, square = torch.stack(each(subtract, self._pieces, new.device)).sum(0)
+        ahead: torch.Tensor = (likeness / self._last_square.clamp_min(_TINY)).clamp(0.0, 0.999)
         self._last_square = square
         if self._told_momenta is not None:
             ahead = ahead.new_tensor(self._told_momenta[len(self.momenta)])
@@ -256,35 +260,42 @@ class _Turn:
 
     def _ratio(self, model: torch.Tensor) -> torch.Tensor:
         """Turn the expected image into image / expected image, in place."""
-        deviance = squares = 0.0
-        for planes in self._planes:
+
+        def divide(planes: slice) -> tuple[float, float]:
             part = model[planes]
             part.clamp_min_(self._floor)
             seen = None if self.seen is None else self.seen[planes]
+            deviance = squares = 0.0
             if self._held_out is not None:
                 unseen, expected = self._held_out[planes], part * self._held_out_ratio
                 if seen is not None:
                     unseen, expected = unseen[seen], expected[seen]
-                deviance += float((expected - torch.xlogy(unseen, expected)).sum())
-                squares += float(((unseen - expected).square_() / expected).sum())
+                deviance = float((expected - torch.xlogy(unseen, expected)).sum())
+                squares = float(((unseen - expected).square_() / expected).sum())
             torch.div(self.image[planes], part, out=part)
             if seen is not None:
                 part.masked_fill_(~seen, 1.0)  # what was not seen corrects nothing
+            return deviance, squares
+
+        parts = each(divide, self._planes, model.device)
+        deviance, squares = (sum(column) for column in zip(*parts, strict=True))
         count = model.numel() if self.seen is None else max(1, int(self.seen.sum()))
         self.deviance, self.chi2 = 2 * deviance / count, squares / count
         return model
 
     def _correct(self, new: torch.Tensor, factors: list[torch.Tensor]) -> None:
         """Turn a correction into the new estimate, in place."""
-        for part in self._pieces:
+
+        def correct(part: slice) -> None:
+            values = new[part]
             for factor in factors:
-                new[part].mul_(factor[part])
-            new[part].clamp_min_(self._floor)
+                values.mul_(factor[part])
+            values.clamp_min_(self._floor)
+
+        each(correct, self._pieces, new.device)
         if self._arrives is not None:
             # Unmatched filters change the brightness: bring back the photons of the image.
             arrives = self._arrives.view(-1)
-            detected = new.new_zeros(())
-            for part in self._pieces:
-                detected += torch.dot(new[part], arrives[part])
-            for part in self._pieces:
-                new[part].mul_(self._signal / detected)
+            light = each(lambda p: torch.dot(new[p], arrives[p]), self._pieces, new.device)
+            scale = self._signal / torch.stack(light).sum()
+            each(lambda part: new[part].mul_(scale), self._pieces, new.device)
