@@ -122,11 +122,14 @@ class Convolution:
     def _otf(self, psf: npt.NDArray[np.floating]) -> torch.Tensor:
         real = self._transform.real
         real.zero_()
-        real[tuple(slice(n) for n in psf.shape)] = torch.as_tensor(np.ascontiguousarray(psf)).to(
-            real
-        )
-        centred = torch.roll(real, [-(n // 2) for n in psf.shape], (0, 1, 2))
-        return self._transform.spectrum(centred).div_(real.numel())
+        places = [
+            (torch.arange(p, device=real.device) - p // 2) % n
+            for p, n in zip(psf.shape, real.shape, strict=True)
+        ]
+        real[torch.meshgrid(*places, indexing="ij")] = torch.from_numpy(
+            np.ascontiguousarray(psf)
+        ).to(real)
+        return self._transform.spectrum(real).div_(real.numel())
 
     @property
     def device(self) -> torch.device:
