@@ -19,6 +19,8 @@ import torch
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
+_here = threading.local()  # whether this thread is one of those that share
+
 
 def share(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
     """Return what a function returns for every item, called on as many threads as torch uses.
@@ -34,7 +36,7 @@ def share(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
     """
     given = list(items)
     threads = torch.get_num_threads()
-    if threads == 1:
+    if threads == 1 or getattr(_here, "shared", False):
         return [work(item) for item in given]
     found: list[Found | None] = [None] * len(given)
     waiting = iter(range(len(given)))
@@ -69,7 +71,7 @@ def _empty(waiting: Iterator[int]) -> None:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Return threads for the life of the process: to start some takes as long as a small pass."""
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "share", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, "share", initializer=_begin)
     together = threading.Barrier(threads + 1)
     for _ in range(threads):
         pool.submit(together.wait)
@@ -77,6 +79,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     # Each thread has a number of its own; threads that begin later have the one that was set last.
     torch.set_num_threads(before)
     return pool
+
+
+def _begin() -> None:
+    _here.shared = True
+    torch.get_num_threads()  # looks up what new threads have, which would undo the next line later
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):  # where threads do not live on
