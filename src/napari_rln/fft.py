@@ -32,6 +32,8 @@ _LINE_BYTES = 64  # of a cache
 # read from all over the volume anyway, and longer rows of them are quicker.
 _SLAB_BYTES, _BLOCK_BYTES = 1 << 18, 1 << 19
 
+_FEW = 1 << 16  # voxels that are done sooner than other threads have woken up
+
 _SHORT = 16  # lengths up to here take no time whatever their factors
 _SEVENS = 112  # the longest with a factor of 7
 
@@ -254,7 +256,11 @@ class FftwTransform:
             work(desk, part)
             self._desks.append(desk)
 
-        share(at_a_desk, parts)
+        if self._real.size < _FEW:
+            for part in parts:
+                at_a_desk(part)
+        else:
+            share(at_a_desk, parts)
 
 
 class _Desk:
