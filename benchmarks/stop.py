@@ -52,7 +52,9 @@ def processed(data: FloatArray, state: str) -> FloatArray:
     if state == "deskewed":
         # Each plane moves along x by what the stage moved: a shear, linear between voxels.
         planes = [
-            ndimage.shift(plane, (0, z * np.cos(np.radians(ANGLE_DEG)) % 1), order=1, mode="nearest")
+            ndimage.shift(
+                plane, (0, z * np.cos(np.radians(ANGLE_DEG)) % 1), order=1, mode="nearest"
+            )
             for z, plane in enumerate(data)
         ]
         return np.asarray(planes, np.float32)

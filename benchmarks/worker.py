@@ -214,8 +214,9 @@ def _transforms(
     a = pyfftw.empty_aligned(shape, "f4")
     b = pyfftw.empty_aligned((*shape[:2], shape[2] // 2 + 1), "c8")
     plan = {"axes": axes, "threads": threads}
-    there = pyfftw.FFTW(a, b, flags=("FFTW_ESTIMATE",), **plan)
-    flags = ("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT")
+    # The fastest plan: it may take a minute to find.
+    there = pyfftw.FFTW(a, b, flags=("FFTW_MEASURE",), **plan)
+    flags = ("FFTW_MEASURE", "FFTW_DESTROY_INPUT")
     back = pyfftw.FFTW(b, a, direction="FFTW_BACKWARD", flags=flags, **plan)
     a[:] = real
     return there.execute, back.execute

@@ -12,8 +12,8 @@ reflect
     the image's own voxels, mirrored at every border (edge voxels repeated).
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ import torch
 
 from napari_rln.errors import RlnError
 from napari_rln.fft import Shape, fast_shape, plan
+from napari_rln.threads import share
 
+Found = TypeVar("Found")
 Border = Literal["extended", "periodic", "reflect"]
 
 # A voxel outside the field of view from which less than this share of the light arrives is not
@@ -30,13 +32,20 @@ _SEEN = 0.01
 
 # Elements per piece of a pointwise pass. On a CPU, pieces that stay in the cache wait for memory
 # once and not once per operation; on a GPU they keep what is made on the way small.
-_PIECE_CPU, _PIECE_GPU = 1 << 19, 1 << 24
+_PIECE_CPU, _PIECE_GPU = 1 << 17, 1 << 24
 
 
 def pieces(count: int, device: torch.device) -> list[slice]:
     """Return slices that cut a flat tensor of ``count`` elements for pointwise passes."""
     step = _PIECE_CPU if device.type == "cpu" else _PIECE_GPU
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def each(
+    work: Callable[[slice], Found], parts: Sequence[slice], device: torch.device
+) -> list[Found]:
+    """Return what a function returns for every piece, in their order; on a CPU from threads."""
+    return share(work, parts) if device.type == "cpu" else [work(part) for part in parts]
 
 
 def padded_shape(image_shape: Shape, psf_shape: Shape, border: Border) -> Shape:
@@ -72,7 +81,8 @@ class Convolution:
     window : tuple of slice
         Where the field of view lies in an estimate.
     otf : torch.Tensor
-        Fourier transform of the PSF divided by the number of voxels transformed.
+        Fourier transform of the PSF divided by the number of voxels transformed; other transfer
+        functions are fast if laid out alike.
 
     Raises
     ------
@@ -107,18 +117,19 @@ class Convolution:
         self.estimate_shape: Shape = self.work_shape if extended else image_shape
         self.window = self._field if extended else (slice(None),) * 3
         self._transform = plan(self.work_shape, device, dtype)
-        self._pieces = pieces(self._transform.spectrum.numel(), device)
         self.otf = self._otf(psf)
 
     def _otf(self, psf: npt.NDArray[np.floating]) -> torch.Tensor:
         real = self._transform.real
         real.zero_()
-        real[tuple(slice(n) for n in psf.shape)] = torch.as_tensor(np.ascontiguousarray(psf)).to(
-            real
-        )
-        centred = torch.roll(real, [-(n // 2) for n in psf.shape], (0, 1, 2))
-        self._transform.forward(centred)
-        return self._transform.spectrum / real.numel()
+        places = [
+            (torch.arange(p, device=real.device) - p // 2) % n
+            for p, n in zip(psf.shape, real.shape, strict=True)
+        ]
+        real[torch.meshgrid(*places, indexing="ij")] = torch.from_numpy(
+            np.ascontiguousarray(psf)
+        ).to(real)
+        return self._transform.spectrum(real).div_(real.numel())
 
     @property
     def device(self) -> torch.device:
@@ -131,10 +142,8 @@ class Convolution:
         A constant background, if given, is added on the way, where it costs nothing: at
         frequency 0.
         """
-        self._transform.forward(self._mirror(estimate) if self.border == "reflect" else estimate)
-        self._multiply(self.otf)
-        self._transform.spectrum[0, 0, 0] += background
-        self._transform.inverse()
+        source = self._mirror(estimate) if self.border == "reflect" else estimate
+        self._transform.filter(source, self.otf, constant=background, wanted=self._field)
         return self._transform.real[self._field]
 
     def A_adjoint(self, image: torch.Tensor) -> torch.Tensor:
@@ -142,10 +151,7 @@ class Convolution:
 
         ``image`` may be the view that :meth:`A` returned, changed in place.
         """
-        self._embed(image)
-        self._transform.forward(self._transform.real)
-        self._multiply(self.otf, conjugate=True)
-        self._transform.inverse()
+        self._transform.filter(image, self.otf, conjugate=True, given=self._field)
         return self._fold() if self.border == "reflect" else self._transform.real
 
     def filter(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
@@ -169,9 +175,7 @@ class Convolution:
             self._mirror(field.clone())
         elif self.border == "extended":
             self._continue()
-        self._transform.forward(real)
-        self._multiply(transfer)
-        self._transform.inverse()
+        self._transform.filter(real, transfer)
         return real[self._field] if self.border == "reflect" else real
 
     def arriving(self, seen: torch.Tensor | None = None) -> torch.Tensor:
@@ -190,27 +194,6 @@ class Convolution:
         """Return ``1 / arriving``, and 0 for voxels whose light hardly arrives; in place."""
         hardly = arriving <= _SEEN
         return arriving.reciprocal_().masked_fill_(hardly, 0.0)
-
-    def _multiply(self, transfer: torch.Tensor, *, conjugate: bool = False) -> None:
-        spectrum, factor = self._transform.spectrum.view(-1), transfer.view(-1)
-        for part in self._pieces:
-            values = spectrum[part]
-            # conj(conj(s) t) = s conj(t), without a second copy of the transfer function
-            if conjugate:
-                values.conj_physical_()
-            values.mul_(factor[part])
-            if conjugate:
-                values.conj_physical_()
-
-    def _embed(self, image: torch.Tensor) -> None:
-        """Put an image into the work buffer with darkness around it."""
-        real = self._transform.real
-        field = real[self._field]
-        if image.data_ptr() != field.data_ptr():
-            field.copy_(image)
-        for axis, inside in enumerate(self._field):
-            real.narrow(axis, 0, inside.start).zero_()
-            real.narrow(axis, inside.stop, real.shape[axis] - inside.stop).zero_()
 
     def _continue(self) -> None:
         """Repeat the edge voxels of the field of view in all of the work buffer around it."""

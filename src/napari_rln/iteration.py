@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from napari_rln.device import to_numpy
-from napari_rln.forward import Convolution, pieces
+from napari_rln.forward import Convolution, each, pieces
 from napari_rln.regularisation import total_variation_factor
 from napari_rln.volume import FloatArray, VoxelUm
 
@@ -232,19 +232,21 @@ class RichardsonLucy:
         if self._keeps_steps and following is None:
             following = torch.empty_like(self._predicted)
         estimate = self._estimate.view(-1)
-        change, norm = new.new_zeros(()), new.new_zeros(())
-        for part in self._pieces:
+        nothing = new.new_zeros(2)
+
+        def advance(part: slice) -> torch.Tensor:
             old, now = estimate[part], new[part]
-            if measure or ahead is not None:
-                moved = now - old
-            if measure:
-                change += torch.dot(moved, moved)
-                norm += torch.dot(now, now)
+            moved = now - old
             if ahead is not None and following is not None:
                 values = following.view(-1)[part]
                 torch.addcmul(now, moved, ahead, out=values)
                 values.clamp_min_(self._floor)
             old.copy_(now)
+            if not measure:
+                return nothing
+            return torch.stack([torch.dot(moved, moved), torch.dot(now, now)])
+
+        change, norm = torch.stack(each(advance, self._pieces, new.device)).sum(0)
         if following is not None:
             self._last_step, self._predicted = self._predicted, following
         self._length = min(1.0, _LONGER * self._length)
@@ -256,16 +258,18 @@ class RichardsonLucy:
         """Replace the prediction by the step made from it; return how far to continue."""
         predicted = self._predicted.view(-1)
         last = None if self._last_step is None else self._last_step.view(-1)
-        likeness, square = new.new_zeros(()), new.new_zeros(())
-        for part in self._pieces:
+        nothing = new.new_zeros(())
+
+        def subtract(part: slice) -> torch.Tensor:
             made = predicted[part]
             if self._length < 1:
                 torch.lerp(made, new[part], self._length, out=new[part])
             torch.sub(new[part], made, out=made)
-            square += torch.dot(made, made)
-            if last is not None:
-                likeness += torch.dot(made, last[part])
-        ahead = (likeness / self._last_square.clamp_min(_TINY)).clamp(0.0, 0.999)
+            alike = nothing if last is None else torch.dot(made, last[part])
+            return torch.stack([alike, torch.dot(made, made)])
+
+        likeness, square = torch.stack(each(subtract, self._pieces, new.device)).sum(0)
+        ahead: torch.Tensor = (likeness / self._last_square.clamp_min(_TINY)).clamp(0.0, 0.999)
         if not self._accelerate or (self.momenta and self._guarded and self.momenta[-1] < 0):
             ahead = torch.zeros_like(ahead)
         self._last_square = square
@@ -319,14 +323,16 @@ class _Turn:
         The next correction has to be of that estimate.
         """
         self._expected = self._blur.A(estimate, background=self._background)
-        deviance = 0.0
-        for planes in self._planes:
-            part, image = self._expected[planes].clamp_min(self._floor), self.image[planes]
+        expected = self._expected
+
+        def deviance(planes: slice) -> float:
+            part, image = expected[planes].clamp_min(self._floor), self.image[planes]
             terms = part - image + torch.xlogy(image, image / part)
             if self.seen is not None:
                 terms = terms[self.seen[planes]]
-            deviance += float(terms.sum(dtype=torch.float64))
-        return 2 * deviance
+            return float(terms.double().sum()) if terms.device.type == "cpu" else float(terms.sum())
+
+        return 2 * sum(each(deviance, self._planes, expected.device))
 
     def corrected(
         self, estimate: torch.Tensor, smooth: torch.Tensor | None, ahead: float
@@ -363,7 +369,8 @@ class _Turn:
         """Turn the expected image into image / expected image, in place."""
         if self._held_out is not None:
             self.error = self._held_out.error(model, ahead)
-        for planes in self._planes:
+
+        def divide(planes: slice) -> None:
             part = model[planes]
             part.clamp_min_(self._floor)
             torch.div(self.image[planes], part, out=part)
@@ -371,19 +378,23 @@ class _Turn:
                 # What was not seen corrects nothing: it has no share in the matched projector's
                 # weights, and filters, which have no such weights, take it to be as expected.
                 part.masked_fill_(~self.seen[planes], 0.0 if self._transfer is None else 1.0)
+
+        each(divide, self._planes, model.device)
         return model
 
     def _correct(self, new: torch.Tensor, factors: list[torch.Tensor]) -> None:
         """Turn a correction into the new estimate, in place."""
-        for part in self._pieces:
+
+        def correct(part: slice) -> None:
+            values = new[part]
             for factor in factors:
-                new[part].mul_(factor[part])
-            new[part].clamp_min_(self._floor)
+                values.mul_(factor[part])
+            values.clamp_min_(self._floor)
+
+        each(correct, self._pieces, new.device)
         if self._arrives is not None:
             # Unmatched filters change the brightness: bring back the photons of the image.
             arrives = self._arrives.view(-1)
-            detected = new.new_zeros(())
-            for part in self._pieces:
-                detected += torch.dot(new[part], arrives[part])
-            for part in self._pieces:
-                new[part].mul_(self._signal / detected)
+            light = each(lambda p: torch.dot(new[p], arrives[p]), self._pieces, new.device)
+            scale = self._signal / torch.stack(light).sum()
+            each(lambda part: new[part].mul_(scale), self._pieces, new.device)

@@ -52,7 +52,7 @@ def transfer_function(
     Returns
     -------
     torch.Tensor
-        Shape and type of ``blur.otf`` and, like it, divided by the number of voxels.
+        Shape, type and layout of ``blur.otf`` and, like it, divided by the number of voxels.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def transfer_function(
         steepness = at_cut_off / beta**2 - 1
         butterworth = torch.rsqrt(1 + steepness * squared**order)
         result = wiener * butterworth if name == "wiener-butterworth" else butterworth + 0j
-    return (result / (result[0, 0, 0].abs() * count)).to(blur.otf.dtype).contiguous()
+    return torch.empty_like(blur.otf).copy_(result / (result[0, 0, 0].abs() * count))
 
 
 def _resolution(psf: npt.NDArray[np.floating]) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+import torch
 from scipy import ndimage
 
 from napari_rln.psf.shape import centre_crop
@@ -67,8 +68,10 @@ class Spectrum:
         noise *= np.sqrt(np.float32(self.scale) * variance)
         if self.white:
             return noise
-        found = scipy.fft.rfftn(noise, workers=-1) * np.sqrt(self.powers(noise.shape))
-        drawn: FloatArray = scipy.fft.irfftn(found, s=noise.shape, workers=-1)
+        found = scipy.fft.rfftn(noise, workers=torch.get_num_threads()) * np.sqrt(
+            self.powers(noise.shape)
+        )
+        drawn: FloatArray = scipy.fft.irfftn(found, s=noise.shape, workers=torch.get_num_threads())
         return drawn
 
     def powers(self, shape: Shape) -> FloatArray:
@@ -119,7 +122,14 @@ def estimate_spectrum(
     if seen is not None:
         inner = ndimage.binary_erosion(seen, iterations=3, border_value=1)
         window = window * ndimage.uniform_filter(inner.astype(np.float32), 5, mode="nearest")
-    power = np.abs(scipy.fft.rfftn((photons - np.float32(background)) * window, workers=-1)) ** 2
+    power = (
+        np.abs(
+            scipy.fft.rfftn(
+                (photons - np.float32(background)) * window, workers=torch.get_num_threads()
+            )
+        )
+        ** 2
+    )
     dark = transfer(psf, photons.shape) < _DARK
     dark[0, 0, :] = dark[:, 0, 0] = dark[0, :, 0] = False  # flicker and patterns lie on the axes
     if dark.sum() < _LEAST:
@@ -147,7 +157,7 @@ def transfer(psf: FloatArray, shape: Shape) -> FloatArray:
     kernel = centre_crop(psf, shape)
     whole = np.zeros(shape, np.float32)
     whole[tuple(slice(n) for n in kernel.shape)] = kernel
-    found = np.abs(scipy.fft.rfftn(whole, workers=-1))
+    found = np.abs(scipy.fft.rfftn(whole, workers=torch.get_num_threads()))
     passed: FloatArray = found / found.max()
     return passed
 

@@ -19,9 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 import torch
 from scipy import ndimage
 
+from napari_rln.forward import each, pieces
 from napari_rln.spectrum import Spectrum, transfer
 from napari_rln.tiles import Shape
 from napari_rln.volume import FloatArray
@@ -151,9 +153,11 @@ class SplitPhotons:
         self._weight, self._window = (
             torch.from_numpy(np.array(array, np.float32)).to(device) for array in (weight, window)
         )
-        rest = torch.from_numpy(unseen - np.float32(self._per_seen * self.background))
-        self._unseen = self._spectrum(rest.to(device))
-        self._power = self._product(self._unseen, self._unseen)
+        self._weight = self._weight.view(-1)
+        rest = unseen + np.float32((1 - self._per_seen) * self.background)
+        self._unseen = self._spectrum(torch.from_numpy(rest).to(device))
+        self._pieces = pieces(self._unseen.numel(), self._unseen.device)
+        self._power = math.fsum(self._product(self._unseen, self._unseen, p) for p in self._pieces)
         self._last: torch.Tensor | None = None
 
     def whole(self, iterations: int) -> int:
@@ -176,23 +180,36 @@ class SplitPhotons:
             Power of what is unexplained, sharpened, over that of the noise alone. A factor of the
             whole estimate is no error: unmatched back projectors settle on it late.
         """
-        now = self._spectrum(expected.to(self._window.dtype) - self.background)
-        if self._last is not None and ahead:
-            # The blur is linear: what the estimate itself predicts needs no further blur.
-            now = (now + ahead * self._last) / (1 + ahead)
+        now = self._spectrum(expected)
+        last = self._last if ahead else None
+
+        def compare(part: slice) -> tuple[float, float]:
+            if last is not None:
+                # The blur is linear: what the estimate itself predicts needs no further blur.
+                now[part] += ahead * last[part]
+                now[part] /= 1 + ahead
+            return self._product(self._unseen, now, part), self._product(now, now, part)
+
+        products = each(compare, self._pieces, now.device)
+        alike, own = (math.fsum(column) for column in zip(*products, strict=True))
         self._last = now
-        alike, own = self._product(self._unseen, now), self._product(now, now)
         return (self._power - alike**2 / max(own, 1e-30)) / self._noise
 
-    def _spectrum(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the transform of an image that fades towards its border."""
-        spectrum: torch.Tensor = torch.fft.rfftn(image * self._window)
-        return spectrum
+    def _spectrum(self, expected: torch.Tensor) -> torch.Tensor:
+        """Return the transform, flat, of an expected image that fades towards its border."""
+        if expected.device.type != "cpu":
+            light = (expected.to(self._window.dtype) - self.background) * self._window
+            return torch.fft.rfftn(light).view(-1)
+        light = np.subtract(expected.numpy(), self.background, dtype=np.float32)
+        light *= self._window.numpy()
+        found = scipy.fft.rfftn(light, workers=torch.get_num_threads())
+        return torch.from_numpy(found).view(-1)
 
-    def _product(self, one: torch.Tensor, other: torch.Tensor) -> float:
-        """Return the scalar product of two spectra, sharpened."""
-        pairs = torch.view_as_real(one) * torch.view_as_real(other)
-        return float((pairs.sum(-1) * self._weight).sum(dtype=torch.float64))
+    def _product(self, one: torch.Tensor, other: torch.Tensor, part: slice) -> float:
+        """Return the scalar product of a part of two spectra, sharpened."""
+        pairs = torch.view_as_real(one[part]) * torch.view_as_real(other[part])
+        sharpened = pairs.sum(-1) * self._weight[part]
+        return float((sharpened.double() if sharpened.device.type == "cpu" else sharpened).sum())
 
 
 def _thinned(photons: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:

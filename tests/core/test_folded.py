@@ -8,7 +8,7 @@ from torch import nn
 
 from napari_rln.errors import RlnError
 from napari_rln.memory import keep_freed_memory, release_freed_memory
-from napari_rln.networks.folded import Folded, Precision
+from napari_rln.networks.folded import Folded, Precision, compile_ahead
 from napari_rln.networks.rln import RLN, NetworkSettings, Views, initialise
 
 CPU = torch.device("cpu")
@@ -192,6 +192,25 @@ def test_cuda(precision: Precision, limit: float):
 def test_without_numba(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "napari_rln.networks.compiled", None)
     assert Folded(trained(), CPU).path == "torch"
+
+
+def test_kernels_are_compiled_ahead_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    chain = pytest.importorskip("napari_rln.networks.chain")
+    make(trained(), "compiled")
+    assert chain.kept()
+    compile_ahead.cache_clear()
+    assert compile_ahead() is None
+    monkeypatch.setattr(chain, "kept", lambda: False)
+    monkeypatch.setattr("napari_rln.networks.folded._COMPILE", "import time; time.sleep(0.5)")
+    compile_ahead.cache_clear()
+    try:
+        process = compile_ahead()
+        assert process is not None
+        assert process.poll() is None
+        make(trained(), "compiled")
+        assert process.poll() == 0  # it was waited for
+    finally:
+        compile_ahead.cache_clear()
 
 
 def test_wrong_shapes():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from scipy import ndimage, signal
 
@@ -77,23 +78,74 @@ def test_normaliser_inverts_the_light_that_arrives():
     np.testing.assert_allclose(arrives[blur.window][2:-2, 3:-3, 4:-4], 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(6, 10, 15), (1, 9, 16)])
-def test_every_transform_agrees_with_numpy(shape, dtype):
-    x = torch.rand(shape, dtype=dtype)
-    transforms = [
+def _transforms(shape, dtype=torch.float32):
+    return [
         FftwTransform(shape, dtype),
         ScipyTransform(shape, dtype),
         TorchTransform(shape, torch.device("cpu"), dtype),
     ]
-    for transform in transforms:
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(6, 10, 15), (1, 9, 16), (7, 1, 6), (40, 64, 33), (3, 300, 290)])
+def test_every_transform_filters_like_numpy(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(shape, dtype=dtype, generator=generator)
+    kernel = torch.rand(shape, dtype=dtype, generator=generator) / x.numel()
+    atol = 1e-4 if dtype == torch.float32 else 1e-11
+    for transform in _transforms(shape, dtype):
         original = x.clone()
-        transform.forward(x)
+        transfer = transform.spectrum(kernel)
+        expected = scipy.fft.rfftn(kernel.double().numpy())
+        np.testing.assert_allclose(transfer, expected, atol=atol)
+        for conjugate in (False, True):
+            factor = expected.conj() if conjugate else expected
+            filtered = scipy.fft.irfftn(scipy.fft.rfftn(x.double().numpy()) * factor, s=shape)
+            transfer.div_(x.numel())
+            transform.filter(x, transfer, conjugate=conjugate, constant=0.5)
+            np.testing.assert_allclose(transform.real, filtered + 0.5, atol=atol)
+            transform.filter(x, transfer.contiguous(), conjugate=conjugate, constant=0.5)
+            np.testing.assert_allclose(transform.real, filtered + 0.5, atol=atol)
+            transfer.mul_(x.numel())
         assert torch.equal(x, original)
-        expected = np.fft.rfftn(x.double().numpy())
-        np.testing.assert_allclose(transform.spectrum, expected, atol=1e-4)
-        transform.inverse()
-        np.testing.assert_allclose(transform.real / x.numel(), x, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(12, 20, 15), (40, 64, 33)])
+def test_what_is_given_has_zeros_around_it_and_what_is_wanted_is_filled(shape):
+    given, wanted = (
+        (slice(3, 9), slice(5, 19), slice(4, 13)),
+        (slice(2, 11), slice(0, 7), slice(1, 9)),
+    )
+    full = torch.zeros(shape)
+    full[given] = torch.rand(full[given].shape)
+    for transform in _transforms(shape):
+        transfer = transform.spectrum(torch.rand(shape)) / full.numel()
+        transform.filter(full, transfer)
+        expected = transform.real[wanted].clone()
+        transform.real.fill_(7)
+        transform.filter(full[given].clone(), transfer, given=given, wanted=wanted)
+        np.testing.assert_allclose(transform.real[wanted], expected, atol=1e-4)
+        transform.real.fill_(7)
+        inside = transform.real[given]
+        inside.copy_(full[given])
+        transform.filter(inside, transfer, given=given)  # a view of what is filled
+        np.testing.assert_allclose(transform.real[wanted], expected, atol=1e-4)
+
+
+def test_results_are_equal_to_the_bit_on_any_number_of_threads():
+    shape, threads = (24, 70, 66), torch.get_num_threads()
+    x, kernel = torch.rand(shape), torch.rand(shape)
+    found = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            transform = FftwTransform(shape)
+            transform.filter(x, transform.spectrum(kernel))
+            found.append(transform.real)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_fast_shape_is_smooth_and_large_enough():

@@ -12,9 +12,8 @@ from napari_rln.errors import RlnError
 from napari_rln.record import Record
 from napari_rln.stores.ngff import ZarrTarget, is_zarr, pyramid
 from napari_rln.stores.source import Origin, Source, channel_count, open_source
-from napari_rln.tiles import blocks
 from napari_rln.stores.tiff import TiffTarget
-from napari_rln.tiles import plan_tiles
+from napari_rln.tiles import blocks, plan_tiles
 
 SHAPE = (12, 37, 50)
 VOXEL_UM = (0.3, 0.1, 0.12)

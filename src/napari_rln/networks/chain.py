@@ -259,3 +259,9 @@ def halve(volume: Array, out: Array, z: int) -> None:
             for x in range(target.size):
                 i, j = 2 * x, 2 * x + 1
                 target[x] = eighth * (a[i] + b[i] + d[i] + e[i] + (a[j] + b[j] + d[j] + e[j]))
+
+
+def kept() -> bool:
+    """Return whether what was compiled of these files is on disk, from whichever run."""
+    folder = Path(chain.stats.cache_path)  # type: ignore[attr-defined]
+    return any(folder.glob(f"*.{chain.__qualname__}-*.nbi"))

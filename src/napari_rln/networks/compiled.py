@@ -6,7 +6,6 @@ name: two quotients, two corrected estimates, the output, and eight channels at 
 
 import math
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,6 +17,7 @@ from napari_rln.networks.chain import Weights, chain, halve, workspace
 from napari_rln.networks.lanes import Array
 from napari_rln.networks.planes import DIVIDE, KEEP, MEAN, MULTIPLY, End
 from napari_rln.networks.winograd import STRIP, transform_weights
+from napari_rln.threads import share
 
 Block = tuple[int, int, int, int]
 
@@ -91,26 +91,24 @@ class Compiled:
         """Return the output, (1, D, H, W), of ``x`` and ``E0``, (C, D, H, W)."""
         shape = x.shape[1:]
         depth, height, width = (n // 2 for n in shape)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            small = _halve(pool, x)
-            start = small if E0 is x else _halve(pool, E0)
-            DV1 = np.empty_like(small)
-            self._run(pool, self._DV1, start, DV1, small, start)
-            k = np.empty((8, depth, height, width), np.float32)
-            self._run(pool, self._k, DV1, k)
-            estimates = np.empty((2, *shape), np.float32)  # H3 takes both
-            E2, E1 = estimates[:1], estimates[1:]
-            self._run(pool, self._E1, k, E1, estimate=E0)
-            DV2 = np.empty_like(x)
-            self._run(pool, self._DV2, E0, DV2, x, E0)
-            self._run(pool, self._E2, DV2, E2, estimate=E1)
-            output = np.empty((1, *shape), np.float32)
-            self._run(pool, self._output, estimates, output)
+        small = _halve(x)
+        start = small if E0 is x else _halve(E0)
+        DV1 = np.empty_like(small)
+        self._run(self._DV1, start, DV1, small, start)
+        k = np.empty((8, depth, height, width), np.float32)
+        self._run(self._k, DV1, k)
+        estimates = np.empty((2, *shape), np.float32)  # H3 takes both
+        E2, E1 = estimates[:1], estimates[1:]
+        self._run(self._E1, k, E1, estimate=E0)
+        DV2 = np.empty_like(x)
+        self._run(self._DV2, E0, DV2, x, E0)
+        self._run(self._E2, DV2, E2, estimate=E1)
+        output = np.empty((1, *shape), np.float32)
+        self._run(self._output, estimates, output)
         return output
 
     def _run(
         self,
-        pool: Executor,
         plan: _Chain,
         source: Array,
         out: Array,
@@ -143,7 +141,7 @@ class Compiled:
             )
             self._spaces.append(space)
 
-        list(pool.map(compute, grid))
+        share(compute, grid)
 
     def _space(self, size: int) -> Array:
         """Return a workspace; the same again and again, as fresh memory would have to be paged."""
@@ -156,10 +154,10 @@ class Compiled:
                 return space
 
 
-def _halve(pool: Executor, volume: Array) -> Array:
+def _halve(volume: Array) -> Array:
     channels, depth, height, width = volume.shape
     out = np.empty((channels, depth // 2, height // 2, width // 2), np.float32)
-    list(pool.map(lambda z: halve(volume, out, z), range(out.shape[1])))
+    share(lambda z: halve(volume, out, z), range(out.shape[1]))
     return out
 
 

@@ -4,8 +4,12 @@ Batch normalisation in inference is affine. After a convolution it goes into the
 after a division or a product it stays as a scale and a shift.
 
 On CPUs with numba (the extra "fast") :mod:`napari_rln.networks.compiled` computes; else torch does.
+Which of them is decided when a network is made ready, for all of its calls.
 """
 
+import functools
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -42,7 +46,8 @@ class Folded:
         Of the computation. ``"float16"`` is that of the convolutions, for GPUs only.
     compiled
         Whether the compiled kernels may be used. They are where there is numba, on the CPU in
-        float32. The first call on a machine then takes some seconds longer.
+        float32. The first network on a machine then takes some twenty seconds longer to make
+        ready, less if :func:`compile_ahead` was called before.
 
     Attributes
     ----------
@@ -173,6 +178,39 @@ class Folded:
         return x * scale + shift
 
 
+@functools.cache
+def compile_ahead() -> "subprocess.Popen[bytes] | None":
+    """Begin to compile the network's kernels if this machine has not yet; return who does it.
+
+    In a process of its own, as in a thread it would hold Python's lock. numba keeps what was
+    compiled beside the kernels or, where nobody may write there, in the user's folder for caches.
+    A network that is made ready meanwhile waits for it.
+    """
+    try:
+        from napari_rln.networks.chain import kept
+    except (ImportError, RuntimeError):  # no numba, or no folder to keep anything in
+        return None
+    if kept() or getattr(sys, "frozen", False):  # which has no interpreter to start
+        return None
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _COMPILE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:  # then whoever needs them compiles them
+        return None
+
+
+_COMPILE = """
+import torch
+from napari_rln.networks.folded import Folded
+from napari_rln.networks.rln import RLN, NetworkSettings
+Folded(RLN(NetworkSettings()), torch.device("cpu"))
+"""
+
+
 def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
     """Return the compiled network, or None where numba is absent, too old, or cannot compile it."""
     try:
@@ -183,6 +221,9 @@ def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
         return None
     channels = layers["e_1"][0].shape[1]
     least = np.zeros((channels, 2, 2, 2), np.float32)
+    ahead = compile_ahead() if compile_ahead.cache_info().currsize else None
+    if ahead is not None:
+        ahead.wait()
     try:
         compiled = Compiled(layers, norms, eps)
         compiled(least, least)  # compiles, or loads what was compiled before
