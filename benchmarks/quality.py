@@ -2,7 +2,7 @@
 
 Every method gets the same image, PSF and background; `cells.py` has the problem. The classical
 methods are stopped by the truth, where each score is best, as no user could: matched
-Richardson-Lucy (accelerated) over a list of counts, and 1 to 5 wiener-butterworth iterations. What
+Richardson-Lucy (accelerated) over a list of counts, and 1 to 30 wiener-butterworth iterations. What
 a user can have, Richardson-Lucy stopped by the image's own noise, stands beside them. Scores are
 after the least-squares fit of scale and offset: PSNR, and SSIM with a Gaussian window of sigma 1.5,
 both over the range of the truth; over the volume, and as the mean over xz planes.
@@ -37,14 +37,14 @@ from cells import CLASSES, PHOTONS, PSFS, SCORES, SEED, SHAPE, Cell, Judge
 from verdict import METHODS, Rows, Scores, groups_of_cells, mean, rows_of_one_psf, tables, verdict
 
 import napari_rln as rln
+from napari_rln.calibration import calibrate
 from napari_rln.errors import RlnWarning
 from napari_rln.io import atomic
-from napari_rln.noise import estimate_background
 from napari_rln.suitability import doubts
 from napari_rln.volume import Volume
 
 COUNTS = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150)
-WB_COUNTS = (1, 2, 3, 4, 5)
+WB_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30)
 PATIENCE = 4  # counts in a row at which every score fell: noise has taken over
 
 
@@ -62,14 +62,14 @@ def classical(cell: Cell) -> dict[str, Any]:
     for pair in cell.pairs():
         judge, image = Judge(pair.truth.data), pair.image
         images.append(image.hash)
-        background = estimate_background(image.data)
+        background = calibrate(image).background
         stop = _automatic_stop(image, cell.given, background)
         matched = _by_count(image, cell.given, background, judge, "matched", COUNTS, stop)
         wiener = _by_count(image, cell.given, background, judge, "wiener-butterworth", WB_COUNTS)
         rows["image"].append(judge(image.data))
         rows["RLD, automatic stop"].append(matched[stop])
         rows["best RLD"].append(best(matched.values()))
-        rows["best WB of 1-5"].append(best(wiener.values()))
+        rows["best WB of 1-30"].append(best(wiener.values()))
         most = max(most, *(max(matched, key=lambda n: matched[n][s]) for s in SCORES))
     return {
         "scores": {name: mean(found) for name, found in rows.items()},
@@ -121,7 +121,7 @@ def network(name: str, images: list[str], cell: Cell) -> dict[str, Any]:
                 f"{cell} gives another image than its classical scores are of; the simulation "
                 "changed since. Give --classical a new file."
             )
-        told = rln.RlnSettings(background=estimate_background(pair.image.data), device="cpu")
+        told = rln.RlnSettings(device="cpu")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RlnWarning)  # said once, above the tables
             result = rln.apply_model(pair.image, cell.given, model, told)

@@ -9,7 +9,7 @@ from cells import ABSENT, CLASSES, FAMILY, OUTSIDE, PSFS, SCORES, Cell
 from rich.table import Table
 from tables import markdown
 
-METHODS = ("image", "RLD, automatic stop", "best RLD", "best WB of 1-5")
+METHODS = ("image", "RLD, automatic stop", "best RLD", "best WB of 1-30")
 BEST = METHODS[2:]
 TOLERATED_DB = 0.3
 

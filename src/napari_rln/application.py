@@ -12,16 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from napari_rln.calibration import Calibration, Mask, calibrate, measured_volume
+from napari_rln.calibration import WHOLLY, Calibration, Mask, calibrate, measured_volume
 from napari_rln.device import Peak, check_memory, computing, resolve_device
-from napari_rln.errors import RlnError, warn
+from napari_rln.errors import warn
 from napari_rln.model import Model, load_model
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import Normalisation
 from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
 from napari_rln.record import Record
 from napari_rln.resampling import on_grid, resampled_image
-from napari_rln.residual import reconvolution_residual
 from napari_rln.rld import RldReport
 from napari_rln.rln import (
     ADVICE,
@@ -36,6 +35,7 @@ from napari_rln.start import FirstEstimate, first_estimate
 from napari_rln.steps import finish, relay
 from napari_rln.suitability import check_grid, doubts, refuse_grid
 from napari_rln.tiles import Box, even_sized
+from napari_rln.trust import explained, facts_of
 from napari_rln.volume import FloatArray, Volume
 
 
@@ -76,7 +76,8 @@ def apply_steps(
     Volume
         (Z, Y, X) float32 in the image's unit, background removed, with a record. Its facts hold
         ``chi2``, the reduced chi squared of the blurred result against the image in units of the
-        image's noise, and ``flux_ratio``, output over input flux, where they can be told.
+        image's noise, ``reblur_scale`` and ``flux_ratio``, see
+        :class:`napari_rln.residual.Residual`, where they can be told.
 
     Raises
     ------
@@ -96,11 +97,18 @@ def apply_steps(
     model = model or load_model()
     image = check_inputs(image, psf, model, settings)
     original, given = image, psf
+    calibration = calibrate(image, settings)
+    background = calibration.background
+    clean, measured, found = measured_volume(image, psf, calibration, repair=settings.repair_image)
+    image, seen = clean, measured
     if not check_grid(model, image):
         if settings.grid == "refuse":
             raise refuse_grid(model, image)
         assert model.psf is not None
-        image = resampled_image(image, model.psf.voxel_um)
+        image = resampled_image(clean, model.psf.voxel_um)
+        if measured is not None:
+            shows = clean.with_data(measured.astype(np.float32))
+            seen = resampled_image(shows, model.psf.voxel_um).data > WHOLLY
         psf = psf and prepare_psf(psf, AS_IT_IS, image_voxel_um=image.voxel_um)
     for doubt in doubts(model, psf):
         warn(doubt)
@@ -108,9 +116,6 @@ def apply_steps(
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto":
         check_memory(most, device, ADVICE)
-    calibration = calibrate(image, settings)
-    background = calibration.background
-    image, seen, found = measured_volume(image, psf, calibration, repair=settings.repair_image)
     facts: dict[str, Any] = calibration.facts() | found | {"device": str(device)}
     memory = Peak(device)
     with computing(most, device, ADVICE):
@@ -133,7 +138,10 @@ def apply_steps(
     if not shown:
         data = on_grid(data, image.voxel_um, original.shape, original.voxel_um)
         outside = None  # is not on this grid
-    facts |= trust(original, data, given, calibration, outside)
+    if given is not None:
+        facts |= facts_of(
+            explained(clean, data, given, calibration, outside=outside, seen=measured)
+        )
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),
@@ -326,24 +334,3 @@ def output_of(
 def _stacked(channels: Sequence[FloatArray]) -> torch.Tensor:
     """Return (C, z, y, x) of even sizes."""
     return torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])
-
-
-def trust(
-    image: Volume,
-    data: FloatArray,
-    psf: Volume | None,
-    calibration: Calibration,
-    outside: FloatArray | None,
-) -> dict[str, float]:
-    """Return how far the result explains the image, and how much of its light it holds."""
-    flux = float(image.data.sum(dtype=np.float64)) - calibration.background * image.data.size
-    facts = {"flux_ratio": float(data.sum(dtype=np.float64)) / flux} if flux > 0 else {}
-    if psf is None or not calibration.camera.counts_photons:
-        return facts
-    try:
-        residual = reconvolution_residual(
-            image.data, data, psf.data, calibration.camera, outside=outside
-        )
-    except RlnError:  # too few voxels to tell the noise by; the result is there all the same
-        return facts
-    return facts | {"chi2": residual.chi2}

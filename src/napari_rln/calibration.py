@@ -17,6 +17,7 @@ from napari_rln.background import estimate_background
 from napari_rln.defects import Defects, find_defects, repaired
 from napari_rln.errors import RlnError, warn
 from napari_rln.noise import Noise, estimate_noise
+from napari_rln.spectrum import Spectrum
 from napari_rln.tiles import Box, Shape, blocks
 from napari_rln.unmeasured import HALO, Levels, constant_planes, find_levels
 from napari_rln.volume import FloatArray, Volume
@@ -35,6 +36,9 @@ MOST_VOXELS = 1 << 24
 
 REPAIR_HALO = HALO + 2
 """Voxels around a part by which what is not believed in it is as in the whole, once repaired."""
+
+WHOLLY = 0.99
+"""Share of a voxel that must have been measured where voxels are resampled."""
 
 _BLOCK = (32, 64, 64)
 
@@ -135,6 +139,8 @@ class Calibration:
         By which voxels that are saturated or filled in are known.
     planes
         Numbers of planes that hold one value only.
+    spectrum
+        Of the noise.
     """
 
     camera: Camera = Camera()
@@ -142,6 +148,7 @@ class Calibration:
     background_doubt: str = ""
     levels: Levels = field(default_factory=Levels)
     planes: tuple[int, ...] = ()
+    spectrum: Spectrum = field(default_factory=Spectrum)
 
     @property
     def background_photons(self) -> float:
@@ -160,21 +167,34 @@ class Calibration:
 
     def facts(self) -> dict[str, Any]:
         """Return what a record says."""
-        doubt = {"background_doubt": self.background_doubt} if self.background_doubt else {}
-        return {"background": self.background, "camera": asdict(self.camera)} | doubt
+        facts = {"background": self.background, "camera": asdict(self.camera)}
+        if self.background_doubt:
+            facts["background_doubt"] = self.background_doubt
+        if not self.spectrum.white:
+            facts["noise_correlations"] = [list(lags) for lags in self.spectrum.correlations]
+        return facts
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it in JSON types."""
         levels = {k: v for k, v in asdict(self.levels).items() if v is not None and abs(v) < 1e300}
-        return self.facts() | {"levels": levels, "planes": list(self.planes)}
+        return {
+            "camera": asdict(self.camera),
+            "background": self.background,
+            "background_doubt": self.background_doubt,
+            "levels": levels,
+            "planes": list(self.planes),
+            "spectrum": asdict(self.spectrum),
+        }
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Return the calibration that :meth:`as_json` gave."""
+        z, y, x = fields["spectrum"]["correlations"]
         made = {
             "camera": Camera(**fields["camera"]),
             "levels": Levels(**fields["levels"]),
             "planes": tuple(fields["planes"]),
+            "spectrum": Spectrum(correlations=(tuple(z), tuple(y), tuple(x))),
         }
         return cls(**fields | made)
 
@@ -232,6 +252,7 @@ def calibrate_parts(
         background_doubt=doubt,
         levels=find_levels(*parts),
         planes=constant_planes(parts[0]) if len(parts) == 1 else (),
+        spectrum=noise.spectrum,
     )
 
 

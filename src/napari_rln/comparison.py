@@ -2,23 +2,22 @@
 
 import csv
 import dataclasses
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from napari_rln.calibration import Calibration, Gain, Level, calibrate
+from napari_rln.calibration import Gain, Level, calibrate, measured_volume
 from napari_rln.correlation import Direction, fourier_shell_correlation
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
 from napari_rln.record import jsonable
-from napari_rln.residual import reconvolution_residual
 from napari_rln.scores import PLANES, Scores, score
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.steps import finish, relay
-from napari_rln.volume import FloatArray, Volume, on_one_grid, same_grid
+from napari_rln.volume import Volume, on_one_grid, same_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +57,14 @@ class Row:
     seconds, peak_mb
         What the result cost, from its record.
     flux_ratio
-        Sum of the result over the sum of the image after its background.
+        Light of the blurred result, and of what comes from outside the field of view, over light
+        of the image after its background: 1 where all of it is explained.
     chi2
-        Reduced chi squared of the blurred result against the image; see
+        Reduced chi squared of the blurred result, as it is, against the image; see
         :func:`napari_rln.residual.reconvolution_residual`.
     reblur_scale
-        Scale that fits the blurred result to the image: 1 for a result in the image's units.
+        Factor on the blurred result by which it fits the image best: 1 for a result that is as
+        bright as the image says.
     volume, xy, xz, yz
         Agreement with the truth, on the volume and as means over planes.
     lateral_um, axial_um
@@ -224,18 +225,32 @@ def compare_steps(
         raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
     if psf is not None and not on_one_grid(psf, image):
         raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
-    calibration = calibrate(image, settings)
-    outside = None
-    if psf is not None and calibration.camera.counts_photons:
-        from napari_rln.trust import outside_steps  # loads torch: only where it is needed
+    explain: Callable[[Volume], dict[str, Any]] | None = None
+    calibration = calibrate(image, settings) if psf is not None and np.ptp(image.data) else None
+    if psf is not None and calibration is not None and calibration.camera.counts_photons:
+        # Loads torch: only where it is needed.
+        from napari_rln.trust import explained, facts_of, outside_steps
 
+        kernel, found = psf, calibration
+        clean, seen, _ = measured_volume(image, psf, calibration)
         outside = yield from relay(
-            outside_steps(image, psf, calibration),
+            outside_steps(clean, psf, calibration, seen=seen),
             lambda r: CompareReport(phase="outside", done=r.iteration, total=r.total),
         )
+
+        def of_volume(volume: Volume) -> dict[str, Any]:
+            data, own = clean.data - np.float32(found.background), found
+            if volume is not image:
+                data, facts = volume.data, volume.record.facts if volume.record else {}
+                if facts.get("background") is not None:
+                    own = dataclasses.replace(found, background=facts["background"])
+            return facts_of(explained(clean, data, kernel, own, outside=outside, seen=seen))
+
+        explain = of_volume
+
     rows: list[Row] = []
     for volume in (image, *results):
-        rows.append(_row(volume, image, truth, psf, outside, calibration, settings))
+        rows.append(_row(volume, truth, explain(volume) if explain else {}, settings))
         yield CompareReport(phase="compare", done=len(rows), total=1 + len(results), row=rows[-1])
     return Comparison(
         rows=tuple(rows),
@@ -246,28 +261,12 @@ def compare_steps(
 
 
 def _row(
-    volume: Volume,
-    image: Volume,
-    truth: Volume | None,
-    psf: Volume | None,
-    outside: FloatArray | None,
-    calibration: Calibration,
-    settings: CompareSettings,
+    volume: Volume, truth: Volume | None, explains: dict[str, Any], settings: CompareSettings
 ) -> Row:
     """Return the line of one volume."""
     facts = volume.record.facts if volume.record else {}
     values: dict[str, Any] = {"seconds": facts.get("seconds"), "peak_mb": facts.get("peak_mb")}
-    background = 0.0 if volume is image else facts.get("background")
-    if background is None:
-        background = calibration.background
-    flux = image.data.sum(dtype=np.float64) - background * image.data.size
-    if flux > 0:
-        values["flux_ratio"] = float(volume.data.sum(dtype=np.float64) / flux)
-    if psf is not None and calibration.camera.counts_photons:
-        residual = reconvolution_residual(
-            image.data, volume.data, psf.data, calibration.camera, outside=outside
-        )
-        values |= {"chi2": residual.chi2, "reblur_scale": residual.scale}
+    values |= explains
     if truth is not None:
         values["volume"] = score(volume, truth)
         # A single plane is its own xy plane and has no others.

@@ -26,7 +26,6 @@ from napari_rln.rld import (
     start_views,
 )
 from napari_rln.settings import as_dict
-from napari_rln.spectrum import estimate_spectrum
 from napari_rln.steps import finish
 from napari_rln.stop import SplitPhotons, Watch, telling_crop
 from napari_rln.volume import FloatArray, Volume
@@ -210,9 +209,8 @@ def seek_stop(
     photons = calibration.camera.photons(image.data[part])
     level = calibration.background_photons
     shown = None if seen is None or seen[part].all() else seen[part]
-    spectrum = estimate_spectrum(photons, psf.data, level, shown)
     split = SplitPhotons(
-        photons, psf.data, level, spectrum, settings.seed, seen=shown, device=device
+        photons, psf.data, level, calibration.spectrum, settings.seed, seen=shown, device=device
     )
     # So that the estimate is as bright as that of the whole image.
     unit = calibration.camera.gain / split.share

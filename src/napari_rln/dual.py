@@ -14,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import fftconvolve
 
-from napari_rln.calibration import Calibration, Gain, Given, Level, Mask, calibrate, measured_volume
+from napari_rln.calibration import (
+    WHOLLY,
+    Calibration,
+    Gain,
+    Given,
+    Level,
+    Mask,
+    calibrate,
+    measured_volume,
+)
 from napari_rln.deconvolution import seek_stop, step_through
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import RlnError
@@ -38,7 +47,6 @@ from napari_rln.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_gri
 Turn = Literal["none", "x+90", "x-90", "y+90", "y-90"]
 
 _PLANES = {"x": (0, 1), "y": (0, 2)}  # that a turn about an axis turns
-_WHOLLY = 0.99  # of a voxel that must have been seen where voxels are resampled
 _LEAST_SEEN = 0.1  # of the first view, that the second must show
 _ADVICE = "crop the PSFs, deconvolve a part of the image, or use another device."
 
@@ -193,7 +201,7 @@ def pair_views(
     grid = _grid(first.voxel_um, settings)
     image, other = _resampled(first, grid), _resampled(turned(second, settings.turn), grid)
     if seen_first is not None:
-        seen_first = _resampled(_as_volume(seen_first, first), grid).data > _WHOLLY
+        seen_first = _resampled(_as_volume(seen_first, first), grid).data > WHOLLY
     shows = np.ones(other.shape, np.float32)
     if seen_second is not None:
         shows = _resampled(turned(_as_volume(seen_second, second), settings.turn), grid).data
@@ -206,7 +214,7 @@ def pair_views(
                 f"{other.name} has {other.shape} voxels but {image.name} {image.shape} on one "
                 "grid; register it (--transform affine), or crop both alike."
             )
-        seen = shows > _WHOLLY
+        seen = shows > WHOLLY
     else:
         # Blurred by each other's PSF they look alike; as they are, a scaling would make up for
         # what one blurs more along an axis than the other.
@@ -220,7 +228,7 @@ def pair_views(
         data = _moved_onto(other, image, matrix)
         seen = np.isfinite(data)
         if seen_second is not None:
-            seen &= np.nan_to_num(_moved_onto(other.with_data(shows), image, matrix)) > _WHOLLY
+            seen &= np.nan_to_num(_moved_onto(other.with_data(shows), image, matrix)) > WHOLLY
         other = image.with_data(np.nan_to_num(data), name=second.name)
         kept = ("matrix", "shift_um", "transform", "similarity_after", "overlap")
         facts["registration"] = {name: told[name] for name in kept}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_rln.application import Input, network_steps, trust
+from napari_rln.application import Input, network_steps
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.dual import DualImage, iterate_views, seek_views_stop
 from napari_rln.errors import RlnError, warn
@@ -27,6 +27,7 @@ from napari_rln.settings import as_dict
 from napari_rln.steps import finish, relay
 from napari_rln.suitability import check_grid, doubts
 from napari_rln.tiles import Box
+from napari_rln.trust import explained, facts_of
 from napari_rln.volume import FloatArray, Volume
 
 
@@ -120,7 +121,11 @@ def apply_views_steps(
     original, as_seen = pair.original, data
     if pair.first.shape != original.shape:
         as_seen = on_grid(data, pair.first.voxel_um, original.shape, original.voxel_um)
-    facts |= trust(original, as_seen, pair.psf_original, pair.calibration_first, None)
+    facts |= facts_of(
+        explained(
+            original, as_seen, pair.psf_original, pair.calibration_first, seen=pair.seen_original
+        )
+    )
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),

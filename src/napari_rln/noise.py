@@ -7,7 +7,7 @@ read noise (which raises it) and the camera's offset (which lowers it).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from napari_rln.corner import (
     take_samples,
     without_spikes,
 )
+from napari_rln.spectrum import Spectrum
 from napari_rln.transfer import fit_line, is_noiseless, take_bins
 from napari_rln.volume import FloatArray
 
@@ -48,9 +49,8 @@ class Noise:
         Standard deviation of the gain, image units per photon.
     zero_uncertainty
         Standard deviation of :attr:`zero`, image units.
-    reach
-        (z, y, x), how many voxels the noise reaches along an axis: 0 where neighbours are
-        independent, 1 after a linear interpolation, more after a smoothing.
+    spectrum
+        How the noise of neighbouring voxels goes together.
     """
 
     gain: float
@@ -58,7 +58,7 @@ class Noise:
     darkest: float = math.inf
     gain_uncertainty: float = 0.0
     zero_uncertainty: float = 0.0
-    reach: tuple[int, int, int] = (0, 0, 0)
+    spectrum: Spectrum = field(default_factory=Spectrum)
 
     @property
     def zero(self) -> float:
@@ -70,11 +70,6 @@ class Noise:
         at_line = -self.intercept / self.gain if self.gain > 0 else math.inf
         lowest = min(at_line, self.darkest)
         return lowest if math.isfinite(lowest) else 0.0
-
-    @property
-    def correlated(self) -> bool:
-        """Whether the noise of neighbouring voxels is alike, as after an interpolation."""
-        return any(self.reach)
 
     def variance(self, value: npt.ArrayLike) -> Float64Array:
         """Return the variance of voxels of an expected value: that of one photon or more."""
@@ -120,10 +115,11 @@ def estimate_noise(
         return Noise(gain=0.0, intercept=0.0)
     samples = without_spikes(samples, darkest - level)
     bins = take_bins(samples)
-    reach, loss = _correlation(samples)
-    none = Noise(gain=0.0, intercept=0.0, darkest=darkest, reach=reach)
+    spectrum, loss = _correlation(samples)
+    none = Noise(gain=0.0, intercept=0.0, darkest=darkest, spectrum=spectrum)
     step = step_of(samples)
     rounding = step**2 / 12
+    reach = [len(lags) - 1 for lags in spectrum.correlations]
     smooth = loss > _LOST or (min(reach) >= 2 and max(reach) >= 3)  # as structure is, not noise
     if bins is None or smooth or is_noiseless(bins, step):
         return none
@@ -143,15 +139,16 @@ def estimate_noise(
     )
 
 
-def _correlation(samples: list[Sample]) -> tuple[tuple[int, int, int], float]:
-    """Return how many voxels the noise reaches along (z, y, x) and what it lost in the corner.
+def _correlation(samples: list[Sample]) -> tuple[Spectrum, float]:
+    """Return the spectrum of the noise and what it lost in the corner.
 
     Along each axis the autocovariance of the other two axes' differences is taken in the darker
     half of the voxels. Its sum is the power of noise at frequency 0, which neither interpolation
     nor smoothing changes; its differences' that in the corner. What is alike however far apart
     is a fixed pattern of the camera's, not noise that reaches so far.
     """
-    reach, loss = [0, 0, 0], 1.0
+    found: list[tuple[float, ...]] = [(), (), ()]
+    loss = 1.0
     shape = samples[0].values.shape
     stencil = stencil_of(shape)
     middle = float(np.median(np.concatenate([s.values[s.seen][::7] for s in samples])))
@@ -164,12 +161,13 @@ def _correlation(samples: list[Sample]) -> tuple[tuple[int, int, int], float]:
         if not power[0] > 0:
             continue
         alike = np.abs(power) > _WHITE * power[0]
-        reach[axis] = int(np.argmin(alike)) - 1 if not alike.all() else _LAGS
-        if reach[axis]:
-            power = np.where(np.arange(power.size) <= reach[axis] + 1, power, 0)
+        reach = int(np.argmin(alike)) - 1 if not alike.all() else _LAGS
+        if reach:
+            power = np.where(np.arange(power.size) <= reach + 1, power, 0)
+            found[axis] = tuple(float(p) for p in power[1 : reach + 2] / power[0])
             flat = max(power[0] + 2 * power[1:].sum(), 0.0)
             loss *= flat / max(corner_power(power, taps), 1e-9 * power[0])
-    return (reach[0], reach[1], reach[2]), loss
+    return Spectrum(correlations=(found[0], found[1], found[2])), loss
 
 
 def _autocovariance(

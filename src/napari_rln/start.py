@@ -16,6 +16,7 @@ from napari_rln import rld
 from napari_rln.calibration import Calibration, Mask
 from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
+from napari_rln.outside import Outside
 from napari_rln.rld import RldReport, RldSettings
 from napari_rln.settings import check_limits
 from napari_rln.tiles import Shape, Tile, largest_core, plan_tiles
@@ -77,8 +78,9 @@ class FirstEstimate:
     iterations
         Of the classical deconvolution; 0 for the image.
     outside
-        (Z, Y, X) float32, the light in the image that comes from beyond the field of view, as far
-        as the classical deconvolution found it; none where there was no such, or it was tiled.
+        (Z, Y, X) float32, the light in the image that comes from beyond the field of view, as
+        :mod:`napari_rln.outside` finds it; none where there was no matched deconvolution of the
+        whole.
     """
 
     data: FloatArray
@@ -136,6 +138,9 @@ def first_estimate(
     else:
         iterations = settings.iterations
     whole = np.empty_like(image.data) if len(tiles) > 1 else None
+    outside = None
+    if whole is None and settings.method == "matched":
+        outside = Outside(image, calibration)
     for number, tile in enumerate(tiles):
         part = image.with_data(image.data[tile.window])
         shown = None if seen is None else seen[tile.window]
@@ -151,9 +156,16 @@ def first_estimate(
                 part=tile.window if len(tiles) > 1 else (slice(None),) * 3,
                 _run=run,
             )
+            if outside is not None:
+                outside.look(run, done)
         data = run.estimate()
         if whole is None:
-            return FirstEstimate(data=data, iterations=iterations, outside=run.outside())
+            # The result will be judged by it: it has to be steady, whatever the estimate is.
+            while outside is not None and not outside.look(run, done):
+                run.step(measure=False)
+                done += 1
+            light = None if outside is None else outside.light
+            return FirstEstimate(data=data, iterations=iterations, outside=light)
         whole[tile.core] = data[tile.inner]
         del run
     assert whole is not None

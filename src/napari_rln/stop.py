@@ -15,7 +15,7 @@ larger, from the other, so that the two are independent again (Pang et al., CVPR
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,20 +24,22 @@ import torch
 from scipy import ndimage
 
 from napari_rln.forward import each, pieces
-from napari_rln.spectrum import Spectrum, transfer
+from napari_rln.psf.shape import centre_crop
+from napari_rln.spectrum import Spectrum
 from napari_rln.tiles import Shape
 from napari_rln.volume import FloatArray
 
 SHARE = 0.7  # of the photons, deconvolved while the rest is asked: less is asked more surely
-_GROWTH = 0.2  # power of the photons by which the best number of iterations grows, measured
+_GROWTH = 0.11  # power of the photons by which the best number of iterations grows, measured
 _ALPHA = 1e-3  # of the Wiener filter; measured: 1e-2 stops late, 1e-4 follows its own noise
 _TAPER = 4  # voxels over which the residual fades at the border: its transform is periodic
 _LEAST_TAPERED = 16  # voxels of an axis that is tapered
 _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
 _LEAST_PATIENCE = 8  # iterations: unmatched back projectors overshoot before they settle
 _SETTLED = 4e-5  # gain of an iteration, of all gained so far, that is not worth another
-_EXPLAINED = 1.5  # error, in that of noise alone, up to which noise explains the image
-_WORTHWHILE = 5e-3  # gain of an iteration, of what noise cannot explain, that is worth another
+_EXPLAINED = 1.1  # error, in that of noise alone, up to which noise explains the image
+_WORTHWHILE = 0.05  # gain of an iteration, of what noise cannot explain, that is worth another
+_WINDOW, _LEAST_WINDOW = 0.1, 3  # of the iterations done so far, whose mean gain counts
 _CROP_VOXELS = 2**20  # more photons than these hold would not move the answer
 
 
@@ -58,9 +60,7 @@ class Watch:
 
     iteration: int = 0
     _best: float = math.inf
-    _first: float = math.nan
-    _last: float = math.nan
-    _seen: int = 0
+    _errors: list[float] = field(default_factory=list)
 
     def add(self, error: float) -> bool:
         """Take how badly the next iteration's estimate predicts; return whether to stop looking.
@@ -70,17 +70,19 @@ class Watch:
         error
             As of :class:`SplitPhotons`: 1 where only the noise of the unseen photons is left.
         """
-        self._seen += 1
-        gain, self._last = self._last - error, error
+        self._errors.append(error)
+        done = len(self._errors)
         if error < self._best:
-            self.iteration, self._best = self._seen, error
-        if self._seen == 1:
-            self._first = error
-        if self._seen - self.iteration > max(_LEAST_PATIENCE, _PATIENCE * self._seen):
+            self.iteration, self._best = done, error
+        if done - self.iteration > max(_LEAST_PATIENCE, _PATIENCE * done):
             return True
-        settled = gain < _SETTLED * (self._first - self._best)
+        window = max(_LEAST_WINDOW, round(_WINDOW * done))
+        if done <= 5 + window:
+            return False
+        gain = (self._errors[-1 - window] - error) / window
+        settled = 0 <= gain < _SETTLED * (self._errors[0] - self._best)
         hopeless = error > _EXPLAINED and gain < _WORTHWHILE * (error - 1)
-        return self._seen > 5 and gain >= 0 and (settled or hopeless)
+        return settled or hopeless
 
 
 class SplitPhotons:
@@ -131,9 +133,9 @@ class SplitPhotons:
         else:
             self.image, unseen = _recorrupted(photons, spectrum, rng)
             self.share = self._per_seen = 1.0
-            variance = spectrum.scale / (1 - SHARE)
+            variance = 1 / (1 - SHARE)
         self.background = self.share * background
-        passed = transfer(psf, photons.shape)
+        passed = _passed(psf, photons.shape)
         weight = (passed / (passed**2 + _ALPHA)) ** 2
         window = np.broadcast_to(_window(photons.shape), photons.shape)
         if seen is not None:
@@ -198,8 +200,9 @@ class SplitPhotons:
     def _spectrum(self, expected: torch.Tensor) -> torch.Tensor:
         """Return the transform, flat, of an expected image that fades towards its border."""
         if expected.device.type != "cpu":
-            light = (expected.to(self._window.dtype) - self.background) * self._window
-            return torch.fft.rfftn(light).view(-1)
+            there = (expected.to(self._window.dtype) - self.background) * self._window
+            flat: torch.Tensor = torch.fft.rfftn(there).view(-1)
+            return flat
         light = np.subtract(expected.numpy(), self.background, dtype=np.float32)
         light *= self._window.numpy()
         found = scipy.fft.rfftn(light, workers=torch.get_num_threads())
@@ -210,6 +213,16 @@ class SplitPhotons:
         pairs = torch.view_as_real(one[part]) * torch.view_as_real(other[part])
         sharpened = pairs.sum(-1) * self._weight[part]
         return float((sharpened.double() if sharpened.device.type == "cpu" else sharpened).sum())
+
+
+def _passed(psf: FloatArray, shape: Shape) -> FloatArray:
+    """Return how much of each frequency a PSF passes, |OTF| over its maximum, for an image."""
+    kernel = centre_crop(psf, shape)
+    whole = np.zeros(shape, np.float32)
+    whole[tuple(slice(n) for n in kernel.shape)] = kernel
+    found = np.abs(scipy.fft.rfftn(whole, workers=torch.get_num_threads()))
+    passed: FloatArray = found / found.max()
+    return passed
 
 
 def _thinned(photons: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:

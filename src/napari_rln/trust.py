@@ -4,22 +4,22 @@ Blurred again, a result is to be the image to within its noise. Where it is not,
 or invented it. That holds for any method, a network's result most of all.
 """
 
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from napari_rln.calibration import Calibration, Given, calibrate
+from napari_rln import rld
+from napari_rln.calibration import Calibration, Given, Mask, calibrate, measured_volume
 from napari_rln.device import check_memory, resolve_device
 from napari_rln.errors import RlnError
+from napari_rln.outside import MOST, Outside
 from napari_rln.record import Record
-from napari_rln.residual import reconvolution_residual
-from napari_rln.rld import RldReport, check_pair, memory_bytes
-from napari_rln.start import StartSettings, first_estimate
+from napari_rln.residual import Residual, reconvolution_residual
+from napari_rln.rld import RldReport, RldSettings, check_pair, memory_bytes
 from napari_rln.steps import finish
 from napari_rln.volume import FloatArray, Volume
 
-_ITERATIONS = 20  # of the classical deconvolution that finds the light from outside the field
 _ADVICE = "crop the PSF (psf repair), check a part of the image, or use another device."
 
 
@@ -30,13 +30,14 @@ class Trust:
     Attributes
     ----------
     chi2
-        Reduced chi squared of the blurred result against the image: 1 if they agree to within the
-        image's noise, more if something was lost or invented, less if noise was fitted.
+        Reduced chi squared of the blurred result, as it is, against the image: 1 if they agree to
+        within the image's noise, more if something was lost or invented, less if noise was fitted.
     flux_ratio
-        Light of the result over light of the image after its background. More than 1 is right
-        where light left through the sides of the stack, as in widefield.
+        Light of the blurred result, with that from outside the field of view, over light of the
+        image after its background: 1 where all of it is explained.
     scale
-        Of the fit of the blurred result to the image: 1 for a result in the image's units.
+        Factor on the blurred result by which it fits the image best: 1 for a result that is as
+        bright as the image says.
     residual
         (Z, Y, X), image less blurred result in standard deviations of the noise: above 0 where the
         result lacks something, below where it has too much.
@@ -46,6 +47,54 @@ class Trust:
     flux_ratio: float
     scale: float
     residual: Volume
+
+
+def explained(
+    image: Volume,
+    data: FloatArray,
+    psf: Volume,
+    calibration: Calibration,
+    *,
+    outside: FloatArray | None = None,
+    seen: Mask | None = None,
+) -> Residual | None:
+    """Return how far a result explains an image; none where there is no noise to tell by.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), as it is deconvolved.
+    data
+        (Z, Y, X), the result, image units, background removed.
+    psf
+        On the image's voxels, sum 1.
+    calibration
+        Of the image.
+    outside
+        (Z, Y, X), light in the image from beyond the field of view, image units; dark when none.
+    seen
+        (Z, Y, X) bool, voxels that are measurements; all when none.
+    """
+    if not calibration.camera.counts_photons:
+        return None
+    try:
+        return reconvolution_residual(
+            image.data,
+            data,
+            psf.data,
+            calibration,
+            outside=outside,
+            seen=seen,
+        )
+    except RlnError:  # no photons are left: the result is there all the same
+        return None
+
+
+def facts_of(found: Residual | None) -> dict[str, Any]:
+    """Return what a record says of a result's explanation of its image."""
+    if found is None:
+        return {}
+    return {"chi2": found.chi2, "reblur_scale": found.scale, "flux_ratio": found.flux_ratio}
 
 
 def check_result(
@@ -70,7 +119,7 @@ def check_steps(
 ) -> Generator[RldReport, None, Trust]:
     """Yield reports, return how far a result, of whatever method, explains the image.
 
-    The light that comes into the image from beyond its sides is found by a short Richardson-Lucy
+    The light that comes into the image from beyond its sides is found by a Richardson-Lucy
     deconvolution.
 
     Parameters
@@ -78,7 +127,7 @@ def check_steps(
     image
         (Z, Y, X), non-negative.
     result
-        On the image's grid, background removed, in units proportional to the image's.
+        On the image's grid and in its unit, background removed.
     psf
         On the image's voxels, sum 1.
     background
@@ -100,40 +149,61 @@ def check_steps(
         )
     if background is None and result.record is not None:
         background = result.record.facts.get("background")
-    calibration = calibrate(image, Given(background="auto" if background is None else background))
-    if not calibration.camera.counts_photons:
+    known = Given(background="auto" if background is None else background)
+    calibration = calibrate(image, known)
+    clean, seen, _ = measured_volume(image, psf, calibration)
+    outside = yield from outside_steps(clean, psf, calibration, device, seen=seen)
+    found = explained(clean, result.data, psf, calibration, outside=outside, seen=seen)
+    if found is None:
         raise RlnError(
             f"{image.name} has no noise to measure the residual by: it was smoothed or simulated "
             "without."
         )
-    outside = yield from outside_steps(image, psf, calibration, device)
-    found = reconvolution_residual(
-        image.data, result.data, psf.data, calibration.camera, outside=outside
-    )
-    flux = float(image.data.sum(dtype=np.float64)) - calibration.background * image.data.size
     record = Record(
         method="check",
-        facts=calibration.facts() | {"chi2": found.chi2},
+        facts=calibration.facts() | facts_of(found),
         inputs={"image": image.hash, "result": result.hash, "psf": psf.hash},
     )
     return Trust(
         chi2=found.chi2,
-        flux_ratio=float(result.data.sum(dtype=np.float64)) / flux if flux > 0 else float("nan"),
+        flux_ratio=found.flux_ratio,
         scale=found.scale,
         residual=image.with_data(found.map, name=f"{result.name} · residual", record=record),
     )
 
 
 def outside_steps(
-    image: Volume, psf: Volume, calibration: Calibration, device: str = "auto"
-) -> Generator[RldReport, None, FloatArray | None]:
+    image: Volume,
+    psf: Volume,
+    calibration: Calibration,
+    device: str = "auto",
+    *,
+    seen: Mask | None = None,
+) -> Generator[RldReport, None, FloatArray]:
     """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
+
+    It is that of a Richardson-Lucy deconvolution; see :mod:`napari_rln.outside`.
 
     Raises
     ------
     RlnError
         If the device has not the memory for it.
     """
-    settings, where = StartSettings(iterations=_ITERATIONS), resolve_device(device)
-    check_memory(memory_bytes(image.shape, psf.shape, settings.rld()), where, _ADVICE)
-    return (yield from first_estimate(image, psf, calibration, settings, where)).outside
+    settings, where = RldSettings(), resolve_device(device)
+    check_memory(memory_bytes(image.shape, psf.shape, settings), where, _ADVICE)
+    began = time.perf_counter()
+    run = rld.start(image, psf, calibration, settings, where, seen=seen)
+    outside = Outside(image, calibration)
+    for done in range(1, MOST + 1):
+        change = run.step()
+        yield RldReport(
+            phase="deconvolve",
+            iteration=done,
+            total=MOST,
+            relative_change=change,
+            seconds=time.perf_counter() - began,
+            _run=run,
+        )
+        if outside.look(run, done):
+            break
+    return outside.light

@@ -47,9 +47,7 @@ def test_rows_are_the_image_then_the_results(image, result, truth, psf):
     assert (raw.name, perfect.name) == ("raw", "perfect")
     assert raw.seconds is None
     assert (perfect.seconds, perfect.peak_mb) == (1.5, 20)
-    assert raw.flux_ratio == 1
-    background = 10 * image.data.size
-    assert perfect.flux_ratio == pytest.approx(truth.data.sum() / (image.data.sum() - background))
+    assert perfect.flux_ratio == pytest.approx(1, abs=0.02)
     assert perfect.chi2 == pytest.approx(1, abs=0.05)
     assert perfect.reblur_scale == pytest.approx(1, abs=0.02)
     assert raw.chi2 > 2
@@ -64,7 +62,7 @@ def test_rows_are_the_image_then_the_results(image, result, truth, psf):
 
 def test_without_truth_or_psf_their_columns_are_absent(image, result):
     table = compare(image, [result])
-    assert set(table.columns) == {"name", "flux_ratio", "seconds", "peak_mb"}
+    assert set(table.columns) == {"name", "seconds", "peak_mb"}
     assert table.rows[1].volume is None
 
 
@@ -91,7 +89,6 @@ def test_ssim_is_absent_from_planes_smaller_than_its_window(image, truth):
 
 def test_noise_is_estimated_where_it_is_not_given(image, result, psf):
     table = compare(image, [result], psf=psf)
-    assert table.settings.gain == pytest.approx(1, rel=0.3)
     assert table.rows[1].chi2 == pytest.approx(1, rel=0.3)
 
 

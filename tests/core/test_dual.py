@@ -111,7 +111,10 @@ def test_iterations_stop_by_themselves(views, truth):
 def test_light_stays(views):
     pair = _pair(views)
     joint = deconvolve_views(pair, RldSettings(iterations=20))
-    light = pair.first.data.sum(dtype=np.float64) - pair.background_first * pair.first.data.size
+    light = (
+        pair.first.data.sum(dtype=np.float64)
+        - pair.calibration_first.background * pair.first.data.size
+    )
     assert joint.data.sum(dtype=np.float64) == pytest.approx(light, rel=0.1)
 
 

@@ -3,8 +3,10 @@ import phantoms
 import pytest
 from scipy.ndimage import convolve, gaussian_filter
 
+from napari_rln.calibration import Calibration, Camera
 from napari_rln.errors import RlnError
 from napari_rln.residual import reconvolution_residual
+from napari_rln.spectrum import Spectrum
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +30,18 @@ def test_residual_of_the_true_object_is_one(truth, shape):
     odd = np.pad(psf, [(0, 1 - n % 2) for n in psf.shape])
     mean = convolve(truth.astype(np.float64), odd, mode="constant")
     image = 2.5 * rng.poisson(mean) + rng.normal(0, 2, mean.shape)
-    fit = reconvolution_residual(image, truth, psf, gain=2.5, intercept=4)
+    known = Calibration(camera=Camera(gain=2.5, read_noise=2.0))
+    fit = reconvolution_residual(image, 2.5 * truth, psf, known)
     assert fit.chi2 == pytest.approx(1, abs=0.03)
-    assert fit.scale == pytest.approx(2.5, rel=0.01)
+    assert fit.scale == pytest.approx(1, rel=0.01)
+    assert fit.flux_ratio == pytest.approx(1, rel=0.01)
     assert fit.map[fit.inside].std() == pytest.approx(1, abs=0.02)
-    mirrored = reconvolution_residual(image, truth, psf[::-1, ::-1, ::-1], gain=2.5, intercept=4)
+    mirrored = reconvolution_residual(image, 2.5 * truth, psf[::-1, ::-1, ::-1], known)
     assert mirrored.chi2 > 1.2
 
 
 def test_residual_is_evaluated_only_where_the_kernel_lies_inside(truth):
-    fit = reconvolution_residual(truth, truth, np.full((5, 5, 7), 1 / 175), gain=1)
+    fit = reconvolution_residual(truth, truth, np.full((5, 5, 7), 1 / 175), Calibration())
     expected = np.zeros(truth.shape, bool)
     expected[2:-2, 2:-2, 3:-3] = True
     np.testing.assert_array_equal(fit.inside, expected)
@@ -45,19 +49,47 @@ def test_residual_is_evaluated_only_where_the_kernel_lies_inside(truth):
 
 
 def test_residual_is_evaluated_everywhere_if_the_kernel_never_fits(truth):
-    fit = reconvolution_residual(truth, truth, np.ones((47, 79, 95)), gain=1)
+    fit = reconvolution_residual(truth, truth, np.ones((47, 79, 95)), Calibration())
     assert fit.inside.all()
 
 
-def test_residual_does_not_depend_on_the_scale_of_the_result(truth, noisy):
+def test_a_result_of_another_brightness_does_not_explain_the_image(truth, noisy):
     psf = np.zeros((3, 3, 3))
     psf[1, 1, 1] = 1
-    one = reconvolution_residual(noisy, truth, psf, gain=0.5, intercept=1)
-    other = reconvolution_residual(noisy, truth * 16, psf * 3, gain=0.5, intercept=1)
-    assert other.chi2 == pytest.approx(one.chi2, rel=1e-6)
-    assert other.scale == pytest.approx(one.scale / 16, rel=1e-6)
+    known = Calibration(camera=Camera(gain=0.5, read_noise=1.0))
+    one = reconvolution_residual(noisy, truth, psf, known)
+    bright = reconvolution_residual(noisy, 1.5 * truth, psf * 3, known)
+    assert bright.chi2 > 1.5 * one.chi2
+    assert bright.scale == pytest.approx(1 / 1.5, rel=0.01)
+    assert bright.flux_ratio == pytest.approx(1.5 * one.flux_ratio, rel=1e-6)
+
+
+def test_noise_that_was_averaged_is_less(truth):
+    psf = np.zeros((3, 3, 3))
+    psf[1, 1, 1] = 1
+    rng = np.random.default_rng(2)
+    mean = np.full((16, 32, 32), 400.0)
+    image = rng.normal(mean, np.sqrt(0.5 * mean))  # as after a shift by half a voxel
+    halved = Calibration(spectrum=Spectrum(correlations=((), (), (0.5,))))
+    assert halved.spectrum.share == 0.5
+    fit = reconvolution_residual(image, mean, psf, halved)
+    assert fit.chi2 == pytest.approx(1, abs=0.05)
+
+
+def test_what_was_not_seen_does_not_count(truth, noisy):
+    psf = np.zeros((3, 3, 3))
+    psf[1, 1, 1] = 1
+    known = Calibration(camera=Camera(gain=0.5, read_noise=1.0))
+    seen = np.ones(truth.shape, bool)
+    seen[:4] = False
+    spoilt = noisy.copy()
+    spoilt[:4] = 0
+    fit = reconvolution_residual(spoilt, truth, psf, known, seen=seen)
+    assert fit.chi2 < 0.5 * reconvolution_residual(spoilt, truth, psf, known).chi2
+    assert not fit.inside[:4].any()
 
 
 def test_a_line_without_noise_is_named(truth):
-    with pytest.raises(RlnError, match="no noise"):
-        reconvolution_residual(truth, truth, truth, gain=0)
+    dark = Calibration(camera=Camera(offset=1e6))
+    with pytest.raises(RlnError, match="leave the image no photons"):
+        reconvolution_residual(truth, truth, truth, dark)

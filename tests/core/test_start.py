@@ -7,6 +7,7 @@ import torch
 from scipy.signal import fftconvolve
 
 from napari_rln import rld
+from napari_rln.calibration import Given, calibrate
 from napari_rln.deconvolution import deconvolve
 from napari_rln.errors import RlnError
 from napari_rln.rld import RldSettings, memory_bytes
@@ -14,6 +15,7 @@ from napari_rln.start import StartSettings, first_estimate
 
 PSF = phantoms.gaussian_psf()
 CPU = torch.device("cpu")
+KNOWN = Given(background=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,10 @@ def image():
 
 def _run(image, settings, psf=PSF, **options):
     """Return all reports and the first estimate."""
-    reports, steps = [], first_estimate(image, psf, 10.0, settings, CPU, **options)
+    reports, steps = (
+        [],
+        first_estimate(image, psf, calibrate(image, KNOWN), settings, CPU, **options),
+    )
     while True:
         try:
             reports.append(next(steps))
@@ -98,7 +103,9 @@ def test_ample_memory_changes_nothing(image):
 
 
 def test_too_little_memory_is_refused_before_the_work(image):
-    steps = first_estimate(image, PSF, 10.0, StartSettings(), CPU, most_bytes=100_000)
+    steps = first_estimate(
+        image, PSF, calibrate(image, KNOWN), StartSettings(), CPU, most_bytes=100_000
+    )
     with pytest.raises(RlnError, match=r"takes .* GB but 0\.00 GB may be taken; crop the PSF"):
         next(steps)
 
@@ -122,9 +129,9 @@ def test_every_tile_keeps_to_the_memory(monkeypatch):
     settings = StartSettings(iterations=1)
     shapes, begin = [], rld.start
 
-    def start(part, *given):
+    def start(part, *given, **named):
         shapes.append(part.shape)
-        return begin(part, *given)
+        return begin(part, *given, **named)
 
     monkeypatch.setattr(rld, "start", start)
     for most, count in ((6_000_000, 2), (3_000_000, 4), (1_000_000, 32)):

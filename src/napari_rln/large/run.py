@@ -27,13 +27,13 @@ from napari_rln.large.identity import check_same, identity_of
 from napari_rln.large.job import Folder, Job
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun, check_run
-from napari_rln.large.sampling import Samples, calibrated, look
+from napari_rln.large.sampling import Samples, calibrated, look, measured_crop
 from napari_rln.large.work import close, compute_with
-from napari_rln.residual import reconvolution_residual
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
 from napari_rln.stores.source import Source, open_source
 from napari_rln.suitability import doubts
+from napari_rln.trust import explained, facts_of
 
 
 class Outcome(NamedTuple):
@@ -220,37 +220,35 @@ def _driven(
 
 
 def _summary(run: LargeRun, folder: Folder, job: Job, drive: Drive) -> dict[str, Any]:
-    """Return what is to be known of a result: its light, and how well it explains the image."""
+    """Return what is to be known of a result: its light, and how well it explains the image.
+
+    The ``light_ratio`` is that of the whole result and the whole image; ``chi2``, ``flux_ratio``
+    and ``reblur_scale`` are those of the part that the stop was found in.
+    """
     found, plan = job.statistics, job.plan
     finest = [entry for key, entry in drive.finished.items() if key.level == 0]
-    result = math.fsum(entry["light"] for entry in finest)
-    image = math.fsum(entry.get("image", 0.0) for entry in drive.finished.values())
-    flux = image - found.background * plan.times * math.prod(plan.shape)
+    light = math.fsum(entry["light"] for entry in finest)
+    shown = math.fsum(entry.get("image", 0.0) for entry in drive.finished.values())
+    flux = shown - found.background * plan.times * math.prod(plan.shape)
     facts: dict[str, Any] = found.calibrated.facts() | {
         "iterations": found.iterations,
         "clipped": sum(entry["clipped"] for entry in finest),
-        "flux_ratio": result / flux if flux > 0 else None,
+        "light_ratio": light / flux if flux > 0 else None,
         "seconds_of_tasks": {part: round(s, 3) for part, s in drive.seconds.items()},
     }
-    camera = found.calibrated.camera
-    if run.psf is None or not camera.counts_photons:
+    if run.psf is None:
         return facts
     # As much around the telling part as light from there reaches, so that its blur is seen whole.
     z, y, x = (
         slice(max(0, start - p // 2), min(stop + p // 2, n))
         for (start, stop), p, n in zip(found.telling, run.psf.shape, plan.shape, strict=True)
     )
-    try:
-        residual = reconvolution_residual(
-            open_source(job.origin).read((z, y, x)),
-            folder.target(job).read((z, y, x)).astype("float32"),
-            run.psf.data,
-            camera,
-        )
-    except RlnError:  # too few voxels to tell the noise by; the result is there all the same
-        return facts
+    image, seen = measured_crop(run, open_source(job.origin), found.calibrated, (z, y, x))
+    result = folder.target(job).read((z, y, x)).astype("float32")
+    residual = explained(image, result, run.psf, found.calibrated, seen=seen)
     # Where too little is seen whole it is a judgement of the border, not of the result.
-    return facts if residual.inside.all() else facts | {"chi2": residual.chi2}
+    judged = residual is not None and residual.inside.mean() < 1
+    return facts | facts_of(residual) if judged else facts
 
 
 def _explained(error: BaseException) -> str:

@@ -5,7 +5,7 @@ time points of a series, so that these can be compared.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 
 import numpy as np
@@ -59,7 +59,7 @@ class Samples:
 
     def __init__(self, source: Source, negatives: Negatives) -> None:
         self.boxes = sample_boxes(source.shape)
-        self.source, self._negatives = source, negatives
+        self.source = source
         read = [source.read(box) for box in self.boxes]
         # Of a series the last volume is looked at too, by which the image is known again.
         more = [source.read(self.boxes[0], source.times - 1)] if source.times > 1 else []
@@ -76,10 +76,6 @@ class Samples:
             return 0
         z, y, x = (part.stop - part.start for part in self.telling(psf.shape))
         return rld.memory_bytes((z, y, x), psf.shape, told)
-
-    def read(self, box: Box) -> FloatArray:
-        """Return a part of the volume as it is."""
-        return fit(self.source.read(box), self._negatives, self.source.name, box)
 
     @property
     def voxels(self) -> int:
@@ -173,7 +169,7 @@ def look(
             lasted = time.perf_counter() - began
             return LargeReport(phase="stop", done=stop.iteration, total=stop.total, seconds=lasted)
 
-        crop, seen = _measured_crop(run, samples, calibration, box)
+        crop, seen = measured_crop(run, samples.source, calibration, box)
         steps = seek_stop(crop, psf, calibration, told, device, began, seen)
         iterations = yield from relay(steps, report)
         if run.model is not None:
@@ -231,7 +227,7 @@ def calibrated(
         boxes = [(z, y, x)]
     elif model is not None and not classic:
         boxes += samples.further((z.stop - z.start, y.stop - y.start, x.stop - x.start))
-    crops = [_measured_crop(run, samples, found.calibrated, box) for box in boxes]
+    crops = [measured_crop(run, samples.source, found.calibrated, box) for box in boxes]
     momenta, estimates = yield from _deconvolved(crops, run, told, found, device, whole=whole)
     if model is not None and not classic:
         level = np.float32(found.background)
@@ -279,22 +275,21 @@ def _deconvolved(
     return momenta, estimates
 
 
-def _measured_crop(
-    run: LargeRun, samples: Samples, calibration: Calibration, box: Box
+def measured_crop(
+    run: LargeRun, source: Source, calibration: Calibration, box: Box
 ) -> tuple[Volume, Mask | None]:
-    """Return a part of the volume as it is deconvolved, and where it is seen."""
-    source = samples.source
-    data, seen = measured_part(source, samples.read, box, calibration, run.psf, run.settings)
+    """Return a part of the first volume as it is deconvolved, and where it is seen."""
+    data, seen = measured_part(source, box, calibration, run.psf, run.settings)
     return Volume(data=data, voxel_um=source.voxel_um, name=source.name), seen
 
 
 def measured_part(
     source: Source,
-    read: Callable[[Box], FloatArray],
     box: Box,
     calibration: Calibration,
     psf: Volume | None,
     settings: Settings,
+    time: int = 0,
 ) -> tuple[FloatArray, Mask | None]:
     """Return a part of an image as it is deconvolved, and where it is seen; as of the whole.
 
@@ -302,27 +297,32 @@ def measured_part(
     ----------
     source
         The image.
-    read
-        Returns a part of it, fit for deconvolution.
     box
-        The part.
+        The part (z, y, x).
     calibration
         Of the image.
     psf
         On its voxels.
     settings
-        Say whether isolated voxels are repaired.
+        What to do with negative voxels, and whether isolated voxels are repaired.
+    time
+        Which volume of a series.
     """
     z, y, x = (
         slice(max(0, part.start - REPAIR_HALO), min(n, part.stop + REPAIR_HALO))
         for part, n in zip(box, source.shape, strict=True)
     )
-    planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
-    kernel = None if psf is None else psf.data
+    around = z, y, x
+    # Planes of the first volume; others of a series may have others, told by their fill value.
+    planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop] if not time else []
     data, seen, _ = measured(
-        read((z, y, x)), kernel, calibration, repair=settings.repair_image, planes=planes
+        fit(source.read(around, time), settings.negatives, source.name, around),
+        None if psf is None else psf.data,
+        calibration,
+        repair=settings.repair_image,
+        planes=planes,
     )
-    inner = within(box, (z, y, x))
+    inner = within(box, around)
     seen = None if seen is None or seen[inner].all() else np.ascontiguousarray(seen[inner])
     return np.ascontiguousarray(data[inner]), seen
 

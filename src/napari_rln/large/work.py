@@ -25,7 +25,7 @@ from napari_rln.io import atomic, converted
 from napari_rln.large.job import TILE, Folder, Job, Key, Settings
 from napari_rln.large.machine import peak_bytes
 from napari_rln.large.plan import IN_FLIGHT, blend
-from napari_rln.large.sampling import fit, measured_part
+from napari_rln.large.sampling import measured_part
 from napari_rln.memory import release_freed_memory
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import Normalisation
@@ -352,9 +352,4 @@ def check_block(out: str, device: str, key: Key, expected: str) -> bool:
 
 def _image(bench: _Bench, box: Box, time: int) -> tuple[FloatArray, Mask | None]:
     """Return a part of a volume as it is deconvolved, and where it is seen."""
-    source, settings = bench.source, bench.settings
-
-    def read(part: Box) -> FloatArray:
-        return fit(source.read(part, time), settings.negatives, source.name, part)
-
-    return measured_part(source, read, box, bench.calibration, bench.psf, settings)
+    return measured_part(bench.source, box, bench.calibration, bench.psf, bench.settings, time)
