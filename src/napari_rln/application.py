@@ -16,7 +16,7 @@ from napari_rln.calibration import WHOLLY, Calibration, Mask, calibrate, measure
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import warn
 from napari_rln.model import Model, load_model
-from napari_rln.networks.folded import Folded
+from napari_rln.networks.folded import Folded, compile_ahead
 from napari_rln.normalisation import Normalisation
 from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
 from napari_rln.record import Record
@@ -113,6 +113,8 @@ def apply_steps(
     for doubt in doubts(model, psf):
         warn(doubt)
     device = resolve_device(settings.device)
+    if device.type == "cpu" and settings.precision == "float32":
+        compile_ahead()  # on a new machine it takes as long as the first estimate
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto":
         check_memory(most, device, ADVICE)

@@ -19,7 +19,7 @@ from napari_rln.errors import RlnError, warn
 from napari_rln.noise import Noise, estimate_noise
 from napari_rln.spectrum import Spectrum
 from napari_rln.tiles import Box, Shape, blocks
-from napari_rln.unmeasured import HALO, Levels, constant_planes, find_levels
+from napari_rln.unmeasured import HALO, Levels, constant_planes, filled, find_levels
 from napari_rln.volume import FloatArray, Volume
 
 Level = Annotated[float | Literal["auto"], {"min": 0.0}]
@@ -32,7 +32,7 @@ Source = Literal["given", "estimated", "assumed"]
 Mask = npt.NDArray[np.bool_]
 
 MOST_VOXELS = 1 << 24
-"""Images up to this are looked at whole, of larger ones this much is sampled."""
+"""Images up to this are looked at whole, of larger ones a quarter of it is sampled."""
 
 REPAIR_HALO = HALO + 2
 """Voxels around a part by which what is not believed in it is as in the whole, once repaired."""
@@ -223,7 +223,7 @@ def sample_boxes(shape: Shape) -> list[Box]:
     if shape[0] * shape[1] * shape[2] <= MOST_VOXELS:
         z, y, x = (slice(0, n) for n in shape)
         return [(z, y, x)]
-    return list(blocks(shape, _BLOCK, MOST_VOXELS // (_BLOCK[0] * _BLOCK[1] * _BLOCK[2])))
+    return list(blocks(shape, _BLOCK, MOST_VOXELS // (4 * _BLOCK[0] * _BLOCK[1] * _BLOCK[2])))
 
 
 def calibrate_parts(
@@ -240,7 +240,9 @@ def calibrate_parts(
         doubt = "" if found.sure or not noise.gain > 0 else found.reason
     else:
         level = float(known.background)
-    mean = sum(float(p.sum(dtype=np.float64)) for p in parts) / sum(p.size for p in parts)
+    # Without noise a value that many voxels have is no sign of anything.
+    levels = find_levels(*parts) if noise.gain > 0 else Levels()
+    mean = _mean(parts, levels)
     if not level < mean:
         raise RlnError(
             f"the background is {level:g} but {name} is {mean:g} on average, so nothing "
@@ -250,10 +252,17 @@ def calibrate_parts(
         camera=_camera(noise, level, known),
         background=level,
         background_doubt=doubt,
-        levels=find_levels(*parts),
-        planes=constant_planes(parts[0]) if len(parts) == 1 else (),
+        levels=levels,
+        planes=constant_planes(parts[0]) if noise.gain > 0 and len(parts) == 1 else (),
         spectrum=noise.spectrum,
     )
+
+
+def _mean(parts: Sequence[FloatArray], levels: Levels) -> float:
+    """Return the mean of what was measured, image units."""
+    shown = [part if levels.fill is None else part[~filled(part, levels)] for part in parts]
+    total = sum(float(part.sum(dtype=np.float64)) for part in shown)
+    return total / max(1, sum(part.size for part in shown))
 
 
 def _camera(noise: Noise, background: float, known: Known) -> Camera:

@@ -26,7 +26,8 @@ from napari_rln.volume import FloatArray
 Mask = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
 
-_SURE = 5.0  # standard deviations of noise that a defect stands out by
+_SURE = 6.0  # standard deviations of noise that a defect stands out by
+_SKEWED = (_SURE**2 - 1) / 6  # photons by which few of them reach further than a Gaussian does
 _CANDIDATE = 4.0  # standard deviations above or below the neighbours from which to look closer
 _SHARPER = 1.5  # how much sharper than its PSF the light may be: PSFs are never quite right
 _FAINT = 0.01  # share of the PSF's greatest local mean from which its sharpness counts
@@ -282,7 +283,8 @@ def _isolated(
         for test in tests:
             light = np.maximum(_sum(around, test.mean), 0)
             doubt = _SURE * np.sqrt(_sum(variance, test.differences**2))
-            up |= test.above(around) > test.most * light + doubt
+            further = np.float32(_SKEWED * noise.gain * test.differences[13])
+            up |= test.above(around) > test.most * light + doubt + further
             down |= -test.above(-around) < test.least * light - doubt
         hot[tuple(some[up].T)] = True
         cold[tuple(some[down].T)] = True

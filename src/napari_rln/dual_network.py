@@ -17,6 +17,7 @@ from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.dual import DualImage, iterate_views, seek_views_stop
 from napari_rln.errors import RlnError, warn
 from napari_rln.model import Model, load_model
+from napari_rln.networks.folded import compile_ahead
 from napari_rln.networks.rln import together
 from napari_rln.normalisation import Normalisation
 from napari_rln.record import Record
@@ -87,6 +88,8 @@ def apply_views_steps(
     for doubt in (*doubts(model, pair.psf_first), *_doubts_of_second(model, pair.psf_second)):
         warn(doubt)
     device = resolve_device(settings.device)
+    if device.type == "cpu" and settings.precision == "float32":
+        compile_ahead()  # on a new machine it takes as long as the first estimate
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto":
         check_memory(most, device, ADVICE)

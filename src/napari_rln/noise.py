@@ -30,6 +30,7 @@ from napari_rln.volume import FloatArray
 
 _LAGS = 4  # voxels to follow correlated noise along an axis
 _WHITE = 0.05  # correlation of neighbours up to which noise is called white
+_CHANCE = 8.0  # the same times the root of the number of pairs
 _LOST = 2000.0  # power lost in the corner beyond which nothing is left to tell noise by
 
 
@@ -156,11 +157,13 @@ def _correlation(samples: list[Sample]) -> tuple[Spectrum, float]:
         others = across(shape, axis)
         if shape[axis] < 2 * _LAGS or not others.taps:
             continue
-        power = _autocovariance(samples, axis, others, middle)
+        power, count = _autocovariance(samples, axis, others, middle)
         power -= min(max(power[-1], 0.0), 0.5 * power[0])
         if not power[0] > 0:
             continue
-        alike = np.abs(power) > _WHITE * power[0]
+        # What few voxels show may be chance; the differences make neighbours less independent.
+        least = max(_WHITE, _CHANCE / math.sqrt(max(count, 1.0)))
+        alike = power > least * power[0]
         reach = int(np.argmin(alike)) - 1 if not alike.all() else _LAGS
         if reach:
             power = np.where(np.arange(power.size) <= reach + 1, power, 0)
@@ -172,8 +175,11 @@ def _correlation(samples: list[Sample]) -> tuple[Spectrum, float]:
 
 def _autocovariance(
     samples: list[Sample], axis: int, others: Stencil, middle: float
-) -> Float64Array:
-    """Return the autocovariance along an axis, at 0 to 4 voxels, of other axes' differences."""
+) -> tuple[Float64Array, float]:
+    """Return the autocovariance along an axis, at 0 to 4 voxels, of other axes' differences.
+
+    And of how many pairs of voxels it is.
+    """
     total, count = np.zeros(_LAGS + 1), np.zeros(_LAGS + 1)
     for sample in samples:
         value = others.differences(sample.values)
@@ -184,7 +190,7 @@ def _autocovariance(
             a, b = _apart(axis, lag, value.shape[axis])
             total[lag] += float((value[a] * value[b]).sum(dtype=np.float64))
             count[lag] += np.count_nonzero(dark[a] & dark[b])
-    return total / np.maximum(count, 1)
+    return total / np.maximum(count, 1), float(count[0])
 
 
 def _apart(axis: int, lag: int, n: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -50,14 +50,15 @@ def network_stages(
     background = calibration.background
     image, seen, _ = measured_volume(image, psf, calibration, repair=settings.repair_image)
     device = resolve_device(settings.device)
-    with computing(0, device, _ADVICE), torch.inference_mode():
+    with computing(0, device, _ADVICE):
         start = finish(first_estimate(image, psf, calibration, model.start, device, seen=seen)).data
         scaling = Normalisation.of(image.data, start, background, model.normalisation)
         x, E0 = (
             torch.from_numpy(even_sized(scaling.apply(data)))[None, None]
             for data in (image.data, start + np.float32(background))
         )
-        found = Stages._asdict(model.network(x, E0))
+        with torch.inference_mode():
+            found = Stages._asdict(model.network(x, E0))
     z, y, x_um = image.voxel_um
     volumes = {}
     for name, stage in ({"x": x, "E0": E0} | found).items():

@@ -22,6 +22,8 @@ import numpy.typing as npt
 import scipy.fft
 import torch
 from scipy import ndimage
+from scipy.special import ndtri
+from scipy.stats import binom
 
 from napari_rln.forward import each, pieces
 from napari_rln.psf.shape import centre_crop
@@ -34,11 +36,13 @@ _GROWTH = 0.11  # power of the photons by which the best number of iterations gr
 _ALPHA = 1e-3  # of the Wiener filter; measured: 1e-2 stops late, 1e-4 follows its own noise
 _TAPER = 4  # voxels over which the residual fades at the border: its transform is periodic
 _LEAST_TAPERED = 16  # voxels of an axis that is tapered
+_FEW = 64  # photons in a voxel up to which their split is looked up
 _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
 _LEAST_PATIENCE = 8  # iterations: unmatched back projectors overshoot before they settle
 _SETTLED = 4e-5  # gain of an iteration, of all gained so far, that is not worth another
 _EXPLAINED = 1.1  # error, in that of noise alone, up to which noise explains the image
 _WORTHWHILE = 0.05  # gain of an iteration, of what noise cannot explain, that is worth another
+_MOST_UNEXPLAINED = 3.0  # error beyond noise: with more of it noise is too little to be followed
 _WINDOW, _LEAST_WINDOW = 0.1, 3  # of the iterations done so far, whose mean gain counts
 _CROP_VOXELS = 2**20  # more photons than these hold would not move the answer
 
@@ -80,9 +84,10 @@ class Watch:
         if done <= 5 + window:
             return False
         gain = (self._errors[-1 - window] - error) / window
-        settled = 0 <= gain < _SETTLED * (self._errors[0] - self._best)
-        hopeless = error > _EXPLAINED and gain < _WORTHWHILE * (error - 1)
-        return settled or hopeless
+        settled = gain < _SETTLED * (self._errors[0] - self._best)
+        unexplained = min(error - 1, _MOST_UNEXPLAINED)
+        hopeless = error > _EXPLAINED and gain < _WORTHWHILE * unexplained
+        return gain >= 0 and (settled or hopeless)
 
 
 class SplitPhotons:
@@ -226,9 +231,22 @@ def _passed(psf: FloatArray, shape: Shape) -> FloatArray:
 
 
 def _thinned(photons: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Return two images, each photon sent to one of them by chance: both are Poisson again."""
-    whole = np.floor(photons + rng.random(photons.shape, dtype=np.float32)).astype(np.int64)
-    first = rng.binomial(whole, SHARE)
+    """Return two images, each photon sent to one of them by chance: both are Poisson again.
+
+    What chance does to a voxel depends on its place alone, so that where another voxel is hot, or
+    repaired, all the others are split as they were.
+    """
+    whole = np.floor(photons + rng.random(photons.shape, dtype=np.float32))
+    chance = rng.random(photons.shape)
+    # Of many photons the share is Gaussian; of few it is looked up.
+    spread = np.sqrt(whole * (SHARE * (1 - SHARE))) * ndtri(chance)
+    first = np.clip(np.floor(SHARE * whole + spread + 0.5), 0, whole)
+    few = whole <= _FEW
+    counts = whole[few].astype(np.intp)
+    table = np.concatenate([n + binom.cdf(np.arange(n + 1), n, SHARE) for n in range(_FEW + 1)])
+    begins = np.cumsum(np.arange(_FEW + 1))
+    found = np.searchsorted(table, counts + chance[few]) - begins[counts]
+    first[few] = np.minimum(found, counts)
     return first.astype(np.float32), (whole - first).astype(np.float32)
 
 

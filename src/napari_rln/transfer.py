@@ -52,11 +52,13 @@ class Line:
     @property
     def zero(self) -> float:
         """Where the line is 0, relative to the level."""
-        return -self.at_level / self.slope
+        return -self.at_level / self.slope if self.slope else math.inf
 
     @property
     def zero_uncertainty(self) -> float:
         """Standard deviation of :attr:`zero`."""
+        if not self.slope:
+            return math.inf
         towards = np.array([self.at_level / self.slope**2, -1 / self.slope])
         return float(np.sqrt(towards @ self.covariance @ towards))
 
@@ -169,13 +171,13 @@ def _polynomial(bins: Bins, degree: int) -> tuple[Line, float]:
     """Return the fit's linear part at the level of the dark bins, and chi squared per bin."""
     start = float(bins.mean[0])
     powers = np.vander(bins.mean - start, degree + 1, increasing=True)
-    scale = np.abs(powers).max(axis=0)
+    scale = np.maximum(np.abs(powers).max(axis=0), 1e-300)
     powers = powers / scale
     total = float(np.average(bins.variance, weights=bins.count))
     fitted = np.full_like(bins.variance, total)
     covariance = np.eye(degree + 1)
     for _ in range(8):  # weights follow the fit, so that bright bins do not rule
-        weight = bins.count / 2 / np.maximum(fitted, 1e-3 * total) ** 2
+        weight = bins.count / 2 / np.maximum(fitted, 1e-3 * total + 1e-100) ** 2
         covariance = np.linalg.pinv(powers.T * weight @ powers)
         solution = covariance @ (powers.T @ (weight * bins.variance))
         fitted = powers @ solution
@@ -195,7 +197,7 @@ def _polynomial(bins: Bins, degree: int) -> tuple[Line, float]:
 
 def _through(bins: Bins, slope: float) -> Line:
     """Return the line of a known slope."""
-    weight = bins.count / np.maximum(bins.variance, 1e-3 * bins.variance.max() + 1e-300) ** 2
+    weight = bins.count / np.maximum(bins.variance, 1e-3 * bins.variance.max() + 1e-100) ** 2
     at_level = float(np.average(bins.variance - slope * bins.mean, weights=weight))
     covariance = np.array([[0.0, 0.0], [0.0, 2 / weight.sum()]])
     return Line(slope=slope, at_level=at_level, covariance=covariance)
@@ -207,7 +209,7 @@ def _from(bins: Bins, zero: float) -> Line:
     Its uncertainty is that of where read noise puts it: as far as the darkest voxels lie below
     the mean.
     """
-    variance = np.maximum(bins.variance, 1e-12 * bins.variance.max())
+    variance = np.maximum(bins.variance, 1e-6 * bins.variance.max() + 1e-100)
     above = np.maximum(bins.mean - zero, 1e-6 * np.sqrt(variance))
     slope = float(np.average(variance / above, weights=bins.count * (above / variance) ** 2))
     middle = float(np.average(bins.mean, weights=bins.count))

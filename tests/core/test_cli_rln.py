@@ -469,10 +469,10 @@ def test_check_tells_what_explains_the_image(files, tmp_path, capsys):
     bad = chi2(wrong, "--background", 10)
     assert bad["chi2"] > 3 * good["chi2"]
     assert bad["residual"] is None
-    write_volume(truth.with_data(4 * truth.data), wrong)
+    write_volume(truth.with_data(1.25 * truth.data), wrong)
     scaled = chi2(wrong, "--background", 10)
-    assert scaled["chi2"] == pytest.approx(good["chi2"], rel=0.02)
-    assert scaled["scale"] == pytest.approx(good["scale"] / 4, rel=0.02)
+    assert scaled["chi2"] > 1.2 * good["chi2"]
+    assert scaled["scale"] == pytest.approx(good["scale"] / 1.25, rel=0.03)
 
     assert _run("check", files["image"], files["truth"], "--psf", files["psf"]) == 0
     assert "1 explains the image to within its noise" in capsys.readouterr().out

@@ -82,7 +82,9 @@ def test_where_it_stops_by_itself_it_searches_on_a_part_first():
     assert _rld(speed=iterating).seconds == 81  # sought in 41, 40 done
     assert _rld(speed=iterating, max_iterations=20).seconds == 41
     assert _rld(speed=iterating, acceleration="none").seconds > 150
-    assert _rld(speed=iterating, back_projector="wiener-butterworth").seconds == 28
+    assert _rld(speed=iterating, back_projector="wiener-butterworth").seconds == pytest.approx(
+        0.93 * (26 + 19)
+    )
 
 
 @pytest.mark.parametrize("shape", [(64, 256, 256), (40, 201, 101), (1, 2000, 300), (300, 90, 90)])

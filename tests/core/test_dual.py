@@ -180,8 +180,13 @@ def test_where_the_second_view_shows_nothing_it_corrects_nothing(views):
     def estimate(second, seen):
         run = start_views(
             [
-                Seen(image=pair.first, psf=pair.psf_first, background=10.0),
-                Seen(image=second, psf=pair.psf_second, background=10.0, seen=seen),
+                Seen(image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first),
+                Seen(
+                    image=second,
+                    psf=pair.psf_second,
+                    calibration=pair.calibration_second,
+                    seen=seen,
+                ),
             ],
             settings,
             cpu,

@@ -134,7 +134,7 @@ def test_every_tile_keeps_to_the_memory(monkeypatch):
         return begin(part, *given, **named)
 
     monkeypatch.setattr(rld, "start", start)
-    for most, count in ((6_000_000, 2), (3_000_000, 4), (1_000_000, 32)):
+    for most, count in ((6_000_000, 2), (3_000_000, 4), (1_000_000, 64)):
         shapes.clear()
         _run(image, settings, most_bytes=most)
         assert len(shapes) == count

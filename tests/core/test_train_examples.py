@@ -9,6 +9,7 @@ import pytest
 import tifffile
 import torch
 
+from napari_rln.calibration import Calibration
 from napari_rln.deconvolution import deconvolve
 from napari_rln.errors import RlnError
 from napari_rln.io import write_volume
@@ -61,7 +62,7 @@ def _example(target: np.ndarray, x: np.ndarray | None = None, power=1.0) -> Exam
     x, target = x.astype(np.float32), target.astype(np.float32)
     volume = Volume.from_array(target, phantoms.VOXEL_UM)
     return Example(
-        pair=Pair(image=volume, truth=volume), psf=None, background=0.0,
+        pair=Pair(image=volume, truth=volume), psf=None, calibration=Calibration(),
         scaling=Normalisation(offset=0.0, scale=1.0), x=x, E0=x + np.float32(0.25), target=target,
         mean=float(target.mean()), power=power,
     )  # fmt: skip
@@ -101,11 +102,11 @@ def test_image_estimate_and_truth_are_on_one_scale():
     start = StartSettings(iterations=15)
     made = example(_one_psf(), 0, start, "brightness", output_scale=3.0)
     offset, scale = made.scaling.offset, made.scaling.scale
-    assert offset == made.background
+    assert offset == made.calibration.background
     np.testing.assert_allclose(scale * made.x + offset, made.pair.image.data, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(3 * scale * made.target, made.pair.truth.data, rtol=1e-5, atol=1e-3)
     cpu = torch.device("cpu")
-    estimate = finish(first_estimate(made.pair.image, made.psf, offset, start, cpu)).data
+    estimate = finish(first_estimate(made.pair.image, made.psf, made.calibration, start, cpu)).data
     np.testing.assert_allclose(scale * made.E0, estimate, rtol=1e-5, atol=1e-3)
     assert phantoms.nrmse(made.E0, made.target) < phantoms.nrmse(made.x, made.target)
     assert made.mean == pytest.approx(made.target.mean())
@@ -366,7 +367,7 @@ def test_what_is_to_be_beaten_is_the_best_of_classical_deconvolution():
         each = []
         for h in held:
             told = RldSettings(
-                iterations=iterations, back_projector="matched", background=h.background
+                iterations=iterations, background=h.calibration.background, device="cpu"
             )
             result = deconvolve(h.pair.image, h.psf, told)
             each.append(psnr(result.data, h.pair.truth.data, fit=True))

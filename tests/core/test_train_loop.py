@@ -792,7 +792,7 @@ def test_two_views_of_one_object_and_their_joint_estimate():
     np.testing.assert_allclose(x, made.x + made.x_b)
     assert np.corrcoef(made.x.ravel(), made.x_b.ravel())[0, 1] > 0.4
     assert made.pair.second.data.mean() == pytest.approx(made.pair.image.data.mean(), rel=0.1)
-    one = first_estimate(made.pair.image, made.psf, made.background, start, torch.device("cpu"))
+    one = first_estimate(made.pair.image, made.psf, made.calibration, start, torch.device("cpu"))
     single = finish(one).data
     truth = made.pair.truth.data
     assert phantoms.nrmse(E0, truth) < phantoms.nrmse(single, truth)

@@ -15,6 +15,7 @@ from napari_rln.calibration import calibrate
 from napari_rln.errors import RlnError
 from napari_rln.fft import Shape
 from napari_rln.forward import Convolution, of_one_size
+from napari_rln.noise import estimate_noise
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.simulate.structures import StructureSettings, draw
@@ -219,13 +220,13 @@ def imaging_like(image: Volume) -> ImagingSettings:
     RlnError
         If the image has no noise to tell photons by, or nothing above its background.
     """
-    calibration = calibrate(image)
-    camera, background = calibration.camera, calibration.background
-    if not camera.counts_photons:
+    if not estimate_noise(image.data).gain > 0:
         raise RlnError(
             f"{image.name} has no noise to tell photons by; it was smoothed or simulated without. "
             "Give --photons and --background instead of an image to imitate."
         )
+    calibration = calibrate(image)
+    camera, background = calibration.camera, calibration.background
     signal = (float(np.percentile(image.data, _BRIGHT)) - background) / camera.gain
     if signal <= 0:
         raise RlnError(f"nothing of {image.name} rises above its background {background:g}.")

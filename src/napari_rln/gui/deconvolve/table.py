@@ -29,14 +29,20 @@ _COLUMNS = {
     "chi2": (
         "\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}",
         "",
-        "The result, blurred again, against the image: 1 explains it to within its noise, more "
-        "means that something was lost or invented, less that noise was fitted.",
+        "The result as it is, blurred again, against the image: 1 explains it to within its noise, "
+        "more means that something was lost or invented, less that noise was fitted.",
+    ),
+    "reblur_scale": (
+        "scale",
+        "",
+        "Factor on the blurred result by which it fits the image best: 1 for a result as bright as "
+        "the image says.",
     ),
     "flux_ratio": (
         "flux",
         "",
-        "Light of the result over that of the image. More than 1 is right where light left through "
-        "top and bottom, as in widefield.",
+        "Light of the blurred result, with what comes from outside the field of view, over that of "
+        "the image: 1 where all of it is explained.",
     ),
     "psnr_db": ("PSNR", "dB", "Against the truth, after the fit of scale and offset."),
     "ssim": ("SSIM", "", "Structural similarity with the truth."),
