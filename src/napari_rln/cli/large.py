@@ -120,7 +120,7 @@ def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
         terminal.say(
             f"{outcome.out}: {duration(found['seconds'])}, background {found['background']:.4g}, "
             f"chi2 {number(found.get('chi2')) or 'unknown'}, flux ratio "
-            f"{number(found.get('flux_ratio')) or 'unknown'}, at most {found['peak_mb'] / 1e3:.2f} GB for each of "
-            f"{found['workers']} workers"
+            f"{number(found.get('flux_ratio')) or 'unknown'}, at most "
+            f"{found['peak_mb'] / 1e3:.2f} GB for each of {found['workers']} workers"
         )
     terminal.report({"out": str(outcome.out), "facts": found})

@@ -279,19 +279,13 @@ def measured_crop(
     run: LargeRun, source: Source, calibration: Calibration, box: Box
 ) -> tuple[Volume, Mask | None]:
     """Return a part of the first volume as it is deconvolved, and where it is seen."""
-    data, seen = measured_part(source, box, calibration, run.psf, run.settings)
+    around = Around(source, box, run.settings)
+    data, seen = around.measured(calibration, run.psf, run.settings)
     return Volume(data=data, voxel_um=source.voxel_um, name=source.name), seen
 
 
-def measured_part(
-    source: Source,
-    box: Box,
-    calibration: Calibration,
-    psf: Volume | None,
-    settings: Settings,
-    time: int = 0,
-) -> tuple[FloatArray, Mask | None]:
-    """Return a part of an image as it is deconvolved, and where it is seen; as of the whole.
+class Around:
+    """A part of an image, read with as much around it as decides which voxels are believed.
 
     Parameters
     ----------
@@ -299,32 +293,51 @@ def measured_part(
         The image.
     box
         The part (z, y, x).
-    calibration
-        Of the image.
-    psf
-        On its voxels.
     settings
-        What to do with negative voxels, and whether isolated voxels are repaired.
+        What to do with negative voxels.
     time
         Which volume of a series.
+
+    Raises
+    ------
+    RlnError
+        If it holds negative values that are not to be clipped.
     """
-    z, y, x = (
-        slice(max(0, part.start - REPAIR_HALO), min(n, part.stop + REPAIR_HALO))
-        for part, n in zip(box, source.shape, strict=True)
-    )
-    around = z, y, x
-    # Planes of the first volume; others of a series may have others, told by their fill value.
-    planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop] if not time else []
-    data, seen, _ = measured(
-        fit(source.read(around, time), settings.negatives, source.name, around),
-        None if psf is None else psf.data,
-        calibration,
-        repair=settings.repair_image,
-        planes=planes,
-    )
-    inner = within(box, around)
-    seen = None if seen is None or seen[inner].all() else np.ascontiguousarray(seen[inner])
-    return np.ascontiguousarray(data[inner]), seen
+
+    def __init__(self, source: Source, box: Box, settings: Settings, time: int = 0) -> None:
+        z, y, x = (
+            slice(max(0, part.start - REPAIR_HALO), min(n, part.stop + REPAIR_HALO))
+            for part, n in zip(box, source.shape, strict=True)
+        )
+        self._inner, self._first, self._planes = within(box, (z, y, x)), time == 0, z
+        data = source.read((z, y, x), time)
+        self._data: FloatArray | None = fit(data, settings.negatives, source.name, (z, y, x))
+
+    def measured(
+        self, calibration: Calibration, psf: Volume | None, settings: Settings
+    ) -> tuple[FloatArray, Mask | None]:
+        """Return the part as it is deconvolved, and where it is seen; as of the whole. Once.
+
+        Parameters
+        ----------
+        calibration
+            Of the image.
+        psf
+            On its voxels.
+        settings
+            Whether isolated voxels are repaired.
+        """
+        assert self._data is not None
+        z, data = self._planes, self._data
+        self._data = None
+        # Other volumes of a series may lack other planes; those are known by their fill value.
+        planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop and self._first]
+        kernel = None if psf is None else psf.data
+        data, seen, _ = measured(
+            data, kernel, calibration, repair=settings.repair_image, planes=planes
+        )
+        seen = None if seen is None or seen[self._inner].all() else seen[self._inner].copy()
+        return np.ascontiguousarray(data[self._inner]), seen
 
 
 def _joined_brightness(parts: list[FloatArray]) -> float:

@@ -18,14 +18,13 @@ import torch
 
 from napari_rln import rld
 from napari_rln.application import through_network
-from napari_rln.calibration import Mask
 from napari_rln.device import resolve_device
 from napari_rln.errors import ComputeError
 from napari_rln.io import atomic, converted
 from napari_rln.large.job import TILE, Folder, Job, Key, Settings
 from napari_rln.large.machine import peak_bytes
 from napari_rln.large.plan import IN_FLIGHT, blend
-from napari_rln.large.sampling import measured_part
+from napari_rln.large.sampling import Around
 from napari_rln.memory import release_freed_memory
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import Normalisation
@@ -33,7 +32,7 @@ from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
 from napari_rln.stores.ngff import ZarrTarget
 from napari_rln.stores.source import Source, checksum, open_source
-from napari_rln.tiles import Box, within
+from napari_rln.tiles import within
 from napari_rln.volume import FloatArray, Volume
 
 T = TypeVar("T")
@@ -215,12 +214,14 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
     job, tile = bench.job, bench.job.plan.tiles[number]
     assert bench.psf is not None
     assert bench.told is not None
-    image, seen = _image(bench, tile.window, time)
-    light = float(image[tile.inner].sum(dtype=np.float64))
+    around = Around(bench.source, tile.window, bench.settings, time)
     took.lap("read")
     kept = within(job.plan.kept(tile), tile.window)
     with _computing:
         took.skip()
+        # Here, where one tile at a time is: it takes memory as a deconvolution does.
+        image, seen = around.measured(bench.calibration, bench.psf, bench.settings)
+        light = float(image[tile.inner].sum(dtype=np.float64))
         found, volume = job.statistics, Volume(data=image, voxel_um=job.voxel_um)
         # All tiles begin alike and go on alike; a single one goes its own way.
         alike: dict[str, Any] = {"seen": seen}
@@ -269,13 +270,14 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
         took.lap("read")
         data = estimate[block.inner]
     else:
-        image, seen = _image(bench, block.window, time)
-        if estimate is None:
-            estimate = image - np.float32(job.statistics.background)
-            light = float(image[block.inner].sum(dtype=np.float64))
+        around = Around(bench.source, block.window, bench.settings, time)
         took.lap("read")
         with _computing:
             took.skip()
+            image, seen = around.measured(bench.calibration, bench.psf, bench.settings)
+            if estimate is None:
+                estimate = image - np.float32(job.statistics.background)
+                light = float(image[block.inner].sum(dtype=np.float64))
             assert bench.model is not None
             found = job.statistics
             scaling = Normalisation(offset=found.offset, scale=found.scale)
@@ -348,8 +350,3 @@ def check_block(out: str, device: str, key: Key, expected: str) -> bool:
     except Exception:  # a damaged chunk can make codecs raise anything; it is done again
         return False
     return checksum(stored) == expected
-
-
-def _image(bench: _Bench, box: Box, time: int) -> tuple[FloatArray, Mask | None]:
-    """Return a part of a volume as it is deconvolved, and where it is seen."""
-    return measured_part(bench.source, box, bench.calibration, bench.psf, bench.settings, time)
