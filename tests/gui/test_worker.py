@@ -184,7 +184,7 @@ def test_updates_are_thinned_but_the_last_and_those_that_must_be_seen_are_there(
         for i in range(1, 101):
             yield RldReport(
                 phase="deconvolve", iteration=i, total=100, relative_change=0, seconds=0,
-                _estimate=None,
+                _run=None,
             )  # fmt: skip
         return "done"
 

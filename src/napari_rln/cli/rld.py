@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from napari_rln.cli.large import LargeOptions, Memory, go, in_parts, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
-from napari_rln.cli.terminal import Terminal
+from napari_rln.cli.terminal import Terminal, exposure
 from napari_rln.deconvolution import iterate
 from napari_rln.io import OutputType, check_writable, write_volume
 from napari_rln.large.request import LargeRun, likeness
@@ -76,7 +76,7 @@ def rld(
     facts = result.record.facts
     terminal.say(
         f"{out}: {facts['iterations']} iterations ({facts['stopped_by']}) on {facts['device']} in "
-        f"{facts['seconds']:.1f} s, background {facts['background']:.4g}"
+        f"{facts['seconds']:.1f} s, {exposure(facts)}"
     )
     terminal.report(
         {"out": str(out), "facts": facts, "psf_findings": [finding.what for finding in findings]}

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from napari_rln.application import apply_steps
 from napari_rln.cli.large import LargeOptions, go, in_parts, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
-from napari_rln.cli.terminal import Terminal, number
+from napari_rln.cli.terminal import Terminal, exposure, number
 from napari_rln.errors import RlnError
 from napari_rln.io import OutputType, check_writable, write_volume
 from napari_rln.large.request import LargeRun, likeness
@@ -93,8 +93,9 @@ def rln(
     assert result.record is not None
     facts = result.record.facts
     terminal.say(
-        f"{out}: model {chosen.name} on {facts['device']} in {facts['seconds']:.1f} s, background "
-        f"{facts['background']:.4g}, chi2 {number(facts.get('chi2')) or 'unknown'}, flux ratio "
-        f"{number(facts.get('flux_ratio'))}"
+        f"{out}: model {chosen.name} on {facts['device']} in {facts['seconds']:.1f} s, "
+        f"{exposure(facts)}, chi2 {number(facts.get('chi2')) or 'unknown'}, scale "
+        f"{number(facts.get('reblur_scale')) or 'unknown'}, flux ratio "
+        f"{number(facts.get('flux_ratio')) or 'unknown'}"
     )
     terminal.report({"out": str(out), "facts": facts})

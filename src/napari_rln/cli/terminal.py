@@ -114,6 +114,15 @@ class Terminal:
                 return keep(last)
 
 
+def exposure(facts: dict[str, Any]) -> str:
+    """Return in words what a run took for background, camera offset and gain."""
+    camera = facts["camera"]
+    gain = "no photon noise found"
+    if camera["gain_from"] != "assumed":
+        gain = f"{camera['gain']:.3g} units a photon"
+    return f"background {facts['background']:.4g}, offset {camera['offset']:.4g}, {gain}"
+
+
 def number(value: object) -> str:
     """Return a table cell: four significant digits, or the text."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
