@@ -80,7 +80,7 @@ class Camera:
         Image units per photon.
     read_noise
         Standard deviation, image units. Where it cannot be told from the offset it is 0, and the
-        offset that much lower: the two act alike.
+        offset that much lower: both have the same effect.
     offset_from, gain_from
         ``"given"`` by the user, ``"estimated"`` from the image's noise, or ``"assumed"`` where
         there is no photon noise: then the darkest voxels are without light and a unit is a photon.
@@ -322,7 +322,7 @@ def measured(
     data
         (Z, Y, X), image units.
     psf
-        (z, y, x) sum 1, on the image's voxels: by it a point of light is told from a hot voxel.
+        (z, y, x) sum 1, on the image's voxels: a point of light is no sharper, a hot voxel is.
     calibration
         Of the whole image.
     repair

@@ -103,7 +103,7 @@ def estimate_noise(
 
     Notes
     -----
-    Noise that an interpolation or a smoothing made alike in neighbours is weaker in the corner.
+    Noise that neighbours share after an interpolation or a smoothing is weaker in the corner.
     Along each axis, the other two differenced, its correlation tells by how much; the line is
     given for the noise that it was before. An image smoothed so much that nothing is left there
     has gain 0, like one that never had noise.
@@ -145,7 +145,7 @@ def _correlation(samples: list[Sample]) -> tuple[Spectrum, float]:
 
     Along each axis the autocovariance of the other two axes' differences is taken in the darker
     half of the voxels. Its sum is the power of noise at frequency 0, which neither interpolation
-    nor smoothing changes; its differences' that in the corner. What is alike however far apart
+    nor smoothing changes; its differences' that in the corner. What is the same however far apart
     is a fixed pattern of the camera's, not noise that reaches so far.
     """
     found: list[tuple[float, ...]] = [(), (), ()]

@@ -198,9 +198,9 @@ class SplitPhotons:
             return self._product(self._unseen, now, part), self._product(now, now, part)
 
         products = each(compare, self._pieces, now.device)
-        alike, own = (math.fsum(column) for column in zip(*products, strict=True))
+        common, own = (math.fsum(column) for column in zip(*products, strict=True))
         self._last = now
-        return (self._power - alike**2 / max(own, 1e-30)) / self._noise
+        return (self._power - common**2 / max(own, 1e-30)) / self._noise
 
     def _spectrum(self, expected: torch.Tensor) -> torch.Tensor:
         """Return the transform, flat, of an expected image that fades towards its border."""
