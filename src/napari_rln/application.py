@@ -97,13 +97,14 @@ def apply_steps(
     model = model or load_model()
     image = check_inputs(image, psf, model, settings)
     original, given = image, psf
+    fits = check_grid(model, image)
+    if not fits and settings.grid == "refuse":
+        raise refuse_grid(model, image)
     calibration = calibrate(image, settings)
     background = calibration.background
     clean, measured, found = measured_volume(image, psf, calibration, repair=settings.repair_image)
     image, seen = clean, measured
-    if not check_grid(model, image):
-        if settings.grid == "refuse":
-            raise refuse_grid(model, image)
+    if not fits:
         assert model.psf is not None
         image = resampled_image(clean, model.psf.voxel_um)
         if measured is not None:
@@ -184,7 +185,16 @@ def _start(
             _start=report if shown else None,
         )
 
-    steps = first_estimate(image, psf, calibration, model.start, device, seen=seen, most_bytes=most)
+    steps = first_estimate(
+        image,
+        psf,
+        calibration,
+        model.start,
+        device,
+        seen=seen,
+        most_bytes=most,
+        outside=shown,
+    )
     return (yield from relay(steps, told))
 
 

@@ -217,7 +217,7 @@ def each_mask(
 def without_spikes(samples: list[Sample], darkest: float) -> list[Sample]:
     """Return samples in which isolated voxels that noise does not explain count as not seen.
 
-    A spike is told by the scale of the residuals in bins of the level beside it, which it is no
+    A spike is known by the scale of the residuals in bins of the level beside it, which it is no
     part of. In the dark, where a photon is much, a few photons are no spike.
     """
     stencil = stencil_of(samples[0].values.shape)

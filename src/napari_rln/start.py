@@ -79,8 +79,8 @@ class FirstEstimate:
         Of the classical deconvolution; 0 for the image.
     outside
         (Z, Y, X) float32, the light in the image that comes from beyond the field of view, as
-        :mod:`napari_rln.outside` finds it; none where there was no matched deconvolution of the
-        whole.
+        :mod:`napari_rln.outside` finds it; none where it was not asked for, or there was no matched
+        deconvolution of the whole.
     """
 
     data: FloatArray
@@ -97,6 +97,7 @@ def first_estimate(
     *,
     seen: Mask | None = None,
     most_bytes: int | None = None,
+    outside: bool = False,
 ) -> Generator[RldReport, None, FirstEstimate]:
     """Yield reports of a classical deconvolution, return the first estimate of an image's object.
 
@@ -117,6 +118,9 @@ def first_estimate(
     most_bytes
         Memory that may be taken. Where the volume needs more it is cut into tiles that overlap by
         half of the PSF's size on either side.
+    outside
+        Whether the light from beyond the field of view is wanted too, for which more iterations
+        may be needed than the estimate takes.
 
     Raises
     ------
@@ -138,9 +142,9 @@ def first_estimate(
     else:
         iterations = settings.iterations
     whole = np.empty_like(image.data) if len(tiles) > 1 else None
-    outside = None
-    if whole is None and settings.method == "matched":
-        outside = Outside(image, calibration)
+    watch = None
+    if outside and whole is None and settings.method == "matched":
+        watch = Outside(image, calibration)
     for number, tile in enumerate(tiles):
         part = image.with_data(image.data[tile.window])
         shown = None if seen is None else seen[tile.window]
@@ -156,15 +160,15 @@ def first_estimate(
                 part=tile.window if len(tiles) > 1 else (slice(None),) * 3,
                 _run=run,
             )
-            if outside is not None:
-                outside.look(run, done)
+            if watch is not None:
+                watch.look(run, done)
         data = run.estimate()
         if whole is None:
             # The result will be judged by it: it has to be steady, whatever the estimate is.
-            while outside is not None and not outside.look(run, done):
+            while watch is not None and not watch.look(run, done):
                 run.step(measure=False)
                 done += 1
-            light = None if outside is None else outside.light
+            light = None if watch is None else watch.light
             return FirstEstimate(data=data, iterations=iterations, outside=light)
         whole[tile.core] = data[tile.inner]
         del run
