@@ -5,10 +5,12 @@ import phantoms
 import pytest
 from scipy.signal import fftconvolve
 
+from napari_rln.application import apply_model
 from napari_rln.calibration import Calibration
 from napari_rln.errors import RlnError
 from napari_rln.record import Record
 from napari_rln.residual import reconvolution_residual
+from napari_rln.rln import RlnSettings
 from napari_rln.steps import finish
 from napari_rln.trust import check_result, outside_steps
 from napari_rln.volume import Volume
@@ -169,3 +171,13 @@ def test_light_from_outside_of_another_shape_is_refused(scene):
         reconvolution_residual(
             image.data, truth, PSF.data, Calibration(), outside=np.zeros((3, 3, 3))
         )
+
+
+def test_a_run_and_a_check_of_its_result_say_the_same(scene):
+    _, image = scene
+    result = apply_model(image, PSF, settings=RlnSettings(device="cpu"))
+    trust = check_result(image, result, PSF, device="cpu")
+    facts = result.record.facts
+    assert trust.chi2 == pytest.approx(facts["chi2"], rel=1e-3)
+    assert trust.scale == pytest.approx(facts["reblur_scale"], rel=1e-3)
+    assert trust.flux_ratio == pytest.approx(facts["flux_ratio"], rel=1e-3)
