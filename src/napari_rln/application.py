@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from napari_rln.calibration import WHOLLY, Calibration, Mask, calibrate, measured_volume
+from napari_rln.consistency import Consistency, Merge
+from napari_rln.deconvolution import Trial
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import warn
 from napari_rln.model import Model, load_model
@@ -128,16 +130,30 @@ def apply_steps(
         memory.look()
         scaling = Normalisation.of(image.data, start.data, background, model.normalisation)
         facts |= {"normalisation": asdict(scaling)}
+        network = Folded(model.network, device, settings.precision)
+        merge = None
+        if model.start.needs_psf:
+            assert psf is not None
+            consistency = consistency_of(start.trial, model, network, settings, most)
+            facts |= {"consistency": asdict(consistency)}
+            merge = Merge(consistency, psf.data)
 
         def window(box: Box) -> Input:
             shown = None if seen is None else seen[box]
             return input_of(scaling, background, image.data[box], start.data[box], shown)
 
         data = yield from network_steps(
-            window, start.data, scaling, background, model, settings, facts, most, began, seen
-        )
+            window, start.data, scaling, background, model, network, settings, facts, most, began,
+            seen=seen, merge=merge,
+        )  # fmt: skip
         memory.look()
     outside = start.outside
+    if (
+        model.start.method == "matched"
+        and start.trial is not None
+        and start.trial.view.image.shape == image.shape
+    ):
+        outside = start.trial.outside
     if not shown:
         data = on_grid(data, image.voxel_um, original.shape, original.voxel_um)
         outside = None  # is not on this grid
@@ -235,11 +251,14 @@ def network_steps(
     scaling: Normalisation,
     background: float,
     model: Model,
+    network: Folded,
     settings: RlnSettings,
     facts: dict[str, Any],
     most: int,
     began: float,
+    *,
     seen: Mask | None = None,
+    merge: Merge | None = None,
 ) -> Generator[RlnReport, None, FloatArray]:
     """Yield the tiles as they are finished; return (Z, Y, X), image units, background removed.
 
@@ -253,8 +272,8 @@ def network_steps(
         Of the whole volume.
     background
         Image units.
-    model, settings
-        What is applied and how.
+    model, network, settings
+        What is applied, ready for that, and how.
     facts
         Here it is noted how it was done.
     most
@@ -264,9 +283,10 @@ def network_steps(
     seen
         (Z, Y, X) bool, where the image is a measurement; everywhere when none. Elsewhere the
         network has nothing to go by, and the result is the first estimate.
+    merge
+        Makes the result of the network's output and the first estimate; the output is the result
+        when none.
     """
-    device = resolve_device(settings.device)
-    network = Folded(model.network, device, settings.precision)
     z, y, x = estimate.shape
     tiles = network_tiles((z, y, x), settings, network.bytes_per_voxel, most)
     core = [part.stop - part.start for part in tiles[0].core]
@@ -274,7 +294,7 @@ def network_steps(
     whole = np.empty_like(estimate)
     for number, tile in enumerate(tiles, 1):
         given, start = window(tile.window), estimate[tile.window]
-        piece = output_of(network, model, scaling, background, given, start, tile.inner)
+        piece = output_of(network, model, scaling, background, given, start, tile.inner, merge)
         if seen is not None:
             piece = np.where(seen[tile.core], piece, estimate[tile.core])
         whole[tile.core] = piece
@@ -298,6 +318,7 @@ def through_network(
     estimate: FloatArray,
     inner: Box,
     seen: Mask | None = None,
+    merge: Merge | None = None,
 ) -> FloatArray:
     """Return what a network makes of a window, image units, background removed.
 
@@ -317,9 +338,11 @@ def through_network(
         Part of the window that is returned: what the network sees whole.
     seen
         (z, y, x) bool of the window, as for :func:`network_steps`.
+    merge
+        As for :func:`network_steps`.
     """
     given = input_of(scaling, background, image, estimate, seen)
-    piece = output_of(network, model, scaling, background, given, estimate, inner)
+    piece = output_of(network, model, scaling, background, given, estimate, inner, merge)
     return piece if seen is None else np.where(seen[inner], piece, estimate[inner])
 
 
@@ -331,16 +354,51 @@ def output_of(
     given: Input,
     estimate: FloatArray,
     inner: Box,
+    merge: Merge | None = None,
 ) -> FloatArray:
     """Return what a network makes of what it is given, as :func:`through_network` does."""
     x = _stacked(given.x)
     output = network(x, None if given.E0 is None else _stacked(given.E0))[0]
-    piece: FloatArray = output.to("cpu", torch.float32).numpy()[inner]
+    whole = tuple(slice(n) for n in estimate.shape)
+    data: FloatArray = output.to("cpu", torch.float32).numpy()[whole]
     # The offset is part of the map; the background is not part of a result.
-    piece = scaling.undo(piece * np.float32(model.output_scale)) - np.float32(background)
+    data = scaling.undo(data * np.float32(model.output_scale)) - np.float32(background)
     if model.share:
-        piece += np.float32(model.share) * (estimate[inner] - piece)
-    return piece
+        data += np.float32(model.share) * (estimate - data)
+    if merge is not None:
+        data = merge(data, estimate, scaling.scale)
+    return data[inner]
+
+
+def consistency_of(
+    trial: Trial | None, model: Model, network: Folded, settings: RlnSettings, most: int
+) -> Consistency:
+    """Return how a network's output is to be merged with its first estimate, for an image.
+
+    Parameters
+    ----------
+    trial
+        By which the stop was found; nothing can be said without.
+    model, network, settings
+        What will be applied, ready for that, and how.
+    most
+        Bytes that may be taken.
+    """
+    if trial is None:
+        return Consistency()
+    image, seen = trial.view.image.data, trial.view.seen
+    estimate = trial.estimate(model.start.after(trial.best))
+    background = trial.view.calibration.background
+    scaling = Normalisation.of(image, estimate, background, model.normalisation)
+
+    def window(box: Box) -> Input:
+        shown = None if seen is None else seen[box]
+        return input_of(scaling, background, image[box], estimate[box], shown)
+
+    steps = network_steps(
+        window, estimate, scaling, background, model, network, settings, {}, most, 0.0, seen=seen
+    )
+    return Consistency.of(trial, estimate, finish(steps), scaling.scale)
 
 
 def _stacked(channels: Sequence[FloatArray]) -> torch.Tensor:

@@ -6,7 +6,8 @@ The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estim
 
 import time
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from napari_rln.calibration import Calibration, Camera, Mask, calibrate, measured_volume
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.iteration import RichardsonLucy
+from napari_rln.outside import Outside
 from napari_rln.record import Record
 from napari_rln.rld import (
     RldReport,
@@ -94,9 +96,8 @@ def _run(
     with computing(needed, device, _ADVICE):
         iterations = settings.iterations
         if iterations == "auto":
-            iterations = yield from seek_stop(
-                image, psf, calibration, settings, device, began, seen
-            )
+            stop = yield from seek_stop(image, psf, calibration, settings, device, began, seen)
+            iterations = stop.iterations
         run = start(image, psf, calibration, settings, device, seen=seen)
         data, found = yield from step_through(run, iterations, settings, memory, began, every)
     facts |= found
@@ -174,6 +175,68 @@ def step_through(
     }
 
 
+@dataclass(kw_only=True, eq=False)
+class Trial:
+    """The deconvolution of a part of an image's photons, by which the stop was found.
+
+    Attributes
+    ----------
+    part
+        (z, y, x) of the image.
+    view
+        The photons that were deconvolved, as an image in the units of the whole.
+    split
+        Those and the others.
+    run
+        The deconvolution.
+    best
+        Iterations after which it predicted the other photons best.
+    done
+        And how many were done.
+    """
+
+    part: tuple[slice, ...]
+    view: Seen
+    split: SplitPhotons
+    run: RichardsonLucy
+    best: int
+    done: int
+
+    def estimate(self, iterations: int) -> FloatArray:
+        """Return the estimate after so many iterations, or as many as were done if more were."""
+        while self.done < iterations:
+            self._step()
+        return self.run.estimate()
+
+    @cached_property
+    def outside(self) -> FloatArray:
+        """The light in the part from beyond it, image units, for which more iterations are done."""
+        watch = Outside(self.view.image, self.view.calibration)
+        while not watch.look(self.run, self.done):
+            self._step()
+        return watch.light
+
+    def _step(self) -> None:
+        self.run.step(measure=False)
+        self.done += 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stop:
+    """Where a deconvolution is to be stopped.
+
+    Attributes
+    ----------
+    iterations
+        After how many.
+    trial
+        By which that was found; none for an image without photon noise.
+    """
+
+    iterations: int
+    trial: Trial | None = None
+
+
 def seek_stop(
     image: Volume,
     psf: Volume,
@@ -182,8 +245,8 @@ def seek_stop(
     device: torch.device,
     began: float,
     seen: Mask | None = None,
-) -> Generator[RldReport, None, int]:
-    """Yield reports; return how many iterations to do.
+) -> Generator[RldReport, None, Stop]:
+    """Yield reports; return where to stop.
 
     A part of the photons is deconvolved until it predicts the others best. Without noise it is the
     most that the settings allow.
@@ -204,7 +267,7 @@ def seek_stop(
         (Z, Y, X) bool, where the image is a measurement; everywhere when none.
     """
     if not calibration.camera.counts_photons:
-        return settings.max_iterations
+        return Stop(iterations=settings.max_iterations)
     part = telling_crop(image.data, psf.shape)
     photons = calibration.camera.photons(image.data[part])
     level = calibration.background_photons
@@ -239,4 +302,7 @@ def seek_stop(
         )
         if watch.add(run.error):
             break
-    return min(split.whole(watch.iteration), settings.max_iterations)
+    iterations = min(split.whole(watch.iteration), settings.max_iterations)
+    # Of the last step it was not asked how well it predicts.
+    trial = Trial(part=part, view=view, split=split, run=run, best=watch.iteration, done=done + 1)
+    return Stop(iterations=iterations, trial=trial)

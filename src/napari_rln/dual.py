@@ -331,17 +331,16 @@ def seek_views_stop(pair: DualImage, settings: RldSettings) -> Generator[RldRepo
     settings
         Of the deconvolution.
     """
-    return (
-        yield from seek_stop(
-            pair.original,
-            pair.psf_original,
-            pair.calibration_first,
-            settings,
-            resolve_device(settings.device),
-            time.perf_counter(),
-            pair.seen_original,
-        )
+    stop = yield from seek_stop(
+        pair.original,
+        pair.psf_original,
+        pair.calibration_first,
+        settings,
+        resolve_device(settings.device),
+        time.perf_counter(),
+        pair.seen_original,
     )
+    return stop.iterations
 
 
 def psfs_of_views(

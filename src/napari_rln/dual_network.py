@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from napari_rln.application import Input, network_steps
+from napari_rln.consistency import Consistency, Merge
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.dual import DualImage, iterate_views, seek_views_stop
 from napari_rln.errors import RlnError, warn
 from napari_rln.model import Model, load_model
-from napari_rln.networks.folded import compile_ahead
+from napari_rln.networks.folded import Folded, compile_ahead
 from napari_rln.networks.rln import together
 from napari_rln.normalisation import Normalisation
 from napari_rln.record import Record
 from napari_rln.resampling import on_grid
+from napari_rln.residual import Residual
 from napari_rln.rld import RldReport
 from napari_rln.rln import ADVICE, RlnReport, RlnSettings, bytes_allowed
 from napari_rln.settings import as_dict
@@ -117,18 +119,19 @@ def apply_views_steps(
                 return Input(x, None)
             return Input(x, [scaling.apply(estimate[box] + np.float32(background))] * len(x))
 
+        network = Folded(model.network, device, settings.precision)
+        merge = Merge(Consistency()) if model.start.needs_psf else None
         data = yield from network_steps(
-            window, estimate, scaling, background, model, settings, facts, most, began
-        )
+            window, estimate, scaling, background, model, network, settings, facts, most, began,
+            merge=merge,
+        )  # fmt: skip
         memory.look()
-    original, as_seen = pair.original, data
-    if pair.first.shape != original.shape:
-        as_seen = on_grid(data, pair.first.voxel_um, original.shape, original.voxel_um)
-    facts |= facts_of(
-        explained(
-            original, as_seen, pair.psf_original, pair.calibration_first, seen=pair.seen_original
-        )
-    )
+    found = _explained(pair, data)
+    if found is not None and merge is not None:
+        data *= np.float32(found.scale)
+        facts["consistency"] = asdict(Consistency(result=found.scale))
+        found = _explained(pair, data)
+    facts |= facts_of(found)
     facts |= {
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(memory.peak / 1e6),
@@ -139,13 +142,23 @@ def apply_views_steps(
             facts[name] = asdict(psf.record)
     return pair.first.with_data(
         data,
-        name=f"{original.name} · dual RLN {model.name}",
+        name=f"{pair.original.name} · dual RLN {model.name}",
         record=Record(
             method="rln dual",
             settings=as_dict(settings) | {"model": model.name, "start": as_dict(model.start)},
             facts=facts,
             inputs=pair.inputs | {"model": model.hash},
         ),
+    )
+
+
+def _explained(pair: DualImage, data: FloatArray) -> Residual | None:
+    """Return how far a result explains the first view as it was taken."""
+    original, as_seen = pair.original, data
+    if pair.first.shape != original.shape:
+        as_seen = on_grid(data, pair.first.voxel_um, original.shape, original.voxel_um)
+    return explained(
+        original, as_seen, pair.psf_original, pair.calibration_first, seen=pair.seen_original
     )
 
 

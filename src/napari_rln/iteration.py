@@ -160,6 +160,22 @@ class RichardsonLucy:
         beyond[self._blur.window] = 0
         return self._in_units(self._blur.A(beyond))
 
+    def blurred(self, data: FloatArray) -> torch.Tensor:
+        """Return the photons that an object in the field of view sends to the (first) image.
+
+        Parameters
+        ----------
+        data
+            (Z, Y, X), image units, as :meth:`estimate` gives it.
+        """
+        field = torch.zeros_like(self._estimate)
+        field[self._blur.window] = self.in_photons(data)
+        return self._blur.A(field).clone()
+
+    def in_photons(self, data: FloatArray) -> torch.Tensor:
+        """Return image units as photons, where the run computes."""
+        return torch.from_numpy(data / np.float32(self._unit)).to(self._estimate)
+
     def _in_units(self, photons: torch.Tensor) -> FloatArray:
         values = to_numpy(photons)
         values *= np.float32(self._unit)

@@ -42,12 +42,12 @@ class Outside:
         whole = float(image.data.sum(dtype=np.float64)) - calibration.background * image.data.size
         self.light: FloatArray = np.zeros_like(image.data)
         self.settled = False
-        self._least, self._looked = _STEADY * whole, 0
+        self._least, self._next = _STEADY * whole, EVERY
 
     def look(self, run: RichardsonLucy, done: int) -> bool:
         """Take note of a run after so many iterations; return whether there is no more to see."""
-        if not self.settled and done % EVERY == 0 and done > self._looked:
-            self._looked = done
+        if not self.settled and done >= self._next:
+            self._next = done + EVERY
             now = run.outside()
             moved = float(np.abs(now - self.light).sum(dtype=np.float64))
             self.light = now

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import torch
 
 from napari_rln.calibration import Gain, Level
+from napari_rln.consistency import REACH as MERGE_REACH
 from napari_rln.device import free_bytes
 from napari_rln.errors import RlnError
 from napari_rln.model import Model
 from napari_rln.networks.folded import Precision
-from napari_rln.networks.rln import REACH
+from napari_rln.networks.rln import REACH as NETWORK_REACH
 from napari_rln.rld import RldReport, check_image, check_pair
 from napari_rln.settings import check_limits
 from napari_rln.tiles import Shape, Tile, largest_core, plan_tiles
@@ -21,6 +22,9 @@ from napari_rln.volume import FloatArray, Volume
 
 ADVICE = "take less memory at once (--memory-gb), or use another device."
 """For who has not the memory."""
+
+REACH = NETWORK_REACH + MERGE_REACH
+"""Voxels on either side, from an even position on, that a voxel of a result depends on."""
 
 SHARE = 0.5
 """Of the free memory, that is taken unless said otherwise."""

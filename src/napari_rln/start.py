@@ -14,7 +14,7 @@ import torch
 
 from napari_rln import rld
 from napari_rln.calibration import Calibration, Mask
-from napari_rln.deconvolution import seek_stop
+from napari_rln.deconvolution import Trial, seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.outside import Outside
 from napari_rln.rld import RldReport, RldSettings
@@ -79,13 +79,16 @@ class FirstEstimate:
         Of the classical deconvolution; 0 for the image.
     outside
         (Z, Y, X) float32, the light in the image that comes from beyond the field of view, as
-        :mod:`napari_rln.outside` finds it; none where it was not asked for, or there was no matched
-        deconvolution of the whole.
+        :mod:`napari_rln.outside` finds it; none where it was not asked for, there was no matched
+        deconvolution of the whole, or a trial of the whole tells.
+    trial
+        By which the stop was found; none where it was given, or nothing could be held out.
     """
 
     data: FloatArray
     iterations: int = 0
     outside: FloatArray | None = None
+    trial: Trial | None = None
 
 
 def first_estimate(
@@ -136,14 +139,17 @@ def first_estimate(
     began = time.perf_counter()
     told = settings.rld()
     tiles = start_tiles(image.shape, psf.shape, told, most_bytes)
+    trial = None
     if settings.iterations == "auto":
         stop = yield from seek_stop(image, psf, calibration, told, device, began, seen)
-        iterations = settings.after(stop)
+        iterations, trial = settings.after(stop.iterations), stop.trial
     else:
         iterations = settings.iterations
     whole = np.empty_like(image.data) if len(tiles) > 1 else None
     watch = None
-    if outside and whole is None and settings.method == "matched":
+    # A trial of the whole image tells of it too.
+    told_by_trial = trial is not None and trial.view.image.shape == image.shape
+    if outside and whole is None and settings.method == "matched" and not told_by_trial:
         watch = Outside(image, calibration)
     for number, tile in enumerate(tiles):
         part = image.with_data(image.data[tile.window])
@@ -169,11 +175,11 @@ def first_estimate(
                 run.step(measure=False)
                 done += 1
             light = None if watch is None else watch.light
-            return FirstEstimate(data=data, iterations=iterations, outside=light)
+            return FirstEstimate(data=data, iterations=iterations, outside=light, trial=trial)
         whole[tile.core] = data[tile.inner]
         del run
     assert whole is not None
-    return FirstEstimate(data=whole, iterations=iterations)
+    return FirstEstimate(data=whole, iterations=iterations, trial=trial)
 
 
 def start_tiles(

@@ -14,8 +14,10 @@ parts would have it. There, noise of the same size and spectrum is added to the 
 larger, from the other, so that the two are independent again (Pang et al., CVPR 2021, p. 2043).
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,12 @@ from napari_rln.spectrum import Spectrum
 from napari_rln.tiles import Shape
 from napari_rln.volume import FloatArray
 
+BANDS = (0.03, 0.1, 0.3, 1.0)
+"""Limits of the bands of frequencies of which predictions are compared, as what the PSF passes."""
+
+EXPLAINED = 1.1
+"""Error, in that of noise alone, up to which noise explains what is left of the image."""
+
 SHARE = 0.7  # of the photons, deconvolved while the rest is asked: less is asked more surely
 _GROWTH = 0.11  # power of the photons by which the best number of iterations grows, measured
 _ALPHA = 1e-3  # of the Wiener filter; measured: 1e-2 stops late, 1e-4 follows its own noise
@@ -40,10 +48,10 @@ _FEW = 64  # photons in a voxel up to which their split is looked up
 _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
 _LEAST_PATIENCE = 8  # iterations: unmatched back projectors overshoot before they settle
 _SETTLED = 4e-5  # gain of an iteration, of all gained so far, that is not worth another
-_EXPLAINED = 1.1  # error, in that of noise alone, up to which noise explains the image
 _WORTHWHILE = 0.05  # gain of an iteration, of what noise cannot explain, that is worth another
 _MOST_UNEXPLAINED = 3.0  # error beyond noise: with more of it noise is too little to be followed
 _WINDOW, _LEAST_WINDOW = 0.1, 3  # of the iterations done so far, whose mean gain counts
+_LEAST_VARIANCE = 0.05  # of the mean one: dark voxels shall not rule a fit
 _CROP_VOXELS = 2**20  # more photons than these hold would not move the answer
 
 
@@ -86,8 +94,23 @@ class Watch:
         gain = (self._errors[-1 - window] - error) / window
         settled = gain < _SETTLED * (self._errors[0] - self._best)
         unexplained = min(error - 1, _MOST_UNEXPLAINED)
-        hopeless = error > _EXPLAINED and gain < _WORTHWHILE * unexplained
+        hopeless = error > EXPLAINED and gain < _WORTHWHILE * unexplained
         return gain >= 0 and (settled or hopeless)
+
+
+class Merit(NamedTuple):
+    """How two estimates predict unseen photons, one against the other.
+
+    Attributes
+    ----------
+    error
+        Of the first, as :meth:`SplitPhotons.error` gives it.
+    shares
+        Of the first in the mixture that predicts them best, one for each of the :data:`BANDS`.
+    """
+
+    error: float
+    shares: tuple[float, ...]
 
 
 class SplitPhotons:
@@ -140,6 +163,8 @@ class SplitPhotons:
             self.share = self._per_seen = 1.0
             variance = 1 / (1 - SHARE)
         self.background = self.share * background
+        self._rest = torch.from_numpy(unseen).to(device)
+        self._seen = None if seen is None else torch.from_numpy(seen).to(device)
         passed = _passed(psf, photons.shape)
         weight = (passed / (passed**2 + _ALPHA)) ** 2
         window = np.broadcast_to(_window(photons.shape), photons.shape)
@@ -161,8 +186,8 @@ class SplitPhotons:
             torch.from_numpy(np.array(array, np.float32)).to(device) for array in (weight, window)
         )
         self._weight = self._weight.view(-1)
-        rest = unseen + np.float32((1 - self._per_seen) * self.background)
-        self._unseen = self._spectrum(torch.from_numpy(rest).to(device))
+        self._passed = torch.from_numpy(passed).to(device).view(-1)
+        self._unseen = self._spectrum(self._rest, self._per_seen * self.background)
         self._pieces = pieces(self._unseen.numel(), self._unseen.device)
         self._power = math.fsum(self._product(self._unseen, self._unseen, p) for p in self._pieces)
         self._last: torch.Tensor | None = None
@@ -187,7 +212,7 @@ class SplitPhotons:
             Power of what is unexplained, sharpened, over that of the noise alone. A factor of the
             whole estimate is no error: unmatched back projectors settle on it late.
         """
-        now = self._spectrum(expected)
+        now = self._spectrum(expected, self.background)
         last = self._last if ahead else None
 
         def compare(part: slice) -> tuple[float, float]:
@@ -202,18 +227,61 @@ class SplitPhotons:
         self._last = now
         return (self._power - common**2 / max(own, 1e-30)) / self._noise
 
-    def _spectrum(self, expected: torch.Tensor) -> torch.Tensor:
-        """Return the transform, flat, of an expected image that fades towards its border."""
+    def compare(self, one: torch.Tensor, other: torch.Tensor, outside: torch.Tensor) -> Merit:
+        """Return how two estimates predict the unseen photons, one against the other.
+
+        Parameters
+        ----------
+        one, other
+            What they lead to expect in the seen part of the field of view, photons without
+            background.
+        outside
+            Photons in it from beyond the field of view.
+        """
+        first, second = (self._spectrum(blurred + outside, 0.0) for blurred in (one, other))
+        per_seen = self._per_seen
+        left = self._unseen - per_seen * second
+        gained = per_seen * (first - second)
+        missing = self._unseen - per_seen * first
+        everything = slice(None)
+        error = self._product(missing, missing, everything) / self._noise
+        shares = []
+        for low, high in itertools.pairwise(BANDS):
+            band = (self._passed >= low) & (self._passed < high if high < 1 else self._passed <= 1)
+            common, power = (self._product(x, gained, band) for x in (left, gained))
+            shares.append(min(max(common / power, 0.0), 1.0) if power > 0 else 0.0)
+        return Merit(error, tuple(shares))
+
+    def scale(self, expected: torch.Tensor, outside: torch.Tensor) -> float:
+        """Return the factor on what an estimate leads to expect that fits the unseen photons best.
+
+        Parameters
+        ----------
+        expected, outside
+            As for :meth:`compare`.
+        """
+        own, beyond = (self._per_seen * there.double() for there in (expected, outside))
+        level = self._per_seen * self.background
+        wanted = self._rest.double() - level - beyond
+        variance = own + beyond + level
+        weight = 1 / variance.clamp_min(_LEAST_VARIANCE * float(variance.mean()))
+        if self._seen is not None:
+            weight *= self._seen
+        power = float((weight * own * own).sum())
+        return float((weight * own * wanted).sum()) / power if power > 0 else 1.0
+
+    def _spectrum(self, expected: torch.Tensor, background: float) -> torch.Tensor:
+        """Return the transform, flat, of light above a background that fades at the border."""
         if expected.device.type != "cpu":
-            there = (expected.to(self._window.dtype) - self.background) * self._window
+            there = (expected.to(self._window.dtype) - background) * self._window
             flat: torch.Tensor = torch.fft.rfftn(there).view(-1)
             return flat
-        light = np.subtract(expected.numpy(), self.background, dtype=np.float32)
+        light = np.subtract(expected.numpy(), background, dtype=np.float32)
         light *= self._window.numpy()
         found = scipy.fft.rfftn(light, workers=torch.get_num_threads())
         return torch.from_numpy(found).view(-1)
 
-    def _product(self, one: torch.Tensor, other: torch.Tensor, part: slice) -> float:
+    def _product(self, one: torch.Tensor, other: torch.Tensor, part: slice | torch.Tensor) -> float:
         """Return the scalar product of a part of two spectra, sharpened."""
         pairs = torch.view_as_real(one[part]) * torch.view_as_real(other[part])
         sharpened = pairs.sum(-1) * self._weight[part]

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from napari_rln.errors import RlnError
 from napari_rln.fft import fast_shape
 from napari_rln.large.plan import Format, Plan
-from napari_rln.networks.rln import REACH
 from napari_rln.psf.shape import energy_box
 from napari_rln.rld import RldSettings, memory_bytes
+from napari_rln.rln import REACH
 from napari_rln.stores.ngff import Version, pyramid
 from napari_rln.tiles import Shape, plan_tiles
 from napari_rln.volume import Volume, VoxelUm

@@ -113,6 +113,8 @@ class Job:
                       "halo": list(plan.halo), "blended": list(plan.overlap)}  # fmt: skip
         if self.method == "rln":
             facts["normalisation"] = {"offset": found.offset, "scale": found.scale}
+        if found.consistency is not None:
+            facts["consistency"] = found.consistency
         return Record(
             method=self.method, settings=self.settings, facts=facts, inputs=self.inputs,
             version=self.version,

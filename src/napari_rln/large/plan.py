@@ -1,7 +1,7 @@
 """How a volume is divided: blocks that are written, and tiles of the classical deconvolution.
 
 Blocks are whole chunks of the output and do not overlap: no two workers write one chunk. A network
-reads 16 voxels more on either side, which is all that it sees.
+reads as many voxels more on either side as its result depends on.
 
 Tiles of the deconvolution overlap. One reaches beyond its core by a halo that takes up what is
 wrong at its edges; neighbours are blended where they meet, with weights that add up to 1.

@@ -6,12 +6,13 @@ time points of a series, so that these can be compared.
 
 import time
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 
 from napari_rln import rld
+from napari_rln.application import consistency_of
 from napari_rln.calibration import (
     MOST_VOXELS,
     REPAIR_HALO,
@@ -27,9 +28,11 @@ from napari_rln.large.job import Settings
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.statistics import Statistics
+from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import HIGH, LOW, brightness
 from napari_rln.record import array_hash
 from napari_rln.rld import Negatives, RldReport, RldSettings
+from napari_rln.rln import RlnSettings, bytes_allowed
 from napari_rln.steps import relay
 from napari_rln.stop import telling_crop, telling_shape
 from napari_rln.stores.source import Source
@@ -158,6 +161,7 @@ def look(
     """
     began = time.perf_counter()
     told, psf = run.told, run.psf
+    consistency = None
     box = samples.telling(psf.shape if psf is not None else _TELLING)
     calibration = calibrate_parts(samples.parts, samples.source.name, run.settings)
     if told is None or told.iterations != "auto":
@@ -171,9 +175,14 @@ def look(
 
         crop, seen = measured_crop(run, samples.source, calibration, box)
         steps = seek_stop(crop, psf, calibration, told, device, began, seen)
-        iterations = yield from relay(steps, report)
+        stop = yield from relay(steps, report)
+        iterations = stop.iterations
         if run.model is not None:
+            assert isinstance(run.settings, RlnSettings)
             iterations = run.model.start.after(iterations)
+            network = Folded(run.model.network, device, run.settings.precision)
+            most = bytes_allowed(run.settings, device)
+            consistency = consistency_of(stop.trial, run.model, network, run.settings, most)
     return Statistics(
         hash=samples.hash,
         sampled=samples.voxels,
@@ -181,6 +190,7 @@ def look(
         mean=samples.mean(calibration),
         iterations=int(iterations),
         telling=[[part.start, part.stop] for part in box],
+        consistency=None if consistency is None else asdict(consistency),
     )
 
 

@@ -26,6 +26,9 @@ class Statistics:
         Of its acceleration; none where it is not accelerated.
     offset, scale
         Of the map to the network's range; 0 and 1 where there is no network.
+    consistency
+        How a network's output and its first estimate are merged, see
+        :class:`napari_rln.consistency.Consistency`; none where nothing is known of that.
     telling
         (start, stop) along z, y and x of what the stop was found in.
     """
@@ -38,6 +41,7 @@ class Statistics:
     momenta: list[float] | None = None
     offset: float = 0.0
     scale: float = 1.0
+    consistency: dict[str, Any] | None = None
     telling: list[list[int]]
 
     @property

@@ -18,6 +18,7 @@ import torch
 
 from napari_rln import rld
 from napari_rln.application import through_network
+from napari_rln.consistency import Consistency, Merge
 from napari_rln.device import resolve_device
 from napari_rln.errors import ComputeError
 from napari_rln.io import atomic, converted
@@ -26,6 +27,7 @@ from napari_rln.large.machine import peak_bytes
 from napari_rln.large.plan import IN_FLIGHT, blend
 from napari_rln.large.sampling import Around
 from napari_rln.memory import release_freed_memory
+from napari_rln.model import Model
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import Normalisation
 from napari_rln.rld import RldSettings
@@ -119,6 +121,7 @@ class _Bench:
         self.network: Folded | None = None
         if self.model is not None:
             self.network = Folded(self.model.network, self.device, job.settings["precision"])
+        self.merge = _merge(job, self.model, self.psf)
         self.target = self.folder.target(job)
 
     def check_current(self) -> None:
@@ -142,6 +145,14 @@ def _settings(job: Job) -> Settings:
     if fields["resolution_um"] is not None:
         fields["resolution_um"] = tuple(fields["resolution_um"])
     return RldSettings(**fields)
+
+
+def _merge(job: Job, model: Model | None, psf: Volume | None) -> Merge | None:
+    """Return what makes a result of the network's output; none where that is the result."""
+    if model is None or psf is None or not model.start.needs_psf:
+        return None
+    found = job.statistics.consistency
+    return Merge(Consistency() if found is None else Consistency.from_json(found), psf.data)
 
 
 def _stamp(folder: Folder) -> int:
@@ -290,6 +301,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
                 estimate,
                 block.inner,
                 seen,
+                bench.merge,
             )
             took.lap("compute")
         del image, estimate

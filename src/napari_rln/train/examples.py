@@ -362,7 +362,7 @@ def _joint(
     told, cpu = start.rld(), torch.device("cpu")
     if start.iterations == "auto":
         stop = finish(seek_stop(pair.image, psf, calibration, told, cpu, time.perf_counter()))
-        iterations = start.after(stop)
+        iterations = start.after(stop.iterations)
     else:
         iterations = start.iterations
     first = rld.Seen(image=pair.image, psf=psf, calibration=calibration)
