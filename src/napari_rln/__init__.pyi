@@ -53,6 +53,7 @@ from .stages import network_stages as network_stages
 from .steps import finish as finish
 from .stores.source import Origin as Origin
 from .stores.source import open_source as open_source
+from .study import Study as Study
 from .train.loop import train_model as train_model
 from .train.loop import train_steps as train_steps
 from .train.setting import choose_settings as choose_settings

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from napari_rln.calibration import WHOLLY, Calibration, Mask, calibrate, measured_volume
+from napari_rln.calibration import WHOLLY, Calibration, Mask
 from napari_rln.consistency import Consistency, Merge
-from napari_rln.deconvolution import Trial
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import warn
 from napari_rln.model import Model, load_model
@@ -35,8 +34,10 @@ from napari_rln.rln import (
 from napari_rln.settings import as_dict
 from napari_rln.start import FirstEstimate, first_estimate
 from napari_rln.steps import finish, relay
+from napari_rln.study import Study
 from napari_rln.suitability import check_grid, doubts, refuse_grid
 from napari_rln.tiles import Box, even_sized
+from napari_rln.trial import Trial
 from napari_rln.trust import explained, facts_of
 from napari_rln.volume import FloatArray, Volume
 
@@ -46,9 +47,10 @@ def apply_model(
     psf: Volume | None = None,
     model: Model | None = None,
     settings: RlnSettings | None = None,
+    study: Study | None = None,
 ) -> Volume:
     """Return the image deconvolved by a network; see :func:`apply_steps`, whose last word it is."""
-    return finish(apply_steps(image, psf, model, settings))
+    return finish(apply_steps(image, psf, model, settings, study))
 
 
 def apply_steps(
@@ -56,6 +58,7 @@ def apply_steps(
     psf: Volume | None = None,
     model: Model | None = None,
     settings: RlnSettings | None = None,
+    study: Study | None = None,
 ) -> Generator[RlnReport, None, Volume]:
     """Deconvolve an image by a network; yield reports with finished tiles, return the result.
 
@@ -72,6 +75,8 @@ def apply_steps(
         The universal one when none.
     settings
         The defaults when none.
+    study
+        Of the image, where other methods are applied to it too.
 
     Returns
     -------
@@ -95,16 +100,16 @@ def apply_steps(
         If the PSF is unlike those that the model was trained for.
     """
     began = time.perf_counter()
-    settings = settings or RlnSettings()
+    settings, study = settings or RlnSettings(), study or Study()
     model = model or load_model()
     image = check_inputs(image, psf, model, settings)
     original, given = image, psf
     fits = check_grid(model, image)
     if not fits and settings.grid == "refuse":
         raise refuse_grid(model, image)
-    calibration = calibrate(image, settings)
+    calibration = study.calibrate(image, settings)
     background = calibration.background
-    clean, measured, found = measured_volume(image, psf, calibration, repair=settings.repair_image)
+    clean, measured, found = study.measure(image, psf, calibration, repair=settings.repair_image)
     image, seen = clean, measured
     if not fits:
         assert model.psf is not None
@@ -125,7 +130,9 @@ def apply_steps(
     memory = Peak(device)
     with computing(most, device, ADVICE):
         shown = image.shape == original.shape
-        start = yield from _start(image, psf, calibration, model, device, most, began, shown, seen)
+        start = yield from _start(
+            image, psf, calibration, model, device, most, began, shown, seen, study
+        )
         facts |= {"start_iterations": start.iterations}
         memory.look()
         scaling = Normalisation.of(image.data, start.data, background, model.normalisation)
@@ -154,6 +161,8 @@ def apply_steps(
         and start.trial.view.image.shape == image.shape
     ):
         outside = start.trial.outside
+    if given is not None and shown and outside is not None:
+        study.keep_outside(clean, given, calibration, outside)
     if not shown:
         data = on_grid(data, image.voxel_um, original.shape, original.voxel_um)
         outside = None  # is not on this grid
@@ -191,6 +200,7 @@ def _start(
     began: float,
     shown: bool,
     seen: Mask | None,
+    study: Study,
 ) -> Generator[RlnReport, None, FirstEstimate]:
     def told(report: RldReport) -> RlnReport:
         return RlnReport(
@@ -210,6 +220,7 @@ def _start(
         seen=seen,
         most_bytes=most,
         outside=shown,
+        study=study,
     )
     return (yield from relay(steps, told))
 

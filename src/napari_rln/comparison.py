@@ -5,11 +5,11 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_rln.calibration import Gain, Level, calibrate, measured_volume
+from napari_rln.calibration import Gain, Level
 from napari_rln.correlation import Direction, fourier_shell_correlation
 from napari_rln.errors import RlnError
 from napari_rln.io import atomic
@@ -18,6 +18,9 @@ from napari_rln.scores import PLANES, Scores, score
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.steps import finish, relay
 from napari_rln.volume import Volume, on_one_grid, same_grid
+
+if TYPE_CHECKING:
+    from napari_rln.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,9 +186,11 @@ def compare(
     truth: Volume | None = None,
     psf: Volume | None = None,
     settings: CompareSettings | None = None,
+    study: "Study | None" = None,
 ) -> Comparison:
     """Return the table; see :func:`compare_steps`, of which this is the last word."""
-    return finish(compare_steps(image, results, truth=truth, psf=psf, settings=settings))
+    steps = compare_steps(image, results, truth=truth, psf=psf, settings=settings, study=study)
+    return finish(steps)
 
 
 def compare_steps(
@@ -195,6 +200,7 @@ def compare_steps(
     truth: Volume | None = None,
     psf: Volume | None = None,
     settings: CompareSettings | None = None,
+    study: "Study | None" = None,
 ) -> Generator[CompareReport, None, Comparison]:
     """Compare; yield reports, return a table of the raw image and the results made from it.
 
@@ -212,6 +218,8 @@ def compare_steps(
         The point spread function, for the reconvolution residual.
     settings
         How to compare.
+    study
+        That the methods were given: what they found out need not be found again.
 
     Raises
     ------
@@ -226,15 +234,20 @@ def compare_steps(
     if psf is not None and not on_one_grid(psf, image):
         raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
     explain: Callable[[Volume], dict[str, Any]] | None = None
-    calibration = calibrate(image, settings) if psf is not None and np.ptp(image.data) else None
+    calibration = None
+    if psf is not None and np.ptp(image.data):
+        from napari_rln.study import Study  # loads torch: only where it is needed
+
+        study = study or Study()
+        calibration = study.calibrate(image, settings)
     if psf is not None and calibration is not None and calibration.camera.counts_photons:
-        # Loads torch: only where it is needed.
         from napari_rln.trust import explained, facts_of, outside_steps
 
         kernel, found = psf, calibration
-        clean, seen, _ = measured_volume(image, psf, calibration)
+        assert study is not None
+        clean, seen, _ = study.measure(image, psf, calibration, repair=True)
         outside = yield from relay(
-            outside_steps(clean, psf, calibration, seen=seen),
+            outside_steps(clean, psf, calibration, seen=seen, study=study),
             lambda r: CompareReport(phase="outside", done=r.iteration, total=r.total),
         )
 

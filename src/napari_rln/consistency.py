@@ -27,9 +27,9 @@ import scipy.fft
 import torch
 from scipy import ndimage
 
-from napari_rln.deconvolution import Trial
 from napari_rln.psf.shape import centre_crop
 from napari_rln.stop import BANDS, EXPLAINED
+from napari_rln.trial import Trial
 from napari_rln.volume import FloatArray
 
 REACH = 6
@@ -38,9 +38,13 @@ REACH = 6
 _KERNEL = 5  # voxels on either side of the filter that takes detail from the estimate; measured
 _GRID = 64  # half of the voxels a side on which that filter is computed
 _BLUR, _ALLOWED = 0.7, 1.5  # voxels, and the factor on the blurred estimate that bounds a result
-_BRIGHT = 8.0  # of the network's scale: beyond it a voxel of the estimate is unlike any in training
-_AROUND, _FADE = 17, 5  # voxels across of what is left to the estimate around such, and its rim
-_HARDLY = 0.01  # passed by the PSF: of such detail the estimate knows nothing
+_BRIGHT = 16.0  # of the network's scale: brighter voxels of an estimate are unlike any in training
+_BRIGHT_ALONE = 3.0  # and so are isolated ones brighter than this
+_CORE, _AROUND = 5, 17  # voxels across an isolated point, and of what is dark around it
+_ALONE = 0.8  # share of the squared light of these that is in the point
+_FADE = 5  # voxels across the rim of what is left to the estimate
+_HARDLY = 0.01  # passed by the PSF: of such detail no photons tell
+_NO_GOOD = 0.9  # least share of the estimate in all other detail from which it is taken there too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,8 @@ class Consistency:
         Factor on the network's output before the two are merged.
     detail
         Share of the first estimate in detail that the PSF passes little, more and most of, by
-        :data:`napari_rln.stop.BANDS`.
+        :data:`napari_rln.stop.BANDS`. Where that is nearly all of all of it, a network that is no
+        good for such an object is not believed in other detail either.
     result
         Factor on the result.
     """
@@ -127,10 +132,8 @@ class Merge:
         most = np.maximum(estimate, np.float32(_ALLOWED) * blurred)
         found = np.minimum(output, most)
         found *= np.float32(self._consistency.output)
-        bright = estimate > _BRIGHT * scale
-        if bright.any():
-            around = ndimage.maximum_filter(bright, _AROUND).astype(np.float32)
-            share = ndimage.uniform_filter(around, _FADE)
+        share = _share_of_points(estimate, scale)
+        if share is not None:
             found += share * (estimate - found)
         if self._kernel is not None:
             found += _filtered(estimate - found, self._kernel)
@@ -139,13 +142,29 @@ class Merge:
         return result
 
 
+def _share_of_points(estimate: FloatArray, scale: float) -> FloatArray | None:
+    """Return the share of the first estimate around points too bright for a network; none if 0."""
+    if not (estimate > _BRIGHT_ALONE * scale).any():
+        return None
+    square = np.square(estimate / np.float32(scale))
+    core = _CORE**3 * ndimage.uniform_filter(square, _CORE)
+    around = _AROUND**3 * ndimage.uniform_filter(square, _AROUND)
+    bright = estimate > np.where(core > _ALONE * around, _BRIGHT_ALONE, _BRIGHT) * scale
+    if not bright.any():
+        return None
+    whole = ndimage.maximum_filter(bright, _AROUND).astype(np.float32)
+    share: FloatArray = ndimage.uniform_filter(whole, _FADE)
+    return share
+
+
 def _kernel(psf: FloatArray, detail: tuple[float, ...]) -> FloatArray:
     """Return the filter that takes detail from the first estimate, (z, y, x) float32, odd sizes."""
     grid = (2 * _GRID,) * 3
     passed = np.abs(scipy.fft.rfftn(centre_crop(psf, grid), grid, workers=torch.get_num_threads()))
     level = np.log(np.maximum(passed / passed.max(), 0.1 * _HARDLY))
     middles = np.sqrt(np.multiply(BANDS[:-1], BANDS[1:]))
-    shares = np.interp(level, np.log([_HARDLY, *middles]), [0.0, *detail])
+    hardly = max(0.0, (min(detail) - _NO_GOOD) / (1 - _NO_GOOD))
+    shares = np.interp(level, np.log([_HARDLY, *middles]), [hardly, *detail])
     whole = scipy.fft.fftshift(scipy.fft.irfftn(shares, grid))
     middle = slice(_GRID - _KERNEL, _GRID + _KERNEL + 1)
     return np.ascontiguousarray(whole[middle, middle, middle], np.float32)

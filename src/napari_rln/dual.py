@@ -24,7 +24,7 @@ from napari_rln.calibration import (
     calibrate,
     measured_volume,
 )
-from napari_rln.deconvolution import seek_stop, step_through
+from napari_rln.deconvolution import step_through
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.matching import moved, on_image
@@ -42,6 +42,7 @@ from napari_rln.rld import (
 )
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.steps import finish
+from napari_rln.trial import seek_stop
 from napari_rln.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_grid
 
 Turn = Literal["none", "x+90", "x-90", "y+90", "y-90"]

@@ -106,6 +106,8 @@ class RichardsonLucy:
     ----------
     momenta : list of torch.Tensor
         How far the path was continued after each step; -1 where the last step was taken back.
+    done : int
+        Steps so far.
     error : float
         How badly the estimate before a step predicts what was held out; nan where nothing was.
     """
@@ -123,6 +125,7 @@ class RichardsonLucy:
     ) -> None:
         self.momenta: list[torch.Tensor] = []
         self._told_momenta = momenta
+        self.done = 0
         self.error = math.nan
         self._unit = unit
         self._blur = views[0].blur
@@ -183,6 +186,7 @@ class RichardsonLucy:
 
     def step(self, *, measure: bool = True) -> float:
         """Do one iteration; return the relative change of the estimate, nan if not to measure."""
+        self.done += 1
         if self._guarded and self._went_astray():
             return self._step_back(measure=measure)
         smooth = None

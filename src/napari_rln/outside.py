@@ -44,12 +44,12 @@ class Outside:
         self.settled = False
         self._least, self._next = _STEADY * whole, EVERY
 
-    def look(self, run: RichardsonLucy, done: int) -> bool:
-        """Take note of a run after so many iterations; return whether there is no more to see."""
-        if not self.settled and done >= self._next:
-            self._next = done + EVERY
+    def look(self, run: RichardsonLucy) -> bool:
+        """Take note of a run; return whether there is no more to see."""
+        if not self.settled and run.done >= self._next:
+            self._next = run.done + EVERY
             now = run.outside()
             moved = float(np.abs(now - self.light).sum(dtype=np.float64))
             self.light = now
-            self.settled = moved < self._least or done >= MOST
+            self.settled = moved < self._least or run.done >= MOST
         return self.settled

@@ -14,12 +14,13 @@ import torch
 
 from napari_rln import rld
 from napari_rln.calibration import Calibration, Mask
-from napari_rln.deconvolution import Trial, seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.outside import Outside
 from napari_rln.rld import RldReport, RldSettings
 from napari_rln.settings import check_limits
+from napari_rln.study import Study
 from napari_rln.tiles import Shape, Tile, largest_core, plan_tiles
+from napari_rln.trial import Trial
 from napari_rln.volume import FloatArray, Volume
 
 StartMethod = Literal["image", "matched", "wiener-butterworth"]
@@ -101,6 +102,7 @@ def first_estimate(
     seen: Mask | None = None,
     most_bytes: int | None = None,
     outside: bool = False,
+    study: Study | None = None,
 ) -> Generator[RldReport, None, FirstEstimate]:
     """Yield reports of a classical deconvolution, return the first estimate of an image's object.
 
@@ -124,6 +126,8 @@ def first_estimate(
     outside
         Whether the light from beyond the field of view is wanted too, for which more iterations
         may be needed than the estimate takes.
+    study
+        Of the image, where other methods are applied to it too.
 
     Raises
     ------
@@ -137,11 +141,12 @@ def first_estimate(
             "this model starts from a classical deconvolution and needs the PSF; give one (--psf)."
         )
     began = time.perf_counter()
+    study = study or Study()
     told = settings.rld()
     tiles = start_tiles(image.shape, psf.shape, told, most_bytes)
     trial = None
     if settings.iterations == "auto":
-        stop = yield from seek_stop(image, psf, calibration, told, device, began, seen)
+        stop = yield from study.seek_stop(image, psf, calibration, told, device, began, seen)
         iterations, trial = settings.after(stop.iterations), stop.trial
     else:
         iterations = settings.iterations
@@ -152,14 +157,14 @@ def first_estimate(
     if outside and whole is None and settings.method == "matched" and not told_by_trial:
         watch = Outside(image, calibration)
     for number, tile in enumerate(tiles):
-        part = image.with_data(image.data[tile.window])
+        part = image.with_data(image.data[tile.window]) if whole is not None else image
         shown = None if seen is None else seen[tile.window]
-        run = rld.start(part, psf, calibration, told, device, seen=shown)
-        for done in range(1, iterations + 1):
+        run = study.path(part, psf, calibration, told, device, iterations, shown)
+        while run.done < iterations:
             change = run.step(measure=False)
             yield RldReport(
                 phase="deconvolve",
-                iteration=number * iterations + done,
+                iteration=number * iterations + run.done,
                 total=len(tiles) * iterations,
                 relative_change=change,
                 seconds=time.perf_counter() - began,
@@ -167,17 +172,17 @@ def first_estimate(
                 _run=run,
             )
             if watch is not None:
-                watch.look(run, done)
+                watch.look(run)
         data = run.estimate()
+        # The result will be judged by it: it has to be steady, whatever the estimate is.
+        while watch is not None and not watch.look(run):
+            run.step(measure=False)
+        study.leave_path()  # a network follows, which needs the memory
+        del run
         if whole is None:
-            # The result will be judged by it: it has to be steady, whatever the estimate is.
-            while watch is not None and not watch.look(run, done):
-                run.step(measure=False)
-                done += 1
             light = None if watch is None else watch.light
             return FirstEstimate(data=data, iterations=iterations, outside=light, trial=trial)
         whole[tile.core] = data[tile.inner]
-        del run
     assert whole is not None
     return FirstEstimate(data=whole, iterations=iterations, trial=trial)
 

@@ -163,7 +163,7 @@ class SplitPhotons:
             self.share = self._per_seen = 1.0
             variance = 1 / (1 - SHARE)
         self.background = self.share * background
-        self._rest = torch.from_numpy(unseen).to(device)
+        self._photons = torch.from_numpy(photons).to(device)
         self._seen = None if seen is None else torch.from_numpy(seen).to(device)
         passed = _passed(psf, photons.shape)
         weight = (passed / (passed**2 + _ALPHA)) ** 2
@@ -187,7 +187,8 @@ class SplitPhotons:
         )
         self._weight = self._weight.view(-1)
         self._passed = torch.from_numpy(passed).to(device).view(-1)
-        self._unseen = self._spectrum(self._rest, self._per_seen * self.background)
+        rest = torch.from_numpy(unseen).to(device)
+        self._unseen = self._spectrum(rest, self._per_seen * self.background)
         self._pieces = pieces(self._unseen.numel(), self._unseen.device)
         self._power = math.fsum(self._product(self._unseen, self._unseen, p) for p in self._pieces)
         self._last: torch.Tensor | None = None
@@ -253,16 +254,16 @@ class SplitPhotons:
         return Merit(error, tuple(shares))
 
     def scale(self, expected: torch.Tensor, outside: torch.Tensor) -> float:
-        """Return the factor on what an estimate leads to expect that fits the unseen photons best.
+        """Return the factor on what an estimate leads to expect that fits all photons best.
 
         Parameters
         ----------
         expected, outside
             As for :meth:`compare`.
         """
-        own, beyond = (self._per_seen * there.double() for there in (expected, outside))
-        level = self._per_seen * self.background
-        wanted = self._rest.double() - level - beyond
+        own, beyond = (there.double() / self.share for there in (expected, outside))
+        level = self.background / self.share
+        wanted = self._photons.double() - level - beyond
         variance = own + beyond + level
         weight = 1 / variance.clamp_min(_LEAST_VARIANCE * float(variance.mean()))
         if self._seen is not None:

@@ -18,6 +18,7 @@ from napari_rln.record import Record
 from napari_rln.residual import Residual, reconvolution_residual
 from napari_rln.rld import RldReport, RldSettings, check_pair, memory_bytes
 from napari_rln.steps import finish
+from napari_rln.study import Study
 from napari_rln.volume import FloatArray, Volume
 
 _ADVICE = "crop the PSF (psf repair), check a part of the image, or use another device."
@@ -179,16 +180,21 @@ def outside_steps(
     device: str = "auto",
     *,
     seen: Mask | None = None,
+    study: Study | None = None,
 ) -> Generator[RldReport, None, FloatArray]:
     """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
 
-    It is that of a Richardson-Lucy deconvolution; see :mod:`napari_rln.outside`.
+    It is that of a Richardson-Lucy deconvolution; see :mod:`napari_rln.outside`. Where a method
+    found it already, and left it in the study, that is taken.
 
     Raises
     ------
     RlnError
         If the device has not the memory for it.
     """
+    known = None if study is None else study.outside(image, psf, calibration)
+    if known is not None:
+        return known
     settings, where = RldSettings(), resolve_device(device)
     check_memory(memory_bytes(image.shape, psf.shape, settings), where, _ADVICE)
     began = time.perf_counter()
@@ -204,6 +210,6 @@ def outside_steps(
             seconds=time.perf_counter() - began,
             _run=run,
         )
-        if outside.look(run, done):
+        if outside.look(run):
             break
     return outside.light

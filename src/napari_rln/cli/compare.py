@@ -10,6 +10,7 @@ from napari_rln.comparison import compare as compare_volumes
 from napari_rln.errors import RlnError
 from napari_rln.figures import figure, save_figure
 from napari_rln.io import read_volume
+from napari_rln.study import Study
 from napari_rln.view import FigureSettings
 from napari_rln.volume import Volume
 
@@ -73,10 +74,11 @@ def show(
     look: FigureSettings,
     formats: tuple[FigureFormat, ...],
     terminal: Terminal,
+    study: Study | None = None,
 ) -> Comparison:
     """Write table and figure into a folder and print the table."""
     out.mkdir(parents=True, exist_ok=True)
-    table = compare_volumes(image, results, truth=truth, psf=psf, settings=settings)
+    table = compare_volumes(image, results, truth=truth, psf=psf, settings=settings, study=study)
     drawing = figure([image, *results], truth=truth, settings=look)
     table.to_csv(out / "table.csv")
     files = [out / "table.csv"]

@@ -13,6 +13,7 @@ from napari_rln.deconvolution import iterate
 from napari_rln.io import write_volume
 from napari_rln.model import load_model
 from napari_rln.psf.doctor import HARMFUL, fit_psf
+from napari_rln.study import Study
 from napari_rln.view import FigureSettings
 
 _MODELS = ("universal", "bead-paper")
@@ -38,11 +39,12 @@ def demo(
     )
     psf, findings = fit_psf(samples.bead_psf(), image)
     terminal.findings(findings, mended=HARMFUL)
-    results = [terminal.follow(iterate(image, psf))]
+    study = Study()
+    results = [terminal.follow(iterate(image, psf, study=study))]
     write_volume(results[0], out / "bead-rld.ome.tif")
     for name in _MODELS:
-        result = terminal.follow(apply_steps(image, psf, load_model(name)))
+        result = terminal.follow(apply_steps(image, psf, load_model(name), study=study))
         write_volume(result, out / f"bead-rln-{name}.ome.tif")
         results.append(result)
     look = FigureSettings(position=_MIDDLE)
-    show(image, results, out, None, psf, CompareSettings(), look, ("png",), terminal)
+    show(image, results, out, None, psf, CompareSettings(), look, ("png",), terminal, study)

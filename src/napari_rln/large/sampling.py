@@ -22,7 +22,6 @@ from napari_rln.calibration import (
     measured,
     sample_boxes,
 )
-from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.large.job import Settings
 from napari_rln.large.reports import LargeReport
@@ -37,6 +36,7 @@ from napari_rln.steps import relay
 from napari_rln.stop import telling_crop, telling_shape
 from napari_rln.stores.source import Source
 from napari_rln.tiles import Box, Shape, as_text, blocks, within
+from napari_rln.trial import seek_stop
 from napari_rln.volume import FloatArray, Volume
 
 _TELLING = (32, 64, 64)  # size of a PSF in whose stead there is none

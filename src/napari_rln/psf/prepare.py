@@ -27,6 +27,8 @@ from napari_rln.settings import as_dict, check_limits
 from napari_rln.volume import Volume, VoxelUm, check_voxel_um
 
 _SPLINE = 5  # order of the spline that gives the slopes
+_MOST_FAULTS = 100  # that are kept
+_faults: dict[tuple[str, tuple[int, int, int]], Fault | None] = {}
 _MAX_SCALE = 20  # voxel sizes further apart than this are a mistaken unit
 
 
@@ -163,9 +165,19 @@ def check_psf(volume: Volume) -> None:
         raise RlnError(f"{volume.name} is zero everywhere; a PSF needs one bright spot.")
     if abs(total - 1) > 1e-3:
         raise RlnError(f"{volume.name} sums to {total:.6g}; a PSF sums to 1. Prepare it first.")
-    fault = find_fault(volume.data)
+    fault = _fault(volume)
     if fault:
         raise unusable(volume, fault)
+
+
+def _fault(volume: Volume) -> Fault | None:
+    """Return what :func:`find_fault` finds, which takes a second or two for a large PSF, once."""
+    key = (volume.hash, volume.shape)
+    if key not in _faults:
+        if len(_faults) >= _MOST_FAULTS:
+            _faults.clear()
+        _faults[key] = find_fault(volume.data)
+    return _faults[key]
 
 
 def unusable(volume: Volume, fault: Fault) -> RlnError:

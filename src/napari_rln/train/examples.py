@@ -15,7 +15,6 @@ import torch
 
 from napari_rln import rld
 from napari_rln.calibration import Calibration, calibrate
-from napari_rln.deconvolution import seek_stop
 from napari_rln.errors import RlnError
 from napari_rln.io import read_volume
 from napari_rln.networks.rln import Views, together
@@ -26,6 +25,7 @@ from napari_rln.simulate.optics import FamilySettings, draw_optics
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
+from napari_rln.trial import seek_stop
 from napari_rln.volume import FloatArray, Volume, VoxelUm
 
 _SYMMETRIC = 0.05  # share of light without a mirror image up to which a PSF may be mirrored

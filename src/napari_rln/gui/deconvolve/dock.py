@@ -34,6 +34,7 @@ from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.record import Record
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
+from napari_rln.study import Study
 from napari_rln.volume import Volume
 
 if TYPE_CHECKING:
@@ -98,11 +99,12 @@ class DeconvolveDock(QWidget):
         image, psf, methods = self._given()
         mend, views = self.mend.isChecked(), self._views(image, psf)
         streams: dict[Job, Stream | Growing] = {}
+        study = Study()
         for method in methods:
             made: tuple[Job, Stream | Growing] = (
                 self._job_on_disk(image, psf, method, mend)
                 if self.on_disk
-                else self._job(image, psf, views, method, mend)
+                else self._job(image, psf, views, method, mend, study)
             )
             streams[made[0]] = made[1]
         fresh = [job for job in streams if not self.jobs.is_under_way(job)]
@@ -214,13 +216,19 @@ class DeconvolveDock(QWidget):
         return self.psf.source("the PSF")
 
     def _job(
-        self, image: Source, psf: Source | None, views: Views | None, method: Method, mend: bool
+        self,
+        image: Source,
+        psf: Source | None,
+        views: Views | None,
+        method: Method,
+        mend: bool,
+        study: Study,
     ) -> tuple[Job, Stream]:
         dual = "" if views is None else "dual "
         title = f"{image.name} \N{MIDDLE DOT} {dual}{method.name}"
         stream = Stream(self._viewer, image, title)
         if views is None:
-            steps = partial(deconvolved, image, psf, method, mend)
+            steps = partial(deconvolved, image, psf, method, mend, study)
         else:
             steps = partial(views.steps, method, mend)
         key = (views or image).key, psf and psf.key, mend, method
@@ -229,7 +237,7 @@ class DeconvolveDock(QWidget):
             stream.finish(result)
             assert result.record is not None
             self._arrived = True
-            self.results.arrived(stream, result.record, image, psf, mend)
+            self.results.arrived(stream, result.record, image, psf, mend, study)
 
         def leave(why: str) -> None:
             name = " ".join(["rld" if isinstance(method, Rld) else "rln", *dual.split()])

@@ -25,6 +25,7 @@ from napari_rln.model import UNIVERSAL
 from napari_rln.psf.doctor import fit_psf
 from napari_rln.rld import RldReport, RldSettings
 from napari_rln.rln import RlnReport, RlnSettings
+from napari_rln.study import Study
 from napari_rln.tiles import Shape
 from napari_rln.volume import FloatArray, Volume
 
@@ -53,10 +54,10 @@ class Rld:
         """Always."""
         return True
 
-    def steps(self, image: Volume, psf: Volume | None) -> Steps[Volume]:
+    def steps(self, image: Volume, psf: Volume | None, study: Study) -> Steps[Volume]:
         """Yield estimates, return the result."""
         assert psf is not None
-        return self._streamed(iterate(image, psf, self.settings), image.shape)
+        return self._streamed(iterate(image, psf, self.settings, study), image.shape)
 
     def steps_of_views(self, pair: DualImage) -> Steps[Volume]:
         """Yield estimates, return the result, of two views."""
@@ -101,10 +102,10 @@ class Rln:
         """By what name, or which file, a command finds the model."""
         return str(self.library.path(self.model) or self.model)
 
-    def steps(self, image: Volume, psf: Volume | None) -> Steps[Volume]:
+    def steps(self, image: Volume, psf: Volume | None, study: Study) -> Steps[Volume]:
         """Yield the first estimate and then tiles, return the result."""
         model = self.library.load(self.model)
-        return self._streamed(apply_steps(image, psf, model, self.settings), image.shape)
+        return self._streamed(apply_steps(image, psf, model, self.settings, study), image.shape)
 
     def steps_of_views(self, pair: DualImage) -> Steps[Volume]:
         """Yield the first estimate and then tiles, return the result, of two views."""
@@ -148,7 +149,9 @@ def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatA
     return whole
 
 
-def deconvolved(image: Source, psf: Source | None, method: Method, mend: bool) -> Steps[Volume]:
+def deconvolved(
+    image: Source, psf: Source | None, method: Method, mend: bool, study: Study
+) -> Steps[Volume]:
     """Yield what a method shows on its way; return its result.
 
     Parameters
@@ -159,10 +162,21 @@ def deconvolved(image: Source, psf: Source | None, method: Method, mend: bool) -
         How.
     mend
         Whether to repair what is wrong with the PSF.
+    study
+        Of the image, for all methods that are applied to it.
     """
     volume = image.read()
-    fitted = fit_psf(psf.read(), volume, mend=mend)[0] if psf else None
-    return (yield from method.steps(volume, fitted))
+    fitted = fitted_psf(psf, volume, mend, study)
+    return (yield from method.steps(volume, fitted, study))
+
+
+def fitted_psf(psf: Source | None, image: Volume, mend: bool, study: Study) -> Volume | None:
+    """Return the PSF as methods need it, prepared once for all of them."""
+    if psf is None:
+        return None
+    given = psf.read()
+    key = ("fit", given.hash, given.voxel_um, image.shape, image.voxel_um, mend)
+    return study.once(key, lambda: fit_psf(given, image, mend=mend)[0])
 
 
 class Methods(QWidget):

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_rln.climbing import Phase
 from napari_rln.comparison import Comparison, compare_steps
 from napari_rln.errors import RlnError
+from napari_rln.gui.deconvolve.methods import fitted_psf
 from napari_rln.gui.deconvolve.ondisk import Growing
 from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
 from napari_rln.gui.deconvolve.table import Table
@@ -32,6 +33,7 @@ from napari_rln.psf.doctor import fit_psf
 from napari_rln.record import Record
 from napari_rln.registration import RegistrationSettings, register_steps
 from napari_rln.resampling import on_grid
+from napari_rln.study import Study
 from napari_rln.trust import check_steps
 from napari_rln.volume import Volume
 
@@ -57,6 +59,7 @@ class Results(QWidget):
         self._image: Source | None = None
         self._psf: Source | None = None
         self._mend = True
+        self._study: Study | None = None
         self._hash = ""
         self._streams: list[Stream] = []
         self.truth = LayerPicker(viewer, optional="no truth")
@@ -120,6 +123,7 @@ class Results(QWidget):
         image: Source,
         psf: Source | None,
         mend: bool,
+        study: Study | None = None,
     ) -> None:
         """Take a result that is there.
 
@@ -133,7 +137,10 @@ class Results(QWidget):
             What it was made of; a part of the image where only within that results are compared.
         mend
             Whether the PSF was repaired.
+        study
+            What the methods found out about the image, for the comparison that follows.
         """
+        self._study = study
         self._image, self._hash = image, record.inputs["image"]
         self._psf, self._mend = psf, mend
         if isinstance(stream, Stream):
@@ -157,13 +164,15 @@ class Results(QWidget):
         """Compare all results of the image, in numbers."""
         image, psf, results = self._held()
         truth, mend = self._truth(image), self._mend
+        study, self._study = self._study or Study(), None  # it holds volumes
 
         def steps() -> Steps[Comparison]:
             raw = image.read()
             volumes = [on_voxels_of(raw, result.read()) for result in results]
-            blur = fit_psf(psf.read(), raw, mend=mend)[0] if psf else None
+            blur = fitted_psf(psf, raw, mend, study)
             known = truth.read() if truth else None
-            return (yield from streamed(compare_steps(raw, volumes, truth=known, psf=blur)))
+            work = compare_steps(raw, volumes, truth=known, psf=blur, study=study)
+            return (yield from streamed(work))
 
         key = (image.key, psf and psf.key, mend, truth and truth.key, *(r.key for r in results))
         job = Job("comparison", steps, key=key, done=self._show_comparison)

@@ -1,0 +1,100 @@
+"""Work that several methods need of one image is done once, and gives the same."""
+
+import numpy as np
+import phantoms
+import pytest
+
+import napari_rln as rln
+from napari_rln import study as studies
+from napari_rln.model import load_model
+from napari_rln.rld import RldSettings
+
+PSF = phantoms.gaussian_psf()
+RLD = RldSettings(device="cpu")
+RLN = rln.RlnSettings(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return phantoms.noisy_image(phantoms.spots(), PSF)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Return how often what takes long was begun."""
+    counts = {"stop": 0, "run": 0, "calibration": 0}
+
+    def count(name, function):
+        def counting(*given, **named):
+            counts[name] += 1
+            return function(*given, **named)
+
+        return counting
+
+    monkeypatch.setattr(studies, "seek_stop", count("stop", studies.seek_stop))
+    monkeypatch.setattr(studies, "calibrate", count("calibration", studies.calibrate))
+    monkeypatch.setattr(studies.rld, "start", count("run", studies.rld.start))
+    return counts
+
+
+def test_rld_and_the_network_share_the_stop_and_one_path(image, counted):
+    alone = rln.deconvolve(image, PSF, RLD), rln.apply_model(image, PSF, settings=RLN)
+    assert counted == {"stop": 2, "run": 2, "calibration": 2}
+    study = rln.Study()
+    shared = (
+        rln.deconvolve(image, PSF, RLD, study),
+        rln.apply_model(image, PSF, settings=RLN, study=study),
+    )
+    assert counted == {"stop": 3, "run": 3, "calibration": 3}
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one.data, other.data)
+
+
+def test_the_order_of_the_methods_changes_nothing(image):
+    study = rln.Study()
+    rln.apply_model(image, PSF, settings=RLN, study=study)
+    later = rln.deconvolve(image, PSF, RLD, study)
+    np.testing.assert_array_equal(later.data, rln.deconvolve(image, PSF, RLD).data)
+
+
+def test_another_image_psf_or_projector_is_another_run(image, counted):
+    study = rln.Study()
+    rln.deconvolve(image, PSF, RLD, study)
+    other = phantoms.gaussian_psf(sigma=(1.7, 1.2, 1.2))
+    for given in (
+        (image, other, RLD),
+        (image.with_data(image.data + 1), PSF, RLD),
+        (image, PSF, RldSettings(device="cpu", back_projector="gaussian")),
+    ):
+        before = counted["stop"]
+        found = rln.deconvolve(*given, study)
+        assert counted["stop"] == before + 1
+        np.testing.assert_array_equal(found.data, rln.deconvolve(*given).data)
+
+
+def test_more_iterations_go_on_where_fewer_ended(image, counted):
+    study = rln.Study()
+    rln.deconvolve(image, PSF, RldSettings(device="cpu", iterations=4), study)
+    more = rln.deconvolve(image, PSF, RldSettings(device="cpu", iterations=9), study)
+    assert counted["run"] == 1
+    assert more.record.facts["shared_iterations"] == 4
+    whole = rln.deconvolve(image, PSF, RldSettings(device="cpu", iterations=9))
+    np.testing.assert_array_equal(more.data, whole.data)
+    fewer = rln.deconvolve(image, PSF, RldSettings(device="cpu", iterations=4), study)
+    assert "shared_iterations" not in fewer.record.facts
+
+
+def test_a_comparison_uses_what_the_methods_found(image, counted):
+    study = rln.Study()
+    model = load_model("universal")
+    results = [
+        rln.deconvolve(image, PSF, RLD, study),
+        rln.apply_model(image, PSF, model, RLN, study),
+    ]
+    runs = counted["run"]
+    table = rln.compare(image, results, psf=PSF, study=study)
+    assert counted["calibration"] == 1
+    assert counted["run"] == runs
+    for row, result in zip(table.rows[1:], results, strict=True):
+        if "chi2" in result.record.facts:
+            assert row.chi2 == pytest.approx(result.record.facts["chi2"], rel=1e-3)
