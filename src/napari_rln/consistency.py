@@ -44,7 +44,7 @@ _CORE, _AROUND = 5, 17  # voxels across an isolated point, and of what is dark a
 _ALONE = 0.8  # share of the squared light of these that is in the point
 _FADE = 5  # voxels across the rim of what is left to the estimate
 _HARDLY = 0.01  # passed by the PSF: of such detail no photons tell
-_NO_GOOD = 0.9  # least share of the estimate in all other detail from which it is taken there too
+_NO_GOOD = 0.8  # least share of the estimate in all other detail from which it is taken there too
 
 
 @dataclass(frozen=True, kw_only=True)

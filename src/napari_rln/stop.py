@@ -40,7 +40,7 @@ EXPLAINED = 1.1
 """Error, in that of noise alone, up to which noise explains what is left of the image."""
 
 SHARE = 0.7  # of the photons, deconvolved while the rest is asked: less is asked more surely
-_GROWTH = 0.11  # power of the photons by which the best number of iterations grows, measured
+_GROWTH = 0.27  # power of the photons by which the best number of iterations grows, measured
 _ALPHA = 1e-3  # of the Wiener filter; measured: 1e-2 stops late, 1e-4 follows its own noise
 _TAPER = 4  # voxels over which the residual fades at the border: its transform is periodic
 _LEAST_TAPERED = 16  # voxels of an axis that is tapered
@@ -49,6 +49,8 @@ _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
 _LEAST_PATIENCE = 8  # iterations: unmatched back projectors overshoot before they settle
 _SETTLED = 4e-5  # gain of an iteration, of all gained so far, that is not worth another
 _WORTHWHILE = 0.05  # gain of an iteration, of what noise cannot explain, that is worth another
+_HARDLY = 0.04  # of what noise cannot explain, by which a prediction is hardly worse; measured
+_BY_NOISE = 1.01  # error that noise and its estimate explain
 _MOST_UNEXPLAINED = 3.0  # error beyond noise: with more of it noise is too little to be followed
 _WINDOW, _LEAST_WINDOW = 0.1, 3  # of the iterations done so far, whose mean gain counts
 _LEAST_VARIANCE = 0.05  # of the mean one: dark voxels shall not rule a fit
@@ -66,13 +68,23 @@ class Watch:
 
     Attributes
     ----------
-    iteration
-        The best so far, counted from 1; 0 before the first.
+    best
+        The least error so far.
     """
 
-    iteration: int = 0
-    _best: float = math.inf
+    best: float = math.inf
+    _at: int = 0
     _errors: list[float] = field(default_factory=list)
+
+    @property
+    def iteration(self) -> int:
+        """The best so far, counted from 1; 0 before the first.
+
+        Where noise does not explain what is left, the first that is hardly worse: what is gained
+        after it is mostly error of the model that is followed.
+        """
+        hardly = self.best + _HARDLY * min(max(self.best - _BY_NOISE, 0.0), _MOST_UNEXPLAINED)
+        return next((i for i, e in enumerate(self._errors, 1) if e <= hardly), 0)
 
     def add(self, error: float) -> bool:
         """Take how badly the next iteration's estimate predicts; return whether to stop looking.
@@ -84,15 +96,15 @@ class Watch:
         """
         self._errors.append(error)
         done = len(self._errors)
-        if error < self._best:
-            self.iteration, self._best = done, error
-        if done - self.iteration > max(_LEAST_PATIENCE, _PATIENCE * done):
+        if error < self.best:
+            self._at, self.best = done, error
+        if done - self._at > max(_LEAST_PATIENCE, _PATIENCE * done):
             return True
         window = max(_LEAST_WINDOW, round(_WINDOW * done))
         if done <= 5 + window:
             return False
         gain = (self._errors[-1 - window] - error) / window
-        settled = gain < _SETTLED * (self._errors[0] - self._best)
+        settled = gain < _SETTLED * (self._errors[0] - self.best)
         unexplained = min(error - 1, _MOST_UNEXPLAINED)
         hopeless = error > EXPLAINED and gain < _WORTHWHILE * unexplained
         return gain >= 0 and (settled or hopeless)
@@ -193,9 +205,13 @@ class SplitPhotons:
         self._power = math.fsum(self._product(self._unseen, self._unseen, p) for p in self._pieces)
         self._last: torch.Tensor | None = None
 
-    def whole(self, iterations: int) -> int:
-        """Return how many iterations the whole image takes where the part takes so many."""
-        return max(1, round(iterations * float(SHARE**-_GROWTH)))
+    def whole(self, watch: Watch) -> int:
+        """Return how many iterations the whole image takes where the part takes so many.
+
+        They are more where noise is the limit. Where it is the PSF, more photons change nothing.
+        """
+        longer = float(SHARE**-_GROWTH) if watch.best <= EXPLAINED else 1.0
+        return max(1, round(watch.iteration * longer))
 
     def error(self, expected: torch.Tensor, ahead: float) -> float:
         """Return how badly an estimate predicts the unseen photons.

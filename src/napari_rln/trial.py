@@ -139,6 +139,6 @@ def seek_stop(
         )
         if watch.add(run.error):
             break
-    iterations = min(split.whole(watch.iteration), settings.max_iterations)
+    iterations = min(split.whole(watch), settings.max_iterations)
     trial = Trial(part=part, view=view, split=split, run=run, best=watch.iteration)
     return Stop(iterations=iterations, trial=trial)

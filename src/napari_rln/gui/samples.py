@@ -37,6 +37,15 @@ def bead_psf() -> list[LayerData]:
     return [layer_data(samples.bead_psf(), colormap="magma")]
 
 
+def nucleus() -> list[LayerData]:
+    """Return the nucleus by camera and by confocal microscope, and the camera's PSF, as layers."""
+    return [
+        layer_data(samples.nucleus_psf(), colormap="magma", visible=False),
+        layer_data(samples.nucleus_confocal(), visible=False),
+        layer_data(samples.nucleus()),
+    ]
+
+
 def synthetic() -> list[LayerData]:
     """Return a widefield PSF, made-up objects and the image of them, the same every time."""
     optics = MicroscopeSettings(na=1.2, immersion_index=1.33, size=(63, 63, 63))
