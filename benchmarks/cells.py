@@ -18,7 +18,7 @@ from problem import pupil_psf
 from scipy import ndimage
 
 import napari_rln as rln
-from napari_rln import deconvolution, forward, iteration, metrics, noise, rld, stop
+from napari_rln import deconvolution, forward, iteration, metrics, noise, rld, stop, trial
 from napari_rln.psf.microscope import MicroscopeSettings as Microscope
 from napari_rln.psf.shape import centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
@@ -33,7 +33,7 @@ CLASSES = ("filaments", "nuclei", "coils", "bars")
 ABSENT = tuple(c for c in CLASSES if c not in TRAINING)
 SCORES = ("psnr", "ssim", "psnr_xz", "ssim_xz")
 
-_CODE = (deconvolution, forward, iteration, metrics, noise, rld, stop)
+_CODE = (deconvolution, forward, iteration, metrics, noise, rld, stop, trial)
 _OIL, _WATER = (0.2, 0.1, 0.1), 1.333
 # Microscope and voxels; spherical aberration and coma come from benchmarks/problem.py.
 MICROSCOPES = {
