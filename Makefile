@@ -28,6 +28,7 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp display
 	xvfb-run --auto-servernum $(BIN)/python -m pytest -m slow
+	$(BIN)/python benchmarks/field.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/rld.py
 
 display:

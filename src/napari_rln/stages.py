@@ -35,7 +35,8 @@ def network_stages(
     -------
     dict
         ``x``, ``E0`` and the fields of :class:`napari_rln.networks.rln.Stages` by name. FP1 and DV1
-        have voxels of twice the size.
+        have voxels of twice the size. The output is the network's own; a result of the started
+        variant is that merged with E0, see :mod:`napari_rln.consistency`.
 
     Raises
     ------
