@@ -49,6 +49,7 @@ _PATIENCE = 0.15  # of the iterations done so far, without a better prediction
 _LEAST_PATIENCE = 8  # iterations: unmatched back projectors overshoot before they settle
 _SETTLED = 4e-5  # gain of an iteration, of all gained so far, that is not worth another
 _WORTHWHILE = 0.05  # gain of an iteration, of what noise cannot explain, that is worth another
+_NOISE_LIMITED = 1.3  # error up to which noise, and not the PSF, is what limits a result
 _HARDLY = 0.04  # of what noise cannot explain, by which a prediction is hardly worse; measured
 _BY_NOISE = 1.01  # error that noise and its estimate explain
 _MOST_UNEXPLAINED = 3.0  # error beyond noise: with more of it noise is too little to be followed
@@ -210,7 +211,7 @@ class SplitPhotons:
 
         They are more where noise is the limit. Where it is the PSF, more photons change nothing.
         """
-        longer = float(SHARE**-_GROWTH) if watch.best <= EXPLAINED else 1.0
+        longer = float(SHARE**-_GROWTH) if watch.best <= _NOISE_LIMITED else 1.0
         return max(1, round(watch.iteration * longer))
 
     def error(self, expected: torch.Tensor, ahead: float) -> float:
