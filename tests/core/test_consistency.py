@@ -136,13 +136,13 @@ def test_another_psf_decides_nothing_about_detail():
 
 @pytest.fixture(scope="module")
 def optics():
-    settings = rln.MicroscopeSettings(na=1.2, immersion_index=1.333, wavelength_um=0.52)
-    whole = rln.compute_psf(settings, (0.25, 0.12, 0.12), planes=31)
-    data = whole.data[:, 10:-10, 10:-10] if whole.shape[1] > 51 else whole.data
-    return whole.with_data(data / data.sum())
+    settings = rln.MicroscopeSettings(
+        na=1.2, immersion_index=1.333, wavelength_um=0.52, size=(25, 31, 31)
+    )
+    return rln.compute_psf(settings, (0.25, 0.12, 0.12))
 
 
-@pytest.mark.parametrize("photons", [30, 300])
+@pytest.mark.parametrize("photons", [100])
 def test_a_network_is_no_worse_than_its_start_and_as_bright_as_the_image(optics, photons):
     structures = StructureSettings(structures=("filaments",), at_once=1, haze=0.0)
     imaging = ImagingSettings(photons=(photons, photons), background=(0.1, 0.1))
@@ -161,7 +161,7 @@ def test_a_network_is_no_worse_than_its_start_and_as_bright_as_the_image(optics,
     assert set(result.record.facts["consistency"]) == {"output", "detail", "result"}
 
 
-@pytest.mark.parametrize("factor", [5, 20, 100])
+@pytest.mark.parametrize("factor", [5, 100])
 def test_a_bright_bead_stays_as_rld_has_it(optics, factor):
     truth = phantoms.spots((32, 64, 64), seed=3, level=1.0).astype(np.float64)
     where = (16, 32, 32)
@@ -170,7 +170,8 @@ def test_a_bright_bead_stays_as_rld_has_it(optics, factor):
     light = fftconvolve(truth, optics.data, mode="same").clip(0)
     others = truth.copy()
     others[where] = 0
-    light *= 100 / fftconvolve(others, optics.data, mode="same").max()
+    scale = 100 / fftconvolve(others, optics.data, mode="same").max()
+    light *= scale
     image = Volume.from_array(
         np.random.default_rng(0).poisson(light + 10.0) + 100.0, optics.voxel_um
     )
@@ -178,7 +179,8 @@ def test_a_bright_bead_stays_as_rld_has_it(optics, factor):
     found = rln.apply_model(image, optics, settings=RLN).data
     assert found[where] > 0.95 * rld[where]
     core, around = np.s_[13:20, 30:35, 30:35], np.s_[8:25, 24:41, 24:41]
-    assert found[core].sum() == pytest.approx(rld[core].sum(), rel=0.15)
+    amiss = [abs(data[core].sum() / (scale * truth[where]) - 1) for data in (found, rld)]
+    assert amiss[0] < amiss[1] + 0.1
     assert found[around].sum() - found[core].sum() < 1.1 * (rld[around].sum() - rld[core].sum()) + (
         0.02 * rld[core].sum()
     )
