@@ -17,7 +17,7 @@ from napari_rln.consistency import Consistency, Merge
 from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.errors import warn
 from napari_rln.model import Model, load_model
-from napari_rln.networks.folded import Folded, compile_ahead
+from napari_rln.networks.folded import Folded, compile_ahead, is_compiling
 from napari_rln.normalisation import Normalisation
 from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
 from napari_rln.record import Record
@@ -137,6 +137,8 @@ def apply_steps(
         memory.look()
         scaling = Normalisation.of(image.data, start.data, background, model.normalisation)
         facts |= {"normalisation": asdict(scaling)}
+        if is_compiling():
+            yield RlnReport(phase="compile", done=0, total=0, seconds=time.perf_counter() - began)
         network = Folded(model.network, device, settings.precision)
         merge = None
         if model.start.needs_psf:

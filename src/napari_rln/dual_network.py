@@ -18,7 +18,7 @@ from napari_rln.device import Peak, check_memory, computing, resolve_device
 from napari_rln.dual import DualImage, iterate_views, seek_views_stop
 from napari_rln.errors import RlnError, warn
 from napari_rln.model import Model, load_model
-from napari_rln.networks.folded import Folded, compile_ahead
+from napari_rln.networks.folded import Folded, compile_ahead, is_compiling
 from napari_rln.networks.rln import together
 from napari_rln.normalisation import Normalisation
 from napari_rln.record import Record
@@ -119,6 +119,8 @@ def apply_views_steps(
                 return Input(x, None)
             return Input(x, [scaling.apply(estimate[box] + np.float32(background))] * len(x))
 
+        if is_compiling():
+            yield RlnReport(phase="compile", done=0, total=0, seconds=time.perf_counter() - began)
         network = Folded(model.network, device, settings.precision)
         merge = Merge(Consistency()) if model.start.needs_psf else None
         data = yield from network_steps(

@@ -23,6 +23,7 @@ _DOING = {
     "stop": "finding when to stop",
     "deconvolve": "deconvolving",
     "start": "first estimate",
+    "compile": "compiling the network for this machine, once",
     "network": "network",
     "examples": "making examples",
     "baseline": "finding what to beat",

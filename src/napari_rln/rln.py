@@ -86,7 +86,8 @@ class RlnReport:
     ----------
     phase
         ``"stop"`` while it is sought where to stop the classical deconvolution, ``"start"`` while
-        that makes the first estimate, then ``"network"``.
+        that makes the first estimate, then ``"network"``; before that ``"compile"`` where its
+        kernels are not yet compiled on this machine, which takes some twenty seconds, once.
     done, total
         Iterations, or tiles.
     seconds
@@ -97,7 +98,7 @@ class RlnReport:
         (z, y, x) float32, the result in the tile's core, image units, background removed.
     """
 
-    phase: Literal["stop", "start", "network"]
+    phase: Literal["stop", "start", "compile", "network"]
     done: int
     total: int
     seconds: float

@@ -10,17 +10,19 @@ import pytest
 import tifffile
 import torch
 
-from napari_rln import rln
+from napari_rln import application, rln
 from napari_rln.application import apply_model, apply_steps
 from napari_rln.consistency import Consistency, Merge
 from napari_rln.errors import RlnError, RlnWarning
 from napari_rln.io import read_volume, write_volume
 from napari_rln.model import Model
 from napari_rln.networks.rln import RLN, NetworkSettings, Stages, initialise
+from napari_rln.progress import progress_of
 from napari_rln.resampling import on_grid, resampled_image
 from napari_rln.rln import RlnSettings
 from napari_rln.stages import network_stages
 from napari_rln.start import StartSettings
+from napari_rln.steps import finish, relay
 from napari_rln.volume import Volume
 
 PSF = phantoms.gaussian_psf()
@@ -356,6 +358,15 @@ def test_a_psf_unlike_the_models_is_warned_of():
     assert share > 0.2
     with pytest.warns(RlnWarning, match=f"another PSF .*{share:.0%} of the light lies elsewhere"):
         apply_model(_image(), other, MODELS["started"], _settings())
+
+
+def test_who_waits_for_kernels_to_be_compiled_is_told(monkeypatch):
+    monkeypatch.setattr(application, "is_compiling", lambda: True)
+    phases = []
+    finish(relay(apply_steps(_image(), PSF, MODELS["started"], _settings()), phases.append))
+    told = [report.phase for report in phases]
+    assert told.index("compile") == told.index("network") - 1
+    assert progress_of(phases[told.index("compile")]).total == 0
 
 
 # The stages

@@ -8,7 +8,7 @@ from torch import nn
 
 from napari_rln.errors import RlnError
 from napari_rln.memory import keep_freed_memory, release_freed_memory
-from napari_rln.networks.folded import Folded, Precision, compile_ahead
+from napari_rln.networks.folded import Folded, Precision, compile_ahead, is_compiling
 from napari_rln.networks.rln import RLN, NetworkSettings, Views, initialise
 
 CPU = torch.device("cpu")
@@ -207,8 +207,10 @@ def test_kernels_are_compiled_ahead_in_a_process_of_its_own(monkeypatch: pytest.
         process = compile_ahead()
         assert process is not None
         assert process.poll() is None
+        assert is_compiling()
         make(trained(), "compiled")
         assert process.poll() == 0  # it was waited for
+        assert not is_compiling()
     finally:
         compile_ahead.cache_clear()
 

@@ -12,6 +12,7 @@ from napari_rln.comparison import CompareSettings
 from napari_rln.deconvolution import iterate
 from napari_rln.io import write_volume
 from napari_rln.model import load_model
+from napari_rln.networks.folded import compile_ahead
 from napari_rln.psf.doctor import HARMFUL, fit_psf
 from napari_rln.study import Study
 from napari_rln.view import FigureSettings
@@ -33,6 +34,7 @@ def demo(
         Folder for the results, the table and the figure; made if it is not there.
     """
     out.mkdir(parents=True, exist_ok=True)
+    compile_ahead()  # while Richardson-Lucy runs
     image = samples.bead()
     terminal.say(
         f"A hollow fluorescent bead, widefield, {image.shape} voxels (EPFL; voxel size nominal)."

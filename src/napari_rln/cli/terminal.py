@@ -102,9 +102,8 @@ class Terminal:
                 now = progress_of(report)
                 if now.doing not in tasks:
                     tasks[now.doing] = progress.add_task(now.doing, note="")
-                progress.update(
-                    tasks[now.doing], completed=now.done, total=now.total, note=now.note
-                )
+                total = now.total or None  # none is drawn as a bar that moves
+                progress.update(tasks[now.doing], completed=now.done, total=total, note=now.note)
 
             try:
                 return finish(relay(steps, show))

@@ -203,6 +203,12 @@ def compile_ahead() -> "subprocess.Popen[bytes] | None":
         return None
 
 
+def is_compiling() -> bool:
+    """Tell whether kernels are being compiled ahead, for which a network would wait."""
+    ahead = compile_ahead() if compile_ahead.cache_info().currsize else None
+    return ahead is not None and ahead.poll() is None
+
+
 _COMPILE = """
 import torch
 from napari_rln.networks.folded import Folded
