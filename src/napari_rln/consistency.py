@@ -35,6 +35,9 @@ from napari_rln.volume import FloatArray
 REACH = 6
 """Voxels around a part of a result that it depends on, beside those of the network."""
 
+VOXEL_BYTES = 48
+"""Memory that merging takes for each voxel beside the network's output."""
+
 _KERNEL = 5  # voxels on either side of the filter that takes detail from the estimate; measured
 _GRID = 64  # half of the voxels a side on which that filter is computed
 _BLUR, _ALLOWED = 0.7, 1.5  # voxels, and the factor on the blurred estimate that bounds a result

@@ -10,6 +10,7 @@ import torch
 
 from napari_rln.calibration import Gain, Level
 from napari_rln.consistency import REACH as MERGE_REACH
+from napari_rln.consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.device import free_bytes
 from napari_rln.errors import RlnError
 from napari_rln.model import Model
@@ -187,7 +188,8 @@ def network_tiles(
     halo = (REACH,) * 3
     if settings.tile != "auto":
         return plan_tiles(shape, (settings.tile,) * 3, halo)
-    core = largest_core(shape, halo, min(int(most // bytes_per_voxel), _MOST_VOXELS))
+    voxels = int(most // max(bytes_per_voxel, MERGE_BYTES))
+    core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
     if max(core) < min(_LEAST_SIDE, max(shape)):
         raise RlnError(
             f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {ADVICE}"

@@ -29,8 +29,7 @@ _NO_MATTER = ("iterations", "tolerance", "background", "offset", "gain", "repair
 class Study:
     """Keeps what methods find out about images and PSFs, for others that are given it too.
 
-    It holds some volumes; let go of it when the methods are done. Nothing in it depends on the
-    order of the methods, but for the time that they take.
+    It holds some volumes; let go of it when the methods are done.
     """
 
     def __init__(self) -> None:

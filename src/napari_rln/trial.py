@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,6 +35,10 @@ class Trial:
         The deconvolution.
     best
         Iterations after which it predicted the other photons best.
+    sought
+        Iterations that were done to find that.
+    begin
+        Returns the same deconvolution at its beginning.
     """
 
     part: tuple[slice, ...]
@@ -42,12 +46,16 @@ class Trial:
     split: SplitPhotons
     run: RichardsonLucy
     best: int
+    sought: int
+    begin: Callable[[], RichardsonLucy]
 
     def estimate(self, iterations: int) -> FloatArray:
-        """Return the estimate after so many iterations, or as many as were done if more were."""
-        while self.run.done < iterations:
-            self.run.step(measure=False)
-        return self.run.estimate()
+        """Return the estimate after so many iterations, or as many as were sought in if more."""
+        wanted = max(iterations, self.sought)
+        run = self.run if self.run.done <= wanted else self.begin()  # others may have gone on
+        while run.done < wanted:
+            run.step(measure=False)
+        return run.estimate()
 
     @cached_property
     def outside(self) -> FloatArray:
@@ -140,5 +148,8 @@ def seek_stop(
         if watch.add(run.error):
             break
     iterations = min(split.whole(watch), settings.max_iterations)
-    trial = Trial(part=part, view=view, split=split, run=run, best=watch.iteration)
+    trial = Trial(
+        part=part, view=view, split=split, run=run, best=watch.iteration, sought=run.done,
+        begin=lambda: start_views([view], settings, device),
+    )  # fmt: skip
     return Stop(iterations=iterations, trial=trial)

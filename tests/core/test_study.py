@@ -1,5 +1,7 @@
 """Work that several methods need of one image is done once, and gives the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import phantoms
 import pytest
@@ -55,6 +57,16 @@ def test_the_order_of_the_methods_changes_nothing(image):
     rln.apply_model(image, PSF, settings=RLN, study=study)
     later = rln.deconvolve(image, PSF, RLD, study)
     np.testing.assert_array_equal(later.data, rln.deconvolve(image, PSF, RLD).data)
+
+
+def test_a_second_network_is_merged_as_the_first_would_be(image):
+    model = load_model("universal")
+    riper = replace(model, name="riper", start=replace(model.start, beyond=1.5))
+    study = rln.Study()
+    both = [rln.apply_model(image, PSF, m, RLN, study) for m in (riper, model)]
+    alone = [rln.apply_model(image, PSF, m, RLN) for m in (riper, model)]
+    for one, other in zip(both, alone, strict=True):
+        np.testing.assert_allclose(one.data, other.data, rtol=0.01, atol=1e-3 * other.data.max())
 
 
 def test_another_image_psf_or_projector_is_another_run(image, counted):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from napari_rln.consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.errors import RlnError
 from napari_rln.fft import fast_shape
 from napari_rln.large.plan import Format, Plan
@@ -73,7 +74,7 @@ def make_plan(
     """
     chunk = _chunk(shape, version)
     network = network_voxel_bytes is not None
-    per_voxel = network_voxel_bytes or 0.0
+    per_voxel = max(network_voxel_bytes, MERGE_BYTES) if network_voxel_bytes is not None else 0.0
     most = min(int(ram / (_BLOCK_BYTES + per_voxel)), _MOST_BLOCK)
     if network:
         most = min(most, int(memory / per_voxel))
