@@ -21,6 +21,19 @@ def test_samples_open_through_the_manifest(make_napari_viewer_proxy):
         assert tuple(layer.axis_labels) == ("z", "y", "x")
 
 
+def test_the_nucleus_opens_with_its_psf_and_its_confocal_image(make_napari_viewer_proxy):
+    viewer = make_napari_viewer_proxy()
+    viewer.open_sample("napari-rln", "nucleus")
+    psf, confocal, image = viewer.layers
+    assert confocal.data.shape == image.data.shape == (45, 130, 133)
+    assert psf.data.sum() == pytest.approx(1, rel=1e-4)
+    for layer in viewer.layers:
+        np.testing.assert_allclose(layer.scale, (0.4994, 0.5119, 0.5119), rtol=1e-3)
+    inside = np.s_[8:36, 20:115, 15:110]
+    alike = np.corrcoef(confocal.data[inside].ravel(), image.data[inside].ravel())[0, 1]
+    assert alike > 0.6
+
+
 def test_synthetic_sample_and_simulating_more(open_dock, make_napari_viewer_proxy, idle):
     viewer = make_napari_viewer_proxy()
     viewer.open_sample("napari-rln", "synthetic")
