@@ -207,14 +207,19 @@ def test_ctrl_c_leaves_no_half_written_file(files, tmp_path):
     out.parent.mkdir()
     process = subprocess.Popen(
         [
-            sys.executable, "-c", f"{_HEARS_CTRL_C}from napari_rln.cli import main; main()", "rld",
+            sys.executable, "-c",
+            f"{_HEARS_CTRL_C}import napari_rln.cli.rld, napari_rln.deconvolution\n"
+            "from napari_rln.cli import main; print('loaded', flush=True); main()", "rld",
             str(files["image"]), "--psf", str(files["psf"]), "-o", str(out),
             "--iterations", "100000",
         ],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    time.sleep(8)  # past the imports, into the iterations
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loaded\n"
+    time.sleep(5)  # into the iterations
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
