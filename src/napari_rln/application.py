@@ -157,11 +157,7 @@ def apply_steps(
         )  # fmt: skip
         memory.look()
     outside = start.outside
-    if (
-        model.start.method == "matched"
-        and start.trial is not None
-        and start.trial.view.image.shape == image.shape
-    ):
+    if model.start.method == "matched" and start.trial is not None and start.trial.is_of(image):
         outside = start.trial.outside
     if given is not None and shown and outside is not None:
         study.keep_outside(clean, given, calibration, outside)

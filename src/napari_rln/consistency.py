@@ -15,8 +15,9 @@ detail
     Photons that were kept back tell at which frequencies the network's output predicts them better
     than the first estimate does. Where the PSF passes much, the estimate often wins; what it hardly
     passes only the network can fill in. This needs a PSF that explains the image to within its
-    noise: with another one an estimate that follows the image follows the error of the PSF too, in
-    the seen and the unseen photons alike, and predicts these well for the wrong reason.
+    noise: with another one an estimate that follows the image follows the error of the PSF too.
+    That is in the unseen photons as in the seen ones, and they are predicted well for the wrong
+    reason.
 """
 
 from dataclasses import dataclass

@@ -163,8 +163,8 @@ def _correlation(samples: list[Sample]) -> tuple[Spectrum, float]:
             continue
         # What few voxels show may be chance; the differences make neighbours less independent.
         least = max(_WHITE, _CHANCE / math.sqrt(max(count, 1.0)))
-        alike = power > least * power[0]
-        reach = int(np.argmin(alike)) - 1 if not alike.all() else _LAGS
+        correlated = power > least * power[0]
+        reach = int(np.argmin(correlated)) - 1 if not correlated.all() else _LAGS
         if reach:
             power = np.where(np.arange(power.size) <= reach + 1, power, 0)
             found[axis] = tuple(float(p) for p in power[1 : reach + 2] / power[0])

@@ -153,7 +153,7 @@ def first_estimate(
     whole = np.empty_like(image.data) if len(tiles) > 1 else None
     watch = None
     # A trial of the whole image tells of it too.
-    told_by_trial = trial is not None and trial.view.image.shape == image.shape
+    told_by_trial = trial is not None and trial.is_of(image)
     if outside and whole is None and settings.method == "matched" and not told_by_trial:
         watch = Outside(image, calibration)
     for number, tile in enumerate(tiles):

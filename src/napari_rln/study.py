@@ -125,8 +125,8 @@ def _key(
 ) -> Hashable:
     """Return what is the same for two runs on one path."""
     plain = RldSettings()
-    alike = replace(settings, **{name: getattr(plain, name) for name in _NO_MATTER})
-    return image.hash, psf.hash, _text(calibration), alike, str(device)
+    path = replace(settings, **{name: getattr(plain, name) for name in _NO_MATTER})
+    return image.hash, psf.hash, _text(calibration), path, str(device)
 
 
 def _text(calibration: Calibration) -> str:

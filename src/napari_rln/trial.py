@@ -25,8 +25,6 @@ class Trial:
 
     Attributes
     ----------
-    part
-        (z, y, x) of the image.
     view
         The photons that were deconvolved, as an image in the units of the whole.
     split
@@ -41,13 +39,16 @@ class Trial:
         Returns the same deconvolution at its beginning.
     """
 
-    part: tuple[slice, ...]
     view: Seen
     split: SplitPhotons
     run: RichardsonLucy
     best: int
     sought: int
     begin: Callable[[], RichardsonLucy]
+
+    def is_of(self, image: Volume) -> bool:
+        """Tell whether all of an image was deconvolved, not a part of it."""
+        return self.view.image.shape == image.shape
 
     def estimate(self, iterations: int) -> FloatArray:
         """Return the estimate after so many iterations, or as many as were sought in if more."""
@@ -149,7 +150,7 @@ def seek_stop(
             break
     iterations = min(split.whole(watch), settings.max_iterations)
     trial = Trial(
-        part=part, view=view, split=split, run=run, best=watch.iteration, sought=run.done,
+        view=view, split=split, run=run, best=watch.iteration, sought=run.done,
         begin=lambda: start_views([view], settings, device),
     )  # fmt: skip
     return Stop(iterations=iterations, trial=trial)

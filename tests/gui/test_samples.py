@@ -30,8 +30,8 @@ def test_the_nucleus_opens_with_its_psf_and_its_confocal_image(make_napari_viewe
     for layer in viewer.layers:
         np.testing.assert_allclose(layer.scale, (0.4994, 0.5119, 0.5119), rtol=1e-3)
     inside = np.s_[8:36, 20:115, 15:110]
-    alike = np.corrcoef(confocal.data[inside].ravel(), image.data[inside].ravel())[0, 1]
-    assert alike > 0.6
+    correlation = np.corrcoef(confocal.data[inside].ravel(), image.data[inside].ravel())[0, 1]
+    assert correlation > 0.6
 
 
 def test_synthetic_sample_and_simulating_more(open_dock, make_napari_viewer_proxy, idle):
