@@ -161,7 +161,7 @@ def test_a_network_is_no_worse_than_its_start_and_as_bright_as_the_image(optics,
     assert set(result.record.facts["consistency"]) == {"output", "detail", "result"}
 
 
-@pytest.mark.parametrize("factor", [5, 100])
+@pytest.mark.parametrize("factor", [5, 20, 100])
 def test_a_bright_bead_stays_as_rld_has_it(optics, factor):
     truth = phantoms.spots((32, 64, 64), seed=3, level=1.0).astype(np.float64)
     where = (16, 32, 32)
