@@ -7,6 +7,7 @@ A point spread function (PSF) is a volume too, with non-negative data that sum t
 on voxel ``n // 2`` of every axis.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,6 +19,12 @@ from napari_rln.record import Record, array_hash
 
 FloatArray = npt.NDArray[np.float32]
 VoxelUm = tuple[float, float, float]
+
+LARGEST_VOXEL_UM = 25.0
+"""No voxel of a microscope is larger along any axis."""
+
+DOUBTFUL_VOXEL_UM = 5.0
+"""Larger ones are likely a mistake, of which the user is told."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,13 +143,45 @@ def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
     Raises
     ------
     RlnError
-        Naming the offending size. Sizes above 1 mm are taken for a mistaken unit.
+        Naming the sizes. No microscope that is worth deconvolving has voxels above 25 um: such
+        numbers are nanometres, or the dots per inch of a printer.
     """
-    if len(voxel_um) != 3 or not all(0 < v <= 1000 for v in voxel_um):
+    sizes = tuple(map(float, voxel_um))
+    if len(sizes) != 3 or not all(0 < v < math.inf for v in sizes):
         raise RlnError(
-            f"{name} has voxel size {tuple(map(float, voxel_um))} um; give three positive numbers "
-            "(z y x) in micrometres, each at most 1000."
+            f"{name} has voxel size {sizes} um; give three positive numbers (z y x) in micrometres."
         )
+    if max(sizes) > LARGEST_VOXEL_UM:
+        large = [v for v in sizes if v > LARGEST_VOXEL_UM]
+        meant = (
+            "did you mean " + " ".join(f"{v / 1000:g}" for v in large)
+            + f" ({' '.join(f'{v:g}' for v in large)} nm)?"
+            if max(large) <= 5000
+            else "that is a printing resolution, not a microscope's; give the true one."
+        )  # fmt: skip
+        raise RlnError(
+            f"{name} has voxel size {' '.join(f'{v:g}' for v in sizes)} um (z y x); {meant} Voxel "
+            f"sizes are in micrometres, each at most {LARGEST_VOXEL_UM:g}."
+        )
+
+
+def voxel_um_doubt(voxel_um: VoxelUm) -> str:
+    """Return why a voxel size (z, y, x) in micrometres is likely a mistake; empty where it is not.
+
+    Voxels above 5 um are as a rule the pixels of the camera without the magnification, and pixels
+    that are not square are rare.
+    """
+    z, y, x = voxel_um
+    if max(y, x) > DOUBTFUL_VOXEL_UM:
+        return (
+            f"pixels of {y:g} x {x:g} um (y x) are large for a microscope: the camera's pixels "
+            "have to be divided by the magnification"
+        )
+    if z > DOUBTFUL_VOXEL_UM:
+        return f"a step of {z:g} um along z is large for a microscope"
+    if not math.isclose(y, x, rel_tol=0.1):
+        return f"pixels of {y:g} x {x:g} um (y x) are not square"
+    return ""
 
 
 def same_grid(a: VoxelUm, b: VoxelUm, tolerance: float = 0.01) -> bool:

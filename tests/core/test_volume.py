@@ -3,7 +3,7 @@ import pytest
 
 from napari_rln.errors import RlnError
 from napari_rln.record import Record
-from napari_rln.volume import Volume, check_finite, same_grid
+from napari_rln.volume import Volume, check_finite, same_grid, voxel_um_doubt
 
 VOXEL_UM = (0.3, 0.1, 0.2)
 
@@ -68,11 +68,40 @@ def test_finite_values_whose_sum_overflows_are_accepted():
 
 @pytest.mark.parametrize(
     "voxel_um",
-    [(0, 1, 1), (1, -1, 1), (1, 1, np.nan), (1, np.inf, 1), (1, 1), (1, 1, 1, 1), (1001, 1, 1)],
+    [(0, 1, 1), (1, -1, 1), (1, 1, np.nan), (1, np.inf, 1), (1, 1), (1, 1, 1, 1)],
 )
 def test_bad_voxel_sizes_are_refused(voxel_um):
     with pytest.raises(RlnError, match=r"cell has voxel size .* three positive numbers"):
         Volume.from_array(np.ones((2, 3, 4)), voxel_um, name="cell")
+
+
+@pytest.mark.parametrize(
+    ("voxel_um", "hint"),
+    [
+        ((200, 65, 65), r"mean 0\.2 0\.065 0\.065 \(200 65 65 nm\)\?"),
+        ((0.3, 50, 50), r"mean 0\.05 0\.05 \(50 50 nm\)\?"),
+        ((25400, 352.8, 352.8), "printing resolution"),
+    ],
+)
+def test_voxel_sizes_in_nanometres_or_dots_per_inch_are_said_to_be_so(voxel_um, hint):
+    with pytest.raises(RlnError, match=f"cell has voxel size .*{hint}.*at most 25"):
+        Volume.from_array(np.ones((2, 3, 4)), voxel_um, name="cell")
+
+
+@pytest.mark.parametrize(
+    ("voxel_um", "doubt"),
+    [
+        ((0.3, 0.1, 0.1), ""),
+        ((5, 0.5, 0.52), ""),
+        ((6.5, 0.3, 0.3), "along z"),
+        ((1, 6.5, 6.5), "magnification"),
+        ((0.3, 0.1, 0.2), "not square"),
+    ],
+)
+def test_unlikely_voxel_sizes_are_doubted(voxel_um, doubt):
+    found = voxel_um_doubt(voxel_um)
+    assert doubt in found
+    assert bool(doubt) == bool(found)
 
 
 def test_a_bad_voxel_size_of_an_array_reads_as_numbers():
