@@ -83,9 +83,7 @@ def test_a_volume_without_record_has_none_after_reading(tmp_path, volume):
         assert read_volume(tmp_path / name).record is None
 
 
-@pytest.mark.parametrize(
-    "voxel_um", [(25, 25, 25), (0.001, 0.00123456, 0.0005), (1, 2, 1 / 3)]
-)
+@pytest.mark.parametrize("voxel_um", [(25, 25, 25), (0.001, 0.00123456, 0.0005), (1, 2, 1 / 3)])
 @pytest.mark.parametrize("name", ["cell.tif", "cell.ome.tif"])
 def test_extreme_voxel_sizes_survive(tmp_path, volume, voxel_um, name):
     write_volume(volume.with_data(volume.data, voxel_um=voxel_um), tmp_path / name)
