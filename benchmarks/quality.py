@@ -39,7 +39,7 @@ from verdict import METHODS, Rows, Scores, groups_of_cells, mean, rows_of_one_ps
 import napari_rln as rln
 from napari_rln.calibration import calibrate
 from napari_rln.errors import RlnWarning
-from napari_rln.io import atomic
+from napari_rln.files import atomic
 from napari_rln.suitability import doubts
 from napari_rln.volume import Volume
 

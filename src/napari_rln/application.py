@@ -174,7 +174,7 @@ def apply_steps(
         "model": model.card()["record"],
     }
     if given is not None and given.record:
-        facts["psf"] = asdict(given.record)
+        facts["psf"] = given.record.as_dict()
     return original.with_data(
         data,
         name=f"{original.name} · RLN {model.name}",

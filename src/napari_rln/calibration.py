@@ -22,8 +22,11 @@ from napari_rln.tiles import Box, Shape, blocks
 from napari_rln.unmeasured import HALO, Levels, constant_planes, filled, find_levels
 from napari_rln.volume import FloatArray, Volume
 
-Level = Annotated[float | Literal["auto"], {"min": 0.0}]
+Level = float | Literal["auto"]
 """A setting in image units that is found in the image where it is auto."""
+
+Negatives = Literal["keep", "clip", "error"]
+"""What to do with negative voxels: they are as good as others, once a camera's offset is known."""
 
 Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9}]
 """The same of image units per photon."""
@@ -215,7 +218,7 @@ def calibrate(image: Volume, known: Known | None = None) -> Calibration:
         If nothing of the image stands above its background.
     """
     parts = [image.data[box] for box in sample_boxes(image.shape)]
-    return calibrate_parts(parts, image.name, known)
+    return calibrate_parts(parts, image.name, known, image.fill)
 
 
 def sample_boxes(shape: Shape) -> list[Box]:
@@ -227,9 +230,24 @@ def sample_boxes(shape: Shape) -> list[Box]:
 
 
 def calibrate_parts(
-    parts: Sequence[FloatArray], name: str, known: Known | None = None
+    parts: Sequence[FloatArray],
+    name: str,
+    known: Known | None = None,
+    fill: float | None = None,
 ) -> Calibration:
-    """Return what is found out about an image from parts of it; see :func:`calibrate`."""
+    """Return what is found out about an image from parts of it; see :func:`calibrate`.
+
+    Parameters
+    ----------
+    parts
+        (Z, Y, X) each, of the image.
+    name
+        What to call it in messages.
+    known
+        What a user says of it; nothing when none.
+    fill
+        Value of voxels that are known not to be measured; it is told by the image when none.
+    """
     known = known or Given()
     noise = estimate_noise(*parts, gain=None if known.gain == "auto" else known.gain)
     doubt = ""
@@ -242,11 +260,13 @@ def calibrate_parts(
         level = float(known.background)
     # Without noise a value that many voxels have is no sign of anything.
     levels = find_levels(*parts) if noise.gain > 0 else Levels()
+    if fill is not None:
+        levels = replace(levels, fill=fill)
     mean = _mean(parts, levels)
     if not level < mean:
         raise RlnError(
             f"the background is {level:g} but {name} is {mean:g} on average, so nothing "
-            "stands above it; give a lower one, such as the camera's offset (--background)."
+            "stands above it; give a lower one, such as the camera's offset (`background`)."
         )
     return Calibration(
         camera=_camera(noise, level, known),

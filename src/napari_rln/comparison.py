@@ -12,7 +12,7 @@ import numpy as np
 from napari_rln.calibration import Gain, Level
 from napari_rln.correlation import Direction, fourier_shell_correlation
 from napari_rln.errors import RlnError
-from napari_rln.io import atomic
+from napari_rln.files import atomic
 from napari_rln.record import jsonable
 from napari_rln.scores import PLANES, Scores, score
 from napari_rln.settings import as_dict, check_limits

@@ -6,7 +6,6 @@ The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estim
 
 import time
 from collections.abc import Generator
-from dataclasses import asdict
 from typing import Any
 
 from napari_rln.device import Peak, check_memory, computing, resolve_device
@@ -21,6 +20,7 @@ from napari_rln.rld import (
 from napari_rln.settings import as_dict
 from napari_rln.steps import finish
 from napari_rln.study import Study
+from napari_rln.trust import explained, facts_of
 from napari_rln.volume import FloatArray, Volume
 
 _LABELS = {"wiener-butterworth": "WB"}  # what is not called RLD in tables and layers
@@ -88,9 +88,9 @@ def _run(
     image, seen, found = study.measure(image, psf, calibration, repair=settings.repair_image)
     facts: dict[str, Any] = calibration.facts() | found | {"device": str(device)}
     if psf.record:
-        facts["psf"] = asdict(psf.record)
+        facts["psf"] = psf.record.as_dict()
     with computing(needed, device, _ADVICE):
-        iterations = settings.iterations
+        iterations, stop = settings.iterations, None
         if iterations == "auto":
             stop = yield from study.seek_stop(
                 image, psf, calibration, settings, device, began, seen
@@ -100,7 +100,11 @@ def _run(
         if run.done:
             facts["shared_iterations"] = run.done
         data, found = yield from step_through(run, iterations, settings, memory, began, every)
+        outside = run.outside()
+        if settings.back_projector == "matched" and stop and stop.trial and stop.trial.is_of(image):
+            outside = stop.trial.outside  # steady, and the same for all who judge a result
     facts |= found
+    facts |= facts_of(explained(image, data, psf, calibration, outside=outside, seen=seen))
     label = _LABELS.get(settings.back_projector, "RLD")
     return image.with_data(
         data,

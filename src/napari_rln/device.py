@@ -31,10 +31,10 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RlnError(
             f"device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu, or install a CUDA build of torch."
+            "use `device=cpu`, or install a CUDA build of torch."
         )
     if device.type == "mps" and not mps:
-        raise RlnError("device mps needs a Mac with Apple silicon; use --device cpu.")
+        raise RlnError("device mps needs a Mac with Apple silicon; use `device=cpu`.")
     if device.type not in ("cpu", "cuda", "mps"):
         raise RlnError(f"device {name} is not supported; use auto, cpu, cuda or mps.")
     return device

@@ -7,7 +7,7 @@ function (Wu et al., Nature Biotechnology 31, 1032, 2013). The estimate begins w
 
 import time
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from napari_rln.calibration import (
     Given,
     Level,
     Mask,
+    Negatives,
     calibrate,
     measured_volume,
 )
@@ -148,7 +149,7 @@ def pair_views(
     psf_first: Volume,
     psf_second: Volume,
     background: float | Literal["auto"] = "auto",
-    negatives: Literal["error", "clip"] = "error",
+    negatives: Negatives = "keep",
     settings: DualSettings | None = None,
     *,
     offset: float | Literal["auto"] = "auto",
@@ -160,7 +161,7 @@ def pair_views(
     Parameters
     ----------
     first, second
-        (Z, Y, X), non-negative, each as its camera took it.
+        (Z, Y, X), each as its camera took it.
     psf_first, psf_second
         Sum 1, each on the voxels and in the orientation of its own view.
     background
@@ -213,7 +214,7 @@ def pair_views(
         if other.shape != image.shape:
             raise RlnError(
                 f"{other.name} has {other.shape} voxels but {image.name} {image.shape} on one "
-                "grid; register it (--transform affine), or crop both alike."
+                "grid; register it (`transform=affine`), or crop both alike."
             )
         seen = shows > WHOLLY
     else:
@@ -315,7 +316,7 @@ def iterate_views(
     facts = pair.facts | pair.calibrations() | {"device": str(device), **found}
     for name, psf in (("psf", pair.psf_first), ("psf_b", pair.psf_second)):
         if psf.record:
-            facts[name] = asdict(psf.record)
+            facts[name] = psf.record.as_dict()
     record = Record(method="rld dual", settings=as_dict(settings), facts=facts, inputs=pair.inputs)
     return pair.first.with_data(
         data, name=f"{pair.original.name} · dual RLD {found['iterations']}", record=record

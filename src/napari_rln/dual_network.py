@@ -84,7 +84,7 @@ def apply_views_steps(
         assert model.psf is not None
         raise RlnError(
             f"the views have voxels of {pair.first.voxel_um} um but model {model.name} was trained "
-            f"for {model.psf.voxel_um} um (z, y, x); choose other voxels of the result (--voxels), "
+            f"for {model.psf.voxel_um} um (z, y, x); choose other voxels of the result (`voxels`), "
             "or the universal model."
         )
     for doubt in (*doubts(model, pair.psf_first), *_doubts_of_second(model, pair.psf_second)):
@@ -141,7 +141,7 @@ def apply_views_steps(
     }
     for name, psf in (("psf", pair.psf_first), ("psf_b", pair.psf_second)):
         if psf.record:
-            facts[name] = asdict(psf.record)
+            facts[name] = psf.record.as_dict()
     return pair.first.with_data(
         data,
         name=f"{pair.original.name} · dual RLN {model.name}",

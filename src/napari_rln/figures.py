@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from napari_rln.errors import RlnError
-from napari_rln.io import atomic
+from napari_rln.files import atomic
 from napari_rln.layout import GAP, LARGE, MEDIUM, SMALL, Layout, characters, resolve_layout
 from napari_rln.profiles import Profile
 from napari_rln.view import Column, FigureSettings, Limits, View, resolve_view

@@ -1,15 +1,16 @@
 """What a TIFF says about its voxels and how it was made.
 
-A voxel size is believed only where a file states it with a unit: in OME metadata, or in ImageJ's.
-Resolution tags of a plain TIFF are printing dots per inch more often than not and are ignored.
+A voxel size is believed only where a file states it with a unit: in OME metadata, ImageJ's, Zeiss
+LSM's or Micro-Manager's. Resolution tags of a plain TIFF are printing dots per inch more often than
+not and are ignored.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tifffile
 
-from napari_rln.errors import RlnError
 from napari_rln.record import Record
 from napari_rln.volume import VoxelUm
 
@@ -18,7 +19,9 @@ RECORD_NAMESPACE = "napari-rln/record"
 
 _UM_PER_UNIT = {
     "m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0,
-    "microns": 1.0, "micrometer": 1.0, "nm": 1e-3, "pm": 1e-6, "å": 1e-4, "inch": 25400.0,
+    "microns": 1.0, "micrometer": 1.0, "micrometers": 1.0, "micrometre": 1.0, "micrometres": 1.0,
+    "nanometers": 1e-3, "nanometre": 1e-3, "nanometres": 1e-3, "millimetre": 1e3, "nm": 1e-3,
+    "pm": 1e-6, "å": 1e-4, "inch": 25400.0,
     "meter": 1e6, "centimeter": 1e4, "millimeter": 1e3, "nanometer": 1e-3, "picometer": 1e-6,
     "angstrom": 1e-4,
 }  # fmt: skip
@@ -27,8 +30,8 @@ _TIFFFILE = "1.11a"  # the ImageJ version in files that tifffile wrote
 Sizes = list[float | None]
 
 
-def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int, name: str) -> VoxelUm:
-    """Return the voxel size (z, y, x) in micrometres that a file states.
+def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm | None:
+    """Return the voxel size (z, y, x) in micrometres that a file states; none if it states none.
 
     Parameters
     ----------
@@ -38,23 +41,24 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int, name: str) -
         Which of its images.
     planes
         How many planes the volume has; one alone needs no step.
-    name
-        What to call the file in messages.
-
-    Raises
-    ------
-    RlnError
-        If the file does not say it.
     """
-    z, y, x = _ome_voxel_um(tif, series) if tif.is_ome else _imagej_voxel_um(tif)
+    if tif.is_lsm:
+        sizes = _lsm_voxel_um(tif)
+    elif tif.is_ome:
+        sizes = _ome_voxel_um(tif, series)
+    else:
+        sizes = _imagej_voxel_um(tif)
+    if None in sizes and tif.is_micromanager:
+        sizes = [known or found for known, found in zip(sizes, _manager_um(tif), strict=True)]
+    return _completed(sizes, planes)
+
+
+def _completed(sizes: Sizes, planes: int) -> VoxelUm | None:
+    """Return a voxel size of which all is known, or all that matters; else none."""
+    z, y, x = sizes
     if planes == 1 and z is None:
         z = y  # a single plane has no step; its depth enters no computation
-    if z is None or y is None or x is None:
-        raise RlnError(
-            f"{name} does not say its voxel size; give it as z y x in micrometres, for instance "
-            "0.3 0.13 0.13 (--voxel-um, for a PSF --psf-voxel-um; voxel_um= in Python)."
-        )
-    return z, y, x
+    return None if z is None or y is None or x is None else (z, y, x)
 
 
 def read_record(tif: tifffile.TiffFile) -> Record | None:
@@ -69,21 +73,65 @@ def read_record(tif: tifffile.TiffFile) -> Record | None:
 
 def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
     images = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["Image"]
-    pixels = (images[series] if isinstance(images, list) else images)["Pixels"]
+    return _sizes_of_pixels((images[series] if isinstance(images, list) else images)["Pixels"])
+
+
+def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None:
+    """Return the voxel size (z, y, x) in micrometres in OME's element Pixels; none if it says none.
+
+    Parameters
+    ----------
+    pixels
+        Its attributes.
+    planes
+        How many planes the volume has; one alone needs no step.
+    """
+    return _completed(_sizes_of_pixels(pixels), planes)
+
+
+def _sizes_of_pixels(pixels: Mapping[str, Any]) -> Sizes:
     sizes: Sizes = []
     for axis in "ZYX":
-        size = pixels.get(f"PhysicalSize{axis}")
+        size = _number(pixels.get(f"PhysicalSize{axis}"))
+        if axis == "Z" and size is not None:
+            size = abs(size)  # of a stage that moved down
         factor = um_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        sizes.append(float(size) * factor if size and factor else None)
+        sizes.append(size * factor if size and factor else None)
     return sizes
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number; none for what is no number, such as one with a decimal comma."""
+    try:
+        found = float(str(value))
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _lsm_voxel_um(tif: tifffile.TiffFile) -> Sizes:
+    said: dict[str, Any] = tif.lsm_metadata or {}
+    sizes = [_number(said.get(f"VoxelSize{axis}")) for axis in "ZYX"]
+    return [1e6 * size if size else None for size in sizes]  # they are in metres
+
+
+def _manager_um(tif: tifffile.TiffFile) -> Sizes:
+    """Return what Micro-Manager says, which is in micrometres."""
+    said: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
+    step, pixel = (_number(said.get(key)) for key in ("z-step_um", "PixelSize_um"))
+    return [abs(step) if step else None, pixel or None, pixel or None]
 
 
 def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:
     metadata: dict[str, Any] = tif.imagej_metadata or {}
     unit = metadata.get("unit", "")
     z, y, x = (um_per(metadata.get(key, unit)) for key in ("zunit", "yunit", "unit"))
-    spacing = metadata.get("spacing")
-    if spacing is None and metadata.get("ImageJ") != _TIFFFILE and metadata.get("images", 1) > 1:
+    spacing = _number(metadata.get("spacing"))
+    if (
+        "spacing" not in metadata
+        and metadata.get("ImageJ") != _TIFFFILE
+        and metadata.get("images", 1) > 1
+    ):
         spacing = 1.0  # ImageJ leaves out a step of one unit
     tags = tif.pages.first.tags
 
@@ -92,7 +140,7 @@ def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:
         return factor * denominator / numerator if factor and numerator else None
 
     return [
-        abs(float(spacing)) * z if spacing and z else None,
+        abs(spacing) * z if spacing and z else None,
         lateral(y, "YResolution"),
         lateral(x, "XResolution"),
     ]
@@ -109,7 +157,10 @@ def _ome_records(tif: tifffile.TiffFile) -> Iterator[str]:
     maps = annotations.get("MapAnnotation", []) if isinstance(annotations, dict) else []
     for entry in maps if isinstance(maps, list) else [maps]:
         if isinstance(entry, dict) and entry.get("Namespace") == RECORD_NAMESPACE:
-            yield str(entry["Value"]["M"]["value"])
+            try:
+                yield str(entry["Value"]["M"]["value"])
+            except (KeyError, TypeError):  # somebody edited it
+                continue
 
 
 def _imagej_info(tif: tifffile.TiffFile) -> Iterator[str]:

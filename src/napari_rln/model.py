@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from napari_rln.errors import RlnError
-from napari_rln.io import atomic
+from napari_rln.files import atomic
 from napari_rln.networks.rln import RLN, NetworkSettings
 from napari_rln.normalisation import Method
 from napari_rln.record import Record, array_hash, jsonable
@@ -118,7 +118,7 @@ class Model:
             "psf": self.psf and _described(self.psf),
             **described,
             "reach": {axis: list(span) for axis, span in self.reach.items()},
-            "record": asdict(self.record),
+            "record": self.record.as_dict(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -179,7 +179,7 @@ class Model:
                 psf=psf,
                 psf_b=psf_b,
                 reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
-                record=Record(**card["record"]),
+                record=Record.from_dict(card["record"]),
             )
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise RlnError(f"{file} does not hold the model that it describes: {error}") from error
@@ -190,7 +190,7 @@ def _described(psf: Volume) -> dict[str, Any]:
         "name": psf.name,
         "voxel_um": list(psf.voxel_um),
         "hash": psf.hash,
-        "record": psf.record and asdict(psf.record),
+        "record": psf.record and psf.record.as_dict(),
     }
 
 
@@ -204,7 +204,7 @@ def _psf(described: dict[str, Any] | None, array: torch.Tensor | None) -> Volume
         array.numpy(),
         tuple(described["voxel_um"]),
         name=described["name"],
-        record=record and Record(**record),
+        record=record and Record.from_dict(record),
     )
 
 

@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 from napari_rln import __version__
 
+SCHEMA = 1
+"""Version of the fields' meaning; to be raised where a field changes it, not where one is added."""
+
 
 def array_hash(array: npt.NDArray[Any]) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of an array's shape, type and values.
@@ -55,6 +58,10 @@ class Record:
         Version of napari-rln.
     time
         When the record was made, UTC, ISO 8601.
+    schema
+        Version of these fields' meaning.
+    more
+        What a later version has written besides; kept as it is.
     """
 
     method: str
@@ -63,10 +70,40 @@ class Record:
     inputs: dict[str, str] = field(default_factory=dict)
     version: str = __version__
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    schema: int = SCHEMA
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record in JSON's types."""
+        values: dict[str, Any] = jsonable(dataclasses.asdict(self))
+        more: dict[str, Any] = values.pop("more")
+        return more | values
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""
-        return json.dumps(jsonable(dataclasses.asdict(self)), sort_keys=True)
+        return json.dumps(self.as_dict(), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Return the record that :meth:`as_dict` gave, also of an earlier or a later version.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        kinds = {
+            "method": str, "settings": dict, "facts": dict, "inputs": dict, "version": str,
+            "time": str,
+        }  # fmt: skip
+        if not isinstance(values, dict) or not all(
+            isinstance(values.get(name), kind) for name, kind in kinds.items()
+        ):
+            raise ValueError(f"a record holds {', '.join(kinds)}, not {str(values)[:40]!r}")
+        schema = values.get("schema", 1)  # the first ones did not say it
+        known = {name: values[name] for name in kinds}
+        more = {k: v for k, v in values.items() if k not in kinds and k != "schema"}
+        return cls(**known, schema=schema if isinstance(schema, int) else 1, more=more)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -77,8 +114,4 @@ class Record:
         ValueError
             If the text is something else.
         """
-        values = json.loads(text)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            raise ValueError(f"a record holds {', '.join(sorted(names))}, not {text[:40]!r}")
-        return cls(**values)
+        return cls.from_dict(json.loads(text))

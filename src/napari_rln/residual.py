@@ -101,7 +101,7 @@ def reconvolution_residual(
     if not average > 0:
         raise RlnError(
             f"a gain of {camera.gain:g} and an offset of {camera.offset:g} leave the image no "
-            "photons; give others (--offset, --gain), or auto."
+            "photons; give others (`offset`, `gain`), or auto."
         )
     # The floor keeps a few voxels that have no noise by the camera from ruling the sum.
     variance = np.maximum(variance, 0.05 * average)

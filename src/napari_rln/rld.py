@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from napari_rln.calibration import Calibration, Gain, Level, Mask
+from napari_rln.calibration import Calibration, Gain, Level, Mask, Negatives
 from napari_rln.errors import RlnError
 from napari_rln.forward import Border, Convolution, of_one_size, padded_shape
 from napari_rln.iteration import HeldOut, RichardsonLucy, Start, View
@@ -18,8 +18,6 @@ from napari_rln.projectors import BackProjector, transfer_function
 from napari_rln.psf.prepare import check_psf
 from napari_rln.settings import check_limits
 from napari_rln.volume import FloatArray, Volume, on_one_grid
-
-Negatives = Literal["error", "clip"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -59,7 +57,8 @@ class RldSettings:
     repair_image
         Replace isolated hot and cold voxels, which no light can make, by what is around them.
     negatives
-        What to do with negative voxels: error, or clip to set them to 0.
+        What to do with negative voxels, such as of a subtracted background: keep them, as the
+        camera's offset is found below them; clip, to set them to 0; or error.
     tv
         Strength of total-variation regularisation; 0 for none, 0.002 to 0.01 is usual.
     alpha
@@ -91,7 +90,7 @@ class RldSettings:
     offset: Level = "auto"
     gain: Gain = "auto"
     repair_image: bool = True
-    negatives: Negatives = "error"
+    negatives: Negatives = "keep"
     tv: Annotated[float, {"min": 0.0, "max": 0.1}] = 0.0
     alpha: Annotated[float, {"min": 1e-6, "max": 10.0}] = 0.05
     beta: Annotated[float | None, {"min": 1e-6, "max": 1.0}] = None
@@ -105,7 +104,7 @@ class RldSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         if self.resolution_um is not None and not all(r > 0 for r in self.resolution_um):
-            raise RlnError(f"resolution_um is {self.resolution_um}; give three positive lengths.")
+            raise RlnError(f"`resolution_um` is {self.resolution_um}; give three positive lengths.")
 
     @property
     def accelerated(self) -> bool:
@@ -172,7 +171,7 @@ def memory_bytes(
     return size * (volumes * work + 2 * math.prod(image_shape))
 
 
-def check_pair(image: Volume, psf: Volume, negatives: Negatives = "error") -> Volume:
+def check_pair(image: Volume, psf: Volume, negatives: Negatives = "keep") -> Volume:
     """Return the image fit for deconvolution with a PSF: unchanged, or clipped where asked for.
 
     Raises
@@ -196,7 +195,7 @@ def check_together(image: Volume, psf: Volume) -> None:
     if not on_one_grid(psf, image):
         raise RlnError(
             f"the PSF's voxels are {psf.voxel_um} um but the image's are {image.voxel_um} um "
-            "(z, y, x); resample the PSF with `napari-rln psf repair --image` or psf.prepare."
+            "(z, y, x); resample the PSF with napari-rln psf repair or psf.prepare."
         )
     if image.shape[0] == 1 < psf.shape[0]:
         raise RlnError(
@@ -205,24 +204,39 @@ def check_together(image: Volume, psf: Volume) -> None:
         )
 
 
-def check_image(image: Volume, negatives: Negatives = "error") -> Volume:
+def check_image(image: Volume, negatives: Negatives = "keep") -> Volume:
     """Return the image fit for deconvolution: unchanged, or clipped where asked for.
 
     Raises
     ------
     RlnError
-        If it holds negative values that are not to be clipped, or nothing above 0.
+        If it holds negative values that must not be, or a single value only.
     """
-    lowest = float(image.data.min())
-    if lowest < 0 and negatives == "error":
+    data = without_negatives(image.data, negatives, image.name)
+    if not data.max() > data.min():
         raise RlnError(
-            f"{image.name} has {int((image.data < 0).sum())} negative voxels (lowest {lowest:g}) "
-            "but counts cannot be negative; add the camera offset back, or set them to 0 with "
-            "--negatives clip."
+            f"all voxels of {image.name} are {float(data.max()):g}; there is nothing to deconvolve."
         )
-    if not image.data.max() > 0:
-        raise RlnError(f"{image.name} has no voxel above 0; there is nothing to deconvolve.")
-    return image.with_data(image.data.clip(0)) if lowest < 0 else image
+    return image if data is image.data else image.with_data(data)
+
+
+def without_negatives(data: FloatArray, negatives: Negatives, name: str) -> FloatArray:
+    """Return an image, or a part of one, as its negative voxels are to be taken.
+
+    Raises
+    ------
+    RlnError
+        If there are some and must not be.
+    """
+    lowest = float(data.min())
+    if lowest >= 0 or negatives == "keep":
+        return data
+    if negatives == "error":
+        raise RlnError(
+            f"{name} has {int((data < 0).sum())} negative voxels (lowest {lowest:g}); take them as "
+            "they are with `negatives=keep`, or set them to 0 with `negatives=clip`."
+        )
+    return data.clip(0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from napari_rln.calibration import Gain, Level
+from napari_rln.calibration import Gain, Level, Negatives
 from napari_rln.consistency import REACH as MERGE_REACH
 from napari_rln.consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.device import free_bytes
@@ -21,7 +21,7 @@ from napari_rln.settings import check_limits
 from napari_rln.tiles import Shape, Tile, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume
 
-ADVICE = "take less memory at once (--memory-gb), or use another device."
+ADVICE = "take less memory at once (`memory_gb`), or use another device."
 """For who has not the memory."""
 
 REACH = NETWORK_REACH + MERGE_REACH
@@ -50,7 +50,8 @@ class RlnSettings:
     repair_image
         Replace isolated hot and cold voxels, which no light can make, by what is around them.
     negatives
-        What to do with negative voxels: error, or clip to set them to 0.
+        What to do with negative voxels, such as of a subtracted background: keep them, as the
+        camera's offset is found below them; clip, to set them to 0; or error.
     grid
         What to do with an image on other voxels than the model was trained for: refuse it, or
         resample it and the result.
@@ -68,7 +69,7 @@ class RlnSettings:
     offset: Level = "auto"
     gain: Gain = "auto"
     repair_image: bool = True
-    negatives: Literal["error", "clip"] = "error"
+    negatives: Negatives = "keep"
     grid: Literal["refuse", "resample"] = "refuse"
     tile: Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}] = "auto"
     memory_gb: Annotated[float | Literal["auto"], {"min": 0.01, "max": 100_000.0}] = "auto"
@@ -153,7 +154,7 @@ def check_model(model: Model, psf: Volume | None) -> None:
     if psf is None and model.start.needs_psf:
         raise RlnError(
             f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
-            "one (--psf), or use a model of the paper's variant."
+            "one (`psf`), or use a model of the paper's variant."
         )
 
 

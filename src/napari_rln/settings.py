@@ -34,7 +34,7 @@ def check_limits(settings: Any) -> None:
         hint, value = hints[field.name], getattr(settings, field.name)
         choices = _choices(hint)
         if choices and isinstance(value, str) and value not in choices:
-            raise RlnError(f"{field.name} is {value!r}; give {', '.join(choices)}.")
+            raise RlnError(f"`{field.name}` is {value!r}; give {', '.join(choices)}.")
         if get_origin(hint) is not Annotated or not isinstance(value, Real):
             continue
         extras = [extra for extra in get_args(hint)[1:] if isinstance(extra, dict)]
@@ -47,7 +47,7 @@ def check_limits(settings: Any) -> None:
                 else f"be at most {high}" if "min" not in limits
                 else f"lie between {low} and {high}"
             )  # fmt: skip
-            raise RlnError(f"{field.name} is {value}{unit} but must {span}{unit}.")
+            raise RlnError(f"`{field.name}` is {value}{unit} but must {span}{unit}.")
 
 
 def _choices(hint: Any) -> tuple[str, ...]:

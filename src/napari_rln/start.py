@@ -138,7 +138,7 @@ def first_estimate(
         return FirstEstimate(data=image.data - np.float32(calibration.background))
     if psf is None:
         raise RlnError(
-            "this model starts from a classical deconvolution and needs the PSF; give one (--psf)."
+            "this model starts from a classical deconvolution and needs the PSF; give one (`psf`)."
         )
     began = time.perf_counter()
     study = study or Study()

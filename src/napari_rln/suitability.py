@@ -65,6 +65,6 @@ def refuse_grid(model: Model, image: Volume) -> RlnError:
     assert model.psf is not None
     return RlnError(
         f"{image.name} has voxels of {image.voxel_um} um but model {model.name} was trained for "
-        f"{model.psf.voxel_um} um (z, y, x); resample the image for it (--grid resample), use the "
+        f"{model.psf.voxel_um} um (z, y, x); resample the image for it (`grid=resample`), use the "
         "universal model, or train one for these voxels."
     )

@@ -41,12 +41,16 @@ class Volume:
         What to call it in tables, figures and layers.
     record
         How it was made; none for data straight from a microscope.
+    fill
+        Value of voxels that are known not to be measured, where there are any: planes or chunks
+        that are missing in the file, for instance.
     """
 
     data: FloatArray
     voxel_um: VoxelUm
     name: str = "volume"
     record: Record | None = None
+    fill: float | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 3 or self.data.dtype != np.float32:

@@ -122,7 +122,7 @@ def test_one_failure_does_not_stop_the_others_and_a_second_start_does_nothing(fo
     rows = list(csv.DictReader((settings.folder / REPORT).read_text().splitlines()))
     assert [row["status"] for row in rows] == ["failed", "done", "done", "failed"]
     assert "cannot be read as TIFF" in rows[0]["error"]
-    assert "no voxel above 0" in rows[3]["error"]
+    assert "all voxels of dark are 0" in rows[3]["error"]
     again = finish(run_batch(items, _prepare, settings.folder, LargeSettings()))
     assert [one.status for one in again] == ["failed", "there before", "there before", "failed"]
 

@@ -73,7 +73,7 @@ def test_a_psf_on_another_grid_is_resampled(files, tmp_path, capsys):
     finer = ("--psf-voxel-um", 0.1, 0.05, 0.05)
     code = _run("rld", files["image"], "--psf", files["psf"], "-o", out, "--iterations", 1, *finer)
     assert code == 0
-    assert "voxel size is (0.1, 0.05, 0.05)" in capsys.readouterr().out
+    assert "voxel size is (0.1, 0.05, 0.05)" in capsys.readouterr().err
 
 
 def test_integers_are_rounded_and_clipped_with_a_warning(files, tmp_path, capsys):

@@ -343,7 +343,7 @@ def test_the_light_is_told_of_a_resumed_run_too(origin, psf, tmp_path):
 def test_a_result_is_never_written_over_its_image(origin, psf, tmp_path):
     before = Path(origin.path).read_bytes()
     run = _rld(origin, psf, Path(origin.path), large=LargeSettings(overwrite=True))
-    with pytest.raises(RlnError, match="on or in the image"):
+    with pytest.raises(RlnError, match="lie on or in .*spots.ome.tif"):
         finish(run_large(run))
     assert Path(origin.path).read_bytes() == before
 
@@ -391,7 +391,9 @@ def test_other_settings_on_the_same_result_are_refused(origin, psf, tmp_path):
     finish(run_large(_rld(origin, psf, out, tile=32)))
     with pytest.raises(RlnError, match="begun with iterations 6, not 7"):
         finish(run_large(other))
-    assert finish(run_large(_rld(origin, psf, out, tile=32))).summary == {}
+    again = finish(run_large(_rld(origin, psf, out, tile=32)))
+    assert not again.made
+    assert again.summary["iterations"] == 6
     anew = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=7),
                 large=LargeSettings(overwrite=True))  # fmt: skip
     assert finish(run_large(anew)).summary["iterations"] == 7
@@ -448,7 +450,7 @@ def test_a_damaged_chunk_is_done_again(origin, psf, tmp_path):
     np.testing.assert_array_equal(_read(out), _read(whole))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -5.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_bad_voxels_are_said_before_the_work(image, psf, tmp_path, bad):
     import tifffile
 
@@ -456,7 +458,7 @@ def test_bad_voxels_are_said_before_the_work(image, psf, tmp_path, bad):
     data[20, 60, 70] = bad
     tifffile.imwrite(tmp_path / "bad.tif", data)
     origin = Origin(path=str(tmp_path / "bad.tif"), voxel_um=psf.voxel_um)
-    with pytest.raises(RlnError, match=r"NaN|negative"):
+    with pytest.raises(RlnError, match="NaN"):
         finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr")))
     assert not (tmp_path / "r.ome.zarr.part").exists()
 

@@ -9,9 +9,12 @@ import tifffile
 import zarr
 
 from napari_rln.errors import RlnError
+from napari_rln.files import is_zarr
+from napari_rln.io import contents
 from napari_rln.record import Record
-from napari_rln.stores.ngff import ZarrTarget, is_zarr, pyramid
-from napari_rln.stores.source import Origin, Source, channel_count, open_source
+from napari_rln.stores.lazy import Held
+from napari_rln.stores.ngff import ZarrTarget, pyramid
+from napari_rln.stores.source import Origin, Source, open_source
 from napari_rln.stores.tiff import TiffTarget
 from napari_rln.tiles import blocks, plan_tiles
 
@@ -85,7 +88,7 @@ def test_channels_and_times_of_an_ome_zarr(data, tmp_path):
     five = np.stack([np.stack([data + 10 * t + c for c in range(3)]) for t in range(2)])
     path = tmp_path / "cells.ome.zarr"
     _ome_zarr(path, five, "0.5", axes="tczyx")
-    assert channel_count(Origin(path=str(path))) == 3
+    assert contents(path).channels == 3
     with pytest.raises(RlnError, match="3 entries along channel"):
         _open(path)
     series = _open(path, channel=2)
@@ -135,7 +138,7 @@ def test_a_damaged_chunk_is_an_error_that_says_where(data, tmp_path):
     _ome_zarr(path, data, "0.5")
     chunk = next(p for p in (path / "s0").rglob("*") if p.is_file() and p.name != "zarr.json")
     chunk.write_bytes(b"nothing")
-    with pytest.raises(OSError, match=r"cells cannot be read at \[0:12"):
+    with pytest.raises(OSError, match=r"cells.ome.zarr cannot be read at \[0:12"):
         _open(path).read(WHOLE)
 
 
@@ -168,7 +171,7 @@ def test_a_folder_of_planes_is_a_stack_in_the_order_of_its_numbers(data, tmp_pat
     assert source.shape == SHAPE
     np.testing.assert_array_equal(source.read(BOX), data[BOX])
     tifffile.imwrite(tmp_path / "plane5.tif", data[0, :8])
-    with pytest.raises(RlnError, match="planes of a stack are alike"):
+    with pytest.raises(RlnError, match="planes of a stack have one size"):
         source.read(BOX)
 
 
@@ -193,13 +196,13 @@ def test_folders_and_files_that_hold_no_image(tmp_path):
 )
 def test_arrays_that_are_no_image(array, axes, message):
     with pytest.raises(RlnError, match=message):
-        Source(array, axes, VOXEL_UM)
+        Source(Held(array, axes, VOXEL_UM, "cells"), Origin(path="cells"))
 
 
 def test_nan_is_said_with_its_place(tmp_path):
     data = np.ones(SHAPE, np.float32)
     data[4, 6, 12] = np.nan
-    source = Source(data, "ZYX", VOXEL_UM, name="cells")
+    source = Source(Held(data, "ZYX", VOXEL_UM, "cells"), Origin(path="cells"))
     with pytest.raises(RlnError, match=r"cells at \[3:9, 5:31, 11:50\] holds 1 of"):
         source.read(BOX)
 
@@ -234,7 +237,8 @@ def test_ome_zarr_that_is_written_is_valid_and_reads_back(tmp_path, version, tim
         version=version, chunk=(16, 32, 32), block=(16, 32, 32),
     )  # fmt: skip
     time = 0 if times is None else 1
-    _written(target, data, time)
+    for when in range(times or 1):
+        _written(target, data if when == time else 0 * data, when)
     for level in range(1, len(target.levels)):
         size = target.levels[level].shape[-3:]
         for tile in plan_tiles(size, (16, 32, 32), (0, 0, 0)):
@@ -336,7 +340,9 @@ def test_planes_of_all_kinds_are_volumes_of_one(data, tmp_path):
         assert source.shape == (1, 37, 50)
         box = (slice(0, 1), slice(5, 31), slice(11, 50))
         np.testing.assert_array_equal(source.read(box)[0], data[0, 5:31, 11:50])
-    series = _open(tmp_path / "times.ome.tif", voxel_um=VOXEL_UM)
+    with pytest.raises(RlnError, match=r"3 entries along time, each of one plane"):
+        _open(tmp_path / "times.ome.tif", voxel_um=VOXEL_UM)
+    series = _open(tmp_path / "times.ome.tif", voxel_um=VOXEL_UM, planes_are="z")
     assert (series.shape, series.times) == ((1, 37, 50), 3)
     np.testing.assert_array_equal(series.read(box, 2)[0], data[2, 5:31, 11:50])
 

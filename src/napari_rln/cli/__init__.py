@@ -1,8 +1,12 @@
 """The command ``napari-rln``: every verb of the package without a window."""
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 
 from cyclopts import App, Parameter
 
@@ -68,32 +72,58 @@ def run(tokens: list[str] | None = None) -> int:
         The words after ``napari-rln``; those of the process when none.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _terminated_as_interrupted():
             # Ours are for the user; those of the libraries below are for us.
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", RlnWarning)
             warnings.showwarning = _show_warning
             app(tokens, result_action="return_value", exit_on_error=True)
     except RlnError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        _say(f"Error: {error}")
         return CANNOT_BE_USED
     except ComputeError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        _say(f"Error: {error}")
         return FAILED
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        _say(f"Error: {error}")
         return FAILED
     except MemoryError:
-        print("Error: out of memory; compare or prepare a smaller part.", file=sys.stderr)
+        _say("Error: out of memory; compare or prepare a smaller part.")
         return FAILED
     except KeyboardInterrupt as stop:
-        print(f"Interrupted; {stop or 'nothing half-written was left'}.", file=sys.stderr)
+        kept = str(stop) or "nothing half-written was left"
+        _say(f"Interrupted; {kept}.")
         return INTERRUPTED
     return DONE
 
 
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """End by SIGTERM, as batch systems send it, as by Ctrl-C: what is finished is kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(text: str) -> None:
+    """Print a message for a person, whatever a file's name may hold."""
+    from napari_rln.cli.terminal import as_options
+
+    safe = as_options(text).encode(sys.stderr.encoding or "utf-8", "backslashreplace")
+    print(safe.decode(sys.stderr.encoding or "utf-8"), file=sys.stderr)
+
+
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"Warning: {message}", file=sys.stderr)
+    _say(f"Warning: {message}")

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from napari_rln.cli.large import Memory
 from napari_rln.cli.options import Flat, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
-from napari_rln.errors import ComputeError
+from napari_rln.errors import ComputeError, warn
+from napari_rln.files import make_folder
 from napari_rln.io import OutputType
 from napari_rln.large.batch import (
     REPORT,
@@ -68,7 +69,7 @@ class BatchOptions:
 
     def items(self, images: list[str], method: str, models: list[str]) -> list[Item]:
         """Return the images, and make the folder of the results."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         settings = BatchSettings(
             folder=self.out,
             method=method,
@@ -87,7 +88,9 @@ class BatchOptions:
             return None
         like = likeness(open_source(item.origin))
         source = PsfSource(psf_voxel_um=item.psf_voxel_um)
-        fitted, _ = source.fitted(item.psf, like, Terminal(quiet=True), repair=self.repair)
+        fitted, _ = source.fitted(
+            item.psf, like, Terminal(quiet=True), channel=item.channel, repair=self.repair
+        )
         return fitted
 
 
@@ -185,15 +188,22 @@ def _go(
             item = report.item
             what = report.ended.error or f"{report.ended.status}, {item.out.name}"
             mark = "" if item.channel is None else f" channel {item.channel}"
-            terminal.say(f"{report.done}/{report.total} {item.image.name}{mark}: {what}")
+            mark += "" if item.time is None else f" time {item.time}"
+            for warning in report.ended.warnings:
+                warn(f"{item.image.name}{mark}: {warning}")
+            said = f"{report.done}/{report.total} {item.image.name}{mark}: {what}"
+            if report.ended.error and terminal.quiet:
+                warn(said)
+            terminal.say(said)
         return report
 
     ended = terminal.follow(relay(run_batch(items, prepare, out, large, device), shown))
-    columns = ("image", "channel", "status", "seconds", "chi2", "flux ratio")
+    columns = ("image", "channel", "time", "status", "seconds", "chi2", "flux ratio")
     rows = [
         (
             one.item.image.name,
             number(one.item.channel),
+            number(one.item.time),
             one.status,
             f"{one.seconds:.1f}",
             number(one.summary.get("chi2")),
@@ -212,6 +222,7 @@ def _go(
                     "out": str(one.item.out),
                     "status": one.status,
                     "error": one.error,
+                    "warnings": list(one.warnings),
                     "facts": one.summary,
                 }
                 for one in ended

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from napari_rln.cli.options import Flat, ImageSource, PsfSource
+from napari_rln.cli.options import Flat, ImageSource, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal
-from napari_rln.io import check_writable, read_volume, write_volume
+from napari_rln.files import check_outputs, check_tiff_output
+from napari_rln.io import read_volume, write_volume
 from napari_rln.trust import check_result
 
 
@@ -18,6 +19,7 @@ def check(
     background: float | None = None,
     repair: bool = True,
     device: str = "auto",
+    overwrite: Overwrite = False,
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
@@ -41,12 +43,15 @@ def check(
         Repair what is wrong with the PSF, as rld and rln do.
     device
         auto, cpu, cuda, cuda:1, mps.
+    overwrite
+        Replace the map if it is there.
     """
     if residual is not None:
-        check_writable(residual)
+        check_tiff_output(residual)
+        check_outputs([residual], inputs=[image, result, psf], overwrite=overwrite)
     raw = image_source.read(image)
     volume = read_volume(result, voxel_um=image_source.voxel_um)
-    blur, _ = psf_source.fitted(psf, raw, terminal, repair=repair)
+    blur, _ = psf_source.fitted(psf, raw, terminal, channel=image_source.channel, repair=repair)
     trust = check_result(raw, volume, blur, background=background, device=device)
     if residual is not None:
         write_volume(trust.residual, residual)

@@ -1,14 +1,16 @@
 """``napari-rln compare``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.comparison import CompareSettings, Comparison
 from napari_rln.comparison import compare as compare_volumes
 from napari_rln.errors import RlnError
 from napari_rln.figures import figure, save_figure
+from napari_rln.files import check_outputs, make_folder
 from napari_rln.io import read_volume
 from napari_rln.study import Study
 from napari_rln.view import FigureSettings
@@ -25,6 +27,7 @@ def compare(
     psf: Path | None = None,
     repair: bool = True,
     figure_format: tuple[FigureFormat, ...] = ("png",),
+    overwrite: Overwrite = False,
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     settings: Annotated[CompareSettings, Flat] = CompareSettings(),
@@ -49,19 +52,29 @@ def compare(
         Repair what is wrong with the PSF, as rld does.
     figure_format
         One or more of png, pdf, svg.
+    overwrite
+        Replace table and figure if they are there.
     """
     if not results:
         raise RlnError(
             "there is nothing to compare with; name at least one result after the image."
         )
+    make_folder(out)
+    read = [image, *results, truth, psf]
+    check_outputs(written(out, figure_format), inputs=read, overwrite=overwrite)
     raw = image_source.read(image)
     # Whoever gives the image's voxel size means all files of that grid.
     others = [read_volume(path, voxel_um=image_source.voxel_um) for path in results]
     known = read_volume(truth, voxel_um=image_source.voxel_um) if truth else None
     blur = None
     if psf:
-        blur, _ = psf_source.fitted(psf, raw, terminal, repair=repair)
+        blur, _ = psf_source.fitted(psf, raw, terminal, channel=image_source.channel, repair=repair)
     show(raw, others, out, known, blur, settings, look, figure_format, terminal)
+
+
+def written(out: Path, formats: Sequence[FigureFormat]) -> list[Path]:
+    """Return the files of a comparison, the table first."""
+    return [out / "table.csv", *(out / f"figure.{kind}" for kind in formats)]
 
 
 def show(
@@ -77,14 +90,12 @@ def show(
     study: Study | None = None,
 ) -> Comparison:
     """Write table and figure into a folder and print the table."""
-    out.mkdir(parents=True, exist_ok=True)
     table = compare_volumes(image, results, truth=truth, psf=psf, settings=settings, study=study)
     drawing = figure([image, *results], truth=truth, settings=look)
-    table.to_csv(out / "table.csv")
-    files = [out / "table.csv"]
-    for kind in formats:
-        files.append(out / f"figure.{kind}")
-        save_figure(drawing, files[-1])
+    files = written(out, formats)
+    table.to_csv(files[0])
+    for file in files[1:]:
+        save_figure(drawing, file)
     columns = [c for c in table.columns if not c.endswith(("_xy", "_xz", "_yz"))]
     terminal.table(
         "", columns, ([number(row.cells().get(c)) for c in columns] for row in table.rows)

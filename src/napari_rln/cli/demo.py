@@ -5,15 +5,17 @@ from typing import Annotated
 
 from napari_rln import samples
 from napari_rln.application import apply_steps
-from napari_rln.cli.compare import show
-from napari_rln.cli.options import Flat, Out
+from napari_rln.cli.compare import show, written
+from napari_rln.cli.options import Flat, Out, Overwrite
 from napari_rln.cli.terminal import Terminal
 from napari_rln.comparison import CompareSettings
 from napari_rln.deconvolution import iterate
+from napari_rln.files import check_outputs, make_folder
 from napari_rln.io import write_volume
 from napari_rln.model import load_model
 from napari_rln.networks.folded import compile_ahead
-from napari_rln.psf.doctor import HARMFUL, fit_psf
+from napari_rln.psf.doctor import fit_psf
+from napari_rln.psf.findings import HARMFUL
 from napari_rln.study import Study
 from napari_rln.view import FigureSettings
 
@@ -24,6 +26,7 @@ _MIDDLE = (25, 31, 32)  # of the bead, so that the cuts go through the hollow
 def demo(
     *,
     out: Out = Path("demo"),
+    overwrite: Overwrite = False,
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Deconvolve the shipped sample, a hollow bead, and show raw, RLD and RLN side by side.
@@ -32,8 +35,14 @@ def demo(
     ----------
     out
         Folder for the results, the table and the figure; made if it is not there.
+    overwrite
+        Replace what is there of an earlier demo.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    classical = out / "bead-rld.ome.tif"
+    networks = {name: out / f"bead-rln-{name}.ome.tif" for name in _MODELS}
+    files = [classical, *networks.values(), *written(out, ("png",))]
+    check_outputs(files, overwrite=overwrite)
     compile_ahead()  # while Richardson-Lucy runs
     image = samples.bead()
     terminal.say(
@@ -43,10 +52,10 @@ def demo(
     terminal.findings(findings, mended=HARMFUL)
     study = Study()
     results = [terminal.follow(iterate(image, psf, study=study))]
-    write_volume(results[0], out / "bead-rld.ome.tif")
-    for name in _MODELS:
+    write_volume(results[0], classical)
+    for name, file in networks.items():
         result = terminal.follow(apply_steps(image, psf, load_model(name), study=study))
-        write_volume(result, out / f"bead-rln-{name}.ome.tif")
+        write_volume(result, file)
         results.append(result)
     look = FigureSettings(position=_MIDDLE)
     show(image, results, out, None, psf, CompareSettings(), look, ("png",), terminal, study)

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource, bytes_of
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.dual import DualSettings, iterate_views, pair_views
 from napari_rln.dual_network import apply_views_steps, check_views_model
 from napari_rln.errors import RlnError
-from napari_rln.io import OutputType, check_writable, write_volume
+from napari_rln.files import check_outputs, check_tiff_output
+from napari_rln.io import OutputType, write_volume
 from napari_rln.model import load_model
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
@@ -41,6 +42,7 @@ def dual(
     registered: Path | None = None,
     repair: bool = True,
     dtype: OutputType = "float32",
+    overwrite: Overwrite = False,
     channel_b: int | None = None,
     voxel_um_b: VoxelUm | None = None,
     psf_b_voxel_um: VoxelUm | None = None,
@@ -79,6 +81,8 @@ def dual(
         Repair what is wrong with a PSF and say what was done.
     dtype
         Type of the written values; uint16 and uint8 round and clip.
+    overwrite
+        Replace files of the results if they are there.
     channel_b
         Which channel of the second view, where it is not that of the first.
     voxel_um_b
@@ -92,29 +96,38 @@ def dual(
         check_views_model(chosen)
         _check_settings(settings)
     elif (tile, memory_gb) != ("auto", "auto"):
-        raise RlnError("--tile and --memory-gb are of a network; name its --model too.")
-    check_writable(out)
-    if registered is not None:
-        check_writable(registered)
+        raise RlnError("`tile` and `memory_gb` are of a network; name its `model` too.")
+    outputs = [out] if registered is None else [out, registered]
+    for output in outputs:
+        check_tiff_output(output)
+    check_outputs(
+        outputs,
+        inputs=[image, image_b, psf, psf_b],
+        overwrite=overwrite,
+        room=bytes_of(image_source.origin(image)),
+    )
     first = image_source.read(image)
-    other = ImageSource(
+    other = dataclasses.replace(
+        image_source,
         voxel_um=voxel_um_b or image_source.voxel_um,
         channel=image_source.channel if channel_b is None else channel_b,
-        time=image_source.time,
     )
     second = other.read(image_b)
-    fitted, _ = psf_source.fitted(psf, first, terminal, repair=repair)
-    source_b = PsfSource(psf_voxel_um=psf_b_voxel_um or psf_source.psf_voxel_um)
-    fitted_b, _ = source_b.fitted(psf_b or psf, second, terminal, repair=repair)
-    levels: tuple[float | Literal["auto"], Literal["error", "clip"]]
-    levels = settings.background, settings.negatives
+    fitted, _ = psf_source.fitted(psf, first, terminal, channel=image_source.channel, repair=repair)
+    source_b = dataclasses.replace(
+        psf_source, psf_voxel_um=psf_b_voxel_um or psf_source.psf_voxel_um
+    )
+    fitted_b, _ = source_b.fitted(
+        psf_b or psf, second, terminal, channel=other.channel, repair=repair
+    )
     pair = terminal.follow(
         pair_views(
             first,
             second,
             fitted,
             fitted_b,
-            *levels,
+            settings.background,
+            settings.negatives,
             settings=views,
             offset=settings.offset,
             gain=settings.gain,
@@ -155,5 +168,5 @@ def _check_settings(settings: RldSettings) -> None:
     if changed:
         raise RlnError(
             f"{', '.join(changed)} is of Richardson-Lucy, but a model has its own start; leave it "
-            "out, or leave out --model."
+            "out, or leave out `model`."
         )

@@ -1,26 +1,27 @@
 """What ``rld``, ``rln`` and ``batch`` share where volumes are written in parts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageSource, PsfSource
-from napari_rln.cli.terminal import Terminal, number
+from napari_rln.cli.options import Flat, ImageSource, PsfSource, bytes_of
+from napari_rln.cli.terminal import Terminal, judgement
 from napari_rln.device import free_bytes, resolve_device
+from napari_rln.files import check_apart, check_outputs, check_tiff_output, is_zarr_name
+from napari_rln.io import check_channels_output
 from napari_rln.large.forecast import Forecast, duration, forecast
 from napari_rln.large.job import Folder
 from napari_rln.large.reports import LargeReport
-from napari_rln.large.request import LargeRun, has_large_name
+from napari_rln.large.request import LargeRun, check_large_name, has_large_name
 from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeSettings
 from napari_rln.rld import RldSettings, memory_bytes
 from napari_rln.rln import SHARE
 from napari_rln.speed import calibrate
 from napari_rln.steps import finish, relay
-from napari_rln.stores.ngff import is_zarr_name
-from napari_rln.stores.source import Origin, open_source
+from napari_rln.stores.source import Origin, held, open_source
 
 Memory = float | Literal["auto"]
 
@@ -44,11 +45,39 @@ class LargeOptions:
     settings: Annotated[LargeSettings, Flat] = field(default_factory=LargeSettings)
 
 
-def origin_of(image: Path, source: ImageSource) -> Origin:
-    """Return where an image is read from."""
-    return Origin(
-        path=str(image), voxel_um=source.voxel_um, channel=source.channel, time=source.time
-    )
+def check_result(
+    out: Path,
+    inputs: list[Path],
+    options: LargeOptions,
+    image: Origin | None = None,
+    channels: int = 1,
+) -> None:
+    """Raise unless a result can be written, of a kind that is written whole or in parts.
+
+    Parameters
+    ----------
+    out
+        Where.
+    inputs
+        What is read.
+    options
+        Whether it may replace what is there.
+    image
+        What it is of, where it is written whole; else it is resumed where it was interrupted.
+    channels
+        That it has.
+    """
+    if image is None:
+        check_large_name(out)
+        for source in inputs:
+            check_apart(out, source)
+        return
+    if channels > 1:
+        check_channels_output(out)
+    else:
+        check_tiff_output(out)
+    room = channels * bytes_of(replace(image, channel=image.channel if channels == 1 else 0))
+    check_outputs([out], inputs=inputs, overwrite=options.settings.overwrite, room=room)
 
 
 def in_parts(
@@ -74,14 +103,16 @@ def in_parts(
     folder = Folder(out)
     if folder.part.exists() or folder.manifest.exists():  # begun so, or done so
         return True
-    opened = open_source(origin_of(image, source))
+    opened = open_source(source.origin(image))
     if opened.times > 1:
         return True
     z, y, x = opened.shape
     needed = _BYTES * z * y * x
     if told is not None and psf is not None:
-        kernel = open_source(Origin(path=str(psf), voxel_um=psf_source.psf_voxel_um or (1, 1, 1)))
-        needed += memory_bytes(opened.shape, kernel.shape, told)
+        kernel = held(Origin(path=str(psf)))
+        sizes = dict(zip(kernel.axes, kernel.array.shape, strict=True))
+        shape = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
+        needed += memory_bytes(opened.shape, shape, told)
     where = resolve_device(device)
     allowed = SHARE * free_bytes(where) if memory == "auto" else memory * 1e9
     return needed > allowed
@@ -114,13 +145,12 @@ def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
             "what is finished is kept: the same command goes on from there"
         ) from stop
     found = outcome.summary
-    if not found:
+    if not outcome.made:
         terminal.say(f"{outcome.out}: complete already, nothing was done")
     else:
         terminal.say(
             f"{outcome.out}: {duration(found['seconds'])}, background {found['background']:.4g}, "
-            f"chi2 {number(found.get('chi2')) or 'unknown'}, flux ratio "
-            f"{number(found.get('flux_ratio')) or 'unknown'}, at most "
-            f"{found['peak_mb'] / 1e3:.2f} GB for each of {found['workers']} workers"
+            f"{judgement(found)}, at most {found['peak_mb'] / 1e3:.2f} GB for each of "
+            f"{found['workers']} worker{'' if found['workers'] == 1 else 's'}"
         )
-    terminal.report({"out": str(outcome.out), "facts": found})
+    terminal.report({"out": str(outcome.out), "made": outcome.made, "facts": found})

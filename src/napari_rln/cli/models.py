@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from napari_rln.cli.options import Flat, Out
+from napari_rln.cli.options import Flat, Out, Overwrite
 from napari_rln.cli.terminal import Terminal, number
+from napari_rln.files import check_outputs
 from napari_rln.model import Model, check_model_path, load_model, shipped_models
 from napari_rln.networks.bundle import read_checkpoint
 from napari_rln.networks.tensorflow import rln_from_checkpoint
@@ -17,6 +18,7 @@ def import_tf(
     *,
     out: Out,
     division_eps: float = 1e-4,
+    overwrite: Overwrite = False,
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Turn a checkpoint of the paper's authors' TensorFlow code into a model file.
@@ -32,8 +34,11 @@ def import_tf(
     division_eps
         Constant in the network's divisions: 1e-4 in the released checkpoint and the dual-view
         scripts, 1e-3 in the single-view script.
+    overwrite
+        Replace the model file if it is there.
     """
     check_model_path(out)
+    check_outputs([out], inputs=[checkpoint], overwrite=overwrite)
     network = rln_from_checkpoint(read_checkpoint(checkpoint), division_eps=division_eps)
     model = Model(
         name=out.stem,

@@ -3,18 +3,40 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from napari_rln.cli.terminal import Terminal
-from napari_rln.io import read_volume
-from napari_rln.psf.doctor import HARMFUL, fit_psf
-from napari_rln.psf.findings import Finding
+from napari_rln.errors import RlnError
+from napari_rln.io import contents, read_volume
+from napari_rln.psf.doctor import fit_psf
+from napari_rln.psf.findings import HARMFUL, Finding
+from napari_rln.stores.source import Crop, Missing, Origin, PlanesAre, open_source
 from napari_rln.volume import Volume, VoxelUm
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+Overwrite = Annotated[bool, Parameter(negative="")]
 Flat = Parameter(name="*")  # a settings dataclass whose fields become options of their own
+
+
+def _span(word: str) -> tuple[int, int]:
+    """Return the start and stop in a word such as ``10:20``.
+
+    Raises
+    ------
+    ValueError
+        If it is no such word.
+    """
+    start, _, stop = word.partition(":")
+    if not (start.isdecimal() and stop.isdecimal()):
+        raise ValueError(f"{word} is no span of voxels; give it as start:stop, such as 10:42")
+    return int(start), int(stop)
+
+
+def _spans(_: Any, tokens: Sequence[Any]) -> Crop:
+    z, y, x = (_span(token.value) for token in tokens)
+    return z, y, x
 
 
 @Flat
@@ -30,15 +52,46 @@ class ImageSource:
         Which channel, from 0, of a file with several.
     time
         Which time point, from 0, of a file with several.
+    planes_are
+        What the planes are of a file without an axis z: time or channel where they are the planes
+        of one stack though they are called so, z where they are what they are called.
+    missing
+        What to do about planes or chunks that the file promises but does not hold: error, mask to
+        go on as they were not measured, or zero to take them for zeros.
+    crop
+        Part of the image for a quick try, as Z0:Z1 Y0:Y1 X0:X1 in voxels.
     """
 
     voxel_um: VoxelUm | None = None
     channel: int | None = None
     time: int | None = None
+    planes_are: PlanesAre | None = None
+    missing: Missing = "error"
+    crop: Annotated[Crop | None, Parameter(converter=_spans, n_tokens=3)] = None
+
+    def origin(self, path: Path) -> Origin:
+        """Return where an image is read from."""
+        return Origin(
+            path=str(path),
+            voxel_um=self.voxel_um,
+            channel=self.channel,
+            time=self.time,
+            planes_are=self.planes_are,
+            missing=self.missing,
+            crop=self.crop,
+        )
 
     def read(self, path: Path) -> Volume:
         """Return the volume."""
-        return read_volume(path, voxel_um=self.voxel_um, channel=self.channel, time=self.time)
+        return read_volume(
+            path,
+            voxel_um=self.voxel_um,
+            channel=self.channel,
+            time=self.time,
+            planes_are=self.planes_are,
+            missing=self.missing,
+            crop=self.crop,
+        )
 
 
 @Flat
@@ -50,18 +103,62 @@ class PsfSource:
     ----------
     psf_voxel_um
         Voxel size z y x in micrometres of the PSF, where its file does not say it or is wrong.
+    psf_channel
+        Which channel, from 0, of a PSF file with several; that of the image when not given.
     """
 
     psf_voxel_um: VoxelUm | None = None
+    psf_channel: int | None = None
 
-    def read(self, path: Path) -> Volume:
-        """Return the PSF as it is in the file."""
-        return read_volume(path, voxel_um=self.psf_voxel_um)
+    def read(self, path: Path, channel: int | None = None) -> Volume:
+        """Return the PSF as it is in the file.
+
+        Parameters
+        ----------
+        path
+            The file.
+        channel
+            Of the image.
+        """
+        if self.psf_channel is not None:
+            channel = self.psf_channel
+        elif contents(path).channels == 1:
+            channel = None
+        elif channel is None:
+            raise RlnError(
+                f"{path.name} has {contents(path).channels} channels; choose one (`psf_channel`)."
+            )
+        return read_volume(path, voxel_um=self.psf_voxel_um, channel=channel)
 
     def fitted(
-        self, path: Path, image: Volume | None, terminal: Terminal, *, repair: bool = True
+        self,
+        path: Path,
+        image: Volume | None,
+        terminal: Terminal,
+        *,
+        channel: int | None = None,
+        repair: bool = True,
     ) -> tuple[Volume, Sequence[Finding]]:
-        """Return the PSF fit for an image, and what was found wrong with it, which is also said."""
-        psf, findings = fit_psf(self.read(path), image, mend=repair)
+        """Return the PSF fit for an image, and what was found wrong with it, which is also said.
+
+        Parameters
+        ----------
+        path
+            Its file.
+        image
+            What it is for; none where that is not known.
+        terminal
+            Where it is said.
+        channel
+            Of the image.
+        repair
+            Whether to repair what is wrong.
+        """
+        psf, findings = fit_psf(self.read(path, channel), image, mend=repair)
         terminal.findings(findings, mended=HARMFUL if repair else ())
         return psf, findings
+
+
+def bytes_of(origin: Origin) -> int:
+    """Return how many bytes a float32 result of an image takes."""
+    return 4 * open_source(origin).voxels

@@ -1,20 +1,24 @@
 """``napari-rln psf``: compute, measure, info, repair."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.errors import RlnError
-from napari_rln.io import check_writable, write_volume
+from napari_rln.files import check_outputs, check_tiff_output
+from napari_rln.io import write_volume
 from napari_rln.psf.compute import compute_psf
-from napari_rln.psf.doctor import HARMFUL, examine_psf, repair_psf
-from napari_rln.psf.measure import MeasureSettings, measure_psf
+from napari_rln.psf.doctor import examine_psf, repair_psf
+from napari_rln.psf.findings import HARMFUL
+from napari_rln.psf.measure import MeasureSettings, beads_in_words, measure_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 from napari_rln.psf.shape import fwhm_um
+from napari_rln.stores.source import open_source
 from napari_rln.volume import Volume
 
 ForImage = Annotated[Path | None, Parameter(name="--image")]
@@ -24,6 +28,7 @@ def compute(
     *,
     out: Out,
     image: ForImage = None,
+    overwrite: Overwrite = False,
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
@@ -38,12 +43,12 @@ def compute(
         The image that it is for: gives the voxel size and, to a widefield PSF, the depth over
         which haze must be known.
     """
-    check_writable(out)
-    target = image_source.read(image) if image else None
+    _check_output(out, [image], overwrite)
+    target = open_source(image_source.origin(image)) if image else None
     voxel_um = target.voxel_um if target else image_source.voxel_um
     planes = target.shape[0] if target else None
     if voxel_um is None:
-        raise RlnError("say the voxel size: --voxel-um Z Y X, or --image FILE to take its own.")
+        raise RlnError("give the voxel size (`voxel_um`), or the image whose it is (`image`).")
     _finish(compute_psf(settings, voxel_um, planes=planes, name=out.stem), out, terminal)
 
 
@@ -51,6 +56,7 @@ def measure(
     beads: Path,
     *,
     out: Out,
+    overwrite: Overwrite = False,
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     settings: Annotated[MeasureSettings, Flat] = MeasureSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
@@ -63,9 +69,14 @@ def measure(
         The stack.
     out
         Where to write the PSF, .tif or .ome.tif.
+    overwrite
+        Replace the file if it is there.
     """
-    check_writable(out)
-    _finish(measure_psf(image_source.read(beads), settings, name=out.stem), out, terminal)
+    _check_output(out, [beads], overwrite)
+    psf = measure_psf(image_source.read(beads), settings, name=out.stem)
+    assert psf.record is not None
+    terminal.say(f"{beads.name}: {beads_in_words(psf.record.facts)}")
+    _finish(psf, out, terminal)
 
 
 def info(
@@ -94,7 +105,7 @@ def info(
     immersion_index
         Refractive index of the immersion medium.
     """
-    volume = psf_source.read(psf)
+    volume = _given(psf_source, image_source, image).read(psf, image_source.channel)
     report = examine_psf(
         volume,
         image=image_source.read(image) if image else None,
@@ -117,6 +128,7 @@ def repair(
     out: Out,
     image: ForImage = None,
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    overwrite: Overwrite = False,
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     settings: Annotated[PrepareSettings, Flat] = PrepareSettings(),
@@ -135,9 +147,11 @@ def repair(
     everything
         Do every step, not only those that the findings call for; so does any of the settings
         below that differs from its default.
+    overwrite
+        Replace the file if it is there.
     """
-    check_writable(out)
-    volume = psf_source.read(psf)
+    _check_output(out, [psf, image], overwrite)
+    volume = _given(psf_source, image_source, image).read(psf, image_source.channel)
     target = image_source.read(image) if image else None
     if everything or settings != PrepareSettings():
         mended = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
@@ -146,6 +160,19 @@ def repair(
         terminal.findings(report.findings, mended=(*HARMFUL, "note"))
         mended = repair_psf(volume, report, image_voxel_um=target.voxel_um if target else None)
     _finish(mended, out, terminal)
+
+
+def _given(psf: PsfSource, image: ImageSource, file: Path | None) -> PsfSource:
+    """Return how the PSF is read: without an image --voxel-um can only be the PSF's own."""
+    if file is not None or psf.psf_voxel_um is not None:
+        return psf
+    return replace(psf, psf_voxel_um=image.voxel_um)
+
+
+def _check_output(out: Path, inputs: list[Path | None], overwrite: bool) -> None:
+    """Raise unless a PSF can be written."""
+    check_tiff_output(out)
+    check_outputs([out], inputs=inputs, overwrite=overwrite)
 
 
 def _finish(psf: Volume, out: Path, terminal: Terminal) -> None:

@@ -1,22 +1,24 @@
 """``napari-rln rld``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from napari_rln.cli.large import LargeOptions, Memory, go, in_parts, origin_of
+from napari_rln.cli.channels import channels_of, each_channel
+from napari_rln.cli.large import LargeOptions, Memory, check_result, go, in_parts
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
-from napari_rln.cli.terminal import Terminal, exposure
+from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.deconvolution import iterate
-from napari_rln.io import OutputType, check_writable, write_volume
+from napari_rln.io import OutputType, write_volume
 from napari_rln.large.request import LargeRun, likeness
 from napari_rln.rld import RldSettings
 from napari_rln.stores.source import open_source
+from napari_rln.volume import Volume
 
 
 def rld(
     image: Path,
     *,
-    psf: Path,
+    psf: list[Path],
     out: Out,
     repair: bool = True,
     dtype: OutputType = "float32",
@@ -33,9 +35,10 @@ def rld(
     Parameters
     ----------
     image
-        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, or a folder of planes.
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
     psf
-        Point spread function, in the same formats; resampled to the image's voxels if need be.
+        Point spread function, in the same formats; resampled to the image's voxels if need be. One
+        for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
     out
         Result, .tif (ImageJ), .ome.tif or .ome.zarr. The last two are written in parts where the
         volume outgrows the memory, and resumed where they were interrupted.
@@ -49,12 +52,20 @@ def rld(
     tile
         Side in voxels of these parts; auto takes the largest that the memory allows.
     """
-    if tile != "auto" or in_parts(
-        image, image_source, out, large, memory_gb, settings.device, psf, psf_source, settings
-    ):
-        origin = origin_of(image, image_source)
+    channels = channels_of(image, image_source, psf)
+    if not channels and (
+        tile != "auto"
+        or in_parts(
+            image, image_source, out, large, memory_gb, settings.device, psf[0], psf_source,
+            settings,
+        )
+    ):  # fmt: skip
+        origin = image_source.origin(image)
+        check_result(out, [image, *psf], large)
         like = likeness(open_source(origin))
-        fitted, _ = psf_source.fitted(psf, like, terminal, repair=repair)
+        fitted, _ = psf_source.fitted(
+            psf[0], like, terminal, channel=image_source.channel, repair=repair
+        )
         run = LargeRun(
             origin=origin,
             psf=fitted,
@@ -67,17 +78,28 @@ def rld(
         )
         go(run, large, terminal)
         return
-    check_writable(out)
-    volume = image_source.read(image)
-    fitted, findings = psf_source.fitted(psf, volume, terminal, repair=repair)
-    result = terminal.follow(iterate(volume, fitted, settings))
-    write_volume(result, out, dtype=dtype)
-    assert result.record is not None
-    facts = result.record.facts
-    terminal.say(
-        f"{out}: {facts['iterations']} iterations ({facts['stopped_by']}) on {facts['device']} in "
-        f"{facts['seconds']:.1f} s, {exposure(facts)}"
-    )
-    terminal.report(
-        {"out": str(out), "facts": facts, "psf_findings": [finding.what for finding in findings]}
-    )
+    check_result(out, [image, *psf], large, image_source.origin(image), len(channels) or 1)
+    reported: list[dict[str, Any]] = []
+
+    def one(source: ImageSource, psf_source: PsfSource, file: Path) -> Volume:
+        volume = source.read(image)
+        fitted, findings = psf_source.fitted(
+            file, volume, terminal, channel=source.channel, repair=repair
+        )
+        result = terminal.follow(iterate(volume, fitted, settings))
+        assert result.record is not None
+        facts = result.record.facts
+        where = f"{out}, channel {source.channel}" if channels else str(out)
+        terminal.say(
+            f"{where}: {facts['iterations']} iterations ({facts['stopped_by']}) on "
+            f"{facts['device']} in {facts['seconds']:.1f} s, {exposure(facts)}, {judgement(facts)}"
+        )
+        said = [finding.what for finding in findings]
+        reported.append({"out": str(out), "facts": facts, "psf_findings": said})
+        return result
+
+    if channels:
+        each_channel(image_source, psf_source, channels, one, out, dtype)
+    else:
+        write_volume(one(image_source, psf_source, psf[0]), out, dtype=dtype)
+    terminal.report({"out": str(out), "channels": reported} if channels else reported[0])

@@ -1,28 +1,31 @@
 """``napari-rln rln``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from napari_rln.application import apply_steps
-from napari_rln.cli.large import LargeOptions, go, in_parts, origin_of
+from napari_rln.cli.channels import channels_of, each_channel
+from napari_rln.cli.large import LargeOptions, check_result, go, in_parts
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
-from napari_rln.cli.terminal import Terminal, exposure, number
+from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.errors import RlnError
-from napari_rln.io import OutputType, check_writable, write_volume
+from napari_rln.files import make_folder
+from napari_rln.io import OutputType, write_volume
 from napari_rln.large.request import LargeRun, likeness
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rln import RlnSettings
 from napari_rln.stages import network_stages
 from napari_rln.stores.source import open_source
+from napari_rln.volume import Volume
 
 
 def rln(
     image: Path,
     *,
     out: Out,
-    psf: Path | None = None,
+    psf: list[Path] | None = None,
     model: Annotated[str, Parameter(name=["--model", "-m"])] = UNIVERSAL,
     stages: Path | None = None,
     repair: bool = True,
@@ -38,13 +41,14 @@ def rln(
     Parameters
     ----------
     image
-        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, or a folder of planes.
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
     out
         Result, .tif (ImageJ), .ome.tif or .ome.zarr. The last two are written in parts where the
         volume outgrows the memory, and resumed where they were interrupted.
     psf
-        Point spread function, in the same formats; resampled to the image's voxels if need be. A
-        model of the paper's variant needs none.
+        Point spread function, in the same formats; resampled to the image's voxels if need be. One
+        for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
+        A model of the paper's variant needs none.
     model
         Name of a model that comes with the package, or a model file.
     stages
@@ -56,16 +60,27 @@ def rln(
         Type of the written values; uint16 and uint8 round and clip.
     """
     chosen = load_model(model)
-    told = chosen.start.rld() if chosen.start.needs_psf else None
+    psfs = psf or []
+    first = psfs[0] if psfs else None
+    classical = chosen.start.rld() if chosen.start.needs_psf else None
     memory = settings.memory_gb
-    if in_parts(image, image_source, out, large, memory, settings.device, psf, psf_source, told):
+    read = [image, *psfs, Path(model)]
+    channels = channels_of(image, image_source, psfs)
+    if channels and stages is not None:
+        raise RlnError("stages are of one channel; choose one with `channel`.")
+    if not channels and in_parts(
+        image, image_source, out, large, memory, settings.device, first, psf_source, classical
+    ):
         if stages is not None:
             raise RlnError("stages are of a whole volume; crop the image for them.")
-        origin = origin_of(image, image_source)
+        origin = image_source.origin(image)
+        check_result(out, read, large)
         fitted = None
-        if psf is not None:
+        if first is not None:
             like = likeness(open_source(origin))
-            fitted, _ = psf_source.fitted(psf, like, terminal, repair=repair)
+            fitted, _ = psf_source.fitted(
+                first, like, terminal, channel=image_source.channel, repair=repair
+            )
         run = LargeRun(
             origin=origin,
             psf=fitted,
@@ -79,23 +94,34 @@ def rln(
         )
         go(run, large, terminal)
         return
-    check_writable(out)
-    volume = image_source.read(image)
-    fitted = None
-    if psf is not None:
-        fitted, _ = psf_source.fitted(psf, volume, terminal, repair=repair)
-    result = terminal.follow(apply_steps(volume, fitted, chosen, settings))
-    write_volume(result, out, dtype=dtype)
+    check_result(out, read, large, image_source.origin(image), len(channels) or 1)
     if stages is not None:
-        stages.mkdir(parents=True, exist_ok=True)
-        for name, stage in network_stages(volume, fitted, chosen, settings).items():
-            write_volume(stage, stages / f"{name}.ome.tif")
-    assert result.record is not None
-    facts = result.record.facts
-    terminal.say(
-        f"{out}: model {chosen.name} on {facts['device']} in {facts['seconds']:.1f} s, "
-        f"{exposure(facts)}, chi2 {number(facts.get('chi2')) or 'unknown'}, scale "
-        f"{number(facts.get('reblur_scale')) or 'unknown'}, flux ratio "
-        f"{number(facts.get('flux_ratio')) or 'unknown'}"
-    )
-    terminal.report({"out": str(out), "facts": facts})
+        make_folder(stages)
+    reported: list[dict[str, Any]] = []
+
+    def one(source: ImageSource, psf_source: PsfSource, file: Path | None) -> Volume:
+        volume = source.read(image)
+        fitted = None
+        if file is not None:
+            fitted, _ = psf_source.fitted(
+                file, volume, terminal, channel=source.channel, repair=repair
+            )
+        result = terminal.follow(apply_steps(volume, fitted, chosen, settings))
+        assert result.record is not None
+        facts = result.record.facts
+        where = f"{out}, channel {source.channel}" if channels else str(out)
+        terminal.say(
+            f"{where}: model {chosen.name} on {facts['device']} in {facts['seconds']:.1f} s, "
+            f"{exposure(facts)}, {judgement(facts)}"
+        )
+        reported.append({"out": str(out), "facts": facts})
+        if stages is not None:
+            for name, stage in network_stages(volume, fitted, chosen, settings).items():
+                write_volume(stage, stages / f"{name}.ome.tif")
+        return result
+
+    if channels:
+        each_channel(image_source, psf_source, channels, one, out, dtype)
+    else:
+        write_volume(one(image_source, psf_source, first), out, dtype=dtype)
+    terminal.report({"out": str(out), "channels": reported} if channels else reported[0])

@@ -1,16 +1,17 @@
 """``napari-rln simulate``."""
 
 import json
-from dataclasses import asdict
+import math
 from pathlib import Path
 from typing import Annotated
 
-from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.errors import RlnError
-from napari_rln.io import atomic, write_volume
-from napari_rln.psf.doctor import HARMFUL, fit_psf
-from napari_rln.record import jsonable
+from napari_rln.files import atomic, check_outputs, make_folder
+from napari_rln.io import write_volume
+from napari_rln.psf.doctor import fit_psf
+from napari_rln.psf.findings import HARMFUL
 from napari_rln.simulate.imaging import ImagingSettings, imaging_like, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
 
@@ -23,6 +24,7 @@ def simulate(
     shape: tuple[int, int, int] = (64, 64, 64),
     seed: int = 0,
     like: Path | None = None,
+    overwrite: Overwrite = False,
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     structures: Annotated[StructureSettings, Flat] = StructureSettings(),
@@ -45,27 +47,38 @@ def simulate(
         Of the first pair; the others follow from it.
     like
         A real image whose light, background and noise are imitated, instead of the settings below.
+    overwrite
+        Replace pairs of these names that are there.
     """
     if count < 1:
-        raise RlnError(f"count is {count}; make at least one pair.")
+        raise RlnError(f"`count` is {count}; make at least one pair.")
+    if min(shape) < 1:
+        raise RlnError(f"`shape` is {shape}; give three numbers of voxels (z y x), at least 1.")
+    folders = [out / "input", out / "ground_truth"]
+    for folder in folders:
+        make_folder(folder)
+    names = [f"pair{number:04d}.tif" for number in range(count)]
+    check_outputs(
+        [*(folder / name for folder in folders for name in names), out / "records.json"],
+        inputs=[psf, like],
+        overwrite=overwrite,
+        room=2 * 4 * count * math.prod(shape),
+    )
     blur, findings = fit_psf(psf_source.read(psf))
     terminal.findings(findings, mended=HARMFUL)
     if like is not None:
         if imaging != ImagingSettings():
-            raise RlnError("--like takes light and noise from the image; give it or the settings.")
+            raise RlnError("`like` takes light and noise from the image; give it or the settings.")
         imaging = imaging_like(image_source.read(like))
     records = {}
-    for number in range(count):
-        name = f"pair{number:04d}.tif"
+    for number, name in enumerate(names):
         pair = simulate_pair(
             blur, structures, imaging, shape=shape, seed=(seed, number), name=name[:-4]
         )
-        for folder in ("input", "ground_truth"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        write_volume(pair.image, out / "input" / name)
-        write_volume(pair.truth, out / "ground_truth" / name)
+        for folder, volume in zip(folders, (pair.image, pair.truth), strict=True):
+            write_volume(volume, folder / name)
         assert pair.image.record is not None
-        records[name] = jsonable(asdict(pair.image.record))
+        records[name] = pair.image.record.as_dict()
     with atomic(out / "records.json") as temporary:
         temporary.write_text(json.dumps(records, indent=1), encoding="utf-8")
     terminal.say(f"{count} pairs in {out}")

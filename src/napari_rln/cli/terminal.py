@@ -1,6 +1,7 @@
 """What the commands say: progress, tables, messages, JSON."""
 
 import json
+import re
 from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -17,8 +18,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from napari_rln.errors import warn
 from napari_rln.progress import Report, progress_of
-from napari_rln.psf.findings import Finding, Severity
+from napari_rln.psf.findings import HARMFUL, Finding, Severity
 from napari_rln.record import jsonable
 from napari_rln.steps import finish, relay
 
@@ -49,14 +51,22 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print a line for a person."""
-        self.console.print(text, markup=False)
+        self.console.print(as_options(text), markup=False)
 
     def findings(self, findings: Sequence[Finding], *, mended: Container[Severity] = ()) -> None:
-        """Print what there is to say about a PSF, and whether that severity was repaired."""
+        """Print what there is to say about a PSF, and whether that severity was repaired.
+
+        What harms a result is a warning, which is also said where nothing else is.
+        """
         for finding in findings:
-            if finding.severity != "ok":
-                end = " Repaired." if finding.severity in mended and finding.repair else ""
-                self.say(f"PSF {finding.severity}: {finding.what}{end}")
+            if finding.severity == "ok":
+                continue
+            end = " Repaired." if finding.severity in mended and finding.repair else ""
+            text = f"PSF {finding.severity}: {finding.what}{end}"
+            if finding.severity in HARMFUL:
+                warn(text)
+            else:
+                self.say(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table whose first column is text and the others numbers."""
@@ -113,6 +123,20 @@ class Terminal:
                 return keep(last)
 
 
+_OPTIONS = {"begin": "--from", "everything": "--all"}  # that are not called as their argument
+
+
+def as_options(text: str) -> str:
+    """Return a message with the arguments in it, which stand in backticks, as options."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        words = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        return f"{words} {value}" if value else words
+
+    return re.sub(r"`(\w+)(?:=([^`]*))?`", option, text)
+
+
 def exposure(facts: dict[str, Any]) -> str:
     """Return in words what a run took for background, camera offset and gain."""
     camera = facts["camera"]
@@ -120,6 +144,13 @@ def exposure(facts: dict[str, Any]) -> str:
     if camera["gain_from"] != "assumed":
         gain = f"{camera['gain']:.3g} units a photon"
     return f"background {facts['background']:.4g}, offset {camera['offset']:.4g}, {gain}"
+
+
+def judgement(facts: dict[str, Any]) -> str:
+    """Return in words how well a result explains its image."""
+    names = {"chi2": "chi2", "reblur_scale": "scale", "flux_ratio": "flux ratio"}
+    said = (f"{word} {number(facts.get(key)) or 'unknown'}" for key, word in names.items())
+    return ", ".join(said)
 
 
 def number(value: object) -> str:

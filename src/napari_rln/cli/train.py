@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
+from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.dual import DualSettings, Turn, psfs_of_views
 from napari_rln.errors import RlnError
+from napari_rln.files import check_outputs
 from napari_rln.model import Model, check_model_path
 from napari_rln.networks.rln import Views
 from napari_rln.simulate.imaging import ImagingSettings
@@ -44,6 +45,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     resume: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Overwrite = False,
     image_source: Annotated[ImageSource, Flat] = ImageSource(),
     psf_source: Annotated[PsfSource, Flat] = PsfSource(),
     structures: Annotated[StructureSettings, Flat] = StructureSettings(),
@@ -102,24 +104,29 @@ def train(
         auto, cpu, cuda, cuda:1, mps.
     resume
         Go on with a training that was broken off, from the checkpoint beside the model file.
+    overwrite
+        Replace the model file, and a checkpoint of another training, if they are there.
     """
     check_model_path(out)
+    checkpoint = out.with_suffix(".checkpoint")
+    # Who goes on with a training replaces what that has left.
+    check_outputs([out, checkpoint], inputs=[psf, psf_b, like], overwrite=overwrite or resume)
     if minutes is not None and steps is not None:
         raise RlnError("give the minutes or the steps, not both.")
     image = image_source.read(like) if like else None
     blur = None
     if psf is not None:
-        blur, _ = psf_source.fitted(psf, image, terminal)
+        blur, _ = psf_source.fitted(psf, image, terminal, channel=image_source.channel)
     settings, first = choose_settings(preset, variant, begin, views)
     blur_b = None
     if settings.views != "single" and blur is None:
-        raise RlnError(f"a training for {settings.views} views needs the first's PSF (--psf).")
+        raise RlnError(f"a training for {settings.views} views needs the first's PSF (`psf`).")
     if settings.views != "single" and psf is not None and blur is not None:
         source_b = PsfSource(psf_voxel_um=psf_b_voxel_um or psf_source.psf_voxel_um)
         blur_b, _ = source_b.fitted(psf_b or psf, None, terminal)
         blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(turn=turn, voxels=voxels))
     elif psf_b is not None or turn != "none" or voxels != "isotropic":
-        raise RlnError("a second PSF, its turn and voxels are of two views; say which (--views).")
+        raise RlnError("a second PSF, its turn and voxels are of two views; say which (`views`).")
     given: dict[str, Any] = {
         "learning_rate": learning_rate, "start_beyond": start_beyond, "patch": patch,
         "batch": batch, "minutes": minutes, "steps": steps,
@@ -140,7 +147,6 @@ def train(
         imaging=imaging,
         begin=first,
     )
-    checkpoint = out.with_suffix(".checkpoint")
     name = out.stem
     model = terminal.follow(
         train_steps(setting, settings, name=name, checkpoint=checkpoint, resume=resume), _kept

@@ -5,7 +5,6 @@ screen needs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from napari.layers import Image
 
 from napari_rln.errors import RlnError
+from napari_rln.files import is_zarr
 from napari_rln.gui.layers import (
     CHANNEL,
     KEY,
@@ -33,7 +33,7 @@ def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None
         return None
     try:
         if Path(path).is_dir():
-            from napari_rln.stores.ngff import is_zarr, open_lazily  # who reads TIFF needs no Zarr
+            from napari_rln.stores.ngff import open_lazily  # who reads TIFF needs no Zarr
 
             place = Path(path)
             return read_zarr if is_zarr(place) and open_lazily(place).voxel_um else None
@@ -85,7 +85,7 @@ def read_zarr(path: str) -> list[LayerData]:
             "scale": [sizes.get(axis, 1.0) for axis in axes],
             "units": ["um" if axis in sizes else "pixel" for axis in axes],
             "axis_labels": list(axes),
-            "metadata": {} if held.record is None else {KEY: asdict(held.record)},
+            "metadata": {} if held.record is None else {KEY: held.record.as_dict()},
             "contrast_limits": contrast_limits([coarsest]),
             "multiscale": len(data) > 1,
         }

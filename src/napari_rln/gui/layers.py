@@ -270,8 +270,10 @@ def set_voxel_um(layer: Layer, voxel_um: VoxelUm) -> None:
 
 def record_of(layer: Layer) -> Record | None:
     """Return how what a layer holds was made, where that is known."""
-    record = layer.metadata.get(KEY)
-    return Record(**record) if record else None
+    try:
+        return Record.from_dict(layer.metadata[KEY])
+    except (KeyError, ValueError):  # none, or of somebody else
+        return None
 
 
 def is_image(layer: Layer) -> bool:
@@ -295,7 +297,7 @@ def is_raw(layer: Layer) -> bool:
 
 def metadata(volume: Volume) -> dict[str, Any]:
     """Return the metadata of a volume's layer."""
-    return {KEY: dataclasses.asdict(volume.record)} if volume.record else {}
+    return {KEY: volume.record.as_dict()} if volume.record else {}
 
 
 def layer_data(volume: Volume, **options: Any) -> LayerData:

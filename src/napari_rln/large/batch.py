@@ -8,6 +8,7 @@ import contextlib
 import csv
 import glob
 import io
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,15 +16,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from napari_rln.errors import RlnError, listening
-from napari_rln.io import atomic, stem
+from napari_rln.files import atomic, is_tiff_name, is_zarr, stem
+from napari_rln.io import contents
 from napari_rln.large.engines import engine
 from napari_rln.large.job import Folder
 from napari_rln.large.reports import BatchReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeSettings
-from napari_rln.stores import ngff
-from napari_rln.stores.source import Origin, channel_count
+from napari_rln.stores.source import Origin
 from napari_rln.volume import VoxelUm
 
 Ending = Literal["ome.tif", "ome.zarr"]
@@ -87,7 +88,9 @@ class Ended:
     seconds
         It took.
     summary
-        What was found; empty where the result was there before.
+        What was found.
+    made
+        Whether it was made now; else it was there, complete.
     warnings
         What the user should know.
     """
@@ -96,12 +99,13 @@ class Ended:
     error: str = ""
     seconds: float = 0.0
     summary: dict[str, Any] = field(default_factory=dict)
+    made: bool = True
     warnings: tuple[str, ...] = ()
 
     @property
     def status(self) -> Literal["done", "there before", "failed"]:
         """In a word."""
-        return "failed" if self.error else "done" if self.summary else "there before"
+        return "failed" if self.error else "done" if self.made else "there before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +166,14 @@ def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
             found += _channels(item, settings)
     if not found:
         raise RlnError(f"there are no images in {', '.join(inputs)}; name others.")
+    read = {os.path.realpath(path) for item in found for path in (item.image, item.psf) if path}
     names: dict[Path, Item] = {}
     for item in found:
+        if os.path.realpath(item.out) in read:
+            raise RlnError(
+                f"the result {item.out} would replace what is read; name another folder, or "
+                "another result in the table (column out)."
+            )
         other = names.setdefault(item.out, item)
         if other is not item:
             raise RlnError(
@@ -176,7 +186,7 @@ def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
 def _expanded(given: str) -> list[Path]:
     """Return the images that a word of the command line stands for."""
     path = Path(given)
-    if path.is_dir() and not ngff.is_zarr(path):
+    if path.is_dir() and not is_zarr(path):
         return sorted(p for p in path.iterdir() if _is_image(p))
     if path.exists() or not glob.has_magic(given):
         return [path]  # one that is not there will be said to be so
@@ -188,7 +198,7 @@ def _is_image(path: Path) -> bool:
         return False
     if Folder(path).manifest.exists():  # a result of an earlier batch
         return False
-    return ngff.is_zarr(path) if path.is_dir() else path.suffix.lower() in (".tif", ".tiff")
+    return is_zarr(path) if path.is_dir() else is_tiff_name(path)
 
 
 def _of_table(path: Path, settings: BatchSettings) -> list[Item]:
@@ -252,7 +262,7 @@ def _channels(item: Item, settings: BatchSettings) -> list[Item]:
     voxel_um = item.voxel_um or settings.voxel_um
     count, problem = 1, ""
     try:
-        count = channel_count(Origin(path=str(item.image), voxel_um=voxel_um))
+        count = contents(item.image).channels
     except (RlnError, OSError) as error:
         problem = str(error)
     for name, words in (("PSFs", settings.psfs), ("models", settings.models)):
@@ -319,7 +329,7 @@ def run_batch(
         for number, item in enumerate(items):
             began = time.perf_counter()
             told: list[str] = []
-            error, summary = "", {}
+            error, summary, made = "", {}, True
             try:
                 if item.problem:
                     raise RlnError(item.problem)
@@ -331,12 +341,19 @@ def run_batch(
                             report = next(steps)
                         yield BatchReport(done=number, total=len(items), item=item, inner=report)
             except StopIteration as stop:
-                summary = stop.value.summary
+                _, summary, made = stop.value
             except Exception as failure:  # whatever it is, the others are still to be done
                 error = str(failure) or type(failure).__name__
             lasted = time.perf_counter() - began
             ended.append(
-                Ended(item=item, error=error, seconds=lasted, summary=summary, warnings=tuple(told))
+                Ended(
+                    item=item,
+                    error=error,
+                    seconds=lasted,
+                    summary=summary,
+                    made=made,
+                    warnings=tuple(told),
+                )
             )
             _write(folder / REPORT, ended)
             yield BatchReport(done=number + 1, total=len(items), item=item, ended=ended[-1])
@@ -346,13 +363,13 @@ def run_batch(
 def _write(path: Path, ended: Iterable[Ended]) -> None:
     """Write the table of what became of a batch."""
     found = ("iterations", "background", "chi2", "flux_ratio", "clipped")
-    head = ("image", "channel", "result", "status", "seconds", *found, "error", "warnings")
+    head = ("image", "channel", "time", "result", "status", "seconds", *found, "error", "warnings")
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(head)
         for one in ended:
             item = one.item
-            channel = "" if item.channel is None else item.channel
-            row = [item.image, channel, item.out, one.status, f"{one.seconds:.1f}"]
+            channel, when = ("" if n is None else n for n in (item.channel, item.time))
+            row = [item.image, channel, when, item.out, one.status, f"{one.seconds:.1f}"]
             row += [one.summary.get(name, "") for name in found]
             table.writerow([*row, one.error, " ".join(one.warnings)])

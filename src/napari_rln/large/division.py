@@ -153,7 +153,7 @@ def _core(
         raise RlnError(
             f"tiles that overlap by what this PSF asks for, {halo} voxels on either side, take at "
             f"least {least / 1e9:.2f} GB to compute but {allowed / 1e9:.2f} GB may be taken; allow "
-            "more (--memory-gb), or crop the PSF."
+            "more (`memory_gb`), or crop the PSF."
         )
     return best[1]
 
@@ -215,7 +215,7 @@ def _block(shape: Shape, chunk: Shape, reach: Shape, most: int, form: Format) ->
     if window(counts) > most:
         raise RlnError(
             f"a block of one chunk, {chunk} voxels, takes more memory than may be taken; allow "
-            "more (--memory-gb)."
+            "more (`memory_gb`)."
         )
     while True:
         options = []

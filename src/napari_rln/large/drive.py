@@ -13,10 +13,17 @@ from typing import Any, Literal, NamedTuple
 
 from napari_rln.errors import ComputeError
 from napari_rln.large.engines import Engine
-from napari_rln.large.job import TILE, Folder, Job, Key
+from napari_rln.large.job import TILE, Folder, Job, Key, changed_since
 from napari_rln.large.plan import IN_FLIGHT, pairs
 from napari_rln.large.reports import LargeReport, Phase
-from napari_rln.large.work import Done, check_block, coarsen_block, deconvolve_tile, finish_block
+from napari_rln.large.work import (
+    Done,
+    check_block,
+    check_source,
+    coarsen_block,
+    deconvolve_tile,
+    finish_block,
+)
 from napari_rln.tiles import Box, overlap
 
 
@@ -76,7 +83,11 @@ class Drive:
 
     def check(self) -> Generator[LargeReport, None, None]:
         """Yield reports; forget what is no longer as it was written."""
-        entries = {k: entry for k, entry in self.finished.items() if k.level != TILE}
+        entries = {
+            key: entry
+            for key, entry in self.finished.items()
+            if key.level != TILE or self.folder.scratch(key.time, key.number).exists()
+        }
         tasks = (
             (_Work("check", key), check_block, (key, entry["checksum"]))
             for key, entry in entries.items()
@@ -87,6 +98,24 @@ class Drive:
                 del self.finished[work.key]
             box = self.job.plan.blocks[number].core if intact and not level else None
             yield self.report("check", done, len(entries), box=box, time=when)
+
+    def check_source(self) -> Generator[LargeReport, None, None]:
+        """Yield reports; raise if the image is no longer what finished tiles were made of.
+
+        Raises
+        ------
+        RlnError
+            Naming where it differs.
+        """
+        entries = {key: entry for key, entry in self.finished.items() if "source" in entry}
+        tasks = (
+            (_Work("check", key), check_source, (key, entry["source"]))
+            for key, entry in entries.items()
+        )
+        for done, (work, same) in enumerate(self._all(tasks), 1):
+            if not same:
+                raise changed_since(self.job, work.key)
+            yield self.report("check", done, len(entries))
 
     def blocks(self) -> Generator[LargeReport, None, None]:
         """Yield reports with the blocks of the finest level as they are written."""
@@ -210,10 +239,10 @@ class Drive:
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
 
     def _note(self, done: Done) -> None:
-        entry: dict[str, Any] = {} if done.key.level == TILE else {"checksum": done.checksum}
+        entry: dict[str, Any] = {"checksum": done.checksum}
         if done.key.level == 0:
             entry |= {"clipped": done.clipped, "light": done.light}
-        if done.image:
-            entry["image"] = done.image
+        if done.source:
+            entry |= {"image": done.image, "source": done.source}
         self.folder.add_finished(done.key, entry)
         self.finished[done.key] = entry

@@ -76,7 +76,7 @@ def worker_count(settings: LargeSettings, device: str) -> int:
         if gpus and settings.workers > len(gpus):
             raise RlnError(
                 f"workers is {settings.workers} but there are {len(gpus)} GPUs; give as many, or "
-                "--device cpu."
+                "`device=cpu`."
             )
         return settings.workers
     return len(gpus) or max(1, cores() // _CORES_PER_WORKER)
@@ -256,7 +256,7 @@ def _surveyed(client: Any, device: str, folder: Path) -> list[dict[str, Any]]:
     if len(kinds) > 1:
         raise RlnError(
             f"the workers compute on {', '.join(sorted(kinds))}, whose results are not equal to "
-            "the bit; name one with --device."
+            "the bit; name one with `device`."
         )
     return seen
 

@@ -55,7 +55,7 @@ def check_same(identity: dict[str, Any], job: Job | None, out: Path) -> None:
     """
     if job is None:
         raise RlnError(
-            f"{out} is there already; name another result, or replace it with --overwrite."
+            f"{out} is there already; name another result, or replace it with `overwrite`."
         )
     other = [
         f"{name} {job.identity.get(name)!r}, not {value!r}"
@@ -65,5 +65,5 @@ def check_same(identity: dict[str, Any], job: Job | None, out: Path) -> None:
     if other:
         raise RlnError(
             f"{out} was begun with {'; '.join(other)}; give the same again, name another "
-            "result, or begin anew with --overwrite."
+            "result, or begin anew with `overwrite`."
         )

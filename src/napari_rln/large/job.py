@@ -6,11 +6,13 @@ replaced whole or added to, so that a run that was killed at any moment can go o
 the result takes its name and ``<result>.run.json`` keeps what was done.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -20,7 +22,8 @@ import numpy.typing as npt
 
 from napari_rln import __version__
 from napari_rln.errors import RlnError
-from napari_rln.io import OutputType, atomic, read_volume, write_volume
+from napari_rln.files import atomic
+from napari_rln.io import OutputType, read_volume, write_volume
 from napari_rln.large.plan import Format, Plan
 from napari_rln.large.statistics import Statistics
 from napari_rln.model import Model, load_model
@@ -28,14 +31,20 @@ from napari_rln.record import Record, jsonable
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
 from napari_rln.stores.ngff import Version, ZarrTarget
-from napari_rln.stores.source import Origin
+from napari_rln.stores.source import Origin, checksum
 from napari_rln.stores.tiff import TiffTarget
+from napari_rln.tiles import as_text
 from napari_rln.volume import Volume, VoxelUm
 
 Method = Literal["rld", "rln"]
 Target = TiffTarget | ZarrTarget
 Settings = RldSettings | RlnSettings
 
+
+# What files that are damaged, or of another version, make of reading them.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+_SEAL = "seal"  # of JSON, its own checksum
 
 TILE = -1
 """In a key, instead of a level: a tile of the classical deconvolution."""
@@ -79,6 +88,8 @@ class Job:
         Bytes that a worker might take when the plan was made.
     inputs
         Hashes of image, PSF and model.
+    stamp
+        By which the image's files are known to be unchanged.
     version
         Of napari-rln.
     """
@@ -98,6 +109,7 @@ class Job:
     threads: int
     ram: int
     inputs: dict[str, str]
+    stamp: str
     version: str = __version__
 
     def record(self) -> Record:
@@ -120,24 +132,78 @@ class Job:
             version=self.version,
         )  # fmt: skip
 
-    def to_json(self) -> str:
-        """Return the job as JSON."""
-        return json.dumps(jsonable(dataclasses.asdict(self)))
+    def as_dict(self) -> dict[str, Any]:
+        """Return the job in JSON's types."""
+        fields: dict[str, Any] = jsonable(dataclasses.asdict(self))
+        return fields
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the job that :meth:`to_json` wrote."""
-        fields = json.loads(text)
-        origin = fields["origin"]
-        if origin["voxel_um"]:
-            origin["voxel_um"] = tuple(origin["voxel_um"])
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Return the job that :meth:`as_dict` gave."""
         made = {
-            "origin": Origin(**origin),
+            "origin": Origin.from_json(fields["origin"]),
             "statistics": Statistics(**fields["statistics"]),
             "plan": Plan.of(fields["plan"]),
             "voxel_um": tuple(fields["voxel_um"]),
         }
-        return cls(**(fields | made))
+        known = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
+        return cls(**(known | made))
+
+
+class Completed(NamedTuple):
+    """What is known of a run that is complete.
+
+    Attributes
+    ----------
+    job
+        What was done.
+    summary
+        What was found.
+    finished
+        What was written, with checksums.
+    """
+
+    job: Job
+    summary: dict[str, Any]
+    finished: dict[Key, dict[str, Any]]
+
+
+class WholeTile(NamedTuple):
+    """The only tile of a volume, deconvolved before the plan was made.
+
+    Attributes
+    ----------
+    estimate
+        (z, y, x), the deconvolution.
+    source
+        Checksum of the image.
+    """
+
+    estimate: npt.NDArray[np.float32]
+    source: str
+
+
+def sealed(fields: dict[str, Any]) -> str:
+    """Return JSON that says by a checksum whether it is still what was written."""
+    text = json.dumps(fields, sort_keys=True)
+    return json.dumps({_SEAL: f"{zlib.crc32(text.encode()):08x}"} | fields, sort_keys=True)
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """Return what :func:`sealed` made JSON of.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, or damaged.
+    """
+    fields = json.loads(text)
+    if not isinstance(fields, dict) or _SEAL not in fields:
+        raise ValueError("it has no checksum")
+    expected = fields.pop(_SEAL)
+    if expected != f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}":
+        raise ValueError("it was changed or damaged")
+    return fields
 
 
 class Folder:
@@ -156,6 +222,7 @@ class Folder:
         self.result = self.part / out.name
         self._job, self._log = self.part / "job.json", self.part / "finished.jsonl"
         self._psf, self._model = self.part / "psf.ome.tif", self.part / "model.safetensors"
+        self._mark = self.part / "napari-rln"  # that the folder is ours
 
     @property
     def lock(self) -> Path:
@@ -167,7 +234,7 @@ class Folder:
         job: Job,
         psf: Volume | None,
         model: Model | None,
-        estimate: npt.NDArray[np.float32] | None,
+        tile: WholeTile | None,
     ) -> None:
         """Make the folder, with all that workers need; the job last, which says that it is whole.
 
@@ -177,31 +244,34 @@ class Folder:
             What is to be done.
         psf, model
             What it needs.
-        estimate
-            The only tile of the first volume, where it is deconvolved already.
+        tile
+            The only tile of a volume, where it is deconvolved already.
 
         Raises
         ------
         OSError
             If the disk is full, or the folder is not writable.
         """
-        shutil.rmtree(self.part, ignore_errors=True)
+        self.tidy()
         self.part.mkdir()
+        self._mark.touch()
         if psf is not None:
             write_volume(psf, self._psf)
         if model is not None:
             model.save(self._model)
-        if estimate is not None:
-            np.save(self.scratch(0, 0), estimate)
+        if tile is not None:
+            when = job.statistics.time
+            np.save(self.scratch(when, 0), tile.estimate)
             light = job.statistics.mean * math.prod(job.plan.shape)
-            self.add_finished(Key(0, TILE, 0), {"image": light})
+            entry = {"image": light, "source": tile.source, "checksum": checksum(tile.estimate)}
+            self.add_finished(Key(when, TILE, 0), entry)
         self._create(job)
         self.write(job)
 
     def write(self, job: Job) -> None:
         """Write what is to be done, whole or not at all."""
         with atomic(self._job) as temporary:
-            temporary.write_text(job.to_json())
+            temporary.write_text(sealed(job.as_dict()))
 
     def _create(self, job: Job) -> None:
         plan = job.plan
@@ -221,16 +291,16 @@ class Folder:
         Raises
         ------
         RlnError
-            If it was begun by another version, which wrote it otherwise.
+            If it is damaged, or was begun by another version, which wrote it otherwise.
         """
         try:
-            return Job.from_json(self._job.read_text())
+            return Job.from_dict(unsealed(self._job.read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except _UNREADABLE as error:
             raise RlnError(
-                f"{self.part} is of another version of napari-rln ({error}); delete it, or begin "
-                "anew with --overwrite."
+                f"{self.part} is damaged, or of another version of napari-rln ({error}); delete "
+                "it, or begin anew with `overwrite`."
             ) from error
 
     def stamp(self) -> int:
@@ -251,11 +321,12 @@ class Folder:
         """Return the model."""
         return load_model(self._model) if self._model.exists() else None
 
-    def target(self, job: Job) -> Target:
-        """Return the result, to be written."""
+    def target(self, job: Job, path: Path | None = None) -> Target:
+        """Return the result, to be written, or what lies at a path."""
+        path = path or self.result
         if job.form == "zarr":
-            return ZarrTarget(self.result)
-        return TiffTarget(self.result, job.plan.shape, _times(job))
+            return ZarrTarget(path)
+        return TiffTarget(path, job.plan.shape, _times(job))
 
     def scratch(self, time: int, number: int) -> Path:
         """Return where a deconvolved tile waits for its neighbours."""
@@ -268,17 +339,15 @@ class Folder:
 
     def finished(self) -> dict[Key, dict[str, Any]]:
         """Return what is finished, with checksums and what else was found."""
-        found = {}
         try:
-            lines = self._log.read_text().splitlines()
+            lines = self._log.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return {}
+        found = {}
         for line in lines:
-            try:
-                entry = json.loads(line)
+            with contextlib.suppress(*_UNREADABLE):  # cut off when the run was killed
+                entry = unsealed(line)
                 found[Key(*entry.pop("key"))] = entry
-            except (ValueError, KeyError, TypeError):  # cut off when the run was killed
-                continue
         return found
 
     def add_finished(self, key: Key, entry: dict[str, Any]) -> None:
@@ -290,7 +359,7 @@ class Folder:
             If the disk is full.
         """
         # A line that was cut off by a kill must not swallow this one.
-        line = "\n" + json.dumps({"key": list(key), **entry}) + "\n"
+        line = "\n" + sealed({"key": list(key), **entry}) + "\n"
         with self._log.open("a") as file:
             file.write(line)
             file.flush()
@@ -299,9 +368,9 @@ class Folder:
     def complete(self, job: Job, summary: dict[str, Any]) -> None:
         """Give the result its name, keep the manifest, and remove the rest."""
         entries = [{"key": list(k), **v} for k, v in sorted(self.finished().items())]
-        held = json.loads(job.to_json()) | {"summary": jsonable(summary), "finished": entries}
+        held = job.as_dict() | {"summary": jsonable(summary), "finished": entries}
         with atomic(self.manifest) as temporary:
-            temporary.write_text(json.dumps(held))
+            temporary.write_text(sealed(held))
         if self.out.exists():  # an older one, that is to be replaced
             self.out.rename(self.part / "replaced")
         self.result.rename(self.out)
@@ -309,19 +378,70 @@ class Folder:
 
     def tidy(self) -> None:
         """Remove what a run needs no more when its result has its name."""
-        shutil.rmtree(self.part, ignore_errors=True)
+        if self.is_ours:
+            shutil.rmtree(self.part, ignore_errors=True)
 
-    def completed(self) -> Job | None:
-        """Return the job of a run that is complete; none where there is none."""
-        if not self.out.exists():
-            return None
-        try:
-            held = json.loads(self.manifest.read_text())
-            return Job.from_json(
-                json.dumps({f.name: held[f.name] for f in dataclasses.fields(Job)})
+    @property
+    def is_ours(self) -> bool:
+        """Whether the folder of the run is one, and not somebody's who has called it so."""
+        return self._mark.exists() or self._job.exists()
+
+    def check_free(self) -> None:
+        """Raise if somebody else's files have the names that a run needs.
+
+        Raises
+        ------
+        RlnError
+            Naming them.
+        """
+        taken = [
+            path
+            for path, ours in (
+                (self.part, self.is_ours),
+                (self.manifest, self.completed() is not None),
+                (self.lock, self.lock.is_file() and self.lock.stat().st_size == 0),
             )
-        except (OSError, ValueError, TypeError, KeyError):
+            if os.path.lexists(path) and not ours
+        ]
+        if taken:
+            raise RlnError(
+                f"{taken[0]} is there and was not made by napari-rln, which needs the name for a "
+                f"while; rename it, or call the result otherwise."
+            )
+
+    def completed(self) -> Completed | None:
+        """Return what is known of a run that is complete; none where there is none."""
+        try:
+            held = unsealed(self.manifest.read_text())
+            finished = {}
+            for entry in held["finished"]:
+                key = Key(*entry["key"])
+                finished[key] = {name: value for name, value in entry.items() if name != "key"}
+            return Completed(Job.from_dict(held), dict(held["summary"]), finished)
+        except (OSError, *_UNREADABLE):
             return None
+
+
+def is_intact(target: Target, job: Job, key: Key, expected: str) -> bool:
+    """Tell whether a part of a result is as it was written."""
+    try:
+        if isinstance(target, ZarrTarget):
+            boxes = job.plan.level_boxes(key.level)
+            box = boxes[key.number] if key.level else job.plan.blocks[key.number].core
+            return checksum(target.read(box, key.time, key.level)) == expected
+        return checksum(target.read(job.plan.blocks[key.number].core, key.time)) == expected
+    except Exception:  # a damaged chunk can make codecs raise anything
+        return False
+
+
+def changed_since(job: Job, key: Key) -> RlnError:
+    """Return the error that an image is no longer the one that a run was begun with."""
+    core = (job.plan.tiles if key.level == TILE else job.plan.blocks)[key.number].core
+    when = f", time {key.time}" if job.plan.times > 1 else ""
+    return RlnError(
+        f"the image {job.origin.path} has changed since the run began (at {as_text(core)}{when}); "
+        "bring back what it was, or begin anew with `overwrite`."
+    )
 
 
 def _times(job: Job) -> int | None:

@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 
 from napari_rln.errors import RlnError
-from napari_rln.io import OutputType, check_folder, is_ome_name
+from napari_rln.files import check_apart, check_place, is_ome_name, is_zarr_name
+from napari_rln.io import OutputType
 from napari_rln.large.job import Method, Settings
 from napari_rln.large.plan import Format
 from napari_rln.large.settings import LargeSettings
 from napari_rln.model import Model, load_model
 from napari_rln.rld import RldSettings, check_together
 from napari_rln.rln import RlnSettings, check_model
-from napari_rln.stores.ngff import is_zarr_name
 from napari_rln.stores.source import Origin, Source
 from napari_rln.suitability import check_grid, refuse_grid
 from napari_rln.tiles import Box
@@ -70,7 +70,7 @@ class LargeRun:
 
     def __post_init__(self) -> None:
         if self.tile != "auto" and self.tile < _LEAST_SIDE:
-            raise RlnError(f"tile is {self.tile} voxels but must be at least {_LEAST_SIDE}.")
+            raise RlnError(f"`tile` is {self.tile} voxels but must be at least {_LEAST_SIDE}.")
         if isinstance(self.settings, RlnSettings):
             if self.model is None:
                 object.__setattr__(self, "model", load_model())
@@ -80,7 +80,7 @@ class LargeRun:
                     "a model that takes its voxels."
                 )
         elif self.psf is None:
-            raise RlnError("Richardson-Lucy deconvolution needs the PSF; give one (--psf).")
+            raise RlnError("Richardson-Lucy deconvolution needs the PSF; give one (`psf`).")
         elif self.settings.tolerance:
             raise RlnError(
                 "a tolerance would stop every tile elsewhere; give iterations for a run from disk "
@@ -123,7 +123,7 @@ def check_large_name(out: Path) -> None:
         raise RlnError(
             f"{out.name} must end in .ome.zarr or .ome.tif for a volume that is written in parts."
         )
-    check_folder(out)
+    check_place(out)
 
 
 def check_run(run: LargeRun, source: Source) -> None:
@@ -135,9 +135,7 @@ def check_run(run: LargeRun, source: Source) -> None:
         If they do not.
     """
     check_large_name(run.out)
-    image, out = Path(run.origin.path).resolve(), run.out.resolve()
-    if image == out or out in image.parents or image in out.parents:
-        raise RlnError(f"the result {run.out} would lie on or in the image; name another.")
+    check_apart(run.out, Path(run.origin.path))
     model = run.model
     like = likeness(source)
     if model is not None:

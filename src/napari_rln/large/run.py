@@ -24,14 +24,22 @@ from napari_rln.large.forecast import (
     worker_memory,
 )
 from napari_rln.large.identity import check_same, identity_of
-from napari_rln.large.job import Folder, Job
+from napari_rln.large.job import (
+    TILE,
+    Completed,
+    Folder,
+    Job,
+    WholeTile,
+    changed_since,
+    is_intact,
+)
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun, check_run
 from napari_rln.large.sampling import Samples, calibrated, look, measured_crop
 from napari_rln.large.work import close, compute_with
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
-from napari_rln.stores.source import Source, open_source
+from napari_rln.stores.source import Source, checksum, open_source
 from napari_rln.suitability import doubts
 from napari_rln.trust import explained, facts_of
 
@@ -44,11 +52,14 @@ class Outcome(NamedTuple):
     out
         Where it is.
     summary
-        What was found and how long it took; empty where it was there before.
+        What was found and how long it took.
+    made
+        Whether it was made now; else it was there, complete.
     """
 
     out: Path
     summary: dict[str, Any]
+    made: bool = True
 
 
 def run_large(
@@ -71,8 +82,8 @@ def run_large(
     Raises
     ------
     RlnError
-        For what cannot be used, a result that is there already, or one that another run has begun
-        with other settings.
+        For what cannot be used, a result that is there already and is not what this run makes, or
+        one that another run has begun with other settings or another image.
     ComputeError
         If the computation, reading or writing fails on the way. What is finished is kept.
     """
@@ -80,6 +91,7 @@ def run_large(
     source = open_source(run.origin)
     check_run(run, source)
     folder = Folder(run.out.absolute())
+    folder.check_free()
     lock = filelock.FileLock(folder.lock)
     try:
         lock.acquire(timeout=0)
@@ -88,9 +100,12 @@ def run_large(
     try:
         samples = Samples(source, run.settings.negatives)
         if run.out.exists() and not run.large.overwrite:
-            check_same(identity_of(run, source, samples), folder.completed(), run.out)
+            held = folder.completed()
+            check_same(identity_of(run, source, samples), held and held.job, run.out)
+            assert held is not None
+            yield from _verified(folder, held, source, began)
             folder.tidy()
-            return Outcome(run.out, {})
+            return Outcome(run.out, held.summary, made=False)
         with (
             engine(run.large, run.settings.device, folder.out.parent)
             if workers is None
@@ -123,8 +138,9 @@ def _begun(
     memory, ram = worker_memory(
         run, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd
     )
-    job = folder.job()
-    if job is not None and run.large.overwrite and job.identity != identity:
+    stamp = source.stamp()
+    job = _interrupted(folder, run.large.overwrite)
+    if job is not None and run.large.overwrite and (job.identity, job.stamp) != (identity, stamp):
         job = None
     origin = replace(run.origin, path=str(Path(run.origin.path).absolute()))
     if job is not None:
@@ -132,7 +148,7 @@ def _begun(
         if job.device != kind:
             raise RlnError(
                 f"{run.out} was begun on {job.device}, whose results are not equal to the bit to "
-                f"those of {kind}; go on there, or begin anew with --overwrite."
+                f"those of {kind}; go on there, or begin anew with `overwrite`."
             )
         if run.memory_gb != "auto" and ram < job.ram:
             warn(
@@ -140,14 +156,23 @@ def _begun(
                 f"on with them, not within {ram / 1e9:.2f} GB."
             )
         folder.clean()
+        before = job.stamp
         job = replace(job, origin=origin)  # which may lie elsewhere by now
         folder.write(job)
+        if before != stamp:  # before anything is made of another image
+            drive = Drive(folder, job, workers, time.perf_counter())
+            try:
+                yield from drive.check_source()
+            finally:
+                drive.cancel()
+            job = replace(job, stamp=stamp)
+            folder.write(job)
     else:
         if samples.telling_bytes(run.psf, run.told) > memory:
             needed = samples.telling_bytes(run.psf, run.told) / 1e9
             raise RlnError(
                 f"a part of the image with this PSF takes {needed:.2f} GB but {memory / 1e9:.2f} "
-                "GB may be taken; allow more (--memory-gb), or crop the PSF."
+                "GB may be taken; allow more (`memory_gb`), or crop the PSF."
             )
         found = yield from look(run, samples, device)
         for doubt in doubts(run.model, run.psf) if run.model is not None else ():
@@ -156,6 +181,10 @@ def _begun(
         check_disk(run, plan)
         steps = calibrated(run, samples, found, device, whole=len(plan.tiles) == 1)
         found, estimate = yield from steps
+        tile = None
+        if estimate is not None:
+            z, y, x = (slice(0, n) for n in source.shape)
+            tile = WholeTile(estimate, checksum(source.read((z, y, x), found.time)))
         title = "RLD" if run.model is None else f"RLN {run.model.name}"
         model_hash = None if run.model is None else run.model.hash
         inputs = {"image": samples.hash, "psf": identity["psf"], "model": model_hash}
@@ -175,14 +204,53 @@ def _begun(
             threads=workers.threads,
             ram=ram,
             inputs={name: value for name, value in inputs.items() if value is not None},
+            stamp=stamp,
         )
-        folder.begin(job, run.psf, run.model, estimate)
+        folder.begin(job, run.psf, run.model, tile)
     told = forecast_of(
         run, job.plan, job.statistics.iterations, False, workers.workers,
         ram + workers.taken_bytes + LIBRARIES_BYTES, speed,
     )  # fmt: skip
     yield LargeReport(phase="plan", done=0, total=0, seconds=0.0, forecast=told)
     return job
+
+
+def _interrupted(folder: Folder, overwrite: bool) -> Job | None:
+    """Return the job of an interrupted run; none where there is none, or it may be begun anew."""
+    try:
+        return folder.job()
+    except RlnError:
+        if overwrite:
+            return None
+        raise
+
+
+def _verified(
+    folder: Folder, held: Completed, source: Source, began: float
+) -> Generator[LargeReport, None, None]:
+    """Yield reports; raise unless a complete result is as it was written, and of this image.
+
+    Raises
+    ------
+    RlnError
+        Naming what is not.
+    """
+    job, plan = held.job, held.job.plan
+    changed = job.stamp != source.stamp()
+    target = folder.target(job, folder.out)
+    for done, (key, entry) in enumerate(held.finished.items(), 1):
+        tile = key.level == TILE
+        if changed and "source" in entry:
+            core = (plan.tiles if tile else plan.blocks)[key.number].core
+            if checksum(source.read(core, key.time)) != entry["source"]:
+                raise changed_since(job, key)
+        if not tile and not is_intact(target, job, key, entry["checksum"]):
+            raise RlnError(
+                f"{folder.out} is not as it was written (part {key.number} of level {key.level}); "
+                "make it anew with `overwrite`."
+            )
+        lasted = time.perf_counter() - began
+        yield LargeReport(phase="check", done=done, total=len(held.finished), seconds=lasted)
 
 
 def _driven(
@@ -195,6 +263,8 @@ def _driven(
         yield from drive.check()
         yield from drive.blocks()
         yield from drive.levels()
+        if open_source(job.origin).stamp() != job.stamp:  # somebody still writes it, perhaps
+            yield from drive.check_source()
     except Exception as error:  # also what a cluster raises when workers keep dying
         told = sum(key.level == 0 for key in drive.finished)
         kept = (
@@ -243,8 +313,10 @@ def _summary(run: LargeRun, folder: Folder, job: Job, drive: Drive) -> dict[str,
         slice(max(0, start - p // 2), min(stop + p // 2, n))
         for (start, stop), p, n in zip(found.telling, run.psf.shape, plan.shape, strict=True)
     )
-    image, seen = measured_crop(run, open_source(job.origin), found.calibrated, (z, y, x))
-    result = folder.target(job).read((z, y, x)).astype("float32")
+    image, seen = measured_crop(
+        run, open_source(job.origin), found.calibrated, (z, y, x), found.time
+    )
+    result = folder.target(job).read((z, y, x), found.time).astype("float32")
     residual = explained(image, result, run.psf, found.calibrated, seen=seen)
     # Where too little is seen whole it is a judgement of the border, not of the result.
     judged = residual is not None and residual.inside.mean() < 1

@@ -18,6 +18,7 @@ from napari_rln.calibration import (
     REPAIR_HALO,
     Calibration,
     Mask,
+    Negatives,
     calibrate_parts,
     measured,
     sample_boxes,
@@ -30,11 +31,11 @@ from napari_rln.large.statistics import Statistics
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import HIGH, LOW, brightness
 from napari_rln.record import array_hash
-from napari_rln.rld import Negatives, RldReport, RldSettings
+from napari_rln.rld import RldReport, RldSettings, without_negatives
 from napari_rln.rln import RlnSettings, bytes_allowed
 from napari_rln.steps import relay
 from napari_rln.stop import telling_crop, telling_shape
-from napari_rln.stores.source import Source
+from napari_rln.stores.source import Source, checksum
 from napari_rln.tiles import Box, Shape, as_text, blocks, within
 from napari_rln.trial import seek_stop
 from napari_rln.volume import FloatArray, Volume
@@ -44,7 +45,9 @@ _MOST_FURTHER, _FURTHER_SHARE = 8, 8  # parts deconvolved besides, and what they
 
 
 class Samples:
-    """Parts of the first volume of a source that stand for the whole.
+    """Parts of a volume of a source that stand for the whole.
+
+    Of a series it is the first volume that shows anything: a shutter may have opened late.
 
     Parameters
     ----------
@@ -56,22 +59,30 @@ class Samples:
     Raises
     ------
     RlnError
-        If a sample holds NaN, infinities or negative values that are not to be clipped, or if
-        none holds anything above 0.
+        If a sample holds NaN, infinities or negative values that must not be, or if all voxels
+        have one value.
     """
 
     def __init__(self, source: Source, negatives: Negatives) -> None:
         self.boxes = sample_boxes(source.shape)
         self.source = source
-        read = [source.read(box) for box in self.boxes]
+        for self.time in range(source.times):
+            read = [source.read(box, self.time) for box in self.boxes]
+            if any(part.max() > part.min() for part in read):
+                break
+        else:
+            raise RlnError(
+                f"all voxels of {source.name} are {float(read[0].max()):g}; there is nothing to "
+                "deconvolve."
+            )
         # Of a series the last volume is looked at too, by which the image is known again.
         more = [source.read(self.boxes[0], source.times - 1)] if source.times > 1 else []
         hashes = [int(array_hash(part), 16) for part in (*read, *more)]
         self.hash = array_hash(np.array(hashes, np.uint64))
-        self.parts = [fit(part, negatives, source.name, box)
-                      for part, box in zip(read, self.boxes, strict=True)]  # fmt: skip
-        if not any(part.max() > 0 for part in self.parts):
-            raise RlnError(f"{source.name} has no voxel above 0; there is nothing to deconvolve.")
+        self.parts = [
+            without_negatives(part, negatives, f"{source.name} at {as_text(box)}")
+            for part, box in zip(read, self.boxes, strict=True)
+        ]
 
     def telling_bytes(self, psf: Volume | None, told: RldSettings | None) -> int:
         """Return how much memory it takes to look at the part with most structure."""
@@ -121,25 +132,6 @@ class Samples:
         return list(blocks(self.source.shape, size, most)) if most else []
 
 
-def fit(data: FloatArray, negatives: Negatives, name: str, box: Box) -> FloatArray:
-    """Return a part of an image fit for deconvolution: unchanged, or clipped where asked for.
-
-    Raises
-    ------
-    RlnError
-        If it holds negative values that are not to be clipped.
-    """
-    lowest = float(data.min())
-    if lowest >= 0:
-        return data
-    if negatives == "error":
-        raise RlnError(
-            f"{name} has negative voxels at {as_text(box)} (lowest {lowest:g}) but counts cannot "
-            "be negative; add the camera offset back, or set them to 0 with --negatives clip."
-        )
-    return data.clip(0)
-
-
 def look(
     run: LargeRun, samples: Samples, device: torch.device
 ) -> Generator[LargeReport, None, Statistics]:
@@ -163,7 +155,8 @@ def look(
     told, psf = run.told, run.psf
     consistency = None
     box = samples.telling(psf.shape if psf is not None else _TELLING)
-    calibration = calibrate_parts(samples.parts, samples.source.name, run.settings)
+    source = samples.source
+    calibration = calibrate_parts(samples.parts, source.name, run.settings, source.fill)
     if told is None or told.iterations != "auto":
         iterations = 0 if told is None else told.iterations
     else:
@@ -173,7 +166,7 @@ def look(
             lasted = time.perf_counter() - began
             return LargeReport(phase="stop", done=stop.iteration, total=stop.total, seconds=lasted)
 
-        crop, seen = measured_crop(run, samples.source, calibration, box)
+        crop, seen = measured_crop(run, source, calibration, box, samples.time)
         steps = seek_stop(crop, psf, calibration, told, device, began, seen)
         stop = yield from relay(steps, report)
         iterations = stop.iterations
@@ -185,6 +178,7 @@ def look(
             consistency = consistency_of(stop.trial, run.model, network, run.settings, most)
     return Statistics(
         hash=samples.hash,
+        time=samples.time,
         sampled=samples.voxels,
         calibration=calibration.as_json(),
         mean=samples.mean(calibration),
@@ -237,7 +231,9 @@ def calibrated(
         boxes = [(z, y, x)]
     elif model is not None and not classic:
         boxes += samples.further((z.stop - z.start, y.stop - y.start, x.stop - x.start))
-    crops = [measured_crop(run, samples.source, found.calibrated, box) for box in boxes]
+    crops = [
+        measured_crop(run, samples.source, found.calibrated, box, samples.time) for box in boxes
+    ]
     momenta, estimates = yield from _deconvolved(crops, run, told, found, device, whole=whole)
     if model is not None and not classic:
         level = np.float32(found.background)
@@ -286,10 +282,10 @@ def _deconvolved(
 
 
 def measured_crop(
-    run: LargeRun, source: Source, calibration: Calibration, box: Box
+    run: LargeRun, source: Source, calibration: Calibration, box: Box, time: int
 ) -> tuple[Volume, Mask | None]:
-    """Return a part of the first volume as it is deconvolved, and where it is seen."""
-    around = Around(source, box, run.settings)
+    """Return a part of a volume as it is deconvolved, and where it is seen."""
+    around = Around(source, box, run.settings, time)
     data, seen = around.measured(calibration, run.psf, run.settings)
     return Volume(data=data, voxel_um=source.voxel_um, name=source.name), seen
 
@@ -311,7 +307,7 @@ class Around:
     Raises
     ------
     RlnError
-        If it holds negative values that are not to be clipped.
+        If it holds negative values that must not be.
     """
 
     def __init__(self, source: Source, box: Box, settings: Settings, time: int = 0) -> None:
@@ -319,9 +315,15 @@ class Around:
             slice(max(0, part.start - REPAIR_HALO), min(n, part.stop + REPAIR_HALO))
             for part, n in zip(box, source.shape, strict=True)
         )
-        self._inner, self._first, self._planes = within(box, (z, y, x)), time == 0, z
+        self._inner, self._planes = within(box, (z, y, x)), z
         data = source.read((z, y, x), time)
-        self._data: FloatArray | None = fit(data, settings.negatives, source.name, (z, y, x))
+        where = f"{source.name} at {as_text((z, y, x))}"
+        self._data: FloatArray | None = without_negatives(data, settings.negatives, where)
+
+    def checksum(self, part: Box) -> str:
+        """Return by what a part (z, y, x) of the box is known again; before it is measured."""
+        assert self._data is not None
+        return checksum(self._data[self._inner][part])
 
     def measured(
         self, calibration: Calibration, psf: Volume | None, settings: Settings
@@ -340,8 +342,7 @@ class Around:
         assert self._data is not None
         z, data = self._planes, self._data
         self._data = None
-        # Other volumes of a series may lack other planes; those are known by their fill value.
-        planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop and self._first]
+        planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
         kernel = None if psf is None else psf.data
         data, seen, _ = measured(
             data, kernel, calibration, repair=settings.repair_image, planes=planes

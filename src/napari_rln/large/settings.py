@@ -42,9 +42,9 @@ class LargeSettings:
             )
         words = self.gpus.split(",") if self.gpus else []
         if len(set(words)) < len(words) or not all(word.strip().isdigit() for word in words):
-            raise RlnError(f"gpus is {self.gpus!r}; give different numbers from 0, such as 0,1.")
+            raise RlnError(f"`gpus` is {self.gpus!r}; give different numbers from 0, such as 0,1.")
         if words and self.workers not in ("auto", len(words)):
-            raise RlnError(f"workers is {self.workers} but there is one on each of {self.gpus}.")
+            raise RlnError(f"`workers` is {self.workers} but there is one on each of {self.gpus}.")
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:

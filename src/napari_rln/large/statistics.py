@@ -1,6 +1,6 @@
 """What is known of a whole volume before its first tile."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_rln.calibration import Calibration
@@ -14,6 +14,8 @@ class Statistics:
     ----------
     hash
         Of the samples, by which an image is known again.
+    time
+        Of the volume that the samples are of, in a series.
     sampled
         Voxels that were looked at.
     calibration
@@ -34,6 +36,7 @@ class Statistics:
     """
 
     hash: str
+    time: int
     sampled: int
     calibration: dict[str, Any]
     mean: float
@@ -48,6 +51,15 @@ class Statistics:
     def calibrated(self) -> Calibration:
         """Camera and background."""
         return Calibration.from_json(self.calibration)
+
+    def calibrated_at(self, time: int) -> Calibration:
+        """Return camera and background for a volume of a series.
+
+        Other volumes than the one that was looked at may lack other planes; those are known by
+        their fill value.
+        """
+        found = self.calibrated
+        return found if time == self.time else replace(found, planes=())
 
     @property
     def background(self) -> float:

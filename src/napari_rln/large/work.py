@@ -21,8 +21,9 @@ from napari_rln.application import through_network
 from napari_rln.consistency import Consistency, Merge
 from napari_rln.device import resolve_device
 from napari_rln.errors import ComputeError
-from napari_rln.io import atomic, converted
-from napari_rln.large.job import TILE, Folder, Job, Key, Settings
+from napari_rln.files import atomic
+from napari_rln.io import converted
+from napari_rln.large.job import TILE, Folder, Job, Key, Settings, is_intact
 from napari_rln.large.machine import peak_bytes
 from napari_rln.large.plan import IN_FLIGHT, blend
 from napari_rln.large.sampling import Around
@@ -84,6 +85,8 @@ class Done:
         Sum of the result over a block, in image units.
     image
         And of the image, over what is read of it but once.
+    source
+        Checksum of the image over that.
     seconds
         Read, computed and written.
     peak_bytes
@@ -95,6 +98,7 @@ class Done:
     clipped: int = 0
     light: float = 0.0
     image: float = 0.0
+    source: str = ""
     seconds: tuple[float, float, float]
     peak_bytes: int
 
@@ -111,7 +115,6 @@ class _Bench:
         self.psf, self.model = self.folder.psf(), self.folder.model()
         self.device = resolve_device(device)
         self.settings: Settings = _settings(job)
-        self.calibration = job.statistics.calibrated
         self.told: RldSettings | None = None
         if self.psf is not None and any(job.plan.core):
             if isinstance(self.settings, RldSettings):
@@ -231,14 +234,16 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
     with _computing:
         took.skip()
         # Here, where one tile at a time is: it takes memory as a deconvolution does.
-        image, seen = around.measured(bench.calibration, bench.psf, bench.settings)
+        source = around.checksum(tile.inner)
+        calibration = job.statistics.calibrated_at(time)
+        image, seen = around.measured(calibration, bench.psf, bench.settings)
         light = float(image[tile.inner].sum(dtype=np.float64))
         found, volume = job.statistics, Volume(data=image, voxel_um=job.voxel_um)
         # All tiles begin alike and go on alike; a single one goes its own way.
         alike: dict[str, Any] = {"seen": seen}
         if len(job.plan.tiles) > 1:
             alike |= {"momenta": found.momenta, "flat": found.mean - found.background}
-        run = rld.start(volume, bench.psf, bench.calibration, bench.told, bench.device, **alike)
+        run = rld.start(volume, bench.psf, calibration, bench.told, bench.device, **alike)
         for _ in range(job.statistics.iterations):
             run.step(measure=False)
         data = run.estimate(kept)
@@ -252,7 +257,12 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
         np.save(temporary, data)
     took.lap("write")
     return Done(
-        key=Key(time, TILE, number), image=light, seconds=took.seconds, peak_bytes=peak_bytes()
+        key=Key(time, TILE, number),
+        checksum=checksum(data),
+        image=light,
+        source=source,
+        seconds=took.seconds,
+        peak_bytes=peak_bytes(),
     )
 
 
@@ -269,7 +279,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
     job, plan = bench.job, bench.job.plan
     block = plan.blocks[number]
     estimate: FloatArray | None = None
-    light = 0.0
+    light, source = 0.0, ""
     if plan.tiles:
         kept = {
             n: np.load(bench.folder.scratch(time, n), mmap_mode="r")
@@ -285,7 +295,10 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
         took.lap("read")
         with _computing:
             took.skip()
-            image, seen = around.measured(bench.calibration, bench.psf, bench.settings)
+            if estimate is None:  # no tile has read it
+                source = around.checksum(block.inner)
+            calibration = job.statistics.calibrated_at(time)
+            image, seen = around.measured(calibration, bench.psf, bench.settings)
             if estimate is None:
                 estimate = image - np.float32(job.statistics.background)
                 light = float(image[block.inner].sum(dtype=np.float64))
@@ -316,6 +329,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
         clipped=low + high,
         light=float(data.sum(dtype=np.float64)),
         image=light,
+        source=source,
         seconds=took.seconds,
         peak_bytes=peak_bytes(),
     )
@@ -347,18 +361,22 @@ def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> 
 
 
 @few_at_once
-def check_block(out: str, device: str, key: Key, expected: str) -> bool:
-    """Tell whether a block of an interrupted run is still what was written."""
+def check_source(out: str, device: str, key: Key, expected: str) -> bool:
+    """Tell whether the image is still what a tile, or a block without one, was made of."""
     bench = _bench(out, device)
     time, level, number = key
     plan = bench.job.plan
+    core = (plan.tiles if level == TILE else plan.blocks)[number].core
+    return checksum(bench.source.read(core, time)) == expected
+
+
+@few_at_once
+def check_block(out: str, device: str, key: Key, expected: str) -> bool:
+    """Tell whether a block or a tile of an interrupted run is still what was written."""
+    bench = _bench(out, device)
+    if key.level != TILE:
+        return is_intact(bench.target, bench.job, key, expected)
     try:
-        if level:
-            assert isinstance(bench.target, ZarrTarget)
-            box = plan.level_boxes(level)[number]
-            stored = bench.target.read(box, time, level)
-        else:
-            stored = bench.target.read(plan.blocks[number].core, time)
-    except Exception:  # a damaged chunk can make codecs raise anything; it is done again
+        return checksum(np.load(bench.folder.scratch(key.time, key.number))) == expected
+    except (OSError, ValueError, EOFError):  # half-written, or damaged; it is done again
         return False
-    return checksum(stored) == expected

@@ -111,7 +111,7 @@ def _sample_index(settings: MicroscopeSettings) -> float:
 def _check_square(voxel_um: VoxelUm) -> None:
     if abs(voxel_um[1] - voxel_um[2]) > 1e-3 * voxel_um[2]:
         raise RlnError(
-            f"voxel_um is {voxel_um}; a PSF of the optics needs square pixels (y equal to x). "
+            f"`voxel_um` is {voxel_um}; a PSF of the optics needs square pixels (y equal to x). "
             "Compute it with square ones and resample it."
         )
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.background import Float64Array, background_level
-from napari_rln.psf.findings import Finding, PsfFacts, Severity, Size, judge
+from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, Size, judge
 from napari_rln.psf.peak import Triple, peak_centre
 from napari_rln.psf.place import find_fault, in_order
 from napari_rln.psf.prepare import (
@@ -31,7 +31,6 @@ from napari_rln.psf.shape import asymmetry, fwhm_um
 from napari_rln.record import jsonable
 from napari_rln.volume import Volume, VoxelUm, on_one_grid
 
-HARMFUL: tuple[Severity, ...] = ("warning", "error")  # what spoils a result
 _UNKNOWN: Triple = (math.nan, math.nan, math.nan)
 _SLOWEST = 0.95  # ratio of light per plane at the edge: beyond it, extrapolation has no end
 

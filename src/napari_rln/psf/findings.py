@@ -17,6 +17,9 @@ from napari_rln.volume import VoxelUm, same_grid
 Size = tuple[int, int, int]
 Severity = Literal["ok", "note", "warning", "error"]
 
+HARMFUL: tuple[Severity, ...] = ("warning", "error")
+"""What spoils a result."""
+
 # Limits above which a fact becomes a finding.
 _SUM = 1e-3  # distance of the sum from 1
 _BACKGROUND = 0.05  # of the PSF's light; the far tails of computed PSFs reach 0.02
@@ -230,13 +233,12 @@ def _grid(facts: PsfFacts) -> Iterator[Finding]:
             "(z, y, x)."
         )
         yield _repairable("voxel size", "warning", what, image_voxel_um=image)
-    # A voxel further from the centre than the image is long joins no voxel of the image to another.
-    most = tuple(2 * n - 1 for n in facts.image_shape)
-    if any(p > m for p, m in zip(facts.size_on_image, most, strict=True)):
+    if facts.image_shape[0] == 1 < facts.shape[0]:
         what = (
-            f"On the image's grid the PSF has {_zyx(facts.size_on_image, 'd')} voxels, more than "
-            f"{_zyx(most, 'd')} (z, y, x), twice the image: the rest costs memory for nothing."
+            f"The image is one plane but the PSF has {facts.shape[0]}: its middle plane is used, "
+            "and light from other planes cannot be removed."
         )
+        most = (1, *facts.size_on_image[1:])
         yield _repairable("size", "warning", what, max_size=most)
     elif any(p > n for p, n in zip(facts.size_on_image, facts.image_shape, strict=True)):
         what = (

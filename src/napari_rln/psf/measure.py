@@ -67,7 +67,7 @@ class MeasureSettings:
         check_limits(self)
         if self.size is not None and any(n < 1 or n % 2 == 0 for n in self.size):
             raise RlnError(
-                f"size is {self.size}, but each of z, y, x must be a positive odd number so that "
+                f"`size` is {self.size}, but each of z, y, x must be a positive odd number so that "
                 f"one voxel is the centre; take {tuple(max(1, n) // 2 * 2 + 1 for n in self.size)}."
             )
 
@@ -196,6 +196,13 @@ def average(
     return Volume.from_array(psf, image.voxel_um, name=name, record=record)
 
 
+def beads_in_words(facts: dict[str, Any]) -> str:
+    """Return how many beads were used, and why others were not, from the facts of a record."""
+    rejected = ", ".join(f"{n} {why}" for why, n in facts["beads_rejected"].items())
+    used = f"mean of {facts['beads_used']} of {facts['beads_found']} beads"
+    return f"{used} ({rejected})" if rejected else used
+
+
 def _crop(data: npt.NDArray[np.float32], position: Float64Array, size: Size) -> Float64Array:
     """Return the crop whose middle voxel lies exactly at a position, interpolated."""
     box = box_around(position, np.array(size) // 2 + _MARGIN, data.shape)
@@ -281,6 +288,6 @@ def _none_left(beads: BeadTable) -> RlnError:
     return RlnError(
         f"Of {len(beads.status)} beads found none is fit for use ({reasons}). "
         "Beads are clustered or cut where a crop of "
-        f"{beads.size} voxels (z, y, x) around them is not free: give a smaller size; "
-        "or lower minimum_snr or minimum_correlation, or take a sparser stack."
+        f"{beads.size} voxels (z, y, x) around them is not free: give a smaller `size`; "
+        "or lower `minimum_snr` or `minimum_correlation`, or take a sparser stack."
     )

@@ -71,19 +71,19 @@ class MicroscopeSettings:
             value = getattr(self, field)
             if value is not None and 200 <= value <= 2000:
                 raise RlnError(
-                    f"{field} is {value:g}; did you mean {value / 1000:g} ({value:g} nm)? "
+                    f"`{field}` is {value:g}; did you mean {value / 1000:g} ({value:g} nm)? "
                     "Wavelengths are in micrometres."
                 )
         check_limits(self)
         if self.size is not None and any(n < 1 or n % 2 == 0 for n in self.size):
             raise RlnError(
-                f"size is {self.size}, but each of z, y, x must be a positive odd number so that "
+                f"`size` is {self.size}, but each of z, y, x must be a positive odd number so that "
                 f"one voxel is the centre; take {tuple(max(1, n) // 2 * 2 + 1 for n in self.size)}."
             )
         if self.modality == "gaussian":
             if not all(0.01 <= width <= 100 for width in self.fwhm_um):
                 raise RlnError(
-                    f"fwhm_um is {self.fwhm_um}; give three widths (z y x) of 0.01 to 100 um."
+                    f"`fwhm_um` is {self.fwhm_um}; give three widths (z y x) of 0.01 to 100 um."
                 )
         else:
             _check_optics(self)
@@ -102,17 +102,17 @@ def _check_optics(settings: MicroscopeSettings) -> None:
     """Raise where the optics contradict each other."""
     if settings.na >= settings.immersion_index:
         raise RlnError(
-            f"na is {settings.na} but must be below the immersion index "
+            f"`na` is {settings.na} but must be below `immersion_index` "
             f"{settings.immersion_index}; check both on the objective's barrel."
         )
     if settings.modality not in ("confocal", "two-photon"):
         return
     excitation, emission = settings.excitation_um, settings.wavelength_um
     if excitation is None:
-        raise RlnError(f"A {settings.modality} PSF needs excitation_um, the laser's wavelength.")
+        raise RlnError(f"A {settings.modality} PSF needs `excitation_um`, the laser's wavelength.")
     if (settings.modality == "confocal") == (excitation > emission):
         raise RlnError(
-            f"excitation_um is {excitation} and wavelength_um (the emission) {emission}: "
+            f"`excitation_um` is {excitation} and `wavelength_um` (the emission) {emission}: "
             f"{settings.modality} excitation is the "
             f"{'shorter' if settings.modality == 'confocal' else 'longer'} one; swap or mend them."
         )

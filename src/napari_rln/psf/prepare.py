@@ -71,7 +71,7 @@ class PrepareSettings:
         check_limits(self)
         if self.max_size is not None and (len(self.max_size) != 3 or min(self.max_size) < 1):
             raise RlnError(
-                f"max_size is {self.max_size}; give three sizes (z y x) of at least one voxel."
+                f"`max_size` is {self.max_size}; give three sizes (z y x) of at least one voxel."
             )
 
 

@@ -223,7 +223,7 @@ def imaging_like(image: Volume) -> ImagingSettings:
     if not estimate_noise(image.data).gain > 0:
         raise RlnError(
             f"{image.name} has no noise to tell photons by; it was smoothed or simulated without. "
-            "Give --photons and --background instead of an image to imitate."
+            "Give `photons` and `background` instead of an image to imitate."
         )
     calibration = calibrate(image)
     camera, background = calibration.camera, calibration.background

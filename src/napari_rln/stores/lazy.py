@@ -1,11 +1,20 @@
 """What is found in a file or folder before any of its values are read."""
 
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from napari_rln.record import Record
 from napari_rln.volume import VoxelUm
+
+Index = tuple[int | slice, ...]
+"""Of a part of an array: a number, or start and stop, for each axis."""
 
 
 class Lazy(Protocol):
@@ -23,6 +32,98 @@ class Lazy(Protocol):
         """Read a part."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """The planes or chunks that an array consists of, some of which may not be there.
+
+    Attributes
+    ----------
+    kind
+        ``"planes"`` or ``"chunks"``.
+    axes
+        A letter for each axis of the array.
+    shape
+        Of the array.
+    size
+        Of a piece; the last along an axis may be smaller.
+    present
+        Numbers along every axis of those that are there.
+    more
+        Whether the file names further ones, and does not say how many.
+    """
+
+    kind: str
+    axes: str
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    present: Collection[tuple[int, ...]]
+    more: bool = False
+
+    def lacking(self, index: Index) -> str:
+        """Return which pieces of a part of the array are not there; empty where all are.
+
+        Parameters
+        ----------
+        index
+            Of the part.
+        """
+        if self.more:
+            return f"{self.kind} after the {len(self.present)} that it holds"
+        wanted = self._wanted(index)
+        total = math.prod(map(len, wanted))
+        held = sum(
+            all(n in along for n, along in zip(piece, wanted, strict=True))
+            for piece in self.present
+        )
+        if held >= total:
+            return ""
+        absent = (piece for piece in itertools.product(*wanted) if piece not in self.present)
+        few = list(itertools.islice(absent, 1000))
+        return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
+
+    def absent_planes(self, index: Index) -> set[int]:
+        """Return the numbers along z of which nothing is there, in a part of the array."""
+        wanted = self._wanted(index)
+        at = self.axes.find("Z")
+        if at < 0 or self.size[at] != 1:
+            return set()
+        there = {
+            piece[at]
+            for piece in self.present
+            if all(n in along for n, along in zip(piece, wanted, strict=True))
+        }
+        return set(wanted[at]) - there
+
+    def _wanted(self, index: Index) -> list[range]:
+        """Return which numbers along each axis a part of the array touches."""
+        wanted = []
+        for part, n, size in zip(index, self.shape, self.size, strict=True):
+            start, stop, _ = (part if isinstance(part, slice) else slice(part, part + 1)).indices(n)
+            wanted.append(range(start // size, -(-stop // size)))
+        return wanted
+
+    def _listed(self, few: list[tuple[int, ...]], total: int) -> str:
+        """Return where missing pieces are, shortly."""
+        varying = [a for a, along in enumerate(zip(*few, strict=True)) if len(set(along)) > 1]
+        named = [a for a in range(len(self.axes)) if self.axes[a] not in "YX" or a in varying]
+        if len(varying) <= 1 and len(few) == total and named:
+            axis = varying[0] if varying else named[-1]
+            return f"{self.axes[axis].lower()} {ranges(piece[axis] for piece in few)}"
+        first = " ".join(f"{self.axes[a].lower()} {few[0][a]}" for a in named)
+        return f"the first at {first}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return numbers as text, neighbours together: ``"3, 7 to 9"``."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(f"{a} to {b}" if b > a else f"{a}" for a, b in spans)
+
+
 class Held(NamedTuple):
     """An image on disk.
 
@@ -38,6 +139,12 @@ class Held(NamedTuple):
         What to call it.
     record
         How it was made, where napari-rln made it.
+    pieces
+        What it consists of; none where all is there for sure.
+    files
+        Gives the files in which its values lie.
+    piece_bytes
+        Of what has to be read for a single voxel.
     """
 
     array: Lazy
@@ -45,3 +152,24 @@ class Held(NamedTuple):
     voxel_um: VoxelUm | None
     name: str
     record: Record | None = None
+    pieces: Pieces | None = None
+    files: Callable[[], Iterable[Path]] = lambda: ()
+    piece_bytes: int = 0
+
+
+def stamp(files: Iterable[Path]) -> str:
+    """Return by what files are known to be unchanged: a hash of their names, sizes and times.
+
+    Files that were written or replaced since have another one; the opposite does not hold.
+    """
+    digest = hashlib.sha256()
+    for name, size, changed in sorted(_seen(files)):
+        digest.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _seen(files: Iterable[Path]) -> Iterator[tuple[str, int, str]]:
+    for file in files:
+        found = file.stat()
+        # Copying may keep the time of the content, but not that of the entry.
+        yield file.name, found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns}"

@@ -1,4 +1,4 @@
-"""OME-Zarr by boxes (0.4 and 0.5), and Zarr arrays without such metadata.
+"""OME-Zarr by boxes (read to 0.6, written as 0.4 and 0.5), and Zarr arrays without such metadata.
 
 What is written is a pyramid of levels. In 0.5 the shards are what a worker writes at once, and a
 viewer reads the chunks in them; 0.4 has chunks only.
@@ -6,6 +6,9 @@ viewer reads the chunks in them; 0.4 has chunks only.
 
 import json
 import math
+import os
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +19,10 @@ import zarr.codecs
 from numcodecs import Blosc
 
 from napari_rln.errors import RlnError
-from napari_rln.io import stem
+from napari_rln.files import stem
 from napari_rln.metadata import um_per
 from napari_rln.record import Record
-from napari_rln.stores.lazy import Held
+from napari_rln.stores.lazy import Held, Pieces
 from napari_rln.tiles import Box, Shape, plan_tiles
 from napari_rln.volume import VoxelUm
 
@@ -35,18 +38,10 @@ _COMPRESSORS = {
     "0.5": zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
 }
 _COARSEST = 256  # voxels along an axis below which no further level is made
-_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-_NAMES = (".ome.zarr", ".zarr")
-
-
-def is_zarr(path: Path) -> bool:
-    """Tell whether a folder is a Zarr group or array."""
-    return any((path / mark).is_file() for mark in _MARKS)
-
-
-def is_zarr_name(path: Path) -> bool:
-    """Tell whether a name asks for OME-Zarr."""
-    return path.name.lower().endswith(_NAMES)
+_LETTERS = {
+    "t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "depth": "Z", "y": "Y",
+    "height": "Y", "x": "X", "width": "X",
+}  # fmt: skip
 
 
 def open_lazily(path: Path) -> Held:
@@ -62,51 +57,91 @@ def open_lazily(path: Path) -> Held:
     except Exception as error:  # damaged metadata can make the parser raise anything
         raise RlnError(f"{path.name} cannot be read as Zarr ({error}).") from error
     if isinstance(node, zarr.Array):
-        axes = _plain_axes(node, path.name)
-        return Held(node, axes, None, stem(path))
-    attributes: dict[str, Any] = dict(node.attrs)
+        return _held(node, _plain_axes(node, path.name), None, stem(path))
     image = _ome(node)
     if "multiscales" not in image:
-        images = [name for name, group in node.groups() if _is_image(group)]
-        if "plate" in image or "well" in image or not images:
-            raise RlnError(
-                f"{path} is a Zarr group without an image; name the image in it"
-                + (f", for instance {path / images[0]}." if images else ".")
-            )
-        if len(images) > 1:
-            raise RlnError(
-                f"{path} holds the images {', '.join(sorted(images))}; name one of them, for "
-                f"instance {path / min(images)}."
-            )
-        return open_lazily(path / images[0])
+        return open_lazily(_only_image(node, image, path))
     try:
         scale = image["multiscales"][0]
         finest = scale["datasets"][0]
         array = node[finest["path"]]
-        assert isinstance(array, zarr.Array)
+        if not isinstance(array, zarr.Array):
+            raise ValueError(f"{finest['path']} is no array")
         axes, units = _axes(scale, array.ndim)
-        factors = _factors(scale, array.ndim) * _factors(finest, array.ndim)
+        factors = _scale(scale, finest, array.ndim)
+        name = str(scale.get("name") or stem(path))
     except Exception as error:  # as above
         raise RlnError(
-            f"{path.name} says it is OME-Zarr but its metadata cannot be used ({error!r})."
+            f"{path.name} says it is OME-Zarr but its metadata cannot be used ({error})."
         ) from error
     sizes = {
-        axis: float(factor) * unit if unit else None
+        axis: abs(float(factor)) * unit if unit and factor else None
         for axis, factor, unit in zip(axes, factors, units, strict=True)
     }
     z, y, x = (sizes.get(axis) for axis in "ZYX")
     voxel_um = None if y is None or x is None else (z or y, y, x)
     if "Z" in axes and z is None:
         voxel_um = None
-    name = str(scale.get("name") or stem(path))
-    return Held(array, axes, voxel_um, name, _record(attributes))
+    return _held(array, axes, voxel_um, name, _record(dict(node.attrs)))
+
+
+def _held(
+    array: AnyArray, axes: str, voxel_um: VoxelUm | None, name: str, record: Record | None = None
+) -> Held:
+    size = array.shards or array.chunks
+    stored = _stored(array)
+    pieces = Pieces(kind="chunks", axes=axes, shape=array.shape, size=size, present=stored)
+    in_memory = math.prod(array.chunks) * array.dtype.itemsize
+    return Held(array, axes, voxel_um, name, record, pieces, stored.values, in_memory)
+
+
+def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
+    """Return where in a group its only image lies.
+
+    Raises
+    ------
+    RlnError
+        If there is none, or there are several.
+    """
+    images = [name for name, member in group.groups() if _is_image(member)]
+    if "plate" in image or "well" in image or not images:
+        raise RlnError(
+            f"{path} is a Zarr group without an image; name the image in it"
+            + (f", for instance {path / images[0]}." if images else ".")
+        )
+    if len(images) > 1:
+        raise RlnError(
+            f"{path} holds the images {', '.join(sorted(images))}; name one of them, for "
+            f"instance {path / min(images)}."
+        )
+    return path / images[0]
+
+
+def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
+    """Return the files of the chunks, or shards, that are there, by their numbers."""
+    folder = Path(array.store.root) / array.path  # type: ignore[attr-defined]
+    encoding = getattr(array.metadata, "chunk_key_encoding", None)
+    begin = ("c",) if encoding is not None and encoding.name == "default" else ()
+    found = {}
+    for where, _, names in os.walk(folder):
+        above = Path(where).relative_to(folder).parts
+        for name in names:
+            words = [*above, *re.split(r"[./]", name)]
+            if encoding is not None and begin and "." in name:
+                words = [*above, *name.split(".")]
+            if tuple(words[: len(begin)]) != begin:
+                continue
+            numbers = words[len(begin) :]
+            if len(numbers) == array.ndim and all(word.isdecimal() for word in numbers):
+                found[tuple(map(int, numbers))] = Path(where) / name
+    return found
 
 
 def _ome(group: zarr.Group) -> dict[str, Any]:
     """Return the OME metadata of a group, which 0.5 keeps apart from other attributes."""
     attributes: dict[str, Any] = dict(group.attrs)
-    found: dict[str, Any] = attributes.get("ome", attributes)
-    return found
+    found = attributes.get("ome", attributes)
+    return found if isinstance(found, dict) else {}
 
 
 def _is_image(group: zarr.Group) -> bool:
@@ -114,29 +149,77 @@ def _is_image(group: zarr.Group) -> bool:
 
 
 def _axes(scale: dict[str, Any], ndim: int) -> tuple[str, list[float | None]]:
-    """Return the axes' letters, and the length of their units in micrometres."""
+    """Return the axes' letters, and the length of their units in micrometres.
+
+    Raises
+    ------
+    ValueError
+        If they are not some of t, c, z, y and x, one for each axis of the array.
+    """
     axes = scale.get("axes")
+    if axes is None and scale.get("coordinateSystems"):  # from 0.6 on
+        axes = _system(scale)["axes"]
     if axes is None:  # before 0.4 they were always these
         return "TCZYX"[-ndim:], [None] * ndim
     named = [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
-    letters = "".join(str(axis["name"])[0].upper() for axis in named)
+    names = [str(axis["name"]).lower() for axis in named]
+    if len(names) != ndim:
+        raise ValueError(f"it names the axes {', '.join(names)} but its array has {ndim}")
+    letters = "".join(_LETTERS.get(name, "?") for name in names)
+    if "?" in letters or len(set(letters)) < ndim:
+        raise ValueError(f"its axes are called {', '.join(names)}; they must be of t, c, z, y, x")
     return letters, [um_per(axis.get("unit", "")) for axis in named]
 
 
-def _factors(entry: dict[str, Any], ndim: int) -> npt.NDArray[np.float64]:
-    for transformation in entry.get("coordinateTransformations") or []:
-        if transformation.get("type") == "scale":
-            return np.asarray(transformation["scale"], dtype=np.float64)
-    return np.ones(ndim)
+def _system(scale: dict[str, Any]) -> dict[str, Any]:
+    """Return the coordinate system to which the levels of an image are mapped."""
+    systems: list[dict[str, Any]] = scale["coordinateSystems"]
+    output = scale["datasets"][0]["coordinateTransformations"][0].get("output")
+    name = output.get("name") if isinstance(output, dict) else output
+    return next((system for system in systems if system.get("name") == name), systems[-1])
+
+
+def _scale(image: dict[str, Any], level: dict[str, Any], ndim: int) -> Sequence[float | None]:
+    """Return the size of a level's voxels along each axis; none where it is not clearly said."""
+    # From 0.6 on what is said of all levels leads on to other coordinate systems.
+    said = [level] if "coordinateSystems" in image else [level, image]
+    try:
+        scales = [scale for entry in said for scale in _scales(entry, ndim)]
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return [None] * ndim
+    return list(np.prod(scales, axis=0)) if scales else [None] * ndim
+
+
+def _scales(entry: dict[str, Any], ndim: int) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield the scales among the transformations of an image or a level.
+
+    Raises
+    ------
+    ValueError
+        If there is something else than scales and translations, or it is of other axes.
+    """
+    steps = list(entry.get("coordinateTransformations") or [])
+    while steps:
+        step = steps.pop(0)
+        kind = step.get("type")
+        if kind == "sequence":
+            steps = [*step["transformations"], *steps]
+        elif kind == "scale":
+            scale = np.asarray(step["scale"], dtype=np.float64)
+            if scale.shape != (ndim,) or not np.isfinite(scale).all():
+                raise ValueError(f"a scale of {scale.shape} numbers for {ndim} axes")
+            yield scale
+        elif kind not in ("identity", "translation"):
+            raise ValueError(f"a transformation of type {kind}")
 
 
 def _plain_axes(array: AnyArray, name: str) -> str:
     """Return the axes of an array without OME metadata."""
     names: Any = getattr(array.metadata, "dimension_names", None)
     names = names or array.attrs.get("_ARRAY_DIMENSIONS")
-    if names and all(names):
-        letters = "".join(str(n)[0].upper() for n in names)
-        if set(letters) <= set("TCZYX") and len(set(letters)) == array.ndim:
+    if isinstance(names, list | tuple) and all(names):
+        letters = "".join(_LETTERS.get(str(n).lower(), "?") for n in names)
+        if "?" not in letters and len(set(letters)) == array.ndim:
             return letters
     if array.ndim not in (2, 3):
         raise RlnError(
@@ -149,7 +232,7 @@ def _plain_axes(array: AnyArray, name: str) -> str:
 def _record(attributes: dict[str, Any]) -> Record | None:
     try:
         return Record.from_json(json.dumps(attributes[RECORD_KEY]))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         return None
 
 
@@ -201,7 +284,11 @@ class ZarrTarget:
     """
 
     def __init__(self, path: Path) -> None:
-        self.levels = levels_of(zarr.open_group(path, mode="r+"))
+        # A chunk that is not there is a lost one, so those that hold nothing are written too.
+        self.levels = [
+            level.with_config({"write_empty_chunks": True})
+            for level in levels_of(zarr.open_group(path, mode="r+"))
+        ]
         self.dtype = self.levels[0].dtype
         z, y, x = self.levels[0].shape[-3:]
         self.shape: Shape = (z, y, x)

@@ -1,11 +1,15 @@
-"""TIFF by boxes: reading what lies in a file or a folder of planes, writing one large OME-TIFF.
+"""TIFF by boxes: reading what lies in a file, writing one large OME-TIFF.
 
 Values that lie one after another are mapped into memory. Compressed or tiled ones are read strip by
-strip or tile by tile.
+strip or tile by tile. What a file promises and does not hold is found before anything is read.
 """
 
+import itertools
+import logging
+import math
 import os
 import re
+import struct
 import weakref
 from pathlib import Path
 from typing import Any
@@ -13,142 +17,266 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tifffile
-import zarr
 
 from napari_rln.errors import RlnError
-from napari_rln.io import (
-    image_series,
-    mapped,
-    named_axes,
-    ome_metadata,
-    stem,
-    warn_if_cut_short,
-)
-from napari_rln.metadata import read_record, read_voxel_um
+from napari_rln.files import stem
+from napari_rln.metadata import RECORD_NAMESPACE, read_record, read_voxel_um
 from napari_rln.record import Record
-from napari_rln.stores.lazy import Held, Lazy
+from napari_rln.stores.lazy import Held, Lazy, Pieces
+from napari_rln.stores.planes import Plane, Planes, is_companion, open_companion
 from napari_rln.tiles import Box, Shape
 from napari_rln.volume import VoxelUm
 
-_NAMES = (".tif", ".tiff")
+# What tifffile notes of a file is said by the errors here; without a handler it would be printed.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+_MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # how Micro-Manager calls the axes
+_MOST_PLANES = 10_000_000  # that a file may promise: lists of more would fill the memory
 
 
-def open_lazily(path: Path, series: int = 0, planes: int | None = None) -> Held:
-    """Return what a TIFF holds.
+def open_lazily(path: Path, series: int = 0) -> Held:
+    """Return what a TIFF holds, or the set of files that it is one of.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or a companion.ome that describes a set.
     series
         Which of its images, from 0.
-    planes
-        How many there are of it elsewhere and here together; as many as it holds when none.
 
     Raises
     ------
     RlnError
-        If it is no TIFF, or cut short.
-
-    Warns
-    -----
-    RlnWarning
-        If the file names further planes that it does not hold.
+        If it is no TIFF, RGB, or damaged.
     """
+    if is_companion(path):
+        return open_companion(path, series)
     try:
         tif = tifffile.TiffFile(path)
         try:
-            held = _held(tif, series, path, planes)
+            companion = _companion_of(tif, path)
+            held = open_companion(companion, series) if companion else _held(tif, series, path)
         except BaseException:
             tif.close()
             raise
     except RlnError:
         raise
+    except MemoryError as error:
+        raise RlnError(f"{path.name} does not fit into the memory ({error}); crop it.") from error
     except Exception as error:  # a damaged file can make the parser raise anything
         raise RlnError(
             f"{path.name} cannot be read as TIFF ({error}); it may be cut short or of another "
             "format: open and save it again in Fiji."
         ) from error
-    if isinstance(held.array, np.memmap):
+    if isinstance(held.array, np.memmap | Planes):
         tif.close()
     else:  # strips and tiles are read from the open file
         weakref.finalize(held.array, tif.close)
     return held
 
 
-def _held(tif: tifffile.TiffFile, number: int, path: Path, planes: int | None) -> Held:
+def _held(tif: tifffile.TiffFile, number: int, path: Path) -> Held:
+    _check_promise(tif, path.name)
     series = image_series(tif, number, path.name)
-    warn_if_cut_short(tif, path.name)
-    axes = named_axes(series.axes)
-    planes = planes or dict(zip(axes, series.shape, strict=True)).get("Z", 1)
-    try:
-        voxel_um = read_voxel_um(tif, number, planes, path.name)
-    except RlnError:  # whoever asked may know it
-        voxel_um = None
-    return Held(_array(series), axes, voxel_um, stem(path), read_record(tif))
+    if "S" in series.axes:
+        raise RlnError(
+            f"{path.name} is an RGB image; convert it to grey values or split its channels."
+        )
+    found = _cut_hyperstack(tif, path) if number == 0 else None
+    if found is None:
+        array, axes = _array(series), named_axes(series.axes)
+        pieces = _pieces(tif, series, axes)
+    else:
+        array, axes, pieces = found
+    planes = dict(zip(axes, array.shape, strict=True)).get("Z", 1)
+    files = sorted(
+        {path, *(Path(page.parent.filehandle.path) for page in series.pages if page is not None)}
+    )
+    return Held(
+        array,
+        axes,
+        read_voxel_um(tif, number, planes),
+        stem(path),
+        read_record(tif),
+        pieces,
+        lambda: files,
+        _piece_bytes(array),
+    )
 
 
-def open_folder(path: Path) -> Held:
-    """Return the stack whose planes are the TIFFs of a folder, in the order of their numbers.
+def _companion_of(tif: tifffile.TiffFile, path: Path) -> Path | None:
+    """Return the file that describes the set of which a TIFF is one; none where it is whole.
 
     Raises
     ------
     RlnError
-        If there are none, or they are not planes of one size and type.
+        If it is not there.
     """
-    files = [f for f in path.iterdir() if f.suffix.lower() in _NAMES and f.name[0] != "."]
-    files.sort(key=_natural)
-    if not files:
-        raise RlnError(f"{path} holds no .tif or .tiff and is no Zarr; name a file, or such one.")
-    # Of a plane alone it does not matter how far the next one is; here it does.
-    first = open_lazily(files[0], planes=len(files) + 1)
-    planes = _Planes(files, _squeezed(first.array.shape), first.array.dtype)
-    return Held(planes, "ZYX", first.voxel_um, path.name)
+    named = re.search(r'<BinaryOnly[^>]*MetadataFile="([^"]+)"', tif.ome_metadata or "")
+    if named is None:
+        return None
+    companion = path.parent / Path(named[1]).name
+    if not companion.is_file():
+        raise RlnError(
+            f"{path.name} is one file of a set that {companion.name} describes, which is not "
+            "beside it; copy the whole set."
+        )
+    return companion
 
 
-class _Planes:
-    """Planes in files of their own, as one array (Z, Y, X)."""
-
-    def __init__(self, files: list[Path], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        if len(shape) != 2:
+def _check_promise(tif: tifffile.TiffFile, name: str) -> None:
+    """Raise if a file promises more planes than could ever be there, before they are listed."""
+    for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", tif.ome_metadata or ""):
+        sizes = re.findall(r'\bSize[ZCT]="(\d+)"', pixels)
+        if math.prod(map(int, sizes)) > _MOST_PLANES:
             raise RlnError(
-                f"{files[0].name} is of shape {shape}, no plane; a folder is read as one stack of "
-                "planes: name one of its files to read that."
+                f"{name} promises {' x '.join(sizes)} planes, more than any file holds; its "
+                "description is damaged."
             )
-        self._files, self.shape, self.dtype = files, (len(files), *shape), dtype
-
-    def __getitem__(self, index: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
-        planes, y, x = index
-        files = self._files[planes]
-        parts = []
-        for file in files:
-            with tifffile.TiffFile(file) as tif:
-                array = _array(tif.series[0])
-                if array.dtype != self.dtype or _squeezed(array.shape) != self.shape[1:]:
-                    raise RlnError(
-                        f"{file.name} is {array.dtype} {_squeezed(array.shape)} but the first "
-                        f"plane {self.dtype} {self.shape[1:]}; planes of a stack are alike."
-                    )
-                lead = (0,) * (len(array.shape) - 2)
-                parts.append(np.array(array[(*lead, y, x)]))
-        return np.stack(parts)
 
 
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n for n in shape[:-2] if n != 1) + tuple(shape[-2:])
+def image_series(tif: tifffile.TiffFile, number: int, name: str) -> tifffile.TiffPageSeries:
+    """Return one of the images of an open file.
+
+    Raises
+    ------
+    RlnError
+        If there is none of that number.
+    """
+    if not 0 <= number < len(tif.series):
+        raise RlnError(
+            f"{name} has {len(tif.series)} images; {number} is not among 0 to "
+            f"{len(tif.series) - 1}."
+        )
+    return tif.series[number]
 
 
-def _natural(path: Path) -> list[int | str]:
-    """Return a key by which plane 10 comes after plane 9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+def named_axes(axes: str) -> str:
+    """Return axes with the unnamed one (Q or I), of a stack without metadata, taken for z."""
+    if "Z" not in axes and sum(axes.count(c) for c in "QI") == 1:
+        axes = axes.replace("Q", "Z").replace("I", "Z")
+    return axes
 
 
 def _array(series: tifffile.TiffPageSeries) -> Lazy:
     """Return an image of an open file without reading it."""
-    whole = mapped(series)
-    if whole is not None:
-        return whole
-    return zarr.open_array(series.aszarr(level=0), mode="r")
+    if series.dataoffset is not None:  # values lie one after another
+        holder = series.keyframe.parent  # another file than this one where OME metadata say so
+        dtype, file = series.dtype.newbyteorder(holder.byteorder), holder.filehandle
+        if series.dataoffset + series.nbytes <= file.size:
+            return np.memmap(
+                file.path, dtype, mode="r", offset=series.dataoffset, shape=series.shape
+            )
+        return _flat(Path(file.path), dtype, series.dataoffset, series.shape, file.size)
+    import zarr  # takes a while to load, and most files do without
+
+    array: Lazy = zarr.open_array(series.aszarr(level=0), mode="r")
+    return array
+
+
+def _flat(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...], end: int) -> Lazy:
+    """Return an array of planes that lie one after another in a file, as far as that goes."""
+    *lead, height, width = shape
+    each = height * width * dtype.itemsize
+    parts = [
+        Plane(path, offset=offset + number * each) if offset + (number + 1) * each <= end else None
+        for number in range(math.prod(lead))
+    ]
+    return Planes(parts, tuple(lead), (height, width), dtype)
+
+
+def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) -> Pieces:
+    """Return which planes of an image are there, of those that its descriptions promise."""
+    *lead, height, width = series.shape
+    grid = list(itertools.product(*map(range, lead)))
+    if series.dataoffset is not None:
+        each = height * width * series.dtype.itemsize
+        end = series.keyframe.parent.filehandle.size - series.dataoffset
+        there = [(number + 1) * each <= end for number in range(len(grid))]
+    else:
+        there = [page is not None and _is_whole(page) for page in series.pages]
+        if len(there) != len(grid):  # a page holds several planes
+            there = [all(there)] * len(grid)
+    promised = _promised(tif, series, axes)
+    more = _names_more(tif) or any(axis not in axes and n > 1 for axis, n in promised.items())
+    shape = tuple(max(n, promised.get(axis, 1)) for axis, n in zip(axes, series.shape, strict=True))
+    return Pieces(
+        kind="planes",
+        axes=axes,
+        shape=shape,
+        size=(*(1 for _ in lead), height, width),
+        present={(*where, 0, 0) for where, is_there in zip(grid, there, strict=True) if is_there},
+        more=more,
+    )
+
+
+def _promised(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) -> dict[str, int]:
+    """Return how many planes, channels and times a file says that it has."""
+    said: dict[str, Any] = {}
+    if tif.is_micromanager:
+        summary = (tif.micromanager_metadata or {}).get("Summary") or {}
+        said = {axis: summary.get(key) for axis, key in _MANAGER.items()}
+    elif tif.is_imagej and series.kind != "imagej":  # a cut one is read as pages without meaning
+        said = {"Z": (tif.imagej_metadata or {}).get("images")}
+    return {axis: n for axis, n in said.items() if isinstance(n, int) and 1 < n <= _MOST_PLANES}
+
+
+def _is_whole(page: Any) -> bool:
+    """Tell whether a file goes as far as a page's data."""
+    ends = zip(page.dataoffsets, page.databytecounts, strict=True)
+    size = page.parent.filehandle.size
+    return all(offset + count <= size for offset, count in ends)
+
+
+def _names_more(tif: tifffile.TiffFile) -> bool:
+    """Tell whether the last plane names another one: a cut file of whole planes looks whole."""
+    link = tif.pages.next_page_offset
+    if link is None:
+        return False
+    tif.filehandle.seek(link)
+    held = tif.filehandle.read(tif.tiff.offsetsize)
+    return len(held) < tif.tiff.offsetsize or struct.unpack(tif.tiff.offsetformat, held)[0] != 0
+
+
+def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Pieces] | None:
+    """Return an ImageJ hyperstack whose planes lie one after another, but not all of them.
+
+    Of such a file tifffile gives the first plane only.
+    """
+    said = tif.imagej_metadata or {}
+    page = tif.pages.first
+    planes = said.get("images", 1)
+    if len(tif.pages) > 1 or not isinstance(planes, int) or planes < 2 or not page.is_contiguous:
+        return None
+    if tif.series[0].shape[:-2] or planes > _MOST_PLANES:
+        return None
+    sizes = [said.get(key, 1) for key in ("frames", "slices", "channels")]
+    axes = "".join(a for a, n in zip("TZC", sizes, strict=True) if n > 1) + "YX"
+    lead = tuple(n for n in sizes if n > 1)
+    if math.prod(lead) != planes:
+        axes, lead = "ZYX", (planes,)
+    shape = (*lead, *page.shape)
+    dtype = np.dtype(page.dtype).newbyteorder(tif.byteorder)
+    array = _flat(path, dtype, page.dataoffsets[0], shape, tif.filehandle.size)
+    assert isinstance(array, Planes)
+    return array, axes, array.pieces(axes)
+
+
+def _piece_bytes(array: Lazy) -> int:
+    """Return how much is read for a single voxel."""
+    chunks = getattr(array, "chunks", None)
+    return math.prod(chunks) * array.dtype.itemsize if chunks else 0
+
+
+def ome_metadata(axes: str, voxel_um: VoxelUm, name: str, record: Record | None) -> dict[str, Any]:
+    """Return what an OME-TIFF is to say of itself, as tifffile takes it."""
+    metadata: dict[str, Any] = {"axes": axes, "Name": name}
+    for axis, size in zip("ZYX", voxel_um, strict=True):
+        metadata[f"PhysicalSize{axis}"] = size
+        metadata[f"PhysicalSize{axis}Unit"] = "µm"
+    if record:
+        metadata["MapAnnotation"] = {"Namespace": RECORD_NAMESPACE, "record": record.to_json()}
+    return metadata
 
 
 class TiffTarget:

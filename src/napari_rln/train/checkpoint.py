@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from napari_rln.errors import RlnError
-from napari_rln.io import atomic
+from napari_rln.files import atomic
 from napari_rln.settings import as_dict
 from napari_rln.train.settings import Quality
 
@@ -87,7 +87,7 @@ class Checkpoint:
             if differ:
                 raise RlnError(
                     f"{path.name} is of another training: {', '.join(differ)} differ; train anew "
-                    "without --resume, or with the settings of then."
+                    "without `resume`, or with the settings of then."
                 )
 
     def save(self, path: Path) -> None:
@@ -121,7 +121,7 @@ class Checkpoint:
             If there is none, or the file is damaged or something else.
         """
         if not path.is_file():
-            raise RlnError(f"there is no checkpoint {path} to resume from; train without --resume.")
+            raise RlnError(f"there is no checkpoint {path} to resume from; train without `resume`.")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}

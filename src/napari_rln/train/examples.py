@@ -254,7 +254,7 @@ class Folder:
             if min(image.shape) < patch:
                 raise RlnError(
                     f"{image.name} is {image.shape} voxels but patches are {patch} wide; make the "
-                    "patches smaller (--patch)."
+                    "patches smaller (`patch`)."
                 )
 
 

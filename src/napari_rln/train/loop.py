@@ -15,7 +15,7 @@ from napari_rln.train.run import Run
 from napari_rln.train.setting import Setting
 from napari_rln.train.settings import TrainReport, TrainSettings
 
-_ADVICE = "use smaller patches or batches (--patch, --batch)."
+_ADVICE = "use smaller patches or batches (`patch`, `batch`)."
 
 
 def train_model(setting: Setting, settings: TrainSettings, *, name: str = "model") -> Model:

@@ -95,12 +95,12 @@ def choose_settings(
     if views not in (None, model.network.settings.views):
         raise RlnError(
             f"model {model.name} is of {model.network.settings.views} views, not {views}; begin "
-            "with another one or with none (--from none)."
+            "with another one or with none (`begin=none`)."
         )
     if variant is not None and model.variant != variant:
         raise RlnError(
             f"model {model.name} is of the {model.variant} variant, not {variant}; begin with "
-            "another one or with none (--from none)."
+            "another one or with none (`begin=none`)."
         )
     settings = replace(
         settings,
@@ -159,7 +159,7 @@ def setting_of(
     """
     structures = structures or StructureSettings()
     if like is not None and imaging not in (None, ImagingSettings()):
-        raise RlnError("light and noise come from the image to imitate (--like); give no others.")
+        raise RlnError("light and noise come from the image to imitate (`like`); give no others.")
     imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
     inputs = {"begin": begin.hash} if begin else {}
     if psf is not None:
@@ -173,15 +173,15 @@ def setting_of(
     if begin is not None and begin.network.settings.views != settings.views:
         raise RlnError(
             f"model {begin.name} takes {begin.network.settings.views} views, the training "
-            f"{settings.views} ones; begin with another model, or with none (--from none)."
+            f"{settings.views} ones; begin with another model, or with none (`begin=none`)."
         )
     _check_views(settings, psf, psf_b, any_psf or pairs is not None)
     if psf_b is not None:
         inputs["psf_b"] = psf_b.hash
     if any_psf and pairs is not None:
-        raise RlnError("pairs were taken with some PSF: leave out any PSF (--any-psf).")
+        raise RlnError("pairs were taken with some PSF: leave out any PSF (`any_psf`).")
     if any_psf == (psf is not None) and pairs is None:
-        raise RlnError("give the PSF that the model is for (--psf) or --any-psf, not both.")
+        raise RlnError("give the PSF that the model is for (`psf`) or `any_psf`, not both.")
     if pairs is not None:
         known, kept_back = _folders(pairs, psf, pairs_voxel_um, settings)
         return Setting(known, kept_back, psf, {}, begin, inputs | {"pairs": pairs.name})
@@ -209,13 +209,13 @@ def _check_views(
     if settings.views == "single":
         if psf_b is not None:
             raise RlnError(
-                "a second PSF is of a second view; train for two views (--views averaged, or "
+                "a second PSF is of a second view; train for two views (`views=averaged`, or "
                 "concatenated), or leave it out."
             )
         return
     if other or psf is None or psf_b is None:
         raise RlnError(
-            f"a training for {settings.views} views needs the PSFs of both (--psf, --psf-b), and "
+            f"a training for {settings.views} views needs the PSFs of both (`psf`, `psf_b`), and "
             "synthetic structures."
         )
     check_psf(psf_b)

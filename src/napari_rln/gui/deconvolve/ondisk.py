@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -341,7 +341,7 @@ class Growing:
         self.layer.data = result.levels if self.layer.multiscale else result.levels[0]
         self.layer.contrast_limits = limits
         self.layer.name = result.name
-        self.layer.metadata = {KEY: asdict(result.record), _OUT: str(result.out)}
+        self.layer.metadata = {KEY: result.record.as_dict(), _OUT: str(result.out)}
 
     def leave(self) -> None:
         """End before the result is there: what is written is kept on disk, to go on with."""

@@ -16,11 +16,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.errors import RlnError
+from napari_rln.files import check_folder
 from napari_rln.gui.copies import path_of
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
-from napari_rln.io import check_folder
 from napari_rln.large.settings import LargeSettings
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"

@@ -118,7 +118,7 @@ class Stream:
                 self._viewer.layers.remove(self.layer)
             return
         facts = record.facts | {"iterations": self._iteration, "stopped_by": why}
-        self.layer.metadata = {KEY: dataclasses.asdict(dataclasses.replace(record, facts=facts))}
+        self.layer.metadata = {KEY: dataclasses.replace(record, facts=facts).as_dict()}
         self.layer.name = f"{self._title} {self._iteration} ({why})"
 
     def browse(self, iteration: int) -> None:
@@ -131,7 +131,7 @@ class Stream:
         facts = record.facts | {"iterations": iteration, "stopped_by": "chosen"}
         self.layer.data = self.kept[iteration] if self.layer.ndim == 3 else self.kept[iteration][0]
         self.layer.name = f"{self.layer.name.removesuffix(str(before))}{iteration}"
-        self.layer.metadata = {KEY: dataclasses.asdict(dataclasses.replace(record, facts=facts))}
+        self.layer.metadata = {KEY: dataclasses.replace(record, facts=facts).as_dict()}
 
     def _show_second(self, second: Volume) -> None:
         """Show once how the second view lies on the first, to be looked at and for nothing else."""

@@ -1,0 +1,59 @@
+"""Stacks of several channels, each with its own PSF, into one file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from napari_rln.cli.options import ImageSource, PsfSource
+from napari_rln.errors import RlnError
+from napari_rln.io import OutputType, contents, write_channels
+from napari_rln.volume import Volume
+
+
+def channels_of(image: Path, source: ImageSource, psfs: Sequence[Path]) -> list[tuple[int, Path]]:
+    """Return the channels that go into one file, each with its PSF's file; none where one does.
+
+    They do where there is a PSF for each: a file for each, or one file with as many channels.
+
+    Raises
+    ------
+    RlnError
+        If there are several PSFs, but not one for each channel.
+    """
+    if len(psfs) == 0:
+        return []
+    single = source.channel is not None or source.planes_are == "channel"
+    count = 1 if single else contents(image).channels
+    if len(psfs) not in (1, count):
+        raise RlnError(
+            f"there are {len(psfs)} PSFs but {image.name} has {count} "
+            f"{'channel' if count == 1 else 'channels'} to deconvolve; give one for each."
+        )
+    if count == 1 or (len(psfs) == 1 and contents(psfs[0]).channels != count):
+        return []
+    return [(channel, psfs[channel % len(psfs)]) for channel in range(count)]
+
+
+def each_channel(
+    image_source: ImageSource,
+    psf_source: PsfSource,
+    channels: Sequence[tuple[int, Path]],
+    one: Callable[[ImageSource, PsfSource, Path], Volume],
+    out: Path,
+    dtype: OutputType,
+) -> None:
+    """Deconvolve every channel of a stack, and write them into one file.
+
+    Parameters
+    ----------
+    image_source, psf_source
+        How they are read.
+    channels
+        As :func:`channels_of` returned them.
+    one
+        Deconvolves a channel by the PSF in a file.
+    out, dtype
+        Where, and as what.
+    """
+    results = [one(replace(image_source, channel=n), psf_source, psf) for n, psf in channels]
+    write_channels(results, out, dtype=dtype)
