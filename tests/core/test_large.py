@@ -343,7 +343,7 @@ def test_the_light_is_told_of_a_resumed_run_too(origin, psf, tmp_path):
 def test_a_result_is_never_written_over_its_image(origin, psf, tmp_path):
     before = Path(origin.path).read_bytes()
     run = _rld(origin, psf, Path(origin.path), large=LargeSettings(overwrite=True))
-    with pytest.raises(RlnError, match="lie on or in .*spots.ome.tif"):
+    with pytest.raises(RlnError, match=r"lie on or in .*spots\.ome\.tif"):
         finish(run_large(run))
     assert Path(origin.path).read_bytes() == before
 

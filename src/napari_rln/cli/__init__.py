@@ -32,30 +32,50 @@ app = App(
     help_epilogue=_EXIT_CODES,
     version=__version__,
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(consume_multiple=True),  # --structures dots rods
+    default_parameter=Parameter(
+        consume_multiple=True,  # --structures dots rods
+        negative_iterable=(),
+    ),
 )
-app.command("napari_rln.cli.rld:rld", name="rld")
-app.command("napari_rln.cli.rln:rln", name="rln")
-app.command("napari_rln.cli.dual:dual", name="dual")
-app.command("napari_rln.cli.train:train", name="train")
-app.command("napari_rln.cli.simulate:simulate", name="simulate")
-app.command("napari_rln.cli.compare:compare", name="compare")
-app.command("napari_rln.cli.check:check", name="check")
-app.command("napari_rln.cli.models:model", name="model")
-app.command("napari_rln.cli.models:import_tf", name="import-tf")
-app.command("napari_rln.cli.demo:demo", name="demo")
+# Each with its summary, the first line of its docstring: help does not import what it lists.
+for _name, _place, _summary in (
+    ("rld", "rld:rld", "Deconvolve an image by Richardson-Lucy."),
+    ("rln", "rln:rln", "Deconvolve an image by a Richardson-Lucy Network."),
+    ("dual", "dual:dual", "Deconvolve two views of one object together, as of a diSPIM."),
+    ("train", "train:train", "Train a network for a PSF, on synthetic structures blurred with it."),
+    ("simulate", "simulate:simulate",
+     "Make images of synthetic structures, and the structures, for training or for tests."),
+    ("compare", "compare:compare",
+     "Compare an image with results made from it: a table and a lateral/axial figure."),
+    ("check", "check:check",
+     "Check how well a deconvolved image, blurred again, explains the raw one."),
+    ("model", "models:model",
+     "Tell what is known about a model, or which models come with the package."),
+    ("import-tf", "models:import_tf",
+     "Turn a checkpoint of the paper's authors' TensorFlow code into a model file."),
+    ("demo", "demo:demo",
+     "Deconvolve the shipped sample, a hollow bead, and show raw, RLD and RLN side by side."),
+):  # fmt: skip
+    app.command(f"napari_rln.cli.{_place}", name=_name, help=_summary)
 
 batch = App(name="batch", help="Deconvolve many images; go on where a batch was interrupted.")
-batch.command("napari_rln.cli.batch:rld", name="rld")
-batch.command("napari_rln.cli.batch:rln", name="rln")
+for _name, _summary in (
+    ("rld", "Deconvolve many images by Richardson-Lucy; one that fails does not stop the others."),
+    ("rln", "Deconvolve many images by networks; one that fails does not stop the others."),
+):
+    batch.command(f"napari_rln.cli.batch:{_name}", name=_name, help=_summary)
 app.command(batch)
 
 psf = App(name="psf", help="Compute, measure, examine and repair point spread functions.")
-psf.command("napari_rln.cli.psf:compute", name="compute")
-psf.command("napari_rln.cli.psf:measure", name="measure")
-psf.command("napari_rln.cli.psf:info", name="info")
-psf.command("napari_rln.cli.psf:repair", name="repair")
+for _name, _summary in (
+    ("compute", "Compute a PSF from the optics."),
+    ("measure", "Measure a PSF from a stack of sub-resolution beads."),
+    ("info", "Examine a PSF: what it measures, what is wrong with it, and how to repair that."),
+    ("repair", "Repair what is wrong with a PSF, and write it ready for use."),
+):
+    psf.command(f"napari_rln.cli.psf:{_name}", name=_name, help=_summary)
 app.command(psf)
+app.register_install_completion_command()
 
 
 def main(tokens: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from napari_rln.cli.large import Memory
-from napari_rln.cli.options import Flat, Out, PsfSource
+from napari_rln.cli.options import CropOption, Flat, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.errors import ComputeError, warn
 from napari_rln.files import make_folder
@@ -28,7 +28,7 @@ from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
 from napari_rln.steps import relay
-from napari_rln.stores.source import open_source
+from napari_rln.stores.source import Missing, PlanesAre, open_source
 from napari_rln.volume import Volume, VoxelUm
 
 
@@ -56,6 +56,8 @@ class BatchOptions:
         The same of the PSFs.
     time
         Which time point, from 0; all of them when not given.
+    planes_are, missing, crop
+        As for rld.
     """
 
     out: Out
@@ -66,6 +68,9 @@ class BatchOptions:
     voxel_um: VoxelUm | None = None
     psf_voxel_um: VoxelUm | None = None
     time: int | None = None
+    planes_are: PlanesAre | None = None
+    missing: Missing = "error"
+    crop: CropOption = None
 
     def items(self, images: list[str], method: str, models: list[str]) -> list[Item]:
         """Return the images, and make the folder of the results."""
@@ -79,6 +84,9 @@ class BatchOptions:
             voxel_um=self.voxel_um,
             psf_voxel_um=self.psf_voxel_um,
             time=self.time,
+            planes_are=self.planes_are,
+            missing=self.missing,
+            crop=self.crop,
         )
         return listed(images, settings)
 

@@ -39,6 +39,9 @@ def _spans(_: Any, tokens: Sequence[Any]) -> Crop:
     return z, y, x
 
 
+CropOption = Annotated[Crop | None, Parameter(converter=_spans, n_tokens=3)]
+
+
 @Flat
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
@@ -67,7 +70,7 @@ class ImageSource:
     time: int | None = None
     planes_are: PlanesAre | None = None
     missing: Missing = "error"
-    crop: Annotated[Crop | None, Parameter(converter=_spans, n_tokens=3)] = None
+    crop: CropOption = None
 
     def origin(self, path: Path) -> Origin:
         """Return where an image is read from."""

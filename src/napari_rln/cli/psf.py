@@ -42,6 +42,8 @@ def compute(
     image
         The image that it is for: gives the voxel size and, to a widefield PSF, the depth over
         which haze must be known.
+    overwrite
+        Replace the file if it is there.
     """
     _check_output(out, [image], overwrite)
     target = open_source(image_source.origin(image)) if image else None

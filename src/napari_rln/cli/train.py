@@ -170,4 +170,4 @@ def _say_validation(model: Model, terminal: Terminal) -> None:
     found = model.record.facts.get("validation")
     if found:
         rows = ((kind, f"{q['psnr_db']:.2f}", f"{q['ssim']:.3f}") for kind, q in found.items())
-        terminal.table("On held-out synthetic volumes", ("", "PSNR dB", "SSIM"), rows)
+        terminal.table("On held-out volumes", ("", "PSNR dB", "SSIM"), rows)

@@ -73,11 +73,13 @@ def read_zarr(path: str) -> list[LayerData]:
     assert held.voxel_um is not None
     arrays = image_levels(Path(path))
     levels = [da.from_zarr(array) for array in arrays]  # type: ignore[no-untyped-call]
-    channels = held.axes.find("C")
+    order = [held.axes.index(axis) for axis in "CTZYX" if axis in held.axes]
+    levels = [level.transpose(order) for level in levels]
+    axes = "".join(held.axes[at] for at in order if held.axes[at] != "C").lower()
+    count = levels[0].shape[0] if "C" in held.axes else 1
     layers = []
-    for channel in range(levels[0].shape[channels] if channels >= 0 else 1):
-        data = [da.take(level, channel, channels) if channels >= 0 else level for level in levels]
-        axes = held.axes.replace("C", "").lower()
+    for channel in range(count):
+        data = [level[channel] if "C" in held.axes else level for level in levels]
         sizes = dict(zip("zyx", held.voxel_um, strict=True))
         coarsest = np.asarray(data[-1][(0,) * (data[-1].ndim - 3)])
         options: dict[str, Any] = {
@@ -89,7 +91,7 @@ def read_zarr(path: str) -> list[LayerData]:
             "contrast_limits": contrast_limits([coarsest]),
             "multiscale": len(data) > 1,
         }
-        if channels >= 0 and levels[0].shape[channels] > 1:
+        if count > 1:
             options["name"] = f"{held.name} channel {channel}"
             options["metadata"][CHANNEL] = channel
         layers.append((data if len(data) > 1 else data[0], options, "image"))

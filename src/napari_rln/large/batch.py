@@ -24,7 +24,7 @@ from napari_rln.large.reports import BatchReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeSettings
-from napari_rln.stores.source import Origin
+from napari_rln.stores.source import Crop, Missing, Origin, PlanesAre
 from napari_rln.volume import VoxelUm
 
 Ending = Literal["ome.tif", "ome.zarr"]
@@ -53,6 +53,8 @@ class Item:
         Of the image, where there are several; all times when none.
     voxel_um, psf_voxel_um
         Voxel sizes (z, y, x) in micrometres, where the files do not say them.
+    planes_are, missing, crop
+        As in :class:`napari_rln.Origin`.
     problem
         Why it cannot be done, where that is known.
     """
@@ -65,13 +67,22 @@ class Item:
     time: int | None = None
     voxel_um: VoxelUm | None = None
     psf_voxel_um: VoxelUm | None = None
+    planes_are: PlanesAre | None = None
+    missing: Missing = "error"
+    crop: Crop | None = None
     problem: str = ""
 
     @property
     def origin(self) -> Origin:
         """Where it is read from."""
         return Origin(
-            path=str(self.image), voxel_um=self.voxel_um, channel=self.channel, time=self.time
+            path=str(self.image),
+            voxel_um=self.voxel_um,
+            channel=self.channel,
+            time=self.time,
+            planes_are=self.planes_are,
+            missing=self.missing,
+            crop=self.crop,
         )
 
 
@@ -126,6 +137,8 @@ class BatchSettings:
         Voxel sizes (z, y, x) in micrometres, where files do not say them.
     time
         Which time point; all of them when none.
+    planes_are, missing, crop
+        As in :class:`napari_rln.Origin`.
     """
 
     folder: Path
@@ -136,6 +149,9 @@ class BatchSettings:
     voxel_um: VoxelUm | None = None
     psf_voxel_um: VoxelUm | None = None
     time: int | None = None
+    planes_are: PlanesAre | None = None
+    missing: Missing = "error"
+    crop: Crop | None = None
 
 
 def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
@@ -262,8 +278,8 @@ def _channels(item: Item, settings: BatchSettings) -> list[Item]:
     voxel_um = item.voxel_um or settings.voxel_um
     count, problem = 1, ""
     try:
-        count = contents(item.image).channels
-    except (RlnError, OSError) as error:
+        count = 1 if settings.planes_are == "channel" else contents(item.image).channels
+    except (ValueError, OSError) as error:  # also a name that no file can have
         problem = str(error)
     for name, words in (("PSFs", settings.psfs), ("models", settings.models)):
         if len(words) > 1 and len(words) != count and not problem:
@@ -282,6 +298,9 @@ def _channels(item: Item, settings: BatchSettings) -> list[Item]:
                 time=settings.time if item.time is None else item.time,
                 voxel_um=voxel_um,
                 psf_voxel_um=item.psf_voxel_um or settings.psf_voxel_um,
+                planes_are=settings.planes_are,
+                missing=settings.missing,
+                crop=settings.crop,
                 problem=problem,
             )
         )

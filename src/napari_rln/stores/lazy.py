@@ -81,18 +81,24 @@ class Pieces:
         few = list(itertools.islice(absent, 1000))
         return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
 
-    def absent_planes(self, index: Index) -> set[int]:
-        """Return the numbers along z of which nothing is there, in a part of the array."""
+    def last_plane(self, index: Index) -> int:
+        """Return how many planes there are up to the last of which something is there.
+
+        Parameters
+        ----------
+        index
+            Of a part of the array.
+        """
         wanted = self._wanted(index)
-        at = self.axes.find("Z")
-        if at < 0 or self.size[at] != 1:
-            return set()
-        there = {
-            piece[at]
+        there = [
+            piece
             for piece in self.present
             if all(n in along for n, along in zip(piece, wanted, strict=True))
-        }
-        return set(wanted[at]) - there
+        ]
+        at = self.axes.find("Z")
+        if at < 0 or not there:
+            return min(len(there), 1)
+        return min(self.shape[at], self.size[at] * (1 + max(piece[at] for piece in there)))
 
     def _wanted(self, index: Index) -> list[range]:
         """Return which numbers along each axis a part of the array touches."""
@@ -103,14 +109,14 @@ class Pieces:
         return wanted
 
     def _listed(self, few: list[tuple[int, ...]], total: int) -> str:
-        """Return where missing pieces are, shortly."""
+        """Return where missing pieces are, shortly: along the axes that have several."""
+        named = [a for a, n in enumerate(self.shape) if n > self.size[a]] or [0]
         varying = [a for a, along in enumerate(zip(*few, strict=True)) if len(set(along)) > 1]
-        named = [a for a in range(len(self.axes)) if self.axes[a] not in "YX" or a in varying]
-        if len(varying) <= 1 and len(few) == total and named:
-            axis = varying[0] if varying else named[-1]
-            return f"{self.axes[axis].lower()} {ranges(piece[axis] for piece in few)}"
-        first = " ".join(f"{self.axes[a].lower()} {few[0][a]}" for a in named)
-        return f"the first at {first}"
+        if len(few) == total and len(varying) <= 1:
+            return " ".join(
+                f"{self.axes[a].lower()} {ranges({piece[a] for piece in few})}" for a in named
+            )
+        return "the first at " + " ".join(f"{self.axes[a].lower()} {few[0][a]}" for a in named)
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -151,7 +151,7 @@ class Source:
         self.voxel_um: VoxelUm = (float(z), float(y), float(x))
         self.files = held.files
         self.fill: float | None = None
-        planes = self._check_pieces(held.pieces, origin.missing, whole)
+        planes = self._check_pieces(held.pieces, origin, whole)
         self._offset, self.shape = _cropped(origin.crop, (planes, *whole[1:]), name)
         if held.piece_bytes > _MOST_PIECE * psutil.virtual_memory().available:
             raise RlnError(
@@ -169,7 +169,7 @@ class Source:
                 f"(`time`, 0 to {times - 1}), or give `planes_are=z` to take all."
             )
 
-    def _check_pieces(self, pieces: Pieces | None, missing: Missing, whole: Shape) -> int:
+    def _check_pieces(self, pieces: Pieces | None, origin: Origin, whole: Shape) -> int:
         """Return how many planes there are; raise if some are missing that must not be.
 
         Where an acquisition ended early it goes on with the planes that were taken.
@@ -179,25 +179,27 @@ class Source:
         index = list(self._index)
         if self.timed:
             index[self._time_axis] = slice(None)
+        if origin.crop is not None:
+            spans = dict(zip("ZYX", (slice(*span) for span in origin.crop), strict=True))
+            along = iter(self._space)
+            index = [spans[next(along)] if isinstance(i, slice) and n != self._time_axis else i
+                     for n, i in enumerate(index)]  # fmt: skip
         lacking = pieces.lacking(tuple(index))
         if not lacking:
             return whole[0]
         what = f"{self._file} lacks {lacking}"
         unwritten = ", or they are empty and were never written" * (pieces.kind == "chunks")
-        if missing == "error":
+        if origin.missing == "error":
             raise RlnError(
                 f"{what}: a copy or an acquisition ended early{unwritten}. Copy it again, or go "
                 "on with `missing=mask` (they were not measured) or `missing=zero` (they are "
                 "zeros)."
             )
-        absent = pieces.absent_planes(tuple(index))
-        planes = whole[0]
-        while planes and planes - 1 in absent:
-            planes -= 1
+        planes = min(whole[0], pieces.last_plane(tuple(index)))
         if not planes:
             raise RlnError(f"{what}: there is nothing to read.")
         warn(f"{what}; the run goes on without.")
-        if missing == "mask":
+        if origin.missing == "mask":
             self.fill = 0.0
         self._array = _ZeroWhereEmpty.of(self._array)
         return planes

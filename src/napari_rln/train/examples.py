@@ -16,6 +16,7 @@ import torch
 from napari_rln import rld
 from napari_rln.calibration import Calibration, calibrate
 from napari_rln.errors import RlnError
+from napari_rln.files import is_tiff_name, is_zarr
 from napari_rln.io import read_volume
 from napari_rln.networks.rln import Views, together
 from napari_rln.normalisation import Method, Normalisation
@@ -238,7 +239,14 @@ class Folder:
                 f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; "
                 "a pair has one shape."
             )
-        checked = rld.check_image(image) if self.psf is None else rld.check_pair(image, self.psf)
+        try:
+            checked = (
+                rld.check_image(image) if self.psf is None else rld.check_pair(image, self.psf)
+            )
+            calibrate(checked)
+            rld.check_image(replace(truth, name=f"its truth, {files[1]},"))
+        except RlnError as error:
+            raise RlnError(f"nothing can be learnt from {files[0]}: {error}") from error
         return Pair(image=checked, truth=truth), self.psf
 
     def check(self, patch: int) -> None:
@@ -266,12 +274,19 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     RlnError
         If there are none, or an image has no truth.
     """
-    images = sorted((folder / "input").glob("*.tif*"))
+    images = sorted(
+        path
+        for path in (folder / "input").glob("*")
+        if (is_zarr(path) if path.is_dir() else is_tiff_name(path)) and path.name[0] != "."
+    )
     if not images:
-        raise RlnError(f"there are no pairs in {folder}: it needs input/*.tif and ground_truth/.")
+        raise RlnError(
+            f"there are no pairs in {folder}: it needs input/ and ground_truth/ with volumes of "
+            "the same names, .tif or .ome.zarr."
+        )
     pairs = [(image, folder / "ground_truth" / image.name) for image in images]
     for image, truth in pairs:
-        if not truth.is_file():
+        if not truth.exists():
             raise RlnError(f"{image} has no truth: there is no {truth}.")
     return pairs
 

@@ -141,7 +141,9 @@ class Run:
             facts["losses"] = self._last
         if self._best is not None and self._baseline is not None:
             facts["validation"] = {"network": as_dict(self._best.quality)} | {
-                kind: as_dict(quality) for kind, quality in as_dict(self._baseline).items()
+                kind: as_dict(quality)
+                for kind, quality in as_dict(self._baseline).items()
+                if quality is not None
             }
         return Model(
             name=self.name,

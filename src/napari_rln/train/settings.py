@@ -200,14 +200,15 @@ class Baseline:
     image
         The image as it is.
     rld
-        Matched Richardson-Lucy, stopped where it is best: by the truth, as no user could.
+        Matched Richardson-Lucy, stopped where it is best: by the truth, as no user could. None
+        for pairs without a PSF.
     wiener_butterworth
-        The best of 1 to 5 iterations of that back projector.
+        The best of 1 to 5 iterations of that back projector; none without a PSF.
     """
 
     image: Quality
-    rld: Quality
-    wiener_butterworth: Quality
+    rld: Quality | None = None
+    wiener_butterworth: Quality | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -41,8 +41,8 @@ class _BestScores:
 def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline | None]:
     """Yield how many examples are done, after every iteration; return the best there can be.
 
-    That is by the truth, over the iterations and for both scores separately. Without a PSF it is
-    the image, without examples none.
+    That is by the truth, over the iterations and for both scores separately. Without a PSF there is
+    the image only, without examples nothing.
     """
     if not examples:
         return None
@@ -50,9 +50,7 @@ def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline
     for number, held in enumerate(examples):
         best = [_BestScores(), _BestScores(), _BestScores()]
         best[0].add(_image(held), held.pair.truth.data)
-        if held.psf is None:
-            best = [best[0]] * 3
-        else:
+        if held.psf is not None:
             for _ in _classical(held, "matched", _ITERATIONS, best[1]):
                 yield number
             for _ in _classical(held, "wiener-butterworth", _WB_ITERATIONS, best[2]):
@@ -63,6 +61,8 @@ def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline
         Quality(psnr_db=fmean(b.psnr_db for b in kind), ssim=fmean(b.ssim for b in kind))
         for kind in kinds
     )
+    if any(held.psf is None for held in examples):
+        return Baseline(image=image)
     return Baseline(image=image, rld=rld, wiener_butterworth=wb)
 
 

@@ -128,6 +128,8 @@ class Curves(QWidget):
             ("RLD", baseline.rld, "best RLD"),
             ("WB", baseline.wiener_butterworth, "best wiener-butterworth"),
         ):
+            if quality is None:  # pairs without a PSF
+                continue
             self._lines[name].setVisible(True)  # a label that is not seen takes no text
             self._lines[name].setValue(quality.psnr_db)
             self._lines[name].label.setFormat(f"{words} {quality.psnr_db:.2f} dB")
@@ -164,12 +166,13 @@ class Curves(QWidget):
         said, shown = [], ""
         if self._baseline is not None:
             b = self._baseline
-            values += [b.rld.psnr_db, b.wiener_butterworth.psnr_db]
-            said = [
-                f"image {b.image.psnr_db:.2f}",
-                f"best RLD {b.rld.psnr_db:.2f}",
-                f"best wiener-butterworth {b.wiener_butterworth.psnr_db:.2f}",
-            ]
+            said = [f"image {b.image.psnr_db:.2f}"]
+            classical = {"RLD": b.rld, "wiener-butterworth": b.wiener_butterworth}
+            for word, quality in classical.items():
+                if quality is not None:
+                    values.append(quality.psnr_db)
+                    said.append(f"best {word} {quality.psnr_db:.2f}")
+            values = values or [b.image.psnr_db]
         low, high = min(values), max(values)
         room = max(0.2 * (high - low), 0.15)
         self._quality.setYRange(low - room, high + room, padding=0)

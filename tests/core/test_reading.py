@@ -1,0 +1,579 @@
+"""Files as microscopes, programs and broken copies leave them: read rightly, or refused."""
+
+import itertools
+import json
+import logging
+import shutil
+import uuid
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from napari_rln.errors import RlnError, RlnWarning
+from napari_rln.io import read_volume, write_channels, write_volume
+from napari_rln.record import Record
+from napari_rln.stores.ngff import ZarrTarget
+from napari_rln.stores.source import Origin, open_source
+from napari_rln.volume import Volume
+
+VOXEL_UM = (0.3, 0.1, 0.1)
+SHAPE = (6, 14, 10)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return np.random.default_rng(0).integers(1, 4000, SHAPE).astype(np.uint16)
+
+
+def _read(path, **options):
+    return read_volume(path, **options)
+
+
+def _same(volume, data, voxel_um=VOXEL_UM):
+    np.testing.assert_array_equal(volume.data, data)
+    assert volume.voxel_um == pytest.approx(voxel_um)
+
+
+# --- OME-Zarr -----------------------------------------------------------------------------------
+
+
+def _ngff(path, array, axes, scale, version, *, unit="micrometer", chunks=None):
+    """Write an OME-Zarr by zarr alone."""
+    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    level = group.create_array(
+        "0", shape=array.shape, dtype=array.dtype, chunks=chunks or array.shape
+    )
+    level[...] = array
+    kinds = {"c": "channel", "t": "time"}
+    named = [
+        {"name": axis, "type": kinds.get(axis, "space")}
+        | ({"unit": unit} if axis in "xyz" and unit else {})
+        for axis in axes
+    ]
+    scaled = {"type": "scale", "scale": list(scale)}
+    if version == "0.6":
+        link = {"input": "0", "output": "physical"}
+        steps = {
+            "type": "sequence",
+            "transformations": [scaled, {"type": "translation", "translation": [5.0] * len(axes)}],
+        }
+        image = {
+            "coordinateSystems": [{"name": "other", "axes": named[::-1]},
+                                  {"name": "physical", "axes": named}],
+            "datasets": [{"path": "0", "coordinateTransformations": [steps | link]}],
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [7.0] * len(axes), "input": "physical",
+                 "output": "other"}
+            ],
+        }  # fmt: skip
+    else:
+        image = {
+            "axes": named,
+            "datasets": [{"path": "0", "coordinateTransformations": [scaled]}],
+        }
+    if version == "0.4":
+        group.attrs["multiscales"] = [image | {"version": "0.4"}]
+    else:
+        group.attrs["ome"] = {"version": version, "multiscales": [image]}
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
+@pytest.mark.parametrize("axes", list(itertools.permutations("zyx")))
+def test_ome_zarr_is_read_whatever_the_order_of_its_axes(tmp_path, data, axes, version):
+    order = ["zyx".index(axis) for axis in axes]
+    scale = [VOXEL_UM[at] for at in order]
+    path = _ngff(tmp_path / "a.ome.zarr", data.transpose(order), axes, scale, version)
+    _same(_read(path), data)
+    source = open_source(Origin(path=str(path)))
+    box = (slice(1, 4), slice(3, 9), slice(2, 8))
+    np.testing.assert_array_equal(source.read(box), data[box])
+
+
+@given(axes=st.permutations("tczyx"), channel=st.integers(0, 1), time=st.integers(0, 2))
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_channels_and_times_are_found_in_any_order(tmp_path, axes, channel, time):
+    five = np.random.default_rng(1).integers(1, 99, (3, 2, 4, 6, 8)).astype(np.uint16)
+    order = ["tczyx".index(axis) for axis in axes]
+    path = tmp_path / f"{uuid.uuid4().hex}.zarr"
+    scale = [(1, 1, *VOXEL_UM)[at] for at in order]
+    _ngff(path, five.transpose(order), axes, scale, "0.5")
+    _same(_read(path, channel=channel, time=time), five[time, channel])
+
+
+@pytest.mark.parametrize(
+    ("changes", "axes", "message"),
+    [
+        ({"unit": " "}, "zyx", "does not say its voxel size"),
+        ({"unit": None}, "zyx", "does not say its voxel size"),
+        ({}, "zyxq", "q; they must be of t, c, z, y, x"),
+        ({}, "zy", "it names the axes z, y but its array has 3"),
+    ],
+)
+def test_odd_metadata_are_asked_about(tmp_path, data, changes, axes, message):
+    array = data if len(axes) <= 3 else data[..., None]
+    path = _ngff(
+        tmp_path / "a.zarr", array, axes, (0.3, 0.1, 0.1, 1)[: len(axes)], "0.4", **changes
+    )
+    with pytest.raises(RlnError, match=message):
+        _read(path)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [],
+        [{"type": "scale", "scale": [0.3, 0.1]}],
+        [{"type": "scale", "scale": "0.3"}],
+        [{"type": "affine", "affine": [[1, 0, 0, 0]] * 3}],
+        [{"type": "scale", "scale": [0, 0, 0]}],
+        "none",
+    ],
+)
+def test_a_scale_that_is_not_clear_is_no_voxel_size(tmp_path, data, steps):
+    path = _ngff(tmp_path / "a.zarr", data, "zyx", VOXEL_UM, "0.5")
+    described = json.loads((path / "zarr.json").read_text())
+    image = described["attributes"]["ome"]["multiscales"][0]
+    image["datasets"][0]["coordinateTransformations"] = steps
+    (path / "zarr.json").write_text(json.dumps(described))
+    with pytest.raises(RlnError, match="does not say its voxel size"):
+        _read(path)
+    _same(_read(path, voxel_um=VOXEL_UM), data)
+
+
+def _chunks(path):
+    return sorted(p for p in (path / "0").rglob("*") if p.is_file() and p.name[0] not in ".z")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_chunks_that_are_missing_are_named(tmp_path, data, version):
+    path = _ngff(tmp_path / "a.ome.zarr", data, "zyx", VOXEL_UM, version, chunks=(3, 7, 10))
+    chunks = _chunks(path)
+    assert len(chunks) == 4
+    chunks[2].unlink()
+    with pytest.raises(
+        RlnError, match=r"a\.ome\.zarr lacks 1 of 4 chunks \(z 1 y 0\).*`missing=mask`"
+    ):
+        _read(path)
+    with pytest.warns(RlnWarning, match="lacks 1 of 4 chunks"):
+        masked = _read(path, missing="mask")
+    with pytest.warns(RlnWarning, match="lacks 1 of 4 chunks"):
+        zero = _read(path, missing="zero")
+    expected = data.copy()
+    expected[3:, :7] = 0
+    _same(masked, expected)
+    _same(zero, expected)
+    assert (masked.fill, zero.fill) == (0.0, None)
+    # The part that is there is whole.
+    _same(_read(path, crop=((0, 3), (0, 14), (0, 10))), data[:3])
+
+
+def test_only_chunks_of_the_chosen_channel_have_to_be_there(tmp_path, data):
+    both = np.stack([data, data + 1])
+    path = _ngff(tmp_path / "a.zarr", both, "czyx", (1, *VOXEL_UM), "0.5", chunks=(1, *SHAPE))
+    _chunks(path)[1].unlink()
+    _same(_read(path, channel=0), data)
+    with pytest.raises(RlnError, match=r"lacks 1 of 1 chunks \(.*c 1"):
+        _read(path, channel=1)
+
+
+def test_missing_chunks_are_zeros_whatever_the_fill_value(tmp_path):
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(4, 6, 8), dtype="f4", chunks=(2, 6, 8), fill_value=np.nan
+    )
+    array[:2] = 5
+    with pytest.warns(RlnWarning, match="1 of 2 chunks"):
+        read = _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM, missing="zero")
+    assert read.data[0, 0, 0] == 5
+    assert not read.data[2:].any()
+
+
+def test_our_own_results_have_all_their_chunks(tmp_path):
+    path = tmp_path / "r.ome.zarr"
+    record = Record(method="rld")
+    target = ZarrTarget.create(
+        path, (8, 8, 8), None, "float32", VOXEL_UM, "r", record, version="0.5",
+        chunk=(4, 4, 4), block=(4, 8, 8),
+    )  # fmt: skip
+    for start in (0, 4):
+        box = (slice(start, start + 4), slice(0, 8), slice(0, 8))
+        target.write(box, np.zeros((4, 8, 8), np.float32))
+    assert not _read(path).data.any()  # zeros that were written are no loss
+    next(p for p in (path / "0").rglob("*") if p.is_file() and p.name.isdigit()).unlink()
+    with pytest.raises(RlnError, match="lacks 1 of 2 chunks"):
+        _read(path)
+
+
+def test_a_file_within_a_zarr_opens_it(tmp_path, data):
+    path = _ngff(tmp_path / "a.ome.zarr", data, "zyx", VOXEL_UM, "0.5")
+    _same(_read(path / "zarr.json"), data)
+
+
+# --- TIFF ---------------------------------------------------------------------------------------
+
+
+def _imagej(path, data, **metadata):
+    z, y, x = VOXEL_UM
+    tifffile.imwrite(
+        path, data, imagej=True, resolution=(1 / x, 1 / y),
+        metadata={"axes": "ZYX", "spacing": z, "unit": "um"} | metadata,
+    )  # fmt: skip
+
+
+def _ome(path, data, promised, **options):
+    """Write planes whose OME-XML promises a number of them."""
+    z, y, x = VOXEL_UM
+    depth, height, width = (promised, *data.shape[1:])
+    xml = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="{width}" '
+        f'SizeY="{height}" SizeZ="{depth}" SizeC="1" SizeT="1" PhysicalSizeX="{x}" '
+        f'PhysicalSizeY="{y}" PhysicalSizeZ="{z}"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
+        + "".join(
+            f'<TiffData IFD="{i}" FirstZ="{i}" PlaneCount="1"/>' for i in range(min(depth, 99))
+        )
+        + "</Pixels></Image></OME>"
+    )
+    with tifffile.TiffWriter(path) as tif:
+        for number, plane in enumerate(data):
+            description = xml if number == 0 else None
+            tif.write(
+                plane, photometric="minisblack", metadata=None, description=description, **options
+            )
+
+
+@given(kind=st.sampled_from(["imagej", "ome", "pages", "zlib"]), share=st.floats(0.01, 0.999))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_stack_cut_anywhere_is_refused_or_read_as_far_as_it_goes(tmp_path, data, kind, share):
+    path = tmp_path / "cut.tif"
+    if kind == "imagej":
+        _imagej(path, data)
+    elif kind == "ome":
+        _ome(path, data, len(data))
+    else:
+        options: dict = {"compression": "zlib"} if kind == "zlib" else {}
+        with tifffile.TiffWriter(path) as tif:
+            for plane in data:
+                tif.write(
+                    plane, photometric="minisblack", contiguous=False, metadata=None, **options
+                )
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    try:
+        read = _read(path, voxel_um=VOXEL_UM)
+    except RlnError:
+        pass
+    else:  # nothing but a description at the end was lost
+        np.testing.assert_array_equal(read.data, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RlnWarning)
+        try:
+            read = _read(path, voxel_um=VOXEL_UM, missing="mask")
+        except RlnError:
+            return
+    assert len(read.data) <= len(data)
+    np.testing.assert_array_equal(read.data, data[: len(read.data)])
+
+
+def test_an_acquisition_that_ended_early_names_its_planes(tmp_path, data, capfd):
+    _ome(tmp_path / "a.ome.tif", data[:4], promised=6)
+    with pytest.raises(RlnError, match=r"a\.ome\.tif lacks 2 of 6 planes \(z 4 to 5\)"):
+        _read(tmp_path / "a.ome.tif")
+    with pytest.warns(RlnWarning, match="lacks 2 of 6 planes"):
+        _same(_read(tmp_path / "a.ome.tif", missing="mask"), data[:4])
+    assert capfd.readouterr().err == ""  # what tifffile notes is not for the user
+
+
+def test_an_imagej_stack_of_which_one_plane_is_found_is_cut_short(tmp_path, data):
+    _imagej(tmp_path / "a.tif", data)
+    size = (tmp_path / "a.tif").stat().st_size
+    with (tmp_path / "a.tif").open("r+b") as file:
+        file.truncate(size // 2)
+    with pytest.raises(RlnError, match=r"a\.tif lacks 3 of 6 planes \(z 3 to 5\)"):
+        _read(tmp_path / "a.tif")
+
+
+def test_files_of_a_set_that_are_missing_are_named(tmp_path, data):
+    z, y, x = VOXEL_UM
+    ids = [f"urn:uuid:{uuid.UUID(int=n + 1)}" for n in range(len(data))]
+    planes = "".join(
+        f'<TiffData IFD="0" FirstZ="{n}" PlaneCount="1"><UUID FileName="z{n}.ome.tif">{one}</UUID>'
+        "</TiffData>"
+        for n, one in enumerate(ids)
+    )
+    pixels = (
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" '
+        f'SizeX="{SHAPE[2]}" SizeY="{SHAPE[1]}" SizeZ="{SHAPE[0]}" SizeC="1" SizeT="1" '
+        f'PhysicalSizeX="{1000 * x}" PhysicalSizeXUnit="nm" PhysicalSizeY="{y}" '
+        f'PhysicalSizeZ="{z}"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels>'
+        "</Image>"
+    )
+    head = '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+    for kind in ("whole", "companion"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for n, plane in enumerate(data):
+            own = f'{head} UUID="{ids[n]}">'
+            text = f"{own}{pixels}</OME>"
+            if kind == "companion":
+                text = f'{own}<BinaryOnly MetadataFile="set.companion.ome" UUID="x"/></OME>'
+            tifffile.imwrite(
+                folder / f"z{n}.ome.tif", plane, photometric="minisblack", metadata=None,
+                description=text,
+            )  # fmt: skip
+        if kind == "companion":
+            (folder / "set.companion.ome").write_text(f"{head}>{pixels}</OME>", encoding="utf-8")
+            _same(_read(folder / "set.companion.ome"), data)
+            _same(_read(folder), data)
+        _same(_read(folder / "z3.ome.tif"), data)
+        (folder / "z2.ome.tif").unlink()
+        with pytest.raises(RlnError, match=r"lacks 1 of 6 planes \(z 2\)"):
+            _read(folder / "z3.ome.tif")
+        with pytest.warns(RlnWarning, match="lacks 1 of 6"):
+            read = _read(folder / "z3.ome.tif", missing="mask")
+        assert read.fill == 0
+        assert not read.data[2].any()
+    (tmp_path / "companion" / "set.companion.ome").unlink()
+    with pytest.raises(RlnError, match=r"describes, which is not beside it"):
+        _read(tmp_path / "companion" / "z3.ome.tif")
+
+
+def test_planes_beyond_any_file_are_refused_before_they_are_listed(tmp_path, data):
+    _ome(tmp_path / "a.ome.tif", data, promised=10**8)
+    with pytest.raises(RlnError, match="promises 100000000 x 1 x 1 planes"):
+        _read(tmp_path / "a.ome.tif")
+
+
+def test_sizes_that_no_memory_holds_are_refused_before_they_are_read(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(10**4,) * 3, dtype="u2", chunks=(100,) * 3)
+    with pytest.raises(RlnError, match=r"lacks 1000000 of 1000000 chunks"):
+        _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM)
+    (tmp_path / "a.zarr" / "c" / "99" / "99").mkdir(parents=True)
+    (tmp_path / "a.zarr" / "c" / "99" / "99" / "99").write_bytes(b"")
+    with (
+        pytest.warns(RlnWarning, match="lacks 999999 of 1000000"),
+        pytest.raises(RlnError, match=r"takes 6000 GB but .* GB of memory are free"),
+    ):
+        _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM, missing="zero")
+    plane = (1, 10**6, 10**6)
+    zarr.create_array(tmp_path / "b.zarr", shape=plane, dtype="u2", chunks=plane)
+    (tmp_path / "b.zarr" / "c" / "0" / "0").mkdir(parents=True)
+    (tmp_path / "b.zarr" / "c" / "0" / "0" / "0").write_bytes(b"")
+    with pytest.raises(RlnError, match=r"pieces of 2000\.0 GB"):
+        open_source(Origin(path=str(tmp_path / "b.zarr"), voxel_um=VOXEL_UM))
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
+def test_planes_that_are_called_times_are_asked_about_in_every_tiff(tmp_path, data, name):
+    z, y, x = VOXEL_UM
+    if name == "a.tif":
+        _imagej(tmp_path / name, data, axes="TYX")
+    else:
+        sizes = {"PhysicalSizeX": x, "PhysicalSizeY": y, "PhysicalSizeZ": z}
+        tifffile.imwrite(tmp_path / name, data, metadata={"axes": "TYX"} | sizes)
+    with pytest.raises(RlnError, match=r"6 entries along time, each of one plane.*planes_are=time"):
+        _read(tmp_path / name)
+    _same(_read(tmp_path / name, planes_are="time", voxel_um=VOXEL_UM), data)
+
+
+def test_zeiss_lsm_says_its_voxel_size(tmp_path, data):
+    import struct
+
+    depth, height, width = SHAPE
+    z, y, x = VOXEL_UM
+    info = struct.pack("<Iiiiiiii", 67127628, 512, width, height, depth, 1, 1, 2)
+    info += struct.pack("<ii6d", 128, 128, x * 1e-6, y * 1e-6, z * 1e-6, 0, 0, 0)
+    info = info.ljust(512, b"\0")
+    with tifffile.TiffWriter(tmp_path / "a.lsm") as tif:
+        for n, plane in enumerate(data):
+            tag = [(34412, 1, len(info), info, True)] if n == 0 else ()
+            tif.write(
+                plane, photometric="minisblack", metadata=None, software=None, subfiletype=0,
+                extratags=tag,
+            )  # fmt: skip
+            tif.write(
+                np.zeros((3, 8, 8), np.uint8), photometric="rgb", planarconfig="separate",
+                metadata=None, software=None, subfiletype=1,
+            )  # fmt: skip
+    _same(_read(tmp_path / "a.lsm"), data)
+
+
+def test_voxel_sizes_in_nanometres_are_said_to_be_so(tmp_path, data):
+    _imagej(tmp_path / "a.tif", data)
+    with pytest.raises(RlnError, match=r"mean 0\.3 0\.1 0\.1 \(300 100 100 nm\)"):
+        _read(tmp_path / "a.tif", voxel_um=(300, 100, 100))
+
+
+def test_printing_resolutions_are_no_voxel_size(tmp_path, data):
+    text = "ImageJ=1.54f\nimages=6\nslices=6\nunit=inch\n"
+    with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=">") as tif:
+        for n, plane in enumerate(data):
+            tif.write(
+                plane.astype(">u2"), photometric="minisblack", metadata=None, software=None,
+                description=text if n == 0 else None, resolution=(72, 72), resolutionunit=2,
+            )  # fmt: skip
+    with pytest.raises(RlnError, match=r"voxel size 25400 .* printing resolution"):
+        _read(tmp_path / "a.tif")
+
+
+def test_decimal_commas_are_asked_about(tmp_path, data):
+    _ome(tmp_path / "a.ome.tif", data, len(data))
+    content = (tmp_path / "a.ome.tif").read_bytes()
+    (tmp_path / "a.ome.tif").write_bytes(content.replace(b'X="0.1"', b'X="0,1"'))
+    with pytest.raises(RlnError, match="does not say its voxel size"):
+        _read(tmp_path / "a.ome.tif")
+
+
+def test_doubtful_voxel_sizes_come_with_a_warning(tmp_path, data):
+    _imagej(tmp_path / "a.tif", data)
+    with pytest.warns(RlnWarning, match="divided by the magnification"):
+        _read(tmp_path / "a.tif", voxel_um=(6.5, 6.5, 6.5))
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def _planes(folder, names):
+    """Write planes by their names, each of one value."""
+    folder.mkdir()
+    for name, value in names.items():
+        tifffile.imwrite(folder / name, np.full((5, 6), value, np.uint16))
+    return folder
+
+
+PATTERNS = {
+    "Series001_z{z:02d}_ch{c:02d}.tif": 0,
+    "cellxy01c{c}z{z}.tif": 1,
+    "img_t000_z{z:03d}_c{c}.tiff": 0,
+    "T0001C{c:02d}Z{z:03d}.tif": 1,
+    "scan_w{c}_z{z}.TIF": 1,
+    "channel{c}_slice_{z}.tif": 0,
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_exported_planes_are_sorted_by_their_names(tmp_path, pattern):
+    first = PATTERNS[pattern]
+    names = {
+        pattern.format(z=z + first, c=c + first): 100 * c + z for z in range(12) for c in range(2)
+    }
+    folder = _planes(tmp_path / "planes", names)
+    with pytest.raises(RlnError, match="2 entries along channel"):
+        _read(folder, voxel_um=VOXEL_UM)
+    for channel in range(2):
+        read = _read(folder, voxel_um=VOXEL_UM, channel=channel)
+        assert read.data[:, 0, 0].tolist() == [100 * channel + z for z in range(12)]
+
+
+def test_times_in_names_are_times(tmp_path):
+    names = {f"img_t{t:03d}_z{z:03d}.tif": 10 * t + z for t in range(3) for z in range(4)}
+    source = open_source(Origin(path=str(_planes(tmp_path / "planes", names)), voxel_um=VOXEL_UM))
+    assert (source.times, source.shape) == (3, (4, 5, 6))
+    whole = (slice(0, 4), slice(0, 5), slice(0, 6))
+    assert source.read(whole, 2)[:, 0, 0].tolist() == [20, 21, 22, 23]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a1_b1.tif", "a1_b2.tif", "a2_b1.tif", "a2_b2.tif"], "do not say of what"),
+        (["pos1_z1.tif", "pos1_z2.tif", "pos2_z1.tif", "pos2_z2.tif"], "several positions"),
+        (["one.tif", "two.tif"], "no numbers"),
+        (["a1.tif", "b_2_3.tif"], "several kinds"),
+        (["z1.tif", "z01.tif", "z2.tif"], "same plane"),
+    ],
+)
+def test_folders_whose_names_do_not_tell_are_refused_with_a_list(tmp_path, names, message):
+    folder = _planes(tmp_path / "planes", dict.fromkeys(names, 1))
+    with pytest.raises(RlnError, match=message) as caught:
+        _read(folder, voxel_um=VOXEL_UM)
+    assert all(name in str(caught.value) for name in names[:2])
+
+
+def test_a_plane_that_is_missing_in_a_folder_is_named(tmp_path):
+    names = {f"z{z:02d}.tif": z + 1 for z in range(8) if z != 5}
+    folder = _planes(tmp_path / "planes", names)
+    with pytest.raises(RlnError, match=r"lacks 1 of 8 planes \(z 5\)"):
+        _read(folder, voxel_um=VOXEL_UM)
+    with pytest.warns(RlnWarning, match="lacks 1 of 8"):
+        read = _read(folder, voxel_um=VOXEL_UM, missing="mask")
+    assert read.data[:, 0, 0].tolist() == [1, 2, 3, 4, 5, 0, 7, 8]
+
+
+def test_numbers_that_are_no_count_are_only_an_order(tmp_path):
+    names = {f"img_{n}.tif": k for k, n in enumerate((1031, 1100, 2411, 9007))}
+    read = _read(_planes(tmp_path / "planes", names), voxel_um=VOXEL_UM)
+    assert read.data[:, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+def test_a_crop_is_a_part_of_any_format(tmp_path, data):
+    volume = Volume.from_array(data, VOXEL_UM)
+    write_volume(volume, tmp_path / "a.tif")
+    _ngff(tmp_path / "a.zarr", data.transpose(2, 1, 0), "xyz", VOXEL_UM[::-1], "0.4")
+    crop = ((1, 5), (2, 9), (3, 10))
+    for name in ("a.tif", "a.zarr"):
+        _same(_read(tmp_path / name, crop=crop), data[1:5, 2:9, 3:10])
+        with pytest.raises(RlnError, match=r"`crop` is 0:7 0:14 0:10 but .* 0:6 0:14 0:10"):
+            _read(tmp_path / name, crop=((0, 7), (0, 14), (0, 10)))
+
+
+def test_several_channels_lie_in_one_file(tmp_path, data):
+    channels = [Volume.from_array(data + n, VOXEL_UM, name=f"c{n}") for n in range(3)]
+    write_channels(channels, tmp_path / "a.ome.tif")
+    for n in range(3):
+        _same(_read(tmp_path / "a.ome.tif", channel=n), data + n)
+    with pytest.raises(RlnError, match=r"must end in \.ome\.tif"):
+        write_channels(channels, tmp_path / "a.tif")
+
+
+def test_files_that_are_no_image_are_refused_in_a_sentence(tmp_path):
+    for name, content in (
+        ("a.tif", b""), ("b.tif", b"II*\0\xff\xff\xff\xff"), ("c.companion.ome", b"<OME"),
+        ("d.ome.tif", b"MM\0*" + b"\0" * 40),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RlnError):
+            _read(tmp_path / name)
+    loop = tmp_path / "loop.tif"
+    loop.symlink_to(loop)
+    with pytest.raises(RlnError, match="there is no file"):
+        _read(loop)
+    broken = tmp_path / "e.zarr"
+    broken.mkdir()
+    for text in ("{", "[]", '{"zarr_format": 9}', '{"zarr_format": 3, "node_type": "array"}'):
+        (broken / "zarr.json").write_text(text)
+        with pytest.raises(RlnError):
+            _read(broken)
+
+
+def test_reading_leaves_the_log_of_others_alone(tmp_path, data, caplog):
+    _ome(tmp_path / "a.ome.tif", data[:4], promised=6)
+    with caplog.at_level(logging.WARNING, "tifffile"), pytest.raises(RlnError):
+        _read(tmp_path / "a.ome.tif")
+    assert any("out of range" in record.message for record in caplog.records)  # who wants it has it
+
+
+def test_the_stamp_of_an_image_tells_that_a_chunk_was_replaced(tmp_path, data):
+    path = _ngff(tmp_path / "a.zarr", data, "zyx", VOXEL_UM, "0.5", chunks=(3, 7, 10))
+    source = open_source(Origin(path=str(path)))
+    before = source.stamp()
+    assert open_source(Origin(path=str(path))).stamp() == before
+    chunk = _chunks(path)[1]
+    copy = Path(shutil.copy(chunk, tmp_path / "copy"))
+    chunk.unlink()
+    shutil.copy2(copy, chunk)
+    assert source.stamp() != before
