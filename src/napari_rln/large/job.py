@@ -33,7 +33,7 @@ from napari_rln.rln import RlnSettings
 from napari_rln.stores.ngff import Version, ZarrTarget
 from napari_rln.stores.source import Origin, checksum
 from napari_rln.stores.tiff import TiffTarget
-from napari_rln.tiles import as_text
+from napari_rln.tiles import Box, as_text
 from napari_rln.volume import Volume, VoxelUm
 
 Method = Literal["rld", "rln"]
@@ -255,10 +255,7 @@ class Folder:
         self.tidy()
         self.part.mkdir()
         self._mark.touch()
-        if psf is not None:
-            write_volume(psf, self._psf)
-        if model is not None:
-            model.save(self._model)
+        self.provide(psf, model)
         if tile is not None:
             when = job.statistics.time
             np.save(self.scratch(when, 0), tile.estimate)
@@ -267,6 +264,21 @@ class Folder:
             self.add_finished(Key(when, TILE, 0), entry)
         self._create(job)
         self.write(job)
+
+    def is_whole(self, job: Job) -> bool:
+        """Tell whether a result that was begun is there, and can be written to."""
+        try:
+            target = self.target(job)
+        except Exception:  # damaged metadata can make the parser raise anything
+            return False
+        return target.shape == job.plan.shape and target.dtype == np.dtype(job.dtype)
+
+    def provide(self, psf: Volume | None, model: Model | None) -> None:
+        """Write the PSF and the model that workers need."""
+        if psf is not None:
+            write_volume(psf, self._psf)
+        if model is not None:
+            model.save(self._model)
 
     def write(self, job: Job) -> None:
         """Write what is to be done, whole or not at all."""
@@ -422,14 +434,20 @@ class Folder:
             return None
 
 
+def box_of(job: Job, key: Key) -> Box:
+    """Return what of a level of the result is written at once."""
+    if key.level:
+        return job.plan.level_boxes(key.level)[key.number]
+    return job.plan.blocks[key.number].core
+
+
 def is_intact(target: Target, job: Job, key: Key, expected: str) -> bool:
     """Tell whether a part of a result is as it was written."""
+    box = box_of(job, key)
     try:
         if isinstance(target, ZarrTarget):
-            boxes = job.plan.level_boxes(key.level)
-            box = boxes[key.number] if key.level else job.plan.blocks[key.number].core
             return checksum(target.read(box, key.time, key.level)) == expected
-        return checksum(target.read(job.plan.blocks[key.number].core, key.time)) == expected
+        return checksum(target.read(box, key.time)) == expected
     except Exception:  # a damaged chunk can make codecs raise anything
         return False
 

@@ -156,6 +156,7 @@ def _begun(
                 f"on with them, not within {ram / 1e9:.2f} GB."
             )
         folder.clean()
+        folder.provide(run.psf, run.model)  # the same again, should they be damaged
         before = job.stamp
         job = replace(job, origin=origin)  # which may lie elsewhere by now
         folder.write(job)
@@ -218,11 +219,15 @@ def _begun(
 def _interrupted(folder: Folder, overwrite: bool) -> Job | None:
     """Return the job of an interrupted run; none where there is none, or it may be begun anew."""
     try:
-        return folder.job()
+        job = folder.job()
     except RlnError:
         if overwrite:
             return None
         raise
+    if job is not None and not folder.is_whole(job):
+        warn(f"what was begun of {folder.out} is damaged; it is begun anew.")
+        return None
+    return job
 
 
 def _verified(

@@ -23,7 +23,7 @@ from napari_rln.device import resolve_device
 from napari_rln.errors import ComputeError
 from napari_rln.files import atomic
 from napari_rln.io import converted
-from napari_rln.large.job import TILE, Folder, Job, Key, Settings, is_intact
+from napari_rln.large.job import TILE, Folder, Job, Key, Settings, box_of, is_intact
 from napari_rln.large.machine import peak_bytes
 from napari_rln.large.plan import IN_FLIGHT, blend
 from napari_rln.large.sampling import Around
@@ -375,7 +375,10 @@ def check_block(out: str, device: str, key: Key, expected: str) -> bool:
     """Tell whether a block or a tile of an interrupted run is still what was written."""
     bench = _bench(out, device)
     if key.level != TILE:
-        return is_intact(bench.target, bench.job, key, expected)
+        intact = is_intact(bench.target, bench.job, key, expected)
+        if not intact and isinstance(bench.target, ZarrTarget):
+            bench.target.erase(box_of(bench.job, key), key.time, key.level)
+        return intact
     try:
         return checksum(np.load(bench.folder.scratch(key.time, key.number))) == expected
     except (OSError, ValueError, EOFError):  # half-written, or damaged; it is done again

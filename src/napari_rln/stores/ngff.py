@@ -4,6 +4,7 @@ What is written is a pyramid of levels. In 0.5 the shards are what a worker writ
 viewer reads the chunks in them; 0.4 has chunks only.
 """
 
+import itertools
 import json
 import math
 import os
@@ -117,9 +118,14 @@ def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
     return path / images[0]
 
 
+def _folder_of(array: AnyArray) -> Path:
+    """Return where an array lies."""
+    return Path(array.store.root) / array.path  # type: ignore[attr-defined]
+
+
 def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
     """Return the files of the chunks, or shards, that are there, by their numbers."""
-    folder = Path(array.store.root) / array.path  # type: ignore[attr-defined]
+    folder = _folder_of(array)
     encoding = getattr(array.metadata, "chunk_key_encoding", None)
     begin = ("c",) if encoding is not None and encoding.name == "default" else ()
     found = {}
@@ -363,6 +369,20 @@ class ZarrTarget:
         """Return what was written, (z, y, x)."""
         where: Any = (*self._lead(time), *box)
         return np.asarray(self.levels[level][where])
+
+    def erase(self, box: Box, time: int = 0, level: int = 0) -> None:
+        """Remove what is stored of a part of a volume: damaged chunks cannot even be written to."""
+        array = self.levels[level]
+        sizes = array.shards or array.chunks
+        lead = self._lead(time)
+        along = [range(n, n + 1) for n in lead]
+        along += [
+            range(part.start // size, -(-part.stop // size))
+            for part, size in zip(box, sizes[-3:], strict=True)
+        ]
+        folder = _folder_of(array)
+        for where in itertools.product(*along):
+            (folder / array.metadata.encode_chunk_key(where)).unlink(missing_ok=True)
 
     def coarsened(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:
         """Return what belongs into a part of a level: the means of the level before it.

@@ -1,0 +1,234 @@
+"""Runs from disk to disk whose image, checkpoint or result was changed or damaged."""
+
+import itertools
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import phantoms
+import pytest
+from scipy import signal as scipy_signal
+
+from napari_rln.errors import ComputeError, RlnError
+from napari_rln.io import read_volume
+from napari_rln.large.job import Folder
+from napari_rln.large.request import LargeRun
+from napari_rln.large.run import run_large
+from napari_rln.large.settings import LargeSettings
+from napari_rln.record import Record
+from napari_rln.rld import RldSettings
+from napari_rln.steps import finish
+from napari_rln.stores.source import Origin
+from napari_rln.stores.tiff import TiffTarget
+
+SHAPE = (20, 40, 64)
+WHOLE = tuple(slice(0, n) for n in SHAPE)
+
+
+@pytest.fixture(scope="module")
+def psf():
+    return phantoms.gaussian_psf((5, 5, 5), (1.5, 1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def photons(psf):
+    """Return two blurred noisy volumes."""
+    truth = phantoms.spots(SHAPE, level=300.0)
+    blurred = scipy_signal.fftconvolve(truth, psf.data, mode="same").clip(0) + 10
+    return np.random.default_rng(0).poisson([blurred, blurred[::-1]]).astype(np.uint16)
+
+
+@pytest.fixture
+def series(photons, psf, tmp_path):
+    """Return a series of two volumes on disk."""
+    return _series(tmp_path / "series.ome.tif", photons, psf)
+
+
+@pytest.fixture(scope="module")
+def whole(photons, psf, tmp_path_factory):
+    """Return the first volume of the series, deconvolved without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    origin = _series(folder / "series.ome.tif", photons[:1], psf)
+    finish(run_large(_run(origin, psf, folder / "whole.ome.zarr")))
+    return read_volume(folder / "whole.ome.zarr").data
+
+
+def _series(path, volumes, psf):
+    target = TiffTarget.create(
+        path, SHAPE, len(volumes), "uint16", psf.voxel_um, "series", Record(method="simulate")
+    )
+    for time, volume in enumerate(volumes):
+        target.write(WHOLE, volume, time)
+    return Origin(path=str(path))
+
+
+def _run(origin, psf, out, **large):
+    return LargeRun(
+        origin=origin, psf=psf, settings=RldSettings(iterations=3), out=out, tile=16,
+        large=LargeSettings(**large),
+    )  # fmt: skip
+
+
+def _interrupted(run, blocks=1):
+    steps = run_large(run)
+    written = (report for report in steps if report.phase == "tiles")
+    assert len(list(itertools.islice(written, blocks))) == blocks
+    steps.close()
+
+
+def _change(origin, time, box=WHOLE):
+    """Add light to a part of a volume on disk."""
+    target = TiffTarget(Path(origin.path), SHAPE, 2)
+    target.write(box, target.read(box, time) + 40, time)
+
+
+def _touch(origin):
+    os.utime(origin.path, (1e9, 1e9))
+
+
+def _data(path, time):
+    return read_volume(path, time=time).data
+
+
+def test_a_changed_volume_is_not_complete_already(series, psf, tmp_path):
+    out = tmp_path / "r.ome.tif"
+    finish(run_large(_run(series, psf, out)))
+    assert not finish(run_large(_run(series, psf, out))).made
+    _touch(series)  # looks another, and is not
+    again = finish(run_large(_run(series, psf, out)))
+    assert (again.made, again.summary["iterations"]) == (False, 3)
+    before = _data(out, 1)
+    # Nothing that the samples show: in the second volume, and in the middle.
+    _change(series, 1, (slice(8, 12), slice(10, 20), slice(20, 30)))
+    with pytest.raises(
+        RlnError, match=r"begun with image|has changed since the run began .*time 1"
+    ):
+        finish(run_large(_run(series, psf, out)))
+    np.testing.assert_array_equal(_data(out, 1), before)
+    assert finish(run_large(_run(series, psf, out, overwrite=True))).made
+    assert not np.array_equal(_data(out, 1), before)
+
+
+def test_a_large_image_of_which_the_samples_are_the_same_is_known_to_be_another(
+    series, psf, tmp_path, monkeypatch
+):
+    # As of a volume of which a small part is looked at before the first tile.
+    monkeypatch.setattr("napari_rln.calibration.MOST_VOXELS", 1000)
+    monkeypatch.setattr("napari_rln.calibration._BLOCK", (8, 8, 8))
+    out = tmp_path / "r.ome.zarr"
+    one = Origin(path=series.path, time=0)
+    finish(run_large(_run(one, psf, out)))
+    _change(series, 0, (slice(0, 20), slice(0, 10), slice(0, 64)))
+    with pytest.raises(RlnError, match="has changed since the run began"):
+        finish(run_large(_run(one, psf, out)))
+
+
+def test_an_image_that_is_replaced_before_a_run_goes_on_is_noticed(series, psf, tmp_path):
+    out = tmp_path / "r.ome.zarr"
+    original = Path(series.path).read_bytes()
+    _interrupted(_run(series, psf, out), 2)
+    _change(series, 0, (slice(8, 12), slice(10, 20), slice(0, 30)))
+    with pytest.raises(RlnError, match=r"begun with image|has changed since the run began"):
+        finish(run_large(_run(series, psf, out)))
+    Path(series.path).write_bytes(original)  # another file, of the same content
+    assert finish(run_large(_run(series, psf, out))).made
+    whole = tmp_path / "whole.ome.zarr"
+    finish(run_large(_run(series, psf, whole)))
+    for time in range(2):
+        np.testing.assert_array_equal(_data(out, time), _data(whole, time))
+
+
+def test_an_image_that_is_still_written_is_noticed(series, psf, tmp_path):
+    steps = run_large(_run(series, psf, tmp_path / "r.ome.zarr"))
+    for report in steps:
+        if report.phase == "deconvolve":
+            break
+    _change(series, 0)
+    with pytest.raises((RlnError, ComputeError), match="has changed since the run began"):
+        finish(steps)
+    assert not (tmp_path / "r.ome.zarr").exists()
+
+
+@pytest.mark.parametrize("name", ["r.ome.tif", "r.ome.zarr"])
+def test_a_damaged_result_is_not_complete_already(series, psf, tmp_path, name):
+    out = tmp_path / name
+    finish(run_large(_run(series, psf, out)))
+    if out.is_dir():
+        damaged = next(p for p in (out / "0").rglob("*") if p.is_file() and p.name.isdigit())
+        damaged.write_bytes(damaged.read_bytes()[:-7])
+    else:
+        TiffTarget(out, SHAPE, 2).write(WHOLE, np.zeros(SHAPE, np.float32), 1)
+    with pytest.raises(RlnError, match=r"is not as it was written .*`overwrite`"):
+        finish(run_large(_run(series, psf, out)))
+    assert finish(run_large(_run(series, psf, out, overwrite=True))).made
+
+
+def test_what_belongs_to_somebody_else_is_left_alone(series, psf, tmp_path):
+    out = tmp_path / "r.ome.tif"
+    mine = tmp_path / "r.ome.tif.part"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("years of work")
+    with pytest.raises(RlnError, match=r"r\.ome\.tif\.part is there and was not made by"):
+        finish(run_large(_run(series, psf, out, overwrite=True)))
+    assert (mine / "notes.txt").read_text() == "years of work"
+    (mine / "notes.txt").unlink()
+    mine.rmdir()
+    manifest = tmp_path / "r.ome.tif.run.json"
+    manifest.write_text('{"my": "settings"}')
+    with pytest.raises(RlnError, match=r"r\.ome\.tif\.run\.json is there"):
+        finish(run_large(_run(series, psf, out)))
+    assert manifest.read_text() == '{"my": "settings"}'
+    manifest.unlink()
+    lock = tmp_path / "r.ome.tif.lock"
+    lock.write_text("the key is under the mat")
+    with pytest.raises(RlnError, match=r"r\.ome\.tif\.lock is there"):
+        finish(run_large(_run(series, psf, out)))
+    assert lock.read_text() == "the key is under the mat"
+
+
+def _mutated(path, rng):
+    """Damage a file: cut it, change a byte, or put other text into it."""
+    content = bytearray(path.read_bytes())
+    at = rng.randrange(len(content))
+    kind = rng.randrange(4)
+    if kind == 0:
+        del content[at:]
+    elif kind == 1:
+        content[at] ^= 1 << rng.randrange(8)
+    elif kind == 2:
+        content[at : at + 4] = rng.choice([b"null", b"[[[[", b"1e99", b"\xff\xfe\x00", b'"":'])
+    else:
+        content = bytearray(rng.choice([b"", b"{}", b"[]", b"null", b'{"seal": "0"}']))
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.filterwarnings("ignore:what was begun")
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_checkpoint_is_said_or_done_again(series, psf, whole, tmp_path, seed):
+    rng = random.Random(seed)
+    out = tmp_path / "r.ome.zarr"
+    one = Origin(path=series.path, time=0)
+    _interrupted(_run(one, psf, out), 1)
+    part = Folder(out).part
+    names = [p for p in sorted(part.rglob("*")) if p.is_file() and p.stat().st_size]
+    damaged = rng.choice(names)
+    _mutated(damaged, rng)
+    try:
+        finish(run_large(_run(one, psf, out)))
+    except (RlnError, ComputeError, OSError):
+        assert finish(run_large(_run(one, psf, out, overwrite=True))).made
+    np.testing.assert_array_equal(read_volume(out).data, whole, str(damaged))
+
+
+def test_a_series_that_begins_in_the_dark_is_deconvolved(photons, psf, tmp_path):
+    origin = _series(tmp_path / "dark.ome.tif", [0 * photons[0], photons[0]], psf)
+    finish(run_large(_run(origin, psf, tmp_path / "r.ome.tif")))
+    finish(run_large(_run(Origin(path=origin.path, time=1), psf, tmp_path / "one.ome.tif")))
+    assert np.abs(_data(tmp_path / "r.ome.tif", 0)).max() < 1e-3
+    np.testing.assert_array_equal(
+        _data(tmp_path / "r.ome.tif", 1), read_volume(tmp_path / "one.ome.tif").data
+    )
+    manifest = json.loads((tmp_path / "r.ome.tif.run.json").read_text())
+    assert manifest["statistics"]["time"] == 1
