@@ -13,7 +13,15 @@ from typing import Literal
 from platformdirs import user_data_path
 
 from napari_rln.errors import RlnError
-from napari_rln.model import SUFFIX, UNIVERSAL, Model, load_model, read_card, shipped_models
+from napari_rln.model import (
+    SUFFIX,
+    UNIVERSAL,
+    Model,
+    load_model,
+    read_card,
+    shipped_models,
+    validation_of,
+)
 from napari_rln.volume import VoxelUm
 
 _LONGEST = 50  # characters of a name: file systems end at 255 bytes, and some take four
@@ -245,7 +253,7 @@ def _entry(name: str, path: Path | None) -> Entry:
             variant=card["variant"],
             psf_name=psf and psf["name"],
             voxel_um=psf and tuple(psf["voxel_um"]),
-            validation=dict(record["facts"].get("validation", {})),
+            validation=validation_of(record["facts"]),
         )
     except RlnError as error:
         said = str(error)

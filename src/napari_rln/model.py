@@ -119,7 +119,13 @@ class Model:
             **described,
             "reach": {axis: list(span) for axis, span in self.reach.items()},
             "record": self.record.as_dict(),
+            "weights": self.hash,
         }
+
+    @property
+    def validation(self) -> dict[str, dict[str, float]]:
+        """Quality on held-out volumes; see :func:`validation_of`."""
+        return validation_of(self.record.facts)
 
     def save(self, path: str | Path) -> None:
         """Write the model, whole or not at all.
@@ -169,7 +175,8 @@ class Model:
             bad = [n for n, v in tensors.items() if n.endswith("running_var") and (v < 0).any()]
             if bad:
                 raise ValueError(f"{', '.join(bad)} hold negative variances")
-            return cls(
+            validation_of(card["record"]["facts"])
+            model = cls(
                 name=card["name"],
                 network=network,
                 start=StartSettings(**card["start"]),
@@ -181,8 +188,30 @@ class Model:
                 reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
                 record=Record.from_dict(card["record"]),
             )
-        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            if card.get("weights", model.hash) != model.hash:  # the first models did not say it
+                raise ValueError("the weights are not those that were saved")
+            return model
+        except (
+            AttributeError, LookupError, TypeError, ValueError, RuntimeError, OverflowError,
+        ) as error:  # fmt: skip
             raise RlnError(f"{file} does not hold the model that it describes: {error}") from error
+
+
+def validation_of(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the quality on held-out volumes in a record's facts, by what it is of.
+
+    ``"psnr_db"`` and ``"ssim"`` of ``"network"`` and of what it was held against; empty where it
+    was not examined.
+
+    Raises
+    ------
+    ValueError, TypeError, LookupError, AttributeError
+        If it is something else.
+    """
+    return {
+        str(kind): {name: float(quality[name]) for name in ("psnr_db", "ssim")}
+        for kind, quality in facts.get("validation", {}).items()
+    }
 
 
 def _described(psf: Volume) -> dict[str, Any]:

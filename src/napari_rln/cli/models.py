@@ -87,7 +87,7 @@ def _rows(model: Model) -> list[tuple[str, str]]:
     for fact in ("steps", "best_step", "seconds"):
         if fact in facts:
             rows.append((fact.replace("_", " "), number(facts[fact])))
-    for kind, quality in facts.get("validation", {}).items():
+    for kind, quality in model.validation.items():
         rows.append(
             (f"held out, {kind}", f"{quality['psnr_db']:.2f} dB, SSIM {quality['ssim']:.3f}")
         )

@@ -167,7 +167,7 @@ def _kept(report: TrainReport) -> Model:
 
 
 def _say_validation(model: Model, terminal: Terminal) -> None:
-    found = model.record.facts.get("validation")
+    found = model.validation
     if found:
         rows = ((kind, f"{q['psnr_db']:.2f}", f"{q['ssim']:.3f}") for kind, q in found.items())
         terminal.table("On held-out volumes", ("", "PSNR dB", "SSIM"), rows)

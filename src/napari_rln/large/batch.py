@@ -247,6 +247,8 @@ def _of_table(path: Path, settings: BatchSettings) -> list[Item]:
             return path.parent / word
 
         try:
+            if any("\0" in word for word in words.values()):
+                raise ValueError("there is a character NUL in it")
             item = Item(
                 image=place(words["image"]),
                 out=settings.folder / words.get("out", ""),

@@ -90,6 +90,8 @@ def _held(
     array: AnyArray, axes: str, voxel_um: VoxelUm | None, name: str, record: Record | None = None
 ) -> Held:
     size = array.shards or array.chunks
+    if not all(size):
+        raise RlnError(f"{name} has chunks of {size} voxels; its metadata are damaged.")
     stored = _stored(array)
     pieces = Pieces(kind="chunks", axes=axes, shape=array.shape, size=size, present=stored)
     in_memory = math.prod(array.chunks) * array.dtype.itemsize
