@@ -22,7 +22,7 @@ from napari_rln.tiles import Box, Shape, blocks
 from napari_rln.unmeasured import HALO, Levels, constant_planes, filled, find_levels
 from napari_rln.volume import FloatArray, Volume
 
-Level = float | Literal["auto"]
+Level = Annotated[float | Literal["auto"], {"min": -1e9, "max": 1e9}]
 """A setting in image units that is found in the image where it is auto."""
 
 Negatives = Literal["keep", "clip", "error"]

@@ -145,7 +145,7 @@ def test_a_constant_that_is_named_as_background_does_not_show(normalisation):
 
 
 def test_a_started_model_without_a_psf_is_refused():
-    with pytest.raises(RlnError, match=r"needs the PSF; give one \(--psf\)"):
+    with pytest.raises(RlnError, match=r"needs the PSF; give one \(`psf`\)"):
         apply_model(_image(), None, MODELS["started"], _settings())
 
 
@@ -191,24 +191,29 @@ def test_a_plane_with_a_psf_of_many_is_refused():
 
 
 @VARIANTS
-def test_negative_voxels_are_refused_or_set_to_zero(model):
+def test_negative_voxels_are_kept_refused_or_set_to_zero(model):
     image = _image()
     low = image.data.copy()
     low[3, :4, 5] = -5
     with pytest.raises(RlnError, match="4 negative voxels"):
-        apply_model(image.with_data(low), PSF, model, _settings())
+        apply_model(image.with_data(low), PSF, model, _settings(negatives="error"))
     clipped = apply_model(image.with_data(low), PSF, model, _settings(negatives="clip"))
     zeroed = apply_model(image.with_data(low.clip(0)), PSF, model, _settings())
     np.testing.assert_array_equal(clipped.data, zeroed.data)
+    whole = apply_model(image, PSF, model, _settings(background="auto"))
+    below = image.with_data(image.data - 20)
+    shifted = apply_model(below, PSF, model, _settings(background="auto"))
+    assert below.data.min() < 0
+    assert _apart(shifted.data, whole.data) < 1e-3
 
 
 @VARIANTS
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (np.zeros(SMALL), "no voxel above 0"),
-        (np.full(SMALL, 10.0), "nothing stands above it"),
-        (np.full(SMALL, 3.0), "the background is 10"),
+        (np.zeros(SMALL), "all voxels of volume are 0"),
+        (np.full(SMALL, 10.0), "all voxels of volume are 10"),
+        (np.arange(np.prod(SMALL)).reshape(SMALL) / 1e4, "the background is 10"),
     ],
     ids=["dark", "flat", "below the background"],
 )
@@ -232,14 +237,13 @@ def test_double_precision_gives_the_same():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"tile": 8}, "tile is 8"),
-        ({"memory_gb": 0.0}, "memory_gb is 0"),
-        ({"background": -1.0}, "background is -1"),
-        ({"background": math.nan}, "background is nan"),
-        ({"background": "some"}, "background is 'some'"),
-        ({"grid": "stretch"}, "grid is 'stretch'"),
-        ({"negatives": "drop"}, "negatives is 'drop'"),
-        ({"precision": "int8"}, "precision is 'int8'"),
+        ({"tile": 8}, "`tile` is 8"),
+        ({"memory_gb": 0.0}, "`memory_gb` is 0"),
+        ({"background": math.nan}, "`background` is nan"),
+        ({"background": "some"}, "`background` is 'some'"),
+        ({"grid": "stretch"}, "`grid` is 'stretch'"),
+        ({"negatives": "drop"}, "`negatives` is 'drop'"),
+        ({"precision": "int8"}, "`precision` is 'int8'"),
     ],
 )
 def test_settings_out_of_their_limits_are_refused(given, said):
@@ -283,7 +287,7 @@ def test_more_memory_than_there_is_is_refused():
 def test_an_image_on_other_voxels_is_refused_unless_resampling_is_asked_for():
     model = phantoms.small_model("paper")
     coarse = Volume.from_array(_image().data, (0.4, 0.2, 0.2), name="coarse")
-    with pytest.raises(RlnError, match=r"coarse has voxels of .*--grid resample"):
+    with pytest.raises(RlnError, match=r"coarse has voxels of .*`grid=resample`"):
         apply_model(coarse, None, model, _settings())
     result = apply_model(coarse, None, model, _settings(grid="resample"))
     assert (result.shape, result.voxel_um) == (coarse.shape, coarse.voxel_um)

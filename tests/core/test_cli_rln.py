@@ -115,7 +115,7 @@ REFUSED = {
     "rln, absent folder": ("rln image psf -o no/r.tif --model model", "there is no folder"),
     "rln, small tile": ("rln image psf -o r.tif --model model --tile 4", "tile is 4"),
     "rln, background": (
-        "rln image psf -o r.tif --model model --background -1", "background is -1"),
+        "rln image psf -o r.tif --model model --background nan", "background is nan"),
     "train, neither PSF": ("train -o m.safetensors --from none", "--any-psf"),
     "train, both PSFs": ("train psf -o m.safetensors --from none --any-psf", "not both"),
     "train, minutes and steps": (
@@ -230,7 +230,8 @@ def test_rln_says_json_and_nothing_else(files, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["out"] == str(out)
     assert {"chi2", "flux_ratio", "device", "tiles"} <= set(report["facts"])
-    assert _run("rln", files["image"], *tokens, "--quiet", "--dtype", "uint16") == 0
+    uint16 = ("--quiet", "--dtype", "uint16", "--overwrite")
+    assert _run("rln", files["image"], *tokens, *uint16) == 0
     assert capsys.readouterr().out == ""
     assert tifffile.imread(out).dtype == np.uint16
 
@@ -313,7 +314,8 @@ def test_train_learns_from_pairs(files, tmp_path, tiny):
     tokens = ("--from", "none", "--pairs", folder, "-o", out, "--quiet")
     assert _run("train", *tokens, "--psf", files["psf"]) == 0
     assert Model.load(out).variant == "started"
-    assert _run("train", *tokens, "--variant", "paper") == 0
+    assert _run("train", *tokens, "--variant", "paper") == cli.CANNOT_BE_USED  # it is there
+    assert _run("train", *tokens, "--variant", "paper", "--overwrite") == 0
     model = Model.load(out)
     assert model.variant == "paper"
     assert model.psf is None
@@ -333,7 +335,8 @@ def test_train_imitates_an_image(files, tmp_path, tiny):
     tokens = ("--psf", files["psf"], "--from", "none", "--quiet", "-o", out)
     assert _run("train", *tokens, "--like", files["image"], "--steps", 1) == 0
     imitated = Model.load(out).record.inputs["imaging"]
-    assert _run("train", *tokens, "--photons", 50, 60, "--structures", "dots", "--steps", 1) == 0
+    light = ("--photons", 50, 60, "--structures", "dots", "--steps", 1, "--overwrite")
+    assert _run("train", *tokens, *light) == 0
     told = Model.load(out).record.inputs
     assert imitated != told["imaging"]
     assert "'photons': [50.0, 60.0]" in told["imaging"]
@@ -431,7 +434,8 @@ def test_simulate_takes_settings_or_an_image(files, tmp_path):
     record = json.loads((tmp_path / "pairs" / "records.json").read_text())["pair0000.tif"]
     assert record["facts"]["background"] == pytest.approx(0.5 * 100 + 7)
     assert set(record["facts"]["structures"]) <= {"dots", "rods"}
-    assert _run("simulate", *tokens, "--like", files["image"]) == 0
+    assert _run("simulate", *tokens, "--like", files["image"]) == cli.CANNOT_BE_USED  # are there
+    assert _run("simulate", *tokens, "--like", files["image"], "--overwrite") == 0
     record = json.loads((tmp_path / "pairs" / "records.json").read_text())["pair0000.tif"]
     assert record["settings"]["imaging"]["gain"] == pytest.approx(1, rel=0.3)
 
@@ -521,7 +525,7 @@ def test_import_tf_makes_a_model_that_rln_takes(files, tmp_path, capsys):
     result = tmp_path / "result.tif"
     assert _run("rln", files["image"], "-o", result, "-m", out, "--quiet") == 0
     assert np.isfinite(read_volume(result).data).all()
-    assert _run("import-tf", checkpoint.parent, "-o", out, "--json") == 0
+    assert _run("import-tf", checkpoint.parent, "-o", out, "--json", "--overwrite") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["model"]["network"]["division_eps"] == 1e-4
 

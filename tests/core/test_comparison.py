@@ -134,5 +134,5 @@ def test_disagreeing_inputs_are_named(image, result, truth, psf):
         compare(image, [], psf=psf.with_data(psf.data, voxel_um=(0.1, 0.1, 0.1)))
     with pytest.raises(RlnError, match="truth is flat"):
         compare(image, [], truth=truth.with_data(np.ones_like(truth.data)))
-    with pytest.raises(RlnError, match="gain is -1"):
+    with pytest.raises(RlnError, match="`gain` is -1"):
         CompareSettings(gain=-1.0)

@@ -68,7 +68,7 @@ def negative():
         ("centre", psf(gaussian(centre=(10, 12.4, 11.2))), None),
         ("centre", psf(gaussian(centre=(6.3, 14, 12))), None),
         ("voxel size", psf(gaussian()), image(voxel_um=(0.3, 0.12, 0.12))),
-        ("size", psf(gaussian()), image(shape=(8, 64, 10))),
+        ("size", psf(gaussian()), image(shape=(1, 64, 70))),
         ("crop", psf(gaussian(centre=(30, 30, 30), shape=(61, 61, 61))), None),
     ],
 )

@@ -274,7 +274,7 @@ def test_no_bead_and_no_usable_bead_are_errors(otf):
     with pytest.raises(RlnError, match="flat shows no bead"):
         measure_psf(flat, MeasureSettings())
     single = field(otf, positions(rng)[:1], rng)
-    with pytest.raises(RlnError, match=r"1 cut.*smaller size"):
+    with pytest.raises(RlnError, match=r"1 cut.*smaller `size`"):
         measure_psf(single, MeasureSettings(size=(51, 51, 51)))
     with pytest.raises(RlnError, match="no bead is chosen"):
         measure_psf(single, MeasureSettings(), positions=np.zeros((0, 3)))

@@ -33,8 +33,18 @@ def test_other_text_is_no_record(text):
         Record.from_json(text)
 
 
-def test_a_record_of_another_make_is_no_record():
-    values = json.loads(Record(method="rld").to_json()) | {"colour": "red"}
+def test_what_a_later_version_has_written_is_kept():
+    values = json.loads(Record(method="rld").to_json()) | {"colour": "red", "schema": 9}
+    record = Record.from_json(json.dumps(values))
+    assert (record.schema, record.more) == (9, {"colour": "red"})
+    assert json.loads(record.to_json()) == values
+    del values["schema"], values["colour"]  # as the first versions wrote it
+    assert Record.from_json(json.dumps(values)) == Record(method="rld", time=record.time)
+
+
+@pytest.mark.parametrize("change", [{"method": 5}, {"facts": []}, {"settings": None}, {"time": 0}])
+def test_a_record_of_another_make_is_no_record(change):
+    values = json.loads(Record(method="rld").to_json()) | change
     with pytest.raises(ValueError, match="record holds"):
         Record.from_json(json.dumps(values))
 

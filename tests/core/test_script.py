@@ -80,7 +80,10 @@ def test_the_defaults_need_no_option(verb):
     settings, files = VERBS[verb]
     parsed = _parsed(command(verb, **files, settings=settings()))
     assert parsed["settings"] == settings()
-    assert {name: parsed[name] for name in files} == files
+    given = {name: parsed[name] for name in files}
+    if verb in ("rld", "rln"):  # they take one for each channel
+        (given["psf"],) = given["psf"]
+    assert given == files
     assert command(verb, **files, settings=settings()) == command(verb, **files, settings=None)
     assert command(verb, **files).count("--") == len(files) - (verb not in ("psf compute",))
 
@@ -106,9 +109,8 @@ def test_several_at_once_and_how_files_are_read():
     assert parsed["settings"] == settings
     assert not parsed["repair"]
     assert parsed["dtype"] == "uint16"
-    assert (
-        dataclasses.asdict(parsed["image_source"]) | dataclasses.asdict(parsed["psf_source"]) == how
-    )
+    read = dataclasses.asdict(parsed["image_source"]) | dataclasses.asdict(parsed["psf_source"])
+    assert {name: read[name] for name in how} == how
     assert "'my image.tif'" in line
     assert "--iterations 20 " in line
     assert line.endswith("--resolution-um 0.3 0.2 0.2")
@@ -128,7 +130,7 @@ def test_a_file_that_looks_like_an_option_stays_a_file():
         command("rld", image=Path("-1.tif"), psf=Path("--psf.tif"), out=Path("-o.tif"))
     )
     assert parsed["image"] == Path("-1.tif")
-    assert parsed["psf"] == Path("--psf.tif")
+    assert parsed["psf"] == [Path("--psf.tif")]
     assert parsed["out"] == Path("-o.tif")
 
 
@@ -255,10 +257,10 @@ def test_the_python_of_rld_computes_what_the_command_does(repair):
     image = samples.bead()
     psf, _ = rln.fit_psf(samples.bead_psf(), image, mend=repair)
     assert read_volume(OUT).hash == rln.deconvolve(image, psf, settings).hash
-    app(
-        shlex.split(command("rld", **files, settings=settings, repair=repair, dtype="uint16"))[1:],
-        result_action="return_value",
-    )
+    OUT.unlink()
+    words = shlex.split(command("rld", **files, settings=settings, repair=repair, dtype="uint16"))
+    with pytest.warns(rln.RlnWarning, match="PSF warning: The sum"):
+        app(words[1:], result_action="return_value")
 
 
 @pytest.mark.usefixtures("bead")

@@ -191,13 +191,14 @@ def test_pairs_that_do_not_match_are_refused(folder):
     (folder / "ground_truth" / "2.tif").unlink()
     with pytest.raises(RlnError, match=r"2\.tif has no truth"):
         pairs_in(folder)
-    with pytest.raises(RlnError, match=r"needs input/\*\.tif and ground_truth/"):
+    with pytest.raises(RlnError, match=r"needs input/ and ground_truth/"):
         pairs_in(folder / "input")
 
 
 def test_a_voxel_size_that_no_file_states_is_given_or_an_error(folder):
     for part in ("input", "ground_truth"):
-        tifffile.imwrite(folder / part / "0.tif", np.ones(SHAPE, np.float32))
+        values = np.random.default_rng(0).poisson(20, SHAPE).astype(np.float32)
+        tifffile.imwrite(folder / part / "0.tif", values)
     psf = phantoms.gaussian_psf()
     files = pairs_in(folder)
     told = Folder(files=files, psf=psf, symmetry=NONE, voxel_um=psf.voxel_um)
@@ -392,7 +393,8 @@ def test_without_examples_or_psf_there_is_nothing_classical_to_beat():
     object.__setattr__(source, "pair", lambda number: (pair, None))
     held = example(source, 0, StartSettings(method="image"), "percentiles")
     found = finish(baseline_steps([held]))
-    assert found.image == found.rld == found.wiener_butterworth
+    assert found.image.psnr_db > 0
+    assert found.rld is found.wiener_butterworth is None
 
 
 def _hand_on(x, E0):

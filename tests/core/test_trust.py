@@ -123,7 +123,7 @@ def test_what_does_not_go_together_is_refused(scene):
     truth, image = scene
     with pytest.raises(RlnError, match=r"result is \(23, 40, 40\)"):
         _check(image, truth[1:])
-    smooth = _volume(np.full(SHAPE, 30.0), "smooth")
+    smooth = _volume(np.linspace(30, 31, np.prod(SHAPE)).reshape(SHAPE), "smooth")
     with pytest.raises(RlnError, match="smooth has no noise"):
         _check(smooth, truth)
     other = Volume.from_array(PSF.data, (0.4, 0.1, 0.1))

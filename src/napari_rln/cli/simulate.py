@@ -54,6 +54,14 @@ def simulate(
         raise RlnError(f"`count` is {count}; make at least one pair.")
     if min(shape) < 1:
         raise RlnError(f"`shape` is {shape}; give three numbers of voxels (z y x), at least 1.")
+    if seed < 0:
+        raise RlnError(f"`seed` is {seed} but must be at least 0.")
+    blur, findings = fit_psf(psf_source.read(psf))
+    terminal.findings(findings, mended=HARMFUL)
+    if like is not None:
+        if imaging != ImagingSettings():
+            raise RlnError("`like` takes light and noise from the image; give it or the settings.")
+        imaging = imaging_like(image_source.read(like))
     folders = [out / "input", out / "ground_truth"]
     for folder in folders:
         make_folder(folder)
@@ -64,12 +72,6 @@ def simulate(
         overwrite=overwrite,
         room=2 * 4 * count * math.prod(shape),
     )
-    blur, findings = fit_psf(psf_source.read(psf))
-    terminal.findings(findings, mended=HARMFUL)
-    if like is not None:
-        if imaging != ImagingSettings():
-            raise RlnError("`like` takes light and noise from the image; give it or the settings.")
-        imaging = imaging_like(image_source.read(like))
     records = {}
     for number, name in enumerate(names):
         pair = simulate_pair(

@@ -119,7 +119,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         if self.patch % 2:
-            raise RlnError(f"patch is {self.patch} voxels but must be even.")
+            raise RlnError(f"`patch` is {self.patch} voxels but must be even.")
         if 2 * self.margin >= self.patch:
             raise RlnError(f"a margin of {self.margin} leaves nothing of patches of {self.patch}.")
         if min(self.shape) < self.patch:
