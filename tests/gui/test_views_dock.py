@@ -142,7 +142,7 @@ def test_projection_slab_and_contrast(dock):
     data = dock.viewer.layers[0].data
     dock.projection.setCurrentText("max")
     np.testing.assert_array_equal(shown(dock, 0, "xy"), data.max(0))
-    dock.slab.setValue(0.6)
+    dock.slab.value = 0.6
     dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
     dock.draw()
     np.testing.assert_array_equal(shown(dock, 0, "xy"), data[7:10].max(0))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SHAPE = (64, 96, 96)
 _VOXEL_UM = (0.2, 0.1, 0.1)
 _SIDE = {"min": 1, "max": 4096}
+_SHAPE_LABEL = "Shape (z, y, x)"
 
 
 def bead() -> list[LayerData]:
@@ -72,10 +73,12 @@ class Simulate(QWidget):
         self.shape = Row([field_for(int, _SIDE) for _ in _SHAPE])
         self.shape.value = _SHAPE
         self.seed = field_for(int, {"min": 0})
+        self.shape.call(_SHAPE_LABEL)
+        self.seed.call("Seed")
         self.jobs = Jobs(self)
         self.bar = RunBar(self.jobs, self.run, label="Simulate")
         rows = QFormLayout()
-        rows.addRow("Shape (z, y, x)", self.shape)
+        rows.addRow(_SHAPE_LABEL, self.shape)
         rows.addRow("Seed", self.seed)
         content = QWidget()
         layout = QVBoxLayout(content)
