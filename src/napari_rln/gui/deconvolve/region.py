@@ -39,6 +39,7 @@ class Region(QWidget):
         super().__init__()
         self._viewer = viewer
         self._held: Shapes | None = None
+        self._had_drawn = False
         self.box = QComboBox()
         self.box.addItems([WHOLE, SEEN, DRAWN])
         self.box.setToolTip(
@@ -121,12 +122,13 @@ class Region(QWidget):
         """
         before, self._held = self._held, None
         try:
-            self.hold(source)
+            self._box(source)
         except RlnError:
             self._held = before
             raise
-        if before is not None:
-            self._viewer.layers.remove(before)
+        self._held = before
+        self._release()
+        self.hold(source)
         self.changed.emit()
 
     def seen_now(self, source: Source) -> Box | None:
@@ -207,16 +209,17 @@ class Region(QWidget):
 
     def _drawn(self) -> Shapes:
         """Return the layer that the user drew on last."""
-        layers = [
-            layer
-            for layer in self._viewer.layers
-            if isinstance(layer, Shapes) and layer.data and EXHIBIT not in layer.metadata
-        ]
+        layers = [layer for layer in self._drawings() if layer.data]
         if not layers:
             raise FieldError(
                 "draw a rectangle first: add a shapes layer in napari and draw on it.", self.box
             )
+        self._had_drawn = True
         return layers[-1]
+
+    def _drawings(self) -> list[Shapes]:
+        layers = (layer for layer in self._viewer.layers if isinstance(layer, Shapes))
+        return [layer for layer in layers if EXHIBIT not in layer.metadata]
 
     def _corners_of(self, shapes: Shapes, source: Source) -> np.ndarray:
         """Return where in a source's data the chosen shape, or the last, begins and ends (y, x)."""
@@ -234,17 +237,23 @@ class Region(QWidget):
         if self._held is not None:
             self._held.visible = not self._viewer.canvas.grid.enabled
 
-    def _on_choice(self) -> None:
-        if self.box.currentText() != SEEN and self._held is not None:
-            held, self._held = self._held, None
+    def _release(self) -> None:
+        """Keep no region any more."""
+        held, self._held = self._held, None
+        if held is not None and held in self._viewer.layers:
             self._viewer.layers.remove(held)
-        self.anew_button.setVisible(self._held is not None)
+        self.anew_button.setVisible(False)
+
+    def _on_choice(self) -> None:
+        if self.box.currentText() != SEEN:
+            self._release()
+        self._had_drawn = bool(self._drawings())
         self.changed.emit()
 
     def _on_removed(self) -> None:
         if self._held is not None and self._held not in self._viewer.layers:
-            self._held = None
-            self._on_choice()
-        drawn = any(isinstance(layer, Shapes) for layer in self._viewer.layers)
-        if self.box.currentText() == DRAWN and not drawn:
+            self._release()
+            self.changed.emit()
+        had, self._had_drawn = self._had_drawn, bool(self._drawings())
+        if self.box.currentText() == DRAWN and had and not self._had_drawn:
             self.choose_whole()
