@@ -161,7 +161,7 @@ class VolumePicker(QWidget):
         )
         below = QHBoxLayout()
         below.addWidget(self._label, 0, Qt.AlignmentFlag.AlignTop)
-        below.addWidget(self.voxel, 1)
+        below.addWidget(self.voxel, 1, Qt.AlignmentFlag.AlignTop)
         below.addWidget(self.as_um_button, 0, Qt.AlignmentFlag.AlignTop)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

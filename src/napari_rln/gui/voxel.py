@@ -1,6 +1,6 @@
 """The input of a voxel size, with what speaks against it below."""
 
-from qtpy.QtWidgets import QAbstractSpinBox, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractSpinBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.fields import Field, Number, Row
@@ -36,6 +36,7 @@ class VoxelField(Field):
         layout.addWidget(self.sizes)
         layout.addWidget(self.said)
         super().__init__(column)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self.setFocusProxy(sizes[0].box)
         self.sizes.changed.connect(self._on_change)
         self._judge()
@@ -81,10 +82,11 @@ class VoxelField(Field):
         try:
             given = self.value
             if all(given):
-                check_voxel_um(given, "this")
+                check_voxel_um(given, "it")
                 said, colour = voxel_um_doubt(given), _DOUBTFUL
         except RlnError as error:
             said = str(error)
         self.said.setText(f"{said[:1].upper()}{said[1:]}")
         self.said.setStyleSheet(f"QLabel {{ color: {colour}; }}")
         self.said.setVisible(bool(said))
+        self.updateGeometry()

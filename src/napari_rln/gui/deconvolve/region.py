@@ -15,7 +15,7 @@ from napari_rln.tiles import Box
 WHOLE, SEEN, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers
 _SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
-_LINE, _LINE_WIDTH = "#ffd400", 0.01  # of the rectangle: colour, share of its height
+_LINE, _LINE_WIDTH = "#ffd400", 0.006  # of the rectangle: colour, share of its height
 _LEAST = 16  # voxels along y and x: less holds no structure to judge by
 
 
@@ -101,7 +101,7 @@ class Region(QWidget):
             shape_type="rectangle",
             name="region",
             edge_color=_LINE,
-            edge_width=max(1.0, _LINE_WIDTH * (rows.stop - rows.start)),
+            edge_width=_LINE_WIDTH * (rows.stop - rows.start),
             face_color="transparent",
             metadata={EXHIBIT: True},
             **source.plane_place,
