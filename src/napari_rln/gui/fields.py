@@ -228,6 +228,20 @@ class Number(Field):
         if changed:
             self.changed.emit()
 
+    def within(self) -> float:
+        """Return the number, where nothing that takes it knows its limits.
+
+        Raises
+        ------
+        FieldError
+            If it is beyond them, or none is typed.
+        """
+        value = self.value
+        shown = self._per * value
+        if not self._allows(shown):
+            raise FieldError(f"{self._label} is {shown:g} but {self._span()}.", self.box)
+        return value
+
     def call(self, label: str) -> None:
         """Say what it is called in messages."""
         self._label = label

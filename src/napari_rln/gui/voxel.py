@@ -9,6 +9,7 @@ from napari_rln.volume import LARGEST_VOXEL_UM, VoxelUm, check_voxel_um, voxel_u
 
 LABEL = "Voxel (\N{MICRO SIGN}m)"
 _DOUBTFUL, _WRONG = "#d9822b", "#e0524c"
+_UNLIMITED = 16_777_215  # pixels, as Qt has it
 
 
 class VoxelField(Field):
@@ -88,5 +89,5 @@ class VoxelField(Field):
             said = str(error)
         self.said.setText(f"{said[:1].upper()}{said[1:]}")
         self.said.setStyleSheet(f"QLabel {{ color: {colour}; }}")
-        self.said.setVisible(bool(said))
-        self.updateGeometry()
+        # Hidden it would leave its room behind: forms do not take rows back that wrapped text had.
+        self.said.setMaximumHeight(_UNLIMITED if said else 0)

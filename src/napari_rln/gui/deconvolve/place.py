@@ -157,7 +157,8 @@ class Place(QWidget):
         if not self._by_hand:
             self.box.setCurrentText(IN_MEMORY if image.in_memory else ON_DISK)
         path = path_of(image.layer)
-        if path.exists():  # of no file it is for the user to say where results are to be
+        # Of no file it is for the user to say where results are to be.
+        if path.exists() and (path.is_absolute() or image.layer.source.path):
             self.folder.suggest(_folder_of(path))
 
     def result(self, image: Source, method: str) -> Path:

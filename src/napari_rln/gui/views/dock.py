@@ -25,7 +25,6 @@ from napari_rln.gui.events import follow
 from napari_rln.gui.fields import Number
 from napari_rln.gui.layers import contrast_limits, source_of
 from napari_rln.gui.panes import MICROMETRE, Board
-from napari_rln.gui.pointing import FieldError
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.views.choice import LayerChoice
 from napari_rln.gui.views.crossing import Crossing
@@ -232,12 +231,7 @@ class ViewsDock(QWidget):
         self.jobs.add(Job("brightest structure", steps, done=self.crossing.move))
 
     def _slab(self) -> float | None:
-        thickness = self.slab.value
-        if thickness < 0:
-            raise FieldError(
-                f"the slab's thickness is {thickness:g} but must be at least 0.", self.slab
-            )
-        return thickness or None
+        return self.slab.within() or None
 
     def _figure_settings(self) -> FigureSettings:
         first = self.columns[0]
