@@ -108,7 +108,7 @@ class Region(QWidget):
         )
         self._viewer.add_layer(self._held)
         self._viewer.layers.selection = selected
-        follow(self, self._held.events.data, self.changed.emit)
+        follow(self, self._held.events.data, self._on_moved)
         self._show_held()
         self.anew_button.setVisible(True)
 
@@ -236,6 +236,9 @@ class Region(QWidget):
         """Show the rectangle, except among layers side by side, where it would stand alone."""
         if self._held is not None:
             self._held.visible = not self._viewer.canvas.grid.enabled
+
+    def _on_moved(self) -> None:
+        self.changed.emit()
 
     def _release(self) -> None:
         """Keep no region any more."""
