@@ -1,17 +1,20 @@
 """The dock that deconvolves and compares."""
 
+import traceback
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt, QThreadPool
-from qtpy.QtWidgets import QApplication
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
+from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_rln import samples
+from napari_rln.errors import RlnError
 from napari_rln.gui.deconvolve import methods
 from napari_rln.gui.deconvolve.methods import iterations_in
 from napari_rln.gui.deconvolve.region import DRAWN, SEEN, WHOLE
-from napari_rln.gui.layers import KEY, layer_data, record_of
+from napari_rln.gui.layers import EXHIBIT, KEY, layer_data, record_of
 from napari_rln.psf.prepare import prepare_psf
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
@@ -123,6 +126,205 @@ def test_a_crop_is_tried_and_then_the_whole(dock, idle):
     assert "xy plane" in dock.bar.message.text()
 
 
+@pytest.fixture
+def tuning(dock):
+    """Return the dock, looking at a part of the image, of which RLD is to be tried."""
+    dock.methods.rln.setChecked(False)
+    dock.viewer.layers.remove(dock.viewer.layers[2])
+    camera = dock.viewer.scene.camera
+    camera.center, camera.zoom = (0, 1.55, 1.95), min(dock.viewer.canvas.size) / 2.0
+    dock.region.box.setCurrentText(SEEN)
+    return dock
+
+
+def seen(dock):
+    camera = dock.viewer.scene.camera
+    return camera.zoom, tuple(camera.center)
+
+
+def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
+    dock, viewer = tuning, tuning.viewer
+    before, shapes = seen(dock), []
+    for iterations in (3, 4, 5):
+        dock.methods.rld_form.fields["iterations"].value = iterations
+        dock.bar.run_button.click()
+        idle(dock.jobs)
+        assert not dock.bar.message.property("error"), dock.bar.message.text()
+        layer = next(x for x in dock.results.layers() if x.name.endswith(f"RLD {iterations}"))
+        shapes.append((layer.data.shape, tuple(layer.translate)))
+        assert seen(dock) == before  # what was brought into view stays there
+    assert len({*shapes}) == 1
+    (planes, *sides), _ = shapes[0]
+    assert planes == 24
+    assert all(15 < side < n for side, n in zip(sides, (32, 40), strict=True))
+    assert len(dock.results.table.comparison.rows) == 4  # all of one part
+    viewer.scene.camera.zoom *= 1.6
+    viewer.dims.order = (1, 0, 2)
+    dock.methods.rld_form.fields["iterations"].value = 6
+    dock.bar.run_button.click()  # in another view too
+    idle(dock.jobs)
+    assert {x.data.shape for x in dock.results.layers()} == {shapes[0][0]}
+    viewer.dims.order = (0, 1, 2)
+
+    # It is drawn, not to work on, and not among layers that stand side by side.
+    rectangle = viewer.layers["region"]
+    assert EXHIBIT in rectangle.metadata
+    assert viewer.canvas.grid.enabled
+    assert not rectangle.visible
+    dock.results.side_by_side.setChecked(False)
+    assert rectangle.visible
+    low, high = np.array(rectangle.extent.world)
+    np.testing.assert_allclose((high - low)[-2:], np.multiply(sides, 0.1), atol=0.06)
+
+    # Another is taken when it is asked for: anew, or after the rectangle is deleted.
+    camera = viewer.scene.camera
+    camera.center, camera.zoom = (0, 1.0, 1.2), min(viewer.canvas.size) / 2.2
+    before = seen(dock)
+    dock.region.anew_button.click()
+    assert rectangle not in viewer.layers
+    assert seen(dock) == before
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert dock.results.layers()[0].translate[1] != shapes[0][1][1]
+    viewer.layers.remove(viewer.layers["region"])
+    assert dock.region.anew_button.isHidden()
+
+    dock.whole_button.click()
+    idle(dock.jobs)
+    [whole] = dock.results.layers()
+    assert whole.data.shape == (24, 32, 40)
+    assert "crop" not in whole.name
+    assert "region" not in viewer.layers
+
+
+def test_a_region_is_kept_until_another_is_chosen(tuning, idle):
+    dock = tuning
+    dock.psf.layer = None
+    dock.bar.run_button.click()
+    assert "Choose the PSF" in dock.bar.message.text()
+    assert dock.window().focusWidget() is dock.psf.picker.box  # where to mend it
+    assert "region" not in dock.viewer.layers  # nothing was run
+    dock.psf.layer = dock.viewer.layers[1]
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert "region" in dock.viewer.layers
+    dock.region.box.setCurrentText(DRAWN)
+    assert "region" not in dock.viewer.layers
+    dock.bar.run_button.click()
+    assert "Draw a rectangle" in dock.bar.message.text()
+    dock.region.box.setCurrentText(SEEN)  # all of it: nothing is cut, and nothing called so
+    dock.viewer.scene.camera.zoom = 10
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert dock.results.layers()[-1].name == "cells · RLD 10"
+
+
+def test_residual_maps_stand_beside_their_results(dock, idle):
+    viewer, grid = dock.viewer, dock.viewer.canvas.grid
+    dock.methods.rld_form.fields["iterations"].value = 3
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    stride, shape = grid.stride, grid.shape
+    center = tuple(viewer.scene.camera.center)
+    for _ in range(2):  # the second time in place of the first
+        dock.results.residual_button.click()
+        idle(dock.jobs)
+        assert [layer.name for layer in viewer.layers if layer.visible] == [
+            "cells", "cells · RLD 3", "cells · RLD 3 · residual",
+            "cells · RLN universal", "cells · RLN universal · residual",
+        ]  # fmt: skip
+        assert (grid.enabled, grid.stride, grid.shape) == (True, stride, shape)
+        assert grid.actual_shape(viewer.layers) == (2, 3)
+        assert tuple(viewer.scene.camera.center) == center
+    dock.methods.rln.setChecked(False)
+    dock.methods.rld_form.fields["iterations"].value = 4
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert sum(layer.visible for layer in viewer.layers) == 6
+
+
+def test_the_table_says_which_rows_are_of_what_is_shown(dock, idle):
+    dock.methods.rln.setChecked(False)
+    dock.methods.kept.value = "1 2 5"
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    table = dock.results.table
+
+    def grey():
+        default = table.table.item(0, 0).foreground()
+        return [table.table.item(row, 1).foreground() != default for row in range(2)]
+
+    assert (grey(), table.outdated.isHidden()) == ([False, False], True)
+    dock.results.slider.setValue(1)
+    [layer] = dock.results.layers()
+    assert layer.name == dock.results.browsed.currentText() == "cells · RLD 2"
+    assert (grey(), table.outdated.isHidden()) == ([False, True], False)
+    dock.results.slider.setValue(3)
+    assert (grey(), table.outdated.isHidden()) == ([False, False], True)
+    dock.results.slider.setValue(1)
+    dock.results.compare_button.click()
+    idle(dock.jobs)
+    assert [row.name for row in table.comparison.rows] == ["cells", "cells · RLD 2"]
+    assert (grey(), table.outdated.isHidden()) == ([False, False], True)
+    dock.viewer.layers.remove(layer)
+    assert grey() == [False, True]
+
+
+def test_cancelling_while_the_stop_is_sought_keeps_what_is_on_the_screen(dock, idle):
+    dock.methods.rln.setChecked(False)
+    dock.methods.rld_form.fields["iterations"].value = "auto"
+    shown = []
+
+    def cancel(job, update):
+        if getattr(update.content, "sought", False) and not shown:
+            shown.append((update.content.iteration, np.array(dock.viewer.layers[-1].data)))
+            dock.bar.cancel_button.click()
+
+    dock.jobs.reported.connect(cancel)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    [(iteration, data)] = shown
+    layer = dock.viewer.layers[-1]
+    assert layer.name.startswith("cells · RLD ")
+    assert layer.name.endswith("(cancelled)")
+    facts = record_of(layer).facts
+    assert f"RLD {facts['iterations']} (cancelled)" in layer.name
+    assert 0 < facts["iterations"] <= iteration
+    assert "sought when to stop" in facts["made_of"]
+    np.testing.assert_array_equal(layer.data, data)
+    assert layer not in dock.results.layers()  # it is no result
+
+
+def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
+    viewer = dock.viewer
+    for layer in list(viewer.layers):
+        if layer is not dock.psf.layer:
+            viewer.layers.remove(layer)
+    assert dock.image.layer is None
+    dock.bar.run_button.click()
+    assert "Choose the image" in dock.bar.message.text()
+    assert dock.window().focusWidget() is dock.image.picker.box
+
+
+def test_a_failure_is_said_once(dock, idle, monkeypatch):
+    def failing(*_):
+        yield from ()
+        raise RlnError("`tv` and `max_iterations` do not go together.")
+
+    notified = []
+    notification_manager.notification_ready.connect(notified.append)
+    monkeypatch.setattr(methods, "iterate", failing)
+    dock.methods.rln.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    said = [label.text() for label in dock.findChildren(QLabel) if "go together" in label.text()]
+    assert said == ["Cells · RLD: TV and Max iterations do not go together."]
+    said = [label for label in dock.batch.findChildren(QLabel) if "go together" in label.text()]
+    assert not said
+    notification_manager.notification_ready.disconnect(notified.append)
+    assert not notified
+
+
 def test_a_second_click_queues_what_is_new_and_the_comparison_comes_all_the_same(dock, idle):
     dock.methods.rld_form.fields["iterations"].value = 40
     dock.bar.run_button.click()
@@ -216,8 +418,6 @@ def test_a_model_that_is_trained_meanwhile_is_offered(dock, library, qtbot):
 
 
 def test_iterations_to_keep_are_whole_numbers():
-    from napari_rln.errors import RlnError
-
     assert iterations_in("1, 5 2 5") == (1, 2, 5)
     assert iterations_in("") == ()
     with pytest.raises(RlnError, match="whole numbers"):
@@ -252,3 +452,61 @@ def test_closing_napari_during_a_run_is_safe(dock, qtbot):
     dock.viewer.close()
     assert QThreadPool.globalInstance().waitForDone(30_000)
     QApplication.processEvents()
+
+
+def test_closing_the_dock_during_a_run_ends_it(dock, idle, qtbot):
+    viewer = dock.viewer
+    dock.methods.rld_form.fields["iterations"].value = 100_000
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: "cells · RLD" in viewer.layers, timeout=30_000)
+    viewer.window.remove_dock_widget(dock)
+    idle(dock.jobs)
+    assert [layer.name for layer in viewer.layers if "cancelled" in layer.name]
+    viewer.layers.clear()
+    QApplication.processEvents()
+
+
+@pytest.mark.parametrize("click", ["run", "cancel", "close dock", "close viewer"])
+def test_clicks_while_napari_shows_progress_do_no_harm(dock, idle, qtbot, click):
+    """The progress bar of napari handles what waits, in the midst of a report."""
+    viewer, asked, nested = dock.viewer, [], []
+    dock.methods.rln.setChecked(False)
+    dock.methods.rld_form.fields["iterations"].value = 300
+
+    def act():
+        nested.append(any(frame.name == "_advance" for frame in traceback.extract_stack()))
+        if click == "run":
+            dock.bar.run_button.click()
+        elif click == "cancel":
+            dock.bar.cancel_button.click()
+        elif click == "close dock":
+            viewer.window.remove_dock_widget(dock)
+        else:
+            viewer.close()
+
+    class Waiting(QObject):
+        def event(self, event):
+            act()
+            return True
+
+    waiting = Waiting()
+
+    def plan(job, update):
+        if not asked:
+            asked.append(job)
+            QApplication.postEvent(waiting, QEvent(QEvent.Type.User))
+
+    dock.jobs.reported.connect(plan)
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: bool(nested), timeout=30_000)
+    assert nested == [True]
+    if click == "close viewer":
+        assert QThreadPool.globalInstance().waitForDone(30_000)
+        QApplication.processEvents()
+        return
+    idle(dock.jobs)
+    if click == "run":
+        assert [layer.name for layer in dock.results.layers()] == ["cells · RLD 300"]
+    else:
+        assert any("cancelled" in layer.name for layer in viewer.layers)
+        assert not dock.results.layers()

@@ -55,7 +55,8 @@ def test_limits_are_the_dataclass_s(qtbot):
     form = Form(RldSettings, top=())
     qtbot.addWidget(form)
     form.fields["tv"].value = 7.0
-    assert form.settings().tv == 0.1
+    with pytest.raises(RlnError, match="7"):  # and not another number
+        form.settings()
     form = Form(MicroscopeSettings, top=())
     form.fields["na"].value = 1.6
     with pytest.raises(RlnError, match="immersion index"):
@@ -79,7 +80,8 @@ def test_only_some_rows_are_shown(qtbot):
 
 
 def test_labels_have_units_and_tips_wrap():
-    assert label_of("wavelength_um", float) == "Wavelength (\N{MICRO SIGN}m)"
+    assert label_of("wavelength_um", float) == "Wavelength (nm)"
+    assert label_of("depth_um", float) == "Depth (\N{MICRO SIGN}m)"
     assert label_of("na", float) == "NA"
     assert label_of("minimum_snr", float) == "Minimum SNR"
     tips = tooltips(RldSettings)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Points
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.copies import image_of, psf_of
@@ -62,6 +62,82 @@ def test_a_layer_given_a_voxel_size_stays_as_many_voxels_from_the_origin():
     set_voxel_um(layer, (0.3, 0.1, 0.2))
     np.testing.assert_allclose(layer.translate, (0.6, 0.1, 2.0))
     assert voxel_um_of(layer) == pytest.approx((0.3, 0.1, 0.2))
+
+
+def turn(angle):
+    """Return the affine that turns a stack about z."""
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    return np.array([[1, 0, 0, 0], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]])
+
+
+def shear(by):
+    """Return the affine that moves rows along x."""
+    affine = np.eye(4)
+    affine[2, 1] = by
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"affine": np.diag([2, 3, 3, 1])}, (0.6, 0.3, 0.3)),
+        ({"affine": np.diag([2, 3, 3, 1]), "translate": (5, 6, 7)}, (0.6, 0.3, 0.3)),
+        ({"scale": (1, 1, 1), "affine": np.diag([0.3, 0.1, 0.1, 1])}, (0.3, 0.1, 0.1)),
+        ({"affine": turn(30)}, (0.3, 0.1, 0.1)),
+        ({"affine": shear(1.0)}, (0.3, 0.1 * np.sqrt(2), 0.1)),
+        ({"rotate": (0, 0, 30)}, (0.3, 0.1, 0.1)),
+        ({"scale": (300, 100, 100), "units": ("nm",) * 3, "affine": np.diag([2, 1, 1, 1])},
+         (0.6, 0.1, 0.1)),
+    ],
+)  # fmt: skip
+def test_voxels_are_as_large_as_napari_shows_them(options, expected):
+    layer = stack(**options)
+    assert voxel_um_of(layer) == pytest.approx(expected)
+    source = source_of(layer, ORIGIN)
+    assert source.read().voxel_um == pytest.approx(expected)
+    result = source.layer_of(source.read())
+    assert voxel_um_of(result) == pytest.approx(expected)
+    for corner in ((0, 0, 0), (3, 5, 7)):
+        np.testing.assert_allclose(result.data_to_world(corner), layer.data_to_world(corner))
+    set_voxel_um(layer, (0.4, 0.2, 0.1))
+    assert voxel_um_of(layer) == pytest.approx((0.4, 0.2, 0.1))
+
+
+def test_what_is_cut_out_or_seen_from_above_lies_there_with_an_affine_too():
+    affine = np.diag([2.0, 3, 3, 1])
+    affine[:3, 3] = 10, 20, 30
+    layer = stack(affine=affine, translate=(1, 2, 3))
+    source = source_of(layer, ORIGIN)
+    cropped = source.cropped((slice(0, 4), slice(2, 5), slice(3, 8)))
+    result = cropped.layer_of(cropped.read())
+    np.testing.assert_allclose(result.data_to_world((0, 0, 0)), layer.data_to_world((0, 2, 3)))
+    points = Points([[2.0, 3.0]], **source.plane_place)
+    np.testing.assert_allclose(points.data_to_world((2, 3)), layer.data_to_world((0, 2, 3))[1:])
+    with pytest.raises(RlnError, match="rotated"):
+        source_of(stack(affine=turn(30)), ORIGIN).cropped((slice(0, 4),) * 3)
+
+
+def test_a_time_point_lies_where_the_series_lies_with_an_affine_too():
+    affine = np.diag([1.0, 2, 3, 3, 1])
+    affine[1:4, 4] = 10, 20, 30
+    layer = stack(
+        (3, 4, 6, 8), scale=(1, 0.3, 0.1, 0.1), units=("s", *UM), axis_labels=("t", "z", "y", "x"),
+        translate=(0, 1, 2, 3), affine=affine,
+    )  # fmt: skip
+    source = source_of(layer, (2, 0, 0, 0))
+    assert source.voxel_um == pytest.approx((0.6, 0.3, 0.3))
+    result = source.layer_of(source.read())
+    for corner in ((0, 0, 0), (3, 5, 7)):
+        np.testing.assert_allclose(
+            result.data_to_world(corner), layer.data_to_world((2, *corner))[1:]
+        )
+
+
+def test_an_affine_is_written_into_the_voxel_size_of_a_file(tmp_path):
+    layer = stack(affine=np.diag([2, 3, 3, 1]))
+    data, options, _ = layer.as_layer_data_tuple()
+    write(str(tmp_path / "a.tif"), data, options)
+    assert read_volume(tmp_path / "a.tif").voxel_um == pytest.approx((0.6, 0.3, 0.3))
 
 
 def test_a_run_that_is_copied_reads_the_time_point_and_channel_that_are_seen():

@@ -343,6 +343,22 @@ def test_the_folder_follows_the_image_until_somebody_names_one(dock, path, tmp_p
     assert dock.place.folder.path() == tmp_path
 
 
+def test_what_no_file_holds_goes_to_no_folder_that_nobody_named(dock, tmp_path):
+    dock.place.folder.line.setText("")
+    image = dock.image.layer
+    lazily = image.data[0] + np.uint16(1)
+    dock.image.layer = dock.viewer.add_image(lazily, scale=image.scale, units=image.units)
+    assert dock.place.on_disk
+    assert dock.place.folder.line.text() == ""
+    dock.bar.run_button.click()
+    assert "Choose the folder of the results" in dock.bar.message.text()
+    assert dock.window().focusWidget() is dock.place.folder.line
+    assert not dock.jobs.running
+    array = image_levels(tmp_path / "tissue.ome.zarr")[0]  # lies within a Zarr group
+    dock.image.layer = dock.viewer.add_image(array, scale=image.scale, units=image.units)
+    assert dock.place.folder.path() == tmp_path
+
+
 def test_what_is_seen_is_told_in_the_layers_own_unit(dock, image):
     data, options, _ = layer_data(image)
     nm = dock.viewer.add_image(

@@ -142,7 +142,7 @@ def test_projection_slab_and_contrast(dock):
     data = dock.viewer.layers[0].data
     dock.projection.setCurrentText("max")
     np.testing.assert_array_equal(shown(dock, 0, "xy"), data.max(0))
-    dock.slab.setValue(0.6)
+    dock.slab.value = 0.6
     dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
     dock.draw()
     np.testing.assert_array_equal(shown(dock, 0, "xy"), data[7:10].max(0))
@@ -182,6 +182,25 @@ def test_layers_on_other_grids_stand_beside_by_their_place_in_the_world(dock):
     dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
     dock.draw()
     np.testing.assert_array_equal(shown(dock, 2, "xy"), coarse.data[SPOT[0] // 2])
+
+
+def test_an_affine_stretches_what_is_shown_as_in_the_viewer(dock, qtbot):
+    for layer in dock.viewer.layers:
+        layer.affine = np.diag([1.0, 2, 2, 1])
+    qtbot.waitUntil(lambda: dock.columns[0].extent == pytest.approx((6.0, 6.0, 8.0)))
+    assert dock.columns[0].corner == pytest.approx((-0.15, -0.1, -0.1))
+    dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, (0.3, 0.2, 0.2)))
+    dock.draw()
+    np.testing.assert_array_equal(shown(dock, 1, "xz"), dock.viewer.layers[1].data[:, SPOT[1]])
+
+
+def test_a_slab_that_cannot_be_is_said(dock, qtbot):
+    for text in ("thick", "-1"):
+        dock.slab.box.selectAll()
+        qtbot.keyClicks(dock.slab.box, f"{text}\r")
+        assert "The slab's thickness is" in dock.bar.message.text()
+    dock.slab.value = 0.6
+    dock.draw()
 
 
 def test_a_profile_along_a_line_tells_widths_of_all_layers(dock):

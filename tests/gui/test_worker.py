@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 
 import pytest
 
@@ -141,6 +142,31 @@ def test_pausing_holds_a_work_and_resuming_goes_on(jobs, idle, qtbot):
     jobs.toggle_pause()
     idle(jobs)
     assert len(jobs.heard) == 60
+
+
+def test_reports_do_not_pile_up_in_napari_s_progress(make_napari_viewer_proxy, jobs, idle):
+    make_napari_viewer_proxy()
+    depths = []
+
+    def count(job, update):
+        frames = traceback.extract_stack()
+        depths.append(sum(frame.name == "_advance" for frame in frames))
+
+    jobs.reported.connect(count)
+    jobs.add(Job("many", counting(400)))
+    idle(jobs)
+    assert len(depths) == 400
+    assert max(depths) <= 1
+
+
+def test_works_of_another_window_are_not_spoken_of(jobs, idle, qtbot):
+    bars = [RunBar(jobs, lambda: None, window=window) for window in ("", "batch")]
+    for bar in bars:
+        qtbot.addWidget(bar)
+    jobs.add(Job("a", counting(1, error=RlnError("boom")), window="batch"))
+    idle(jobs)
+    assert [bar.message.text() for bar in bars] == ["", "A: boom"]
+    assert [bar.warning.text() for bar in bars] == ["", ""]
 
 
 def test_only_our_warnings_are_for_the_user(jobs, idle):

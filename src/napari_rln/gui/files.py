@@ -112,7 +112,7 @@ def write(path: str, data: Any, options: dict[str, Any]) -> list[str]:
             f"{name} has {np.ndim(data)} axes; split it into its time points to write volumes."
         )
     # As a layer, which knows its units; of a multiscale one napari gives all levels.
-    kept = ("scale", "units", "metadata", "multiscale", "rgb")
+    kept = ("scale", "affine", "rotate", "shear", "units", "metadata", "multiscale", "rgb")
     layer = Image(data, name=name, **{k: options[k] for k in kept if k in options})
     volume = source_of(layer, (0,) * layer.ndim).read()
     write_volume(volume, path)

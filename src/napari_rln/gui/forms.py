@@ -1,18 +1,23 @@
 """Settings dataclasses as forms: labels, units, limits and tooltips come from the dataclass."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFormLayout, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFormLayout, QVBoxLayout, QWidget
 
-from napari_rln.gui.fields import Field, field_for
+from napari_rln.errors import RlnError
+from napari_rln.gui.fields import IN_NM, Field, field_for
+from napari_rln.gui.pointing import FieldError, Fold
 
 S = TypeVar("S")
 
-_UNITS = {"um": "\N{MICRO SIGN}m", "au": "Airy units", "db": "dB"}
+_UNITS = {"um": "\N{MICRO SIGN}m", "au": "Airy units", "db": "dB", "gb": "GB"}
+_WAVELENGTHS = ("wavelength_um", "excitation_um")  # which one reads off a filter in nm
+_NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)`")  # in a message, as Python names it
 _NAMES = {
     "psf": "PSF",
     "na": "NA",
@@ -22,6 +27,8 @@ _NAMES = {
     "dpi": "DPI",
     "fwhm": "FWHM",
 }
+# What docks show of their own, and all that forms hold, by the names in messages.
+_LABELS = {"voxel_um": "Voxel (\N{MICRO SIGN}m)", "tile": "Tile (voxels)", "psf": "PSF"}
 
 
 class Form(QWidget, Generic[S]):
@@ -55,18 +62,18 @@ class Form(QWidget, Generic[S]):
         names = [f.name for f in dataclasses.fields(kind) if f.name not in self._hidden]  # type: ignore[arg-type]
         hints = get_type_hints(kind, include_extras=True)
         tips = tooltips(kind)
-        self.fields: dict[str, Field] = {name: field_for(hints[name]) for name in names}
+        self.fields: dict[str, Field] = {
+            name: field_for(hints[name], IN_NM if name in _WAVELENGTHS else None) for name in names
+        }
         rest = [name for name in names if name not in top]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._top, self._top_names = self._rows(top, hints, tips), tuple(top)
         layout.addLayout(self._top)
         if rest:
-            self.advanced = QWidget()
-            self.advanced.setLayout(self._rows(rest, hints, tips))
-            self.advanced.setVisible(False)
-            layout.addWidget(_toggle("Advanced", self.advanced))
-            layout.addWidget(self.advanced)
+            body = QWidget()
+            body.setLayout(self._rows(rest, hints, tips))
+            layout.addWidget(Fold("Advanced", body))
         self.show_settings(start if start is not None else kind())
         for field in self.fields.values():
             field.changed.connect(self.changed)
@@ -82,10 +89,17 @@ class Form(QWidget, Generic[S]):
         Raises
         ------
         RlnError
-            If they contradict each other.
+            If they contradict each other; with the field where that can be told.
         """
         shown = {name: field.value for name, field in self.fields.items()}
-        return self._kind(**(self._given | shown | given))
+        try:
+            return self._kind(**(self._given | shown | given))
+        except RlnError as error:
+            sentence = str(error)
+            named = [name for name in _NAMED.findall(sentence) if name in self.fields]
+            if not named:
+                raise
+            raise FieldError(sentence, self.fields[named[0]]) from error
 
     def show_settings(self, settings: S) -> None:
         """Show these settings."""
@@ -104,8 +118,10 @@ class Form(QWidget, Generic[S]):
         rows.setVerticalSpacing(3)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for name in names:
-            field = self.fields[name]
-            rows.addRow(label_of(name, hints[name]), field)
+            field, label = self.fields[name], label_of(name, hints[name])
+            rows.addRow(label, field)
+            field.call(label)
+            _LABELS[name] = label
             for part in (field, rows.labelForField(field)):
                 part.setToolTip(tips.get(name, ""))
         return rows
@@ -120,6 +136,7 @@ def label_of(name: str, hint: Any) -> str:
     unit = _UNITS.get(words[-1])
     if unit:
         words.pop()
+        unit = "nm" if name in _WAVELENGTHS else unit
     elif "unit" in extras:
         unit = _UNITS.get(extras["unit"], extras["unit"])
     words = [_NAMES.get(word, word) for word in words]
@@ -138,18 +155,12 @@ def tooltips(kind: type[Any]) -> dict[str, str]:
     return tips
 
 
-def _toggle(text: str, body: QWidget) -> QToolButton:
-    """Return a button that shows and hides what belongs below it."""
-    button = QToolButton()
-    button.setText(text)
-    button.setCheckable(True)
-    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-    button.setArrowType(Qt.ArrowType.RightArrow)
-    button.setAutoRaise(True)
+def worded(sentence: str) -> str:
+    """Return a message for the user, who knows settings by the labels of the docks.
 
-    def show(on: bool) -> None:
-        button.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
-        body.setVisible(on)
-
-    button.toggled.connect(show)
-    return button
+    Parameters
+    ----------
+    sentence
+        With names of settings in backticks, as Python has them.
+    """
+    return _NAMED.sub(lambda found: _LABELS.get(found[1], found[1].replace("_", " ")), sentence)

@@ -1,7 +1,8 @@
 """Layers to volumes and volumes to layers: the only place where one is made of the other.
 
-A layer's unit may be any length, its voxels are micrometres here. What a result layer copies from
-its source is where it lies: scale, unit, axes, translation, rotation, shear, affine.
+A layer's unit may be any length, its voxels are micrometres here, as large as napari shows them: by
+scale and affine. What a result layer copies from its source is where it lies: scale, unit, axes,
+translation, rotation, shear, affine.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Layer
+from napari.utils.transforms import Affine
 from pint import DimensionalityError
 
 from napari_rln.errors import RlnError
@@ -74,6 +76,13 @@ class Source:
         return z, y, x
 
     @property
+    def plane_place(self) -> dict[str, Any]:
+        """Options of a layer without z that lies where this volume lies, seen from above."""
+        kept = {name: self.place[name][-2:] for name in ("scale", "units", "translate")}
+        affine = np.asarray(self.place["affine"])[-3:, -3:]
+        return kept | {"axis_labels": self.place["axis_labels"][-2:], "affine": affine}
+
+    @property
     def key(self) -> Hashable:
         """What tells it from other volumes."""
         return id(self.layer), *self.at.items(), *self.voxel_um, str(self.box)
@@ -127,11 +136,11 @@ class Source:
         Raises
         ------
         RlnError
-            If the layer is rotated or sheared.
+            If the layer is rotated, sheared or mirrored.
         """
-        n, layer = self.layer.ndim, self.layer
-        upright = np.allclose(layer.affine.linear_matrix, np.eye(n))
-        if not upright or not np.allclose(layer.rotate, np.eye(n)) or np.any(layer.shear):
+        linear = _linear(self.layer)
+        edges = np.diag(linear)
+        if np.any(edges <= 0) or not np.allclose(linear, np.diag(edges), atol=1e-6 * edges.max()):
             raise RlnError(f"{self.name} is rotated or sheared in napari; take it as it was read.")
 
     @property
@@ -201,11 +210,13 @@ def source_of(layer: Layer, point: Sequence[float]) -> Source:
     voxel_um = voxel_um_of(layer)
     if voxel_um is None:
         raise RlnError(
-            f"the voxel size of {layer.name} is not known; give it below it in the dock PSF."
+            f"the voxel size of {layer.name} is not known; type it where a dock has it chosen as "
+            "its image or PSF."
         )
     at = dict(zip(layer.axis_labels, before, strict=False))
     name = layer.name + "".join(f" {label} {i}" for label, i in at.items())
-    return Source(layer=layer, data=data, voxel_um=voxel_um, name=name, place=_place(layer), at=at)
+    place = _place(layer, before)
+    return Source(layer=layer, data=data, voxel_um=voxel_um, name=name, place=place, at=at)
 
 
 def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
@@ -229,13 +240,41 @@ def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...
 
 
 def voxel_um_of(layer: Layer) -> VoxelUm | None:
-    """Return a layer's voxel size (z, y, x) in micrometres; none where it has no unit of length."""
+    """Return a layer's voxel size (z, y, x) in micrometres; none where it has no unit of length.
+
+    As napari shows it: of a layer that is rotated or sheared, the lengths of its voxels' edges.
+    """
     units = units_um(layer.units)
-    if units is None:
-        return None
-    sizes = [float(size) for size in layer.scale[-3:] * units]
-    z, y, x = sizes if len(sizes) == 3 else (sizes[0], *sizes)  # the depth of a plane is never used
-    return z, y, x
+    return None if units is None else three(edges_of(layer, units))
+
+
+def three(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
+    """Return sizes along z, y and x; of a plane, whose depth is never used, that of y for z."""
+    *z, y, x = (float(size) for size in sizes)
+    return (z[0] if z else y), y, x
+
+
+def edges_of(layer: Layer, units: npt.ArrayLike = 1.0) -> npt.NDArray[np.float64]:
+    """Return the lengths of the edges of a layer's voxels, along its last three axes or two.
+
+    Parameters
+    ----------
+    layer
+        Any.
+    units
+        Of the layer's last axes, in that of the lengths.
+    """
+    edges = np.asarray(_linear(layer) * np.reshape(units, (-1, 1)))
+    lengths = np.linalg.norm(edges, axis=0)
+    upright = np.count_nonzero(edges, axis=0) == 1  # these to the last digit
+    return np.where(upright, np.abs(edges).sum(axis=0), lengths)
+
+
+def _linear(layer: Layer) -> npt.NDArray[np.float64]:
+    """Return the matrix that makes steps in the world of steps in a layer's data, last axes."""
+    n = min(layer.ndim, 3)
+    own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim)
+    return np.asarray(layer.affine.linear_matrix @ own.linear_matrix)[-n:, -n:]
 
 
 def units_um(units: Sequence[Any] | None) -> npt.NDArray[np.float64] | None:
@@ -262,7 +301,8 @@ def set_voxel_um(layer: Layer, voxel_um: VoxelUm) -> None:
         Of a plane the last two are taken.
     """
     n = min(layer.ndim, 3)
-    scale = (*layer.scale[:-n], *voxel_um[-n:])
+    stretched = edges_of(layer) / layer.scale[-n:]  # by an affine
+    scale = (*layer.scale[:-n], *np.divide(voxel_um[-n:], stretched))
     translate = layer.translate / layer.scale * scale
     layer.units = (*layer.units[:-n], *_UM[-n:])
     layer.scale, layer.translate = scale, translate
@@ -333,12 +373,17 @@ def contrast_limits(arrays: Iterable[npt.NDArray[Any]]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _place(layer: Image) -> dict[str, Any]:
+def _place(layer: Image, at: Sequence[int]) -> dict[str, Any]:
+    """Return options of a layer that lies where the last axes of one lie, at places before them."""
     n = min(layer.ndim, 3)
     labels = _ZYX[-n:] if layer.ndim > n else layer.axis_labels
     if layer.ndim == n:
-        return {name: getattr(layer, name) for name in _PLACE} | {"axis_labels": labels}
-    # Of several axes the last three: rotations among others are rare, and not followed.
-    return {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")} | {
-        "axis_labels": labels
-    }
+        place = {name: getattr(layer, name) for name in _PLACE}
+        return place | {"axis_labels": labels, "affine": layer.affine.affine_matrix}
+    place = {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")}
+    # What is not scale and translation, of rotation and shear among several axes, is all in here.
+    affine = np.eye(n + 1)
+    affine[:-1, :-1] = _linear(layer) / place["scale"]
+    corner = np.array(layer.data_to_world((*at, *np.zeros(n))))[-n:]
+    affine[:-1, -1] = corner - affine[:-1, :-1] @ place["translate"]
+    return place | {"axis_labels": labels, "affine": affine}

@@ -5,15 +5,25 @@ from weakref import WeakSet
 
 from napari.components import ViewerModel
 from napari.layers import Layer
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.events import follow
-from napari_rln.gui.fields import Number, Row
-from napari_rln.gui.layers import Source, is_image, set_voxel_um, source_of, voxel_um_of
+from napari_rln.gui.layers import (
+    Source,
+    edges_of,
+    is_image,
+    set_voxel_um,
+    source_of,
+    three,
+    voxel_um_of,
+)
+from napari_rln.gui.pointing import FieldError
+from napari_rln.gui.voxel import LABEL, VoxelField
+from napari_rln.volume import check_voxel_um
 
-_VOXEL = {"min": 0.0, "max": 1000.0}
+_UNKNOWN = "?"
 
 
 class LayerPicker(QWidget):
@@ -26,9 +36,10 @@ class LayerPicker(QWidget):
     accept
         Which of them; every image to work on when none.
     prefer
-        Which of those to choose by itself, when one appears and none was chosen by hand.
+        Which of those to choose by itself, when one appears and none was chosen by hand; every one
+        when none.
     optional
-        What to call choosing none; without it one is always chosen where there are any.
+        What to call choosing none.
     """
 
     changed = Signal()
@@ -38,12 +49,13 @@ class LayerPicker(QWidget):
         viewer: ViewerModel,
         *,
         accept: Callable[[Layer], bool] = is_image,
-        prefer: Callable[[Layer], bool] = lambda layer: False,
+        prefer: Callable[[Layer], bool] | None = None,
         optional: str = "",
     ) -> None:
         super().__init__()
         self._viewer, self._optional = viewer, optional
-        self._accept, self._prefer = accept, prefer
+        self._accept = accept
+        self._prefer = prefer or (lambda layer: not optional)
         self.box = QComboBox()
         self.box.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
@@ -87,7 +99,9 @@ class LayerPicker(QWidget):
             If there is none, or it cannot be used.
         """
         if self.layer is None:
-            raise RlnError(f"choose {what}: open a stack in napari, then pick its layer.")
+            raise FieldError(
+                f"choose {what}: open a stack in napari, then pick its layer.", self.box
+            )
         return source_of(self.layer, self._viewer.dims.point)
 
     def _on_hand(self) -> None:
@@ -106,10 +120,12 @@ class LayerPicker(QWidget):
         self.box.addItems(
             [self._optional if layer is None else layer.name for layer in self._layers]
         )
-        now = kept if kept in self._layers else self._layers[0] if self._layers else None
+        # After the image is deleted no other is taken for it that is none, such as its PSF.
         self._by_hand = self._by_hand and kept in self._layers
+        now = kept if kept in found else None
         if not self._by_hand and (now is None or not self._prefer(now)):
-            now = next((layer for layer in fresh if self._prefer(layer)), now)
+            among = found if now is None and kept is not None else fresh
+            now = next((layer for layer in among if self._prefer(layer)), now)
         self.box.setCurrentIndex(self._layers.index(now) if now in self._layers else -1)
         self.box.blockSignals(False)
         if self.layer is not kept:
@@ -117,7 +133,13 @@ class LayerPicker(QWidget):
 
 
 class VolumePicker(QWidget):
-    """A layer picker with the voxel size below, to be given where it is not known or wrong."""
+    """A layer picker with the voxel size below, to be given where it is not known or wrong.
+
+    Parameters
+    ----------
+    viewer, prefer, optional
+        See :class:`LayerPicker`.
+    """
 
     changed = Signal()
 
@@ -125,28 +147,33 @@ class VolumePicker(QWidget):
         self,
         viewer: ViewerModel,
         *,
-        prefer: Callable[[Layer], bool] = lambda layer: False,
+        prefer: Callable[[Layer], bool] | None = None,
         optional: str = "",
     ) -> None:
         super().__init__()
         self.picker = LayerPicker(viewer, prefer=prefer, optional=optional)
         self._label = QLabel()
-        sizes = [Number(_VOXEL) for _ in range(3)]
-        for size in sizes:  # without them there is room for the digits
-            size.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-        self._voxel = Row(sizes)
-        self._voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
+        self.voxel = VoxelField(_UNKNOWN)
+        self.voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
+        self.as_um_button = QPushButton("As \N{MICRO SIGN}m")
+        self.as_um_button.setToolTip(
+            "<p>The layer has these sizes but no unit: take them as micrometres.</p>"
+        )
         below = QHBoxLayout()
-        below.addWidget(self._label)
-        below.addWidget(self._voxel, 1)
+        below.addWidget(self._label, 0, Qt.AlignmentFlag.AlignTop)
+        below.addWidget(self.voxel, 1, Qt.AlignmentFlag.AlignTop)
+        below.addWidget(self.as_um_button, 0, Qt.AlignmentFlag.AlignTop)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         layout.addWidget(self.picker)
         layout.addLayout(below)
         self._followed: WeakSet[Layer] = WeakSet()
+        self._refused = ""  # why what is typed is not in the layer
+        self.setFocusProxy(self.picker.box)
         self.picker.changed.connect(self._show_voxel)
-        self._voxel.changed.connect(self._write_voxel)
+        self.voxel.changed.connect(self._write_voxel)
+        self.as_um_button.clicked.connect(self._write_voxel)
         self._show_voxel()
 
     @property
@@ -160,32 +187,64 @@ class VolumePicker(QWidget):
 
     def source(self, what: str) -> Source:
         """Return the volume that is chosen, not read yet; see :meth:`LayerPicker.source`."""
+        layer = self.layer
+        if layer is not None:
+            if self._refused:
+                raise FieldError(self._refused, self.voxel)
+            if voxel_um_of(layer) is None:
+                raise FieldError(self._unknown(layer), self.voxel)
         return self.picker.source(what)
+
+    def _unknown(self, layer: Layer) -> str:
+        if self._has_scale(layer):
+            sizes = " ".join(f"{size:g}" for size in edges_of(layer))
+            return (
+                f"the voxel size of {layer.name} is {sizes} without a unit; press "
+                f"{self.as_um_button.text()} below it, or type the voxel size."
+            )
+        return f"the voxel size of {layer.name} is not known; type it below the layer."
+
+    def _has_scale(self, layer: Layer) -> bool:
+        return any(size != 1 for size in edges_of(layer))  # napari's own where none is known
 
     def _show_voxel(self) -> None:
         layer = self.layer
         if layer is not None and layer not in self._followed:  # another dock may change it
             self._followed.add(layer)
-            for emitter in (layer.events.scale, layer.events.units):
-                follow(self, emitter, self._show_voxel)
+            for name in ("scale", "units", "affine", "rotate", "shear"):
+                follow(self, getattr(layer.events, name), self._show_voxel)
         known = None if layer is None else voxel_um_of(layer)
-        self._voxel.setEnabled(layer is not None)
-        self._voxel.blockSignals(True)
-        self._voxel.value = known or (0.0, 0.0, 0.0)
-        self._voxel.blockSignals(False)
+        offered = layer is not None and known is None and self._has_scale(layer)
+        shown = three(edges_of(layer)) if offered and layer is not None else known
+        self.voxel.setEnabled(layer is not None)
+        self.voxel.blockSignals(True)
+        self.voxel.value = shown or (0.0, 0.0, 0.0)
+        self.voxel.blockSignals(False)
+        self._refused = ""
+        self.as_um_button.setVisible(offered)
         unknown = layer is not None and known is None
-        self._label.setText(f"{'Unknown voxel' if unknown else 'Voxel'} (\N{MICRO SIGN}m)")
+        self._label.setText("Voxel, no unit" if offered else f"Unknown {LABEL.lower()}"
+                            if unknown else LABEL)  # fmt: skip
         self.changed.emit()
 
     def _write_voxel(self) -> None:
-        if self.layer is None:
+        layer = self.layer
+        if layer is None:
             return
-        z, y, x = self._voxel.value
-        if self.layer.ndim == 2:  # the depth of a plane is never used
-            z = z or y
-        if min(z, y, x) > 0:
-            set_voxel_um(self.layer, (z, y, x))
-            self._show_voxel()
+        try:
+            z, y, x = self.voxel.value
+            if layer.ndim == 2:  # the depth of a plane is never used
+                z = z or y
+            if not any((z, y, x)):
+                self._show_voxel()
+                return
+            check_voxel_um((z, y, x), layer.name)
+        except RlnError as error:  # it is marked, and said when the layer is used
+            self._refused = str(error)
+            self.changed.emit()
+            return
+        set_voxel_um(layer, (z, y, x))
+        self._show_voxel()
 
 
 class SecondPsfPicker(VolumePicker):

@@ -15,6 +15,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.errors import RlnError
+from napari_rln.gui.fields import take_typed
+from napari_rln.gui.forms import worded
+from napari_rln.gui.pointing import FieldError, point_at
 from napari_rln.gui.worker import Failure, Job, Jobs, Update
 from napari_rln.progress import Progress
 
@@ -35,14 +38,23 @@ class RunBar(QWidget):
         Of the button.
     can_pause
         Whether there is a button to pause.
+    window
+        Of which works it speaks, where several windows share them; see :class:`Job`.
     """
 
     def __init__(
-        self, jobs: Jobs, run: Callable[[], None], *, label: str = "Run", can_pause: bool = False
+        self,
+        jobs: Jobs,
+        run: Callable[[], None],
+        *,
+        label: str = "Run",
+        can_pause: bool = False,
+        window: str = "",
     ) -> None:
         super().__init__()
-        self._jobs, self._run, self._label = jobs, run, label
+        self._jobs, self._run, self._label, self._window = jobs, run, label, window
         self._details = ""
+        self._failure = ""  # that is shown now
         self._phase, self._phase_began, self._phase_from = "", 0.0, 0
         self.run_button = QPushButton(label)
         self.pause_button = QPushButton("Pause")
@@ -87,22 +99,40 @@ class RunBar(QWidget):
         """Put a button beside the others."""
         self._buttons.addWidget(button)
 
-    def attempt(self, action: Callable[[], None]) -> None:
-        """Do something at once; a mistake of the user's is shown as a sentence."""
+    def attempt(self, action: Callable[[], None], *, asked: bool = True) -> None:
+        """Do something at once; a mistake of the user's is shown as a sentence.
+
+        Parameters
+        ----------
+        action
+            What to do.
+        asked
+            Whether the user has just asked for it: then the field of a mistake gets the focus.
+        """
+        if asked:
+            take_typed(self.window())
         try:
             action()
         except RlnError as error:
             self.say(str(error), error=True)
+            if asked and isinstance(error, FieldError):
+                point_at(error.field)
 
     def say(self, sentence: str, *, error: bool = False) -> None:
-        """Show a sentence."""
+        """Show a sentence; why a work failed, which it replaces, stays to be read below."""
+        failure, self._failure = self._failure, ""
+        if failure:
+            self._warn(failure)
+        sentence = worded(sentence)
         self.message.setText(f"{sentence[:1].upper()}{sentence[1:]}")
         self.message.setProperty("error", error)
         self.message.setStyleSheet("QLabel { color: #e0524c; }" if error else "")
 
     def _on_run(self) -> None:
         if self._jobs.running is None:
+            self._failure = ""
             self.say("")
+            self.warning.clear()
             self.warning.setVisible(False)
             self._details = ""
             self.details_button.setVisible(False)
@@ -130,7 +160,7 @@ class RunBar(QWidget):
             calm_spinners(self.window())
 
     def _on_report(self, job: Job, update: Update) -> None:
-        if not update.due:
+        if not update.due or job.window != self._window:
             return
         progress = update.progress
         if progress.doing != self._phase:
@@ -154,27 +184,35 @@ class RunBar(QWidget):
         return passed / done * (progress.total - progress.done)
 
     def _on_warning(self, job: Job, sentence: str) -> None:
-        before = f"{self.warning.text()}\n" if self.warning.isVisible() else ""
-        self.warning.setText(f"{before}{job.title}: {sentence}")
+        if job.window == self._window:
+            self._warn(f"{job.title}: {sentence}")
+
+    def _warn(self, sentence: str) -> None:
+        before = f"{self.warning.text()}\n" if self.warning.text() else ""
+        self.warning.setText(f"{before}{worded(sentence)}")
         self.warning.setVisible(True)
 
     def _on_success(self, job: Job, result: object) -> None:
-        self.say(f"{job.title}: done")
+        if job.window == self._window:
+            self.say(f"{job.title}: done")
 
     def show_failure(self, job: Job, failure: Failure) -> None:
         """Show why a work failed; it stays to be read until something is run anew."""
-        self._on_warning(job, failure.sentence)
+        if job.window != self._window:
+            return
         self.say(f"{job.title}: {failure.sentence}", error=True)
-        self._details += f"{job.title}: {failure.sentence}\n\n{failure.details}\n"
+        self._failure = self.message.text()
+        self._details += f"{self._failure}\n\n{failure.details}\n"
         self.details_button.setVisible(True)
 
     def _on_cancelled(self, job: Job) -> None:
-        self.say(f"{job.title}: cancelled{'; ' if job.kept else ''}{job.kept}")
+        if job.window == self._window:
+            self.say(f"{job.title}: cancelled{'; ' if job.kept else ''}{job.kept}")
 
     def _show_details(self) -> None:
         box = QMessageBox(self)
         box.setWindowTitle("Details")
-        box.setText(self.warning.text())
+        box.setText("\n".join(text for text in (self.warning.text(), self._failure) if text))
         box.setDetailedText(self._details)
         box.open()
 

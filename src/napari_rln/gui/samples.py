@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
 
 from napari_rln import samples
 from napari_rln.gui.area import Area
-from napari_rln.gui.fields import Row, field_for
+from napari_rln.gui.fields import Number, Row
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerData, is_psf, layer_data
 from napari_rln.gui.pickers import VolumePicker
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SHAPE = (64, 96, 96)
 _VOXEL_UM = (0.2, 0.1, 0.1)
 _SIDE = {"min": 1, "max": 4096}
+_SHAPE_LABEL = "Shape (z, y, x)"
 
 
 def bead() -> list[LayerData]:
@@ -69,13 +70,16 @@ class Simulate(QWidget):
         self.psf = VolumePicker(napari_viewer, prefer=is_psf)
         self.structures = Form(StructureSettings, top=("structures", "density"))
         self.imaging = Form(ImagingSettings, top=("photons", "background"))
-        self.shape = Row([field_for(int, _SIDE) for _ in _SHAPE])
+        self.sides = [Number(_SIDE, whole=True) for _ in _SHAPE]
+        self.shape = Row(self.sides)
         self.shape.value = _SHAPE
-        self.seed = field_for(int, {"min": 0})
+        self.seed = Number({"min": 0}, whole=True)
+        self.shape.call(_SHAPE_LABEL)
+        self.seed.call("Seed")
         self.jobs = Jobs(self)
         self.bar = RunBar(self.jobs, self.run, label="Simulate")
         rows = QFormLayout()
-        rows.addRow("Shape (z, y, x)", self.shape)
+        rows.addRow(_SHAPE_LABEL, self.shape)
         rows.addRow("Seed", self.seed)
         content = QWidget()
         layout = QVBoxLayout(content)
@@ -102,7 +106,8 @@ class Simulate(QWidget):
         """
         psf = self.psf.source("the PSF")
         structures, imaging = self.structures.settings(), self.imaging.settings()
-        shape, seed = self.shape.value, self.seed.value
+        z, y, x = (int(side.within()) for side in self.sides)
+        shape, seed = (z, y, x), int(self.seed.within())
         name = f"simulated {seed}"
 
         def steps() -> Steps[Pair]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from superqt.utils import GeneratorWorker
 
 from napari_rln.errors import ComputeError, RlnError, RlnWarning, listening
@@ -72,6 +72,8 @@ class Job:
         What the user reads of what is left of it, where it is cancelled.
     quiet
         Whether it is so short and so frequent that napari's activity dock need not show it.
+    window
+        Which window speaks of it, where several share the works.
     """
 
     title: str
@@ -81,6 +83,7 @@ class Job:
     left: Callable[[str], None] = lambda why: None
     kept: str = ""
     quiet: bool = False
+    window: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +178,8 @@ class Jobs(QObject):
     """The works of a dock: one runs, the others wait for it.
 
     One that is cancelled ends at once for the user. A long step that it is in goes on in the
-    thread, is shown to nobody, and is waited for by the next.
+    thread, is shown to nobody, and is waited for by the next. When the dock is taken out of its
+    window, and nobody could cancel any more, all are cancelled.
     """
 
     changed = Signal()
@@ -193,9 +197,18 @@ class Jobs(QObject):
         self._job: Job | None = None
         self._worker: GeneratorWorker | None = None
         self._ended = False
+        self._advancing = False  # while napari's bar lets other events in
         self._left: Job | None = None
         self._patience = QTimer(self, singleShot=True, interval=_PATIENCE_MS)
         self._patience.timeout.connect(self._let_go)
+        if parent is not None:
+            parent.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Cancel all when the dock is taken out of its window, which is how napari closes it."""
+        if event.type() == QEvent.Type.ParentChange and watched.parent() is None:
+            self.cancel()
+        return False
 
     @property
     def leaving(self) -> Job | None:
@@ -272,12 +285,24 @@ class Jobs(QObject):
         self.reported.emit(self._job, update)
         # After what was shown has been drawn, which Qt does when it has nothing else to do.
         QTimer.singleShot(0, lambda: _sign(update.receipt, began))
-        bar, progress = worker.pbar, update.progress
-        if bar is None:
+        self._advance(worker, update.progress)  # last, for it lets other events in
+
+    def _advance(self, worker: GeneratorWorker, progress: Progress) -> None:
+        """Show progress in napari's activity dock.
+
+        That handles whatever events wait: the next update, which would come back here, a click on
+        Run or Cancel, the end of the work, the closing of the viewer.
+        """
+        bar = worker.pbar
+        if bar is None or self._advancing or worker.abort_requested:
             return
-        if bar.total != progress.total:
-            bar.total = progress.total
-        bar.update(progress.done - bar.n)  # last, for it lets other events in
+        self._advancing = True
+        try:
+            if bar.total != progress.total:
+                bar.total = progress.total
+            bar.update(progress.done - bar.n)
+        finally:
+            self._advancing = False
 
     def _on_return(self, result: Any) -> None:
         job = self._job

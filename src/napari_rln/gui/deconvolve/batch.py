@@ -30,6 +30,7 @@ from napari_rln.errors import RlnError
 from napari_rln.gui.deconvolve.methods import Method, Rln
 from napari_rln.gui.deconvolve.ondisk import fit_to
 from napari_rln.gui.deconvolve.place import FolderField, Place, file_name
+from napari_rln.gui.forms import worded
 from napari_rln.gui.layers import Source
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Steps, Update, streamed
@@ -47,6 +48,7 @@ _ENDINGS = {"OME-Zarr": "ome.zarr", "OME-TIFF": "ome.tif"}
 _FILES = "Images and tables (*.tif *.tiff *.csv);;All files (*)"
 _COLUMNS = ("Image", "Method", "How far", "State")
 _STATE = 3
+_WINDOW = "batch"  # that speaks of these works, and not the dock
 _OPEN = Qt.ItemDataRole.UserRole  # of a row's state: whether it is still to be done
 
 
@@ -113,7 +115,7 @@ class Batch(QDialog):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
-        self.bar = RunBar(jobs, self.run, label="Run batch")
+        self.bar = RunBar(jobs, self.run, label="Run batch", window=_WINDOW)
         self._rows: dict[Path, int] = {}  # by the results
         self._mine: dict[Job, Method] = {}
         self._lay_out()
@@ -144,6 +146,7 @@ class Batch(QDialog):
                 partial(_batch, words, method, task, folder, ending, settings),
                 key=(*words, folder, ending, method, task.mend, task.psf and task.psf.key),
                 kept="what is finished stays there, and Run goes on with it",
+                window=_WINDOW,
             )
             jobs[job] = method
         if not self._mine:  # rows of a batch under way stay
@@ -222,6 +225,7 @@ class Batch(QDialog):
         bar.setRange(0, total)
         bar.setValue(done)
         cell = self.table.item(row, _STATE)
+        text = worded(text)
         cell.setText(text)
         cell.setToolTip(f"<p>{text}</p>")
         cell.setData(_OPEN, is_open)

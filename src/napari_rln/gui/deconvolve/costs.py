@@ -10,6 +10,7 @@ from napari_rln.cost import Cost, rld_cost, rln_cost
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.methods import Method, Rld
+from napari_rln.gui.forms import worded
 from napari_rln.gui.runbar import duration
 from napari_rln.gui.worker import Job, Jobs, Steps, Update
 from napari_rln.progress import Progress
@@ -109,7 +110,7 @@ def _line(method: Method, plan: Plan, speed: Speed) -> str:
             return f"{method.name}: about {plan.ahead(method, speed)}"
         cost = cost_of(method, plan.image, plan.psf, speed)
     except RlnError as error:
-        return f"{method.name}: {error}"
+        return f"{method.name}: {worded(str(error))}"
     return f"{method.name}: about {in_words(cost)}"
 
 

@@ -29,6 +29,7 @@ from napari_rln.gui.deconvolve.second import SecondView, Views
 from napari_rln.gui.deconvolve.streams import Stream
 from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.pointing import FieldError
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.worker import Job, Jobs, Update
 from napari_rln.record import Record
@@ -76,6 +77,7 @@ class DeconvolveDock(QWidget):
         self._streams: dict[Job, Stream | Growing] = {}
         self._arrived = False  # whether there is a result that was not compared yet
         self._lay_out()
+        self.region.taken_anew.connect(lambda: self.bar.attempt(self._hold_anew))
         self.region.changed.connect(lambda: self.whole_button.setVisible(not self.region.is_whole))
         self.whole_button.clicked.connect(self._run_whole)
         self.image.changed.connect(self._on_image)
@@ -107,6 +109,7 @@ class DeconvolveDock(QWidget):
                 else self._job(image, psf, views, method, mend, study)
             )
             streams[made[0]] = made[1]
+        self.region.hold(self.image.source("the image"))
         fresh = [job for job in streams if not self.jobs.is_under_way(job)]
         self.jobs.add(*(fresh or streams))
         self._streams |= {job: streams[job] for job in fresh}
@@ -192,9 +195,12 @@ class DeconvolveDock(QWidget):
         if self.second.image.layer is None:
             return None
         if psf is None:
-            raise RlnError("two views need their PSFs; choose the first's, at least.")
+            raise FieldError("two views need their PSFs; choose the first's, at least.", self.psf)
         if self.second.image.layer is image.layer:
-            raise RlnError(f"{image.name} is chosen as both views; choose another as the second.")
+            raise FieldError(
+                f"{image.name} is chosen as both views; choose another as the second.",
+                self.second.image,
+            )
         if image.data.ndim == 2:
             raise RlnError(f"{image.name} is a plane; two views are stacks of one object.")
         image.check_upright()
@@ -207,12 +213,15 @@ class DeconvolveDock(QWidget):
 
     def _psf(self, image: Source) -> Source:
         if self.psf.layer is None:
-            raise RlnError(
+            raise FieldError(
                 "choose the PSF; the dock PSF loads, computes or measures one. Only models of the "
-                "paper's variant do without."
+                "paper's variant do without.",
+                self.psf,
             )
         if self.psf.layer is image.layer:
-            raise RlnError(f"{image.name} is chosen as the image and as the PSF; choose another.")
+            raise FieldError(
+                f"{image.name} is chosen as the image and as the PSF; choose another.", self.psf
+            )
         return self.psf.source("the PSF")
 
     def _job(
@@ -274,6 +283,9 @@ class DeconvolveDock(QWidget):
         self.region.choose_whole()
         self.bar.attempt(self.run)
 
+    def _hold_anew(self) -> None:
+        self.region.hold_anew(self.image.source("the image"))
+
     def _on_image(self) -> None:
         try:
             self.place.follow(self.image.source("the image") if self.image.layer else None)
@@ -291,7 +303,7 @@ class DeconvolveDock(QWidget):
             return
         self._arrived = False
         self.results.arrange()
-        self.bar.attempt(self.results.compare)
+        self.bar.attempt(self.results.compare, asked=False)
 
     def _lay_out(self) -> None:
         inside = QWidget()

@@ -68,8 +68,8 @@ class Rld:
             data = _in_place(report.estimate(), report.part, shape)
             if data is None:
                 return None
-            final = report.phase == "deconvolve"
-            return Estimate(report.iteration if final else 0, data, kept=always(report))
+            sought = report.phase == "stop"
+            return Estimate(report.iteration, data, kept=always(report), sought=sought)
 
         def always(report: RldReport) -> bool:
             return report.phase == "deconvolve" and report.iteration in self.kept

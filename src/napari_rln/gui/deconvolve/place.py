@@ -21,6 +21,7 @@ from napari_rln.gui.copies import path_of
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
+from napari_rln.gui.pointing import FieldError
 from napari_rln.large.settings import LargeSettings
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"
@@ -56,9 +57,12 @@ class FolderField(QWidget):
         """
         text = self.line.text().strip()
         if not text:
-            raise RlnError("choose the folder of the results.")
+            raise FieldError("choose the folder of the results.", self.line)
         path = Path(text).expanduser()
-        check_folder(path / "result")
+        try:
+            check_folder(path / "result")
+        except RlnError as error:
+            raise FieldError(str(error), self.line) from error
         return path
 
     def suggest(self, path: Path) -> None:
@@ -102,8 +106,9 @@ class Place(QWidget):
         below = QVBoxLayout(self._below)
         rows = QFormLayout()
         rows.setContentsMargins(0, 0, 0, 0)
-        rows.addRow("Tile (voxels)", self.tile)
-        rows.addRow("Memory (GB)", self.memory)
+        for label, field in (("Tile (voxels)", self.tile), ("Memory (GB)", self.memory)):
+            field.call(label)
+            rows.addRow(label, field)
         below.addWidget(self.folder)
         below.addLayout(rows)
         below.addWidget(self.form)
@@ -151,11 +156,10 @@ class Place(QWidget):
             return
         if not self._by_hand:
             self.box.setCurrentText(IN_MEMORY if image.in_memory else ON_DISK)
-        beside = path_of(image.layer).parent
-        if beside.is_absolute():
-            self.folder.suggest(beside)
-        elif not self.folder.line.text():  # of no file: wherever the last one was
-            self.folder.suggest(Path.home())
+        path = path_of(image.layer)
+        # Of no file it is for the user to say where results are to be.
+        if path.exists() and (path.is_absolute() or image.layer.source.path):
+            self.folder.suggest(_folder_of(path))
 
     def result(self, image: Source, method: str) -> Path:
         """Return where a result is to be.
@@ -185,3 +189,14 @@ class Place(QWidget):
 def file_name(name: str) -> str:
     """Return what a file may be called, whose name is made of a layer's."""
     return name.translate(_NOT_IN_NAMES)
+
+
+def _folder_of(path: Path) -> Path:
+    """Return the folder that an image lies in; of an array in a Zarr group that of the group."""
+    folder = path.absolute().parent
+    if path.is_dir():  # what reads Zarr is imported where it is needed
+        from napari_rln.stores.ngff import is_zarr
+
+        while is_zarr(folder):
+            folder = folder.parent
+    return folder

@@ -3,36 +3,62 @@
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Shapes
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QWidget
 
 from napari_rln.errors import RlnError
 from napari_rln.gui.events import follow
-from napari_rln.gui.layers import Source, units_um
+from napari_rln.gui.layers import EXHIBIT, Source, units_um
+from napari_rln.gui.pointing import FieldError
 from napari_rln.tiles import Box
 
 WHOLE, SEEN, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers
 _SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
+_LINE, _LINE_WIDTH = "#ffd400", 0.006  # of the rectangle: colour, share of its height
 _LEAST = 16  # voxels along y and x: less holds no structure to judge by
 
 
 class Region(QWidget):
-    """The choice of a region, all planes of it."""
+    """The choice of a region, all planes of it.
+
+    What is seen is held from the first run on, whatever the camera does then, and drawn as a
+    rectangle, so that the runs that follow are of the same part.
+
+    Parameters
+    ----------
+    viewer
+        What is looked at.
+    """
+
+    changed = Signal()
+    taken_anew = Signal()
+    """The user wants what is seen now."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
+        self._held: Shapes | None = None
+        self._had_drawn = False
         self.box = QComboBox()
         self.box.addItems([WHOLE, SEEN, DRAWN])
         self.box.setToolTip(
             "<p>Try settings on a part, in seconds: what is seen of the planes, or the last "
             "rectangle of a shapes layer. All planes are taken.</p>"
         )
+        self.anew_button = QPushButton("Take anew")
+        self.anew_button.setToolTip(
+            "<p>The region is the rectangle, for every run. Takes what is seen now instead.</p>"
+        )
+        self.anew_button.setVisible(False)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.box)
-        self.changed = self.box.currentIndexChanged
-        follow(self, viewer.layers.events.removed, self._forget_drawn)
+        layout.addWidget(self.box, 1)
+        layout.addWidget(self.anew_button)
+        self.box.currentIndexChanged.connect(self._on_choice)
+        self.anew_button.clicked.connect(self.taken_anew)
+        follow(self, viewer.layers.events.removed, self._on_removed)
+        follow(self, viewer.canvas.grid.events.enabled, self._show_held)
 
     @property
     def is_whole(self) -> bool:
@@ -53,19 +79,57 @@ class Region(QWidget):
         """
         if self.is_whole:
             return source
-        corners = self._seen(source) if self.box.currentText() == SEEN else self._drawn(source)
-        z, *sides = source.shape
-        box = [slice(0, z)]
-        for (low, high), n in zip(corners.T, sides, strict=True):
-            start = max(int(np.floor(low + _ROUNDING)), 0)
-            stop = min(int(np.ceil(high - _ROUNDING)), n)
-            if stop - start < min(_LEAST, n):
-                raise RlnError(
-                    f"the {self.box.currentText()} holds {max(stop - start, 0)} voxels of "
-                    f"{source.name} along one side; at least {_LEAST} are needed."
-                )
-            box.append(slice(start, stop))
-        return source.cropped(box)
+        box = self._box(source)
+        whole = all(part == slice(0, n) for part, n in zip(box, source.shape, strict=True))
+        return source if whole else source.cropped(box)
+
+    def hold(self, source: Source) -> None:
+        """Keep what is seen of a source now for all runs, where that is chosen and none is kept.
+
+        Raises
+        ------
+        RlnError
+            As :meth:`of`.
+        """
+        if self.box.currentText() != SEEN or self._held is not None:
+            return
+        _, rows, columns = self._box(source)
+        corners = [(y, x) for y in (rows.start, rows.stop) for x in (columns.start, columns.stop)]
+        selected = {*self._viewer.layers.selection}
+        self._held = Shapes(
+            [np.array(corners, float)[[0, 1, 3, 2]]],
+            shape_type="rectangle",
+            name="region",
+            edge_color=_LINE,
+            edge_width=_LINE_WIDTH * (rows.stop - rows.start),
+            face_color="transparent",
+            metadata={EXHIBIT: True},
+            **source.plane_place,
+        )
+        self._viewer.add_layer(self._held)
+        self._viewer.layers.selection = selected
+        follow(self, self._held.events.data, self._on_moved)
+        self._show_held()
+        self.anew_button.setVisible(True)
+
+    def hold_anew(self, source: Source) -> None:
+        """Keep what is seen of a source now, instead of what was kept.
+
+        Raises
+        ------
+        RlnError
+            As :meth:`of`; what was kept stays then.
+        """
+        before, self._held = self._held, None
+        try:
+            self._box(source)
+        except RlnError:
+            self._held = before
+            raise
+        self._held = before
+        self._release()
+        self.hold(source)
+        self.changed.emit()
 
     def seen_now(self, source: Source) -> Box | None:
         """Return what is seen of the plane that is looked at; none where that is no xy plane."""
@@ -96,12 +160,35 @@ class Region(QWidget):
             box.append(slice(start, start + size))
         return source.cropped(box)
 
+    def _box(self, source: Source) -> Box:
+        """Return the slices (z, y, x) of what is chosen of a source."""
+        if self.box.currentText() == DRAWN:
+            corners = self._corners_of(self._drawn(), source)
+        elif self._held is not None:
+            corners = self._corners_of(self._held, source)
+        else:
+            corners = self._seen(source)
+        z, *sides = source.shape
+        box = []
+        for (low, high), n in zip(corners.T, sides, strict=True):
+            start = max(int(np.floor(low + _ROUNDING)), 0)
+            stop = min(int(np.ceil(high - _ROUNDING)), n)
+            if stop - start < min(_LEAST, n):
+                raise FieldError(
+                    f"the {self.box.currentText()} holds {max(stop - start, 0)} voxels of "
+                    f"{source.name} along one side; at least {_LEAST} are needed.",
+                    self.box,
+                )
+            box.append(slice(start, stop))
+        rows, columns = box
+        return slice(0, z), rows, columns
+
     def _seen(self, source: Source) -> np.ndarray:
         if self._viewer.dims.ndisplay != 2 or tuple(self._viewer.dims.order[-2:]) != (
             self._viewer.dims.ndim - 2,
             self._viewer.dims.ndim - 1,
         ):
-            raise RlnError("look at an xy plane in 2D to take the region that is seen.")
+            raise FieldError("look at an xy plane in 2D to take the region that is seen.", self.box)
         # By the camera: what a layer of several levels says of itself is whole chunks, and old.
         canvas, camera = self._viewer.canvas, self._viewer.scene.camera
         views = canvas.grid.actual_shape(self._viewer.layers)
@@ -120,13 +207,22 @@ class Region(QWidget):
             point[-n:] *= units[0][-n:] / units[1][-n:]  # type: ignore[index]
         return np.asarray(source.layer.world_to_data(point))
 
-    def _drawn(self, source: Source) -> np.ndarray:
-        layers = [
-            layer for layer in self._viewer.layers if isinstance(layer, Shapes) and layer.data
-        ]
+    def _drawn(self) -> Shapes:
+        """Return the layer that the user drew on last."""
+        layers = [layer for layer in self._drawings() if layer.data]
         if not layers:
-            raise RlnError("draw a rectangle first: add a shapes layer in napari and draw on it.")
-        shapes = layers[-1]
+            raise FieldError(
+                "draw a rectangle first: add a shapes layer in napari and draw on it.", self.box
+            )
+        self._had_drawn = True
+        return layers[-1]
+
+    def _drawings(self) -> list[Shapes]:
+        layers = (layer for layer in self._viewer.layers if isinstance(layer, Shapes))
+        return [layer for layer in layers if EXHIBIT not in layer.metadata]
+
+    def _corners_of(self, shapes: Shapes, source: Source) -> np.ndarray:
+        """Return where in a source's data the chosen shape, or the last, begins and ends (y, x)."""
         chosen = max(shapes.selected_data, default=len(shapes.data) - 1)
         units = [units_um(layer.units) for layer in (shapes, source.layer)]
         per_unit = 1.0 if any(unit is None for unit in units) else units[0][-1] / units[1][-1]  # type: ignore[index]
@@ -136,7 +232,31 @@ class Region(QWidget):
         ]
         return np.array([np.min(corners, axis=0), np.max(corners, axis=0)])
 
-    def _forget_drawn(self) -> None:
-        drawn = any(isinstance(layer, Shapes) for layer in self._viewer.layers)
-        if self.box.currentText() == DRAWN and not drawn:
+    def _show_held(self) -> None:
+        """Show the rectangle, except among layers side by side, where it would stand alone."""
+        if self._held is not None:
+            self._held.visible = not self._viewer.canvas.grid.enabled
+
+    def _on_moved(self) -> None:
+        self.changed.emit()
+
+    def _release(self) -> None:
+        """Keep no region any more."""
+        held, self._held = self._held, None
+        if held is not None and held in self._viewer.layers:
+            self._viewer.layers.remove(held)
+        self.anew_button.setVisible(False)
+
+    def _on_choice(self) -> None:
+        if self.box.currentText() != SEEN:
+            self._release()
+        self._had_drawn = bool(self._drawings())
+        self.changed.emit()
+
+    def _on_removed(self) -> None:
+        if self._held is not None and self._held not in self._viewer.layers:
+            self._release()
+            self.changed.emit()
+        had, self._had_drawn = self._had_drawn, bool(self._drawings())
+        if self.box.currentText() == DRAWN and had and not self._had_drawn:
             self.choose_whole()

@@ -1,5 +1,8 @@
 """What is done with results: set side by side, compared in numbers, browsed, checked."""
 
+from typing import Any
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image
@@ -62,6 +65,8 @@ class Results(QWidget):
         self._study: Study | None = None
         self._hash = ""
         self._streams: list[Stream] = []
+        self._states: list[State] = []  # of the table's rows
+        self._residuals: WeakKeyDictionary[Image, Image] = WeakKeyDictionary()
         self.truth = LayerPicker(viewer, optional="no truth")
         self.truth.setToolTip("<p>What is known to be there; adds PSNR, SSIM and resolution.</p>")
         self.reference = LayerPicker(viewer, optional="no reference")
@@ -84,7 +89,7 @@ class Results(QWidget):
         self.residual_button.clicked.connect(lambda: self.bar.attempt(self.add_residuals))
         self.register_button.clicked.connect(lambda: self.bar.attempt(self.register))
         self.side_by_side.toggled.connect(self.arrange)
-        follow(self, viewer.layers.events.removed, self._list_browsed)
+        follow(self, viewer.layers.events.removed, self._on_removed)
         self.browsed.currentIndexChanged.connect(self._on_browsed)
         self.slider.valueChanged.connect(self._browse)
 
@@ -148,6 +153,10 @@ class Results(QWidget):
         share_contrast(self.layers())
         self._list_browsed()
 
+    def _on_removed(self) -> None:
+        self._list_browsed()
+        self._mark_rows()
+
     def _list_browsed(self) -> None:
         """Offer the results whose iterations were kept; of those removed nothing is kept."""
         self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
@@ -174,8 +183,17 @@ class Results(QWidget):
             work = compare_steps(raw, volumes, truth=known, psf=blur, study=study)
             return (yield from streamed(work))
 
-        key = (image.key, psf and psf.key, mend, truth and truth.key, *(r.key for r in results))
-        job = Job("comparison", steps, key=key, done=self._show_comparison)
+        states = [state_of(image.layer), *(state_of(result.layer) for result in results)]
+        sources = (image, psf, truth, *results)
+        key = mend, *states, *(source and source.key for source in sources)
+
+        def show(comparison: Comparison) -> None:
+            self._states = states
+            self.table.show_comparison(comparison)
+            self._mark_rows()
+            self.compared.emit(comparison)
+
+        job = Job("comparison", steps, key=key, done=show)
         if not self._jobs.is_under_way(job):
             self._jobs.add(job)
 
@@ -194,12 +212,32 @@ class Results(QWidget):
                 trust = yield from streamed(check_steps(raw, seen, blur))
                 return trust.residual
 
-            def show(residual: Volume) -> None:
+            def show(residual: Volume, beside: Image = result.layer) -> None:
                 limits = _RESIDUAL_LIMITS
                 layer = image.layer_of(residual, colormap="PiYG", contrast_limits=limits)
-                self._viewer.add_layer(layer)
+                self._show_residual(layer, beside)
 
             self._jobs.add(Job(f"residual of {result.name}", steps, done=show))
+
+    def _show_residual(self, layer: Image, result: Image) -> None:
+        """Add a map beside its result, in place of an older one, with what is seen in the cells."""
+        layers, canvas = self._viewer.layers, self._viewer.canvas
+        if result not in layers:
+            return
+        before = np.array(canvas.grid.actual_shape(layers))
+        older = self._residuals.get(result)
+        if older in layers:
+            layers.remove(older)
+        self._residuals[result] = layer
+        layers.insert(layers.index(result) + 1, layer)
+        if canvas.grid.enabled and not self._is_part:  # smaller cells show as much as before
+            cells = before / canvas.grid.actual_shape(layers)
+            self._viewer.scene.camera.zoom *= min(1.0, *cells)
+
+    @property
+    def _is_part(self) -> bool:
+        """Whether the results are of a region, which the user has brought into view."""
+        return self._image is not None and self._image.box is not None
 
     def register(self) -> None:
         """Bring the reference onto the grid of the image."""
@@ -223,14 +261,17 @@ class Results(QWidget):
         on = self.side_by_side.isChecked() and bool(self.layers())
         grid = self._viewer.canvas.grid
         if on and self._image is not None:
-            shown = [self._image.layer, *self._compared()]
+            compared = self._compared()
+            maps = [self._residuals[layer] for layer in compared if layer in self._residuals]
+            shown = [self._image.layer, *compared, *maps]
             for layer in self._viewer.layers:
                 layer.visible = layer in shown
             grid.stride = 1
             grid.shape = (-1, -1)
         if grid.enabled != on:
             grid.enabled = on
-            self._viewer.reset_view()
+            if not self._is_part:
+                self._viewer.reset_view()
 
     def _compared(self) -> list[Image]:
         """Return the results, and references on the image's grid."""
@@ -254,9 +295,10 @@ class Results(QWidget):
             return None
         return _within(self.truth.source("the truth"), image)
 
-    def _show_comparison(self, comparison: Comparison) -> None:
-        self.table.show_comparison(comparison)
-        self.compared.emit(comparison)
+    def _mark_rows(self) -> None:
+        """Mark the rows of what is no longer shown: removed, or browsed to another iteration."""
+        now = [state_of(layer) for layer in self._viewer.layers if isinstance(layer, Image)]
+        self.table.mark([state not in now for state in self._states])
 
     def _browsed(self) -> Stream | None:
         held = [s for s in self._streams if s.kept]
@@ -282,6 +324,18 @@ class Results(QWidget):
             iteration = sorted(stream.kept)[at]
             stream.browse(iteration)
             self.browsed_at.setText(f"{iteration} iterations")
+            self.browsed.setItemText(self.browsed.currentIndex(), stream.layer.name)
+            self._mark_rows()
+
+
+State = tuple[int, Any]
+"""A layer, and the iteration that it shows."""
+
+
+def state_of(layer: Image) -> State:
+    """Return what tells whether a layer still shows what it showed."""
+    record = record_of(layer)
+    return id(layer), record.facts.get("iterations") if record else None
 
 
 def on_voxels_of(image: Volume, result: Volume) -> Volume:

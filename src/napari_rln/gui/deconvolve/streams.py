@@ -24,12 +24,13 @@ COMPARED = (*RESULTS, "register")
 class Estimate:
     """An estimate after so many iterations, to be kept for browsing or not.
 
-    0 iterations while it is sought when to stop, with a part of the photons.
+    While it is sought when to stop it is made of a part of the photons.
     """
 
     iteration: int
     data: FloatArray
     kept: bool = False
+    sought: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class Stream:
         self._viewer, self._source, self._title = viewer, source, title
         self.layer: Image | None = None
         self.kept: dict[int, FloatArray] = {}
-        self._iteration = 0
+        self._shown: Estimate | None = None
 
     def take(self, content: Estimate | Piece | Paired, draw: bool) -> None:
         """Take what is there now, and show it; an estimate only where there is time to draw it."""
@@ -76,7 +77,7 @@ class Stream:
             if content.kept:
                 self.kept[content.iteration] = content.data
             if draw or self.layer is None:
-                self._iteration = content.iteration
+                self._shown = content
                 self._set(content.data)
         elif self.layer is None:  # a network that starts from the image shows no estimate before
             data = np.zeros(self._source.shape, np.float32)
@@ -113,13 +114,16 @@ class Stream:
         """
         if self.layer is None:
             return
-        if not record.method.startswith("rld") or not self._iteration:
+        shown, self._shown = self._shown, None
+        if not record.method.startswith("rld") or shown is None:
             if self.layer in self._viewer.layers:
                 self._viewer.layers.remove(self.layer)
             return
-        facts = record.facts | {"iterations": self._iteration, "stopped_by": why}
+        facts = record.facts | {"iterations": shown.iteration, "stopped_by": why}
+        if shown.sought:
+            facts["made_of"] = "a part of the photons, while it was sought when to stop"
         self.layer.metadata = {KEY: dataclasses.replace(record, facts=facts).as_dict()}
-        self.layer.name = f"{self._title} {self._iteration} ({why})"
+        self.layer.name = f"{self._title} {shown.iteration} ({why})"
 
     def browse(self, iteration: int) -> None:
         """Show a kept iteration; the layer's name and record say which."""

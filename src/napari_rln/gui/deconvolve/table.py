@@ -1,13 +1,16 @@
 """The comparison's numbers as a table that can be copied and saved."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QBrush
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
+    QLabel,
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
@@ -71,7 +74,13 @@ class Table(QWidget):
         buttons.addWidget(save)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        self.outdated = QLabel(
+            "Grey rows are of what is no longer shown, such as another iteration; Compare again."
+        )
+        self.outdated.setWordWrap(True)
+        self.outdated.setVisible(False)
         layout.addWidget(self.table)
+        layout.addWidget(self.outdated)
         layout.addLayout(buttons)
         self.setVisible(False)
 
@@ -102,6 +111,14 @@ class Table(QWidget):
         rows = self.table.verticalHeader().length() + self.table.horizontalHeader().height()
         self.table.setFixedHeight(rows + 20)
         self.setVisible(True)
+
+    def mark(self, outdated: Sequence[bool]) -> None:
+        """Show in grey the rows that are of what is no longer shown."""
+        for row, old in enumerate(outdated):
+            for column in range(self.table.columnCount()):
+                brush = self.palette().placeholderText() if old else QBrush()
+                self.table.item(row, column).setForeground(brush)
+        self.outdated.setVisible(any(outdated))
 
     def _copy(self) -> None:
         if self._comparison is None:

@@ -38,7 +38,6 @@ _COLOURS = {
 }
 _CHOSEN = "chosen"  # by hand: added or moved
 _TAKEN = ("used", _CHOSEN)
-_PLACE = ("scale", "units", "translate", "axis_labels")
 _FOUND = "napari-rln beads"  # of a layer's metadata
 
 
@@ -218,7 +217,7 @@ class Beads(QWidget):
             border_color_cycle=_COLOURS,
             border_width=0.06,
             metadata={_FOUND: found},
-            **{name: stack.place[name][-2:] for name in _PLACE},
+            **stack.plane_place,
         )
         self._viewer.add_layer(layer)
         follow(self, layer.events.data, lambda: found.mark_chosen(layer))

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from napari_rln.errors import RlnError
 from napari_rln.gui.area import Area
 from napari_rln.gui.copies import CopyButton, Run, image_of, path_of, psf_of
+from napari_rln.gui.forms import worded
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads import Beads
@@ -103,7 +104,7 @@ class PsfDock(QWidget):
         try:
             psf, image, optics = self.psf.source("the PSF"), self._grid(), self._optics()
         except RlnError as error:
-            self._say(error)
+            self._say(str(error))
             return
 
         def steps() -> Steps[Look]:
@@ -180,10 +181,10 @@ class PsfDock(QWidget):
         self.repairs.allow_resampling(self.image.layer is not None)
 
     def _on_failed_look(self, job: Job, failure: Failure) -> None:
-        self.thumbnails.clear(failure.sentence)
+        self._say(failure.sentence)
 
-    def _say(self, error: RlnError) -> None:
-        sentence = str(error)
+    def _say(self, sentence: str) -> None:
+        sentence = worded(sentence)
         self.thumbnails.clear(f"{sentence[:1].upper()}{sentence[1:]}")
 
     def _lay_out(self) -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_rln.errors import RlnError
 from napari_rln.gui.copies import CopyButton, Run, image_of
-from napari_rln.gui.fields import Number, Row
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.voxel import LABEL, VoxelField
 from napari_rln.gui.worker import Job, Jobs, Steps, Update
 from napari_rln.progress import Progress
 from napari_rln.psf.compute import compute_psf
@@ -38,7 +37,6 @@ _TOP = (
     "depth_um",
     "fwhm_um",
 )
-_VOXEL = {"min": 0.001, "max": 1000.0}
 
 
 class Microscope(QWidget):
@@ -58,12 +56,12 @@ class Microscope(QWidget):
         super().__init__()
         self._image, self._jobs = image, jobs
         self.form = Form(MicroscopeSettings, top=_TOP)
-        self.voxel = Row([Number(_VOXEL) for _ in range(3)])
+        self.voxel = VoxelField("?")
         self.voxel.value = (0.2, 0.1, 0.1)
         self._voxel_row = QWidget()
         row = QFormLayout(self._voxel_row)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addRow("Voxel (\N{MICRO SIGN}m)", self.voxel)
+        row.addRow(LABEL, self.voxel)
         self.button = QPushButton("Compute PSF")
         self.copy = CopyButton(lambda: [self._described()], bar.attempt)
         buttons = QHBoxLayout()
@@ -102,10 +100,8 @@ class Microscope(QWidget):
     def _grid(self) -> tuple[Source | None, VoxelUm]:
         """Return the image, where one is chosen, and the voxel size."""
         if self._image.layer is None:
-            return None, self.voxel.value
+            return None, self.voxel.voxel_um("the PSF")
         image = self._image.source("the image")
-        if min(image.voxel_um) <= 0:
-            raise RlnError(f"the voxel size of {image.name} is {image.voxel_um}; mend it.")
         return image, image.voxel_um
 
     def _described(self) -> Run:

@@ -6,8 +6,10 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.errors import RlnError
-from napari_rln.gui.fields import Number, Row, field_for
+from napari_rln.gui.fields import field_for
+from napari_rln.gui.pointing import FieldError
 from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.voxel import LABEL, VoxelField
 from napari_rln.gui.worker import Job, Jobs, Steps, Update
 from napari_rln.io import contents, read_volume
 from napari_rln.progress import Progress
@@ -34,18 +36,15 @@ class Opening(QWidget):
         self.path = field_for(str)
         self.path.box.setPlaceholderText("TIFF or OME-TIFF")
         browse = QPushButton("Browse\N{HORIZONTAL ELLIPSIS}")
-        sizes = [Number({"min": 0.0, "max": 1000.0}) for _ in range(3)]
-        for size in sizes:
-            size.box.setSpecialValueText(_AS_IN_FILE)
-        self.voxel = Row(sizes)
-        self.voxel.setToolTip("<p>Voxel size z, y, x; 0 for what the file says.</p>")
+        self.voxel = VoxelField(_AS_IN_FILE)
+        self.voxel.setToolTip("<p>Voxel size z, y, x; empty for what the file says.</p>")
         self.button = QPushButton("Open PSF")
         line = QHBoxLayout()
         line.addWidget(self.path, 1)
         line.addWidget(browse)
         rows = QFormLayout()
         rows.addRow("File", line)
-        rows.addRow("Voxel (\N{MICRO SIGN}m)", self.voxel)
+        rows.addRow(LABEL, self.voxel)
         layout = QVBoxLayout(self)
         layout.addLayout(rows)
         layout.addWidget(self.button)
@@ -61,11 +60,11 @@ class Opening(QWidget):
             If no file is named, or the voxel size is given by halves.
         """
         if not self.path.value.strip():
-            raise RlnError("choose the file that holds the PSF.")
-        path, voxel_um = Path(self.path.value.strip()).expanduser(), self.voxel.value
-        given = voxel_um if any(voxel_um) else None
-        if given and not all(given):
-            raise RlnError("give the voxel size along z, y and x, or none of them.")
+            raise FieldError("choose the file that holds the PSF.", self.path)
+        path, sizes = Path(self.path.value.strip()).expanduser(), self.voxel.value
+        if any(sizes) and not all(sizes):
+            raise FieldError("give the voxel size along z, y and x, or none of them.", self.voxel)
+        given = self.voxel.voxel_um(path.name) if any(sizes) else None
 
         def steps() -> Steps[Volume]:
             yield Update(Progress(doing="reading"))

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_rln.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copies import Run, image_of, psf_b_of, psf_of
+from napari_rln.gui.fields import Either
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
@@ -231,7 +232,8 @@ class Recipe(QWidget):
         self._show_budget()
 
     def _show_budget(self) -> None:
-        by_steps = self.form.fields["steps"].value is not None
+        steps = self.form.fields["steps"]
+        by_steps = isinstance(steps, Either) and not steps.is_word
         self.form.show_only(("steps",) if by_steps else ("minutes", "steps"))
 
     def _show_name(self) -> None:

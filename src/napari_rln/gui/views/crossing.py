@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
 from napari.components import ViewerModel
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject
 
 from napari_rln.gui.layers import units_um
@@ -27,9 +29,16 @@ class Crossing(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self.own_units: npt.NDArray[np.float64] | None = None
-        callbacks, callback = viewer.mouse_move_callbacks, self._follow_mouse
-        callbacks.append(callback)
-        parent.destroyed.connect(lambda: callback in callbacks and callbacks.remove(callback))
+        callbacks, held = viewer.mouse_move_callbacks, ref(self)
+
+        def moved(viewer: Any, event: Any) -> None:
+            crossing = held()
+            if crossing is None or not isalive(crossing):
+                callbacks.remove(moved)
+            else:
+                crossing._follow_mouse(viewer, event)
+
+        callbacks.append(moved)
 
     @property
     def position(self) -> VoxelUm:

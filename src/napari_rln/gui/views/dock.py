@@ -9,7 +9,6 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -23,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_rln.errors import RlnError
 from napari_rln.figures import figure, save_figure
 from napari_rln.gui.events import follow
+from napari_rln.gui.fields import Number
 from napari_rln.gui.layers import contrast_limits, source_of
 from napari_rln.gui.panes import MICROMETRE, Board
 from napari_rln.gui.runbar import RunBar
@@ -57,8 +57,8 @@ class ViewsDock(QWidget):
         self.projection, self.contrast = QComboBox(), QComboBox()
         self.projection.addItems(["slice", "max"])
         self.contrast.addItems([_AS_VIEWED, _SHARED])
-        self.slab = QDoubleSpinBox()
-        self.slab.setRange(0, 1000)
+        self.slab, self.slab_unit = Number({"min": 0.0}), QLabel()
+        self.slab.call("The slab's thickness")
         self.slab.setToolTip("<p>Thickness that is averaged or projected; 0 for one plane.</p>")
         self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
         self.profile_on = QComboBox()
@@ -83,7 +83,11 @@ class ViewsDock(QWidget):
 
     def draw(self) -> None:
         """Show all columns as their layers are now."""
-        slab = self.slab.value() or None
+        try:
+            slab = self._slab()
+        except RlnError as error:
+            self.bar.say(str(error), error=True)
+            return
         projection: Projection = "max" if self.projection.currentText() == "max" else "slice"
         if projection == "slice":
             slab = slab or 0.0
@@ -134,7 +138,7 @@ class ViewsDock(QWidget):
         self.crossing.own_units = self.columns[0].units if self.columns else None
         lengths = {column.has_lengths for column in self.columns}
         unit = MICROMETRE if False not in lengths else "" if True in lengths else "px"
-        self.slab.setSuffix(f" {unit}")
+        self.slab_unit.setText(unit)
         for i, column in enumerate(self.columns):
             for pane in (*column.sections.values(), column.inset):
                 pane.unit = unit
@@ -226,13 +230,16 @@ class ViewsDock(QWidget):
 
         self.jobs.add(Job("brightest structure", steps, done=self.crossing.move))
 
+    def _slab(self) -> float | None:
+        return self.slab.within() or None
+
     def _figure_settings(self) -> FigureSettings:
         first = self.columns[0]
         side = min(*self.box.sides, *first.extent[1:]) if self.inset.isChecked() else 0.0
         return FigureSettings(
             position=first.voxel_at(self.crossing.position),
             projection="max" if self.projection.currentText() == "max" else "slice",
-            slab_um=self.slab.value() or None,
+            slab_um=self._slab(),
             yz=self.yz.isChecked(),
             inset_um=side,
             colormap="gray",
@@ -265,7 +272,7 @@ class ViewsDock(QWidget):
         for layer in {*self.layers.images} - self._followed:
             for name in ("data", "set_data", "contrast_limits", "gamma", "colormap"):
                 follow(self, getattr(layer.events, name), self._draw_soon)
-            for name in ("scale", "translate", "units"):
+            for name in ("scale", "affine", "translate", "units"):
                 follow(self, getattr(layer.events, name), self._build_soon)
         self._followed = {*self.layers.images}
 
@@ -280,7 +287,7 @@ class ViewsDock(QWidget):
         kinds = "Figures (*.png *.pdf *.svg)"
         path, _ = QFileDialog.getSaveFileName(self, "Export figure", "figure.png", kinds)
         if path:
-            self.export(path)
+            self.bar.attempt(lambda: self.export(path))
 
     def _connect(self) -> None:
         follow(self, self._viewer.dims.events.current_step, self._draw_soon)
@@ -290,7 +297,7 @@ class ViewsDock(QWidget):
         self.layers.changed.connect(self.build)
         for choice in (self.projection, self.contrast):
             choice.currentIndexChanged.connect(self.draw)
-        self.slab.valueChanged.connect(self.draw)
+        self.slab.changed.connect(self.draw)
         self.profile_on.currentIndexChanged.connect(self.build)
         self.yz.toggled.connect(self.build)
         self.inset.toggled.connect(self.build)
@@ -301,8 +308,13 @@ class ViewsDock(QWidget):
     def _lay_out(self) -> None:
         options = QGridLayout()
         options.addWidget(self.layers, 0, 0, 3, 1)
+        thickness = QWidget()
+        inside = QHBoxLayout(thickness)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.addWidget(self.slab, 1)
+        inside.addWidget(self.slab_unit)
         parts = (
-            (self.projection, self.slab), (self.contrast, self.profile_on),
+            (self.projection, thickness), (self.contrast, self.profile_on),
             (self.yz, self.inset),
         )  # fmt: skip
         for row, pair in enumerate(parts):

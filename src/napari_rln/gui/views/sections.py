@@ -15,7 +15,7 @@ from napari.layers import Image
 from qtpy.QtCore import QRectF, Qt
 from qtpy.QtGui import QFontMetrics
 
-from napari_rln.gui.layers import seen_data, units_um
+from napari_rln.gui.layers import edges_of, seen_data, units_um
 from napari_rln.gui.panes import Plane
 from napari_rln.view import Limits, Projection, section, slab_of
 from napari_rln.volume import FloatArray, VoxelUm
@@ -183,12 +183,13 @@ class Column:
     @property
     def voxel(self) -> VoxelUm:
         """Size of a voxel (z, y, x)."""
-        return _three(self.layer.scale[-3:] * self.units, 1.0)
+        return _three(edges_of(self.layer, self.units), 1.0)
 
     @property
     def corner(self) -> VoxelUm:
         """Corner of the volume (z, y, x)."""
-        first = _three(self.layer.translate[-3:] * self.units, 0.0)
+        origin = np.array(self.layer.data_to_world(np.zeros(self.layer.ndim)))
+        first = _three(origin[-3:] * self.units, 0.0)
         z, y, x = (at - size / 2 for at, size in zip(first, self.voxel, strict=True))
         return z, y, x
 

@@ -1,0 +1,347 @@
+"""Numbers as they are typed, key by key, in the desktops of several countries."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtCore import QLocale, QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QScrollArea
+
+from napari_rln.dual import DualSettings
+from napari_rln.errors import RlnError
+from napari_rln.gui.fields import Either, Number, Row, field_for, take_typed
+from napari_rln.gui.forms import Form, worded
+from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
+from napari_rln.gui.pickers import LayerPicker, VolumePicker
+from napari_rln.gui.pointing import FieldError, point_at
+from napari_rln.gui.voxel import VoxelField
+from napari_rln.large.settings import LargeSettings
+from napari_rln.psf.measure import MeasureSettings
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.prepare import PrepareSettings
+from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
+from napari_rln.simulate.imaging import ImagingSettings
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.train.settings import TrainSettings
+
+FORMS = (
+    RldSettings, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,
+    StructureSettings, ImagingSettings, TrainSettings, DualSettings, LargeSettings,
+)  # fmt: skip
+COUNTRIES = (QLocale.Country.Germany, QLocale.Country.France, QLocale.Country.UnitedStates)
+LANGUAGES = (QLocale.Language.German, QLocale.Language.French, QLocale.Language.English)
+UM = ("um",) * 3
+
+
+@pytest.fixture(params=zip(LANGUAGES, COUNTRIES, strict=True), ids=("de", "fr", "en"))
+def desktop(request):
+    """Set the language of the desktop."""
+    before = QLocale()
+    QLocale.setDefault(QLocale(*request.param))
+    yield
+    QLocale.setDefault(before)
+
+
+def numbers(field):
+    """Return the numbers in a field."""
+    if isinstance(field, Number):
+        return [field]
+    if isinstance(field, Either):
+        return numbers(field.field)
+    return (
+        [each for part in field.fields for each in numbers(part)] if isinstance(field, Row) else []
+    )
+
+
+def write(qtbot, number, text, key=Qt.Key.Key_Return):
+    number.box.selectAll()
+    qtbot.keyClick(number.box, Qt.Key.Key_Delete)
+    qtbot.keyClicks(number.box, text)
+    if key is not None:
+        qtbot.keyClick(number.box, key)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_in_every_form_a_number_is_what_is_typed(qtbot, desktop, kind):
+    form = Form(kind, top=())
+    qtbot.addWidget(form)
+    for name, field in form.fields.items():
+        for number in numbers(field):
+            in_nm = name in ("wavelength_um", "excitation_um")
+            per, low = (1000, 200.0) if in_nm else (1, 0.0)
+            whole = isinstance(number.value, int)
+            texts = {"461": 461, "-3": -3, "987654321": 987654321}
+            if not whole:
+                texts |= {"0,0645": 0.0645, "0.0645": 0.0645, "461.5": 461.5, "461,5": 461.5}
+            for text, expected in texts.items():
+                write(qtbot, number, text, key=None)
+                beyond = in_nm and not low <= expected <= 2000
+                if beyond:
+                    with pytest.raises(RlnError):
+                        _ = number.value
+                else:
+                    assert number.value == expected / per, (name, text)
+                qtbot.keyClick(number.box, Qt.Key.Key_Return)
+                assert number.box.text() == text.replace(",", "."), name
+                assert beyond or number.value == expected / per
+            write(qtbot, number, "seven")
+            with pytest.raises(RlnError, match="seven"):
+                _ = number.value
+            assert number.box.text() == "seven"  # and not something else
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_what_is_beyond_a_limit_is_marked_and_comes_to_the_core(qtbot, kind):
+    form = Form(kind, top=())
+    qtbot.addWidget(form)
+    for name, field in form.fields.items():
+        for number in numbers(field):
+            if number.limits[1] == np.inf:
+                continue
+            assert not number.is_marked, name
+            if isinstance(field, Either):
+                field.choice.setCurrentIndex(len(field.words))
+            write(qtbot, number, f"{10 * number.limits[1]:.0f}")
+            assert number.is_marked, name
+            with pytest.raises(RlnError):
+                form.settings()
+            form.show_settings(kind())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "abc", "1.234,5", "1,234.5", "1 234", "1.2.3", "1,2,3", "0x10", "nan", "inf", "1_000",
+     "1e999", "12 um", "--3", "1,234", "12,000"],
+)  # fmt: skip
+def test_what_is_no_number_or_may_be_two_is_refused_as_it_is(qtbot, desktop, text):
+    number = field_for(float)
+    qtbot.addWidget(number)
+    number.value = 5.0
+    write(qtbot, number, text)
+    with pytest.raises(FieldError, match="type") as error:
+        _ = number.value
+    assert repr(text) in str(error.value)
+    assert error.value.field is number.box
+    assert number.box.text() == text
+    assert number.is_marked
+    number.value = 5.0
+    assert (number.value, number.is_marked) == (5.0, False)
+
+
+def test_a_comma_before_three_digits_is_decimal_where_thousands_cannot_be(qtbot, desktop):
+    form = Form(MicroscopeSettings, top=())
+    qtbot.addWidget(form)
+    write(qtbot, form.fields["immersion_index"], "1,515")
+    assert form.settings().immersion_index == 1.515
+    write(qtbot, form.fields["depth_um"], "1,500")  # 1.5 or 1500 um
+    with pytest.raises(RlnError, match=r"1\.5 or 1500"):
+        form.settings()
+
+
+@pytest.mark.parametrize("text", ["10,000", "10.000", "3.5", "1e-1"])
+def test_an_integer_has_no_decimals_and_no_groups(qtbot, desktop, text):
+    number = field_for(int)
+    qtbot.addWidget(number)
+    write(qtbot, number, text)
+    with pytest.raises(RlnError, match="integer such as 10"):
+        _ = number.value
+
+
+def test_wavelengths_are_in_nanometres(qtbot, desktop):
+    form = Form(MicroscopeSettings, top=())
+    qtbot.addWidget(form)
+    box = form.fields["wavelength_um"]
+    assert box.box.text() == "520"
+    write(qtbot, box, "461")
+    assert form.settings().wavelength_um == 0.461
+    for text in ("0.52", "0,52"):
+        write(qtbot, box, text)
+        with pytest.raises(FieldError, match=r"Wavelength \(nm\) is 0.52; did you mean 520"):
+            form.settings()
+    write(qtbot, box, "46")
+    with pytest.raises(RlnError, match="46 but must lie between 200 and 2000"):
+        form.settings()
+    form.show_settings(MicroscopeSettings(modality="confocal", excitation_um=0.488))
+    assert form.fields["excitation_um"].field.box.text() == "488"
+    assert form.settings().excitation_um == 0.488
+
+
+def test_digits_that_are_not_shown_are_not_lost(qtbot):
+    row = field_for(tuple[float, float, float])
+    qtbot.addWidget(row)
+    row.value = (0.123456789, 0.51189233, 0.51189233)
+    assert row.fields[1].box.text() == "0.511892"
+    write(qtbot, row.fields[0], "0.5")
+    assert row.value == (0.5, 0.51189233, 0.51189233)
+
+
+def test_arrows_step_within_the_limits_and_the_wheel_scrolls_the_dock(qtbot):
+    number = Number({"min": 0.0, "max": 1.0})
+    qtbot.addWidget(number)
+    number.value = 0.98
+    for _ in range(4):
+        qtbot.keyClick(number.box, Qt.Key.Key_Up)
+    assert number.value == 1.0
+    assert not number.box.hasFocus()
+    event = QWheelEvent(
+        QPointF(5, 5), QPointF(5, 5), QPoint(0, 0), QPoint(0, 120), Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False,
+    )  # fmt: skip
+    number.box.wheelEvent(event)
+    assert number.value == 1.0
+    assert not event.isAccepted()
+
+
+def test_a_message_points_to_its_field_and_says_its_label(qtbot):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Settings:
+        """Of a test.
+
+        Parameters
+        ----------
+        first_um
+            A length.
+        second
+            A number.
+        """
+
+        first_um: float = 1.0
+        second: int = 2
+
+        def __post_init__(self):
+            if self.second > 5:
+                raise RlnError("`second` is more than 5 beside `first_um` and `some_thing`.")
+
+    form = Form(Settings, top=("first_um",))
+    area = QScrollArea()
+    area.setWidget(form)
+    qtbot.addWidget(area)
+    area.show()
+    second = form.fields["second"]
+    write(qtbot, second, "6")
+    with pytest.raises(FieldError) as error:
+        form.settings()
+    assert worded(str(error.value)) == (
+        "Second is more than 5 beside First (\N{MICRO SIGN}m) and some thing."
+    )
+    assert not second.isVisible()
+    point_at(error.value.field)
+    assert second.isVisible()
+    assert area.focusWidget() is second.box
+
+
+def test_labels_for_names_in_messages():
+    assert worded("give `voxel_um` and `memory_gb`") == (
+        "give Voxel (\N{MICRO SIGN}m) and Memory (GB)"
+    )
+    assert worded("`napari-rln models` lists them") == "`napari-rln models` lists them"
+
+
+@pytest.mark.parametrize(
+    ("voxel_um", "said"),
+    [((0.2, 0.1, 0.1), ""), ((0.2, 6.5, 6.5), "divided by the magnification"),
+     ((0.2, 0.1, 0.2), "not square"), ((8.0, 0.1, 0.1), "large for a microscope"),
+     ((200.0, 65.0, 65.0), "did you mean 0.2 0.065 0.065")],
+)  # fmt: skip
+def test_a_doubtful_voxel_size_is_said_beside_it(qtbot, voxel_um, said):
+    field = VoxelField("?")
+    qtbot.addWidget(field)
+    for size, number in zip(voxel_um, field.sizes.fields, strict=True):
+        write(qtbot, number, f"{size:g}")
+    assert said in field.said.text()
+    assert bool(field.said.text()) == bool(said)
+    if max(voxel_um) > 25:
+        with pytest.raises(FieldError, match="did you mean"):
+            field.voxel_um("the PSF")
+    else:
+        assert field.voxel_um("the PSF") == voxel_um
+
+
+def picker_of(qtbot, layer_options, shape=(4, 6, 8)):
+    viewer = ViewerModel()
+    layer = viewer.add_image(np.ones(shape, np.float32), name="stack", **layer_options)
+    picker = VolumePicker(viewer)
+    qtbot.addWidget(picker)
+    return picker, layer
+
+
+def test_what_is_typed_below_a_layer_is_written_into_it(qtbot, desktop):
+    picker, layer = picker_of(qtbot, {})
+    sizes = picker.voxel.sizes.fields
+    assert [size.box.text() for size in sizes] == [""] * 3
+    with pytest.raises(FieldError, match="stack is not known; type it below the layer") as error:
+        picker.source("the image")
+    assert error.value.field is picker.voxel
+    for size, text in zip(sizes, ("0,3", "0,0645", "0.0645"), strict=True):
+        write(qtbot, size, text)
+    assert voxel_um_of(layer) == (0.3, 0.0645, 0.0645)
+    write(qtbot, sizes[1], "64,5")  # nanometres
+    assert voxel_um_of(layer) == (0.3, 0.0645, 0.0645)
+    assert "did you mean 0.0645" in picker.voxel.said.text()
+    with pytest.raises(FieldError, match=r"did you mean 0\.0645"):
+        picker.source("the image")
+    write(qtbot, sizes[1], "x")
+    with pytest.raises(FieldError, match="'x'"):
+        picker.source("the image")
+    write(qtbot, sizes[1], "0.07")
+    assert picker.source("the image").voxel_um == (0.3, 0.07, 0.0645)
+
+
+def test_what_is_still_being_typed_counts_when_a_button_is_pressed(qtbot):
+    picker, layer = picker_of(qtbot, {"scale": (0.3, 0.1, 0.1), "units": UM})
+    picker.show()
+    picker.voxel.sizes.fields[0].box.setFocus()
+    write(qtbot, picker.voxel.sizes.fields[0], "0.4", key=None)
+    assert voxel_um_of(layer) == (0.3, 0.1, 0.1)
+    take_typed(picker)
+    assert voxel_um_of(layer) == (0.4, 0.1, 0.1)
+
+
+def test_a_scale_without_a_unit_is_taken_as_micrometres_by_a_click(qtbot):
+    picker, layer = picker_of(qtbot, {"scale": (0.3, 0.1, 0.1)})
+    assert picker.voxel.value == (0.3, 0.1, 0.1)
+    assert not picker.as_um_button.isHidden()
+    with pytest.raises(FieldError, match=r"0\.3 0\.1 0\.1 without a unit; press As"):
+        picker.source("the image")
+    picker.as_um_button.click()
+    assert voxel_um_of(layer) == (0.3, 0.1, 0.1)
+    assert picker.as_um_button.isHidden()
+    assert picker.source("the image").voxel_um == (0.3, 0.1, 0.1)
+
+
+def test_a_plane_needs_no_depth(qtbot):
+    picker, layer = picker_of(qtbot, {}, shape=(6, 8))
+    for size in picker.voxel.sizes.fields[1:]:
+        write(qtbot, size, "0.1")
+    assert voxel_um_of(layer) == (0.1, 0.1, 0.1)
+    assert picker.source("the image").shape == (1, 6, 8)
+
+
+def test_after_the_image_is_deleted_its_psf_is_no_image(qtbot):
+    viewer = ViewerModel()
+    image, psf = (
+        viewer.add_image(np.ones((4, 6, 8), np.float32), name=name, scale=(1, 1, 1), units=UM)
+        for name in ("cells", "psf")
+    )
+    images, psfs = (
+        LayerPicker(viewer, prefer=is_raw), LayerPicker(viewer, prefer=is_psf, optional="none")
+    )  # fmt: skip
+    for picker in (images, psfs):
+        qtbot.addWidget(picker)
+    assert (images.layer, psfs.layer) == (image, psf)
+    viewer.layers.remove(image)
+    assert (images.layer, psfs.layer) == (None, psf)
+    with pytest.raises(FieldError, match="choose the image"):
+        images.source("the image")
+    other = viewer.add_image(np.ones((4, 6, 8), np.float32), name="others")
+    assert images.layer is other
+    viewer.layers.remove(psf)
+    assert psfs.layer is None
+    images.layer = other
+    third = viewer.add_image(np.ones((4, 6, 8), np.float32), name="third")
+    assert images.layer is other
+    viewer.layers.remove(other)
+    assert images.layer is third  # an image that was there all along
