@@ -195,7 +195,7 @@ def _folder_of(path: Path) -> Path:
     """Return the folder that an image lies in; of an array in a Zarr group that of the group."""
     folder = path.absolute().parent
     if path.is_dir():  # what reads Zarr is imported where it is needed
-        from napari_rln.stores.ngff import is_zarr
+        from napari_rln.files import is_zarr
 
         while is_zarr(folder):
             folder = folder.parent
