@@ -494,7 +494,7 @@ def test_settings_that_cannot_be(fields, message):
 
 def test_a_missing_scheduler_or_gpu_is_said(origin, psf, tmp_path):
     gone = LargeSettings(gpus=str(torch.cuda.device_count() + 7))
-    with pytest.raises(RlnError, match="CUDA devices"):
+    with pytest.raises(RlnError, match="CUDA device"):
         finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr", large=gone)))
 
 
