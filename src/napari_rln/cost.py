@@ -12,10 +12,18 @@ import torch
 from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import padded_shape
+from napari_rln.machine import taken_bytes
 from napari_rln.model import Model
 from napari_rln.networks.folded import Folded
 from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.rln import RlnSettings, bytes_allowed, network_tiles
+from napari_rln.rln import (
+    CHECK_BYTES,
+    RlnSettings,
+    bytes_allowed,
+    checking_bytes,
+    kept_bytes,
+    network_tiles,
+)
 from napari_rln.speed import Speed
 from napari_rln.start import StartSettings, start_tiles
 from napari_rln.stop import telling_shape
@@ -33,9 +41,9 @@ _STOPS = {
 # matched back projector, and of the network in float32; measured on a CPU.
 _UNACCELERATED, _TV, _FLOAT64 = 0.93, 2.0, 2.05
 _FILTER = 3.0
+# Per voxel of an image beside the computation: as read and as float32, and the result; measured.
+_READ_BYTES = 12
 NETWORK_FACTOR = {"float32": 1.0, "float64": 50.0, "float16": 1.0}
-
-_CHECK_BYTES = 56  # per voxel transformed, where a network's result is held against the image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +158,41 @@ def rln_cost(
         work = math.prod(padded_shape(image_shape, psf_shape, "extended"))
         seconds += speed.check.at(work)
         if device.type != "cuda":  # of which the check takes nothing
-            needed = max(needed, _CHECK_BYTES * work)
+            needed = max(needed, CHECK_BYTES * work)
     if settings.memory_gb != "auto":  # a run insists on all of it
         needed = max(needed, most)
     return Cost(seconds=seconds, bytes=needed, free_bytes=free)
+
+
+def whole_bytes(
+    image_shape: Shape,
+    psf_shape: Shape | None,
+    settings: RldSettings | RlnSettings,
+    model: Model | None = None,
+) -> int:
+    """Return what this process will have at least to deconvolve a volume whole, in bytes.
+
+    That is as the system counts it: with what the process has now, and with the image as it is
+    read. Of what a network can do tile by tile nothing is counted.
+
+    Parameters
+    ----------
+    image_shape, psf_shape
+        (Z, Y, X); no PSF where there is none.
+    settings
+        Of the classical deconvolution, or of the application of a network.
+    model
+        The network's.
+    """
+    kept = taken_bytes() + _READ_BYTES * math.prod(image_shape)
+    if isinstance(settings, RldSettings):
+        assert psf_shape is not None
+        return kept + memory_bytes(image_shape, psf_shape, settings)
+    assert model is not None
+    kept += kept_bytes(image_shape, psf_shape, model)
+    if resolve_device(settings.device).type == "cuda":
+        return kept
+    return kept + checking_bytes(image_shape, psf_shape)
 
 
 def _first_estimate(

@@ -10,10 +10,22 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import psutil
+
+from napari_rln.settings import check_limits
+
+MemoryGb = Annotated[float | Literal["auto"], {"min": 0.5, "max": 100_000.0}]
+"""Memory that may be taken, in GB of 10^9 bytes; auto takes half of what is free."""
+
+LIBRARIES_BYTES = 250_000_000
+"""Of libraries and kernels, that a process loads with its first tile; measured."""
+
+SHARE = 0.5
+"""Of the free memory, that is taken unless said otherwise."""
 
 _ROOT = Path("/")
 _PERIOD_US = 100_000.0  # of cpu.max where it names none
@@ -32,6 +44,36 @@ class _Group(NamedTuple):
 
     folder: Path
     version: int
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Memory that this process may have, as the system counts it: with all that it has already.
+
+    So it is what a queue of jobs is to be asked for. The libraries alone take some 0.35 GB.
+
+    Parameters
+    ----------
+    memory_gb
+        How much; auto takes half of what is free, besides what the process has.
+
+    Raises
+    ------
+    RlnError
+        If that is no amount, or too little for anything.
+    """
+
+    memory_gb: MemoryGb = "auto"
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+    @property
+    def left_bytes(self) -> int:
+        """What the process may still take; negative where it has more than it may."""
+        if self.memory_gb == "auto":
+            return int(SHARE * available_bytes())
+        return int(self.memory_gb * 1e9) - taken_bytes()
 
 
 def available_bytes(root: Path = _ROOT) -> int:

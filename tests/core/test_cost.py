@@ -138,7 +138,8 @@ def test_tiles_cost_their_overlap():
     assert _rln(speed=only, tile=256).seconds == whole
 
 
-def test_a_network_takes_the_memory_that_it_may():
+def test_a_network_takes_the_memory_that_it_may(monkeypatch):
+    monkeypatch.setattr("napari_rln.machine.taken_bytes", lambda: 0)
     large = (256, 1024, 1024)
     most = _rln(large, memory_gb=2.0)
     assert most.bytes >= 2e9
@@ -147,8 +148,9 @@ def test_a_network_takes_the_memory_that_it_may():
     assert not _rln(memory_gb=99_999.0).fits
     assert _rln(precision="float64").bytes > _rln().bytes
     assert _rln(precision="float64").seconds > _rln().seconds
+    monkeypatch.setattr("napari_rln.cost.bytes_allowed", lambda *_: 30_000_000)
     with pytest.raises(RlnError, match="crop the PSF"):
-        _rln(psf=(63, 255, 255), memory_gb=0.01)
+        _rln(psf=(63, 255, 255))
 
 
 # What cannot be

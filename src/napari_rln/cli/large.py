@@ -8,23 +8,24 @@ from cyclopts import Parameter
 
 from napari_rln.cli.options import Flat, ImageSource, PsfSource
 from napari_rln.cli.terminal import Terminal, number
-from napari_rln.device import free_bytes, resolve_device
+from napari_rln.cost import whole_bytes
 from napari_rln.large.forecast import Forecast, duration, forecast
 from napari_rln.large.job import Folder
+from napari_rln.large.plain import is_plain_name
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun, has_large_name
 from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeSettings
-from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.rln import SHARE
+from napari_rln.machine import Allowance, taken_bytes
+from napari_rln.model import Model
+from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings
 from napari_rln.speed import calibrate
 from napari_rln.steps import finish, relay
 from napari_rln.stores.ngff import is_zarr_name
 from napari_rln.stores.source import Origin, open_source
 
 Memory = float | Literal["auto"]
-
-_BYTES = 16  # per voxel of an image beside the computation: as read, as float32, and the result
 
 
 @Flat
@@ -57,34 +58,32 @@ def in_parts(
     out: Path,
     options: LargeOptions,
     memory: Memory,
-    device: str,
     psf: Path | None,
     psf_source: PsfSource,
-    told: RldSettings | None,
+    settings: RldSettings | RlnSettings,
+    model: Model | None = None,
 ) -> bool:
     """Tell whether a volume is to be read and written in parts, rather than whole.
 
     It is where somebody asks for what only that has, where file or result are no single TIFF, and
     where it would take more memory than it may.
     """
+    allowance = Allowance(memory)
     if options.dry_run or options.settings.asked or is_zarr_name(out) or not image.is_file():
         return True
     if not has_large_name(out):
         return False
+    opened = open_source(origin_of(image, source))
+    if opened.times > 1:
+        return not is_plain_name(out)
     folder = Folder(out)
     if folder.part.exists() or folder.manifest.exists():  # begun so, or done so
         return True
-    opened = open_source(origin_of(image, source))
-    if opened.times > 1:
-        return True
-    z, y, x = opened.shape
-    needed = _BYTES * z * y * x
-    if told is not None and psf is not None:
+    kernel = None
+    if psf is not None:
         kernel = open_source(Origin(path=str(psf), voxel_um=psf_source.psf_voxel_um or (1, 1, 1)))
-        needed += memory_bytes(opened.shape, kernel.shape, told)
-    where = resolve_device(device)
-    allowed = SHARE * free_bytes(where) if memory == "auto" else memory * 1e9
-    return needed > allowed
+    needed = whole_bytes(opened.shape, kernel.shape if kernel else None, settings, model)
+    return needed > taken_bytes() + allowance.left_bytes
 
 
 def say_forecast(told: Forecast, terminal: Terminal) -> None:

@@ -37,20 +37,20 @@ def rld(
     psf
         Point spread function, in the same formats; resampled to the image's voxels if need be.
     out
-        Result, .tif (ImageJ), .ome.tif or .ome.zarr. The last two are written in parts where the
-        volume outgrows the memory, and resumed where they were interrupted.
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
+        outgrows the memory, and gone on with where that was interrupted.
     repair
         Repair what is wrong with the PSF (background, centre, ...) and say what was done.
     dtype
         Type of the written values; uint16 and uint8 round and clip.
     memory_gb
-        Memory that may be taken, by all workers of a machine together; auto takes half of what is
-        free. Volumes that need more are deconvolved in parts.
+        Memory that may be taken, by the program and all workers of a machine together; auto takes
+        half of what is free. Volumes that need more are deconvolved in parts.
     tile
         Side in voxels of these parts; auto takes the largest that the memory allows.
     """
     if tile != "auto" or in_parts(
-        image, image_source, out, large, memory_gb, settings.device, psf, psf_source, settings
+        image, image_source, out, large, memory_gb, psf, psf_source, settings
     ):
         origin = origin_of(image, image_source)
         like = likeness(open_source(origin))

@@ -40,8 +40,8 @@ def rln(
     image
         TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, or a folder of planes.
     out
-        Result, .tif (ImageJ), .ome.tif or .ome.zarr. The last two are written in parts where the
-        volume outgrows the memory, and resumed where they were interrupted.
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
+        outgrows the memory, and gone on with where that was interrupted.
     psf
         Point spread function, in the same formats; resampled to the image's voxels if need be. A
         model of the paper's variant needs none.
@@ -56,9 +56,8 @@ def rln(
         Type of the written values; uint16 and uint8 round and clip.
     """
     chosen = load_model(model)
-    told = chosen.start.rld() if chosen.start.needs_psf else None
     memory = settings.memory_gb
-    if in_parts(image, image_source, out, large, memory, settings.device, psf, psf_source, told):
+    if in_parts(image, image_source, out, large, memory, psf, psf_source, settings, chosen):
         if stages is not None:
             raise RlnError("stages are of a whole volume; crop the image for them.")
         origin = origin_of(image, image_source)

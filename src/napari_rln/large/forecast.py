@@ -16,15 +16,13 @@ from napari_rln.large.engines import worker_count
 from napari_rln.large.machine import survey
 from napari_rln.large.plan import Plan
 from napari_rln.large.request import LargeRun, check_run
+from napari_rln.machine import LIBRARIES_BYTES, SHARE
 from napari_rln.networks.folded import TORCH_VOXEL_BYTES, Folded
 from napari_rln.rld import RldSettings
-from napari_rln.rln import SHARE, RlnSettings
+from napari_rln.rln import RlnSettings
 from napari_rln.speed import Speed
 from napari_rln.stores.source import Source, open_source
 from napari_rln.tiles import Shape
-
-LIBRARIES_BYTES = 250_000_000
-"""Of libraries and kernels, that a worker loads with its first tile."""
 
 _LEAST_BYTES = 200_000_000  # a worker can do nothing with less
 

@@ -17,7 +17,6 @@ from napari_rln.errors import ComputeError, RlnError, warn
 from napari_rln.large.drive import Drive
 from napari_rln.large.engines import Engine, engine
 from napari_rln.large.forecast import (
-    LIBRARIES_BYTES,
     check_disk,
     forecast_of,
     plan_of,
@@ -25,10 +24,12 @@ from napari_rln.large.forecast import (
 )
 from napari_rln.large.identity import check_same, identity_of
 from napari_rln.large.job import Folder, Job
+from napari_rln.large.plain import is_plain_name, write_plain
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun, check_run
 from napari_rln.large.sampling import Samples, calibrated, look, measured_crop
 from napari_rln.large.work import close, compute_with
+from napari_rln.machine import LIBRARIES_BYTES
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
 from napari_rln.stores.source import Source, open_source
@@ -211,6 +212,8 @@ def _driven(
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(drive.peak_bytes / 1e6),
     }
+    if is_plain_name(run.out):
+        write_plain(folder.result, job)
     folder.complete(job, summary)
     if summary["clipped"]:
         warn(
