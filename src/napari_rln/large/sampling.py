@@ -27,6 +27,7 @@ from napari_rln.large.job import Settings
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.statistics import Statistics
+from napari_rln.machine import LIBRARIES_BYTES
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import HIGH, LOW, brightness
 from napari_rln.record import array_hash
@@ -35,10 +36,12 @@ from napari_rln.rln import RlnSettings, bytes_allowed
 from napari_rln.steps import relay
 from napari_rln.stop import telling_crop, telling_shape
 from napari_rln.stores.source import Source
-from napari_rln.tiles import Box, Shape, as_text, blocks, within
+from napari_rln.tiles import Box, Shape, as_text, blocks, plan_tiles, within
 from napari_rln.trial import seek_stop
 from napari_rln.volume import FloatArray, Volume
 
+_LEAST_BYTES = 60_000_000  # for a network, of which the smallest tiles take some 30 MB
+_PIECE = (32, 256, 256)  # of a sample, that is looked at at once
 _TELLING = (32, 64, 64)  # size of a PSF in whose stead there is none
 _MOST_FURTHER, _FURTHER_SHARE = 8, 8  # parts deconvolved besides, and what they are of a volume
 
@@ -86,13 +89,21 @@ class Samples:
         return sum(part.size for part in self.parts)
 
     def mean(self, calibration: Calibration) -> float:
-        """Return the mean of what was measured in the samples, image units."""
-        shown = [
-            part if seen is None else part[seen]
-            for part, seen in (measured(part, None, calibration)[:2] for part in self.parts)
-        ]
-        total = sum(float(part.sum(dtype=np.float64)) for part in shown)
-        return total / max(1, sum(part.size for part in shown))
+        """Return the mean of what was measured in the samples, image units.
+
+        Piece by piece, as a small image is one sample and all at once would take ten times its
+        memory.
+        """
+        total, count = 0.0, 0
+        for part in self.parts:
+            for tile in plan_tiles(part.shape, _PIECE, (REPAIR_HALO,) * 3):  # type: ignore[arg-type]
+                z = tile.window[0]
+                planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
+                data, seen, _ = measured(part[tile.window], None, calibration, planes=planes)
+                shown = data[tile.inner] if seen is None else data[tile.inner][seen[tile.inner]]
+                total += float(shown.sum(dtype=np.float64))
+                count += shown.size
+        return total / max(1, count)
 
     def telling(self, psf_shape: Shape) -> Box:
         """Return the part of the volume with most structure, as :func:`telling_crop` does."""
@@ -181,7 +192,7 @@ def look(
             assert isinstance(run.settings, RlnSettings)
             iterations = run.model.start.after(iterations)
             network = Folded(run.model.network, device, run.settings.precision)
-            most = bytes_allowed(run.settings, device)
+            most = max(bytes_allowed(run.settings, device) - LIBRARIES_BYTES, _LEAST_BYTES)
             consistency = consistency_of(stop.trial, run.model, network, run.settings, most)
     return Statistics(
         hash=samples.hash,
