@@ -106,7 +106,7 @@ def _size(folder: Path | None) -> int:
     total = 0
     for path in folder.rglob("*") if folder else ():
         try:
-            total += 512 * path.lstat().st_blocks if path.is_file() else 0
+            total += path.lstat().st_size if path.is_file() else 0  # blocks are told late
         except OSError:  # gone by now
             continue
     return total

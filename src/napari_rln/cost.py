@@ -23,6 +23,7 @@ from napari_rln.rln import (
     checking_bytes,
     kept_bytes,
     network_tiles,
+    seeking_bytes,
 )
 from napari_rln.speed import Speed
 from napari_rln.start import StartSettings, start_tiles
@@ -41,8 +42,9 @@ _STOPS = {
 # matched back projector, and of the network in float32; measured on a CPU.
 _UNACCELERATED, _TV, _FLOAT64 = 0.93, 2.0, 2.05
 _FILTER = 3.0
-# Per voxel of an image beside the computation: as read and as float32, and the result; measured.
-_READ_BYTES = 12
+READ_BYTES = 12
+"""Per voxel of an image: as read and as float32, and the result; measured."""
+
 NETWORK_FACTOR = {"float32": 1.0, "float64": 50.0, "float16": 1.0}
 
 
@@ -144,6 +146,8 @@ def rln_cost(
         raise RlnError(f"model {model.name} starts from a deconvolution; give the PSF's shape.")
     free = free_bytes(device)
     most = bytes_allowed(settings, device)
+    if settings.memory_gb != "auto" and device.type != "cuda":
+        most -= kept_bytes(image_shape, psf_shape, model)
     per_voxel = speed.network_voxel_bytes
     if settings.precision != "float32":
         per_voxel = Folded(model.network, device, settings.precision).bytes_per_voxel
@@ -159,7 +163,7 @@ def rln_cost(
         seconds += speed.check.at(work)
         if device.type != "cuda":  # of which the check takes nothing
             needed = max(needed, CHECK_BYTES * work)
-    if settings.memory_gb != "auto":  # a run insists on all of it
+    if settings.memory_gb != "auto" and most > free:  # which a run insists on
         needed = max(needed, most)
     return Cost(seconds=seconds, bytes=needed, free_bytes=free)
 
@@ -184,9 +188,10 @@ def whole_bytes(
     model
         The network's.
     """
-    kept = taken_bytes() + _READ_BYTES * math.prod(image_shape)
+    kept = taken_bytes() + READ_BYTES * math.prod(image_shape)
     if isinstance(settings, RldSettings):
         assert psf_shape is not None
+        kept += seeking_bytes(image_shape, psf_shape, settings)
         return kept + memory_bytes(image_shape, psf_shape, settings)
     assert model is not None
     kept += kept_bytes(image_shape, psf_shape, model)
@@ -217,10 +222,9 @@ def _iterations(
     """Return how many iterations there will be, and the seconds in which that is found out."""
     if settings.iterations != "auto":
         return settings.iterations, 0.0
-    _, sought = _STOPS[settings.back_projector == "matched", settings.accelerated]
     part = telling_shape(image_shape, psf_shape)
     work = math.prod(padded_shape(part, psf_shape, settings.border))
-    steps = min(sought, settings.max_iterations) + 1
+    steps = sought_iterations(settings)
     seconds = speed.search.at(math.prod(part)) + setup_seconds(work, settings, speed)
     seconds += steps * step_seconds(work, settings, speed)
     return usual_iterations(settings), seconds
@@ -232,6 +236,12 @@ def usual_iterations(settings: RldSettings) -> int:
         return settings.iterations
     kept, _ = _STOPS[settings.back_projector == "matched", settings.accelerated]
     return min(kept, settings.max_iterations)
+
+
+def sought_iterations(settings: RldSettings) -> int:
+    """Return in how many iterations of a part it is found out when to stop most images."""
+    _, sought = _STOPS[settings.back_projector == "matched", settings.accelerated]
+    return min(sought, settings.max_iterations) + 1
 
 
 def setup_seconds(work: int, settings: RldSettings, speed: Speed) -> float:

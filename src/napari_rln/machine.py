@@ -24,6 +24,9 @@ MemoryGb = Annotated[float | Literal["auto"], {"min": 0.5, "max": 100_000.0}]
 LIBRARIES_BYTES = 250_000_000
 """Of libraries and kernels, that a process loads with its first tile; measured."""
 
+TRANSFORM_BYTES = 100_000_000
+"""Of those, what comes without a network."""
+
 SHARE = 0.5
 """Of the free memory, that is taken unless said otherwise."""
 

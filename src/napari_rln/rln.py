@@ -19,7 +19,7 @@ from napari_rln.machine import LIBRARIES_BYTES, SHARE, Allowance, MemoryGb
 from napari_rln.model import Model
 from napari_rln.networks.folded import Precision
 from napari_rln.networks.rln import REACH as NETWORK_REACH
-from napari_rln.rld import RldReport, check_image, check_pair, memory_bytes
+from napari_rln.rld import RldReport, RldSettings, check_image, check_pair, memory_bytes
 from napari_rln.settings import check_limits
 from napari_rln.stop import telling_shape
 from napari_rln.tiles import Shape, Tile, TileSide, largest_core, plan_tiles
@@ -34,8 +34,10 @@ REACH = NETWORK_REACH + MERGE_REACH
 CHECK_BYTES = 56
 """Per voxel transformed, where a network's result is held against the image."""
 
+SPLIT_BYTES = 40
+"""Per voxel of a part whose photons were split, beside its deconvolution; measured."""
+
 _VOLUME_BYTES = 28  # measured: per voxel of the image, of all that is kept of its size on the way
-_SPLIT_BYTES = 40  # and of a part whose photons were split
 _WINDOW_BYTES = 60  # measured: per voxel of a tile, of what is cut out for it and comes of it
 _LEAST_SIDE = 16  # of a tile's core: smaller ones are halo for the most part
 _MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
@@ -184,11 +186,18 @@ def kept_bytes(shape: Shape, psf_shape: Shape | None, model: Model) -> int:
     model
         To be applied.
     """
-    kept = _VOLUME_BYTES * math.prod(shape)
-    if psf_shape is not None and model.start.needs_psf and model.start.iterations == "auto":
-        part = telling_shape(shape, psf_shape)
-        kept += memory_bytes(part, psf_shape, model.start.rld()) + _SPLIT_BYTES * math.prod(part)
-    return LIBRARIES_BYTES + kept
+    kept = LIBRARIES_BYTES + _VOLUME_BYTES * math.prod(shape)
+    if psf_shape is not None and model.start.needs_psf:
+        kept += seeking_bytes(shape, psf_shape, model.start.rld())
+    return kept
+
+
+def seeking_bytes(shape: Shape, psf_shape: Shape, settings: RldSettings) -> int:
+    """Return what is kept of the search for the stop of a whole volume, in bytes."""
+    if settings.iterations != "auto":
+        return 0
+    part = telling_shape(shape, psf_shape)
+    return memory_bytes(part, psf_shape, settings) + SPLIT_BYTES * math.prod(part)
 
 
 def checking_bytes(shape: Shape, psf_shape: Shape | None) -> int:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from napari_rln.cli.large import LargeOptions, Memory, go, in_parts, origin_of
+from napari_rln.cli.large import LargeOptions, Memory, foretell, go, in_parts, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, exposure
 from napari_rln.deconvolution import iterate
@@ -68,6 +68,11 @@ def rld(
         go(run, large, terminal)
         return
     check_writable(out)
+    if large.dry_run:
+        like = likeness(open_source(origin_of(image, image_source)))
+        fitted, _ = psf_source.fitted(psf, like, terminal, repair=repair)
+        foretell(image, image_source, out, dtype, memory_gb, fitted, settings, terminal)
+        return
     volume = image_source.read(image)
     fitted, findings = psf_source.fitted(psf, volume, terminal, repair=repair)
     result = terminal.follow(iterate(volume, fitted, settings))

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from napari_rln.application import apply_steps
-from napari_rln.cli.large import LargeOptions, go, in_parts, origin_of
+from napari_rln.cli.large import LargeOptions, foretell, go, in_parts, origin_of
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, exposure, number
 from napari_rln.errors import RlnError
@@ -79,8 +79,14 @@ def rln(
         go(run, large, terminal)
         return
     check_writable(out)
-    volume = image_source.read(image)
     fitted = None
+    if large.dry_run:
+        if psf is not None:
+            like = likeness(open_source(origin_of(image, image_source)))
+            fitted, _ = psf_source.fitted(psf, like, terminal, repair=repair)
+        foretell(image, image_source, out, dtype, memory, fitted, settings, terminal, chosen)
+        return
+    volume = image_source.read(image)
     if psf is not None:
         fitted, _ = psf_source.fitted(psf, volume, terminal, repair=repair)
     result = terminal.follow(apply_steps(volume, fitted, chosen, settings))

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from napari_rln.errors import RlnError
 from napari_rln.large.machine import survey
 from napari_rln.large.plan import IN_FLIGHT
 from napari_rln.large.settings import LargeSettings
-from napari_rln.machine import available_bytes, cores
+from napari_rln.machine import available_bytes, cores, taken_bytes
 
 WORKER_BYTES = 450_000_000
 """Without which a worker's process can do nothing: its libraries, and the smallest of tiles."""
@@ -55,6 +55,8 @@ class Engine:
         Memory of the machine that is free for a worker, the least of all.
     taken_bytes
         Of memory, that a worker has before it begins.
+    beside_bytes
+        And the process that drives them, where they are others of the same machine.
     """
 
     submit: Callable[..., "Future[Any]"]
@@ -66,6 +68,7 @@ class Engine:
     device_bytes: int
     ram_bytes: int
     taken_bytes: int
+    beside_bytes: int = 0
 
 
 def worker_count(settings: LargeSettings, device: str) -> int:
@@ -202,7 +205,8 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
     ):
         client.wait_for_workers(count, timeout=_WAIT_S)
         seen = _surveyed(client, device, folder)
-        yield _engine(_submitter(client), seen, max(1, cores() // count), device)
+        found = _engine(_submitter(client), seen, max(1, cores() // count), device)
+        yield replace(found, beside_bytes=taken_bytes())
 
 
 @contextlib.contextmanager
