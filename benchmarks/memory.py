@@ -71,7 +71,7 @@ def run(words: list[Any], folder: Path | None = None) -> dict[str, Any]:
     others: list[psutil.Process] = []
     while process.poll() is None:
         now = time.perf_counter()
-        if now - looked > 0.5:
+        if now - looked > 0.1:
             looked = now
             try:
                 others = whole.children(recursive=True)
