@@ -28,7 +28,9 @@ from napari_rln.rln import (
     RlnReport,
     RlnSettings,
     bytes_allowed,
+    check_allowed,
     check_inputs,
+    kept_bytes,
     network_tiles,
 )
 from napari_rln.settings import as_dict
@@ -126,6 +128,10 @@ def apply_steps(
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto":
         check_memory(most, device, ADVICE)
+        if device.type != "cuda":  # on which only what is computed lies
+            shapes = image.shape, None if psf is None else psf.shape
+            most -= kept_bytes(*shapes, model)
+            check_allowed(*shapes, settings, most)
     facts: dict[str, Any] = calibration.facts() | found | {"device": str(device)}
     memory = Peak(device)
     with computing(most, device, ADVICE):

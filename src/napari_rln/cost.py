@@ -12,10 +12,20 @@ import torch
 from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import padded_shape
+from napari_rln.machine import taken_bytes
 from napari_rln.model import Model
 from napari_rln.networks.folded import Folded
 from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.rln import RlnSettings, bytes_allowed, network_tiles
+from napari_rln.rln import (
+    CHECK_BYTES,
+    RlnSettings,
+    bytes_allowed,
+    check_allowed,
+    checking_bytes,
+    kept_bytes,
+    network_tiles,
+    seeking_bytes,
+)
 from napari_rln.speed import Speed
 from napari_rln.start import StartSettings, start_tiles
 from napari_rln.stop import telling_shape
@@ -33,9 +43,10 @@ _STOPS = {
 # matched back projector, and of the network in float32; measured on a CPU.
 _UNACCELERATED, _TV, _FLOAT64 = 0.93, 2.0, 2.05
 _FILTER = 3.0
-NETWORK_FACTOR = {"float32": 1.0, "float64": 50.0, "float16": 1.0}
+READ_BYTES = 12
+"""Per voxel of an image: as read and as float32, and the result; measured."""
 
-_CHECK_BYTES = 56  # per voxel transformed, where a network's result is held against the image
+NETWORK_FACTOR = {"float32": 1.0, "float64": 50.0, "float16": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +140,16 @@ def rln_cost(
     ------
     RlnError
         If a shape is none, the speed is another device's, the model needs a PSF and there is none,
-        or no tile is small enough for the memory.
+        or the memory that was allowed is too little for the whole, or for any tile.
     """
     device = _device(settings.device, speed, image_shape, psf_shape or (1, 1, 1))
     if psf_shape is None and model.start.needs_psf:
         raise RlnError(f"model {model.name} starts from a deconvolution; give the PSF's shape.")
     free = free_bytes(device)
     most = bytes_allowed(settings, device)
+    if settings.memory_gb != "auto" and device.type != "cuda":
+        most -= kept_bytes(image_shape, psf_shape, model)
+        check_allowed(image_shape, psf_shape, settings, most)
     per_voxel = speed.network_voxel_bytes
     if settings.precision != "float32":
         per_voxel = Folded(model.network, device, settings.precision).bytes_per_voxel
@@ -150,10 +164,42 @@ def rln_cost(
         work = math.prod(padded_shape(image_shape, psf_shape, "extended"))
         seconds += speed.check.at(work)
         if device.type != "cuda":  # of which the check takes nothing
-            needed = max(needed, _CHECK_BYTES * work)
-    if settings.memory_gb != "auto":  # a run insists on all of it
+            needed = max(needed, CHECK_BYTES * work)
+    if settings.memory_gb != "auto" and most > free:  # which a run insists on
         needed = max(needed, most)
     return Cost(seconds=seconds, bytes=needed, free_bytes=free)
+
+
+def whole_bytes(
+    image_shape: Shape,
+    psf_shape: Shape | None,
+    settings: RldSettings | RlnSettings,
+    model: Model | None = None,
+) -> int:
+    """Return what this process will have at least to deconvolve a volume whole, in bytes.
+
+    That is as the system counts it: with what the process has now, and with the image as it is
+    read. Of what a network can do tile by tile nothing is counted.
+
+    Parameters
+    ----------
+    image_shape, psf_shape
+        (Z, Y, X); no PSF where there is none.
+    settings
+        Of the classical deconvolution, or of the application of a network.
+    model
+        The network's.
+    """
+    kept = taken_bytes() + READ_BYTES * math.prod(image_shape)
+    if isinstance(settings, RldSettings):
+        assert psf_shape is not None
+        kept += seeking_bytes(image_shape, psf_shape, settings)
+        return kept + memory_bytes(image_shape, psf_shape, settings)
+    assert model is not None
+    kept += kept_bytes(image_shape, psf_shape, model)
+    if resolve_device(settings.device).type == "cuda":
+        return kept
+    return kept + checking_bytes(image_shape, psf_shape)
 
 
 def _first_estimate(
@@ -178,10 +224,9 @@ def _iterations(
     """Return how many iterations there will be, and the seconds in which that is found out."""
     if settings.iterations != "auto":
         return settings.iterations, 0.0
-    _, sought = _STOPS[settings.back_projector == "matched", settings.accelerated]
     part = telling_shape(image_shape, psf_shape)
     work = math.prod(padded_shape(part, psf_shape, settings.border))
-    steps = min(sought, settings.max_iterations) + 1
+    steps = sought_iterations(settings)
     seconds = speed.search.at(math.prod(part)) + setup_seconds(work, settings, speed)
     seconds += steps * step_seconds(work, settings, speed)
     return usual_iterations(settings), seconds
@@ -193,6 +238,12 @@ def usual_iterations(settings: RldSettings) -> int:
         return settings.iterations
     kept, _ = _STOPS[settings.back_projector == "matched", settings.accelerated]
     return min(kept, settings.max_iterations)
+
+
+def sought_iterations(settings: RldSettings) -> int:
+    """Return in how many iterations of a part it is found out when to stop most images."""
+    _, sought = _STOPS[settings.back_projector == "matched", settings.accelerated]
+    return min(sought, settings.max_iterations) + 1
 
 
 def setup_seconds(work: int, settings: RldSettings, speed: Speed) -> float:

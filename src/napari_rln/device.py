@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import Iterator
 
-import psutil
 import torch
 
 from napari_rln.errors import ComputeError, RlnError
+from napari_rln.machine import available_bytes, taken_bytes
 from napari_rln.memory import release_freed_memory
 from napari_rln.volume import FloatArray
 
@@ -47,10 +47,10 @@ def to_numpy(tensor: torch.Tensor) -> FloatArray:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how many bytes of memory are free on a device now."""
+    """Return how many bytes of memory this process may still take on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return available_bytes()
 
 
 def check_memory(needed: int, device: torch.device, advice: str) -> None:
@@ -96,9 +96,8 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
-        self._process = psutil.Process()
         release_freed_memory()  # else what is kept of an earlier run would not be seen to be taken
-        self._before = self._process.memory_info().rss
+        self._before = taken_bytes()
         self.peak = 0
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self._cuda)
@@ -108,6 +107,6 @@ class Peak:
         now = (
             torch.cuda.max_memory_allocated(self._cuda)
             if self._cuda
-            else self._process.memory_info().rss - self._before
+            else taken_bytes() - self._before
         )
         self.peak = max(self.peak, now)

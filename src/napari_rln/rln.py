@@ -3,8 +3,9 @@
 :mod:`napari_rln.application` holds the run made from that.
 """
 
+import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 
@@ -13,12 +14,15 @@ from napari_rln.consistency import REACH as MERGE_REACH
 from napari_rln.consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.device import free_bytes
 from napari_rln.errors import RlnError
+from napari_rln.forward import padded_shape
+from napari_rln.machine import LIBRARIES_BYTES, SHARE, Allowance, MemoryGb
 from napari_rln.model import Model
 from napari_rln.networks.folded import Precision
 from napari_rln.networks.rln import REACH as NETWORK_REACH
-from napari_rln.rld import RldReport, check_image, check_pair
+from napari_rln.rld import RldReport, RldSettings, check_image, check_pair, memory_bytes
 from napari_rln.settings import check_limits
-from napari_rln.tiles import Shape, Tile, largest_core, plan_tiles
+from napari_rln.stop import telling_shape
+from napari_rln.tiles import Shape, Tile, TileSide, largest_core, plan_tiles
 from napari_rln.volume import FloatArray, Volume
 
 ADVICE = "take less memory at once (`memory_gb`), or use another device."
@@ -27,9 +31,14 @@ ADVICE = "take less memory at once (`memory_gb`), or use another device."
 REACH = NETWORK_REACH + MERGE_REACH
 """Voxels on either side, from an even position on, that a voxel of a result depends on."""
 
-SHARE = 0.5
-"""Of the free memory, that is taken unless said otherwise."""
+CHECK_BYTES = 56
+"""Per voxel transformed, where a network's result is held against the image."""
 
+SPLIT_BYTES = 40
+"""Per voxel of a part whose photons were split, beside its deconvolution; measured."""
+
+_VOLUME_BYTES = 28  # measured: per voxel of the image, of all that is kept of its size on the way
+_WINDOW_BYTES = 60  # measured: per voxel of a tile, of what is cut out for it and comes of it
 _LEAST_SIDE = 16  # of a tile's core: smaller ones are halo for the most part
 _MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
 
@@ -58,7 +67,8 @@ class RlnSettings:
     tile
         Side in voxels of the tiles' cores; auto takes the largest that the memory allows.
     memory_gb
-        Memory that may be taken beside image and result; auto takes half of what is free.
+        Memory that the process may have, with its libraries, image and result; on a CUDA device,
+        memory of that. auto takes half of what is free.
     precision
         Of the network.
     device
@@ -71,8 +81,8 @@ class RlnSettings:
     repair_image: bool = True
     negatives: Negatives = "keep"
     grid: Literal["refuse", "resample"] = "refuse"
-    tile: Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}] = "auto"
-    memory_gb: Annotated[float | Literal["auto"], {"min": 0.01, "max": 100_000.0}] = "auto"
+    tile: TileSide = "auto"
+    memory_gb: MemoryGb = "auto"
     precision: Precision = "float32"
     device: str = "auto"
 
@@ -159,10 +169,70 @@ def check_model(model: Model, psf: Volume | None) -> None:
 
 
 def bytes_allowed(settings: RlnSettings, device: torch.device) -> int:
-    """Return how much memory an application may take, in bytes; not whether it is there."""
+    """Return how much memory an application may still take, in bytes; not whether it is there."""
+    if device.type != "cuda":
+        return Allowance(settings.memory_gb).left_bytes
     if settings.memory_gb == "auto":
         return int(SHARE * free_bytes(device))
     return int(settings.memory_gb * 1e9)
+
+
+def kept_bytes(shape: Shape, psf_shape: Shape | None, model: Model) -> int:
+    """Return what an application comes to have beside the image, whatever its tiles, in bytes.
+
+    Parameters
+    ----------
+    shape, psf_shape
+        (Z, Y, X) of image and PSF; no PSF where there is none.
+    model
+        To be applied.
+    """
+    kept = LIBRARIES_BYTES + _VOLUME_BYTES * math.prod(shape)
+    if psf_shape is not None and model.start.needs_psf:
+        kept += seeking_bytes(shape, psf_shape, model.start.rld())
+    return kept
+
+
+def seeking_bytes(shape: Shape, psf_shape: Shape, settings: RldSettings) -> int:
+    """Return what is kept of the search for the stop of a whole volume, in bytes."""
+    if settings.iterations != "auto":
+        return 0
+    part = telling_shape(shape, psf_shape)
+    return memory_bytes(part, psf_shape, settings) + SPLIT_BYTES * math.prod(part)
+
+
+def checking_bytes(shape: Shape, psf_shape: Shape | None) -> int:
+    """Return what it takes to hold a result against the image, of a whole volume, in bytes."""
+    if psf_shape is None:
+        return 0
+    return CHECK_BYTES * math.prod(padded_shape(shape, psf_shape, "extended"))
+
+
+def check_allowed(shape: Shape, psf_shape: Shape | None, settings: RlnSettings, most: int) -> None:
+    """Raise unless a whole volume fits into the memory that was allowed.
+
+    Parameters
+    ----------
+    shape, psf_shape
+        As of :func:`kept_bytes`.
+    settings
+        Of the application.
+    most
+        Bytes that may be taken beside what is kept.
+
+    Raises
+    ------
+    RlnError
+        If it does not.
+    """
+    needed = checking_bytes(shape, psf_shape)
+    if settings.memory_gb != "auto" and needed > most:
+        more = settings.memory_gb + (needed - most) / 1e9
+        raise RlnError(
+            f"the whole image takes {more:.2f} GB with the program but `memory_gb` is "
+            f"{settings.memory_gb:g}; allow more, or deconvolve it in parts from disk to disk "
+            "(run_large), as the command line does."
+        )
 
 
 def network_tiles(
@@ -189,7 +259,7 @@ def network_tiles(
     halo = (REACH,) * 3
     if settings.tile != "auto":
         return plan_tiles(shape, (settings.tile,) * 3, halo)
-    voxels = int(most // max(bytes_per_voxel, MERGE_BYTES))
+    voxels = int(most // (max(bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
     core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
     if max(core) < min(_LEAST_SIDE, max(shape)):
         raise RlnError(

@@ -8,6 +8,7 @@ began on an odd voxel would pool other pairs.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from napari_rln.volume import FloatArray
 
 Box = tuple[slice, slice, slice]
 Shape = tuple[int, int, int]
+TileSide = Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}]
+"""Side in voxels of what is computed at once: a smaller one is halo for the most part."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -239,6 +239,10 @@ def test_double_precision_gives_the_same():
     [
         ({"tile": 8}, "`tile` is 8"),
         ({"memory_gb": 0.0}, "`memory_gb` is 0"),
+        ({"memory_gb": -1.0}, "`memory_gb` is -1"),
+        ({"memory_gb": math.nan}, "`memory_gb` is nan"),
+        ({"memory_gb": math.inf}, "`memory_gb` is inf"),
+        ({"memory_gb": "much"}, "`memory_gb` is 'much'"),
         ({"background": math.nan}, "`background` is nan"),
         ({"background": "some"}, "`background` is 'some'"),
         ({"grid": "stretch"}, "`grid` is 'stretch'"),
@@ -254,11 +258,12 @@ def test_settings_out_of_their_limits_are_refused(given, said):
 # Memory
 
 
-def test_with_little_memory_the_first_estimate_is_tiled_and_hardly_differs():
+def test_with_little_memory_the_first_estimate_is_tiled_and_hardly_differs(monkeypatch):
     image = _image((40, 72, 96))
     model = phantoms.small_model(start=StartSettings(iterations=8))
     whole = apply_model(image, PSF, model, _settings())
-    reports, result = _run(image, PSF, model, _settings(memory_gb=0.01))
+    monkeypatch.setattr(application, "bytes_allowed", lambda *_: 10_000_000)
+    reports, result = _run(image, PSF, model, _settings(tile=64))
     tiles = sum(report.phase == "start" for report in reports) / 8
     assert tiles > 1
     assert tiles == int(tiles)
@@ -266,19 +271,27 @@ def test_with_little_memory_the_first_estimate_is_tiled_and_hardly_differs():
     assert _apart(result.data, whole.data) < 0.015
 
 
-def test_with_too_little_memory_it_says_so_before_the_work():
+def test_with_too_little_memory_it_says_so_before_the_work(monkeypatch):
+    monkeypatch.setattr(application, "bytes_allowed", lambda *_: 10_000_000)
     psf = phantoms.gaussian_psf((31, 63, 63), (3.0, 3.0, 3.0))
-    steps = apply_steps(
-        _image((40, 72, 96)), psf, phantoms.small_model(psf=None), _settings(memory_gb=0.01)
-    )
+    steps = apply_steps(_image((40, 72, 96)), psf, phantoms.small_model(psf=None), _settings())
     with pytest.raises(RlnError, match=r"but 0\.01 GB may be taken; crop the PSF"):
         next(steps)
 
 
 def test_more_memory_than_there_is_is_refused():
     steps = apply_steps(_image(), PSF, MODELS["started"], _settings(memory_gb=90_000.0))
-    with pytest.raises(RlnError, match=r"90000\.00 GB"):
+    with pytest.raises(RlnError, match=r"this needs 89999\.\d+ GB on cpu but"):
         next(steps)
+
+
+def test_the_whole_with_its_program_stays_within_what_was_allowed_or_is_refused(monkeypatch):
+    monkeypatch.setattr("napari_rln.machine.taken_bytes", lambda: 450_000_000)
+    steps = apply_steps(_image(), PSF, MODELS["started"], _settings(memory_gb=0.5))
+    with pytest.raises(RlnError, match=r"takes 0\.\d+ GB with the program but `memory_gb` is 0\.5"):
+        next(steps)
+    monkeypatch.setattr("napari_rln.machine.taken_bytes", lambda: 100_000_000)
+    assert apply_model(_image(), PSF, MODELS["started"], _settings(memory_gb=0.8)).shape
 
 
 # Other voxels
@@ -465,10 +478,11 @@ def test_a_result_can_be_written_as_integers(tmp_path):
     assert json.loads(back.record.to_json()) == json.loads(result.record.to_json())
 
 
-def test_too_little_memory_for_the_network_is_refused_before_its_first_tile():
+def test_too_little_memory_for_the_network_is_refused_before_its_first_tile(monkeypatch):
+    monkeypatch.setattr(application, "bytes_allowed", lambda *_: 20_000_000)
     steps = apply_steps(
         _image((40, 48, 48)), None, MODELS["paper"],
-        _settings(memory_gb=0.02, precision="float64"),
+        _settings(precision="float64"),
     )  # fmt: skip
     with pytest.raises(RlnError, match=r"the network needs more than the 0\.02 GB"):
         next(steps)

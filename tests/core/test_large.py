@@ -12,6 +12,7 @@ import numpy as np
 import phantoms
 import psutil
 import pytest
+import tifffile
 import torch
 from scipy import signal as scipy_signal
 
@@ -22,6 +23,7 @@ from napari_rln.io import read_volume, write_volume
 from napari_rln.large.division import make_plan, seam_halo
 from napari_rln.large.forecast import forecast
 from napari_rln.large.job import Folder, Key
+from napari_rln.large.plain import check_plain
 from napari_rln.large.plan import Plan, blend
 from napari_rln.large.request import LargeRun
 from napari_rln.large.run import run_large
@@ -466,9 +468,9 @@ def test_bad_voxels_are_said_before_the_work(image, psf, tmp_path, bad):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"out": Path("r.tif")}, "must end in .ome.zarr or .ome.tif"),
+        ({"out": Path("r.png")}, "must end in .ome.zarr, .ome.tif or .tif"),
         ({"out": Path("nowhere/r.ome.zarr")}, "there is no folder"),
-        ({"memory_gb": 0.05}, "too little"),
+        ({"memory_gb": 0.5}, "too little"),
     ],
 )
 def test_what_cannot_be_run_is_said(origin, psf, tmp_path, change, message):
@@ -496,7 +498,7 @@ def test_settings_that_cannot_be(fields, message):
 
 def test_a_missing_scheduler_or_gpu_is_said(origin, psf, tmp_path):
     gone = LargeSettings(gpus=str(torch.cuda.device_count() + 7))
-    with pytest.raises(RlnError, match="CUDA devices"):
+    with pytest.raises(RlnError, match="CUDA device"):
         finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr", large=gone)))
 
 
@@ -576,3 +578,37 @@ def test_memory_stays_within_its_bound_on_a_volume_that_is_larger(psf, tmp_path)
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(found.stdout) < 1000 * bound
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_a_plain_tif_in_parts_is_the_file_that_the_whole_gives(origin, psf, tmp_path, dtype):
+    out = tmp_path / "r.tif"
+    run = _rld(origin, psf, out, tile=32, dtype=dtype)
+    finish(run_large(run))
+    assert len(_plan(out).tiles) > 8
+    parts = read_volume(out)
+    write_volume(parts, tmp_path / "whole.tif", dtype=dtype)
+    with tifffile.TiffFile(out) as one, tifffile.TiffFile(tmp_path / "whole.tif") as other:
+        assert one.is_imagej
+        assert one.imagej_metadata == other.imagej_metadata
+        np.testing.assert_array_equal(one.asarray(), other.asarray())
+        assert one.series[0].dtype == dtype
+        assert one.series[0].dataoffset == other.series[0].dataoffset  # in one piece
+    assert parts.voxel_um == psf.voxel_um
+    assert parts.record.method == "rld"
+    assert sorted(p.name for p in tmp_path.iterdir() if "r.tif" in p.name) == [
+        "r.tif", "r.tif.run.json"
+    ]  # fmt: skip
+    assert not finish(run_large(run)).summary  # complete already
+
+
+def test_what_imagej_cannot_hold_is_refused_with_the_name_that_can(origin, psf, tmp_path):
+    source = open_source(origin)
+    source.shape = (2000, 1000, 1000)
+    with pytest.raises(RlnError, match=r"r\.tif would hold 8\.0 GB, .* name it r\.ome\.tif"):
+        check_plain(tmp_path / "r.tif", source, "float32")
+    check_plain(tmp_path / "r.ome.tif", source, "float32")
+    check_plain(tmp_path / "r.tif", source, "uint16")
+    source.times = 2
+    with pytest.raises(RlnError, match=r"2 time points .* r\.ome\.tif"):
+        check_plain(tmp_path / "r.tif", source, "uint8")

@@ -145,8 +145,6 @@ def aberrated():
 
 
 UNUSUAL = {
-    "one voxel": np.ones((1, 1, 1)),
-    "a point": np.pad(np.ones((1, 1, 1)), 6),
     "off centre": gaussian((31, 31, 31), (7, 15, 15)) + 0.1 * gaussian((31, 31, 31), (26, 15, 15)),
     "near a corner": gaussian(centre=(2, 3, 21)),
     "even, between voxels": gaussian((20, 24, 26), (9.5, 11.5, 12.5)),
@@ -169,6 +167,22 @@ UNUSUAL = {
 @pytest.mark.parametrize("kind", UNUSUAL)
 def test_an_unusual_psf_is_not_refused(kind):
     assert find_fault(UNUSUAL[kind]) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.ones((1, 1, 1)),
+        np.pad(np.ones((1, 1, 1)), 6),
+        np.pad(np.full((1, 1), 7.0), 6)[None],
+        gaussian((9, 9, 9), (4, 4, 4), (0.15, 0.15, 0.15)),
+    ],
+    ids=["a voxel", "a point", "a point in a plane", "a narrow spot"],
+)
+def test_a_psf_of_one_voxel_has_nothing_to_deconvolve(data):
+    fault = find_fault(data)
+    assert fault is not None
+    assert "in one voxel, so that it blurs nothing and there is nothing to deconvolve" in fault.what
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (20, 24, 26)])

@@ -6,7 +6,7 @@ from scipy.special import erf
 
 from napari_rln.errors import RlnError
 from napari_rln.psf.peak import peak_centre
-from napari_rln.psf.prepare import PrepareSettings, check_psf, prepare_psf
+from napari_rln.psf.prepare import AS_IT_IS, PrepareSettings, check_psf, prepare_psf
 from napari_rln.psf.shape import asymmetry, fwhm_um
 from napari_rln.volume import Volume
 
@@ -169,12 +169,26 @@ def test_what_is_no_psf_is_refused(data, message):
         prepare_psf(volume(data))
 
 
+def test_a_psf_that_becomes_one_voxel_on_the_grid_of_the_image_is_refused():
+    data = volume(spot((9, 9, 9), (4, 4, 4), (1, 1, 1)))
+    z, y, x = data.voxel_um
+    for settings in (WHOLE, AS_IT_IS):
+        ready = prepare_psf(data, settings, image_voxel_um=(2 * z, 2 * y, 2 * x))
+        assert ready.data.max() < 0.6
+        with pytest.raises(RlnError, match="all of its light is in one voxel"):
+            prepare_psf(data, settings, image_voxel_um=(9 * z, 9 * y, 9 * x))
+    plane = volume(spot((1, 9, 9), (0, 4, 4), (1, 1, 1)))
+    assert prepare_psf(plane, image_voxel_um=(9 * z, y, x)).shape[0] == 1
+    with pytest.raises(RlnError, match="all of its light is in one voxel"):
+        prepare_psf(plane, image_voxel_um=(z, 9 * y, 9 * x))
+
+
 def test_impossible_settings_are_refused():
     data = volume(spot((9, 9, 9), (4, 4, 4), (1, 1, 1)))
     with pytest.raises(RlnError, match="nowhere above its background of 5"):
         prepare_psf(data, PrepareSettings(background=5.0))
     with pytest.raises(RlnError, match="Check the units"):
-        prepare_psf(data, image_voxel_um=(200.0, 100.0, 100.0))
+        prepare_psf(data, image_voxel_um=(5.0, 2.5, 2.5))
     with pytest.raises(RlnError, match=r"energy_share is 0\.2"):
         PrepareSettings(energy_share=0.2)
     with pytest.raises(RlnError, match="max_size"):

@@ -24,6 +24,7 @@ from napari_rln.large.batch import (
 from napari_rln.large.reports import BatchReport
 from napari_rln.large.request import LargeRun, likeness
 from napari_rln.large.settings import LargeSettings
+from napari_rln.machine import Allowance
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
@@ -119,9 +120,10 @@ def rld(
         Files, folders of files, patterns ("plate/*.tif"), or tables (.csv) with a column image
         and, where wanted, psf, channel, time, voxel_um, psf_voxel_um and out.
     memory_gb
-        Memory that may be taken, by all workers of a machine together; auto takes half of what is
-        free.
+        Memory that may be taken, by the program and all workers of a machine together; auto takes
+        half of what is free.
     """
+    Allowance(memory_gb)  # no amount is refused once, not for every image
     items = options.items(images, "rld", [])
 
     def prepare(item: Item) -> LargeRun:

@@ -74,7 +74,7 @@ def dual(
     tile
         Side in voxels of the network's tiles; auto takes the largest that the memory allows.
     memory_gb
-        Memory that the network may take; auto takes half of what is free.
+        Memory that the program may have with a network; auto takes half of what is free.
     registered
         File for the second view as it was brought onto the first, to be looked at.
     repair

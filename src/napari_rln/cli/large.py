@@ -1,31 +1,36 @@
 """What ``rld``, ``rln`` and ``batch`` share where volumes are written in parts."""
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from cyclopts import Parameter
 
 from napari_rln.cli.options import Flat, ImageSource, PsfSource, bytes_of
 from napari_rln.cli.terminal import Terminal, judgement
-from napari_rln.device import free_bytes, resolve_device
+from napari_rln.cost import READ_BYTES, rld_cost, rln_cost, whole_bytes
 from napari_rln.files import check_apart, check_outputs, check_tiff_output, is_zarr_name
-from napari_rln.io import check_channels_output
+from napari_rln.io import OutputType, check_channels_output
 from napari_rln.large.forecast import Forecast, duration, forecast
 from napari_rln.large.job import Folder
+from napari_rln.large.needs import MOVING_S, WHOLE_S
+from napari_rln.large.plain import is_plain_name
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun, check_large_name, has_large_name
 from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeSettings
-from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.rln import SHARE
+from napari_rln.machine import Allowance, taken_bytes
+from napari_rln.model import Model
+from napari_rln.rld import RldSettings
+from napari_rln.rln import RlnSettings, kept_bytes, seeking_bytes
 from napari_rln.speed import calibrate
 from napari_rln.steps import finish, relay
 from napari_rln.stores.source import Origin, held, open_source
+from napari_rln.volume import Volume
 
 Memory = float | Literal["auto"]
-
-_BYTES = 16  # per voxel of an image beside the computation: as read, as float32, and the result
 
 
 @Flat
@@ -86,36 +91,98 @@ def in_parts(
     out: Path,
     options: LargeOptions,
     memory: Memory,
-    device: str,
     psf: Path | None,
     psf_source: PsfSource,
-    told: RldSettings | None,
+    settings: RldSettings | RlnSettings,
+    model: Model | None = None,
 ) -> bool:
     """Tell whether a volume is to be read and written in parts, rather than whole.
 
     It is where somebody asks for what only that has, where file or result are no single TIFF, and
     where it would take more memory than it may.
     """
-    if options.dry_run or options.settings.asked or is_zarr_name(out) or not image.is_file():
+    allowance = Allowance(memory)
+    if options.settings.asked or is_zarr_name(out) or not image.is_file():
         return True
     if not has_large_name(out):
         return False
+    opened = open_source(source.origin(image))
+    if opened.times > 1:
+        return not is_plain_name(out)
     folder = Folder(out)
     if folder.part.exists() or folder.manifest.exists():  # begun so, or done so
         return True
+    kernel = None
+    if psf is not None:
+        there = held(Origin(path=str(psf)))
+        sizes = dict(zip(there.axes, there.array.shape, strict=True))
+        kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
+    needed = whole_bytes(opened.shape, kernel, settings, model)
+    return needed > taken_bytes() + allowance.left_bytes
+
+
+def foretell(
+    image: Path,
+    source: ImageSource,
+    out: Path,
+    dtype: OutputType,
+    memory: Memory,
+    psf: Volume | None,
+    settings: RldSettings | RlnSettings,
+    terminal: Terminal,
+    model: Model | None = None,
+) -> None:
+    """Say what a volume would take that is deconvolved whole, and do nothing.
+
+    Parameters
+    ----------
+    image, source, out, dtype, memory
+        What is asked for.
+    psf
+        Fit for the image.
+    settings, model
+        Of the method.
+    terminal
+        To whom.
+    """
     opened = open_source(source.origin(image))
-    if opened.times > 1:
-        return True
-    z, y, x = opened.shape
-    needed = _BYTES * z * y * x
-    if told is not None and psf is not None:
-        kernel = held(Origin(path=str(psf)))
-        sizes = dict(zip(kernel.axes, kernel.array.shape, strict=True))
-        shape = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
-        needed += memory_bytes(opened.shape, shape, told)
-    where = resolve_device(device)
-    allowed = SHARE * free_bytes(where) if memory == "auto" else memory * 1e9
-    return needed > allowed
+    # Before the speed is measured, for which more libraries are loaded than a run needs.
+    taken, allowed = taken_bytes(), Allowance(memory).left_bytes
+    speed, shape = finish(calibrate(settings.device)), opened.shape
+    needed = READ_BYTES * opened.voxels
+    if isinstance(settings, RldSettings):
+        assert psf is not None
+        cost = rld_cost(shape, psf.shape, settings, speed)
+        needed += seeking_bytes(shape, psf.shape, settings)
+    else:
+        assert model is not None
+        cost = rln_cost(shape, psf.shape if psf else None, model, settings, speed)
+        needed += kept_bytes(shape, psf.shape if psf else None, model)
+    if speed.device != "cuda":
+        needed += cost.bytes
+    size, free = opened.voxels * np.dtype(dtype).itemsize, shutil.disk_usage(out.parent).free
+    rows = [
+        ("image", f"{' x '.join(map(str, shape))} voxels, {opened.voxels / 1e6:.4g} Mvoxel, whole"),
+        ("memory", f"{(taken + needed) / 1e9:.2f} GB"),
+        ("disk", f"{size / 1e9:.3g} GB, {free / 1e9:.4g} GB free"),
+        ("time", duration(cost.seconds + WHOLE_S + MOVING_S * opened.voxels)),
+    ]
+    if needed > allowed:
+        rows.append(
+            ("missing", f"memory: {(needed - allowed) / 1e9:.2f} GB more than may be taken")
+        )
+    if size > free:
+        rows.append(("missing", f"disk: {(size - free) / 1e9:.3g} GB more than there are"))
+    terminal.table("", ("plan", ""), rows)
+    terminal.report({"out": str(out), "plan": _named(rows)})
+
+
+def _named(rows: list[tuple[str, str]]) -> dict[str, str]:
+    """Return rows by their names; what is missing in one."""
+    named: dict[str, str] = {}
+    for name, text in rows:
+        named[name] = f"{named[name]}; {text}" if name in named else text
+    return named
 
 
 def say_forecast(told: Forecast, terminal: Terminal) -> None:
@@ -125,12 +192,14 @@ def say_forecast(told: Forecast, terminal: Terminal) -> None:
 
 def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
     """Do a run, or only say what it would take."""
-    silent = terminal.quiet or terminal.json_output
+    # Before the speed is measured, for which more libraries are loaded than a run needs.
+    unmeasured = forecast(run) if options.dry_run else None
+    silent = (terminal.quiet or terminal.json_output) and not options.dry_run
     speed = None if silent else finish(calibrate(run.settings.device))
-    if options.dry_run:
-        ahead = forecast(run, speed)
+    if unmeasured is not None:
+        ahead = replace(unmeasured, seconds=forecast(run, speed).seconds)
         say_forecast(ahead, terminal)
-        terminal.report({"out": str(run.out), "plan": dict(ahead.rows())})
+        terminal.report({"out": str(run.out), "plan": _named(ahead.rows())})
         return
 
     def shown(report: LargeReport) -> LargeReport:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from napari_rln.cli.channels import channels_of, each_channel
-from napari_rln.cli.large import LargeOptions, Memory, check_result, go, in_parts
+from napari_rln.cli.large import LargeOptions, Memory, check_result, foretell, go, in_parts
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.deconvolution import iterate
@@ -40,26 +40,23 @@ def rld(
         Point spread function, in the same formats; resampled to the image's voxels if need be. One
         for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
     out
-        Result, .tif (ImageJ), .ome.tif or .ome.zarr. The last two are written in parts where the
-        volume outgrows the memory, and resumed where they were interrupted.
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
+        outgrows the memory, and gone on with where that was interrupted.
     repair
         Repair what is wrong with the PSF (background, centre, ...) and say what was done.
     dtype
         Type of the written values; uint16 and uint8 round and clip.
     memory_gb
-        Memory that may be taken, by all workers of a machine together; auto takes half of what is
-        free. Volumes that need more are deconvolved in parts.
+        Memory that may be taken, by the program and all workers of a machine together; auto takes
+        half of what is free. Volumes that need more are deconvolved in parts.
     tile
         Side in voxels of these parts; auto takes the largest that the memory allows.
     """
     channels = channels_of(image, image_source, psf)
     if not channels and (
         tile != "auto"
-        or in_parts(
-            image, image_source, out, large, memory_gb, settings.device, psf[0], psf_source,
-            settings,
-        )
-    ):  # fmt: skip
+        or in_parts(image, image_source, out, large, memory_gb, psf[0], psf_source, settings)
+    ):
         origin = image_source.origin(image)
         check_result(out, [image, *psf], large)
         like = likeness(open_source(origin))
@@ -77,6 +74,13 @@ def rld(
             large=large.settings,
         )
         go(run, large, terminal)
+        return
+    if large.dry_run and not channels:
+        like = likeness(open_source(image_source.origin(image)))
+        fitted, _ = psf_source.fitted(
+            psf[0], like, terminal, channel=image_source.channel, repair=repair
+        )
+        foretell(image, image_source, out, dtype, memory_gb, fitted, settings, terminal)
         return
     check_result(out, [image, *psf], large, image_source.origin(image), len(channels) or 1)
     reported: list[dict[str, Any]] = []

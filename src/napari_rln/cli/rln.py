@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from napari_rln.application import apply_steps
 from napari_rln.cli.channels import channels_of, each_channel
-from napari_rln.cli.large import LargeOptions, check_result, go, in_parts
+from napari_rln.cli.large import LargeOptions, check_result, foretell, go, in_parts
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.errors import RlnError
@@ -43,8 +43,8 @@ def rln(
     image
         TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
     out
-        Result, .tif (ImageJ), .ome.tif or .ome.zarr. The last two are written in parts where the
-        volume outgrows the memory, and resumed where they were interrupted.
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
+        outgrows the memory, and gone on with where that was interrupted.
     psf
         Point spread function, in the same formats; resampled to the image's voxels if need be. One
         for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
@@ -62,14 +62,13 @@ def rln(
     chosen = load_model(model)
     psfs = psf or []
     first = psfs[0] if psfs else None
-    classical = chosen.start.rld() if chosen.start.needs_psf else None
     memory = settings.memory_gb
     read = [image, *psfs, Path(model)]
     channels = channels_of(image, image_source, psfs)
     if channels and stages is not None:
         raise RlnError("stages are of one channel; choose one with `channel`.")
     if not channels and in_parts(
-        image, image_source, out, large, memory, settings.device, first, psf_source, classical
+        image, image_source, out, large, memory, first, psf_source, settings, chosen
     ):
         if stages is not None:
             raise RlnError("stages are of a whole volume; crop the image for them.")
@@ -93,6 +92,15 @@ def rln(
             large=large.settings,
         )
         go(run, large, terminal)
+        return
+    if large.dry_run and not channels:
+        fitted = None
+        if first is not None:
+            like = likeness(open_source(image_source.origin(image)))
+            fitted, _ = psf_source.fitted(
+                first, like, terminal, channel=image_source.channel, repair=repair
+            )
+        foretell(image, image_source, out, dtype, memory, fitted, settings, terminal, chosen)
         return
     check_result(out, read, large, image_source.origin(image), len(channels) or 1)
     if stages is not None:

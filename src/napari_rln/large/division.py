@@ -25,7 +25,7 @@ _SHARE = 0.6  # of a worker's memory that a deconvolution computes in; the rest 
 _MOST_TILE = 1 << 27  # voxels of a deconvolution's window: larger ones hardly gain and come seldom
 _MOST_BLOCK = 1 << 25  # and of a network's
 # Per voxel of a block's window, of all that a worker has at once, beside what the network takes.
-_BLOCK_BYTES = 125
+BLOCK_BYTES = 125
 
 
 def make_plan(
@@ -75,7 +75,7 @@ def make_plan(
     chunk = _chunk(shape, version)
     network = network_voxel_bytes is not None
     per_voxel = max(network_voxel_bytes, MERGE_BYTES) if network_voxel_bytes is not None else 0.0
-    most = min(int(ram / (_BLOCK_BYTES + per_voxel)), _MOST_BLOCK)
+    most = min(int(ram / (BLOCK_BYTES + per_voxel)), _MOST_BLOCK)
     if network:
         most = min(most, int(memory / per_voxel))
     reach = (REACH,) * 3 if network else (0, 0, 0)

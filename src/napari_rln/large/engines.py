@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,16 @@ import torch
 from napari_rln import __version__
 from napari_rln.device import resolve_device
 from napari_rln.errors import RlnError
-from napari_rln.large.machine import cores, survey
+from napari_rln.large.machine import survey
 from napari_rln.large.plan import IN_FLIGHT
 from napari_rln.large.settings import LargeSettings
+from napari_rln.machine import available_bytes, cores, taken_bytes
+
+WORKER_BYTES = 450_000_000
+"""Without which a worker's process can do nothing: its libraries, and the smallest of tiles."""
 
 _CORES_PER_WORKER = 8  # not measured: of more, a transform is thought to make little
+_WORKERS_PER_CORE = 2  # at the most: more only wait for each other
 _WAIT_S = 120.0  # for workers to come up
 
 
@@ -50,6 +55,8 @@ class Engine:
         Memory of the machine that is free for a worker, the least of all.
     taken_bytes
         Of memory, that a worker has before it begins.
+    beside_bytes
+        And the process that drives them, where they are others of the same machine.
     """
 
     submit: Callable[..., "Future[Any]"]
@@ -61,6 +68,7 @@ class Engine:
     device_bytes: int
     ram_bytes: int
     taken_bytes: int
+    beside_bytes: int = 0
 
 
 def worker_count(settings: LargeSettings, device: str) -> int:
@@ -69,17 +77,30 @@ def worker_count(settings: LargeSettings, device: str) -> int:
     Raises
     ------
     RlnError
-        If there are fewer GPUs.
+        If there are fewer GPUs, or this machine has not the cores or the memory for as many.
     """
     gpus = _gpus(settings, device)
-    if settings.workers != "auto":
-        if gpus and settings.workers > len(gpus):
-            raise RlnError(
-                f"workers is {settings.workers} but there are {len(gpus)} GPUs; give as many, or "
-                "`device=cpu`."
-            )
-        return settings.workers
-    return len(gpus) or max(1, cores() // _CORES_PER_WORKER)
+    if settings.workers == "auto":
+        return len(gpus) or max(1, cores() // _CORES_PER_WORKER)
+    wanted = settings.workers
+    if gpus and wanted > len(gpus):
+        raise RlnError(
+            f"`workers` is {wanted} but there are {len(gpus)} GPUs; give as many, or the device "
+            "cpu."
+        )
+    if not gpus and wanted > _WORKERS_PER_CORE * cores():
+        raise RlnError(
+            f"`workers` is {wanted} but this process may use {cores()} cores; give at most "
+            f"{_WORKERS_PER_CORE * cores()}, more would only wait for each other."
+        )
+    available = available_bytes()
+    if wanted > 1 and wanted * WORKER_BYTES > available:
+        raise RlnError(
+            f"`workers` is {wanted}, which take {wanted * WORKER_BYTES / 1e9:.1f} GB at least, but "
+            f"{available / 1e9:.1f} GB are free; give at most "
+            f"{max(1, available // WORKER_BYTES)}."
+        )
+    return wanted
 
 
 def _gpus(settings: LargeSettings, device: str) -> tuple[int, ...]:
@@ -92,8 +113,15 @@ def _gpus(settings: LargeSettings, device: str) -> tuple[int, ...]:
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = settings.gpu_numbers
+    if wanted and device == "cpu":
+        raise RlnError(f"`gpus` is {settings.gpus} but `device` is cpu; leave one of them out.")
     if wanted and max(wanted) >= there:
-        raise RlnError(f"gpus is {settings.gpus} but torch sees {there} CUDA devices.")
+        raise RlnError(
+            f"`gpus` is {settings.gpus} but torch sees {there} CUDA devices; give numbers below "
+            f"{there}."
+            if there
+            else f"`gpus` is {settings.gpus} but torch sees no CUDA device; leave it out."
+        )
     if wanted:
         return wanted
     if device.startswith("cuda:"):
@@ -132,7 +160,7 @@ def engine(settings: LargeSettings, device: str, folder: Path) -> Iterator[Engin
     seen = survey(str(folder), device)
     with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="tiles") as pool:
         try:
-            yield _engine(pool.submit, [seen], torch.get_num_threads(), device)
+            yield _engine(pool.submit, [seen], min(torch.get_num_threads(), cores()), device)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -141,7 +169,9 @@ def engine(settings: LargeSettings, device: str, folder: Path) -> Iterator[Engin
 def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iterator[Engine]:
     """Start processes on this machine, each with its share of the cores or a GPU of its own."""
     import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Client, Nanny, SpecCluster
+
+    from napari_rln.large.closed import ClosedScheduler, ClosedWorker
 
     # A queue of jobs may have given this process some GPUs only, under names of its own.
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -155,14 +185,14 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
             "nthreads": IN_FLIGHT,
             "memory_limit": 0,  # the plan keeps it; dask would only pause or kill
             "env": {"OMP_WAIT_POLICY": "PASSIVE", **env},
-            "dashboard": False,
             "silence_logs": logging.CRITICAL,
             "host": "127.0.0.1",
+            "worker_class": ClosedWorker,
         }
 
     spec = {n: {"cls": Nanny, "options": options(n)} for n in range(count)}
     head = {
-        "cls": Scheduler,
+        "cls": ClosedScheduler,
         "options": {"dashboard": False, "host": "127.0.0.1", "port": 0},
     }
     with (
@@ -175,7 +205,8 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
     ):
         client.wait_for_workers(count, timeout=_WAIT_S)
         seen = _surveyed(client, device, folder)
-        yield _engine(_submitter(client), seen, max(1, cores() // count), device)
+        found = _engine(_submitter(client), seen, max(1, cores() // count), device)
+        yield replace(found, beside_bytes=taken_bytes())
 
 
 @contextlib.contextmanager

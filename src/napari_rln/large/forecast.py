@@ -1,32 +1,34 @@
-"""What a run from disk to disk will take: how it is divided, memory, disk, time."""
+"""What a run from disk to disk will take, before it is started."""
 
 import math
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import torch
-
-from napari_rln.cost import NETWORK_FACTOR, setup_seconds, step_seconds, usual_iterations
+from napari_rln.cost import usual_iterations
 from napari_rln.device import resolve_device
 from napari_rln.errors import RlnError
-from napari_rln.forward import padded_shape
-from napari_rln.large.division import make_plan
 from napari_rln.large.engines import worker_count
 from napari_rln.large.machine import survey
+from napari_rln.large.needs import (
+    LEAST_BYTES,
+    free_disk,
+    plan_of,
+    reserved_bytes,
+    run_seconds,
+    shares,
+    working_bytes,
+)
+from napari_rln.large.plain import is_plain_name
 from napari_rln.large.plan import Plan
 from napari_rln.large.request import LargeRun, check_run
-from napari_rln.networks.folded import TORCH_VOXEL_BYTES, Folded
-from napari_rln.rld import RldSettings
-from napari_rln.rln import SHARE, RlnSettings
+from napari_rln.large.sampling import looking_bytes, sampled_bytes
+from napari_rln.machine import LIBRARIES_BYTES, SHARE, TRANSFORM_BYTES
 from napari_rln.speed import Speed
 from napari_rln.stores.source import Source, open_source
-from napari_rln.tiles import Shape
 
-LIBRARIES_BYTES = 250_000_000
-"""Of libraries and kernels, that a worker loads with its first tile."""
-
-_LEAST_BYTES = 200_000_000  # a worker can do nothing with less
+_MOST_BYTES = 1 << 43  # of a worker's memory, beyond which no division is looked for
+_DENSE = 0.75  # of float32 results with noise, that zstd leaves; of whole numbers less is left
+_DENSE_INTEGER = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +46,19 @@ class Forecast:
     workers
         Processes.
     memory_bytes
-        That a worker may take.
+        That a worker will have at most, with its libraries.
     output_bytes
         Size of the result, its levels included, before compression.
-    scratch_bytes
-        And on the disk besides until it is finished, at the most.
+    stored_bytes
+        About what of it will be on the disk.
+    most_bytes
+        And with all that waits there at the most until it is finished.
     free_bytes
         On that disk.
     seconds
-        Of computing; none where this machine's speed was not measured.
+        From beginning to end; none where this machine's speed was not measured.
+    missing
+        What there is too little of for the run to begin, in sentences.
     """
 
     plan: Plan
@@ -61,9 +67,16 @@ class Forecast:
     workers: int
     memory_bytes: int
     output_bytes: int
-    scratch_bytes: int
+    stored_bytes: int
+    most_bytes: int
     free_bytes: int
     seconds: float | None = None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def scratch_bytes(self) -> int:
+        """What waits on the disk besides the result until it is finished, at the most."""
+        return max(0, self.most_bytes - self.output_bytes)
 
     def rows(self) -> list[tuple[str, str]]:
         """Return what there is to say, in words and numbers."""
@@ -81,183 +94,162 @@ class Forecast:
             rows.append(
                 ("tiles", f"{plan.times * len(plan.tiles)} of {_sizes(plan.core)}{halo}, {told}")
             )
+        each = "" if self.workers == 1 else f" for each of {self.workers} workers"
         rows += [
-            ("memory", f"{self.memory_bytes / 1e9:.2f} GB for each of {self.workers} workers"),
-            (
-                "disk",
-                f"{self.output_bytes / 1e9:.3g} GB before compression, "
-                f"{self.scratch_bytes / 1e9:.3g} GB meanwhile, {self.free_bytes / 1e9:.4g} GB free",
-            ),
+            ("memory", f"{self.memory_bytes / 1e9:.2f} GB{each}"),
+            ("disk", in_disk(self)),
         ]
         if self.seconds is not None:
-            rows.append(("computing", duration(self.seconds)))
-        return rows
+            rows.append(("time", duration(self.seconds)))
+        return rows + [("missing", sentence) for sentence in self.missing]
+
+
+def in_disk(told: Forecast) -> str:
+    """Return what a run takes of the disk, in words and numbers."""
+    stored = f"{told.output_bytes / 1e9:.3g} GB"
+    if told.stored_bytes != told.output_bytes:
+        stored = f"about {told.stored_bytes / 1e9:.3g} GB ({stored} before compression)"
+    return (
+        f"{stored}, meanwhile up to {told.most_bytes / 1e9:.3g} GB, "
+        f"{told.free_bytes / 1e9:.4g} GB free"
+    )
 
 
 def forecast(run: LargeRun, speed: Speed | None = None) -> Forecast:
     """Return what a run would take, of which nothing is started.
 
-    Where the image decides on the iterations, those of most images are taken.
+    Where the image decides on the iterations, those of most images are taken. What there is too
+    little of is said in the forecast, which is of the smallest run that could be done instead.
 
     Raises
     ------
     RlnError
-        If it cannot be run.
+        If image, PSF, model and result do not go together.
     """
     source = open_source(run.origin)
     check_run(run, source)
     kind = resolve_device(run.settings.device).type
     seen = survey(str(run.out.parent), run.settings.device)
     count = 1 if run.large.scheduler else worker_count(run.large, run.settings.device)
+    apart = count > 1 or bool(run.large.gpus)
     told = run.told
     ahead = usual_iterations(told) if told else 0
     auto = told is not None and told.iterations == "auto"
     if auto and run.model is not None:
         ahead = run.model.start.after(ahead)
-    free, taken = seen["ram"] // count, seen["taken"]
-    memory, ram = worker_memory(run, free, taken, kind, seen["device_free"], count)
-    plan = plan_of(run, source, ahead, kind, memory, ram)
-    memory_bytes = ram + taken + LIBRARIES_BYTES
-    check_disk(run, plan)
-    return forecast_of(run, plan, ahead, auto, count, memory_bytes, speed)
+    missing: list[str] = []
 
+    def planned(memory: int, ram: int, iterations: int = ahead) -> Plan | None:
+        """Return the plan for so much memory; none where that is too little."""
+        try:
+            plan = plan_of(run, source, iterations, kind, memory, ram)
+        except RlnError:
+            return None
+        return plan if looking_bytes(source, run.psf, told) <= memory else None
 
-def worker_memory(
-    run: LargeRun, ram: int, taken: int, kind: str, device_free: int, crowd: int
-) -> tuple[int, int]:
-    """Return what a worker may compute in on its device, and take in memory, beside what it has.
-
-    Raises
-    ------
-    RlnError
-        If that is too little to do anything.
-    """
-    taken += LIBRARIES_BYTES
-    if run.memory_gb == "auto":
-        mine = int(SHARE * ram)
-    else:
-        mine = int(run.memory_gb * 1e9 / crowd) - taken
-    if mine < _LEAST_BYTES:
-        least = crowd * (taken + _LEAST_BYTES) / 1e9
-        given = ram / 1e9 if run.memory_gb == "auto" else run.memory_gb
-        raise RlnError(
-            f"{crowd} workers have {taken / 1e9:.2f} GB each before they begin, so "
-            f"{given:.2f} GB are too little; allow at least {least:.1f} GB."
+    # The samples are with the process that drives the workers, if it is not the only one.
+    taken = seen["taken"] + (0 if apart else sampled_bytes(source))
+    beside = seen["taken"] + sampled_bytes(source) if apart else 0
+    memory, ram = shares(run, seen["ram"] // count, taken, kind, seen["device_free"], count, beside)
+    plan = planned(memory, ram) if ram >= LEAST_BYTES else None
+    if plan is None:
+        enough = least(lambda ram: planned(memory if kind != "cpu" else ram, ram), ram)
+        if enough is None:  # it is not for want of memory
+            plan = plan_of(run, source, ahead, kind, memory, ram)
+        else:
+            plan, needed = enough
+            missing.append(_too_little(run, needed, ram, count))
+    elif auto and told is not None:  # an image that takes more iterations has wider halos
+        most = told.max_iterations
+        most = most if run.model is None else run.model.start.after(most)
+        if planned(memory, ram, most) is None:
+            missing.append(f"perhaps memory: an image that takes {most} iterations needs more")
+    free = free_disk(run)
+    wanted = reserved_bytes(run, plan)
+    if wanted > free:
+        missing.append(
+            f"disk: up to {wanted / 1e9:.3g} GB may be needed in {run.out.absolute().parent}, "
+            f"{(wanted - free) / 1e9:.3g} GB more than there are"
         )
-    return (mine if kind == "cpu" else int(SHARE * device_free)), mine
+    found = forecast_of(run, source, plan, ahead, auto, count, taken, speed, kind)
+    return replace(found, missing=tuple(missing))
 
 
-def plan_of(
-    run: LargeRun, source: Source, iterations: int, kind: str, memory: int, ram: int
-) -> Plan:
-    """Return how the volume is divided for workers with a kind of device."""
-    per_voxel = None
-    if isinstance(run.settings, RlnSettings):
-        assert run.model is not None
-        precision = run.settings.precision
-        per_voxel = TORCH_VOXEL_BYTES[precision]
-        if kind == "cpu":
-            per_voxel = Folded(run.model.network, torch.device(kind), precision).bytes_per_voxel
-    return make_plan(
-        source.shape,
-        source.voxel_um,
-        source.times,
-        run.form,
-        run.large.ome_zarr,
-        psf=run.psf,
-        told=run.told,
-        iterations=iterations,
-        network_voxel_bytes=per_voxel,
-        memory=memory,
-        ram=ram,
-        side=None if run.tile == "auto" else run.tile,
+def _too_little(run: LargeRun, needed: int, ram: int, count: int) -> str:
+    """Return the sentence on memory that is missing."""
+    short = count * (needed - ram) / 1e9
+    if run.memory_gb == "auto":
+        return (
+            f"memory: {short / SHARE:.2f} GB more have to be free, of which half is taken unless "
+            "`memory_gb` says otherwise"
+        )
+    return (
+        f"memory: `memory_gb` is {run.memory_gb:g}; {short:.2f} GB more are needed, "
+        f"{math.ceil(100 * (run.memory_gb + short)) / 100:g} in all"
     )
+
+
+def least(planned: Callable[[int], Plan | None], least_bytes: int) -> tuple[Plan, int] | None:
+    """Return the plan for the least memory with which there is one, and that; none if there is.
+
+    Parameters
+    ----------
+    planned
+        Returns the plan for so many bytes, or none.
+    least_bytes
+        With which there is none.
+    """
+    low = high = max(least_bytes, LEAST_BYTES)
+    while (found := planned(high)) is None:
+        low, high = high, 2 * high
+        if high > _MOST_BYTES:
+            return None
+    while high - low > 0.01 * high:
+        middle = (low + high) // 2
+        plan = planned(middle)
+        if plan is None:
+            low = middle
+        else:
+            found, high = plan, middle
+    return found, high
 
 
 def forecast_of(
     run: LargeRun,
+    source: Source,
     plan: Plan,
     iterations: int,
     assumed: bool,
     workers: int,
-    memory: int,
+    taken: int,
     speed: Speed | None,
+    kind: str,
 ) -> Forecast:
-    """Return what a plan will take, by so many workers with so much memory each."""
+    """Return what a plan will take, by so many workers that have so much before they begin."""
     seconds = None
     if speed is not None:
-        precision = run.settings.precision if isinstance(run.settings, RlnSettings) else None
-        psf_shape = run.psf.shape if run.psf is not None else None
-        seconds = computing_seconds(plan, psf_shape, run.told, iterations, precision, speed)
-        apart = run.large.scheduler is not None or speed.device != "cpu"
-        seconds /= workers if apart else 1  # workers of one CPU share its cores
+        seconds = run_seconds(run, source, plan, iterations, assumed, workers, speed)
+    output = plan.output_bytes(run.dtype)
+    stored = output
+    if run.form == "zarr":
+        stored = int(output * (_DENSE if run.dtype == "float32" else _DENSE_INTEGER))
+    most = stored + plan.scratch_bytes()
+    if is_plain_name(run.out):  # which is copied in the end
+        most = max(most, 2 * stored)
     return Forecast(
         plan=plan,
         iterations=iterations,
         assumed=assumed,
         workers=workers,
-        memory_bytes=memory,
-        output_bytes=plan.output_bytes(run.dtype),
-        scratch_bytes=plan.scratch_bytes(),
-        free_bytes=_free(run),
+        memory_bytes=taken
+        + (TRANSFORM_BYTES if run.method == "rld" else LIBRARIES_BYTES)
+        + working_bytes(run, source, plan, kind),
+        output_bytes=output,
+        stored_bytes=stored,
+        most_bytes=most,
+        free_bytes=free_disk(run),
         seconds=seconds,
     )
-
-
-def computing_seconds(
-    plan: Plan,
-    psf_shape: Shape | None,
-    told: RldSettings | None,
-    iterations: int,
-    precision: str | None,
-    speed: Speed,
-) -> float:
-    """Return the seconds in which one machine computes all tiles.
-
-    Parameters
-    ----------
-    plan
-        How a volume is divided.
-    psf_shape, told, iterations
-        Of the classical deconvolution; none where there is none.
-    precision
-        Of the network; none where there is none.
-    speed
-        Of the machine.
-    """
-    seconds = 0.0
-    if told is not None:
-        assert psf_shape is not None
-        for tile in plan.tiles:
-            work = math.prod(padded_shape(tile.shape, psf_shape, told.border))
-            seconds += setup_seconds(work, told, speed)
-            seconds += iterations * step_seconds(work, told, speed)
-    if precision is not None:
-        windows = sum(math.prod(block.shape) for block in plan.blocks)
-        per_voxel = speed.network.per_voxel * NETWORK_FACTOR[precision]
-        seconds += speed.network.fixed * len(plan.blocks) + per_voxel * windows
-    return plan.times * seconds
-
-
-def check_disk(run: LargeRun, plan: Plan) -> None:
-    """Raise if the disk of a result has less room than it may take.
-
-    Raises
-    ------
-    RlnError
-        With both numbers.
-    """
-    folder = run.out.absolute().parent
-    needed, free = plan.output_bytes(run.dtype) + plan.scratch_bytes(), _free(run)
-    if needed > free:
-        raise RlnError(
-            f"{run.out.name} needs up to {needed / 1e9:.4g} GB but {free / 1e9:.4g} GB are free in "
-            f"{folder}; make room, name another folder, or write uint16."
-        )
-
-
-def _free(run: LargeRun) -> int:
-    return shutil.disk_usage(run.out.absolute().parent).free
 
 
 def duration(seconds: float) -> str:

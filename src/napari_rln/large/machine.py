@@ -1,17 +1,12 @@
 """What a worker's process has: device, memory, cores, version."""
 
-import math
 import os
 import platform
-import re
-import sys
-from pathlib import Path
 from typing import Any
-
-import psutil
 
 from napari_rln import __version__
 from napari_rln.device import free_bytes, resolve_device
+from napari_rln.machine import available_bytes, cores, taken_bytes
 
 
 def survey(folder: str, device: str) -> dict[str, Any]:
@@ -35,26 +30,8 @@ def survey(folder: str, device: str) -> dict[str, Any]:
         "sees": os.path.isdir(folder),  # noqa: PTH112
         "device": found.type,
         "device_free": free_bytes(found),
-        "ram": psutil.virtual_memory().available,
-        "taken": psutil.Process().memory_info().rss,
+        "ram": available_bytes(),
+        "taken": taken_bytes(),
         "host": platform.node(),
         "cores": cores(),
     }
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
-    return int(min(allowed, psutil.cpu_count(logical=False) or 1))
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process ever had."""
-    if sys.platform == "linux":  # where getrusage tells of the parent too
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])  # type: ignore[index]
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

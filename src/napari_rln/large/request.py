@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -10,17 +9,18 @@ from napari_rln.errors import RlnError
 from napari_rln.files import check_apart, check_place, is_ome_name, is_zarr_name
 from napari_rln.io import OutputType
 from napari_rln.large.job import Method, Settings
+from napari_rln.large.plain import check_plain, is_plain_name
 from napari_rln.large.plan import Format
 from napari_rln.large.settings import LargeSettings
+from napari_rln.machine import MemoryGb
 from napari_rln.model import Model, load_model
 from napari_rln.rld import RldSettings, check_together
 from napari_rln.rln import RlnSettings, check_model
+from napari_rln.settings import check_limits
 from napari_rln.stores.source import Origin, Source
 from napari_rln.suitability import check_grid, refuse_grid
-from napari_rln.tiles import Box
+from napari_rln.tiles import Box, TileSide
 from napari_rln.volume import Volume
-
-_LEAST_SIDE = 16  # of a tile: smaller ones are halo for the most part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,13 @@ class LargeRun:
     settings
         Of the classical deconvolution, or of the network's application.
     out
-        The result, ``.ome.zarr``, ``.zarr``, ``.ome.tif`` or ``.ome.tiff``.
+        The result, ``.ome.zarr``, ``.zarr``, ``.ome.tif`` or ``.ome.tiff``; or ``.tif``, for
+        ImageJ, of one volume of up to 4 GB.
     dtype
         Of its values; integers round and clip.
     memory_gb
-        That all workers of one machine may take together; auto takes half of what is free.
+        Memory that this process and the workers of one machine may have together, with their
+        libraries; auto takes half of what is free.
     tile
         Side in voxels of what is computed at once; auto takes the largest that the memory allows.
     large
@@ -63,14 +65,13 @@ class LargeRun:
     settings: Settings = field(default_factory=RldSettings)
     out: Path
     dtype: OutputType = "float32"
-    memory_gb: float | Literal["auto"] = "auto"
-    tile: int | Literal["auto"] = "auto"
+    memory_gb: MemoryGb = "auto"
+    tile: TileSide = "auto"
     large: LargeSettings = field(default_factory=LargeSettings)
     first: Box | None = None
 
     def __post_init__(self) -> None:
-        if self.tile != "auto" and self.tile < _LEAST_SIDE:
-            raise RlnError(f"`tile` is {self.tile} voxels but must be at least {_LEAST_SIDE}.")
+        check_limits(self)
         if isinstance(self.settings, RlnSettings):
             if self.model is None:
                 object.__setattr__(self, "model", load_model())
@@ -108,7 +109,7 @@ class LargeRun:
 
 def has_large_name(out: Path) -> bool:
     """Tell whether a result of that name can be written from disk to disk."""
-    return is_zarr_name(out) or is_ome_name(out)
+    return is_zarr_name(out) or is_ome_name(out) or is_plain_name(out)
 
 
 def check_large_name(out: Path) -> None:
@@ -120,9 +121,7 @@ def check_large_name(out: Path) -> None:
         If its ending is another, or the folder is absent or not writable.
     """
     if not has_large_name(out):
-        raise RlnError(
-            f"{out.name} must end in .ome.zarr or .ome.tif for a volume that is written in parts."
-        )
+        raise RlnError(f"{out.name} must end in .ome.zarr, .ome.tif or .tif.")
     check_place(out)
 
 
@@ -136,6 +135,7 @@ def check_run(run: LargeRun, source: Source) -> None:
     """
     check_large_name(run.out)
     check_apart(run.out, Path(run.origin.path))
+    check_plain(run.out, source, run.dtype)
     model = run.model
     like = likeness(source)
     if model is not None:

@@ -16,13 +16,7 @@ from napari_rln.device import resolve_device
 from napari_rln.errors import ComputeError, RlnError, warn
 from napari_rln.large.drive import Drive
 from napari_rln.large.engines import Engine, engine
-from napari_rln.large.forecast import (
-    LIBRARIES_BYTES,
-    check_disk,
-    forecast_of,
-    plan_of,
-    worker_memory,
-)
+from napari_rln.large.forecast import forecast_of
 from napari_rln.large.identity import check_same, identity_of
 from napari_rln.large.job import (
     TILE,
@@ -33,9 +27,11 @@ from napari_rln.large.job import (
     changed_since,
     is_intact,
 )
+from napari_rln.large.needs import check_disk, plan_of, worker_memory
+from napari_rln.large.plain import is_plain_name, write_plain
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun, check_run
-from napari_rln.large.sampling import Samples, calibrated, look, measured_crop
+from napari_rln.large.sampling import Samples, calibrated, look, looking_bytes, measured_crop
 from napari_rln.large.work import close, compute_with
 from napari_rln.settings import as_dict
 from napari_rln.speed import Speed
@@ -136,8 +132,9 @@ def _begun(
     device = resolve_device("auto" if run.large.scheduler else run.settings.device)
     free, kind = workers.device_bytes, workers.device
     memory, ram = worker_memory(
-        run, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd
-    )
+        run, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd,
+        workers.beside_bytes,
+    )  # fmt: skip
     stamp = source.stamp()
     job = _interrupted(folder, run.large.overwrite)
     if job is not None and run.large.overwrite and (job.identity, job.stamp) != (identity, stamp):
@@ -169,11 +166,10 @@ def _begun(
             job = replace(job, stamp=stamp)
             folder.write(job)
     else:
-        if samples.telling_bytes(run.psf, run.told) > memory:
-            needed = samples.telling_bytes(run.psf, run.told) / 1e9
+        if (needed := looking_bytes(source, run.psf, run.told)) > memory:
             raise RlnError(
-                f"a part of the image with this PSF takes {needed:.2f} GB but {memory / 1e9:.2f} "
-                "GB may be taken; allow more (`memory_gb`), or crop the PSF."
+                f"a part of the image with this PSF takes {needed / 1e9:.2f} GB but "
+                f"{memory / 1e9:.2f} GB may be taken; allow more (`memory_gb`), or crop the PSF."
             )
         found = yield from look(run, samples, device)
         for doubt in doubts(run.model, run.psf) if run.model is not None else ():
@@ -209,8 +205,8 @@ def _begun(
         )
         folder.begin(job, run.psf, run.model, tile)
     told = forecast_of(
-        run, job.plan, job.statistics.iterations, False, workers.workers,
-        ram + workers.taken_bytes + LIBRARIES_BYTES, speed,
+        run, source, job.plan, job.statistics.iterations, False, workers.workers,
+        workers.taken_bytes, speed, kind,
     )  # fmt: skip
     yield LargeReport(phase="plan", done=0, total=0, seconds=0.0, forecast=told)
     return job
@@ -286,6 +282,8 @@ def _driven(
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(drive.peak_bytes / 1e6),
     }
+    if is_plain_name(run.out):
+        write_plain(folder.result, job)
     folder.complete(job, summary)
     if summary["clipped"]:
         warn(

@@ -4,6 +4,7 @@ The background, when to stop, the map to the network's range: one each for all t
 time points of a series, so that these can be compared.
 """
 
+import math
 import time
 from collections.abc import Generator
 from dataclasses import asdict, replace
@@ -28,18 +29,21 @@ from napari_rln.large.job import Settings
 from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.statistics import Statistics
+from napari_rln.machine import LIBRARIES_BYTES
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import HIGH, LOW, brightness
 from napari_rln.record import array_hash
 from napari_rln.rld import RldReport, RldSettings, without_negatives
-from napari_rln.rln import RlnSettings, bytes_allowed
+from napari_rln.rln import SPLIT_BYTES, RlnSettings, bytes_allowed
 from napari_rln.steps import relay
 from napari_rln.stop import telling_crop, telling_shape
 from napari_rln.stores.source import Source, checksum
-from napari_rln.tiles import Box, Shape, as_text, blocks, within
+from napari_rln.tiles import Box, Shape, as_text, blocks, plan_tiles, within
 from napari_rln.trial import seek_stop
 from napari_rln.volume import FloatArray, Volume
 
+_LEAST_BYTES = 60_000_000  # for a network, of which the smallest tiles take some 30 MB
+_PIECE = (32, 256, 256)  # of a sample, that is looked at at once
 _TELLING = (32, 64, 64)  # size of a PSF in whose stead there is none
 _MOST_FURTHER, _FURTHER_SHARE = 8, 8  # parts deconvolved besides, and what they are of a volume
 
@@ -84,26 +88,27 @@ class Samples:
             for part, box in zip(read, self.boxes, strict=True)
         ]
 
-    def telling_bytes(self, psf: Volume | None, told: RldSettings | None) -> int:
-        """Return how much memory it takes to look at the part with most structure."""
-        if psf is None or told is None:
-            return 0
-        z, y, x = (part.stop - part.start for part in self.telling(psf.shape))
-        return rld.memory_bytes((z, y, x), psf.shape, told)
-
     @property
     def voxels(self) -> int:
         """How many were looked at."""
         return sum(part.size for part in self.parts)
 
     def mean(self, calibration: Calibration) -> float:
-        """Return the mean of what was measured in the samples, image units."""
-        shown = [
-            part if seen is None else part[seen]
-            for part, seen in (measured(part, None, calibration)[:2] for part in self.parts)
-        ]
-        total = sum(float(part.sum(dtype=np.float64)) for part in shown)
-        return total / max(1, sum(part.size for part in shown))
+        """Return the mean of what was measured in the samples, image units.
+
+        Piece by piece, as a small image is one sample and all at once would take ten times its
+        memory.
+        """
+        total, count = 0.0, 0
+        for part in self.parts:
+            for tile in plan_tiles(part.shape, _PIECE, (REPAIR_HALO,) * 3):
+                z = tile.window[0]
+                planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
+                data, seen, _ = measured(part[tile.window], None, calibration, planes=planes)
+                shown = data[tile.inner] if seen is None else data[tile.inner][seen[tile.inner]]
+                total += float(shown.sum(dtype=np.float64))
+                count += shown.size
+        return total / max(1, count)
 
     def telling(self, psf_shape: Shape) -> Box:
         """Return the part of the volume with most structure, as :func:`telling_crop` does."""
@@ -114,8 +119,7 @@ class Samples:
             return z, y, x
         energies = [np.square(part, dtype=np.float64).mean() for part in self.parts]
         best = self.boxes[int(np.argmax(energies))]
-        planes = min(shape[0], max(2 * psf_shape[0], 64))
-        size = telling_shape((planes, *shape[1:]), psf_shape)
+        size = telling_size(shape, psf_shape)
         starts = [
             min(max(0, (part.start + part.stop - s) // 2), n - s)
             for part, s, n in zip(best, size, shape, strict=True)
@@ -123,13 +127,33 @@ class Samples:
         z, y, x = (slice(a, a + s) for a, s in zip(starts, size, strict=True))
         return z, y, x
 
-    def further(self, size: Shape) -> list[Box]:
-        """Return boxes of a size all over the volume, of an eighth of it or less."""
-        voxels = size[0] * size[1] * size[2]
-        most = min(
-            _MOST_FURTHER, self.source.voxels // (_FURTHER_SHARE * voxels), MOST_VOXELS // voxels
-        )
-        return list(blocks(self.source.shape, size, most)) if most else []
+
+def telling_size(shape: Shape, psf_shape: Shape) -> Shape:
+    """Return the size (z, y, x) of the part of a volume with most structure."""
+    if len(sample_boxes(shape)) == 1:
+        return telling_shape(shape, psf_shape)
+    return telling_shape((min(shape[0], max(2 * psf_shape[0], 64)), *shape[1:]), psf_shape)
+
+
+def sampled_bytes(source: Source) -> int:
+    """Return how much memory the samples of a source take."""
+    boxes = sample_boxes(source.shape)
+    return 4 * sum(int(math.prod(p.stop - p.start for p in box)) for box in boxes)
+
+
+def looking_bytes(source: Source, psf: Volume | None, told: RldSettings | None) -> int:
+    """Return how much memory it takes to look at the part with most structure."""
+    if psf is None or told is None:
+        return 0
+    part = telling_size(source.shape, psf.shape)
+    return rld.memory_bytes(part, psf.shape, told) + SPLIT_BYTES * math.prod(part)
+
+
+def further(source: Source, size: Shape) -> list[Box]:
+    """Return boxes of a size all over a volume, of an eighth of it or less."""
+    voxels = size[0] * size[1] * size[2]
+    most = min(_MOST_FURTHER, source.voxels // (_FURTHER_SHARE * voxels), MOST_VOXELS // voxels)
+    return list(blocks(source.shape, size, most)) if most else []
 
 
 def look(
@@ -174,7 +198,7 @@ def look(
             assert isinstance(run.settings, RlnSettings)
             iterations = run.model.start.after(iterations)
             network = Folded(run.model.network, device, run.settings.precision)
-            most = bytes_allowed(run.settings, device)
+            most = max(bytes_allowed(run.settings, device) - LIBRARIES_BYTES, _LEAST_BYTES)
             consistency = consistency_of(stop.trial, run.model, network, run.settings, most)
     return Statistics(
         hash=samples.hash,
@@ -230,7 +254,8 @@ def calibrated(
         z, y, x = (slice(0, n) for n in samples.source.shape)
         boxes = [(z, y, x)]
     elif model is not None and not classic:
-        boxes += samples.further((z.stop - z.start, y.stop - y.start, x.stop - x.start))
+        size = z.stop - z.start, y.stop - y.start, x.stop - x.start
+        boxes += further(samples.source, size)
     crops = [
         measured_crop(run, samples.source, found.calibrated, box, samples.time) for box in boxes
     ]

@@ -24,9 +24,9 @@ from napari_rln.errors import ComputeError
 from napari_rln.files import atomic
 from napari_rln.io import converted
 from napari_rln.large.job import TILE, Folder, Job, Key, Settings, box_of, is_intact
-from napari_rln.large.machine import peak_bytes
 from napari_rln.large.plan import IN_FLIGHT, blend
 from napari_rln.large.sampling import Around
+from napari_rln.machine import peak_bytes
 from napari_rln.memory import release_freed_memory
 from napari_rln.model import Model
 from napari_rln.networks.folded import Folded

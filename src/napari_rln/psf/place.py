@@ -21,6 +21,7 @@ _APART = 0.35  # of the peak, below which the light must fall between two PSFs s
 _APART_AXIALLY = 0.05  # the same above each other, where aberrations split a peak
 _NEAR = 2  # voxels around a lobe that are still above or below it
 _SMALLEST = 9  # lateral voxels from which a file has room for a background
+_POINT = 0.99  # of the light: a PSF that has it in one voxel blurs nothing
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ def find_fault(data: npt.NDArray[Any]) -> Fault | None:
         If no voxel rises above the background.
     """
     data = np.asarray(data, dtype=np.float64)
+    fault = point_fault(data)
+    if fault is not None:
+        return fault
     axes = split_axes(data)
     fault = _spot_fault(in_order(data, axes))
     if axes and fault is None:
@@ -93,6 +97,18 @@ def _spot_fault(data: Float64Array) -> Fault | None:
                 "measure`.",
             )
     return None if peak_inside(peak.centre, data.shape) else cut_fault(peak.centre, data.shape)
+
+
+def point_fault(data: npt.NDArray[Any]) -> Fault | None:
+    """Return what is to be said of data whose light is all in one voxel; none of any other."""
+    light = float(data.clip(0).sum(dtype=np.float64))
+    if not light > 0 or float(data.max()) < _POINT * light:
+        return None
+    return Fault(
+        "width",
+        "all of its light is in one voxel, so that it blurs nothing and there is nothing to "
+        "deconvolve; check the voxel sizes of PSF and image, or use a larger PSF.",
+    )
 
 
 def cut_fault(centre: Triple, shape: tuple[int, ...]) -> Fault:

@@ -20,7 +20,7 @@ from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 from napari_rln.errors import RlnError
 from napari_rln.psf.background import Float64Array, background_level
 from napari_rln.psf.peak import Triple, lone_voxels, peak_centre, peak_inside
-from napari_rln.psf.place import Fault, cut_fault, find_fault, in_order, split_axes
+from napari_rln.psf.place import Fault, cut_fault, find_fault, in_order, point_fault, split_axes
 from napari_rln.psf.shape import centre_crop, energy_box
 from napari_rln.record import Record
 from napari_rln.settings import as_dict, check_limits
@@ -110,8 +110,8 @@ def prepare_psf(
     Raises
     ------
     RlnError
-        If the PSF is constant or nowhere above its background, or if its peak is at the border
-        and to be centred.
+        If the PSF is constant or nowhere above its background, if its peak is at the border and
+        to be centred, or if all of its light is in one voxel of the new grid.
     """
     settings = settings or PrepareSettings()
     if image_voxel_um is not None:
@@ -129,6 +129,9 @@ def prepare_psf(
         data = _regrid(data, axis, centre[axis], target[axis] / volume.voxel_um[axis])
     data = np.clip(data, 0, None)
     cropped = _crop(data, settings)
+    fault = point_fault(cropped)
+    if fault:
+        raise unusable(volume, fault)
     facts |= {
         "shift_voxels": [m - c for m, c in zip(in_file, centre, strict=True)],
         "energy_kept": float(cropped.sum() / data.sum()),
@@ -152,7 +155,8 @@ def check_psf(volume: Volume) -> None:
     ------
     RlnError
         If it is zero everywhere, has negative values, or its sum is not 1 within 0.1 %; if its
-        peak is at the border or split among the corners, or if it is noise or several spots.
+        peak is at the border or split among the corners, if all of its light is in one voxel, or
+        if it is noise or several spots.
     """
     lowest, total = float(volume.data.min()), float(volume.data.sum(dtype=np.float64))
     if lowest < 0:

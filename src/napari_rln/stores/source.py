@@ -7,10 +7,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from napari_rln.errors import RlnError, warn
 from napari_rln.files import ZARR_MARKS, is_zarr
+from napari_rln.machine import available_bytes
 from napari_rln.stores import planes, tiff
 from napari_rln.stores.lazy import Held, Lazy, Pieces, stamp
 from napari_rln.tiles import Box, Shape, as_text
@@ -153,7 +153,7 @@ class Source:
         self.fill: float | None = None
         planes = self._check_pieces(held.pieces, origin, whole)
         self._offset, self.shape = _cropped(origin.crop, (planes, *whole[1:]), name)
-        if held.piece_bytes > _MOST_PIECE * psutil.virtual_memory().available:
+        if held.piece_bytes > _MOST_PIECE * available_bytes():
             raise RlnError(
                 f"{name} is stored in pieces of {held.piece_bytes / 1e9:.1f} GB, of which one does "
                 "not fit into the memory; write it anew in smaller strips, tiles or chunks."
@@ -224,7 +224,7 @@ class Source:
             If it cannot be read.
         """
         needed = self.voxels * (4 + self.dtype.itemsize)
-        free = psutil.virtual_memory().available
+        free = available_bytes()
         if needed > free:
             raise RlnError(
                 f"{self._file} is {' x '.join(map(str, self.shape))} voxels and takes "
