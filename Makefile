@@ -15,7 +15,7 @@ DISPLAY_LIBRARIES := libGL.so.1 libEGL.so.1 libOpenGL.so.0 libglib-2.0.so.0 libx
 .PHONY: demo test lint bench display clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/napari-rln demo --out demo
+	$(BIN)/napari-rln demo --out demo --overwrite
 
 test: lint display
 	$(BIN)/npe2 validate napari-rln --imports
