@@ -26,7 +26,7 @@ from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_again, simulate_pair
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
-from napari_rln.train import pool, run, validation
+from napari_rln.train import examples, pool, run, validation
 from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.examples import Symmetry, example
 from napari_rln.train.loop import train_model, train_steps
@@ -347,7 +347,7 @@ import os, signal, sys
 sys.path.insert(0, {folder!r})
 import test_train_loop as tests
 from napari_rln.cli import main
-from napari_rln.train import pool, run, validation
+from napari_rln.train import examples, pool, run, validation
 from napari_rln.train.settings import PRESETS
 
 PRESETS["full"], run._STATISTICS = tests.TINY, 4
@@ -370,16 +370,37 @@ def test_a_killed_command_is_gone_on_with(tmp_path, monkeypatch):
     code = KILLED.format(folder=str(Path(__file__).parent), psf=str(psf), out=str(out))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.checkpoint", "psf.ome.tif"]
+    left = ["model.checkpoint", "model.prepared", "psf.ome.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == left
 
     monkeypatch.setitem(PRESETS, "full", TINY)
     tokens = ["train", "--from", "none", "--psf", str(psf), "--quiet", "-o"]
     assert cli.run([*tokens, str(out), "--resume"]) == 0
     assert not out.with_suffix(".checkpoint").exists()
+    assert not out.with_suffix(".prepared").exists()
     whole = tmp_path / "whole" / "model.safetensors"
     whole.parent.mkdir()
     assert cli.run([*tokens, str(whole)]) == 0
     assert _same(Model.load(out), Model.load(whole))
+
+
+def test_what_was_prepared_is_kept_where_the_preparation_is_broken_off(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "m.checkpoint"
+    whole = finish(train_steps(setting_of(TINY, psf=PSF), TINY))
+    steps = train_steps(setting_of(TINY, psf=PSF), TINY, checkpoint=checkpoint)
+    while next(steps).step < 3:
+        pass
+    steps.close()
+    kept = sorted((tmp_path / "m.prepared").iterdir())
+    assert len(kept) >= 3
+    kept[0].write_bytes(b"damaged")
+    made = []
+    original = examples.first_estimate
+    monkeypatch.setattr(examples, "first_estimate", lambda *a: made.append(a) or original(*a))
+    again = finish(train_steps(setting_of(TINY, psf=PSF), TINY, checkpoint=checkpoint))
+    assert len(made) == 1 + TINY.validate + TINY.examples - len(kept)
+    assert again.hash == whole.hash
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

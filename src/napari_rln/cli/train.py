@@ -163,7 +163,9 @@ def _kept(report: TrainReport) -> Model:
     try:
         return report.model()
     except RlnError:
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt(
+            "what was prepared is kept: the same command goes on from there"
+        ) from None
 
 
 def _say_validation(model: Model, terminal: Terminal) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from napari_rln.errors import RlnError
 from napari_rln.files import atomic
 from napari_rln.settings import as_dict
+from napari_rln.train.prepared import Prepared
 from napari_rln.train.settings import Quality
 
 _KEY = "napari-rln training"
@@ -138,6 +139,12 @@ class Checkpoint:
             return cls(**described, weights=_part(tensors, "network"), moments=moments, best=best)
         except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise RlnError(f"{path.name} is no checkpoint of a training ({error}).") from error
+
+
+def discard(checkpoint: Path) -> None:
+    """Remove a training that was left off: its state, and what was prepared for it."""
+    checkpoint.unlink(missing_ok=True)
+    Prepared.beside(checkpoint).remove()
 
 
 def _part(tensors: Tensors, prefix: str) -> Tensors:

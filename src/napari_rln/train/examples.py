@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from napari_rln import rld
+from napari_rln import __version__, rld
 from napari_rln.calibration import Calibration, calibrate
 from napari_rln.errors import RlnError
 from napari_rln.files import is_tiff_name, is_zarr
@@ -21,11 +21,13 @@ from napari_rln.io import read_volume
 from napari_rln.networks.rln import Views, together
 from napari_rln.normalisation import Method, Normalisation
 from napari_rln.psf.shape import asymmetry, centre_crop
+from napari_rln.settings import as_dict
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import FamilySettings, draw_optics
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
+from napari_rln.train.prepared import Prepared
 from napari_rln.trial import seek_stop
 from napari_rln.volume import FloatArray, Volume, VoxelUm
 
@@ -300,6 +302,7 @@ def example(
     output_scale: float = 1.0,
     by_truth: bool = False,
     views: Views = "single",
+    prepared: Prepared | None = None,
 ) -> Example:
     """Return the example of a number.
 
@@ -320,6 +323,8 @@ def example(
         takes one run, not two.
     views
         How the network is given two, where there are two.
+    prepared
+        Keeps first estimates; none are kept when none.
     """
     pair, psf = source.pair(number)
     calibration = calibrate(pair.image)
@@ -330,13 +335,23 @@ def example(
         second = rld.Seen(
             image=pair.second, psf=_cropped(source.psf_b), calibration=calibrate(pair.second)
         )
-    if by_truth and psf is not None and start.needs_psf and start.iterations == "auto":
-        estimate = _stopped_by_truth(pair, psf, calibration, start, number, second)
-    elif second is not None and psf is not None and start.needs_psf:
-        estimate = _joint(pair, psf, calibration, start, second)
-    else:
+
+    def estimated() -> FloatArray:
+        if by_truth and psf is not None and start.needs_psf and start.iterations == "auto":
+            return _stopped_by_truth(pair, psf, calibration, start, number, second)
+        if second is not None and psf is not None and start.needs_psf:
+            return _joint(pair, psf, calibration, start, second)
         cpu = torch.device("cpu")
-        estimate = finish(first_estimate(pair.image, psf, calibration, start, cpu)).data
+        return finish(first_estimate(pair.image, psf, calibration, start, cpu)).data
+
+    volumes = (pair.image, pair.truth, psf, pair.second, source.psf_b)
+    made_of = {
+        "volumes": [volume and volume.hash for volume in volumes],
+        "start": as_dict(start),
+        "by_truth": by_truth and number,
+        "version": __version__,
+    }
+    estimate = (prepared or Prepared()).estimate(made_of, estimated)
     if second is not None:
         level = second.calibration.background
         own = Normalisation.of(second.image.data, estimate, level, method)

@@ -10,7 +10,8 @@ from napari_rln.memory import keep_freed_memory
 from napari_rln.model import Model
 from napari_rln.settings import as_dict
 from napari_rln.steps import finish
-from napari_rln.train.checkpoint import Checkpoint
+from napari_rln.train.checkpoint import Checkpoint, discard
+from napari_rln.train.prepared import Prepared
 from napari_rln.train.run import Run
 from napari_rln.train.setting import Setting
 from napari_rln.train.settings import TrainReport, TrainSettings
@@ -46,7 +47,7 @@ def train_steps(
         Of the model.
     checkpoint
         File that holds the state now and then and when it was closed, so that it can be gone on
-        with; removed at the end.
+        with; removed at the end. What was prepared lies in a folder beside it until then.
     resume
         Go on from that file; the result is that of a training that was not interrupted.
 
@@ -59,7 +60,11 @@ def train_steps(
     """
     keep_freed_memory()
     device = resolve_device(settings.device)
-    with computing(0, device, _ADVICE), closing(Run(setting, settings, name, device)) as run:
+    prepared = Prepared.beside(checkpoint)
+    with (
+        computing(0, device, _ADVICE),
+        closing(Run(setting, settings, name, device, prepared)) as run,
+    ):
         saved = None
         if resume:
             if checkpoint is None:
@@ -69,7 +74,7 @@ def train_steps(
         yield from run.clock.follow(_train(run, saved, checkpoint))
         model = run.model()
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        discard(checkpoint)
     return model
 
 

@@ -4,6 +4,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.examples import Example, Source, example, rescaled
+from napari_rln.train.prepared import Prepared
 from napari_rln.train.settings import TrainSettings
 
 FIRST = 8
@@ -24,10 +25,12 @@ class Pool:
         Of the pairs.
     settings
         Of the training.
+    prepared
+        Keeps first estimates.
     """
 
-    def __init__(self, source: Source, settings: TrainSettings) -> None:
-        self._source, self._settings = source, settings
+    def __init__(self, source: Source, settings: TrainSettings, prepared: Prepared) -> None:
+        self._source, self._settings, self._prepared = source, settings, prepared
         self._futures: list[Future[Example]] = []
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="examples")
         self._closed = False
@@ -85,4 +88,5 @@ class Pool:
             output_scale=self.output_scale,
             by_truth=True,
             views=self._settings.views,
+            prepared=self._prepared,
         )

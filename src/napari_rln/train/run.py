@@ -21,6 +21,7 @@ from napari_rln.train.batches import inner, without_margin
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.examples import Example, example, rescaled
 from napari_rln.train.pool import FIRST, Pool
+from napari_rln.train.prepared import Prepared
 from napari_rln.train.setting import Setting
 from napari_rln.train.settings import Baseline, Preview, TrainReport, TrainSettings
 from napari_rln.train.statistics import estimate_statistics, set_momentum
@@ -38,7 +39,12 @@ class Run:
     """A training between two steps."""
 
     def __init__(
-        self, setting: Setting, settings: TrainSettings, name: str, device: torch.device
+        self,
+        setting: Setting,
+        settings: TrainSettings,
+        name: str,
+        device: torch.device,
+        prepared: Prepared,
     ) -> None:
         self.settings, self.setting, self.name, self.device = settings, setting, name, device
         self.step = 0
@@ -50,7 +56,7 @@ class Run:
         self._best: BestWeights | None = None
         self._last: dict[str, float] = {}
         self._frozen = False
-        self._pool = Pool(setting.source, settings)
+        self._pool, self._prepared = Pool(setting.source, settings, prepared), prepared
         if setting.begin is not None:
             self._pool.output_scale = setting.begin.output_scale
         self._held: list[Example] = []
@@ -72,6 +78,7 @@ class Run:
                 self.settings.normalisation,
                 output_scale=self._pool.output_scale,
                 views=self.settings.views,
+                prepared=self._prepared,
             )
             self._held.append(made)
             report = self._report("examples", number + 1, first + held)

@@ -17,6 +17,7 @@ from napari_rln.model import SUFFIX, Model
 from napari_rln.progress import Progress
 from napari_rln.psf.doctor import fit_psf
 from napari_rln.simulate.structures import StructureSettings
+from napari_rln.train.checkpoint import discard
 from napari_rln.train.loop import train_steps
 from napari_rln.train.setting import Setting, setting_of
 from napari_rln.train.settings import TrainReport, TrainSettings
@@ -146,7 +147,7 @@ class Course:
             self._followed(training), news, always=lambda report: report.preview is not None
         )
         path = self.library.save(model)
-        checkpoint.unlink(missing_ok=True)
+        discard(checkpoint)
         return self.library.load(path.name.removesuffix(SUFFIX))
 
     def _followed(

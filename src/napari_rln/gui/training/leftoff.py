@@ -20,7 +20,7 @@ from napari_rln.gui.training.second import Second
 from napari_rln.library import Library
 from napari_rln.settings import as_dict
 from napari_rln.simulate.structures import StructureSettings
-from napari_rln.train.checkpoint import Checkpoint
+from napari_rln.train.checkpoint import Checkpoint, discard
 from napari_rln.train.settings import TrainSettings
 
 _ENDING = ".checkpoint"
@@ -169,7 +169,7 @@ class LeftOffRow(QWidget):
         left: LeftOff = self.box.currentData()
         question = f"Discard {self.box.currentText()}?"
         if QMessageBox.question(self, "Discard", question) == QMessageBox.StandardButton.Yes:
-            left.path.unlink(missing_ok=True)
+            discard(left.path)
             self.box.removeItem(self.box.currentIndex())
             self.setVisible(self.box.count() > 0)
 
