@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QLabel
 
@@ -462,8 +463,8 @@ def test_closing_the_dock_during_a_run_ends_it(dock, idle, qtbot):
     viewer.window.remove_dock_widget(dock)
     idle(dock.jobs)
     assert [layer.name for layer in viewer.layers if "cancelled" in layer.name]
-    viewer.layers.clear()
-    QApplication.processEvents()
+    qtbot.waitUntil(lambda: not isalive(dock))
+    viewer.layers.clear()  # which nobody follows any more
 
 
 @pytest.mark.parametrize("click", ["run", "cancel", "close dock", "close viewer"])

@@ -10,7 +10,9 @@ from qtpy.QtWidgets import QApplication
 from napari_rln.gui.layers import record_of
 
 
-def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, make_napari_viewer_proxy):
+def test_from_a_stack_to_a_figure(
+    open_dock, library, idle, tmp_path, make_napari_viewer_proxy, qtbot
+):
     viewer = make_napari_viewer_proxy()
     viewer.open_sample("napari-rln", "bead")
     image = viewer.layers[0]
@@ -72,9 +74,13 @@ def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, make_napar
     assert record_of(viewer.layers[-1]).method == "rln"
     assert not [p for p in Path(tmp_path).rglob("*") if p.name.startswith(".")]
 
-    # Closing leaves nothing of ours behind.
+    # Closing leaves nothing of ours behind, once what ran in threads has ended.
     viewer.close()
-    gc.collect()
-    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-    left = [type(widget) for widget in QApplication.allWidgets()]
-    assert not [kind for kind in left if kind.__module__.startswith(("napari_rln", "pyqtgraph"))]
+
+    def left():
+        gc.collect()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        kinds = {type(widget) for widget in QApplication.allWidgets()}
+        return {kind for kind in kinds if kind.__module__.startswith(("napari_rln", "pyqtgraph"))}
+
+    qtbot.waitUntil(lambda: not left(), timeout=30_000)

@@ -179,7 +179,7 @@ class Jobs(QObject):
 
     One that is cancelled ends at once for the user. A long step that it is in goes on in the
     thread, is shown to nobody, and is waited for by the next. When the dock is taken out of its
-    window, and nobody could cancel any more, all are cancelled.
+    window, and nobody could cancel any more, all are cancelled, and the dock goes.
     """
 
     changed = Signal()
@@ -197,6 +197,7 @@ class Jobs(QObject):
         self._job: Job | None = None
         self._worker: GeneratorWorker | None = None
         self._ended = False
+        self._closed = False  # whether the dock is out of its window
         self._advancing = False  # while napari's bar lets other events in
         self._left: Job | None = None
         self._patience = QTimer(self, singleShot=True, interval=_PATIENCE_MS)
@@ -205,10 +206,21 @@ class Jobs(QObject):
             parent.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Cancel all when the dock is taken out of its window, which is how napari closes it."""
-        if event.type() == QEvent.Type.ParentChange and watched.parent() is None:
-            self.cancel()
+        """End all when the dock is taken out of its window, which is how napari closes it."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._closed = watched.parent() is None
+            if self._closed:
+                self.cancel()
+                self._delete_closed()
         return False
+
+    def _delete_closed(self) -> None:
+        """Delete a dock that was closed, once nothing runs: its own signals would keep it for ever.
+
+        They are connected to functions that hold it, which Python's collector does not see.
+        """
+        if self._closed and self._worker is None:
+            self.parent().deleteLater()
 
     @property
     def leaving(self) -> Job | None:
@@ -338,6 +350,7 @@ class Jobs(QObject):
         self._worker = self._left = None  # frees what its generator holds
         self._end()
         self._next()
+        self._delete_closed()
 
     def _let_go(self) -> None:
         self._left = self._job
