@@ -43,6 +43,14 @@ def stem(path: Path) -> str:
     return path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
 
 
+def title(path: Path) -> str:
+    """Return what to call what lies in a file: its name without ending, which any text can hold.
+
+    A name need not be text in the encoding of the system.
+    """
+    return stem(path).encode(errors="replace").decode()
+
+
 def check_tiff_output(path: Path) -> None:
     """Raise unless a TIFF can be written at a path.
 

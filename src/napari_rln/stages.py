@@ -18,6 +18,10 @@ from napari_rln.volume import Volume
 _ADVICE = "look at a smaller part of the image."
 
 
+STAGES = ("x", "E0", *Stages._fields)
+"""Names of the stages, in their order."""
+
+
 def network_stages(
     image: Volume,
     psf: Volume | None = None,

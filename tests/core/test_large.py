@@ -599,7 +599,7 @@ def test_a_plain_tif_in_parts_is_the_file_that_the_whole_gives(origin, psf, tmp_
     assert sorted(p.name for p in tmp_path.iterdir() if "r.tif" in p.name) == [
         "r.tif", "r.tif.run.json"
     ]  # fmt: skip
-    assert not finish(run_large(run)).summary  # complete already
+    assert not finish(run_large(run)).made  # complete already
 
 
 def test_what_imagej_cannot_hold_is_refused_with_the_name_that_can(origin, psf, tmp_path):

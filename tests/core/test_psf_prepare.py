@@ -189,7 +189,7 @@ def test_impossible_settings_are_refused():
         prepare_psf(data, PrepareSettings(background=5.0))
     with pytest.raises(RlnError, match="Check the units"):
         prepare_psf(data, image_voxel_um=(5.0, 2.5, 2.5))
-    with pytest.raises(RlnError, match=r"energy_share is 0\.2"):
+    with pytest.raises(RlnError, match=r"`energy_share` is 0\.2"):
         PrepareSettings(energy_share=0.2)
     with pytest.raises(RlnError, match="max_size"):
         PrepareSettings(max_size=(0, 3, 3))

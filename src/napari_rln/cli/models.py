@@ -5,7 +5,7 @@ from typing import Annotated
 
 from napari_rln.cli.options import Flat, Out, Overwrite
 from napari_rln.cli.terminal import Terminal, number
-from napari_rln.files import check_outputs
+from napari_rln.files import check_outputs, title
 from napari_rln.model import Model, check_model_path, load_model, shipped_models
 from napari_rln.networks.bundle import read_checkpoint
 from napari_rln.networks.tensorflow import rln_from_checkpoint
@@ -41,7 +41,7 @@ def import_tf(
     check_outputs([out], inputs=[checkpoint], overwrite=overwrite)
     network = rln_from_checkpoint(read_checkpoint(checkpoint), division_eps=division_eps)
     model = Model(
-        name=out.stem,
+        name=title(out),
         network=network,
         start=StartSettings(method="image"),
         normalisation="percentiles",

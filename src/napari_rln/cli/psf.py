@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.errors import RlnError
-from napari_rln.files import check_outputs, check_tiff_output
+from napari_rln.files import check_outputs, check_tiff_output, title
 from napari_rln.io import write_volume
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.doctor import examine_psf, repair_psf
@@ -51,7 +51,7 @@ def compute(
     planes = target.shape[0] if target else None
     if voxel_um is None:
         raise RlnError("give the voxel size (`voxel_um`), or the image whose it is (`image`).")
-    _finish(compute_psf(settings, voxel_um, planes=planes, name=out.stem), out, terminal)
+    _finish(compute_psf(settings, voxel_um, planes=planes, name=title(out)), out, terminal)
 
 
 def measure(
@@ -75,7 +75,7 @@ def measure(
         Replace the file if it is there.
     """
     _check_output(out, [beads], overwrite)
-    psf = measure_psf(image_source.read(beads), settings, name=out.stem)
+    psf = measure_psf(image_source.read(beads), settings, name=title(out))
     assert psf.record is not None
     terminal.say(f"{beads.name}: {beads_in_words(psf.record.facts)}")
     _finish(psf, out, terminal)

@@ -11,12 +11,12 @@ from napari_rln.cli.large import LargeOptions, check_result, foretell, go, in_pa
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.errors import RlnError
-from napari_rln.files import make_folder
+from napari_rln.files import check_outputs, make_folder
 from napari_rln.io import OutputType, write_volume
 from napari_rln.large.request import LargeRun, likeness
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rln import RlnSettings
-from napari_rln.stages import network_stages
+from napari_rln.stages import STAGES, network_stages
 from napari_rln.stores.source import open_source
 from napari_rln.volume import Volume
 
@@ -105,6 +105,8 @@ def rln(
     check_result(out, read, large, image_source.origin(image), len(channels) or 1)
     if stages is not None:
         make_folder(stages)
+        kept = [stages / f"{name}.ome.tif" for name in STAGES]
+        check_outputs(kept, inputs=read, overwrite=large.settings.overwrite)
     reported: list[dict[str, Any]] = []
 
     def one(source: ImageSource, psf_source: PsfSource, file: Path | None) -> Volume:
@@ -124,8 +126,9 @@ def rln(
         )
         reported.append({"out": str(out), "facts": facts})
         if stages is not None:
-            for name, stage in network_stages(volume, fitted, chosen, settings).items():
-                write_volume(stage, stages / f"{name}.ome.tif")
+            found = network_stages(volume, fitted, chosen, settings)
+            for name, path in zip(STAGES, kept, strict=True):
+                write_volume(found[name], path)
         return result
 
     if channels:

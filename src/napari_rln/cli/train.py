@@ -10,7 +10,7 @@ from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.dual import DualSettings, Turn, psfs_of_views
 from napari_rln.errors import RlnError
-from napari_rln.files import check_outputs
+from napari_rln.files import check_outputs, title
 from napari_rln.model import Model, check_model_path
 from napari_rln.networks.rln import Views
 from napari_rln.simulate.imaging import ImagingSettings
@@ -147,7 +147,7 @@ def train(
         imaging=imaging,
         begin=first,
     )
-    name = out.stem
+    name = title(out)
     model = terminal.follow(
         train_steps(setting, settings, name=name, checkpoint=checkpoint, resume=resume), _kept
     )

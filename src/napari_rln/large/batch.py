@@ -385,7 +385,10 @@ def _write(path: Path, ended: Iterable[Ended]) -> None:
     """Write the table of what became of a batch."""
     found = ("iterations", "background", "chi2", "flux_ratio", "clipped")
     head = ("image", "channel", "time", "result", "status", "seconds", *found, "error", "warnings")
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        atomic(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         table = csv.writer(file)
         table.writerow(head)
         for one in ended:

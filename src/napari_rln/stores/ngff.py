@@ -20,7 +20,7 @@ import zarr.codecs
 from numcodecs import Blosc
 
 from napari_rln.errors import RlnError
-from napari_rln.files import stem
+from napari_rln.files import title
 from napari_rln.metadata import um_per
 from napari_rln.record import Record
 from napari_rln.stores.lazy import Held, Pieces
@@ -58,7 +58,7 @@ def open_lazily(path: Path) -> Held:
     except Exception as error:  # damaged metadata can make the parser raise anything
         raise RlnError(f"{path.name} cannot be read as Zarr ({error}).") from error
     if isinstance(node, zarr.Array):
-        return _held(node, _plain_axes(node, path.name), None, stem(path))
+        return _held(node, _plain_axes(node, path.name), None, title(path))
     image = _ome(node)
     if "multiscales" not in image:
         return open_lazily(_only_image(node, image, path))
@@ -70,7 +70,7 @@ def open_lazily(path: Path) -> Held:
             raise ValueError(f"{finest['path']} is no array")
         axes, units = _axes(scale, array.ndim)
         factors = _scale(scale, finest, array.ndim)
-        name = str(scale.get("name") or stem(path))
+        name = str(scale.get("name") or title(path))
     except Exception as error:  # as above
         raise RlnError(
             f"{path.name} says it is OME-Zarr but its metadata cannot be used ({error})."

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.errors import RlnError
-from napari_rln.files import TIFF_SUFFIXES
+from napari_rln.files import TIFF_SUFFIXES, title
 from napari_rln.metadata import read_voxel_um, voxel_um_of_pixels
 from napari_rln.stores.lazy import Held, Pieces
 
@@ -160,7 +160,7 @@ def open_folder(path: Path) -> Held:
         planes,
         letters,
         voxel_um,
-        path.name,
+        title(path),
         pieces=planes.pieces(letters),
         files=lambda: files,
     )

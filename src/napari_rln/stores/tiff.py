@@ -19,7 +19,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.errors import RlnError
-from napari_rln.files import stem
+from napari_rln.files import title
 from napari_rln.metadata import RECORD_NAMESPACE, read_record, read_voxel_um
 from napari_rln.record import Record
 from napari_rln.stores.lazy import Held, Lazy, Pieces
@@ -96,7 +96,7 @@ def _held(tif: tifffile.TiffFile, number: int, path: Path) -> Held:
         array,
         axes,
         read_voxel_um(tif, number, planes),
-        stem(path),
+        title(path),
         read_record(tif),
         pieces,
         lambda: files,

@@ -15,7 +15,7 @@ from napari_rln.io import contents, read_volume
 from napari_rln.progress import Progress
 from napari_rln.volume import Volume
 
-_KINDS = "TIFF (*.tif *.tiff)"
+_KINDS = "Volumes (*.tif *.tiff *.lsm *.ome zarr.json .zattrs)"
 _AS_IN_FILE = "file"  # what a voxel size of 0 is shown as
 
 
@@ -68,7 +68,7 @@ class Opening(QWidget):
 
         def steps() -> Steps[Volume]:
             yield Update(Progress(doing="reading"))
-            held = contents(path) if path.is_file() else None
+            held = contents(path) if path.exists() else None
             if held and held.channels * held.times > 1:
                 raise RlnError(
                     f"{path.name} holds {held.channels} channels and {held.times} time points; "
