@@ -131,7 +131,7 @@ def apply_steps(
         if device.type != "cuda":  # on which only what is computed lies
             shapes = image.shape, None if psf is None else psf.shape
             most -= kept_bytes(*shapes, model)
-            check_allowed(*shapes, model, settings, most)
+            check_allowed(*shapes, settings, most)
     facts: dict[str, Any] = calibration.facts() | found | {"device": str(device)}
     memory = Peak(device)
     with computing(most, device, ADVICE):

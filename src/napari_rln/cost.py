@@ -20,6 +20,7 @@ from napari_rln.rln import (
     CHECK_BYTES,
     RlnSettings,
     bytes_allowed,
+    check_allowed,
     checking_bytes,
     kept_bytes,
     network_tiles,
@@ -139,7 +140,7 @@ def rln_cost(
     ------
     RlnError
         If a shape is none, the speed is another device's, the model needs a PSF and there is none,
-        or no tile is small enough for the memory.
+        or the memory that was allowed is too little for the whole, or for any tile.
     """
     device = _device(settings.device, speed, image_shape, psf_shape or (1, 1, 1))
     if psf_shape is None and model.start.needs_psf:
@@ -148,6 +149,7 @@ def rln_cost(
     most = bytes_allowed(settings, device)
     if settings.memory_gb != "auto" and device.type != "cuda":
         most -= kept_bytes(image_shape, psf_shape, model)
+        check_allowed(image_shape, psf_shape, settings, most)
     per_voxel = speed.network_voxel_bytes
     if settings.precision != "float32":
         per_voxel = Folded(model.network, device, settings.precision).bytes_per_voxel

@@ -207,14 +207,12 @@ def checking_bytes(shape: Shape, psf_shape: Shape | None) -> int:
     return CHECK_BYTES * math.prod(padded_shape(shape, psf_shape, "extended"))
 
 
-def check_allowed(
-    shape: Shape, psf_shape: Shape | None, model: Model, settings: RlnSettings, most: int
-) -> None:
+def check_allowed(shape: Shape, psf_shape: Shape | None, settings: RlnSettings, most: int) -> None:
     """Raise unless a whole volume fits into the memory that was allowed.
 
     Parameters
     ----------
-    shape, psf_shape, model
+    shape, psf_shape
         As of :func:`kept_bytes`.
     settings
         Of the application.

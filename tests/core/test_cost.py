@@ -12,7 +12,7 @@ from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import padded_shape
 from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.rln import RlnSettings
+from napari_rln.rln import CHECK_BYTES, RlnSettings
 from napari_rln.speed import Line, Speed
 from napari_rln.start import StartSettings
 from napari_rln.stop import telling_crop, telling_shape
@@ -141,10 +141,12 @@ def test_tiles_cost_their_overlap():
 def test_a_network_takes_the_memory_that_it_may(monkeypatch):
     monkeypatch.setattr("napari_rln.machine.taken_bytes", lambda: 0)
     large = (256, 1024, 1024)
-    most = _rln(large, memory_gb=2.0)
-    assert most.bytes >= 2e9
-    tiled = replace(SPEED, check=NOTHING)
-    assert _rln(large, memory_gb=2.0, speed=tiled).seconds > _rln(large, speed=tiled).seconds
+    with pytest.raises(
+        RlnError, match=r"takes \d+\.\d\d GB with the program but `memory_gb` is 2;"
+    ):
+        _rln(large, memory_gb=2.0)
+    assert _rln(large, memory_gb=60.0).bytes > CHECK_BYTES * math.prod(large)
+    assert _rln(memory_gb=4.0).bytes < 4e9
     assert not _rln(memory_gb=99_999.0).fits
     assert _rln(precision="float64").bytes > _rln().bytes
     assert _rln(precision="float64").seconds > _rln().seconds
