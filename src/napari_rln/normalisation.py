@@ -5,6 +5,7 @@ training as in application, so that intensities are those of the image. Zero is 
 one is the brightness of the structures in the first estimate.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -19,6 +20,7 @@ LOW, HIGH = 0.01, 99.5
 """Percentiles that the paper's authors map to 0 and 1."""
 
 _HOT = 99.99  # percentile above which a voxel's value does not count: it may be a hot one
+_PIECE = 1 << 20  # values that are squared at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,5 +90,7 @@ def brightness(data: FloatArray) -> float:
     positive = data[data > 0]
     if not positive.size:
         return 0.0
-    positive = np.minimum(positive, np.percentile(positive, _HOT, method="lower"))
-    return float(np.square(positive, dtype=np.float64).sum() / positive.sum(dtype=np.float64))
+    np.minimum(positive, np.percentile(positive, _HOT, method="lower"), out=positive)
+    pieces = np.array_split(positive, 1 + positive.size // _PIECE)  # squares take twice the memory
+    squares = math.fsum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)
+    return squares / float(positive.sum(dtype=np.float64))

@@ -11,6 +11,7 @@ from napari_rln.large.engines import worker_count
 from napari_rln.large.machine import survey
 from napari_rln.large.needs import (
     LEAST_BYTES,
+    SLACK,
     free_disk,
     plan_of,
     reserved_bytes,
@@ -183,6 +184,7 @@ def _too_little(run: LargeRun, needed: int, ram: int, count: int) -> str:
             f"memory: {short / SHARE:.2f} GB more have to be free, of which half is taken unless "
             "`memory_gb` says otherwise"
         )
+    short /= SLACK
     return (
         f"memory: `memory_gb` is {run.memory_gb:g}; {short:.2f} GB more are needed, "
         f"{math.ceil(100 * (run.memory_gb + short)) / 100:g} in all"

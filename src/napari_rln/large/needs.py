@@ -28,6 +28,9 @@ from napari_rln.tiles import Shape
 LEAST_BYTES = 200_000_000
 """Beside its libraries, without which a worker can do nothing."""
 
+SLACK = 0.95
+"""Of the memory that was allowed, that is planned with: freed memory is not given back at once."""
+
 # Bytes per voxel: of a tile's window that is read, waits and is kept while another is computed; of
 # a block's that is blended, converted and written.
 _WAITING_BYTES, _ALONE_BYTES, _BLENDING_BYTES = 36, 12, 40
@@ -67,7 +70,7 @@ def shares(
     if run.memory_gb == "auto":
         mine = int(SHARE * ram) - LIBRARIES_BYTES
     else:
-        mine = int((run.memory_gb * 1e9 - beside) / crowd) - taken - LIBRARIES_BYTES
+        mine = int((SLACK * run.memory_gb * 1e9 - beside) / crowd) - taken - LIBRARIES_BYTES
     return (mine if kind == "cpu" else int(SHARE * device_free)), mine
 
 
@@ -84,7 +87,7 @@ def worker_memory(
     memory, mine = shares(run, ram, taken, kind, device_free, crowd, beside)
     if mine < LEAST_BYTES:
         taken += LIBRARIES_BYTES
-        needed = (beside + crowd * (taken + LEAST_BYTES)) / 1e9
+        needed = (beside + crowd * (taken + LEAST_BYTES)) / SLACK / 1e9
         given = ram / 1e9 if run.memory_gb == "auto" else run.memory_gb
         raise RlnError(
             f"{crowd} workers have {taken / 1e9:.2f} GB each before they begin, so "

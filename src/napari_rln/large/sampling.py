@@ -29,6 +29,7 @@ from napari_rln.large.reports import LargeReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.statistics import Statistics
 from napari_rln.machine import LIBRARIES_BYTES
+from napari_rln.memory import release_freed_memory
 from napari_rln.networks.folded import Folded
 from napari_rln.normalisation import HIGH, LOW, brightness
 from napari_rln.record import array_hash
@@ -188,6 +189,7 @@ def look(
     consistency = None
     box = samples.telling(psf.shape if psf is not None else _TELLING)
     calibration = calibrate_parts(samples.parts, samples.source.name, run.settings)
+    release_freed_memory()  # else what follows would come on top of what this took
     if told is None or told.iterations != "auto":
         iterations = 0 if told is None else told.iterations
     else:
@@ -201,6 +203,7 @@ def look(
         steps = seek_stop(crop, psf, calibration, told, device, began, seen)
         stop = yield from relay(steps, report)
         iterations = stop.iterations
+        release_freed_memory()
         if run.model is not None:
             assert isinstance(run.settings, RlnSettings)
             iterations = run.model.start.after(iterations)
@@ -376,7 +379,8 @@ class Around:
 
 
 def _joined_brightness(parts: list[FloatArray]) -> float:
-    return brightness(np.concatenate([part.ravel() for part in parts]))
+    # A small image is one sample, of which a copy would take as much again.
+    return brightness(parts[0] if len(parts) == 1 else np.concatenate([p.ravel() for p in parts]))
 
 
 def _scaled(found: Statistics, offset: float, scale: float) -> Statistics:
