@@ -12,13 +12,15 @@ import tifffile
 
 from napari_rln.errors import RlnError, warn
 from napari_rln.files import atomic, check_room, check_tiff_output, is_ome_name, stem
+from napari_rln.record import Record
 from napari_rln.stores.source import Crop, Missing, Origin, PlanesAre, held, open_source
 from napari_rln.stores.tiff import ome_metadata
 from napari_rln.volume import Volume, VoxelUm, check_finite
 
 OutputType = Literal["float32", "uint16", "uint8"]
 
-_IMAGEJ_LIMIT = 2**32 - 2**16  # ImageJ reads classic TIFF only, with 32-bit offsets
+IMAGEJ_LIMIT = 2**32 - 2**16
+"""Bytes: ImageJ reads classic TIFF only, with 32-bit offsets."""
 
 
 def read_volume(
@@ -142,7 +144,7 @@ def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float
         )
     check_room(path, data.nbytes)
     ome = is_ome_name(path)
-    if not ome and data.nbytes > _IMAGEJ_LIMIT:
+    if not ome and data.nbytes > IMAGEJ_LIMIT:
         raise RlnError(
             f"{path.name} would hold {data.nbytes / 1e9:.1f} GB, more than an ImageJ TIFF can; "
             f"name it {stem(path)}.ome.tif."
@@ -189,7 +191,7 @@ def write_channels(
     with atomic(path) as temporary:
         tifffile.imwrite(
             temporary, data, ome=True, photometric="minisblack", metadata=metadata,
-            bigtiff=data.nbytes > _IMAGEJ_LIMIT,
+            bigtiff=data.nbytes > IMAGEJ_LIMIT,
         )  # fmt: skip
 
 
@@ -225,21 +227,41 @@ def _write_ome(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
     metadata = ome_metadata("ZYX", volume.voxel_um, volume.name, volume.record)
     tifffile.imwrite(
         path, data, ome=True, photometric="minisblack", metadata=metadata,
-        bigtiff=data.nbytes > _IMAGEJ_LIMIT,
+        bigtiff=data.nbytes > IMAGEJ_LIMIT,
     )  # fmt: skip
 
 
 def _write_imagej(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
-    z, y, x = volume.voxel_um
+    limits = float(data.min()), float(data.max())
+    options = imagej_options(volume.voxel_um, limits, volume.record)
+    tifffile.imwrite(path, data, **options)
+
+
+def imagej_options(
+    voxel_um: VoxelUm, limits: tuple[float, float], record: Record | None
+) -> dict[str, Any]:
+    """Return what makes tifffile write an ImageJ hyperstack of one volume.
+
+    Parameters
+    ----------
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    limits
+        Of the values: what is shown black and white at first.
+    record
+        How it was made.
+    """
+    z, y, x = voxel_um
     metadata: dict[str, Any] = {
-        "axes": "ZYX", "spacing": z, "unit": "um",
-        "min": float(data.min()), "max": float(data.max()),
+        "axes": "ZYX", "spacing": z, "unit": "um", "min": limits[0], "max": limits[1],
     }  # fmt: skip
-    if volume.record:
-        metadata["Info"] = volume.record.to_json()
-    tifffile.imwrite(
-        path, data, imagej=True, resolution=(_resolution(x), _resolution(y)), metadata=metadata
-    )
+    if record:
+        metadata["Info"] = record.to_json()
+    return {
+        "imagej": True,
+        "resolution": (_resolution(x), _resolution(y)),
+        "metadata": metadata,
+    }
 
 
 def _resolution(size_um: float) -> tuple[int, int]:

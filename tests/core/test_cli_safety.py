@@ -229,6 +229,18 @@ def test_every_format_is_taken_for_images_psfs_and_results(files, capfd):
         assert _type(line) == 0, (line, capfd.readouterr().err)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_names_that_are_no_text_are_names(files, capfd):
+    name = os.fsdecode(b"\xff\xfe.tif")
+    os.rename("raw.tif", name)  # noqa: PTH104
+    for out in ("r.tif", "r.ome.tif", "r.ome.zarr"):
+        assert _run("rld", name, "--psf", "psf.tif", "--iterations", 1, "-o", out) == 0
+    assert read_volume("r.ome.zarr").name.startswith("??")
+    assert _run("batch", "rld", name, "--psf", "psf.tif", "--iterations", 1, "-o", "out") == 0
+    assert _run("rld", name, "--psf", "psf.tif", "-o", name, "--overwrite") == 1
+    assert "would lie on or in" in capfd.readouterr().err
+
+
 def test_a_voxel_size_for_one_file_is_taken_under_either_name(files, capfd):
     for option in ("--voxel-um", "--psf-voxel-um"):
         assert _run("psf", "info", "psf.tif", option, 0.4, 0.2, 0.2, "--json") == 0

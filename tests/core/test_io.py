@@ -443,7 +443,7 @@ def test_a_full_disk_is_found_before_writing(tmp_path, volume, monkeypatch):
 
 
 def test_more_than_imagej_can_hold_is_sent_to_ome(tmp_path, volume, monkeypatch):
-    monkeypatch.setattr(io, "_IMAGEJ_LIMIT", volume.data.nbytes - 1)
+    monkeypatch.setattr(io, "IMAGEJ_LIMIT", volume.data.nbytes - 1)
     with pytest.raises(RlnError, match=r"more than an ImageJ TIFF can; name it cell\.ome\.tif"):
         write_volume(volume, tmp_path / "cell.tif")
     write_volume(volume, tmp_path / "cell.ome.tif")

@@ -28,6 +28,7 @@ WORKER_BYTES = 450_000_000
 
 _CORES_PER_WORKER = 8  # not measured: of more, a transform is thought to make little
 _WORKERS_PER_CORE = 2  # at the most: more only wait for each other
+_ANSWER_S = 60.0  # for a scheduler to answer: a busy one takes its time
 _WAIT_S = 120.0  # for workers to come up
 
 
@@ -233,7 +234,7 @@ def _remote(address: str, device: str, folder: Path) -> Iterator[Engine]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=10)  # type: ignore[no-untyped-call]
+        client = Client(address, timeout=_ANSWER_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise RlnError(
             f"there is no scheduler at {address} ({error}); give the address that it prints when "

@@ -14,7 +14,7 @@ import tifffile
 
 from napari_rln.errors import RlnError
 from napari_rln.files import atomic, is_ome_name, is_tiff_name, stem
-from napari_rln.io import _IMAGEJ_LIMIT, _resolution
+from napari_rln.io import IMAGEJ_LIMIT, imagej_options
 from napari_rln.large.job import Job
 from napari_rln.stores.source import Source
 from napari_rln.stores.tiff import TiffTarget
@@ -36,7 +36,7 @@ def check_plain(out: Path, source: Source, dtype: npt.DTypeLike) -> None:
     if not is_plain_name(out):
         return
     size = source.voxels * np.dtype(dtype).itemsize
-    if size > _IMAGEJ_LIMIT:
+    if size > IMAGEJ_LIMIT:
         raise RlnError(
             f"{out.name} would hold {size / 1e9:.1f} GB, more than an ImageJ TIFF can; name it "
             f"{stem(out)}.ome.tif."
@@ -71,13 +71,6 @@ def write_plain(path: Path, job: Job) -> None:
             yield target.read((slice(z, z + 1), slice(0, height), slice(0, width)))[0]
 
     low, high = np.array([(plane.min(), plane.max()) for plane in planes()]).T
-    z, y, x = job.voxel_um
-    metadata: dict[str, Any] = {
-        "axes": "ZYX", "spacing": z, "unit": "um", "min": float(low.min()),
-        "max": float(high.max()), "Info": job.record().to_json(),
-    }  # fmt: skip
+    options = imagej_options(job.voxel_um, (float(low.min()), float(high.max())), job.record())
     with atomic(path) as temporary:
-        tifffile.imwrite(
-            temporary, planes(), shape=target.shape, dtype=target.dtype, imagej=True,
-            resolution=(_resolution(x), _resolution(y)), metadata=metadata,
-        )  # fmt: skip
+        tifffile.imwrite(temporary, planes(), shape=target.shape, dtype=target.dtype, **options)

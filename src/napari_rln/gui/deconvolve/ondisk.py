@@ -151,7 +151,8 @@ def foretold(
     time = f"{duration(ahead.seconds)}, " if ahead.seconds is not None else ""
     return (
         f"{time}{ahead.workers * ahead.memory_bytes / 1e9:.2g} GB, "
-        f"{(ahead.output_bytes + ahead.scratch_bytes) / 1e9:.2g} GB on disk"
+        f"{ahead.most_bytes / 1e9:.2g} GB on disk"
+        + "".join(f"; missing: {what}" for what in ahead.missing)
     )
 
 

@@ -1,7 +1,7 @@
 """Where results are: in memory, or on disk for what outgrows it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -23,6 +23,8 @@ from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source
 from napari_rln.gui.pointing import FieldError
 from napari_rln.large.settings import LargeSettings
+from napari_rln.machine import MemoryGb
+from napari_rln.tiles import TileSide
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"
 _NOT_IN_NAMES = dict.fromkeys(map(ord, '/\\:*?"<>|'), "-")
@@ -91,12 +93,12 @@ class Place(QWidget):
             "what is looked at first, and a run that was cancelled goes on where it was.</p>"
         )
         self.folder = FolderField()
-        self.tile = field_for(int | Literal["auto"], {"min": 16, "max": 4096})
+        self.tile = field_for(TileSide)
         self.tile.setToolTip(
             "<p>Side in voxels of what is computed at once. The largest that the memory allows "
             "takes least time in all; of smaller ones the first is there sooner.</p>"
         )
-        self.memory = field_for(float | Literal["auto"], {"min": 0.5, "max": 100_000.0})
+        self.memory = field_for(MemoryGb)
         self.memory.setToolTip(
             "<p>That all workers together may take; auto takes half of what is free.</p>"
         )
