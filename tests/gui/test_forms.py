@@ -59,7 +59,7 @@ def test_limits_are_the_dataclass_s(qtbot):
         form.settings()
     form = Form(MicroscopeSettings, top=())
     form.fields["na"].value = 1.6
-    with pytest.raises(RlnError, match="immersion index"):
+    with pytest.raises(RlnError, match="`immersion_index`"):
         form.settings()
 
 

@@ -248,7 +248,7 @@ def test_other_settings_on_a_result_are_refused(dock, idle, tmp_path):
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert dock.bar.message.property("error")
-    assert "overwrite" in dock.bar.message.text()
+    assert "Overwrite" in dock.bar.message.text()
 
 
 def test_a_batch_shows_how_far_every_image_is(dock, idle, image, tmp_path):

@@ -234,6 +234,7 @@ def _copied(image: Source, folder: Path) -> Steps["Origin"]:
     own = tuple(getattr(image.data, "chunksize", None) or _CHUNK[-ndim:])
     array = zarr.create_array(
         partial, shape=image.data.shape, dtype=image.data.dtype, fill_value=0,
+        config={"write_empty_chunks": True},  # one that is not there is a lost one
         chunks=tuple(max(1, min(c, n)) for c, n in zip(own, _CHUNK[-ndim:], strict=True)),
         dimension_names="zyx"[-ndim:],
     )  # fmt: skip
