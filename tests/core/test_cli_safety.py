@@ -138,6 +138,15 @@ def test_a_batch_says_and_writes_what_is_wrong_with_each_image(files, capfd):
         assert first[name] == second[name] != ""
 
 
+def test_a_warning_is_said_once_however_often_a_file_is_opened(files, capfd):
+    for out in ("r.tif", "r.ome.zarr"):
+        line = "rld raw.tif --psf psf.tif --iterations 1 --quiet --voxel-um 6.5 6.5 6.5 -o"
+        assert _type(f"{line} {out} --psf-voxel-um 6.5 6.5 6.5") == 0
+        warnings = capfd.readouterr().err.splitlines()
+        assert len(warnings) == len(set(warnings))
+        assert sum("raw.tif: pixels of 6.5" in line for line in warnings) == 1
+
+
 def test_messages_name_options_as_they_are_typed(files, capfd):
     for line, option in (
         ("rld raw.tif --psf psf.tif -o r.tif --iterations 0", "--iterations is 0"),

@@ -387,6 +387,18 @@ def test_planes_that_are_called_times_are_asked_about_in_every_tiff(tmp_path, da
     _same(_read(tmp_path / name, planes_are="time", voxel_um=VOXEL_UM), data)
 
 
+def test_planes_that_are_called_times_may_end_early(tmp_path, data):
+    _ome(tmp_path / "a.ome.tif", data[:4], promised=6)
+    content = (tmp_path / "a.ome.tif").read_bytes()
+    for old, new in ((b'SizeZ="6"', b'SizeZ="1"'), (b'SizeT="1"', b'SizeT="6"'),
+                     (b"FirstZ", b"FirstT")):  # fmt: skip
+        content = content.replace(old, new)
+    (tmp_path / "a.ome.tif").write_bytes(content)
+    with pytest.warns(RlnWarning, match="lacks 2 of 6 planes"):
+        read = _read(tmp_path / "a.ome.tif", planes_are="time", missing="mask")
+    np.testing.assert_array_equal(read.data, data[:4])
+
+
 def test_zeiss_lsm_says_its_voxel_size(tmp_path, data):
     import struct
 

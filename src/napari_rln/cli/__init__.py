@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cyclopts import App, Parameter
 
@@ -96,7 +96,7 @@ def run(tokens: list[str] | None = None) -> int:
             # Ours are for the user; those of the libraries below are for us.
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", RlnWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _once()
             app(tokens, result_action="return_value", exit_on_error=True)
     except RlnError as error:
         _say(f"Error: {error}")
@@ -145,5 +145,13 @@ def _say(text: str) -> None:
     print(safe.decode(sys.stderr.encoding or "utf-8"), file=sys.stderr)
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _say(f"Warning: {message}")
+def _once() -> Callable[..., None]:
+    """Return what says a warning, once however often it is met: a file is opened several times."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            _say(f"Warning: {message}")
+
+    return show

@@ -373,7 +373,7 @@ def run_batch(
                     seconds=lasted,
                     summary=summary,
                     made=made,
-                    warnings=tuple(told),
+                    warnings=tuple(dict.fromkeys(told)),
                 )
             )
             _write(folder / REPORT, ended)

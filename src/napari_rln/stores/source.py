@@ -151,7 +151,8 @@ class Source:
         self.voxel_um: VoxelUm = (float(z), float(y), float(x))
         self.files = held.files
         self.fill: float | None = None
-        planes = self._check_pieces(held.pieces, origin, whole)
+        pieces = held.pieces and dataclasses.replace(held.pieces, axes=axes)
+        planes = self._check_pieces(pieces, origin, whole)
         self._offset, self.shape = _cropped(origin.crop, (planes, *whole[1:]), name)
         if held.piece_bytes > _MOST_PIECE * available_bytes():
             raise RlnError(
