@@ -73,6 +73,17 @@ def read_volume(
         missing=missing,
         crop=crop,
     )
+    return read_origin(origin)
+
+
+def read_origin(origin: Origin) -> Volume:
+    """Return the one volume that an origin names.
+
+    Raises
+    ------
+    RlnError
+        As :func:`read_volume`.
+    """
     source = open_source(origin)
     if source.times > 1:
         raise RlnError(

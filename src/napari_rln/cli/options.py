@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from napari_rln.cli.terminal import Terminal
 from napari_rln.errors import RlnError
-from napari_rln.io import contents, read_volume
+from napari_rln.io import contents, read_origin, read_volume
 from napari_rln.psf.doctor import fit_psf
 from napari_rln.psf.findings import HARMFUL, Finding
 from napari_rln.stores.source import Crop, Missing, Origin, PlanesAre, open_source
@@ -86,15 +86,7 @@ class ImageSource:
 
     def read(self, path: Path) -> Volume:
         """Return the volume."""
-        return read_volume(
-            path,
-            voxel_um=self.voxel_um,
-            channel=self.channel,
-            time=self.time,
-            planes_are=self.planes_are,
-            missing=self.missing,
-            crop=self.crop,
-        )
+        return read_origin(self.origin(path))
 
 
 @Flat
