@@ -177,7 +177,7 @@ def test_settings_like_an_image_are_those_that_it_was_made_with(gain, offset, re
 
 def test_images_that_tell_no_light_are_not_imitated():
     smooth = Volume.from_array(np.full((8, 16, 16), 5.0), PSF.voxel_um, name="smooth")
-    with pytest.raises(RlnError, match=r"smooth has no noise .*--photons"):
+    with pytest.raises(RlnError, match=r"smooth has no noise .*`photons`"):
         imaging_like(smooth)
 
 
@@ -194,9 +194,9 @@ def test_images_that_tell_no_light_are_not_imitated():
         ({"background": (0.0, 0.1)}, "background is"),
         ({"background": (-0.1, 0.1)}, "background is"),
         ({"read_noise": (-1.0, 0.0)}, "read_noise is"),
-        ({"gain": 0.0}, "gain is 0"),
-        ({"gain": np.nan}, "gain is nan"),
-        ({"offset": -1.0}, "offset is -1"),
+        ({"gain": 0.0}, "`gain` is 0"),
+        ({"gain": np.nan}, "`gain` is nan"),
+        ({"offset": -1.0}, "`offset` is -1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(given, said):

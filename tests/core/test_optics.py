@@ -77,7 +77,7 @@ def test_voxels_sample_the_microscope_within_the_limits():
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"mismatch": -1.0}, "mismatch is -1"), ({"mismatch": 9.0}, "mismatch is 9")],
+    [({"mismatch": -1.0}, "`mismatch` is -1"), ({"mismatch": 9.0}, "`mismatch` is 9")],
 )
 def test_settings_that_cannot_be_are_refused(given, said):
     with pytest.raises(RlnError, match=said):

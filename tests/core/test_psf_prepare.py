@@ -193,7 +193,7 @@ def test_impossible_settings_are_refused():
         PrepareSettings(energy_share=0.2)
     with pytest.raises(RlnError, match="max_size"):
         PrepareSettings(max_size=(0, 3, 3))
-    with pytest.raises(RlnError, match="centre is 'middle'"):
+    with pytest.raises(RlnError, match="`centre` is 'middle'"):
         PrepareSettings(centre="middle")  # type: ignore[arg-type]
     with pytest.raises(RlnError, match="`background` is 'some'"):
         PrepareSettings(background="some")  # type: ignore[arg-type]

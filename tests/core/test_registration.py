@@ -222,7 +222,7 @@ def test_failing_simpleitk_is_a_failed_computation(monkeypatch):
 
 
 def test_settings_are_checked():
-    with pytest.raises(RlnError, match="transform is 'elastic'"):
+    with pytest.raises(RlnError, match="`transform` is 'elastic'"):
         RegistrationSettings(transform="elastic")  # type: ignore[arg-type]
-    with pytest.raises(RlnError, match="seed is -1"):
+    with pytest.raises(RlnError, match="`seed` is -1"):
         RegistrationSettings(seed=-1)

@@ -79,7 +79,7 @@ def test_the_light_from_outside_and_that_of_the_field_are_the_image(image):
 
 
 def test_without_a_psf_it_is_refused(image):
-    with pytest.raises(RlnError, match=r"needs the PSF; give one \(--psf\)"):
+    with pytest.raises(RlnError, match=r"needs the PSF; give one \(`psf`\)"):
         _run(image, StartSettings(), None)
 
 
@@ -113,10 +113,10 @@ def test_too_little_memory_is_refused_before_the_work(image):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"iterations": 0}, "iterations is 0"),
-        ({"iterations": 2000}, "iterations is 2000"),
-        ({"iterations": "many"}, "iterations is 'many'"),
-        ({"method": "guess"}, "method is 'guess'"),
+        ({"iterations": 0}, "`iterations` is 0"),
+        ({"iterations": 2000}, "`iterations` is 2000"),
+        ({"iterations": "many"}, "`iterations` is 'many'"),
+        ({"method": "guess"}, "`method` is 'guess'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(given, said):

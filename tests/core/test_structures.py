@@ -175,7 +175,7 @@ def test_drawing_takes_milliseconds():
         ({"structures": ()}, "empty"),
         ({"structures": ("dots", "worms")}, "'worms'"),
         ({"structures": ("dots", "dots")}, "once"),
-        ({"density": 0.0}, "density is 0.0"),
+        ({"density": 0.0}, "`density` is 0.0"),
         ({"at_once": -1}, "at_once"),
         ({"haze": 1.5}, "haze"),
         ({"density_jitter": (2.0, 1.0)}, "density_jitter"),

@@ -83,5 +83,10 @@ def test_voxels_may_differ_by_three_percent():
 
 def test_the_refusal_names_both_grids_and_the_ways_out():
     said = str(refuse_grid(phantoms.small_model(name="mine", psf=PSF), _on((0.4, 0.3, 0.3))))
-    for words in ("image has voxels of (0.4, 0.3, 0.3)", "mine", str(PSF.voxel_um), "--grid"):
+    for words in (
+        "image has voxels of (0.4, 0.3, 0.3)",
+        "mine",
+        str(PSF.voxel_um),
+        "`grid=resample`",
+    ):
         assert words in said

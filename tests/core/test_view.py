@@ -146,7 +146,7 @@ def test_bad_input_is_named(volumes):
         resolve_view(volumes, settings=FigureSettings(position=(12, 0, 0)))
     with pytest.raises(RlnError, match="no colormap 'nosuch'"):
         FigureSettings(colormap="nosuch")
-    with pytest.raises(RlnError, match=r"gamma is 0\.0"):
+    with pytest.raises(RlnError, match=r"`gamma` is 0\.0"):
         FigureSettings(gamma=0.0)
 
 

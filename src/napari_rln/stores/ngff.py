@@ -38,6 +38,7 @@ _COMPRESSORS = {
     "0.4": Blosc(cname="zstd", clevel=1, shuffle=Blosc.BITSHUFFLE),
     "0.5": zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
 }
+_LONGEST = 2**40  # voxels along an axis that any disk holds
 _COARSEST = 256  # voxels along an axis below which no further level is made
 _LETTERS = {
     "t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "depth": "Z", "y": "Y",
@@ -90,8 +91,10 @@ def _held(
     array: AnyArray, axes: str, voxel_um: VoxelUm | None, name: str, record: Record | None = None
 ) -> Held:
     size = array.shards or array.chunks
-    if not all(size):
-        raise RlnError(f"{name} has chunks of {size} voxels; its metadata are damaged.")
+    if not all(size) or max(array.shape, default=0) > _LONGEST:
+        raise RlnError(
+            f"{name} is {array.shape} voxels in chunks of {size}; its metadata are damaged."
+        )
     stored = _stored(array)
     pieces = Pieces(kind="chunks", axes=axes, shape=array.shape, size=size, present=stored)
     in_memory = math.prod(array.chunks) * array.dtype.itemsize
