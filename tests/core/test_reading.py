@@ -374,6 +374,13 @@ def test_sizes_that_no_memory_holds_are_refused_before_they_are_read(tmp_path):
         open_source(Origin(path=str(tmp_path / "b.zarr"), voxel_um=VOXEL_UM))
 
 
+def test_a_zarr_that_promises_what_no_disk_holds_is_refused_at_once(tmp_path):
+    shape = (10**12, 3, 3)
+    zarr.create_array(tmp_path / "a.zarr", shape=shape, dtype="u2", chunks=(1, 3, 3))
+    with pytest.raises(RlnError, match="lacks 1000000000000 of 1000000000000 chunks"):
+        _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM)
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
 def test_planes_that_are_called_times_are_asked_about_in_every_tiff(tmp_path, data, name):
     z, y, x = VOXEL_UM

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -77,7 +77,7 @@ class Pieces:
         )
         if held >= total:
             return ""
-        absent = (piece for piece in itertools.product(*wanted) if piece not in self.present)
+        absent = (piece for piece in _product(wanted) if piece not in self.present)
         few = list(itertools.islice(absent, 1000))
         return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
 
@@ -117,6 +117,20 @@ class Pieces:
                 f"{self.axes[a].lower()} {ranges({piece[a] for piece in few})}" for a in named
             )
         return "the first at " + " ".join(f"{self.axes[a].lower()} {few[0][a]}" for a in named)
+
+
+def _product(along: Sequence[range]) -> Iterator[tuple[int, ...]]:
+    """Yield all combinations of numbers, however many there are.
+
+    :func:`itertools.product` would first make lists of the numbers, which fill the memory where
+    damaged metadata tell of a size that no disk holds.
+    """
+    if not along:
+        yield ()
+        return
+    for first in along[0]:
+        for others in _product(along[1:]):
+            yield first, *others
 
 
 def ranges(numbers: Iterable[int]) -> str:
