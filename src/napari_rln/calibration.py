@@ -246,7 +246,7 @@ def calibrate_parts(
     known
         What a user says of it; nothing when none.
     fill
-        Value of voxels that are known not to be measured; it is told by the image when none.
+        Value of voxels that are known not to be measured; found from the image when none.
     """
     known = known or Given()
     noise = estimate_noise(*parts, gain=None if known.gain == "auto" else known.gain)

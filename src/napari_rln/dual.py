@@ -214,7 +214,7 @@ def pair_views(
         if other.shape != image.shape:
             raise RlnError(
                 f"{other.name} has {other.shape} voxels but {image.name} {image.shape} on one "
-                "grid; register it (`transform=affine`), or crop both alike."
+                "grid; register it (`transform=affine`), or crop both to the same part."
             )
         seen = shows > WHOLLY
     else:

@@ -190,8 +190,11 @@ def write_channels(
     check_channels_output(path)
     if len({volume.shape for volume in volumes}) > 1:
         raise RlnError("channels of one file must have one size.")
-    data = np.stack([converted(volume.data, dtype)[0] for volume in volumes])
-    check_room(path, data.nbytes)
+    shape = len(volumes), *first.shape
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    check_room(path, size)
+    # One after the other, so that the channels are not in memory a second time.
+    planes = (converted(plane, dtype)[0] for volume in volumes for plane in volume.data)
     records = [volume.record for volume in volumes]
     record = None
     if records[0] is not None:
@@ -201,8 +204,8 @@ def write_channels(
     metadata["Channel"] = {"Name": [volume.name for volume in volumes]}
     with atomic(path) as temporary:
         tifffile.imwrite(
-            temporary, data, ome=True, photometric="minisblack", metadata=metadata,
-            bigtiff=data.nbytes > IMAGEJ_LIMIT,
+            temporary, planes, shape=shape, dtype=dtype, ome=True, photometric="minisblack",
+            metadata=metadata, bigtiff=size > IMAGEJ_LIMIT,
         )  # fmt: skip
 
 

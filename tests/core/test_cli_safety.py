@@ -204,9 +204,24 @@ def test_a_psf_for_each_channel_makes_one_file(files, capfd):
         )
     assert _run(*tokens, "-o", "r.tif") == cli.CANNOT_BE_USED
     assert "must end in .ome.tif" in capfd.readouterr().err
+    assert _run(*tokens, "-o", "s.ome.tif", "--dry-run") == 0
+    assert "2 channels of 10 x 24 x 28 voxels" in capfd.readouterr().out
+    assert not (files / "s.ome.tif").exists()
     three = (*tokens[:3], "psf.tif", "psf.tif", "psf.tif", "-o", "s.ome.tif")
     assert _run(*three) == cli.CANNOT_BE_USED
     assert "3 PSFs but two.tif has 2 channels" in capfd.readouterr().err
+
+
+def test_channels_of_one_file_take_no_more_memory_than_they_may(files, capfd):
+    z, y, x = VOXEL_UM
+    tifffile.memmap(
+        "large.ome.tif", shape=(2, 64, 512, 512), dtype=np.uint8,
+        metadata={"axes": "CZYX", "PhysicalSizeZ": z, "PhysicalSizeY": y, "PhysicalSizeX": x},
+    ).flush()  # fmt: skip
+    line = "rld large.ome.tif --psf psf.tif psf.tif -o r.ome.tif --memory-gb 0.5"
+    assert _type(line) == cli.CANNOT_BE_USED
+    assert "2 channels in one file take" in capfd.readouterr().err
+    assert not (files / "r.ome.tif").exists()
 
 
 def test_the_channel_of_a_psf_is_that_of_the_image(files, capfd):

@@ -7,10 +7,11 @@ import pytest
 from napari.components import ViewerModel
 from qtpy.QtCore import QLocale, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QScrollArea
+from qtpy.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
 
 from napari_rln.dual import DualSettings
 from napari_rln.errors import RlnError
+from napari_rln.gui.area import Area
 from napari_rln.gui.fields import Either, Number, Row, field_for, take_typed
 from napari_rln.gui.forms import Form, worded
 from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
@@ -178,21 +179,48 @@ def test_digits_that_are_not_shown_are_not_lost(qtbot):
     assert row.value == (0.5, 0.51189233, 0.51189233)
 
 
-def test_arrows_step_within_the_limits_and_the_wheel_scrolls_the_dock(qtbot):
+def test_arrows_step_within_the_limits(qtbot):
     number = Number({"min": 0.0, "max": 1.0})
     qtbot.addWidget(number)
     number.value = 0.98
     for _ in range(4):
         qtbot.keyClick(number.box, Qt.Key.Key_Up)
     assert number.value == 1.0
-    assert not number.box.hasFocus()
+
+
+def _turn(box):
+    """Turn the wheel over a widget; return whether it was left to the widgets around."""
+    middle = QPointF(box.rect().center())
     event = QWheelEvent(
-        QPointF(5, 5), QPointF(5, 5), QPoint(0, 0), QPoint(0, 120), Qt.MouseButton.NoButton,
+        middle, box.mapToGlobal(middle), QPoint(0, 0), QPoint(0, -120), Qt.MouseButton.NoButton,
         Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False,
     )  # fmt: skip
-    number.box.wheelEvent(event)
-    assert number.value == 1.0
-    assert not event.isAccepted()
+    QApplication.sendEvent(box, event)
+    return not event.isAccepted()
+
+
+def test_the_wheel_scrolls_a_dock_and_changes_nothing_below_the_pointer(qtbot, monkeypatch):
+    form = Form(RldSettings, top=("iterations", "back_projector", "seed"))
+    content = QWidget()
+    rows = QVBoxLayout(content)
+    rows.addWidget(form)
+    area = Area(content)
+    qtbot.addWidget(area)
+    later = Number({"min": 0.0, "max": 1.0})
+    rows.addWidget(later)
+    area.show()
+    qtbot.waitExposed(area)
+    QApplication.processEvents()
+    before = form.settings()
+    words = form.fields["back_projector"].box
+    boxes = (words, form.fields["iterations"].choice, form.fields["seed"].box, later.box)
+    assert all(_turn(box) for box in boxes)
+    assert form.settings() == before
+    assert later.value == 0
+    # A display without a window manager gives no window the focus.
+    monkeypatch.setattr(words, "hasFocus", lambda: True)
+    assert not _turn(words)
+    assert form.settings() != before
 
 
 def test_a_message_points_to_its_field_and_says_its_label(qtbot):

@@ -1,13 +1,11 @@
 """Stacks of several channels, each with its own PSF, into one file."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from napari_rln.cli.options import ImageSource, PsfSource
+from napari_rln.cli.options import ImageSource
 from napari_rln.errors import RlnError
-from napari_rln.io import OutputType, contents, write_channels
-from napari_rln.volume import Volume
+from napari_rln.io import contents
 
 
 def channels_of(image: Path, source: ImageSource, psfs: Sequence[Path]) -> list[tuple[int, Path]]:
@@ -32,28 +30,3 @@ def channels_of(image: Path, source: ImageSource, psfs: Sequence[Path]) -> list[
     if count == 1 or (len(psfs) == 1 and contents(psfs[0]).channels != count):
         return []
     return [(channel, psfs[channel % len(psfs)]) for channel in range(count)]
-
-
-def each_channel(
-    image_source: ImageSource,
-    psf_source: PsfSource,
-    channels: Sequence[tuple[int, Path]],
-    one: Callable[[ImageSource, PsfSource, Path], Volume],
-    out: Path,
-    dtype: OutputType,
-) -> None:
-    """Deconvolve every channel of a stack, and write them into one file.
-
-    Parameters
-    ----------
-    image_source, psf_source
-        How they are read.
-    channels
-        As :func:`channels_of` returned them.
-    one
-        Deconvolves a channel by the PSF in a file.
-    out, dtype
-        Where, and as what.
-    """
-    results = [one(replace(image_source, channel=n), psf_source, psf) for n, psf in channels]
-    write_channels(results, out, dtype=dtype)

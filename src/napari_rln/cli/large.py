@@ -1,6 +1,7 @@
 """What ``rld``, ``rln`` and ``batch`` share where volumes are written in parts."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,12 +9,13 @@ from typing import Annotated, Literal
 import numpy as np
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageSource, PsfSource, bytes_of
+from napari_rln.cli.options import Flat, ImageSource, bytes_of
 from napari_rln.cli.terminal import Terminal, judgement
 from napari_rln.cost import READ_BYTES, rld_cost, rln_cost, whole_bytes
+from napari_rln.errors import RlnError
 from napari_rln.files import check_apart, check_outputs, check_tiff_output, is_zarr_name
 from napari_rln.io import OutputType, check_channels_output
-from napari_rln.large.forecast import Forecast, duration, forecast
+from napari_rln.large.forecast import duration, forecast
 from napari_rln.large.job import Folder
 from napari_rln.large.needs import MOVING_S, WHOLE_S
 from napari_rln.large.plain import is_plain_name
@@ -27,7 +29,7 @@ from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings, kept_bytes, seeking_bytes
 from napari_rln.speed import calibrate
 from napari_rln.steps import finish, relay
-from napari_rln.stores.source import Origin, held, open_source
+from napari_rln.stores.source import Origin, Source, held, open_source
 from napari_rln.volume import Volume
 
 Memory = float | Literal["auto"]
@@ -92,7 +94,6 @@ def in_parts(
     options: LargeOptions,
     memory: Memory,
     psf: Path | None,
-    psf_source: PsfSource,
     settings: RldSettings | RlnSettings,
     model: Model | None = None,
 ) -> bool:
@@ -112,13 +113,51 @@ def in_parts(
     folder = Folder(out)
     if folder.part.exists() or folder.manifest.exists():  # begun so, or done so
         return True
+    return _whole_bytes(opened, psf, settings, model) > taken_bytes() + allowance.left_bytes
+
+
+def check_channels(
+    image: Path,
+    source: ImageSource,
+    channels: Sequence[tuple[int, Path]],
+    memory: Memory,
+    settings: RldSettings | RlnSettings,
+    model: Model | None = None,
+) -> None:
+    """Raise if the channels of one file take more memory than they may: they are written whole.
+
+    Raises
+    ------
+    RlnError
+        With both numbers.
+    """
+    allowed = taken_bytes() + Allowance(memory).left_bytes
+    opened = open_source(replace(source, channel=channels[0][0]).origin(image))
+    needed = max(_whole_bytes(opened, psf, settings, model) for _, psf in channels)
+    needed += _waiting_bytes(opened, len(channels))
+    if needed > allowed:
+        raise RlnError(
+            f"{len(channels)} channels in one file take {needed / 1e9:.2f} GB of memory and "
+            f"{allowed / 1e9:.2f} GB may be taken; allow more with `memory_gb`, or choose a "
+            "`channel` at a time, which is done in parts."
+        )
+
+
+def _whole_bytes(
+    opened: Source, psf: Path | None, settings: RldSettings | RlnSettings, model: Model | None
+) -> int:
+    """Return what this process will have at least to deconvolve a volume whole, in bytes."""
     kernel = None
     if psf is not None:
         there = held(Origin(path=str(psf)))
         sizes = dict(zip(there.axes, there.array.shape, strict=True))
         kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
-    needed = whole_bytes(opened.shape, kernel, settings, model)
-    return needed > taken_bytes() + allowance.left_bytes
+    return whole_bytes(opened.shape, kernel, settings, model)
+
+
+def _waiting_bytes(opened: Source, channels: int) -> int:
+    """Return what results take that wait for the last channel."""
+    return (channels - 1) * opened.voxels * np.dtype(np.float32).itemsize
 
 
 def foretell(
@@ -131,25 +170,28 @@ def foretell(
     settings: RldSettings | RlnSettings,
     terminal: Terminal,
     model: Model | None = None,
+    channels: int = 1,
 ) -> None:
     """Say what a volume would take that is deconvolved whole, and do nothing.
 
     Parameters
     ----------
     image, source, out, dtype, memory
-        What is asked for.
+        What is asked for; of several channels the first.
     psf
         Fit for the image.
     settings, model
         Of the method.
     terminal
         To whom.
+    channels
+        That go into one file.
     """
     opened = open_source(source.origin(image))
     # Before the speed is measured, for which more libraries are loaded than a run needs.
     taken, allowed = taken_bytes(), Allowance(memory).left_bytes
     speed, shape = finish(calibrate(settings.device)), opened.shape
-    needed = READ_BYTES * opened.voxels
+    needed = READ_BYTES * opened.voxels + _waiting_bytes(opened, channels)
     if isinstance(settings, RldSettings):
         assert psf is not None
         cost = rld_cost(shape, psf.shape, settings, speed)
@@ -160,12 +202,19 @@ def foretell(
         needed += kept_bytes(shape, psf.shape if psf else None, model)
     if speed.device != "cuda":
         needed += cost.bytes
-    size, free = opened.voxels * np.dtype(dtype).itemsize, shutil.disk_usage(out.parent).free
+    size = channels * opened.voxels * np.dtype(dtype).itemsize
+    free = shutil.disk_usage(out.parent).free
+    seconds = WHOLE_S + channels * (cost.seconds + MOVING_S * opened.voxels)
+    several = f"{channels} channels of " if channels > 1 else ""
     rows = [
-        ("image", f"{' x '.join(map(str, shape))} voxels, {opened.voxels / 1e6:.4g} Mvoxel, whole"),
+        (
+            "image",
+            f"{several}{' x '.join(map(str, shape))} voxels, {opened.voxels / 1e6:.4g} Mvoxel, "
+            "whole",
+        ),
         ("memory", f"{(taken + needed) / 1e9:.2f} GB"),
         ("disk", f"{size / 1e9:.3g} GB, {free / 1e9:.4g} GB free"),
-        ("time", duration(cost.seconds + WHOLE_S + MOVING_S * opened.voxels)),
+        ("time", duration(seconds)),
     ]
     if needed > allowed:
         rows.append(
@@ -185,11 +234,6 @@ def _named(rows: list[tuple[str, str]]) -> dict[str, str]:
     return named
 
 
-def say_forecast(told: Forecast, terminal: Terminal) -> None:
-    """Print what a run will take."""
-    terminal.table("", ("plan", ""), told.rows())
-
-
 def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
     """Do a run, or only say what it would take."""
     # Before the speed is measured, for which more libraries are loaded than a run needs.
@@ -197,14 +241,14 @@ def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
     silent = (terminal.quiet or terminal.json_output) and not options.dry_run
     speed = None if silent else finish(calibrate(run.settings.device))
     if unmeasured is not None:
-        ahead = replace(unmeasured, seconds=forecast(run, speed).seconds)
-        say_forecast(ahead, terminal)
-        terminal.report({"out": str(run.out), "plan": _named(ahead.rows())})
+        rows = replace(unmeasured, seconds=forecast(run, speed).seconds).rows()
+        terminal.table("", ("plan", ""), rows)
+        terminal.report({"out": str(run.out), "plan": _named(rows)})
         return
 
     def shown(report: LargeReport) -> LargeReport:
         if report.forecast is not None:
-            say_forecast(report.forecast, terminal)
+            terminal.table("", ("plan", ""), report.forecast.rows())
         return report
 
     try:

@@ -1,14 +1,23 @@
 """``napari-rln rld``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from napari_rln.cli.channels import channels_of, each_channel
-from napari_rln.cli.large import LargeOptions, Memory, check_result, foretell, go, in_parts
+from napari_rln.cli.channels import channels_of
+from napari_rln.cli.large import (
+    LargeOptions,
+    Memory,
+    check_channels,
+    check_result,
+    foretell,
+    go,
+    in_parts,
+)
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.deconvolution import iterate
-from napari_rln.io import OutputType, write_volume
+from napari_rln.io import OutputType, write_channels, write_volume
 from napari_rln.large.request import LargeRun, likeness
 from napari_rln.rld import RldSettings
 from napari_rln.stores.source import open_source
@@ -41,7 +50,7 @@ def rld(
         for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
     out
         Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
-        outgrows the memory, and gone on with where that was interrupted.
+        outgrows the memory; a run that was interrupted goes on from where it was.
     repair
         Repair what is wrong with the PSF (background, centre, ...) and say what was done.
     dtype
@@ -53,16 +62,23 @@ def rld(
         Side in voxels of these parts; auto takes the largest that the memory allows.
     """
     channels = channels_of(image, image_source, psf)
-    if not channels and (
-        tile != "auto"
-        or in_parts(image, image_source, out, large, memory_gb, psf[0], psf_source, settings)
-    ):
-        origin = image_source.origin(image)
-        check_result(out, [image, *psf], large)
-        like = likeness(open_source(origin))
+    first = replace(image_source, channel=channels[0][0]) if channels else image_source
+    parts = not channels and (
+        tile != "auto" or in_parts(image, image_source, out, large, memory_gb, psf[0], settings)
+    )
+    if parts or large.dry_run:
+        origin = first.origin(image)
+        if parts:
+            check_result(out, [image, *psf], large)
         fitted, _ = psf_source.fitted(
-            psf[0], like, terminal, channel=image_source.channel, repair=repair
+            psf[0], likeness(open_source(origin)), terminal, channel=first.channel, repair=repair
         )
+        if not parts:
+            count = len(channels) or 1
+            foretell(
+                image, first, out, dtype, memory_gb, fitted, settings, terminal, channels=count
+            )
+            return
         run = LargeRun(
             origin=origin,
             psf=fitted,
@@ -75,17 +91,12 @@ def rld(
         )
         go(run, large, terminal)
         return
-    if large.dry_run and not channels:
-        like = likeness(open_source(image_source.origin(image)))
-        fitted, _ = psf_source.fitted(
-            psf[0], like, terminal, channel=image_source.channel, repair=repair
-        )
-        foretell(image, image_source, out, dtype, memory_gb, fitted, settings, terminal)
-        return
+    if channels:
+        check_channels(image, image_source, channels, memory_gb, settings)
     check_result(out, [image, *psf], large, image_source.origin(image), len(channels) or 1)
     reported: list[dict[str, Any]] = []
 
-    def one(source: ImageSource, psf_source: PsfSource, file: Path) -> Volume:
+    def one(source: ImageSource, file: Path) -> Volume:
         volume = source.read(image)
         fitted, findings = psf_source.fitted(
             file, volume, terminal, channel=source.channel, repair=repair
@@ -103,7 +114,8 @@ def rld(
         return result
 
     if channels:
-        each_channel(image_source, psf_source, channels, one, out, dtype)
+        results = [one(replace(image_source, channel=n), file) for n, file in channels]
+        write_channels(results, out, dtype=dtype)
     else:
-        write_volume(one(image_source, psf_source, psf[0]), out, dtype=dtype)
+        write_volume(one(image_source, psf[0]), out, dtype=dtype)
     terminal.report({"out": str(out), "channels": reported} if channels else reported[0])

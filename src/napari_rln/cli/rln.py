@@ -1,18 +1,26 @@
 """``napari-rln rln``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from napari_rln.application import apply_steps
-from napari_rln.cli.channels import channels_of, each_channel
-from napari_rln.cli.large import LargeOptions, check_result, foretell, go, in_parts
+from napari_rln.cli.channels import channels_of
+from napari_rln.cli.large import (
+    LargeOptions,
+    check_channels,
+    check_result,
+    foretell,
+    go,
+    in_parts,
+)
 from napari_rln.cli.options import Flat, ImageSource, Out, PsfSource
 from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.errors import RlnError
 from napari_rln.files import check_outputs, make_folder
-from napari_rln.io import OutputType, write_volume
+from napari_rln.io import OutputType, write_channels, write_volume
 from napari_rln.large.request import LargeRun, likeness
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rln import RlnSettings
@@ -44,7 +52,7 @@ def rln(
         TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
     out
         Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
-        outgrows the memory, and gone on with where that was interrupted.
+        outgrows the memory; a run that was interrupted goes on from where it was.
     psf
         Point spread function, in the same formats; resampled to the image's voxels if need be. One
         for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
@@ -61,25 +69,32 @@ def rln(
     """
     chosen = load_model(model)
     psfs = psf or []
-    first = psfs[0] if psfs else None
     memory = settings.memory_gb
     read = [image, *psfs, Path(model)]
     channels = channels_of(image, image_source, psfs)
     if channels and stages is not None:
         raise RlnError("stages are of one channel; choose one with `channel`.")
-    if not channels and in_parts(
-        image, image_source, out, large, memory, first, psf_source, settings, chosen
-    ):
-        if stages is not None:
+    first = replace(image_source, channel=channels[0][0]) if channels else image_source
+    kernel = psfs[0] if psfs else None
+    parts = not channels and in_parts(
+        image, image_source, out, large, memory, kernel, settings, chosen
+    )
+    if parts or large.dry_run:
+        if parts and stages is not None:
             raise RlnError("stages are of a whole volume; crop the image for them.")
-        origin = image_source.origin(image)
-        check_result(out, read, large)
+        origin = first.origin(image)
+        if parts:
+            check_result(out, read, large)
         fitted = None
-        if first is not None:
+        if kernel is not None:
             like = likeness(open_source(origin))
             fitted, _ = psf_source.fitted(
-                first, like, terminal, channel=image_source.channel, repair=repair
+                kernel, like, terminal, channel=first.channel, repair=repair
             )
+        if not parts:
+            count = len(channels) or 1
+            foretell(image, first, out, dtype, memory, fitted, settings, terminal, chosen, count)
+            return
         run = LargeRun(
             origin=origin,
             psf=fitted,
@@ -93,15 +108,8 @@ def rln(
         )
         go(run, large, terminal)
         return
-    if large.dry_run and not channels:
-        fitted = None
-        if first is not None:
-            like = likeness(open_source(image_source.origin(image)))
-            fitted, _ = psf_source.fitted(
-                first, like, terminal, channel=image_source.channel, repair=repair
-            )
-        foretell(image, image_source, out, dtype, memory, fitted, settings, terminal, chosen)
-        return
+    if channels:
+        check_channels(image, image_source, channels, memory, settings, chosen)
     check_result(out, read, large, image_source.origin(image), len(channels) or 1)
     if stages is not None:
         make_folder(stages)
@@ -109,7 +117,7 @@ def rln(
         check_outputs(kept, inputs=read, overwrite=large.settings.overwrite)
     reported: list[dict[str, Any]] = []
 
-    def one(source: ImageSource, psf_source: PsfSource, file: Path | None) -> Volume:
+    def one(source: ImageSource, file: Path | None) -> Volume:
         volume = source.read(image)
         fitted = None
         if file is not None:
@@ -132,7 +140,8 @@ def rln(
         return result
 
     if channels:
-        each_channel(image_source, psf_source, channels, one, out, dtype)
+        results = [one(replace(image_source, channel=n), file) for n, file in channels]
+        write_channels(results, out, dtype=dtype)
     else:
-        write_volume(one(image_source, psf_source, first), out, dtype=dtype)
+        write_volume(one(image_source, kernel), out, dtype=dtype)
     terminal.report({"out": str(out), "channels": reported} if channels else reported[0])

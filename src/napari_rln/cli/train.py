@@ -109,7 +109,7 @@ def train(
     """
     check_model_path(out)
     checkpoint = out.with_suffix(".checkpoint")
-    # Who goes on with a training replaces what that has left.
+    # A training that is resumed replaces its own checkpoint and model.
     check_outputs([out, checkpoint], inputs=[psf, psf_b, like], overwrite=overwrite or resume)
     if minutes is not None and steps is not None:
         raise RlnError("give the minutes or the steps, not both.")

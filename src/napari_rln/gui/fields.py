@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from magicgui.widgets import create_widget
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
@@ -145,7 +144,6 @@ class NumberBox(QAbstractSpinBox):
     def __init__(self) -> None:
         super().__init__()
         self.setMinimumWidth(_WIDTH)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def stepEnabled(self) -> QAbstractSpinBox.StepEnabledFlag:
         """Allow both arrows."""
@@ -155,13 +153,6 @@ class NumberBox(QAbstractSpinBox):
     def stepBy(self, steps: int) -> None:
         """Tell that an arrow was pressed."""
         self.stepped.emit(steps)
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        """Leave a turn of the wheel to the dock, which scrolls, unless this has the focus."""
-        if self.hasFocus():
-            super().wheelEvent(event)
-        else:
-            event.ignore()
 
 
 class Number(Field):

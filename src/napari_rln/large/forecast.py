@@ -74,11 +74,6 @@ class Forecast:
     seconds: float | None = None
     missing: tuple[str, ...] = ()
 
-    @property
-    def scratch_bytes(self) -> int:
-        """What waits on the disk besides the result until it is finished, at the most."""
-        return max(0, self.most_bytes - self.output_bytes)
-
     def rows(self) -> list[tuple[str, str]]:
         """Return what there is to say, in words and numbers."""
         plan = self.plan

@@ -177,7 +177,7 @@ def run_seconds(
             sought = sought_iterations(told)
             looking += speed.search.at(math.prod(part)) + setup_seconds(work, told, speed)
             looking += sought * step_seconds(work, told, speed)
-        if len(plan.tiles) > 1:  # by parts of it all tiles are computed alike
+        if len(plan.tiles) > 1:  # parts of the image decide what all tiles share
             parts = 1 + (len(further(source, part)) if network else 0)
             once = setup_seconds(work, told, speed) + iterations * step_seconds(work, told, speed)
             looking += parts * once

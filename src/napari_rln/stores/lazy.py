@@ -70,11 +70,7 @@ class Pieces:
         if self.more:
             return f"{self.kind} after the {len(self.present)} that it holds"
         wanted = self._wanted(index)
-        total = math.prod(map(len, wanted))
-        held = sum(
-            all(n in along for n, along in zip(piece, wanted, strict=True))
-            for piece in self.present
-        )
+        total, held = math.prod(map(len, wanted)), sum(1 for _ in self._held(wanted))
         if held >= total:
             return ""
         absent = (piece for piece in _product(wanted) if piece not in self.present)
@@ -89,12 +85,7 @@ class Pieces:
         index
             Of a part of the array.
         """
-        wanted = self._wanted(index)
-        there = [
-            piece
-            for piece in self.present
-            if all(n in along for n, along in zip(piece, wanted, strict=True))
-        ]
+        there = list(self._held(self._wanted(index)))
         at = self.axes.find("Z")
         if at < 0 or not there:
             return min(len(there), 1)
@@ -107,6 +98,12 @@ class Pieces:
             start, stop, _ = (part if isinstance(part, slice) else slice(part, part + 1)).indices(n)
             wanted.append(range(start // size, -(-stop // size)))
         return wanted
+
+    def _held(self, wanted: Sequence[range]) -> Iterator[tuple[int, ...]]:
+        """Yield which of the wanted pieces are there."""
+        for piece in self.present:
+            if all(n in along for n, along in zip(piece, wanted, strict=True)):
+                yield piece
 
     def _listed(self, few: list[tuple[int, ...]], total: int) -> str:
         """Return where missing pieces are, shortly: along the axes that have several."""
@@ -175,6 +172,10 @@ class Held(NamedTuple):
     pieces: Pieces | None = None
     files: Callable[[], Iterable[Path]] = lambda: ()
     piece_bytes: int = 0
+
+
+MOST_PLANES = 10_000_000
+"""That a file may promise: lists of more would fill the memory."""
 
 
 def stamp(files: Iterable[Path]) -> str:

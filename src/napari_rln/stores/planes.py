@@ -6,6 +6,7 @@ planes of two channels mixed.
 """
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import tifffile
 from napari_rln.errors import RlnError
 from napari_rln.files import TIFF_SUFFIXES, title
 from napari_rln.metadata import read_voxel_um, voxel_um_of_pixels
-from napari_rln.stores.lazy import Held, Pieces
+from napari_rln.stores.lazy import MOST_PLANES, Held, Pieces
 
 _COMPANION = ".companion.ome"
 _AXES = "TCZ"
@@ -142,16 +143,14 @@ def open_folder(path: Path) -> Held:
         return open_companion(companions[0])
     if not files:
         raise RlnError(f"{path} holds no .tif or .tiff and is no Zarr; name a file, or such one.")
-    axes, numbers = _ordered(files, path)
+    axes, numbers, keys = _ordered(files, path)
     try:
         size, dtype, voxel_um = _plane_of(files[0], len(numbers["Z"]) if "Z" in axes else 1)
     except RlnError:
         raise
     except Exception as error:  # a damaged file can make the parser raise anything
         raise RlnError(f"{files[0].name} cannot be read as TIFF ({error}).") from error
-    places = {
-        key: Plane(file) for key, file in zip(_keys(files, axes, numbers), files, strict=True)
-    }
+    places = {key: Plane(file) for key, file in zip(keys, files, strict=True)}
     lead = tuple(len(numbers[axis]) for axis in axes)
     parts = [places.get(key) for key in itertools.product(*(numbers[axis] for axis in axes))]
     planes = Planes(parts, lead, size, dtype)
@@ -166,16 +165,18 @@ def open_folder(path: Path) -> Held:
     )
 
 
-def _ordered(files: list[Path], folder: Path) -> tuple[str, dict[str, list[int]]]:
-    """Sort files in place; return the axes along which they lie, and the numbers along each.
+def _ordered(
+    files: list[Path], folder: Path
+) -> tuple[str, dict[str, list[int]], list[tuple[int, ...]]]:
+    """Sort files in place; return their axes, the numbers along each, and each file's own.
 
-    Numbers that are left out between others are among them: planes that are not there.
+    Numbers that are left out between others are among those of an axis: planes that are not there.
     """
     split = {file: _split(file.name) for file in files}
     files.sort(key=lambda file: [n for _, n in split[file]])
     shapes = {tuple(label for label, _ in parts) for parts in split.values()}
     if len(files) == 1:
-        return "Z", {"Z": [0]}
+        return "Z", {"Z": [0]}, [(0,)]
     if len(shapes) > 1:
         raise _unclear(files, folder, "the names are of several kinds")
     (labels,) = shapes
@@ -193,21 +194,11 @@ def _ordered(files: list[Path], folder: Path) -> tuple[str, dict[str, list[int]]
     axes = "".join(axis for axis in _AXES if axis in found.values())
     numbers = {axis: _filled(columns[at]) for at, axis in found.items() if axis is not None}
     order = [next(at for at, axis in found.items() if axis == letter) for letter in axes]
-    files.sort(key=lambda file: [split[file][at][1] for at in order])
-    _checked_twice(files, [[split[file][at][1] for at in order] for file in files], folder)
-    return axes, numbers
-
-
-def _keys(files: Sequence[Path], axes: str, numbers: dict[str, list[int]]) -> list[tuple[int, ...]]:
-    """Return the numbers of files along the axes."""
-    if len(files) == 1:
-        return [(0,)]
-    split = [_split(file.name) for file in files]
-    varying = [at for at in range(len(split[0])) if len({s[at][1] for s in split}) > 1]
-    if axes == "Z":
-        return [(s[varying[0]][1],) for s in split]
-    along = {_LABELS.get(split[0][at][0]): at for at in varying}
-    return [tuple(s[along[axis]][1] for axis in axes) for s in split]
+    own = {file: tuple(split[file][at][1] for at in order) for file in files}
+    files.sort(key=own.__getitem__)
+    keys = [own[file] for file in files]
+    _checked_twice(files, keys, folder)
+    return axes, numbers, keys
 
 
 def _split(name: str) -> list[tuple[str, int]]:
@@ -234,7 +225,7 @@ def _filled(column: Sequence[int]) -> list[int]:
     return whole if regular and len(whole) < 2 * len(numbers) else numbers
 
 
-def _checked_twice(files: Sequence[Path], keys: list[list[int]], folder: Path) -> None:
+def _checked_twice(files: Sequence[Path], keys: Sequence[tuple[int, ...]], folder: Path) -> None:
     """Raise if two files are the same plane."""
     for (one, first), (other, second) in itertools.pairwise(zip(files, keys, strict=True)):
         if first == second:
@@ -307,7 +298,7 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
     sizes = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "XYZCT"}
     axes = "".join(axis for axis in "TCZ" if sizes[axis] > 1) or "Z"
     lead = tuple(sizes[axis] for axis in axes)
-    if np.prod(lead, dtype=float) > 10_000_000:
+    if math.prod(lead) > MOST_PLANES:
         raise RlnError(f"{path.name} promises {' x '.join(map(str, lead))} planes; it is damaged.")
     places: dict[tuple[int, ...], Plane] = {}
     for data in (each for each in pixels if _tag(each) == "TiffData"):

@@ -22,7 +22,7 @@ from napari_rln.errors import RlnError
 from napari_rln.files import title
 from napari_rln.metadata import RECORD_NAMESPACE, read_record, read_voxel_um
 from napari_rln.record import Record
-from napari_rln.stores.lazy import Held, Lazy, Pieces
+from napari_rln.stores.lazy import MOST_PLANES, Held, Lazy, Pieces
 from napari_rln.stores.planes import Plane, Planes, is_companion, open_companion
 from napari_rln.tiles import Box, Shape
 from napari_rln.volume import VoxelUm
@@ -31,7 +31,6 @@ from napari_rln.volume import VoxelUm
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # how Micro-Manager calls the axes
-_MOST_PLANES = 10_000_000  # that a file may promise: lists of more would fill the memory
 
 
 def open_lazily(path: Path, series: int = 0) -> Held:
@@ -128,7 +127,7 @@ def _check_promise(tif: tifffile.TiffFile, name: str) -> None:
     """Raise if a file promises more planes than could ever be there, before they are listed."""
     for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", tif.ome_metadata or ""):
         sizes = re.findall(r'\bSize[ZCT]="(\d+)"', pixels)
-        if math.prod(map(int, sizes)) > _MOST_PLANES:
+        if math.prod(map(int, sizes)) > MOST_PLANES:
             raise RlnError(
                 f"{name} promises {' x '.join(sizes)} planes, more than any file holds; its "
                 "description is damaged."
@@ -218,7 +217,7 @@ def _promised(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str
         said = {axis: summary.get(key) for axis, key in _MANAGER.items()}
     elif tif.is_imagej and series.kind != "imagej":  # a cut one is read as pages without meaning
         said = {"Z": (tif.imagej_metadata or {}).get("images")}
-    return {axis: n for axis, n in said.items() if isinstance(n, int) and 1 < n <= _MOST_PLANES}
+    return {axis: n for axis, n in said.items() if isinstance(n, int) and 1 < n <= MOST_PLANES}
 
 
 def _is_whole(page: Any) -> bool:
@@ -248,7 +247,7 @@ def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Piec
     planes = said.get("images", 1)
     if len(tif.pages) > 1 or not isinstance(planes, int) or planes < 2 or not page.is_contiguous:
         return None
-    if tif.series[0].shape[:-2] or planes > _MOST_PLANES:
+    if tif.series[0].shape[:-2] or planes > MOST_PLANES:
         return None
     sizes = [said.get(key, 1) for key in ("frames", "slices", "channels")]
     axes = "".join(a for a, n in zip("TZC", sizes, strict=True) if n > 1) + "YX"
