@@ -7,12 +7,11 @@ the command.
 import argparse
 import json
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from memory import run, write_inputs
+from memory import run, words_for, write_inputs
 
 # What is run: shape, times, method, ending of the result, and further options.
 CASES: dict[str, tuple[tuple[int, int, int], int, list[Any]]] = {
@@ -21,6 +20,7 @@ CASES: dict[str, tuple[tuple[int, int, int], int, list[Any]]] = {
     "rld 1.2 GB .ome.tif": ((96, 512, 512), 1, ["rld", "ome.tif", "--memory-gb", 1.2]),
     "rld .ome.zarr": ((64, 384, 384), 1, ["rld", "ome.zarr"]),
     "rld .ome.zarr uint16": ((64, 384, 384), 1, ["rld", "ome.zarr", "--dtype", "uint16"]),
+    "rld 2 workers .ome.zarr": ((64, 384, 384), 1, ["rld", "ome.zarr", "--workers", 2]),
     "rld series of 3 .ome.zarr": ((64, 256, 256), 3, ["rld", "ome.zarr"]),
     "rln whole .ome.tif": ((64, 384, 384), 1, ["rln", "ome.tif"]),
     "rln 1.2 GB .ome.zarr": ((64, 384, 384), 1, ["rln", "ome.zarr", "--memory-gb", 1.2]),
@@ -52,10 +52,8 @@ def main() -> None:
     for name in options.case:
         shape, times, (method, ending, *more) = CASES[name]
         with tempfile.TemporaryDirectory(dir=options.folder) as place:
-            image, psf = write_inputs(Path(place), shape, times)
-            results = Path(place) / "results"
-            results.mkdir()
-            words = [method, image, "--psf", psf, "-o", results / f"r.{ending}", "--json", *more]
+            write_inputs(Path(place), shape, times)
+            words, results = words_for(method, Path(place), ending, more)
             told = run([*words, "--dry-run"])
             if told["code"]:
                 raise RuntimeError(told["err"])
@@ -63,7 +61,6 @@ def main() -> None:
             done = run(words, results)
             if done["code"]:
                 raise RuntimeError(done["err"])
-            shutil.rmtree(results)
         disk = plan["disk"]
         meanwhile = figure(disk, "up to ") if "up to" in disk else figure(disk)
         rows[name] = {"plan": plan} | {k: done[k] for k in ("peak", "disk", "after", "seconds")}

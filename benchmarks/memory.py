@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ COMMAND = [sys.executable, "-m", "napari_rln"]
 _EVERY_S = 0.02
 
 
-def write_inputs(place: Path, shape: tuple[int, int, int], times: int = 1) -> tuple[Path, Path]:
-    """Write an image of a size, made of copies of a small one, and its PSF; return where."""
+def write_inputs(place: Path, shape: tuple[int, int, int], times: int = 1) -> None:
+    """Write an image of a size, made of copies of a small one, and its PSF."""
     import tifffile
 
     from napari_rln.io import write_volume
@@ -33,14 +34,37 @@ def write_inputs(place: Path, shape: tuple[int, int, int], times: int = 1) -> tu
     counts = [-(-n // m) for n, m in zip(shape, (64, 128, 128), strict=True)]
     image = np.tile(problem.images["sym"].astype(np.uint16), counts)
     image = image[: shape[0], : shape[1], : shape[2]]
-    path, psf = place / "image.ome.tif", place / "psf.ome.tif"
     sizes = {f"PhysicalSize{a}": v for a, v in zip("ZYX", VOXEL_UM, strict=True)}
     units = {f"PhysicalSize{a}Unit": "um" for a in "ZYX"}
     data = np.stack([image] * times) if times > 1 else image
     axes = "TZYX" if times > 1 else "ZYX"
-    tifffile.imwrite(path, data, ome=True, metadata={"axes": axes, **sizes, **units})
-    write_volume(Volume.from_array(problem.psfs["sym"], VOXEL_UM), psf)
-    return path, psf
+    tifffile.imwrite(
+        place / "image.ome.tif", data, ome=True, metadata={"axes": axes, **sizes, **units}
+    )
+    write_volume(Volume.from_array(problem.psfs["sym"], VOXEL_UM), place / "psf.ome.tif")
+
+
+def words_for(
+    method: str, place: Path, ending: str, more: Sequence[Any] = ()
+) -> tuple[list[Any], Path]:
+    """Return a command on the inputs in a folder, and the empty one of its result.
+
+    Parameters
+    ----------
+    method
+        ``rld`` or ``rln``.
+    place
+        Where :func:`write_inputs` wrote.
+    ending
+        Of the result.
+    more
+        Further options.
+    """
+    results = place / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir()
+    inputs = [place / "image.ome.tif", "--psf", place / "psf.ome.tif"]
+    return [method, *inputs, "-o", results / f"r.{ending}", "--json", *more], results
 
 
 def run(words: list[Any], folder: Path | None = None) -> dict[str, Any]:
@@ -124,18 +148,14 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         place = Path(name)
-        image, psf = write_inputs(place, tuple(options.shape))
+        write_inputs(place, tuple(options.shape))
         print("| method | result | asked GB | used GB | seconds | said |\n" + "| --- " * 6 + "|")
         for method, ending, asked in itertools.product(
             options.method, options.ending, options.memory_gb
         ):
-            results = place / "results"
-            results.mkdir()
-            words = [method, image, "--psf", psf, "-o", results / f"r.{ending}", "--json"]
-            words += ["--memory-gb", asked]
-            words += ["--iterations", 6] if method == "rld" else []
+            few = ["--iterations", 6] if method == "rld" else []
+            words, _ = words_for(method, place, ending, ["--memory-gb", asked, *few])
             found = run(words)
-            shutil.rmtree(results)
             said = found["err"].strip().splitlines()[-1:] if found["code"] else []
             rows.append({"method": method, "ending": ending, "asked": asked} | found)
             print(
