@@ -38,6 +38,11 @@ def is_zarr(path: Path) -> bool:
     return any((path / mark).is_file() for mark in ZARR_MARKS)
 
 
+def zarr_around(path: Path) -> Path | None:
+    """Return the innermost Zarr in which a path lies; none where it lies in none."""
+    return next((folder for folder in path.parents if is_zarr(folder)), None)
+
+
 def stem(path: Path) -> str:
     """Return the name of a file or Zarr folder without its ending."""
     return path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
@@ -114,14 +119,16 @@ def check_place(path: Path) -> None:
     RlnError
         If its folder is absent or not writable, its name too long, or there is a folder.
     """
-    if path.is_dir() and not is_zarr_name(path):
-        raise RlnError(f"{path} is a folder; name a file in it.")
-    check_folder(path)
     if len(os.fsencode(path.name)) > _LONGEST:
         raise RlnError(
             f"the name {path.name[:40]}\N{HORIZONTAL ELLIPSIS} has {len(os.fsencode(path.name))} "
             f"bytes; names of results may have {_LONGEST}."
         )
+    if path.is_dir() and not is_zarr_name(path):
+        raise RlnError(f"{path} is a folder; name a file in it.")
+    if path.is_dir() and not is_zarr(path) and any(path.iterdir()):
+        raise RlnError(f"{path} is a folder with other things than a Zarr; name another result.")
+    check_folder(path)
 
 
 def check_folder(path: Path) -> None:
@@ -163,8 +170,12 @@ def check_apart(output: Path, source: Path) -> None:
     """
     there, here = (Path(os.path.realpath(path)) for path in (output, source))
     same = there == here or (output.exists() and source.exists() and output.samefile(source))
-    # A folder of planes may hold its result beside them; one within a Zarr would damage that.
-    inside = here in there.parents and is_zarr_name(here)
+    # Whatever is put into a Zarr damages it, and a TIFF in a folder of planes becomes one of them.
+    inside = any(
+        around in there.parents and (is_zarr(around) or is_zarr_name(around))
+        for around in (here, *here.parents)
+    )
+    inside |= here.is_dir() and there.parent == here and is_tiff_name(there)
     if same or inside or there in here.parents:
         raise RlnError(
             f"the result {output} would lie on or in {source}, which is read; name another result."
@@ -195,16 +206,33 @@ def check_room(path: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """Give a temporary name beside a path, renamed to it when the block ends without an error.
 
     The ending stays, so that writers that look at it behave. On any error, Ctrl-C included,
     the temporary file is removed and the old file is untouched.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    replace
+        Whether one that is there by then may be replaced, such as that of another run.
+
+    Raises
+    ------
+    RlnError
+        If it may not.
     """
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield temporary
+        if not replace and os.path.lexists(path):
+            raise RlnError(
+                f"{path} has been written meanwhile, by another run or program; it is left as it "
+                "is. Name another result."
+            )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

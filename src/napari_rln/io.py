@@ -29,7 +29,7 @@ def read_volume(
     voxel_um: VoxelUm | None = None,
     channel: int | None = None,
     time: int | None = None,
-    series: int = 0,
+    series: int | None = None,
     planes_are: PlanesAre | None = None,
     missing: Missing = "error",
     crop: Crop | None = None,
@@ -47,7 +47,7 @@ def read_volume(
     channel, time
         Which channel and time point, counted from 0; needed only where there are several.
     series
-        Which image of a file with several, counted from 0.
+        Which image of a file with several, counted from 0; needed only where there are several.
     planes_are, missing, crop
         As in :class:`napari_rln.Origin`.
 
@@ -104,7 +104,7 @@ class Contents(NamedTuple):
     voxel_um: VoxelUm | None
 
 
-def contents(path: str | Path, series: int = 0) -> Contents:
+def contents(path: str | Path, series: int | None = None) -> Contents:
     """Return what a file or folder holds, without reading it.
 
     Raises
@@ -117,7 +117,9 @@ def contents(path: str | Path, series: int = 0) -> Contents:
     return Contents(sizes.get("C", 1), sizes.get("T", 1), found.voxel_um)
 
 
-def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float32") -> None:
+def write_volume(
+    volume: Volume, path: str | Path, *, dtype: OutputType = "float32", replace: bool = True
+) -> None:
     """Write a volume with its voxel size and record, whole or not at all.
 
     A name ending in ``.ome.tif`` or ``.ome.tiff`` makes an OME-TIFF, any other ``.tif`` or
@@ -131,11 +133,14 @@ def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float
         Where; an existing file is replaced only when the new one is complete.
     dtype
         ``uint16`` and ``uint8`` round to the nearest integer and clip to the type's range.
+    replace
+        Whether a file that is there may be replaced.
 
     Raises
     ------
     RlnError
-        If the name, the folder or the free space does not allow it, or the values are not finite.
+        If the name, the folder or the free space does not allow it, a file is there that may not
+        be replaced, or the values are not finite.
     OSError
         If the system fails on the way; then nothing is left.
 
@@ -161,12 +166,16 @@ def write_volume(volume: Volume, path: str | Path, *, dtype: OutputType = "float
             f"name it {stem(path)}.ome.tif."
         )
     write = _write_ome if ome else _write_imagej
-    with atomic(path) as temporary:
+    with atomic(path, replace=replace) as temporary:
         write(temporary, data, volume)
 
 
 def write_channels(
-    volumes: Sequence[Volume], path: str | Path, *, dtype: OutputType = "float32"
+    volumes: Sequence[Volume],
+    path: str | Path,
+    *,
+    dtype: OutputType = "float32",
+    replace: bool = True,
 ) -> None:
     """Write volumes of one size as the channels of one OME-TIFF, whole or not at all.
 
@@ -176,7 +185,7 @@ def write_channels(
         One for each channel, in their order.
     path
         Where, ``.ome.tif`` or ``.ome.tiff``.
-    dtype
+    dtype, replace
         As for :func:`write_volume`.
 
     Raises
@@ -202,7 +211,7 @@ def write_channels(
         record = dataclasses.replace(records[0], facts={"channels": each})
     metadata = ome_metadata("CZYX", first.voxel_um, stem(path), record)
     metadata["Channel"] = {"Name": [volume.name for volume in volumes]}
-    with atomic(path) as temporary:
+    with atomic(path, replace=replace) as temporary:
         tifffile.imwrite(
             temporary, planes, shape=shape, dtype=dtype, ome=True, photometric="minisblack",
             metadata=metadata, bigtiff=size > IMAGEJ_LIMIT,

@@ -7,7 +7,9 @@ not and are ignored.
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import PureWindowsPath
 from typing import Any
+from xml.etree import ElementTree
 
 import tifffile
 
@@ -74,6 +76,46 @@ def read_record(tif: tifffile.TiffFile) -> Record | None:
 def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
     images = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["Image"]
     return _sizes_of_pixels((images[series] if isinstance(images, list) else images)["Pixels"])
+
+
+def images_in(ome: str, name: str) -> list[int]:
+    """Return which of the images that OME metadata describe have planes in a file.
+
+    Parameters
+    ----------
+    ome
+        The metadata: XML.
+    name
+        Of the file, as they call it. Planes of which no file is named are in each.
+    """
+    found = []
+    for number, (own, files) in enumerate(_files_of_images(ome)):
+        if own or name in files:
+            found.append(number)
+    return found
+
+
+def files_named(ome: str) -> set[str]:
+    """Return the names of all files in which OME metadata say that planes are."""
+    return {file for _, files in _files_of_images(ome) for file in files}
+
+
+def _files_of_images(ome: str) -> Iterator[tuple[bool, set[str]]]:
+    """Yield for each image whether its planes are in the file that says so, and in which others."""
+    try:
+        root = ElementTree.fromstring(ome)
+    except ElementTree.ParseError:
+        return
+    mine = root.get("UUID")
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        own, files = False, set()
+        for data in pixels.iterfind("{*}TiffData"):
+            uuid = data.find("{*}UUID")
+            if uuid is None or (mine is not None and (uuid.text or "").strip() == mine):
+                own = True
+            if uuid is not None and uuid.get("FileName"):
+                files.add(PureWindowsPath(uuid.attrib["FileName"]).name)
+        yield own, files
 
 
 def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None:

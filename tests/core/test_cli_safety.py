@@ -233,7 +233,7 @@ def test_the_channel_of_a_psf_is_that_of_the_image(files, capfd):
     )  # fmt: skip
     write_volume(psfs[1], "second.tif")
     assert _type("rld raw.tif --psf psfs.ome.tif --iterations 2 -o a.tif") == 1
-    assert "2 channels; choose one (--psf-channel)" in capfd.readouterr().err
+    assert "2 entries along channel; choose one with --psf-channel=0..1." in capfd.readouterr().err
     line = "rld raw.tif --psf psfs.ome.tif --psf-channel 1 --iterations 2 -o a.tif"
     assert _type(line) == 0
     assert _type("rld raw.tif --psf second.tif --iterations 2 -o b.tif") == 0

@@ -162,7 +162,10 @@ def test_channel_and_time_are_chosen_by_index(tmp_path, stacks, byteorder, compr
         ({"time": 0}, r"has 2 entries along channel; choose one with `channel`=0\.\.1\."),
         ({"time": 0, "channel": 2}, r"2 entries along channel; 2 is not among 0 to 1\."),
         ({"time": -1, "channel": 0}, r"3 entries along time; -1 is not among 0 to 2\."),
-        ({"time": 0, "channel": 0, "series": 1}, r"has 1 images; 1 is not among 0 to 0\."),
+        (
+            {"time": 0, "channel": 0, "series": 1},
+            r"holds 1 image; 1 is not among 0 to 0 \(`series`\)",
+        ),
     ],
 )
 def test_a_choice_that_is_missing_or_wrong_is_named(tmp_path, stacks, chosen, message):

@@ -103,7 +103,11 @@ def test_plain_zarr_needs_names_for_more_than_three_axes(data, tmp_path):
     zarr.create_array(tmp_path / "plain.zarr", data=data)
     plain = _open(tmp_path / "plain.zarr", voxel_um=VOXEL_UM)
     np.testing.assert_array_equal(plain.read(BOX), data[BOX])
-    zarr.create_array(tmp_path / "four.zarr", data=data[None])
+    zarr.create_array(tmp_path / "one.zarr", data=data[None, None])
+    np.testing.assert_array_equal(
+        _open(tmp_path / "one.zarr", voxel_um=VOXEL_UM).read(BOX), data[BOX]
+    )
+    zarr.create_array(tmp_path / "four.zarr", data=np.stack([data, data]))
     with pytest.raises(RlnError, match="4 axes without names"):
         _open(tmp_path / "four.zarr", voxel_um=VOXEL_UM)
     zarr.create_array(tmp_path / "named.zarr", data=data[None], dimension_names=list("tzyx"))

@@ -6,7 +6,8 @@ from typing import Annotated
 from napari_rln.cli.options import Flat, ImageSource, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal
 from napari_rln.files import check_outputs, check_tiff_output
-from napari_rln.io import read_volume, write_volume
+from napari_rln.io import write_volume
+from napari_rln.stores.source import files_read
 from napari_rln.trust import check_result
 
 
@@ -48,13 +49,13 @@ def check(
     """
     if residual is not None:
         check_tiff_output(residual)
-        check_outputs([residual], inputs=[image, result, psf], overwrite=overwrite)
+        check_outputs([residual], inputs=files_read([image, result, psf]), overwrite=overwrite)
     raw = image_source.read(image)
-    volume = read_volume(result, voxel_um=image_source.voxel_um)
+    volume = image_source.read_beside(result)
     blur, _ = psf_source.fitted(psf, raw, terminal, channel=image_source.channel, repair=repair)
     trust = check_result(raw, volume, blur, background=background, device=device)
     if residual is not None:
-        write_volume(trust.residual, residual)
+        write_volume(trust.residual, residual, replace=overwrite)
     terminal.say(
         f"{result.name}: chi2 {trust.chi2:.3g} (1 explains the image to within its noise), flux "
         f"ratio {trust.flux_ratio:.3g}, scale {trust.scale:.3g}"

@@ -11,7 +11,7 @@ from napari_rln.comparison import compare as compare_volumes
 from napari_rln.errors import RlnError
 from napari_rln.figures import figure, save_figure
 from napari_rln.files import check_outputs, make_folder
-from napari_rln.io import read_volume
+from napari_rln.stores.source import files_read
 from napari_rln.study import Study
 from napari_rln.view import FigureSettings
 from napari_rln.volume import Volume
@@ -60,12 +60,11 @@ def compare(
             "there is nothing to compare with; name at least one result after the image."
         )
     make_folder(out)
-    read = [image, *results, truth, psf]
+    read = files_read([image, *results, truth, psf])
     check_outputs(written(out, figure_format), inputs=read, overwrite=overwrite)
     raw = image_source.read(image)
-    # Whoever gives the image's voxel size means all files of that grid.
-    others = [read_volume(path, voxel_um=image_source.voxel_um) for path in results]
-    known = read_volume(truth, voxel_um=image_source.voxel_um) if truth else None
+    others = [image_source.read_beside(path) for path in results]
+    known = image_source.read_beside(truth) if truth else None
     blur = None
     if psf:
         blur, _ = psf_source.fitted(psf, raw, terminal, channel=image_source.channel, repair=repair)

@@ -16,6 +16,7 @@ from napari_rln.io import OutputType, write_volume
 from napari_rln.model import load_model
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
+from napari_rln.stores.source import files_read
 from napari_rln.volume import VoxelUm
 
 _SHARED = (
@@ -102,7 +103,7 @@ def dual(
         check_tiff_output(output)
     check_outputs(
         outputs,
-        inputs=[image, image_b, psf, psf_b],
+        inputs=files_read([image, image_b, psf, psf_b]),
         overwrite=overwrite,
         room=bytes_of(image_source.origin(image)),
     )
@@ -135,7 +136,7 @@ def dual(
         )
     )
     if registered is not None:
-        write_volume(pair.second, registered)
+        write_volume(pair.second, registered, replace=overwrite)
     if chosen is None:
         result = terminal.follow(iterate_views(pair, settings))
     else:
@@ -143,7 +144,7 @@ def dual(
             device=settings.device, precision=settings.precision, tile=tile, memory_gb=memory_gb
         )
         result = terminal.follow(apply_views_steps(pair, chosen, told))
-    write_volume(result, out, dtype=dtype)
+    write_volume(result, out, dtype=dtype, replace=overwrite)
     assert result.record is not None
     facts = result.record.facts
     found = facts.get("registration")

@@ -13,7 +13,13 @@ from napari_rln.cli.options import Flat, ImageSource, bytes_of
 from napari_rln.cli.terminal import Terminal, judgement
 from napari_rln.cost import READ_BYTES, rld_cost, rln_cost, whole_bytes
 from napari_rln.errors import RlnError
-from napari_rln.files import check_apart, check_outputs, check_tiff_output, is_zarr_name
+from napari_rln.files import (
+    check_apart,
+    check_outputs,
+    check_place,
+    check_tiff_output,
+    is_zarr_name,
+)
 from napari_rln.io import OutputType, check_channels_output
 from napari_rln.large.forecast import duration, forecast
 from napari_rln.large.job import Folder
@@ -29,7 +35,7 @@ from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings, kept_bytes, seeking_bytes
 from napari_rln.speed import calibrate
 from napari_rln.steps import finish, relay
-from napari_rln.stores.source import Origin, Source, held, open_source
+from napari_rln.stores.source import Origin, Source, files_read, held, open_source
 from napari_rln.volume import Volume
 
 Memory = float | Literal["auto"]
@@ -76,7 +82,7 @@ def check_result(
     """
     if image is None:
         check_large_name(out)
-        for source in inputs:
+        for source in files_read(inputs):
             check_apart(out, source)
         return
     if channels > 1:
@@ -84,7 +90,7 @@ def check_result(
     else:
         check_tiff_output(out)
     room = channels * bytes_of(replace(image, channel=image.channel if channels == 1 else 0))
-    check_outputs([out], inputs=inputs, overwrite=options.settings.overwrite, room=room)
+    check_outputs([out], inputs=files_read(inputs), overwrite=options.settings.overwrite, room=room)
 
 
 def in_parts(
@@ -110,6 +116,7 @@ def in_parts(
     opened = open_source(source.origin(image))
     if opened.times > 1:
         return not is_plain_name(out)
+    check_place(out)
     folder = Folder(out)
     if folder.part.exists() or folder.manifest.exists():  # begun so, or done so
         return True

@@ -1,5 +1,6 @@
 """Options that several commands share, and what they read."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class ImageSource:
         Which channel, from 0, of a file with several.
     time
         Which time point, from 0, of a file with several.
+    series
+        Which image, from 0, of a file with several, such as positions.
     planes_are
         What the planes are of a file without an axis z: time or channel where they are the planes
         of one stack though they are called so, z where they are what they are called.
@@ -68,6 +71,7 @@ class ImageSource:
     voxel_um: VoxelUm | None = None
     channel: int | None = None
     time: int | None = None
+    series: int | None = None
     planes_are: PlanesAre | None = None
     missing: Missing = "error"
     crop: CropOption = None
@@ -79,6 +83,7 @@ class ImageSource:
             voxel_um=self.voxel_um,
             channel=self.channel,
             time=self.time,
+            series=self.series,
             planes_are=self.planes_are,
             missing=self.missing,
             crop=self.crop,
@@ -87,6 +92,20 @@ class ImageSource:
     def read(self, path: Path) -> Volume:
         """Return the volume."""
         return read_origin(self.origin(path))
+
+    def read_beside(self, path: Path) -> Volume:
+        """Return another volume of the image's grid, such as a result of it.
+
+        It has the image's voxel size where that is given, and of several channels and times
+        those of the image.
+        """
+        there = contents(path)
+        return read_volume(
+            path,
+            voxel_um=self.voxel_um,
+            channel=self.channel if there.channels > 1 else None,
+            time=self.time if there.times > 1 else None,
+        )
 
 
 @Flat
@@ -100,10 +119,15 @@ class PsfSource:
         Voxel size z y x in micrometres of the PSF, where its file does not say it or is wrong.
     psf_channel
         Which channel, from 0, of a PSF file with several; that of the image when not given.
+    psf_time, psf_series, psf_planes_are
+        The same of the PSF as time, series and planes_are of the image.
     """
 
     psf_voxel_um: VoxelUm | None = None
     psf_channel: int | None = None
+    psf_time: int | None = None
+    psf_series: int | None = None
+    psf_planes_are: PlanesAre | None = None
 
     def read(self, path: Path, channel: int | None = None) -> Volume:
         """Return the PSF as it is in the file.
@@ -115,15 +139,21 @@ class PsfSource:
         channel
             Of the image.
         """
-        if self.psf_channel is not None:
+        if self.psf_channel is not None or self.psf_planes_are == "channel":
             channel = self.psf_channel
-        elif contents(path).channels == 1:
+        elif contents(path, self.psf_series or 0).channels == 1:
             channel = None
-        elif channel is None:
-            raise RlnError(
-                f"{path.name} has {contents(path).channels} channels; choose one (`psf_channel`)."
+        try:
+            return read_volume(
+                path,
+                voxel_um=self.psf_voxel_um,
+                channel=channel,
+                time=self.psf_time,
+                series=self.psf_series,
+                planes_are=self.psf_planes_are,
             )
-        return read_volume(path, voxel_um=self.psf_voxel_um, channel=channel)
+        except RlnError as error:
+            raise RlnError(_of_psf(str(error))) from error
 
     def fitted(
         self,
@@ -152,6 +182,14 @@ class PsfSource:
         psf, findings = fit_psf(self.read(path, channel), image, mend=repair)
         terminal.findings(findings, mended=HARMFUL if repair else ())
         return psf, findings
+
+
+def _of_psf(sentence: str) -> str:
+    """Return a message on an image's file with the names that options have of a PSF's."""
+    whole, _, _ = sentence.partition(", or go on with `missing")  # there is no use for such a PSF
+    names = "|".join(name.removeprefix("psf_") for name in PsfSource.__dataclass_fields__)
+    said = re.sub(rf"`({names})\b", r"`psf_\1", whole)
+    return said if said.endswith(".") else f"{said}."
 
 
 def bytes_of(origin: Origin) -> int:

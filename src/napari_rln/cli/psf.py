@@ -18,7 +18,7 @@ from napari_rln.psf.measure import MeasureSettings, beads_in_words, measure_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 from napari_rln.psf.shape import fwhm_um
-from napari_rln.stores.source import open_source
+from napari_rln.stores.source import files_read, open_source
 from napari_rln.volume import Volume
 
 ForImage = Annotated[Path | None, Parameter(name="--image")]
@@ -174,7 +174,7 @@ def _given(psf: PsfSource, image: ImageSource, file: Path | None) -> PsfSource:
 def _check_output(out: Path, inputs: list[Path | None], overwrite: bool) -> None:
     """Raise unless a PSF can be written."""
     check_tiff_output(out)
-    check_outputs([out], inputs=inputs, overwrite=overwrite)
+    check_outputs([out], inputs=files_read(inputs), overwrite=overwrite)
 
 
 def _finish(psf: Volume, out: Path, terminal: Terminal) -> None:

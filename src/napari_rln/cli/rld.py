@@ -115,7 +115,8 @@ def rld(
 
     if channels:
         results = [one(replace(image_source, channel=n), file) for n, file in channels]
-        write_channels(results, out, dtype=dtype)
+        write_channels(results, out, dtype=dtype, replace=large.settings.overwrite)
     else:
-        write_volume(one(image_source, psf[0]), out, dtype=dtype)
+        result = one(image_source, psf[0])
+        write_volume(result, out, dtype=dtype, replace=large.settings.overwrite)
     terminal.report({"out": str(out), "channels": reported} if channels else reported[0])

@@ -25,7 +25,7 @@ from napari_rln.large.request import LargeRun, likeness
 from napari_rln.model import UNIVERSAL, load_model
 from napari_rln.rln import RlnSettings
 from napari_rln.stages import STAGES, network_stages
-from napari_rln.stores.source import open_source
+from napari_rln.stores.source import files_read, open_source
 from napari_rln.volume import Volume
 
 
@@ -114,7 +114,7 @@ def rln(
     if stages is not None:
         make_folder(stages)
         kept = [stages / f"{name}.ome.tif" for name in STAGES]
-        check_outputs(kept, inputs=read, overwrite=large.settings.overwrite)
+        check_outputs(kept, inputs=files_read(read), overwrite=large.settings.overwrite)
     reported: list[dict[str, Any]] = []
 
     def one(source: ImageSource, file: Path | None) -> Volume:
@@ -141,7 +141,8 @@ def rln(
 
     if channels:
         results = [one(replace(image_source, channel=n), file) for n, file in channels]
-        write_channels(results, out, dtype=dtype)
+        write_channels(results, out, dtype=dtype, replace=large.settings.overwrite)
     else:
-        write_volume(one(image_source, kernel), out, dtype=dtype)
+        result = one(image_source, kernel)
+        write_volume(result, out, dtype=dtype, replace=large.settings.overwrite)
     terminal.report({"out": str(out), "channels": reported} if channels else reported[0])

@@ -14,6 +14,7 @@ from napari_rln.psf.doctor import fit_psf
 from napari_rln.psf.findings import HARMFUL
 from napari_rln.simulate.imaging import ImagingSettings, imaging_like, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
+from napari_rln.stores.source import files_read
 
 
 def simulate(
@@ -68,7 +69,7 @@ def simulate(
     names = [f"pair{number:04d}.tif" for number in range(count)]
     check_outputs(
         [*(folder / name for folder in folders for name in names), out / "records.json"],
-        inputs=[psf, like],
+        inputs=files_read([psf, like]),
         overwrite=overwrite,
         room=2 * 4 * count * math.prod(shape),
     )

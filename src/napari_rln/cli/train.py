@@ -15,6 +15,7 @@ from napari_rln.model import Model, check_model_path
 from napari_rln.networks.rln import Views
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.simulate.structures import StructureSettings
+from napari_rln.stores.source import files_read
 from napari_rln.train.loop import train_steps
 from napari_rln.train.setting import choose_settings, setting_of
 from napari_rln.train.settings import Preset, TrainReport
@@ -110,7 +111,9 @@ def train(
     check_model_path(out)
     checkpoint = out.with_suffix(".checkpoint")
     # A training that is resumed replaces its own checkpoint and model.
-    check_outputs([out, checkpoint], inputs=[psf, psf_b, like], overwrite=overwrite or resume)
+    check_outputs(
+        [out, checkpoint], inputs=files_read([psf, psf_b, like]), overwrite=overwrite or resume
+    )
     if minutes is not None and steps is not None:
         raise RlnError("give the minutes or the steps, not both.")
     image = image_source.read(like) if like else None

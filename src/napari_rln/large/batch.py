@@ -24,7 +24,7 @@ from napari_rln.large.reports import BatchReport
 from napari_rln.large.request import LargeRun
 from napari_rln.large.run import run_large
 from napari_rln.large.settings import LargeSettings
-from napari_rln.stores.source import Crop, Missing, Origin, PlanesAre
+from napari_rln.stores.source import Crop, Missing, Origin, PlanesAre, files_read, held
 from napari_rln.volume import VoxelUm
 
 Ending = Literal["ome.tif", "ome.zarr"]
@@ -34,7 +34,7 @@ T = TypeVar("T")
 REPORT = "batch.csv"
 """Name of the table, in the folder of the results."""
 
-_COLUMNS = ("image", "psf", "model", "channel", "time", "voxel_um", "psf_voxel_um", "out")
+_COLUMNS = ("image", "psf", "model", "channel", "time", "series", "voxel_um", "psf_voxel_um", "out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Item:
         Its result.
     psf, model
         For it; none where there is none.
-    channel, time
+    channel, time, series
         Of the image, where there are several; all times when none.
     voxel_um, psf_voxel_um
         Voxel sizes (z, y, x) in micrometres, where the files do not say them.
@@ -65,6 +65,7 @@ class Item:
     model: str | None = None
     channel: int | None = None
     time: int | None = None
+    series: int | None = None
     voxel_um: VoxelUm | None = None
     psf_voxel_um: VoxelUm | None = None
     planes_are: PlanesAre | None = None
@@ -80,6 +81,7 @@ class Item:
             voxel_um=self.voxel_um,
             channel=self.channel,
             time=self.time,
+            series=self.series,
             planes_are=self.planes_are,
             missing=self.missing,
             crop=self.crop,
@@ -155,13 +157,13 @@ class BatchSettings:
 
 
 def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
-    """Return the images of a batch, each once for every channel.
+    """Return the images of a batch, each once for every channel, and positions apart.
 
     Parameters
     ----------
     inputs
         Files, folders of files, patterns such as ``plate/*.tif``, and tables (``.csv``) with a
-        column ``image`` and, where wanted, ``psf``, ``model``, ``channel``, ``time``,
+        column ``image`` and, where wanted, ``psf``, ``model``, ``channel``, ``time``, ``series``,
         ``voxel_um``, ``psf_voxel_um`` and ``out``; its images and PSFs are named from where it
         lies, ``out`` within the folder of the results.
     settings
@@ -179,7 +181,8 @@ def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
         else:
             named = [Item(image=image, out=settings.folder) for image in _expanded(word)]
         for item in named:
-            found += _channels(item, settings)
+            for image in _positions(item):
+                found += _channels(image, settings)
     if not found:
         raise RlnError(f"there are no images in {', '.join(inputs)}; name others.")
     read = {os.path.realpath(path) for item in found for path in (item.image, item.psf) if path}
@@ -203,10 +206,32 @@ def _expanded(given: str) -> list[Path]:
     """Return the images that a word of the command line stands for."""
     path = Path(given)
     if path.is_dir() and not is_zarr(path):
-        return sorted(p for p in path.iterdir() if _is_image(p))
+        return _sets_once(sorted(p for p in path.iterdir() if _is_image(p)))
     if path.exists() or not glob.has_magic(given):
         return [path]  # one that is not there will be said to be so
-    return sorted(p for p in map(Path, glob.glob(given, recursive=True)) if _is_image(p))  # noqa: PTH207
+    matching = map(Path, glob.glob(given, recursive=True))  # noqa: PTH207
+    return _sets_once(sorted(p for p in matching if _is_image(p)))
+
+
+def _sets_once(images: Sequence[Path]) -> list[Path]:
+    """Return images without the further files of sets of which one is there already."""
+    kept, within = [], set()
+    for image in images:
+        if os.path.realpath(image) not in within:
+            kept.append(image)
+            within |= {os.path.realpath(file) for file in files_read([image])}
+    return kept
+
+
+def _positions(item: Item) -> list[Item]:
+    """Return an image once for each of those, of one size, that its file holds."""
+    if item.series is None:
+        with contextlib.suppress(ValueError, OSError):  # said where it is read
+            first = held(replace(item.origin, series=0))
+            others = (held(replace(item.origin, series=n)) for n in range(1, first.images))
+            if first.images > 1 and all(h.array.shape == first.array.shape for h in others):
+                return [replace(item, series=number) for number in range(first.images)]
+    return [item]
 
 
 def _is_image(path: Path) -> bool:
@@ -256,6 +281,7 @@ def _of_table(path: Path, settings: BatchSettings) -> list[Item]:
                 model=words.get("model") or None,
                 channel=int(words["channel"]) if words.get("channel") else None,
                 time=int(words["time"]) if words.get("time") else None,
+                series=int(words["series"]) if words.get("series") else None,
                 voxel_um=_voxel_um(words.get("voxel_um")),
                 psf_voxel_um=_voxel_um(words.get("psf_voxel_um")),
             )
@@ -280,7 +306,8 @@ def _channels(item: Item, settings: BatchSettings) -> list[Item]:
     voxel_um = item.voxel_um or settings.voxel_um
     count, problem = 1, ""
     try:
-        count = 1 if settings.planes_are == "channel" else contents(item.image).channels
+        whole = settings.planes_are == "channel"
+        count = 1 if whole else contents(item.image, item.series).channels
     except (ValueError, OSError) as error:  # also a name that no file can have
         problem = str(error)
     for name, words in (("PSFs", settings.psfs), ("models", settings.models)):
@@ -288,7 +315,8 @@ def _channels(item: Item, settings: BatchSettings) -> list[Item]:
             problem = f"it has {count} channels but there are {len(words)} {name}"
     found = []
     for channel in range(count) if item.channel is None else [item.channel]:
-        mark = f"-c{channel}" if count > 1 else ""
+        mark = "" if item.series is None else f"-s{item.series}"
+        mark += f"-c{channel}" if count > 1 else ""
         name = f"{stem(item.image)}{mark}-{settings.method}.{settings.ending}"
         found.append(
             replace(

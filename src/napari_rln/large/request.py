@@ -17,7 +17,7 @@ from napari_rln.model import Model, load_model
 from napari_rln.rld import RldSettings, check_together
 from napari_rln.rln import RlnSettings, check_model
 from napari_rln.settings import check_limits
-from napari_rln.stores.source import Origin, Source
+from napari_rln.stores.source import Origin, Source, files_read
 from napari_rln.suitability import check_grid, refuse_grid
 from napari_rln.tiles import Box, TileSide
 from napari_rln.volume import Volume
@@ -134,7 +134,8 @@ def check_run(run: LargeRun, source: Source) -> None:
         If they do not.
     """
     check_large_name(run.out)
-    check_apart(run.out, Path(run.origin.path))
+    for file in files_read([Path(run.origin.path)]):
+        check_apart(run.out, file)
     check_plain(run.out, source, run.dtype)
     model = run.model
     like = likeness(source)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from napari_rln.errors import RlnError
 from napari_rln.record import Record
 from napari_rln.volume import VoxelUm
 
@@ -76,6 +77,25 @@ class Pieces:
         absent = (piece for piece in _product(wanted) if piece not in self.present)
         few = list(itertools.islice(absent, 1000))
         return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
+
+    def missing(self, index: Index) -> Iterator[tuple[slice, ...]]:
+        """Yield where in a part of the array pieces are that are not there.
+
+        Parameters
+        ----------
+        index
+            Of the part; what is yielded has an entry for each of its slices.
+        """
+        starts = [part.start or 0 if isinstance(part, slice) else part for part in index]
+        for piece in _product(self._wanted(index)):
+            if piece not in self.present:
+                yield tuple(
+                    slice(max(0, number * size - start), (number + 1) * size - start)
+                    for number, size, start, part in zip(
+                        piece, self.size, starts, index, strict=True
+                    )
+                    if isinstance(part, slice)
+                )
 
     def last_plane(self, index: Index) -> int:
         """Return how many planes there are up to the last of which something is there.
@@ -162,6 +182,8 @@ class Held(NamedTuple):
         Gives the files in which its values lie.
     piece_bytes
         Of what has to be read for a single voxel.
+    images
+        How many there are in the file, of which this is one.
     """
 
     array: Lazy
@@ -172,6 +194,41 @@ class Held(NamedTuple):
     pieces: Pieces | None = None
     files: Callable[[], Iterable[Path]] = lambda: ()
     piece_bytes: int = 0
+    images: int = 1
+
+
+def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
+    """Return which of the images of a file is meant.
+
+    Parameters
+    ----------
+    sizes
+        Of the images, in words.
+    wanted
+        Which, from 0; the only one when none.
+    name
+        Of the file.
+
+    Raises
+    ------
+    RlnError
+        If there is none of that number, or there are several and none is wanted.
+    """
+    if not sizes:
+        raise RlnError(f"{name} holds no image.")
+    if wanted is None and len(sizes) > 1:
+        few = ", ".join(sizes[:4]) + (", ..." if len(sizes) > 4 else "")
+        raise RlnError(
+            f"{name} holds {len(sizes)} images ({few}); choose one with `series`=0.."
+            f"{len(sizes) - 1}. Planes of one stack that are of several sizes, types or "
+            "compressions count as several images too."
+        )
+    if not 0 <= (wanted or 0) < len(sizes):
+        raise RlnError(
+            f"{name} holds {len(sizes)} image{'s' * (len(sizes) > 1)}; {wanted} is not among 0 to "
+            f"{len(sizes) - 1} (`series`)."
+        )
+    return wanted or 0
 
 
 MOST_PLANES = 10_000_000

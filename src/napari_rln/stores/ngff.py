@@ -110,6 +110,8 @@ def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
         If there is none, or there are several.
     """
     images = [name for name, member in group.groups() if _is_image(member)]
+    if "plate" in image:
+        images = [f"{well['path']}/0" for well in image["plate"].get("wells") or ()]
     if "plate" in image or "well" in image or not images:
         raise RlnError(
             f"{path} is a Zarr group without an image; name the image in it"
@@ -129,7 +131,10 @@ def _folder_of(array: AnyArray) -> Path:
 
 
 def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
-    """Return the files of the chunks, or shards, that are there, by their numbers."""
+    """Return the files of the chunks, or shards, that are there, by their numbers.
+
+    A file without content is what is left of a copy that broke off.
+    """
     folder = _folder_of(array)
     encoding = getattr(array.metadata, "chunk_key_encoding", None)
     begin = ("c",) if encoding is not None and encoding.name == "default" else ()
@@ -144,7 +149,9 @@ def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
                 continue
             numbers = words[len(begin) :]
             if len(numbers) == array.ndim and all(word.isdecimal() for word in numbers):
-                found[tuple(map(int, numbers))] = Path(where) / name
+                file = Path(where) / name
+                if file.stat().st_size:
+                    found[tuple(map(int, numbers))] = file
     return found
 
 
@@ -228,16 +235,22 @@ def _plain_axes(array: AnyArray, name: str) -> str:
     """Return the axes of an array without OME metadata."""
     names: Any = getattr(array.metadata, "dimension_names", None)
     names = names or array.attrs.get("_ARRAY_DIMENSIONS")
-    if isinstance(names, list | tuple) and all(names):
+    if isinstance(names, list | tuple) and len(names) == array.ndim:
         letters = "".join(_LETTERS.get(str(n).lower(), "?") for n in names)
         if "?" not in letters and len(set(letters)) == array.ndim:
             return letters
-    if array.ndim not in (2, 3):
+        if letters.strip("?"):  # some are known, and tell that the others are not as usual
+            raise RlnError(
+                f"the dimensions of {name} are called {', '.join(map(str, names))}; they must be "
+                "t, c, z, y, x."
+            )
+    *lead, _, _, _ = (1, 1, *array.shape)
+    if array.ndim < 2 or array.ndim > 5 or any(n > 1 for n in lead):
         raise RlnError(
             f"{name} has {array.ndim} axes without names; write it as OME-Zarr, or name its "
             "dimensions t, c, z, y, x."
         )
-    return "ZYX"[-array.ndim :]
+    return "TCZYX"[-array.ndim :]
 
 
 def _record(attributes: dict[str, Any]) -> Record | None:

@@ -8,9 +8,8 @@ planes of two channels mixed.
 import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -18,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from napari_rln.errors import RlnError
+from napari_rln.errors import RlnError, warn
 from napari_rln.files import TIFF_SUFFIXES, title
 from napari_rln.metadata import read_voxel_um, voxel_um_of_pixels
-from napari_rln.stores.lazy import MOST_PLANES, Held, Pieces
+from napari_rln.stores.lazy import MOST_PLANES, Held, Pieces, choose_image
 
 _COMPANION = ".companion.ome"
 _AXES = "TCZ"
@@ -35,6 +34,8 @@ _LABELS = {
     "p": "position", "f": "position", "field": "position", "fov": "position", "m": "position",
     "tile": "position", "x": "position", "y": "position",
 }  # fmt: skip
+_MANAGER = re.compile(r"img_(\d{9})_(.+)_(\d{3,})\.tiff?")  # of Micro-Manager: time, channel, z
+_SPARSE = 4  # times as many numbers as there are planes, from which on they are no numbering
 _LETTERS = {"s", "p", "f", "m", "x", "y"}  # that may also stand for slice, plane, frame, ...
 
 
@@ -126,7 +127,7 @@ def read_plane(part: Plane, size: tuple[int, int], dtype: np.dtype[Any]) -> npt.
         return data
 
 
-def open_folder(path: Path) -> Held:
+def open_folder(path: Path, series: int | None = None) -> Held:
     """Return the stack whose planes are the TIFFs of a folder.
 
     Files with one number that varies are planes in its order. With several, names such as
@@ -138,19 +139,26 @@ def open_folder(path: Path) -> Held:
         If there are none, names do not tell their order, or they are not planes of one size.
     """
     files = [f for f in path.iterdir() if f.suffix.lower() in TIFF_SUFFIXES and f.name[0] != "."]
-    companions = [f for f in path.iterdir() if is_companion(f)]
+    companions = sorted(f for f in path.iterdir() if is_companion(f))
     if len(companions) == 1:
-        return open_companion(companions[0])
+        return open_companion(companions[0], series)
+    if companions:
+        names = ", ".join(companion.name for companion in companions)
+        raise RlnError(f"{path} holds several sets; name one of {names}.")
     if not files:
         raise RlnError(f"{path} holds no .tif or .tiff and is no Zarr; name a file, or such one.")
     axes, numbers, keys = _ordered(files, path)
     try:
-        size, dtype, voxel_um = _plane_of(files[0], len(numbers["Z"]) if "Z" in axes else 1)
+        first = next((file for file in files if file.stat().st_size), files[0])
+        size, dtype, voxel_um = _plane_of(first, len(numbers["Z"]) if "Z" in axes else 1)
     except RlnError:
         raise
     except Exception as error:  # a damaged file can make the parser raise anything
-        raise RlnError(f"{files[0].name} cannot be read as TIFF ({error}).") from error
-    places = {key: Plane(file) for key, file in zip(keys, files, strict=True)}
+        raise RlnError(f"{first.name} cannot be read as TIFF ({error}).") from error
+    # A file without content is what is left of a copy that broke off.
+    places = {
+        key: Plane(file) for key, file in zip(keys, files, strict=True) if file.stat().st_size
+    }
     lead = tuple(len(numbers[axis]) for axis in axes)
     parts = [places.get(key) for key in itertools.product(*(numbers[axis] for axis in axes))]
     planes = Planes(parts, lead, size, dtype)
@@ -172,7 +180,7 @@ def _ordered(
 
     Numbers that are left out between others are among those of an axis: planes that are not there.
     """
-    split = {file: _split(file.name) for file in files}
+    split = _numbered(files)
     files.sort(key=lambda file: [n for _, n in split[file]])
     shapes = {tuple(label for label, _ in parts) for parts in split.values()}
     if len(files) == 1:
@@ -202,27 +210,64 @@ def _ordered(
 
 
 def _split(name: str) -> list[tuple[str, int]]:
-    """Return the numbers in a file's name, each with the letters before it."""
+    """Return the numbers in a file's name, each with the text before it."""
     parts = re.split(r"(\d+)", name.lower())
-    return [
-        (re.search(r"[a-z]*$", text.rstrip("_- =."))[0], int(number))  # type: ignore[index]
-        for text, number in zip(parts[::2], parts[1::2], strict=False)
-    ]
+    return [(text, int(number)) for text, number in zip(parts[::2], parts[1::2], strict=False)]
+
+
+def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
+    """Return the numbers in the names of files, each with the letters before it."""
+    managed = [_MANAGER.fullmatch(file.name) for file in files]
+    if all(managed):
+        words = sorted({found[2] for found in managed if found})
+        return {
+            file: [
+                ("time", int(found[1])),
+                ("channel", words.index(found[2])),
+                ("z", int(found[3])),
+            ]
+            for file, found in zip(files, managed, strict=True)
+            if found
+        }
+    split = {file: _split(file.name) for file in files}
+    # A dash belongs to a number where it is before some of the numbers only.
+    depth = min(map(len, split.values()), default=0)
+    dashes = [{parts[at][0].endswith("-") for parts in split.values()} for at in range(depth)]
+    signed = {at for at, found in enumerate(dashes) if len(found) == 2}
+    return {
+        file: [
+            (
+                re.search(r"[a-z]*$", text.rstrip("_- =."))[0],  # type: ignore[index]
+                -number if at in signed and text.endswith("-") else number,
+            )
+            for at, (text, number) in enumerate(parts)
+        ]
+        for file, parts in split.items()
+    }
 
 
 def _filled(column: Sequence[int]) -> list[int]:
     """Return the numbers along an axis, those left out between others among them.
 
-    Only where they follow each other in one step with few exceptions: numbers may be times.
+    Where most would be left out they are taken as they follow each other: numbers may be times.
+
+    Warns
+    -----
+    RlnWarning
+        If they are, though they do not follow in one step.
     """
     numbers = sorted(set(column))
-    steps = Counter(b - a for a, b in itertools.pairwise(numbers))
-    if not steps:
+    steps = {b - a for a, b in itertools.pairwise(numbers)}
+    if len(steps) < 2:
         return numbers
-    step = min(steps, key=lambda s: (-steps[s], s))
-    regular = all(s % step == 0 for s in steps)
-    whole = list(range(numbers[0], numbers[-1] + 1, step))
-    return whole if regular and len(whole) < 2 * len(numbers) else numbers
+    whole = range(numbers[0], numbers[-1] + 1, math.gcd(*steps))
+    if (whole.stop - whole.start) // whole.step < _SPARSE * len(numbers):
+        return list(whole)
+    warn(
+        f"the numbers of the planes are irregular ({', '.join(map(str, numbers[:4]))}, ...); they "
+        "are taken as neighbours."
+    )
+    return numbers
 
 
 def _checked_twice(files: Sequence[Path], keys: Sequence[tuple[int, ...]], folder: Path) -> None:
@@ -270,8 +315,17 @@ def is_companion(path: Path) -> bool:
     return path.name.lower().endswith(_COMPANION)
 
 
-def open_companion(path: Path, series: int = 0) -> Held:
+def open_companion(path: Path, series: int | None = None, member: Path | None = None) -> Held:
     """Return the image that a companion file describes.
+
+    Parameters
+    ----------
+    path
+        The companion.
+    series
+        Which of its images, from 0; the only one when none.
+    member
+        File of the set that was named; its image is meant where none is chosen.
 
     Raises
     ------
@@ -281,9 +335,12 @@ def open_companion(path: Path, series: int = 0) -> Held:
     try:
         root = ElementTree.parse(path).getroot()
         images = [each for each in root.iter() if _tag(each) == "Pixels"]
-        if not 0 <= series < len(images):
-            raise RlnError(f"{path.name} describes {len(images)} images; {series} is not there.")
-        return _described(images[series], path)
+        if member is not None and series is None:
+            own = [each for each in images if member.name in _files_of(each)]
+            images = own or images
+        sizes = [" x ".join(each.attrib[f"Size{axis}"] for axis in "TCZYX") for each in images]
+        chosen = images[choose_image(sizes, series, (member or path).name)]
+        return _described(chosen, path)._replace(images=len(images))
     except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
         if isinstance(error, RlnError):
             raise
@@ -301,16 +358,26 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
     if math.prod(lead) > MOST_PLANES:
         raise RlnError(f"{path.name} promises {' x '.join(map(str, lead))} planes; it is damaged.")
     places: dict[tuple[int, ...], Plane] = {}
+    lengths: dict[Path, int] = {}  # of files that hold several planes
     for data in (each for each in pixels if _tag(each) == "TiffData"):
         where = {axis: int(data.attrib.get(f"First{axis}", 0)) for axis in "ZCT"}
-        uuid = next((each for each in data if _tag(each) == "UUID"), None)
-        if uuid is None or "FileName" not in uuid.attrib:
+        name = _file_of(data)
+        if name is None:
             raise RlnError(f"{path.name} does not say in which files its planes are.")
-        file = path.parent / Path(uuid.attrib["FileName"]).name
-        first = int(data.attrib.get("IFD", 0))
-        for count in range(int(data.attrib.get("PlaneCount", 1))):
-            if file.is_file():
-                places[tuple(where[axis] for axis in axes)] = Plane(file, first + count)
+        file = path.parent / name
+        if not file.is_file():  # sets are moved out of the folders in which they were made
+            file = path.parent / PureWindowsPath(name).name
+        first, count = int(data.attrib.get("IFD", 0)), int(data.attrib.get("PlaneCount", 1))
+        whole = "IFD" not in data.attrib and "PlaneCount" not in data.attrib
+        held = int(file.is_file() and file.stat().st_size > 0)
+        if held and (whole or first + count > 1):
+            if file not in lengths:
+                with tifffile.TiffFile(file) as tif:
+                    lengths[file] = len(tif.pages)
+            held = lengths[file]
+        for number in range(first, held if whole else first + count):
+            if number < held:
+                places[tuple(where[axis] for axis in axes)] = Plane(file, number)
             _advance(where, sizes, order)
     if not places:
         raise RlnError(f"none of the files that {path.name} describes is beside it.")
@@ -329,6 +396,18 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
         pieces=planes.pieces(letters),
         files=lambda: files,
     )
+
+
+def _file_of(data: ElementTree.Element) -> str | None:
+    """Return in which file the planes of an element TiffData are, where it says so."""
+    uuid = next((each for each in data if _tag(each) == "UUID"), None)
+    return None if uuid is None else uuid.attrib.get("FileName")
+
+
+def _files_of(pixels: ElementTree.Element) -> set[str]:
+    """Return the names of the files in which an image's planes are."""
+    named = (_file_of(data) for data in pixels if _tag(data) == "TiffData")
+    return {PureWindowsPath(name).name for name in named if name}
 
 
 def _advance(where: dict[str, int], sizes: dict[str, int], order: str) -> None:

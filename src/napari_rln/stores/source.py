@@ -1,7 +1,9 @@
 """Reading a volume by boxes, whatever it lies in and however large it is."""
 
+import contextlib
 import dataclasses
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_rln.errors import RlnError, warn
-from napari_rln.files import ZARR_MARKS, is_zarr
+from napari_rln.files import is_tiff_name, is_zarr, zarr_around
 from napari_rln.machine import available_bytes
 from napari_rln.stores import planes, tiff
 from napari_rln.stores.lazy import Held, Lazy, Pieces, stamp
@@ -47,7 +49,7 @@ class Origin:
     time
         Which time point, from 0; all of them when none.
     series
-        Which image of a file with several, from 0.
+        Which image of a file with several, from 0; needed only where there are several.
     planes_are
         What the planes are of a file that has no axis z but many times or channels: ``"time"`` or
         ``"channel"`` where these are the planes of one stack, ``"z"`` where they are what they are
@@ -64,7 +66,7 @@ class Origin:
     voxel_um: VoxelUm | None = None
     channel: int | None = None
     time: int | None = None
-    series: int = 0
+    series: int | None = None
     planes_are: PlanesAre | None = None
     missing: Missing = "error"
     crop: Crop | None = None
@@ -202,7 +204,8 @@ class Source:
         warn(f"{what}; the run goes on without.")
         if origin.missing == "mask":
             self.fill = 0.0
-        self._array = _ZeroWhereEmpty.of(self._array)
+        if getattr(self._array, "fill_value", 0) != 0:
+            self._array = _ZeroWhereMissing(self._array, pieces)
         return planes
 
     @property
@@ -277,22 +280,17 @@ class Source:
         return data
 
 
-class _ZeroWhereEmpty:
+class _ZeroWhereMissing:
     """An array whose chunks that are not there are read as 0, whatever its fill value is."""
 
-    def __init__(self, array: Lazy, empty: float) -> None:
-        self._array, self._empty = array, empty
+    def __init__(self, array: Lazy, pieces: Pieces) -> None:
+        self._array, self._pieces = array, pieces
         self.shape, self.dtype = array.shape, array.dtype
-
-    @classmethod
-    def of(cls, array: Lazy) -> Lazy:
-        """Return an array that reads so; itself where it does already."""
-        empty = getattr(array, "fill_value", None)
-        return array if empty is None or empty == 0 else cls(array, empty)
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
         found = np.array(self._array[index])
-        found[np.isnan(found) if self._empty != self._empty else found == self._empty] = 0
+        for missing in self._pieces.missing(index):
+            found[missing] = 0
         return found
 
 
@@ -346,7 +344,7 @@ def volume_index(
         if axis in "ZYX":
             index.append(slice(None))
             continue
-        label = _LABELS.get(axis, axis)
+        label = _LABELS.get(axis, "an axis without a name")
         wanted = chosen.get(axis)
         if wanted is None:
             if length > 1:
@@ -414,19 +412,42 @@ def held(origin: Origin) -> Held:
         If there is nothing, or nothing that can be read.
     """
     path = Path(origin.path)
-    if not path.exists():
-        raise RlnError(f"there is no file {path}; check the name and the folder.")
     try:
-        if path.is_file() and path.name not in ZARR_MARKS:
-            return tiff.open_lazily(path, origin.series)
-        folder = path.parent if path.is_file() else path  # somebody chose a file within a Zarr
+        if not path.exists():
+            raise RlnError(f"there is no file {path}; check the name and the folder.")
+        folder: Path | None = path
+        if path.is_file():  # which may be one within a Zarr
+            folder = None if is_tiff_name(path) else zarr_around(path)
+            if folder is None:
+                return tiff.open_lazily(path, origin.series)
+        assert folder is not None
         if not is_zarr(folder):
-            return planes.open_folder(folder)
+            return tiff.open_set(folder, origin.series) or planes.open_folder(folder, origin.series)
         from napari_rln.stores import ngff  # takes a while to load, and TIFF does without
 
         return ngff.open_lazily(folder)
     except OSError as error:
         raise RlnError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def files_read(paths: Iterable[Path | None]) -> list[Path]:
+    """Return what is read of files and folders: with a file of a set all others of it.
+
+    Parameters
+    ----------
+    paths
+        As they were named; nothing where there is none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path is None:
+            continue
+        found.append(path)
+        if is_zarr(path) or zarr_around(path) is not None:  # whose chunks are many
+            continue
+        with contextlib.suppress(RlnError):  # a model or a table
+            found += held(Origin(path=str(path), series=0)).files()
+    return found
 
 
 def checksum(data: npt.NDArray[Any]) -> str:

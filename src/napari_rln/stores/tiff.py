@@ -11,6 +11,7 @@ import os
 import re
 import struct
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,16 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.errors import RlnError
-from napari_rln.files import title
-from napari_rln.metadata import RECORD_NAMESPACE, read_record, read_voxel_um
+from napari_rln.files import is_tiff_name, title
+from napari_rln.metadata import (
+    RECORD_NAMESPACE,
+    files_named,
+    images_in,
+    read_record,
+    read_voxel_um,
+)
 from napari_rln.record import Record
-from napari_rln.stores.lazy import MOST_PLANES, Held, Lazy, Pieces
+from napari_rln.stores.lazy import MOST_PLANES, Held, Lazy, Pieces, choose_image
 from napari_rln.stores.planes import Plane, Planes, is_companion, open_companion
 from napari_rln.tiles import Box, Shape
 from napari_rln.volume import VoxelUm
@@ -33,7 +40,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # how Micro-Manager calls the axes
 
 
-def open_lazily(path: Path, series: int = 0) -> Held:
+def open_lazily(path: Path, series: int | None = None) -> Held:
     """Return what a TIFF holds, or the set of files that it is one of.
 
     Parameters
@@ -41,12 +48,12 @@ def open_lazily(path: Path, series: int = 0) -> Held:
     path
         The file, or a companion.ome that describes a set.
     series
-        Which of its images, from 0.
+        Which of its images, from 0; the only one when none.
 
     Raises
     ------
     RlnError
-        If it is no TIFF, RGB, or damaged.
+        If it is no TIFF, RGB, or damaged, or holds several images and none is chosen.
     """
     if is_companion(path):
         return open_companion(path, series)
@@ -54,7 +61,9 @@ def open_lazily(path: Path, series: int = 0) -> Held:
         tif = tifffile.TiffFile(path)
         try:
             companion = _companion_of(tif, path)
-            held = open_companion(companion, series) if companion else _held(tif, series, path)
+            held = (
+                open_companion(companion, series, path) if companion else _held(tif, series, path)
+            )
         except BaseException:
             tif.close()
             raise
@@ -63,6 +72,8 @@ def open_lazily(path: Path, series: int = 0) -> Held:
     except MemoryError as error:
         raise RlnError(f"{path.name} does not fit into the memory ({error}); crop it.") from error
     except Exception as error:  # a damaged file can make the parser raise anything
+        if "keyframe" in str(error):
+            raise _mixed(path.name) from error
         raise RlnError(
             f"{path.name} cannot be read as TIFF ({error}); it may be cut short or of another "
             "format: open and save it again in Fiji."
@@ -74,16 +85,39 @@ def open_lazily(path: Path, series: int = 0) -> Held:
     return held
 
 
-def _held(tif: tifffile.TiffFile, number: int, path: Path) -> Held:
+def open_set(folder: Path, series: int | None = None) -> Held | None:
+    """Return the image of a folder that holds a set of OME-TIFFs; none where it does not.
+
+    Raises
+    ------
+    RlnError
+        As :func:`open_lazily`.
+    """
+    files = sorted(f for f in folder.iterdir() if is_tiff_name(f) and not f.name.startswith("."))
+    if len(files) < 2:
+        return None
+    try:
+        with tifffile.TiffFile(files[0]) as tif:
+            named = files_named(tif.ome_metadata or "")
+    except Exception:  # what is wrong with it is said where it is read
+        return None
+    return open_lazily(files[0], series) if len(named & {f.name for f in files}) > 1 else None
+
+
+def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path) -> Held:
     _check_promise(tif, path.name)
-    series = image_series(tif, number, path.name)
+    own = _own_series(tif)
+    chosen = choose_image([_size_of(tif.series[n]) for n in own], wanted, path.name)
+    number = own[chosen]
+    series = tif.series[number]
     if "S" in series.axes:
         raise RlnError(
             f"{path.name} is an RGB image; convert it to grey values or split its channels."
         )
     found = _cut_hyperstack(tif, path) if number == 0 else None
     if found is None:
-        array, axes = _array(series), named_axes(series.axes)
+        _check_planes(series, path.name)
+        array, axes = _array(series), named_axes(series.axes, series.shape)
         pieces = _pieces(tif, series, axes)
     else:
         array, axes, pieces = found
@@ -94,12 +128,68 @@ def _held(tif: tifffile.TiffFile, number: int, path: Path) -> Held:
     return Held(
         array,
         axes,
-        read_voxel_um(tif, number, planes),
+        read_voxel_um(tif, _described_as(tif, number, chosen, len(own), path), planes),
         title(path),
         read_record(tif),
         pieces,
         lambda: files,
         _piece_bytes(array),
+        images=len(own),
+    )
+
+
+def _own_series(tif: tifffile.TiffFile) -> list[int]:
+    """Return the numbers of the images of which something lies in a file itself.
+
+    A set of files may be of several images, each in files of its own. Small copies, for a quick
+    look, are none.
+    """
+    found = [
+        number
+        for number, series in enumerate(tif.series)
+        if not (series.keyframe is not None and series.keyframe.is_reduced)
+    ]
+    own = [
+        number
+        for number in found
+        if any(page is not None and page.parent is tif for page in tif.series[number].pages)
+    ]
+    return own or found
+
+
+def _size_of(series: tifffile.TiffPageSeries) -> str:
+    return " x ".join(map(str, series.shape))
+
+
+def _described_as(tif: tifffile.TiffFile, number: int, chosen: int, count: int, path: Path) -> int:
+    """Return which of the images that OME metadata describe is one of a file.
+
+    Images of which no file is there are described, and are none of tifffile's.
+    """
+    own = images_in(tif.ome_metadata or "", path.name)
+    return own[chosen] if len(own) == count else number
+
+
+def _check_planes(series: tifffile.TiffPageSeries, name: str) -> None:
+    """Raise if planes are stored in another way than the first, which tifffile takes for granted.
+
+    Raises
+    ------
+    RlnError
+        If one is not as long as the first, which is not compressed.
+    """
+    first = series.keyframe
+    if first is None or first.compression != 1 or len(series.pages) == 1:
+        return
+    length = sum(first.databytecounts)
+    if any(page is not None and sum(page.databytecounts) != length for page in series.pages):
+        raise _mixed(name)
+
+
+def _mixed(name: str) -> RlnError:
+    return RlnError(
+        f"the planes of {name} are not all stored in the same way (type, size or compression), or "
+        "its end is damaged; copy it again, or open and save it in Fiji."
     )
 
 
@@ -134,27 +224,21 @@ def _check_promise(tif: tifffile.TiffFile, name: str) -> None:
             )
 
 
-def image_series(tif: tifffile.TiffFile, number: int, name: str) -> tifffile.TiffPageSeries:
-    """Return one of the images of an open file.
+def named_axes(axes: str, shape: Sequence[int]) -> str:
+    """Return axes with the unnamed one (Q or I), of a stack without metadata, taken for z.
 
-    Raises
-    ------
-    RlnError
-        If there is none of that number.
+    Parameters
+    ----------
+    axes
+        As tifffile has them.
+    shape
+        Of the array; unnamed axes of one entry count for nothing.
     """
-    if not 0 <= number < len(tif.series):
-        raise RlnError(
-            f"{name} has {len(tif.series)} images; {number} is not among 0 to "
-            f"{len(tif.series) - 1}."
-        )
-    return tif.series[number]
-
-
-def named_axes(axes: str) -> str:
-    """Return axes with the unnamed one (Q or I), of a stack without metadata, taken for z."""
-    if "Z" not in axes and sum(axes.count(c) for c in "QI") == 1:
-        axes = axes.replace("Q", "Z").replace("I", "Z")
-    return axes
+    unnamed = [at for at, axis in enumerate(axes) if axis in "QI"]
+    several = [at for at in unnamed if shape[at] > 1] or unnamed[-1:]
+    if "Z" in axes or len(several) != 1:
+        return axes
+    return "".join("Z" if at == several[0] else axis for at, axis in enumerate(axes))
 
 
 def _array(series: tifffile.TiffPageSeries) -> Lazy:
@@ -221,17 +305,22 @@ def _promised(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str
 
 
 def _is_whole(page: Any) -> bool:
-    """Tell whether a file goes as far as a page's data."""
-    ends = zip(page.dataoffsets, page.databytecounts, strict=True)
+    """Tell whether a page says where its data are, and a file goes that far."""
+    ends = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     size = page.parent.filehandle.size
-    return all(offset + count <= size for offset, count in ends)
+    return bool(ends) and all(offset > 0 and offset + count <= size for offset, count in ends)
 
 
 def _names_more(tif: tifffile.TiffFile) -> bool:
-    """Tell whether the last plane names another one: a cut file of whole planes looks whole."""
+    """Tell whether the last plane names another one: a cut file of whole planes looks whole.
+
+    It does too where the other one is there but empty, as of a copy whose length was reserved.
+    """
     link = tif.pages.next_page_offset
     if link is None:
         return False
+    if link == tif.pages[len(tif.pages) - 1].offset + tif.tiff.tagnosize:
+        return True
     tif.filehandle.seek(link)
     held = tif.filehandle.read(tif.tiff.offsetsize)
     return len(held) < tif.tiff.offsetsize or struct.unpack(tif.tiff.offsetformat, held)[0] != 0

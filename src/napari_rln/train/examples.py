@@ -29,7 +29,7 @@ from napari_rln.start import StartSettings, first_estimate
 from napari_rln.steps import finish
 from napari_rln.train.prepared import Prepared
 from napari_rln.trial import seek_stop
-from napari_rln.volume import FloatArray, Volume, VoxelUm
+from napari_rln.volume import FloatArray, Volume, VoxelUm, same_grid
 
 _SYMMETRIC = 0.05  # share of light without a mirror image up to which a PSF may be mirrored
 # Of an accelerated deconvolution: iterations between two looks, how far beyond the best it goes,
@@ -240,6 +240,11 @@ class Folder:
             raise RlnError(
                 f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; "
                 "a pair has one shape."
+            )
+        if not same_grid(image.voxel_um, truth.voxel_um):
+            raise RlnError(
+                f"{files[0]} has voxels of {image.voxel_um} um but {files[1]} of "
+                f"{truth.voxel_um} um (z, y, x); correct the one that is wrong."
             )
         try:
             checked = (
