@@ -78,21 +78,18 @@ def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
     return _sizes_of_pixels((images[series] if isinstance(images, list) else images)["Pixels"])
 
 
-def images_in(ome: str, name: str) -> list[int]:
-    """Return which of the images that OME metadata describe have planes in a file.
+def images_in(ome: str, names: set[str]) -> list[int]:
+    """Return which of the images that OME metadata describe have planes in some files.
 
     Parameters
     ----------
     ome
         The metadata: XML.
-    name
-        Of the file, as they call it. Planes of which no file is named are in each.
+    names
+        Of the files, as they call them. Planes of which no file is named are in each.
     """
-    found = []
-    for number, (own, files) in enumerate(_files_of_images(ome)):
-        if own or name in files:
-            found.append(number)
-    return found
+    described = enumerate(_files_of_images(ome))
+    return [number for number, (own, files) in described if own or names & files]
 
 
 def files_named(ome: str) -> set[str]:

@@ -165,10 +165,16 @@ def repair(
 
 
 def _given(psf: PsfSource, image: ImageSource, file: Path | None) -> PsfSource:
-    """Return how the PSF is read: without an image --voxel-um can only be the PSF's own."""
-    if file is not None or psf.psf_voxel_um is not None:
+    """Return how the PSF is read: without an image its options can only be the PSF's own."""
+    if file is not None:
         return psf
-    return replace(psf, psf_voxel_um=image.voxel_um)
+    return replace(
+        psf,
+        psf_voxel_um=psf.psf_voxel_um or image.voxel_um,
+        psf_time=image.time if psf.psf_time is None else psf.psf_time,
+        psf_series=image.series if psf.psf_series is None else psf.psf_series,
+        psf_planes_are=psf.psf_planes_are or image.planes_are,
+    )
 
 
 def _check_output(out: Path, inputs: list[Path | None], overwrite: bool) -> None:

@@ -359,6 +359,7 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
         raise RlnError(f"{path.name} promises {' x '.join(map(str, lead))} planes; it is damaged.")
     places: dict[tuple[int, ...], Plane] = {}
     lengths: dict[Path, int] = {}  # of files that hold several planes
+    names: dict[Path, str] = {}  # as the description has them
     for data in (each for each in pixels if _tag(each) == "TiffData"):
         where = {axis: int(data.attrib.get(f"First{axis}", 0)) for axis in "ZCT"}
         name = _file_of(data)
@@ -367,6 +368,11 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
         file = path.parent / name
         if not file.is_file():  # sets are moved out of the folders in which they were made
             file = path.parent / PureWindowsPath(name).name
+        if names.setdefault(file, name) != name:
+            raise RlnError(
+                f"several files of the set are called {file.name}; keep them in the folders in "
+                f"which {path.name} has them."
+            )
         first, count = int(data.attrib.get("IFD", 0)), int(data.attrib.get("PlaneCount", 1))
         whole = "IFD" not in data.attrib and "PlaneCount" not in data.attrib
         held = int(file.is_file() and file.stat().st_size > 0)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from napari_rln.errors import RlnError
+from napari_rln.errors import RlnError, warn
 from napari_rln.files import is_tiff_name, title
 from napari_rln.metadata import (
     RECORD_NAMESPACE,
@@ -40,7 +40,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # how Micro-Manager calls the axes
 
 
-def open_lazily(path: Path, series: int | None = None) -> Held:
+def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> Held:
     """Return what a TIFF holds, or the set of files that it is one of.
 
     Parameters
@@ -49,6 +49,8 @@ def open_lazily(path: Path, series: int | None = None) -> Held:
         The file, or a companion.ome that describes a set.
     series
         Which of its images, from 0; the only one when none.
+    folder
+        Whether all images of the set in its folder are meant, rather than those in the file.
 
     Raises
     ------
@@ -62,7 +64,9 @@ def open_lazily(path: Path, series: int | None = None) -> Held:
         try:
             companion = _companion_of(tif, path)
             held = (
-                open_companion(companion, series, path) if companion else _held(tif, series, path)
+                open_companion(companion, series, path)
+                if companion
+                else _held(tif, series, path, folder)
             )
         except BaseException:
             tif.close()
@@ -101,12 +105,15 @@ def open_set(folder: Path, series: int | None = None) -> Held | None:
             named = files_named(tif.ome_metadata or "")
     except Exception:  # what is wrong with it is said where it is read
         return None
-    return open_lazily(files[0], series) if len(named & {f.name for f in files}) > 1 else None
+    among = len(named & {file.name for file in files}) > 1
+    return open_lazily(files[0], series, folder=True) if among else None
 
 
-def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path) -> Held:
+def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> Held:
     _check_promise(tif, path.name)
-    own = _own_series(tif)
+    own = _images_of(tif, folder)
+    if len(own) > 1 and _names_more(tif):
+        raise _mixed(path.name)
     chosen = choose_image([_size_of(tif.series[n]) for n in own], wanted, path.name)
     number = own[chosen]
     series = tif.series[number]
@@ -116,7 +123,7 @@ def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path) -> Held:
         )
     found = _cut_hyperstack(tif, path) if number == 0 else None
     if found is None:
-        _check_planes(series, path.name)
+        _check_planes(tif, series, path.name)
         array, axes = _array(series), named_axes(series.axes, series.shape)
         pieces = _pieces(tif, series, axes)
     else:
@@ -128,7 +135,7 @@ def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path) -> Held:
     return Held(
         array,
         axes,
-        read_voxel_um(tif, _described_as(tif, number, chosen, len(own), path), planes),
+        read_voxel_um(tif, _described_as(tif, own, chosen, path, folder), planes),
         title(path),
         read_record(tif),
         pieces,
@@ -138,8 +145,8 @@ def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path) -> Held:
     )
 
 
-def _own_series(tif: tifffile.TiffFile) -> list[int]:
-    """Return the numbers of the images of which something lies in a file itself.
+def _images_of(tif: tifffile.TiffFile, folder: bool) -> list[int]:
+    """Return the numbers of the images of which something lies in a file, or in its folder.
 
     A set of files may be of several images, each in files of its own. Small copies, for a quick
     look, are none.
@@ -154,30 +161,42 @@ def _own_series(tif: tifffile.TiffFile) -> list[int]:
         for number in found
         if any(page is not None and page.parent is tif for page in tif.series[number].pages)
     ]
-    return own or found
+    return found if folder or not own else own
 
 
 def _size_of(series: tifffile.TiffPageSeries) -> str:
     return " x ".join(map(str, series.shape))
 
 
-def _described_as(tif: tifffile.TiffFile, number: int, chosen: int, count: int, path: Path) -> int:
+def _described_as(
+    tif: tifffile.TiffFile, own: Sequence[int], chosen: int, path: Path, folder: bool
+) -> int:
     """Return which of the images that OME metadata describe is one of a file.
 
     Images of which no file is there are described, and are none of tifffile's.
     """
-    own = images_in(tif.ome_metadata or "", path.name)
-    return own[chosen] if len(own) == count else number
+    names = {file.name for file in path.parent.iterdir()} if folder else {path.name}
+    described = images_in(tif.ome_metadata or "", names)
+    return described[chosen] if len(described) == len(own) else own[chosen]
 
 
-def _check_planes(series: tifffile.TiffPageSeries, name: str) -> None:
+def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> None:
     """Raise if planes are stored in another way than the first, which tifffile takes for granted.
 
     Raises
     ------
     RlnError
         If one is not as long as the first, which is not compressed.
+
+    Warns
+    -----
+    RlnWarning
+        If there are more than the description knows.
     """
+    held = [page for each in tif.series for page in each.pages if page is not None]
+    more = len(tif.pages) - sum(page.parent is tif for page in held)
+    if more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
+        warn(f"{name} holds {more} planes more than its description says; they are left out.")
     first = series.keyframe
     if first is None or first.compression != 1 or len(series.pages) == 1:
         return
@@ -316,14 +335,19 @@ def _names_more(tif: tifffile.TiffFile) -> bool:
 
     It does too where the other one is there but empty, as of a copy whose length was reserved.
     """
+    form, file = tif.tiff, tif.filehandle
     link = tif.pages.next_page_offset
     if link is None:
         return False
-    if link == tif.pages[len(tif.pages) - 1].offset + tif.tiff.tagnosize:
+    file.seek(tif.pages[len(tif.pages) - 1].offset)
+    count = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+    tags = file.read(count * form.tagsize)
+    codes = [tags[at : at + 2] for at in range(0, len(tags), form.tagsize)]
+    if not codes or bytes(2) in codes:
         return True
-    tif.filehandle.seek(link)
-    held = tif.filehandle.read(tif.tiff.offsetsize)
-    return len(held) < tif.tiff.offsetsize or struct.unpack(tif.tiff.offsetformat, held)[0] != 0
+    file.seek(link)
+    held = file.read(form.offsetsize)
+    return len(held) < form.offsetsize or struct.unpack(form.offsetformat, held)[0] != 0
 
 
 def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Pieces] | None:
