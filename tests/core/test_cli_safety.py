@@ -81,6 +81,85 @@ def test_no_command_replaces_a_file_unasked(files, verb, capfd):
     assert (files / "there.tif").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("more", [[], ["--tile", "16"]])
+def test_no_file_of_what_is_read_is_written_over(files, more, capfd):
+    (files / "planes").mkdir()
+    for z, plane in enumerate(_blurred()):
+        tifffile.imwrite(files / "planes" / f"p{z:02d}.tif", plane.astype(np.uint16))
+    before = {path.name: path.read_bytes() for path in (files / "planes").iterdir()}
+    line = ["rld", "planes", "--voxel-um", *VOXEL_UM, "--psf", "psf.tif", "--iterations", 1, *more]
+    for name in ("p03.tif", "p10.tif"):
+        assert _run(*line, "-o", f"planes/{name}", "--overwrite") == cli.CANNOT_BE_USED
+        assert "would lie on or in" in capfd.readouterr().err
+    named = ["rld", "planes/p00.tif", *line[2:]]
+    assert _run(*named[: -len(more) or None], "-o", "one.tif") == 0  # a file alone is a plane
+    assert {path.name: path.read_bytes() for path in (files / "planes").iterdir()} == before
+
+
+def test_a_result_of_several_channels_is_checked_by_that_of_the_image(files, capfd):
+    channels = np.stack([_blurred(0), _blurred(1)])
+    metadata = {"axes": "CZYX"} | {
+        f"PhysicalSize{axis}": size for axis, size in zip("ZYX", VOXEL_UM, strict=True)
+    }
+    tifffile.imwrite("two.ome.tif", channels, metadata=metadata)
+    line = "rld two.ome.tif --psf psf.tif psf.tif --iterations 3 -o r.ome.tif"
+    assert _type(line) == 0
+    assert _type("check two.ome.tif r.ome.tif --channel 1 --psf psf.tif") == 0
+    assert _type("compare two.ome.tif r.ome.tif --channel 1 -o compared") == 0
+    assert _type("check two.ome.tif raw.tif --channel 1 --psf psf.tif") == 0
+    coarse = Volume.from_array(_blurred(), tuple(2 * v for v in VOXEL_UM))
+    write_volume(coarse, "coarse.tif")
+    write_volume(Volume.from_array(-_blurred(), VOXEL_UM), "dark.tif")
+    capfd.readouterr()
+    for name, said in (("coarse", "correct the one that is wrong"), ("dark", "holds no light")):
+        assert _type(f"check raw.tif {name}.tif --psf psf.tif") == cli.CANNOT_BE_USED
+        assert said in capfd.readouterr().err
+
+
+def test_what_is_wrong_with_a_psf_file_is_mended_by_its_own_options(files, capfd):
+    psf = phantoms.gaussian_psf()
+    tifffile.imwrite("bare.tif", psf.data, photometric="minisblack")
+    line = "rld raw.tif --iterations 1 -o r.tif --overwrite"
+    assert _type(f"{line} --psf bare.tif") == cli.CANNOT_BE_USED
+    assert "(--psf-voxel-um)" in capfd.readouterr().err
+    z, y, x = VOXEL_UM
+    sized = f"--psf-voxel-um {z} {y} {x}"
+    assert _type(f"{line} --psf bare.tif {sized}") == 0
+    metadata = {"axes": "TYX"}
+    tifffile.imwrite("times.tif", psf.data, imagej=True, metadata=metadata)
+    assert _type(f"{line} --psf times.tif {sized}") == cli.CANNOT_BE_USED
+    assert "--psf-planes-are time" in capfd.readouterr().err
+    assert _type(f"{line} --psf times.tif {sized} --psf-planes-are time") == 0
+    one = read_volume("r.tif").data
+    assert _type(f"{line} --psf bare.tif {sized}") == 0
+    np.testing.assert_array_equal(one, read_volume("r.tif").data)
+    assert _type(f"psf info times.tif --voxel-um {z} {y} {x} --planes-are time") == 0
+    with tifffile.TiffWriter("two.ome.tif") as tif:
+        for data in (psf.data, psf.data[:5]):
+            tif.write(data, metadata={"axes": "ZYX"})
+    capfd.readouterr()
+    assert _type(f"{line} --psf two.ome.tif {sized}") == cli.CANNOT_BE_USED
+    assert "choose one with --psf-series=0..1" in capfd.readouterr().err
+    assert _type(f"{line} --psf two.ome.tif {sized} --psf-series 0") == 0
+
+
+def test_a_batch_does_every_position_once_and_sets_once(files):
+    positions = np.stack([_blurred(0), _blurred(1)]).astype(np.uint16)
+    sizes = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", VOXEL_UM, strict=True)}
+    (files / "plate").mkdir()
+    with tifffile.TiffWriter(files / "plate" / "two.ome.tif") as tif:
+        for data in positions:
+            tif.write(data, metadata={"axes": "ZYX"} | sizes)
+    assert _type("batch rld plate --psf psf.tif --iterations 2 -o out") == 0
+    for number in range(2):
+        write_volume(Volume.from_array(positions[number], VOXEL_UM), "one.tif")
+        assert _type("rld one.tif --psf psf.tif --iterations 2 -o r.tif --overwrite") == 0
+        np.testing.assert_array_equal(
+            read_volume(files / "out" / f"two-s{number}-rld.ome.tif").data,
+            read_volume("r.tif").data,
+        )
+
+
 def test_tables_pairs_and_models_are_not_replaced_unasked(files, capfd):
     for name in ("table.csv", "pairs/records.json", "m.safetensors", "m.checkpoint"):
         (files / name).parent.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from napari_rln.errors import RlnError
-from napari_rln.files import check_outputs, make_folder
+from napari_rln.files import atomic, check_outputs, make_folder
 
 
 @pytest.fixture
@@ -79,3 +79,35 @@ def test_loops_of_links_are_no_traceback(tmp_path):
     os.symlink(loop, loop)  # noqa: PTH211
     with pytest.raises(RlnError):
         check_outputs([loop], inputs=[loop])
+
+
+def test_what_appeared_meanwhile_is_left_as_it_is(raw):
+    with (
+        pytest.raises(RlnError, match="has been written meanwhile"),
+        atomic(raw, replace=False) as temporary,
+    ):
+        temporary.write_bytes(b"other")
+    assert raw.read_bytes() == b"photons"
+    assert [path.name for path in raw.parent.iterdir()] == ["raw.tif"]
+
+
+def test_a_folder_that_is_no_zarr_is_not_replaced_by_one(tmp_path):
+    mine = tmp_path / "mine.zarr"
+    mine.mkdir()
+    check_outputs([mine], overwrite=True)
+    (mine / "thesis.txt").write_text("years")
+    with pytest.raises(RlnError, match="other things than a Zarr"):
+        check_outputs([mine], overwrite=True)
+    (mine / "zarr.json").write_text("{}")
+    check_outputs([mine], overwrite=True)
+
+
+def test_a_zarr_is_known_by_what_it_holds(tmp_path):
+    image = tmp_path / "image" / "0"
+    image.mkdir(parents=True)
+    for folder in (image, image.parent):
+        (folder / "zarr.json").write_text("{}")
+    for named in (image.parent, image, image / "zarr.json"):
+        with pytest.raises(RlnError, match="would lie on or in"):
+            check_outputs([image.parent / "result.tif"], inputs=[named])
+    check_outputs([tmp_path / "result.tif"], inputs=[image])

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import re
 import shutil
 import uuid
 import warnings
@@ -185,15 +186,31 @@ def test_only_chunks_of_the_chosen_channel_have_to_be_there(tmp_path, data):
         _read(path, channel=1)
 
 
-def test_missing_chunks_are_zeros_whatever_the_fill_value(tmp_path):
+@pytest.mark.parametrize(("dtype", "fill"), [("f4", np.nan), ("u2", 5), ("u2", 0)])
+def test_only_missing_chunks_are_zeros_whatever_the_fill_value(tmp_path, dtype, fill):
     array = zarr.create_array(
-        tmp_path / "a.zarr", shape=(4, 6, 8), dtype="f4", chunks=(2, 6, 8), fill_value=np.nan
-    )
-    array[:2] = 5
-    with pytest.warns(RlnWarning, match="1 of 2 chunks"):
-        read = _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM, missing="zero")
-    assert read.data[0, 0, 0] == 5
-    assert not read.data[2:].any()
+        tmp_path / "a.zarr", shape=(2, 5, 6, 9), dtype=dtype, chunks=(1, 2, 4, 4), fill_value=fill,
+        dimension_names=list("tzyx"), config={"write_empty_chunks": True},
+    )  # fmt: skip
+    array[...] = 5  # also where chunks are there
+    (tmp_path / "a.zarr" / "c" / "1" / "0" / "1" / "2").unlink()
+    (tmp_path / "a.zarr" / "c" / "1" / "2" / "0" / "1").write_bytes(b"")  # a copy that broke off
+    wanted = np.full((5, 6, 9), 5.0)
+    wanted[0:2, 4:, 8:] = wanted[4:, :4, 4:8] = 0
+    options = {"voxel_um": VOXEL_UM, "time": 1, "missing": "zero"}
+    with pytest.warns(RlnWarning, match="2 of 18 chunks"):
+        _same(_read(tmp_path / "a.zarr", **options), wanted)
+    crop = ((1, 5), (1, 6), (3, 9))
+    with pytest.warns(RlnWarning, match="2 of 18 chunks"):
+        _same(_read(tmp_path / "a.zarr", crop=crop, **options), wanted[1:5, 1:6, 3:9])
+    assert (_read(tmp_path / "a.zarr", voxel_um=VOXEL_UM, time=0).data == 5).all()
+
+
+@pytest.mark.parametrize("names", [("y", "x", "plane"), ("y", "x", None), ("lambda", "y", "x")])
+def test_zarr_dimensions_of_which_some_are_known_are_not_guessed(tmp_path, data, names):
+    zarr.create_array(tmp_path / "a.zarr", data=data, dimension_names=names)
+    with pytest.raises(RlnError, match="they must be t, c, z, y, x"):
+        _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM)
 
 
 def test_our_own_results_have_all_their_chunks(tmp_path):
@@ -215,6 +232,8 @@ def test_our_own_results_have_all_their_chunks(tmp_path):
 def test_a_file_within_a_zarr_opens_it(tmp_path, data):
     path = _ngff(tmp_path / "a.ome.zarr", data, "zyx", VOXEL_UM, "0.5")
     _same(_read(path / "zarr.json"), data)
+    chunk = next(file for file in (path / "0").rglob("*") if file.is_file())
+    _same(_read(chunk, voxel_um=VOXEL_UM), data)
 
 
 # --- TIFF ---------------------------------------------------------------------------------------
@@ -304,49 +323,194 @@ def test_an_imagej_stack_of_which_one_plane_is_found_is_cut_short(tmp_path, data
         _read(tmp_path / "a.tif")
 
 
-def test_files_of_a_set_that_are_missing_are_named(tmp_path, data):
-    z, y, x = VOXEL_UM
-    ids = [f"urn:uuid:{uuid.UUID(int=n + 1)}" for n in range(len(data))]
+_OME = '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+
+
+def _pixels(number, names, ids, voxel_um=VOXEL_UM, folder=""):
+    """Return an image of OME-XML whose planes are the only ones of files."""
+    z, y, x = voxel_um
     planes = "".join(
-        f'<TiffData IFD="0" FirstZ="{n}" PlaneCount="1"><UUID FileName="z{n}.ome.tif">{one}</UUID>'
-        "</TiffData>"
-        for n, one in enumerate(ids)
+        f'<TiffData IFD="0" FirstZ="{n}" PlaneCount="1"><UUID FileName="{folder}{name}">'
+        f"{ids[name]}</UUID></TiffData>"
+        for n, name in enumerate(names)
     )
-    pixels = (
-        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" '
-        f'SizeX="{SHAPE[2]}" SizeY="{SHAPE[1]}" SizeZ="{SHAPE[0]}" SizeC="1" SizeT="1" '
-        f'PhysicalSizeX="{1000 * x}" PhysicalSizeXUnit="nm" PhysicalSizeY="{y}" '
-        f'PhysicalSizeZ="{z}"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels>'
-        "</Image>"
+    return (
+        f'<Image ID="Image:{number}"><Pixels ID="Pixels:{number}" DimensionOrder="XYZCT" '
+        f'Type="uint16" SizeX="{SHAPE[2]}" SizeY="{SHAPE[1]}" SizeZ="{len(names)}" SizeC="1" '
+        f'SizeT="1" PhysicalSizeX="{1000 * x}" PhysicalSizeXUnit="nm" PhysicalSizeY="{y}" '
+        f'PhysicalSizeZ="{z}"><Channel ID="Channel:{number}:0" SamplesPerPixel="1"/>{planes}'
+        "</Pixels></Image>"
     )
-    head = '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
-    for kind in ("whole", "companion"):
-        folder = tmp_path / kind
-        folder.mkdir()
-        for n, plane in enumerate(data):
-            own = f'{head} UUID="{ids[n]}">'
+
+
+def _set(folder, images, *, companion=False, voxels=(VOXEL_UM,) * 2, within=""):
+    """Write images as a set of OME-TIFFs of a plane each, with or without a companion."""
+    names = [[f"p{i}_z{n}.ome.tif" for n in range(len(image))] for i, image in enumerate(images)]
+    flat = [name for some in names for name in some]
+    ids = {name: f"urn:uuid:{uuid.UUID(int=n + 1)}" for n, name in enumerate(flat)}
+    pixels = "".join(_pixels(i, some, ids, voxels[i], within) for i, some in enumerate(names))
+    (folder / within).mkdir(parents=True)
+    for i, image in enumerate(images):
+        for name, plane in zip(names[i], image, strict=True):
+            own = f'{_OME} UUID="{ids[name]}">'
             text = f"{own}{pixels}</OME>"
-            if kind == "companion":
+            if companion:
                 text = f'{own}<BinaryOnly MetadataFile="set.companion.ome" UUID="x"/></OME>'
             tifffile.imwrite(
-                folder / f"z{n}.ome.tif", plane, photometric="minisblack", metadata=None,
+                folder / within / name, plane, photometric="minisblack", metadata=None,
                 description=text,
             )  # fmt: skip
-        if kind == "companion":
-            (folder / "set.companion.ome").write_text(f"{head}>{pixels}</OME>", encoding="utf-8")
-            _same(_read(folder / "set.companion.ome"), data)
-            _same(_read(folder), data)
-        _same(_read(folder / "z3.ome.tif"), data)
-        (folder / "z2.ome.tif").unlink()
+    if companion:
+        (folder / "set.companion.ome").write_text(f"{_OME}>{pixels}</OME>", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("companion", [False, True])
+def test_files_of_a_set_that_are_missing_are_named(tmp_path, data, companion):
+    folder = _set(tmp_path / "set", [data], companion=companion)
+    _same(_read(folder), data)
+    _same(_read(folder / "p0_z3.ome.tif"), data)
+    for spoil in (lambda file: file.write_bytes(b""), lambda file: file.unlink()):
+        spoil(folder / "p0_z2.ome.tif")
         with pytest.raises(RlnError, match=r"lacks 1 of 6 planes \(z 2\)"):
-            _read(folder / "z3.ome.tif")
+            _read(folder / "p0_z3.ome.tif")
         with pytest.warns(RlnWarning, match="lacks 1 of 6"):
-            read = _read(folder / "z3.ome.tif", missing="mask")
+            read = _read(folder / "p0_z3.ome.tif", missing="mask")
         assert read.fill == 0
         assert not read.data[2].any()
-    (tmp_path / "companion" / "set.companion.ome").unlink()
-    with pytest.raises(RlnError, match=r"describes, which is not beside it"):
-        _read(tmp_path / "companion" / "z3.ome.tif")
+    if companion:
+        _same(_read(_set(tmp_path / "deep", [data], companion=True, within="data/")), data)
+        (folder / "set.companion.ome").unlink()
+        with pytest.raises(RlnError, match=r"describes, which is not beside it"):
+            _read(folder / "p0_z3.ome.tif")
+
+
+@pytest.mark.parametrize("companion", [False, True])
+def test_of_several_positions_the_file_tells_which(tmp_path, data, companion):
+    other = data[::-1, ::-1] + 1
+    voxels = (VOXEL_UM, (0.5, 0.2, 0.2))
+    folder = _set(tmp_path / "set", [data, other], companion=companion, voxels=voxels)
+    _same(_read(folder / "p0_z3.ome.tif"), data)
+    _same(_read(folder / "p1_z3.ome.tif"), other, voxels[1])
+    with pytest.raises(RlnError, match=r"2 images .*choose one with `series`=0\.\.1"):
+        _read(folder)
+    _same(_read(folder, series=1), other, voxels[1])
+    if not companion:  # described, but not there
+        for file in folder.glob("p0*"):
+            file.unlink()
+        _same(_read(folder / "p1_z0.ome.tif"), other, voxels[1])
+
+
+def test_files_of_one_name_are_not_taken_for_each_other(tmp_path, data):
+    folder = _set(tmp_path / "set", [data], companion=True)
+    text = (folder / "set.companion.ome").read_text()
+    for n in range(len(data)):
+        text = text.replace(f"p0_z{n}.ome.tif", f"{n}/plane.ome.tif")
+    (folder / "set.companion.ome").write_text(text)
+    shutil.copy(folder / "p0_z0.ome.tif", folder / "plane.ome.tif")
+    with pytest.raises(RlnError, match=r"several files of the set are called plane\.ome\.tif"):
+        _read(folder / "set.companion.ome")
+
+
+def test_tiff_data_without_numbers_are_all_planes_of_a_file(tmp_path, data):
+    planes = "".join(
+        f'<TiffData FirstC="{c}"><UUID FileName="c{c}.ome.tif">x</UUID></TiffData>' for c in (0, 1)
+    )
+    text = _pixels(0, [], {}).replace('SizeZ="0" SizeC="1"', 'SizeZ="6" SizeC="2"')
+    text = text.replace("</Pixels>", f"{planes}</Pixels>")
+    (tmp_path / "a.companion.ome").write_text(f"{_OME}>{text}</OME>", encoding="utf-8")
+    for c in (0, 1):
+        with tifffile.TiffWriter(tmp_path / f"c{c}.ome.tif") as tif:
+            for plane in data[: 6 - 2 * c]:
+                tif.write(plane + c, metadata=None)
+    _same(_read(tmp_path / "a.companion.ome", channel=0), data)
+    with pytest.raises(RlnError, match=r"lacks 2 of 6 planes \(c 1 z 4 to 5\)"):
+        _read(tmp_path / "a.companion.ome", channel=1)
+
+
+def _pages(path, pages):
+    """Write pages, each with options of its own."""
+    with tifffile.TiffWriter(path) as tif:
+        for plane, options in pages:
+            tif.write(plane, photometric="minisblack", metadata=None, contiguous=False, **options)
+
+
+ODD_PAGES = {
+    "type": lambda plane: (plane.astype(np.float32), {}),
+    "compression": lambda plane: (plane, {"compression": "zlib"}),
+    "size": lambda plane: (plane[:9], {}),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_PAGES)
+def test_a_plane_that_is_unlike_the_others_is_not_left_out(tmp_path, data, kind):
+    pages = [(plane, {}) for plane in data]
+    pages[2] = ODD_PAGES[kind](data[2])
+    _pages(tmp_path / "a.tif", pages)
+    with pytest.raises(RlnError, match="holds 2 images"):
+        _read(tmp_path / "a.tif", voxel_um=VOXEL_UM)
+    plane, options = pages[2]
+    _ome(tmp_path / "b.ome.tif", data, promised=6, contiguous=False)
+    with tifffile.TiffFile(tmp_path / "b.ome.tif") as tif:
+        xml = tif.ome_metadata
+    with tifffile.TiffWriter(tmp_path / "b.ome.tif") as tif:
+        for number in range(6):
+            tif.write(
+                plane if number == 2 else data[number], photometric="minisblack", metadata=None,
+                description=xml if number == 0 else None, contiguous=False,
+                **(options if number == 2 else {}),
+            )  # fmt: skip
+    with pytest.raises(RlnError, match=r"not all stored in the same way|cannot be read"):
+        _read(tmp_path / "b.ome.tif")
+
+
+def test_a_small_copy_is_no_image_and_an_overview_is_one(tmp_path, data):
+    small = (data[0, ::4, ::4], {"subfiletype": 1})
+    _pages(tmp_path / "a.tif", [*((plane, {}) for plane in data), small])
+    _same(_read(tmp_path / "a.tif", voxel_um=VOXEL_UM), data)
+    _pages(tmp_path / "b.tif", [(data[0, ::4, ::4], {}), *((plane, {}) for plane in data)])
+    with pytest.raises(
+        RlnError, match=r"2 images \(4 x 3, 6 x 14 x 10\); choose one with `series`"
+    ):
+        _read(tmp_path / "b.tif", voxel_um=VOXEL_UM)
+    _same(_read(tmp_path / "b.tif", voxel_um=VOXEL_UM, series=1), data)
+
+
+def test_planes_beyond_the_description_come_with_a_warning(tmp_path, data):
+    _ome(tmp_path / "a.ome.tif", data, promised=4, contiguous=False)
+    with pytest.warns(RlnWarning, match="2 planes more than its description says"):
+        _same(_read(tmp_path / "a.ome.tif"), data[:4])
+
+
+@given(kind=st.sampled_from(["pages", "bigtiff", "ome"]), share=st.floats(0.01, 0.999))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_copy_whose_length_was_reserved_lacks_no_plane_in_silence(tmp_path, data, kind, share):
+    path = tmp_path / "a.tif"
+    if kind == "ome":
+        _ome(path, data, promised=6)
+    else:
+        with tifffile.TiffWriter(path, bigtiff=kind == "bigtiff") as tif:
+            for plane in data:
+                tif.write(plane, metadata=None, contiguous=False)
+    content = path.read_bytes()
+    kept = int(share * len(content))
+    path.write_bytes(content[:kept] + bytes(len(content) - kept))
+    try:
+        read = _read(path, voxel_um=VOXEL_UM)
+    except RlnError:
+        return
+    assert read.shape == data.shape  # values are lost, but no plane is
+
+
+@pytest.mark.parametrize("lead", [(1,), (1, 1)])
+def test_unnamed_axes_of_one_entry_count_for_nothing(tmp_path, data, lead):
+    tifffile.imwrite(tmp_path / "a.tif", data.reshape(*lead, *SHAPE), photometric="minisblack")
+    _same(_read(tmp_path / "a.tif", voxel_um=VOXEL_UM), data)
+    tifffile.imwrite(tmp_path / "b.tif", np.stack([data, data]), photometric="minisblack")
+    with pytest.raises(RlnError, match="along an axis without a name"):
+        _read(tmp_path / "b.tif", voxel_um=VOXEL_UM)
 
 
 def test_planes_beyond_any_file_are_refused_before_they_are_listed(tmp_path, data):
@@ -535,6 +699,48 @@ def test_numbers_that_are_no_count_are_only_an_order(tmp_path):
     with pytest.warns(RlnWarning, match=r"irregular \(1031, 1100, 2411, 9007"):
         read = _read(_planes(tmp_path / "planes", names), voxel_um=VOXEL_UM)
     assert read.data[:, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "lacking"),
+    [
+        ((0, 1, 2, 20, 21, 22), "17 of 23 planes (z 3 to 19)"),
+        ((*range(10), *range(40, 50)), "30 of 50 planes (z 10 to 39)"),
+        ((0, 2, 4, 5, 6, 8), "3 of 9 planes (z 1, 3, 7)"),
+        ((0, 10, 20, 40), "1 of 5 planes (z 3)"),
+    ],
+)
+def test_gaps_are_not_closed(tmp_path, numbers, lacking):
+    folder = _planes(tmp_path / "planes", {f"z{n}.tif": n for n in numbers})
+    with pytest.raises(RlnError, match=re.escape(lacking)):
+        _read(folder, voxel_um=VOXEL_UM)
+
+
+def test_planes_below_zero_come_first(tmp_path):
+    folder = _planes(tmp_path / "planes", {f"z{n}.tif": n + 9 for n in range(-5, 3)})
+    read = _read(folder, voxel_um=VOXEL_UM)
+    assert read.data[:, 0, 0].tolist() == list(range(4, 12))
+    dashes = _planes(tmp_path / "dashes", {f"img-{n}.tif": n for n in range(4)})
+    assert _read(dashes, voxel_um=VOXEL_UM).data[:, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_planes_of_micro_manager_are_of_channels_by_name(tmp_path):
+    words = ("Cy5", "DAPI", "GFP-2")
+    names = {
+        f"img_{t:09d}_{word}_{z:03d}.tif": 100 * t + 10 * c + z
+        for t in range(2) for c, word in enumerate(words) for z in range(4)
+    }  # fmt: skip
+    folder = _planes(tmp_path / "planes", names)
+    read = _read(folder, voxel_um=VOXEL_UM, time=1, channel=2)
+    assert read.data[:, 0, 0].tolist() == [120, 121, 122, 123]
+
+
+def test_a_plane_without_content_is_a_missing_one(tmp_path):
+    folder = _planes(tmp_path / "planes", {f"z{n}.tif": n for n in range(5)})
+    for empty, lacking in ((2, "1 of 5 planes (z 2)"), (0, "2 of 5 planes (z 0, 2)")):
+        (folder / f"z{empty}.tif").write_bytes(b"")
+        with pytest.raises(RlnError, match=re.escape(lacking)):
+            _read(folder, voxel_um=VOXEL_UM)
 
 
 # --- all of them --------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def rld(
     ----------
     images
         Files, folders of files, patterns ("plate/*.tif"), or tables (.csv) with a column image
-        and, where wanted, psf, channel, time, voxel_um, psf_voxel_um and out.
+        and, where wanted, psf, channel, time, series, voxel_um, psf_voxel_um and out.
     memory_gb
         Memory that may be taken, by the program and all workers of a machine together; auto takes
         half of what is free.
@@ -155,7 +155,7 @@ def rln(
     ----------
     images
         Files, folders of files, patterns ("plate/*.tif"), or tables (.csv) with a column image
-        and, where wanted, psf, model, channel, time, voxel_um, psf_voxel_um and out.
+        and, where wanted, psf, model, channel, time, series, voxel_um, psf_voxel_um and out.
     model
         Name or file of a model for all channels, or one for each; the universal one when not given.
     """

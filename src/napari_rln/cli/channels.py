@@ -27,6 +27,6 @@ def channels_of(image: Path, source: ImageSource, psfs: Sequence[Path]) -> list[
             f"there are {len(psfs)} PSFs but {image.name} has {count} "
             f"{'channel' if count == 1 else 'channels'} to deconvolve; give one for each."
         )
-    if count == 1 or (len(psfs) == 1 and contents(psfs[0]).channels != count):
+    if count == 1 or (len(psfs) == 1 and contents(psfs[0], 0).channels != count):
         return []
     return [(channel, psfs[channel % len(psfs)]) for channel in range(count)]

@@ -156,7 +156,7 @@ def _whole_bytes(
     """Return what this process will have at least to deconvolve a volume whole, in bytes."""
     kernel = None
     if psf is not None:
-        there = held(Origin(path=str(psf)))
+        there = held(Origin(path=str(psf), series=0))
         sizes = dict(zip(there.axes, there.array.shape, strict=True))
         kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
     return whole_bytes(opened.shape, kernel, settings, model)

@@ -78,24 +78,26 @@ class Pieces:
         few = list(itertools.islice(absent, 1000))
         return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
 
-    def missing(self, index: Index) -> Iterator[tuple[slice, ...]]:
-        """Yield where in a part of the array pieces are that are not there.
+    def there(self, index: Index) -> Iterator[tuple[Index, tuple[slice, ...]]]:
+        """Yield where the pieces are that are there: in the array, and in a part of it.
 
         Parameters
         ----------
         index
-            Of the part; what is yielded has an entry for each of its slices.
+            Of the part. Where in it has an entry for each of its slices.
         """
-        starts = [part.start or 0 if isinstance(part, slice) else part for part in index]
-        for piece in _product(self._wanted(index)):
-            if piece not in self.present:
-                yield tuple(
-                    slice(max(0, number * size - start), (number + 1) * size - start)
-                    for number, size, start, part in zip(
-                        piece, self.size, starts, index, strict=True
-                    )
-                    if isinstance(part, slice)
-                )
+        for piece in self._held(self._wanted(index)):
+            whole: list[int | slice] = []
+            within = []
+            for part, n, number, size in zip(index, self.shape, piece, self.size, strict=True):
+                if not isinstance(part, slice):
+                    whole.append(part)
+                    continue
+                first, last, _ = part.indices(n)
+                start, stop = max(first, number * size), min(last, (number + 1) * size)
+                whole.append(slice(start, stop))
+                within.append(slice(start - first, stop - first))
+            yield tuple(whole), tuple(within)
 
     def last_plane(self, index: Index) -> int:
         """Return how many planes there are up to the last of which something is there.

@@ -204,7 +204,7 @@ class Source:
         warn(f"{what}; the run goes on without.")
         if origin.missing == "mask":
             self.fill = 0.0
-        if getattr(self._array, "fill_value", 0) != 0:
+        if pieces.kind == "chunks":
             self._array = _ZeroWhereMissing(self._array, pieces)
         return planes
 
@@ -281,16 +281,23 @@ class Source:
 
 
 class _ZeroWhereMissing:
-    """An array whose chunks that are not there are read as 0, whatever its fill value is."""
+    """An array whose chunks that are not there are 0, whatever its fill value is.
+
+    They are not read: a file without content stands for some of them.
+    """
 
     def __init__(self, array: Lazy, pieces: Pieces) -> None:
         self._array, self._pieces = array, pieces
         self.shape, self.dtype = array.shape, array.dtype
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
-        found = np.array(self._array[index])
-        for missing in self._pieces.missing(index):
-            found[missing] = 0
+        if not self._pieces.lacking(index):
+            return np.asarray(self._array[index])
+        spans = zip(index, self.shape, strict=True)
+        sizes = [len(range(*part.indices(n))) for part, n in spans if isinstance(part, slice)]
+        found = np.zeros(sizes, self.dtype)
+        for there, within in self._pieces.there(index):
+            found[within] = self._array[there]
         return found
 
 

@@ -37,6 +37,8 @@ from napari_rln.volume import VoxelUm
 # What tifffile notes of a file is said by the errors here; without a handler it would be printed.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
+# Tags: width, length, bits, compression, predictor, size of tiles, format of the values.
+_LAYOUT = frozenset({256, 257, 258, 259, 317, 322, 323, 339})
 _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # how Micro-Manager calls the axes
 
 
@@ -186,7 +188,7 @@ def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name:
     Raises
     ------
     RlnError
-        If one is not as long as the first, which is not compressed.
+        If one has another size, type, or compression, or other tiles.
 
     Warns
     -----
@@ -194,15 +196,23 @@ def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name:
         If there are more than the description knows.
     """
     held = [page for each in tif.series for page in each.pages if page is not None]
-    more = len(tif.pages) - sum(page.parent is tif for page in held)
-    if more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
+    own, more = all(page.parent is tif for page in held), len(tif.pages) - len(held)
+    if own and more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
         warn(f"{name} holds {more} planes more than its description says; they are left out.")
-    first = series.keyframe
-    if first is None or first.compression != 1 or len(series.pages) == 1:
-        return
-    length = sum(first.databytecounts)
-    if any(page is not None and sum(page.databytecounts) != length for page in series.pages):
+    mine = [page for page in series.pages if page is not None and page.parent is tif]
+    if len(mine) > 1 and len({_layout(page) for page in mine}) > 1:
         raise _mixed(name)
+
+
+def _layout(page: Any) -> bytes:
+    """Return the tags, as they are in the file, that say how a plane is stored."""
+    form, file = page.parent.tiff, page.parent.filehandle
+    file.seek(page.offset)
+    count = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+    tags = file.read(count * form.tagsize)
+    entries = (tags[at : at + form.tagsize] for at in range(0, len(tags), form.tagsize))
+    order = f"{form.byteorder}H"
+    return b"".join(tag for tag in entries if struct.unpack(order, tag[:2])[0] in _LAYOUT)
 
 
 def _mixed(name: str) -> RlnError:
