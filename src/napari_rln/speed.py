@@ -126,8 +126,8 @@ class CalibrationReport:
 def calibrate(device: str = "auto") -> Generator[CalibrationReport, None, Speed]:
     """Measure how fast a device is; yield reports after every iteration, return the speed.
 
-    It takes a second or two, some more where the network's kernels are compiled for the first
-    time. Closing the generator cancels.
+    It takes some seconds, more where the network's kernels are compiled for the first time.
+    Closing the generator cancels.
 
     Parameters
     ----------

@@ -105,6 +105,7 @@ def test_what_a_deskew_filled_in_is_left_out(case):
     assert levels[0] < 1.5 * levels[1] + 1
 
 
+@pytest.mark.slow
 def test_a_nucleus_is_nearer_to_its_confocal_image_by_rld_and_nearer_still_by_rln(shared):
     folder = shared / "data" / "nucleus_pair"
     image, reference = _read(folder, "widefield"), _read(folder, "confocal")

@@ -40,6 +40,8 @@ from napari_rln.volume import Volume
 
 Memory = float | Literal["auto"]
 
+_LONG = 20_000_000  # voxels of a run, below which it takes as long to measure how long it takes
+
 
 @Flat
 @dataclass(frozen=True, kw_only=True)
@@ -245,8 +247,11 @@ def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
     """Do a run, or only say what it would take."""
     # Before the speed is measured, for which more libraries are loaded than a run needs.
     unmeasured = forecast(run) if options.dry_run else None
-    silent = (terminal.quiet or terminal.json_output) and not options.dry_run
-    speed = None if silent else finish(calibrate(run.settings.device))
+    silent = terminal.quiet or terminal.json_output
+    source = open_source(run.origin)
+    long = source.times * source.voxels > _LONG
+    measured = options.dry_run or (long and not silent)
+    speed = finish(calibrate(run.settings.device)) if measured else None
     if unmeasured is not None:
         rows = replace(unmeasured, seconds=forecast(run, speed).seconds).rows()
         terminal.table("", ("plan", ""), rows)

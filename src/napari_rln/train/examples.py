@@ -7,6 +7,7 @@ that was broken off goes on with what an unbroken one would have seen.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -154,7 +155,7 @@ class OnePsf:
     one_kind: bool = False
     psf_b: Volume | None = None
 
-    @property
+    @cached_property
     def symmetry(self) -> Symmetry:
         """What the PSF allows, or both."""
         first = symmetry_of(self.psf)
