@@ -19,7 +19,8 @@ demo: $(VENV)/demo.stamp
 
 test: lint display
 	$(BIN)/npe2 validate napari-rln --imports
-	xvfb-run --auto-servernum --server-args="-screen 0 1600x1000x24" $(BIN)/python -m pytest
+	xvfb-run --auto-servernum --server-args="-screen 0 1600x1000x24" $(BIN)/python -m pytest \
+	  --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
