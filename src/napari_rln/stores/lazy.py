@@ -122,7 +122,10 @@ class Pieces:
         return wanted
 
     def _held(self, wanted: Sequence[range]) -> Iterator[tuple[int, ...]]:
-        """Yield which of the wanted pieces are there."""
+        """Yield which of the wanted pieces are there, whether these or those there are more."""
+        if math.prod(map(len, wanted)) < len(self.present):
+            yield from (piece for piece in _product(wanted) if piece in self.present)
+            return
         for piece in self.present:
             if all(n in along for n, along in zip(piece, wanted, strict=True)):
                 yield piece
@@ -222,8 +225,8 @@ def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
         few = ", ".join(sizes[:4]) + (", ..." if len(sizes) > 4 else "")
         raise RlnError(
             f"{name} holds {len(sizes)} images ({few}); choose one with `series`=0.."
-            f"{len(sizes) - 1}. Planes of one stack that are of several sizes, types or "
-            "compressions count as several images too."
+            f"{len(sizes) - 1}, or save that on its own. Planes of one stack that are of several "
+            "sizes, types or compressions count as several images too."
         )
     if not 0 <= (wanted or 0) < len(sizes):
         raise RlnError(

@@ -373,7 +373,8 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
                 f"several files of the set are called {file.name}; keep them in the folders in "
                 f"which {path.name} has them."
             )
-        first, count = int(data.attrib.get("IFD", 0)), int(data.attrib.get("PlaneCount", 1))
+        first = int(data.attrib.get("IFD", 0))
+        count = min(int(data.attrib.get("PlaneCount", 1)), math.prod(lead))
         whole = "IFD" not in data.attrib and "PlaneCount" not in data.attrib
         held = int(file.is_file() and file.stat().st_size > 0)
         if held and (whole or first + count > 1):
