@@ -17,7 +17,7 @@ from memory import run, words_for, write_inputs
 CASES: dict[str, tuple[tuple[int, int, int], int, list[Any]]] = {
     "rld whole .tif": ((64, 384, 384), 1, ["rld", "tif"]),
     "rld 0.9 GB .tif": ((64, 384, 384), 1, ["rld", "tif", "--memory-gb", 0.9]),
-    "rld 1.2 GB .ome.tif": ((96, 512, 512), 1, ["rld", "ome.tif", "--memory-gb", 1.2]),
+    "rld 1.2 GB .ome.tif": ((64, 512, 768), 1, ["rld", "ome.tif", "--memory-gb", 1.2]),
     "rld .ome.zarr": ((64, 384, 384), 1, ["rld", "ome.zarr"]),
     "rld .ome.zarr uint16": ((64, 384, 384), 1, ["rld", "ome.zarr", "--dtype", "uint16"]),
     "rld 2 workers .ome.zarr": ((64, 384, 384), 1, ["rld", "ome.zarr", "--workers", 2]),

@@ -102,9 +102,13 @@ def run(words: list[Any], folder: Path | None = None) -> dict[str, Any]:
             except psutil.Error:
                 others = []
             disk = max(disk, _size(folder) - before)
-        # A single process is asked for its peak; of several the sum of what they have now counts.
-        taken = [_status(p.pid, "VmRSS" if others else "VmHWM") for p in (whole, *others)]
-        peak = max(peak, sum(taken))
+        # A single process is asked for its peak; of several counts what they have now, and what
+        # they share, such as a process that has just been forked, once.
+        if others:
+            taken = [_kilobytes(f"/proc/{p.pid}/smaps_rollup", "Pss:") for p in (whole, *others)]
+        else:
+            taken = [_kilobytes(f"/proc/{process.pid}/status", "VmHWM")]
+        peak = max(peak, 1024 * sum(taken))
         time.sleep(_EVERY_S)
     seconds = time.perf_counter() - began
     disk = max(disk, _size(folder) - before)
@@ -115,11 +119,12 @@ def run(words: list[Any], folder: Path | None = None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _status(pid: int, name: str) -> int:
+def _kilobytes(file: str, name: str) -> int:
+    """Return a number of a process, by its name in a file of /proc; 0 where it is gone."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in Path(file).read_text().splitlines():
             if line.startswith(name):
-                return 1024 * int(line.split()[1])
+                return int(line.split()[1])
     except OSError:
         pass
     return 0

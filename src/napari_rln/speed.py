@@ -3,7 +3,10 @@
 import math
 import time
 from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
+from multiprocessing import get_context
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -13,7 +16,7 @@ from scipy import ndimage
 from napari_rln.application import apply_steps
 from napari_rln.deconvolution import iterate
 from napari_rln.device import resolve_device
-from napari_rln.errors import RlnError
+from napari_rln.errors import ComputeError, RlnError
 from napari_rln.forward import padded_shape
 from napari_rln.model import Model, load_model
 from napari_rln.networks.folded import Folded
@@ -22,7 +25,7 @@ from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings
 from napari_rln.start import StartSettings
-from napari_rln.steps import relay
+from napari_rln.steps import finish, relay
 from napari_rln.stop import telling_shape
 from napari_rln.tiles import Shape
 from napari_rln.volume import Volume
@@ -154,6 +157,27 @@ def calibrate(device: str = "auto") -> Generator[CalibrationReport, None, Speed]
         network_voxel_bytes=Folded(model.network, where).bytes_per_voxel,
         **{part: Line.through(*few[part], *many[part]) for part in few},
     )
+
+
+def calibrate_apart(device: str = "auto") -> Speed:
+    """Measure how fast a device is in a process of its own, which gives back the memory it takes.
+
+    Raises
+    ------
+    RlnError
+        As :func:`calibrate`.
+    ComputeError
+        If the process ends on the way.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_calibrated, device).result()
+        except BrokenProcessPool as error:
+            raise ComputeError(f"the speed of {device} could not be measured ({error}).") from error
+
+
+def _calibrated(device: str) -> Speed:
+    return finish(calibrate(device))
 
 
 def _measure(

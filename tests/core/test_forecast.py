@@ -147,11 +147,7 @@ def test_the_least_that_is_enough_is_found():
 def test_a_dry_run_never_refuses_for_want_of_memory(
     origin, psf, tmp_path, capsys, monkeypatch, name
 ):
-    def measured(_):
-        return SPEED
-        yield
-
-    monkeypatch.setattr("napari_rln.cli.large.calibrate", measured)
+    monkeypatch.setattr("napari_rln.cli.large.calibrate_apart", lambda _: SPEED)
     write_volume(psf, tmp_path / "psf.ome.tif")
     words = ["rld", origin.path, "--psf", str(tmp_path / "psf.ome.tif"), "--dry-run", "-o"]
     assert cli.run([*words, str(tmp_path / name), "--memory-gb", "0.5"]) == 0

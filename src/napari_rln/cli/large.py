@@ -33,8 +33,8 @@ from napari_rln.machine import Allowance, taken_bytes
 from napari_rln.model import Model
 from napari_rln.rld import RldSettings
 from napari_rln.rln import RlnSettings, kept_bytes, seeking_bytes
-from napari_rln.speed import calibrate
-from napari_rln.steps import finish, relay
+from napari_rln.speed import calibrate_apart
+from napari_rln.steps import relay
 from napari_rln.stores.source import Origin, Source, files_read, held, open_source
 from napari_rln.volume import Volume
 
@@ -197,9 +197,8 @@ def foretell(
         That go into one file.
     """
     opened = open_source(source.origin(image))
-    # Before the speed is measured, for which more libraries are loaded than a run needs.
     taken, allowed = taken_bytes(), Allowance(memory).left_bytes
-    speed, shape = finish(calibrate(settings.device)), opened.shape
+    speed, shape = calibrate_apart(settings.device), opened.shape
     needed = READ_BYTES * opened.voxels + _waiting_bytes(opened, channels)
     if isinstance(settings, RldSettings):
         assert psf is not None
@@ -245,15 +244,13 @@ def _named(rows: list[tuple[str, str]]) -> dict[str, str]:
 
 def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
     """Do a run, or only say what it would take."""
-    # Before the speed is measured, for which more libraries are loaded than a run needs.
-    unmeasured = forecast(run) if options.dry_run else None
     silent = terminal.quiet or terminal.json_output
     source = open_source(run.origin)
     long = source.times * source.voxels > _LONG
     measured = options.dry_run or (long and not silent)
-    speed = finish(calibrate(run.settings.device)) if measured else None
-    if unmeasured is not None:
-        rows = replace(unmeasured, seconds=forecast(run, speed).seconds).rows()
+    speed = calibrate_apart(run.settings.device) if measured else None
+    if options.dry_run:
+        rows = forecast(run, speed).rows()
         terminal.table("", ("plan", ""), rows)
         terminal.report({"out": str(run.out), "plan": _named(rows)})
         return
