@@ -106,11 +106,10 @@ def rld_cost(image_shape: Shape, psf_shape: Shape, settings: RldSettings, speed:
     seconds += setup_seconds(work, settings, speed) + iterations * step_seconds(
         work, settings, speed
     )
-    return Cost(
-        seconds=seconds,
-        bytes=memory_bytes(image_shape, psf_shape, settings),
-        free_bytes=free_bytes(device),
-    )
+    needed = memory_bytes(image_shape, psf_shape, settings)
+    if device.type != "cuda":  # of which the check takes nothing
+        needed += checking_bytes(image_shape, psf_shape)
+    return Cost(seconds=seconds, bytes=needed, free_bytes=free_bytes(device))
 
 
 def rln_cost(
@@ -194,6 +193,8 @@ def whole_bytes(
     if isinstance(settings, RldSettings):
         assert psf_shape is not None
         kept += seeking_bytes(image_shape, psf_shape, settings)
+        # The result is held against the image while the iterations' arrays are still there.
+        kept += checking_bytes(image_shape, psf_shape)
         return kept + memory_bytes(image_shape, psf_shape, settings)
     assert model is not None
     kept += kept_bytes(image_shape, psf_shape, model)

@@ -12,7 +12,7 @@ from napari_rln.device import free_bytes, resolve_device
 from napari_rln.errors import RlnError
 from napari_rln.forward import padded_shape
 from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.rln import CHECK_BYTES, RlnSettings
+from napari_rln.rln import CHECK_BYTES, RlnSettings, checking_bytes
 from napari_rln.speed import Line, Speed
 from napari_rln.start import StartSettings
 from napari_rln.stop import telling_crop, telling_shape
@@ -101,8 +101,8 @@ def test_the_part_is_as_large_as_the_one_that_is_cut_out(shape, psf):
         {"border": "periodic"}, {"back_projector": "butterworth"},
     ],
 )  # fmt: skip
-def test_memory_is_that_which_a_run_asks_for(settings):
-    expected = memory_bytes(IMAGE, PSF, RldSettings(**settings))
+def test_memory_is_that_of_the_run_and_of_the_check_at_its_end(settings):
+    expected = memory_bytes(IMAGE, PSF, RldSettings(**settings)) + checking_bytes(IMAGE, PSF)
     assert _rld(**settings).bytes == expected
 
 

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,6 +123,13 @@ def test_a_plain_tif_is_copied_in_the_end(origin, psf, tmp_path, of_400_mb):
     zarr = forecast(_run(origin, psf, tmp_path / "r.ome.zarr"))
     assert zarr.stored_bytes < zarr.output_bytes
     assert "before compression" in dict(zarr.rows())["disk"]
+
+
+def test_tiles_wait_for_blocks_that_are_as_wide_as_the_image(origin, psf, tmp_path, of_400_mb):
+    plan = forecast(_run(origin, psf, tmp_path / "r.ome.tif", tile=48)).plan
+    narrow, wide = (replace(plan, block=(48, 64, x)).scratch_bytes() for x in (64, 320))
+    # Two rows of tiles along y and all of x, not two columns along x, the longest axis.
+    assert wide > 1.1 * narrow
 
 
 def test_time_is_of_all_that_is_done(origin, psf, tmp_path, of_400_mb):

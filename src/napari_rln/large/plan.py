@@ -142,11 +142,13 @@ class Plan:
     def scratch_bytes(self) -> int:
         """Return how much is on the disk between deconvolution and writing, at the most.
 
-        That is two slabs of tiles across the longest axis.
+        That is two slabs of tiles across the longest of the axes along which blocks follow each
+        other: in a TIFF, whose blocks are as wide as the image, that is not x.
         """
         if not any(self.core):
             return 0
-        axis = max(range(3), key=lambda a: self.shape[a])
+        along = [a for a in range(3) if self.block[a] < self.shape[a]] or [0]
+        axis = max(along, key=lambda a: self.shape[a])
         slab = min(self.shape[axis], 2 * (self.core[axis] + 2 * self.overlap[axis]))
         across = [
             n + 2 * o * (math.ceil(n / c) - 1)
