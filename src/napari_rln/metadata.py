@@ -105,14 +105,18 @@ def _files_of_images(ome: str) -> Iterator[tuple[bool, set[str]]]:
         return
     mine = root.get("UUID")
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
-        own, files = False, set()
-        for data in pixels.iterfind("{*}TiffData"):
-            uuid = data.find("{*}UUID")
-            if uuid is None or (mine is not None and (uuid.text or "").strip() == mine):
-                own = True
-            if uuid is not None and uuid.get("FileName"):
-                files.add(PureWindowsPath(uuid.attrib["FileName"]).name)
-        yield own, files
+        named = [data.find("{*}UUID") for data in pixels.iterfind("{*}TiffData")]
+        own = any(
+            uuid is None or (mine is not None and (uuid.text or "").strip() == mine)
+            for uuid in named
+        )
+        yield own, files_of_pixels(pixels)
+
+
+def files_of_pixels(pixels: ElementTree.Element) -> set[str]:
+    """Return the names of the files in which an image's planes are, by OME's element Pixels."""
+    named = (uuid.get("FileName") for uuid in pixels.iterfind("{*}TiffData/{*}UUID"))
+    return {PureWindowsPath(name).name for name in named if name}
 
 
 def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None:

@@ -242,12 +242,16 @@ def _named(rows: list[tuple[str, str]]) -> dict[str, str]:
     return named
 
 
+def _is_long(run: LargeRun) -> bool:
+    """Tell whether a run takes so long that it is worth measuring how long."""
+    source = open_source(run.origin)
+    return source.times * source.voxels > _LONG
+
+
 def go(run: LargeRun, options: LargeOptions, terminal: Terminal) -> None:
     """Do a run, or only say what it would take."""
     silent = terminal.quiet or terminal.json_output
-    source = open_source(run.origin)
-    long = source.times * source.voxels > _LONG
-    measured = options.dry_run or (long and not silent)
+    measured = options.dry_run or (not silent and _is_long(run))
     speed = calibrate_apart(run.settings.device) if measured else None
     if options.dry_run:
         rows = forecast(run, speed).rows()

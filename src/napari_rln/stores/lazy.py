@@ -188,7 +188,7 @@ class Held(NamedTuple):
     piece_bytes
         Of what has to be read for a single voxel.
     images
-        How many there are in the file, of which this is one.
+        Number of images in the file or set; this is one of them.
     """
 
     array: Lazy

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.errors import RlnError, warn
-from napari_rln.files import TIFF_SUFFIXES, title
-from napari_rln.metadata import read_voxel_um, voxel_um_of_pixels
+from napari_rln.files import is_tiff_name, title
+from napari_rln.metadata import files_of_pixels, read_voxel_um, voxel_um_of_pixels
 from napari_rln.stores.lazy import MOST_PLANES, Held, Pieces, choose_image
 
 _COMPANION = ".companion.ome"
@@ -127,6 +127,11 @@ def read_plane(part: Plane, size: tuple[int, int], dtype: np.dtype[Any]) -> npt.
         return data
 
 
+def tiffs_in(folder: Path) -> list[Path]:
+    """Return the TIFFs of a folder by their names, without hidden ones."""
+    return sorted(f for f in folder.iterdir() if is_tiff_name(f) and not f.name.startswith("."))
+
+
 def open_folder(path: Path, series: int | None = None) -> Held:
     """Return the stack whose planes are the TIFFs of a folder.
 
@@ -138,7 +143,7 @@ def open_folder(path: Path, series: int | None = None) -> Held:
     RlnError
         If there are none, names do not tell their order, or they are not planes of one size.
     """
-    files = [f for f in path.iterdir() if f.suffix.lower() in TIFF_SUFFIXES and f.name[0] != "."]
+    files = tiffs_in(path)
     companions = sorted(f for f in path.iterdir() if is_companion(f))
     if len(companions) == 1:
         return open_companion(companions[0], series)
@@ -336,7 +341,7 @@ def open_companion(path: Path, series: int | None = None, member: Path | None = 
         root = ElementTree.parse(path).getroot()
         images = [each for each in root.iter() if _tag(each) == "Pixels"]
         if member is not None and series is None:
-            own = [each for each in images if member.name in _files_of(each)]
+            own = [each for each in images if member.name in files_of_pixels(each)]
             images = own or images
         sizes = [" x ".join(each.attrib[f"Size{axis}"] for axis in "TCZYX") for each in images]
         chosen = images[choose_image(sizes, series, (member or path).name)]
@@ -409,12 +414,6 @@ def _file_of(data: ElementTree.Element) -> str | None:
     """Return in which file the planes of an element TiffData are, where it says so."""
     uuid = next((each for each in data if _tag(each) == "UUID"), None)
     return None if uuid is None else uuid.attrib.get("FileName")
-
-
-def _files_of(pixels: ElementTree.Element) -> set[str]:
-    """Return the names of the files in which an image's planes are."""
-    named = (_file_of(data) for data in pixels if _tag(data) == "TiffData")
-    return {PureWindowsPath(name).name for name in named if name}
 
 
 def _advance(where: dict[str, int], sizes: dict[str, int], order: str) -> None:

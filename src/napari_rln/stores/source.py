@@ -422,17 +422,16 @@ def held(origin: Origin) -> Held:
     try:
         if not path.exists():
             raise RlnError(f"there is no file {path}; check the name and the folder.")
-        folder: Path | None = path
-        if path.is_file():  # which may be one within a Zarr
-            folder = None if is_tiff_name(path) else zarr_around(path)
-            if folder is None:
-                return tiff.open_lazily(path, origin.series)
-        assert folder is not None
-        if not is_zarr(folder):
-            return tiff.open_set(folder, origin.series) or planes.open_folder(folder, origin.series)
-        from napari_rln.stores import ngff  # takes a while to load, and TIFF does without
+        group = path if is_zarr(path) else None
+        if path.is_file() and not is_tiff_name(path):  # which may be one within a Zarr
+            group = zarr_around(path)
+        if group is not None:
+            from napari_rln.stores import ngff  # takes a while to load, and TIFF does without
 
-        return ngff.open_lazily(folder)
+            return ngff.open_lazily(group)
+        if path.is_dir():
+            return tiff.open_set(path, origin.series) or planes.open_folder(path, origin.series)
+        return tiff.open_lazily(path, origin.series)
     except OSError as error:
         raise RlnError(f"{path} cannot be read ({error.strerror or error}).") from error
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.errors import RlnError, warn
-from napari_rln.files import is_tiff_name, title
+from napari_rln.files import title
 from napari_rln.metadata import (
     RECORD_NAMESPACE,
     files_named,
@@ -30,7 +30,7 @@ from napari_rln.metadata import (
 )
 from napari_rln.record import Record
 from napari_rln.stores.lazy import MOST_PLANES, Held, Lazy, Pieces, choose_image
-from napari_rln.stores.planes import Plane, Planes, is_companion, open_companion
+from napari_rln.stores.planes import Plane, Planes, is_companion, open_companion, tiffs_in
 from napari_rln.tiles import Box, Shape
 from napari_rln.volume import VoxelUm
 
@@ -99,7 +99,7 @@ def open_set(folder: Path, series: int | None = None) -> Held | None:
     RlnError
         As :func:`open_lazily`.
     """
-    files = sorted(f for f in folder.iterdir() if is_tiff_name(f) and not f.name.startswith("."))
+    files = tiffs_in(folder)
     if len(files) < 2:
         return None
     try:
