@@ -17,7 +17,7 @@ from napari_rln.record import jsonable
 from napari_rln.scores import PLANES, Scores, score
 from napari_rln.settings import as_dict, check_limits
 from napari_rln.steps import finish, relay
-from napari_rln.volume import Volume, on_one_grid, same_grid
+from napari_rln.volume import Volume, check_on_grid, on_one_grid, voxel_message
 
 if TYPE_CHECKING:
     from napari_rln.study import Study
@@ -228,11 +228,11 @@ def compare_steps(
     """
     settings = settings or CompareSettings()
     for other in (*results, *((truth,) if truth else ())):
-        _check_grid(other, image)
+        check_on_grid(other, image)
     if truth is not None and np.ptp(truth.data) == 0:
         raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
     if psf is not None and not on_one_grid(psf, image):
-        raise RlnError(_voxel_message(psf, image, "load it for the image's voxel size"))
+        raise RlnError(voxel_message(psf, image, "load it for the image's voxel size"))
     explain: Callable[[Volume], dict[str, Any]] | None = None
     calibration = None
     if psf is not None and np.ptp(image.data):
@@ -298,21 +298,3 @@ def _resolution(volume: Volume, truth: Volume) -> dict[str, float]:
         if n >= 8
     }
     return {f"{direction}_um": curve.resolution_um for direction, curve in curves.items()}
-
-
-def _check_grid(volume: Volume, image: Volume) -> None:
-    """Raise if a volume does not lie on the image's grid."""
-    if volume.shape != image.shape:
-        raise RlnError(
-            f"{volume.name} is {volume.shape} but the image {image.name} is {image.shape}; crop or "
-            "resample it to the image's shape."
-        )
-    if not same_grid(volume.voxel_um, image.voxel_um):
-        raise RlnError(_voxel_message(volume, image, "correct the one that is wrong"))
-
-
-def _voxel_message(volume: Volume, image: Volume, advice: str) -> str:
-    return (
-        f"{volume.name} has voxel size {volume.voxel_um} um but the image {image.name} has "
-        f"{image.voxel_um} um (z, y, x); {advice}."
-    )

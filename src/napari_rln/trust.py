@@ -19,7 +19,7 @@ from napari_rln.residual import Residual, reconvolution_residual
 from napari_rln.rld import RldReport, RldSettings, check_pair, memory_bytes
 from napari_rln.steps import finish
 from napari_rln.study import Study
-from napari_rln.volume import FloatArray, Volume, same_grid
+from napari_rln.volume import FloatArray, Volume, check_on_grid
 
 _ADVICE = "crop the PSF (psf repair), check a part of the image, or use another device."
 
@@ -143,16 +143,7 @@ def check_steps(
         not enough.
     """
     check_pair(image, psf)
-    if result.shape != image.shape:
-        raise RlnError(
-            f"{result.name} is {result.shape} but the image {image.name} is {image.shape}; crop or "
-            "resample it to the image's shape."
-        )
-    if not same_grid(result.voxel_um, image.voxel_um):
-        raise RlnError(
-            f"{result.name} has voxels of {result.voxel_um} um but the image {image.name} has "
-            f"{image.voxel_um} um (z, y, x); correct the one that is wrong."
-        )
+    check_on_grid(result, image)
     if not result.data.max() > 0:
         raise RlnError(f"{result.name} holds no light; there is nothing to check.")
     if background is None and result.record is not None:

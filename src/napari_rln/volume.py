@@ -193,6 +193,31 @@ def same_grid(a: VoxelUm, b: VoxelUm, tolerance: float = 0.01) -> bool:
     return all(abs(p - q) <= tolerance * q for p, q in zip(a, b, strict=True))
 
 
+def check_on_grid(volume: Volume, image: Volume) -> None:
+    """Raise unless a volume, such as a result, lies on an image's grid.
+
+    Raises
+    ------
+    RlnError
+        If its shape or its voxel size is another.
+    """
+    if volume.shape != image.shape:
+        raise RlnError(
+            f"{volume.name} is {volume.shape} but the image {image.name} is {image.shape}; crop or "
+            "resample it to the image's shape."
+        )
+    if not same_grid(volume.voxel_um, image.voxel_um):
+        raise RlnError(voxel_message(volume, image, "correct the one that is wrong"))
+
+
+def voxel_message(volume: Volume, image: Volume, advice: str) -> str:
+    """Return the sentence on two voxel sizes that differ."""
+    return (
+        f"{volume.name} has voxel size {volume.voxel_um} um but the image {image.name} has "
+        f"{image.voxel_um} um (z, y, x); {advice}."
+    )
+
+
 def on_one_grid(psf: Volume, image: Volume) -> bool:
     """Tell whether a PSF has the voxels of an image; the depth of a 2D PSF does not count."""
     depth = image.voxel_um[0] if psf.shape[0] == 1 else psf.voxel_um[0]
