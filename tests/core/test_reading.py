@@ -482,26 +482,51 @@ def test_planes_beyond_the_description_come_with_a_warning(tmp_path, data):
         _same(_read(tmp_path / "a.ome.tif"), data[:4])
 
 
-@given(kind=st.sampled_from(["pages", "bigtiff", "ome"]), share=st.floats(0.01, 0.999))
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_a_copy_whose_length_was_reserved_lacks_no_plane_in_silence(tmp_path, data, kind, share):
-    path = tmp_path / "a.tif"
+def _one_by_one(path, data, kind):
     if kind == "ome":
         _ome(path, data, promised=6)
-    else:
-        with tifffile.TiffWriter(path, bigtiff=kind == "bigtiff") as tif:
-            for plane in data:
-                tif.write(plane, metadata=None, contiguous=False)
-    content = path.read_bytes()
-    kept = int(share * len(content))
+        return
+    with tifffile.TiffWriter(path, bigtiff=kind == "bigtiff") as tif:
+        for plane in data:
+            tif.write(plane, metadata=None, contiguous=False)
+
+
+def _lacks_no_plane_in_silence(path, data, content, kept):
     path.write_bytes(content[:kept] + bytes(len(content) - kept))
     try:
         read = _read(path, voxel_um=VOXEL_UM)
     except RlnError:
         return
     assert read.shape == data.shape  # values are lost, but no plane is
+
+
+@given(kind=st.sampled_from(["pages", "bigtiff", "ome"]), share=st.floats(0.01, 0.999))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_copy_whose_length_was_reserved_lacks_no_plane_in_silence(tmp_path, data, kind, share):
+    _one_by_one(tmp_path / "a.tif", data, kind)
+    content = (tmp_path / "a.tif").read_bytes()
+    _lacks_no_plane_in_silence(tmp_path / "a.tif", data, content, int(share * len(content)))
+
+
+@pytest.mark.parametrize("kind", ["pages", "bigtiff", "ome"])
+def test_a_copy_that_ended_just_before_the_next_plane_is_named(tmp_path, data, kind):
+    _one_by_one(tmp_path / "a.tif", data, kind)
+    content = (tmp_path / "a.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        form = tif.tiff
+        links = [p.offset + form.tagnosize + len(p.tags) * form.tagsize for p in tif.pages][:5:4]
+    for link in links:
+        for kept in range(link - form.tagsize, link + form.offsetsize, 2):
+            _lacks_no_plane_in_silence(tmp_path / "a.tif", data, content, kept)
+
+
+def test_padding_behind_the_last_plane_is_no_plane(tmp_path, data):
+    _one_by_one(tmp_path / "a.tif", data, "pages")
+    with (tmp_path / "a.tif").open("ab") as file:
+        file.write(bytes(100))  # a plane has 280
+    _same(_read(tmp_path / "a.tif", voxel_um=VOXEL_UM), data)
 
 
 @pytest.mark.parametrize("lead", [(1,), (1, 1)])

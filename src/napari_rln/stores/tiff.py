@@ -40,6 +40,9 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Tags: width, length, bits, compression, predictor, size of tiles, format of the values.
 _LAYOUT = frozenset({256, 257, 258, 259, 317, 322, 323, 339})
 _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # how Micro-Manager calls the axes
+_ZEROS_BYTES = (
+    100_000_000  # that are looked at behind the last plane, for the reserved length of a copy
+)
 
 
 def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> Held:
@@ -343,7 +346,8 @@ def _is_whole(page: Any) -> bool:
 def _names_more(tif: tifffile.TiffFile) -> bool:
     """Tell whether the last plane names another one: a cut file of whole planes looks whole.
 
-    It does too where the other one is there but empty, as of a copy whose length was reserved.
+    It does too where the other one is there but empty, as of a copy whose length was reserved; and
+    where that copy ended just before the name, so that nothing but zeros follows.
     """
     form, file = tif.tiff, tif.filehandle
     link = tif.pages.next_page_offset
@@ -357,7 +361,35 @@ def _names_more(tif: tifffile.TiffFile) -> bool:
         return True
     file.seek(link)
     held = file.read(form.offsetsize)
-    return len(held) < form.offsetsize or struct.unpack(form.offsetformat, held)[0] != 0
+    if len(held) < form.offsetsize or struct.unpack(form.offsetformat, held)[0] != 0:
+        return True
+    return _zeros_follow(tif, link + form.offsetsize)
+
+
+def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
+    """Tell whether zeros follow all that a file speaks of, as much of them as half a plane.
+
+    Parameters
+    ----------
+    tif
+        A file.
+    end
+        Of its last list of tags.
+    """
+    pages = list(tif.pages)
+    planes = [sum(page.databytecounts) for page in pages]
+    ends = [
+        offset + count
+        for page in pages
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+    ]
+    ends += [tag.valueoffset + tag.valuebytecount for tag in pages[-1].aspage().tags]
+    ends += [s.dataoffset + s.nbytes for s in tif.series if s.dataoffset is not None]
+    end = max(end, *ends)
+    if not 0 < min(planes) / 2 <= tif.filehandle.size - end:
+        return False
+    tif.filehandle.seek(end)
+    return not any(tif.filehandle.read(min(max(planes), _ZEROS_BYTES)))
 
 
 def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Pieces] | None:
