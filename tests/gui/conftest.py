@@ -1,8 +1,11 @@
 """Docks as napari opens them."""
 
+import contextlib
+import time
+
 import pytest
 
-from napari_rln.gui import preferences
+from napari_rln.gui import preferences, worker
 from napari_rln.library import Library
 
 
@@ -36,3 +39,31 @@ def idle(qtbot):
         )
 
     return wait
+
+
+@pytest.fixture
+def in_step(monkeypatch):
+    """Return a function that lets works go on only when the window has shown their last update.
+
+    What a test answers to an update with then never comes after the end, however busy the machine.
+    """
+
+    def begin(jobs):
+        guarded = worker.guarded
+
+        def waiting(make):
+            with contextlib.closing(guarded(make)) as steps:
+                while True:
+                    try:
+                        update = next(steps)
+                    except StopIteration as end:
+                        return end.value
+                    yield update
+                    while update and update.receipt.seconds is None:
+                        if jobs._worker is None or jobs._worker.abort_requested:
+                            break
+                        time.sleep(0.002)
+
+        monkeypatch.setattr(worker, "guarded", waiting)
+
+    return begin

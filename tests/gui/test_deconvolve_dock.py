@@ -271,7 +271,8 @@ def test_the_table_says_which_rows_are_of_what_is_shown(dock, idle):
     assert grey() == [False, True]
 
 
-def test_cancelling_while_the_stop_is_sought_keeps_what_is_on_the_screen(dock, idle):
+def test_cancelling_while_the_stop_is_sought_keeps_what_is_on_the_screen(dock, idle, in_step):
+    in_step(dock.jobs)
     dock.methods.rln.setChecked(False)
     dock.methods.rld_form.fields["iterations"].value = "auto"
     shown = []

@@ -96,13 +96,22 @@ def test_stopped_before_the_first_step_there_is_no_model(dock, library, idle):
     assert "mine" not in library.names()
 
 
-def test_what_was_cancelled_goes_on_from_where_it_was(dock, library, qtbot, idle):
+def cancelled_once_there_is_something(dock, library, idle):
+    def cancel(job, update):
+        if checkpoint_of(library, "mine").exists():
+            dock.bar.cancel_button.click()
+            dock.jobs.reported.disconnect(cancel)
+
+    dock.jobs.reported.connect(cancel)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+
+
+def test_what_was_cancelled_goes_on_from_where_it_was(dock, library, idle, in_step):
+    in_step(dock.jobs)
     dock.recipe.form.fields["steps"].value = 24
     dock.recipe.structures.fields["structures"].value = ("spheres", "filaments")
-    dock.bar.run_button.click()
-    qtbot.waitUntil(checkpoint_of(library, "mine").exists, timeout=60000)
-    dock.bar.cancel_button.click()
-    idle(dock.jobs)
+    cancelled_once_there_is_something(dock, library, idle)
     assert "can be resumed" in dock.bar.message.text()
     assert "mine, step" in dock.left.box.currentText()
     dock.bar.run_button.click()  # the name is taken by what was left off
@@ -227,7 +236,8 @@ def test_presets_names_and_what_is_copied(dock, library):
     assert "minutes=7" in QApplication.clipboard().text()
 
 
-def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle):
+def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step):
+    in_step(dock.jobs)
     viewer, recipe = dock.test_viewer, dock.recipe
     assert not recipe.second.box.isEnabled()  # the universal model takes one
     recipe.preset.setCurrentText("Full training")
@@ -266,10 +276,7 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle):
     dock.copy_button.copy_python()
     assert 'turn="y+90"' in QApplication.clipboard().text().replace("'", '"')
 
-    dock.bar.run_button.click()
-    qtbot.waitUntil(checkpoint_of(library, "mine").exists, timeout=60000)
-    dock.bar.cancel_button.click()
-    idle(dock.jobs)
+    cancelled_once_there_is_something(dock, library, idle)
     assert "can be resumed" in dock.bar.message.text()
     recipe.second.form.fields["turn"].value = "none"  # of the next training
     recipe.second.box.setCurrentText("one")
