@@ -40,9 +40,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Tags: width, length, bits, compression, predictor, size of tiles, format of the values.
 _LAYOUT = frozenset({256, 257, 258, 259, 317, 322, 323, 339})
 _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # how Micro-Manager calls the axes
-_ZEROS_BYTES = (
-    100_000_000  # that are looked at behind the last plane, for the reserved length of a copy
-)
+_ZEROS_BYTES = 100_000_000  # at most, that are looked at behind the last plane
 
 
 def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> Held:
@@ -376,6 +374,8 @@ def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
     end
         Of its last list of tags.
     """
+    if tif.filehandle.size <= end:
+        return False
     pages = list(tif.pages)
     planes = [sum(page.databytecounts) for page in pages]
     ends = [
