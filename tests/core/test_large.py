@@ -552,7 +552,7 @@ from napari_rln.machine import LIBRARIES_BYTES, taken_bytes
 from napari_rln.rld import RldSettings
 from napari_rln.stores.source import Origin
 image, psf, out = sys.argv[1:]
-gb = 1.05 * (taken_bytes() + LIBRARIES_BYTES + LEAST_BYTES) / 1e9 + 0.15
+gb = 1.05 * (taken_bytes() + LIBRARIES_BYTES + LEAST_BYTES) / 1e9 + 0.3
 run = LargeRun(origin=Origin(path=image, voxel_um=(0.2, 0.1, 0.1)), psf=read_volume(psf),
                out=Path(out), memory_gb=gb,
                settings=RldSettings(iterations=1, acceleration="none"))
@@ -567,7 +567,7 @@ except StopIteration as stop:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 def test_memory_stays_within_its_bound_on_a_volume_that_is_larger(psf, tmp_path):
-    shape = 64, 1024, 1024  # 0.27 GB in float32, of which a run in memory holds several copies
+    shape = 64, 1024, 1024  # of which a run in memory takes 2.2 GB
     import zarr
 
     array = zarr.create_array(
