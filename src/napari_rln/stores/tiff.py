@@ -196,24 +196,29 @@ def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name:
     RlnWarning
         If there are more than the description knows.
     """
-    held = [page for each in tif.series for page in each.pages if page is not None]
-    own, more = all(page.parent is tif for page in held), len(tif.pages) - len(held)
+    held = {each: [page for page in each.pages if page is not None] for each in tif.series}
+    own = all(page.parent is tif for pages in held.values() for page in pages)
+    more = len(tif.pages) - sum(map(len, held.values()))
     if own and more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
         warn(f"{name} holds {more} planes more than its description says; they are left out.")
-    mine = [page for page in series.pages if page is not None and page.parent is tif]
+    mine = [page for page in held[series] if page.parent is tif]
     if len(mine) > 1 and len({_layout(page) for page in mine}) > 1:
         raise _mixed(name)
 
 
 def _layout(page: Any) -> bytes:
     """Return the tags, as they are in the file, that say how a plane is stored."""
+    order = f"{page.parent.tiff.byteorder}H"
+    return b"".join(tag for tag in _tags(page) if struct.unpack(order, tag[:2])[0] in _LAYOUT)
+
+
+def _tags(page: Any) -> list[bytes]:
+    """Return the tags of a plane as they are in the file, also where it ends among them."""
     form, file = page.parent.tiff, page.parent.filehandle
     file.seek(page.offset)
     count = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
     tags = file.read(count * form.tagsize)
-    entries = (tags[at : at + form.tagsize] for at in range(0, len(tags), form.tagsize))
-    order = f"{form.byteorder}H"
-    return b"".join(tag for tag in entries if struct.unpack(order, tag[:2])[0] in _LAYOUT)
+    return [tags[at : at + form.tagsize] for at in range(0, len(tags), form.tagsize)]
 
 
 def _mixed(name: str) -> RlnError:
@@ -351,10 +356,7 @@ def _names_more(tif: tifffile.TiffFile) -> bool:
     link = tif.pages.next_page_offset
     if link is None:
         return False
-    file.seek(tif.pages[len(tif.pages) - 1].offset)
-    count = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
-    tags = file.read(count * form.tagsize)
-    codes = [tags[at : at + 2] for at in range(0, len(tags), form.tagsize)]
+    codes = [tag[:2] for tag in _tags(tif.pages[len(tif.pages) - 1])]
     if not codes or bytes(2) in codes:
         return True
     file.seek(link)
@@ -374,22 +376,27 @@ def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
     end
         Of its last list of tags.
     """
-    if tif.filehandle.size <= end:
-        return False
-    pages = list(tif.pages)
+    last = tif.pages[len(tif.pages) - 1].aspage()
+    pages: list[tifffile.TiffPage | tifffile.TiffFrame] = [last]
+    joined = []
+    for series in tif.series:
+        if series.dataoffset is None:
+            pages += [page for page in series.pages if page is not None and page.parent is tif]
+        else:  # in one piece: to read the tags of each plane would take long
+            joined.append(series.dataoffset + series.nbytes)
+    values = (tag.valueoffset + tag.valuebytecount for tag in last.tags)
+    end = max(end, *map(_end_of, pages), *joined, *values)
     planes = [sum(page.databytecounts) for page in pages]
-    ends = [
-        offset + count
-        for page in pages
-        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
-    ]
-    ends += [tag.valueoffset + tag.valuebytecount for tag in pages[-1].aspage().tags]
-    ends += [s.dataoffset + s.nbytes for s in tif.series if s.dataoffset is not None]
-    end = max(end, *ends)
     if not 0 < min(planes) / 2 <= tif.filehandle.size - end:
         return False
     tif.filehandle.seek(end)
     return not any(tif.filehandle.read(min(max(planes), _ZEROS_BYTES)))
+
+
+def _end_of(page: Any) -> int:
+    """Return where the data of a page end in the file."""
+    parts = zip(page.dataoffsets, page.databytecounts, strict=False)
+    return max((offset + count for offset, count in parts), default=0)
 
 
 def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Pieces] | None:
