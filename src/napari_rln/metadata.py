@@ -115,8 +115,14 @@ def _files_of_images(ome: str) -> Iterator[tuple[bool, set[str]]]:
 
 def files_of_pixels(pixels: ElementTree.Element) -> set[str]:
     """Return the names of the files in which an image's planes are, by OME's element Pixels."""
-    named = (uuid.get("FileName") for uuid in pixels.iterfind("{*}TiffData/{*}UUID"))
+    named = map(file_of_planes, pixels.iterfind("{*}TiffData"))
     return {PureWindowsPath(name).name for name in named if name}
+
+
+def file_of_planes(data: ElementTree.Element) -> str | None:
+    """Return in which file planes are, by OME's element TiffData; none where it does not say."""
+    uuid = data.find("{*}UUID")
+    return None if uuid is None else uuid.get("FileName")
 
 
 def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None:

@@ -19,7 +19,12 @@ import tifffile
 
 from napari_rln.errors import RlnError, warn
 from napari_rln.files import is_tiff_name, title
-from napari_rln.metadata import files_of_pixels, read_voxel_um, voxel_um_of_pixels
+from napari_rln.metadata import (
+    file_of_planes,
+    files_of_pixels,
+    read_voxel_um,
+    voxel_um_of_pixels,
+)
 from napari_rln.stores.lazy import MOST_PLANES, Held, Pieces, choose_image
 
 _COMPANION = ".companion.ome"
@@ -367,7 +372,7 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
     names: dict[Path, str] = {}  # as the description has them
     for data in (each for each in pixels if _tag(each) == "TiffData"):
         where = {axis: int(data.attrib.get(f"First{axis}", 0)) for axis in "ZCT"}
-        name = _file_of(data)
+        name = file_of_planes(data)
         if name is None:
             raise RlnError(f"{path.name} does not say in which files its planes are.")
         file = path.parent / name
@@ -408,12 +413,6 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
         pieces=planes.pieces(letters),
         files=lambda: files,
     )
-
-
-def _file_of(data: ElementTree.Element) -> str | None:
-    """Return in which file the planes of an element TiffData are, where it says so."""
-    uuid = next((each for each in data if _tag(each) == "UUID"), None)
-    return None if uuid is None else uuid.attrib.get("FileName")
 
 
 def _advance(where: dict[str, int], sizes: dict[str, int], order: str) -> None:
