@@ -270,23 +270,31 @@ def _ome(path, data, promised, **options):
             )
 
 
+def _pages(path, pages, **writer):
+    """Write pages, each with options of its own."""
+    with tifffile.TiffWriter(path, **writer) as tif:
+        for plane, options in pages:
+            tif.write(plane, photometric="minisblack", metadata=None, contiguous=False, **options)
+
+
+def _stack(path, data, kind):
+    """Write planes in one of the ways in which stacks are written."""
+    if kind == "imagej":
+        _imagej(path, data)
+    elif kind == "ome":
+        _ome(path, data, len(data))
+    else:
+        options = {"compression": "zlib"} if kind == "zlib" else {}
+        _pages(path, [(plane, options) for plane in data], bigtiff=kind == "bigtiff")
+
+
 @given(kind=st.sampled_from(["imagej", "ome", "pages", "zlib"]), share=st.floats(0.01, 0.999))
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_a_stack_cut_anywhere_is_refused_or_read_as_far_as_it_goes(tmp_path, data, kind, share):
     path = tmp_path / "cut.tif"
-    if kind == "imagej":
-        _imagej(path, data)
-    elif kind == "ome":
-        _ome(path, data, len(data))
-    else:
-        options: dict = {"compression": "zlib"} if kind == "zlib" else {}
-        with tifffile.TiffWriter(path) as tif:
-            for plane in data:
-                tif.write(
-                    plane, photometric="minisblack", contiguous=False, metadata=None, **options
-                )
+    _stack(path, data, kind)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     try:
@@ -428,13 +436,6 @@ def test_tiff_data_without_numbers_are_all_planes_of_a_file(tmp_path, data):
         _read(tmp_path / "a.companion.ome", channel=1)
 
 
-def _pages(path, pages):
-    """Write pages, each with options of its own."""
-    with tifffile.TiffWriter(path) as tif:
-        for plane, options in pages:
-            tif.write(plane, photometric="minisblack", metadata=None, contiguous=False, **options)
-
-
 ODD_PAGES = {
     "type": lambda plane: (plane.astype(np.float32), {}),
     "compression": lambda plane: (plane, {"compression": "zlib"}),
@@ -482,15 +483,6 @@ def test_planes_beyond_the_description_come_with_a_warning(tmp_path, data):
         _same(_read(tmp_path / "a.ome.tif"), data[:4])
 
 
-def _one_by_one(path, data, kind):
-    if kind == "ome":
-        _ome(path, data, promised=6)
-        return
-    with tifffile.TiffWriter(path, bigtiff=kind == "bigtiff") as tif:
-        for plane in data:
-            tif.write(plane, metadata=None, contiguous=False)
-
-
 def _lacks_no_plane_in_silence(path, data, content, kept):
     path.write_bytes(content[:kept] + bytes(len(content) - kept))
     try:
@@ -505,14 +497,14 @@ def _lacks_no_plane_in_silence(path, data, content, kept):
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_a_copy_whose_length_was_reserved_lacks_no_plane_in_silence(tmp_path, data, kind, share):
-    _one_by_one(tmp_path / "a.tif", data, kind)
+    _stack(tmp_path / "a.tif", data, kind)
     content = (tmp_path / "a.tif").read_bytes()
     _lacks_no_plane_in_silence(tmp_path / "a.tif", data, content, int(share * len(content)))
 
 
 @pytest.mark.parametrize("kind", ["pages", "bigtiff", "ome"])
 def test_a_copy_that_ended_just_before_the_next_plane_is_named(tmp_path, data, kind):
-    _one_by_one(tmp_path / "a.tif", data, kind)
+    _stack(tmp_path / "a.tif", data, kind)
     content = (tmp_path / "a.tif").read_bytes()
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         form = tif.tiff
@@ -523,7 +515,7 @@ def test_a_copy_that_ended_just_before_the_next_plane_is_named(tmp_path, data, k
 
 
 def test_padding_behind_the_last_plane_is_no_plane(tmp_path, data):
-    _one_by_one(tmp_path / "a.tif", data, "pages")
+    _stack(tmp_path / "a.tif", data, "pages")
     with (tmp_path / "a.tif").open("ab") as file:
         file.write(bytes(100))  # a plane has 280
     _same(_read(tmp_path / "a.tif", voxel_um=VOXEL_UM), data)
