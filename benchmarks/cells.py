@@ -18,13 +18,20 @@ from problem import pupil_psf
 from scipy import ndimage
 
 import napari_rln as rln
-from napari_rln import deconvolution, forward, iteration, metrics, noise, rld, stop, trial
+from napari_rln.core import metrics
+from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.deconvolution import convolution as forward
+from napari_rln.deconvolution import loop as deconvolution
+from napari_rln.deconvolution import noise
+from napari_rln.deconvolution import richardson_lucy as iteration
+from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution import stopping as stop
+from napari_rln.deconvolution import stopping_trial as trial
 from napari_rln.psf.microscope import MicroscopeSettings as Microscope
 from napari_rln.psf.shape import centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import FamilySettings
 from napari_rln.simulate.structures import TRAINING, StructureSettings
-from napari_rln.volume import FloatArray, Volume
 
 SHAPE = (64, 64, 64)
 SEED = 20261201
@@ -176,7 +183,7 @@ def _cut(whole: Volume, name: str) -> Volume:
 
 
 class Judge:
-    """Scores results against one truth, as :func:`napari_rln.scores.score` does, but faster.
+    """A faster :func:`napari_rln.evaluate.scores.score` of many results against one truth.
 
     What concerns the truth alone is kept, and the windows of the SSIM are matrices: those of the
     xz planes first, for all planes at once, and from these along y those of the volume.

@@ -22,7 +22,7 @@ COUNTS = (3, 5, 10, 20, 30, 50)
 
 
 def gaussian(sigma):
-    from napari_rln.volume import Volume
+    from napari_rln.core.volume import Volume
 
     axes = [
         np.exp(-0.5 * ((np.arange(n) - n // 2) / s) ** 2) for n, s in zip(PSF, sigma, strict=True)
@@ -42,7 +42,7 @@ def scene(kind, seed):
 def trained(views, psf, psf_b, minutes, seed):
     """Return a network trained for the PSFs at hand, on structures of every kind."""
     from napari_rln.train.loop import train_model
-    from napari_rln.train.setting import choose_settings, setting_of
+    from napari_rln.train.training_set import choose_settings, setting_of
 
     settings, _ = choose_settings("full", views=views)
     settings = replace(settings, minutes=minutes, seed=seed + 100, device="cpu")
@@ -54,14 +54,14 @@ def trained(views, psf, psf_b, minutes, seed):
 
 
 def main() -> None:
-    from napari_rln.application import apply_model
-    from napari_rln.deconvolution import deconvolve
-    from napari_rln.dual import DualSettings, deconvolve_views, pair_views, turned
-    from napari_rln.dual_network import apply_views
-    from napari_rln.metrics import nrmse, psnr
-    from napari_rln.rld import RldSettings
-    from napari_rln.steps import finish
-    from napari_rln.volume import Volume
+    from napari_rln.core.generators import finish
+    from napari_rln.core.metrics import nrmse, psnr
+    from napari_rln.core.volume import Volume
+    from napari_rln.deconvolution.loop import deconvolve
+    from napari_rln.deconvolution.rld_settings import RldSettings
+    from napari_rln.deconvolution.views import DualSettings, deconvolve_views, pair_views, turned
+    from napari_rln.networks.application import apply_model
+    from napari_rln.networks.network_views import apply_views
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", default=["filaments", "nuclei", "shells"])

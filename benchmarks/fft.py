@@ -16,9 +16,9 @@ import numpy as np
 import pyfftw
 import torch
 
-from napari_rln.fft import FftwTransform, Shape, fast_shape
-from napari_rln.forward import Convolution
-from napari_rln.iteration import RichardsonLucy, View
+from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.deconvolution.fft import FftwTransform, Shape, fast_shape
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucy, View
 
 _MOST = 320  # voxels along an axis
 _VOXELS = 6_000_000

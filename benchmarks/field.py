@@ -30,10 +30,10 @@ from scipy import ndimage
 
 import napari_rln as rln
 from napari_rln import samples
-from napari_rln.errors import RlnWarning
-from napari_rln.metrics import fitted, psnr
-from napari_rln.record import Record
-from napari_rln.volume import FloatArray, Volume
+from napari_rln.core.errors import RlnWarning
+from napari_rln.core.metrics import fitted, psnr
+from napari_rln.core.record import Record
+from napari_rln.core.volume import FloatArray, Volume
 
 SHAPE = (48, 80, 80)
 VOXEL_UM = (0.25, 0.11, 0.11)

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import torch
 
-from napari_rln.forward import Convolution
-from napari_rln.iteration import RichardsonLucy, View
+from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucy, View
 
 DEVICE = torch.device("cuda")
 

@@ -26,15 +26,15 @@ from rich.box import HEAVY_HEAD, MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from napari_rln.application import apply_model
-from napari_rln.deconvolution import deconvolve
+from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.gui import preferences
 from napari_rln.gui.layers import layer_data
-from napari_rln.library import Library
+from napari_rln.networks.application import apply_model
+from napari_rln.networks.library import Library
+from napari_rln.networks.rln_settings import RlnSettings
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
-from napari_rln.rld import RldSettings
-from napari_rln.rln import RlnSettings
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 
 VOXEL_UM = (0.2, 0.1, 0.1)

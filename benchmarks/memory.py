@@ -27,8 +27,8 @@ def write_inputs(place: Path, shape: tuple[int, int, int], times: int = 1) -> No
     """Write an image of a size, made of copies of a small one, and its PSF."""
     import tifffile
 
-    from napari_rln.io import write_volume
-    from napari_rln.volume import Volume
+    from napari_rln.core.volume import Volume
+    from napari_rln.io.volumes import write_volume
 
     problem = Problem.generate(0, (64, 128, 128))
     counts = [-(-n // m) for n, m in zip(shape, (64, 128, 128), strict=True)]

@@ -37,11 +37,11 @@ from cells import CLASSES, PHOTONS, PSFS, SCORES, SEED, SHAPE, Cell, Judge
 from verdict import METHODS, Rows, Scores, groups_of_cells, mean, rows_of_one_psf, tables, verdict
 
 import napari_rln as rln
-from napari_rln.calibration import calibrate
-from napari_rln.errors import RlnWarning
-from napari_rln.files import atomic
-from napari_rln.suitability import doubts
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnWarning
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.calibration import calibrate
+from napari_rln.io.paths import atomic
+from napari_rln.networks.suitability import doubts
 
 COUNTS = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150)
 WB_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30)

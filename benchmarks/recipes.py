@@ -22,7 +22,7 @@ from tables import markdown
 
 from napari_rln import __version__
 from napari_rln.train.loop import train_steps
-from napari_rln.train.setting import choose_settings, setting_of
+from napari_rln.train.training_set import choose_settings, setting_of
 
 RECIPES = {
     "auto x 1.4": {},

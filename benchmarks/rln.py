@@ -43,7 +43,7 @@ def network_action(method: str, shape: list[int], threads: int) -> Action:
     """Return one application of the network to random data."""
     import torch
 
-    from napari_rln.networks.folded import Folded
+    from napari_rln.networks.inference import Folded
     from napari_rln.networks.rln import RLN, initialise
 
     torch.set_num_threads(threads)
@@ -77,9 +77,9 @@ def rld_action(method: str, shape: list[int], threads: int) -> Action:
     import torch
     from scipy.ndimage import gaussian_filter
 
-    from napari_rln.deconvolution import deconvolve
-    from napari_rln.rld import RldSettings
-    from napari_rln.volume import Volume
+    from napari_rln.core.volume import Volume
+    from napari_rln.deconvolution.loop import deconvolve
+    from napari_rln.deconvolution.rld_settings import RldSettings
 
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
@@ -184,7 +184,7 @@ def least_bytes() -> int:
     Convolutions that are computed one after the other cannot be faster than this over the memory's
     bandwidth.
     """
-    from napari_rln.networks.folded import fold
+    from napari_rln.networks.inference import fold
     from napari_rln.networks.rln import RLN
 
     channels = 0.0

@@ -61,8 +61,8 @@ def make_volume(path: Path, mvoxel: int) -> tuple[int, int, int]:
 
 
 def write_psf(path: Path) -> None:
-    from napari_rln.io import write_volume
-    from napari_rln.volume import Volume
+    from napari_rln.core.volume import Volume
+    from napari_rln.io.volumes import write_volume
 
     psf = Problem.generate(0, (32, 32, 32)).psfs["sym"]
     write_volume(Volume.from_array(psf, _MODEL_VOXEL_UM), path)
@@ -146,10 +146,10 @@ def project(rows: dict[str, Any]) -> None:
 
 def seams(options: argparse.Namespace) -> dict[str, Any]:
     """Measure tiles against the whole: error at the seams over halos and iterations."""
-    from napari_rln.large.division import support
-    from napari_rln.large.plan import Plan, blend
-    from napari_rln.tiles import within
-    from napari_rln.volume import Volume
+    from napari_rln.core.tiles import within
+    from napari_rln.core.volume import Volume
+    from napari_rln.engine.division import support
+    from napari_rln.engine.plan import Plan, blend
 
     problem = Problem.generate(0, (64, 192, 192))
     rows: dict[str, Any] = {}
@@ -192,7 +192,7 @@ def _deconvolved(image: Any, psf: Any, iterations: int, flat: Any, momenta: Any)
     """Return an estimate and the acceleration that led to it."""
     import torch
 
-    from napari_rln import rld
+    from napari_rln.deconvolution import rld_settings as rld
 
     steps = rld.start(
         image, psf, _BACKGROUND, rld.RldSettings(), torch.device("cpu"), momenta=momenta, flat=flat

@@ -26,8 +26,8 @@ from cells import CLASSES, PHOTONS, Cell
 from scipy import ndimage
 
 import napari_rln as rln
-from napari_rln.metrics import psnr
-from napari_rln.volume import FloatArray
+from napari_rln.core.metrics import psnr
+from napari_rln.core.volume import FloatArray
 
 PSFS = ("widefield oil 1.4", "confocal 1.4", "light sheet 0.8")
 STATES = ("plain", "interpolated", "deskewed")

@@ -23,11 +23,11 @@ from rich.table import Table
 from tables import markdown
 
 import napari_rln as rln
-from napari_rln.model import Model
-from napari_rln.settings import as_dict
+from napari_rln.core.generators import finish, relay
+from napari_rln.core.settings import as_dict
+from napari_rln.networks.model import Model
 from napari_rln.simulate.imaging import ImagingSettings
-from napari_rln.steps import finish, relay
-from napari_rln.train.settings import TrainReport
+from napari_rln.train.training_settings import TrainReport
 
 # What choose_settings is asked for.
 WAYS = {

@@ -25,9 +25,9 @@ def _ours(**options: Any) -> Callable[[int], Run]:
     def load(threads: int) -> Run:
         import torch
 
-        from napari_rln.deconvolution import deconvolve
-        from napari_rln.rld import RldSettings
-        from napari_rln.volume import Volume
+        from napari_rln.core.volume import Volume
+        from napari_rln.deconvolution.loop import deconvolve
+        from napari_rln.deconvolution.rld_settings import RldSettings
 
         torch.set_num_threads(threads)
 
@@ -143,9 +143,9 @@ def stop(job: Job) -> Job:
     """Compare our automatic stop with every iteration count."""
     import torch
 
-    from napari_rln.deconvolution import deconvolve, iterate
-    from napari_rln.rld import RldSettings
-    from napari_rln.volume import Volume
+    from napari_rln.core.volume import Volume
+    from napari_rln.deconvolution.loop import deconvolve, iterate
+    from napari_rln.deconvolution.rld_settings import RldSettings
 
     torch.set_num_threads(job["threads"])
     folder = Path(job["folder"])

@@ -24,9 +24,9 @@ from qtpy.QtWidgets import QApplication, QWidget
 from scipy.signal import fftconvolve
 
 import napari_rln as rln
-from napari_rln.dual import turned
+from napari_rln.deconvolution.views import turned
 from napari_rln.gui import preferences
-from napari_rln.library import Library
+from napari_rln.networks.library import Library
 from napari_rln.simulate.structures import draw
 
 SIZES = {"large": (1600, 1000), "small": (1280, 800)}

@@ -6,11 +6,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
-from napari_rln.model import Model
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.model import Model
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
-from napari_rln.record import Record
-from napari_rln.start import StartSettings
-from napari_rln.volume import Volume
 
 VOXEL_UM = (0.2, 0.1, 0.1)
 FloatArray = npt.NDArray[np.float32]

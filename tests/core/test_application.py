@@ -10,20 +10,21 @@ import pytest
 import tifffile
 import torch
 
-from napari_rln import application, rln
-from napari_rln.application import apply_model, apply_steps
-from napari_rln.consistency import Consistency, Merge
-from napari_rln.errors import RlnError, RlnWarning
-from napari_rln.io import read_volume, write_volume
-from napari_rln.model import Model
+from napari_rln.core.errors import RlnError, RlnWarning
+from napari_rln.core.generators import finish, relay
+from napari_rln.core.grid import on_grid, resampled_image
+from napari_rln.core.volume import Volume
+from napari_rln.engine.progress import progress_of
+from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.networks import application
+from napari_rln.networks import rln_settings as rln
+from napari_rln.networks.application import apply_model, apply_steps
+from napari_rln.networks.data_consistency import Consistency, Merge
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.model import Model
 from napari_rln.networks.rln import RLN, NetworkSettings, Stages, initialise
-from napari_rln.progress import progress_of
-from napari_rln.resampling import on_grid, resampled_image
-from napari_rln.rln import RlnSettings
-from napari_rln.stages import network_stages
-from napari_rln.start import StartSettings
-from napari_rln.steps import finish, relay
-from napari_rln.volume import Volume
+from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.networks.stages import network_stages
 
 PSF = phantoms.gaussian_psf()
 SMALL = (16, 24, 24)
@@ -286,11 +287,11 @@ def test_more_memory_than_there_is_is_refused():
 
 
 def test_the_whole_with_its_program_stays_within_what_was_allowed_or_is_refused(monkeypatch):
-    monkeypatch.setattr("napari_rln.machine.taken_bytes", lambda: 450_000_000)
+    monkeypatch.setattr("napari_rln.core.machine.taken_bytes", lambda: 450_000_000)
     steps = apply_steps(_image(), PSF, MODELS["started"], _settings(memory_gb=0.5))
     with pytest.raises(RlnError, match=r"takes 0\.\d+ GB with the program but `memory_gb` is 0\.5"):
         next(steps)
-    monkeypatch.setattr("napari_rln.machine.taken_bytes", lambda: 100_000_000)
+    monkeypatch.setattr("napari_rln.core.machine.taken_bytes", lambda: 100_000_000)
     assert apply_model(_image(), PSF, MODELS["started"], _settings(memory_gb=0.8)).shape
 
 

@@ -3,8 +3,8 @@ import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from napari_rln.background import estimate_background
-from napari_rln.noise import Noise, estimate_noise
+from napari_rln.deconvolution.background import estimate_background
+from napari_rln.deconvolution.noise import Noise, estimate_noise
 
 
 def taken(mean, seed=1) -> np.ndarray:

@@ -7,14 +7,14 @@ import phantoms
 import pytest
 import tifffile
 
-from napari_rln.errors import RlnError
-from napari_rln.io import write_volume
-from napari_rln.large.batch import REPORT, BatchSettings, listed, run_batch
-from napari_rln.large.request import LargeRun
-from napari_rln.large.settings import LargeSettings
-from napari_rln.rld import RldSettings
-from napari_rln.steps import finish
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.engine.batch import REPORT, BatchSettings, listed, run_batch
+from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.request import LargeRun
+from napari_rln.io.volumes import write_volume
 
 
 @pytest.fixture

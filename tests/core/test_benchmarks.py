@@ -7,8 +7,8 @@ import numpy as np
 import phantoms
 import pytest
 
-from napari_rln.scores import score
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.evaluate.scores import score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from cells import Judge

@@ -9,15 +9,21 @@ import pytest
 from scipy.ndimage import binary_dilation
 from scipy.signal import fftconvolve
 
-from napari_rln.application import apply_model
-from napari_rln.calibration import Calibration, Camera, Given, calibrate, measured_volume
-from napari_rln.deconvolution import deconvolve
-from napari_rln.errors import RlnError, RlnWarning
-from napari_rln.rld import RldSettings
-from napari_rln.rln import RlnSettings
-from napari_rln.spectrum import Spectrum
-from napari_rln.unmeasured import Levels
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnError, RlnWarning
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.calibration import (
+    Calibration,
+    Camera,
+    Given,
+    calibrate,
+    measured_volume,
+)
+from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.deconvolution.noise_spectrum import Spectrum
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.unmeasured_voxels import Levels
+from napari_rln.networks.application import apply_model
+from napari_rln.networks.rln_settings import RlnSettings
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.6, 1.2, 1.2))
 CPU = RldSettings(device="cpu")

@@ -13,8 +13,8 @@ import tifffile
 from scipy import signal as scipy_signal
 
 from napari_rln import cli
-from napari_rln.io import read_volume, write_volume
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.io.volumes import read_volume, write_volume
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_ctrl_c_leaves_no_half_written_file(files, tmp_path):
     process = subprocess.Popen(
         [
             sys.executable, "-c",
-            f"{_HEARS_CTRL_C}import napari_rln.cli.rld, napari_rln.deconvolution\n"
+            f"{_HEARS_CTRL_C}import napari_rln.cli.rld_command, napari_rln.deconvolution.loop\n"
             "from napari_rln.cli import main; print('loaded', flush=True); main()", "rld",
             str(files["image"]), "--psf", str(files["psf"]), "-o", str(out),
             "--iterations", "100000",

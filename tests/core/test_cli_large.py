@@ -8,9 +8,9 @@ import pytest
 import tifffile
 
 from napari_rln import cli
-from napari_rln.io import read_volume, write_volume
-from napari_rln.stores.source import Origin, open_source
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.io.image import Origin, open_source
+from napari_rln.io.volumes import read_volume, write_volume
 
 
 @pytest.fixture

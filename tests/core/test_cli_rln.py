@@ -11,18 +11,19 @@ from scipy.signal import fftconvolve
 from test_tensorflow import random_variables, write
 
 from napari_rln import cli
-from napari_rln.cli import train as train_command
-from napari_rln.io import read_volume, write_volume
-from napari_rln.model import Model
+from napari_rln.cli import train_command
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.model import Model
 from napari_rln.networks.rln import RLN, initialise, pass_estimate_on
-from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
-from napari_rln.start import StartSettings
-from napari_rln.train import pool, run, validation
+from napari_rln.train import pool, validation
+from napari_rln.train import state as run
+from napari_rln.train.batch_statistics import estimate_statistics
 from napari_rln.train.batches import Batch
-from napari_rln.train.settings import PRESETS, TrainSettings
-from napari_rln.train.statistics import estimate_statistics
-from napari_rln.volume import Volume
+from napari_rln.train.training_settings import PRESETS, TrainSettings
 
 PSF = phantoms.gaussian_psf()
 TINY = TrainSettings(
@@ -61,9 +62,9 @@ def no_work(monkeypatch):
         raise AssertionError("the long work was begun")
 
     monkeypatch.setattr(run, "example", begun)
-    monkeypatch.setattr("napari_rln.cli.rln.apply_steps", begun)
-    monkeypatch.setattr("napari_rln.cli.simulate.simulate_pair", begun)
-    monkeypatch.setattr("napari_rln.cli.check.check_result", begun)
+    monkeypatch.setattr("napari_rln.cli.rln_command.apply_steps", begun)
+    monkeypatch.setattr("napari_rln.cli.simulate_command.simulate_pair", begun)
+    monkeypatch.setattr("napari_rln.cli.check_command.check_result", begun)
 
 
 def _run(*tokens):

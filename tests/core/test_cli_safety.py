@@ -13,8 +13,8 @@ from scipy import signal as scipy_signal
 
 from napari_rln import cli
 from napari_rln.cli.terminal import as_options
-from napari_rln.io import read_volume, write_volume
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.io.volumes import read_volume, write_volume
 
 SHAPE = (10, 24, 28)
 VOXEL_UM = phantoms.VOXEL_UM
@@ -428,7 +428,7 @@ def test_nothing_is_left_of_a_command_that_is_interrupted(files, monkeypatch, ca
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_rln.cli.rld.write_volume", interrupt)
+    monkeypatch.setattr("napari_rln.cli.rld_command.write_volume", interrupt)
     assert _type("rld raw.tif --psf psf.tif --iterations 1 -o r.tif") == cli.INTERRUPTED
     assert "Interrupted; nothing half-written was left." in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -6,11 +6,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
-from napari_rln import metrics
-from napari_rln.comparison import CompareSettings, compare
-from napari_rln.errors import RlnError
-from napari_rln.record import Record
-from napari_rln.volume import Volume
+from napari_rln.core import metrics
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.evaluate.comparison import CompareSettings, compare
 
 VOXEL_UM = (0.2, 0.1, 0.1)
 

@@ -12,15 +12,15 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
 import napari_rln as rln
-from napari_rln.calibration import calibrate
-from napari_rln.consistency import Consistency, Merge
-from napari_rln.metrics import psnr
-from napari_rln.rld import RldSettings
+from napari_rln.core.generators import finish
+from napari_rln.core.metrics import psnr
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.calibration import calibrate
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.stopping_trial import seek_stop
+from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
-from napari_rln.steps import finish
-from napari_rln.trial import seek_stop
-from napari_rln.volume import Volume
 
 PSF = phantoms.gaussian_psf((11, 9, 9), (2.0, 1.2, 1.2))
 CPU = torch.device("cpu")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from napari_rln.correlation import fourier_shell_correlation
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.evaluate.fourier_shell import fourier_shell_correlation
 
 
 def test_lateral_and_axial_resolution_of_a_band_limited_volume():

@@ -7,15 +7,15 @@ import numpy as np
 import phantoms
 import pytest
 
-from napari_rln.cost import Cost, rld_cost, rln_cost
-from napari_rln.device import free_bytes, resolve_device
-from napari_rln.errors import RlnError
-from napari_rln.forward import padded_shape
-from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.rln import CHECK_BYTES, RlnSettings, checking_bytes
-from napari_rln.speed import Line, Speed
-from napari_rln.start import StartSettings
-from napari_rln.stop import telling_crop, telling_shape
+from napari_rln.core.device import free_bytes, resolve_device
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.convolution import padded_shape
+from napari_rln.deconvolution.rld_settings import RldSettings, memory_bytes
+from napari_rln.deconvolution.stopping import telling_crop, telling_shape
+from napari_rln.engine.cost import Cost, rld_cost, rln_cost
+from napari_rln.engine.speed import Line, Speed
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.rln_settings import CHECK_BYTES, RlnSettings, checking_bytes
 
 NOTHING = Line(0.0, 0.0)
 SPEED = Speed(
@@ -139,7 +139,7 @@ def test_tiles_cost_their_overlap():
 
 
 def test_a_network_takes_the_memory_that_it_may(monkeypatch):
-    monkeypatch.setattr("napari_rln.machine.taken_bytes", lambda: 0)
+    monkeypatch.setattr("napari_rln.core.machine.taken_bytes", lambda: 0)
     large = (256, 1024, 1024)
     with pytest.raises(
         RlnError, match=r"takes \d+\.\d\d GB with the program but `memory_gb` is 2;"
@@ -150,7 +150,7 @@ def test_a_network_takes_the_memory_that_it_may(monkeypatch):
     assert not _rln(memory_gb=99_999.0).fits
     assert _rln(precision="float64").bytes > _rln().bytes
     assert _rln(precision="float64").seconds > _rln().seconds
-    monkeypatch.setattr("napari_rln.cost.bytes_allowed", lambda *_: 30_000_000)
+    monkeypatch.setattr("napari_rln.engine.cost.bytes_allowed", lambda *_: 30_000_000)
     with pytest.raises(RlnError, match="crop the PSF"):
         _rln(psf=(63, 255, 255))
 
@@ -174,6 +174,6 @@ def test_a_model_that_needs_a_psf_is_not_estimated_without():
 
 
 def test_the_speed_of_another_device_is_refused(monkeypatch):
-    monkeypatch.setattr("napari_rln.cost.resolve_device", lambda name: name)
+    monkeypatch.setattr("napari_rln.engine.cost.resolve_device", lambda name: name)
     with pytest.raises(RlnError, match="measured on cuda but the run is for cpu"):
         _rld(speed=replace(SPEED, device="cuda"))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from scipy import signal
 
-from napari_rln.deconvolution import deconvolve, iterate
-from napari_rln.errors import ComputeError
-from napari_rln.forward import Convolution
-from napari_rln.rld import RldSettings
-from napari_rln.volume import Volume
+from napari_rln.core.errors import ComputeError
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.deconvolution.loop import deconvolve, iterate
+from napari_rln.deconvolution.rld_settings import RldSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -62,6 +62,6 @@ def test_automatic_stop_agrees_with_the_cpu():
 def test_out_of_memory_says_what_was_needed(monkeypatch):
     psf = phantoms.gaussian_psf()
     image = Volume.from_array(np.ones((2000, 4000, 4000), np.float32), psf.voxel_um)
-    monkeypatch.setattr("napari_rln.device.free_bytes", lambda device: 10**15)
+    monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 10**15)
     with pytest.raises(ComputeError, match=r"ran out of memory; about \d+\.\d+ GB were needed"):
         next(iterate(image, psf, RldSettings(iterations=1, device="cuda", background=0)))

@@ -5,9 +5,15 @@ import pytest
 from scipy.ndimage import gaussian_filter, shift
 from scipy.signal import fftconvolve
 
-from napari_rln.defects import Defects, find_defects, repaired
-from napari_rln.noise import Noise
-from napari_rln.unmeasured import HALO, constant_planes, filled, find_levels, saturated
+from napari_rln.deconvolution.defective_voxels import Defects, find_defects, repaired
+from napari_rln.deconvolution.noise import Noise
+from napari_rln.deconvolution.unmeasured_voxels import (
+    HALO,
+    constant_planes,
+    filled,
+    find_levels,
+    saturated,
+)
 
 NOISE = Noise(gain=1.0, intercept=4 - 100.0)
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from napari_rln.device import check_memory, computing, free_bytes, resolve_device
-from napari_rln.errors import ComputeError, RlnError
+from napari_rln.core.device import check_memory, computing, free_bytes, resolve_device
+from napari_rln.core.errors import ComputeError, RlnError
 
 CPU = torch.device("cpu")
 
@@ -56,7 +56,7 @@ def test_free_memory_is_of_this_machine():
 
 
 def test_want_of_memory_is_said_before_the_work(monkeypatch):
-    monkeypatch.setattr("napari_rln.device.free_bytes", lambda device: 2_000_000_000)
+    monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 2_000_000_000)
     check_memory(2_000_000_000, CPU, "crop it.")
     message = r"^this needs 3\.50 GB on cpu but 2\.00 GB are free; crop it\.$"
     with pytest.raises(RlnError, match=message):

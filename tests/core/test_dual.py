@@ -9,19 +9,19 @@ from scipy import ndimage
 from scipy.signal import fftconvolve
 
 from napari_rln import cli
-from napari_rln.application import apply_model
-from napari_rln.deconvolution import deconvolve
-from napari_rln.dual import DualSettings, deconvolve_views, pair_views, turned
-from napari_rln.dual_network import apply_views, apply_views_steps
-from napari_rln.errors import RlnError
-from napari_rln.io import read_volume, write_volume
-from napari_rln.metrics import nrmse
-from napari_rln.model import load_model
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish, relay
+from napari_rln.core.metrics import nrmse
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.deconvolution.rld_settings import RldSettings, Seen, start_views
+from napari_rln.deconvolution.views import DualSettings, deconvolve_views, pair_views, turned
+from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.networks.application import apply_model
+from napari_rln.networks.model import load_model
+from napari_rln.networks.network_views import apply_views, apply_views_steps
 from napari_rln.networks.rln import together
-from napari_rln.rld import RldSettings, Seen, start_views
-from napari_rln.rln import RlnSettings
-from napari_rln.steps import finish, relay
-from napari_rln.volume import Volume
+from napari_rln.networks.rln_settings import RlnSettings
 
 VOXEL_UM = (0.1, 0.1, 0.1)
 SHAPE = (48, 56, 52)

@@ -4,10 +4,10 @@ import psutil
 import pytest
 import torch
 
-from napari_rln.errors import RlnError
-from napari_rln.large import engines
-from napari_rln.large.engines import WORKER_BYTES, engine, worker_count
-from napari_rln.large.settings import LargeSettings
+from napari_rln.core.errors import RlnError
+from napari_rln.engine import executors as engines
+from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.executors import WORKER_BYTES, engine, worker_count
 
 
 @pytest.fixture(autouse=True)

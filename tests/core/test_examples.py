@@ -8,8 +8,8 @@ import numpy as np
 import phantoms
 import pytest
 
-from napari_rln.io import read_volume, write_volume
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.io.volumes import read_volume, write_volume
 
 _ROOT = Path(__file__).resolve().parents[2]
 _EXAMPLES = sorted((_ROOT / "examples").glob("*.py"))

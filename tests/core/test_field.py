@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 import napari_rln as rln
-from napari_rln.errors import RlnWarning
+from napari_rln.core.errors import RlnWarning
 
 CPU = rln.RldSettings(device="cpu")
 

@@ -3,10 +3,10 @@ import numpy as np
 import phantoms
 import pytest
 
-from napari_rln.errors import RlnError
-from napari_rln.figures import figure, save_figure
-from napari_rln.view import FigureSettings
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
+from napari_rln.evaluate.figure import figure, save_figure
+from napari_rln.evaluate.figure_view import FigureSettings
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_rln.errors import RlnError
-from napari_rln.files import atomic, check_outputs, make_folder
+from napari_rln.core.errors import RlnError
+from napari_rln.io.paths import atomic, check_outputs, make_folder
 
 
 @pytest.fixture

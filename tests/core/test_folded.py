@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from napari_rln.errors import RlnError
-from napari_rln.memory import keep_freed_memory, release_freed_memory
-from napari_rln.networks.folded import Folded, Precision, compile_ahead, is_compiling
+from napari_rln.core.errors import RlnError
+from napari_rln.core.memory import keep_freed_memory, release_freed_memory
+from napari_rln.networks.inference import Folded, Precision, compile_ahead, is_compiling
 from napari_rln.networks.rln import RLN, NetworkSettings, Views, initialise
 
 CPU = torch.device("cpu")
@@ -118,7 +118,7 @@ def test_what_lay_in_the_workspace_before_does_not_matter(
 ):
     """Also where rows fill their vectors to the last, so that the next row's zeros end them."""
     pytest.importorskip("numba")
-    from napari_rln.networks.compiled import Compiled
+    from napari_rln.networks.cpu_kernels.compiled import Compiled
 
     monkeypatch.setattr(Compiled, "_space", lambda _, size: np.full(size, np.nan, np.float32))
     network = trained(seed=3)
@@ -190,18 +190,18 @@ def test_cuda(precision: Precision, limit: float):
 
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "napari_rln.networks.compiled", None)
+    monkeypatch.setitem(sys.modules, "napari_rln.networks.cpu_kernels.compiled", None)
     assert Folded(trained(), CPU).path == "torch"
 
 
 def test_kernels_are_compiled_ahead_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch):
-    chain = pytest.importorskip("napari_rln.networks.chain")
+    chain = pytest.importorskip("napari_rln.networks.cpu_kernels.chain")
     make(trained(), "compiled")
     assert chain.kept()
     compile_ahead.cache_clear()
     assert compile_ahead() is None
     monkeypatch.setattr(chain, "kept", lambda: False)
-    monkeypatch.setattr("napari_rln.networks.folded._COMPILE", "import time; time.sleep(0.5)")
+    monkeypatch.setattr("napari_rln.networks.inference._COMPILE", "import time; time.sleep(0.5)")
     compile_ahead.cache_clear()
     try:
         process = compile_ahead()

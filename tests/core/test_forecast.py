@@ -10,15 +10,15 @@ import phantoms
 import pytest
 
 from napari_rln import cli
-from napari_rln.io import write_volume
-from napari_rln.large.forecast import forecast, least
-from napari_rln.large.needs import computing_seconds, plan_of, reserved_bytes, worker_memory
-from napari_rln.large.request import LargeRun
-from napari_rln.rld import RldSettings
-from napari_rln.rln import RlnSettings
-from napari_rln.speed import Line, Speed
-from napari_rln.stores.source import Origin, open_source
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.engine.forecast import forecast, least
+from napari_rln.engine.needs import computing_seconds, plan_of, reserved_bytes, worker_memory
+from napari_rln.engine.request import LargeRun
+from napari_rln.engine.speed import Line, Speed
+from napari_rln.io.image import Origin, open_source
+from napari_rln.io.volumes import write_volume
+from napari_rln.networks.rln_settings import RlnSettings
 
 SPEED = Speed(
     device="cpu",
@@ -48,7 +48,7 @@ def origin(psf, tmp_path):
 def of_400_mb(monkeypatch):
     """Have this process take 400 MB, whatever was loaded into it, of 8 GB."""
     seen = {"device": "cpu", "device_free": 8 * 10**9, "ram": 8 * 10**9, "taken": 4 * 10**8}
-    monkeypatch.setattr("napari_rln.large.forecast.survey", lambda *_: seen)
+    monkeypatch.setattr("napari_rln.engine.forecast.survey", lambda *_: seen)
     return seen
 
 
@@ -155,7 +155,7 @@ def test_the_least_that_is_enough_is_found():
 def test_a_dry_run_never_refuses_for_want_of_memory(
     origin, psf, tmp_path, capsys, monkeypatch, name
 ):
-    monkeypatch.setattr("napari_rln.cli.large.calibrate_apart", lambda _: SPEED)
+    monkeypatch.setattr("napari_rln.cli.parts.calibrate_apart", lambda _: SPEED)
     write_volume(psf, tmp_path / "psf.ome.tif")
     words = ["rld", origin.path, "--psf", str(tmp_path / "psf.ome.tif"), "--dry-run", "-o"]
     assert cli.run([*words, str(tmp_path / name), "--memory-gb", "0.5"]) == 0

@@ -6,9 +6,9 @@ import scipy.fft
 import torch
 from scipy import ndimage, signal
 
-from napari_rln.errors import RlnError
-from napari_rln.fft import FftwTransform, ScipyTransform, TorchTransform, fast_shape
-from napari_rln.forward import Convolution
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.deconvolution.fft import FftwTransform, ScipyTransform, TorchTransform, fast_shape
 
 BORDERS = ["extended", "periodic", "reflect"]
 PSF_SHAPES = [(5, 7, 9), (4, 6, 8), (4, 7, 8), (1, 7, 6)]

@@ -7,8 +7,9 @@ import phantoms
 import pytest
 from scipy.signal import fftconvolve
 
-from napari_rln.errors import RlnError
-from napari_rln.record import Record
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
 from napari_rln.simulate import imaging as module
 from napari_rln.simulate.imaging import (
     ImagingSettings,
@@ -17,7 +18,6 @@ from napari_rln.simulate.imaging import (
     simulate_pair,
 )
 from napari_rln.simulate.structures import Drawing, StructureSettings
-from napari_rln.volume import Volume
 
 PSF = phantoms.comatic_psf((6, 13, 12))
 SHAPE = (16, 24, 25)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_rln import io
-from napari_rln.errors import RlnError, RlnWarning
-from napari_rln.files import atomic, check_tiff_output
-from napari_rln.io import read_volume, write_volume
-from napari_rln.record import Record
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnError, RlnWarning
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.io import volumes as io
+from napari_rln.io.paths import atomic, check_tiff_output
+from napari_rln.io.volumes import read_volume, write_volume
 
 VOXEL_UM = (0.3, 0.0645, 0.108333333)
 NAMES = ["cell.tif", "cell.tiff", "cell.ome.tif", "cell.OME.TIFF", "a.b.tif"]

@@ -16,25 +16,25 @@ import tifffile
 import torch
 from scipy import signal as scipy_signal
 
-from napari_rln.application import apply_model
-from napari_rln.deconvolution import deconvolve
-from napari_rln.errors import ComputeError, RlnError
-from napari_rln.io import read_volume, write_volume
-from napari_rln.large.division import make_plan, seam_halo
-from napari_rln.large.forecast import forecast
-from napari_rln.large.job import Folder, Key
-from napari_rln.large.plain import check_plain
-from napari_rln.large.plan import Plan, blend
-from napari_rln.large.request import LargeRun
-from napari_rln.large.run import run_large
-from napari_rln.large.settings import LargeSettings
-from napari_rln.model import load_model
-from napari_rln.rld import RldSettings
-from napari_rln.rln import RlnSettings
-from napari_rln.steps import finish
-from napari_rln.stores.source import Origin, open_source
-from napari_rln.tiles import overlap
-from napari_rln.volume import Volume
+from napari_rln.core.errors import ComputeError, RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.tiles import overlap
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.engine.division import make_plan, seam_halo
+from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.forecast import forecast
+from napari_rln.engine.imagej import check_plain
+from napari_rln.engine.job import Folder, Key
+from napari_rln.engine.plan import Plan, blend
+from napari_rln.engine.request import LargeRun
+from napari_rln.engine.run import run_large
+from napari_rln.io.image import Origin, open_source
+from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.networks.application import apply_model
+from napari_rln.networks.model import load_model
+from napari_rln.networks.rln_settings import RlnSettings
 
 SHAPE = (21, 131, 150)  # odd, and no multiple of anything
 
@@ -257,12 +257,12 @@ def _collected(steps, reports):
 
 _DRIVER = """
 import sys
-from napari_rln.large.request import LargeRun
-from napari_rln.large.run import run_large
-from napari_rln.large.settings import LargeSettings
-from napari_rln.io import read_volume
-from napari_rln.rld import RldSettings
-from napari_rln.stores.source import Origin
+from napari_rln.engine.request import LargeRun
+from napari_rln.engine.run import run_large
+from napari_rln.engine.execution import LargeSettings
+from napari_rln.io.volumes import read_volume
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.io.image import Origin
 from pathlib import Path
 image, psf, out = sys.argv[1:]
 run = LargeRun(origin=Origin(path=image), psf=read_volume(psf), out=Path(out), tile=32,
@@ -425,7 +425,7 @@ def test_two_runs_do_not_write_one_result(origin, psf, tmp_path):
 
 
 def test_a_full_disk_stops_the_run_which_then_goes_on(origin, psf, whole, tmp_path, monkeypatch):
-    import napari_rln.large.work as work
+    import napari_rln.engine.worker as work
 
     out = tmp_path / "r.ome.zarr"
     save, count = np.save, itertools.count()
@@ -544,13 +544,13 @@ _BOUND = """
 import sys
 from pathlib import Path
 import numpy as np
-from napari_rln.io import read_volume
-from napari_rln.large.needs import LEAST_BYTES
-from napari_rln.large.request import LargeRun
-from napari_rln.large.run import run_large
-from napari_rln.machine import LIBRARIES_BYTES, taken_bytes
-from napari_rln.rld import RldSettings
-from napari_rln.stores.source import Origin
+from napari_rln.io.volumes import read_volume
+from napari_rln.engine.needs import LEAST_BYTES
+from napari_rln.engine.request import LargeRun
+from napari_rln.engine.run import run_large
+from napari_rln.core.machine import LIBRARIES_BYTES, taken_bytes
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.io.image import Origin
 image, psf, out = sys.argv[1:]
 gb = 1.05 * (taken_bytes() + LIBRARIES_BYTES + LEAST_BYTES) / 1e9 + 0.3
 run = LargeRun(origin=Origin(path=image, voxel_um=(0.2, 0.1, 0.1)), psf=read_volume(psf),

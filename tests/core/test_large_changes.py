@@ -12,17 +12,17 @@ import phantoms
 import pytest
 from scipy import signal as scipy_signal
 
-from napari_rln.errors import ComputeError, RlnError
-from napari_rln.io import read_volume
-from napari_rln.large.job import Folder
-from napari_rln.large.request import LargeRun
-from napari_rln.large.run import run_large
-from napari_rln.large.settings import LargeSettings
-from napari_rln.record import Record
-from napari_rln.rld import RldSettings
-from napari_rln.steps import finish
-from napari_rln.stores.source import Origin
-from napari_rln.stores.tiff import TiffTarget
+from napari_rln.core.errors import ComputeError, RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.record import Record
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.job import Folder
+from napari_rln.engine.request import LargeRun
+from napari_rln.engine.run import run_large
+from napari_rln.io.image import Origin
+from napari_rln.io.tiff import TiffTarget
+from napari_rln.io.volumes import read_volume
 
 SHAPE = (20, 40, 64)
 WHOLE = tuple(slice(0, n) for n in SHAPE)
@@ -116,8 +116,8 @@ def test_a_large_image_of_which_the_samples_are_the_same_is_known_to_be_another(
     series, psf, tmp_path, monkeypatch
 ):
     # As of a volume of which a small part is looked at before the first tile.
-    monkeypatch.setattr("napari_rln.calibration.MOST_VOXELS", 1000)
-    monkeypatch.setattr("napari_rln.calibration._BLOCK", (8, 8, 8))
+    monkeypatch.setattr("napari_rln.deconvolution.calibration.MOST_VOXELS", 1000)
+    monkeypatch.setattr("napari_rln.deconvolution.calibration._BLOCK", (8, 8, 8))
     out = tmp_path / "r.ome.zarr"
     one = Origin(path=series.path, time=0)
     finish(run_large(_run(one, psf, out)))

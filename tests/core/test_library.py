@@ -7,10 +7,10 @@ import phantoms
 import pytest
 from safetensors.torch import load_file, save_file
 
-from napari_rln.errors import RlnError
-from napari_rln.library import Library, default_folder
-from napari_rln.model import Model, load_model, shipped_models
-from napari_rln.record import Record
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.networks.library import Library, default_folder
+from napari_rln.networks.model import Model, load_model, shipped_models
 
 SHIPPED = ("universal", "bead-paper")
 

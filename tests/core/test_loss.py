@@ -5,8 +5,8 @@ from math import log
 import pytest
 import torch
 
-from napari_rln.loss import global_ssim, relative_loss
 from napari_rln.networks.rln import Stages
+from napari_rln.train.loss import global_ssim, relative_loss
 
 C1 = 1e-4
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from napari_rln.machine import available_bytes, cores, taken_bytes, total_bytes
+from napari_rln.core.machine import available_bytes, cores, taken_bytes, total_bytes
 
 GB = 10**9
 V2 = "41 31 0:38 {root} /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw"

@@ -3,8 +3,8 @@ import phantoms
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from napari_rln import metrics
-from napari_rln.errors import RlnError
+from napari_rln.core import metrics
+from napari_rln.core.errors import RlnError
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from napari_rln.errors import RlnError
-from napari_rln.model import FORMAT, Model, load_model, read_card, shipped_models, unlikeness
-from napari_rln.record import Record
-from napari_rln.start import StartSettings
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.model import (
+    FORMAT,
+    Model,
+    load_model,
+    read_card,
+    shipped_models,
+    unlikeness,
+)
 
 REACH = {"axial": (1.5, 10.0), "lateral": (1.4, 5.5)}
 

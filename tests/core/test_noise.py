@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, shift
 
-from napari_rln.noise import Noise, estimate_noise
+from napari_rln.deconvolution.noise import Noise, estimate_noise
 
 
 def photons(shape, sigma, level=400.0) -> np.ndarray:

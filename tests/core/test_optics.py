@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_rln.errors import RlnError
-from napari_rln.model import unlikeness
+from napari_rln.core.errors import RlnError
+from napari_rln.networks.model import unlikeness
+from napari_rln.networks.suitability import widths_in_voxels
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.prepare import check_psf
 from napari_rln.simulate import optics as module
 from napari_rln.simulate.optics import FamilySettings, draw_optics
-from napari_rln.suitability import widths_in_voxels
 
 SMALL = FamilySettings(largest=(21, 17, 17))
 

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool3d
 
-from napari_rln.loss import paper_loss
 from napari_rln.networks.rln import RLN, Stages
 from napari_rln.networks.tensorflow import rln_from_checkpoint
+from napari_rln.train.loss import paper_loss
 
 STAGES = {
     "FP1": "FP1_ave_9",

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.diffraction import Optics, intensity
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.shape import fwhm_um
-from napari_rln.record import Record
 
 WATER = {"immersion_index": 1.33, "wavelength_um": 0.5}
 CASES = [

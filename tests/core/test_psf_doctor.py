@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
 from napari_rln.psf.compute import compute_psf
-from napari_rln.psf.doctor import examine_psf, repair_psf
+from napari_rln.psf.examine import examine_psf, repair_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import check_psf
-from napari_rln.volume import Volume
 
 VOXEL = (0.2, 0.1, 0.1)
 SHAPE = (21, 25, 25)

@@ -7,12 +7,12 @@ import pytest
 import tifffile
 from numpy import fft
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
 from napari_rln.psf.beads import find_beads
 from napari_rln.psf.measure import MeasureSettings, align, average, measure_psf
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.shape import fwhm_um
-from napari_rln.volume import Volume
 
 VOXEL_UM = (0.2, 0.1, 0.1)
 SHAPE = (36, 64, 64)

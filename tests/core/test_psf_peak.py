@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
+from napari_rln.core.volume import Volume
 from napari_rln.psf.compute import compute_psf
-from napari_rln.psf.doctor import examine_psf, fit_psf
+from napari_rln.psf.examine import examine_psf, fit_psf
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 from napari_rln.psf.peak import lone_voxels, peak_centre
 from napari_rln.psf.prepare import prepare_psf
-from napari_rln.volume import Volume
 
 # NA, immersion index, lateral and axial voxel in micrometres of everyday objectives.
 COARSE = [

@@ -5,17 +5,17 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from napari_rln.application import apply_model
-from napari_rln.deconvolution import deconvolve
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.networks.application import apply_model
 from napari_rln.psf.compute import compute_psf
-from napari_rln.psf.doctor import examine_psf, fit_psf, repair_psf
+from napari_rln.psf.examine import examine_psf, fit_psf, repair_psf
 from napari_rln.psf.microscope import MicroscopeSettings
-from napari_rln.psf.place import find_fault, split_axes
+from napari_rln.psf.placement import find_fault, split_axes
 from napari_rln.psf.prepare import check_psf, prepare_psf
-from napari_rln.train.setting import setting_of
-from napari_rln.train.settings import TrainSettings
-from napari_rln.volume import Volume
+from napari_rln.train.training_set import setting_of
+from napari_rln.train.training_settings import TrainSettings
 
 SHAPE = (21, 25, 25)
 VOXEL = (0.2, 0.1, 0.1)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.prepare import AS_IT_IS, PrepareSettings, check_psf, prepare_psf
 from napari_rln.psf.shape import asymmetry, fwhm_um
-from napari_rln.volume import Volume
 
 VOXEL = (0.2, 0.1, 0.1)
 WHOLE = PrepareSettings(energy_share=1.0)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import j1
 
-from napari_rln.errors import RlnError
-from napari_rln.psf.background import background_level
+from napari_rln.core.errors import RlnError
 from napari_rln.psf.peak import lone_voxels, peak_centre
+from napari_rln.psf.pedestal import background_level
 from napari_rln.psf.shape import asymmetry, centre_crop, energy_box, fwhm_um
 
 FWHM = 2 * np.sqrt(2 * np.log(2))

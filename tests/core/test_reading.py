@@ -16,12 +16,12 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_rln.errors import RlnError, RlnWarning
-from napari_rln.io import read_volume, write_channels, write_volume
-from napari_rln.record import Record
-from napari_rln.stores.ngff import ZarrTarget
-from napari_rln.stores.source import Origin, open_source
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnError, RlnWarning
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.io.image import Origin, open_source
+from napari_rln.io.ome_zarr import ZarrTarget
+from napari_rln.io.volumes import read_volume, write_channels, write_volume
 
 VOXEL_UM = (0.3, 0.1, 0.1)
 SHAPE = (6, 14, 10)

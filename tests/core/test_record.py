@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_rln import __version__
-from napari_rln.record import Record, array_hash
+from napari_rln.core.record import Record, array_hash
 
 
 def test_json_round_trip():

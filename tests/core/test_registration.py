@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from napari_rln.errors import ComputeError, RlnError, RlnWarning
-from napari_rln.metrics import pearson
-from napari_rln.registration import RegistrationSettings, register, register_steps
-from napari_rln.volume import Volume
+from napari_rln.core.errors import ComputeError, RlnError, RlnWarning
+from napari_rln.core.metrics import pearson
+from napari_rln.core.volume import Volume
+from napari_rln.registration.register import RegistrationSettings, register, register_steps
 
 SHAPE, VOXEL_UM = (20, 48, 48), (0.3, 0.2, 0.2)
 SIZE_UM = np.multiply(SHAPE, VOXEL_UM)
@@ -156,7 +156,7 @@ def test_unrelated_noise_is_refused():
         register(a, b)
 
 
-@pytest.mark.filterwarnings("error::napari_rln.errors.RlnWarning")
+@pytest.mark.filterwarnings("error::napari_rln.core.errors.RlnWarning")
 def test_unrelated_objects_are_refused_or_doubted():
     pytest.importorskip("SimpleITK")
     with pytest.raises((RlnError, RlnWarning), match=r"nothing alike|may be chance"):

@@ -3,10 +3,10 @@ import phantoms
 import pytest
 from scipy.ndimage import convolve, gaussian_filter
 
-from napari_rln.calibration import Calibration, Camera
-from napari_rln.errors import RlnError
-from napari_rln.residual import reconvolution_residual
-from napari_rln.spectrum import Spectrum
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.calibration import Calibration, Camera
+from napari_rln.deconvolution.noise_spectrum import Spectrum
+from napari_rln.deconvolution.residual import reconvolution_residual
 
 
 @pytest.fixture(scope="module")

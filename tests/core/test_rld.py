@@ -8,15 +8,15 @@ import pytest
 import torch
 from scipy import ndimage, signal
 
-from napari_rln import rld
-from napari_rln.deconvolution import deconvolve, iterate
-from napari_rln.errors import ComputeError, RlnError
-from napari_rln.forward import Convolution
-from napari_rln.io import read_volume
-from napari_rln.metrics import psnr
-from napari_rln.psf.doctor import fit_psf
-from napari_rln.rld import RldSettings
-from napari_rln.volume import Volume
+from napari_rln.core.errors import ComputeError, RlnError
+from napari_rln.core.metrics import psnr
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.deconvolution.loop import deconvolve, iterate
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.io.volumes import read_volume
+from napari_rln.psf.examine import fit_psf
 
 PLAIN = {"acceleration": "none", "background": 0.0}
 
@@ -385,7 +385,7 @@ def test_unknown_or_absent_devices_are_refused(device):
 
 
 def test_too_little_memory_is_said_before_the_work(monkeypatch):
-    monkeypatch.setattr("napari_rln.device.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 1000)
     with pytest.raises(RlnError, match=r"needs 0\.00 GB on cpu .* crop the PSF"):
         next(iterate(_image(phantoms.spots()), phantoms.gaussian_psf()))
 

@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_rln.errors import RlnError
-from napari_rln.loss import paper_loss
+from napari_rln.core.errors import RlnError
 from napari_rln.networks.rln import (
     REACH,
     RLN,
@@ -13,6 +12,7 @@ from napari_rln.networks.rln import (
     initialise,
     parameter_count,
 )
+from napari_rln.train.loss import paper_loss
 
 KERNELS = {
     "H1": {"e_1": 108, "e_2": 432, "e_3": 864, "e_4": 216, "e_5": 1728, "e_6": 3456, "e_7": 256}

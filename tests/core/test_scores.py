@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_rln import metrics
-from napari_rln.scores import score
-from napari_rln.volume import Volume
+from napari_rln.core import metrics
+from napari_rln.core.volume import Volume
+from napari_rln.evaluate.scores import score
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from test_cli_rln import TINY
 
 import napari_rln as rln
 from napari_rln import samples
-from napari_rln.cli import app
-from napari_rln.cli import train as train_command
-from napari_rln.io import read_volume, write_volume
-from napari_rln.script import command, python
-from napari_rln.train import run, validation
-from napari_rln.train.settings import PRESETS
+from napari_rln.cli import app, train_command
+from napari_rln.cli.script import command, python
+from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.train import state as run
+from napari_rln.train import validation
+from napari_rln.train.training_settings import PRESETS
 
 IMAGE, PSF, OUT = Path("my image.tif"), Path("psf.tif"), Path("out.ome.tif")
 MODEL = Path("mine.safetensors")

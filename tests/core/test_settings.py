@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from napari_rln.errors import RlnError
-from napari_rln.settings import as_dict, check_limits
+from napari_rln.core.errors import RlnError
+from napari_rln.core.settings import as_dict, check_limits
 
 
 @dataclass(frozen=True, kw_only=True)

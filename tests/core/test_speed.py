@@ -6,11 +6,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from napari_rln.cost import rld_cost
-from napari_rln.errors import RlnError
-from napari_rln.rld import RldSettings
-from napari_rln.speed import CalibrationReport, Line, Speed, calibrate
-from napari_rln.steps import finish, relay
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish, relay
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.engine.cost import rld_cost
+from napari_rln.engine.speed import CalibrationReport, Line, Speed, calibrate
 
 PARTS = ("iteration", "setup", "search", "network", "check")
 NOTHING = Speed(device="cpu", network_voxel_bytes=32, **dict.fromkeys(PARTS, Line(0.0, 0.0)))

@@ -6,12 +6,12 @@ import pytest
 import torch
 from scipy.signal import fftconvolve
 
-from napari_rln import rld
-from napari_rln.calibration import Given, calibrate
-from napari_rln.deconvolution import deconvolve
-from napari_rln.errors import RlnError
-from napari_rln.rld import RldSettings, memory_bytes
-from napari_rln.start import StartSettings, first_estimate
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution.calibration import Given, calibrate
+from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.deconvolution.rld_settings import RldSettings, memory_bytes
+from napari_rln.networks.initial_estimate import StartSettings, first_estimate
 
 PSF = phantoms.gaussian_psf()
 CPU = torch.device("cpu")

@@ -8,12 +8,12 @@ import torch
 from scipy.ndimage import shift
 from scipy.signal import fftconvolve
 
-from napari_rln.deconvolution import deconvolve, iterate
-from napari_rln.noise import estimate_noise
-from napari_rln.rld import RldSettings
-from napari_rln.spectrum import Spectrum
-from napari_rln.stop import SHARE, SplitPhotons, Watch, telling_crop
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.loop import deconvolve, iterate
+from napari_rln.deconvolution.noise import estimate_noise
+from napari_rln.deconvolution.noise_spectrum import Spectrum
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.stopping import SHARE, SplitPhotons, Watch, telling_crop
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.6, 1.2, 1.2)).data
 WHITE = Spectrum()

@@ -8,15 +8,15 @@ import pytest
 import tifffile
 import zarr
 
-from napari_rln.errors import RlnError
-from napari_rln.files import is_zarr
-from napari_rln.io import contents
-from napari_rln.record import Record
-from napari_rln.stores.lazy import Held
-from napari_rln.stores.ngff import ZarrTarget, pyramid
-from napari_rln.stores.source import Origin, Source, open_source
-from napari_rln.stores.tiff import TiffTarget
-from napari_rln.tiles import blocks, plan_tiles
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.tiles import blocks, plan_tiles
+from napari_rln.io.image import Origin, Source, open_source
+from napari_rln.io.lazy import Held
+from napari_rln.io.ome_zarr import ZarrTarget, pyramid
+from napari_rln.io.paths import is_zarr
+from napari_rln.io.tiff import TiffTarget
+from napari_rln.io.volumes import contents
 
 SHAPE = (12, 37, 50)
 VOXEL_UM = (0.3, 0.1, 0.12)

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
 from napari_rln.simulate import shapes
 from napari_rln.simulate.scene import Scene
 from napari_rln.simulate.structures import (

@@ -7,9 +7,9 @@ import phantoms
 import pytest
 
 import napari_rln as rln
-from napari_rln import study as studies
-from napari_rln.model import load_model
-from napari_rln.rld import RldSettings
+from napari_rln.deconvolution import study as studies
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.networks.model import load_model
 
 PSF = phantoms.gaussian_psf()
 RLD = RldSettings(device="cpu")

@@ -4,9 +4,9 @@ import numpy as np
 import phantoms
 import pytest
 
-from napari_rln.model import unlikeness
-from napari_rln.suitability import check_grid, doubts, refuse_grid, widths_in_voxels
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.networks.model import unlikeness
+from napari_rln.networks.suitability import check_grid, doubts, refuse_grid, widths_in_voxels
 
 PSF = phantoms.gaussian_psf((15, 15, 15))
 FWHM = 2 * np.sqrt(2 * np.log(2))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_rln.errors import RlnError
-from napari_rln.networks.bundle import FOOTER, MAGIC, crc32c, mask, read_checkpoint
+from napari_rln.core.errors import RlnError
 from napari_rln.networks.rln import RLN, NetworkSettings
 from napari_rln.networks.tensorflow import rln_from_checkpoint
+from napari_rln.networks.tensorflow_bundle import FOOTER, MAGIC, crc32c, mask, read_checkpoint
 
 Variables = dict[str, np.ndarray]
 

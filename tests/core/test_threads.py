@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from napari_rln.threads import share
+from napari_rln.core.threads import share
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -64,8 +64,8 @@ _BESIDE = """
 import os, subprocess, sys, time
 import numpy as np, torch
 torch.ones(1 << 20).sum()  # OpenMP is loaded before anything of ours
-from napari_rln.forward import Convolution
-from napari_rln.iteration import RichardsonLucy, View
+from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucy, View
 
 def cpu_seconds(threads):
     torch.set_num_threads(threads)

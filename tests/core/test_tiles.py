@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from napari_rln.tiles import largest_core, plan_tiles
+from napari_rln.core.tiles import largest_core, plan_tiles
 
 SHAPES = [(1, 1, 1), (1, 7, 64), (2, 3, 5), (16, 24, 24), (17, 33, 49), (31, 40, 2), (5, 5, 101)]
 CORES = [(1, 1, 1), (2, 2, 2), (3, 5, 7), (16, 16, 16), (4, 9, 200), (99, 99, 99)]

@@ -9,18 +9,19 @@ import pytest
 import tifffile
 import torch
 
-from napari_rln.calibration import Calibration
-from napari_rln.deconvolution import deconvolve
-from napari_rln.errors import RlnError
-from napari_rln.io import write_volume
-from napari_rln.metrics import psnr
-from napari_rln.normalisation import HIGH, LOW, Normalisation
-from napari_rln.rld import RldSettings
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.metrics import psnr
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.calibration import Calibration
+from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.io.volumes import write_volume
+from napari_rln.networks.initial_estimate import StartSettings, first_estimate
+from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import FamilySettings
 from napari_rln.simulate.structures import TRAINING, StructureSettings
-from napari_rln.start import StartSettings, first_estimate
-from napari_rln.steps import finish
 from napari_rln.train.batches import Batch, draw_batch, inner, without_margin
 from napari_rln.train.examples import (
     AnyPsf,
@@ -32,9 +33,8 @@ from napari_rln.train.examples import (
     pairs_in,
     symmetry_of,
 )
-from napari_rln.train.settings import TrainSettings
+from napari_rln.train.training_settings import TrainSettings
 from napari_rln.train.validation import apply_whole, baseline_steps, examine
-from napari_rln.volume import Volume
 
 SHAPE = (16, 16, 16)
 START = StartSettings(iterations=2)

@@ -15,26 +15,27 @@ import torch
 from torch.nn.functional import avg_pool3d
 
 from napari_rln import cli
-from napari_rln import steps as steps_module
-from napari_rln.dual import turned
-from napari_rln.errors import ComputeError, RlnError
-from napari_rln.io import read_volume, write_volume
-from napari_rln.model import Model
+from napari_rln.core import generators as steps_module
+from napari_rln.core.errors import ComputeError, RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.views import turned
+from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.networks.initial_estimate import StartSettings, first_estimate
+from napari_rln.networks.model import Model
+from napari_rln.networks.normalisation import brightness
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
-from napari_rln.normalisation import brightness
-from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_again, simulate_pair
-from napari_rln.start import StartSettings, first_estimate
-from napari_rln.steps import finish
-from napari_rln.train import examples, pool, run, validation
+from napari_rln.train import examples, pool, validation
+from napari_rln.train import state as run
+from napari_rln.train.batch_statistics import estimate_statistics
 from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.examples import Symmetry, example
 from napari_rln.train.loop import train_model, train_steps
-from napari_rln.train.setting import setting_of
-from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
-from napari_rln.train.statistics import estimate_statistics
+from napari_rln.train.training_set import setting_of
+from napari_rln.train.training_settings import PRESETS, Quality, TrainReport, TrainSettings
 from napari_rln.train.validation import Examination, examine
-from napari_rln.volume import Volume
 
 TINY = TrainSettings(
     steps=4, start_iterations=2, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
@@ -347,8 +348,11 @@ import os, signal, sys
 sys.path.insert(0, {folder!r})
 import test_train_loop as tests
 from napari_rln.cli import main
-from napari_rln.train import examples, pool, run, validation
-from napari_rln.train.settings import PRESETS
+from napari_rln.train import examples
+from napari_rln.train import pool
+from napari_rln.train import state as run
+from napari_rln.train import validation
+from napari_rln.train.training_settings import PRESETS
 
 PRESETS["full"], run._STATISTICS = tests.TINY, 4
 draw = pool.draw_batch

@@ -8,17 +8,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from napari_rln.errors import RlnError
-from napari_rln.io import write_volume
-from napari_rln.model import Model
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.io.volumes import write_volume
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.model import Model
 from napari_rln.networks.rln import RLN
 from napari_rln.psf.shape import fwhm_um
-from napari_rln.record import Record
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
-from napari_rln.start import StartSettings
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
-from napari_rln.train.setting import choose_settings, setting_of
-from napari_rln.train.settings import PRESETS, Quality, TrainReport, TrainSettings
+from napari_rln.train.training_set import choose_settings, setting_of
+from napari_rln.train.training_settings import PRESETS, Quality, TrainReport, TrainSettings
 
 SMALL = TrainSettings(steps=1, patch=8, shape=(16, 16, 16), validate=1)
 

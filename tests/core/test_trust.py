@@ -5,15 +5,15 @@ import phantoms
 import pytest
 from scipy.signal import fftconvolve
 
-from napari_rln.application import apply_model
-from napari_rln.calibration import Calibration
-from napari_rln.errors import RlnError
-from napari_rln.record import Record
-from napari_rln.residual import reconvolution_residual
-from napari_rln.rln import RlnSettings
-from napari_rln.steps import finish
-from napari_rln.trust import check_result, outside_steps
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.calibration import Calibration
+from napari_rln.deconvolution.check import check_result, outside_steps
+from napari_rln.deconvolution.residual import reconvolution_residual
+from napari_rln.networks.application import apply_model
+from napari_rln.networks.rln_settings import RlnSettings
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.4, 1.2, 1.2))
 SHAPE = (24, 40, 40)
@@ -160,7 +160,7 @@ def test_light_from_outside_lets_the_residual_cover_every_voxel():
 
 def test_too_little_memory_is_said_before_the_work(scene, monkeypatch):
     truth, image = scene
-    monkeypatch.setattr("napari_rln.device.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 1000)
     with pytest.raises(RlnError, match=r"GB on cpu but 0\.00 GB are free; crop the PSF"):
         _check(image, truth)
 

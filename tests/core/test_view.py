@@ -3,10 +3,10 @@ import phantoms
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_rln.errors import RlnError
-from napari_rln.profiles import profile_between
-from napari_rln.view import FigureSettings, resolve_view, round_length
-from napari_rln.volume import Volume
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
+from napari_rln.evaluate.figure_view import FigureSettings, resolve_view, round_length
+from napari_rln.evaluate.profiles import profile_between
 
 VOXEL_UM = (0.3, 0.1, 0.1)
 SPOT = (6, 20, 30)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from napari_rln.errors import RlnError
-from napari_rln.record import Record
-from napari_rln.volume import Volume, check_finite, same_grid, voxel_um_doubt
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume, check_finite, same_grid, voxel_um_doubt
 
 VOXEL_UM = (0.3, 0.1, 0.2)
 

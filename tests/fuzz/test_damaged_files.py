@@ -17,9 +17,9 @@ import tifffile
 import zarr
 
 from napari_rln import cli
-from napari_rln.io import write_volume
-from napari_rln.model import load_model
-from napari_rln.volume import Volume
+from napari_rln.core.volume import Volume
+from napari_rln.io.volumes import write_volume
+from napari_rln.networks.model import load_model
 
 VOXEL_UM = (0.3, 0.1, 0.1)
 SHAPE = (6, 14, 12)

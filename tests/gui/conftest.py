@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from napari_rln.gui import preferences, worker
-from napari_rln.library import Library
+from napari_rln.gui import jobs as worker
+from napari_rln.gui import preferences
+from napari_rln.networks.library import Library
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_rln import samples
-from napari_rln.errors import RlnError
-from napari_rln.gui.deconvolve import methods
-from napari_rln.gui.deconvolve.methods import iterations_in
+from napari_rln.core.errors import RlnError
+from napari_rln.gui.deconvolve import method_list as methods
+from napari_rln.gui.deconvolve.method_list import iterations_in
 from napari_rln.gui.deconvolve.region import DRAWN, SEEN, WHOLE
 from napari_rln.gui.layers import EXHIBIT, KEY, layer_data, record_of
 from napari_rln.psf.prepare import prepare_psf

@@ -4,17 +4,17 @@ import dataclasses
 
 import pytest
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form, label_of, tooltips
+from napari_rln.networks.rln_settings import RlnSettings
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings
-from napari_rln.rld import RldSettings
-from napari_rln.rln import RlnSettings
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.simulate.structures import StructureSettings
-from napari_rln.train.settings import PRESETS, TrainSettings
+from napari_rln.train.training_settings import PRESETS, TrainSettings
 
 KINDS = (
     RldSettings, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Points
 
-from napari_rln.errors import RlnError
-from napari_rln.gui.copies import image_of, psf_of
-from napari_rln.gui.files import read, reader, write
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.gui.copy_button import image_of, psf_of
+from napari_rln.gui.layer_files import read, reader, write
 from napari_rln.gui.layers import (
     CHANNEL,
     contrast_limits,
@@ -17,10 +19,8 @@ from napari_rln.gui.layers import (
     source_of,
     voxel_um_of,
 )
-from napari_rln.io import read_volume, write_volume
-from napari_rln.record import Record
-from napari_rln.stores.ngff import ZarrTarget
-from napari_rln.volume import Volume
+from napari_rln.io.ome_zarr import ZarrTarget
+from napari_rln.io.volumes import read_volume, write_volume
 
 UM = ("um", "um", "um")
 ORIGIN = (0.0, 0.0, 0.0)

@@ -9,24 +9,24 @@ from qtpy.QtCore import QLocale, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
 
-from napari_rln.dual import DualSettings
-from napari_rln.errors import RlnError
-from napari_rln.gui.area import Area
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.views import DualSettings
+from napari_rln.engine.execution import LargeSettings
+from napari_rln.gui.field_errors import FieldError, point_at
 from napari_rln.gui.fields import Either, Number, Row, field_for, take_typed
 from napari_rln.gui.forms import Form, worded
 from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
-from napari_rln.gui.pointing import FieldError, point_at
-from napari_rln.gui.voxel import VoxelField
-from napari_rln.large.settings import LargeSettings
+from napari_rln.gui.scroll_area import Area
+from napari_rln.gui.voxel_size import VoxelField
+from napari_rln.networks.rln_settings import RlnSettings
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings
-from napari_rln.rld import RldSettings
-from napari_rln.rln import RlnSettings
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.simulate.structures import StructureSettings
-from napari_rln.train.settings import TrainSettings
+from napari_rln.train.training_settings import TrainSettings
 
 FORMS = (
     RldSettings, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,

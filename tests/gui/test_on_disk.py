@@ -10,23 +10,23 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_rln import samples
-from napari_rln.errors import RlnError
-from napari_rln.gui.deconvolve.methods import Rld
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.engine.job import Folder
+from napari_rln.engine.request import LargeRun
+from napari_rln.engine.run import run_large
+from napari_rln.gui.deconvolve.method_list import Rld
 from napari_rln.gui.deconvolve.ondisk import Begun, Written, origin_of
-from napari_rln.gui.deconvolve.place import IN_MEMORY, ON_DISK, file_name
+from napari_rln.gui.deconvolve.result_place import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
-from napari_rln.io import write_volume
-from napari_rln.large.job import Folder
-from napari_rln.large.request import LargeRun
-from napari_rln.large.run import run_large
-from napari_rln.model import load_model
+from napari_rln.io.image import Origin
+from napari_rln.io.ome_zarr import ZarrTarget, image_levels
+from napari_rln.io.volumes import write_volume
+from napari_rln.networks.model import load_model
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
-from napari_rln.record import Record
-from napari_rln.rld import RldSettings
-from napari_rln.steps import finish
-from napari_rln.stores.ngff import ZarrTarget, image_levels
-from napari_rln.stores.source import Origin
-from napari_rln.volume import Volume
 
 TITLE = "Deconvolve and compare"
 SHAPE = (8, 260, 300)  # two levels

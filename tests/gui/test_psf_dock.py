@@ -7,10 +7,10 @@ import pytest
 import tifffile
 from qtpy.QtWidgets import QApplication
 
+from napari_rln.core.volume import Volume
 from napari_rln.gui.layers import record_of
-from napari_rln.gui.psf import microscope
+from napari_rln.gui.psf import microscope_page as microscope
 from napari_rln.psf.measure import MeasureSettings, measure_psf
-from napari_rln.volume import Volume
 
 pytest.importorskip("napari")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from napari_rln.core.record import array_hash
 from napari_rln.gui.layers import record_of
-from napari_rln.gui.samples import synthetic
-from napari_rln.record import array_hash
+from napari_rln.gui.sample_data import synthetic
 
 napari = pytest.importorskip("napari")
 

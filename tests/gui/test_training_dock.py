@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
-from napari_rln.dual import turned
-from napari_rln.errors import RlnError
-from napari_rln.gui.training import course, models
-from napari_rln.gui.training.curves import Curves
-from napari_rln.gui.training.leftoff import LeftOff, checkpoint_of
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.views import turned
+from napari_rln.gui.training import model_list as models
+from napari_rln.gui.training import training_run as course
+from napari_rln.gui.training.interrupted import LeftOff, checkpoint_of
+from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train import validation
-from napari_rln.train.settings import Baseline, Quality, TrainSettings
+from napari_rln.train.training_settings import Baseline, Quality, TrainSettings
 
 TINY = {
     "steps": 8,

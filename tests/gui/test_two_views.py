@@ -5,10 +5,10 @@ import pytest
 from qtpy.QtWidgets import QApplication
 from scipy.signal import fftconvolve
 
-from napari_rln.dual import turned
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.views import turned
 from napari_rln.gui.layers import EXHIBIT, record_of
-from napari_rln.io import read_volume, write_volume
-from napari_rln.volume import Volume
+from napari_rln.io.volumes import read_volume, write_volume
 
 TITLE = "Deconvolve and compare"
 SHAPE, FINE, COARSE = (32, 40, 36), (0.1, 0.1, 0.1), (0.2, 0.1, 0.1)

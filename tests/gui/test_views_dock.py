@@ -7,8 +7,8 @@ import pytest
 from napari.layers import Image
 from qtpy.QtCore import Qt
 
+from napari_rln.core.volume import Volume
 from napari_rln.gui.layers import layer_data
-from napari_rln.volume import Volume
 
 TITLE = "Lateral and axial views"
 SHAPE, VOXEL = (20, 30, 40), (0.3, 0.1, 0.1)

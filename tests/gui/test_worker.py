@@ -6,11 +6,11 @@ import traceback
 
 import pytest
 
-from napari_rln.errors import ComputeError, RlnError, warn
+from napari_rln.core.errors import ComputeError, RlnError, warn
+from napari_rln.deconvolution.rld_settings import RldReport
+from napari_rln.engine.progress import Progress
+from napari_rln.gui.jobs import Job, Jobs, Update, streamed
 from napari_rln.gui.runbar import RunBar, duration
-from napari_rln.gui.worker import Job, Jobs, Update, streamed
-from napari_rln.progress import Progress
-from napari_rln.rld import RldReport
 
 
 def counting(n, result="result", seconds=0.0, error=None, seen=None):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from cyclopts import App, Parameter
 
 from napari_rln import __version__
-from napari_rln.errors import ComputeError, RlnError, RlnWarning
+from napari_rln.core.errors import ComputeError, RlnError, RlnWarning
 
 # Threads of torch that wait by spinning make a busy machine a hundred times slower; to be said
 # before torch is loaded.
@@ -39,21 +39,22 @@ app = App(
 )
 # Each with its summary, the first line of its docstring: help does not import what it lists.
 for _name, _place, _summary in (
-    ("rld", "rld:rld", "Deconvolve an image by Richardson-Lucy."),
-    ("rln", "rln:rln", "Deconvolve an image by a Richardson-Lucy Network."),
-    ("dual", "dual:dual", "Deconvolve two views of one object together, as of a diSPIM."),
-    ("train", "train:train", "Train a network for a PSF, on synthetic structures blurred with it."),
-    ("simulate", "simulate:simulate",
+    ("rld", "rld_command:rld", "Deconvolve an image by Richardson-Lucy."),
+    ("rln", "rln_command:rln", "Deconvolve an image by a Richardson-Lucy Network."),
+    ("dual", "dual_command:dual", "Deconvolve two views of one object together, as of a diSPIM."),
+    ("train", "train_command:train",
+     "Train a network for a PSF, on synthetic structures blurred with it."),
+    ("simulate", "simulate_command:simulate",
      "Make images of synthetic structures, and the structures, for training or for tests."),
-    ("compare", "compare:compare",
+    ("compare", "compare_command:compare",
      "Compare an image with results made from it: a table and a lateral/axial figure."),
-    ("check", "check:check",
+    ("check", "check_command:check",
      "Check how well a deconvolved image, blurred again, explains the raw one."),
-    ("model", "models:model",
+    ("model", "model_commands:model",
      "Tell what is known about a model, or which models come with the package."),
-    ("import-tf", "models:import_tf",
+    ("import-tf", "model_commands:import_tf",
      "Turn a checkpoint of the paper's authors' TensorFlow code into a model file."),
-    ("demo", "demo:demo",
+    ("demo", "demo_command:demo",
      "Deconvolve the shipped sample, a hollow bead, and show raw, RLD and RLN side by side."),
 ):  # fmt: skip
     app.command(f"napari_rln.cli.{_place}", name=_name, help=_summary)
@@ -63,7 +64,7 @@ for _name, _summary in (
     ("rld", "Deconvolve many images by Richardson-Lucy; one that fails does not stop the others."),
     ("rln", "Deconvolve many images by networks; one that fails does not stop the others."),
 ):
-    batch.command(f"napari_rln.cli.batch:{_name}", name=_name, help=_summary)
+    batch.command(f"napari_rln.cli.batch_commands:{_name}", name=_name, help=_summary)
 app.command(batch)
 
 psf = App(name="psf", help="Compute, measure, examine and repair point spread functions.")
@@ -73,7 +74,7 @@ for _name, _summary in (
     ("info", "Examine a PSF: what it measures, what is wrong with it, and how to repair that."),
     ("repair", "Repair what is wrong with a PSF, and write it ready for use."),
 ):
-    psf.command(f"napari_rln.cli.psf:{_name}", name=_name, help=_summary)
+    psf.command(f"napari_rln.cli.psf_commands:{_name}", name=_name, help=_summary)
 app.command(psf)
 app.register_install_completion_command()
 

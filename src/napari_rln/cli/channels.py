@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_rln.cli.options import ImageSource
-from napari_rln.errors import RlnError
-from napari_rln.io import contents
+from napari_rln.core.errors import RlnError
+from napari_rln.io.volumes import contents
 
 
 def channels_of(image: Path, source: ImageSource, psfs: Sequence[Path]) -> list[tuple[int, Path]]:

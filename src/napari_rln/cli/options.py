@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from napari_rln.cli.terminal import Terminal
-from napari_rln.errors import RlnError
-from napari_rln.io import contents, read_origin, read_volume
-from napari_rln.psf.doctor import fit_psf
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.io.image import Crop, Missing, Origin, PlanesAre, open_source
+from napari_rln.io.volumes import contents, read_origin, read_volume
+from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL, Finding
-from napari_rln.stores.source import Crop, Missing, Origin, PlanesAre, open_source
-from napari_rln.volume import Volume, VoxelUm
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Overwrite = Annotated[bool, Parameter(negative="")]

@@ -18,11 +18,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from napari_rln.errors import warn
-from napari_rln.progress import Report, progress_of
+from napari_rln.core.errors import warn
+from napari_rln.core.generators import finish, relay
+from napari_rln.core.record import jsonable
+from napari_rln.engine.progress import Report, progress_of
 from napari_rln.psf.findings import HARMFUL, Finding, Severity
-from napari_rln.record import jsonable
-from napari_rln.steps import finish, relay
 
 R = TypeVar("R", bound=Report)
 T = TypeVar("T")

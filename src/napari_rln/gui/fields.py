@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rln.gui.pointing import FieldError
+from napari_rln.gui.field_errors import FieldError
 
 IN_NM = {"shown in": "nm"}
 """Of a length in micrometres, among its limits: that it is shown and typed in nanometres."""

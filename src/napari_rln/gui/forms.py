@@ -9,9 +9,9 @@ import docstring_parser
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QVBoxLayout, QWidget
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.gui.field_errors import FieldError, Fold
 from napari_rln.gui.fields import IN_NM, Field, field_for
-from napari_rln.gui.pointing import FieldError, Fold
 
 S = TypeVar("S")
 

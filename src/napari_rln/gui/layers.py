@@ -17,9 +17,9 @@ from napari.layers import Image, Layer
 from napari.utils.transforms import Affine
 from pint import DimensionalityError
 
-from napari_rln.errors import RlnError
-from napari_rln.record import Record
-from napari_rln.volume import Volume, VoxelUm
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume, VoxelUm
 
 LayerData = tuple[Any, dict[str, Any], str]
 

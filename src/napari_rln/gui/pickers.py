@@ -8,8 +8,10 @@ from napari.layers import Layer
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import check_voxel_um
 from napari_rln.gui.events import follow
+from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.layers import (
     Source,
     edges_of,
@@ -19,9 +21,7 @@ from napari_rln.gui.layers import (
     three,
     voxel_um_of,
 )
-from napari_rln.gui.pointing import FieldError
-from napari_rln.gui.voxel import LABEL, VoxelField
-from napari_rln.volume import check_voxel_um
+from napari_rln.gui.voxel_size import LABEL, VoxelField
 
 _UNKNOWN = "?"
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from napari.settings import get_plugin_settings
 
-from napari_rln.library import Library, default_folder
+from napari_rln.networks.library import Library, default_folder
 
 _LEAST_TILE = 16
 _FIRST_THREADS = torch.get_num_threads()

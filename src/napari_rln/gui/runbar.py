@@ -14,12 +14,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.engine.progress import Progress
+from napari_rln.gui.field_errors import FieldError, point_at
 from napari_rln.gui.fields import take_typed
 from napari_rln.gui.forms import worded
-from napari_rln.gui.pointing import FieldError, point_at
-from napari_rln.gui.worker import Failure, Job, Jobs, Update
-from napari_rln.progress import Progress
+from napari_rln.gui.jobs import Failure, Job, Jobs, Update
 
 _SPINNER = 5  # per cent of its speed, some pictures a second
 _LEAST_S = 1.0  # of a phase, before the time that is left can be told

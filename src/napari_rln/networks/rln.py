@@ -10,7 +10,7 @@ In the paper's network the estimate is the image. In the started variant it is a
 deconvolution of the image, through which the point spread function enters. The module is the same:
 called with ``E0 = x`` it is the paper's network to the bit.
 
-This module is for training and for reading; :mod:`napari_rln.networks.folded` computes the same
+This module is for training and for reading; :mod:`napari_rln.networks.inference` computes the same
 faster.
 """
 
@@ -24,8 +24,8 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool3d, softplus
 
-from napari_rln.errors import RlnError
-from napari_rln.settings import check_limits
+from napari_rln.core.errors import RlnError
+from napari_rln.core.settings import check_limits
 
 Views = Literal["single", "averaged", "concatenated"]
 

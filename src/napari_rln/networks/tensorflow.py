@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_rln.errors import RlnError
-from napari_rln.networks.bundle import Array
+from napari_rln.core.errors import RlnError
 from napari_rln.networks.rln import RLN, NetworkSettings, Views
+from napari_rln.networks.tensorflow_bundle import Array
 
 _STATISTICS = {
     "weight": "gamma",

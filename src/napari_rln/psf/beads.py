@@ -9,10 +9,10 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.feature import peak_local_max
 
-from napari_rln.errors import RlnError
-from napari_rln.psf.background import MAD_TO_SD, background_level
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
+from napari_rln.psf.pedestal import MAD_TO_SD, background_level
 from napari_rln.psf.shape import fwhm_um
-from napari_rln.volume import Volume
 
 Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]

@@ -22,14 +22,14 @@ import numpy.typing as npt
 from scipy import special
 from scipy.interpolate import make_interp_spline
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.settings import as_dict
+from napari_rln.core.volume import Volume, VoxelUm, check_voxel_um
 from napari_rln.psf.diffraction import Optics, intensity
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.shape import centre_crop, energy_box, fwhm_um
-from napari_rln.record import Record
-from napari_rln.settings import as_dict
-from napari_rln.volume import Volume, VoxelUm, check_voxel_um
 
 Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]

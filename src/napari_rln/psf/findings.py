@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from napari_rln.core.volume import VoxelUm, same_grid
 from napari_rln.psf.peak import Triple
-from napari_rln.psf.place import Fault
-from napari_rln.volume import VoxelUm, same_grid
+from napari_rln.psf.placement import Fault
 
 Size = tuple[int, int, int]
 Severity = Literal["ok", "note", "warning", "error"]

@@ -18,15 +18,15 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
-from napari_rln.errors import RlnError
-from napari_rln.psf.background import MAD_TO_SD, background_level
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.settings import as_dict, check_limits
+from napari_rln.core.volume import Volume
 from napari_rln.psf.beads import BeadTable, box_around, chosen_beads, find_beads
 from napari_rln.psf.peak import peak_centre
+from napari_rln.psf.pedestal import MAD_TO_SD, background_level
 from napari_rln.psf.prepare import above_noise
 from napari_rln.psf.shape import fwhm_um
-from napari_rln.record import Record
-from napari_rln.settings import as_dict, check_limits
-from napari_rln.volume import Volume
 
 Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from napari_rln.errors import RlnError
-from napari_rln.settings import check_limits
+from napari_rln.core.errors import RlnError
+from napari_rln.core.settings import check_limits
 
 
 @dataclass(frozen=True, kw_only=True)

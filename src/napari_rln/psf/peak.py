@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_rln.errors import RlnError
-from napari_rln.psf.background import (
+from napari_rln.core.errors import RlnError
+from napari_rln.psf.pedestal import (
     Float64Array,
     background_level,
     brightest_spot,

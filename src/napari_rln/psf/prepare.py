@@ -17,14 +17,14 @@ import numpy as np
 from scipy import ndimage
 from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 
-from napari_rln.errors import RlnError
-from napari_rln.psf.background import Float64Array, background_level
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.settings import as_dict, check_limits
+from napari_rln.core.volume import Volume, VoxelUm, check_voxel_um
 from napari_rln.psf.peak import Triple, lone_voxels, peak_centre, peak_inside
-from napari_rln.psf.place import Fault, cut_fault, find_fault, in_order, point_fault, split_axes
+from napari_rln.psf.pedestal import Float64Array, background_level
+from napari_rln.psf.placement import Fault, cut_fault, find_fault, in_order, point_fault, split_axes
 from napari_rln.psf.shape import centre_crop, energy_box
-from napari_rln.record import Record
-from napari_rln.settings import as_dict, check_limits
-from napari_rln.volume import Volume, VoxelUm, check_voxel_um
 
 _SPLINE = 5  # order of the spline that gives the slopes
 _MOST_FAULTS = 100  # that are kept

@@ -4,10 +4,10 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
-from napari_rln.io import read_volume
+from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.io.volumes import read_volume
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
-from napari_rln.volume import Volume, VoxelUm
 
 # The bead's data set states cubic voxels but not their size; this one gives the pictures a scale.
 NOMINAL_VOXEL_UM: VoxelUm = (0.1, 0.1, 0.1)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
+from napari_rln.core.volume import FloatArray
 from napari_rln.simulate.scene import Scene, soft
-from napari_rln.volume import FloatArray
 
 _STEP = 0.8  # between points of a curve
 _THIN = 0.8  # radii below: finer than the voxels

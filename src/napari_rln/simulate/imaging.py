@@ -11,15 +11,15 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from napari_rln.calibration import calibrate
-from napari_rln.errors import RlnError
-from napari_rln.fft import Shape
-from napari_rln.forward import Convolution, of_one_size
-from napari_rln.noise import estimate_noise
-from napari_rln.record import Record
-from napari_rln.settings import as_dict, check_limits
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.settings import as_dict, check_limits
+from napari_rln.core.volume import FloatArray, Volume, VoxelUm
+from napari_rln.deconvolution.calibration import calibrate
+from napari_rln.deconvolution.convolution import Convolution, of_one_size
+from napari_rln.deconvolution.fft import Shape
+from napari_rln.deconvolution.noise import estimate_noise
 from napari_rln.simulate.structures import StructureSettings, draw
-from napari_rln.volume import FloatArray, Volume, VoxelUm
 
 Range = tuple[float, float]
 

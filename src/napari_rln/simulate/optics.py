@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import numpy as np
 from scipy import ndimage
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.settings import check_limits
+from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
-from napari_rln.settings import check_limits
-from napari_rln.volume import Volume, VoxelUm
 
 # Largest numerical aperture that is drawn for an immersion medium, by its index.
 _MEDIA = {1.515: (0.9, 1.45), 1.47: (0.8, 1.3), 1.333: (0.6, 1.2), 1.0: (0.3, 0.9)}

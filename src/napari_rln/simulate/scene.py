@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.volume import FloatArray
+from napari_rln.core.volume import FloatArray
 
 Vector = tuple[float, float, float]
 Slices = tuple[slice, slice, slice]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from napari_rln.core.volume import FloatArray
 from napari_rln.simulate.scene import Scene, brighten, overwrite, soft
-from napari_rln.volume import FloatArray
 
 
 def _cuboids(canvas: FloatArray, scene: Scene, sizes: FloatArray) -> None:

@@ -17,11 +17,11 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from napari_rln.errors import RlnError
-from napari_rln.settings import check_limits
+from napari_rln.core.errors import RlnError
+from napari_rln.core.settings import check_limits
+from napari_rln.core.volume import FloatArray
 from napari_rln.simulate import curves, shapes
 from napari_rln.simulate.scene import Scene
-from napari_rln.volume import FloatArray
 
 Structure = Literal[
     "spheres", "shells", "dots", "rods", "plates", "boxes",

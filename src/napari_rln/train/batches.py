@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from napari_rln.core.volume import FloatArray
+from napari_rln.networks.normalisation import HIGH, LOW
 from napari_rln.networks.rln import together
-from napari_rln.normalisation import HIGH, LOW
 from napari_rln.train.examples import Example, Symmetry
-from napari_rln.train.settings import TrainSettings
-from napari_rln.volume import FloatArray
+from napari_rln.train.training_settings import TrainSettings
 
 _TRIES = 4  # draws of a patch before an empty one is taken
 

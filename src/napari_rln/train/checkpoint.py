@@ -10,11 +10,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from napari_rln.errors import RlnError
-from napari_rln.files import atomic
-from napari_rln.settings import as_dict
-from napari_rln.train.prepared import Prepared
-from napari_rln.train.settings import Quality
+from napari_rln.core.errors import RlnError
+from napari_rln.core.settings import as_dict
+from napari_rln.io.paths import atomic
+from napari_rln.train.estimates_on_disk import Prepared
+from napari_rln.train.training_settings import Quality
 
 _KEY = "napari-rln training"
 _DESCRIBED = ("settings", "inputs", "step", "total", "frozen", "losses")

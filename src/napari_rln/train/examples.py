@@ -14,23 +14,24 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from napari_rln import __version__, rld
-from napari_rln.calibration import Calibration, calibrate
-from napari_rln.errors import RlnError
-from napari_rln.files import is_tiff_name, is_zarr
-from napari_rln.io import read_volume
+from napari_rln import __version__
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.settings import as_dict
+from napari_rln.core.volume import FloatArray, Volume, VoxelUm, same_grid
+from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution.calibration import Calibration, calibrate
+from napari_rln.deconvolution.stopping_trial import seek_stop
+from napari_rln.io.paths import is_tiff_name, is_zarr
+from napari_rln.io.volumes import read_volume
+from napari_rln.networks.initial_estimate import StartSettings, first_estimate
+from napari_rln.networks.normalisation import Method, Normalisation
 from napari_rln.networks.rln import Views, together
-from napari_rln.normalisation import Method, Normalisation
 from napari_rln.psf.shape import asymmetry, centre_crop
-from napari_rln.settings import as_dict
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import FamilySettings, draw_optics
 from napari_rln.simulate.structures import StructureSettings
-from napari_rln.start import StartSettings, first_estimate
-from napari_rln.steps import finish
-from napari_rln.train.prepared import Prepared
-from napari_rln.trial import seek_stop
-from napari_rln.volume import FloatArray, Volume, VoxelUm, same_grid
+from napari_rln.train.estimates_on_disk import Prepared
 
 _SYMMETRIC = 0.05  # share of light without a mirror image up to which a PSF may be mirrored
 # Of an accelerated deconvolution: iterations between two looks, how far beyond the best it goes,

@@ -4,17 +4,17 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from napari_rln.device import computing, resolve_device
-from napari_rln.errors import RlnError
-from napari_rln.memory import keep_freed_memory
-from napari_rln.model import Model
-from napari_rln.settings import as_dict
-from napari_rln.steps import finish
+from napari_rln.core.device import computing, resolve_device
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.memory import keep_freed_memory
+from napari_rln.core.settings import as_dict
+from napari_rln.networks.model import Model
 from napari_rln.train.checkpoint import Checkpoint, discard
-from napari_rln.train.prepared import Prepared
-from napari_rln.train.run import Run
-from napari_rln.train.setting import Setting
-from napari_rln.train.settings import TrainReport, TrainSettings
+from napari_rln.train.estimates_on_disk import Prepared
+from napari_rln.train.state import Run
+from napari_rln.train.training_set import Setting
+from napari_rln.train.training_settings import TrainReport, TrainSettings
 
 _ADVICE = "use smaller patches or batches (`patch`, `batch`)."
 

@@ -3,9 +3,9 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from napari_rln.train.batches import Batch, draw_batch
+from napari_rln.train.estimates_on_disk import Prepared
 from napari_rln.train.examples import Example, Source, example, rescaled
-from napari_rln.train.prepared import Prepared
-from napari_rln.train.settings import TrainSettings
+from napari_rln.train.training_settings import TrainSettings
 
 FIRST = 8
 """Examples before the first step."""

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from napari_rln.loss import ERROR_FLOOR
-from napari_rln.metrics import fitted, psnr, ssim
-from napari_rln.rld import RldSettings, start_views
-from napari_rln.tiles import even_sized
+from napari_rln.core.metrics import fitted, psnr, ssim
+from napari_rln.core.tiles import even_sized
+from napari_rln.core.volume import FloatArray
+from napari_rln.deconvolution.rld_settings import RldSettings, start_views
 from napari_rln.train.examples import Example
-from napari_rln.train.settings import Baseline, Preview, Quality
-from napari_rln.volume import FloatArray
+from napari_rln.train.loss import ERROR_FLOOR
+from napari_rln.train.training_settings import Baseline, Preview, Quality
 
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -75,8 +75,8 @@ class Examination(NamedTuple):
         With the best share.
     error
         By which weights and share are chosen, smaller being better: the mean logarithm of the error
-        after the fit, as in :func:`napari_rln.loss.relative_loss`. The mean PSNR would be ruled by
-        the few volumes that are nearly perfect.
+        after the fit, as in :func:`napari_rln.train.loss.relative_loss`. The mean PSNR would be
+        ruled by the few volumes that are nearly perfect.
     share
         Of the first estimate in the result, with which the error is smallest.
     preview

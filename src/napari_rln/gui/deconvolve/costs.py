@@ -6,17 +6,17 @@ from typing import NamedTuple
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
-from napari_rln.cost import Cost, rld_cost, rln_cost
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import relay
+from napari_rln.core.tiles import Shape
+from napari_rln.engine.cost import Cost, rld_cost, rln_cost
+from napari_rln.engine.progress import Progress
+from napari_rln.engine.speed import CalibrationReport, Speed, calibrate
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve.methods import Method, Rld
+from napari_rln.gui.deconvolve.method_list import Method, Rld
 from napari_rln.gui.forms import worded
+from napari_rln.gui.jobs import Job, Jobs, Steps, Update
 from napari_rln.gui.runbar import duration
-from napari_rln.gui.worker import Job, Jobs, Steps, Update
-from napari_rln.progress import Progress
-from napari_rln.speed import CalibrationReport, Speed, calibrate
-from napari_rln.steps import relay
-from napari_rln.tiles import Shape
 
 _WAIT_MS = 400  # after a change: others may follow
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napari_rln.errors import RlnError
-from napari_rln.gui.copies import Run, image_of, psf_b_of, psf_of
-from napari_rln.gui.deconvolve.methods import Method, Rld
-from napari_rln.gui.deconvolve.second import Views
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.gui.copy_button import Run, image_of, psf_b_of, psf_of
+from napari_rln.gui.deconvolve.method_list import Method, Rld
+from napari_rln.gui.deconvolve.second_view import Views
 from napari_rln.gui.layers import Source
-from napari_rln.rld import RldSettings
 
 
 def run_of(image: Source, psf: Source | None, method: Method, mend: bool) -> Run:

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from napari.components import ViewerModel
 
-from napari_rln.errors import RlnError
-from napari_rln.gui.copies import image_of
-from napari_rln.gui.deconvolve.methods import Method
-from napari_rln.gui.deconvolve.place import file_name
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.tiles import Box, Shape, plan_tiles
+from napari_rln.core.volume import Volume, check_finite
+from napari_rln.engine.progress import Progress
+from napari_rln.engine.reports import LargeReport
+from napari_rln.engine.speed import Speed
+from napari_rln.gui.copy_button import image_of
+from napari_rln.gui.deconvolve.method_list import Method
+from napari_rln.gui.deconvolve.result_place import file_name
+from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import KEY, Source, contrast_limits
 from napari_rln.gui.runbar import duration
-from napari_rln.gui.worker import Steps, Update, streamed
-from napari_rln.large.reports import LargeReport
-from napari_rln.progress import Progress
-from napari_rln.psf.doctor import fit_psf
-from napari_rln.record import Record
-from napari_rln.speed import Speed
-from napari_rln.tiles import Box, Shape, plan_tiles
-from napari_rln.volume import Volume, check_finite
+from napari_rln.psf.examine import fit_psf
 
 # What reads and writes Zarr is imported where it is needed: napari opens the dock faster.
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_rln.stores.source import Origin
+    from napari_rln.io.image import Origin
 
 _CHUNK = (32, 256, 256)  # of what is copied, where it has no chunks of its own
 # Blocks by which a layer is held to be what its file holds, and how many of one on disk.
@@ -86,16 +86,16 @@ def stored(
     first
         What of the image to begin with.
     settings
-        How it is done, as :class:`napari_rln.large.request.LargeRun` takes it.
+        How it is done, as :class:`napari_rln.engine.request.LargeRun` takes it.
 
     Raises
     ------
     RlnError
         If it cannot be done, or another result is there.
     """
-    from napari_rln.large.job import Folder
-    from napari_rln.large.run import run_large
-    from napari_rln.stores.ngff import image_levels, open_lazily
+    from napari_rln.engine.job import Folder
+    from napari_rln.engine.run import run_large
+    from napari_rln.io.ome_zarr import image_levels, open_lazily
 
     origin = origin_of(image) or (yield from _copied(image, out.parent))
     fitted = fit_to(origin, psf.read(), mend) if psf else None
@@ -140,7 +140,7 @@ def foretold(
     RlnError
         If it cannot be done.
     """
-    from napari_rln.large.forecast import forecast
+    from napari_rln.engine.forecast import forecast
 
     origin = origin_of(image)
     if origin is None:
@@ -158,8 +158,8 @@ def foretold(
 
 def fit_to(origin: "Origin", psf: Volume, mend: bool) -> Volume:
     """Return a PSF, as it was read, fit for an image on disk."""
-    from napari_rln.large.request import likeness
-    from napari_rln.stores.source import open_source
+    from napari_rln.engine.request import likeness
+    from napari_rln.io.image import open_source
 
     return fit_psf(psf, likeness(open_source(origin)), mend=mend)[0]
 
@@ -172,7 +172,7 @@ def origin_of(image: Source) -> "Origin | None":
     image
         Held against the file at a few voxels: a layer may have been changed, or read otherwise.
     """
-    from napari_rln.stores.source import Origin, open_source
+    from napari_rln.io.image import Origin, open_source
 
     try:
         given = image_of(image)
@@ -192,7 +192,7 @@ def _shows(opened: Any, image: Source) -> bool:
 
     Samples that are all of one value, such as nothing, tell nothing.
     """
-    from napari_rln.tiles import blocks
+    from napari_rln.core.tiles import blocks
 
     if opened.shape != image.shape or opened.times > 1:
         return False
@@ -216,7 +216,7 @@ def _copied(image: Source, folder: Path) -> Steps["Origin"]:
     """
     import zarr
 
-    from napari_rln.stores.source import Origin, open_source
+    from napari_rln.io.image import Origin, open_source
 
     out = folder / f"{file_name(image.name)}.image.zarr"
     origin = Origin(path=str(out), voxel_um=image.voxel_um)

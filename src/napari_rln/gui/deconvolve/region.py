@@ -6,11 +6,11 @@ from napari.layers import Shapes
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QWidget
 
-from napari_rln.errors import RlnError
+from napari_rln.core.errors import RlnError
+from napari_rln.core.tiles import Box
 from napari_rln.gui.events import follow
+from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.layers import EXHIBIT, Source, units_um
-from napari_rln.gui.pointing import FieldError
-from napari_rln.tiles import Box
 
 WHOLE, SEEN, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers

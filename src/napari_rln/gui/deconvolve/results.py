@@ -19,26 +19,26 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rln.climbing import Phase
-from napari_rln.comparison import Comparison, compare_steps
-from napari_rln.errors import RlnError
-from napari_rln.gui.deconvolve.methods import fitted_psf
+from napari_rln.core.errors import RlnError
+from napari_rln.core.grid import on_grid
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.check import check_steps
+from napari_rln.deconvolution.study import Study
+from napari_rln.evaluate.comparison import Comparison, compare_steps
+from napari_rln.gui.deconvolve.comparison_table import Table
+from napari_rln.gui.deconvolve.method_list import fitted_psf
 from napari_rln.gui.deconvolve.ondisk import Growing
 from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
-from napari_rln.gui.deconvolve.table import Table
 from napari_rln.gui.events import follow
 from napari_rln.gui.fields import field_for
+from napari_rln.gui.jobs import Job, Jobs, Steps, streamed
 from napari_rln.gui.layers import Source, record_of, source_of
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.worker import Job, Jobs, Steps, streamed
-from napari_rln.psf.doctor import fit_psf
-from napari_rln.record import Record
-from napari_rln.registration import RegistrationSettings, register_steps
-from napari_rln.resampling import on_grid
-from napari_rln.study import Study
-from napari_rln.trust import check_steps
-from napari_rln.volume import Volume
+from napari_rln.psf.examine import fit_psf
+from napari_rln.registration.mutual_information import Phase
+from napari_rln.registration.register import RegistrationSettings, register_steps
 
 _RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations of the noise
 

@@ -8,10 +8,10 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
+from napari_rln.core.record import Record
+from napari_rln.core.tiles import Tile
+from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.gui.layers import EXHIBIT, KEY, Source, contrast_limits, metadata, record_of
-from napari_rln.record import Record
-from napari_rln.tiles import Tile
-from napari_rln.volume import FloatArray, Volume
 
 RESULTS = ("rld", "rln", "rld dual", "rln dual")
 """Methods of the records of results."""

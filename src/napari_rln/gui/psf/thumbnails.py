@@ -8,11 +8,11 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_rln.gui.panes import Board, Plane, Trace
-from napari_rln.gui.psf.look import Look
-from napari_rln.profiles import Profile
+from napari_rln.core.volume import FloatArray
+from napari_rln.evaluate.profiles import Profile
+from napari_rln.gui.pictures import Board, Plane, Trace
+from napari_rln.gui.psf.psf_pictures import Look
 from napari_rln.psf.findings import Finding, Severity
-from napari_rln.volume import FloatArray
 
 _COLOURS: dict[Severity, tuple[str, str]] = {
     "ok": ("#3fa34d", "\N{CHECK MARK}"),

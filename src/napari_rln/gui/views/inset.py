@@ -4,8 +4,8 @@ import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import Signal
 
+from napari_rln.core.volume import VoxelUm
 from napari_rln.gui.views.sections import Column
-from napari_rln.volume import VoxelUm
 
 _COLOUR = "#40c0ff"
 _SHARE = 0.25  # of the shorter side, until the user has sized it

@@ -15,10 +15,10 @@ from napari.layers import Image
 from qtpy.QtCore import QRectF, Qt
 from qtpy.QtGui import QFontMetrics
 
+from napari_rln.core.volume import FloatArray, VoxelUm
+from napari_rln.evaluate.figure_view import Limits, Projection, section, slab_of
 from napari_rln.gui.layers import edges_of, seen_data, units_um
-from napari_rln.gui.panes import Plane
-from napari_rln.view import Limits, Projection, section, slab_of
-from napari_rln.volume import FloatArray, VoxelUm
+from napari_rln.gui.pictures import Plane
 
 AXES = {"xy": 0, "xz": 1, "yz": 2}
 """Axis across which the planes of a row lie."""
@@ -113,7 +113,7 @@ class Cut(NamedTuple):
     planes
         Among xy, xz and yz.
     projection, slab
-        See :class:`napari_rln.view.FigureSettings`.
+        See :class:`napari_rln.evaluate.figure_view.FigureSettings`.
     """
 
     data: Any

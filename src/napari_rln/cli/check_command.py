@@ -1,0 +1,70 @@
+"""``napari-rln check``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from napari_rln.cli.options import Flat, ImageSource, Overwrite, PsfSource
+from napari_rln.cli.terminal import Terminal
+from napari_rln.deconvolution.check import check_result
+from napari_rln.io.image import files_read
+from napari_rln.io.paths import check_outputs, check_tiff_output
+from napari_rln.io.volumes import write_volume
+
+
+def check(
+    image: Path,
+    result: Path,
+    *,
+    psf: Path,
+    residual: Path | None = None,
+    background: float | None = None,
+    repair: bool = True,
+    device: str = "auto",
+    overwrite: Overwrite = False,
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Check how well a deconvolved image, blurred again, explains the raw one.
+
+    Parameters
+    ----------
+    image
+        The raw image.
+    result
+        The deconvolved one, of whatever method or program.
+    psf
+        Point spread function.
+    residual
+        Where to write the map of the residual in units of the noise, .tif or .ome.tif: above 0
+        where the result lacks something, below where it has too much.
+    background
+        Of the image; what the result's record says, or the darkest parts, when not given.
+    repair
+        Repair what is wrong with the PSF, as rld and rln do.
+    device
+        auto, cpu, cuda, cuda:1, mps.
+    overwrite
+        Replace the map if it is there.
+    """
+    if residual is not None:
+        check_tiff_output(residual)
+        check_outputs([residual], inputs=files_read([image, result, psf]), overwrite=overwrite)
+    raw = image_source.read(image)
+    volume = image_source.read_beside(result)
+    blur, _ = psf_source.fitted(psf, raw, terminal, channel=image_source.channel, repair=repair)
+    trust = check_result(raw, volume, blur, background=background, device=device)
+    if residual is not None:
+        write_volume(trust.residual, residual, replace=overwrite)
+    terminal.say(
+        f"{result.name}: chi2 {trust.chi2:.3g} (1 explains the image to within its noise), flux "
+        f"ratio {trust.flux_ratio:.3g}, scale {trust.scale:.3g}"
+    )
+    terminal.report(
+        {
+            "chi2": trust.chi2,
+            "flux_ratio": trust.flux_ratio,
+            "scale": trust.scale,
+            "residual": residual and str(residual),
+        }
+    )

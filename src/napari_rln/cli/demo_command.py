@@ -1,0 +1,61 @@
+"""``napari-rln demo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from napari_rln import samples
+from napari_rln.cli.compare_command import show, written
+from napari_rln.cli.options import Flat, Out, Overwrite
+from napari_rln.cli.terminal import Terminal
+from napari_rln.deconvolution.loop import iterate
+from napari_rln.deconvolution.study import Study
+from napari_rln.evaluate.comparison import CompareSettings
+from napari_rln.evaluate.figure_view import FigureSettings
+from napari_rln.io.paths import check_outputs, make_folder
+from napari_rln.io.volumes import write_volume
+from napari_rln.networks.application import apply_steps
+from napari_rln.networks.inference import compile_ahead
+from napari_rln.networks.model import load_model
+from napari_rln.psf.examine import fit_psf
+from napari_rln.psf.findings import HARMFUL
+
+_MODELS = ("universal", "bead-paper")
+_MIDDLE = (25, 31, 32)  # of the bead, so that the cuts go through the hollow
+
+
+def demo(
+    *,
+    out: Out = Path("demo"),
+    overwrite: Overwrite = False,
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Deconvolve the shipped sample, a hollow bead, and show raw, RLD and RLN side by side.
+
+    Parameters
+    ----------
+    out
+        Folder for the results, the table and the figure; made if it is not there.
+    overwrite
+        Replace what is there of an earlier demo.
+    """
+    make_folder(out)
+    classical = out / "bead-rld.ome.tif"
+    networks = {name: out / f"bead-rln-{name}.ome.tif" for name in _MODELS}
+    files = [classical, *networks.values(), *written(out, ("png",))]
+    check_outputs(files, overwrite=overwrite)
+    compile_ahead()  # while Richardson-Lucy runs
+    image = samples.bead()
+    terminal.say(
+        f"A hollow fluorescent bead, widefield, {image.shape} voxels (EPFL; voxel size nominal)."
+    )
+    psf, findings = fit_psf(samples.bead_psf(), image)
+    terminal.findings(findings, mended=HARMFUL)
+    study = Study()
+    results = [terminal.follow(iterate(image, psf, study=study))]
+    write_volume(results[0], classical)
+    for name, file in networks.items():
+        result = terminal.follow(apply_steps(image, psf, load_model(name), study=study))
+        write_volume(result, file)
+        results.append(result)
+    look = FigureSettings(position=_MIDDLE)
+    show(image, results, out, None, psf, CompareSettings(), look, ("png",), terminal, study)

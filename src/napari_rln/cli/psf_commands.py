@@ -1,0 +1,196 @@
+"""``napari-rln psf``: compute, measure, info, repair."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
+from napari_rln.cli.terminal import Terminal, number
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
+from napari_rln.io.image import files_read, open_source
+from napari_rln.io.paths import check_outputs, check_tiff_output, title
+from napari_rln.io.volumes import write_volume
+from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.examine import examine_psf, repair_psf
+from napari_rln.psf.findings import HARMFUL
+from napari_rln.psf.measure import MeasureSettings, beads_in_words, measure_psf
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.prepare import PrepareSettings, prepare_psf
+from napari_rln.psf.shape import fwhm_um
+
+ForImage = Annotated[Path | None, Parameter(name="--image")]
+
+
+def compute(
+    *,
+    out: Out,
+    image: ForImage = None,
+    overwrite: Overwrite = False,
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Compute a PSF from the optics.
+
+    Parameters
+    ----------
+    out
+        Where to write it, .tif or .ome.tif.
+    image
+        The image that it is for: gives the voxel size and, to a widefield PSF, the depth over
+        which haze must be known.
+    overwrite
+        Replace the file if it is there.
+    """
+    _check_output(out, [image], overwrite)
+    target = open_source(image_source.origin(image)) if image else None
+    voxel_um = target.voxel_um if target else image_source.voxel_um
+    planes = target.shape[0] if target else None
+    if voxel_um is None:
+        raise RlnError("give the voxel size (`voxel_um`), or the image whose it is (`image`).")
+    _finish(compute_psf(settings, voxel_um, planes=planes, name=title(out)), out, terminal)
+
+
+def measure(
+    beads: Path,
+    *,
+    out: Out,
+    overwrite: Overwrite = False,
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    settings: Annotated[MeasureSettings, Flat] = MeasureSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Measure a PSF from a stack of sub-resolution beads.
+
+    Parameters
+    ----------
+    beads
+        The stack.
+    out
+        Where to write the PSF, .tif or .ome.tif.
+    overwrite
+        Replace the file if it is there.
+    """
+    _check_output(out, [beads], overwrite)
+    psf = measure_psf(image_source.read(beads), settings, name=title(out))
+    assert psf.record is not None
+    terminal.say(f"{beads.name}: {beads_in_words(psf.record.facts)}")
+    _finish(psf, out, terminal)
+
+
+def info(
+    psf: Path,
+    *,
+    image: ForImage = None,
+    na: float | None = None,
+    wavelength_um: float | None = None,
+    immersion_index: float | None = None,
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Examine a PSF: what it measures, what is wrong with it, and how to repair that.
+
+    Parameters
+    ----------
+    psf
+        The PSF.
+    image
+        The image that it is for; adds voxel size and size against the image's.
+    na
+        Numerical aperture; with wavelength and index, adds the sampling against Nyquist.
+    wavelength_um
+        Emission wavelength, vacuum.
+    immersion_index
+        Refractive index of the immersion medium.
+    """
+    volume = _given(psf_source, image_source, image).read(psf, image_source.channel)
+    report = examine_psf(
+        volume,
+        image=image_source.read(image) if image else None,
+        na=na,
+        wavelength_um=wavelength_um,
+        immersion_index=immersion_index,
+    )
+    terminal.table(volume.name, ("", ""), report.rows())
+    terminal.findings(report.findings)
+    fault = report.facts.fault
+    if any(finding.repair for finding in report.findings) and (fault is None or fault.split):
+        on_grid = f" --image {image}" if image else ""
+        terminal.say(f"To repair: napari-rln psf repair {psf}{on_grid} -o NAME.tif")
+    terminal.report(report.to_dict())
+
+
+def repair(
+    psf: Path,
+    *,
+    out: Out,
+    image: ForImage = None,
+    everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    overwrite: Overwrite = False,
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    settings: Annotated[PrepareSettings, Flat] = PrepareSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Repair what is wrong with a PSF, and write it ready for use.
+
+    Parameters
+    ----------
+    psf
+        The PSF.
+    out
+        Where to write it, .tif or .ome.tif.
+    image
+        The image that it is for; the PSF is resampled to its voxels.
+    everything
+        Do every step, not only those that the findings call for; so does any of the settings
+        below that differs from its default.
+    overwrite
+        Replace the file if it is there.
+    """
+    _check_output(out, [psf, image], overwrite)
+    volume = _given(psf_source, image_source, image).read(psf, image_source.channel)
+    target = image_source.read(image) if image else None
+    if everything or settings != PrepareSettings():
+        mended = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
+    else:
+        report = examine_psf(volume, image=target)
+        terminal.findings(report.findings, mended=(*HARMFUL, "note"))
+        mended = repair_psf(volume, report, image_voxel_um=target.voxel_um if target else None)
+    _finish(mended, out, terminal)
+
+
+def _given(psf: PsfSource, image: ImageSource, file: Path | None) -> PsfSource:
+    """Return how the PSF is read: without an image its options can only be the PSF's own."""
+    if file is not None:
+        return psf
+    return replace(
+        psf,
+        psf_voxel_um=psf.psf_voxel_um or image.voxel_um,
+        psf_time=image.time if psf.psf_time is None else psf.psf_time,
+        psf_series=image.series if psf.psf_series is None else psf.psf_series,
+        psf_planes_are=psf.psf_planes_are or image.planes_are,
+    )
+
+
+def _check_output(out: Path, inputs: list[Path | None], overwrite: bool) -> None:
+    """Raise unless a PSF can be written."""
+    check_tiff_output(out)
+    check_outputs([out], inputs=files_read(inputs), overwrite=overwrite)
+
+
+def _finish(psf: Volume, out: Path, terminal: Terminal) -> None:
+    """Write a PSF and say what it is."""
+    write_volume(psf, out)
+    widths = fwhm_um(psf.data, psf.voxel_um)
+    facts = psf.record.facts if psf.record else {}
+    terminal.say(
+        f"{out}: {' x '.join(map(str, psf.shape))} voxels of "
+        f"{' x '.join(number(v) for v in psf.voxel_um)} um, FWHM "
+        f"{' x '.join(number(float(w)) for w in widths)} um (z y x)"
+    )
+    terminal.report({"out": str(out), "fwhm_um": list(widths), "facts": facts})

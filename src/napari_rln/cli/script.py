@@ -1,0 +1,361 @@
+"""A run as text: the command, and the Python, that do without a window what was done in one.
+
+Both say only what differs from the defaults, and have the names and defaults from the command line
+itself and from the settings.
+"""
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from napari_rln.cli import app
+from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.views import DualSettings
+from napari_rln.networks.model import UNIVERSAL, Model
+from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.psf.measure import MeasureSettings
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.train.training_set import choose_settings
+from napari_rln.train.training_settings import TrainSettings
+
+Verb = Literal["rld", "rln", "dual", "psf compute", "psf measure", "psf repair", "train"]
+Given = dict[str, Any]
+
+
+def command(verb: Verb, **given: Any) -> str:
+    """Return the line for a shell that does a run.
+
+    Parameters
+    ----------
+    verb
+        What to do.
+    **given
+        What that command takes, by its parameters' names in :mod:`napari_rln.cli`: files
+        (``image``, ``psf``, ``out``, ``beads``, ``like``, ``pairs``) and how they are read
+        (``voxel_um``, ``channel``, ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``,
+        ``structures``, ``imaging``, ``views`` and ``settings``, and ``positions`` of beads; of a
+        second view ``image_b``, ``psf_b`` and how these are read; ``large``, with ``tile`` and
+        ``memory_gb``, for a run from disk to disk. Those of a
+        training are what became of ``preset``, ``variant`` and ``begin``. None is as good as not
+        given.
+
+    Returns
+    -------
+    str
+        Settings for which there is no option are in a line of their own, before, after a ``#``.
+
+    Raises
+    ------
+    TypeError
+        If the command has no such parameter, or one that it needs is missing.
+    RlnError
+        If the model that a training begins with is not there, or of another variant.
+    """
+    plain = _without_none(given)
+    if verb == "train":
+        changed = _of_training(plain)
+        plain.pop("settings", None)
+    else:
+        changed = {"positions": plain.pop("positions")} if "positions" in plain else {}
+    for name in ("settings", "structures", "imaging", "large", "views"):
+        changed |= _differences(plain.pop(name)) if name in plain else {}
+    words = ["napari-rln", *verb.split()]
+    for argument in _command_line(verb):
+        field = argument.field_info
+        value = changed.pop(field.name, plain.pop(field.name, None))
+        if value is None and argument.required:
+            raise TypeError(f"{verb} needs {field.name}")
+        if value is None or value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(argument.name if value else argument.negatives[0])
+        else:
+            words += _words(value) if field.is_positional else [argument.name, *_words(value)]
+    if plain:
+        raise TypeError(f"{verb} has no {', '.join(plain)}")
+    left = ", ".join(f"{name}={_literal(value)}" for name, value in changed.items())
+    note = f"# not an option of the command line: {left}\n" if left else ""
+    return note + shlex.join(words)
+
+
+def python(verb: Verb, **given: Any) -> str:
+    """Return the Python that does a run; the parameters are those of :func:`command`."""
+    plain = _without_none(given)
+    imports = ["from pathlib import Path", ""] if plain.keys() & {"pairs", "large"} else []
+    return "\n".join([*imports, "import napari_rln as rln", "", *_PYTHON[verb](plain), ""])
+
+
+def _without_none(given: Given) -> Given:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _differences(settings: Any, base: Any = None) -> Given:
+    """Return the fields of a settings dataclass that differ from the defaults, or from a base."""
+    base = base or type(settings)()
+    values = ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings))
+    return {name: value for name, value in values if value != getattr(base, name)}
+
+
+def _training(given: Given) -> tuple[TrainSettings, TrainSettings, Model | None]:
+    """Return a training's settings, what they began as, and the model to begin with.
+
+    Where the settings are of another variant than what they began as, it is given from now on.
+    """
+    told: TrainSettings | None = given.get("settings")
+    views = told.views if told is not None and told.views != "single" else None
+    named = {name: given.get(name) for name in ("preset", "variant", "begin")}
+    base, first = choose_settings(**named, views=views)
+    settings: TrainSettings = given.get("settings", base)
+    if settings.variant != base.variant:
+        given["variant"] = settings.variant
+        return _training(given)
+    return settings, base, first
+
+
+def _of_training(given: Given) -> Given:
+    """Return how a training's settings differ from what they began as."""
+    settings, base, _ = _training(given)
+    changed = _differences(settings, base)
+    if settings.views != "single":
+        changed["views"] = settings.views  # by which the base was chosen
+    if settings.steps is not None:
+        changed.pop("minutes", None)  # mean nothing then
+    elif base.steps is not None:
+        changed["minutes"] = settings.minutes  # take the place of the preset's steps
+    return changed
+
+
+def _command_line(verb: Verb) -> list[Any]:
+    """Return the arguments of a command, positional ones first, settings by their fields."""
+    found = app
+    for word in verb.split():
+        found = found[word]
+    # Settings as a whole are among them under this name, beside their fields.
+    return [each for each in found.assemble_argument_collection() if each.name != "*"]
+
+
+def _words(value: Any) -> list[str]:
+    """Return what a value is on the command line, which takes a leading - for an option."""
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return [f"./{value}" if isinstance(value, Path) and str(value).startswith("-") else str(value)]
+
+
+class _Code(str):
+    """Python that stands for itself."""
+
+    __slots__ = ()
+
+
+def _literal(value: Any) -> str:
+    """Return a value as Python."""
+    match value:
+        case _Code():
+            return str(value)
+        case Path():
+            return repr(str(value))
+        case np.generic():
+            return repr(value.item())
+        case tuple():
+            items = ", ".join(map(_literal, value))
+            return f"({items},)" if len(value) == 1 else f"({items})"
+        case float() if math.isnan(value):
+            return 'float("nan")'
+    if dataclasses.is_dataclass(value):
+        return _call(type(value).__name__, **_differences(value))
+    return repr(value)
+
+
+def _call(function: str, *values: Any, **named: Any) -> _Code:
+    """Return a call; named values that are none or settings as they are by default are left out."""
+    words = [_literal(value) for value in values]
+    for name, value in named.items():
+        default = dataclasses.is_dataclass(value) and not _differences(value)
+        if value is not None and not default:
+            words.append(f"{name}={_literal(value)}")
+    return _Code(f"rln.{function}({', '.join(words)})")
+
+
+_IMAGE, _PSF, _RESULT = _Code("image"), _Code("psf"), _Code("result")
+_VOXELS = _Code("image.voxel_um")
+
+
+def _read_image(given: Given, key: str = "image") -> list[str]:
+    if key not in given:
+        return []
+    how = {name: given.get(name) for name in ("voxel_um", "channel", "time")}
+    return [f"image = {_call('read_volume', given[key], **how)}"]
+
+
+def _read_psf(given: Given) -> _Code:
+    return _call("read_volume", given["psf"], voxel_um=given.get("psf_voxel_um"))
+
+
+def _fit_psf(given: Given, *image: _Code) -> list[str]:
+    if "psf" not in given:
+        return []
+    mend = None if given.get("repair", True) else False
+    return [f"psf, _ = {_call('fit_psf', _read_psf(given), *image, mend=mend)}"]
+
+
+def _write(what: _Code, given: Given) -> str:
+    return _call("write_volume", what, given["out"], dtype=given.get("dtype"))
+
+
+def _rld(given: Given) -> list[str]:
+    if "large" in given:
+        return _large(given)
+    done = _call("deconvolve", _IMAGE, _PSF, settings=given.get("settings"))
+    lines = [*_read_image(given), *_fit_psf(given, _IMAGE)]
+    return [*lines, f"result = {done}", _write(_RESULT, given)]
+
+
+def _rln(given: Given) -> list[str]:
+    if "large" in given:
+        return _large(given)
+    model = _call("load_model", given.get("model", UNIVERSAL))
+    psf = _PSF if "psf" in given else None
+    done = _call("apply_model", _IMAGE, psf, _Code("model"), settings=given.get("settings"))
+    lines = [*_read_image(given), *_fit_psf(given, _IMAGE), f"model = {model}"]
+    return [*lines, f"result = {done}", _write(_RESULT, given)]
+
+
+def _dual(given: Given) -> list[str]:
+    """Return the lines of a run on two views."""
+    second = _call(
+        "read_volume",
+        given["image_b"],
+        voxel_um=given.get("voxel_um_b", given.get("voxel_um")),
+        channel=given.get("channel_b", given.get("channel")),
+        time=given.get("time"),
+    )
+    voxels = given.get("psf_b_voxel_um", given.get("psf_voxel_um"))
+    psf_b = _call("read_volume", given.get("psf_b", given["psf"]), voxel_um=voxels)
+    mend = None if given.get("repair", True) else False
+    settings: RldSettings = given.get("settings", RldSettings())
+    levels = {
+        name: getattr(settings, name)
+        for name in ("background", "negatives", "offset", "gain", "repair_image")
+        if getattr(settings, name) != getattr(RldSettings(), name)
+    }
+    pair = _call(
+        "pair_views", _IMAGE, _Code("second"), _PSF, _Code("psf_b"), **levels,
+        settings=given.get("views"),
+    )  # fmt: skip
+    if "model" in given:
+        told = RlnSettings(
+            device=settings.device,
+            precision=settings.precision,
+            tile=given.get("tile", "auto"),
+            memory_gb=given.get("memory_gb", "auto"),
+        )
+        done = _call("apply_views", _Code("pair"), _call("load_model", given["model"]),
+                     settings=told)  # fmt: skip
+    else:
+        done = _call("deconvolve_views", _Code("pair"), settings=settings)
+    return [
+        *_read_image(given),
+        f"second = {second}",
+        *_fit_psf(given, _IMAGE),
+        f"psf_b, _ = {_call('fit_psf', psf_b, _Code('second'), mend=mend)}",
+        f"pair = {_call('finish', pair)}",
+        f"result = {done}",
+        _write(_RESULT, given),
+    ]
+
+
+def _large(given: Given) -> list[str]:
+    """Return the lines of a run from disk to disk."""
+    how = {name: given.get(name) for name in ("voxel_um", "channel", "time")}
+    settings = given.get("settings")
+    if isinstance(settings, RlnSettings):  # which has these among its own
+        given = given | {"tile": settings.tile, "memory_gb": settings.memory_gb}
+    lines = [f"origin = {_call('Origin', path=given['image'], **how)}"]
+    lines += _fit_psf(given, _Code("rln.likeness(rln.open_source(origin))"))
+    parts = {
+        "origin": _Code("origin"),
+        "psf": _PSF if "psf" in given else None,
+        "model": _call("load_model", given["model"]) if "model" in given else None,
+        "settings": given.get("settings"),
+        "out": _Code(f"Path({_literal(given['out'])})"),
+        **{name: given.get(name) for name in ("tile", "memory_gb", "large")},
+    }
+    run = _call("LargeRun", **{name: part for name, part in parts.items() if part != "auto"})
+    return [*lines, f"run = {run}", "for report in rln.run_large(run):",
+            "    print(report.phase, report.done, report.total)"]  # fmt: skip
+
+
+def _psf_compute(given: Given) -> list[str]:
+    settings = given.get("settings", MicroscopeSettings())
+    where: tuple[Any, Any] = (given.get("voxel_um"), None)
+    if "image" in given:
+        where = (_VOXELS, _Code("image.shape[0]"))
+    psf = _call("compute_psf", settings, where[0], planes=where[1])
+    return [*_read_image(given), f"psf = {psf}", _write(_PSF, given)]
+
+
+def _psf_measure(given: Given) -> list[str]:
+    settings, positions = given.get("settings", MeasureSettings()), given.get("positions")
+    psf = _call("measure_psf", _IMAGE, settings, positions=positions)
+    return [*_read_image(given, "beads"), f"psf = {psf}", _write(_PSF, given)]
+
+
+def _psf_repair(given: Given) -> list[str]:
+    image, voxels = (_IMAGE, _VOXELS) if "image" in given else (None, None)
+    settings = given.get("settings")
+    lines = [*_read_image(given), f"psf = {_read_psf(given)}"]
+    if given.get("everything") or (settings and _differences(settings)):
+        mended = _call("prepare_psf", _PSF, settings=settings, image_voxel_um=voxels)
+    else:
+        lines.append(f"report = {_call('examine_psf', _PSF, image=image)}")
+        mended = _call("repair_psf", _PSF, _Code("report"), image_voxel_um=voxels)
+    return [*lines, f"psf = {mended}", _write(_PSF, given)]
+
+
+def _train(given: Given) -> list[str]:
+    settings, _, first = _training(given)
+    like = _IMAGE if "like" in given else None
+    parts = {
+        "psf": _PSF if "psf" in given else None,
+        "any_psf": given.get("any_psf") or None,
+        "pairs": given.get("pairs") and _Code(f"Path({_literal(given['pairs'])})"),
+        "pairs_voxel_um": given.get("voxel_um") if "pairs" in given else None,
+        "like": like,
+        "structures": given.get("structures"),
+        "imaging": given.get("imaging"),
+        "begin": first and _call("load_model", given.get("begin", UNIVERSAL)),
+    }
+    name = Path(given["out"]).stem
+    second = []
+    if settings.views != "single":
+        dual = DualSettings(turn=given.get("turn", "none"), voxels=given.get("voxels", "isotropic"))
+        voxels = given.get("psf_b_voxel_um", given.get("psf_voxel_um"))
+        read = _call("read_volume", given.get("psf_b", given["psf"]), voxel_um=voxels)
+        pair = _call("psfs_of_views", _PSF, _Code("psf_b"), dual)
+        second = [f"psf_b, _ = {_call('fit_psf', read)}", f"psf, psf_b = {pair}"]
+        parts["psf_b"] = _Code("psf_b")
+    return [
+        *_read_image(given, "like"),
+        *_fit_psf(given, *([like] if like else [])),
+        *second,
+        f"settings = {_call('TrainSettings', **_differences(settings))}",
+        f"setting = {_call('setting_of', _Code('settings'), **parts)}",
+        f"model = {_call('train_model', _Code('setting'), _Code('settings'), name=name)}",
+        f"model.save({_literal(given['out'])})",
+    ]
+
+
+_PYTHON: dict[Verb, Callable[[Given], list[str]]] = {
+    "rld": _rld,
+    "rln": _rln,
+    "dual": _dual,
+    "psf compute": _psf_compute,
+    "psf measure": _psf_measure,
+    "psf repair": _psf_repair,
+    "train": _train,
+}

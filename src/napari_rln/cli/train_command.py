@@ -1,0 +1,178 @@
+"""``napari-rln train``."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
+from napari_rln.cli.terminal import Terminal
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import VoxelUm
+from napari_rln.deconvolution.views import DualSettings, Turn, psfs_of_views
+from napari_rln.io.image import files_read
+from napari_rln.io.paths import check_outputs, title
+from napari_rln.networks.model import Model, check_model_path
+from napari_rln.networks.rln import Views
+from napari_rln.simulate.imaging import ImagingSettings
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.train.loop import train_steps
+from napari_rln.train.training_set import choose_settings, setting_of
+from napari_rln.train.training_settings import Preset, TrainReport
+
+
+def train(
+    *,
+    out: Out,
+    psf: Path | None = None,
+    any_psf: Annotated[bool, Parameter(negative="")] = False,
+    like: Path | None = None,
+    pairs: Path | None = None,
+    begin: Annotated[str | None, Parameter(name="--from")] = None,
+    variant: Literal["started", "paper"] | None = None,
+    views: Views | None = None,
+    psf_b: Path | None = None,
+    psf_b_voxel_um: VoxelUm | None = None,
+    turn: Turn = "none",
+    voxels: Literal["isotropic", "first"] = "isotropic",
+    preset: Preset | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    start_beyond: float | None = None,
+    patch: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Overwrite = False,
+    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    structures: Annotated[StructureSettings, Flat] = StructureSettings(),
+    imaging: Annotated[ImagingSettings, Flat] = ImagingSettings(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Train a network for a PSF, on synthetic structures blurred with it.
+
+    Ctrl-C ends the training and keeps the best model so far.
+
+    Parameters
+    ----------
+    out
+        Model file, .safetensors.
+    psf
+        Point spread function that the model is for.
+    any_psf
+        Train for any PSF instead, as the universal model was.
+    like
+        A real image: its voxels, light, background and noise are those of the training.
+    pairs
+        Folder of pairs (input/, ground_truth/) to learn from instead of synthetic ones.
+    begin
+        Model to go on from: its name, its file, or none; universal unless the variant is paper.
+    variant
+        started begins with a classical deconvolution by the PSF; paper with the image.
+    views
+        For two views of one object instead: averaged gives the network their sum, concatenated
+        both.
+    psf_b
+        Point spread function of the second view, as its camera takes it; --psf when not given.
+    psf_b_voxel_um
+        Voxel size z y x of the second PSF in micrometres, as --psf-voxel-um of the first, where it
+        is another one.
+    turn
+        Of the second view and its PSF, by 90 degrees, as for dual.
+    voxels
+        Of the result of two views, as for dual.
+    preset
+        quick adapts a model, full trains one, paper does as the paper's authors.
+    minutes
+        How long to train.
+    steps
+        How long to train, in steps.
+    learning_rate
+        The highest, after the first steps.
+    start_beyond
+        Factor on the iterations where the first estimate stops by itself.
+    patch
+        Side of the training's patches in voxels.
+    batch
+        Patches per step.
+    seed
+        Of everything random.
+    device
+        auto, cpu, cuda, cuda:1, mps.
+    resume
+        Go on with a training that was broken off, from the checkpoint beside the model file.
+    overwrite
+        Replace the model file, and a checkpoint of another training, if they are there.
+    """
+    check_model_path(out)
+    checkpoint = out.with_suffix(".checkpoint")
+    # A training that is resumed replaces its own checkpoint and model.
+    check_outputs(
+        [out, checkpoint], inputs=files_read([psf, psf_b, like]), overwrite=overwrite or resume
+    )
+    if minutes is not None and steps is not None:
+        raise RlnError("give the minutes or the steps, not both.")
+    image = image_source.read(like) if like else None
+    blur = None
+    if psf is not None:
+        blur, _ = psf_source.fitted(psf, image, terminal, channel=image_source.channel)
+    settings, first = choose_settings(preset, variant, begin, views)
+    blur_b = None
+    if settings.views != "single" and blur is None:
+        raise RlnError(f"a training for {settings.views} views needs the first's PSF (`psf`).")
+    if settings.views != "single" and psf is not None and blur is not None:
+        source_b = PsfSource(psf_voxel_um=psf_b_voxel_um or psf_source.psf_voxel_um)
+        blur_b, _ = source_b.fitted(psf_b or psf, None, terminal)
+        blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(turn=turn, voxels=voxels))
+    elif psf_b is not None or turn != "none" or voxels != "isotropic":
+        raise RlnError("a second PSF, its turn and voxels are of two views; say which (`views`).")
+    given: dict[str, Any] = {
+        "learning_rate": learning_rate, "start_beyond": start_beyond, "patch": patch,
+        "batch": batch, "minutes": minutes, "steps": steps,
+    }  # fmt: skip
+    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    if minutes is not None:
+        changes["steps"] = None  # of the preset
+    settings = replace(settings, seed=seed, device=device, **changes)
+    setting = setting_of(
+        settings,
+        psf=blur,
+        psf_b=blur_b,
+        any_psf=any_psf,
+        pairs=pairs,
+        pairs_voxel_um=image_source.voxel_um,
+        like=image,
+        structures=structures,
+        imaging=imaging,
+        begin=first,
+    )
+    name = title(out)
+    model = terminal.follow(
+        train_steps(setting, settings, name=name, checkpoint=checkpoint, resume=resume), _kept
+    )
+    model.save(out)
+    facts = model.record.facts
+    terminal.say(f"{out}: best of step {facts['best_step']} of {facts['steps']}")
+    _say_validation(model, terminal)
+    terminal.report({"out": str(out), "model": model.card()})
+
+
+def _kept(report: TrainReport) -> Model:
+    """Return the best model so far where the user interrupts; if there is none, that is that."""
+    try:
+        return report.model()
+    except RlnError:
+        raise KeyboardInterrupt(
+            "what was prepared is kept: the same command goes on from there"
+        ) from None
+
+
+def _say_validation(model: Model, terminal: Terminal) -> None:
+    found = model.validation
+    if found:
+        rows = ((kind, f"{q['psnr_db']:.2f}", f"{q['ssim']:.3f}") for kind, q in found.items())
+        terminal.table("On held-out volumes", ("", "PSNR dB", "SSIM"), rows)

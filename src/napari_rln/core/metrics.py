@@ -1,0 +1,187 @@
+"""Numbers that say how close a result is to the truth, each with its range and scaling.
+
+All functions take plain arrays of one shape and compute in float64: PSNR, NRMSE, SSIM and Pearson's
+correlation. :mod:`napari_rln.evaluate.fourier_shell` asks up to which frequency the two agree, and
+:mod:`napari_rln.deconvolution.residual` how good a result is where no truth is known.
+
+Deconvolution leaves the absolute scale of a result partly open (networks lose it altogether),
+so the fair comparison is after the least-squares fit of scale and offset to the truth; it is the
+default wherever a function has ``fit``, apart from the PSNR, where both are customary.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from skimage.metrics import structural_similarity
+
+from napari_rln.core.errors import RlnError
+
+Array = npt.NDArray[Any]
+Float64 = npt.NDArray[np.float64]
+
+SSIM_SIGMA = 1.5
+"""Standard deviation of the SSIM's Gaussian window in voxels (Wang et al., IEEE TIP 13, 2004)."""
+
+SSIM_WINDOW = 11
+"""Side of that window: it is cut at 3.5 standard deviations."""
+
+
+def affine_fit(result: Array, truth: Array) -> tuple[float, float]:
+    """Return the scale and offset that bring a result closest to the truth, in least squares.
+
+    Parameters
+    ----------
+    result, truth
+        Arrays of one shape, any real type.
+
+    Returns
+    -------
+    tuple of float
+        ``(scale, offset)`` minimising ``||scale * result + offset - truth||``; for a flat result
+        the scale is 0 and the offset is the mean of the truth.
+
+    Raises
+    ------
+    RlnError
+        If the shapes differ.
+    """
+    x, g = pair(result, truth)
+    x_mean, g_mean = float(x.mean()), float(g.mean())
+    centred = x - x_mean
+    power = float(np.vdot(centred, centred))
+    scale = float(np.vdot(centred, g)) / power if power > 0 else 0.0
+    return scale, g_mean - scale * x_mean
+
+
+def fitted(result: Array, truth: Array) -> Float64:
+    """Return the result after the scale and offset of :func:`affine_fit`, float64."""
+    scale, offset = affine_fit(result, truth)
+    return scale * np.asarray(result, np.float64) + offset
+
+
+def psnr(
+    result: Array, truth: Array, *, fit: bool = False, data_range: float | None = None
+) -> float:
+    """Return the peak signal-to-noise ratio in dB: ``20 log10(range / rms error)``.
+
+    Parameters
+    ----------
+    result, truth
+        Arrays of one shape.
+    fit
+        Fit scale and offset to the truth first; otherwise the values are taken as they are.
+    data_range
+        The peak; the truth's maximum minus its minimum if None.
+
+    Returns
+    -------
+    float
+        Infinite if the two are equal.
+
+    Raises
+    ------
+    RlnError
+        If the shapes differ or the truth is flat.
+    """
+    x, g = pair(result, truth, fit=fit)
+    rms = float(np.sqrt(np.mean((x - g) ** 2)))
+    peak = _range(g, data_range)
+    return 20 * float(np.log10(peak / rms)) if rms > 0 else float("inf")
+
+
+def nrmse(result: Array, truth: Array, *, fit: bool = True) -> float:
+    """Return ``||scale * result + offset - truth|| / ||truth||``.
+
+    Parameters
+    ----------
+    result, truth
+        Arrays of one shape.
+    fit
+        Fit scale and offset to the truth first; otherwise they are 1 and 0.
+
+    Raises
+    ------
+    RlnError
+        If the shapes differ or the truth is zero everywhere.
+    """
+    x, g = pair(result, truth, fit=fit)
+    norm = float(np.linalg.norm(g))
+    if norm == 0:
+        raise RlnError("The truth is zero everywhere; choose a region that holds structure.")
+    return float(np.linalg.norm(x - g)) / norm
+
+
+def ssim(
+    result: Array, truth: Array, *, fit: bool = True, data_range: float | None = None
+) -> float:
+    """Return the mean structural similarity, with a Gaussian window of sigma 1.5 voxels.
+
+    Parameters
+    ----------
+    result, truth
+        (Z, Y, X) or (Y, X). Volumes with fewer planes than the window (11) are compared plane by
+        plane and the mean over planes is returned.
+    fit
+        Fit scale and offset to the truth first.
+    data_range
+        The range of values; the truth's maximum minus its minimum if None.
+
+    Raises
+    ------
+    RlnError
+        If the shapes differ, the truth is flat, or a plane is smaller than the window.
+    """
+    x, g = pair(result, truth, fit=fit)
+    peak = _range(g, data_range)
+    if min(g.shape[-2:]) < SSIM_WINDOW:
+        raise RlnError(
+            f"SSIM needs planes of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels but these are "
+            f"{g.shape[-2]} x {g.shape[-1]}; compare a larger region."
+        )
+    pairs = zip(x, g, strict=True) if g.ndim == 3 and len(g) < SSIM_WINDOW else [(x, g)]
+    scores = [
+        structural_similarity(  # type: ignore[no-untyped-call]
+            a,
+            b,
+            data_range=peak,
+            gaussian_weights=True,
+            sigma=SSIM_SIGMA,
+            use_sample_covariance=False,
+        )
+        for a, b in pairs
+    ]
+    return float(np.mean(scores))
+
+
+def pearson(result: Array, truth: Array) -> float:
+    """Return Pearson's correlation coefficient, free of scale and offset; 0 if one is flat."""
+    x, g = pair(result, truth)
+    x, g = x - x.mean(), g - g.mean()
+    norm = float(np.linalg.norm(x)) * float(np.linalg.norm(g))
+    return float(np.vdot(x, g)) / norm if norm > 0 else 0.0
+
+
+def pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Float64, Float64]:
+    """Return both as float64, the first fitted to the second if wanted.
+
+    Raises
+    ------
+    RlnError
+        If the shapes differ.
+    """
+    if result.shape != truth.shape:
+        raise RlnError(
+            f"The result is {result.shape} but what it is compared with is {truth.shape}; crop or "
+            "resample one of them so that the shapes agree."
+        )
+    g = np.asarray(truth, np.float64)
+    return (fitted(result, g) if fit else np.asarray(result, np.float64)), g
+
+
+def _range(truth: Float64, given: float | None) -> float:
+    """Return the range of values that a score refers to."""
+    peak = float(np.ptp(truth)) if given is None else given
+    if peak <= 0:
+        raise RlnError("The truth is flat, so its range is 0; choose a region with structure.")
+    return peak

@@ -1,0 +1,70 @@
+"""How one settings dataclass serves validation, the command line and forms alike.
+
+A verb's settings are one frozen, keyword-only dataclass. A field that has limits carries them in
+``Annotated[float, {"min": 0.0, "max": 1.0, "label": "Tolerance", "unit": "um"}]``: the dictionary
+is what magicgui takes, and :func:`check_limits` reads the same dictionary.
+"""
+
+import dataclasses
+import math
+from collections import ChainMap
+from numbers import Real
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from napari_rln.core.errors import RlnError
+
+
+def check_limits(settings: Any) -> None:
+    """Raise for the first field of a settings dataclass with a value that it cannot have.
+
+    Parameters
+    ----------
+    settings
+        A dataclass instance whose fields may be annotated with ``min``, ``max`` and ``unit``, or
+        be one of some words (``Literal``).
+
+    Raises
+    ------
+    RlnError
+        Naming the field, its value and the limit or the choices.
+    """
+    hints = get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        hint, value = hints[field.name], getattr(settings, field.name)
+        choices = _choices(hint)
+        if choices and isinstance(value, str) and value not in choices:
+            raise RlnError(f"`{field.name}` is {value!r}; give {', '.join(choices)}.")
+        if get_origin(hint) is not Annotated or not isinstance(value, Real):
+            continue
+        extras = [extra for extra in get_args(hint)[1:] if isinstance(extra, dict)]
+        limits: dict[str, Any] = dict(ChainMap(*extras))
+        low, high = limits.get("min", float("-inf")), limits.get("max", float("inf"))
+        if not (low <= value <= high and math.isfinite(value)):
+            unit = f" {limits['unit']}" if "unit" in limits else ""
+            span = (
+                f"be at least {low}" if "max" not in limits
+                else f"be at most {high}" if "min" not in limits
+                else f"lie between {low} and {high}"
+            )  # fmt: skip
+            raise RlnError(f"`{field.name}` is {value}{unit} but must {span}{unit}.")
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the words that an annotation allows, alone or in a union; none where any will do."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) is Annotated:
+        return _choices(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(word for member in get_args(hint) for word in _choices(member))
+    return ()
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """Return a settings dataclass as a dictionary that JSON can hold."""
+    return {
+        field.name: list(value) if isinstance(value, tuple) else value
+        for field in dataclasses.fields(settings)
+        for value in (getattr(settings, field.name),)
+    }

@@ -1,0 +1,154 @@
+"""Cutting a volume into tiles that together give what the whole would.
+
+A tile reads a window and answers for the core of it. Cores lie side by side and cover the volume;
+windows overlap by a halo. Origins are even, since the network pools voxels in twos: a tile that
+began on an odd voxel would pool other pairs.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+
+from napari_rln.core.volume import FloatArray
+
+Box = tuple[slice, slice, slice]
+Shape = tuple[int, int, int]
+TileSide = Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}]
+"""Side in voxels of what is computed at once: a smaller one is halo for the most part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One tile; slices are (z, y, x).
+
+    Attributes
+    ----------
+    core
+        Where in the volume its result goes.
+    window
+        What of the volume it reads.
+    """
+
+    core: Box
+    window: Box
+
+    @property
+    def inner(self) -> Box:
+        """Where in the window the core lies."""
+        return within(self.core, self.window)
+
+    @property
+    def shape(self) -> Shape:
+        """Size of the window (z, y, x)."""
+        z, y, x = (w.stop - w.start for w in self.window)
+        return z, y, x
+
+
+def within(part: Box, whole: Box) -> Box:
+    """Return where in a box a part of it lies, both given in the volume."""
+    z, y, x = (slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True))
+    return z, y, x
+
+
+def overlap(one: Box, other: Box) -> bool:
+    """Tell whether two boxes have a voxel in common."""
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+
+
+def as_text(box: Box) -> str:
+    """Return a box as it is written in Python."""
+    return "[" + ", ".join(f"{part.start}:{part.stop}" for part in box) + "]"
+
+
+def plan_tiles(shape: Shape, core: Shape, halo: Shape) -> tuple[Tile, ...]:
+    """Return tiles that cover a volume.
+
+    Parameters
+    ----------
+    shape
+        (Z, Y, X) of the volume.
+    core
+        Largest size (z, y, x) of a core; odd ones that do not cover the axis are made even.
+    halo
+        Voxels (z, y, x) that a window reaches beyond its core on either side, made even; at the
+        volume's border it ends there.
+    """
+    axes = [list(_along(n, c, h)) for n, c, h in zip(shape, core, halo, strict=True)]
+    return tuple(
+        Tile(core=tuple(c for c, _ in parts), window=tuple(w for _, w in parts))  # type: ignore[arg-type]
+        for parts in itertools.product(*axes)
+    )
+
+
+def largest_core(shape: Shape, halo: Shape, voxels: int) -> Shape:
+    """Return the size (z, y, x) of cores whose windows hold at most so many voxels.
+
+    The longest axis is halved until they do: halos cost least where tiles are nearly cubes.
+    Cores end at twice the smallest possible size, whatever that takes.
+    """
+    core = list(shape)
+
+    def window() -> int:
+        product = 1
+        for n, c, h in zip(shape, core, halo, strict=True):
+            product *= min(n, c + 2 * h)
+        return product
+
+    while window() > voxels and max(core) > 2:
+        axis = max(range(3), key=lambda a: core[a])
+        core[axis] = 2 * -(-core[axis] // 4)
+    return core[0], core[1], core[2]
+
+
+def even_sized(data: FloatArray) -> FloatArray:
+    """Return (Z, Y, X) with the last plane of odd axes repeated, as the network takes volumes."""
+    if all(n % 2 == 0 for n in data.shape):
+        return np.ascontiguousarray(data)
+    return np.pad(data, [(0, n % 2) for n in data.shape], mode="edge")
+
+
+def _along(n: int, core: int, halo: int) -> Iterator[tuple[slice, slice]]:
+    """Yield core and window of every tile along one axis."""
+    size = n if core >= n else max(2, core - core % 2)
+    halo += halo % 2
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield slice(start, stop), slice(max(0, start - halo), min(n, stop + halo))
+
+
+def blocks(shape: Shape, size: Shape, most: int) -> Sequence[Box]:
+    """Return boxes of a size that lie evenly all over a volume, at most so many.
+
+    Parameters
+    ----------
+    shape
+        (Z, Y, X) of the volume.
+    size
+        (z, y, x) of a box; smaller where the volume is.
+    most
+        How many; fewer where they would overlap.
+    """
+    z, y, x = (min(s, n) for s, n in zip(size, shape, strict=True))
+    rooms = [max(1, n // s) for n, s in zip(shape, (z, y, x), strict=True)]
+    counts = [1, 1, 1]
+    # One more along the axis where the boxes lie farthest apart, for as long as they may be more.
+    while True:
+        options = [a for a in range(3) if counts[a] < rooms[a]]
+        if not options:
+            break
+        axis = max(options, key=lambda a: shape[a] / counts[a])
+        more = [c + (a == axis) for a, c in enumerate(counts)]
+        if more[0] * more[1] * more[2] > most:
+            break
+        counts = more
+    starts = [
+        [round((i + 0.5) * n / c - s / 2) for i in range(c)]
+        for n, c, s in zip(shape, counts, (z, y, x), strict=True)
+    ]
+    return [
+        (slice(a, a + z), slice(b, b + y), slice(c, c + x))
+        for a, b, c in itertools.product(*starts)
+    ]

@@ -1,0 +1,1 @@
+"""Richardson-Lucy deconvolution and what it needs to know of an image."""

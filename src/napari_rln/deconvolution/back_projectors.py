@@ -1,0 +1,116 @@
+"""Back projectors: what carries the correction from the image back to the estimate.
+
+The matched one is the adjoint of the blur. The others (Guo et al., Nature Biotechnology 38, 1337,
+2020, with their names) are filters that undo more of the blur per iteration, so that a few
+iterations do what takes tens with the matched one.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.psf.shape import fwhm_um
+
+BackProjector = Literal["matched", "gaussian", "butterworth", "wiener", "wiener-butterworth"]
+
+
+def transfer_function(
+    name: BackProjector,
+    blur: Convolution,
+    psf: npt.NDArray[np.floating],
+    *,
+    alpha: float,
+    beta: float | None = None,
+    order: int = 10,
+    resolution_voxels: tuple[float, float, float] | None = None,
+) -> torch.Tensor:
+    """Return the transfer function of an unmatched back projector, with gain 1 at frequency 0.
+
+    Parameters
+    ----------
+    name
+        Any but ``"matched"``, which needs none: it is the adjoint of the blur.
+    blur
+        The forward model, whose ``otf`` it goes with.
+    psf
+        (z, y, x) the PSF of the forward model.
+    alpha
+        Wiener regularisation.
+    beta
+        Butterworth gain at the cut-off; the OTF's own there, averaged over axes, when none.
+    order
+        Butterworth order.
+    resolution_voxels
+        Resolution limit (z, y, x) in voxels, whose reciprocal is the cut-off; the PSF's full
+        width at half maximum when none.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape, type and layout of ``blur.otf`` and, like it, divided by the number of voxels.
+
+    Raises
+    ------
+    RlnError
+        If the PSF has no half maximum within its box and no resolution is given.
+    """
+    count = math.prod(blur.work_shape)
+    limit = resolution_voxels or _resolution(psf)
+    frequencies = [
+        (torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq)(n, device=blur.device)
+        for axis, n in enumerate(blur.work_shape)
+    ]
+    squared = sum(
+        ((k * d) ** 2).view([-1 if a == axis else 1 for a in range(3)])
+        for axis, (k, d) in enumerate(zip(frequencies, limit, strict=True))
+    )
+    flipped = blur.otf.conj() / blur.otf.abs().max()
+    wiener = flipped / (flipped.abs() ** 2 + alpha)
+    if name == "gaussian":
+        # Fourier transform of a Gaussian of full width d at half maximum, at k cycles per voxel.
+        result = torch.exp(-(math.pi**2) / (4 * math.log(2)) * squared).to(blur.otf.dtype)
+    elif name == "wiener":
+        result = wiener
+    else:
+        gain = _gain_at_cut_off(flipped, blur.work_shape, limit)
+        if beta is None:
+            beta = gain
+        at_cut_off = gain / (gain**2 + alpha) if name == "wiener-butterworth" else 1.0
+        # As in the published code: beta_w / beta^2 - 1, and 1 / beta^2 - 1 without Wiener.
+        steepness = at_cut_off / beta**2 - 1
+        butterworth = torch.rsqrt(1 + steepness * squared**order)
+        result = wiener * butterworth if name == "wiener-butterworth" else butterworth + 0j
+    return torch.empty_like(blur.otf).copy_(result / (result[0, 0, 0].abs() * count))
+
+
+def _resolution(psf: npt.NDArray[np.floating]) -> tuple[float, float, float]:
+    """Return the PSF's full widths at half maximum in voxels; 1 along an axis of one voxel."""
+    z, y, x = (
+        1.0 if n == 1 else width
+        for n, width in zip(psf.shape, fwhm_um(psf, (1.0, 1.0, 1.0)), strict=True)
+    )
+    if not all(math.isfinite(width) for width in (z, y, x)):
+        raise RlnError(
+            f"the PSF's box {psf.shape} is too small to hold its half maximum (FWHM {z, y, x} "
+            "voxels); use a larger PSF, the matched back projector, or give the resolution."
+        )
+    return z, y, x
+
+
+def _gain_at_cut_off(
+    otf: torch.Tensor, shape: tuple[int, int, int], limit: tuple[float, float, float]
+) -> float:
+    """Return |OTF| at the cut-off frequency 1 / d, averaged over the axes that have one."""
+    gains = []
+    for axis, (n, d) in enumerate(zip(shape, limit, strict=True)):
+        if n == 1:
+            continue
+        index = [0, 0, 0]
+        index[axis] = min(round(n / d), n // 2)
+        gains.append(float(otf[tuple(index)].abs()))
+    return max(sum(gains) / len(gains), 1e-3)

@@ -1,0 +1,154 @@
+"""The light beside the object's: haze, autofluorescence, and with it the camera's offset."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln.core.volume import FloatArray
+from napari_rln.deconvolution.noise import Noise, estimate_noise
+from napari_rln.deconvolution.noise_residuals import Float64Array, Mask, chunks_of, each_mask
+from napari_rln.deconvolution.unmeasured_voxels import constant_planes, filled, find_levels
+
+_EMPTY = 1.5  # times the noise's variance up to which a part of an image is called empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """The light beside the object's: haze, autofluorescence, and with it the camera's offset.
+
+    Attributes
+    ----------
+    level
+        Image units.
+    uncertainty
+        By how much it may be wrong, image units.
+    sure
+        Whether the darkest parts are empty as far as noise lets one see.
+    reason
+        Why so, in a sentence.
+    """
+
+    level: float
+    uncertainty: float
+    sure: bool
+    reason: str
+
+
+def estimate_background(
+    *images: FloatArray,
+    seen: Mask | Sequence[Mask] | None = None,
+    noise: Noise | None = None,
+    zero: float | None = None,
+) -> Background:
+    """Return the level of the darkest parts of an image, and whether they are empty.
+
+    The darkest parts are the 0.5th percentile of means over blocks of up to 4 x 8 x 8 voxels: low
+    enough to leave dim structures their light, averaged enough not to follow the noise. Where the
+    darkest blocks vary more than noise makes them, they hold structure. Then the background lies
+    between them and the level without light, as near to the former as noise has a share in
+    their variance, and is not sure.
+
+    Parameters
+    ----------
+    *images
+        (Z, Y, X): the image, or samples of it.
+    seen
+        Bool, of the shape of the image, or one for each: which voxels can be believed. Those
+        filled in where nothing was imaged, and absent planes, are left out in any case.
+    noise
+        Of the image; estimated when none.
+    zero
+        Level without light, such as the camera's offset; that of the noise when none.
+
+    Notes
+    -----
+    An image without photon noise has nothing to compare with: its darkest parts are taken.
+    """
+    noise = estimate_noise(*images, seen=seen) if noise is None else noise
+    zero = noise.zero if zero is None else zero
+    parts = [
+        _blocks(image, mask) for image, mask in zip(images, _measured(images, seen), strict=True)
+    ]
+    means, variances, counts = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    if not means.size:
+        return Background(
+            level=zero, uncertainty=math.inf, sure=False, reason="no voxel can be believed"
+        )
+    level = float(np.percentile(means, 0.5))
+    dark = means <= np.percentile(means, 5)
+    scatter = math.sqrt(float(np.median(variances[dark] / counts[dark])))
+    if not noise.gain > 0:
+        return Background(
+            level=level,
+            uncertainty=scatter,
+            sure=False,
+            reason="there is no noise by which to tell whether the darkest parts are empty",
+        )
+    excess = float(np.median(variances[dark] / noise.variance(means[dark])))
+    if excess <= _EMPTY:
+        return Background(
+            level=max(level, zero),
+            uncertainty=scatter,
+            sure=True,
+            reason="the darkest parts vary no more than noise makes them",
+        )
+    between = max(level - zero, 0.0)
+    share = _EMPTY / excess
+    return Background(
+        level=zero + share * between,
+        uncertainty=max(share, 1 - share) * between + noise.zero_uncertainty,
+        sure=False,
+        reason=(
+            f"the darkest parts, {level:.6g}, vary {math.sqrt(excess):.1f} times as much as noise "
+            f"makes them, so there is structure in them; without light it would be {zero:.6g}"
+        ),
+    )
+
+
+def _measured(
+    images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
+) -> list[Mask | None]:
+    """Return which voxels of images are measurements, none where all are."""
+    chunks = [image[where] for image in images for where in chunks_of(image)]
+    levels = replace(find_levels(*chunks), saturation=None)
+    measured: list[Mask | None] = []
+    for image, mask in zip(images, each_mask(images, seen), strict=True):
+        absent = list(constant_planes(image))
+        unknown = bool(np.isnan(image.sum(dtype=np.float64)))
+        if mask is None and levels.fill is None and not absent and not unknown:
+            measured.append(None)
+            continue
+        known = ~filled(image, levels)
+        known[absent] = False
+        measured.append(known if mask is None else known & mask)
+    return measured
+
+
+def _blocks(
+    image: FloatArray, seen: Mask | None
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Return mean, variance and number of the voxels of blocks of which half or more are seen."""
+    sizes = tuple(min(n, block) for n, block in zip(image.shape, (4, 8, 8), strict=True))
+    whole = tuple(slice(n - n % s) for n, s in zip(image.shape, sizes, strict=True))
+    z, y, x = (n // s for n, s in zip(image.shape, sizes, strict=True))
+
+    def total(values: npt.NDArray[Any]) -> Float64Array:
+        blocks = values[whole].reshape(z, sizes[0], y, sizes[1], x, sizes[2])
+        sums: Float64Array = blocks.sum((1, 3, 5), dtype=np.float64).ravel()
+        return sums
+
+    size = math.prod(sizes)
+    level = image.dtype.type(np.nanmedian(image[::4, ::8, ::8]))  # sums of squares stay exact
+    above = image - level
+    if seen is not None:
+        above = np.where(seen, above, 0)
+    count = np.full(z * y * x, float(size)) if seen is None else total(seen)
+    use = count >= size / 2
+    count = count[use]
+    mean = total(above)[use] / count
+    variance = np.maximum(total(above**2)[use] / count - mean**2, 0)
+    return mean + float(level), variance * count / np.maximum(count - 1, 1), count

@@ -1,0 +1,220 @@
+"""Whether a result can be trusted: it must explain the image, no more and no less.
+
+Blurred again, a result is to be the image to within its noise. Where it is not, it lost something
+or invented it. That holds for any method, a network's result most of all.
+"""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from napari_rln.core.device import check_memory, resolve_device
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.record import Record
+from napari_rln.core.volume import FloatArray, Volume, check_on_grid
+from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution.calibration import (
+    Calibration,
+    Given,
+    Mask,
+    calibrate,
+    measured_volume,
+)
+from napari_rln.deconvolution.outside_light import MOST, Outside
+from napari_rln.deconvolution.residual import Residual, reconvolution_residual
+from napari_rln.deconvolution.rld_settings import RldReport, RldSettings, check_pair, memory_bytes
+from napari_rln.deconvolution.study import Study
+
+_ADVICE = "crop the PSF (psf repair), check a part of the image, or use another device."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trust:
+    """How far a result explains the image that it is of.
+
+    Attributes
+    ----------
+    chi2
+        Reduced chi squared of the blurred result, as it is, against the image: 1 if they agree to
+        within the image's noise, more if something was lost or invented, less if noise was fitted.
+    flux_ratio
+        Light of the blurred result, with that from outside the field of view, over light of the
+        image after its background: 1 where all of it is explained.
+    scale
+        Factor on the blurred result by which it fits the image best: 1 for a result that is as
+        bright as the image says.
+    residual
+        (Z, Y, X), image less blurred result in standard deviations of the noise: above 0 where the
+        result lacks something, below where it has too much.
+    """
+
+    chi2: float
+    flux_ratio: float
+    scale: float
+    residual: Volume
+
+
+def explained(
+    image: Volume,
+    data: FloatArray,
+    psf: Volume,
+    calibration: Calibration,
+    *,
+    outside: FloatArray | None = None,
+    seen: Mask | None = None,
+) -> Residual | None:
+    """Return how far a result explains an image; none where there is no noise to tell by.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), as it is deconvolved.
+    data
+        (Z, Y, X), the result, image units, background removed.
+    psf
+        On the image's voxels, sum 1.
+    calibration
+        Of the image.
+    outside
+        (Z, Y, X), light in the image from beyond the field of view, image units; dark when none.
+    seen
+        (Z, Y, X) bool, voxels that are measurements; all when none.
+    """
+    if not calibration.camera.counts_photons:
+        return None
+    try:
+        return reconvolution_residual(
+            image.data,
+            data,
+            psf.data,
+            calibration,
+            outside=outside,
+            seen=seen,
+        )
+    except RlnError:  # no photons are left: the result is there all the same
+        return None
+
+
+def facts_of(found: Residual | None) -> dict[str, Any]:
+    """Return what a record says of a result's explanation of its image."""
+    if found is None:
+        return {}
+    return {"chi2": found.chi2, "reblur_scale": found.scale, "flux_ratio": found.flux_ratio}
+
+
+def check_result(
+    image: Volume,
+    result: Volume,
+    psf: Volume,
+    *,
+    background: float | None = None,
+    device: str = "auto",
+) -> Trust:
+    """Return how far a result explains the image; the last word of :func:`check_steps`."""
+    return finish(check_steps(image, result, psf, background=background, device=device))
+
+
+def check_steps(
+    image: Volume,
+    result: Volume,
+    psf: Volume,
+    *,
+    background: float | None = None,
+    device: str = "auto",
+) -> Generator[RldReport, None, Trust]:
+    """Yield reports, return how far a result, of whatever method, explains the image.
+
+    The light that comes into the image from beyond its sides is found by a Richardson-Lucy
+    deconvolution.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), non-negative.
+    result
+        On the image's grid and in its unit, background removed.
+    psf
+        On the image's voxels, sum 1.
+    background
+        Image units; what the result's record says when none, else as found in the image.
+    device
+        Where to compute.
+
+    Raises
+    ------
+    RlnError
+        If the three do not go together, the image has no noise to measure by, or the memory is
+        not enough.
+    """
+    check_pair(image, psf)
+    check_on_grid(result, image)
+    if not result.data.max() > 0:
+        raise RlnError(f"{result.name} holds no light; there is nothing to check.")
+    if background is None and result.record is not None:
+        background = result.record.facts.get("background")
+    known = Given(background="auto" if background is None else background)
+    calibration = calibrate(image, known)
+    clean, seen, _ = measured_volume(image, psf, calibration)
+    outside = yield from outside_steps(clean, psf, calibration, device, seen=seen)
+    found = explained(clean, result.data, psf, calibration, outside=outside, seen=seen)
+    if found is None:
+        raise RlnError(
+            f"{image.name} has no noise to measure the residual by: it was smoothed or simulated "
+            "without."
+        )
+    record = Record(
+        method="check",
+        facts=calibration.facts() | facts_of(found),
+        inputs={"image": image.hash, "result": result.hash, "psf": psf.hash},
+    )
+    return Trust(
+        chi2=found.chi2,
+        flux_ratio=found.flux_ratio,
+        scale=found.scale,
+        residual=image.with_data(found.map, name=f"{result.name} · residual", record=record),
+    )
+
+
+def outside_steps(
+    image: Volume,
+    psf: Volume,
+    calibration: Calibration,
+    device: str = "auto",
+    *,
+    seen: Mask | None = None,
+    study: Study | None = None,
+) -> Generator[RldReport, None, FloatArray]:
+    """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
+
+    It is that of a Richardson-Lucy deconvolution; see
+    :mod:`napari_rln.deconvolution.outside_light`. Where a method found it already, and left it in
+    the study, that is taken.
+
+    Raises
+    ------
+    RlnError
+        If the device has not the memory for it.
+    """
+    known = None if study is None else study.outside(image, psf, calibration)
+    if known is not None:
+        return known
+    settings, where = RldSettings(), resolve_device(device)
+    check_memory(memory_bytes(image.shape, psf.shape, settings), where, _ADVICE)
+    began = time.perf_counter()
+    run = rld.start(image, psf, calibration, settings, where, seen=seen)
+    outside = Outside(image, calibration)
+    for done in range(1, MOST + 1):
+        change = run.step()
+        yield RldReport(
+            phase="deconvolve",
+            iteration=done,
+            total=MOST,
+            relative_change=change,
+            seconds=time.perf_counter() - began,
+            _run=run,
+        )
+        if outside.look(run):
+            break
+    return outside.light

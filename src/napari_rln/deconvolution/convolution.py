@@ -1,0 +1,240 @@
+"""The forward model: how an object becomes an image, and the adjoint of that.
+
+``A`` blurs an estimate with the PSF and cuts out the field of view, ``A_adjoint`` is its exact
+transpose. The three borders differ in what the estimate holds:
+
+extended
+    every voxel whose light can reach the image, so that nothing is assumed about what lies
+    outside the field of view (Bertero and Boccacci, Astronomy & Astrophysics 437, 369, 2005);
+periodic
+    the image's own voxels; light that leaves on one side enters on the other;
+reflect
+    the image's own voxels, mirrored at every border (edge voxels repeated).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.threads import share
+from napari_rln.deconvolution.fft import Shape, fast_shape, plan
+
+Found = TypeVar("Found")
+Border = Literal["extended", "periodic", "reflect"]
+
+# A voxel outside the field of view from which less than this share of the light arrives is not
+# estimated: its value would be noise divided by almost nothing.
+_SEEN = 0.01
+
+# Elements per piece of a pointwise pass. On a CPU, pieces that stay in the cache wait for memory
+# once and not once per operation; on a GPU they keep what is made on the way small.
+_PIECE_CPU, _PIECE_GPU = 1 << 17, 1 << 24
+
+
+def pieces(count: int, device: torch.device) -> list[slice]:
+    """Return slices that cut a flat tensor of ``count`` elements for pointwise passes."""
+    step = _PIECE_CPU if device.type == "cpu" else _PIECE_GPU
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def each(
+    work: Callable[[slice], Found], parts: Sequence[slice], device: torch.device
+) -> list[Found]:
+    """Return what a function returns for every piece, in their order; on a CPU from threads."""
+    return share(work, parts) if device.type == "cpu" else [work(part) for part in parts]
+
+
+def padded_shape(image_shape: Shape, psf_shape: Shape, border: Border) -> Shape:
+    """Return the shape (z, y, x) of the volume that is transformed."""
+    if border == "periodic":
+        return image_shape
+    z, y, x = (n + p - 1 for n, p in zip(image_shape, psf_shape, strict=True))
+    return fast_shape((z, y, x))
+
+
+class Convolution:
+    """Blur by a PSF and crop to the field of view, with its adjoint.
+
+    Results are views of one work buffer: they hold until the next call.
+
+    Parameters
+    ----------
+    psf
+        (z, y, x), sum 1, centre on voxel ``n // 2``.
+    image_shape
+        (Z, Y, X) of the image.
+    border
+        What the estimate holds, see the module.
+    device
+        Where to compute.
+    dtype
+        ``torch.float32`` or ``torch.float64``.
+
+    Attributes
+    ----------
+    image_shape, estimate_shape : tuple of int
+        (Z, Y, X) of what ``A_adjoint`` and ``A`` take.
+    window : tuple of slice
+        Where the field of view lies in an estimate.
+    otf : torch.Tensor
+        Fourier transform of the PSF divided by the number of voxels transformed; other transfer
+        functions are fast if laid out alike.
+
+    Raises
+    ------
+    RlnError
+        If the PSF is larger than the image and the border does not allow it.
+    """
+
+    def __init__(
+        self,
+        psf: npt.NDArray[np.floating],
+        image_shape: Shape,
+        *,
+        border: Border = "extended",
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        device = device or torch.device("cpu")
+        if border != "extended" and any(p > n for p, n in zip(psf.shape, image_shape, strict=True)):
+            raise RlnError(
+                f"PSF is {psf.shape} but the image is {image_shape}; crop the PSF to at most the "
+                f"image, or use the extended border instead of {border}."
+            )
+        self.border = border
+        self.image_shape = image_shape
+        self.work_shape = padded_shape(image_shape, psf.shape, border)
+        # Kernel element j moves light by j - n // 2 voxels, so the image sees (n - 1) // 2 voxels
+        # before its first and n // 2 after its last.
+        self._before = (0, 0, 0) if border == "periodic" else tuple((p - 1) // 2 for p in psf.shape)
+        self._field = tuple(slice(b, b + n) for b, n in zip(self._before, image_shape, strict=True))
+        self._reach = tuple((b, p // 2) for b, p in zip(self._before, psf.shape, strict=True))
+        extended = border == "extended"
+        self.estimate_shape: Shape = self.work_shape if extended else image_shape
+        self.window = self._field if extended else (slice(None),) * 3
+        self._transform = plan(self.work_shape, device, dtype)
+        self.otf = self._otf(psf)
+
+    def _otf(self, psf: npt.NDArray[np.floating]) -> torch.Tensor:
+        real = self._transform.real
+        real.zero_()
+        places = [
+            (torch.arange(p, device=real.device) - p // 2) % n
+            for p, n in zip(psf.shape, real.shape, strict=True)
+        ]
+        real[torch.meshgrid(*places, indexing="ij")] = torch.from_numpy(
+            np.ascontiguousarray(psf)
+        ).to(real)
+        return self._transform.spectrum(real).div_(real.numel())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the buffers lie."""
+        return self.otf.device
+
+    def A(self, estimate: torch.Tensor, *, background: float = 0.0) -> torch.Tensor:
+        """Return the blurred estimate in the field of view, shape ``image_shape``.
+
+        A constant background, if given, is added on the way, where it costs nothing: at
+        frequency 0.
+        """
+        source = self._mirror(estimate) if self.border == "reflect" else estimate
+        self._transform.filter(source, self.otf, constant=background, wanted=self._field)
+        return self._transform.real[self._field]
+
+    def A_adjoint(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the correlation of an image with the PSF, shape ``estimate_shape``.
+
+        ``image`` may be the view that :meth:`A` returned, changed in place.
+        """
+        self._transform.filter(image, self.otf, conjugate=True, given=self._field)
+        return self._fold() if self.border == "reflect" else self._transform.real
+
+    def filter(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+        """Return an image filtered by a transfer function, shape ``estimate_shape``.
+
+        Beyond the field of view the image is continued: mirrored for the reflect border, by its
+        edge voxels for the extended one.
+
+        Parameters
+        ----------
+        image
+            Shape ``image_shape``; may be the view that :meth:`A` returned.
+        transfer
+            Shape of ``otf``, divided by the number of voxels like it.
+        """
+        real = self._transform.real
+        field = real[self._field]
+        if image.data_ptr() != field.data_ptr():
+            field.copy_(image)
+        if self.border == "reflect":
+            self._mirror(field.clone())
+        elif self.border == "extended":
+            self._continue()
+        self._transform.filter(real, transfer)
+        return real[self._field] if self.border == "reflect" else real
+
+    def arriving(self, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """Return ``A_adjoint(seen)``: how much of every voxel's light arrives in the image.
+
+        Parameters
+        ----------
+        seen
+            Bool, shape ``image_shape``: the voxels that count; all when none.
+        """
+        real = self._transform.real
+        ones = real.new_ones(self.image_shape) if seen is None else seen.to(real)
+        return self.A_adjoint(ones).clone(memory_format=torch.contiguous_format)
+
+    def normaliser(self, arriving: torch.Tensor) -> torch.Tensor:
+        """Return ``1 / arriving``, and 0 for voxels whose light hardly arrives; in place."""
+        hardly = arriving <= _SEEN
+        return arriving.reciprocal_().masked_fill_(hardly, 0.0)
+
+    def _continue(self) -> None:
+        """Repeat the edge voxels of the field of view in all of the work buffer around it."""
+        real = self._transform.real
+        for axis, inside in enumerate(self._field):
+            before = real.narrow(axis, 0, inside.start)
+            after = real.narrow(axis, inside.stop, real.shape[axis] - inside.stop)
+            before.copy_(real.narrow(axis, inside.start, 1).expand_as(before))
+            after.copy_(real.narrow(axis, inside.stop - 1, 1).expand_as(after))
+
+    def _mirror(self, estimate: torch.Tensor) -> torch.Tensor:
+        """Put an estimate into the work buffer with its mirror images around."""
+        real = self._transform.real
+        real.zero_()
+        real[self._field] = estimate
+        for axis, (n, (before, after)) in enumerate(
+            zip(self.image_shape, self._reach, strict=True)
+        ):
+            start, stop = before, before + n
+            real.narrow(axis, 0, before).copy_(real.narrow(axis, start, before).flip(axis))
+            real.narrow(axis, stop, after).copy_(real.narrow(axis, stop - after, after).flip(axis))
+        return real
+
+    def _fold(self) -> torch.Tensor:
+        """Add the mirror images in the work buffer to their originals: the adjoint of mirroring."""
+        real = self._transform.real
+        for axis, (n, (before, after)) in enumerate(
+            zip(self.image_shape, self._reach, strict=True)
+        ):
+            start, stop = before, before + n
+            real.narrow(axis, start, before).add_(real.narrow(axis, 0, before).flip(axis))
+            real.narrow(axis, stop - after, after).add_(real.narrow(axis, stop, after).flip(axis))
+        return real[self._field]
+
+
+def of_one_size(kernels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+    """Return PSFs, each (z, y, x) with its centre on ``n // 2``, made of one size with zeros."""
+    sizes = [max(kernel.shape[axis] for kernel in kernels) for axis in range(3)]
+    found = []
+    for kernel in kernels:
+        before = [n // 2 - p // 2 for n, p in zip(sizes, kernel.shape, strict=True)]
+        after = [n - p - b for n, p, b in zip(sizes, kernel.shape, before, strict=True)]
+        found.append(np.pad(kernel, list(zip(before, after, strict=True))))
+    return found

@@ -1,0 +1,435 @@
+"""Filtering by fast real 3D Fourier transforms, by the fastest library at hand.
+
+A transform owns its buffers and filters volumes without allocating: memory that is fresh from the
+system costs as much to touch as the transform itself.
+
+On CPUs FFTW transforms along one axis at a time, on our own threads, see :class:`FftwTransform`.
+That is faster than whole transforms by FFTW, which are faster than scipy's and torch's
+(``benchmarks/fft.py``). On a GPU torch calls the vendor's library.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+import torch
+
+from napari_rln.core.threads import share
+
+try:
+    import pyfftw
+except ImportError:  # optional, see the extra "fast"
+    pyfftw = None
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_AXES = (0, 1, 2)
+_EVERYWHERE = (slice(None),) * 3
+_LINE_BYTES = 64  # of a cache
+# Of what a thread works on at a time: as much as a core's own cache holds, for planes; columns are
+# read from all over the volume anyway, and longer rows of them are quicker.
+_SLAB_BYTES, _BLOCK_BYTES = 1 << 18, 1 << 19
+
+_FEW = 1 << 16  # voxels that are done sooner than other threads have woken up
+
+_SHORT = 16  # lengths up to here take no time whatever their factors
+_SEVENS = 112  # the longest with a factor of 7
+
+Shape = tuple[int, int, int]
+Box = tuple[slice, ...]
+Array = npt.NDArray[Any]
+
+
+class Transform(Protocol):
+    """A work buffer and the filters that fill it.
+
+    Attributes
+    ----------
+    real
+        The result of the last filter.
+    """
+
+    real: torch.Tensor
+
+    def spectrum(self, source: torch.Tensor) -> torch.Tensor:
+        """Return the transform of a volume, (z, y, x // 2 + 1), laid out as ``filter`` reads it.
+
+        ``source`` has the shape of ``real`` and may be it; ``real`` keeps its values.
+        """
+
+    def filter(
+        self,
+        source: torch.Tensor,
+        transfer: torch.Tensor,
+        *,
+        conjugate: bool = False,
+        constant: float = 0.0,
+        given: Box = _EVERYWHERE,
+        wanted: Box = _EVERYWHERE,
+    ) -> None:
+        """Fill ``real`` with a volume whose spectrum is multiplied by a transfer function.
+
+        Parameters
+        ----------
+        source
+            Values in the box ``given``; may be a view of ``real``, else it is unchanged.
+        transfer
+            (z, y, x // 2 + 1), divided by the number of voxels, as the inverse transform is not
+            normalised. Fast if laid out as ``spectrum`` lays out.
+        conjugate
+            Whether to multiply by the complex conjugate instead.
+        constant
+            Added to every voxel: at frequency 0, where it costs nothing.
+        given
+            Where in the volume the source lies; around it are zeros.
+        wanted
+            What has to be filled; the rest may hold anything afterwards.
+        """
+
+
+def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32) -> Transform:
+    """Return the fastest transform of a shape on a device.
+
+    Parameters
+    ----------
+    shape
+        (Z, Y, X) of the real buffer.
+    device
+        Where the buffers lie.
+    dtype
+        ``torch.float32`` or ``torch.float64``.
+    """
+    if device.type != "cpu":
+        return TorchTransform(shape, device, dtype)
+    if pyfftw is not None:
+        return FftwTransform(shape, dtype)
+    return ScipyTransform(shape, dtype)
+
+
+def fast_shape(shape: Sequence[int]) -> Shape:
+    """Return the next lengths (z, y, x) that transform fast, the same on every machine.
+
+    Multiples of four whose other prime factors are 2, 3 and 5, up to 112 also 7. Measured
+    (``benchmarks/fft.py lengths``): per voxel, odd lengths take twice as long along x, where
+    voxels are real, and half as long again along the others; so do long ones with a 7.
+    """
+    z, y, x = (_fast_length(n) for n in shape)
+    return z, y, x
+
+
+def _fast_length(n: int) -> int:
+    if n <= _SHORT:
+        return n if n <= 2 else int(scipy.fft.next_fast_len(n, real=True))
+    n = -(-n // 4) * 4
+    while not _smooth(n):
+        n += 4
+    return n
+
+
+def _smooth(n: int) -> bool:
+    for prime in (2, 3, 5, *([7] if n <= _SEVENS else [])):
+        while n % prime == 0:
+            n //= prime
+    return n == 1
+
+
+def _half(shape: Shape) -> Shape:
+    return (shape[0], shape[1], shape[2] // 2 + 1)
+
+
+class FftwTransform:
+    """FFTW along one axis at a time, in parts that stay in the cache, on our own threads.
+
+    A filter is three passes over memory: slabs of planes along x and y; blocks of columns along z,
+    multiplied and transformed back at once; slabs of planes back along y and x. Planes without
+    light are left out on the way there, and those that nobody wants on the way back.
+
+    FFTW's own threads meet at barriers, spinning, thousands of times in some of its plans, see
+    :mod:`napari_rln.core.threads`. Its plans for one axis, each from rows that are apart to rows
+    that are together, need no measuring: estimated ones are within a fifth of measured ones, where
+    estimated plans of whole volumes take twice as long as measured ones or a hundred times.
+    Estimated plans depend on the shape alone, and each part is computed by one thread: a machine
+    computes equal bits on any number of threads, in every process, today and tomorrow.
+    """
+
+    def __init__(self, shape: Shape, dtype: torch.dtype = torch.float32) -> None:
+        self._types = {torch.float32: ("f4", "c8"), torch.float64: ("f8", "c16")}[dtype]
+        self._shape = (z, y, x) = shape
+        self._columns = columns = y * (x // 2 + 1)
+        size = np.dtype(self._types[1]).itemsize
+        real = pyfftw.zeros_aligned(shape, self._types[0])
+        self._real, self.real = real, torch.from_numpy(real)
+        # Each plane is (x // 2 + 1, y): y is together.
+        width = _apart(columns * size) // size
+        self._planes = pyfftw.empty_aligned((z, width), self._types[1])
+        self._thickness = max(1, min(z, _SLAB_BYTES // (columns * size)))
+        line = _LINE_BYTES // size
+        self._width = max(1, min(columns, _BLOCK_BYTES // (z * size) // line * line), line)
+        self._blocks = _parts(slice(0, columns), self._width)
+        self._desks: list[_Desk] = []  # not in use: as many as there were threads
+
+    def spectrum(self, source: torch.Tensor) -> torch.Tensor:
+        """Return the transform of a volume, a view whose columns along z are together."""
+        z, y, x = self._shape
+        found = np.empty((self._columns, z), self._types[1])
+        self._planes_there(source.numpy(), _EVERYWHERE)
+
+        def transform(desk: "_Desk", block: slice) -> None:
+            found[block] = desk.columns_there(self._planes[:, block])
+
+        self._share(transform, self._blocks)
+        return torch.from_numpy(found.reshape(x // 2 + 1, y, z)).permute(2, 1, 0)
+
+    def filter(
+        self,
+        source: torch.Tensor,
+        transfer: torch.Tensor,
+        *,
+        conjugate: bool = False,
+        constant: float = 0.0,
+        given: Box = _EVERYWHERE,
+        wanted: Box = _EVERYWHERE,
+    ) -> None:
+        """Fill ``real``."""
+        factors = transfer.permute(2, 1, 0).contiguous().view(self._columns, -1).numpy()
+
+        def multiply(desk: "_Desk", block: slice) -> None:
+            columns = self._planes[:, block]
+            lines = desk.columns_there(columns)
+            if conjugate:
+                np.conjugate(lines, lines)  # conj(conj(s) t) = s conj(t)
+            np.multiply(lines, factors[block], lines)
+            if conjugate:
+                np.conjugate(lines, lines)
+            if block.start == 0:
+                lines[0, 0] += constant
+            desk.columns_back(lines, columns)
+
+        self._planes_there(source.numpy(), given)
+        self._share(multiply, self._blocks)
+        self._planes_back(wanted)
+
+    def _planes_there(self, source: Array, given: Box) -> None:
+        """Fill the planes with the transforms of those of a volume along x and y."""
+        z, y, x = (range(n)[part] for n, part in zip(self._shape, given, strict=True))
+        full = (len(y), len(x)) == self._shape[1:]
+
+        def transform(desk: "_Desk", slab: slice) -> None:
+            if slab.start < z.start or slab.start >= z.stop:
+                self._planes[slab] = 0
+                return
+            rows = desk.rows[: slab.stop - slab.start]
+            if not full:
+                rows.fill(0)
+            rows[:, given[1], given[2]] = source[slab.start - z.start : slab.stop - z.start]
+            desk.planes_there(self._slab(slab))
+
+        ends = (0, z.start, z.stop, self._shape[0])
+        parts = [_parts(slice(*pair), self._thickness) for pair in pairwise(ends)]
+        self._share(transform, list(chain(*parts)))
+
+    def _planes_back(self, wanted: Box) -> None:
+        """Fill what is wanted of the volume from the planes."""
+
+        def transform(desk: "_Desk", slab: slice) -> None:
+            rows = desk.planes_back(self._slab(slab))
+            self._real[slab, wanted[1], wanted[2]] = rows[:, wanted[1], wanted[2]]
+
+        z = range(self._shape[0])[wanted[0]]
+        self._share(transform, _parts(slice(z.start, z.stop), self._thickness))
+
+    def _slab(self, slab: slice) -> Array:
+        """Return planes as (planes, x // 2 + 1, y)."""
+        planes: Array = self._planes[slab, : self._columns]
+        return planes.reshape(-1, self._shape[2] // 2 + 1, self._shape[1])
+
+    def _share(self, work: "Callable[[_Desk, slice], None]", parts: Sequence[slice]) -> None:
+        """Share parts among threads, each of which has buffers and plans of its own."""
+
+        def at_a_desk(part: slice) -> None:
+            try:
+                desk = self._desks.pop()
+            except IndexError:
+                desk = _Desk(self._shape, self._thickness, self._width, self._types)
+            work(desk, part)
+            self._desks.append(desk)
+
+        if self._real.size < _FEW:
+            for part in parts:
+                at_a_desk(part)
+        else:
+            share(at_a_desk, parts)
+
+
+class _Desk:
+    """What one thread works with: buffers, and plans between them and the volume's.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray
+        (planes, y, x), real.
+    """
+
+    def __init__(self, shape: Shape, thickness: int, width: int, types: tuple[str, str]) -> None:
+        z, y, x = shape
+        size = np.dtype(types[1]).itemsize
+        self.rows = pyfftw.zeros_aligned((thickness, y, x), types[0])
+        length = _apart((x // 2 + 1) * size) // size
+        half = pyfftw.zeros_aligned((thickness, y, length), types[1])
+        self._half = half[:, :, : x // 2 + 1]
+        self._lines = pyfftw.zeros_aligned((width, z), types[1])
+        self._plans: dict[tuple[str, int], Any] = {}
+
+    def planes_there(self, planes: Array) -> None:
+        """Transform rows along x and y into planes, (planes, x // 2 + 1, y)."""
+        n = len(planes)
+        rows, half = self.rows[:n], self._half[:n]
+        self._run("x there", n, rows, half, 2)
+        self._run("y there", n, half.transpose(0, 2, 1), planes, 2)
+
+    def planes_back(self, planes: Array) -> Array:
+        """Return the rows, (planes, y, x), of planes transformed back; until the next call."""
+        n = len(planes)
+        rows: Array = self.rows[:n]
+        half = self._half[:n]
+        self._run("y back", n, planes, half.transpose(0, 2, 1), 2)
+        self._run("x back", n, half, rows, 2)
+        return rows
+
+    def columns_there(self, columns: Array) -> Array:
+        """Return the transforms, (columns, z), of columns, (z, columns); until the next call."""
+        lines: Array = self._lines[: columns.shape[1]]
+        self._run("z there", len(lines), columns.T, lines, 1)
+        return lines
+
+    def columns_back(self, lines: Array, columns: Array) -> None:
+        """Transform lines, (columns, z), back into columns, (z, columns)."""
+        self._run("z back", len(lines), lines, columns.T, 1)
+
+    def _run(self, name: str, count: int, source: Array, target: Array, axis: int) -> None:
+        """Transform between arrays of which there are several alike, by one plan."""
+        found = self._plans.get((name, count))
+        if found is None:
+            back = name.endswith("back")
+            found = self._plans[name, count] = pyfftw.FFTW(
+                source,
+                target,
+                axes=(axis,),
+                direction="FFTW_BACKWARD" if back else "FFTW_FORWARD",
+                flags=("FFTW_ESTIMATE", *(["FFTW_DESTROY_INPUT"] if back else [])),
+            )
+        else:
+            found.update_arrays(source, target)
+        found.execute()
+
+
+def _apart(size: int) -> int:
+    """Return the bytes, no fewer, from row to row of which a column is to be read.
+
+    An odd number of cache lines: rows a multiple of a large power of two apart fall into the same
+    few places of a cache and push each other out.
+    """
+    return (-(-size // _LINE_BYTES) | 1) * _LINE_BYTES
+
+
+def _parts(whole: slice, length: int) -> list[slice]:
+    """Return slices that cut a range, each of a length but for the last."""
+    return [
+        slice(start, min(start + length, whole.stop))
+        for start in range(whole.start, whole.stop, length)
+    ]
+
+
+class ScipyTransform:
+    """scipy.fft, for CPUs without FFTW."""
+
+    def __init__(self, shape: Shape, dtype: torch.dtype = torch.float32) -> None:
+        self.real = torch.zeros(shape, dtype=dtype)
+        self._shape = shape
+
+    def spectrum(self, source: torch.Tensor) -> torch.Tensor:
+        """Return the transform of a volume."""
+        workers = torch.get_num_threads()
+        return torch.from_numpy(scipy.fft.rfftn(source.numpy(), axes=_AXES, workers=workers))
+
+    def filter(
+        self,
+        source: torch.Tensor,
+        transfer: torch.Tensor,
+        *,
+        conjugate: bool = False,
+        constant: float = 0.0,
+        given: Box = _EVERYWHERE,
+        wanted: Box = _EVERYWHERE,
+    ) -> None:
+        """Fill ``real``."""
+        spectrum = self.spectrum(_embedded(self.real, source, given)).numpy()
+        factors = transfer.numpy()
+
+        def multiply(z: int) -> None:
+            factor = factors[z].conj() if conjugate else factors[z]
+            np.multiply(spectrum[z], factor, spectrum[z])
+
+        share(multiply, range(self._shape[0]))
+        spectrum[0, 0, 0] += constant
+        back = scipy.fft.irfftn(
+            spectrum,
+            s=self._shape,
+            axes=_AXES,
+            norm="forward",
+            overwrite_x=True,
+            workers=torch.get_num_threads(),
+        )
+        self.real.numpy()[wanted] = back[wanted]
+
+
+class TorchTransform:
+    """torch.fft, for GPUs."""
+
+    def __init__(
+        self, shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.real = torch.zeros(shape, dtype=dtype, device=device)
+        self._spectrum = torch.zeros(_half(shape), dtype=_COMPLEX[dtype], device=device)
+        self._shape = shape
+
+    def spectrum(self, source: torch.Tensor) -> torch.Tensor:
+        """Return the transform of a volume."""
+        found: torch.Tensor = torch.fft.rfftn(source, dim=_AXES)
+        return found
+
+    def filter(
+        self,
+        source: torch.Tensor,
+        transfer: torch.Tensor,
+        *,
+        conjugate: bool = False,
+        constant: float = 0.0,
+        given: Box = _EVERYWHERE,
+        wanted: Box = _EVERYWHERE,
+    ) -> None:
+        """Fill ``real``, all of it."""
+        spectrum = self._spectrum
+        torch.fft.rfftn(_embedded(self.real, source, given), dim=_AXES, out=spectrum)
+        if conjugate:  # conj(conj(s) t) = s conj(t), without a second copy of the transfer function
+            spectrum.conj_physical_()
+        spectrum.mul_(transfer)
+        if conjugate:
+            spectrum.conj_physical_()
+        spectrum[0, 0, 0] += constant
+        torch.fft.irfftn(spectrum, s=self._shape, dim=_AXES, norm="forward", out=self.real)
+
+
+def _embedded(real: torch.Tensor, source: torch.Tensor, given: Box) -> torch.Tensor:
+    """Return a volume with zeros around what is given of it, in ``real`` where there are some."""
+    if source.shape == real.shape:
+        return source
+    inside = real[given]
+    if source.data_ptr() != inside.data_ptr():
+        inside.copy_(source)
+    for axis, part in enumerate(given):
+        real.narrow(axis, 0, part.start).zero_()
+        real.narrow(axis, part.stop, real.shape[axis] - part.stop).zero_()
+    return real

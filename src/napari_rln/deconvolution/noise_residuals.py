@@ -1,0 +1,295 @@
+"""The corner of the spectrum: what of an image is noise.
+
+Second differences along every axis pass the highest spatial frequencies, where no microscope
+passes an image. Parts of an image are taken around a level, so that float32 is exact enough
+whatever the camera's offset, and with a mask of what in them can be believed.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln.core.volume import FloatArray
+from napari_rln.deconvolution.unmeasured_voxels import (
+    constant_planes,
+    filled,
+    find_levels,
+    saturated,
+)
+
+Mask = npt.NDArray[np.bool_]
+Float64Array = npt.NDArray[np.float64]
+
+_SAMPLE = 2**20  # voxels to tell noise by: more would not move the answer
+_CHUNK = (32, 64, 64)  # voxels of a part of a large image that is looked at
+_BINS = 24
+_LEAST = 50  # residuals in a bin
+_SPIKE = 4.5  # standard deviations of a residual that noise does not reach
+_DARKEST = 1e-4  # share of voxels that may be darker than the darkest: dead ones
+_SECOND = (1.0, -2.0, 1.0)
+_FOURTH = (1.0, -4.0, 6.0, -4.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A part of an image, (Z, Y, X), relative to a level, and which of it are measurements."""
+
+    values: FloatArray
+    seen: Mask
+
+
+@dataclass(frozen=True)
+class Stencil:
+    """Differences of even order along axes, and what goes with them.
+
+    Attributes
+    ----------
+    taps
+        Weights of neighbours along the axes that are differenced.
+    """
+
+    taps: dict[int, tuple[float, ...]]
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels that a difference is of."""
+        return math.prod(len(taps) for taps in self.taps.values())
+
+    @property
+    def alike(self) -> float:
+        """Number of differences of white noise that tell as much of its variance as one alone."""
+        return math.prod(float((_autocorrelation(t) ** 2).sum()) for t in self.taps.values())
+
+    def inner(self, axes: int = 3) -> tuple[slice, ...]:
+        """Return where the differences are in an image."""
+        reach = [len(self.taps.get(axis, (1.0,))) // 2 for axis in range(axes)]
+        return tuple(slice(r, -r) if r else slice(None) for r in reach)
+
+    def differences(self, values: FloatArray) -> FloatArray:
+        """Return differences, of a voxel's variance where voxels are independent."""
+        for axis, taps in self.taps.items():
+            norm = math.sqrt(sum(t * t for t in taps))
+            values = _weighted(values, axis, [t / norm for t in taps])
+        return values
+
+    def means(self, values: FloatArray) -> FloatArray:
+        """Return local means, which the differences are orthogonal to."""
+        for axis, taps in self.taps.items():
+            values = _weighted(values, axis, [1 / len(taps)] * len(taps))
+        return values
+
+    def smoothed(self, values: FloatArray) -> FloatArray:
+        """Return means in which each voxel counts as in the variance of a difference."""
+        for axis, taps in self.taps.items():
+            power = sum(t * t for t in taps)
+            values = _weighted(values, axis, [t * t / power for t in taps])
+        return values
+
+    def believed(self, seen: Mask) -> Mask:
+        """Return where all voxels of a difference are seen."""
+        for axis, taps in self.taps.items():
+            seen = np.asarray(np.logical_and.reduce(_neighbours(seen, axis, len(taps))))
+        return seen
+
+    def beside(self, values: FloatArray) -> FloatArray:
+        """Return the least of the means on both sides of each voxel along each axis.
+
+        A hot voxel or a streak leaves one of them as it is, at the voxel and at those beside it.
+        """
+        means = []
+        for axis, taps in self.taps.items():
+            others = Stencil({a: t for a, t in self.taps.items() if a != axis})
+            around = _neighbours(others.means(values), axis, len(taps))
+            del around[len(taps) // 2]
+            means.append(np.mean(around, axis=0, dtype=np.float32))
+        return np.asarray(np.minimum.reduce(means))
+
+
+def stencil_of(shape: Sequence[int]) -> Stencil:
+    """Return the differences that leave noise only in an image of a shape, none where too small.
+
+    Second differences along three axes do; along fewer, fourth ones.
+    """
+    axes = [axis for axis, n in enumerate(shape) if n >= 3]
+    few = len(axes) < 3
+    return Stencil({a: _FOURTH if few and shape[a] >= 5 else _SECOND for a in axes})
+
+
+def across(shape: Sequence[int], axis: int) -> Stencil:
+    """Return differences along all axes but one, of fourth order where there is room."""
+    others = [a for a, n in enumerate(shape) if n >= 3 and a != axis]
+    return Stencil({a: _FOURTH if shape[a] >= 5 else _SECOND for a in others})
+
+
+def corner_power(covariance: Float64Array, taps: Sequence[float]) -> float:
+    """Return the variance of differences along an axis, of the variance of white noise.
+
+    Parameters
+    ----------
+    covariance
+        Of voxels 0, 1, 2, ... apart.
+    taps
+        The differences'.
+    """
+    weights = _autocorrelation(taps)[len(taps) - 1 :]
+    weights[1:] *= 2
+    n = min(weights.size, covariance.size)
+    return float(weights[:n] @ covariance[:n])
+
+
+def _autocorrelation(taps: Sequence[float]) -> Float64Array:
+    full = np.correlate(taps, taps, "full")
+    return np.asarray(full / full.max())
+
+
+def _weighted(values: FloatArray, axis: int, weights: Sequence[float]) -> FloatArray:
+    """Return weighted sums of neighbours along an axis, where there are all of them."""
+    around = _neighbours(values, axis, len(weights))
+    total = around[0] * np.float32(weights[0])
+    for neighbour, weight in zip(around[1:], weights[1:], strict=True):
+        total += neighbour * np.float32(weight)
+    return np.asarray(total)
+
+
+def _neighbours(values: npt.NDArray[Any], axis: int, count: int) -> list[npt.NDArray[Any]]:
+    """Return neighbours along an axis, first to last, of each voxel that has all of them."""
+    n = values.shape[axis] - count + 1
+    around = (slice(None),) * axis
+    return [values[(*around, slice(start, start + n))] for start in range(count)]
+
+
+def take_samples(
+    images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
+) -> tuple[float, float, list[Sample]]:
+    """Return a level, the value of the darkest voxels, and parts of images less that level.
+
+    Around a level float32 is exact enough, whatever the camera's offset.
+    """
+    room = max(_SAMPLE // len(images), math.prod(_CHUNK))
+    parts = [
+        (image[where], None if mask is None else mask[where])
+        for image, mask in zip(images, each_mask(images, seen), strict=True)
+        for where in chunks_of(image, room)
+    ]
+    levels = find_levels(*[part for part, _ in parts])
+    found = []
+    for part, mask in parts:
+        measured = ~filled(part, levels) & ~saturated(part, levels)
+        measured[list(constant_planes(part))] = False
+        found.append((part, measured if mask is None else measured & mask))
+    known = np.concatenate([part[mask] for part, mask in found]).astype(np.float64)
+    if not known.size:
+        return 0.0, 0.0, []
+    level = float(np.median(known[:: max(1, known.size // 2**18) | 1]))
+    darkest = float(np.quantile(known, _DARKEST, method="lower"))
+    samples = [
+        Sample(values=np.nan_to_num(part.astype(np.float64) - level).astype(np.float32), seen=mask)
+        for part, mask in found
+    ]
+    return level, darkest, samples
+
+
+def chunks_of(image: FloatArray, room: int = _SAMPLE) -> list[tuple[slice, ...]]:
+    """Return parts of an image that together have at most so many voxels, dark to bright ones."""
+    if image.size <= room:
+        return [(slice(None),) * image.ndim]
+    starts = [range(0, max(n - c // 2, 1), c) for n, c in zip(image.shape, _CHUNK, strict=True)]
+    chunks = [
+        tuple(slice(a, a + c) for a, c in zip(corner, _CHUNK, strict=True))
+        for corner in itertools.product(*starts)
+    ]
+    light = [float(np.nanmean(image[chunk][::2, ::4, ::4])) for chunk in chunks]
+    count = max(1, room // math.prod(_CHUNK))
+    picked = np.unique(np.linspace(0, len(chunks) - 1, count).round().astype(int))
+    order = np.argsort(light)
+    return [chunks[i] for i in order[picked]]
+
+
+def each_mask(
+    images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
+) -> Sequence[Mask | None]:
+    """Return a mask or none for each image."""
+    if seen is None:
+        return [None] * len(images)
+    return [seen] if isinstance(seen, np.ndarray) else seen
+
+
+def without_spikes(samples: list[Sample], darkest: float) -> list[Sample]:
+    """Return samples in which isolated voxels that noise does not explain count as not seen.
+
+    A spike is known by the scale of the residuals in bins of the level beside it, which it is no
+    part of. In the dark, where a photon is much, a few photons are no spike.
+    """
+    stencil = stencil_of(samples[0].values.shape)
+    inner = stencil.inner()
+    sizes = [np.abs(stencil.differences(sample.values)) for sample in samples]
+    levels = [stencil.beside(sample.values) for sample in samples]
+    for _ in range(2):
+        believed = [stencil.believed(sample.seen) for sample in samples]
+        size = np.concatenate([s[b] for s, b in zip(sizes, believed, strict=True)])
+        level = np.concatenate([v[b] for v, b in zip(levels, believed, strict=True)])
+        if size.size < _LEAST:
+            return samples
+        x, limit = _limits(size, level, darkest)
+        kept = []
+        for i, sample in enumerate(samples):
+            spike = sizes[i] > np.interp(levels[i], x, limit)
+            seen = sample.seen.copy()
+            seen[inner] &= ~(spike & believed[i])
+            kept.append(Sample(values=sample.values, seen=seen))
+        samples = kept
+    return samples
+
+
+def _limits(
+    sizes: FloatArray, mean: FloatArray, darkest: float
+) -> tuple[Float64Array, Float64Array]:
+    """Return local means, rising, and the residuals there that noise does not reach."""
+    thin = slice(None, None, max(1, sizes.size // 2**18) | 1)
+    sizes, mean = sizes[thin], mean[thin]
+    x, limit = [], []
+    for group in groups_of(mean):
+        size = sizes[group]
+        scale = float(np.quantile(size, 0.9)) / 1.645
+        if scale == 0:  # fewer photons than residuals
+            scale = float(np.sqrt(np.mean(size**2, dtype=np.float64)))
+        level = float(mean[group].mean(dtype=np.float64))
+        photon = scale**2 / max(level - darkest, 0.2 * scale) if scale > 0 else 0.0
+        x.append(level)
+        limit.append(_SPIKE * scale + photon)
+    return np.array(x), np.array(limit)
+
+
+def groups_of(mean: FloatArray) -> list[npt.NDArray[np.intp]]:
+    """Return indices of bins of local means, rising.
+
+    Bins of equal count are bins of background mostly; half of them, of equal range, reach up.
+    """
+    order = np.argsort(mean)
+    edges = np.unique(
+        np.concatenate(
+            [
+                np.linspace(0, mean.size, _BINS + 1).astype(int),
+                np.searchsorted(mean[order], np.linspace(mean.min(), mean.max(), _BINS + 1)),
+                [mean.size],
+            ]
+        )
+    )
+    groups = [order[a:b] for a, b in itertools.pairwise(edges) if b - a >= _LEAST]
+    return groups if groups else [order]
+
+
+def step_of(samples: list[Sample]) -> float:
+    """Return the step between values of an image of whole numbers, 0 where there is none."""
+    values = np.concatenate([s.values[s.seen] for s in samples])
+    values = values[:: max(1, values.size // 2**16) | 1]
+    distinct = np.unique(values)
+    if distinct.size < 2 or distinct.size > 0.25 * values.size:
+        return 0.0
+    step = float(np.diff(distinct).min())
+    return step if step > 1e-6 * float(np.ptp(distinct)) else 0.0

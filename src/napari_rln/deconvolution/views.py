@@ -1,0 +1,409 @@
+"""Two views of one object from different directions, as of a diSPIM, deconvolved together.
+
+Each view is sharp where the other is blurred: what one blurs along its axis the other shows. Within
+an iteration the first view corrects the estimate, then the second, each by its own point spread
+function (Wu et al., Nature Biotechnology 31, 1032, 2013). The estimate begins with their mean.
+"""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import fftconvolve
+
+from napari_rln.core.device import Peak, check_memory, computing, resolve_device
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.grid import resampled_image
+from napari_rln.core.record import Record
+from napari_rln.core.settings import as_dict, check_limits
+from napari_rln.core.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_grid
+from napari_rln.deconvolution.calibration import (
+    WHOLLY,
+    Calibration,
+    Gain,
+    Given,
+    Level,
+    Mask,
+    Negatives,
+    calibrate,
+    measured_volume,
+)
+from napari_rln.deconvolution.loop import step_through
+from napari_rln.deconvolution.rld_settings import (
+    RldReport,
+    RldSettings,
+    Seen,
+    check_pair,
+    memory_bytes,
+    start_views,
+)
+from napari_rln.deconvolution.stopping_trial import seek_stop
+from napari_rln.psf.prepare import AS_IT_IS, check_psf, prepare_psf
+from napari_rln.registration.register import (
+    RegistrationReport,
+    RegistrationSettings,
+    register_steps,
+)
+from napari_rln.registration.similarity import moved, on_image
+
+Turn = Literal["none", "x+90", "x-90", "y+90", "y-90"]
+
+_PLANES = {"x": (0, 1), "y": (0, 2)}  # that a turn about an axis turns
+_LEAST_SEEN = 0.1  # of the first view, that the second must show
+_ADVICE = "crop the PSFs, deconvolve a part of the image, or use another device."
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualSettings:
+    """How a second view is brought onto the first.
+
+    Parameters
+    ----------
+    turn
+        Of the second stack and its PSF, before all else: by 90 degrees about its x or y axis, as
+        the other objective of a diSPIM sees the sample. none where it is turned already.
+    transform
+        What the second view may undergo then: a shift (translation); a turn too (rigid); scaling
+        and shear too (affine); none where it lies on the first view's voxels already.
+    voxels
+        isotropic has as fine voxels along all axes as the first view has along the finest, for what
+        the second view adds; first keeps the first view's.
+    background_b, offset_b, gain_b
+        As background, offset and gain of the deconvolution, which are the first view's, for the
+        second.
+    seed
+        Of the registration.
+    """
+
+    turn: Turn = "none"
+    transform: Literal["none", "translation", "rigid", "affine"] = "affine"
+    voxels: Literal["isotropic", "first"] = "isotropic"
+    background_b: Level = "auto"
+    offset_b: Level = "auto"
+    gain_b: Gain = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DualImage:
+    """Two views on one grid, in one unit.
+
+    Attributes
+    ----------
+    first, second
+        (Z, Y, X), the second as bright as the first.
+    psf_first, psf_second
+        On that grid.
+    calibration_first, calibration_second
+        In the unit of the first.
+    seen_first
+        (Z, Y, X) bool, where the first view is a measurement; everywhere when none.
+    seen
+        (Z, Y, X) bool, where the second view shows the object.
+    original, psf_original, seen_original
+        The first view on its own voxels.
+    facts
+        How the second was brought onto the first.
+    inputs
+        Hashes of views and PSFs, as they were given.
+    """
+
+    first: Volume
+    second: Volume
+    psf_first: Volume
+    psf_second: Volume
+    calibration_first: Calibration
+    calibration_second: Calibration
+    seen_first: Mask | None
+    seen: Mask
+    original: Volume
+    psf_original: Volume
+    seen_original: Mask | None
+    facts: dict[str, Any]
+    inputs: dict[str, str]
+
+    def calibrations(self) -> dict[str, Any]:
+        """Return what a record says of both, each in the unit of its own view."""
+        second = self.calibration_second.scaled(self.facts["brightness_b"])
+        return self.calibration_first.facts() | {f"{k}_b": v for k, v in second.facts().items()}
+
+
+def turned(volume: Volume, turn: Turn) -> Volume:
+    """Return a volume turned by 90 degrees about its x or y axis, with its voxel size."""
+    if turn == "none":
+        return volume
+    axes = _PLANES[turn[0]]
+    data = np.rot90(volume.data, 1 if turn[1] == "+" else -1, axes)
+    sizes = list(volume.voxel_um)
+    sizes[axes[0]], sizes[axes[1]] = sizes[axes[1]], sizes[axes[0]]
+    z, y, x = sizes
+    return volume.with_data(np.ascontiguousarray(data), voxel_um=(z, y, x))
+
+
+def pair_views(
+    first: Volume,
+    second: Volume,
+    psf_first: Volume,
+    psf_second: Volume,
+    background: float | Literal["auto"] = "auto",
+    negatives: Negatives = "keep",
+    settings: DualSettings | None = None,
+    *,
+    offset: float | Literal["auto"] = "auto",
+    gain: float | Literal["auto"] = "auto",
+    repair_image: bool = True,
+) -> Generator[RegistrationReport, None, DualImage]:
+    """Yield reports of the registration, return two views on one grid.
+
+    Parameters
+    ----------
+    first, second
+        (Z, Y, X), each as its camera took it.
+    psf_first, psf_second
+        Sum 1, each on the voxels and in the orientation of its own view.
+    background
+        Of the first view, in its unit.
+    negatives
+        What to do with negative voxels.
+    settings
+        The defaults when none.
+    offset, gain
+        Of the first view's camera, image units and image units per photon.
+    repair_image
+        Replace isolated hot and cold voxels of both views by what is around them.
+
+    Raises
+    ------
+    RlnError
+        If a view or a PSF cannot be used, or nothing alike is found in the views.
+
+    Notes
+    -----
+    The PSF of the second view is turned by 90 degrees with it, and not by the few degrees that the
+    registration finds.
+    """
+    settings = settings or DualSettings()
+    first = check_pair(first, psf_first, negatives)
+    second = check_pair(second, psf_second, negatives)
+    one = calibrate(first, Given(background=background, offset=offset, gain=gain))
+    two = calibrate(
+        second,
+        Given(background=settings.background_b, offset=settings.offset_b, gain=settings.gain_b),
+    )
+    inputs = {"image": first.hash, "image_b": second.hash, "psf": psf_first.hash,
+              "psf_b": psf_second.hash}  # fmt: skip
+    first, seen_first, found_first = measured_volume(first, psf_first, one, repair=repair_image)
+    second, seen_second, found_second = measured_volume(
+        second, psf_second, two, repair=repair_image
+    )
+    seen_original = seen_first
+    grid = _grid(first.voxel_um, settings)
+    image, other = _resampled(first, grid), _resampled(turned(second, settings.turn), grid)
+    if seen_first is not None:
+        seen_first = _resampled(_as_volume(seen_first, first), grid).data > WHOLLY
+    shows = np.ones(other.shape, np.float32)
+    if seen_second is not None:
+        shows = _resampled(turned(_as_volume(seen_second, second), settings.turn), grid).data
+    psfs = psfs_of_views(psf_first, psf_second, settings, first.voxel_um)
+    facts: dict[str, Any] = {"dual": as_dict(settings)} | found_first
+    facts |= {f"{name}_b": value for name, value in found_second.items()}
+    if settings.transform == "none":
+        if other.shape != image.shape:
+            raise RlnError(
+                f"{other.name} has {other.shape} voxels but {image.name} {image.shape} on one "
+                "grid; register it (`transform=affine`), or crop both to the same part."
+            )
+        seen = shows > WHOLLY
+    else:
+        # Blurred by each other's PSF they look alike; as they are, a scaling would make up for
+        # what one blurs more along an axis than the other.
+        alike = _blurred(other, psfs[0]), _blurred(image, psfs[1])
+        found = yield from register_steps(
+            *alike, RegistrationSettings(transform=settings.transform, seed=settings.seed)
+        )
+        assert found.record is not None
+        told = found.record.facts
+        matrix = np.array(told["matrix"])
+        data = _moved_onto(other, image, matrix)
+        seen = np.isfinite(data)
+        if seen_second is not None:
+            seen &= np.nan_to_num(_moved_onto(other.with_data(shows), image, matrix)) > WHOLLY
+        other = image.with_data(np.nan_to_num(data), name=second.name)
+        kept = ("matrix", "shift_um", "transform", "similarity_after", "overlap")
+        facts["registration"] = {name: told[name] for name in kept}
+    if seen.mean() < _LEAST_SEEN:
+        raise RlnError(
+            f"{second.name} shows {seen.mean():.0%} of {first.name} only, at least "
+            f"{_LEAST_SEEN:.0%} are needed; crop {first.name} to what both show."
+        )
+    brightness = _light(other, seen, two.background) / _light(image, seen, one.background)
+    if not brightness > 0:
+        raise RlnError(f"{second.name} has no light above its background where {first.name} has.")
+    facts["brightness_b"] = brightness
+    return DualImage(
+        first=image,
+        second=image.with_data(
+            (other.data.clip(0) / brightness).astype(np.float32), name=second.name
+        ),
+        psf_first=psfs[0],
+        psf_second=psfs[1],
+        calibration_first=one,
+        calibration_second=two.scaled(1 / brightness),
+        seen_first=seen_first,
+        seen=seen,
+        original=first,
+        seen_original=seen_original,
+        psf_original=psf_first,
+        facts=facts,
+        inputs=inputs,
+    )
+
+
+def deconvolve_views(pair: DualImage, settings: RldSettings | None = None) -> Volume:
+    """Return the object that two views show; see :func:`iterate_views`, whose last word it is."""
+    return finish(iterate_views(pair, settings))
+
+
+def iterate_views(
+    pair: DualImage, settings: RldSettings | None = None
+) -> Generator[RldReport, None, Volume]:
+    """Deconvolve two views together; yield a report after every iteration, return the result.
+
+    Parameters
+    ----------
+    pair
+        As :func:`pair_views` made it.
+    settings
+        The defaults when none. The start is the mean of the views. Where the images decide on the
+        iterations, it is what the first view would take alone.
+
+    Raises
+    ------
+    RlnError
+        For a missing device or too little memory.
+    ComputeError
+        If the computation fails on the way.
+    """
+    settings = replace(settings or RldSettings(), start="image")
+    began = time.perf_counter()
+    device = resolve_device(settings.device)
+    z, y, x = (max(a, b) for a, b in zip(pair.psf_first.shape, pair.psf_second.shape, strict=True))
+    needed = memory_bytes(pair.first.shape, (z, y, x), settings, views=2)
+    check_memory(needed, device, _ADVICE)
+    memory = Peak(device)
+    with computing(needed, device, _ADVICE):
+        iterations = settings.iterations
+        if iterations == "auto":
+            iterations = yield from seek_views_stop(pair, settings)
+        run = start_views(
+            [
+                Seen(
+                    image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first,
+                    seen=pair.seen_first,
+                ),
+                Seen(
+                    image=pair.second, psf=pair.psf_second, calibration=pair.calibration_second,
+                    seen=None if pair.seen.all() else pair.seen,
+                ),
+            ],
+            settings,
+            device,
+        )  # fmt: skip
+        data, found = yield from step_through(run, iterations, settings, memory, began)
+    facts = pair.facts | pair.calibrations() | {"device": str(device), **found}
+    for name, psf in (("psf", pair.psf_first), ("psf_b", pair.psf_second)):
+        if psf.record:
+            facts[name] = psf.record.as_dict()
+    record = Record(method="rld dual", settings=as_dict(settings), facts=facts, inputs=pair.inputs)
+    return pair.first.with_data(
+        data, name=f"{pair.original.name} · dual RLD {found['iterations']}", record=record
+    )
+
+
+def seek_views_stop(pair: DualImage, settings: RldSettings) -> Generator[RldReport, None, int]:
+    """Yield reports, return the number of iterations at which to stop: the first view's alone.
+
+    Parameters
+    ----------
+    pair
+        As :func:`pair_views` made it.
+    settings
+        Of the deconvolution.
+    """
+    stop = yield from seek_stop(
+        pair.original,
+        pair.psf_original,
+        pair.calibration_first,
+        settings,
+        resolve_device(settings.device),
+        time.perf_counter(),
+        pair.seen_original,
+    )
+    return stop.iterations
+
+
+def psfs_of_views(
+    psf_first: Volume,
+    psf_second: Volume,
+    settings: DualSettings,
+    voxel_um: VoxelUm | None = None,
+) -> tuple[Volume, Volume]:
+    """Return the PSFs of two views as their result needs them: turned, and on its voxels.
+
+    Parameters
+    ----------
+    psf_first, psf_second
+        Sum 1, each in the orientation of its own view.
+    settings
+        The turn of the second view, and the voxels of the result.
+    voxel_um
+        Of the first view; those of its PSF when none.
+    """
+    grid = _grid(voxel_um or psf_first.voxel_um, settings)
+    return _on_grid(psf_first, grid), _on_grid(turned(psf_second, settings.turn), grid)
+
+
+def _grid(voxel_um: VoxelUm, settings: DualSettings) -> VoxelUm:
+    if settings.voxels == "first":
+        return voxel_um
+    finest = min(voxel_um)
+    return finest, finest, finest
+
+
+def _on_grid(psf: Volume, grid: VoxelUm) -> Volume:
+    check_psf(psf)
+    like = Volume(data=psf.data[:1], voxel_um=grid)
+    return psf if on_one_grid(psf, like) else prepare_psf(psf, AS_IT_IS, image_voxel_um=grid)
+
+
+def _resampled(volume: Volume, grid: VoxelUm) -> Volume:
+    return volume if same_grid(volume.voxel_um, grid) else resampled_image(volume, grid)
+
+
+def _blurred(volume: Volume, psf: Volume) -> Volume:
+    """Return a volume blurred by a PSF, continued beyond its border by its edge voxels."""
+    margins = [((n - 1) // 2, n // 2) for n in psf.shape]
+    data = fftconvolve(np.pad(volume.data, margins, mode="edge"), psf.data, mode="valid")
+    return volume.with_data(data.astype(np.float32))
+
+
+def _moved_onto(other: Volume, image: Volume, told: npt.NDArray[np.float64]) -> FloatArray:
+    """Return a view on the voxels of the other by the matrix that its record tells, else NaN."""
+    half, theirs = (np.divide(volume.voxel_um, 2) for volume in (image, other))
+    return on_image(other, image, moved(theirs) @ told @ moved(-half))
+
+
+def _as_volume(mask: Mask, like: Volume) -> Volume:
+    return like.with_data(mask.astype(np.float32))
+
+
+def _light(volume: Volume, seen: Mask, background: float) -> float:
+    """Return the mean light above the background in a part of a volume."""
+    return float(volume.data[seen].mean(dtype=np.float64)) - background

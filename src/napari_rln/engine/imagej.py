@@ -1,0 +1,76 @@
+"""A plain ``.tif`` of a volume that was written in parts: an ImageJ hyperstack.
+
+What ImageJ shows first, the range of the values, stands before them in such a file and is known
+last. So the parts are written as they are for an OME-TIFF, and copied plane by plane at the end.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from napari_rln.core.errors import RlnError
+from napari_rln.engine.job import Job
+from napari_rln.io.image import Source
+from napari_rln.io.paths import atomic, is_ome_name, is_tiff_name, stem
+from napari_rln.io.tiff import TiffTarget
+from napari_rln.io.volumes import IMAGEJ_LIMIT, imagej_options
+
+
+def is_plain_name(path: Path) -> bool:
+    """Tell whether a name asks for an ImageJ hyperstack."""
+    return is_tiff_name(path) and not is_ome_name(path)
+
+
+def check_plain(out: Path, source: Source, dtype: npt.DTypeLike) -> None:
+    """Raise unless an ImageJ hyperstack can hold a result.
+
+    Raises
+    ------
+    RlnError
+        If it is too large, or a series.
+    """
+    if not is_plain_name(out):
+        return
+    size = source.voxels * np.dtype(dtype).itemsize
+    if size > IMAGEJ_LIMIT:
+        raise RlnError(
+            f"{out.name} would hold {size / 1e9:.1f} GB, more than an ImageJ TIFF can; name it "
+            f"{stem(out)}.ome.tif."
+        )
+    if source.times > 1:
+        raise RlnError(
+            f"{source.name} has {source.times} time points but {out.name} would hold one volume; "
+            f"choose one (`time`), or name the result {stem(out)}.ome.tif."
+        )
+
+
+def write_plain(path: Path, job: Job) -> None:
+    """Replace an OME-TIFF of one volume by an ImageJ hyperstack, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Of the file, complete.
+    job
+        Says what it holds.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    target = TiffTarget(path, job.plan.shape, None)
+
+    def planes() -> Iterator[npt.NDArray[Any]]:
+        depth, height, width = target.shape
+        for z in range(depth):
+            yield target.read((slice(z, z + 1), slice(0, height), slice(0, width)))[0]
+
+    low, high = np.array([(plane.min(), plane.max()) for plane in planes()]).T
+    options = imagej_options(job.voxel_um, (float(low.min()), float(high.max())), job.record())
+    with atomic(path) as temporary:
+        tifffile.imwrite(temporary, planes(), shape=target.shape, dtype=target.dtype, **options)

@@ -1,0 +1,248 @@
+"""A run between two tasks: what is given to workers, what is finished, what is still to do.
+
+The deconvolution's tiles go to the workers in slabs; a block is written as soon as the tiles that
+have a say in it are there, and noted. A tile is deleted when no block needs it any more. What
+somebody looks at comes first; tiles at its rim then wait for longer, on the disk.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Literal, NamedTuple
+
+from napari_rln.core.errors import ComputeError
+from napari_rln.core.tiles import Box, overlap
+from napari_rln.engine.executors import Engine
+from napari_rln.engine.job import TILE, Folder, Job, Key, changed_since
+from napari_rln.engine.plan import IN_FLIGHT, pairs
+from napari_rln.engine.reports import LargeReport, Phase
+from napari_rln.engine.worker import (
+    Done,
+    check_block,
+    check_source,
+    coarsen_block,
+    deconvolve_tile,
+    finish_block,
+)
+
+
+class _Work(NamedTuple):
+    """A task that was given to a worker."""
+
+    kind: Literal["tile", "block", "level", "check"]
+    key: Key
+
+
+_Task = tuple[_Work, Callable[..., Any], tuple[Any, ...]]
+_OVER: Any = object()
+
+
+class Drive:
+    """A run in the middle.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    job
+        What is to be done.
+    workers
+        Who does it.
+    began
+        ``time.perf_counter()`` from which the reports count.
+    first
+        Part (z, y, x) of a volume whose blocks come before the others.
+
+    Attributes
+    ----------
+    finished : dict
+        What is written, with checksums.
+    seconds : dict
+        That workers have read, computed and written.
+    peak_bytes : int
+        Memory of a worker, the most that any had.
+    """
+
+    def __init__(
+        self, folder: Folder, job: Job, workers: Engine, began: float, first: Box | None = None
+    ) -> None:
+        self.folder, self.job, self.workers, self.began = folder, job, workers, began
+        self._first = first
+        self.finished = folder.finished()
+        self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+        self.peak_bytes = 0
+        self._where = str(folder.out), workers.device_name
+        self._pending: dict[Future[Any], _Work] = {}
+        self._most = workers.workers * IN_FLIGHT
+
+    def report(self, phase: Phase, done: int, total: int, **more: Any) -> LargeReport:
+        """Return where the run stands."""
+        lasted = time.perf_counter() - self.began
+        return LargeReport(phase=phase, done=done, total=total, seconds=lasted, **more)
+
+    def check(self) -> Generator[LargeReport, None, None]:
+        """Yield reports; forget what is no longer as it was written."""
+        entries = {
+            key: entry
+            for key, entry in self.finished.items()
+            if key.level != TILE or self.folder.scratch(key.time, key.number).exists()
+        }
+        tasks = (
+            (_Work("check", key), check_block, (key, entry["checksum"]))
+            for key, entry in entries.items()
+        )
+        for done, (work, intact) in enumerate(self._all(tasks), 1):
+            when, level, number = work.key
+            if not intact:
+                del self.finished[work.key]
+            box = self.job.plan.blocks[number].core if intact and not level else None
+            yield self.report("check", done, len(entries), box=box, time=when)
+
+    def check_source(self) -> Generator[LargeReport, None, None]:
+        """Yield reports; raise if the image is no longer what finished tiles were made of.
+
+        Raises
+        ------
+        RlnError
+            Naming where it differs.
+        """
+        entries = {key: entry for key, entry in self.finished.items() if "source" in entry}
+        tasks = (
+            (_Work("check", key), check_source, (key, entry["source"]))
+            for key, entry in entries.items()
+        )
+        for done, (work, same) in enumerate(self._all(tasks), 1):
+            if not same:
+                raise changed_since(self.job, work.key)
+            yield self.report("check", done, len(entries))
+
+    def blocks(self) -> Generator[LargeReport, None, None]:
+        """Yield reports with the blocks of the finest level as they are written."""
+        plan = self.job.plan
+        total = plan.times * len(plan.blocks)
+        left = [pair for pair in pairs(plan) if Key(pair[0], 0, pair[1]) not in self.finished]
+        left.sort(key=self._is_later)
+        needs = [plan.needed(block.window) for block in plan.blocks]
+        users: dict[tuple[int, int], list[int]] = {}  # of a tile: blocks that need it
+        missing: dict[tuple[int, int], int] = {}  # of a block: tiles that are not there
+        for when, number in left:
+            missing[when, number] = len(needs[number])
+            for needed in needs[number]:
+                users.setdefault((when, needed), []).append(number)
+        waiting = {tile: len(numbers) for tile, numbers in users.items()}
+        there = {
+            (when, number)
+            for when, number in users
+            if Key(when, TILE, number) in self.finished
+            and self.folder.scratch(when, number).exists()
+        }
+        begun = sorted(set(users) - there)
+        begun.sort(key=lambda tile: min(self._is_later((tile[0], n)) for n in users[tile]))
+        tiles = deque(begun)
+        ready = deque(pair for pair in left if not missing[pair])
+
+        def arrived(tile: tuple[int, int]) -> None:
+            for number in users[tile]:
+                missing[tile[0], number] -= 1
+                if not missing[tile[0], number]:
+                    ready.append((tile[0], number))
+
+        def tasks() -> Generator[_Task | None, None, None]:
+            while ready or tiles or missing:
+                if ready:
+                    when, number = ready.popleft()
+                    yield _Work("block", Key(when, 0, number)), finish_block, (when, number)
+                elif tiles:
+                    when, number = tiles.popleft()
+                    yield _Work("tile", Key(when, TILE, number)), deconvolve_tile, (when, number)
+                else:
+                    yield None  # what is next waits for what is being done
+
+        for found in sorted(there):
+            arrived(found)
+        for work, done in self._all(tasks()):
+            when, _, number = work.key
+            self._count(done)
+            self._note(done)
+            if work.kind == "tile":
+                arrived((when, number))
+                there.add((when, number))
+                yield self.report("deconvolve", len(there), len(users))
+                continue
+            del missing[when, number]
+            for needed in needs[number]:
+                waiting[when, needed] -= 1
+                if not waiting[when, needed]:
+                    self.folder.scratch(when, needed).unlink(missing_ok=True)
+            written = total - len(missing)
+            yield self.report("tiles", written, total, box=plan.blocks[number].core, time=when)
+
+    def _is_later(self, pair: tuple[int, int]) -> bool:
+        """Tell whether a block is none of those that come first."""
+        core = self.job.plan.blocks[pair[1]].core
+        return self._first is not None and not overlap(core, self._first)
+
+    def levels(self) -> Generator[LargeReport, None, None]:
+        """Yield reports while the coarser levels are written, each from the one before it."""
+        plan = self.job.plan
+        keys = {
+            level: [
+                Key(when, level, number)
+                for when in range(plan.times)
+                for number in range(len(plan.level_boxes(level)))
+            ]
+            for level in range(1, len(plan.levels))
+        }
+        done, total = 0, sum(map(len, keys.values()))
+        for of_level in keys.values():
+            left = [key for key in of_level if key not in self.finished]
+            done += len(of_level) - len(left)
+            for _, told in self._all((_Work("level", k), coarsen_block, tuple(k)) for k in left):
+                self._count(told)
+                self._note(told)
+                done += 1
+                yield self.report("pyramid", done, total)
+
+    def cancel(self) -> None:
+        """Take back what no worker has begun."""
+        for future in self._pending:
+            future.cancel()
+
+    def _all(self, tasks: Iterable[_Task | None]) -> Generator[tuple[_Work, Any], None, None]:
+        """Yield tasks with what they return, as they end; few are with the workers at once."""
+        left = iter(tasks)
+        over = False
+        while self._pending or not over:
+            while not over and len(self._pending) < self._most:
+                task = next(left, _OVER)
+                if task is _OVER:
+                    over = True
+                elif task is None:
+                    break
+                else:
+                    work, function, arguments = task
+                    future = self.workers.submit(function, *self._where, *arguments)
+                    self._pending[future] = work
+            if not self._pending:
+                if over:
+                    return
+                raise ComputeError("what is left waits for tiles that nobody computes.")
+            ended, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+            for future in ended:
+                work = self._pending.pop(future)
+                yield work, future.result()
+
+    def _count(self, done: Done) -> None:
+        for part, seconds in zip(self.seconds, done.seconds, strict=True):
+            self.seconds[part] += seconds
+        self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
+
+    def _note(self, done: Done) -> None:
+        entry: dict[str, Any] = {"checksum": done.checksum}
+        if done.key.level == 0:
+            entry |= {"clipped": done.clipped, "light": done.light}
+        if done.source:
+            entry |= {"image": done.image, "source": done.source}
+        self.folder.add_finished(done.key, entry)
+        self.finished[done.key] = entry

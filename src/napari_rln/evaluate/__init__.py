@@ -1,0 +1,1 @@
+"""How good a result is: scores, resolution, tables and figures."""

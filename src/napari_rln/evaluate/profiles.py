@@ -1,0 +1,155 @@
+"""Intensity along a line, and the width of the peak on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import map_coordinates
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import FloatArray, VoxelUm
+
+_RISE = 0.15
+"""A profile that rises again by more than this share of its peak has more peaks than one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Profile:
+    """Intensity along a line through the position.
+
+    Attributes
+    ----------
+    offset_um
+        (N,) float64, distance from the position.
+    value
+        (N,) float64, from 0 at its lowest to 1 at its highest.
+    fwhm_um
+        Full width at half maximum of the peak next to the position; None if the line ends before
+        it has fallen to half on both sides, or rises again before that.
+    """
+
+    offset_um: npt.NDArray[np.float64]
+    value: npt.NDArray[np.float64]
+    fwhm_um: float | None
+
+
+def profile_at(line: FloatArray, at: int, step_um: float, half_um: float) -> Profile:
+    """Return the intensity along a line, within a distance of one of its voxels.
+
+    Parameters
+    ----------
+    line
+        (N,) float32.
+    at
+        Index of the voxel.
+    step_um
+        Distance between voxels.
+    half_um
+        How far the profile reaches on either side, at least two voxels; the line may end before.
+    """
+    reach = max(round(half_um / step_um), 2)
+    first = max(at - reach, 0)
+    part = np.asarray(line[first : at + reach + 1], np.float64)
+    value = (part - part.min()) / max(float(np.ptp(part)), 1e-30)
+    return Profile(
+        offset_um=(np.arange(part.size, dtype=np.float64) + first - at) * step_um,
+        value=value,
+        fwhm_um=_fwhm(value, at - first, step_um),
+    )
+
+
+def profile_between(
+    data: FloatArray,
+    voxel_um: VoxelUm,
+    start_um: Sequence[float],
+    stop_um: Sequence[float],
+) -> Profile:
+    """Return the intensity along a line between two points of a volume, linearly interpolated.
+
+    Parameters
+    ----------
+    data
+        (Z, Y, X).
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    start_um, stop_um
+        (z, y, x) from the centre of the first voxel, in micrometres; points outside see 0.
+
+    Returns
+    -------
+    Profile
+        Its offset counts from the start; the width is that of the highest peak.
+
+    Raises
+    ------
+    RlnError
+        If the points are one.
+    """
+    start, stop = np.asarray(start_um, np.float64), np.asarray(stop_um, np.float64)
+    length = float(np.linalg.norm(stop - start))
+    if length == 0:
+        raise RlnError("the line has no length; draw it from one point to another.")
+    step = min(voxel_um) / 2  # finer than any voxel, so that none is stepped over
+    count = max(round(length / step), 2) + 1
+    points = start + np.linspace(0, 1, count)[:, None] * (stop - start)
+    at = points / voxel_um
+    # Only what the line passes is read: the volume may lie on a disk.
+    first = np.clip(np.floor(at.min(0)), 0, data.shape).astype(int)
+    last = np.clip(np.ceil(at.max(0)) + 1, 0, data.shape).astype(int)
+    part = np.asarray(data[tuple(slice(a, max(a, b)) for a, b in zip(first, last, strict=True))])
+    line = np.zeros(count)
+    if part.size:
+        map_coordinates(part, (at - first).T, output=line, order=1, mode="constant")
+    value = (line - line.min()) / max(float(np.ptp(line)), 1e-30)
+    step = length / (count - 1)
+    return Profile(
+        offset_um=np.linspace(0.0, length, count),
+        value=value,
+        fwhm_um=_fwhm(value, int(np.argmax(value)), step),
+    )
+
+
+def flanks(value: npt.NDArray[np.float64], peak: int) -> tuple[float, float] | None:
+    """Return where a profile crosses half of its height at a peak, to the left and to the right.
+
+    Parameters
+    ----------
+    value
+        (N,), from 0.
+    peak
+        Index of the sample that is the peak.
+
+    Returns
+    -------
+    tuple of float or None
+        Positions between samples, linearly interpolated; none if the profile ends before.
+    """
+    half = value[peak] / 2
+    below = np.flatnonzero(value < half)
+    left, right = below[below < peak], below[below > peak]
+    if not (left.size and right.size):
+        return None
+    a, b = int(left[-1]), int(right[0])
+    start = a + (half - value[a]) / (value[a + 1] - value[a])
+    stop = b - (half - value[b]) / (value[b - 1] - value[b])
+    return float(start), float(stop)
+
+
+def _fwhm(value: npt.NDArray[np.float64], at: int, step_um: float) -> float | None:
+    """Return the width at half height of the peak uphill of a sample."""
+    peak = at
+    while True:
+        near = range(max(peak - 1, 0), min(peak + 2, value.size))
+        best = max(near, key=lambda i: value[i])
+        if value[best] <= value[peak]:
+            break
+        peak = best
+    ends = flanks(value, peak)
+    if ends is None:
+        return None
+    start, stop = ends
+    for flank in (value[int(start) : peak + 1][::-1], value[peak : int(np.ceil(stop)) + 1]):
+        if (flank - np.minimum.accumulate(flank)).max() > _RISE * value[peak]:
+            return None  # several peaks: a width would be of their distance
+    return (stop - start) * step_um

@@ -1,0 +1,333 @@
+"""Many images, handed to the batch runner with what is set in the dock, and how far it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from napari.components import ViewerModel
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QDialog,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QListWidget,
+    QProgressBar,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.core.errors import RlnError
+from napari_rln.engine.progress import Progress, progress_of
+from napari_rln.engine.reports import BatchReport
+from napari_rln.gui.deconvolve.method_list import Method, Rln
+from napari_rln.gui.deconvolve.ondisk import fit_to
+from napari_rln.gui.deconvolve.result_place import FolderField, Place, file_name
+from napari_rln.gui.forms import worded
+from napari_rln.gui.jobs import Job, Jobs, Steps, Update, streamed
+from napari_rln.gui.layers import Source
+from napari_rln.gui.runbar import RunBar
+from napari_rln.io.volumes import read_volume
+from napari_rln.networks.model import Model, load_model
+
+# It brings what reads and writes Zarr; napari opens the dock faster without.
+if TYPE_CHECKING:
+    from napari_rln.engine.batch import Ended, Item
+    from napari_rln.engine.request import LargeRun
+
+_ENDINGS = {"OME-Zarr": "ome.zarr", "OME-TIFF": "ome.tif"}
+_FILES = "Images and tables (*.tif *.tiff *.csv);;All files (*)"
+_COLUMNS = ("Image", "Method", "How far", "State")
+_STATE = 3
+_WINDOW = "batch"  # that speaks of these works, and not the dock
+_OPEN = Qt.ItemDataRole.UserRole  # of a row's state: whether it is still to be done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What all images of a batch are to undergo."""
+
+    methods: Sequence[Method]
+    psf: Source | None
+    mend: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """The images of a batch, each once for every channel."""
+
+    items: "list[Item]"
+
+
+class Batch(QDialog):
+    """Images, and a row for everything that becomes of them.
+
+    Parameters
+    ----------
+    viewer
+        Where results are opened.
+    jobs
+        Of the dock: its works and these wait for each other.
+    task
+        Returns what is set in the dock, or raises what speaks against it.
+    place
+        Who works.
+    parent
+        Above which it is shown.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        jobs: Jobs,
+        task: Callable[[], Task],
+        place: Place,
+        parent: QWidget,
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Batch")
+        self.resize(760, 520)
+        self._viewer, self._jobs, self._task, self._place = viewer, jobs, task, place
+        self.inputs = QListWidget()
+        self.inputs.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.inputs.setToolTip(
+            "<p>Files with all their channels and time points, folders of files, and tables (.csv) "
+            "with a column image and, where wanted, psf, model, channel, time, voxel_um, "
+            "psf_voxel_um and out.</p>"
+        )
+        self.folder = FolderField()
+        self.ending = QComboBox()
+        self.ending.addItems([*_ENDINGS])
+        self.table = QTableWidget(0, len(_COLUMNS))
+        self.table.setHorizontalHeaderLabels(_COLUMNS)
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self.table.verticalHeader().setVisible(False)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
+        self.bar = RunBar(jobs, self.run, label="Run batch", window=_WINDOW)
+        self._rows: dict[Path, int] = {}  # by the results
+        self._mine: dict[Job, Method] = {}
+        self._lay_out()
+        jobs.reported.connect(self._on_report)
+        jobs.ended.connect(self._on_end)
+
+    def add(self, *paths: str) -> None:
+        """Add files or folders that are not there yet."""
+        there = self._words()
+        self.inputs.addItems([path for path in paths if path and path not in there])
+
+    def run(self) -> None:
+        """Queue a batch for every ticked method.
+
+        Raises
+        ------
+        RlnError
+            If there are no images, or methods, PSF or folder cannot be.
+        """
+        task, words, settings = self._task(), self._words(), self._place.settings()
+        if not words:
+            raise RlnError("add the images first: files, folders, or a table (.csv).")
+        ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
+        jobs: dict[Job, Method] = {}
+        for method in task.methods:
+            job = Job(
+                f"batch {method.name}",
+                partial(_batch, words, method, task, folder, ending, settings),
+                key=(*words, folder, ending, method, task.mend, task.psf and task.psf.key),
+                kept="what is finished stays there, and Run goes on with it",
+                window=_WINDOW,
+            )
+            jobs[job] = method
+        if not self._mine:  # rows of a batch under way stay
+            self.table.setRowCount(0)
+            self._rows.clear()
+        self._jobs.add(*jobs)
+        self._mine |= jobs
+
+    def open_selected(self) -> None:
+        """Show the results of the selected rows in napari.
+
+        Raises
+        ------
+        RlnError
+            If none is there yet.
+        """
+        rows = {index.row() for index in self.table.selectedIndexes()}
+        found = [out for out, row in self._rows.items() if row in rows and out.exists()]
+        if not found:
+            raise RlnError("select rows whose results are there.")
+        for out in found:
+            self._viewer.open(str(out), plugin="napari-rln")
+
+    def _words(self) -> list[str]:
+        return [self.inputs.item(i).text() for i in range(self.inputs.count())]
+
+    def _on_report(self, job: Job, update: Update) -> None:
+        method, content = self._mine.get(job), update.content
+        if method is None:
+            return
+        if isinstance(content, Listed):
+            for item in content.items:
+                self._add_row(item, method)
+        elif isinstance(content, BatchReport):
+            self._show(content)
+
+    def _on_end(self, job: Job) -> None:
+        if self._mine.pop(job, None) is None or self._mine:
+            return
+        for row in self._rows.values():  # of a batch that was cancelled
+            if self.table.item(row, _STATE).data(_OPEN):
+                self._set(row, "cancelled", 0, 1)
+
+    def _add_row(self, item: "Item", method: Method) -> None:
+        row = self._rows.setdefault(item.out, self.table.rowCount())
+        if row == self.table.rowCount():
+            self.table.insertRow(row)
+        mark = "" if item.channel is None else f" channel {item.channel}"
+        for column, text in enumerate((f"{item.image.name}{mark}", method.name, None, "waits")):
+            if text is None:
+                bar = QProgressBar()
+                bar.setTextVisible(False)
+                self.table.setCellWidget(row, column, bar)
+                continue
+            cell = QTableWidgetItem(text)
+            cell.setToolTip(str(item.image if column == 0 else item.out))
+            self.table.setItem(row, column, cell)
+        self._set(row, "waits", 0, 1, is_open=True)
+
+    def _show(self, report: BatchReport) -> None:
+        row = self._rows.get(report.item.out)
+        if row is None:
+            return
+        ended = report.ended
+        if ended is not None:
+            chi2 = ended.summary.get("chi2")
+            quality = f", \N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO} {chi2:.3g}" if chi2 else ""
+            text = ended.error or f"{ended.status}, {ended.seconds:.0f} s{quality}"
+            self._set(row, ". ".join([text, *ended.warnings]), 0 if ended.error else 1, 1)
+        elif report.inner is not None:
+            progress = progress_of(report.inner)
+            self._set(row, progress.doing, progress.done, progress.total, is_open=True)
+
+    def _set(self, row: int, text: str, done: int, total: int, *, is_open: bool = False) -> None:
+        bar: Any = self.table.cellWidget(row, _STATE - 1)
+        bar.setRange(0, total)
+        bar.setValue(done)
+        cell = self.table.item(row, _STATE)
+        text = worded(text)
+        cell.setText(text)
+        cell.setToolTip(f"<p>{text}</p>")
+        cell.setData(_OPEN, is_open)
+
+    def _lay_out(self) -> None:
+        files, folder, remove, show = (
+            QPushButton(text)
+            for text in (
+                "Add files\N{HORIZONTAL ELLIPSIS}",
+                "Add folder\N{HORIZONTAL ELLIPSIS}",
+                "Remove",
+                "Open results",
+            )
+        )
+        files.clicked.connect(self._add_files)
+        folder.clicked.connect(self._add_folder)
+        remove.clicked.connect(self._remove)
+        show.clicked.connect(lambda: self.bar.attempt(self.open_selected))
+        buttons = QVBoxLayout()
+        for button in (files, folder, remove):
+            buttons.addWidget(button)
+        buttons.addStretch(1)
+        above = QHBoxLayout()
+        above.addWidget(self.inputs, 1)
+        above.addLayout(buttons)
+        rows = QFormLayout()
+        rows.addRow("Results in", self.folder)
+        rows.addRow("Format", self.ending)
+        self.bar.add_button(show)
+        layout = QVBoxLayout(self)
+        layout.addLayout(above, 1)
+        layout.addLayout(rows)
+        said = "Methods and PSF are the dock's; tile, memory and workers its Result's, on disk."
+        layout.addWidget(QLabel(said))
+        layout.addWidget(self.table, 2)
+        layout.addWidget(self.bar)
+
+    def _add_files(self) -> None:
+        found, _ = QFileDialog.getOpenFileNames(self, "Images", "", _FILES)
+        self.add(*found)
+
+    def _add_folder(self) -> None:
+        self.add(QFileDialog.getExistingDirectory(self, "Folder of images, or OME-Zarr"))
+
+    def _remove(self) -> None:
+        for item in self.inputs.selectedItems():
+            self.inputs.takeItem(self.inputs.row(item))
+
+
+def _batch(
+    words: list[str],
+    method: Method,
+    task: Task,
+    folder: Path,
+    ending: str,
+    settings: dict[str, Any],
+) -> "Steps[list[Ended]]":
+    """Do a batch by one method; yield what becomes of the images, return it.
+
+    Raises
+    ------
+    RlnError
+        If an image failed, when all are done.
+    """
+    from napari_rln.engine.batch import BatchSettings, Ending, listed, run_batch
+
+    assert ending in get_args(Ending)
+
+    def named(mark: str) -> "tuple[Path, list[Item]]":
+        place = folder / mark
+        place.mkdir(exist_ok=True)
+        common = BatchSettings(folder=place, method=mark, ending=ending)  # type: ignore[arg-type]
+        return place, listed(words, common)
+
+    place, items = named(file_name(method.name).replace(" ", "-").lower())
+    if isinstance(method, Rln) and any(item.model for item in items):
+        if sum(isinstance(other, Rln) for other in task.methods) > 1:
+            raise RlnError("the table names models; tick one network only, which stands for them.")
+        place, items = named("rln")  # not by the name of a model that is not used
+    yield Update(Progress(doing="planning"), Listed(items))
+    shared = task.psf.read() if task.psf else None
+
+    def prepare(item: "Item") -> "LargeRun":
+        psf = read_volume(item.psf, voxel_um=item.psf_voxel_um) if item.psf else shared
+        fitted = fit_to(item.origin, psf, task.mend) if psf else None
+        where = {"origin": item.origin, "out": item.out, **settings}
+        if item.model and isinstance(method, Rln):
+            where["model"] = _model(item.model, method)
+        return method.large_run(fitted, **where)
+
+    ended = yield from streamed(
+        run_batch(items, prepare, place, settings["large"], method.settings.device),
+        lambda report: report,
+        always=lambda report: report.ended is not None,
+    )
+    failed = [one for one in ended if one.error]
+    if failed:
+        raise RlnError(f"{len(failed)} of {len(ended)} images failed; the rows say why.")
+    return ended
+
+
+def _model(name: str, method: Rln) -> Model:
+    """Return the model that a table names: of the user's, a shipped one, or a file."""
+    known = {entry.name for entry in method.library.entries()}
+    return method.library.load(name) if name in known else load_model(name)

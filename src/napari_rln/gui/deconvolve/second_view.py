@@ -1,0 +1,156 @@
+"""A second view of the object, which is brought onto the first and deconvolved with it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFormLayout, QWidget
+
+from napari_rln.core.tiles import Shape
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.views import DualImage, DualSettings, pair_views
+from napari_rln.engine.progress import Progress
+from napari_rln.gui.deconvolve.method_list import Method
+from napari_rln.gui.deconvolve.streams import Paired
+from napari_rln.gui.forms import Form
+from napari_rln.gui.jobs import Steps, Update, streamed
+from napari_rln.gui.layers import Source
+from napari_rln.gui.pickers import SecondPsfPicker, VolumePicker
+from napari_rln.psf.examine import fit_psf
+
+
+class SecondView(QWidget):
+    """The choice of the second view, its PSF, and how it is brought onto the first."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self.image = VolumePicker(viewer, optional="none")
+        self.image.setToolTip(
+            "<p>Of a diSPIM or alike: another stack of the same object, taken from the side. Both "
+            "are deconvolved together, each by its own PSF.</p>"
+        )
+        self.psf = SecondPsfPicker(viewer)
+        self.form = Form(DualSettings, top=("turn", "transform"))
+        self._below = QWidget()
+        rows = QFormLayout(self._below)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.addRow("PSF", self.psf)
+        rows.addRow(self.form)
+        layout = QFormLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addRow(self.image)
+        layout.addRow(self._below)
+        self._show_below()
+        self.image.changed.connect(self._show_below)
+        for part in (self.psf, self.form):
+            part.changed.connect(self.changed)
+
+    def given(self, image: Source, psf: Source) -> "Views | None":
+        """Return both views; none where there is no second.
+
+        Parameters
+        ----------
+        image, psf
+            The first view.
+
+        Raises
+        ------
+        RlnError
+            If the second, or its PSF, cannot be used.
+        """
+        if self.image.layer is None:
+            return None
+        return Views(
+            first=image,
+            second=self.image.source("the second view"),
+            psf_first=psf,
+            psf_second=self.psf.source_beside(psf),
+            settings=self.form.settings(),
+        )
+
+    def _show_below(self) -> None:
+        self._below.setVisible(self.image.layer is not None)
+        self.changed.emit()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Views:
+    """Two views with their PSFs, not read yet.
+
+    Several methods share them: the second is brought onto the first once.
+    """
+
+    first: Source
+    second: Source
+    psf_first: Source
+    psf_second: Source
+    settings: DualSettings
+    _made: dict[Any, DualImage] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> Any:
+        """What tells them from others."""
+        sources = (self.first, self.second, self.psf_first, self.psf_second)
+        return *(source.key for source in sources), self.settings
+
+    def steps(self, method: Method, mend: bool) -> Steps[Volume]:
+        """Yield what a method shows on its way; return its result.
+
+        Parameters
+        ----------
+        method
+            How.
+        mend
+            Whether to repair what is wrong with the PSFs.
+        """
+        pair = yield from self._pair(method, mend)
+        yield Update(
+            Progress(doing="views are one upon the other"), Paired(pair.first, pair.second)
+        )
+        return (yield from method.steps_of_views(pair))
+
+    def _pair(self, method: Method, mend: bool) -> Steps[DualImage]:
+        told = method.settings
+        key = (
+            told.background, told.offset, told.gain, told.repair_image, told.negatives, mend,
+        )  # fmt: skip
+        known = self._made.get(key)
+        if known is not None:
+            return known
+        first, second = self.first.read(), self.second.read()
+        psf, _ = fit_psf(self.psf_first.read(), first, mend=mend)
+        psf_b, _ = fit_psf(self.psf_second.read(), second, mend=mend)
+        work = pair_views(
+            first,
+            second,
+            psf,
+            psf_b,
+            told.background,
+            told.negatives,
+            settings=self.settings,
+            offset=told.offset,
+            gain=told.gain,
+            repair_image=told.repair_image,
+        )
+        pair = yield from streamed(work)
+        self._made[key] = pair
+        return pair
+
+    def shape(self) -> Shape:
+        """Return how large the result will be, voxels (z, y, x)."""
+        return self._on_grid(self.first)
+
+    def kernel(self) -> Shape:
+        """Return how large the first view's PSF will be on these voxels (z, y, x)."""
+        return self._on_grid(self.psf_first)
+
+    def _on_grid(self, source: Source) -> Shape:
+        first = np.array(self.first.voxel_um)
+        target = first.min() if self.settings.voxels == "isotropic" else first
+        sizes = np.array(source.shape) * source.voxel_um / target
+        z, y, x = np.maximum(1, np.rint(sizes)).astype(int)
+        return int(z), int(y), int(x)

@@ -1,0 +1,119 @@
+"""Files to layers and back, with voxel size and record, which napari's own reader leaves out.
+
+TIFF is read whole. OME-Zarr stays on the disk: what is looked at is read, at the level that the
+screen needs.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Image
+
+from napari_rln.core.errors import RlnError
+from napari_rln.gui.layers import (
+    CHANNEL,
+    KEY,
+    LayerData,
+    contrast_limits,
+    layer_data,
+    source_of,
+)
+from napari_rln.io.paths import is_zarr
+from napari_rln.io.volumes import contents, read_volume, write_volume
+
+
+def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
+    """Return a reader for what says its voxel size; none for others, which napari reads.
+
+    That is a TIFF, or an OME-Zarr image.
+    """
+    if not isinstance(path, str):
+        return None
+    try:
+        if Path(path).is_dir():
+            from napari_rln.io.ome_zarr import open_lazily  # who reads TIFF needs no Zarr
+
+            place = Path(path)
+            return read_zarr if is_zarr(place) and open_lazily(place).voxel_um else None
+        known = contents(path).voxel_um is not None
+    except RlnError:
+        return None
+    return read if known else None
+
+
+def read(path: str) -> list[LayerData]:
+    """Return a layer for every channel; several time points become a leading axis."""
+    channels, times, _ = contents(path)
+    layers = []
+    for channel in range(channels):
+        volumes = [read_volume(path, channel=channel, time=time) for time in range(times)]
+        first = volumes[0]
+        data, options, kind = layer_data(first)
+        if channels > 1:
+            options["name"] = f"{first.name} channel {channel}"
+            options["metadata"][CHANNEL] = channel
+        if times > 1:
+            data = np.stack([volume.data for volume in volumes])
+            options["scale"] = (1.0, *first.voxel_um)
+            options["units"] = ("pixel", *options["units"])
+            options["axis_labels"] = ("t", *options["axis_labels"])
+        layers.append((data, options, kind))
+    return layers
+
+
+def read_zarr(path: str) -> list[LayerData]:
+    """Return a layer for every channel of an OME-Zarr image, with all of its levels."""
+    import dask.array as da
+
+    from napari_rln.io.ome_zarr import image_levels, open_lazily
+
+    held = open_lazily(Path(path))
+    assert held.voxel_um is not None
+    arrays = image_levels(Path(path))
+    levels = [da.from_zarr(array) for array in arrays]  # type: ignore[no-untyped-call]
+    order = [held.axes.index(axis) for axis in "CTZYX" if axis in held.axes]
+    levels = [level.transpose(order) for level in levels]
+    axes = "".join(held.axes[at] for at in order if held.axes[at] != "C").lower()
+    count = levels[0].shape[0] if "C" in held.axes else 1
+    layers = []
+    for channel in range(count):
+        data = [level[channel] if "C" in held.axes else level for level in levels]
+        sizes = dict(zip("zyx", held.voxel_um, strict=True))
+        coarsest = np.asarray(data[-1][(0,) * (data[-1].ndim - 3)])
+        options: dict[str, Any] = {
+            "name": held.name,
+            "scale": [sizes.get(axis, 1.0) for axis in axes],
+            "units": ["um" if axis in sizes else "pixel" for axis in axes],
+            "axis_labels": list(axes),
+            "metadata": {} if held.record is None else {KEY: held.record.as_dict()},
+            "contrast_limits": contrast_limits([coarsest]),
+            "multiscale": len(data) > 1,
+        }
+        if count > 1:
+            options["name"] = f"{held.name} channel {channel}"
+            options["metadata"][CHANNEL] = channel
+        layers.append((data if len(data) > 1 else data[0], options, "image"))
+    return layers
+
+
+def write(path: str, data: Any, options: dict[str, Any]) -> list[str]:
+    """Write an image layer as TIFF or, where the name ends so, OME-TIFF.
+
+    Raises
+    ------
+    RlnError
+        If it is no volume, or cannot be written there.
+    """
+    name = str(options.get("name", Path(path).stem))
+    if np.ndim(data) > 3:
+        raise RlnError(
+            f"{name} has {np.ndim(data)} axes; split it into its time points to write volumes."
+        )
+    # As a layer, which knows its units; of a multiscale one napari gives all levels.
+    kept = ("scale", "affine", "rotate", "shear", "units", "metadata", "multiscale", "rgb")
+    layer = Image(data, name=name, **{k: options[k] for k in kept if k in options})
+    volume = source_of(layer, (0,) * layer.ndim).read()
+    write_volume(volume, path)
+    return [path]

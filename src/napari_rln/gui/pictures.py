@@ -1,0 +1,227 @@
+"""Pictures of planes in micrometres, and profiles, in the colours of the viewer."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyqtgraph as pg
+from napari.components import ViewerModel
+from napari.utils.colormaps import ensure_colormap
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QRectF, Qt
+from qtpy.QtWidgets import QFrame
+
+from napari_rln.evaluate.figure_view import Limits, round_length
+from napari_rln.evaluate.profiles import Profile, flanks
+from napari_rln.gui.events import follow
+
+MICROMETRE = "\N{MICRO SIGN}m"
+
+_SHADE = 100  # of 255, behind a text
+_SPACING, _TITLE = 4, 20  # pixels between rows, and of a row of titles
+_BAR = 0.4  # of a picture's width that a scale bar takes at most
+
+
+class Board(pg.GraphicsLayoutWidget):
+    """A canvas for planes and traces, side by side and below each other.
+
+    Parameters
+    ----------
+    viewer
+        Whose theme gives the colours.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._shares: dict[int, float] = {}
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.ci.setContentsMargins(0, 0, 0, 0)
+        self.ci.setSpacing(_SPACING)
+        follow(self, viewer.events.theme, self.paint)
+        self.paint()
+
+    def place(self, item: "Plane | Trace", row: int, column: int) -> None:
+        """Put a plane or a trace into a cell."""
+        self.addItem(item, row, column)
+        self.paint()
+
+    def share_height(self, shares: dict[int, float]) -> None:
+        """Give rows heights in proportion, out of what the others leave.
+
+        Stretch factors would do so in rough approximation only.
+        """
+        self._shares = dict.fromkeys(self._shares, 0.0) | shares  # those of before are empty now
+        self._fit_rows()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Give the rows their heights anew."""
+        super().resizeEvent(event)
+        if hasattr(self, "_shares"):  # else it is still being made
+            self._fit_rows()
+
+    def _fit_rows(self) -> None:
+        layout, whole = self.ci.layout, sum(self._shares.values())
+        others = (row for row in range(layout.rowCount()) if row not in self._shares)
+        left = self.height() - sum(layout.rowMinimumHeight(row) or _TITLE for row in others)
+        left -= _SPACING * (layout.rowCount() - 1)
+        for row, share in self._shares.items():
+            layout.setRowFixedHeight(row, max(1.0, left * share / whole))
+
+    def paint(self) -> None:
+        """Take the colours of the theme."""
+        theme = get_theme(self._viewer.theme)
+        self.setBackground(theme.background.as_hex())
+        for item in self.ci.items:
+            if isinstance(item, Trace):
+                item.paint_in(theme.text.as_hex())
+
+
+class Plane(pg.ViewBox):
+    """A plane of a volume: square pixels, y or z downwards, a scale bar in micrometres.
+
+    Where lengths are in another unit, :attr:`unit` says in which.
+
+    Parameters
+    ----------
+    title
+        Shown in the corner.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        super().__init__(lockAspect=True, invertY=True, enableMenu=False, enableMouse=False)
+        self.setDefaultPadding(0)
+        self.image = pg.ImageItem(axisOrder="row-major")
+        self.cross = [pg.InfiniteLine(angle=angle) for angle in (90, 0)]
+        for item in (self.image, *self.cross):
+            self.addItem(item)
+        self._bar = pg.ScaleBar(1.0, width=3, suffix="", offset=(-8, -8))
+        self._bar.setParentItem(self)
+        self.unit = MICROMETRE
+        self._title, self._label = title, pg.LabelItem(justify="left")
+        self._label.setParentItem(self)
+        self._label.anchor(itemPos=(0, 0), parentPos=(0, 0), offset=(2, 0))
+        self.sigRangeChanged.connect(self._fit_bar)
+        self.clear_picture()
+
+    def clear_picture(self) -> None:
+        """Show nothing."""
+        self.image.clear()
+        for item in (*self.cross, self._bar, self._label):
+            item.setVisible(False)
+        self.setBackgroundColor(None)
+
+    def show_picture(
+        self,
+        picture: npt.NDArray[Any],
+        size_um: tuple[float, float],
+        limits: Limits,
+        colormap: Any = "gray",
+        *,
+        corner_um: tuple[float, float] = (0.0, 0.0),
+        gamma: float = 1.0,
+    ) -> None:
+        """Show a picture; what of it is seen does not change, see :meth:`look_at`.
+
+        Parameters
+        ----------
+        picture
+            (rows, columns), any unit.
+        size_um
+            Height and width.
+        limits
+            Intensities shown darkest and brightest.
+        colormap
+            One of napari's.
+        corner_um
+            Vertical and horizontal position of the upper left corner.
+        gamma
+            Exponent of the display.
+        """
+        table = ensure_colormap(colormap).map(np.linspace(0, 1, 256) ** gamma)
+        self.image.setLookupTable((255 * table).astype(np.uint8))
+        self.image.setImage(picture, levels=limits, autoLevels=False)
+        (top, left), (height, width) = corner_um, size_um
+        self.image.setRect(QRectF(left, top, width, height))
+        self.setBackgroundColor(pg.mkColor((255 * table[0, :3]).astype(int)))
+        # Is seen on what is dark in the picture, and with a shade behind it on what is bright.
+        colour, shade = ("w", 0) if table[0, :3].mean() < 0.5 else ("k", 255)
+        behind = pg.mkColor(shade, shade, shade, _SHADE)
+        for item in (self.image, self._bar, self._label):
+            item.setVisible(True)
+        css = f"background-color: rgba({shade}, {shade}, {shade}, {_SHADE})"
+        text = f'<span style="{css}">&nbsp;{self._title}&nbsp;</span>' if self._title else ""
+        self._label.setText(text, color=colour, size="8pt")
+        self._bar.bar.setBrush(pg.mkBrush(colour))
+        self._bar.bar.setPen(pg.mkPen(behind))
+        self._bar.text.setColor(colour)
+        self._bar.text.fill = pg.mkBrush(behind)
+
+    def look_at(self, centre_um: tuple[float, float], size_um: tuple[float, float]) -> None:
+        """Show this part, and what beside it the pane has room for."""
+        (y, x), (height, width) = centre_um, size_um
+        self.setRange(QRectF(x - width / 2, y - height / 2, width, height), padding=0)
+
+    def mark(self, position_um: tuple[float, float], colour: str) -> None:
+        """Draw a cross at a position, vertical and horizontal."""
+        for line, at in zip(self.cross, position_um[::-1], strict=True):
+            line.setValue(at)
+            line.setPen(pg.mkPen(colour, width=1, style=Qt.PenStyle.DotLine))
+            line.setVisible(True)
+
+    def _fit_bar(self) -> None:
+        self._bar.size = round_length(_BAR * self.viewRect().width())
+        self._bar.text.setText(f"{self._bar.size:g} {self.unit}")
+        self._bar.updateBar()
+
+
+class Trace(pg.PlotItem):
+    """Profiles along an axis.
+
+    Parameters
+    ----------
+    title
+        Above them.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        super().__init__(enableMenu=False)
+        self._title, self._colour = title, "w"
+        self.hideButtons()
+        self.hideAxis("left")
+        self.setMouseEnabled(False, False)
+        self.getViewBox().setDefaultPadding(0.02)
+        self.setYRange(0, 1.05)
+        axis = self.getAxis("bottom")
+        axis.setStyle(tickLength=4, tickTextOffset=2)
+        axis.enableAutoSIPrefix(False)
+        axis.setHeight(18)
+
+    def set_title(self, title: str) -> None:
+        """Write something else above."""
+        self._title = title
+        self.setTitle(title, color=self._colour, size="8pt")
+        self.titleLabel.item.setTextWidth(-1)
+
+    def add(self, profile: Profile, colour: str) -> None:
+        """Draw a profile, and a line at half of its height from flank to flank."""
+        self.plot(profile.offset_um, profile.value, pen=pg.mkPen(colour, width=1.5))
+        peak = int(profile.value.argmax())
+        ends = flanks(profile.value, peak) if profile.fwhm_um is not None else None
+        if ends:
+            at_um = np.interp(ends, np.arange(profile.value.size), profile.offset_um)
+            line = pg.mkPen(self._colour, width=1, style=Qt.PenStyle.DashLine)
+            self.plot(at_um, [profile.value[peak] / 2] * 2, pen=line)
+
+    def paint_in(self, colour: str) -> None:
+        """Draw axis and title in a colour."""
+        self._colour = colour
+        paint_axes(self, colour, "bottom")
+        self.set_title(self._title)
+
+
+def paint_axes(plot: pg.PlotItem, colour: str, *names: str) -> None:
+    """Draw axes of a plot, such as bottom, in a colour."""
+    for name in names:
+        plot.getAxis(name).setPen(colour)
+        plot.getAxis(name).setTextPen(colour)

@@ -1,0 +1,88 @@
+"""The page of the PSF dock that opens one from a file."""
+
+from pathlib import Path
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Volume
+from napari_rln.engine.progress import Progress
+from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.fields import field_for
+from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.voxel_size import LABEL, VoxelField
+from napari_rln.io.volumes import contents, read_volume
+
+_KINDS = "Volumes (*.tif *.tiff *.lsm *.ome zarr.json .zattrs)"
+_AS_IN_FILE = "file"  # what a voxel size of 0 is shown as
+
+
+class Opening(QWidget):
+    """A file, and its voxel size where it does not say it.
+
+    Parameters
+    ----------
+    jobs, bar
+        Of the dock.
+    """
+
+    made = Signal(object)
+
+    def __init__(self, jobs: Jobs, bar: RunBar) -> None:
+        super().__init__()
+        self._jobs = jobs
+        self.path = field_for(str)
+        self.path.box.setPlaceholderText("TIFF or OME-TIFF")
+        browse = QPushButton("Browse\N{HORIZONTAL ELLIPSIS}")
+        self.voxel = VoxelField(_AS_IN_FILE)
+        self.voxel.setToolTip("<p>Voxel size z, y, x; empty for what the file says.</p>")
+        self.button = QPushButton("Open PSF")
+        line = QHBoxLayout()
+        line.addWidget(self.path, 1)
+        line.addWidget(browse)
+        rows = QFormLayout()
+        rows.addRow("File", line)
+        rows.addRow(LABEL, self.voxel)
+        layout = QVBoxLayout(self)
+        layout.addLayout(rows)
+        layout.addWidget(self.button)
+        browse.clicked.connect(self._browse)
+        self.button.clicked.connect(lambda: bar.attempt(self.open))
+
+    def open(self) -> None:
+        """Queue the reading.
+
+        Raises
+        ------
+        RlnError
+            If no file is named, or the voxel size is given by halves.
+        """
+        if not self.path.value.strip():
+            raise FieldError("choose the file that holds the PSF.", self.path)
+        path, sizes = Path(self.path.value.strip()).expanduser(), self.voxel.value
+        if any(sizes) and not all(sizes):
+            raise FieldError("give the voxel size along z, y and x, or none of them.", self.voxel)
+        given = self.voxel.voxel_um(path.name) if any(sizes) else None
+
+        def steps() -> Steps[Volume]:
+            yield Update(Progress(doing="reading"))
+            held = contents(path) if path.exists() else None
+            if held and held.channels * held.times > 1:
+                raise RlnError(
+                    f"{path.name} holds {held.channels} channels and {held.times} time points; "
+                    "open it with File > Open, and choose the layer below."
+                )
+            if held and given is None and held.voxel_um is None:
+                raise RlnError(f"{path.name} does not say its voxel size; give it below the file.")
+            psf = read_volume(path, voxel_um=given)
+            yield None
+            return psf
+
+        self._jobs.add(Job(f"Opening {path.name}", steps, key=(path, given), done=self.made.emit))
+
+    def _browse(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a PSF", self.path.value, _KINDS)
+        if path:
+            self.path.value = path

@@ -1,0 +1,100 @@
+"""What there is to see of a PSF, computed before it is drawn."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_rln.core.record import Record
+from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.evaluate.profiles import Profile, profile_at
+from napari_rln.psf.examine import PsfReport, examine_psf
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.psf.placement import in_order
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Look:
+    """What there is to see of a PSF.
+
+    Attributes
+    ----------
+    report
+        What was measured on it.
+    lateral, axial
+        (Y, X) and (Z, X) planes through its peak, background removed, 1 at the peak, an origin in
+        the corner moved to the middle; no axial one of a 2D PSF.
+    along_x, along_z
+        Profiles through the peak, by their distance from the middle voxel.
+    note
+        What it was made of.
+    """
+
+    report: PsfReport
+    lateral: FloatArray
+    axial: FloatArray | None
+    along_x: Profile
+    along_z: Profile | None
+    note: str = ""
+
+
+def look_at(psf: Volume, image: Volume | None, optics: MicroscopeSettings | None) -> Look:
+    """Return what there is to see of a PSF; takes seconds.
+
+    Parameters
+    ----------
+    psf
+        Any.
+    image
+        What it is for, where that is known.
+    optics
+        What its widths and sampling are judged by.
+
+    Raises
+    ------
+    RlnError
+        If it has no peak.
+    """
+    known = {}
+    if optics is not None and optics.modality != "gaussian":
+        known = {name: getattr(optics, name) for name in ("na", "wavelength_um", "immersion_index")}
+    report = examine_psf(psf, image=image, **known)
+    facts = report.facts
+    data = in_order(psf.data, facts.fault.split) if facts.fault else psf.data
+    clean = (data - np.float32(facts.background)).astype(np.float32)
+    z, y, x = (
+        min(max(round(n // 2 + offset), 0), n - 1)
+        for n, offset in zip(psf.shape, facts.offset_voxels, strict=True)
+    )
+    clean /= max(float(clean[z, y, x]), 1e-30)
+    return Look(
+        report=report,
+        lateral=clean[z],
+        axial=clean[:, y] if psf.shape[0] > 1 else None,
+        along_x=_profile(clean[z, y], x, psf.voxel_um[2], facts.fwhm_um[2]),
+        along_z=_profile(clean[:, y, x], z, psf.voxel_um[0], facts.fwhm_um[0])
+        if psf.shape[0] > 1
+        else None,
+        note=_note(psf.record),
+    )
+
+
+def _note(record: Record | None) -> str:
+    """Return what a measured PSF is the mean of."""
+    if record is None or record.method != "psf measure":
+        return ""
+    facts = record.facts
+    rejected = ", ".join(f"{n} {why}" for why, n in facts["beads_rejected"].items())
+    used = f"Mean of {facts['beads_used']} of {facts['beads_found']} beads"
+    return f"{used} ({rejected})" if rejected else used
+
+
+def _profile(line: FloatArray, at: int, step_um: float, fwhm_um: float) -> Profile:
+    """Return a line's profile by distances from its middle voxel, with the width that is known."""
+    found = profile_at(line, at, step_um, line.size * step_um)
+    return dataclasses.replace(
+        found,
+        offset_um=found.offset_um + (at - line.size // 2) * step_um,
+        fwhm_um=fwhm_um if math.isfinite(fwhm_um) else None,
+    )

@@ -1,0 +1,127 @@
+"""Sample data for napari's File > Open Sample, and the widget that makes more."""
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
+
+from napari_rln import samples
+from napari_rln.engine.progress import Progress
+from napari_rln.gui.fields import Number, Row
+from napari_rln.gui.forms import Form
+from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.layers import LayerData, is_psf, layer_data
+from napari_rln.gui.pickers import VolumePicker
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.scroll_area import Area
+from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.examine import fit_psf
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
+from napari_rln.simulate.structures import StructureSettings
+
+if TYPE_CHECKING:
+    import napari
+
+_SHAPE = (64, 96, 96)
+_VOXEL_UM = (0.2, 0.1, 0.1)
+_SIDE = {"min": 1, "max": 4096}
+_SHAPE_LABEL = "Shape (z, y, x)"
+
+
+def bead() -> list[LayerData]:
+    """Return the hollow bead as a layer."""
+    return [layer_data(samples.bead(), colormap="magma")]
+
+
+def bead_psf() -> list[LayerData]:
+    """Return the hollow bead's PSF as a layer."""
+    return [layer_data(samples.bead_psf(), colormap="magma")]
+
+
+def nucleus() -> list[LayerData]:
+    """Return the nucleus by camera and by confocal microscope, and the camera's PSF, as layers."""
+    return [
+        layer_data(samples.nucleus_psf(), colormap="magma", visible=False),
+        layer_data(samples.nucleus_confocal(), visible=False),
+        layer_data(samples.nucleus()),
+    ]
+
+
+def synthetic() -> list[LayerData]:
+    """Return a widefield PSF, made-up objects and the image of them, the same every time."""
+    optics = MicroscopeSettings(na=1.2, immersion_index=1.33, size=(63, 63, 63))
+    psf = compute_psf(optics, _VOXEL_UM, name="synthetic PSF")
+    structures = StructureSettings(structures=("filaments", "shells", "dots"), at_once=0)
+    imaging = ImagingSettings(photons=(300, 300), background=(0.1, 0.1), read_noise=(1, 1))
+    pair = simulate_pair(psf, structures, imaging, shape=_SHAPE, seed=3, name="synthetic")
+    return [
+        layer_data(psf, colormap="magma", visible=False),
+        layer_data(pair.truth, visible=False),
+        layer_data(pair.image),
+    ]
+
+
+class Simulate(QWidget):
+    """Made-up objects as a microscope with a PSF sees them, with the truth."""
+
+    def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.psf = VolumePicker(napari_viewer, prefer=is_psf)
+        self.structures = Form(StructureSettings, top=("structures", "density"))
+        self.imaging = Form(ImagingSettings, top=("photons", "background"))
+        self.sides = [Number(_SIDE, whole=True) for _ in _SHAPE]
+        self.shape = Row(self.sides)
+        self.shape.value = _SHAPE
+        self.seed = Number({"min": 0}, whole=True)
+        self.shape.call(_SHAPE_LABEL)
+        self.seed.call("Seed")
+        self.jobs = Jobs(self)
+        self.bar = RunBar(self.jobs, self.run, label="Simulate")
+        rows = QFormLayout()
+        rows.addRow(_SHAPE_LABEL, self.shape)
+        rows.addRow("Seed", self.seed)
+        content = QWidget()
+        layout = QVBoxLayout(content)
+        layout.addWidget(QLabel("PSF"))
+        layout.addWidget(self.psf)
+        for title, form in (("Objects", self.structures), ("Light and camera", self.imaging)):
+            box = QGroupBox(title)
+            QVBoxLayout(box).addWidget(form)
+            layout.addWidget(box)
+        layout.addLayout(rows)
+        layout.addWidget(self.bar)
+        layout.addStretch(1)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(Area(content))
+
+    def run(self) -> None:
+        """Queue a simulation.
+
+        Raises
+        ------
+        RlnError
+            If no PSF is chosen or a setting cannot be.
+        """
+        psf = self.psf.source("the PSF")
+        structures, imaging = self.structures.settings(), self.imaging.settings()
+        z, y, x = (int(side.within()) for side in self.sides)
+        shape, seed = (z, y, x), int(self.seed.within())
+        name = f"simulated {seed}"
+
+        def steps() -> Steps[Pair]:
+            yield Update(Progress(doing="preparing the PSF"))
+            ready, _ = fit_psf(psf.read())
+            yield Update(Progress(doing="simulating"))
+            pair = simulate_pair(ready, structures, imaging, shape=shape, seed=seed, name=name)
+            yield None  # here it may be cancelled
+            return pair
+
+        key = (id(psf.layer), structures, imaging, shape, seed)
+        self.jobs.add(Job(name, steps, key=key, done=self._show))
+
+    def _show(self, pair: Pair) -> None:
+        for volume in (pair.truth, pair.image):
+            data, options, _ = layer_data(volume)
+            self._viewer.add_image(data, **options)

@@ -1,0 +1,175 @@
+"""Layers that show what a training sees: a synthetic pair, and planes of a held-out volume.
+
+They stand beside the user's layers, to the right of them, and leave what is selected selected.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject, QTimer
+
+from napari_rln.core.volume import FloatArray, VoxelUm
+from napari_rln.gui.layers import EXHIBIT, contrast_limits, layer_data, units_um
+from napari_rln.simulate.imaging import Pair
+from napari_rln.train.training_settings import Preview
+
+_GAP = 0.06  # between two volumes, as a share of one's width
+_FILL = 0.9  # of the canvas
+_PAUSE_MS = 30  # between two layers that are added
+_PAIR = tuple(f"preview \N{MIDDLE DOT} {what}" for what in ("image", "second view", "truth"))
+_SECOND = _PAIR[1]  # which need not be there
+_PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "RLN now", "truth"))
+
+
+class Exhibits(QObject):
+    """The layers of one dock.
+
+    Parameters
+    ----------
+    viewer
+        Where they are shown.
+    parent
+        The dock.
+    """
+
+    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._layers: dict[str, Image] = {}
+        # napari takes up to a tenth of a second to add one, and shall go on in between.
+        self._to_add: list[Image] = []
+        self._selected: set[Layer] = set()
+        self._turn = QTimer(self)
+        self._turn.setSingleShot(True)
+        self._turn.setInterval(_PAUSE_MS)
+        self._turn.timeout.connect(self._add_next)
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether a pair is shown now."""
+        return all(self._is_shown(name) for name in _PAIR if name != _SECOND)
+
+    def show_pair(self, pair: Pair) -> None:
+        """Show a pair side by side, at the plane that is seen."""
+        middle = pair.image.shape[0] // 2 * pair.image.voxel_um[0]
+        point = self._viewer.dims.point
+        at = point[-3] * self._unit_um() - middle if len(point) > 2 else 0.0
+        volumes = zip(_PAIR, (pair.image, pair.second, pair.truth), strict=True)
+        layers = {name: layer_data(volume)[:2] for name, volume in volumes if volume is not None}
+        self._show(_PAIR, layers, at)
+
+    def show_preview(self, preview: Preview, voxel_um: VoxelUm) -> None:
+        """Show planes of the input, of what the network makes of it now, and of the truth."""
+        ratio = voxel_um[0] / voxel_um[2]
+        arrays = [_mosaic(*planes, ratio) for planes in (preview.image, preview.now, preview.truth)]
+        limits = contrast_limits(preview.image), contrast_limits(preview.truth)
+        plain: dict[str, Any] = {
+            "scale": voxel_um[1:],
+            "units": ("um", "um"),
+            "axis_labels": ("y", "x"),
+        }
+        options = [plain | {"contrast_limits": limits[i]} for i in (0, 1, 1)]
+        layers = zip(arrays, options, strict=True)
+        self._show(_PLANES, dict(zip(_PLANES, layers, strict=True)))
+
+    def _show(
+        self,
+        group: Sequence[str],
+        layers: dict[str, tuple[FloatArray, dict[str, Any]]],
+        *translate: float,
+    ) -> None:
+        """Show arrays, by the names of their layers and with their options, of a group.
+
+        Where other ones of the group are shown than these, all of it is laid out anew.
+        """
+        if [name for name in group if self._is_shown(name)] == [*layers]:
+            for name, (data, given) in layers.items():
+                _update(self._layers[name], data, given)
+            return
+        self._remove(group)
+        if not self._to_add:
+            self._selected = {*self._viewer.layers.selection}
+        self._viewer.canvas.grid.enabled = False  # which would take them apart
+        top, right = self._corner()
+        left = right
+        for name, (data, given) in layers.items():
+            width = data.shape[-1] * given["scale"][-1]
+            right += _GAP * width
+            place = given | {"name": name, "translate": (*translate, top, right)}
+            place["metadata"] = _metadata(given)
+            self._layers[name] = Image(data, **place)
+            self._to_add.append(self._layers[name])
+            right += width
+        data, given = layers[group[0]]
+        height = data.shape[-2] * given["scale"][-2]
+        self._look_at((top, left), (height, right - left))
+        self._turn.start()
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            layer = self._layers.pop(name, None)
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+            elif layer in self._to_add:
+                self._to_add.remove(layer)
+
+    def _add_next(self) -> None:
+        self._viewer.add_layer(self._to_add.pop(0))
+        if self._to_add:
+            self._turn.start()
+        elif self._selected:
+            self._viewer.layers.selection = self._selected & {*self._viewer.layers}
+
+    def _look_at(self, corner: tuple[float, float], size: tuple[float, float]) -> None:
+        """Show a rectangle (y, x), given in micrometres; napari's own means need axes in common."""
+        unit, camera = self._unit_um(), self._viewer.scene.camera
+        y, x = ((c + s / 2) / unit for c, s in zip(corner, size, strict=True))
+        camera.center = (camera.center[0], y, x)
+        room = zip(self._viewer.canvas.size, size, strict=True)
+        camera.zoom = _FILL * min(pixels * unit / extent for pixels, extent in room)
+
+    def _corner(self) -> tuple[float, float]:
+        """Return the top of all layers, and their right side."""
+        if not self._viewer.layers:
+            return 0.0, 0.0
+        low, high = self._viewer.layers.extent.world
+        return float(low[-2]) * self._unit_um(), float(high[-1]) * self._unit_um()
+
+    def _unit_um(self) -> float:
+        """Return the viewer's unit in micrometres; 1 where it has no unit of length."""
+        units = units_um(self._viewer.layers.units)
+        return 1.0 if units is None else float(units[-1])
+
+    def _is_shown(self, name: str) -> bool:
+        layer = self._layers.get(name)
+        return layer in self._viewer.layers or layer in self._to_add
+
+
+def _update(layer: Image, data: FloatArray, options: dict[str, Any]) -> None:
+    layer.data = data
+    if tuple(layer.scale) != tuple(options["scale"]):
+        layer.scale = options["scale"]
+    layer.contrast_limits = options["contrast_limits"]
+    layer.metadata = _metadata(options)
+
+
+def _metadata(options: dict[str, Any]) -> dict[str, Any]:
+    return options.get("metadata", {}) | {EXHIBIT: True}
+
+
+def _mosaic(xy: FloatArray, xz: FloatArray, ratio: float) -> FloatArray:
+    """Return an xy plane with the xz plane below, both on lateral voxels.
+
+    Parameters
+    ----------
+    xy, xz
+        (Y, X) and (Z, X).
+    ratio
+        Distance of the planes in lateral voxels.
+    """
+    rows = np.arange(round(len(xz) * ratio)) / ratio
+    gap = np.full((max(1, round(_GAP * xy.shape[1])), xy.shape[1]), np.nan, np.float32)
+    return np.concatenate([xy, gap, xz[rows.astype(int)]])

@@ -1,0 +1,183 @@
+"""How a training goes: its loss, and the quality on held-out volumes with what it is to beat."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyqtgraph as pg
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from napari_rln.train.training_settings import Baseline, Quality
+
+_MEMORY = 30  # steps over which the loss is smoothed
+_COLOURS = {"RLN": "#2f8fe0", "RLD": "#e0782f", "WB": "#3aa657"}  # on any theme
+_SENTENCE = (
+    "Nothing is trained yet. While it is, the loss and the quality on volumes that are held out "
+    "are drawn here."
+)
+_SHOWN = "In the viewer: input, RLN now and truth of one of them; xy above, xz below."
+
+
+class _Graphics(pg.GraphicsLayoutWidget):
+    """Asks for no more room than a dock has; pyqtgraph asks for 640 pixels."""
+
+    def sizeHint(self) -> QSize:
+        return QSize(380, 360)
+
+
+class Curves(QWidget):
+    """Two plots, one above the other, and a line of numbers below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._graphics = _Graphics()
+        self._loss = self._graphics.addPlot(row=0, col=0)
+        self._quality = self._graphics.addPlot(row=1, col=0)
+        self._quality.setXLink(self._loss)
+        self._lines = {
+            "RLD": self._line("RLD", at=0.04, above=True),
+            "WB": self._line("WB", at=0.96, above=False),
+        }
+        for plot in (self._loss, self._quality):
+            plot.setMenuEnabled(False)
+            plot.hideButtons()
+            plot.setMouseEnabled(x=False, y=False)
+            plot.getAxis("left").setWidth(52)  # so that the two stand on one line
+            plot.getAxis("left").enableAutoSIPrefix(False)
+            plot.getAxis("bottom").enableAutoSIPrefix(False)
+        self._quality.setLabel("bottom", "Step")
+        self._loss.setLabel("left", "Loss")
+        self._quality.setLabel("left", "PSNR (dB)")
+        self._every = self._loss.plot()
+        self._smooth = self._loss.plot(pen=pg.mkPen(_COLOURS["RLN"], width=2), antialias=True)
+        self._reached = self._quality.plot(
+            pen=pg.mkPen(_COLOURS["RLN"], width=2),
+            symbol="o",
+            symbolSize=6,
+            symbolPen=None,
+            symbolBrush=_COLOURS["RLN"],
+            antialias=True,
+        )
+        self.summary = QLabel(_SENTENCE)
+        self.summary.setWordWrap(True)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._graphics, 1)
+        layout.addWidget(self.summary)
+        self._graphics.setMinimumHeight(260)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the training that was shown."""
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self.smoothed: list[float] = []
+        self.examined: list[tuple[int, Quality]] = []
+        self._baseline: Baseline | None = None
+        self._best_step = 0
+        for curve in (self._every, self._smooth, self._reached):
+            curve.setData([], [])
+        for line in self._lines.values():
+            line.setVisible(False)
+        self.summary.setText(_SENTENCE)
+
+    def add_losses(self, losses: Sequence[tuple[int, float]], total: int) -> None:
+        """Draw further losses.
+
+        Parameters
+        ----------
+        losses
+            Steps and their losses.
+        total
+            Steps of the whole training, which the axis shows.
+        """
+        self._loss.setXRange(0, max(total, 1), padding=0.02)
+        for step, loss in losses:
+            if not math.isfinite(loss):
+                continue
+            count = min(len(self.losses) + 1, _MEMORY)
+            before = self.smoothed[-1] if self.smoothed else loss
+            self.steps.append(step)
+            self.losses.append(loss)
+            self.smoothed.append(before + (loss - before) / count)
+        # Of thousands of points no more are seen than there are pixels.
+        thin = slice(None, None, 1 + len(self.steps) // 2000)
+        self._every.setData(self.steps[thin], self.losses[thin])
+        self._smooth.setData(self.steps[thin], self.smoothed[thin])
+        if self.losses:
+            low, high = np.percentile(self.losses[thin], (0.5, 99.5))
+            self._loss.setYRange(low, high, padding=0.1)
+
+    def add_quality(self, step: int, quality: Quality, best_step: int) -> None:
+        """Draw what an examination found, and say which was the best so far."""
+        self._best_step = best_step
+        self.examined.append((step, quality))
+        self._reached.setData(
+            [step for step, _ in self.examined], [q.psnr_db for _, q in self.examined]
+        )
+        self._fit()
+
+    def show_baseline(self, baseline: Baseline | None) -> None:
+        """Draw what is to be beaten."""
+        if baseline is None or baseline == self._baseline:
+            return
+        self._baseline = baseline
+        for name, quality, words in (
+            ("RLD", baseline.rld, "best RLD"),
+            ("WB", baseline.wiener_butterworth, "best wiener-butterworth"),
+        ):
+            if quality is None:  # pairs without a PSF
+                continue
+            self._lines[name].setVisible(True)  # a label that is not seen takes no text
+            self._lines[name].setValue(quality.psnr_db)
+            self._lines[name].label.setFormat(f"{words} {quality.psnr_db:.2f} dB")
+        self._fit()
+
+    def show_theme(self, theme: str) -> None:
+        """Draw in a theme's colours."""
+        colours = get_theme(theme)
+        text = colours.text.as_hex()
+        self._graphics.setBackground(colours.background.as_hex())
+        faint = pg.mkColor(text)
+        faint.setAlpha(70)
+        self._every.setPen(pg.mkPen(faint, width=1))
+        for plot in (self._loss, self._quality):
+            for side in ("left", "bottom"):
+                plot.getAxis(side).setPen(colours.secondary.as_hex())
+                plot.getAxis(side).setTextPen(text)
+
+    def _line(self, name: str, *, at: float, above: bool) -> pg.InfiniteLine:
+        pen = pg.mkPen(_COLOURS[name], width=1.5, style=Qt.PenStyle.DashLine)
+        # One label stands left above its line and one right below: the two are often close.
+        options = {
+            "position": at,
+            "color": _COLOURS[name],
+            "anchors": [(round(at), float(above))] * 2,
+        }
+        line = pg.InfiniteLine(angle=0, pen=pen, label="", labelOpts=options)
+        self._quality.addItem(line, ignoreBounds=True)
+        return line
+
+    def _fit(self) -> None:
+        """Show all that matters; the image, far below, would leave the rest no room."""
+        values = [quality.psnr_db for _, quality in self.examined]
+        said, shown = [], ""
+        if self._baseline is not None:
+            b = self._baseline
+            said = [f"image {b.image.psnr_db:.2f}"]
+            classical = {"RLD": b.rld, "wiener-butterworth": b.wiener_butterworth}
+            for word, quality in classical.items():
+                if quality is not None:
+                    values.append(quality.psnr_db)
+                    said.append(f"best {word} {quality.psnr_db:.2f}")
+            values = values or [b.image.psnr_db]
+        low, high = min(values), max(values)
+        room = max(0.2 * (high - low), 0.15)
+        self._quality.setYRange(low - room, high + room, padding=0)
+        if self.examined:
+            now = self.examined[-1][1].psnr_db
+            said.append(f"<b>RLN now {now:.2f}</b>; the best is that of step {self._best_step}")
+            shown = f"<br>{_SHOWN}"
+        self.summary.setText(f"PSNR on held-out volumes (dB): {', '.join(said)}.{shown}")

@@ -1,0 +1,193 @@
+"""The list of the models that there are: what each is for, and how good it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QDialog,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QInputDialog,
+    QLabel,
+    QMessageBox,
+    QPlainTextEdit,
+    QPushButton,
+    QTreeWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.core.errors import RlnError
+from napari_rln.gui import preferences
+from napari_rln.gui.library_watcher import LibraryWatch
+from napari_rln.gui.training.model_summary import COLUMNS, describe, row
+from napari_rln.networks.library import Entry
+from napari_rln.networks.model import SUFFIX, read_card
+
+_FILTER = f"Models (*{SUFFIX})"
+
+
+class ModelList(QWidget):
+    """The models in a table, the chosen one's validation below, and buttons.
+
+    Parameters
+    ----------
+    say
+        Shows a sentence; with ``error=True`` what went wrong.
+    """
+
+    changed = Signal()
+
+    def __init__(self, say: Callable[..., None]) -> None:
+        super().__init__()
+        self._say = say
+        self.watch = LibraryWatch(self)
+        self.tree = QTreeWidget()
+        self.tree.setRootIsDecorated(False)
+        self.tree.setHeaderLabels(COLUMNS)
+        self.tree.setUniformRowHeights(True)
+        header = self.tree.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(40)
+        self.details = QLabel()
+        self.details.setWordWrap(True)
+        self.details.setTextFormat(Qt.TextFormat.RichText)
+        self.details.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.show_button = self._button("Show", self._show, "All that the model's file says of it.")
+        self.rename_button = self._button("Rename", self._rename)
+        self.export_button = self._button("Export", self._export, "Write it to a file elsewhere.")
+        self.delete_button = self._button("Delete", self._delete)
+        self.import_button = self._button("Import", self._import, "Copy a model's file into here.")
+        buttons = QHBoxLayout()
+        for button in (
+            self.show_button,
+            self.rename_button,
+            self.export_button,
+            self.delete_button,
+            self.import_button,
+        ):
+            buttons.addWidget(button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.tree, 1)
+        layout.addWidget(self.details)
+        layout.addLayout(buttons)
+        self.tree.currentItemChanged.connect(self._on_choice)
+        self.tree.itemDoubleClicked.connect(lambda item, column: self._show())
+        self.watch.changed.connect(self._fill)
+        self._fill()
+
+    @property
+    def selected(self) -> str | None:
+        """Name of the model that is chosen."""
+        entry = self._entry()
+        return entry.name if entry else None
+
+    def select(self, name: str) -> None:
+        """Choose a model; one that is not there chooses none."""
+        for item in self.tree.findItems(name, Qt.MatchFlag.MatchExactly, 0):
+            self.tree.setCurrentItem(item)
+
+    def showEvent(self, event: Any) -> None:
+        """Look again which models there are."""
+        self.watch.look()
+        super().showEvent(event)
+
+    def _button(self, text: str, action: Callable[[], None], tip: str = "") -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(f"<p>{tip}</p>" if tip else "")
+        button.clicked.connect(lambda: self._attempt(action))
+        return button
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (RlnError, OSError) as error:
+            self._say(str(error), error=True)
+        self.watch.look()
+
+    def _entry(self) -> Entry | None:
+        item = self.tree.currentItem()
+        return None if item is None else item.data(0, Qt.ItemDataRole.UserRole)
+
+    def _fill(self) -> None:
+        chosen = self.selected
+        self.tree.blockSignals(True)
+        self.tree.clear()
+        for entry in self.watch.entries:
+            self.tree.addTopLevelItem(row(entry))
+        self.tree.blockSignals(False)
+        self.tree.setCurrentItem(self.tree.topLevelItem(0))
+        if chosen is not None:
+            self.select(chosen)
+        self._on_choice()
+        self.changed.emit()
+
+    def _on_choice(self, *_: Any) -> None:
+        entry = self._entry()
+        own = entry is not None and entry.path is not None
+        for button in (self.rename_button, self.delete_button):
+            button.setEnabled(own)
+            button.setToolTip("" if own else "<p>It comes with napari-rln.</p>")
+        for button in (self.show_button, self.export_button):
+            button.setEnabled(entry is not None and not entry.error)
+        self.details.setText(describe(entry) if entry else "")
+
+    def _chosen(self) -> Entry:
+        entry = self._entry()
+        if entry is None:
+            raise RlnError("choose a model in the list.")
+        return entry
+
+    def _show(self) -> None:
+        entry = self._chosen()
+        card = read_card(entry.path or entry.name)
+        dialog = QDialog(self)
+        dialog.setWindowTitle(entry.name)
+        dialog.resize(560, 600)
+        text = QPlainTextEdit(json.dumps(card, indent=2, ensure_ascii=False))
+        text.setReadOnly(True)
+        layout = QVBoxLayout(dialog)
+        layout.addWidget(QLabel(describe(entry)))
+        layout.addWidget(text, 1)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def _rename(self) -> None:
+        entry = self._chosen()
+        name, given = QInputDialog.getText(self, "Rename", "New name:", text=entry.name)
+        if given and name != entry.name:
+            preferences.library().rename(entry.name, name)
+            self.watch.look()
+            self.select(name)
+
+    def _export(self) -> None:
+        entry = self._chosen()
+        path, _ = QFileDialog.getSaveFileName(self, "Export", f"{entry.name}{SUFFIX}", _FILTER)
+        if path:
+            target = Path(path if path.endswith(SUFFIX) else f"{path}{SUFFIX}")
+            preferences.library().export(entry.name, target)
+            self._say(f"{entry.name} is in {target}")
+
+    def _delete(self) -> None:
+        entry = self._chosen()
+        box = QMessageBox(self)
+        box.setWindowTitle("Delete")
+        box.setText(f"Delete {entry.name}? Its file is gone then.")
+        box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No)
+        box.setDefaultButton(QMessageBox.StandardButton.No)
+        if box.exec() == QMessageBox.StandardButton.Yes:
+            preferences.library().delete(entry.name)
+
+    def _import(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Import", "", _FILTER)
+        if path:
+            added = preferences.library().add(path)
+            self.watch.look()
+            self.select(added.name.removesuffix(SUFFIX))

@@ -1,0 +1,75 @@
+"""What is said of a model: in a row of a table, and in a few lines."""
+
+import html
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QTreeWidgetItem
+
+from napari_rln.networks.library import Entry
+
+_UM = "\N{MICRO SIGN}m"
+COLUMNS = ("Model", "PSF", f"Voxel ({_UM})", "Date", "dB over RLD")
+_KINDS = {
+    "network": "this network",
+    "rld": "RLD at its best",
+    "wiener_butterworth": "wiener-butterworth at its best",
+    "image": "the image",
+}
+
+
+def describe(entry: Entry) -> str:
+    """Return what there is to know about a model, as rich text with its validation table."""
+    name = f"<b>{html.escape(entry.name)}</b>"
+    if entry.error:
+        return f"{name}: {html.escape(entry.error)}"
+    what = "for any PSF" if entry.psf_name is None else f"for PSF {html.escape(entry.psf_name)}"
+    if entry.voxel_um:
+        what += f" on voxels of {_voxel(entry)} {_UM} (z y x)"
+    begins = "a first deconvolution by the PSF" if entry.variant == "started" else "the image"
+    lines = [f"{name}, {what}, begins with {begins}; made {_date(entry)}."]
+    if entry.validation:
+        rows = "".join(
+            f"<tr><td>{words}</td><td align='right'>{q['psnr_db']:.2f}</td>"
+            f"<td align='right'>{q['ssim']:.3f}</td></tr>"
+            for kind, words in _KINDS.items()
+            if (q := entry.validation.get(kind))
+        )
+        head = (
+            "<tr><td><i>On held-out synthetic volumes</i></td><td align='right'><i>PSNR (dB)</i>"
+            "</td><td align='right'><i>SSIM</i></td></tr>"
+        )
+        lines.append(f"<table cellspacing='0' cellpadding='2' width='100%'>{head}{rows}</table>")
+    else:
+        lines.append("<br>It was not examined on held-out volumes.")
+    return "".join(lines)
+
+
+def row(entry: Entry) -> QTreeWidgetItem:
+    """Return a model's row in a table of these columns."""
+    if entry.error:
+        cells = [entry.name, "damaged", "", "", ""]
+    else:
+        psf = entry.psf_name or "any"
+        cells = [entry.name, psf, _voxel(entry) or "any", _date(entry), _gain(entry)]
+    item = QTreeWidgetItem(cells)
+    item.setData(0, Qt.ItemDataRole.UserRole, entry)
+    item.setTextAlignment(4, Qt.AlignmentFlag.AlignRight)
+    for column, text in enumerate(cells):
+        item.setToolTip(column, text)
+    return item
+
+
+def _voxel(entry: Entry) -> str:
+    return " ".join(f"{size:.3g}" for size in entry.voxel_um or ())
+
+
+def _date(entry: Entry) -> str:
+    return entry.time[:10]
+
+
+def _gain(entry: Entry) -> str:
+    """Return by how many dB a network is better than RLD at its best."""
+    validation = entry.validation
+    if "network" not in validation or "rld" not in validation:
+        return "\N{EN DASH}"
+    return f"{validation['network']['psnr_db'] - validation['rld']['psnr_db']:+.2f}"

@@ -1,0 +1,70 @@
+"""A synthetic pair as the training would see it, drawn anew when its structures change."""
+
+from qtpy.QtCore import QObject, QTimer
+
+from napari_rln.engine.progress import Progress
+from napari_rln.gui import preferences
+from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.training.example_layers import Exhibits
+from napari_rln.gui.training.training_form import Recipe
+from napari_rln.simulate.imaging import Pair
+
+_TITLE = "preview"
+_PATIENCE_MS = 400  # after a change, before it is drawn anew
+
+
+class PairPreview(QObject):
+    """Draws pairs beside whatever else is under way.
+
+    Parameters
+    ----------
+    recipe
+        What is chosen; its buttons ask.
+    exhibits
+        Where it is shown.
+    bar
+        Says what went wrong.
+    """
+
+    def __init__(self, recipe: Recipe, exhibits: Exhibits, bar: RunBar) -> None:
+        super().__init__(recipe)
+        self._recipe, self._exhibits, self._bar = recipe, exhibits, bar
+        self.jobs = Jobs(self)
+        self._number = 0
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_PATIENCE_MS)
+        self._timer.timeout.connect(lambda: bar.attempt(self._add, asked=False))
+        recipe.preview_button.clicked.connect(self._draw)
+        recipe.another_button.clicked.connect(self._draw_another)
+        recipe.structures.changed.connect(self._on_change)
+        self.jobs.changed.connect(self._refresh)
+        self.jobs.failed.connect(bar.show_failure)
+
+    def _on_change(self) -> None:
+        if self._exhibits.has_pair:
+            self._timer.start()
+
+    def _draw_another(self) -> None:
+        self._number += 1
+        self._draw()
+
+    def _draw(self) -> None:
+        self._bar.attempt(self._add)
+
+    def _add(self) -> None:
+        plan, library, number = self._recipe.plan(), preferences.library(), self._number
+
+        def steps() -> Steps[Pair]:
+            yield Update(Progress(doing="drawing"))
+            return plan.setting(library).source.pair(number)[0]
+
+        self.jobs.cancel()  # what is drawn now is outdated
+        self.jobs.add(Job(_TITLE, steps, key=object(), done=self._exhibits.show_pair))
+
+    def _refresh(self) -> None:
+        drawing = self.jobs.running is not None
+        ready = "Preview a pair" if not drawing else "Drawing a pair\N{HORIZONTAL ELLIPSIS}"
+        self._recipe.preview_button.setText(ready)
+        self._recipe.another_button.setEnabled(self._exhibits.has_pair)

@@ -1,0 +1,76 @@
+"""Where the planes cross: where napari's sliders stand, in the columns' units."""
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import ref
+
+import numpy as np
+import numpy.typing as npt
+from napari.components import ViewerModel
+from qtpy.compat import isalive
+from qtpy.QtCore import QObject
+
+from napari_rln.core.volume import VoxelUm
+from napari_rln.gui.layers import units_um
+
+
+class Crossing(QObject):
+    """A position that is the viewer's; it moves the viewer, and with it all that follow.
+
+    Parameters
+    ----------
+    viewer
+        Whose sliders. With Shift, the mouse over its canvas moves them too.
+    parent
+        The dock.
+    """
+
+    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self.own_units: npt.NDArray[np.float64] | None = None
+        callbacks, held = viewer.mouse_move_callbacks, ref(self)
+
+        def moved(viewer: Any, event: Any) -> None:
+            crossing = held()
+            if crossing is None or not isalive(crossing):
+                callbacks.remove(moved)
+            else:
+                crossing._follow_mouse(viewer, event)
+
+        callbacks.append(moved)
+
+    @property
+    def position(self) -> VoxelUm:
+        """(z, y, x)."""
+        point = [float(p) for p in self._viewer.dims.point[-3:]]
+        z, y, x = ([0.0] * (3 - len(point)) + point) * self._units()
+        return float(z), float(y), float(x)
+
+    def move(self, point: Sequence[float | None]) -> None:
+        """Go to a point (z, y, x); None along an axis stays there."""
+        ndim = self._viewer.dims.ndim
+        places = {
+            axis: at / unit
+            for axis, at, unit in zip(range(ndim - 3, ndim), point, self._units(), strict=True)
+            if at is not None and axis >= 0  # a plane has no z
+        }
+        if places:
+            self._viewer.dims.set_point([*places], [*places.values()])
+
+    def _units(self) -> npt.NDArray[np.float64]:
+        """Return the units (z, y, x) of the viewer in those of the columns.
+
+        Where its layers have none in common napari puts their numbers into one world, whatever
+        their units, and those of the columns count.
+        """
+        units = units_um(self._viewer.layers.units)
+        if units is None:
+            units = self.own_units
+        return np.ones(3) if units is None else np.concatenate([np.ones(3 - len(units)), units])
+
+    def _follow_mouse(self, viewer: Any, event: Any) -> None:
+        if "Shift" in event.modifiers:
+            at = viewer.cursor.position[-3:]
+            here = at * self._units()[-len(at) :]
+            self.move([*[None] * (3 - len(at)), *(float(p) for p in here)])

@@ -1,0 +1,339 @@
+"""The dock that shows layers side by side, laterally and axially, as they are computed."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSplitter,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import FloatArray, Volume, VoxelUm
+from napari_rln.evaluate.figure import figure, save_figure
+from napari_rln.evaluate.figure_view import FigureSettings, Projection, brightest
+from napari_rln.gui.events import follow
+from napari_rln.gui.fields import Number
+from napari_rln.gui.jobs import Job, Jobs, Steps
+from napari_rln.gui.layers import contrast_limits, source_of
+from napari_rln.gui.pictures import MICROMETRE, Board
+from napari_rln.gui.runbar import RunBar
+from napari_rln.gui.views.cursor import Crossing
+from napari_rln.gui.views.inset import InsetBox
+from napari_rln.gui.views.layer_choice import LayerChoice
+from napari_rln.gui.views.line_profile import LineProfile
+from napari_rln.gui.views.sections import Column, ColumnTitle, Section
+
+if TYPE_CHECKING:
+    import napari
+
+_REFRESH_MS = 100  # between two drawings of layers that change
+_AS_VIEWED, _SHARED = "as in the viewer", "shared by results"
+
+
+class ViewsDock(QWidget):
+    """A column a layer, rows xy, xz and yz, with one crosshair, an inset and a line profile."""
+
+    def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.jobs, self.looks = Jobs(self), Jobs(self)
+        self._is_outdated = False
+        self.columns: list[Column] = []
+        self._followed: set[Image] = set()
+        self.layers = LayerChoice(napari_viewer)
+        self.crossing = Crossing(napari_viewer, self)
+        self.projection, self.contrast = QComboBox(), QComboBox()
+        self.projection.addItems(["slice", "max"])
+        self.contrast.addItems([_AS_VIEWED, _SHARED])
+        self.slab, self.slab_unit = Number({"min": 0.0}), QLabel()
+        self.slab.call("The slab's thickness")
+        self.slab.setToolTip("<p>Thickness that is averaged or projected; 0 for one plane.</p>")
+        self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
+        self.profile_on = QComboBox()
+        self.profile_on.addItems(["no profile", "profile in xy", "profile in xz", "profile in yz"])
+        self.canvas = Board(napari_viewer)
+        self.box = InsetBox()
+        self.profile = LineProfile(napari_viewer)
+        self.brightest_button = QPushButton("Go to the brightest")
+        self.brightest_button.setToolTip(
+            "<p>The brightest structure in the plane of most contrast, of the first result.</p>"
+        )
+        self.bar = RunBar(self.jobs, self._on_export, label="Export figure\N{HORIZONTAL ELLIPSIS}")
+        self._timer = QTimer(self, singleShot=True, interval=_REFRESH_MS)
+        self._timer.timeout.connect(self.draw)
+        self._rebuild = QTimer(self, singleShot=True, interval=0)
+        self._rebuild.timeout.connect(self.build)
+        self._fit = QTimer(self, singleShot=True, interval=0)
+        self._fit.timeout.connect(self.look_at_all)
+        self._lay_out()
+        self._connect()
+        self.build()
+
+    def draw(self) -> None:
+        """Show all columns as their layers are now."""
+        try:
+            slab = self._slab()
+        except RlnError as error:
+            self.bar.say(str(error), error=True)
+            return
+        projection: Projection = "max" if self.projection.currentText() == "max" else "slice"
+        if projection == "slice":
+            slab = slab or 0.0
+        columns, position = self.columns, self.crossing.position
+        cuts = [column.cut(position, projection, slab) for column in columns]
+        if all(cut.is_light for cut in cuts):
+            self._show(columns, [cut.pictures() for cut in cuts], position)
+        elif self.looks.running is None:
+
+            def steps() -> Steps[list[dict[str, FloatArray]]]:
+                found = []
+                for cut in cuts:
+                    found.append(cut.pictures())
+                    yield None
+                return found
+
+            def done(found: list[dict[str, FloatArray]]) -> None:
+                if columns is self.columns:
+                    self._show(columns, found, position)
+
+            self.looks.add(Job("planes", steps, done=done, quiet=True))
+        else:
+            self._is_outdated = True
+
+    def _on_looked(self) -> None:
+        if self._is_outdated:
+            self._is_outdated = False
+            self.draw()
+
+    def _show(
+        self, columns: list[Column], pictures: list[dict[str, FloatArray]], position: VoxelUm
+    ) -> None:
+        shared = self._shared_limits()
+        for column, found in zip(columns, pictures, strict=True):
+            limits = shared.get(column.layer, column.layer.contrast_limits)
+            column.show(found, position, limits)
+        self.profile.draw(columns, position)
+        if columns and self.inset.isChecked():
+            self.box.centre(columns[0], position)
+        self._show_inset()
+
+    def build(self) -> None:
+        """Lay the columns out anew, for the layers that are ticked."""
+        self.canvas.clear()
+        planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
+        move, layers = self.crossing.move, self.layers.chosen()
+        self.columns = [Column(self._viewer, layer, planes, move) for layer in layers]
+        self.crossing.own_units = self.columns[0].units if self.columns else None
+        lengths = {column.has_lengths for column in self.columns}
+        unit = MICROMETRE if False not in lengths else "" if True in lengths else "px"
+        self.slab_unit.setText(unit)
+        for i, column in enumerate(self.columns):
+            for pane in (*column.sections.values(), column.inset):
+                pane.unit = unit
+            self.canvas.addItem(ColumnTitle(column.layer.name), row=0, col=i)
+            self.canvas.ci.layout.setColumnPreferredWidth(i, 1)
+            self.canvas.ci.layout.setColumnStretchFactor(i, 1)
+            for row, (plane, pane) in enumerate(column.sections.items(), 1):
+                self.canvas.place(pane, row, i)
+                pane.sigRangeChangedManually.connect(partial(self._look_alike, plane, pane))
+            if self.inset.isChecked():
+                self.canvas.place(column.inset, len(planes) + 1, i)
+        if self.columns:
+            self._finish_building(planes)
+            # Panes know their sizes once they are laid out, and again when the dock is resized.
+            self.columns[-1].sections[planes[-1]].sigResized.connect(lambda _: self._fit.start())
+            self._fit.start()
+        self._follow_layers()
+        self.draw()
+
+    def look_at_all(self) -> None:
+        """Show all of every plane, in one scale."""
+        panes = [(c.rect(p), pane) for c in self.columns for p, pane in c.sections.items()]
+        sizes = [(pane.width() / r.width(), pane.height() / r.height()) for r, pane in panes]
+        per_um = min((min(size) for size in sizes), default=0.0)
+        if per_um <= 0:
+            return
+        for rect, pane in panes:
+            centre = rect.center().y(), rect.center().x()
+            pane.look_at(centre, (pane.height() / per_um, pane.width() / per_um))
+        self._show_inset()
+
+    def _look_alike(self, plane: str, moved: Section, *_: Any) -> None:
+        """Show in all columns what is seen of one, after it was moved or zoomed."""
+        for column in self.columns:
+            pane = column.sections[plane]
+            if pane is not moved:
+                pane.setRange(moved.viewRect(), padding=0)
+
+    def _finish_building(self, planes: tuple[str, ...]) -> None:
+        """Give the rows their heights, and the first column what it alone has."""
+        first = self.columns[0]
+        depth, height, width = first.extent
+        tall = {"xy": height, "inset": 0.6 * min(height, width)}
+        shown = (*planes, "inset") if self.inset.isChecked() else planes
+        self.canvas.share_height({row: tall.get(p, depth) for row, p in enumerate(shown, 1)})
+        if self.inset.isChecked():
+            first.sections["xy"].addItem(self.box)
+        plane = self.profile_on.currentText().split()[-1]
+        self.profile.draw_on(first, plane if plane in planes else "", self.crossing.position)
+
+    def export(self, path: str) -> None:
+        """Write the figure that the command line would draw of these layers, in a thread.
+
+        Raises
+        ------
+        RlnError
+            If no layer is ticked, or one has no voxel size.
+        """
+        layers = self.layers.chosen()
+        if not layers:
+            raise RlnError("tick the layers to show first.")
+        sources = [source_of(layer, self._viewer.dims.point) for layer in layers]
+        settings = self._figure_settings()
+
+        def steps() -> Steps[None]:
+            volumes = [source.read() for source in sources]
+            yield None
+            save_figure(figure(volumes, settings=settings), path)
+
+        self.jobs.add(Job(f"figure {path}", steps))
+
+    def go_to_brightest(self) -> None:
+        """Go to the brightest structure of the second layer, or of the only one.
+
+        Raises
+        ------
+        RlnError
+            If no layer is ticked.
+        """
+        if not self.columns:
+            raise RlnError("tick the layers to show first.")
+        column = self.columns[min(1, len(self.columns) - 1)]
+        data, voxel, corner = column.data, column.voxel, column.corner
+
+        def steps() -> Steps[list[float | None]]:
+            yield None
+            found = brightest(Volume.from_array(np.asarray(data), voxel, name=column.layer.name))
+            return [c + (i + 0.5) * v for c, i, v in zip(corner, found, voxel, strict=True)]
+
+        self.jobs.add(Job("brightest structure", steps, done=self.crossing.move))
+
+    def _slab(self) -> float | None:
+        return self.slab.within() or None
+
+    def _figure_settings(self) -> FigureSettings:
+        first = self.columns[0]
+        side = min(*self.box.sides, *first.extent[1:]) if self.inset.isChecked() else 0.0
+        return FigureSettings(
+            position=first.voxel_at(self.crossing.position),
+            projection="max" if self.projection.currentText() == "max" else "slice",
+            slab_um=self._slab(),
+            yz=self.yz.isChecked(),
+            inset_um=side,
+            colormap="gray",
+        )
+
+    def _shared_limits(self) -> dict[Image, tuple[float, float]]:
+        """Return one pair of limits for all but the first layer, where that is asked for."""
+        if self.contrast.currentText() != _SHARED or len(self.columns) < 2:
+            return {}
+        others = self.columns[1:]
+        held = [column.data for column in others if isinstance(column.data, np.ndarray)]
+        if len(held) == len(others):
+            limits = contrast_limits(held)
+        else:  # on a disk: what napari has found of them
+            lows, highs = zip(*(column.layer.contrast_limits for column in others), strict=True)
+            limits = min(lows), max(highs)
+        return {column.layer: limits for column in others}
+
+    def _show_inset(self) -> None:
+        if self.inset.isChecked():
+            for column in self.columns:
+                column.inset.look_at(self.box.middle, self.box.sides)
+
+    def _on_box(self, y: float, x: float) -> None:
+        self.crossing.move([None, y, x])
+        self._show_inset()
+
+    def _follow_layers(self) -> None:
+        """Draw again, but not at once, when anything of a layer changes that is seen."""
+        for layer in {*self.layers.images} - self._followed:
+            for name in ("data", "set_data", "contrast_limits", "gamma", "colormap"):
+                follow(self, getattr(layer.events, name), self._draw_soon)
+            for name in ("scale", "affine", "translate", "units"):
+                follow(self, getattr(layer.events, name), self._build_soon)
+        self._followed = {*self.layers.images}
+
+    def _build_soon(self) -> None:
+        self._rebuild.start()
+
+    def _draw_soon(self) -> None:
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def _on_export(self) -> None:
+        kinds = "Figures (*.png *.pdf *.svg)"
+        path, _ = QFileDialog.getSaveFileName(self, "Export figure", "figure.png", kinds)
+        if path:
+            self.bar.attempt(lambda: self.export(path))
+
+    def _connect(self) -> None:
+        follow(self, self._viewer.dims.events.current_step, self._draw_soon)
+        self.brightest_button.clicked.connect(lambda: self.bar.attempt(self.go_to_brightest))
+        self.looks.ended.connect(self._on_looked)
+        self.looks.failed.connect(self.bar.show_failure)
+        self.layers.changed.connect(self.build)
+        for choice in (self.projection, self.contrast):
+            choice.currentIndexChanged.connect(self.draw)
+        self.slab.changed.connect(self.draw)
+        self.profile_on.currentIndexChanged.connect(self.build)
+        self.yz.toggled.connect(self.build)
+        self.inset.toggled.connect(self.build)
+        self.box.dragged.connect(self._on_box)
+        self.box.dropped.connect(self._draw_soon)
+        self.profile.moved.connect(self._draw_soon)
+
+    def _lay_out(self) -> None:
+        options = QGridLayout()
+        options.addWidget(self.layers, 0, 0, 3, 1)
+        thickness = QWidget()
+        inside = QHBoxLayout(thickness)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.addWidget(self.slab, 1)
+        inside.addWidget(self.slab_unit)
+        parts = (
+            (self.projection, thickness), (self.contrast, self.profile_on),
+            (self.yz, self.inset),
+        )  # fmt: skip
+        for row, pair in enumerate(parts):
+            for column, part in enumerate(pair, 1):
+                options.addWidget(part, row, column)
+        below = QHBoxLayout()
+        hint = QLabel(
+            "Drag the lines or click to move; Shift and the mouse over the viewer moves too."
+        )
+        hint.setWordWrap(True)
+        below.addWidget(hint, 1)
+        below.addWidget(self.brightest_button)
+        self.splitter = QSplitter(Qt.Orientation.Vertical)
+        self.splitter.addWidget(self.canvas)
+        self.splitter.addWidget(self.profile)
+        self.splitter.setStretchFactor(0, 4)
+        self.splitter.setStretchFactor(1, 1)
+        layout = QVBoxLayout(self)
+        layout.addLayout(options)
+        layout.addLayout(below)
+        layout.addWidget(self.splitter, 1)
+        layout.addWidget(self.bar)

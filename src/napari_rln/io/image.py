@@ -1,0 +1,464 @@
+"""Reading a volume by boxes, whatever it lies in and however large it is."""
+
+import contextlib
+import dataclasses
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln.core.errors import RlnError, warn
+from napari_rln.core.machine import available_bytes
+from napari_rln.core.tiles import Box, Shape, as_text
+from napari_rln.core.volume import (
+    FloatArray,
+    Volume,
+    VoxelUm,
+    check_finite,
+    check_voxel_um,
+    voxel_um_doubt,
+)
+from napari_rln.io import plane_files, tiff
+from napari_rln.io.lazy import Held, Lazy, Pieces, stamp
+from napari_rln.io.paths import is_tiff_name, is_zarr, zarr_around
+
+Missing = Literal["error", "zero", "mask"]
+PlanesAre = Literal["z", "time", "channel"]
+Crop = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Start and stop along z, y and x, in voxels."""
+
+_LABELS = {"C": "channel", "T": "time"}
+_MOST_PIECE = 0.25  # share of the free memory that reading a single voxel may take
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a source is opened from: small, so that other processes can open it too.
+
+    Attributes
+    ----------
+    path
+        File or folder.
+    voxel_um
+        Voxel size (z, y, x) in micrometres, where the file does not say it or is wrong.
+    channel
+        Which channel, from 0, where there are several.
+    time
+        Which time point, from 0; all of them when none.
+    series
+        Which image of a file with several, from 0; needed only where there are several.
+    planes_are
+        What the planes are of a file that has no axis z but many times or channels: ``"time"`` or
+        ``"channel"`` where these are the planes of one stack, ``"z"`` where they are what they are
+        called.
+    missing
+        What to do about planes and chunks that a file promises but does not hold: ``"error"``,
+        ``"zero"`` to take them for zeros, as other programs do, or ``"mask"`` to go on knowing
+        that they were not measured.
+    crop
+        Part of the image, start and stop along z, y and x; all when none.
+    """
+
+    path: str
+    voxel_um: VoxelUm | None = None
+    channel: int | None = None
+    time: int | None = None
+    series: int | None = None
+    planes_are: PlanesAre | None = None
+    missing: Missing = "error"
+    crop: Crop | None = None
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return the origin whose fields JSON has kept."""
+        fields = dict(fields)
+        if fields.get("voxel_um"):
+            fields["voxel_um"] = tuple(fields["voxel_um"])
+        if fields.get("crop"):
+            fields["crop"] = tuple(tuple(span) for span in fields["crop"])
+        return cls(**fields)
+
+
+class Source:
+    """One channel of an image, all or one of its time points, read by boxes.
+
+    Parameters
+    ----------
+    held
+        The array, its axes and what it is of. Axes are letters of T, C, Z, Y and X, in any order;
+        others must have the length 1.
+    origin
+        Which part is wanted.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (Z, Y, X) of a volume.
+    times : int
+        Number of volumes.
+    timed : bool
+        Whether it has an axis of time: of one volume there may still be one.
+    fill : float or None
+        Value of voxels that are known not to be measured, as they are missing on the disk.
+
+    Raises
+    ------
+    RlnError
+        If it is empty, RGB, of complex values, has several channels and none is chosen, or parts
+        of it are missing.
+
+    Warns
+    -----
+    RlnWarning
+        If the voxel size is unlikely, or parts are missing and it goes on.
+    """
+
+    def __init__(self, held: Held, origin: Origin) -> None:
+        name = Path(origin.path).name or held.name  # in messages
+        axes, shape = held.axes, tuple(int(n) for n in held.array.shape)
+        voxel_um = origin.voxel_um or held.voxel_um
+        if voxel_um is None:
+            raise RlnError(
+                f"{name} does not say its voxel size; give it as z y x in micrometres, for "
+                "instance 0.3 0.13 0.13 (`voxel_um`)."
+            )
+        check_voxel_um(voxel_um, name)
+        doubt = voxel_um_doubt(voxel_um)
+        if doubt:
+            warn(f"{name}: {doubt}; where that is wrong, give the right size (`voxel_um`).")
+        if 0 in shape:
+            raise RlnError(f"{name} is empty: its shape is {shape}.")
+        if held.array.dtype.kind not in "buif":
+            raise RlnError(f"{name} is of type {held.array.dtype}; it must be integer or float.")
+        axes = with_planes(axes, shape, origin.planes_are)
+        sizes = dict(zip(axes, shape, strict=True))
+        self._file, self.name, self.record = name, held.name, held.record
+        self.timed = origin.time is None and "T" in axes
+        chosen = {"C": origin.channel, "T": 0 if self.timed else origin.time}
+        # Who wrote an axis z of one plane, or a result of ours, knows what times are.
+        if held.record is None and held.pieces is not None and held.pieces.kind == "planes":
+            self._check_planes(sizes, origin)
+        self._index = volume_index(axes, shape, chosen, name)
+        self._array, self._time_axis = held.array, axes.find("T")
+        self._space = "".join(
+            axis for axis, i in zip(axes, self._index, strict=True) if isinstance(i, slice)
+        )
+        whole: Shape = (sizes.get("Z", 1), sizes.get("Y", 1), sizes["X"])
+        self.times = sizes.get("T", 1) if self.timed else 1
+        self.dtype = held.array.dtype
+        z, y, x = voxel_um
+        self.voxel_um: VoxelUm = (float(z), float(y), float(x))
+        self.files = held.files
+        self.fill: float | None = None
+        pieces = held.pieces and dataclasses.replace(held.pieces, axes=axes)
+        planes = self._check_pieces(pieces, origin, whole)
+        self._offset, self.shape = _cropped(origin.crop, (planes, *whole[1:]), name)
+        if held.piece_bytes > _MOST_PIECE * available_bytes():
+            raise RlnError(
+                f"{name} is stored in pieces of {held.piece_bytes / 1e9:.1f} GB, of which one does "
+                "not fit into the memory; write it anew in smaller strips, tiles or chunks."
+            )
+
+    def _check_planes(self, sizes: dict[str, int], origin: Origin) -> None:
+        """Raise if single planes are called times, as some programs call those of a stack."""
+        times = sizes.get("T", 1)
+        if self.timed and times > 1 and sizes.get("Z", 1) == 1 and origin.planes_are is None:
+            raise RlnError(
+                f"{self._file} has {times} entries along time, each of one plane. Where these are "
+                "the planes of a stack give `planes_are=time`; where they are times, choose one "
+                f"(`time`, 0 to {times - 1}), or give `planes_are=z` to take all."
+            )
+
+    def _check_pieces(self, pieces: Pieces | None, origin: Origin, whole: Shape) -> int:
+        """Return how many planes there are; raise if some are missing that must not be.
+
+        Where an acquisition ended early it goes on with the planes that were taken.
+        """
+        if pieces is None:
+            return whole[0]
+        index = list(self._index)
+        if self.timed:
+            index[self._time_axis] = slice(None)
+        if origin.crop is not None:
+            spans = dict(zip("ZYX", (slice(*span) for span in origin.crop), strict=True))
+            along = iter(self._space)
+            index = [spans[next(along)] if isinstance(i, slice) and n != self._time_axis else i
+                     for n, i in enumerate(index)]  # fmt: skip
+        lacking = pieces.lacking(tuple(index))
+        if not lacking:
+            return whole[0]
+        what = f"{self._file} lacks {lacking}"
+        unwritten = ", or they are empty and were never written" * (pieces.kind == "chunks")
+        if origin.missing == "error":
+            raise RlnError(
+                f"{what}: a copy or an acquisition ended early{unwritten}. Copy it again, or go "
+                "on with `missing=mask` (they were not measured) or `missing=zero` (they are "
+                "zeros)."
+            )
+        planes = min(whole[0], pieces.last_plane(tuple(index)))
+        if not planes:
+            raise RlnError(f"{what}: there is nothing to read.")
+        warn(f"{what}; the run goes on without.")
+        if origin.missing == "mask":
+            self.fill = 0.0
+        if pieces.kind == "chunks":
+            self._array = _ZeroWhereMissing(self._array, pieces)
+        return planes
+
+    @property
+    def voxels(self) -> int:
+        """Of a volume."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    def stamp(self) -> str:
+        """Return by what the files that are read are known to be unchanged."""
+        return stamp(self.files())
+
+    def volume(self) -> Volume:
+        """Return the first volume, all of it in memory.
+
+        Raises
+        ------
+        RlnError
+            If it does not fit into the memory, or holds NaN or infinities.
+        OSError
+            If it cannot be read.
+        """
+        needed = self.voxels * (4 + self.dtype.itemsize)
+        free = available_bytes()
+        if needed > free:
+            raise RlnError(
+                f"{self._file} is {' x '.join(map(str, self.shape))} voxels and takes "
+                f"{needed / 1e9:.4g} GB but {free / 1e9:.4g} GB of memory are free; crop it, or "
+                "name an .ome.zarr or .ome.tif as the result, which is written in parts."
+            )
+        z, y, x = (slice(0, n) for n in self.shape)
+        return Volume(
+            data=self.read((z, y, x)),
+            voxel_um=self.voxel_um,
+            name=self.name,
+            record=self.record,
+            fill=self.fill,
+        )
+
+    def read(self, box: Box, time: int = 0) -> FloatArray:
+        """Return a part of a volume, (z, y, x) float32.
+
+        Raises
+        ------
+        RlnError
+            If it holds NaN or infinities.
+        OSError
+            If it cannot be read.
+        """
+        index: list[Any] = list(self._index)
+        if self.timed:
+            index[self._time_axis] = time
+        places = (
+            slice(part.start + first, part.stop + first)
+            for part, first in zip(box, self._offset, strict=True)
+        )
+        space = dict(zip("ZYX", places, strict=True))
+        along = iter(self._space)
+        where = tuple(space[next(along)] if isinstance(part, slice) else part for part in index)
+        try:
+            found = np.asarray(self._array[where])
+        except (MemoryError, OSError, RlnError):
+            raise
+        except Exception as error:  # codecs and stores can raise anything for a damaged chunk
+            raise OSError(f"{self._file} cannot be read at {as_text(box)}: {error}") from error
+        found = found.transpose([self._space.index(axis) for axis in "ZYX" if axis in self._space])
+        found = found.reshape([part.stop - part.start for part in box])
+        with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
+            data = np.ascontiguousarray(found, dtype=np.float32)
+        if not data.flags.owndata:  # a view of the file, or of somebody's array
+            data = data.copy()
+        check_finite(data, f"{self.name} at {as_text(box)}")
+        return data
+
+
+class _ZeroWhereMissing:
+    """An array whose chunks that are not there are 0, whatever its fill value is.
+
+    They are not read: a file without content stands for some of them.
+    """
+
+    def __init__(self, array: Lazy, pieces: Pieces) -> None:
+        self._array, self._pieces = array, pieces
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        if not self._pieces.lacking(index):
+            return np.asarray(self._array[index])
+        spans = zip(index, self.shape, strict=True)
+        sizes = [len(range(*part.indices(n))) for part, n in spans if isinstance(part, slice)]
+        found = np.zeros(sizes, self.dtype)
+        for there, within in self._pieces.there(index):
+            found[within] = self._array[there]
+        return found
+
+
+def with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None) -> str:
+    """Return the axes of an array in which the planes of a stack are called something else.
+
+    Parameters
+    ----------
+    axes, shape
+        Of the array.
+    planes_are
+        As in :class:`Origin`.
+
+    Raises
+    ------
+    RlnError
+        If it has an axis z as well.
+    """
+    letter = {"time": "T", "channel": "C"}.get(planes_are or "")
+    if letter is None or letter not in axes:
+        return axes
+    planes = dict(zip(axes, shape, strict=True)).get("Z", 1)
+    if planes > 1:
+        raise RlnError(f"it has {planes} planes along z already; leave out `planes_are`.")
+    return axes.replace("Z", "_").replace(letter, "Z")
+
+
+def volume_index(
+    axes: str, shape: tuple[int, ...], chosen: dict[str, int | None], name: str
+) -> tuple[int | slice, ...]:
+    """Return the index of a volume in an array: a channel and a time, with all of z, y and x.
+
+    Parameters
+    ----------
+    axes, shape
+        Of the array; letters as tifffile has them.
+    chosen
+        The entries along ``"C"`` and ``"T"``; needed only where there are several.
+    name
+        What to call it in messages.
+
+    Raises
+    ------
+    RlnError
+        If it is RGB, or what is to be chosen is not, or not there.
+    """
+    if "S" in axes:
+        raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
+    index: list[int | slice] = []
+    for axis, length in zip(axes, shape, strict=True):
+        if axis in "ZYX":
+            index.append(slice(None))
+            continue
+        label = _LABELS.get(axis, "an axis without a name")
+        wanted = chosen.get(axis)
+        if wanted is None:
+            if length > 1:
+                how = (
+                    f"choose one with `{label}`=0..{length - 1}" if axis in _LABELS else "split it"
+                )
+                if axis == "C" and "Z" not in axes:
+                    how += ", or give `planes_are=channel` where these are the planes of a stack"
+                raise RlnError(f"{name} has {length} entries along {label}; {how}.")
+            wanted = 0
+        if not 0 <= wanted < length:
+            raise RlnError(
+                f"{name} has {length} entries along {label}; {wanted} is not among 0 to "
+                f"{length - 1}."
+            )
+        index.append(wanted)
+    for axis, label in _LABELS.items():
+        if chosen[axis] not in (None, 0) and axis not in axes:
+            raise RlnError(f"{name} has one {label} only; {chosen[axis]} is not there.")
+    if "X" not in axes or "Y" not in axes:
+        raise RlnError(f"{name} has the axes {axes.lower()}; a plane or a stack is needed.")
+    return tuple(index)
+
+
+def _cropped(crop: Crop | None, shape: Shape, name: str) -> tuple[Shape, Shape]:
+    """Return where a part of a volume begins, and its size.
+
+    Raises
+    ------
+    RlnError
+        If it does not lie within the volume.
+    """
+    if crop is None:
+        return (0, 0, 0), shape
+    if not all(0 <= start < stop <= n for (start, stop), n in zip(crop, shape, strict=True)):
+        spans = " ".join(f"{start}:{stop}" for start, stop in crop)
+        within = " ".join(f"0:{n}" for n in shape)
+        raise RlnError(f"`crop` is {spans} but {name} is {within} (z y x); take a part of that.")
+    (z, _), (y, _), (x, _) = crop
+    depth, height, width = (stop - start for start, stop in crop)
+    return (z, y, x), (depth, height, width)
+
+
+def open_source(origin: Origin) -> Source:
+    """Return an image on disk, of which nothing is read yet but what it says of itself.
+
+    TIFF, ImageJ and OME-TIFF (also in several files, or with a companion.ome), Zeiss LSM, OME-Zarr
+    (0.1 to 0.6, the finest level), other Zarr arrays, and folders of TIFF planes.
+
+    Raises
+    ------
+    RlnError
+        If there is none, it cannot be read or is of another kind, parts of it are missing, or its
+        voxel size is not known.
+    """
+    return Source(held(origin), origin)
+
+
+def held(origin: Origin) -> Held:
+    """Return what lies at a place, without asking for anything of it.
+
+    Raises
+    ------
+    RlnError
+        If there is nothing, or nothing that can be read.
+    """
+    path = Path(origin.path)
+    try:
+        if not path.exists():
+            raise RlnError(f"there is no file {path}; check the name and the folder.")
+        group = path if is_zarr(path) else None
+        if path.is_file() and not is_tiff_name(path):  # which may be one within a Zarr
+            group = zarr_around(path)
+        if group is not None:
+            # It takes a while to load, and TIFF does without.
+            from napari_rln.io import ome_zarr
+
+            return ome_zarr.open_lazily(group)
+        if path.is_dir():
+            found = tiff.open_set(path, origin.series)
+            return found or plane_files.open_folder(path, origin.series)
+        return tiff.open_lazily(path, origin.series)
+    except OSError as error:
+        raise RlnError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def files_read(paths: Iterable[Path | None]) -> list[Path]:
+    """Return what is read of files and folders: with a file of a set all others of it.
+
+    Parameters
+    ----------
+    paths
+        As they were named; nothing where there is none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path is None:
+            continue
+        found.append(path)
+        if is_zarr(path) or zarr_around(path) is not None:  # whose chunks are many
+            continue
+        with contextlib.suppress(RlnError):  # a model or a table
+            found += held(Origin(path=str(path), series=0)).files()
+    return found
+
+
+def checksum(data: npt.NDArray[Any]) -> str:
+    """Return eight hexadecimal digits that tell whether values are still what was written."""
+    little = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
+    return f"{zlib.crc32(little.data):08x}"

@@ -1,0 +1,258 @@
+"""What is found in a file or folder before any of its values are read."""
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.volume import VoxelUm
+
+Index = tuple[int | slice, ...]
+"""Of a part of an array: a number, or start and stop, for each axis."""
+
+
+class Lazy(Protocol):
+    """An array whose values are read when it is indexed: zarr's, numpy's memory maps, dask's."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Read a part."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """The planes or chunks that an array consists of, some of which may not be there.
+
+    Attributes
+    ----------
+    kind
+        ``"planes"`` or ``"chunks"``.
+    axes
+        A letter for each axis of the array.
+    shape
+        Of the array.
+    size
+        Of a piece; the last along an axis may be smaller.
+    present
+        Numbers along every axis of those that are there.
+    more
+        Whether the file names further ones, and does not say how many.
+    """
+
+    kind: str
+    axes: str
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    present: Collection[tuple[int, ...]]
+    more: bool = False
+
+    def lacking(self, index: Index) -> str:
+        """Return which pieces of a part of the array are not there; empty where all are.
+
+        Parameters
+        ----------
+        index
+            Of the part.
+        """
+        if self.more:
+            return f"{self.kind} after the {len(self.present)} that it holds"
+        wanted = self._wanted(index)
+        total, held = math.prod(map(len, wanted)), sum(1 for _ in self._held(wanted))
+        if held >= total:
+            return ""
+        absent = (piece for piece in _product(wanted) if piece not in self.present)
+        few = list(itertools.islice(absent, 1000))
+        return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
+
+    def there(self, index: Index) -> Iterator[tuple[Index, tuple[slice, ...]]]:
+        """Yield where the pieces are that are there: in the array, and in a part of it.
+
+        Parameters
+        ----------
+        index
+            Of the part. Where in it has an entry for each of its slices.
+        """
+        for piece in self._held(self._wanted(index)):
+            whole: list[int | slice] = []
+            within = []
+            for part, n, number, size in zip(index, self.shape, piece, self.size, strict=True):
+                if not isinstance(part, slice):
+                    whole.append(part)
+                    continue
+                first, last, _ = part.indices(n)
+                start, stop = max(first, number * size), min(last, (number + 1) * size)
+                whole.append(slice(start, stop))
+                within.append(slice(start - first, stop - first))
+            yield tuple(whole), tuple(within)
+
+    def last_plane(self, index: Index) -> int:
+        """Return how many planes there are up to the last of which something is there.
+
+        Parameters
+        ----------
+        index
+            Of a part of the array.
+        """
+        there = list(self._held(self._wanted(index)))
+        at = self.axes.find("Z")
+        if at < 0 or not there:
+            return min(len(there), 1)
+        return min(self.shape[at], self.size[at] * (1 + max(piece[at] for piece in there)))
+
+    def _wanted(self, index: Index) -> list[range]:
+        """Return which numbers along each axis a part of the array touches."""
+        wanted = []
+        for part, n, size in zip(index, self.shape, self.size, strict=True):
+            start, stop, _ = (part if isinstance(part, slice) else slice(part, part + 1)).indices(n)
+            wanted.append(range(start // size, -(-stop // size)))
+        return wanted
+
+    def _held(self, wanted: Sequence[range]) -> Iterator[tuple[int, ...]]:
+        """Yield which of the wanted pieces are there, whether these or those there are more."""
+        if math.prod(map(len, wanted)) < len(self.present):
+            yield from (piece for piece in _product(wanted) if piece in self.present)
+            return
+        for piece in self.present:
+            if all(n in along for n, along in zip(piece, wanted, strict=True)):
+                yield piece
+
+    def _listed(self, few: list[tuple[int, ...]], total: int) -> str:
+        """Return where missing pieces are, shortly: along the axes that have several."""
+        named = [a for a, n in enumerate(self.shape) if n > self.size[a]] or [0]
+        varying = [a for a, along in enumerate(zip(*few, strict=True)) if len(set(along)) > 1]
+        if len(few) == total and len(varying) <= 1:
+            return " ".join(
+                f"{self.axes[a].lower()} {ranges({piece[a] for piece in few})}" for a in named
+            )
+        return "the first at " + " ".join(f"{self.axes[a].lower()} {few[0][a]}" for a in named)
+
+
+def _product(along: Sequence[range]) -> Iterator[tuple[int, ...]]:
+    """Yield all combinations of numbers, however many there are.
+
+    :func:`itertools.product` would first make lists of the numbers, which fill the memory where
+    damaged metadata tell of a size that no disk holds.
+    """
+    if not along:
+        yield ()
+        return
+    for first in along[0]:
+        for others in _product(along[1:]):
+            yield first, *others
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return numbers as text, neighbours together: ``"3, 7 to 9"``."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(f"{a} to {b}" if b > a else f"{a}" for a, b in spans)
+
+
+class Held(NamedTuple):
+    """An image on disk.
+
+    Attributes
+    ----------
+    array
+        Its values.
+    axes
+        A letter for each axis.
+    voxel_um
+        Voxel size (z, y, x) in micrometres, where it says it.
+    name
+        What to call it.
+    record
+        How it was made, where napari-rln made it.
+    pieces
+        What it consists of; none where all is there for sure.
+    files
+        Gives the files in which its values lie.
+    piece_bytes
+        Of what has to be read for a single voxel.
+    images
+        Number of images in the file or set; this is one of them.
+    """
+
+    array: Lazy
+    axes: str
+    voxel_um: VoxelUm | None
+    name: str
+    record: Record | None = None
+    pieces: Pieces | None = None
+    files: Callable[[], Iterable[Path]] = lambda: ()
+    piece_bytes: int = 0
+    images: int = 1
+
+
+def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
+    """Return which of the images of a file is meant.
+
+    Parameters
+    ----------
+    sizes
+        Of the images, in words.
+    wanted
+        Which, from 0; the only one when none.
+    name
+        Of the file.
+
+    Raises
+    ------
+    RlnError
+        If there is none of that number, or there are several and none is wanted.
+    """
+    if not sizes:
+        raise RlnError(f"{name} holds no image.")
+    if wanted is None and len(sizes) > 1:
+        few = ", ".join(sizes[:4]) + (", ..." if len(sizes) > 4 else "")
+        raise RlnError(
+            f"{name} holds {len(sizes)} images ({few}); choose one with `series`=0.."
+            f"{len(sizes) - 1}, or save that on its own. Planes of one stack that are of several "
+            "sizes, types or compressions count as several images too."
+        )
+    if not 0 <= (wanted or 0) < len(sizes):
+        raise RlnError(
+            f"{name} holds {len(sizes)} image{'s' * (len(sizes) > 1)}; {wanted} is not among 0 to "
+            f"{len(sizes) - 1} (`series`)."
+        )
+    return wanted or 0
+
+
+MOST_PLANES = 10_000_000
+"""That a file may promise: lists of more would fill the memory."""
+
+
+def stamp(files: Iterable[Path]) -> str:
+    """Return by what files are known to be unchanged: a hash of their names, sizes and times.
+
+    Files that were written or replaced since have another one; the opposite does not hold.
+    """
+    digest = hashlib.sha256()
+    for name, size, changed in sorted(_seen(files)):
+        digest.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _seen(files: Iterable[Path]) -> Iterator[tuple[str, int, str]]:
+    for file in files:
+        found = file.stat()
+        # Copying may keep the time of the content, but not that of the entry.
+        yield file.name, found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns}"

@@ -1,0 +1,216 @@
+"""What a TIFF says about its voxels and how it was made.
+
+A voxel size is believed only where a file states it with a unit: in OME metadata, ImageJ's, Zeiss
+LSM's or Micro-Manager's. Resolution tags of a plain TIFF are printing dots per inch more often than
+not and are ignored.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import PureWindowsPath
+from typing import Any
+from xml.etree import ElementTree
+
+import tifffile
+
+from napari_rln.core.record import Record
+from napari_rln.core.volume import VoxelUm
+
+RECORD_NAMESPACE = "napari-rln/record"
+"""Of the OME map annotation that holds a record."""
+
+_UM_PER_UNIT = {
+    "m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0,
+    "microns": 1.0, "micrometer": 1.0, "micrometers": 1.0, "micrometre": 1.0, "micrometres": 1.0,
+    "nanometers": 1e-3, "nanometre": 1e-3, "nanometres": 1e-3, "millimetre": 1e3, "nm": 1e-3,
+    "pm": 1e-6, "å": 1e-4, "inch": 25400.0,
+    "meter": 1e6, "centimeter": 1e4, "millimeter": 1e3, "nanometer": 1e-3, "picometer": 1e-6,
+    "angstrom": 1e-4,
+}  # fmt: skip
+_TIFFFILE = "1.11a"  # the ImageJ version in files that tifffile wrote
+
+Sizes = list[float | None]
+
+
+def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm | None:
+    """Return the voxel size (z, y, x) in micrometres that a file states; none if it states none.
+
+    Parameters
+    ----------
+    tif
+        An open file.
+    series
+        Which of its images.
+    planes
+        How many planes the volume has; one alone needs no step.
+    """
+    if tif.is_lsm:
+        sizes = _lsm_voxel_um(tif)
+    elif tif.is_ome:
+        sizes = _ome_voxel_um(tif, series)
+    else:
+        sizes = _imagej_voxel_um(tif)
+    if None in sizes and tif.is_micromanager:
+        sizes = [known or found for known, found in zip(sizes, _manager_um(tif), strict=True)]
+    return _completed(sizes, planes)
+
+
+def _completed(sizes: Sizes, planes: int) -> VoxelUm | None:
+    """Return a voxel size of which all is known, or all that matters; else none."""
+    z, y, x = sizes
+    if planes == 1 and z is None:
+        z = y  # a single plane has no step; its depth enters no computation
+    return None if z is None or y is None or x is None else (z, y, x)
+
+
+def read_record(tif: tifffile.TiffFile) -> Record | None:
+    """Return the record that napari-rln wrote into a file, if any."""
+    for text in _ome_records(tif) if tif.is_ome else _imagej_info(tif):
+        try:
+            return Record.from_json(text)
+        except ValueError:  # somebody else's text
+            continue
+    return None
+
+
+def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
+    images = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["Image"]
+    return _sizes_of_pixels((images[series] if isinstance(images, list) else images)["Pixels"])
+
+
+def images_in(ome: str, names: set[str]) -> list[int]:
+    """Return which of the images that OME metadata describe have planes in some files.
+
+    Parameters
+    ----------
+    ome
+        The metadata: XML.
+    names
+        Of the files, as they call them. Planes of which no file is named are in each.
+    """
+    described = enumerate(_files_of_images(ome))
+    return [number for number, (own, files) in described if own or names & files]
+
+
+def files_named(ome: str) -> set[str]:
+    """Return the names of all files in which OME metadata say that planes are."""
+    return {file for _, files in _files_of_images(ome) for file in files}
+
+
+def _files_of_images(ome: str) -> Iterator[tuple[bool, set[str]]]:
+    """Yield for each image whether its planes are in the file that says so, and in which others."""
+    try:
+        root = ElementTree.fromstring(ome)
+    except ElementTree.ParseError:
+        return
+    mine = root.get("UUID")
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        named = [data.find("{*}UUID") for data in pixels.iterfind("{*}TiffData")]
+        own = any(
+            uuid is None or (mine is not None and (uuid.text or "").strip() == mine)
+            for uuid in named
+        )
+        yield own, files_of_pixels(pixels)
+
+
+def files_of_pixels(pixels: ElementTree.Element) -> set[str]:
+    """Return the names of the files in which an image's planes are, by OME's element Pixels."""
+    named = map(file_of_planes, pixels.iterfind("{*}TiffData"))
+    return {PureWindowsPath(name).name for name in named if name}
+
+
+def file_of_planes(data: ElementTree.Element) -> str | None:
+    """Return in which file planes are, by OME's element TiffData; none where it does not say."""
+    uuid = data.find("{*}UUID")
+    return None if uuid is None else uuid.get("FileName")
+
+
+def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None:
+    """Return the voxel size (z, y, x) in micrometres in OME's element Pixels; none if it says none.
+
+    Parameters
+    ----------
+    pixels
+        Its attributes.
+    planes
+        How many planes the volume has; one alone needs no step.
+    """
+    return _completed(_sizes_of_pixels(pixels), planes)
+
+
+def _sizes_of_pixels(pixels: Mapping[str, Any]) -> Sizes:
+    sizes: Sizes = []
+    for axis in "ZYX":
+        size = _number(pixels.get(f"PhysicalSize{axis}"))
+        if axis == "Z" and size is not None:
+            size = abs(size)  # of a stage that moved down
+        factor = um_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        sizes.append(size * factor if size and factor else None)
+    return sizes
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number; none for what is no number, such as one with a decimal comma."""
+    try:
+        found = float(str(value))
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _lsm_voxel_um(tif: tifffile.TiffFile) -> Sizes:
+    said: dict[str, Any] = tif.lsm_metadata or {}
+    sizes = [_number(said.get(f"VoxelSize{axis}")) for axis in "ZYX"]
+    return [1e6 * size if size else None for size in sizes]  # they are in metres
+
+
+def _manager_um(tif: tifffile.TiffFile) -> Sizes:
+    """Return what Micro-Manager says, which is in micrometres."""
+    said: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
+    step, pixel = (_number(said.get(key)) for key in ("z-step_um", "PixelSize_um"))
+    return [abs(step) if step else None, pixel or None, pixel or None]
+
+
+def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:
+    metadata: dict[str, Any] = tif.imagej_metadata or {}
+    unit = metadata.get("unit", "")
+    z, y, x = (um_per(metadata.get(key, unit)) for key in ("zunit", "yunit", "unit"))
+    spacing = _number(metadata.get("spacing"))
+    if (
+        "spacing" not in metadata
+        and metadata.get("ImageJ") != _TIFFFILE
+        and metadata.get("images", 1) > 1
+    ):
+        spacing = 1.0  # ImageJ leaves out a step of one unit
+    tags = tif.pages.first.tags
+
+    def lateral(factor: float | None, tag: str) -> float | None:
+        numerator, denominator = tags[tag].value if tag in tags else (0, 1)
+        return factor * denominator / numerator if factor and numerator else None
+
+    return [
+        abs(spacing) * z if spacing and z else None,
+        lateral(y, "YResolution"),
+        lateral(x, "XResolution"),
+    ]
+
+
+def um_per(unit: object) -> float | None:
+    """Return the length of a unit in micrometres; none for what is no length."""
+    text = str(unit).strip().lower().replace("\\u00b5", "µ")  # ImageJ escapes what is not ASCII
+    return _UM_PER_UNIT.get(text)
+
+
+def _ome_records(tif: tifffile.TiffFile) -> Iterator[str]:
+    annotations = tifffile.xml2dict(tif.ome_metadata or "")["OME"].get("StructuredAnnotations")
+    maps = annotations.get("MapAnnotation", []) if isinstance(annotations, dict) else []
+    for entry in maps if isinstance(maps, list) else [maps]:
+        if isinstance(entry, dict) and entry.get("Namespace") == RECORD_NAMESPACE:
+            try:
+                yield str(entry["Value"]["M"]["value"])
+            except (KeyError, TypeError):  # somebody edited it
+                continue
+
+
+def _imagej_info(tif: tifffile.TiffFile) -> Iterator[str]:
+    yield str((tif.imagej_metadata or {}).get("Info", ""))

@@ -1,0 +1,473 @@
+"""OME-Zarr by boxes (read to 0.6, written as 0.4 and 0.5), and Zarr arrays without such metadata.
+
+What is written is a pyramid of levels. In 0.5 the shards are what a worker writes at once, and a
+viewer reads the chunks in them; 0.4 has chunks only.
+"""
+
+import itertools
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+import zarr.codecs
+from numcodecs import Blosc
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
+from napari_rln.core.tiles import Box, Shape, plan_tiles
+from napari_rln.core.volume import VoxelUm
+from napari_rln.io.lazy import Held, Pieces
+from napari_rln.io.metadata import um_per
+from napari_rln.io.paths import title
+
+AnyArray = zarr.Array[Any]
+Version = Literal["0.4", "0.5"]
+
+RECORD_KEY = "napari-rln"
+"""Of a group's attributes, that holds the record."""
+
+# Bits of one significance lie together, which makes even noisy numbers shorter.
+_COMPRESSORS = {
+    "0.4": Blosc(cname="zstd", clevel=1, shuffle=Blosc.BITSHUFFLE),
+    "0.5": zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+}
+_LONGEST = 2**40  # voxels along an axis that any disk holds
+_COARSEST = 256  # voxels along an axis below which no further level is made
+_LETTERS = {
+    "t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "depth": "Z", "y": "Y",
+    "height": "Y", "x": "X", "width": "X",
+}  # fmt: skip
+
+
+def open_lazily(path: Path) -> Held:
+    """Return the finest level of an OME-Zarr image, or a Zarr array.
+
+    Raises
+    ------
+    RlnError
+        If there is no image, or it cannot be read.
+    """
+    try:
+        node = zarr.open(path, mode="r")
+    except Exception as error:  # damaged metadata can make the parser raise anything
+        raise RlnError(f"{path.name} cannot be read as Zarr ({error}).") from error
+    if isinstance(node, zarr.Array):
+        return _held(node, _plain_axes(node, path.name), None, title(path))
+    image = _ome(node)
+    if "multiscales" not in image:
+        return open_lazily(_only_image(node, image, path))
+    try:
+        scale = image["multiscales"][0]
+        finest = scale["datasets"][0]
+        array = node[finest["path"]]
+        if not isinstance(array, zarr.Array):
+            raise ValueError(f"{finest['path']} is no array")
+        axes, units = _axes(scale, array.ndim)
+        factors = _scale(scale, finest, array.ndim)
+        name = str(scale.get("name") or title(path))
+    except Exception as error:  # as above
+        raise RlnError(
+            f"{path.name} says it is OME-Zarr but its metadata cannot be used ({error})."
+        ) from error
+    sizes = {
+        axis: abs(float(factor)) * unit if unit and factor else None
+        for axis, factor, unit in zip(axes, factors, units, strict=True)
+    }
+    z, y, x = (sizes.get(axis) for axis in "ZYX")
+    voxel_um = None if y is None or x is None else (z or y, y, x)
+    if "Z" in axes and z is None:
+        voxel_um = None
+    return _held(array, axes, voxel_um, name, _record(dict(node.attrs)))
+
+
+def _held(
+    array: AnyArray, axes: str, voxel_um: VoxelUm | None, name: str, record: Record | None = None
+) -> Held:
+    size = array.shards or array.chunks
+    if not all(size) or max(array.shape, default=0) > _LONGEST:
+        raise RlnError(
+            f"{name} is {array.shape} voxels in chunks of {size}; its metadata are damaged."
+        )
+    stored = _stored(array)
+    pieces = Pieces(kind="chunks", axes=axes, shape=array.shape, size=size, present=stored)
+    in_memory = math.prod(array.chunks) * array.dtype.itemsize
+    return Held(array, axes, voxel_um, name, record, pieces, stored.values, in_memory)
+
+
+def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
+    """Return where in a group its only image lies.
+
+    Raises
+    ------
+    RlnError
+        If there is none, or there are several.
+    """
+    images = [name for name, member in group.groups() if _is_image(member)]
+    if "plate" in image:
+        images = [f"{well['path']}/0" for well in image["plate"].get("wells") or ()]
+    if "plate" in image or "well" in image or not images:
+        raise RlnError(
+            f"{path} is a Zarr group without an image; name the image in it"
+            + (f", for instance {path / images[0]}." if images else ".")
+        )
+    if len(images) > 1:
+        raise RlnError(
+            f"{path} holds the images {', '.join(sorted(images))}; name one of them, for "
+            f"instance {path / min(images)}."
+        )
+    return path / images[0]
+
+
+def _folder_of(array: AnyArray) -> Path:
+    """Return where an array lies."""
+    return Path(array.store.root) / array.path  # type: ignore[attr-defined]
+
+
+def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
+    """Return the files of the chunks, or shards, that are there, by their numbers.
+
+    A file without content is what is left of a copy that broke off.
+    """
+    folder = _folder_of(array)
+    encoding = getattr(array.metadata, "chunk_key_encoding", None)
+    begin = ("c",) if encoding is not None and encoding.name == "default" else ()
+    found = {}
+    for where, _, names in os.walk(folder):
+        above = Path(where).relative_to(folder).parts
+        for name in names:
+            words = [*above, *re.split(r"[./]", name)]
+            if encoding is not None and begin and "." in name:
+                words = [*above, *name.split(".")]
+            if tuple(words[: len(begin)]) != begin:
+                continue
+            numbers = words[len(begin) :]
+            if len(numbers) == array.ndim and all(word.isdecimal() for word in numbers):
+                file = Path(where) / name
+                if file.stat().st_size:
+                    found[tuple(map(int, numbers))] = file
+    return found
+
+
+def _ome(group: zarr.Group) -> dict[str, Any]:
+    """Return the OME metadata of a group, which 0.5 keeps apart from other attributes."""
+    attributes: dict[str, Any] = dict(group.attrs)
+    found = attributes.get("ome", attributes)
+    return found if isinstance(found, dict) else {}
+
+
+def _is_image(group: zarr.Group) -> bool:
+    return "multiscales" in _ome(group)
+
+
+def _axes(scale: dict[str, Any], ndim: int) -> tuple[str, list[float | None]]:
+    """Return the axes' letters, and the length of their units in micrometres.
+
+    Raises
+    ------
+    ValueError
+        If they are not some of t, c, z, y and x, one for each axis of the array.
+    """
+    axes = scale.get("axes")
+    if axes is None and scale.get("coordinateSystems"):  # from 0.6 on
+        axes = _system(scale)["axes"]
+    if axes is None:  # before 0.4 they were always these
+        return "TCZYX"[-ndim:], [None] * ndim
+    named = [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
+    names = [str(axis["name"]).lower() for axis in named]
+    if len(names) != ndim:
+        raise ValueError(f"it names the axes {', '.join(names)} but its array has {ndim}")
+    letters = "".join(_LETTERS.get(name, "?") for name in names)
+    if "?" in letters or len(set(letters)) < ndim:
+        raise ValueError(f"its axes are called {', '.join(names)}; they must be of t, c, z, y, x")
+    return letters, [um_per(axis.get("unit", "")) for axis in named]
+
+
+def _system(scale: dict[str, Any]) -> dict[str, Any]:
+    """Return the coordinate system to which the levels of an image are mapped."""
+    systems: list[dict[str, Any]] = scale["coordinateSystems"]
+    output = scale["datasets"][0]["coordinateTransformations"][0].get("output")
+    name = output.get("name") if isinstance(output, dict) else output
+    return next((system for system in systems if system.get("name") == name), systems[-1])
+
+
+def _scale(image: dict[str, Any], level: dict[str, Any], ndim: int) -> Sequence[float | None]:
+    """Return the size of a level's voxels along each axis; none where it is not clearly said."""
+    # From 0.6 on what is said of all levels leads on to other coordinate systems.
+    said = [level] if "coordinateSystems" in image else [level, image]
+    try:
+        scales = [scale for entry in said for scale in _scales(entry, ndim)]
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return [None] * ndim
+    return list(np.prod(scales, axis=0)) if scales else [None] * ndim
+
+
+def _scales(entry: dict[str, Any], ndim: int) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield the scales among the transformations of an image or a level.
+
+    Raises
+    ------
+    ValueError
+        If there is something else than scales and translations, or it is of other axes.
+    """
+    steps = list(entry.get("coordinateTransformations") or [])
+    while steps:
+        step = steps.pop(0)
+        kind = step.get("type")
+        if kind == "sequence":
+            steps = [*step["transformations"], *steps]
+        elif kind == "scale":
+            scale = np.asarray(step["scale"], dtype=np.float64)
+            if scale.shape != (ndim,) or not np.isfinite(scale).all():
+                raise ValueError(f"a scale of {scale.shape} numbers for {ndim} axes")
+            yield scale
+        elif kind not in ("identity", "translation"):
+            raise ValueError(f"a transformation of type {kind}")
+
+
+def _plain_axes(array: AnyArray, name: str) -> str:
+    """Return the axes of an array without OME metadata."""
+    names: Any = getattr(array.metadata, "dimension_names", None)
+    names = names or array.attrs.get("_ARRAY_DIMENSIONS")
+    if isinstance(names, list | tuple) and len(names) == array.ndim:
+        letters = "".join(_LETTERS.get(str(n).lower(), "?") for n in names)
+        if "?" not in letters and len(set(letters)) == array.ndim:
+            return letters
+        if letters.strip("?"):  # some are known, and tell that the others are not as usual
+            raise RlnError(
+                f"the dimensions of {name} are called {', '.join(map(str, names))}; they must be "
+                "t, c, z, y, x."
+            )
+    *lead, _, _, _ = (1, 1, *array.shape)
+    if array.ndim < 2 or array.ndim > 5 or any(n > 1 for n in lead):
+        raise RlnError(
+            f"{name} has {array.ndim} axes without names; write it as OME-Zarr, or name its "
+            "dimensions t, c, z, y, x."
+        )
+    return "TCZYX"[-array.ndim :]
+
+
+def _record(attributes: dict[str, Any]) -> Record | None:
+    try:
+        return Record.from_json(json.dumps(attributes[RECORD_KEY]))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def image_levels(path: Path) -> list[AnyArray]:
+    """Return all levels of an image on disk, the finest first; those of a plain array are itself.
+
+    Raises
+    ------
+    RlnError
+        As :func:`open_lazily`.
+    """
+    node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Array):
+        return [node]
+    if "multiscales" in _ome(node):
+        return levels_of(node)
+    open_lazily(path)  # raises where there is not one image
+    return next(image_levels(path / name) for name, group in node.groups() if _is_image(group))
+
+
+def pyramid(shape: Shape, voxel_um: VoxelUm) -> list[tuple[int, int, int]]:
+    """Return the factors (z, y, x) by which the levels are coarser than the finest.
+
+    Every level halves the axes with the smallest voxels, so that these get nearly cubic; z joins
+    when it is no longer the coarsest by far.
+    """
+    found = [(1, 1, 1)]
+    while True:
+        factors = found[-1]
+        sizes = [n / f for n, f in zip(shape, factors, strict=True)]
+        if max(sizes) <= _COARSEST:
+            return found
+        voxels = [v * f for v, f in zip(voxel_um, factors, strict=True)]
+        finest = min(v for v, n in zip(voxels, sizes, strict=True) if n >= 2)
+        z, y, x = (
+            f * (2 if n >= 2 and v < 1.5 * finest else 1)
+            for f, v, n in zip(factors, voxels, sizes, strict=True)
+        )
+        found.append((z, y, x))
+
+
+class ZarrTarget:
+    """An OME-Zarr image, written by boxes of whole shards, or of whole chunks where there are none.
+
+    Parameters
+    ----------
+    path
+        Of a group that :meth:`create` made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # A chunk that is not there is a lost one, so those that hold nothing are written too.
+        self.levels = [
+            level.with_config({"write_empty_chunks": True})
+            for level in levels_of(zarr.open_group(path, mode="r+"))
+        ]
+        self.dtype = self.levels[0].dtype
+        z, y, x = self.levels[0].shape[-3:]
+        self.shape: Shape = (z, y, x)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        shape: Shape,
+        times: int | None,
+        dtype: npt.DTypeLike,
+        voxel_um: VoxelUm,
+        name: str,
+        record: Record,
+        *,
+        version: Version,
+        chunk: Shape,
+        block: Shape,
+    ) -> "ZarrTarget":
+        """Make an image and its levels, all of them empty.
+
+        Parameters
+        ----------
+        path
+            Where.
+        shape
+            (Z, Y, X) of a volume.
+        times
+            Number of volumes; the axes are z, y, x where none, else t, c, z, y, x.
+        dtype
+            Of the values.
+        voxel_um
+            Voxel size (z, y, x) in micrometres.
+        name, record
+            What the image is to say of itself.
+        version
+            Of OME-Zarr.
+        chunk
+            (z, y, x) that a viewer reads at once.
+        block
+            (z, y, x) that is written at once, whole chunks: a shard in version 0.5.
+        """
+        sharded = version == "0.5"
+        group = zarr.create_group(path, zarr_format=3 if sharded else 2)
+        factors = pyramid(shape, voxel_um)
+        lead = () if times is None else (times, 1)
+        ones = (1,) * len(lead)
+        for level, factor in enumerate(factors):
+            group.create_array(
+                str(level),
+                shape=(*lead, *coarser(shape, factor)),
+                dtype=np.dtype(dtype),
+                chunks=(*ones, *chunk),
+                shards=(*ones, *block) if sharded else None,
+                compressors=_COMPRESSORS[version],
+                fill_value=0,
+                chunk_key_encoding={"name": "default" if sharded else "v2", "separator": "/"},
+                dimension_names="tczyx"[-len(lead) - 3 :] if sharded else None,
+            )
+        multiscale = _metadata(factors, voxel_um, name, len(lead), version)
+        said: dict[str, Any] = {"multiscales": [multiscale]}
+        said = {"ome": said | {"version": version}} if sharded else said
+        group.attrs.update(said | {RECORD_KEY: json.loads(record.to_json())})
+        return cls(path)
+
+    def write(self, box: Box, data: npt.NDArray[Any], time: int = 0, level: int = 0) -> None:
+        """Write a part of a volume, (z, y, x) of the array's type."""
+        where: Any = (*self._lead(time), *box)
+        self.levels[level][where] = data
+
+    def read(self, box: Box, time: int = 0, level: int = 0) -> npt.NDArray[Any]:
+        """Return what was written, (z, y, x)."""
+        where: Any = (*self._lead(time), *box)
+        return np.asarray(self.levels[level][where])
+
+    def erase(self, box: Box, time: int = 0, level: int = 0) -> None:
+        """Remove what is stored of a part of a volume: damaged chunks cannot even be written to."""
+        array = self.levels[level]
+        sizes = array.shards or array.chunks
+        lead = self._lead(time)
+        along = [range(n, n + 1) for n in lead]
+        along += [
+            range(part.start // size, -(-part.stop // size))
+            for part, size in zip(box, sizes[-3:], strict=True)
+        ]
+        folder = _folder_of(array)
+        for where in itertools.product(*along):
+            (folder / array.metadata.encode_chunk_key(where)).unlink(missing_ok=True)
+
+    def coarsened(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:
+        """Return what belongs into a part of a level: the means of the level before it.
+
+        It is made chunk by chunk: what it is made from is up to eight times as large.
+        """
+        found = np.empty([part.stop - part.start for part in box], self.dtype)
+        z, y, x = self.levels[level].chunks[-3:]
+        for tile in plan_tiles(found.shape, (z, y, x), (0, 0, 0)):
+            place = tuple(
+                slice(p.start + c.start, p.start + c.stop)
+                for p, c in zip(box, tile.core, strict=True)
+            )
+            found[tile.core] = self._means(place, time, level)  # type: ignore[arg-type]
+        return found
+
+    def _means(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:
+        fine, coarse = (self.levels[n].shape[-3:] for n in (level - 1, level))
+        factors = [-(-f // c) if c < f else 1 for f, c in zip(fine, coarse, strict=True)]
+        z, y, x = (
+            slice(part.start * f, min(part.stop * f, n))
+            for part, f, n in zip(box, factors, fine, strict=True)
+        )
+        data = self.read((z, y, x), time, level - 1).astype(np.float32)
+        for axis, factor in enumerate(factors):
+            if factor == 1:
+                continue
+            if data.shape[axis] % 2:  # the last voxel stands for the one that is not there
+                data = np.concatenate([data, data.take([-1], axis)], axis)
+            first, second = (data[(slice(None),) * axis + (slice(s, None, 2),)] for s in (0, 1))
+            data = (first + second) * np.float32(0.5)
+        if self.dtype.kind in "iu":
+            data = np.rint(data)
+        return data.astype(self.dtype)
+
+    def _lead(self, time: int) -> tuple[Any, ...]:
+        return (time, 0) if self.levels[0].ndim == 5 else ()
+
+
+def coarser(shape: Shape, factors: tuple[int, int, int]) -> Shape:
+    """Return the size (z, y, x) of a level that is coarser by factors."""
+    z, y, x = (math.ceil(n / f) for n, f in zip(shape, factors, strict=True))
+    return z, y, x
+
+
+def levels_of(group: zarr.Group) -> list[AnyArray]:
+    """Return all levels of an image, the finest first."""
+    sets = _ome(group)["multiscales"][0]["datasets"]
+    return [array for each in sets if isinstance(array := group[each["path"]], zarr.Array)]
+
+
+def _metadata(
+    factors: list[tuple[int, int, int]], voxel_um: VoxelUm, name: str, lead: int, version: Version
+) -> dict[str, Any]:
+    """Return what an image says of its axes and levels, checked against the specification."""
+    from ome_zarr_models.v05.axes import Axis
+    from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+
+    axes = [Axis(name="t", type="time"), Axis(name="c", type="channel")][:lead]
+    axes += [Axis(name=axis, type="space", unit="micrometer") for axis in "zyx"]
+    datasets = []
+    for level, factor in enumerate(factors):
+        scale = [1.0] * lead + [v * f for v, f in zip(voxel_um, factor, strict=True)]
+        # The centre of a coarser level's first voxel lies between those that it stands for.
+        shift = [0.0] * lead + [v * (f - 1) / 2 for v, f in zip(voxel_um, factor, strict=True)]
+        datasets.append(Dataset.build(path=str(level), scale=scale, translation=shift))
+    multiscale = Multiscale(axes=axes, datasets=tuple(datasets), name=name, type="mean")
+    checked: Any = multiscale if version == "0.5" else multiscale.to_version("0.4")
+    found: dict[str, Any] = json.loads(checked.model_dump_json(exclude_none=True))
+    return found

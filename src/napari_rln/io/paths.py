@@ -1,0 +1,238 @@
+"""Files that are written: what they may be called, what they may replace; whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from napari_rln.core.errors import RlnError
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+ZARR_SUFFIXES = (".ome.zarr", ".zarr")
+
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+"""Files by which a folder is known to be a Zarr."""
+
+_LONGEST = 239  # bytes of a name: what is written beside it for a while has up to 16 more
+
+
+def is_tiff_name(path: Path) -> bool:
+    """Tell whether a file name is that of a TIFF."""
+    return path.suffix.lower() in TIFF_SUFFIXES
+
+
+def is_ome_name(path: Path) -> bool:
+    """Tell whether a file name asks for OME-TIFF."""
+    return path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+
+
+def is_zarr_name(path: Path) -> bool:
+    """Tell whether a name asks for OME-Zarr."""
+    return path.name.lower().endswith(ZARR_SUFFIXES)
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a folder is a Zarr group or array."""
+    return any((path / mark).is_file() for mark in ZARR_MARKS)
+
+
+def zarr_around(path: Path) -> Path | None:
+    """Return the innermost Zarr in which a path lies; none where it lies in none."""
+    return next((folder for folder in path.parents if is_zarr(folder)), None)
+
+
+def stem(path: Path) -> str:
+    """Return the name of a file or Zarr folder without its ending."""
+    return path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
+
+
+def title(path: Path) -> str:
+    """Return what to call what lies in a file: its name without ending, which any text can hold.
+
+    A name need not be text in the encoding of the system.
+    """
+    return stem(path).encode(errors="replace").decode()
+
+
+def check_tiff_output(path: Path) -> None:
+    """Raise unless a TIFF can be written at a path.
+
+    Raises
+    ------
+    RlnError
+        If the ending is not a TIFF's, or no file can be made there.
+    """
+    if not is_tiff_name(path):
+        raise RlnError(f"{path.name} must end in .tif, .tiff, .ome.tif or .ome.tiff.")
+    check_place(path)
+
+
+def check_outputs(
+    outputs: Iterable[Path],
+    *,
+    inputs: Iterable[Path | None] = (),
+    overwrite: bool = False,
+    room: int = 0,
+) -> None:
+    """Raise if writing files would lose something or cannot end well; called before the work.
+
+    Parameters
+    ----------
+    outputs
+        Files, or Zarr folders, that will be written.
+    inputs
+        Files and folders that are read; nothing where there is none.
+    overwrite
+        Whether files that are there may be replaced. What is read never is.
+    room
+        Bytes that all of them will take.
+
+    Raises
+    ------
+    RlnError
+        If one of them is an input or lies within one, two are the same, one is there and may not
+        be replaced, its folder is absent or not writable, or the disk has not the room.
+    """
+    seen: dict[str, Path] = {}
+    read = [path for path in inputs if path is not None]
+    for path in outputs:
+        check_place(path)
+        for source in read:
+            check_apart(path, source)
+        other = seen.setdefault(os.path.realpath(path), path)
+        if other is not path:
+            raise RlnError(f"{other} and {path} are one file; name two different results.")
+        if os.path.lexists(path) and not overwrite:
+            raise RlnError(
+                f"{path} is there already; name another result, or replace it with `overwrite`."
+            )
+        check_room(path, room)
+
+
+def check_place(path: Path) -> None:
+    """Raise unless a file can be made at a path, or replaced there.
+
+    Raises
+    ------
+    RlnError
+        If its folder is absent or not writable, its name too long, or there is a folder.
+    """
+    if len(os.fsencode(path.name)) > _LONGEST:
+        raise RlnError(
+            f"the name {path.name[:40]}\N{HORIZONTAL ELLIPSIS} has {len(os.fsencode(path.name))} "
+            f"bytes; names of results may have {_LONGEST}."
+        )
+    if path.is_dir() and not is_zarr_name(path):
+        raise RlnError(f"{path} is a folder; name a file in it.")
+    if path.is_dir() and not is_zarr(path) and any(path.iterdir()):
+        raise RlnError(f"{path} is a folder with other things than a Zarr; name another result.")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raise unless a file can be made in the folder of a path.
+
+    Raises
+    ------
+    RlnError
+        If it is absent or not writable.
+    """
+    if not path.parent.is_dir():
+        raise RlnError(f"there is no folder {path.parent}; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise RlnError(f"{path.parent} is not writable; name another folder.")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, where there is none.
+
+    Raises
+    ------
+    RlnError
+        If that cannot be, for instance as a file has its name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RlnError(f"the folder {path} cannot be made ({error.strerror}).") from error
+    check_folder(path / "any")
+
+
+def check_apart(output: Path, source: Path) -> None:
+    """Raise if a result would lie on or within what is read, or the other way round.
+
+    Raises
+    ------
+    RlnError
+        Naming both.
+    """
+    there, here = (Path(os.path.realpath(path)) for path in (output, source))
+    same = there == here or (output.exists() and source.exists() and output.samefile(source))
+    # Whatever is put into a Zarr damages it, and a TIFF in a folder of planes becomes one of them.
+    inside = any(
+        around in there.parents and (is_zarr(around) or is_zarr_name(around))
+        for around in (here, *here.parents)
+    )
+    inside |= here.is_dir() and there.parent == here and is_tiff_name(there)
+    if same or inside or there in here.parents:
+        raise RlnError(
+            f"the result {output} would lie on or in {source}, which is read; name another result."
+        )
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Raise if the disk of a result has less room than it takes.
+
+    Parameters
+    ----------
+    path
+        Of the result.
+    needed
+        Bytes.
+
+    Raises
+    ------
+    RlnError
+        With both numbers.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise RlnError(
+            f"{path.name} needs {needed / 1e9:.4g} GB but {free / 1e9:.4g} GB are free in "
+            f"{path.parent}; make room, or name another folder."
+        )
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give a temporary name beside a path, renamed to it when the block ends without an error.
+
+    The ending stays, so that writers that look at it behave. On any error, Ctrl-C included,
+    the temporary file is removed and the old file is untouched.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    replace
+        Whether one that is there by then may be replaced, such as that of another run.
+
+    Raises
+    ------
+    RlnError
+        If it may not.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield temporary
+        if not replace and os.path.lexists(path):
+            raise RlnError(
+                f"{path} has been written meanwhile, by another run or program; it is left as it "
+                "is. Name another result."
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,429 @@
+"""Stacks whose planes lie in files of their own: folders of TIFFs, and OME-TIFF with a companion.
+
+Microscope programs export a file for every plane, channel and time, and say which is which in the
+names. The known patterns are read; where names do not tell, the folder is refused rather than
+planes of two channels mixed.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from napari_rln.core.errors import RlnError, warn
+from napari_rln.io.lazy import MOST_PLANES, Held, Pieces, choose_image
+from napari_rln.io.metadata import (
+    file_of_planes,
+    files_of_pixels,
+    read_voxel_um,
+    voxel_um_of_pixels,
+)
+from napari_rln.io.paths import is_tiff_name, title
+
+_COMPANION = ".companion.ome"
+_AXES = "TCZ"
+
+# What comes before a number in names of exported planes, and the axis that the number is along.
+_LABELS = {
+    "z": "Z", "slice": "Z", "plane": "Z", "zstack": "Z", "zslice": "Z", "stack": "Z",
+    "c": "C", "ch": "C", "channel": "C", "w": "C", "wave": "C", "wavelength": "C",
+    "t": "T", "time": "T", "tp": "T", "timepoint": "T", "frame": "T",
+    "xy": "position", "pos": "position", "position": "position", "s": "position",
+    "p": "position", "f": "position", "field": "position", "fov": "position", "m": "position",
+    "tile": "position", "x": "position", "y": "position",
+}  # fmt: skip
+_MANAGER = re.compile(r"img_(\d{9})_(.+)_(\d{3,})\.tiff?")  # of Micro-Manager: time, channel, z
+_SPARSE = 4  # times as many numbers as there are planes, from which on they are no numbering
+_LETTERS = {"s", "p", "f", "m", "x", "y"}  # that may also stand for slice, plane, frame, ...
+
+
+class Plane(NamedTuple):
+    """Where a plane lies.
+
+    Attributes
+    ----------
+    path
+        Its file.
+    page
+        Its number there.
+    offset
+        Where its values begin, uncompressed, instead of a page.
+    """
+
+    path: Path
+    page: int = 0
+    offset: int | None = None
+
+
+class Planes:
+    """Planes of one size and type as one array of leading axes, y and x.
+
+    Parameters
+    ----------
+    parts
+        In C order of the leading axes; none for planes that are not there, which are read as 0.
+    lead
+        Lengths of the leading axes.
+    size
+        (Y, X) of a plane.
+    dtype
+        Of its values.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Plane | None],
+        lead: tuple[int, ...],
+        size: tuple[int, int],
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._parts, self._lead, self._size = parts, lead, size
+        self.shape, self.dtype = (*lead, *size), dtype
+        self.chunks = (*(1 for _ in lead), *size)
+
+    def __getitem__(self, index: tuple[Any, ...]) -> npt.NDArray[Any]:
+        *lead, y, x = index
+        numbers = np.arange(len(self._parts)).reshape(self._lead)[tuple(lead)]
+        rows, columns = (len(range(*s.indices(n))) for s, n in zip((y, x), self._size, strict=True))
+        found = np.zeros((numbers.size, rows, columns), self.dtype)
+        for at, number in enumerate(numbers.ravel()):
+            part = self._parts[number]
+            if part is not None:
+                found[at] = read_plane(part, self._size, self.dtype)[y, x]
+        return found.reshape(*numbers.shape, rows, columns)
+
+    def pieces(self, axes: str) -> Pieces:
+        """Return which planes are there."""
+        grid = itertools.product(*map(range, self._lead))
+        present = {
+            (*where, 0, 0)
+            for where, part in zip(grid, self._parts, strict=True)
+            if part is not None
+        }
+        size = (*(1 for _ in self._lead), *self._size)
+        return Pieces(kind="planes", axes=axes, shape=self.shape, size=size, present=present)
+
+
+def read_plane(part: Plane, size: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return a plane, (Y, X).
+
+    Raises
+    ------
+    RlnError
+        If its file holds a plane of another size or type.
+    """
+    if part.offset is not None:
+        return np.memmap(part.path, dtype, mode="r", offset=part.offset, shape=size)
+    with tifffile.TiffFile(part.path) as tif:
+        page = tif.pages[part.page]
+        if page.dtype != dtype or _squeezed(page.shape) != size:
+            raise RlnError(
+                f"{part.path.name} is {page.dtype} {_squeezed(page.shape)} but the first plane is "
+                f"{dtype} {size}; all planes of a stack have one size and type."
+            )
+        data: npt.NDArray[Any] = page.asarray().reshape(size)
+        return data
+
+
+def tiffs_in(folder: Path) -> list[Path]:
+    """Return the TIFFs of a folder by their names, without hidden ones."""
+    return sorted(f for f in folder.iterdir() if is_tiff_name(f) and not f.name.startswith("."))
+
+
+def open_folder(path: Path, series: int | None = None) -> Held:
+    """Return the stack whose planes are the TIFFs of a folder.
+
+    Files with one number that varies are planes in its order. With several, names such as
+    ``Series001_z00_ch01.tif``, ``img_t001_z002.tif`` or ``cellxy01c1z01.tif`` tell which is which.
+
+    Raises
+    ------
+    RlnError
+        If there are none, names do not tell their order, or they are not planes of one size.
+    """
+    files = tiffs_in(path)
+    companions = sorted(f for f in path.iterdir() if is_companion(f))
+    if len(companions) == 1:
+        return open_companion(companions[0], series)
+    if companions:
+        names = ", ".join(companion.name for companion in companions)
+        raise RlnError(f"{path} holds several sets; name one of {names}.")
+    if not files:
+        raise RlnError(f"{path} holds no .tif or .tiff and is no Zarr; name a file, or such one.")
+    axes, numbers, keys = _ordered(files, path)
+    try:
+        first = next((file for file in files if file.stat().st_size), files[0])
+        size, dtype, voxel_um = _plane_of(first, len(numbers["Z"]) if "Z" in axes else 1)
+    except RlnError:
+        raise
+    except Exception as error:  # a damaged file can make the parser raise anything
+        raise RlnError(f"{first.name} cannot be read as TIFF ({error}).") from error
+    # A file without content is what is left of a copy that broke off.
+    places = {
+        key: Plane(file) for key, file in zip(keys, files, strict=True) if file.stat().st_size
+    }
+    lead = tuple(len(numbers[axis]) for axis in axes)
+    parts = [places.get(key) for key in itertools.product(*(numbers[axis] for axis in axes))]
+    planes = Planes(parts, lead, size, dtype)
+    letters = f"{axes}YX"
+    return Held(
+        planes,
+        letters,
+        voxel_um,
+        title(path),
+        pieces=planes.pieces(letters),
+        files=lambda: files,
+    )
+
+
+def _ordered(
+    files: list[Path], folder: Path
+) -> tuple[str, dict[str, list[int]], list[tuple[int, ...]]]:
+    """Sort files in place; return their axes, the numbers along each, and each file's own.
+
+    Numbers that are left out between others are among those of an axis: planes that are not there.
+    """
+    split = _numbered(files)
+    files.sort(key=lambda file: [n for _, n in split[file]])
+    shapes = {tuple(label for label, _ in parts) for parts in split.values()}
+    if len(files) == 1:
+        return "Z", {"Z": [0]}, [(0,)]
+    if len(shapes) > 1:
+        raise _unclear(files, folder, "the names are of several kinds")
+    (labels,) = shapes
+    columns = [[split[file][at][1] for file in files] for at in range(len(labels))]
+    varying = [at for at, column in enumerate(columns) if len(set(column)) > 1]
+    if not varying:
+        raise _unclear(files, folder, "the names hold no numbers that tell their order")
+    found = {at: _LABELS.get(labels[at]) for at in varying}
+    if len(varying) == 1 and (found[varying[0]] is None or labels[varying[0]] in _LETTERS):
+        found[varying[0]] = "Z"  # a single number: the planes' own
+    if any(axis == "position" for axis in found.values()):
+        raise _unclear(files, folder, "there are several positions")
+    if None in found.values() or len(set(found.values())) < len(found):
+        raise _unclear(files, folder, "several numbers vary and the names do not say of what")
+    axes = "".join(axis for axis in _AXES if axis in found.values())
+    numbers = {axis: _filled(columns[at]) for at, axis in found.items() if axis is not None}
+    order = [next(at for at, axis in found.items() if axis == letter) for letter in axes]
+    own = {file: tuple(split[file][at][1] for at in order) for file in files}
+    files.sort(key=own.__getitem__)
+    keys = [own[file] for file in files]
+    _checked_twice(files, keys, folder)
+    return axes, numbers, keys
+
+
+def _split(name: str) -> list[tuple[str, int]]:
+    """Return the numbers in a file's name, each with the text before it."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [(text, int(number)) for text, number in zip(parts[::2], parts[1::2], strict=False)]
+
+
+def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
+    """Return the numbers in the names of files, each with the letters before it."""
+    managed = [_MANAGER.fullmatch(file.name) for file in files]
+    if all(managed):
+        words = sorted({found[2] for found in managed if found})
+        return {
+            file: [
+                ("time", int(found[1])),
+                ("channel", words.index(found[2])),
+                ("z", int(found[3])),
+            ]
+            for file, found in zip(files, managed, strict=True)
+            if found
+        }
+    split = {file: _split(file.name) for file in files}
+    # A dash belongs to a number where it is before some of the numbers only.
+    depth = min(map(len, split.values()), default=0)
+    dashes = [{parts[at][0].endswith("-") for parts in split.values()} for at in range(depth)]
+    signed = {at for at, found in enumerate(dashes) if len(found) == 2}
+    return {
+        file: [
+            (
+                re.search(r"[a-z]*$", text.rstrip("_- =."))[0],  # type: ignore[index]
+                -number if at in signed and text.endswith("-") else number,
+            )
+            for at, (text, number) in enumerate(parts)
+        ]
+        for file, parts in split.items()
+    }
+
+
+def _filled(column: Sequence[int]) -> list[int]:
+    """Return the numbers along an axis, those left out between others among them.
+
+    Where most would be left out they are taken as they follow each other: numbers may be times.
+
+    Warns
+    -----
+    RlnWarning
+        If they are, though they do not follow in one step.
+    """
+    numbers = sorted(set(column))
+    steps = {b - a for a, b in itertools.pairwise(numbers)}
+    if len(steps) < 2:
+        return numbers
+    whole = range(numbers[0], numbers[-1] + 1, math.gcd(*steps))
+    if (whole.stop - whole.start) // whole.step < _SPARSE * len(numbers):
+        return list(whole)
+    warn(
+        f"the numbers of the planes are irregular ({', '.join(map(str, numbers[:4]))}, ...); they "
+        "are taken as neighbours."
+    )
+    return numbers
+
+
+def _checked_twice(files: Sequence[Path], keys: Sequence[tuple[int, ...]], folder: Path) -> None:
+    """Raise if two files are the same plane."""
+    for (one, first), (other, second) in itertools.pairwise(zip(files, keys, strict=True)):
+        if first == second:
+            raise _unclear([one, other], folder, "two files are the same plane")
+
+
+def _unclear(files: Sequence[Path], folder: Path, why: str) -> RlnError:
+    few = ", ".join(file.name for file in files[:4])
+    more = f" and {len(files) - 4} more" if len(files) > 4 else ""
+    return RlnError(
+        f"{folder} holds {few}{more}: {why}; keep the planes of one stack in a folder, numbered, "
+        "or named like name_t00_z00_ch00.tif."
+    )
+
+
+def _plane_of(
+    file: Path, planes: int
+) -> tuple[tuple[int, int], np.dtype[Any], tuple[float, float, float] | None]:
+    """Return the size and type of a plane in a file, and the voxel size that it states."""
+    with tifffile.TiffFile(file) as tif:
+        series = tif.series[0]
+        if "S" in series.axes:
+            raise RlnError(
+                f"{file.name} is an RGB image; convert it to grey values or split its channels."
+            )
+        shape = _squeezed(series.shape)
+        if len(shape) != 2:
+            raise RlnError(
+                f"{file.name} is of shape {shape}, no plane; a folder is read as one stack of "
+                "planes: name one of its files to read that."
+            )
+        # Of a plane alone it does not matter how far the next one is; here it does.
+        return (shape[0], shape[1]), series.dtype, read_voxel_um(tif, 0, planes)
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape[:-2] if n != 1) + tuple(shape[-2:])
+
+
+def is_companion(path: Path) -> bool:
+    """Tell whether a file describes a set of OME-TIFFs and holds no image itself."""
+    return path.name.lower().endswith(_COMPANION)
+
+
+def open_companion(path: Path, series: int | None = None, member: Path | None = None) -> Held:
+    """Return the image that a companion file describes.
+
+    Parameters
+    ----------
+    path
+        The companion.
+    series
+        Which of its images, from 0; the only one when none.
+    member
+        File of the set that was named; its image is meant where none is chosen.
+
+    Raises
+    ------
+    RlnError
+        If it cannot be read, or describes none.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+        images = [each for each in root.iter() if _tag(each) == "Pixels"]
+        if member is not None and series is None:
+            own = [each for each in images if member.name in files_of_pixels(each)]
+            images = own or images
+        sizes = [" x ".join(each.attrib[f"Size{axis}"] for axis in "TCZYX") for each in images]
+        chosen = images[choose_image(sizes, series, (member or path).name)]
+        return _described(chosen, path)._replace(images=len(images))
+    except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
+        if isinstance(error, RlnError):
+            raise
+        raise RlnError(
+            f"{path.name} cannot be read as the description of a set ({error})."
+        ) from error
+
+
+def _described(pixels: ElementTree.Element, path: Path) -> Held:
+    """Return the image of an element Pixels, whose planes lie in files beside a path."""
+    order = pixels.attrib.get("DimensionOrder", "XYZCT")
+    sizes = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "XYZCT"}
+    axes = "".join(axis for axis in "TCZ" if sizes[axis] > 1) or "Z"
+    lead = tuple(sizes[axis] for axis in axes)
+    if math.prod(lead) > MOST_PLANES:
+        raise RlnError(f"{path.name} promises {' x '.join(map(str, lead))} planes; it is damaged.")
+    places: dict[tuple[int, ...], Plane] = {}
+    lengths: dict[Path, int] = {}  # of files that hold several planes
+    names: dict[Path, str] = {}  # as the description has them
+    for data in (each for each in pixels if _tag(each) == "TiffData"):
+        where = {axis: int(data.attrib.get(f"First{axis}", 0)) for axis in "ZCT"}
+        name = file_of_planes(data)
+        if name is None:
+            raise RlnError(f"{path.name} does not say in which files its planes are.")
+        file = path.parent / name
+        if not file.is_file():  # sets are moved out of the folders in which they were made
+            file = path.parent / PureWindowsPath(name).name
+        if names.setdefault(file, name) != name:
+            raise RlnError(
+                f"several files of the set are called {file.name}; keep them in the folders in "
+                f"which {path.name} has them."
+            )
+        first = int(data.attrib.get("IFD", 0))
+        count = min(int(data.attrib.get("PlaneCount", 1)), math.prod(lead))
+        whole = "IFD" not in data.attrib and "PlaneCount" not in data.attrib
+        held = int(file.is_file() and file.stat().st_size > 0)
+        if held and (whole or first + count > 1):
+            if file not in lengths:
+                with tifffile.TiffFile(file) as tif:
+                    lengths[file] = len(tif.pages)
+            held = lengths[file]
+        for number in range(first, held if whole else first + count):
+            if number < held:
+                places[tuple(where[axis] for axis in axes)] = Plane(file, number)
+            _advance(where, sizes, order)
+    if not places:
+        raise RlnError(f"none of the files that {path.name} describes is beside it.")
+    parts = [places.get(key) for key in itertools.product(*map(range, lead))]
+    size = sizes["Y"], sizes["X"]
+    some = next(iter(places.values()))
+    with tifffile.TiffFile(some.path) as tif:
+        dtype = np.dtype(tif.pages[some.page].dtype)
+    planes, letters = Planes(parts, lead, size, dtype), f"{axes}YX"
+    files = sorted({path, *(part.path for part in places.values())})
+    return Held(
+        planes,
+        letters,
+        voxel_um_of_pixels(pixels.attrib, sizes["Z"]),
+        path.name[: -len(_COMPANION)],
+        pieces=planes.pieces(letters),
+        files=lambda: files,
+    )
+
+
+def _advance(where: dict[str, int], sizes: dict[str, int], order: str) -> None:
+    """Go on to the next plane in the order in which a file holds them."""
+    for axis in order[2:]:
+        where[axis] += 1
+        if where[axis] < sizes[axis]:
+            return
+        where[axis] = 0
+
+
+def _tag(element: ElementTree.Element) -> str:
+    """Return an element's name without its namespace."""
+    return element.tag.rpartition("}")[2]

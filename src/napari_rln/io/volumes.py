@@ -1,0 +1,293 @@
+"""Volumes from files of any kind, and to TIFF, with voxel size and record."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from napari_rln.core.errors import RlnError, warn
+from napari_rln.core.record import Record
+from napari_rln.core.volume import Volume, VoxelUm, check_finite
+from napari_rln.io.image import Crop, Missing, Origin, PlanesAre, held, open_source
+from napari_rln.io.paths import atomic, check_room, check_tiff_output, is_ome_name, stem
+from napari_rln.io.tiff import ome_metadata
+
+OutputType = Literal["float32", "uint16", "uint8"]
+
+IMAGEJ_LIMIT = 2**32 - 2**16
+"""Bytes: ImageJ reads classic TIFF only, with 32-bit offsets."""
+
+
+def read_volume(
+    path: str | Path,
+    *,
+    voxel_um: VoxelUm | None = None,
+    channel: int | None = None,
+    time: int | None = None,
+    series: int | None = None,
+    planes_are: PlanesAre | None = None,
+    missing: Missing = "error",
+    crop: Crop | None = None,
+) -> Volume:
+    """Return one volume of a file or folder, whatever it lies in.
+
+    TIFF, ImageJ and OME-TIFF, Zeiss LSM, OME-Zarr, Zarr, or a folder of TIFF planes.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    voxel_um
+        Voxel size (z, y, x) in micrometres; overrides what the file says.
+    channel, time
+        Which channel and time point, counted from 0; needed only where there are several.
+    series
+        Which image of a file with several, counted from 0; needed only where there are several.
+    planes_are, missing, crop
+        As in :class:`napari_rln.Origin`.
+
+    Raises
+    ------
+    RlnError
+        If it is absent or of no such kind, cut short, or lacks planes or chunks; if it is RGB; if
+        it has several channels or time points and none is chosen; if neither the file nor the
+        caller gives a voxel size; if it does not fit into the memory.
+
+    Warns
+    -----
+    RlnWarning
+        If the voxel size is unlikely, or parts are missing and may be.
+    """
+    origin = Origin(
+        path=str(path),
+        voxel_um=voxel_um,
+        channel=channel,
+        time=time,
+        series=series,
+        planes_are=planes_are,
+        missing=missing,
+        crop=crop,
+    )
+    return read_origin(origin)
+
+
+def read_origin(origin: Origin) -> Volume:
+    """Return the one volume that an origin names.
+
+    Raises
+    ------
+    RlnError
+        As :func:`read_volume`.
+    """
+    source = open_source(origin)
+    if source.times > 1:
+        raise RlnError(
+            f"{source.name} has {source.times} entries along time; choose one with "
+            f"`time`=0..{source.times - 1}."
+        )
+    try:
+        return source.volume()
+    except OSError as error:
+        raise RlnError(f"{error}; copy the file again, or open and save it in Fiji.") from error
+
+
+class Contents(NamedTuple):
+    """What a file holds: channels, time points, and its voxel size where it states one."""
+
+    channels: int
+    times: int
+    voxel_um: VoxelUm | None
+
+
+def contents(path: str | Path, series: int | None = None) -> Contents:
+    """Return what a file or folder holds, without reading it.
+
+    Raises
+    ------
+    RlnError
+        If it is absent, of no known kind, or RGB.
+    """
+    found = held(Origin(path=str(path), series=series))
+    sizes = dict(zip(found.axes, found.array.shape, strict=True))
+    return Contents(sizes.get("C", 1), sizes.get("T", 1), found.voxel_um)
+
+
+def write_volume(
+    volume: Volume, path: str | Path, *, dtype: OutputType = "float32", replace: bool = True
+) -> None:
+    """Write a volume with its voxel size and record, whole or not at all.
+
+    A name ending in ``.ome.tif`` or ``.ome.tiff`` makes an OME-TIFF, any other ``.tif`` or
+    ``.tiff`` an ImageJ hyperstack; float values keep their scale.
+
+    Parameters
+    ----------
+    volume
+        What to write.
+    path
+        Where; an existing file is replaced only when the new one is complete.
+    dtype
+        ``uint16`` and ``uint8`` round to the nearest integer and clip to the type's range.
+    replace
+        Whether a file that is there may be replaced.
+
+    Raises
+    ------
+    RlnError
+        If the name, the folder or the free space does not allow it, a file is there that may not
+        be replaced, or the values are not finite.
+    OSError
+        If the system fails on the way; then nothing is left.
+
+    Warns
+    -----
+    RlnWarning
+        With the number of voxels that were clipped.
+    """
+    path = Path(path)
+    check_tiff_output(path)
+    check_finite(volume.data, volume.name)
+    data, low, high = converted(volume.data, dtype)
+    if low or high:
+        warn(
+            f"{low + high} of {data.size} voxels were clipped to {dtype} ({low} below 0, {high} "
+            f"above {np.iinfo(dtype).max}); write float32 to keep them."
+        )
+    check_room(path, data.nbytes)
+    ome = is_ome_name(path)
+    if not ome and data.nbytes > IMAGEJ_LIMIT:
+        raise RlnError(
+            f"{path.name} would hold {data.nbytes / 1e9:.1f} GB, more than an ImageJ TIFF can; "
+            f"name it {stem(path)}.ome.tif."
+        )
+    write = _write_ome if ome else _write_imagej
+    with atomic(path, replace=replace) as temporary:
+        write(temporary, data, volume)
+
+
+def write_channels(
+    volumes: Sequence[Volume],
+    path: str | Path,
+    *,
+    dtype: OutputType = "float32",
+    replace: bool = True,
+) -> None:
+    """Write volumes of one size as the channels of one OME-TIFF, whole or not at all.
+
+    Parameters
+    ----------
+    volumes
+        One for each channel, in their order.
+    path
+        Where, ``.ome.tif`` or ``.ome.tiff``.
+    dtype, replace
+        As for :func:`write_volume`.
+
+    Raises
+    ------
+    RlnError
+        If the name, the folder or the free space does not allow it, or the sizes differ.
+    OSError
+        If the system fails on the way; then nothing is left.
+    """
+    path, first = Path(path), volumes[0]
+    check_channels_output(path)
+    if len({volume.shape for volume in volumes}) > 1:
+        raise RlnError("channels of one file must have one size.")
+    shape = len(volumes), *first.shape
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    check_room(path, size)
+    # One after the other, so that the channels are not in memory a second time.
+    planes = (converted(plane, dtype)[0] for volume in volumes for plane in volume.data)
+    records = [volume.record for volume in volumes]
+    record = None
+    if records[0] is not None:
+        each = [None if one is None else one.as_dict() for one in records]
+        record = dataclasses.replace(records[0], facts={"channels": each})
+    metadata = ome_metadata("CZYX", first.voxel_um, stem(path), record)
+    metadata["Channel"] = {"Name": [volume.name for volume in volumes]}
+    with atomic(path, replace=replace) as temporary:
+        tifffile.imwrite(
+            temporary, planes, shape=shape, dtype=dtype, ome=True, photometric="minisblack",
+            metadata=metadata, bigtiff=size > IMAGEJ_LIMIT,
+        )  # fmt: skip
+
+
+def check_channels_output(path: Path) -> None:
+    """Raise unless several channels can be written into one file at a path.
+
+    Raises
+    ------
+    RlnError
+        If the ending is not that of an OME-TIFF, or no file can be made there.
+    """
+    if not is_ome_name(path):
+        raise RlnError(f"{path.name} must end in .ome.tif to hold several channels.")
+    check_tiff_output(path)
+
+
+def converted(
+    data: npt.NDArray[np.float32], dtype: OutputType
+) -> tuple[npt.NDArray[Any], int, int]:
+    """Return values as they are written, and how many were clipped below and above.
+
+    ``uint16`` and ``uint8`` round to the nearest integer.
+    """
+    if dtype == "float32":
+        return data, 0, 0
+    limits = np.iinfo(dtype)
+    rounded = np.rint(data)
+    low, high = int((rounded < limits.min).sum()), int((rounded > limits.max).sum())
+    return rounded.clip(limits.min, limits.max).astype(dtype), low, high
+
+
+def _write_ome(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
+    metadata = ome_metadata("ZYX", volume.voxel_um, volume.name, volume.record)
+    tifffile.imwrite(
+        path, data, ome=True, photometric="minisblack", metadata=metadata,
+        bigtiff=data.nbytes > IMAGEJ_LIMIT,
+    )  # fmt: skip
+
+
+def _write_imagej(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
+    limits = float(data.min()), float(data.max())
+    options = imagej_options(volume.voxel_um, limits, volume.record)
+    tifffile.imwrite(path, data, **options)
+
+
+def imagej_options(
+    voxel_um: VoxelUm, limits: tuple[float, float], record: Record | None
+) -> dict[str, Any]:
+    """Return what makes tifffile write an ImageJ hyperstack of one volume.
+
+    Parameters
+    ----------
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    limits
+        Of the values: what is shown black and white at first.
+    record
+        How it was made.
+    """
+    z, y, x = voxel_um
+    metadata: dict[str, Any] = {
+        "axes": "ZYX", "spacing": z, "unit": "um", "min": limits[0], "max": limits[1],
+    }  # fmt: skip
+    if record:
+        metadata["Info"] = record.to_json()
+    return {
+        "imagej": True,
+        "resolution": (_resolution(x), _resolution(y)),
+        "metadata": metadata,
+    }
+
+
+def _resolution(size_um: float) -> tuple[int, int]:
+    """Return pixels per micrometre as a TIFF rational exact to nine digits."""
+    exponent = 9 - max(0, math.ceil(math.log10(size_um)))
+    return round(10**exponent), round(size_um * 10**exponent)

@@ -1,1 +1,0 @@
-"""Volumes larger than memory: planned, divided among workers, resumed after interruptions."""

@@ -1,0 +1,275 @@
+"""The Richardson-Lucy Network for application: the module's numbers, many times as fast.
+
+Batch normalisation in inference is affine. After a convolution it goes into the weights and a bias;
+after a division or a product it stays as a scale and a shift.
+
+On CPUs with numba (the extra "fast") :mod:`napari_rln.networks.cpu_kernels.compiled` computes; else
+torch does. Which of them is decided when a network is made ready, for all of its calls.
+"""
+
+import functools
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch.nn.functional import avg_pool3d, conv3d, conv_transpose3d, softplus
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.memory import keep_freed_memory
+from napari_rln.networks.rln import RLN, ConvBN, UpBN, _check
+
+if TYPE_CHECKING:
+    from napari_rln.networks.cpu_kernels.compiled import Compiled
+
+Precision = Literal["float32", "float64", "float16"]
+TORCH_VOXEL_BYTES = {"float64": 840, "float32": 420, "float16": 210}
+"""Memory that torch takes for each voxel beside input and output, by the precision; measured."""
+
+Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+class Folded:
+    """A trained network, ready to be applied.
+
+    It has a copy of the weights: training the module further does not change it. Calls from several
+    threads at once are safe. Equal calls return equal bits if torch has equally many threads.
+
+    Parameters
+    ----------
+    network
+        In whichever mode; the running statistics of its batch normalisations are taken.
+    device
+        Where to compute.
+    precision
+        Of the computation. ``"float16"`` is that of the convolutions, for GPUs only.
+    compiled
+        Whether the compiled kernels may be used. They are where there is numba, on the CPU in
+        float32. The first network on a machine then takes some twenty seconds longer to make
+        ready, less if :func:`compile_ahead` was called before.
+
+    Attributes
+    ----------
+    path
+        What computes: ``"compiled"`` or ``"torch"``.
+    bytes_per_voxel
+        Memory that a call takes beside input and output, as measured; compiled, each thread has a
+        workspace of some MB besides.
+
+    Raises
+    ------
+    RlnError
+        For float16 on the CPU.
+    """
+
+    def __init__(
+        self,
+        network: RLN,
+        device: torch.device,
+        precision: Precision = "float32",
+        *,
+        compiled: bool = True,
+    ) -> None:
+        if precision == "float16" and device.type == "cpu":
+            raise RlnError(
+                "float16 is no faster on the CPU; use precision float32 there, or a GPU."
+            )
+        self.device, self.precision = device, precision
+        self._settings = network.settings
+        self._dtype = torch.float64 if precision == "float64" else torch.float32
+        layers, norms = fold(network)
+        self._compiled: Compiled | None = None
+        if compiled and device.type == "cpu" and precision == "float32":
+            self._compiled = _compile(layers, norms, network.settings.division_eps)
+        self.path = "torch" if self._compiled is None else "compiled"
+        self.bytes_per_voxel = TORCH_VOXEL_BYTES[precision]
+        if self._compiled is not None:
+            self.bytes_per_voxel = 32
+            return
+        if device.type == "cpu":
+            keep_freed_memory()
+        # oneDNN takes few channels only when told to, and likes them last.
+        self._onednn = (
+            device.type == "cpu" and precision == "float32" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        )
+        last = self._onednn or precision == "float16"
+        self._format = torch.channels_last_3d if last else torch.contiguous_format
+        half = torch.float16 if precision == "float16" else self._dtype
+        self._layers = {
+            name: (w.to(device, half, memory_format=self._format), b.to(device, half))
+            for name, (w, b) in layers.items()
+        }
+        self._norms = {
+            name: tuple(t.to(device, self._dtype).reshape(-1, 1, 1, 1) for t in pair)
+            for name, pair in norms.items()
+        }
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the network's output, (1, D, H, W), or (N, 1, D, H, W) for as many inputs.
+
+        Parameters
+        ----------
+        x
+            (C, D, H, W) or (N, C, D, H, W), the normalised image; even sizes. C is 2 for
+            concatenated views, else 1.
+        E0
+            The first estimate, of the shape of ``x``; the image itself when none.
+
+        Raises
+        ------
+        RlnError
+            If a shape is not such.
+        """
+        images = self._batch(x)
+        starts = images if E0 is None else self._batch(E0)
+        if starts.shape != images.shape:
+            raise RlnError(
+                f"the first estimate is {tuple(starts.shape)} but the image "
+                f"{tuple(images.shape)}; give both the same shape."
+            )
+        if self._compiled is not None:
+            pairs = [(i.numpy(), s.numpy()) for i, s in zip(images, starts, strict=True)]
+            outputs = [self._compiled(i, i if E0 is None else s) for i, s in pairs]
+            y = torch.stack([torch.from_numpy(output) for output in outputs])
+        else:
+            # TensorFloat-32, torch's habit for convolutions, has three digits.
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                y = self._apply(images, starts)
+        return y if x.ndim == 5 else y[0]
+
+    def _batch(self, x: torch.Tensor) -> torch.Tensor:
+        x = x if x.ndim == 5 else x[None]
+        _check(x, self._settings.channels)
+        return x.detach().to(self.device, self._dtype).contiguous()
+
+    def _apply(self, x: torch.Tensor, E0: torch.Tensor) -> torch.Tensor:
+        c, mean, eps = self._convolve, self._mean, self._settings.division_eps
+        estimate = avg_pool3d(E0, 2)
+        a = c("e_1", estimate)
+        b = c("e_2", a)
+        FP1 = mean(c("e_3", a, b)) + softplus(mean(estimate))
+        g = c("e_4", self._affine("DV1", avg_pool3d(x, 2) / (FP1 + eps)))
+        h = c("e_5", g)
+        u = softplus(conv_transpose3d(c("e_6", h, g), *self._layers["e_7"], stride=2))
+        E1 = softplus(self._affine("e", mean(E0) * mean(c("e_8", u))))
+        FP2 = mean(c("u_2", c("u_1", E0))) + softplus(mean(E0))
+        BP2 = mean(c("u_4", c("u_3", self._affine("DV2", x / (FP2 + eps))))) + 1
+        E2 = softplus(self._affine("e2", E1 * BP2))
+        m1 = c("u_5", E2)
+        m2 = c("u_6", m1, E2, E1)
+        return mean(c("u_7", m1, m2)).contiguous()
+
+    def _convolve(self, name: str, *parts: torch.Tensor) -> torch.Tensor:
+        w, bias = self._layers[name]
+        x = torch.cat([part.to(w.dtype) for part in parts], 1)
+        x = x.contiguous(memory_format=self._format)
+        if self._onednn:
+            one = [1, 1, 1]
+            return softplus(torch.ops.aten.mkldnn_convolution(x, w, bias, one, one, one, 1))
+        return softplus(conv3d(x, w, bias, padding=1))
+
+    def _mean(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(1, keepdim=True, dtype=self._dtype)
+
+    def _affine(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        scale, shift = self._norms[name]
+        return x * scale + shift
+
+
+@functools.cache
+def compile_ahead() -> "subprocess.Popen[bytes] | None":
+    """Begin to compile the network's kernels if this machine has not yet; return who does it.
+
+    In a process of its own, as in a thread it would hold Python's lock. numba keeps what was
+    compiled beside the kernels or, where nobody may write there, in the user's folder for caches.
+    A network that is made ready meanwhile waits for it.
+    """
+    try:
+        from napari_rln.networks.cpu_kernels.chain import kept
+    except (ImportError, RuntimeError):  # no numba, or no folder to keep anything in
+        return None
+    if kept() or getattr(sys, "frozen", False):  # which has no interpreter to start
+        return None
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _COMPILE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:  # then whoever needs them compiles them
+        return None
+
+
+def is_compiling() -> bool:
+    """Tell whether kernels are being compiled ahead, for which a network would wait."""
+    ahead = compile_ahead() if compile_ahead.cache_info().currsize else None
+    return ahead is not None and ahead.poll() is None
+
+
+_COMPILE = """
+import torch
+from napari_rln.networks.inference import Folded
+from napari_rln.networks.rln import RLN, NetworkSettings
+Folded(RLN(NetworkSettings()), torch.device("cpu"))
+"""
+
+
+def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
+    """Return the compiled network, or None where numba is absent, too old, or cannot compile it."""
+    try:
+        from numba.core.errors import NumbaError
+
+        from napari_rln.networks.cpu_kernels.compiled import Compiled
+    except (ImportError, RuntimeError):
+        return None
+    channels = layers["e_1"][0].shape[1]
+    least = np.zeros((channels, 2, 2, 2), np.float32)
+    ahead = compile_ahead() if compile_ahead.cache_info().currsize else None
+    if ahead is not None:
+        ahead.wait()
+    try:
+        compiled = Compiled(layers, norms, eps)
+        compiled(least, least)  # compiles, or loads what was compiled before
+    except NumbaError:  # a numba of the future may not understand the kernels
+        return None
+    return compiled
+
+
+def fold(network: RLN) -> tuple[Pairs, Pairs]:
+    """Return weight and bias of each convolution, and scale and shift of what is no convolution.
+
+    float64, by the paper's names: ``e_1`` to ``u_7``; ``DV1``, ``e``, ``DV2`` and ``e2``.
+    """
+    H1, H2, H3 = network.H1, network.H2, network.H3
+    layers = {
+        name: _fold(layer)
+        for part in (H1, H2, H3)
+        for name, layer in part.named_children()
+        if isinstance(layer, ConvBN | torch.nn.Conv3d)
+    }
+    norms = {"DV1": H1.DV.bn, "e": H1.e_bn, "DV2": H2.DV.bn, "e2": H2.e2_bn}
+    return layers, {name: _affine(bn) for name, bn in norms.items()}
+
+
+def _fold(layer: ConvBN | torch.nn.Conv3d) -> tuple[torch.Tensor, torch.Tensor]:
+    if isinstance(layer, torch.nn.Conv3d):
+        weight = layer.weight.detach().cpu().double()  # not every device has float64
+        return weight, weight.new_zeros(len(weight))
+    weight = layer.conv.weight.detach().cpu().double()  # type: ignore[operator]
+    scale, shift = _affine(layer.bn)
+    outputs = [1, -1, 1, 1, 1] if isinstance(layer, UpBN) else [-1, 1, 1, 1, 1]
+    return weight * scale.reshape(outputs), shift
+
+
+def _affine(bn: torch.nn.BatchNorm3d) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, variance = bn.running_mean, bn.running_var
+    assert mean is not None
+    assert variance is not None
+    weight, bias, mean, variance = (
+        t.detach().cpu().double() for t in (bn.weight, bn.bias, mean, variance)
+    )
+    scale = weight / torch.sqrt(variance + bn.eps)
+    return scale, bias - mean * scale

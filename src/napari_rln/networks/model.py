@@ -1,0 +1,356 @@
+"""Trained networks as files: safetensors weights with JSON beside them, in one file.
+
+Loading one reads numbers and text and runs no code, whoever made the file.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record, array_hash, jsonable
+from napari_rln.core.settings import as_dict
+from napari_rln.core.volume import Volume
+from napari_rln.io.paths import atomic
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.normalisation import Method
+from napari_rln.networks.rln import RLN, NetworkSettings
+
+FORMAT = 1
+SUFFIX = ".safetensors"
+UNIVERSAL = "universal"
+"""Name of the shipped model that is used where none is named."""
+
+_KEY = "napari-rln"
+_PSFS = ("psf", "psf_b")  # names of their tensors, beside those of the weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A trained network and all that is needed to apply it as it was trained.
+
+    Attributes
+    ----------
+    name
+        What to call it.
+    network
+        In inference mode.
+    start
+        How its first estimate is made.
+    normalisation
+        Of image and first estimate.
+    output_scale
+        What the output's 1 is, in units of the normalisation's scale.
+    share
+        Of the first estimate in the result. Two estimates whose errors are only partly alike are
+        better together than either.
+    psf
+        What it was trained for; none for a family of PSFs, or where that is not known.
+    psf_b
+        That of the second view, in the first's orientation, where it was trained for two.
+    reach
+        Lowest and highest FWHM in voxels of the PSFs that it was trained for, along
+        ``"axial"`` and ``"lateral"``; empty where that is not known.
+    record
+        How it was made: settings, seed, steps, losses, validation against RLD.
+    """
+
+    name: str
+    network: RLN
+    start: StartSettings
+    normalisation: Method = "brightness"
+    output_scale: float = 1.0
+    share: float = 0.0
+    psf: Volume | None = None
+    psf_b: Volume | None = None
+    reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    record: Record
+
+    def __post_init__(self) -> None:
+        if (
+            not isinstance(self.name, str)
+            or self.normalisation not in get_args(Method)
+            or not 0 < self.output_scale < math.inf
+            or not 0 <= self.share <= 1
+            or not all(0 < low <= high for low, high in self.reach.values())
+        ):
+            raise RlnError(
+                f"a model cannot have normalisation {self.normalisation!r}, output_scale "
+                f"{self.output_scale}, share {self.share} and reach {self.reach}."
+            )
+        self.network.eval()
+
+    @property
+    def variant(self) -> Literal["started", "paper"]:
+        """``"paper"`` if the network starts from the image, else ``"started"``."""
+        return "started" if self.start.needs_psf else "paper"
+
+    @property
+    def hash(self) -> str:
+        """Hash of the weights, to tell in a record which model was used."""
+        values = [v.numpy().ravel() for v in self.network.state_dict().values()]
+        return array_hash(np.concatenate(values).astype(np.float32))
+
+    def card(self) -> dict[str, Any]:
+        """Return what there is to know about the model, in JSON's types."""
+        described = {}
+        if self.psf_b is not None:  # models of single views are written as ever
+            described["psf_b"] = _described(self.psf_b)
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "variant": self.variant,
+            "network": as_dict(self.network.settings),
+            "start": as_dict(self.start),
+            "normalisation": self.normalisation,
+            "output_scale": self.output_scale,
+            "share": self.share,
+            "psf": self.psf and _described(self.psf),
+            **described,
+            "reach": {axis: list(span) for axis, span in self.reach.items()},
+            "record": self.record.as_dict(),
+            "weights": self.hash,
+        }
+
+    @property
+    def validation(self) -> dict[str, dict[str, float]]:
+        """Quality on held-out volumes; see :func:`validation_of`."""
+        return validation_of(self.record.facts)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model, whole or not at all.
+
+        Raises
+        ------
+        RlnError
+            If the name does not end in .safetensors or there is no such folder.
+        OSError
+            If the system fails on the way; then nothing is left.
+        """
+        path = Path(path)
+        check_model_path(path)
+        tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        for name in _PSFS:
+            psf: Volume | None = getattr(self, name)
+            if psf is not None:
+                tensors[name] = torch.from_numpy(psf.data)
+        with atomic(path) as temporary:
+            # Not save_file, which hides the file from everybody but its owner.
+            temporary.write_bytes(save(tensors, {_KEY: json.dumps(jsonable(self.card()))}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the model in a file.
+
+        Raises
+        ------
+        RlnError
+            If there is none, or it is cut short, foreign, or of a later version.
+        """
+        path = Path(path)
+        with _opened(path) as file:
+            card = _card(path.name, file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return cls._from(path.name, card, tensors)
+
+    @classmethod
+    def _from(cls, file: str, card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
+        try:
+            network = RLN(NetworkSettings(**card["network"]))
+            psf, psf_b = (_psf(card.get(name), tensors.pop(name, None)) for name in _PSFS)
+            network.load_state_dict(tensors)
+            bad = [name for name, values in tensors.items() if not torch.isfinite(values).all()]
+            if bad:
+                raise ValueError(f"{', '.join(bad)} hold NaN or infinities")
+            bad = [n for n, v in tensors.items() if n.endswith("running_var") and (v < 0).any()]
+            if bad:
+                raise ValueError(f"{', '.join(bad)} hold negative variances")
+            validation_of(card["record"]["facts"])
+            model = cls(
+                name=card["name"],
+                network=network,
+                start=StartSettings(**card["start"]),
+                normalisation=card["normalisation"],
+                output_scale=float(card["output_scale"]),
+                share=float(card["share"]),
+                psf=psf,
+                psf_b=psf_b,
+                reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
+                record=Record.from_dict(card["record"]),
+            )
+            if card.get("weights", model.hash) != model.hash:  # the first models did not say it
+                raise ValueError("the weights are not those that were saved")
+            return model
+        except (
+            AttributeError, LookupError, TypeError, ValueError, RuntimeError, OverflowError,
+        ) as error:  # fmt: skip
+            raise RlnError(f"{file} does not hold the model that it describes: {error}") from error
+
+
+def validation_of(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the quality on held-out volumes in a record's facts, by what it is of.
+
+    ``"psnr_db"`` and ``"ssim"`` of ``"network"`` and of what it was held against; empty where it
+    was not examined.
+
+    Raises
+    ------
+    ValueError, TypeError, LookupError, AttributeError
+        If it is something else.
+    """
+    return {
+        str(kind): {name: float(quality[name]) for name in ("psnr_db", "ssim")}
+        for kind, quality in facts.get("validation", {}).items()
+    }
+
+
+def _described(psf: Volume) -> dict[str, Any]:
+    return {
+        "name": psf.name,
+        "voxel_um": list(psf.voxel_um),
+        "hash": psf.hash,
+        "record": psf.record and psf.record.as_dict(),
+    }
+
+
+def _psf(described: dict[str, Any] | None, array: torch.Tensor | None) -> Volume | None:
+    if (described is None) != (array is None):
+        raise ValueError("a PSF is described but not there, or there but not described")
+    if described is None or array is None:
+        return None
+    record = described["record"]
+    return Volume.from_array(
+        array.numpy(),
+        tuple(described["voxel_um"]),
+        name=described["name"],
+        record=record and Record.from_dict(record),
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Give a safetensors file, of which nothing but the header is read yet."""
+    if not path.is_file():
+        raise RlnError(f"there is no model file {path}; check the name and the folder.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise RlnError(
+            f"{path.name} cannot be read as a model ({error}); it may be cut short or no "
+            f"{SUFFIX} file."
+        ) from error
+
+
+def _card(file: str, metadata: dict[str, str]) -> dict[str, Any]:
+    """Return the card in a file's metadata, of a format that this version reads."""
+    if _KEY not in metadata:
+        raise RlnError(f"{file} is a safetensors file, but no model of napari-rln.")
+    try:
+        card: dict[str, Any] = json.loads(metadata[_KEY])
+        version = int(card["format"])
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise RlnError(f"the description in {file} is damaged ({error}).") from error
+    if version < 1:
+        raise RlnError(f"the description in {file} is damaged (format {version}).")
+    if version > FORMAT:
+        raise RlnError(
+            f"{file} is of model format {version}, made by a later version; this one reads "
+            f"formats up to {FORMAT}: update napari-rln."
+        )
+    return card
+
+
+def check_model_path(path: Path) -> None:
+    """Raise unless a model can be written at a path; to be called before the long work.
+
+    Raises
+    ------
+    RlnError
+        If the ending is not that of a model, or there is no such folder.
+    """
+    if path.suffix != SUFFIX:
+        raise RlnError(f"{path.name} must end in {SUFFIX}.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise RlnError(f"{path} cannot be written: name a file in a folder that exists.")
+
+
+def shipped_models() -> dict[str, str]:
+    """Return the file names of the models that come with the package, by their names."""
+    folder = files("napari_rln.networks.models")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
+    return {name.removesuffix(SUFFIX): name for name in names}
+
+
+def load_model(name: str | Path = UNIVERSAL) -> Model:
+    """Return a model: one that comes with the package by its name, any other by its file.
+
+    Raises
+    ------
+    RlnError
+        If there is none of that name, or the file is no model.
+    """
+    with _located(name) as path:
+        return Model.load(path)
+
+
+def read_card(name: str | Path = UNIVERSAL) -> dict[str, Any]:
+    """Return what a model says of itself, as :meth:`Model.card` does, without reading its weights.
+
+    Parameters
+    ----------
+    name
+        As for :func:`load_model`.
+
+    Raises
+    ------
+    RlnError
+        If there is none of that name, or the file is cut short, foreign, or of a later version.
+    """
+    with _located(name) as path, _opened(path) as file:
+        return _card(path.name, file.metadata() or {})
+
+
+@contextmanager
+def _located(name: str | Path) -> Iterator[Path]:
+    """Give the file of a model that comes with the package, or the one that is named."""
+    shipped = shipped_models()
+    if str(name) in shipped:
+        with as_file(files("napari_rln.networks.models") / shipped[str(name)]) as path:
+            yield path
+    elif Path(name).suffix:
+        yield Path(name)
+    else:
+        raise RlnError(
+            f"there is no model called {name}; give {', '.join(shipped)}, or a {SUFFIX} file."
+        )
+
+
+def unlikeness(psf: Volume, other: Volume) -> float:
+    """Return the share of light that two PSFs of one voxel size have in different places, 0 to 1.
+
+    Parameters
+    ----------
+    psf, other
+        Sum 1, centre on voxel ``n // 2``; any sizes.
+    """
+    size = [max(p, q) + 1 for p, q in zip(psf.shape, other.shape, strict=True)]
+    on_one = []
+    for volume in (psf, other):
+        whole = np.zeros(size, np.float64)
+        first = [m // 2 - n // 2 for m, n in zip(size, volume.shape, strict=True)]
+        whole[tuple(slice(f, f + n) for f, n in zip(first, volume.shape, strict=True))] = (
+            volume.data
+        )
+        on_one.append(whole / whole.sum())
+    return float(0.5 * np.abs(on_one[0] - on_one[1]).sum())

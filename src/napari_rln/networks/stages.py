@@ -1,0 +1,79 @@
+"""What the network computes on its way: a volume for every stage, by the paper's names."""
+
+import numpy as np
+import torch
+
+from napari_rln.core.device import computing, resolve_device
+from napari_rln.core.generators import finish
+from napari_rln.core.tiles import even_sized
+from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.calibration import calibrate, measured_volume
+from napari_rln.networks.initial_estimate import first_estimate
+from napari_rln.networks.model import Model, load_model
+from napari_rln.networks.normalisation import Normalisation
+from napari_rln.networks.rln import Stages
+from napari_rln.networks.rln_settings import RlnSettings, check_inputs
+from napari_rln.networks.suitability import check_grid, refuse_grid
+
+_ADVICE = "look at a smaller part of the image."
+
+
+STAGES = ("x", "E0", *Stages._fields)
+"""Names of the stages, in their order."""
+
+
+def network_stages(
+    image: Volume,
+    psf: Volume | None = None,
+    model: Model | None = None,
+    settings: RlnSettings | None = None,
+) -> dict[str, Volume]:
+    """Return the stages of a network for an image, untiled, on the network's scale.
+
+    Parameters
+    ----------
+    image, psf, model, settings
+        As for :func:`napari_rln.networks.application.apply_steps`.
+
+    Returns
+    -------
+    dict
+        ``x``, ``E0`` and the fields of :class:`napari_rln.networks.rln.Stages` by name. FP1 and DV1
+        have voxels of twice the size. The output is the network's own; a result of the started
+        variant is that merged with E0, see :mod:`napari_rln.networks.data_consistency`.
+
+    Raises
+    ------
+    RlnError, ComputeError
+        As :func:`napari_rln.networks.application.apply_steps` does.
+    """
+    settings, model = settings or RlnSettings(), model or load_model()
+    image = check_inputs(image, psf, model, settings)
+    if not check_grid(model, image):
+        raise refuse_grid(model, image)
+    calibration = calibrate(image, settings)
+    background = calibration.background
+    image, seen, _ = measured_volume(image, psf, calibration, repair=settings.repair_image)
+    device = resolve_device(settings.device)
+    with computing(0, device, _ADVICE):
+        start = finish(first_estimate(image, psf, calibration, model.start, device, seen=seen)).data
+        scaling = Normalisation.of(image.data, start, background, model.normalisation)
+        x, E0 = (
+            torch.from_numpy(even_sized(scaling.apply(data)))[None, None]
+            for data in (image.data, start + np.float32(background))
+        )
+        with torch.inference_mode():
+            found = Stages._asdict(model.network(x, E0))
+    z, y, x_um = image.voxel_um
+    volumes = {}
+    for name, stage in ({"x": x, "E0": E0} | found).items():
+        whole = stage.shape[2:] == x.shape[2:]
+        data = stage[0].mean(0).numpy()
+        if whole:
+            data = data[tuple(slice(n) for n in image.shape)]
+        volumes[name] = Volume.from_array(
+            data,
+            image.voxel_um if whole else (2 * z, 2 * y, 2 * x_um),
+            name=f"{image.name} · {name}",
+        )
+    return volumes

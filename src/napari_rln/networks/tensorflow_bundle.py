@@ -1,0 +1,313 @@
+"""The variables of a TensorFlow checkpoint (its V2 format, the "tensor bundle").
+
+The checkpoint is read here because TensorFlow would be half a gigabyte of dependency for 60 kB of
+numbers, and so that reading one runs no code.
+
+A checkpoint ``model.ckpt`` is a table ``model.ckpt.index``, which says where each variable lies,
+and files ``model.ckpt.data-00000-of-00001``, which hold the numbers. The table is LevelDB's
+(``doc/table_format.md`` there): blocks of sorted keys and values, a block that lists these blocks,
+and a footer that says where that one is. The values are protocol buffers (``tensor_bundle.proto``
+in TensorFlow). Of both, only what a checkpoint contains is read.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln.core.errors import RlnError
+
+Array = npt.NDArray[Any]
+
+MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
+FOOTER = 48
+TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
+"""Number types by TensorFlow's number for them."""
+
+_LARGEST = 2**22  # bytes of a file; the authors' checkpoint has 192 kB with the optimiser's share
+_LONGEST = 255  # bytes of a name
+_SAVE = "load it in TensorFlow and save it with tf.train.Saver's defaults"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Array]:
+    """Return the variables of a TensorFlow checkpoint by name.
+
+    Parameters
+    ----------
+    path
+        The checkpoint's name (``model.ckpt``), one of its files, or the folder that holds its
+        ``checkpoint`` file.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Floats and integers of 32 and 64 bits, as stored. Text is left out.
+
+    Raises
+    ------
+    RlnError
+        If a file is absent, cut short, changed (its checksum does not fit), compressed, larger
+        than any checkpoint of a Richardson-Lucy network, or not of this format.
+    """
+    prefix = _prefix(Path(path))
+    index = prefix.with_name(prefix.name + ".index")
+    with _reading(index) as data:
+        items = dict(_table(data))
+        if b"" not in items:
+            raise _Unreadable("it has no header")
+        shards = _shards(items.pop(b""))
+        found = {_name(key): _entry(value, shards) for key, value in items.items()}
+        entries = {name: entry for name, entry in found.items() if entry is not None}
+    variables: dict[str, Array] = {}
+    for shard in sorted({entry.shard for entry in entries.values()}):
+        part = prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
+        inside = {name: entry for name, entry in entries.items() if entry.shard == shard}
+        with _reading(part) as data:
+            if sum(entry.size for entry in inside.values()) > len(data):
+                raise _Unreadable("it holds less than the index says")
+            variables |= {name: _variable(data, name, entry) for name, entry in inside.items()}
+    return variables
+
+
+# Files
+
+
+class _Unreadable(Exception):
+    """The content of a file is not what it should be; says what is wrong and what to do."""
+
+    def __init__(self, what: str, advice: str = "copy it again from where it came") -> None:
+        super().__init__(f"{what}; {advice}")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[bytes]:
+    """Give the content of a file; what is found wrong with it becomes an RlnError naming it."""
+    try:
+        if not path.is_file():
+            raise RlnError(
+                f"there is no file {path}; a TensorFlow checkpoint consists of files that end in "
+                ".index and .data-00000-of-00001: keep them together."
+            )
+        if path.stat().st_size > _LARGEST:
+            raise _Unreadable(
+                f"it has {path.stat().st_size / 1e6:.1f} MB, where at most 4 are read",
+                "give a checkpoint of a Richardson-Lucy network, which has 0.2",
+            )
+        yield path.read_bytes()
+    except OSError as error:
+        raise RlnError(f"{path} cannot be read ({error}); check its permissions.") from error
+    except _Unreadable as error:
+        raise RlnError(
+            f"{path.name} cannot be read as a file of a TensorFlow checkpoint: {error}."
+        ) from error
+
+
+def _prefix(path: Path) -> Path:
+    """Return the name of a checkpoint, without the endings of its files."""
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() or path.name == "checkpoint":
+        with _reading(folder / "checkpoint") as data:
+            text = data.decode(errors="replace")
+            named = re.search(r'^\s*model_checkpoint_path:\s*"([^"\n]+)"', text, re.MULTILINE)
+            if named is None:
+                raise _Unreadable("it does not say which checkpoint is the latest")
+        # Only a file of this folder: the place that it was trained in may be another machine's.
+        return folder / re.split(r"[/\\]", named[1])[-1]
+    return folder / re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
+
+
+# The variables that an index describes
+
+
+class _Entry(NamedTuple):
+    """What a variable is, in which shard it lies, and which bytes there."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    crc: int
+
+
+def _shards(header: bytes) -> int:
+    """Return the number of data files from a BundleHeaderProto.
+
+    Its fields: 1 num_shards, 2 endianness.
+    """
+    numbers, _ = _message(header)
+    if numbers.get(2, 0) != 0:
+        raise _Unreadable("its numbers are big-endian, which is not read here", _SAVE)
+    if not 1 <= numbers.get(1, 0) <= 99999:
+        raise _Unreadable(f"it counts {numbers.get(1, 0)} data files")
+    return numbers[1]
+
+
+def _entry(value: bytes, shards: int) -> _Entry | None:
+    """Return what a BundleEntryProto says, checked against itself; None of what is no number.
+
+    Its fields: 1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size, 6 crc32c, 7 slices. A shape's
+    field 2 are its dimensions, whose field 1 is the length.
+    """
+    numbers, parts = _message(value)
+    dtype = TYPES.get(numbers.get(1, 0))
+    if dtype is None:
+        return None
+    if 7 in parts:
+        raise _Unreadable("a variable is stored in slices, which is not read here", _SAVE)
+    _, dims = _message(parts.get(2, [b""])[-1])
+    shape = tuple(_message(dim)[0].get(1, 0) for dim in dims.get(2, []))
+    size, shard = numbers.get(5, 0), numbers.get(3, 0)
+    if math.prod(shape) * np.dtype(dtype).itemsize != size or size == 0 or len(shape) > 8:
+        raise _Unreadable(f"a variable of shape {shape[:8]} cannot have {size} bytes")
+    if shard >= shards:
+        raise _Unreadable(f"a variable is in data file {shard} of {shards}")
+    return _Entry(dtype, shape, shard, numbers.get(4, 0), size, numbers.get(6, 0))
+
+
+def _name(key: bytes) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError as error:
+        raise _Unreadable("a variable's name is not text") from error
+
+
+def _variable(data: bytes, name: str, entry: _Entry) -> Array:
+    """Return a variable out of the content of its shard."""
+    numbers = _Cursor(data, entry.offset).take(entry.size)
+    if mask(crc32c(numbers)) != entry.crc:
+        raise _Unreadable(f"the checksum of {name} is wrong")
+    return np.frombuffer(numbers, entry.dtype).reshape(entry.shape).astype(entry.dtype[1:])
+
+
+# LevelDB's table
+
+
+class _Cursor:
+    """A place in bytes that moves forward, and never beyond their end."""
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self.data, self.at = data, at
+
+    def take(self, count: int) -> bytes:
+        """Return the next bytes."""
+        if count > len(self.data) - self.at:
+            raise _Unreadable("it ends too early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def varint(self) -> int:
+        """Return the next number: 7 bits a byte, least first, the eighth set but in the last."""
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise _Unreadable("a number in it does not end")
+
+    def __bool__(self) -> bool:
+        return self.at < len(self.data)
+
+
+def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and values of a table."""
+    if data[-8:] != MAGIC or len(data) < FOOTER:
+        raise _Unreadable("it does not end as such a file does")
+    footer = _Cursor(data[-FOOTER:])
+    _handle(footer)  # of filters and statistics, which a checkpoint has not
+    end = 0
+    for _, value in _items(_block(data, *_handle(footer))):
+        offset, size = _handle(_Cursor(value))
+        if offset < end:  # or a small file could unfold to a huge table
+            raise _Unreadable("its blocks overlap")
+        end = offset + size
+        yield from _items(_block(data, offset, size))
+
+
+def _handle(cursor: _Cursor) -> tuple[int, int]:
+    """Return where the next handle points to: offset and size of a block."""
+    return cursor.varint(), cursor.varint()
+
+
+def _block(data: bytes, offset: int, size: int) -> bytes:
+    """Return the content of a block, behind which stand its compression and its checksum."""
+    cursor = _Cursor(data, offset)
+    block, kind, crc = cursor.take(size), cursor.take(1), cursor.take(4)
+    if mask(crc32c(block + kind)) != int.from_bytes(crc, "little"):
+        raise _Unreadable("the checksum of a block is wrong")
+    if kind != b"\0":
+        how = "Snappy" if kind == b"\1" else f"method {kind[0]}"
+        raise _Unreadable(f"it is compressed ({how}), which is not read here", _SAVE)
+    return block
+
+
+def _items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and values of a block, whose keys leave out what they share with the last.
+
+    Behind them stand the positions of some whole keys, to search by, and their number.
+    """
+    end = len(block) - 4
+    if end >= 0:
+        end -= 4 * int.from_bytes(block[end:], "little")
+    if end < 0:
+        raise _Unreadable("a block is too short")
+    cursor, key = _Cursor(block[:end]), b""
+    while cursor:
+        shared, own, size = cursor.varint(), cursor.varint(), cursor.varint()
+        if shared > len(key) or shared + own > _LONGEST:
+            raise _Unreadable("a name in it is impossible")
+        key = key[:shared] + cursor.take(own)
+        yield key, cursor.take(size)
+
+
+def _message(data: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
+    """Return the numbers of a protocol buffer, and its parts, by their field's number."""
+    numbers: dict[int, int] = {}
+    parts: defaultdict[int, list[bytes]] = defaultdict(list)
+    cursor = _Cursor(data)
+    while cursor:
+        field, wire = divmod(cursor.varint(), 8)
+        if wire == 0:
+            numbers[field] = cursor.varint()
+        elif wire == 2:
+            parts[field].append(cursor.take(cursor.varint()))
+        elif wire in (1, 5):
+            numbers[field] = int.from_bytes(cursor.take(8 if wire == 1 else 4), "little")
+        else:
+            raise _Unreadable("a value in it is no protocol buffer")
+    return numbers, parts
+
+
+# Checksums
+
+
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for crc in range(256):
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        table.append(crc)
+    return tuple(table)
+
+
+_CRC = _crc_table()
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) of bytes."""
+    crc, table = 0xFFFFFFFF, _CRC
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
+
+
+def mask(crc: int) -> int:
+    """Return a checksum as LevelDB and TensorFlow store it."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,0 +1,330 @@
+"""What is wrong with a PSF, in numbers, and its repair.
+
+:func:`examine_psf` measures a PSF and judges it; :func:`repair_psf` prepares it with the settings
+that the findings name and no others, so that the repaired PSF, examined again, no longer has them;
+:func:`fit_psf` does both for an image that is to be deconvolved.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import jsonable
+from napari_rln.core.volume import Volume, VoxelUm, on_one_grid
+from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, Size, judge
+from napari_rln.psf.peak import Triple, peak_centre
+from napari_rln.psf.pedestal import Float64Array, background_level
+from napari_rln.psf.placement import find_fault, in_order
+from napari_rln.psf.prepare import (
+    AS_IT_IS,
+    above_noise,
+    is_computed,
+    prepare_psf,
+    unusable,
+    without_hot,
+)
+from napari_rln.psf.shape import asymmetry, fwhm_um
+
+_UNKNOWN: Triple = (math.nan, math.nan, math.nan)
+_SLOWEST = 0.95  # ratio of light per plane at the edge: beyond it, extrapolation has no end
+
+
+@dataclass(frozen=True, kw_only=True)
+class PsfReport:
+    """A PSF as measured and judged.
+
+    Attributes
+    ----------
+    facts
+        What was measured.
+    findings
+        What it means; a single ``"ok"`` where there is nothing to say.
+    """
+
+    facts: PsfFacts
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return facts and findings for JSON; what is not known or not finite is null."""
+        report: dict[str, Any] = jsonable(dataclasses.asdict(self))
+        return report
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the facts as (label, value with unit) in the order to read them."""
+        f = self.facts
+        rows = [
+            ("size (z, y, x)", _join(f.shape, "d", "voxels")),
+            ("voxel size", _join(f.voxel_um, ".4g", "um")),
+            ("FWHM", _join(f.fwhm_um, ".3f", "um")),
+            ("FWHM", _join(f.fwhm_voxels, ".2f", "voxels")),
+            ("sampling limit", _join(f.nyquist_um, ".3f", "um")),
+            ("expected lateral FWHM", f"{f.expected_fwhm_um:.3f} um"),
+            ("peak off the middle", _join(f.offset_voxels, "+.2f", "voxels")),
+            ("peak off the middle", _join(f.offset_um, "+.3f", "um")),
+            ("asymmetry", _join(f.asymmetry, ".1%", "")),
+            ("sum", f"{f.total:.6g}"),
+            ("negative voxels", f"{f.negative_voxels} ({f.negative_share:.2%} of the light)"),
+            ("background", f"{f.background:.4g} ({f.background_share:.1%} of the light)"),
+            ("noise", f"{f.noise_to_peak:.2%} of the peak"),
+            ("hot pixels", f"{f.hot_pixels} ({f.hot_share:.2%} of the light)"),
+            ("saturated voxels", str(f.saturated_voxels)),
+            ("faces over peak", _join(f.edge_to_peak, ".1%", "")),
+            ("light outside the file", _join(f.cut_share, ".0%", "")),
+        ]
+        if f.recommended_size is not None:
+            rows.append(("recommended size", _join(f.recommended_size, "d", "voxels")))
+        return [row for row in rows if "nan um" not in row[1] and "nan, nan" not in row[1]]
+
+
+def examine_psf(
+    psf: Volume,
+    *,
+    image: Volume | None = None,
+    na: float | None = None,
+    wavelength_um: float | None = None,
+    immersion_index: float | None = None,
+) -> PsfReport:
+    """Return what can be measured on a PSF and what is wrong with it.
+
+    Parameters
+    ----------
+    psf
+        Measured or computed, prepared or not.
+    image
+        The image to deconvolve, to compare voxel sizes and sizes.
+    na
+        Numerical aperture; with the wavelength it gives the lateral sampling limit
+        ``wavelength / (4 na)`` and the width to expect.
+    wavelength_um
+        Emission wavelength in micrometres.
+    immersion_index
+        Refractive index of the immersion; gives the axial sampling limit too, that of widefield,
+        ``wavelength / (2 n (1 - cos(asin(na / n))))``.
+
+    Raises
+    ------
+    RlnError
+        If the PSF has no peak at all, or if NA, index or wavelength are not possible.
+    """
+    nyquist, expected = _optics(na, wavelength_um, immersion_index)
+    fault = find_fault(psf.data)
+    data = psf.data.astype(np.float64)
+    if fault:
+        data = in_order(data, fault.split)
+    computed = is_computed(psf)
+    calm, hot_pixels = (data, 0) if computed else without_hot(data)
+    hot_light = float((data - calm).sum())
+    data = calm
+    level, noise_sd = background_level(data)
+    clean = data - level
+    centre = peak_centre(clean)
+    peak = float(clean.max())
+    kept = np.clip(above_noise(clean, noise_sd, 3.0), 0, None)
+    light = float(kept.sum())
+    if not light > 0:
+        raise RlnError(
+            f"nothing in {psf.name} rises above its noise; a PSF is one bright spot on a dark "
+            "background."
+        )
+    z, y, x = (c - n // 2 for c, n in zip(centre, psf.shape, strict=True))
+    offset = z, y, x
+    fwhm_voxels = fwhm_um(clean, (1.0, 1.0, 1.0), centre)
+    negative, positive = _signed_sums(psf.data)
+    facts = PsfFacts(
+        name=psf.name,
+        shape=psf.shape,
+        voxel_um=psf.voxel_um,
+        total=float(psf.data.sum(dtype=np.float64)),
+        negative_voxels=int((psf.data < 0).sum()),
+        negative_share=negative / positive if positive else math.inf,
+        background=level,
+        background_share=level * data.size / light,
+        noise_to_peak=noise_sd / peak,
+        noise_share=0.0 if computed else _signed_sums(clean)[0] / light,
+        hot_pixels=hot_pixels,
+        hot_share=hot_light / light,
+        offset_voxels=offset,
+        offset_um=_times(offset, psf.voxel_um),
+        fault=fault,
+        fwhm_um=_times(fwhm_voxels, psf.voxel_um),
+        fwhm_voxels=fwhm_voxels,
+        asymmetry=asymmetry(clean, centre, floor=max(3 * noise_sd, 1e-3 * peak)),
+        saturated_voxels=_saturated(data, centre, fwhm_voxels),
+        edge_to_peak=_edges(kept / peak),
+        cut_share=_cut(kept),
+        nyquist_um=nyquist,
+        expected_fwhm_um=expected,
+        image_voxel_um=None if image is None else image.voxel_um,
+        image_shape=None if image is None else image.shape,
+        size_on_image=_size_on(psf, image),
+        recommended_size=_recommended(psf, image),
+    )
+    return PsfReport(facts=facts, findings=judge(facts))
+
+
+def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = None) -> Volume:
+    """Return the PSF prepared with the settings that the findings name, and no others.
+
+    Parameters
+    ----------
+    psf
+        The PSF that was examined.
+    report
+        Of :func:`examine_psf`.
+    image_voxel_um
+        Voxel size (z, y, x) in micrometres to resample to; that of the image the report knows
+        when left out.
+
+    Returns
+    -------
+    Volume
+        The PSF itself where no finding has a repair. Preparing always makes sizes odd, values
+        non-negative, and the sum 1.
+
+    Raises
+    ------
+    RlnError
+        If the PSF cannot be used, and no repair helps.
+    """
+    fault = report.facts.fault
+    if fault and not fault.split:
+        raise unusable(psf, fault)
+    changes: dict[str, Any] = {} if image_voxel_um is None else {"image_voxel_um": image_voxel_um}
+    mendable = [f.settings for f in report.findings if f.settings is not None]
+    for settings in mendable:
+        changes = settings | changes
+    if not mendable and image_voxel_um is None:
+        return psf
+    target = changes.pop("image_voxel_um", None)
+    return prepare_psf(psf, dataclasses.replace(AS_IT_IS, **changes), image_voxel_um=target)
+
+
+def fit_psf(
+    psf: Volume, image: Volume | None = None, *, mend: bool = True
+) -> tuple[Volume, tuple[Finding, ...]]:
+    """Return a PSF ready for use, and what was found on the way.
+
+    Parameters
+    ----------
+    psf
+        As it comes from a file.
+    image
+        What it is for, if that is known; the PSF is resampled to its voxels where they differ.
+    mend
+        Repair what harms the result, that is warnings and errors; otherwise only resample and
+        bring the sum to 1.
+
+    Raises
+    ------
+    RlnError
+        If a finding of severity ``"error"`` is not repaired: nothing should begin with that PSF.
+    """
+    report = examine_psf(psf, image=image)
+    harmful = tuple(f for f in report.findings if f.severity in HARMFUL)
+    target = None if image is None or on_one_grid(psf, image) else image.voxel_um
+    if mend:
+        ready = repair_psf(psf, dataclasses.replace(report, findings=harmful), target)
+    elif report.facts.fault:
+        raise unusable(psf, report.facts.fault)
+    else:
+        ready = prepare_psf(psf, AS_IT_IS, image_voxel_um=target)
+    return ready, report.findings
+
+
+def _optics(
+    na: float | None, wavelength_um: float | None, index: float | None
+) -> tuple[Triple, float]:
+    """Return the sampling limits (z, y, x) and the lateral FWHM in um; nan where not known."""
+    if wavelength_um is not None and not 0.1 <= wavelength_um <= 3:
+        raise RlnError(
+            f"The wavelength is {wavelength_um} um; give it in micrometres, between 0.1 and 3."
+        )
+    if na is not None and not 0 < na < (index or 2.0):
+        raise RlnError(
+            f"The numerical aperture is {na}; it must lie between 0 and the immersion's refractive "
+            f"index ({index or 2.0})."
+        )
+    if na is None or wavelength_um is None:
+        return _UNKNOWN, math.nan
+    lateral = wavelength_um / (4 * na)
+    axial = math.nan
+    if index is not None:
+        axial = wavelength_um / (2 * index * (1 - math.sqrt(1 - (na / index) ** 2)))
+    return (axial, lateral, lateral), 0.51 * wavelength_um / na
+
+
+def _saturated(data: Float64Array, centre: Triple, fwhm_voxels: Triple) -> int:
+    """Return the number of voxels at the highest value if they are a plateau, else 0.
+
+    A peak half-way between voxels has two equal ones for each such axis, and coarse integers make
+    the top of a broad peak flat: 5 % of the volume inside half maximum is let pass.
+    """
+    labels, _ = ndimage.label(data >= data.max() * (1 - 1e-6))
+    count = int(np.bincount(labels.ravel())[1:].max())
+    twins = math.prod(2 if abs(c % 1 - 0.5) < 0.05 else 1 for c in centre)
+    inside = math.prod(w for w in fwhm_voxels if math.isfinite(w))
+    return count if count > max(twins, 2, 0.05 * inside) else 0
+
+
+def _edges(relative: Float64Array) -> Triple:
+    """Return the brightest 3 x 3 mean on the faces across each axis; 0 where there is no axis."""
+    brightest = [0.0, 0.0, 0.0]
+    for axis in (a for a in range(3) if relative.shape[a] > 1):
+        for side in (0, -1):
+            face = ndimage.uniform_filter(relative.take(side, axis=axis), 3, mode="nearest")
+            brightest[axis] = max(brightest[axis], float(face.max()))
+    return brightest[0], brightest[1], brightest[2]
+
+
+def _cut(light: Float64Array) -> Triple:
+    """Return the share of light outside along each axis if planes go on fading geometrically."""
+    shares = [0.0, 0.0, 0.0]
+    for axis in (a for a in range(3) if light.shape[a] > 4):
+        planes = light.sum(axis=tuple(a for a in range(3) if a != axis))
+        outside = 0.0
+        for last, before in (planes[[0, 2]], planes[[-1, -3]]):
+            ratio = min(math.sqrt(last / before), _SLOWEST) if before > 0 else 0.0
+            outside += float(last) * ratio / (1 - ratio)
+        shares[axis] = outside / (outside + float(planes.sum()))
+    return shares[0], shares[1], shares[2]
+
+
+def _size_on(psf: Volume, image: Volume | None) -> Size:
+    if image is None:
+        return psf.shape
+    sizes = [
+        n if n == 1 else round(n * own / other)
+        for n, own, other in zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
+    ]
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _recommended(psf: Volume, image: Volume | None) -> Size | None:
+    """Return the size after full preparation; none where that is not possible."""
+    try:
+        ready = prepare_psf(psf, image_voxel_um=None if image is None else image.voxel_um)
+    except RlnError:
+        return None
+    return ready.shape
+
+
+def _signed_sums(data: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return the sums of the sizes of the negative and of the positive values."""
+    return (
+        float(np.abs(data[data < 0]).sum(dtype=np.float64)),
+        float(data[data > 0].sum(dtype=np.float64)),
+    )
+
+
+def _times(values: Triple, voxel_um: VoxelUm) -> Triple:
+    return values[0] * voxel_um[0], values[1] * voxel_um[1], values[2] * voxel_um[2]
+
+
+def _join(values: tuple[float, ...], form: str, unit: str) -> str:
+    return " ".join([", ".join(format(v, form) for v in values), unit]).strip()

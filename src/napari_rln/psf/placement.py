@@ -1,0 +1,213 @@
+"""Whether a file holds one PSF, whole and about its middle.
+
+Everything that takes a PSF looks at this before its long work: a wrong one costs all of it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_rln.psf.peak import Triple, find_peak, lone_voxels, peak_inside, profile
+from napari_rln.psf.pedestal import Float64Array, background_level
+
+_DARK = 0.5  # of the peak, which the middle of the file stays below where the peak is at its ends
+_BALANCE = 0.3  # least light beyond the border over that before it, if the peak is split there
+_SURE = 8.0  # standard errors of a mean of 3 x 3 x 3; noise reaches 5, that of few photons 7
+_RIVAL = 0.5  # of the peak, from which another one is a second PSF and not a side lobe
+_APART = 0.35  # of the peak, below which the light must fall between two PSFs side by side
+_APART_AXIALLY = 0.05  # the same above each other, where aberrations split a peak
+_NEAR = 2  # voxels around a lobe that are still above or below it
+_SMALLEST = 9  # lateral voxels from which a file has room for a background
+_POINT = 0.99  # of the light: a PSF that has it in one voxel blurs nothing
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a file cannot be used as a PSF.
+
+    Attributes
+    ----------
+    check
+        Short name of what was checked.
+    what
+        A sentence with the value, and what to do.
+    split
+        Axes whose ends share the peak, which centring mends; of any other fault none.
+    """
+
+    check: str
+    what: str
+    split: tuple[int, ...] = ()
+
+
+def find_fault(data: npt.NDArray[Any]) -> Fault | None:
+    """Return why data cannot be used as a PSF; none if they can.
+
+    Parameters
+    ----------
+    data
+        (Z, Y, X), any unit; background and noise need not be removed.
+
+    Raises
+    ------
+    RlnError
+        If no voxel rises above the background.
+    """
+    data = np.asarray(data, dtype=np.float64)
+    fault = point_fault(data)
+    if fault is not None:
+        return fault
+    axes = split_axes(data)
+    fault = _spot_fault(in_order(data, axes))
+    if axes and fault is None:
+        return Fault(
+            "centre",
+            f"the peak is split between the two ends of {_named(axes)}: its origin is the first "
+            "voxel, as for a Fourier transform, but that of a PSF is the middle one.",
+            split=axes,
+        )
+    return fault
+
+
+def _spot_fault(data: Float64Array) -> Fault | None:
+    """Return why data, in order, are not one spot off the border; none if they are."""
+    if data.size == 1:
+        return None
+    peak = find_peak(data)
+    size = [min(3, n) for n in data.shape]
+    mean = ndimage.uniform_filter(peak.rise, size=size, mode="nearest")
+    least = _SURE * peak.noise_sd / np.sqrt(np.prod(size))
+    if min(data.shape[1:]) >= _SMALLEST:
+        if not peak.own.any() and mean.max() <= least:
+            return Fault(
+                "peak",
+                f"the brightest 3 x 3 x 3 voxels rise {mean.max() / least * _SURE:.1f} standard "
+                f"errors above the noise (a peak {_SURE:g} at least): this is noise and not a PSF. "
+                "Choose another file, or measure beads with more light.",
+            )
+        count = 1 + _rivals(mean, least)
+        if count > 1:
+            return Fault(
+                "peak",
+                f"{count} separate spots are brighter than {_RIVAL:.0%} of the brightest; a PSF is "
+                "one spot. Crop the file to one of them, or average beads with `napari-rln psf "
+                "measure`.",
+            )
+    return None if peak_inside(peak.centre, data.shape) else cut_fault(peak.centre, data.shape)
+
+
+def point_fault(data: npt.NDArray[Any]) -> Fault | None:
+    """Return what is to be said of data whose light is all in one voxel; none of any other."""
+    light = float(data.clip(0).sum(dtype=np.float64))
+    if not light > 0 or float(data.max()) < _POINT * light:
+        return None
+    return Fault(
+        "width",
+        "all of its light is in one voxel, so that it blurs nothing and there is nothing to "
+        "deconvolve; check the voxel sizes of PSF and image, or use a larger PSF.",
+    )
+
+
+def cut_fault(centre: Triple, shape: tuple[int, ...]) -> Fault:
+    """Return what is to be said of a peak at the border of a file."""
+    return Fault(
+        "centre",
+        f"the peak is at voxel ({', '.join(f'{c:.1f}' for c in centre)}) of {shape} (z, y, x), at "
+        "the border, so that half of the PSF is missing; use a file that holds the spot whole.",
+    )
+
+
+def in_order(data: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return data with the origin of axes moved from their first voxel to the middle one."""
+    rolled: npt.NDArray[Any] = np.fft.fftshift(data, axes=axes)
+    return rolled
+
+
+def split_axes(data: npt.NDArray[Any]) -> tuple[int, ...]:
+    """Return the axes whose ends share the peak: those in the order of Fourier transforms.
+
+    There the light about the peak goes on at the other end, and the middle is dark. At a border
+    that merely cuts the PSF the other end is dark too. An axis on which the light does not tell,
+    as that of a peak one voxel wide, goes with the others.
+
+    Parameters
+    ----------
+    data
+        (Z, Y, X), any unit.
+    """
+    data = np.asarray(data, dtype=np.float64)
+    every = tuple(a for a, n in enumerate(data.shape) if n > 1)
+    if not _bright_border(data):
+        return ()
+    rolled = in_order(data, every)
+    level, noise_sd = background_level(rolled)
+    rise = np.where(lone_voxels(rolled).hot, 0.0, rolled - level)
+    mean = (
+        ndimage.uniform_filter(rise, size=[min(3, n) for n in data.shape], mode="wrap")
+        + 1e-6 * rise
+    )
+    spot = cast("tuple[int, int, int]", np.unravel_index(int(mean.argmax()), data.shape))
+    told = [_is_split(profile(rise, spot, a), spot[a], noise_sd) for a in every]
+    if True in told or all(split is None for split in told):
+        return tuple(a for a, split in zip(every, told, strict=True) if split is not False)
+    return ()
+
+
+def _bright_border(data: Float64Array) -> bool:
+    """Tell whether anything at the border is about as bright as the brightest: a quick look."""
+    mean = ndimage.uniform_filter(data, size=[min(3, n) for n in data.shape], mode="wrap")
+    dark = float(mean.min())
+    ends = max(
+        float(mean.take([0, -1], axis=a).max()) for a, n in enumerate(data.shape) if n > 1 or a
+    )
+    return ends - dark > 0.1 * (float(mean.max()) - dark)
+
+
+def _is_split(line: Float64Array, spot: int, noise_sd: float) -> bool | None:
+    """Tell whether the peak of a line in Fourier order was split by its ends; none: not told.
+
+    Parameters
+    ----------
+    line
+        Light along the axis, its former ends now meeting before voxel ``n // 2``.
+    spot
+        Of the peak.
+    noise_sd
+        Of single voxels.
+    """
+    n = line.size
+    seam = n // 2
+    if not seam - 2 <= spot <= seam + 1:
+        return False
+    steps = np.arange(2) + (spot - seam + 1 if spot >= seam else seam - spot)
+    beyond = steps if spot < seam else -steps
+    few = max(1, n // 8)
+    ends = np.concatenate([line[:few], line[-few:]])
+    dark = float(ends.min())
+    near, far = (float((line[(spot + s) % n] - dark).sum()) for s in (-beyond, beyond))
+    if n < 5 or max(near, far) <= max(3 * noise_sd, 1e-3 * float(line[spot])):
+        return None if spot == seam else False
+    return far > _BALANCE * near and float(ends.max()) < _DARK * float(line[spot])
+
+
+def _rivals(mean: Float64Array, least: float) -> int:
+    """Return how many spots besides the brightest are PSFs of their own."""
+    top = float(mean.max())
+    apart, _ = ndimage.label(mean > _APART * top)
+    together, _ = ndimage.label(mean > _APART_AXIALLY * top)
+    spot = np.unravel_index(int(mean.argmax()), mean.shape)
+    below = ndimage.binary_dilation((apart == apart[spot]).any(axis=0), iterations=_NEAR)
+    bright = mean >= max(0.999 * _RIVAL * top, least)
+    count = 0
+    for label in set(np.unique(apart[bright])) - {0, apart[spot]}:
+        lobe = apart == label
+        above = bool((lobe.any(axis=0) & below).any())
+        count += not (above and bool((together[lobe] == together[spot]).any()))
+    return count
+
+
+def _named(axes: tuple[int, ...]) -> str:
+    return " and ".join("zyx"[a] for a in axes)

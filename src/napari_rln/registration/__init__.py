@@ -1,0 +1,1 @@
+"""One volume brought onto the grid of another."""

@@ -1,1 +1,0 @@
-"""Volumes on disk, read and written by boxes: OME-Zarr, Zarr, TIFF, folders of planes."""

@@ -1,0 +1,326 @@
+"""A training between two steps: what it knows, and what a step does to that."""
+
+from collections.abc import Generator
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_rln.core.generators import Stopwatch, relay
+from napari_rln.core.record import Record
+from napari_rln.core.settings import as_dict
+from napari_rln.networks.inference import Folded
+from napari_rln.networks.model import Model
+from napari_rln.networks.normalisation import brightness
+from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
+from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
+from napari_rln.train.batches import inner, without_margin
+from napari_rln.train.checkpoint import BestWeights, Checkpoint
+from napari_rln.train.estimates_on_disk import Prepared
+from napari_rln.train.examples import Example, example, rescaled
+from napari_rln.train.loss import Losses, paper_loss, relative_loss
+from napari_rln.train.pool import FIRST, Pool
+from napari_rln.train.training_set import Setting
+from napari_rln.train.training_settings import Baseline, Preview, TrainReport, TrainSettings
+from napari_rln.train.validation import Examination, baseline_steps, examine, preview
+
+_WARM_UP = 20  # steps in which the learning rate rises; they are timed as well
+_UNTIMED = 3  # the first ones, which are slower
+_GUESS = 100 * _WARM_UP  # steps, until the first were timed
+_STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
+_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the first estimate in the result, that are tried
+_STEPS, _STATS = 0, 1  # streams of random numbers
+
+
+class Run:
+    """A training between two steps."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        settings: TrainSettings,
+        name: str,
+        device: torch.device,
+        prepared: Prepared,
+    ) -> None:
+        self.settings, self.setting, self.name, self.device = settings, setting, name, device
+        self.step = 0
+        self.total = settings.steps or _GUESS
+        self.clock = Stopwatch()
+        self._timed = self._began = 0.0  # of the steps
+        self._timed_from = 0
+        self._baseline: Baseline | None = None
+        self._best: BestWeights | None = None
+        self._last: dict[str, float] = {}
+        self._frozen = False
+        self._pool, self._prepared = Pool(setting.source, settings, prepared), prepared
+        if setting.begin is not None:
+            self._pool.output_scale = setting.begin.output_scale
+        self._held: list[Example] = []
+        self.network = self._network().to(device)
+        self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+
+    def close(self) -> None:
+        """Leave off making examples."""
+        self._pool.close()
+
+    def prepare(self) -> Generator[TrainReport, None, None]:
+        """Make the held-out examples and the first, and judge the former by classical means."""
+        first, held = min(FIRST, self.settings.examples), self.settings.validate
+        for number in range(held):
+            made = example(
+                self.setting.held_out,
+                number,
+                self.settings.start_settings,
+                self.settings.normalisation,
+                output_scale=self._pool.output_scale,
+                views=self.settings.views,
+                prepared=self._prepared,
+            )
+            self._held.append(made)
+            report = self._report("examples", number + 1, first + held)
+            if number == 0 and self.setting.begin is not None:  # something to see at once
+                report = replace(report, preview=self._preview(self.setting.begin))
+            yield report
+        bright = []
+        for number in range(first):
+            bright.append(brightness(self._pool.add(number).target))
+            yield self._report("examples", held + number + 1, first + held)
+        if self.setting.begin is None and self.settings.normalisation == "brightness":
+            scale = round(median(bright), 4)
+            self._held = [rescaled(made, scale / self._pool.output_scale) for made in self._held]
+            self._pool.rescale(scale)
+        self._pool.request(self.step)
+        self._baseline = yield from relay(
+            baseline_steps(self._held), lambda done: self._report("baseline", done, held)
+        )
+
+    def examine_first(self) -> TrainReport:
+        """Take what is begun with as the first candidate, so that training never makes it worse."""
+        held = len(self._held)
+        return self._examined(self._report("baseline", held, held))
+
+    def advance(self) -> TrainReport:
+        """Do one step; return the report of it."""
+        if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
+            self._freeze()
+        if self.step == 0:
+            self._began = self.clock.seconds
+        if self.step == _UNTIMED:
+            self._time_from_here()
+        rate = self._rate()
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._last = self._descend()
+        self.step += 1
+        if self.settings.steps is None and self.step == _WARM_UP:
+            self.total = self._steps_in_time()
+        report = self._report("train", self.step, self.total, rate=rate)
+        if self._held and self.due():
+            self._estimate_statistics()
+            report = self._examined(report)
+        return replace(report, _model=self.model)
+
+    def due(self) -> bool:
+        """Tell whether the network is to be examined and the state saved after this step."""
+        return self.step % self.settings.validate_every == 0 or self.step == self.total
+
+    def model(self) -> Model:
+        """Return the best model so far."""
+        if self._best is None:
+            self._estimate_statistics()
+        weights = self._best.weights if self._best else self._weights()
+        begin = self.setting.begin
+        network = RLN(self.network.settings)
+        network.load_state_dict(weights)
+        facts: dict[str, Any] = {
+            "steps": self.step,
+            "total": self.total,
+            "seconds": round(self.clock.seconds, 1),
+            "best_step": self._best.step if self._best else self.step,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+        }
+        if self._last:
+            facts["losses"] = self._last
+        if self._best is not None and self._baseline is not None:
+            facts["validation"] = {"network": as_dict(self._best.quality)} | {
+                kind: as_dict(quality)
+                for kind, quality in as_dict(self._baseline).items()
+                if quality is not None
+            }
+        return Model(
+            name=self.name,
+            network=network,
+            start=self.settings.start_settings,
+            normalisation=self.settings.normalisation,
+            output_scale=self._pool.output_scale,
+            share=self._best.share if self._best else begin.share if begin else 0.0,
+            psf=self.setting.psf,
+            psf_b=self.setting.source.psf_b,
+            reach=self.setting.reach,
+            record=Record(
+                method="train",
+                settings=as_dict(self.settings),
+                facts=facts,
+                inputs=self.setting.inputs,
+            ),
+        )
+
+    def state(self) -> Checkpoint:
+        """Return all that is needed to go on."""
+        moments = self._optimiser.state_dict()["state"]
+        return Checkpoint(
+            settings=as_dict(self.settings),
+            inputs=self.setting.inputs,
+            step=self.step,
+            total=self.total,
+            frozen=self._frozen,
+            losses=self._last,
+            weights=self._weights(),
+            moments={i: {k: v.cpu().clone() for k, v in m.items()} for i, m in moments.items()},
+            best=self._best,
+        )
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a saved state."""
+        self.step, self.total = saved.step, saved.total
+        self._frozen, self._last, self._best = saved.frozen, saved.losses, saved.best
+        self.network.load_state_dict(saved.weights)
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": saved.moments, "param_groups": groups})
+        self._pool.request(self.step)
+        self._time_from_here()
+
+    def _network(self) -> RLN:
+        begin, settings = self.setting.begin, self.settings
+        fresh = NetworkSettings(views=settings.views)
+        network = RLN(begin.network.settings if begin else fresh)
+        if begin is not None:
+            network.load_state_dict(begin.network.state_dict())
+        else:
+            initialise(network, torch.Generator().manual_seed(settings.seed))
+            if settings.initial == "estimate":
+                pass_estimate_on(network)
+            nn.init.constant_(network.H3.u_7.bn.bias, settings.last_beta)
+        set_momentum(network, settings.bn_momentum)
+        # With few channels torch's convolutions are faster with these side by side in memory.
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return network
+
+    def _descend(self) -> dict[str, float]:
+        batch = self._pool.batch(self.step, _STEPS, self.step).to(self.device)
+        self.network.train(not self._frozen)
+        fast = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
+            stages = self.network(batch.x, batch.E0)
+        margin = self.settings.margin
+        seen = without_margin(batch, margin)
+        stages = stages._replace(
+            e=inner(stages.e, margin).float(), output=inner(stages.output, margin).float()
+        )
+        image = 0.5 * seen.x if self.settings.views == "averaged" else seen.x
+        losses = (
+            paper_loss(stages, image, seen.truth)
+            if self.settings.loss == "paper"
+            else relative_loss(stages, seen.E0, seen.truth, seen.power)
+        )
+        self._optimiser.zero_grad()
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        self._optimiser.step()
+        return {term: float(v.detach()) for term, v in zip(Losses._fields, losses, strict=True)}
+
+    def _rate(self) -> float:
+        highest, step = self.settings.learning_rate, self.step
+        if self.settings.schedule == "paper":
+            return float(highest * 0.95 ** (step / 600))
+        warm = min(1.0, (step + 1) / _WARM_UP)
+        return float(highest * warm * 0.5 * (1 + np.cos(np.pi * step / self.total)))
+
+    def _steps_in_time(self) -> int:
+        """Return how many steps fill the time that is given, by the time of the first."""
+        each = (self.clock.seconds - self._timed) / (_WARM_UP - self._timed_from)
+        examination = 0.0
+        if self._held:
+            Folded(self.network.eval(), self.device)  # compiles, once on a machine
+            before = self.clock.seconds
+            self._examine()
+            examination = self.clock.seconds - before
+        left = 60 * self.settings.minutes - (self.clock.seconds - self._began)
+        each += examination / self.settings.validate_every
+        return max(_WARM_UP + 1, _WARM_UP + int(left / each))
+
+    def _examined(self, report: TrainReport) -> TrainReport:
+        """Return a report with how good the present weights are, and keep them if they are best."""
+        found = self._examine()
+        if self._best is None or found.error < self._best.error:
+            self._best = BestWeights(
+                found.quality, found.error, found.share, self.step, self._weights()
+            )
+        return replace(
+            report, quality=found.quality, preview=found.preview, best_step=self._best.step
+        )
+
+    def _examine(self) -> Examination:
+        begin = self.setting.begin
+        shares = {0.0} if self.settings.variant == "paper" else {*_SHARES}
+        return examine(
+            Folded(self.network.eval(), self.device),
+            self._held,
+            shares=sorted(shares | ({begin.share} if begin else set())),
+            output_scale=self._pool.output_scale,
+        )
+
+    def _preview(self, begin: Model) -> Preview:
+        return preview(
+            Folded(self.network.eval(), self.device),
+            self._held[0],
+            share=begin.share,
+            output_scale=begin.output_scale,
+        )
+
+    def _time_from_here(self) -> None:
+        self._timed, self._timed_from = self.clock.seconds, self.step
+
+    def _freeze(self) -> None:
+        if self.step or self.setting.begin is None:  # else they are the model's own
+            self._estimate_statistics()
+        self._frozen = True
+
+    def _estimate_statistics(self) -> None:
+        """Set the running statistics to those of the examples, unless they are held."""
+        if not self._frozen:
+            draws = (
+                self._pool.batch(self.step, _STATS, self.step, number)
+                for number in range(_STATISTICS)
+            )
+            estimate_statistics(self.network, (batch.to(self.device) for batch in draws))
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+
+    def _report(self, phase: Any, step: int, total: int, *, rate: float = 0.0) -> TrainReport:
+        left = None
+        known = self.settings.steps or step > _WARM_UP
+        if phase == "train" and known and step > self._timed_from >= _UNTIMED:
+            each = (self.clock.seconds - self._timed) / (step - self._timed_from)
+            left = each * (total - step)
+        return TrainReport(
+            phase=phase,
+            step=step,
+            total=total,
+            seconds=self.clock.seconds,
+            seconds_left=left,
+            learning_rate=rate,
+            baseline=self._baseline,
+            best_step=self._best.step if self._best else 0,
+            loss=self._last.get("total"),
+            mse=self._last.get("mse"),
+            ssim=self._last.get("ssim"),
+            e_mse=self._last.get("e_mse"),
+        )

@@ -1,0 +1,244 @@
+"""From what a user gives to what a training is of."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.settings import as_dict
+from napari_rln.core.volume import Volume, VoxelUm, on_one_grid
+from napari_rln.deconvolution.rld_settings import check_image
+from napari_rln.networks.model import UNIVERSAL, Model, load_model
+from napari_rln.networks.rln import Views
+from napari_rln.networks.suitability import widths_in_voxels
+from napari_rln.psf.prepare import check_psf
+from napari_rln.simulate.imaging import ImagingSettings, imaging_like
+from napari_rln.simulate.optics import FAMILY_WIDTHS, FamilySettings
+from napari_rln.simulate.structures import StructureSettings
+from napari_rln.train.examples import (
+    AnyPsf,
+    Folder,
+    OnePsf,
+    Source,
+    Symmetry,
+    pairs_in,
+    symmetry_of,
+)
+from napari_rln.train.training_settings import PRESETS, Preset, TrainSettings
+
+_HELD_OUT = 1_000_000  # added to the seed, so that nobody is examined on what was learnt from
+
+
+class Setting(NamedTuple):
+    """What a training is of.
+
+    Attributes
+    ----------
+    source
+        Of the volumes to learn from.
+    held_out
+        Of the volumes to choose the best weights by.
+    psf
+        That the model is bound to; none for a family.
+    reach
+        See :class:`napari_rln.networks.model.Model`.
+    begin
+        A model to go on from; none for new weights.
+    inputs
+        Names and hashes for the record.
+    """
+
+    source: Source
+    held_out: Source
+    psf: Volume | None
+    reach: dict[str, tuple[float, float]]
+    begin: Model | None
+    inputs: dict[str, str]
+
+
+def choose_settings(
+    preset: Preset | None = None,
+    variant: Literal["started", "paper"] | None = None,
+    begin: str | None = None,
+    views: Views | None = None,
+) -> tuple[TrainSettings, Model | None]:
+    """Return the settings of a preset and the model to begin with.
+
+    Parameters
+    ----------
+    preset
+        When none: paper's for nothing but itself; quick where there is a model to begin with, else
+        full.
+    variant
+        When none: that of the preset, or of the model.
+    begin
+        Name or file of a model, or ``"none"``. When none: the universal model, unless the variant
+        or the preset is the paper's, the preset trains in full, or there are two views.
+    views
+        One or two; when none, the model's.
+
+    Raises
+    ------
+    RlnError
+        If the model is of another variant, or of other views.
+    """
+    paper = "paper" in (preset, variant)
+    if begin is None:
+        fresh = paper or preset in ("full", "universal") or views not in (None, "single")
+        begin = "none" if fresh else UNIVERSAL
+    model = None if begin == "none" else load_model(begin)
+    settings = PRESETS[preset or ("full" if model is None else "quick")]
+    if variant is not None:
+        settings = replace(settings, variant=variant)
+    if model is None:
+        return replace(settings, views=views or "single"), None
+    if views not in (None, model.network.settings.views):
+        raise RlnError(
+            f"model {model.name} is of {model.network.settings.views} views, not {views}; begin "
+            "with another one or with none (`begin=none`)."
+        )
+    if variant is not None and model.variant != variant:
+        raise RlnError(
+            f"model {model.name} is of the {model.variant} variant, not {variant}; begin with "
+            "another one or with none (`begin=none`)."
+        )
+    settings = replace(
+        settings,
+        variant=model.variant,
+        views=model.network.settings.views,
+        start=model.start.method if model.start.needs_psf else settings.start,
+        start_iterations=model.start.iterations,
+        start_beyond=model.start.beyond,
+        normalisation=model.normalisation,
+    )
+    return settings, model
+
+
+def setting_of(
+    settings: TrainSettings,
+    *,
+    psf: Volume | None = None,
+    psf_b: Volume | None = None,
+    any_psf: bool = False,
+    pairs: Path | None = None,
+    pairs_voxel_um: VoxelUm | None = None,
+    like: Volume | None = None,
+    structures: StructureSettings | None = None,
+    imaging: ImagingSettings | None = None,
+    begin: Model | None = None,
+) -> Setting:
+    """Return what a training is of.
+
+    Parameters
+    ----------
+    settings
+        Of the training.
+    psf
+        That the model is for, ready for use.
+    psf_b
+        Of a second view, on the same voxels and in the first view's orientation; see
+        :func:`napari_rln.deconvolution.views.psfs_of_views`.
+    any_psf
+        Train for the family of PSFs instead.
+    pairs
+        Folder of pairs to learn from instead of synthetic ones.
+    pairs_voxel_um
+        Voxel size (z, y, x) in micrometres of the pairs, where their files do not say it.
+    like
+        Image whose light, background and noise are imitated, instead of ``imaging``.
+    structures, imaging
+        Of synthetic pairs; the defaults when none.
+    begin
+        Model to go on from.
+
+    Raises
+    ------
+    RlnError
+        If it does not go together: neither or both of a PSF and any PSF, pairs for the started
+        variant without a PSF, another voxel size than the PSF's.
+    """
+    structures = structures or StructureSettings()
+    if like is not None and imaging not in (None, ImagingSettings()):
+        raise RlnError("light and noise come from the image to imitate (`like`); give no others.")
+    imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
+    inputs = {"begin": begin.hash} if begin else {}
+    if psf is not None:
+        check_psf(psf)
+        inputs["psf"] = psf.hash
+    if begin is not None and begin.variant != settings.variant:
+        raise RlnError(
+            f"model {begin.name} is of the {begin.variant} variant, the training of the "
+            f"{settings.variant} one; begin with another model, or with none."
+        )
+    if begin is not None and begin.network.settings.views != settings.views:
+        raise RlnError(
+            f"model {begin.name} takes {begin.network.settings.views} views, the training "
+            f"{settings.views} ones; begin with another model, or with none (`begin=none`)."
+        )
+    _check_views(settings, psf, psf_b, any_psf or pairs is not None)
+    if psf_b is not None:
+        inputs["psf_b"] = psf_b.hash
+    if any_psf and pairs is not None:
+        raise RlnError("pairs were taken with some PSF: leave out any PSF (`any_psf`).")
+    if any_psf == (psf is not None) and pairs is None:
+        raise RlnError("give the PSF that the model is for (`psf`) or `any_psf`, not both.")
+    if pairs is not None:
+        known, kept_back = _folders(pairs, psf, pairs_voxel_um, settings)
+        return Setting(known, kept_back, psf, {}, begin, inputs | {"pairs": pairs.name})
+    inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
+    shape, seed = settings.shape, settings.seed
+    train: OnePsf | AnyPsf
+    if psf is None:
+        train = AnyPsf(
+            family=FamilySettings(), structures=structures, imaging=imaging, shape=shape, seed=seed
+        )
+        reach = FAMILY_WIDTHS
+    else:
+        train = OnePsf(
+            psf=psf, structures=structures, imaging=imaging, shape=shape, seed=seed, psf_b=psf_b
+        )
+        reach = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
+    held = replace(train, seed=seed + _HELD_OUT, one_kind=True)
+    return Setting(train, held, psf, reach, begin, inputs)
+
+
+def _check_views(
+    settings: TrainSettings, psf: Volume | None, psf_b: Volume | None, other: bool
+) -> None:
+    """Raise unless there is a PSF for each view, on the same voxels."""
+    if settings.views == "single":
+        if psf_b is not None:
+            raise RlnError(
+                "a second PSF is of a second view; train for two views (`views=averaged`, or "
+                "concatenated), or leave it out."
+            )
+        return
+    if other or psf is None or psf_b is None:
+        raise RlnError(
+            f"a training for {settings.views} views needs the PSFs of both (`psf`, `psf_b`), and "
+            "synthetic structures."
+        )
+    check_psf(psf_b)
+    if not on_one_grid(psf, psf_b):
+        raise RlnError(
+            f"the PSFs of the two views have voxels of {psf.voxel_um} and {psf_b.voxel_um} um; "
+            "bring them onto one grid first (psfs_of_views)."
+        )
+
+
+def _folders(
+    folder: Path, psf: Volume | None, voxel_um: VoxelUm | None, settings: TrainSettings
+) -> tuple[Folder, Folder]:
+    """Return the pairs to learn from and those held out: the last ones, at most a fifth."""
+    if settings.variant == "started" and psf is None:
+        raise RlnError("pairs for the started variant need the PSF that they were taken with.")
+    files = pairs_in(folder)
+    if settings.validate and len(files) < 5:
+        raise RlnError(
+            f"{folder} holds {len(files)} pairs; at least 5 are needed, of which one is held out."
+        )
+    symmetry = symmetry_of(psf) if psf else Symmetry(flips=(False, True, True))
+    whole = Folder(files=files, psf=psf, voxel_um=voxel_um, symmetry=symmetry)
+    whole.check(settings.patch)
+    split = len(files) - min(settings.validate, len(files) // 5)
+    return replace(whole, files=files[:split]), replace(whole, files=files[split:] or files)
