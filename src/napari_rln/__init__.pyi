@@ -24,7 +24,6 @@ from .engine.forecast import Forecast as Forecast
 from .engine.forecast import forecast as forecast
 from .engine.reports import LargeReport as LargeReport
 from .engine.request import LargeRun as LargeRun
-from .engine.request import likeness as likeness
 from .engine.run import run_large as run_large
 from .evaluate.comparison import CompareSettings as CompareSettings
 from .evaluate.comparison import Comparison as Comparison
@@ -32,8 +31,8 @@ from .evaluate.comparison import compare as compare
 from .evaluate.figure import figure as figure
 from .evaluate.figure import save_figure as save_figure
 from .evaluate.figure_view import FigureSettings as FigureSettings
-from .io.image import Origin as Origin
-from .io.image import open_source as open_source
+from .io.image import ImageFile as ImageFile
+from .io.image import open_image as open_image
 from .io.volumes import read_volume as read_volume
 from .io.volumes import write_volume as write_volume
 from .networks.application import apply_model as apply_model

@@ -9,7 +9,7 @@ import tifffile
 
 from napari_rln import cli
 from napari_rln.core.volume import Volume
-from napari_rln.io.image import Origin, open_source
+from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.volumes import read_volume, write_volume
 
 
@@ -27,7 +27,7 @@ def _run(*tokens):
 
 
 def _data(path):
-    source = open_source(Origin(path=str(path)))
+    source = open_image(ImageFile(path=str(path)))
     return source.read(tuple(slice(0, n) for n in source.shape))
 
 
@@ -73,7 +73,7 @@ def test_a_series_needs_no_choice_where_it_is_written_in_parts(files):
     common = ("rld", files / "series.ome.tif", "--psf", files / "psf.ome.tif", "--iterations", 2,
               "--voxel-um", *phantoms.VOXEL_UM, "--quiet")  # fmt: skip
     assert _run(*common, "-o", files / "r.ome.tif") == 0
-    assert open_source(Origin(path=str(files / "r.ome.tif"))).times == 2
+    assert open_image(ImageFile(path=str(files / "r.ome.tif"))).times == 2
     assert _run(*common, "-o", files / "one.ome.tif", "--time", 1) == 0
     assert read_volume(files / "one.ome.tif").shape == image.shape
     assert _run(*common, "-o", files / "r.tif") == cli.CANNOT_BE_USED

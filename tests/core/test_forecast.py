@@ -16,7 +16,7 @@ from napari_rln.engine.forecast import forecast, least
 from napari_rln.engine.needs import computing_seconds, plan_of, reserved_bytes, worker_memory
 from napari_rln.engine.request import LargeRun
 from napari_rln.engine.speed import Line, Speed
-from napari_rln.io.image import Origin, open_source
+from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.volumes import write_volume
 from napari_rln.networks.rln_settings import RlnSettings
 
@@ -41,7 +41,7 @@ def psf():
 def origin(psf, tmp_path):
     image = Volume.from_array(np.ones(SHAPE, np.uint8), psf.voxel_um)
     write_volume(image, tmp_path / "image.ome.tif", dtype="uint8")
-    return Origin(path=str(tmp_path / "image.ome.tif"))
+    return ImageFile(path=str(tmp_path / "image.ome.tif"))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_too_little_memory_is_told_with_how_much_is_enough(
 
 
 def test_what_it_says_fits_is_not_refused_by_the_run(origin, psf, tmp_path, of_400_mb):
-    source = open_source(origin)
+    source = open_image(origin)
     for much in np.arange(0.8, 1.4, 0.1):
         run = _run(origin, psf, tmp_path / "r.ome.tif", memory_gb=float(much))
         told = forecast(run)

@@ -30,7 +30,7 @@ from napari_rln.engine.job import Folder, Key
 from napari_rln.engine.plan import Plan, blend
 from napari_rln.engine.request import LargeRun
 from napari_rln.engine.run import run_large
-from napari_rln.io.image import Origin, open_source
+from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.volumes import read_volume, write_volume
 from napari_rln.networks.application import apply_model
 from napari_rln.networks.model import load_model
@@ -56,7 +56,7 @@ def image(psf):
 @pytest.fixture
 def origin(image, tmp_path):
     write_volume(image, tmp_path / "spots.ome.tif", dtype="uint16")
-    return Origin(path=str(tmp_path / "spots.ome.tif"))
+    return ImageFile(path=str(tmp_path / "spots.ome.tif"))
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,13 @@ def whole(image, psf, tmp_path_factory):
     """Return where a run in tiles ended that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     write_volume(image, folder / "spots.ome.tif", dtype="uint16")
-    run = _rld(Origin(path=str(folder / "spots.ome.tif")), psf, folder / "r.ome.zarr", tile=32)
+    run = _rld(ImageFile(path=str(folder / "spots.ome.tif")), psf, folder / "r.ome.zarr", tile=32)
     finish(run_large(run))
     return run.out
 
 
 def _read(path):
-    source = open_source(Origin(path=str(path)))
+    source = open_image(ImageFile(path=str(path)))
     return source.read(tuple(slice(0, n) for n in source.shape))
 
 
@@ -115,7 +115,7 @@ def test_blocks_of_a_network_are_the_whole(origin, image, tmp_path):
     model = load_model("bead-paper")  # starts from the image: nothing is deconvolved in tiles
     out = tmp_path / "r.ome.zarr"
     image = Volume(data=image.data, voxel_um=model.psf.voxel_um, name=image.name)
-    origin = Origin(path=origin.path, voxel_um=model.psf.voxel_um)
+    origin = ImageFile(path=origin.path, voxel_um=model.psf.voxel_um)
     run = LargeRun(origin=origin, model=model, settings=RlnSettings(), out=out, tile=64)
     finish(run_large(run))
     whole = apply_model(image, None, model).data
@@ -203,7 +203,7 @@ def test_what_is_looked_at_comes_first_and_changes_nothing(origin, image, psf, t
             run = _rld(origin, psf, out, tile=32, first=part)
         else:
             net = load_model(model)
-            where = Origin(path=origin.path, voxel_um=net.psf.voxel_um)
+            where = ImageFile(path=origin.path, voxel_um=net.psf.voxel_um)
             run = LargeRun(
                 origin=where, model=net, settings=RlnSettings(), out=out, tile=32, first=part
             )
@@ -262,10 +262,10 @@ from napari_rln.engine.run import run_large
 from napari_rln.engine.execution import LargeSettings
 from napari_rln.io.volumes import read_volume
 from napari_rln.deconvolution.rld_settings import RldSettings
-from napari_rln.io.image import Origin
+from napari_rln.io.image import ImageFile
 from pathlib import Path
 image, psf, out = sys.argv[1:]
-run = LargeRun(origin=Origin(path=image), psf=read_volume(psf), out=Path(out), tile=32,
+run = LargeRun(origin=ImageFile(path=image), psf=read_volume(psf), out=Path(out), tile=32,
                settings=RldSettings(iterations=6))
 for report in run_large(run):
     print(report.phase, flush=True)
@@ -331,7 +331,7 @@ def test_a_part_without_light_stays_dark(psf, tmp_path):
     data = np.zeros(SHAPE, np.float32)
     data[:, :60, :70] = phantoms.spots((21, 60, 70), level=300.0)
     write_volume(Volume.from_array(data, psf.voxel_um), tmp_path / "half.ome.tif")
-    origin = Origin(path=str(tmp_path / "half.ome.tif"))
+    origin = ImageFile(path=str(tmp_path / "half.ome.tif"))
     out = tmp_path / "r.ome.zarr"
     settings = RldSettings(iterations=6, background=0.0)
     finish(run_large(_rld(origin, psf, out, tile=32, settings=settings)))
@@ -376,7 +376,7 @@ def test_an_image_that_was_moved_is_read_where_it_is(origin, psf, tmp_path):
     _interrupted(run_large(_rld(origin, psf, out, tile=32)))
     elsewhere = tmp_path / "elsewhere.ome.tif"
     Path(origin.path).rename(elsewhere)
-    finish(run_large(_rld(Origin(path=str(elsewhere)), psf, out, tile=32)))
+    finish(run_large(_rld(ImageFile(path=str(elsewhere)), psf, out, tile=32)))
     assert out.exists()
 
 
@@ -385,7 +385,7 @@ def test_a_single_plane_is_run(psf, tmp_path):
     write_volume(Volume.from_array(plane, psf.voxel_um), tmp_path / "plane.ome.tif")
     flat = Volume(data=psf.data[4:5] / psf.data[4].sum(), voxel_um=psf.voxel_um)
     for name in ("r.ome.tif", "r.ome.zarr"):
-        run = _rld(Origin(path=str(tmp_path / "plane.ome.tif")), flat, tmp_path / name)
+        run = _rld(ImageFile(path=str(tmp_path / "plane.ome.tif")), flat, tmp_path / name)
         finish(run_large(run))
         assert _read(tmp_path / name).shape == (1, 60, 70)
 
@@ -463,7 +463,7 @@ def test_bad_voxels_are_said_before_the_work(image, psf, tmp_path, bad):
     data = image.data.copy()
     data[20, 60, 70] = bad
     tifffile.imwrite(tmp_path / "bad.tif", data)
-    origin = Origin(path=str(tmp_path / "bad.tif"), voxel_um=psf.voxel_um)
+    origin = ImageFile(path=str(tmp_path / "bad.tif"), voxel_um=psf.voxel_um)
     with pytest.raises(RlnError, match="NaN"):
         finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr")))
     assert not (tmp_path / "r.ome.zarr.part").exists()
@@ -519,11 +519,11 @@ def test_a_series_is_one_result(image, psf, tmp_path):
 
     times = np.stack([image.data, 10 + (image.data - 10).clip(0) * 0.5]).astype(np.uint16)
     tifffile.imwrite(tmp_path / "series.ome.tif", times, metadata={"axes": "TZYX"})
-    origin = Origin(path=str(tmp_path / "series.ome.tif"), voxel_um=psf.voxel_um)
+    origin = ImageFile(path=str(tmp_path / "series.ome.tif"), voxel_um=psf.voxel_um)
     for name in ("r.ome.zarr", "r.ome.tif"):
         out = tmp_path / name
         finish(run_large(_rld(origin, psf, out, tile=64)))
-        source = open_source(Origin(path=str(out)))
+        source = open_image(ImageFile(path=str(out)))
         assert source.times == 2
         assert source.voxel_um == pytest.approx(psf.voxel_um)
         box = tuple(slice(0, n) for n in source.shape)
@@ -550,10 +550,10 @@ from napari_rln.engine.request import LargeRun
 from napari_rln.engine.run import run_large
 from napari_rln.core.machine import LIBRARIES_BYTES, taken_bytes
 from napari_rln.deconvolution.rld_settings import RldSettings
-from napari_rln.io.image import Origin
+from napari_rln.io.image import ImageFile
 image, psf, out = sys.argv[1:]
 gb = 1.05 * (taken_bytes() + LIBRARIES_BYTES + LEAST_BYTES) / 1e9 + 0.3
-run = LargeRun(origin=Origin(path=image, voxel_um=(0.2, 0.1, 0.1)), psf=read_volume(psf),
+run = LargeRun(origin=ImageFile(path=image, voxel_um=(0.2, 0.1, 0.1)), psf=read_volume(psf),
                out=Path(out), memory_gb=gb,
                settings=RldSettings(iterations=1, acceleration="none"))
 steps = run_large(run)
@@ -611,7 +611,7 @@ def test_a_plain_tif_in_parts_is_the_file_that_the_whole_gives(origin, psf, tmp_
 
 
 def test_what_imagej_cannot_hold_is_refused_with_the_name_that_can(origin, psf, tmp_path):
-    source = open_source(origin)
+    source = open_image(origin)
     source.shape = (2000, 1000, 1000)
     with pytest.raises(RlnError, match=r"r\.tif would hold 8\.0 GB, .* name it r\.ome\.tif"):
         check_plain(tmp_path / "r.tif", source, "float32")

@@ -20,7 +20,7 @@ from napari_rln.engine.execution import LargeSettings
 from napari_rln.engine.job import Folder
 from napari_rln.engine.request import LargeRun
 from napari_rln.engine.run import run_large
-from napari_rln.io.image import Origin
+from napari_rln.io.image import ImageFile
 from napari_rln.io.tiff import TiffTarget
 from napari_rln.io.volumes import read_volume
 
@@ -62,7 +62,7 @@ def _series(path, volumes, psf):
     )
     for time, volume in enumerate(volumes):
         target.write(WHOLE, volume, time)
-    return Origin(path=str(path))
+    return ImageFile(path=str(path))
 
 
 def _run(origin, psf, out, **large):
@@ -119,7 +119,7 @@ def test_a_large_image_of_which_the_samples_are_the_same_is_known_to_be_another(
     monkeypatch.setattr("napari_rln.deconvolution.calibration.MOST_VOXELS", 1000)
     monkeypatch.setattr("napari_rln.deconvolution.calibration._BLOCK", (8, 8, 8))
     out = tmp_path / "r.ome.zarr"
-    one = Origin(path=series.path, time=0)
+    one = ImageFile(path=series.path, time=0)
     finish(run_large(_run(one, psf, out)))
     _change(series, 0, (slice(0, 20), slice(0, 10), slice(0, 64)))
     with pytest.raises(RlnError, match="has changed since the run began"):
@@ -201,7 +201,7 @@ def _mutated(path, rng):
 def test_a_damaged_checkpoint_is_said_or_done_again(series, psf, whole, tmp_path, seed):
     rng = random.Random(seed)
     out = tmp_path / "r.ome.zarr"
-    one = Origin(path=series.path, time=0)
+    one = ImageFile(path=series.path, time=0)
     _interrupted(_run(one, psf, out), 1)
     part = Folder(out).part
     names = [p for p in sorted(part.rglob("*")) if p.is_file() and p.stat().st_size]
@@ -217,7 +217,7 @@ def test_a_damaged_checkpoint_is_said_or_done_again(series, psf, whole, tmp_path
 def test_a_series_that_begins_in_the_dark_is_deconvolved(photons, psf, tmp_path):
     origin = _series(tmp_path / "dark.ome.tif", [0 * photons[0], photons[0]], psf)
     finish(run_large(_run(origin, psf, tmp_path / "r.ome.tif")))
-    finish(run_large(_run(Origin(path=origin.path, time=1), psf, tmp_path / "one.ome.tif")))
+    finish(run_large(_run(ImageFile(path=origin.path, time=1), psf, tmp_path / "one.ome.tif")))
     assert np.abs(_data(tmp_path / "r.ome.tif", 0)).max() < 1e-3
     np.testing.assert_array_equal(
         _data(tmp_path / "r.ome.tif", 1), read_volume(tmp_path / "one.ome.tif").data

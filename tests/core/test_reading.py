@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from napari_rln.core.errors import RlnError, RlnWarning
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
-from napari_rln.io.image import Origin, open_source
+from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.ome_zarr import ZarrTarget
 from napari_rln.io.volumes import read_volume, write_channels, write_volume
 
@@ -92,7 +92,7 @@ def test_ome_zarr_is_read_whatever_the_order_of_its_axes(tmp_path, data, axes, v
     scale = [VOXEL_UM[at] for at in order]
     path = _ngff(tmp_path / "a.ome.zarr", data.transpose(order), axes, scale, version)
     _same(_read(path), data)
-    source = open_source(Origin(path=str(path)))
+    source = open_image(ImageFile(path=str(path)))
     box = (slice(1, 4), slice(3, 9), slice(2, 8))
     np.testing.assert_array_equal(source.read(box), data[box])
 
@@ -552,7 +552,7 @@ def test_sizes_that_no_memory_holds_are_refused_before_they_are_read(tmp_path):
     (tmp_path / "b.zarr" / "c" / "0" / "0").mkdir(parents=True)
     (tmp_path / "b.zarr" / "c" / "0" / "0" / "0").write_bytes(b"cut")
     with pytest.raises(RlnError, match=r"pieces of 2000\.0 GB"):
-        open_source(Origin(path=str(tmp_path / "b.zarr"), voxel_um=VOXEL_UM))
+        open_image(ImageFile(path=str(tmp_path / "b.zarr"), voxel_um=VOXEL_UM))
 
 
 def test_a_zarr_that_promises_what_no_disk_holds_is_refused_at_once(tmp_path):
@@ -678,7 +678,7 @@ def test_exported_planes_are_sorted_by_their_names(tmp_path, pattern):
 
 def test_times_in_names_are_times(tmp_path):
     names = {f"img_t{t:03d}_z{z:03d}.tif": 10 * t + z for t in range(3) for z in range(4)}
-    source = open_source(Origin(path=str(_planes(tmp_path / "planes", names)), voxel_um=VOXEL_UM))
+    source = open_image(ImageFile(path=str(_planes(tmp_path / "planes", names)), voxel_um=VOXEL_UM))
     assert (source.times, source.shape) == (3, (4, 5, 6))
     whole = (slice(0, 4), slice(0, 5), slice(0, 6))
     assert source.read(whole, 2)[:, 0, 0].tolist() == [20, 21, 22, 23]
@@ -812,9 +812,9 @@ def test_reading_leaves_the_log_of_others_alone(tmp_path, data, caplog):
 
 def test_the_stamp_of_an_image_tells_that_a_chunk_was_replaced(tmp_path, data):
     path = _ngff(tmp_path / "a.zarr", data, "zyx", VOXEL_UM, "0.5", chunks=(3, 7, 10))
-    source = open_source(Origin(path=str(path)))
+    source = open_image(ImageFile(path=str(path)))
     before = source.stamp()
-    assert open_source(Origin(path=str(path))).stamp() == before
+    assert open_image(ImageFile(path=str(path))).stamp() == before
     chunk = _chunks(path)[1]
     copy = Path(shutil.copy(chunk, tmp_path / "copy"))
     chunk.unlink()

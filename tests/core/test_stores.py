@@ -11,7 +11,7 @@ import zarr
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import blocks, plan_tiles
-from napari_rln.io.image import Origin, Source, open_source
+from napari_rln.io.image import Image, ImageFile, open_image
 from napari_rln.io.lazy import Held
 from napari_rln.io.ome_zarr import ZarrTarget, pyramid
 from napari_rln.io.paths import is_zarr
@@ -30,7 +30,7 @@ def data():
 
 
 def _open(path, **chosen):
-    return open_source(Origin(path=str(path), **chosen))
+    return open_image(ImageFile(path=str(path), **chosen))
 
 
 def _ome_zarr(path, data, version, axes="zyx", unit="micrometer", voxel=VOXEL_UM, scale=None):
@@ -200,13 +200,13 @@ def test_folders_and_files_that_hold_no_image(tmp_path):
 )
 def test_arrays_that_are_no_image(array, axes, message):
     with pytest.raises(RlnError, match=message):
-        Source(Held(array, axes, VOXEL_UM, "cells"), Origin(path="cells"))
+        Image(Held(array, axes, VOXEL_UM, "cells"), ImageFile(path="cells"))
 
 
 def test_nan_is_said_with_its_place(tmp_path):
     data = np.ones(SHAPE, np.float32)
     data[4, 6, 12] = np.nan
-    source = Source(Held(data, "ZYX", VOXEL_UM, "cells"), Origin(path="cells"))
+    source = Image(Held(data, "ZYX", VOXEL_UM, "cells"), ImageFile(path="cells"))
     with pytest.raises(RlnError, match=r"cells at \[3:9, 5:31, 11:50\] holds 1 of"):
         source.read(BOX)
 

@@ -22,7 +22,7 @@ from napari_rln.gui.deconvolve.method_list import Rld
 from napari_rln.gui.deconvolve.ondisk import Begun, Written, origin_of
 from napari_rln.gui.deconvolve.result_place import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
-from napari_rln.io.image import Origin
+from napari_rln.io.image import ImageFile
 from napari_rln.io.ome_zarr import ZarrTarget, image_levels
 from napari_rln.io.volumes import write_volume
 from napari_rln.networks.model import load_model
@@ -108,7 +108,7 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
     [layer] = dock.results.layers()
     out = tmp_path / "tissue RLD.ome.zarr"
     reference = tmp_path / "reference.ome.zarr"
-    origin, settings = Origin(path=str(path)), RldSettings(iterations=3)
+    origin, settings = ImageFile(path=str(path)), RldSettings(iterations=3)
     finish(run_large(LargeRun(origin=origin, psf=psf, settings=settings, out=reference, tile=64)))
     for shown_now, level, known in zip(
         layer.data, image_levels(out), image_levels(reference), strict=True

@@ -25,8 +25,8 @@ from napari_rln.engine.batch import (
 )
 from napari_rln.engine.execution import LargeSettings
 from napari_rln.engine.reports import BatchReport
-from napari_rln.engine.request import LargeRun, likeness
-from napari_rln.io.image import Missing, PlanesAre, open_source
+from napari_rln.engine.request import LargeRun
+from napari_rln.io.image import Missing, PlanesAre, open_image
 from napari_rln.io.paths import make_folder
 from napari_rln.io.volumes import OutputType
 from napari_rln.networks.model import UNIVERSAL, load_model
@@ -95,7 +95,7 @@ class BatchOptions:
         """Return the PSF of an image, fit for it."""
         if item.psf is None:
             return None
-        like = likeness(open_source(item.origin))
+        like = open_image(item.origin)
         source = PsfSource(psf_voxel_um=item.psf_voxel_um)
         fitted, _ = source.fitted(
             item.psf, like, Terminal(quiet=True), channel=item.channel, repair=self.repair

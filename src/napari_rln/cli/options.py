@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from napari_rln.cli.terminal import Terminal
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import Volume, VoxelUm
-from napari_rln.io.image import Crop, Missing, Origin, PlanesAre, open_source
+from napari_rln.core.volume import OnGrid, Volume, VoxelUm
+from napari_rln.io.image import Crop, ImageFile, Missing, PlanesAre, open_image
 from napari_rln.io.volumes import contents, read_origin, read_volume
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL, Finding
@@ -76,9 +76,9 @@ class ImageSource:
     missing: Missing = "error"
     crop: CropOption = None
 
-    def origin(self, path: Path) -> Origin:
+    def origin(self, path: Path) -> ImageFile:
         """Return where an image is read from."""
-        return Origin(
+        return ImageFile(
             path=str(path),
             voxel_um=self.voxel_um,
             channel=self.channel,
@@ -158,7 +158,7 @@ class PsfSource:
     def fitted(
         self,
         path: Path,
-        image: Volume | None,
+        image: OnGrid | None,
         terminal: Terminal,
         *,
         channel: int | None = None,
@@ -192,6 +192,6 @@ def _of_psf(sentence: str) -> str:
     return said if said.endswith(".") else f"{said}."
 
 
-def bytes_of(origin: Origin) -> int:
+def bytes_of(origin: ImageFile) -> int:
     """Return how many bytes a float32 result of an image takes."""
-    return 4 * open_source(origin).voxels
+    return 4 * open_image(origin).voxels

@@ -26,7 +26,7 @@ from napari_rln.engine.reports import LargeReport
 from napari_rln.engine.request import LargeRun, check_large_name, has_large_name
 from napari_rln.engine.run import run_large
 from napari_rln.engine.speed import calibrate_apart
-from napari_rln.io.image import Origin, Source, files_read, held, open_source
+from napari_rln.io.image import Image, ImageFile, files_read, held, open_image
 from napari_rln.io.paths import (
     check_apart,
     check_outputs,
@@ -64,7 +64,7 @@ def check_result(
     out: Path,
     inputs: list[Path],
     options: LargeOptions,
-    image: Origin | None = None,
+    image: ImageFile | None = None,
     channels: int = 1,
 ) -> None:
     """Raise unless a result can be written, of a kind that is written whole or in parts.
@@ -115,7 +115,7 @@ def in_parts(
         return True
     if not has_large_name(out):
         return False
-    opened = open_source(source.origin(image))
+    opened = open_image(source.origin(image))
     if opened.times > 1:
         return not is_plain_name(out)
     check_place(out)
@@ -141,7 +141,7 @@ def check_channels(
         With both numbers.
     """
     allowed = taken_bytes() + Allowance(memory).left_bytes
-    opened = open_source(replace(source, channel=channels[0][0]).origin(image))
+    opened = open_image(replace(source, channel=channels[0][0]).origin(image))
     needed = max(_whole_bytes(opened, psf, settings, model) for _, psf in channels)
     needed += _waiting_bytes(opened, len(channels))
     if needed > allowed:
@@ -153,18 +153,18 @@ def check_channels(
 
 
 def _whole_bytes(
-    opened: Source, psf: Path | None, settings: RldSettings | RlnSettings, model: Model | None
+    opened: Image, psf: Path | None, settings: RldSettings | RlnSettings, model: Model | None
 ) -> int:
     """Return what this process will have at least to deconvolve a volume whole, in bytes."""
     kernel = None
     if psf is not None:
-        there = held(Origin(path=str(psf), series=0))
+        there = held(ImageFile(path=str(psf), series=0))
         sizes = dict(zip(there.axes, there.array.shape, strict=True))
         kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
     return whole_bytes(opened.shape, kernel, settings, model)
 
 
-def _waiting_bytes(opened: Source, channels: int) -> int:
+def _waiting_bytes(opened: Image, channels: int) -> int:
     """Return what results take that wait for the last channel."""
     return (channels - 1) * opened.voxels * np.dtype(np.float32).itemsize
 
@@ -196,7 +196,7 @@ def foretell(
     channels
         That go into one file.
     """
-    opened = open_source(source.origin(image))
+    opened = open_image(source.origin(image))
     taken, allowed = taken_bytes(), Allowance(memory).left_bytes
     speed, shape = calibrate_apart(settings.device), opened.shape
     needed = READ_BYTES * opened.voxels + _waiting_bytes(opened, channels)
@@ -244,7 +244,7 @@ def _named(rows: list[tuple[str, str]]) -> dict[str, str]:
 
 def _is_long(run: LargeRun) -> bool:
     """Tell whether a run takes so long that it is worth measuring how long."""
-    source = open_source(run.origin)
+    source = open_image(run.origin)
     return source.times * source.voxels > _LONG
 
 

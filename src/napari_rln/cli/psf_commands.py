@@ -10,7 +10,7 @@ from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.io.image import files_read, open_source
+from napari_rln.io.image import files_read, open_image
 from napari_rln.io.paths import check_outputs, check_tiff_output, title
 from napari_rln.io.volumes import write_volume
 from napari_rln.psf.compute import compute_psf
@@ -46,7 +46,7 @@ def compute(
         Replace the file if it is there.
     """
     _check_output(out, [image], overwrite)
-    target = open_source(image_source.origin(image)) if image else None
+    target = open_image(image_source.origin(image)) if image else None
     voxel_um = target.voxel_um if target else image_source.voxel_um
     planes = target.shape[0] if target else None
     if voxel_um is None:

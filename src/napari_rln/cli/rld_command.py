@@ -19,8 +19,8 @@ from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.loop import iterate
 from napari_rln.deconvolution.rld_settings import RldSettings
-from napari_rln.engine.request import LargeRun, likeness
-from napari_rln.io.image import open_source
+from napari_rln.engine.request import LargeRun
+from napari_rln.io.image import open_image
 from napari_rln.io.volumes import OutputType, write_channels, write_volume
 
 
@@ -71,7 +71,7 @@ def rld(
         if parts:
             check_result(out, [image, *psf], large)
         fitted, _ = psf_source.fitted(
-            psf[0], likeness(open_source(origin)), terminal, channel=first.channel, repair=repair
+            psf[0], open_image(origin), terminal, channel=first.channel, repair=repair
         )
         if not parts:
             count = len(channels) or 1

@@ -19,8 +19,8 @@ from napari_rln.cli.parts import (
 from napari_rln.cli.terminal import Terminal, exposure, judgement
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.engine.request import LargeRun, likeness
-from napari_rln.io.image import files_read, open_source
+from napari_rln.engine.request import LargeRun
+from napari_rln.io.image import files_read, open_image
 from napari_rln.io.paths import check_outputs, make_folder
 from napari_rln.io.volumes import OutputType, write_channels, write_volume
 from napari_rln.networks.application import apply_steps
@@ -87,7 +87,7 @@ def rln(
             check_result(out, read, large)
         fitted = None
         if kernel is not None:
-            like = likeness(open_source(origin))
+            like = open_image(origin)
             fitted, _ = psf_source.fitted(
                 kernel, like, terminal, channel=first.channel, repair=repair
             )

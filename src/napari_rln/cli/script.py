@@ -275,8 +275,8 @@ def _large(given: Given) -> list[str]:
     settings = given.get("settings")
     if isinstance(settings, RlnSettings):  # which has these among its own
         given = given | {"tile": settings.tile, "memory_gb": settings.memory_gb}
-    lines = [f"origin = {_call('Origin', path=given['image'], **how)}"]
-    lines += _fit_psf(given, _Code("rln.likeness(rln.open_source(origin))"))
+    lines = [f"origin = {_call('ImageFile', path=given['image'], **how)}"]
+    lines += _fit_psf(given, _Code("rln.open_image(origin)"))
     parts = {
         "origin": _Code("origin"),
         "psf": _PSF if "psf" in given else None,

@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Box, FloatArray
 
-Box = tuple[slice, slice, slice]
 Shape = tuple[int, int, int]
 TileSide = Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}]
 """Side in voxels of what is computed at once: a smaller one is halo for the most part."""

@@ -9,7 +9,7 @@ on voxel ``n // 2`` of every axis.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,45 @@ from napari_rln.core.record import Record, array_hash
 FloatArray = npt.NDArray[np.float32]
 VoxelUm = tuple[float, float, float]
 
+Box = tuple[slice, slice, slice]
+"""Part (z, y, x) of a volume, with starts and stops."""
+
 LARGEST_VOXEL_UM = 25.0
 """No voxel of a microscope is larger along any axis."""
 
 DOUBTFUL_VOXEL_UM = 5.0
 """Larger ones are likely a mistake, of which the user is told."""
+
+
+class OnGrid(Protocol):
+    """Anything with voxels: a volume, or an image that is not read yet."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels (z, y, x)."""
+
+    @property
+    def voxel_um(self) -> VoxelUm:
+        """Voxel size (z, y, x) in micrometres."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+
+class ImageLike(OnGrid, Protocol):
+    """Volumes of one channel that are read by boxes, wherever they are."""
+
+    @property
+    def times(self) -> int:
+        """Number of volumes."""
+
+    @property
+    def fill(self) -> float | None:
+        """Value of voxels that are known not to be measured, where there are any."""
+
+    def read(self, box: Box, time: int = 0) -> FloatArray:
+        """Return a part of a volume, (z, y, x) float32."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,6 +144,15 @@ class Volume:
         return self.data.shape
 
     @property
+    def times(self) -> int:
+        """Number of volumes: one."""
+        return 1
+
+    def read(self, box: Box, time: int = 0) -> FloatArray:
+        """Return a part of it, (z, y, x) float32, without a copy."""
+        return self.data[box]
+
+    @property
     def hash(self) -> str:
         """Hash of the values, to tell in a record which volume was used."""
         return array_hash(self.data)
@@ -193,7 +236,7 @@ def same_grid(a: VoxelUm, b: VoxelUm, tolerance: float = 0.01) -> bool:
     return all(abs(p - q) <= tolerance * q for p, q in zip(a, b, strict=True))
 
 
-def check_on_grid(volume: Volume, image: Volume) -> None:
+def check_on_grid(volume: OnGrid, image: OnGrid) -> None:
     """Raise unless a volume, such as a result, lies on an image's grid.
 
     Raises
@@ -210,7 +253,7 @@ def check_on_grid(volume: Volume, image: Volume) -> None:
         raise RlnError(voxel_message(volume, image, "correct the one that is wrong"))
 
 
-def voxel_message(volume: Volume, image: Volume, advice: str) -> str:
+def voxel_message(volume: OnGrid, image: OnGrid, advice: str) -> str:
     """Return the sentence on two voxel sizes that differ."""
     return (
         f"{volume.name} has voxel size {volume.voxel_um} um but the image {image.name} has "
@@ -218,7 +261,7 @@ def voxel_message(volume: Volume, image: Volume, advice: str) -> str:
     )
 
 
-def on_one_grid(psf: Volume, image: Volume) -> bool:
+def on_one_grid(psf: OnGrid, image: OnGrid) -> bool:
     """Tell whether a PSF has the voxels of an image; the depth of a 2D PSF does not count."""
     depth = image.voxel_um[0] if psf.shape[0] == 1 else psf.voxel_um[0]
     return same_grid((depth, *psf.voxel_um[1:]), image.voxel_um)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_rln.core.errors import RlnError, warn
-from napari_rln.core.tiles import Box, Shape, blocks
-from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.core.tiles import Shape, blocks
+from napari_rln.core.volume import Box, FloatArray, Volume
 from napari_rln.deconvolution.background import estimate_background
 from napari_rln.deconvolution.defective_voxels import Defects, find_defects, repaired
 from napari_rln.deconvolution.noise import Noise, estimate_noise
@@ -37,7 +37,7 @@ Negatives = Literal["keep", "clip", "error"]
 Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9}]
 """The same of image units per photon."""
 
-Source = Literal["given", "estimated", "assumed"]
+Provenance = Literal["given", "estimated", "assumed"]
 Mask = npt.NDArray[np.bool_]
 
 MOST_VOXELS = 1 << 24
@@ -98,8 +98,8 @@ class Camera:
     offset: float = 0.0
     gain: float = 1.0
     read_noise: float = 0.0
-    offset_from: Source = "given"
-    gain_from: Source = "given"
+    offset_from: Provenance = "given"
+    gain_from: Provenance = "given"
 
     @property
     def zero(self) -> float:
@@ -293,7 +293,7 @@ def _mean(parts: Sequence[FloatArray], levels: Levels) -> float:
 
 def _camera(noise: Noise, background: float, known: Known) -> Camera:
     """Return the camera, from what is given and from the noise of the image."""
-    found: Source = "estimated" if noise.gain > 0 else "assumed"
+    found: Provenance = "estimated" if noise.gain > 0 else "assumed"
     gain = known.gain
     if gain == "auto":
         gain = noise.gain if noise.gain > 0 else 1.0

@@ -13,7 +13,7 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.settings import check_limits
-from napari_rln.core.volume import FloatArray, Volume, on_one_grid
+from napari_rln.core.volume import FloatArray, OnGrid, Volume, on_one_grid
 from napari_rln.deconvolution.back_projectors import BackProjector, transfer_function
 from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Mask, Negatives
 from napari_rln.deconvolution.convolution import Border, Convolution, of_one_size, padded_shape
@@ -184,7 +184,7 @@ def check_pair(image: Volume, psf: Volume, negatives: Negatives = "keep") -> Vol
     return check_image(image, negatives)
 
 
-def check_together(image: Volume, psf: Volume) -> None:
+def check_together(image: OnGrid, psf: Volume) -> None:
     """Raise unless a PSF can be used, and goes with an image, whose values do not matter.
 
     Raises

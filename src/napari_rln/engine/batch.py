@@ -23,7 +23,7 @@ from napari_rln.engine.job import Folder
 from napari_rln.engine.reports import BatchReport
 from napari_rln.engine.request import LargeRun
 from napari_rln.engine.run import run_large
-from napari_rln.io.image import Crop, Missing, Origin, PlanesAre, files_read, held
+from napari_rln.io.image import Crop, ImageFile, Missing, PlanesAre, files_read, held
 from napari_rln.io.paths import atomic, is_tiff_name, is_zarr, stem
 from napari_rln.io.volumes import contents
 
@@ -54,7 +54,7 @@ class Item:
     voxel_um, psf_voxel_um
         Voxel sizes (z, y, x) in micrometres, where the files do not say them.
     planes_are, missing, crop
-        As in :class:`napari_rln.Origin`.
+        As in :class:`napari_rln.ImageFile`.
     problem
         Why it cannot be done, where that is known.
     """
@@ -74,9 +74,9 @@ class Item:
     problem: str = ""
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> ImageFile:
         """Where it is read from."""
-        return Origin(
+        return ImageFile(
             path=str(self.image),
             voxel_um=self.voxel_um,
             channel=self.channel,
@@ -140,7 +140,7 @@ class BatchSettings:
     time
         Which time point; all of them when none.
     planes_are, missing, crop
-        As in :class:`napari_rln.Origin`.
+        As in :class:`napari_rln.ImageFile`.
     """
 
     folder: Path

@@ -25,7 +25,7 @@ from napari_rln.engine.request import LargeRun, check_run
 from napari_rln.engine.sampling import looking_bytes, sampled_bytes
 from napari_rln.engine.speed import Speed
 from napari_rln.engine.survey import survey
-from napari_rln.io.image import Source, open_source
+from napari_rln.io.image import Image, open_image
 
 _MOST_BYTES = 1 << 43  # of a worker's memory, beyond which no division is looked for
 _DENSE = 0.75  # of float32 results with noise, that zstd leaves; of whole numbers less is left
@@ -122,7 +122,7 @@ def forecast(run: LargeRun, speed: Speed | None = None) -> Forecast:
     RlnError
         If image, PSF, model and result do not go together.
     """
-    source = open_source(run.origin)
+    source = open_image(run.origin)
     check_run(run, source)
     kind = resolve_device(run.settings.device).type
     seen = survey(str(run.out.parent), run.settings.device)
@@ -213,7 +213,7 @@ def least(planned: Callable[[int], Plan | None], least_bytes: int) -> tuple[Plan
 
 def forecast_of(
     run: LargeRun,
-    source: Source,
+    source: Image,
     plan: Plan,
     iterations: int,
     assumed: bool,

@@ -11,14 +11,14 @@ from napari_rln.core.settings import as_dict
 from napari_rln.engine.job import Job
 from napari_rln.engine.request import LargeRun
 from napari_rln.engine.sampling import Samples
-from napari_rln.io.image import Source
+from napari_rln.io.image import Image
 from napari_rln.networks.model import Model
 
 # Settings that say where and how much at once, not what: a run may go on with others.
 _WHERE = ("device", "memory_gb", "tile", "report_every")
 
 
-def identity_of(run: LargeRun, source: Source, samples: Samples) -> dict[str, Any]:
+def identity_of(run: LargeRun, source: Image, samples: Samples) -> dict[str, Any]:
     """Return all that a result depends on."""
     identity = {
         "method": run.method,

@@ -14,7 +14,7 @@ import tifffile
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.job import Job
-from napari_rln.io.image import Source
+from napari_rln.io.image import Image
 from napari_rln.io.paths import atomic, is_ome_name, is_tiff_name, stem
 from napari_rln.io.tiff import TiffTarget
 from napari_rln.io.volumes import IMAGEJ_LIMIT, imagej_options
@@ -25,7 +25,7 @@ def is_plain_name(path: Path) -> bool:
     return is_tiff_name(path) and not is_ome_name(path)
 
 
-def check_plain(out: Path, source: Source, dtype: npt.DTypeLike) -> None:
+def check_plain(out: Path, source: Image, dtype: npt.DTypeLike) -> None:
     """Raise unless an ImageJ hyperstack can hold a result.
 
     Raises

@@ -23,12 +23,12 @@ import numpy.typing as npt
 from napari_rln import __version__
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record, jsonable
-from napari_rln.core.tiles import Box, as_text
-from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.core.tiles import as_text
+from napari_rln.core.volume import Box, Volume, VoxelUm
 from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.engine.plan import Format, Plan
 from napari_rln.engine.whole_image import Statistics
-from napari_rln.io.image import Origin, checksum
+from napari_rln.io.image import ImageFile, checksum
 from napari_rln.io.ome_zarr import Version, ZarrTarget
 from napari_rln.io.paths import atomic
 from napari_rln.io.tiff import TiffTarget
@@ -95,7 +95,7 @@ class Job:
     """
 
     method: Method
-    origin: Origin
+    origin: ImageFile
     identity: dict[str, Any]
     name: str
     settings: dict[str, Any]
@@ -141,7 +141,7 @@ class Job:
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """Return the job that :meth:`as_dict` gave."""
         made = {
-            "origin": Origin.from_json(fields["origin"]),
+            "origin": ImageFile.from_json(fields["origin"]),
             "statistics": Statistics(**fields["statistics"]),
             "plan": Plan.of(fields["plan"]),
             "voxel_um": tuple(fields["voxel_um"]),

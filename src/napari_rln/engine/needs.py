@@ -20,7 +20,7 @@ from napari_rln.engine.plan import Plan
 from napari_rln.engine.request import LargeRun
 from napari_rln.engine.sampling import further, looking_bytes, sampled_bytes, telling_size
 from napari_rln.engine.speed import Speed
-from napari_rln.io.image import Source
+from napari_rln.io.image import Image
 from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.networks.inference import TORCH_VOXEL_BYTES, Folded
 from napari_rln.networks.rln_settings import RlnSettings
@@ -100,7 +100,7 @@ def worker_memory(
 
 
 def plan_of(
-    run: LargeRun, source: Source, iterations: int, kind: str, memory: int, ram: int
+    run: LargeRun, source: Image, iterations: int, kind: str, memory: int, ram: int
 ) -> Plan:
     """Return how the volume is divided for workers with a kind of device."""
     network = isinstance(run.settings, RlnSettings)
@@ -130,7 +130,7 @@ def network_bytes(run: LargeRun, kind: str) -> float:
     return Folded(run.model.network, torch.device(kind), precision).bytes_per_voxel
 
 
-def working_bytes(run: LargeRun, source: Source, plan: Plan, kind: str) -> int:
+def working_bytes(run: LargeRun, source: Image, plan: Plan, kind: str) -> int:
     """Return what a worker takes at most beside its libraries, in bytes of the machine's memory."""
     told = run.told
     found = [looking_bytes(source, run.psf, told) if kind == "cpu" else 0]
@@ -151,7 +151,7 @@ def working_bytes(run: LargeRun, source: Source, plan: Plan, kind: str) -> int:
 
 def run_seconds(
     run: LargeRun,
-    source: Source,
+    source: Image,
     plan: Plan,
     iterations: int,
     assumed: bool,

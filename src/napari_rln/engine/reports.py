@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from napari_rln.core.tiles import Box
+from napari_rln.core.volume import Box
 
 if TYPE_CHECKING:
     from napari_rln.engine.batch import Ended, Item

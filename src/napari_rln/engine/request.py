@@ -3,19 +3,17 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import MemoryGb
 from napari_rln.core.settings import check_limits
-from napari_rln.core.tiles import Box, TileSide
-from napari_rln.core.volume import Volume
+from napari_rln.core.tiles import TileSide
+from napari_rln.core.volume import Box, Volume
 from napari_rln.deconvolution.rld_settings import RldSettings, check_together
 from napari_rln.engine.execution import LargeSettings
 from napari_rln.engine.imagej import check_plain, is_plain_name
 from napari_rln.engine.job import Method, Settings
 from napari_rln.engine.plan import Format
-from napari_rln.io.image import Origin, Source, files_read
+from napari_rln.io.image import Image, ImageFile, files_read
 from napari_rln.io.paths import check_apart, check_place, is_ome_name, is_zarr_name
 from napari_rln.io.volumes import OutputType
 from napari_rln.networks.model import Model, load_model
@@ -59,7 +57,7 @@ class LargeRun:
         If the settings are not for that, or a PSF or a model is missing.
     """
 
-    origin: Origin
+    origin: ImageFile
     psf: Volume | None = None
     model: Model | None = None
     settings: Settings = field(default_factory=RldSettings)
@@ -125,7 +123,7 @@ def check_large_name(out: Path) -> None:
     check_place(out)
 
 
-def check_run(run: LargeRun, source: Source) -> None:
+def check_run(run: LargeRun, source: Image) -> None:
     """Raise unless image, PSF, model and result go together, before anything is read.
 
     Raises
@@ -138,16 +136,9 @@ def check_run(run: LargeRun, source: Source) -> None:
         check_apart(run.out, file)
     check_plain(run.out, source, run.dtype)
     model = run.model
-    like = likeness(source)
     if model is not None:
         check_model(model, run.psf)
-        if not check_grid(model, like):
-            raise refuse_grid(model, like)
+        if not check_grid(model, source):
+            raise refuse_grid(model, source)
     if run.psf is not None:
-        check_together(like, run.psf)
-
-
-def likeness(source: Source) -> Volume:
-    """Return a volume with a source's voxels and shape, of zeros that take no memory."""
-    zeros = np.broadcast_to(np.float32(0), source.shape)
-    return Volume(data=zeros, voxel_um=source.voxel_um, name=source.name)
+        check_together(source, run.psf)

@@ -36,7 +36,7 @@ from napari_rln.engine.sampling import Samples, calibrated, look, looking_bytes,
 from napari_rln.engine.schedule import Drive
 from napari_rln.engine.speed import Speed
 from napari_rln.engine.worker import close, compute_with
-from napari_rln.io.image import Source, checksum, open_source
+from napari_rln.io.image import Image, checksum, open_image
 from napari_rln.networks.suitability import doubts
 
 
@@ -84,7 +84,7 @@ def run_large(
         If the computation, reading or writing fails on the way. What is finished is kept.
     """
     began, threads = time.perf_counter(), torch.get_num_threads()
-    source = open_source(run.origin)
+    source = open_image(run.origin)
     check_run(run, source)
     folder = Folder(run.out.absolute())
     folder.check_free()
@@ -120,7 +120,7 @@ def run_large(
 
 def _begun(
     run: LargeRun,
-    source: Source,
+    source: Image,
     samples: Samples,
     folder: Folder,
     workers: Engine,
@@ -227,7 +227,7 @@ def _interrupted(folder: Folder, overwrite: bool) -> Job | None:
 
 
 def _verified(
-    folder: Folder, held: Completed, source: Source, began: float
+    folder: Folder, held: Completed, source: Image, began: float
 ) -> Generator[LargeReport, None, None]:
     """Yield reports; raise unless a complete result is as it was written, and of this image.
 
@@ -264,7 +264,7 @@ def _driven(
         yield from drive.check()
         yield from drive.blocks()
         yield from drive.levels()
-        if open_source(job.origin).stamp() != job.stamp:  # somebody still writes it, perhaps
+        if open_image(job.origin).stamp() != job.stamp:  # somebody still writes it, perhaps
             yield from drive.check_source()
     except Exception as error:  # also what a cluster raises when workers keep dying
         told = sum(key.level == 0 for key in drive.finished)
@@ -317,7 +317,7 @@ def _summary(run: LargeRun, folder: Folder, job: Job, drive: Drive) -> dict[str,
         for (start, stop), p, n in zip(found.telling, run.psf.shape, plan.shape, strict=True)
     )
     image, seen = measured_crop(
-        run, open_source(job.origin), found.calibrated, (z, y, x), found.time
+        run, open_image(job.origin), found.calibrated, (z, y, x), found.time
     )
     result = folder.target(job).read((z, y, x), found.time).astype("float32")
     residual = explained(image, result, run.psf, found.calibrated, seen=seen)

@@ -17,8 +17,8 @@ from napari_rln.core.generators import relay
 from napari_rln.core.machine import LIBRARIES_BYTES
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.core.record import array_hash
-from napari_rln.core.tiles import Box, Shape, as_text, blocks, plan_tiles, within
-from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.core.tiles import Shape, as_text, blocks, plan_tiles, within
+from napari_rln.core.volume import Box, FloatArray, Volume
 from napari_rln.deconvolution import rld_settings as rld
 from napari_rln.deconvolution.calibration import (
     MOST_VOXELS,
@@ -37,7 +37,7 @@ from napari_rln.engine.job import Settings
 from napari_rln.engine.reports import LargeReport
 from napari_rln.engine.request import LargeRun
 from napari_rln.engine.whole_image import Statistics
-from napari_rln.io.image import Source, checksum
+from napari_rln.io.image import Image, checksum
 from napari_rln.networks.application import consistency_of
 from napari_rln.networks.inference import Folded
 from napari_rln.networks.normalisation import HIGH, LOW, brightness
@@ -68,7 +68,7 @@ class Samples:
         have one value.
     """
 
-    def __init__(self, source: Source, negatives: Negatives) -> None:
+    def __init__(self, source: Image, negatives: Negatives) -> None:
         self.boxes = sample_boxes(source.shape)
         self.source = source
         for self.time in range(source.times):
@@ -136,13 +136,13 @@ def telling_size(shape: Shape, psf_shape: Shape) -> Shape:
     return telling_shape((min(shape[0], max(2 * psf_shape[0], 64)), *shape[1:]), psf_shape)
 
 
-def sampled_bytes(source: Source) -> int:
+def sampled_bytes(source: Image) -> int:
     """Return how much memory the samples of a source take."""
     boxes = sample_boxes(source.shape)
     return 4 * sum(int(math.prod(p.stop - p.start for p in box)) for box in boxes)
 
 
-def looking_bytes(source: Source, psf: Volume | None, told: RldSettings | None) -> int:
+def looking_bytes(source: Image, psf: Volume | None, told: RldSettings | None) -> int:
     """Return how much memory it takes to look at the part with most structure."""
     if psf is None or told is None:
         return 0
@@ -150,7 +150,7 @@ def looking_bytes(source: Source, psf: Volume | None, told: RldSettings | None) 
     return rld.memory_bytes(part, psf.shape, told) + SPLIT_BYTES * math.prod(part)
 
 
-def further(source: Source, size: Shape) -> list[Box]:
+def further(source: Image, size: Shape) -> list[Box]:
     """Return boxes of a size all over a volume, of an eighth of it or less."""
     voxels = size[0] * size[1] * size[2]
     most = min(_MOST_FURTHER, source.voxels // (_FURTHER_SHARE * voxels), MOST_VOXELS // voxels)
@@ -310,7 +310,7 @@ def _deconvolved(
 
 
 def measured_crop(
-    run: LargeRun, source: Source, calibration: Calibration, box: Box, time: int
+    run: LargeRun, source: Image, calibration: Calibration, box: Box, time: int
 ) -> tuple[Volume, Mask | None]:
     """Return a part of a volume as it is deconvolved, and where it is seen."""
     around = Around(source, box, run.settings, time)
@@ -338,7 +338,7 @@ class Around:
         If it holds negative values that must not be.
     """
 
-    def __init__(self, source: Source, box: Box, settings: Settings, time: int = 0) -> None:
+    def __init__(self, source: Image, box: Box, settings: Settings, time: int = 0) -> None:
         z, y, x = (
             slice(max(0, part.start - REPAIR_HALO), min(n, part.stop + REPAIR_HALO))
             for part, n in zip(box, source.shape, strict=True)

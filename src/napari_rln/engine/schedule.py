@@ -12,7 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Literal, NamedTuple
 
 from napari_rln.core.errors import ComputeError
-from napari_rln.core.tiles import Box, overlap
+from napari_rln.core.tiles import overlap
+from napari_rln.core.volume import Box
 from napari_rln.engine.executors import Engine
 from napari_rln.engine.job import TILE, Folder, Job, Key, changed_since
 from napari_rln.engine.plan import IN_FLIGHT, pairs

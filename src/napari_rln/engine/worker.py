@@ -27,7 +27,7 @@ from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.engine.job import TILE, Folder, Job, Key, Settings, box_of, is_intact
 from napari_rln.engine.plan import IN_FLIGHT, blend
 from napari_rln.engine.sampling import Around
-from napari_rln.io.image import Source, checksum, open_source
+from napari_rln.io.image import Image, checksum, open_image
 from napari_rln.io.ome_zarr import ZarrTarget
 from napari_rln.io.paths import atomic
 from napari_rln.io.volumes import converted
@@ -111,7 +111,7 @@ class _Bench:
         job = self.folder.job()
         assert job is not None
         self.job: Job = job
-        self.source: Source = open_source(job.origin)
+        self.source: Image = open_image(job.origin)
         self.psf, self.model = self.folder.psf(), self.folder.model()
         self.device = resolve_device(device)
         self.settings: Settings = _settings(job)

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_rln.cli import script
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.layers import CHANNEL, Source
+from napari_rln.gui.layers import CHANNEL, LayerImage
 
 Run = tuple[script.Verb, dict[str, Any]]
 
@@ -57,7 +57,7 @@ class CopyButton(QPushButton):
         QApplication.clipboard().setText("\n".join(lines))
 
 
-def image_of(source: Source, key: str = "image") -> dict[str, Any]:
+def image_of(source: LayerImage, key: str = "image") -> dict[str, Any]:
     """Return what a run is given for it to read an image as it is seen: file, voxels, which part.
 
     Raises
@@ -81,7 +81,7 @@ def image_of(source: Source, key: str = "image") -> dict[str, Any]:
     return given
 
 
-def psf_of(source: Source | None) -> dict[str, Any]:
+def psf_of(source: LayerImage | None) -> dict[str, Any]:
     """Return what a run is given for it to read a PSF; nothing for none.
 
     Raises
@@ -99,7 +99,7 @@ def psf_of(source: Source | None) -> dict[str, Any]:
     return {"psf": path_of(source.layer), "psf_voxel_um": source.voxel_um}
 
 
-def psf_b_of(source: Source, first: dict[str, Any]) -> dict[str, Any]:
+def psf_b_of(source: LayerImage, first: dict[str, Any]) -> dict[str, Any]:
     """Return what a run is given for it to read a second view's PSF, where that is another.
 
     Parameters

@@ -40,7 +40,7 @@ _LOOKED_AT = 250_000  # voxels from which contrast limits are taken: more take l
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
+class LayerImage:
     """One volume of a layer, not read yet: what a dock hands to a worker.
 
     Attributes
@@ -93,7 +93,7 @@ class Source:
             np.asarray(self.data), self.voxel_um, name=self.name, record=record_of(self.layer)
         )
 
-    def cropped(self, box: Sequence[slice]) -> "Source":
+    def cropped(self, box: Sequence[slice]) -> "LayerImage":
         """Return a part of it, by its slices (z, y, x) with starts and stops.
 
         Raises
@@ -109,7 +109,7 @@ class Source:
             self, data=self.data[cut], place=place, name=f"{self.name} (crop)", box=tuple(box)
         )
 
-    def on_voxels(self, volume: Volume) -> "Source":
+    def on_voxels(self, volume: Volume) -> "LayerImage":
         """Return a volume of the same layer on other voxels, whose first corner is the same.
 
         Raises
@@ -181,7 +181,7 @@ class Source:
         return Image(data, **(self.place | shown | options))
 
 
-def source_of(layer: Layer, point: Sequence[float]) -> Source:
+def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
     """Return the volume of a layer that is seen now; reads nothing.
 
     Parameters
@@ -216,7 +216,7 @@ def source_of(layer: Layer, point: Sequence[float]) -> Source:
     at = dict(zip(layer.axis_labels, before, strict=False))
     name = layer.name + "".join(f" {label} {i}" for label, i in at.items())
     place = _place(layer, before)
-    return Source(layer=layer, data=data, voxel_um=voxel_um, name=name, place=place, at=at)
+    return LayerImage(layer=layer, data=data, voxel_um=voxel_um, name=name, place=place, at=at)
 
 
 def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from napari_rln.core.volume import check_voxel_um
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.layers import (
-    Source,
+    LayerImage,
     edges_of,
     is_image,
     set_voxel_um,
@@ -85,7 +85,7 @@ class LayerPicker(QWidget):
             self._by_hand = True
             self.box.setCurrentIndex(self._layers.index(layer))
 
-    def source(self, what: str) -> Source:
+    def source(self, what: str) -> LayerImage:
         """Return the volume that is chosen, not read yet.
 
         Parameters
@@ -185,7 +185,7 @@ class VolumePicker(QWidget):
     def layer(self, layer: Layer | None) -> None:
         self.picker.layer = layer
 
-    def source(self, what: str) -> Source:
+    def source(self, what: str) -> LayerImage:
         """Return the volume that is chosen, not read yet; see :meth:`LayerPicker.source`."""
         layer = self.layer
         if layer is not None:
@@ -260,7 +260,7 @@ class SecondPsfPicker(VolumePicker):
         super().__init__(viewer, optional="as the first's")
         self.setToolTip("<p>As the second camera takes it; it is turned with its view.</p>")
 
-    def source_beside(self, first: Source) -> Source:
+    def source_beside(self, first: LayerImage) -> LayerImage:
         """Return the PSF, not read yet, beside that of the first view.
 
         Raises

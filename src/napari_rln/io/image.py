@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.machine import available_bytes
-from napari_rln.core.tiles import Box, Shape, as_text
+from napari_rln.core.tiles import Shape, as_text
 from napari_rln.core.volume import (
+    Box,
     FloatArray,
     Volume,
     VoxelUm,
@@ -35,7 +36,7 @@ _MOST_PIECE = 0.25  # share of the free memory that reading a single voxel may t
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Origin:
+class ImageFile:
     """What a source is opened from: small, so that other processes can open it too.
 
     Attributes
@@ -82,7 +83,7 @@ class Origin:
         return cls(**fields)
 
 
-class Source:
+class Image:
     """One channel of an image, all or one of its time points, read by boxes.
 
     Parameters
@@ -116,7 +117,7 @@ class Source:
         If the voxel size is unlikely, or parts are missing and it goes on.
     """
 
-    def __init__(self, held: Held, origin: Origin) -> None:
+    def __init__(self, held: Held, origin: ImageFile) -> None:
         name = Path(origin.path).name or held.name  # in messages
         axes, shape = held.axes, tuple(int(n) for n in held.array.shape)
         voxel_um = origin.voxel_um or held.voxel_um
@@ -162,7 +163,7 @@ class Source:
                 "not fit into the memory; write it anew in smaller strips, tiles or chunks."
             )
 
-    def _check_planes(self, sizes: dict[str, int], origin: Origin) -> None:
+    def _check_planes(self, sizes: dict[str, int], origin: ImageFile) -> None:
         """Raise if single planes are called times, as some programs call those of a stack."""
         times = sizes.get("T", 1)
         if self.timed and times > 1 and sizes.get("Z", 1) == 1 and origin.planes_are is None:
@@ -172,7 +173,7 @@ class Source:
                 f"(`time`, 0 to {times - 1}), or give `planes_are=z` to take all."
             )
 
-    def _check_pieces(self, pieces: Pieces | None, origin: Origin, whole: Shape) -> int:
+    def _check_pieces(self, pieces: Pieces | None, origin: ImageFile, whole: Shape) -> int:
         """Return how many planes there are; raise if some are missing that must not be.
 
         Where an acquisition ended early it goes on with the planes that were taken.
@@ -309,7 +310,7 @@ def with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None)
     axes, shape
         Of the array.
     planes_are
-        As in :class:`Origin`.
+        As in :class:`ImageFile`.
 
     Raises
     ------
@@ -395,7 +396,7 @@ def _cropped(crop: Crop | None, shape: Shape, name: str) -> tuple[Shape, Shape]:
     return (z, y, x), (depth, height, width)
 
 
-def open_source(origin: Origin) -> Source:
+def open_image(origin: ImageFile) -> Image:
     """Return an image on disk, of which nothing is read yet but what it says of itself.
 
     TIFF, ImageJ and OME-TIFF (also in several files, or with a companion.ome), Zeiss LSM, OME-Zarr
@@ -407,10 +408,10 @@ def open_source(origin: Origin) -> Source:
         If there is none, it cannot be read or is of another kind, parts of it are missing, or its
         voxel size is not known.
     """
-    return Source(held(origin), origin)
+    return Image(held(origin), origin)
 
 
-def held(origin: Origin) -> Held:
+def held(origin: ImageFile) -> Held:
     """Return what lies at a place, without asking for anything of it.
 
     Raises
@@ -454,7 +455,7 @@ def files_read(paths: Iterable[Path | None]) -> list[Path]:
         if is_zarr(path) or zarr_around(path) is not None:  # whose chunks are many
             continue
         with contextlib.suppress(RlnError):  # a model or a table
-            found += held(Origin(path=str(path), series=0)).files()
+            found += held(ImageFile(path=str(path), series=0)).files()
     return found
 
 

@@ -21,8 +21,8 @@ import tifffile
 
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
-from napari_rln.core.tiles import Box, Shape
-from napari_rln.core.volume import VoxelUm
+from napari_rln.core.tiles import Shape
+from napari_rln.core.volume import Box, VoxelUm
 from napari_rln.io.lazy import MOST_PLANES, Held, Lazy, Pieces, choose_image
 from napari_rln.io.metadata import (
     RECORD_NAMESPACE,

@@ -13,7 +13,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume, VoxelUm, check_finite
-from napari_rln.io.image import Crop, Missing, Origin, PlanesAre, held, open_source
+from napari_rln.io.image import Crop, ImageFile, Missing, PlanesAre, held, open_image
 from napari_rln.io.paths import atomic, check_room, check_tiff_output, is_ome_name, stem
 from napari_rln.io.tiff import ome_metadata
 
@@ -49,7 +49,7 @@ def read_volume(
     series
         Which image of a file with several, counted from 0; needed only where there are several.
     planes_are, missing, crop
-        As in :class:`napari_rln.Origin`.
+        As in :class:`napari_rln.ImageFile`.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def read_volume(
     RlnWarning
         If the voxel size is unlikely, or parts are missing and may be.
     """
-    origin = Origin(
+    origin = ImageFile(
         path=str(path),
         voxel_um=voxel_um,
         channel=channel,
@@ -76,7 +76,7 @@ def read_volume(
     return read_origin(origin)
 
 
-def read_origin(origin: Origin) -> Volume:
+def read_origin(origin: ImageFile) -> Volume:
     """Return the one volume that an origin names.
 
     Raises
@@ -84,7 +84,7 @@ def read_origin(origin: Origin) -> Volume:
     RlnError
         As :func:`read_volume`.
     """
-    source = open_source(origin)
+    source = open_image(origin)
     if source.times > 1:
         raise RlnError(
             f"{source.name} has {source.times} entries along time; choose one with "
@@ -112,7 +112,7 @@ def contents(path: str | Path, series: int | None = None) -> Contents:
     RlnError
         If it is absent, of no known kind, or RGB.
     """
-    found = held(Origin(path=str(path), series=series))
+    found = held(ImageFile(path=str(path), series=series))
     sizes = dict(zip(found.axes, found.array.shape, strict=True))
     return Contents(sizes.get("C", 1), sizes.get("T", 1), found.voxel_um)
 

@@ -18,8 +18,8 @@ from napari_rln.core.generators import finish, relay
 from napari_rln.core.grid import on_grid, resampled_image
 from napari_rln.core.record import Record
 from napari_rln.core.settings import as_dict
-from napari_rln.core.tiles import Box, even_sized
-from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.core.tiles import even_sized
+from napari_rln.core.volume import Box, FloatArray, Volume
 from napari_rln.deconvolution.calibration import WHOLLY, Calibration, Mask
 from napari_rln.deconvolution.check import explained, facts_of
 from napari_rln.deconvolution.rld_settings import RldReport

@@ -18,8 +18,7 @@ from napari_rln.core.generators import finish, relay
 from napari_rln.core.grid import on_grid
 from napari_rln.core.record import Record
 from napari_rln.core.settings import as_dict
-from napari_rln.core.tiles import Box
-from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.core.volume import Box, FloatArray, Volume
 from napari_rln.deconvolution.check import explained, facts_of
 from napari_rln.deconvolution.residual import Residual
 from napari_rln.deconvolution.rld_settings import RldReport

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import jsonable
-from napari_rln.core.volume import Volume, VoxelUm, on_one_grid
+from napari_rln.core.volume import OnGrid, Volume, VoxelUm, on_one_grid
 from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, Size, judge
 from napari_rln.psf.peak import Triple, peak_centre
 from napari_rln.psf.pedestal import Float64Array, background_level
@@ -85,7 +85,7 @@ class PsfReport:
 def examine_psf(
     psf: Volume,
     *,
-    image: Volume | None = None,
+    image: OnGrid | None = None,
     na: float | None = None,
     wavelength_um: float | None = None,
     immersion_index: float | None = None,
@@ -206,7 +206,7 @@ def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = 
 
 
 def fit_psf(
-    psf: Volume, image: Volume | None = None, *, mend: bool = True
+    psf: Volume, image: OnGrid | None = None, *, mend: bool = True
 ) -> tuple[Volume, tuple[Finding, ...]]:
     """Return a PSF ready for use, and what was found on the way.
 
@@ -295,7 +295,7 @@ def _cut(light: Float64Array) -> Triple:
     return shares[0], shares[1], shares[2]
 
 
-def _size_on(psf: Volume, image: Volume | None) -> Size:
+def _size_on(psf: Volume, image: OnGrid | None) -> Size:
     if image is None:
         return psf.shape
     sizes = [
@@ -305,7 +305,7 @@ def _size_on(psf: Volume, image: Volume | None) -> Size:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _recommended(psf: Volume, image: Volume | None) -> Size | None:
+def _recommended(psf: Volume, image: OnGrid | None) -> Size | None:
     """Return the size after full preparation; none where that is not possible."""
     try:
         ready = prepare_psf(psf, image_voxel_um=None if image is None else image.voxel_um)

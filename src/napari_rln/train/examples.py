@@ -113,7 +113,7 @@ class Example:
         return [first] if self.second is None else [first, self.second]
 
 
-class Source(Protocol):
+class ExampleSource(Protocol):
     """Gives pairs by their number."""
 
     @property
@@ -301,7 +301,7 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def example(
-    source: Source,
+    source: ExampleSource,
     number: int,
     start: StartSettings,
     method: Method,

@@ -17,9 +17,9 @@ from napari_rln.simulate.optics import FAMILY_WIDTHS, FamilySettings
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.examples import (
     AnyPsf,
+    ExampleSource,
     Folder,
     OnePsf,
-    Source,
     Symmetry,
     pairs_in,
     symmetry_of,
@@ -48,8 +48,8 @@ class Setting(NamedTuple):
         Names and hashes for the record.
     """
 
-    source: Source
-    held_out: Source
+    source: ExampleSource
+    held_out: ExampleSource
     psf: Volume | None
     reach: dict[str, tuple[float, float]]
     begin: Model | None

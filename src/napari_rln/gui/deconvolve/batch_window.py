@@ -34,7 +34,7 @@ from napari_rln.gui.deconvolve.ondisk import fit_to
 from napari_rln.gui.deconvolve.result_place import FolderField, Place, file_name
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import Job, Jobs, Steps, Update, streamed
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.runbar import RunBar
 from napari_rln.io.volumes import read_volume
 from napari_rln.networks.model import Model, load_model
@@ -57,7 +57,7 @@ class Task:
     """What all images of a batch are to undergo."""
 
     methods: Sequence[Method]
-    psf: Source | None
+    psf: LayerImage | None
     mend: bool
 
 

@@ -33,7 +33,7 @@ from napari_rln.gui.deconvolve.second_view import SecondView, Views
 from napari_rln.gui.deconvolve.streams import Stream
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.jobs import Job, Jobs, Update
-from napari_rln.gui.layers import Source, is_psf, is_raw
+from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.scroll_area import Area
@@ -125,7 +125,7 @@ class DeconvolveDock(QWidget):
         """Whether results are written to disk; those of a part are in memory."""
         return self.place.on_disk and self.region.is_whole
 
-    def _given(self) -> tuple[Source, Source | None, list[Method]]:
+    def _given(self) -> tuple[LayerImage, LayerImage | None, list[Method]]:
         image = self.region.of(self.image.source("the image"))
         methods = self.methods.chosen()
         needed = any(method.needs_psf for method in methods)
@@ -190,7 +190,7 @@ class DeconvolveDock(QWidget):
             ]  # fmt: skip
         return [run_of(image, psf, method, mend) for method in methods]
 
-    def _views(self, image: Source, psf: Source | None) -> Views | None:
+    def _views(self, image: LayerImage, psf: LayerImage | None) -> Views | None:
         """Return both views; none where there is no second."""
         if self.second.image.layer is None:
             return None
@@ -211,7 +211,7 @@ class DeconvolveDock(QWidget):
             )
         return self.second.given(image, psf)
 
-    def _psf(self, image: Source) -> Source:
+    def _psf(self, image: LayerImage) -> LayerImage:
         if self.psf.layer is None:
             raise FieldError(
                 "choose the PSF; the dock PSF loads, computes or measures one. Only models of the "
@@ -226,8 +226,8 @@ class DeconvolveDock(QWidget):
 
     def _job(
         self,
-        image: Source,
-        psf: Source | None,
+        image: LayerImage,
+        psf: LayerImage | None,
         views: Views | None,
         method: Method,
         mend: bool,
@@ -255,7 +255,7 @@ class DeconvolveDock(QWidget):
         return Job(title, steps, key=key, done=finish, left=leave), stream
 
     def _job_on_disk(
-        self, image: Source, psf: Source | None, method: Method, mend: bool
+        self, image: LayerImage, psf: LayerImage | None, method: Method, mend: bool
     ) -> tuple[Job, Growing]:
         image.check_upright()
         title = f"{image.name} \N{MIDDLE DOT} {method.name}"

@@ -9,10 +9,10 @@ from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.gui.copy_button import Run, image_of, psf_b_of, psf_of
 from napari_rln.gui.deconvolve.method_list import Method, Rld
 from napari_rln.gui.deconvolve.second_view import Views
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 
 
-def run_of(image: Source, psf: Source | None, method: Method, mend: bool) -> Run:
+def run_of(image: LayerImage, psf: LayerImage | None, method: Method, mend: bool) -> Run:
     """Return a run in memory."""
     given = image_of(image) | psf_of(psf) | {"repair": mend, "settings": method.settings}
     given["out"] = Path(f"{image.name} {method.name}.ome.tif")
@@ -22,8 +22,8 @@ def run_of(image: Source, psf: Source | None, method: Method, mend: bool) -> Run
 
 
 def run_on_disk(
-    image: Source,
-    psf: Source | None,
+    image: LayerImage,
+    psf: LayerImage | None,
     method: Method,
     mend: bool,
     out: Path,

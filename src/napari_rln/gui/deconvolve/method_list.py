@@ -20,7 +20,7 @@ from napari_rln.gui.deconvolve.streams import Estimate, Piece
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, streamed
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.library_watcher import LibraryWatch
 from napari_rln.networks.application import apply_steps
 from napari_rln.networks.library import Library
@@ -150,7 +150,7 @@ def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatA
 
 
 def deconvolved(
-    image: Source, psf: Source | None, method: Method, mend: bool, study: Study
+    image: LayerImage, psf: LayerImage | None, method: Method, mend: bool, study: Study
 ) -> Steps[Volume]:
     """Yield what a method shows on its way; return its result.
 
@@ -170,7 +170,7 @@ def deconvolved(
     return (yield from method.steps(volume, fitted, study))
 
 
-def fitted_psf(psf: Source | None, image: Volume, mend: bool, study: Study) -> Volume | None:
+def fitted_psf(psf: LayerImage | None, image: Volume, mend: bool, study: Study) -> Volume | None:
     """Return the PSF as methods need it, prepared once for all of them."""
     if psf is None:
         return None

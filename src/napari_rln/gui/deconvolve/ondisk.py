@@ -13,8 +13,8 @@ from napari.components import ViewerModel
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.tiles import Box, Shape, plan_tiles
-from napari_rln.core.volume import Volume, check_finite
+from napari_rln.core.tiles import Shape, plan_tiles
+from napari_rln.core.volume import Box, Volume, check_finite
 from napari_rln.engine.progress import Progress
 from napari_rln.engine.reports import LargeReport
 from napari_rln.engine.speed import Speed
@@ -22,7 +22,7 @@ from napari_rln.gui.copy_button import image_of
 from napari_rln.gui.deconvolve.method_list import Method
 from napari_rln.gui.deconvolve.result_place import file_name
 from napari_rln.gui.jobs import Steps, Update, streamed
-from napari_rln.gui.layers import KEY, Source, contrast_limits
+from napari_rln.gui.layers import KEY, LayerImage, contrast_limits
 from napari_rln.gui.runbar import duration
 from napari_rln.psf.examine import fit_psf
 
@@ -30,7 +30,7 @@ from napari_rln.psf.examine import fit_psf
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_rln.io.image import Origin
+    from napari_rln.io.image import ImageFile
 
 _CHUNK = (32, 256, 256)  # of what is copied, where it has no chunks of its own
 # Blocks by which a layer is held to be what its file holds, and how many of one on disk.
@@ -63,8 +63,8 @@ class Stored(NamedTuple):
 
 
 def stored(
-    image: Source,
-    psf: Source | None,
+    image: LayerImage,
+    psf: LayerImage | None,
     method: Method,
     mend: bool,
     out: Path,
@@ -125,8 +125,8 @@ def stored(
 
 
 def foretold(
-    image: Source,
-    psf: Source | None,
+    image: LayerImage,
+    psf: LayerImage | None,
     method: Method,
     mend: bool,
     out: Path,
@@ -156,15 +156,14 @@ def foretold(
     )
 
 
-def fit_to(origin: "Origin", psf: Volume, mend: bool) -> Volume:
+def fit_to(origin: "ImageFile", psf: Volume, mend: bool) -> Volume:
     """Return a PSF, as it was read, fit for an image on disk."""
-    from napari_rln.engine.request import likeness
-    from napari_rln.io.image import open_source
+    from napari_rln.io.image import open_image
 
-    return fit_psf(psf, likeness(open_source(origin)), mend=mend)[0]
+    return fit_psf(psf, open_image(origin), mend=mend)[0]
 
 
-def origin_of(image: Source) -> "Origin | None":
+def origin_of(image: LayerImage) -> "ImageFile | None":
     """Return where a layer's volume is read from; none where no file holds what is seen.
 
     Parameters
@@ -172,22 +171,22 @@ def origin_of(image: Source) -> "Origin | None":
     image
         Held against the file at a few voxels: a layer may have been changed, or read otherwise.
     """
-    from napari_rln.io.image import Origin, open_source
+    from napari_rln.io.image import ImageFile, open_image
 
     try:
         given = image_of(image)
-        origin = Origin(
+        origin = ImageFile(
             path=str(given["image"]),
             voxel_um=image.voxel_um,
             channel=given.get("channel"),
             time=given.get("time"),
         )
-        return origin if _shows(open_source(origin), image) else None
+        return origin if _shows(open_image(origin), image) else None
     except (RlnError, OSError):
         return None
 
 
-def _shows(opened: Any, image: Source) -> bool:
+def _shows(opened: Any, image: LayerImage) -> bool:
     """Tell whether a file holds what a layer shows: all of what is in memory, else in samples.
 
     Samples that are all of one value, such as nothing, tell nothing.
@@ -206,7 +205,7 @@ def _shows(opened: Any, image: Source) -> bool:
     return told
 
 
-def _copied(image: Source, folder: Path) -> Steps["Origin"]:
+def _copied(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
     """Write a layer's data to disk, chunk by chunk, for others to read; return where they are.
 
     Raises
@@ -216,12 +215,12 @@ def _copied(image: Source, folder: Path) -> Steps["Origin"]:
     """
     import zarr
 
-    from napari_rln.io.image import Origin, open_source
+    from napari_rln.io.image import ImageFile, open_image
 
     out = folder / f"{file_name(image.name)}.image.zarr"
-    origin = Origin(path=str(out), voxel_um=image.voxel_um)
+    origin = ImageFile(path=str(out), voxel_um=image.voxel_um)
     if out.exists():
-        if not _shows(open_source(origin), image):
+        if not _shows(open_image(origin), image):
             raise RlnError(
                 f"{out} is there and holds another image; delete it, or choose another folder."
             )
@@ -316,7 +315,7 @@ class Growing:
         What to call it until it is done.
     """
 
-    def __init__(self, viewer: ViewerModel, source: Source, title: str) -> None:
+    def __init__(self, viewer: ViewerModel, source: LayerImage, title: str) -> None:
         self._viewer, self._source, self._title = viewer, source, title
         self.layer: Image | None = None
         self._levels: list[Any] = []

@@ -7,10 +7,10 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.tiles import Box
+from napari_rln.core.volume import Box
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.layers import EXHIBIT, Source, units_um
+from napari_rln.gui.layers import EXHIBIT, LayerImage, units_um
 
 WHOLE, SEEN, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers
@@ -69,7 +69,7 @@ class Region(QWidget):
         """Take all of the image from now on."""
         self.box.setCurrentText(WHOLE)
 
-    def of(self, source: Source) -> Source:
+    def of(self, source: LayerImage) -> LayerImage:
         """Return the part of a source that is chosen.
 
         Raises
@@ -83,7 +83,7 @@ class Region(QWidget):
         whole = all(part == slice(0, n) for part, n in zip(box, source.shape, strict=True))
         return source if whole else source.cropped(box)
 
-    def hold(self, source: Source) -> None:
+    def hold(self, source: LayerImage) -> None:
         """Keep what is seen of a source now for all runs, where that is chosen and none is kept.
 
         Raises
@@ -112,7 +112,7 @@ class Region(QWidget):
         self._show_held()
         self.anew_button.setVisible(True)
 
-    def hold_anew(self, source: Source) -> None:
+    def hold_anew(self, source: LayerImage) -> None:
         """Keep what is seen of a source now, instead of what was kept.
 
         Raises
@@ -131,7 +131,7 @@ class Region(QWidget):
         self.hold(source)
         self.changed.emit()
 
-    def seen_now(self, source: Source) -> Box | None:
+    def seen_now(self, source: LayerImage) -> Box | None:
         """Return what is seen of the plane that is looked at; none where that is no xy plane."""
         try:
             low, high = self._seen(source)
@@ -148,7 +148,7 @@ class Region(QWidget):
             return None
         return slice(plane, plane + 1), rows, columns
 
-    def sample(self, source: Source) -> Source:
+    def sample(self, source: LayerImage) -> LayerImage:
         """Return a part small enough to compute with at once, about what is seen now."""
         if all(n <= most for n, most in zip(source.shape, _SAMPLE, strict=True)):
             return source
@@ -160,7 +160,7 @@ class Region(QWidget):
             box.append(slice(start, start + size))
         return source.cropped(box)
 
-    def _box(self, source: Source) -> Box:
+    def _box(self, source: LayerImage) -> Box:
         """Return the slices (z, y, x) of what is chosen of a source."""
         if self.box.currentText() == DRAWN:
             corners = self._corners_of(self._drawn(), source)
@@ -183,7 +183,7 @@ class Region(QWidget):
         rows, columns = box
         return slice(0, z), rows, columns
 
-    def _seen(self, source: Source) -> np.ndarray:
+    def _seen(self, source: LayerImage) -> np.ndarray:
         if self._viewer.dims.ndisplay != 2 or tuple(self._viewer.dims.order[-2:]) != (
             self._viewer.dims.ndim - 2,
             self._viewer.dims.ndim - 1,
@@ -197,7 +197,7 @@ class Region(QWidget):
         corners = [self._in_data(source, middle + way * half)[-2:] for way in (-1, 1)]
         return np.sort(corners, axis=0)
 
-    def _in_data(self, source: Source, place: np.ndarray) -> np.ndarray:
+    def _in_data(self, source: LayerImage, place: np.ndarray) -> np.ndarray:
         """Return where in a layer's data a place (y, x) of the viewer's plane lies."""
         point = np.array((*self._viewer.dims.point[:-2], *place))
         # A viewer of layers with several units shows them in the first's.
@@ -221,7 +221,7 @@ class Region(QWidget):
         layers = (layer for layer in self._viewer.layers if isinstance(layer, Shapes))
         return [layer for layer in layers if EXHIBIT not in layer.metadata]
 
-    def _corners_of(self, shapes: Shapes, source: Source) -> np.ndarray:
+    def _corners_of(self, shapes: Shapes, source: LayerImage) -> np.ndarray:
         """Return where in a source's data the chosen shape, or the last, begins and ends (y, x)."""
         chosen = max(shapes.selected_data, default=len(shapes.data) - 1)
         units = [units_um(layer.units) for layer in (shapes, source.layer)]

@@ -23,7 +23,7 @@ from napari_rln.gui.copy_button import path_of
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.io.paths import check_folder
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"
@@ -146,7 +146,7 @@ class Place(QWidget):
             "large": self.form.settings(),
         }
 
-    def follow(self, image: Source | None) -> None:
+    def follow(self, image: LayerImage | None) -> None:
         """Choose what is right for an image, unless somebody has chosen: one on disk stays there.
 
         Parameters
@@ -163,7 +163,7 @@ class Place(QWidget):
         if path.exists() and (path.is_absolute() or image.layer.source.path):
             self.folder.suggest(_folder_of(path))
 
-    def result(self, image: Source, method: str) -> Path:
+    def result(self, image: LayerImage, method: str) -> Path:
         """Return where a result is to be.
 
         Parameters

@@ -33,7 +33,7 @@ from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of
 from napari_rln.gui.events import follow
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.jobs import Job, Jobs, Steps, streamed
-from napari_rln.gui.layers import Source, record_of, source_of
+from napari_rln.gui.layers import LayerImage, record_of, source_of
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.psf.examine import fit_psf
@@ -59,8 +59,8 @@ class Results(QWidget):
     def __init__(self, viewer: ViewerModel, jobs: Jobs) -> None:
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
-        self._image: Source | None = None
-        self._psf: Source | None = None
+        self._image: LayerImage | None = None
+        self._psf: LayerImage | None = None
         self._mend = True
         self._study: Study | None = None
         self._hash = ""
@@ -125,8 +125,8 @@ class Results(QWidget):
         self,
         stream: Stream | Growing,
         record: Record,
-        image: Source,
-        psf: Source | None,
+        image: LayerImage,
+        psf: LayerImage | None,
         mend: bool,
         study: Study | None = None,
     ) -> None:
@@ -205,7 +205,7 @@ class Results(QWidget):
         mend = self._mend
         for result in results:
 
-            def steps(result: Source = result) -> Steps[Volume]:
+            def steps(result: LayerImage = result) -> Steps[Volume]:
                 raw = image.read()
                 blur, _ = fit_psf(psf.read(), raw, mend=mend)
                 seen = on_voxels_of(raw, result.read())
@@ -277,12 +277,12 @@ class Results(QWidget):
         """Return the results, and references on the image's grid."""
         return made_of(self._viewer, self._hash, COMPARED)
 
-    def _image_now(self) -> Source:
+    def _image_now(self) -> LayerImage:
         if self._image is None:
             raise RlnError("deconvolve the image first; then there is something to compare.")
         return self._image
 
-    def _held(self) -> tuple[Source, Source | None, list[Source]]:
+    def _held(self) -> tuple[LayerImage, LayerImage | None, list[LayerImage]]:
         image, layers = self._image_now(), self._compared()
         if not layers:
             raise RlnError("there is no result of the image any more; run a method first.")
@@ -290,7 +290,7 @@ class Results(QWidget):
         results = [source_of(layer, point) for layer in layers]
         return image, self._psf, [_within(result, image) for result in results]
 
-    def _truth(self, image: Source) -> Source | None:
+    def _truth(self, image: LayerImage) -> LayerImage | None:
         if self.truth.layer is None:
             return None
         return _within(self.truth.source("the truth"), image)
@@ -346,6 +346,6 @@ def on_voxels_of(image: Volume, result: Volume) -> Volume:
     return result.with_data(data, voxel_um=image.voxel_um)
 
 
-def _within(source: Source, image: Source) -> Source:
+def _within(source: LayerImage, image: LayerImage) -> LayerImage:
     """Return a volume where an image is, which may be a part of it."""
     return source.cropped(image.box) if image.box and source.shape != image.shape else source

@@ -16,7 +16,7 @@ from napari_rln.gui.deconvolve.method_list import Method
 from napari_rln.gui.deconvolve.streams import Paired
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, Update, streamed
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.pickers import SecondPsfPicker, VolumePicker
 from napari_rln.psf.examine import fit_psf
 
@@ -49,7 +49,7 @@ class SecondView(QWidget):
         for part in (self.psf, self.form):
             part.changed.connect(self.changed)
 
-    def given(self, image: Source, psf: Source) -> "Views | None":
+    def given(self, image: LayerImage, psf: LayerImage) -> "Views | None":
         """Return both views; none where there is no second.
 
         Parameters
@@ -84,10 +84,10 @@ class Views:
     Several methods share them: the second is brought onto the first once.
     """
 
-    first: Source
-    second: Source
-    psf_first: Source
-    psf_second: Source
+    first: LayerImage
+    second: LayerImage
+    psf_first: LayerImage
+    psf_second: LayerImage
     settings: DualSettings
     _made: dict[Any, DualImage] = field(default_factory=dict, repr=False)
 
@@ -148,7 +148,7 @@ class Views:
         """Return how large the first view's PSF will be on these voxels (z, y, x)."""
         return self._on_grid(self.psf_first)
 
-    def _on_grid(self, source: Source) -> Shape:
+    def _on_grid(self, source: LayerImage) -> Shape:
         first = np.array(self.first.voxel_um)
         target = first.min() if self.settings.voxels == "isotropic" else first
         sizes = np.array(source.shape) * source.voxel_um / target

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import Tile
 from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.gui.layers import EXHIBIT, KEY, Source, contrast_limits, metadata, record_of
+from napari_rln.gui.layers import EXHIBIT, KEY, LayerImage, contrast_limits, metadata, record_of
 
 RESULTS = ("rld", "rln", "rld dual", "rln dual")
 """Methods of the records of results."""
@@ -62,7 +62,7 @@ class Stream:
         What to call it until it is done.
     """
 
-    def __init__(self, viewer: ViewerModel, source: Source, title: str) -> None:
+    def __init__(self, viewer: ViewerModel, source: LayerImage, title: str) -> None:
         self._viewer, self._source, self._title = viewer, source, title
         self.layer: Image | None = None
         self.kept: dict[int, FloatArray] = {}

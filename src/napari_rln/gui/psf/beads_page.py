@@ -21,7 +21,7 @@ from napari_rln.gui.copy_button import CopyButton, Run, image_of, path_of
 from napari_rln.gui.events import follow
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Job, Jobs, Steps, Update
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.psf.beads import BeadTable, find_beads
@@ -50,7 +50,7 @@ class Found:
     stack
         Where.
     at
-        On the axes before its z; see :class:`napari_rln.gui.layers.Source`.
+        On the axes before its z; see :class:`napari_rln.gui.layers.LayerImage`.
     table
         The beads.
     """
@@ -195,7 +195,7 @@ class Beads(QWidget):
         key = (id(stack.layer), settings)
         self._jobs.add(Job(f"PSF of {stack.name}", steps, key=key, done=self.made.emit))
 
-    def _show(self, table: BeadTable, stack: Source) -> None:
+    def _show(self, table: BeadTable, stack: LayerImage) -> None:
         """Add the points; without a z, so that they are seen, and can be added, in any plane."""
         found, size = Found(ref(stack.layer), stack.at, table), max(table.size[1:])
         layer = Points(
@@ -234,7 +234,7 @@ class Beads(QWidget):
         }
 
     def _chosen(
-        self, stack: Source
+        self, stack: LayerImage
     ) -> tuple[MeasureSettings, npt.NDArray[np.float64] | None, dict[str, int]]:
         """Return settings, positions (N, 3) where the user edited them, and how many differ.
 

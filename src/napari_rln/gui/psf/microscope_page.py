@@ -10,7 +10,7 @@ from napari_rln.engine.progress import Progress
 from napari_rln.gui.copy_button import CopyButton, Run, image_of
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Job, Jobs, Steps, Update
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.voxel_size import LABEL, VoxelField
@@ -97,7 +97,7 @@ class Microscope(QWidget):
 
         self._jobs.add(Job(name, steps, key=(settings, voxel_um, planes), done=self.made.emit))
 
-    def _grid(self) -> tuple[Source | None, VoxelUm]:
+    def _grid(self) -> tuple[LayerImage | None, VoxelUm]:
         """Return the image, where one is chosen, and the voxel size."""
         if self._image.layer is None:
             return None, self.voxel.voxel_um("the PSF")

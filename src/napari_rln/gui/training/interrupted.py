@@ -16,7 +16,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.settings import as_dict
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.gui import preferences
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.training.second_psf import Second
 from napari_rln.networks.library import Library
 from napari_rln.simulate.structures import StructureSettings
@@ -174,7 +174,7 @@ class LeftOffRow(QWidget):
             self.setVisible(self.box.count() > 0)
 
 
-def layer_names(psf: Source, image: Source | None, second: Second | None) -> dict[str, str]:
+def layer_names(psf: LayerImage, image: LayerImage | None, second: Second | None) -> dict[str, str]:
     """Return the names of a training's layers, and how views lie, as its inputs hold them."""
     found = {_PSF: psf.layer.name}
     if image is not None:

@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.gui.forms import Form, tooltips
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.pickers import SecondPsfPicker
 from napari_rln.networks.rln import Views
 from napari_rln.train.training_settings import TrainSettings
@@ -31,7 +31,7 @@ class Second:
         How its view is turned, and which voxels both have then.
     """
 
-    psf: Source
+    psf: LayerImage
     settings: DualSettings
 
 
@@ -80,7 +80,7 @@ class SecondView(QWidget):
         self.box.setCurrentIndex(self.box.findData(views))
         self.box.setEnabled(not fixed)
 
-    def given(self, psf: Source) -> Second | None:
+    def given(self, psf: LayerImage) -> Second | None:
         """Return the second view; none where the network takes one.
 
         Parameters

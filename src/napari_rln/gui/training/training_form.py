@@ -21,7 +21,7 @@ from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import Run, image_of, psf_b_of, psf_of
 from napari_rln.gui.fields import Either
 from napari_rln.gui.forms import Form
-from napari_rln.gui.layers import Source, is_psf, is_raw
+from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.interrupted import LeftOff
 from napari_rln.gui.training.second_psf import Second, SecondView
@@ -184,21 +184,21 @@ class Recipe(QWidget):
         if self.begin.currentText() != chosen:
             self._on_begin()
 
-    def _psf(self) -> Source:
+    def _psf(self) -> LayerImage:
         source = self.psf.source("the PSF")
         self._check_psf(source, "PSF")
         return source
 
-    def _image(self) -> Source | None:
+    def _image(self) -> LayerImage | None:
         return None if self.image.layer is None else self.image.source("the image")
 
-    def _second(self, psf: Source) -> Second | None:
+    def _second(self, psf: LayerImage) -> Second | None:
         second = self.second.given(psf)
         if second is not None:
             self._check_psf(second.psf, "second PSF")
         return second
 
-    def _check_psf(self, source: Source, what: str) -> None:
+    def _check_psf(self, source: LayerImage, what: str) -> None:
         if source.layer is self.image.layer:
             raise RlnError(
                 f"{source.name} is chosen as the {what} and as the image; choose another."

@@ -11,7 +11,7 @@ from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.deconvolution.views import psfs_of_views
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.jobs import Steps, Update, streamed
-from napari_rln.gui.layers import Source
+from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.training.interrupted import LeftOff, checkpoint_of, layer_names
 from napari_rln.gui.training.second_psf import Second
 from napari_rln.networks.library import Library
@@ -45,8 +45,8 @@ class Plan:
     """
 
     name: str
-    psf: Source
-    image: Source | None
+    psf: LayerImage
+    image: LayerImage | None
     settings: TrainSettings
     structures: StructureSettings
     second: Second | None = None
