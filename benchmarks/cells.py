@@ -24,7 +24,7 @@ from napari_rln.deconvolution import convolution as forward
 from napari_rln.deconvolution import loop as deconvolution
 from napari_rln.deconvolution import noise
 from napari_rln.deconvolution import richardson_lucy as iteration
-from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution import stopping as stop
 from napari_rln.deconvolution import stopping_trial as trial
 from napari_rln.psf.microscope import MicroscopeSettings as Microscope
@@ -147,7 +147,7 @@ def psf(name: str) -> Volume:
     if name == "spherical and coma":
         whole = Volume.from_array(pupil_psf(spherical=0.15, coma=0.1), _OIL)
     else:
-        whole = rln.compute_psf(*MICROSCOPES[name])
+        whole = rln.psf.compute_psf(*MICROSCOPES[name])
     return _cut(whole, name)
 
 
@@ -174,7 +174,7 @@ def believed(name: str) -> Volume:
     )
     if microscope.sample_index is not None:
         wrong = replace(wrong, sample_index=microscope.sample_index + 0.003)
-    return rln.compute_psf(wrong, voxel_um, name=f"{name}, believed")
+    return rln.psf.compute_psf(wrong, voxel_um, name=f"{name}, believed")
 
 
 def _cut(whole: Volume, name: str) -> Volume:

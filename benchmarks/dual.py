@@ -54,14 +54,14 @@ def trained(views, psf, psf_b, minutes, seed):
 
 
 def main() -> None:
+    from napari_rln.networks.network_views import apply_views
+
     from napari_rln.core.generators import finish
     from napari_rln.core.metrics import nrmse, psnr
     from napari_rln.core.volume import Volume
-    from napari_rln.deconvolution.loop import deconvolve
-    from napari_rln.deconvolution.rld_settings import RldSettings
+    from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
     from napari_rln.deconvolution.views import DualSettings, deconvolve_views, pair_views, turned
     from napari_rln.networks.application import apply_model
-    from napari_rln.networks.network_views import apply_views
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", default=["filaments", "nuclei", "shells"])
@@ -116,7 +116,7 @@ def main() -> None:
         for projector in ("matched", "wiener-butterworth"):
 
             def settings(iterations, projector=projector):
-                return RldSettings(iterations=iterations, back_projector=projector)
+                return RichardsonLucy(iterations=iterations, back_projector=projector)
 
             methods = {
                 "first view": lambda s, first=first: deconvolve(first, a, s),

@@ -18,7 +18,7 @@ import torch
 
 from napari_rln.deconvolution.convolution import Convolution
 from napari_rln.deconvolution.fft import FftwTransform, Shape, fast_shape
-from napari_rln.deconvolution.richardson_lucy import RichardsonLucy, View
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration, View
 
 _MOST = 320  # voxels along an axis
 _VOXELS = 6_000_000
@@ -84,7 +84,7 @@ def busy(given: argparse.Namespace) -> None:
             print(f"{shape} beside {processes} busy: {done.stdout.strip()}", flush=True)
 
 
-def iterate(given: argparse.Namespace) -> None:
+def deconvolve_iter(given: argparse.Namespace) -> None:
     """Print the time of A and its adjoint and of an iteration, for one shape, extended border."""
     shape = tuple(given.shape)
     image = torch.from_numpy(np.random.default_rng(0).poisson(100, shape).astype(np.float32))
@@ -93,7 +93,7 @@ def iterate(given: argparse.Namespace) -> None:
     began = time.perf_counter()
     blur = Convolution(psf / psf.sum(), shape, border=given.border)
     setup = time.perf_counter() - began
-    run = RichardsonLucy(View(blur=blur, image=image))
+    run = RichardsonLucyIteration(View(blur=blur, image=image))
     estimate = torch.ones(blur.estimate_shape)
     run.step()
     both, steps, began = [], [], time.perf_counter()

@@ -39,7 +39,7 @@ SHAPE = (48, 80, 80)
 VOXEL_UM = (0.25, 0.11, 0.11)
 PHOTONS, BACKGROUND, READ_NOISE = 150.0, 0.08, 1.6  # background as a share of the light
 CLASSES = ("filaments", "nuclei")
-OPTICS = rln.MicroscopeSettings(
+OPTICS = rln.psf.MicroscopeSettings(
     na=1.2, immersion_index=1.333, wavelength_um=0.52, size=(47, 63, 63)
 )
 NUCLEUS_BOX = np.s_[8:36, 20:115, 15:110]  # where both images of the pair show it
@@ -49,7 +49,7 @@ Method = Callable[[Volume, Volume], Volume]
 METHODS: dict[str, Method] = {
     "RLD auto": rln.deconvolve,
     "WB auto": lambda image, psf: rln.deconvolve(
-        image, psf, rln.RldSettings(back_projector="wiener-butterworth")
+        image, psf, rln.RichardsonLucy(back_projector="wiener-butterworth")
     ),
     "RLN universal": rln.apply_model,
 }
@@ -60,8 +60,8 @@ class Condition:
     """What is done to an image, and what PSF the methods are given for it."""
 
     spoil: Callable[[FloatArray, np.random.Generator], FloatArray] = lambda data, rng: data
-    true: rln.MicroscopeSettings = OPTICS
-    given: rln.MicroscopeSettings = OPTICS
+    true: rln.psf.MicroscopeSettings = OPTICS
+    given: rln.psf.MicroscopeSettings = OPTICS
     given_voxel_um: tuple[float, float, float] = VOXEL_UM
     move: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
@@ -111,17 +111,17 @@ CONDITIONS = {
 }
 
 
-def psf_of(optics: rln.MicroscopeSettings, voxel_um: tuple[float, float, float]) -> Volume:
+def psf_of(optics: rln.psf.MicroscopeSettings, voxel_um: tuple[float, float, float]) -> Volume:
     """Return a PSF as a user would have it for the image: on its voxels, whatever they are."""
-    return replace(rln.compute_psf(optics, voxel_um), voxel_um=VOXEL_UM)
+    return replace(rln.psf.compute_psf(optics, voxel_um), voxel_um=VOXEL_UM)
 
 
 def made(structure: str, condition: Condition, seed: int) -> tuple[Volume, FloatArray]:
     """Return an image and its truth; the object reaches beyond the field of view."""
-    pair = rln.simulate_pair(
+    pair = rln.simulate.simulate_pair(
         psf_of(condition.true, VOXEL_UM),
-        rln.StructureSettings(structures=(structure,), at_once=1, haze=0.0),
-        rln.ImagingSettings(
+        rln.simulate.StructureSettings(structures=(structure,), at_once=1, haze=0.0),
+        rln.simulate.ImagingSettings(
             photons=(PHOTONS, PHOTONS), background=(BACKGROUND, BACKGROUND), read_noise=(0, 0)
         ),
         shape=SHAPE,
@@ -165,9 +165,9 @@ def reals(folder: Path | None) -> Iterator[tuple[str, Volume, Volume]]:
     if folder is None:
         print("(no folder of further real volumes was given: --real)")
         return
-    optics = rln.MicroscopeSettings(na=1.45, immersion_index=1.512, wavelength_um=0.461)
+    optics = rln.psf.MicroscopeSettings(na=1.45, immersion_index=1.512, wavelength_um=0.461)
     image = rln.read_volume(folder / "deconwolf_dapi" / "nucleus.tif")
-    yield "nucleus", image, rln.compute_psf(optics, image.voxel_um, planes=image.shape[0])
+    yield "nucleus", image, rln.psf.compute_psf(optics, image.voxel_um, planes=image.shape[0])
     image = rln.read_volume(folder / "celegans_dapi" / "embryo.tif")
     yield "embryo", *_fitted(image, rln.read_volume(folder / "celegans_dapi" / "psf.tif"))
     bars, psf = (
@@ -178,7 +178,7 @@ def reals(folder: Path | None) -> Iterator[tuple[str, Volume, Volume]]:
 
 
 def _fitted(image: Volume, psf: Volume) -> tuple[Volume, Volume]:
-    return image, rln.fit_psf(psf, image)[0]
+    return image, rln.psf.fit_psf(psf, image)[0]
 
 
 def explained(folder: Path | None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from napari_rln.deconvolution.convolution import Convolution
-from napari_rln.deconvolution.richardson_lucy import RichardsonLucy, View
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration, View
 
 DEVICE = torch.device("cuda")
 
@@ -38,7 +38,7 @@ def main() -> None:
             torch.cuda.reset_peak_memory_stats()
             image = torch.rand(shape, device=DEVICE) * 100 + 10
             blur = Convolution(psf, shape, border=border, device=DEVICE)
-            run = RichardsonLucy(View(blur=blur, image=image), accelerate=accelerate)
+            run = RichardsonLucyIteration(View(blur=blur, image=image), accelerate=accelerate)
             step = seconds(lambda run=run: run.step(measure=False))
             peak = torch.cuda.max_memory_allocated() - image.nbytes
             work = blur.work_shape

@@ -26,13 +26,12 @@ from rich.box import HEAVY_HEAD, MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from napari_rln.deconvolution.loop import deconvolve
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 from napari_rln.gui import preferences
 from napari_rln.gui.layers import layer_data
 from napari_rln.networks.application import apply_model
 from napari_rln.networks.library import Library
-from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.networks.network import RlnSettings
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
@@ -141,7 +140,7 @@ def main() -> None:
     kinds: dict[str, tuple[bool, bool, Any, Callable[[], Any]]] = {
         f"RLD {given.iterations}": (
             True, False, given.iterations,
-            lambda: deconvolve(image, psf, RldSettings(iterations=given.iterations)),
+            lambda: deconvolve(image, psf, RichardsonLucy(iterations=given.iterations)),
         ),
         "RLD auto": (True, False, "auto", lambda: deconvolve(image, psf)),
         "RLN universal": (

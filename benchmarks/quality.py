@@ -81,8 +81,8 @@ def classical(cell: Cell) -> dict[str, Any]:
 
 def _automatic_stop(image: Volume, psf: Volume, background: float) -> int:
     """Return where matched Richardson-Lucy stops by itself."""
-    told = rln.RldSettings(background=background, device="cpu")
-    return next(r.total for r in rln.iterate(image, psf, told) if r.phase == "deconvolve")
+    told = rln.RichardsonLucy(background=background, device="cpu")
+    return next(r.total for r in rln.deconvolve_iter(image, psf, told) if r.phase == "deconvolve")
 
 
 def _by_count(
@@ -90,22 +90,22 @@ def _by_count(
     counts: tuple[int, ...], also: int = 0,
 ) -> dict[int, Scores]:  # fmt: skip
     """Return the scores at the counts and at one more, from one run."""
-    told = rln.RldSettings(
+    told = rln.RichardsonLucy(
         iterations=max(*counts, also), back_projector=projector, background=background, device="cpu"
     )  # fmt: skip
     found: dict[int, Scores] = {}
     listed: list[Scores] = []
-    for report in rln.iterate(image, psf, told):
-        if report.iteration not in counts and report.iteration != also:
+    for report in rln.deconvolve_iter(image, psf, told):
+        if report.done not in counts and report.done != also:
             continue
-        found[report.iteration] = judge(report.estimate())
-        if report.iteration in counts:
-            listed.append(found[report.iteration])
+        found[report.done] = judge(report.estimate())
+        if report.done in counts:
+            listed.append(found[report.done])
         last = listed[-1 - PATIENCE :]
         falling = len(last) > PATIENCE and all(
             b[s] < a[s] for a, b in pairwise(last) for s in SCORES
         )
-        if falling and report.iteration >= also:
+        if falling and report.done >= also:
             break
     return found
 

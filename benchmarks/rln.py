@@ -78,8 +78,7 @@ def rld_action(method: str, shape: list[int], threads: int) -> Action:
     from scipy.ndimage import gaussian_filter
 
     from napari_rln.core.volume import Volume
-    from napari_rln.deconvolution.loop import deconvolve
-    from napari_rln.deconvolution.rld_settings import RldSettings
+    from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
@@ -92,10 +91,10 @@ def rld_action(method: str, shape: list[int], threads: int) -> Action:
         Volume(data=data, voxel_um=(1.0, 1.0, 1.0))
         for data in (image, gaussian_filter(psf, (5, 2, 2), truncate=3.0))
     ]
-    settings = RldSettings(device="cpu")
+    settings = RichardsonLucy(device="cpu")
     if "-" in method:
         count = int(method.split("-")[1])
-        settings = RldSettings(device="cpu", iterations=count, acceleration="none")
+        settings = RichardsonLucy(device="cpu", iterations=count, acceleration="none")
     return lambda: deconvolve(*volumes, settings)
 
 

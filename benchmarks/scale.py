@@ -192,10 +192,16 @@ def _deconvolved(image: Any, psf: Any, iterations: int, flat: Any, momenta: Any)
     """Return an estimate and the acceleration that led to it."""
     import torch
 
-    from napari_rln.deconvolution import rld_settings as rld
+    from napari_rln.deconvolution import settings as rld
 
     steps = rld.start(
-        image, psf, _BACKGROUND, rld.RldSettings(), torch.device("cpu"), momenta=momenta, flat=flat
+        image,
+        psf,
+        _BACKGROUND,
+        rld.RichardsonLucy(),
+        torch.device("cpu"),
+        momenta=momenta,
+        flat=flat,
     )
     for _ in range(iterations):
         steps.step(measure=False)

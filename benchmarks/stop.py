@@ -67,13 +67,13 @@ def row(cell: Cell, projector: str, state: str) -> Row:
     pair = next(cell.pairs())
     image = pair.image.with_data(processed(pair.image.data, state))
     truth = processed(pair.truth.data, state)
-    settings = rln.RldSettings(back_projector=projector, device="cpu")
+    settings = rln.RichardsonLucy(back_projector=projector, device="cpu")
     stop = rln.deconvolve(image, cell.given, settings).record.facts["iterations"]
-    fixed = rln.RldSettings(
+    fixed = rln.RichardsonLucy(
         back_projector=projector, device="cpu", iterations=max(MOST[projector], stop)
     )
     scores: list[float] = []
-    for report in rln.iterate(image, cell.given, fixed):
+    for report in rln.deconvolve_iter(image, cell.given, fixed):
         scores.append(psnr(report.estimate(), truth, fit=True))
         falling = len(scores) - 1 - int(np.argmax(scores))
         if len(scores) >= stop and falling > max(10, 0.3 * len(scores)):

@@ -24,7 +24,7 @@ from tables import markdown
 
 import napari_rln as rln
 from napari_rln.core.generators import finish, relay
-from napari_rln.core.settings import as_dict
+from napari_rln.core.limits import as_dict
 from napari_rln.networks.model import Model
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.train.training_settings import TrainReport
@@ -67,16 +67,16 @@ def main() -> None:
 
 def _train(way: str, given: argparse.Namespace) -> tuple[list[TrainReport], Model]:
     """Return the reports of the examinations, and the best model."""
-    settings, begin = rln.choose_settings(**WAYS[way])
+    settings, begin = rln.train.choose_settings(**WAYS[way])
     settings = replace(settings, steps=None, minutes=given.minutes, seed=given.seed)
-    setting = rln.setting_of(
+    setting = rln.train.setting_of(
         settings,
         psf=psf(given.psf),
         imaging=ImagingSettings(photons=tuple(given.photons)),
         begin=begin,
     )
     reports: list[TrainReport] = []
-    model = finish(relay(rln.train_steps(setting, settings, name=way), reports.append))
+    model = finish(relay(rln.train.train_steps(setting, settings, name=way), reports.append))
     return [report for report in reports if report.quality is not None], model
 
 

@@ -26,8 +26,7 @@ def _ours(**options: Any) -> Callable[[int], Run]:
         import torch
 
         from napari_rln.core.volume import Volume
-        from napari_rln.deconvolution.loop import deconvolve
-        from napari_rln.deconvolution.rld_settings import RldSettings
+        from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 
         torch.set_num_threads(threads)
 
@@ -35,7 +34,7 @@ def _ours(**options: Any) -> Callable[[int], Run]:
             result = deconvolve(
                 Volume.from_array(image, VOXEL_UM),
                 Volume.from_array(psf, VOXEL_UM),
-                RldSettings(iterations=iterations, device="cpu", **options),
+                RichardsonLucy(iterations=iterations, device="cpu", **options),
             )
             # The others keep the background: with it their flux is comparable.
             return result.data + result.record.facts["background"]
@@ -144,18 +143,17 @@ def stop(job: Job) -> Job:
     import torch
 
     from napari_rln.core.volume import Volume
-    from napari_rln.deconvolution.loop import deconvolve, iterate
-    from napari_rln.deconvolution.rld_settings import RldSettings
+    from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 
     torch.set_num_threads(job["threads"])
     folder = Path(job["folder"])
     image, psf = (Volume.from_array(_load(folder, job[k]), VOXEL_UM) for k in ("image", "psf"))
     truth = np.load(folder / "truth.npy")
     began = time.perf_counter()
-    result = deconvolve(image, psf, RldSettings(device="cpu"))
+    result = deconvolve(image, psf, RichardsonLucy(device="cpu"))
     seconds = time.perf_counter() - began
     facts = result.record.facts
-    settings = RldSettings(iterations=job["most"], device="cpu")
+    settings = RichardsonLucy(iterations=job["most"], device="cpu")
     return {
         "seconds": seconds,
         "iterations": facts["iterations"],
@@ -163,7 +161,9 @@ def stop(job: Job) -> Job:
         "flux": float(
             (result.data.mean(dtype=float) + facts["background"]) / image.data.mean(dtype=float)
         ),
-        "errors": [nrmse(report.estimate(), truth) for report in iterate(image, psf, settings)],
+        "errors": [
+            nrmse(report.estimate(), truth) for report in deconvolve_iter(image, psf, settings)
+        ],
     }
 
 

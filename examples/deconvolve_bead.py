@@ -4,11 +4,11 @@ import napari_rln as rln
 from napari_rln import samples
 
 image = samples.bead()
-psf, findings = rln.fit_psf(samples.bead_psf(), image)
+psf, findings = rln.psf.fit_psf(samples.bead_psf(), image)
 for finding in findings:
     print(finding.severity, finding.what)
 
-steps = rln.iterate(image, psf, rln.RldSettings(iterations=20, report_every=5))
+steps = rln.deconvolve_iter(image, psf, rln.RldSettings(iterations=20, report_every=5))
 while True:
     try:
         report = next(steps)

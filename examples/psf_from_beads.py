@@ -6,8 +6,10 @@ from scipy.signal import fftconvolve
 import napari_rln as rln
 
 voxel_um = (0.2, 0.1, 0.1)
-optics = rln.MicroscopeSettings(na=1.2, immersion_index=1.33, wavelength_um=0.52, size=(15, 21, 21))
-true = rln.compute_psf(optics, voxel_um)
+optics = rln.psf.MicroscopeSettings(
+    na=1.2, immersion_index=1.33, wavelength_um=0.52, size=(15, 21, 21)
+)
+true = rln.psf.compute_psf(optics, voxel_um)
 
 rng = np.random.default_rng(0)
 beads = np.zeros((32, 96, 96), np.float32)
@@ -15,8 +17,8 @@ for y, x in np.mgrid[16:96:32, 16:96:32].reshape(2, -1).T + rng.integers(-3, 4, 
     beads[16, y, x] = 2000 / true.data.max()
 stack = rng.poisson(fftconvolve(beads, true.data, mode="same").clip(0) + 20)
 
-measured = rln.measure_psf(
-    rln.Volume.from_array(stack, voxel_um), rln.MeasureSettings(size=true.shape)
+measured = rln.psf.measure_psf(
+    rln.Volume.from_array(stack, voxel_um), rln.psf.MeasureSettings(size=true.shape)
 )
 print(measured.record.facts)
 print("correlation with the true PSF:", np.corrcoef(measured.data.ravel(), true.data.ravel())[0, 1])

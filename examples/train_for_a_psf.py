@@ -9,14 +9,14 @@ import napari_rln as rln
 from napari_rln import samples
 
 image = samples.bead()
-psf, findings = rln.fit_psf(samples.bead_psf(), image)
+psf, findings = rln.psf.fit_psf(samples.bead_psf(), image)
 
-settings, universal = rln.choose_settings("quick")
+settings, universal = rln.train.choose_settings("quick")
 settings = replace(
     settings, steps=6, examples=2, validate=1, validate_every=3, shape=(32, 48, 48), patch=32
 )
-setting = rln.setting_of(settings, psf=psf, begin=universal)
-steps = rln.train_steps(setting, settings, name="bead")
+setting = rln.train.setting_of(settings, psf=psf, begin=universal)
+steps = rln.train.train_steps(setting, settings, name="bead")
 while True:
     try:
         report = next(steps)

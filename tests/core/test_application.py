@@ -22,8 +22,8 @@ from napari_rln.networks.application import apply_model, apply_steps
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
+from napari_rln.networks.network import RlnSettings
 from napari_rln.networks.rln import RLN, NetworkSettings, Stages, initialise
-from napari_rln.networks.rln_settings import RlnSettings
 from napari_rln.networks.stages import network_stages
 
 PSF = phantoms.gaussian_psf()

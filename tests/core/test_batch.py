@@ -10,10 +10,10 @@ import tifffile
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.engine.batch import REPORT, BatchSettings, listed, run_batch
-from napari_rln.engine.execution import LargeSettings
-from napari_rln.engine.request import LargeRun
+from napari_rln.engine.execution import Execution
+from napari_rln.engine.task import LargeRun
 from napari_rln.io.volumes import write_volume
 
 
@@ -35,7 +35,7 @@ def _settings(tmp_path, **more):
 
 def _prepare(item):
     return LargeRun(
-        origin=item.origin, psf=phantoms.gaussian_psf(), settings=RldSettings(iterations=2),
+        origin=item.origin, psf=phantoms.gaussian_psf(), settings=RichardsonLucy(iterations=2),
         out=item.out,
     )  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_one_failure_does_not_stop_the_others_and_a_second_start_does_nothing(fo
     settings = _settings(tmp_path)
     settings.folder.mkdir()
     items = listed([str(folder)], settings)
-    ended = finish(run_batch(items, _prepare, settings.folder, LargeSettings()))
+    ended = finish(run_batch(items, _prepare, settings.folder, Execution()))
     status = {one.item.image.name: one.status for one in ended}
     assert status == {
         "broken.tif": "failed", "cell0.ome.tif": "done", "cell1.ome.tif": "done",
@@ -123,14 +123,14 @@ def test_one_failure_does_not_stop_the_others_and_a_second_start_does_nothing(fo
     assert [row["status"] for row in rows] == ["failed", "done", "done", "failed"]
     assert "cannot be read as TIFF" in rows[0]["error"]
     assert "all voxels of dark are 0" in rows[3]["error"]
-    again = finish(run_batch(items, _prepare, settings.folder, LargeSettings()))
+    again = finish(run_batch(items, _prepare, settings.folder, Execution()))
     assert [one.status for one in again] == ["failed", "there before", "there before", "failed"]
 
 
 def test_results_and_reports_are_not_taken_for_images(folder, tmp_path):
     settings = BatchSettings(folder=folder, method="rld")
     items = listed([str(folder)], settings)
-    finish(run_batch(items, _prepare, folder, LargeSettings()))
+    finish(run_batch(items, _prepare, folder, Execution()))
     assert [i.image.name for i in listed([str(folder)], settings)] == [i.image.name for i in items]
     table = folder / REPORT
     with pytest.raises(RlnError, match="would be overwritten"):

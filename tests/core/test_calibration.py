@@ -18,15 +18,14 @@ from napari_rln.deconvolution.calibration import (
     calibrate,
     measured_volume,
 )
-from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 from napari_rln.deconvolution.noise_spectrum import Spectrum
-from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.deconvolution.unmeasured_voxels import Levels
 from napari_rln.networks.application import apply_model
-from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.networks.network import RlnSettings
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.6, 1.2, 1.2))
-CPU = RldSettings(device="cpu")
+CPU = RichardsonLucy(device="cpu")
 
 
 def _volume(data, name="image"):

@@ -16,7 +16,7 @@ from napari_rln.core.generators import finish
 from napari_rln.core.metrics import psnr
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import calibrate
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.stopping_trial import seek_stop
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
@@ -24,7 +24,7 @@ from napari_rln.simulate.structures import StructureSettings
 
 PSF = phantoms.gaussian_psf((11, 9, 9), (2.0, 1.2, 1.2))
 CPU = torch.device("cpu")
-RLD = RldSettings(device="cpu")
+RLD = RichardsonLucy(device="cpu")
 RLN = rln.RlnSettings(device="cpu")
 
 
@@ -136,10 +136,10 @@ def test_another_psf_decides_nothing_about_detail():
 
 @pytest.fixture(scope="module")
 def optics():
-    settings = rln.MicroscopeSettings(
+    settings = rln.psf.MicroscopeSettings(
         na=1.2, immersion_index=1.333, wavelength_um=0.52, size=(25, 31, 31)
     )
-    return rln.compute_psf(settings, (0.25, 0.12, 0.12))
+    return rln.psf.compute_psf(settings, (0.25, 0.12, 0.12))
 
 
 @pytest.mark.parametrize("photons", [100])

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import phantoms
 import pytest
+from napari_rln.engine.cost import Cost, rld_cost, rln_cost
+from napari_rln.engine.speed import Line, Speed
 
 from napari_rln.core.device import free_bytes, resolve_device
 from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.classical import RichardsonLucy, memory_bytes
 from napari_rln.deconvolution.convolution import padded_shape
-from napari_rln.deconvolution.rld_settings import RldSettings, memory_bytes
 from napari_rln.deconvolution.stopping import telling_crop, telling_shape
-from napari_rln.engine.cost import Cost, rld_cost, rln_cost
-from napari_rln.engine.speed import Line, Speed
 from napari_rln.networks.initial_estimate import StartSettings
-from napari_rln.networks.rln_settings import CHECK_BYTES, RlnSettings, checking_bytes
+from napari_rln.networks.network import CHECK_BYTES, RlnSettings, checking_bytes
 
 NOTHING = Line(0.0, 0.0)
 SPEED = Speed(
@@ -35,7 +35,7 @@ WORK = math.prod(padded_shape(IMAGE, PSF, "extended"))
 
 
 def _rld(image=IMAGE, psf=PSF, *, speed=SPEED, **settings) -> Cost:
-    return rld_cost(image, psf, RldSettings(device="cpu", **settings), speed)
+    return rld_cost(image, psf, RichardsonLucy(device="cpu", **settings), speed)
 
 
 def _rln(image=IMAGE, psf=PSF, *, start=None, speed=SPEED, **settings) -> Cost:
@@ -102,7 +102,7 @@ def test_the_part_is_as_large_as_the_one_that_is_cut_out(shape, psf):
     ],
 )  # fmt: skip
 def test_memory_is_that_of_the_run_and_of_the_check_at_its_end(settings):
-    expected = memory_bytes(IMAGE, PSF, RldSettings(**settings)) + checking_bytes(IMAGE, PSF)
+    expected = memory_bytes(IMAGE, PSF, RichardsonLucy(**settings)) + checking_bytes(IMAGE, PSF)
     assert _rld(**settings).bytes == expected
 
 

@@ -8,9 +8,8 @@ from scipy import signal
 
 from napari_rln.core.errors import ComputeError
 from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 from napari_rln.deconvolution.convolution import Convolution
-from napari_rln.deconvolution.loop import deconvolve, iterate
-from napari_rln.deconvolution.rld_settings import RldSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -41,7 +40,9 @@ def test_cuda_agrees_with_the_cpu(border, back_projector):
         deconvolve(
             image,
             psf,
-            RldSettings(iterations=10, border=border, back_projector=back_projector, device=device),
+            RichardsonLucy(
+                iterations=10, border=border, back_projector=back_projector, device=device
+            ),
         )
         for device in ("cpu", "cuda")
     )
@@ -53,7 +54,7 @@ def test_automatic_stop_agrees_with_the_cpu():
     psf = phantoms.comatic_psf()
     image = _image(psf)
     cpu, cuda = (
-        deconvolve(image, psf, RldSettings(device=device)).record.facts["iterations"]
+        deconvolve(image, psf, RichardsonLucy(device=device)).record.facts["iterations"]
         for device in ("cpu", "cuda")
     )
     assert abs(cpu - cuda) <= 1
@@ -64,4 +65,4 @@ def test_out_of_memory_says_what_was_needed(monkeypatch):
     image = Volume.from_array(np.ones((2000, 4000, 4000), np.float32), psf.voxel_um)
     monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 10**15)
     with pytest.raises(ComputeError, match=r"ran out of memory; about \d+\.\d+ GB were needed"):
-        next(iterate(image, psf, RldSettings(iterations=1, device="cuda", background=0)))
+        next(deconvolve_iter(image, psf, RichardsonLucy(iterations=1, device="cuda", background=0)))

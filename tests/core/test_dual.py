@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import phantoms
 import pytest
+from napari_rln.networks.network_views import apply_views, apply_views_steps
 from scipy import ndimage
 from scipy.signal import fftconvolve
 
@@ -13,15 +14,13 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish, relay
 from napari_rln.core.metrics import nrmse
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.loop import deconvolve
-from napari_rln.deconvolution.rld_settings import RldSettings, Seen, start_views
+from napari_rln.deconvolution.classical import RichardsonLucy, Seen, deconvolve, start_views
 from napari_rln.deconvolution.views import DualSettings, deconvolve_views, pair_views, turned
 from napari_rln.io.volumes import read_volume, write_volume
 from napari_rln.networks.application import apply_model
 from napari_rln.networks.model import load_model
-from napari_rln.networks.network_views import apply_views, apply_views_steps
+from napari_rln.networks.network import RlnSettings
 from napari_rln.networks.rln import together
-from napari_rln.networks.rln_settings import RlnSettings
 
 VOXEL_UM = (0.1, 0.1, 0.1)
 SHAPE = (48, 56, 52)
@@ -86,7 +85,7 @@ def test_a_turn_and_its_inverse_leave_a_volume_as_it_was(turn):
 def test_both_together_are_better_than_either(views, truth, projector):
     first, second, _ = views
     plain = "none" if projector != "matched" else "biggs-andrews"
-    settings = RldSettings(
+    settings = RichardsonLucy(
         iterations=20 if projector == "matched" else 5, back_projector=projector,
         acceleration=plain,
     )  # fmt: skip
@@ -110,7 +109,7 @@ def test_iterations_stop_by_themselves(views, truth):
 
 def test_light_stays(views):
     pair = _pair(views)
-    joint = deconvolve_views(pair, RldSettings(iterations=20))
+    joint = deconvolve_views(pair, RichardsonLucy(iterations=20))
     light = (
         pair.first.data.sum(dtype=np.float64)
         - pair.calibration_first.background * pair.first.data.size
@@ -121,7 +120,7 @@ def test_light_stays(views):
 def test_a_brighter_second_view_on_its_own_background_changes_nothing(views):
     first, second, psf_b = views
     brighter = second.with_data(3 * second.data)
-    settings = RldSettings(iterations=10)
+    settings = RichardsonLucy(iterations=10)
     one = deconvolve_views(_pair(views), settings)
     pair = finish(
         pair_views(
@@ -141,13 +140,15 @@ def test_a_second_view_that_lies_elsewhere_is_found(views, truth, transform):
     shifted = second.with_data(
         ndimage.shift(second.data, (2.0, -3.0, 1.5), order=1, mode="nearest")
     )
-    there = deconvolve_views(_pair(views), RldSettings(iterations=20))
+    there = deconvolve_views(_pair(views), RichardsonLucy(iterations=20))
     moved = _pair((first, shifted, psf_b), transform=transform)
-    found = deconvolve_views(moved, RldSettings(iterations=20))
+    found = deconvolve_views(moved, RichardsonLucy(iterations=20))
     inside = (slice(6, -6),) * 3
     assert moved.seen.mean() > 0.8
     best, reached = (nrmse(v.data[inside], truth[inside]) for v in (there, found))
-    alone = nrmse(deconvolve(first, PSF_A, RldSettings(iterations=20)).data[inside], truth[inside])
+    alone = nrmse(
+        deconvolve(first, PSF_A, RichardsonLucy(iterations=20)).data[inside], truth[inside]
+    )
     assert reached < best + 0.4 * (alone - best)
 
 
@@ -172,7 +173,7 @@ def _coarse(psf):
 
 def test_where_the_second_view_shows_nothing_it_corrects_nothing(views):
     pair = _pair(views)
-    settings = RldSettings(iterations=5)
+    settings = RichardsonLucy(iterations=5)
     import torch
 
     cpu = torch.device("cpu")

@@ -6,7 +6,7 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine import executors as engines
-from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.execution import Execution
 from napari_rln.engine.executors import WORKER_BYTES, engine, worker_count
 
 
@@ -36,7 +36,7 @@ def test_more_workers_than_the_machine_holds_are_refused_before_any_is_started(
     monkeypatch.setattr(engines, "_local", lambda *_: pytest.fail("a process was started"))
     with (
         pytest.raises(RlnError, match=said),
-        engine(LargeSettings(workers=workers), "cpu", tmp_path),
+        engine(Execution(workers=workers), "cpu", tmp_path),
     ):
         pass
 
@@ -44,31 +44,31 @@ def test_more_workers_than_the_machine_holds_are_refused_before_any_is_started(
 def test_as_many_as_fit_are_taken(monkeypatch):
     _machine(monkeypatch, 2, 4 * WORKER_BYTES)
     for count in (1, 2, 4):
-        assert worker_count(LargeSettings(workers=count), "cpu") == count
+        assert worker_count(Execution(workers=count), "cpu") == count
     _machine(monkeypatch, 64, 10)
-    assert worker_count(LargeSettings(workers=1), "cpu") == 1
-    assert worker_count(LargeSettings(), "cpu") == 8
+    assert worker_count(Execution(workers=1), "cpu") == 1
+    assert worker_count(Execution(), "cpu") == 8
 
 
 def test_gpus_that_are_not_there_are_said(monkeypatch, tmp_path):
     with pytest.raises(RlnError, match="`gpus` is 7 but torch sees no CUDA device"):
-        worker_count(LargeSettings(gpus="7"), "auto")
+        worker_count(Execution(gpus="7"), "auto")
     with pytest.raises(RlnError, match="`gpus` is 0 but `device` is cpu"):
-        worker_count(LargeSettings(gpus="0"), "cpu")
+        worker_count(Execution(gpus="0"), "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(RlnError, match="`gpus` is 1,2 but torch sees 2 CUDA devices"):
-        worker_count(LargeSettings(gpus="1,2"), "auto")
+        worker_count(Execution(gpus="1,2"), "auto")
     with pytest.raises(RlnError, match="`workers` is 3 but there are 2 GPUs"):
-        worker_count(LargeSettings(workers=3), "auto")
-    assert worker_count(LargeSettings(gpus="1"), "auto") == 1
+        worker_count(Execution(workers=3), "auto")
+    assert worker_count(Execution(gpus="1"), "auto") == 1
 
 
 def test_workers_listen_to_each_other_only(monkeypatch, tmp_path):
     _machine(monkeypatch, 2, 10**12)
     this = psutil.Process()
     before = {c.laddr for c in this.net_connections() if c.status == psutil.CONN_LISTEN}
-    with engine(LargeSettings(workers=2), "cpu", tmp_path) as found:
+    with engine(Execution(workers=2), "cpu", tmp_path) as found:
         assert found.workers == 2
         places = [
             [c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN]

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 import napari_rln as rln
 from napari_rln.core.errors import RlnWarning
 
-CPU = rln.RldSettings(device="cpu")
+CPU = rln.RichardsonLucy(device="cpu")
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_what_a_deskew_filled_in_is_left_out(case):
 def test_a_nucleus_is_nearer_to_its_confocal_image_by_rld_and_nearer_still_by_rln(shared):
     folder = shared / "data" / "nucleus_pair"
     image, reference = _read(folder, "widefield"), _read(folder, "confocal")
-    optics = rln.MicroscopeSettings(na=1.2, immersion_index=1.333, wavelength_um=0.455)
-    psf = rln.compute_psf(optics, image.voxel_um, planes=image.shape[0])
+    optics = rln.psf.MicroscopeSettings(na=1.2, immersion_index=1.333, wavelength_um=0.455)
+    psf = rln.psf.compute_psf(optics, image.voxel_um, planes=image.shape[0])
     moved = np.roll(reference.data, (-2, 0, 4), (0, 1, 2))
     box = np.s_[8:36, 20:115, 15:110]
 

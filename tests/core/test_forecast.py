@@ -8,17 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import phantoms
 import pytest
+from napari_rln.engine.speed import Line, Speed
 
 from napari_rln import cli
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.engine.forecast import forecast, least
 from napari_rln.engine.needs import computing_seconds, plan_of, reserved_bytes, worker_memory
-from napari_rln.engine.request import LargeRun
-from napari_rln.engine.speed import Line, Speed
+from napari_rln.engine.task import LargeRun
 from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.volumes import write_volume
-from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.networks.network import RlnSettings
 
 SPEED = Speed(
     device="cpu",
@@ -53,7 +53,7 @@ def of_400_mb(monkeypatch):
 
 
 def _run(origin, psf, out, **changes):
-    settings = changes.pop("settings", RldSettings(iterations=40))
+    settings = changes.pop("settings", RichardsonLucy(iterations=40))
     return LargeRun(origin=origin, psf=psf, settings=settings, out=out, **changes)
 
 
@@ -70,7 +70,7 @@ def test_what_fits_lacks_nothing(origin, psf, tmp_path, of_400_mb):
 def test_too_little_memory_is_told_with_how_much_is_enough(
     origin, psf, tmp_path, of_400_mb, method, much
 ):
-    settings = RldSettings(iterations=40) if method == "rld" else RlnSettings()
+    settings = RichardsonLucy(iterations=40) if method == "rld" else RlnSettings()
 
     def asked(memory_gb):
         return _run(origin, psf, tmp_path / "r.ome.zarr", settings=settings, memory_gb=memory_gb)
@@ -98,7 +98,7 @@ def test_what_it_says_fits_is_not_refused_by_the_run(origin, psf, tmp_path, of_4
 def test_an_image_that_might_take_more_iterations_than_usual_is_told_of(
     origin, psf, tmp_path, of_400_mb
 ):
-    run = _run(origin, psf, tmp_path / "r.ome.tif", settings=RldSettings(max_iterations=10_000))
+    run = _run(origin, psf, tmp_path / "r.ome.tif", settings=RichardsonLucy(max_iterations=10_000))
     assert forecast(run).missing == ()
     of_400_mb["ram"] = 10**9
     few = forecast(run)
@@ -137,7 +137,7 @@ def test_time_is_of_all_that_is_done(origin, psf, tmp_path, of_400_mb):
     told = forecast(run, SPEED)
     computing = computing_seconds(told.plan, psf.shape, run.told, 40, None, SPEED)
     assert told.seconds > computing + 0.4e-6 * math.prod(SHAPE)
-    seeking = forecast(_run(origin, psf, run.out, settings=RldSettings()), SPEED)
+    seeking = forecast(_run(origin, psf, run.out, settings=RichardsonLucy()), SPEED)
     assert seeking.seconds > told.seconds  # the stop is sought besides
     zarr = forecast(_run(origin, psf, tmp_path / "r.ome.zarr"), SPEED)
     assert zarr.seconds > told.seconds  # levels, compression

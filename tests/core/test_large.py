@@ -20,21 +20,20 @@ from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.tiles import overlap
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.loop import deconvolve
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 from napari_rln.engine.division import make_plan, seam_halo
-from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.execution import Execution
 from napari_rln.engine.forecast import forecast
 from napari_rln.engine.imagej import check_plain
-from napari_rln.engine.job import Folder, Key
+from napari_rln.engine.in_parts import run_task_iter
+from napari_rln.engine.journal import Folder, Key
 from napari_rln.engine.plan import Plan, blend
-from napari_rln.engine.request import LargeRun
-from napari_rln.engine.run import run_large
+from napari_rln.engine.task import LargeRun
 from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.volumes import read_volume, write_volume
 from napari_rln.networks.application import apply_model
 from napari_rln.networks.model import load_model
-from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.networks.network import RlnSettings
 
 SHAPE = (21, 131, 150)  # odd, and no multiple of anything
 
@@ -65,7 +64,7 @@ def whole(image, psf, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     write_volume(image, folder / "spots.ome.tif", dtype="uint16")
     run = _rld(ImageFile(path=str(folder / "spots.ome.tif")), psf, folder / "r.ome.zarr", tile=32)
-    finish(run_large(run))
+    finish(run_task_iter(run))
     return run.out
 
 
@@ -88,22 +87,22 @@ def _checksums(path):
 
 
 def _rld(origin, psf, out, **changes):
-    settings = changes.pop("settings", RldSettings(iterations=6))
+    settings = changes.pop("settings", RichardsonLucy(iterations=6))
     return LargeRun(origin=origin, psf=psf, settings=settings, out=out, **changes)
 
 
 @pytest.mark.parametrize("name", ["r.ome.zarr", "r.ome.tif"])
 def test_one_tile_is_what_the_whole_gives(origin, image, psf, tmp_path, name):
-    settings = RldSettings(iterations=6)
-    finish(run_large(_rld(origin, psf, tmp_path / name)))
+    settings = RichardsonLucy(iterations=6)
+    finish(run_task_iter(_rld(origin, psf, tmp_path / name)))
     whole = deconvolve(image, psf, settings)
     np.testing.assert_array_equal(_read(tmp_path / name), whole.data)
 
 
 @pytest.mark.parametrize("name", ["r.ome.zarr", "r.ome.tif"])
 def test_blended_tiles_are_near_the_whole(origin, image, psf, tmp_path, name):
-    settings = RldSettings(iterations=6, acceleration="none")
-    finish(run_large(_rld(origin, psf, tmp_path / name, tile=32, settings=settings)))
+    settings = RichardsonLucy(iterations=6, acceleration="none")
+    finish(run_task_iter(_rld(origin, psf, tmp_path / name, tile=32, settings=settings)))
     assert len(_plan(tmp_path / name).tiles) > 8
     whole = deconvolve(image, psf, settings)
     found = _read(tmp_path / name)
@@ -117,7 +116,7 @@ def test_blocks_of_a_network_are_the_whole(origin, image, tmp_path):
     image = Volume(data=image.data, voxel_um=model.psf.voxel_um, name=image.name)
     origin = ImageFile(path=origin.path, voxel_um=model.psf.voxel_um)
     run = LargeRun(origin=origin, model=model, settings=RlnSettings(), out=out, tile=64)
-    finish(run_large(run))
+    finish(run_task_iter(run))
     whole = apply_model(image, None, model).data
     assert len(_plan(out).blocks) > 4
     np.testing.assert_allclose(_read(out), whole, atol=2e-5 * whole.max())
@@ -126,7 +125,7 @@ def test_blocks_of_a_network_are_the_whole(origin, image, tmp_path):
 def test_a_started_network_in_one_tile_is_the_whole(origin, image, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
     run = LargeRun(origin=origin, psf=psf, settings=RlnSettings(), out=out)
-    outcome = finish(run_large(run))
+    outcome = finish(run_task_iter(run))
     whole = apply_model(image, psf)
     np.testing.assert_allclose(_read(out), whole.data, atol=2e-5 * whole.data.max())
     assert outcome.summary["iterations"] == whole.record.facts["start_iterations"]
@@ -137,14 +136,16 @@ def test_a_started_network_in_one_tile_is_the_whole(origin, image, psf, tmp_path
 
 def test_a_started_network_in_tiles_is_near_the_whole(origin, image, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    finish(run_large(LargeRun(origin=origin, psf=psf, settings=RlnSettings(), out=out, tile=64)))
+    finish(
+        run_task_iter(LargeRun(origin=origin, psf=psf, settings=RlnSettings(), out=out, tile=64))
+    )
     whole = apply_model(image, psf).data
     assert phantoms.nrmse(_read(out), whole) < 0.05
 
 
 def test_weights_of_tiles_add_up_to_one(psf):
     plan = make_plan(
-        (40, 130, 66), psf.voxel_um, 1, "zarr", "0.5", psf=psf, told=RldSettings(),
+        (40, 130, 66), psf.voxel_um, 1, "zarr", "0.5", psf=psf, told=RichardsonLucy(),
         iterations=10, network_voxel_bytes=None, memory=10**9, ram=10**9, side=32,
     )  # fmt: skip
     assert len(plan.tiles) > 8
@@ -187,7 +188,7 @@ def test_less_memory_makes_smaller_tiles():
     for memory in (4 * 10**8, 8 * 10**9):
         plan = make_plan(
             (2000, 2000, 2000), (0.1, 0.1, 0.1), 1, "zarr", "0.5", psf=phantoms.gaussian_psf(),
-            told=RldSettings(), iterations=20, network_voxel_bytes=32, memory=memory, ram=memory,
+            told=RichardsonLucy(), iterations=20, network_voxel_bytes=32, memory=memory, ram=memory,
         )  # fmt: skip
         sizes.append((np.prod(plan.core), np.prod(plan.block)))
     assert sizes[0][0] < sizes[1][0]
@@ -208,7 +209,7 @@ def test_what_is_looked_at_comes_first_and_changes_nothing(origin, image, psf, t
                 origin=where, model=net, settings=RlnSettings(), out=out, tile=32, first=part
             )
         reports = []
-        finish(_collected(run_large(run), reports))
+        finish(_collected(run_task_iter(run), reports))
         orders.append([report.box for report in reports if report.phase == "tiles"])
     assert _checksums(outs[0]) == _checksums(outs[1])
     assert sorted(map(str, orders[0])) == sorted(map(str, orders[1]))
@@ -220,13 +221,13 @@ def test_what_is_looked_at_comes_first_and_changes_nothing(origin, image, psf, t
 
 def test_an_interrupted_run_goes_on_and_is_equal_to_the_bit(origin, psf, whole, tmp_path):
     broken = tmp_path / "broken.ome.zarr"
-    _interrupted(run_large(_rld(origin, psf, broken, tile=32)), 5)
+    _interrupted(run_task_iter(_rld(origin, psf, broken, tile=32)), 5)
     assert not broken.exists()
     folder = Folder(broken)
     done = {key: entry for key, entry in folder.finished().items() if key.level == 0}
     stamps = {key: entry["checksum"] for key, entry in done.items()}
     reports = []
-    again = run_large(_rld(origin, psf, broken, tile=32))
+    again = run_task_iter(_rld(origin, psf, broken, tile=32))
     outcome = finish(_collected(again, reports))
     assert outcome.summary
     assert sum(r.phase == "check" and r.box is not None for r in reports) == len(done)
@@ -257,17 +258,17 @@ def _collected(steps, reports):
 
 _DRIVER = """
 import sys
-from napari_rln.engine.request import LargeRun
-from napari_rln.engine.run import run_large
-from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.task import LargeRun
+from napari_rln.engine.in_parts import run_task_iter
+from napari_rln.engine.execution import Execution
 from napari_rln.io.volumes import read_volume
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.io.image import ImageFile
 from pathlib import Path
 image, psf, out = sys.argv[1:]
 run = LargeRun(origin=ImageFile(path=image), psf=read_volume(psf), out=Path(out), tile=32,
-               settings=RldSettings(iterations=6))
-for report in run_large(run):
+               settings=RichardsonLucy(iterations=6))
+for report in run_task_iter(run):
     print(report.phase, flush=True)
 """
 
@@ -288,15 +289,15 @@ def test_a_driver_killed_at_once_is_resumed(origin, psf, whole, tmp_path):
     assert driver.returncode == -signal.SIGKILL
     assert not broken.exists()
     assert Folder(broken).finished()
-    finish(run_large(_rld(origin, psf, broken, tile=32)))
+    finish(run_task_iter(_rld(origin, psf, broken, tile=32)))
     assert _checksums(broken) == _checksums(whole)
 
 
 def test_a_worker_that_dies_is_replaced(origin, psf, whole, tmp_path):
     broken = tmp_path / "broken.ome.zarr"
-    two, threads, environment = LargeSettings(workers=2), torch.get_num_threads(), dict(os.environ)
+    two, threads, environment = Execution(workers=2), torch.get_num_threads(), dict(os.environ)
     killed = None
-    for report in (steps := run_large(_rld(origin, psf, broken, tile=32, large=two))):
+    for report in (steps := run_task_iter(_rld(origin, psf, broken, tile=32, large=two))):
         if report.phase == "tiles" and killed is None:
             killed = next(
                 child for child in psutil.Process().children(recursive=True)
@@ -310,7 +311,7 @@ def test_a_worker_that_dies_is_replaced(origin, psf, whole, tmp_path):
     assert dict(os.environ) == environment
     assert np.abs(_read(broken) - _read(whole)).max() < 1e-4 * _read(whole).max()
     again = tmp_path / "again.ome.zarr"
-    finish(run_large(_rld(origin, psf, again, tile=32, large=two)))
+    finish(run_task_iter(_rld(origin, psf, again, tile=32, large=two)))
     assert _checksums(broken) == _checksums(again)
 
 
@@ -321,8 +322,8 @@ def test_the_workers_of_a_scheduler_do_it(origin, psf, whole, tmp_path):
     with LocalCluster(
         n_workers=1, threads_per_worker=8, processes=False, dashboard_address=None
     ) as cluster:
-        large = LargeSettings(scheduler=cluster.scheduler_address)
-        outcome = finish(run_large(_rld(origin, psf, out, tile=32, large=large)))
+        large = Execution(scheduler=cluster.scheduler_address)
+        outcome = finish(run_task_iter(_rld(origin, psf, out, tile=32, large=large)))
     assert outcome.summary["workers"] == 1
     np.testing.assert_allclose(_read(out), _read(whole), atol=1e-4 * _read(whole).max())
 
@@ -333,8 +334,8 @@ def test_a_part_without_light_stays_dark(psf, tmp_path):
     write_volume(Volume.from_array(data, psf.voxel_um), tmp_path / "half.ome.tif")
     origin = ImageFile(path=str(tmp_path / "half.ome.tif"))
     out = tmp_path / "r.ome.zarr"
-    settings = RldSettings(iterations=6, background=0.0)
-    finish(run_large(_rld(origin, psf, out, tile=32, settings=settings)))
+    settings = RichardsonLucy(iterations=6, background=0.0)
+    finish(run_task_iter(_rld(origin, psf, out, tile=32, settings=settings)))
     result = _read(out)
     assert np.isfinite(result).all()
     assert result[:, 100:, 110:].max() < 1e-3 * result.max()
@@ -343,29 +344,29 @@ def test_a_part_without_light_stays_dark(psf, tmp_path):
 def test_the_light_is_told_of_a_resumed_run_too(origin, psf, whole, tmp_path):
     broken = tmp_path / "broken.ome.zarr"
     expected = _manifest(whole)["summary"]["flux_ratio"]
-    _interrupted(run_large(_rld(origin, psf, broken, tile=32)), 3)
-    found = finish(run_large(_rld(origin, psf, broken, tile=32))).summary["flux_ratio"]
+    _interrupted(run_task_iter(_rld(origin, psf, broken, tile=32)), 3)
+    found = finish(run_task_iter(_rld(origin, psf, broken, tile=32))).summary["flux_ratio"]
     assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_result_is_never_written_over_its_image(origin, psf, tmp_path):
     before = Path(origin.path).read_bytes()
-    run = _rld(origin, psf, Path(origin.path), large=LargeSettings(overwrite=True))
+    run = _rld(origin, psf, Path(origin.path), large=Execution(overwrite=True))
     with pytest.raises(RlnError, match=r"lie on or in .*spots\.ome\.tif"):
-        finish(run_large(run))
+        finish(run_task_iter(run))
     assert Path(origin.path).read_bytes() == before
 
 
 def test_an_old_result_stays_until_the_new_one_is_complete(origin, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    finish(run_large(_rld(origin, psf, out, tile=32)))
+    finish(run_task_iter(_rld(origin, psf, out, tile=32)))
     old = _read(out)
-    anew = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=9),
-                large=LargeSettings(overwrite=True))  # fmt: skip
-    _interrupted(run_large(anew))
+    anew = _rld(origin, psf, out, tile=32, settings=RichardsonLucy(iterations=9),
+                large=Execution(overwrite=True))  # fmt: skip
+    _interrupted(run_task_iter(anew))
     np.testing.assert_array_equal(_read(out), old)
     reports = []
-    finish(_collected(run_large(anew), reports))
+    finish(_collected(run_task_iter(anew), reports))
     assert reports[0].phase == "plan"  # it went on: nothing was looked at again
     assert _manifest(out)["summary"]["iterations"] == 9
     assert not np.array_equal(_read(out), old)
@@ -373,10 +374,10 @@ def test_an_old_result_stays_until_the_new_one_is_complete(origin, psf, tmp_path
 
 def test_an_image_that_was_moved_is_read_where_it_is(origin, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    _interrupted(run_large(_rld(origin, psf, out, tile=32)))
+    _interrupted(run_task_iter(_rld(origin, psf, out, tile=32)))
     elsewhere = tmp_path / "elsewhere.ome.tif"
     Path(origin.path).rename(elsewhere)
-    finish(run_large(_rld(ImageFile(path=str(elsewhere)), psf, out, tile=32)))
+    finish(run_task_iter(_rld(ImageFile(path=str(elsewhere)), psf, out, tile=32)))
     assert out.exists()
 
 
@@ -386,41 +387,41 @@ def test_a_single_plane_is_run(psf, tmp_path):
     flat = Volume(data=psf.data[4:5] / psf.data[4].sum(), voxel_um=psf.voxel_um)
     for name in ("r.ome.tif", "r.ome.zarr"):
         run = _rld(ImageFile(path=str(tmp_path / "plane.ome.tif")), flat, tmp_path / name)
-        finish(run_large(run))
+        finish(run_task_iter(run))
         assert _read(tmp_path / name).shape == (1, 60, 70)
 
 
 def test_other_settings_on_the_same_result_are_refused(origin, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    _interrupted(run_large(_rld(origin, psf, out, tile=32)))
-    other = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=7))
+    _interrupted(run_task_iter(_rld(origin, psf, out, tile=32)))
+    other = _rld(origin, psf, out, tile=32, settings=RichardsonLucy(iterations=7))
     with pytest.raises(RlnError, match="begun with iterations 6, not 7"):
-        finish(run_large(other))
-    finish(run_large(_rld(origin, psf, out, tile=32)))
+        finish(run_task_iter(other))
+    finish(run_task_iter(_rld(origin, psf, out, tile=32)))
     with pytest.raises(RlnError, match="begun with iterations 6, not 7"):
-        finish(run_large(other))
-    again = finish(run_large(_rld(origin, psf, out, tile=32)))
+        finish(run_task_iter(other))
+    again = finish(run_task_iter(_rld(origin, psf, out, tile=32)))
     assert not again.made
     assert again.summary["iterations"] == 6
-    anew = _rld(origin, psf, out, tile=32, settings=RldSettings(iterations=7),
-                large=LargeSettings(overwrite=True))  # fmt: skip
-    assert finish(run_large(anew)).summary["iterations"] == 7
+    anew = _rld(origin, psf, out, tile=32, settings=RichardsonLucy(iterations=7),
+                large=Execution(overwrite=True))  # fmt: skip
+    assert finish(run_task_iter(anew)).summary["iterations"] == 7
 
 
 def test_what_is_there_from_elsewhere_is_not_touched(origin, psf, tmp_path):
     out = tmp_path / "r.ome.tif"
     out.write_text("precious")
     with pytest.raises(RlnError, match="is there already"):
-        finish(run_large(_rld(origin, psf, out)))
+        finish(run_task_iter(_rld(origin, psf, out)))
     assert out.read_text() == "precious"
 
 
 def test_two_runs_do_not_write_one_result(origin, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    first = run_large(_rld(origin, psf, out, tile=32))
+    first = run_task_iter(_rld(origin, psf, out, tile=32))
     next(first)
     with pytest.raises(RlnError, match="another run is writing"):
-        next(run_large(_rld(origin, psf, out, tile=32)))
+        next(run_task_iter(_rld(origin, psf, out, tile=32)))
     first.close()
 
 
@@ -438,20 +439,20 @@ def test_a_full_disk_stops_the_run_which_then_goes_on(origin, psf, whole, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(work.np, "save", full)
         with pytest.raises(ComputeError, match=r"the disk is full.*same command goes on"):
-            finish(run_large(_rld(origin, psf, out, tile=32)))
-    finish(run_large(_rld(origin, psf, out, tile=32)))
+            finish(run_task_iter(_rld(origin, psf, out, tile=32)))
+    finish(run_task_iter(_rld(origin, psf, out, tile=32)))
     assert _checksums(out) == _checksums(whole)
 
 
 def test_a_damaged_chunk_is_done_again(origin, psf, whole, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    _interrupted(run_large(_rld(origin, psf, out, tile=32)))
+    _interrupted(run_task_iter(_rld(origin, psf, out, tile=32)))
     files = (Folder(out).result / "0").rglob("*")
     chunk = next(path for path in files if path.is_file() and path.name != "zarr.json")
     data = bytearray(chunk.read_bytes())
     data[len(data) // 3] ^= 0xFF
     chunk.write_bytes(data)
-    finish(run_large(_rld(origin, psf, out, tile=32)))
+    finish(run_task_iter(_rld(origin, psf, out, tile=32)))
     assert _checksums(out) == _checksums(whole)
     np.testing.assert_array_equal(_read(out), _read(whole))
 
@@ -465,7 +466,7 @@ def test_bad_voxels_are_said_before_the_work(image, psf, tmp_path, bad):
     tifffile.imwrite(tmp_path / "bad.tif", data)
     origin = ImageFile(path=str(tmp_path / "bad.tif"), voxel_um=psf.voxel_um)
     with pytest.raises(RlnError, match="NaN"):
-        finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr")))
+        finish(run_task_iter(_rld(origin, psf, tmp_path / "r.ome.zarr")))
     assert not (tmp_path / "r.ome.zarr.part").exists()
 
 
@@ -482,7 +483,7 @@ def test_what_cannot_be_run_is_said(origin, psf, tmp_path, change, message):
     if not given["out"].is_absolute():
         given["out"] = tmp_path / given["out"]
     with pytest.raises(RlnError, match=message):
-        finish(run_large(_rld(origin, psf, given.pop("out"), **given)))
+        finish(run_task_iter(_rld(origin, psf, given.pop("out"), **given)))
 
 
 @pytest.mark.parametrize(
@@ -497,13 +498,13 @@ def test_what_cannot_be_run_is_said(origin, psf, tmp_path, change, message):
 )
 def test_settings_that_cannot_be(fields, message):
     with pytest.raises(RlnError, match=message):
-        LargeSettings(**fields)
+        Execution(**fields)
 
 
 def test_a_missing_scheduler_or_gpu_is_said(origin, psf, tmp_path):
-    gone = LargeSettings(gpus=str(torch.cuda.device_count() + 7))
+    gone = Execution(gpus=str(torch.cuda.device_count() + 7))
     with pytest.raises(RlnError, match="CUDA device"):
-        finish(run_large(_rld(origin, psf, tmp_path / "r.ome.zarr", large=gone)))
+        finish(run_task_iter(_rld(origin, psf, tmp_path / "r.ome.zarr", large=gone)))
 
 
 def test_the_forecast_tells_without_doing(origin, psf, tmp_path):
@@ -522,7 +523,7 @@ def test_a_series_is_one_result(image, psf, tmp_path):
     origin = ImageFile(path=str(tmp_path / "series.ome.tif"), voxel_um=psf.voxel_um)
     for name in ("r.ome.zarr", "r.ome.tif"):
         out = tmp_path / name
-        finish(run_large(_rld(origin, psf, out, tile=64)))
+        finish(run_task_iter(_rld(origin, psf, out, tile=64)))
         source = open_image(ImageFile(path=str(out)))
         assert source.times == 2
         assert source.voxel_um == pytest.approx(psf.voxel_um)
@@ -535,8 +536,8 @@ def test_a_series_is_one_result(image, psf, tmp_path):
 def test_integers_are_rounded_and_clipped_with_a_warning(origin, image, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
     with pytest.warns(UserWarning, match="clipped to uint8"):
-        finish(run_large(_rld(origin, psf, out, dtype="uint8")))
-    whole = deconvolve(image, psf, RldSettings(iterations=6)).data
+        finish(run_task_iter(_rld(origin, psf, out, dtype="uint8")))
+    whole = deconvolve(image, psf, RichardsonLucy(iterations=6)).data
     np.testing.assert_array_equal(_read(out), np.rint(whole).clip(0, 255))
 
 
@@ -546,17 +547,17 @@ from pathlib import Path
 import numpy as np
 from napari_rln.io.volumes import read_volume
 from napari_rln.engine.needs import LEAST_BYTES
-from napari_rln.engine.request import LargeRun
-from napari_rln.engine.run import run_large
+from napari_rln.engine.task import LargeRun
+from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.core.machine import LIBRARIES_BYTES, taken_bytes
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.io.image import ImageFile
 image, psf, out = sys.argv[1:]
 gb = 1.05 * (taken_bytes() + LIBRARIES_BYTES + LEAST_BYTES) / 1e9 + 0.3
 run = LargeRun(origin=ImageFile(path=image, voxel_um=(0.2, 0.1, 0.1)), psf=read_volume(psf),
                out=Path(out), memory_gb=gb,
-               settings=RldSettings(iterations=1, acceleration="none"))
-steps = run_large(run)
+               settings=RichardsonLucy(iterations=1, acceleration="none"))
+steps = run_task_iter(run)
 try:
     while True:
         next(steps)
@@ -592,7 +593,7 @@ def test_memory_stays_within_its_bound_on_a_volume_that_is_larger(psf, tmp_path)
 def test_a_plain_tif_in_parts_is_the_file_that_the_whole_gives(origin, psf, tmp_path, dtype):
     out = tmp_path / "r.tif"
     run = _rld(origin, psf, out, tile=32, dtype=dtype)
-    finish(run_large(run))
+    finish(run_task_iter(run))
     assert len(_plan(out).tiles) > 8
     parts = read_volume(out)
     write_volume(parts, tmp_path / "whole.tif", dtype=dtype)
@@ -607,7 +608,7 @@ def test_a_plain_tif_in_parts_is_the_file_that_the_whole_gives(origin, psf, tmp_
     assert sorted(p.name for p in tmp_path.iterdir() if "r.tif" in p.name) == [
         "r.tif", "r.tif.run.json"
     ]  # fmt: skip
-    assert not finish(run_large(run)).made  # complete already
+    assert not finish(run_task_iter(run)).made  # complete already
 
 
 def test_what_imagej_cannot_hold_is_refused_with_the_name_that_can(origin, psf, tmp_path):

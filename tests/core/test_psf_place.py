@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.loop import deconvolve
+from napari_rln.deconvolution.classical import deconvolve
 from napari_rln.networks.application import apply_model
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import examine_psf, fit_psf, repair_psf

@@ -11,10 +11,9 @@ from scipy import ndimage, signal
 from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.metrics import psnr
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution import settings as rld
+from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 from napari_rln.deconvolution.convolution import Convolution
-from napari_rln.deconvolution.loop import deconvolve, iterate
-from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.io.volumes import read_volume
 from napari_rln.psf.examine import fit_psf
 
@@ -42,7 +41,7 @@ def test_iterations_equal_the_formula_written_with_scipy():
     for _ in range(5):
         model = ndimage.convolve(x, kernel, mode="wrap") + 3
         x = x * ndimage.correlate(y / model, kernel, mode="wrap")
-    settings = RldSettings(iterations=5, border="periodic", acceleration="none", background=3)
+    settings = RichardsonLucy(iterations=5, border="periodic", acceleration="none", background=3)
     np.testing.assert_allclose(deconvolve(image, psf, settings).data, x, rtol=2e-4, atol=1e-3)
 
 
@@ -54,7 +53,9 @@ def test_no_drift_with_an_asymmetric_psf(border, acceleration):
     image = Volume.from_array(
         ndimage.convolve(truth, kernel, mode=mode[border]).clip(0), psf.voxel_um
     )
-    settings = RldSettings(iterations=100, border=border, acceleration=acceleration, background=0)
+    settings = RichardsonLucy(
+        iterations=100, border=border, acceleration=acceleration, background=0
+    )
     result = deconvolve(image, psf, settings)
     np.testing.assert_allclose(_centroid(result.data), _centroid(truth), atol=0.02)
 
@@ -66,14 +67,14 @@ def test_even_sized_psf_keeps_the_place(shape):
     # The centre n // 2 of an even kernel is that of an odd one with an empty last plane.
     kernel[tuple(slice(n) for n in shape)] = psf.data
     image = Volume.from_array(signal.fftconvolve(truth, kernel, mode="same").clip(0), psf.voxel_um)
-    result = deconvolve(image, psf, RldSettings(iterations=60, background=0))
+    result = deconvolve(image, psf, RichardsonLucy(iterations=60, background=0))
     np.testing.assert_allclose(_centroid(result.data), _centroid(truth), atol=0.02)
 
 
 def test_an_off_centre_psf_moves_the_result_by_its_offset():
     psf, truth = phantoms.gaussian_psf((13, 13, 13)), phantoms.spots()
     moved = psf.with_data(np.roll(psf.data, (1, -2, 2), (0, 1, 2)))
-    result = deconvolve(_blurred(truth, psf), moved, RldSettings(iterations=30, background=0))
+    result = deconvolve(_blurred(truth, psf), moved, RichardsonLucy(iterations=30, background=0))
     shift = _centroid(result.data) - _centroid(truth)
     np.testing.assert_allclose(shift, (-1, 2, -2), atol=0.05)
 
@@ -84,7 +85,7 @@ def test_an_off_centre_psf_moves_the_result_by_its_offset():
 def test_flux_is_kept(border, back_projector, acceleration):
     psf, truth = phantoms.comatic_psf(), phantoms.spots()
     image = _blurred(truth, psf, noise_seed=1)
-    settings = RldSettings(
+    settings = RichardsonLucy(
         iterations=20,
         border=border,
         acceleration=acceleration,
@@ -98,7 +99,7 @@ def test_flux_is_kept(border, back_projector, acceleration):
 def test_flux_above_a_known_background_is_kept():
     psf, truth = phantoms.comatic_psf(), phantoms.spots()
     image = _blurred(truth, psf, noise_seed=1, background=10)
-    result = deconvolve(image, psf, RldSettings(iterations=40, background=10))
+    result = deconvolve(image, psf, RichardsonLucy(iterations=40, background=10))
     assert result.data.sum() == pytest.approx((image.data - 10).sum(), rel=0.01)
 
 
@@ -106,7 +107,9 @@ def test_float32_agrees_with_float64():
     psf, truth = phantoms.comatic_psf(), phantoms.spots()
     image = _blurred(truth, psf, noise_seed=2)
     single, double = (
-        deconvolve(image, psf, RldSettings(iterations=30, background=0, precision=precision)).data
+        deconvolve(
+            image, psf, RichardsonLucy(iterations=30, background=0, precision=precision)
+        ).data
         for precision in ("float32", "float64")
     )
     assert np.abs(single - double).max() < 2e-3 * double.max()
@@ -123,7 +126,7 @@ def test_a_bright_object_cut_by_the_edge_does_not_ring():
     flat = truth[2:-2, 2:-2, :10]  # inside the object, at the edge of the image
     errors = {
         border: np.abs(
-            deconvolve(image, psf, RldSettings(border=border, **settings)).data[2:-2, 2:-2, :10]
+            deconvolve(image, psf, RichardsonLucy(border=border, **settings)).data[2:-2, 2:-2, :10]
             / flat
             - 1
         ).max()
@@ -141,7 +144,7 @@ def test_light_from_outside_makes_no_slab_at_the_border():
     field = np.s_[12:36]
     image = Volume.from_array(signal.fftconvolve(scene, psf.data, mode="same")[field], psf.voxel_um)
     top = {
-        border: deconvolve(image, psf, RldSettings(iterations=40, border=border, background=0))
+        border: deconvolve(image, psf, RichardsonLucy(iterations=40, border=border, background=0))
         .data[0, 8:-8, 8:-8]
         .mean()
         for border in ("extended", "reflect")
@@ -152,8 +155,8 @@ def test_light_from_outside_makes_no_slab_at_the_border():
 def test_acceleration_gets_there_in_fewer_iterations():
     psf, truth = phantoms.gaussian_psf(), phantoms.spots()
     image = _blurred(truth, psf)
-    plain = deconvolve(image, psf, RldSettings(iterations=60, **PLAIN))
-    fast = deconvolve(image, psf, RldSettings(iterations=20, background=0))
+    plain = deconvolve(image, psf, RichardsonLucy(iterations=60, **PLAIN))
+    fast = deconvolve(image, psf, RichardsonLucy(iterations=20, background=0))
     assert phantoms.nrmse(fast.data, truth) < phantoms.nrmse(plain.data, truth)
 
 
@@ -161,9 +164,9 @@ def test_acceleration_gets_there_in_fewer_iterations():
 def test_unmatched_back_projectors_sharpen_faster(name):
     psf, truth = phantoms.gaussian_psf(), phantoms.spots()
     image = _blurred(truth, psf)
-    matched = deconvolve(image, psf, RldSettings(iterations=3, start="image", **PLAIN))
+    matched = deconvolve(image, psf, RichardsonLucy(iterations=3, start="image", **PLAIN))
     other = deconvolve(
-        image, psf, RldSettings(iterations=3, start="image", back_projector=name, **PLAIN)
+        image, psf, RichardsonLucy(iterations=3, start="image", back_projector=name, **PLAIN)
     )
     assert phantoms.nrmse(image.data, truth) > phantoms.nrmse(matched.data, truth)
     if name == "gaussian":  # as wide as the PSF: about as fast
@@ -181,12 +184,12 @@ def test_an_unmatched_back_projector_does_not_go_astray(acceleration):
     truth[8:12, 11:29, 11:29] = 0
     image = _blurred(truth, psf, noise_seed=2, background=5)
     light = {}
-    settings = RldSettings(
+    settings = RichardsonLucy(
         iterations=200, back_projector="wiener-butterworth", acceleration=acceleration
     )
-    for report in iterate(image, psf, settings):
-        if report.iteration in (20, 100, 200):
-            light[report.iteration] = float(report.estimate().sum())
+    for report in deconvolve_iter(image, psf, settings):
+        if report.done in (20, 100, 200):
+            light[report.done] = float(report.estimate().sum())
             error = phantoms.nrmse(report.estimate(), truth)
     assert light[200] == pytest.approx(truth.sum(), rel=0.03)
     assert light[200] == pytest.approx(light[20], rel=0.02)
@@ -199,7 +202,7 @@ def test_total_variation_quietens_noise():
     truth[4:12, 8:24, 8:24] = 100
     image = _blurred(truth, psf, noise_seed=3)
     rough, smooth = (
-        deconvolve(image, psf, RldSettings(iterations=40, background=0, tv=tv)).data
+        deconvolve(image, psf, RichardsonLucy(iterations=40, background=0, tv=tv)).data
         for tv in (0.0, 0.01)
     )
     inside = np.s_[6:10, 12:20, 12:20]
@@ -211,7 +214,7 @@ def test_a_single_plane_is_deconvolved_with_a_2d_psf():
     psf = phantoms.gaussian_psf((1, 9, 9), (1, 1.5, 1.5))
     truth = phantoms.spots((9, 48, 48))[4:5]
     image = _blurred(truth, psf)
-    result = deconvolve(image, psf, RldSettings(iterations=50, background=0))
+    result = deconvolve(image, psf, RichardsonLucy(iterations=50, background=0))
     assert result.shape == (1, 48, 48)
     assert phantoms.nrmse(result.data, truth) < 0.3 * phantoms.nrmse(image.data, truth)
 
@@ -219,7 +222,7 @@ def test_a_single_plane_is_deconvolved_with_a_2d_psf():
 def test_reports_stream_and_the_result_is_recorded():
     psf, truth = phantoms.gaussian_psf(), phantoms.spots()
     image = _blurred(truth, psf)
-    steps = iterate(image, psf, RldSettings(iterations=4, background=0))
+    steps = deconvolve_iter(image, psf, RichardsonLucy(iterations=4, background=0))
     reports = []
     while True:
         try:
@@ -228,7 +231,7 @@ def test_reports_stream_and_the_result_is_recorded():
             result = stop.value
             break
         reports.append((report, report.estimate()))
-    assert [report.iteration for report, _ in reports] == [1, 2, 3, 4]
+    assert [report.done for report, _ in reports] == [1, 2, 3, 4]
     assert {report.phase for report, _ in reports} == {"deconvolve"}
     changes = [report.relative_change for report, _ in reports]
     assert changes == sorted(changes, reverse=True)
@@ -247,16 +250,17 @@ def test_reports_come_as_often_as_asked():
     image = _blurred(truth, psf)
     settings = {"iterations": 8, "background": 0}
     often, seldom = (
-        list(iterate(image, psf, RldSettings(report_every=every, **settings))) for every in (1, 3)
+        list(deconvolve_iter(image, psf, RichardsonLucy(report_every=every, **settings)))
+        for every in (1, 3)
     )
-    assert [report.iteration for report in seldom] == [3, 6, 8]
+    assert [report.done for report in seldom] == [3, 6, 8]
     for report in seldom:
-        assert report.relative_change == often[report.iteration - 1].relative_change
+        assert report.relative_change == often[report.done - 1].relative_change
 
 
 def test_tolerance_stops():
     psf, truth = phantoms.gaussian_psf(), phantoms.spots()
-    settings = RldSettings(iterations=100, tolerance=0.05, background=0)
+    settings = RichardsonLucy(iterations=100, tolerance=0.05, background=0)
     facts = deconvolve(_blurred(truth, psf), psf, settings).record.facts
     assert facts["iterations"] < 100
     assert facts["stopped_by"] == "tolerance"
@@ -265,8 +269,10 @@ def test_tolerance_stops():
 
 def test_closing_the_generator_cancels():
     psf, truth = phantoms.gaussian_psf(), phantoms.spots()
-    steps = iterate(_blurred(truth, psf), psf, RldSettings(iterations=10_000, background=0))
-    assert next(steps).iteration == 1
+    steps = deconvolve_iter(
+        _blurred(truth, psf), psf, RichardsonLucy(iterations=10_000, background=0)
+    )
+    assert next(steps).done == 1
     steps.close()
     with pytest.raises(StopIteration):
         next(steps)
@@ -280,9 +286,9 @@ def test_automatic_stop_is_near_the_best_iteration(photons):
     known = 20 * photons
     errors = [
         phantoms.nrmse(report.estimate(), truth)
-        for report in iterate(image, psf, RldSettings(iterations=60, background=known))
+        for report in deconvolve_iter(image, psf, RichardsonLucy(iterations=60, background=known))
     ]
-    stopped = deconvolve(image, psf, RldSettings(background=known))
+    stopped = deconvolve(image, psf, RichardsonLucy(background=known))
     assert stopped.record.facts["stopped_by"] == "held-out photons"
     assert phantoms.nrmse(stopped.data, truth) < 1.05 * min(errors)
 
@@ -290,7 +296,7 @@ def test_automatic_stop_is_near_the_best_iteration(photons):
 def test_automatic_stop_repeats_with_its_seed():
     psf = phantoms.gaussian_psf()
     image = _blurred(phantoms.spots(level=100.0), psf, noise_seed=5, background=5)
-    first, second = (deconvolve(image, psf, RldSettings(seed=7)) for _ in range(2))
+    first, second = (deconvolve(image, psf, RichardsonLucy(seed=7)) for _ in range(2))
     np.testing.assert_array_equal(first.data, second.data)
 
 
@@ -328,14 +334,14 @@ def _image(data, voxel_um=phantoms.VOXEL_UM):
 )
 def test_bad_input_is_refused_before_the_work(image, psf, message):
     with pytest.raises(RlnError, match=message):
-        next(iterate(image, psf, RldSettings(iterations=1)))
+        next(deconvolve_iter(image, psf, RichardsonLucy(iterations=1)))
 
 
 def test_a_background_above_the_image_is_refused():
     image = _image(phantoms.spots())
-    settings = RldSettings(iterations=1, background=float(image.data.mean()) + 1)
+    settings = RichardsonLucy(iterations=1, background=float(image.data.mean()) + 1)
     with pytest.raises(RlnError, match="nothing stands above it"):
-        next(iterate(image, phantoms.gaussian_psf(), settings))
+        next(deconvolve_iter(image, phantoms.gaussian_psf(), settings))
 
 
 def test_hollow_bars_come_out_as_well_as_known(shared):
@@ -346,7 +352,7 @@ def test_hollow_bars_come_out_as_well_as_known(shared):
         for name in ("blurred", "psf", "truth")
     )
     psf, _ = fit_psf(kernel, image, mend=False)  # the image was blurred with the file as it is
-    result = deconvolve(image, psf, RldSettings(negatives="clip"))
+    result = deconvolve(image, psf, RichardsonLucy(negatives="clip"))
     scaled = result.data * np.vdot(result.data, truth.data) / np.vdot(result.data, result.data)
     assert psnr(scaled, truth.data) > 28.4
 
@@ -355,7 +361,7 @@ def test_negative_voxels_can_be_clipped():
     psf = phantoms.gaussian_psf()
     image = _image(np.random.default_rng(0).poisson(phantoms.spots() + 2) - 1)
     assert image.data.min() < 0
-    result = deconvolve(image, psf, RldSettings(iterations=2, negatives="clip"))
+    result = deconvolve(image, psf, RichardsonLucy(iterations=2, negatives="clip"))
     assert result.data.min() >= 0
 
 
@@ -375,19 +381,23 @@ def test_negative_voxels_can_be_clipped():
 )
 def test_settings_outside_their_limits_are_refused(wrong):
     with pytest.raises(RlnError, match=next(iter(wrong))):
-        RldSettings(**wrong)
+        RichardsonLucy(**wrong)
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99"])
 def test_unknown_or_absent_devices_are_refused(device):
     with pytest.raises(RlnError, match="device"):
-        next(iterate(_image(phantoms.spots()), phantoms.gaussian_psf(), RldSettings(device=device)))
+        next(
+            deconvolve_iter(
+                _image(phantoms.spots()), phantoms.gaussian_psf(), RichardsonLucy(device=device)
+            )
+        )
 
 
 def test_too_little_memory_is_said_before_the_work(monkeypatch):
     monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 1000)
     with pytest.raises(RlnError, match=r"needs 0\.00 GB on cpu .* crop the PSF"):
-        next(iterate(_image(phantoms.spots()), phantoms.gaussian_psf()))
+        next(deconvolve_iter(_image(phantoms.spots()), phantoms.gaussian_psf()))
 
 
 @pytest.mark.parametrize(
@@ -402,7 +412,9 @@ def test_a_failing_computation_is_a_compute_error(monkeypatch, failure, message)
         raise failure
 
     monkeypatch.setattr(Convolution, "A", fail)
-    steps = iterate(_image(phantoms.spots()), phantoms.gaussian_psf(), RldSettings(iterations=3))
+    steps = deconvolve_iter(
+        _image(phantoms.spots()), phantoms.gaussian_psf(), RichardsonLucy(iterations=3)
+    )
     with pytest.raises(ComputeError, match=message):
         next(steps)
 
@@ -410,9 +422,9 @@ def test_a_failing_computation_is_a_compute_error(monkeypatch, failure, message)
 def test_memory_estimate_counts_the_padded_volumes():
     image, psf = (64, 256, 256), (31, 31, 31)
     padded = 96 * 288 * 288 * 4
-    assert rld.memory_bytes(image, psf, RldSettings()) <= 8.1 * padded
+    assert rld.memory_bytes(image, psf, RichardsonLucy()) <= 8.1 * padded
     pairs = itertools.pairwise(
-        rld.memory_bytes(image, psf, RldSettings(**kw))
+        rld.memory_bytes(image, psf, RichardsonLucy(**kw))
         for kw in ({"acceleration": "none"}, {}, {"precision": "float64"})
     )
     assert all(a < b for a, b in pairs)

@@ -23,11 +23,11 @@ IMAGE, PSF, OUT = Path("my image.tif"), Path("psf.tif"), Path("out.ome.tif")
 MODEL = Path("mine.safetensors")
 
 VERBS = {
-    "rld": (rln.RldSettings, {"image": IMAGE, "psf": PSF, "out": OUT}),
+    "rld": (rln.RichardsonLucy, {"image": IMAGE, "psf": PSF, "out": OUT}),
     "rln": (rln.RlnSettings, {"image": IMAGE, "psf": PSF, "out": OUT}),
-    "psf compute": (rln.MicroscopeSettings, {"image": IMAGE, "out": OUT}),
-    "psf measure": (rln.MeasureSettings, {"beads": IMAGE, "out": OUT}),
-    "psf repair": (rln.PrepareSettings, {"psf": PSF, "out": OUT}),
+    "psf compute": (rln.psf.MicroscopeSettings, {"image": IMAGE, "out": OUT}),
+    "psf measure": (rln.psf.MeasureSettings, {"beads": IMAGE, "out": OUT}),
+    "psf repair": (rln.psf.PrepareSettings, {"psf": PSF, "out": OUT}),
 }
 OTHER = {
     "modality": "light-sheet",  # the others of its kind ask for a second wavelength
@@ -43,7 +43,7 @@ OTHER = {
 def _other(settings, name):
     """Return another value than the default that a field may have."""
     value, hint = getattr(settings(), name), get_type_hints(settings)[name]
-    if settings is rln.ImagingSettings and name == "background":
+    if settings is rln.simulate.ImagingSettings and name == "background":
         return (0.1, 0.2)
     if name in OTHER:
         return OTHER[name]
@@ -102,7 +102,7 @@ def test_every_setting_goes_through_the_command_line(verb, name):
 
 
 def test_several_at_once_and_how_files_are_read():
-    settings = rln.RldSettings(iterations=20, background=100.5, resolution_um=(0.3, 0.2, 0.2))
+    settings = rln.RichardsonLucy(iterations=20, background=100.5, resolution_um=(0.3, 0.2, 0.2))
     how = {"voxel_um": (0.3, 0.1, 0.1), "channel": 1, "time": 0, "psf_voxel_um": (0.1, 0.1, 0.1)}
     line = command("rld", **VERBS["rld"][1], settings=settings, repair=False, dtype="uint16", **how)
     parsed = _parsed(line)
@@ -180,10 +180,10 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(rln.TrainSettings)])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(rln.train.TrainSettings)])
 def test_every_setting_of_a_training_is_an_option_or_said_not_to_be(trained, name):
     full = PRESETS["full"]
-    value = "wiener-butterworth" if name == "start" else _other(rln.TrainSettings, name)
+    value = "wiener-butterworth" if name == "start" else _other(rln.train.TrainSettings, name)
     changed = dataclasses.replace(full, **{name: value})
     line = command("train", psf=PSF, out=MODEL, preset="full", settings=changed)
     if name in OPTIONS:
@@ -197,7 +197,7 @@ def test_every_setting_of_a_training_is_an_option_or_said_not_to_be(trained, nam
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_said_by_its_name(trained, name):
-    settings, begin = rln.choose_settings(name)
+    settings, begin = rln.train.choose_settings(name)
     line = command("train", psf=PSF, out=MODEL, preset=name, settings=settings)
     assert line == f"napari-rln train --out {MODEL} --psf {PSF} --preset {name}"
     seen = trained(line)
@@ -217,16 +217,18 @@ def test_minutes_take_the_place_of_a_presets_steps(trained, name):
     "given", [{}, {"variant": "paper"}, {"begin": "bead-paper"}, {"begin": "none"}]
 )
 def test_what_a_training_begins_with_is_said(trained, given):
-    settings, begin = rln.choose_settings(None, given.get("variant"), given.get("begin"))
+    settings, begin = rln.train.choose_settings(None, given.get("variant"), given.get("begin"))
     seen = trained(command("train", psf=PSF, out=MODEL, settings=settings, **given))
     assert seen["settings"] == settings
     assert (seen["begin"] and seen["begin"].hash) == (begin and begin.hash)
 
 
-@pytest.mark.parametrize(("cls", "name"), _one_by_one(rln.StructureSettings, rln.ImagingSettings))
+@pytest.mark.parametrize(
+    ("cls", "name"), _one_by_one(rln.simulate.StructureSettings, rln.simulate.ImagingSettings)
+)
 def test_what_is_imagined_goes_through_the_command_line(trained, cls, name):
     changed = cls(**{name: _other(cls, name)})
-    key = "structures" if cls is rln.StructureSettings else "imaging"
+    key = "structures" if cls is rln.simulate.StructureSettings else "imaging"
     line = command("train", psf=PSF, out=MODEL, **{key: changed})
     assert trained(line)[key] == changed
 
@@ -251,11 +253,11 @@ def _run(text):
 @pytest.mark.usefixtures("bead")
 @pytest.mark.parametrize("repair", [True, False])
 def test_the_python_of_rld_computes_what_the_command_does(repair):
-    settings = rln.RldSettings(iterations=3, background=200.0)
+    settings = rln.RichardsonLucy(iterations=3, background=200.0)
     files = {"image": IMAGE, "psf": PSF, "out": OUT}
     _run(python("rld", **files, settings=settings, repair=repair))
     image = samples.bead()
-    psf, _ = rln.fit_psf(samples.bead_psf(), image, mend=repair)
+    psf, _ = rln.psf.fit_psf(samples.bead_psf(), image, mend=repair)
     assert read_volume(OUT).hash == rln.deconvolve(image, psf, settings).hash
     OUT.unlink()
     words = shlex.split(command("rld", **files, settings=settings, repair=repair, dtype="uint16"))
@@ -275,21 +277,21 @@ def test_the_python_of_rln_computes_the_same():
 
 @pytest.mark.usefixtures("bead")
 def test_the_python_of_psf_computes_the_same():
-    optics = rln.MicroscopeSettings(modality="gaussian", size=(15, 21, 21))
+    optics = rln.psf.MicroscopeSettings(modality="gaussian", size=(15, 21, 21))
     own = (0.2, 0.1, 0.1)
     for where, voxel_um in (({"image": IMAGE}, samples.NOMINAL_VOXEL_UM), ({"voxel_um": own}, own)):
         _run(python("psf compute", **where, out=OUT, settings=optics))
-        assert read_volume(OUT).hash == rln.compute_psf(optics, voxel_um, planes=64).hash
+        assert read_volume(OUT).hash == rln.psf.compute_psf(optics, voxel_um, planes=64).hash
         assert read_volume(OUT).voxel_um == pytest.approx(voxel_um)
 
     _run(python("psf repair", psf=PSF, out=OUT))
     psf = samples.bead_psf()
-    assert read_volume(OUT).hash == rln.repair_psf(psf, rln.examine_psf(psf)).hash
-    settings = rln.PrepareSettings(max_size=(31, 31, 31))
+    assert read_volume(OUT).hash == rln.psf.repair_psf(psf, rln.psf.examine_psf(psf)).hash
+    settings = rln.psf.PrepareSettings(max_size=(31, 31, 31))
     _run(python("psf repair", psf=PSF, image=IMAGE, out=OUT, settings=settings))
-    assert read_volume(OUT).hash == rln.prepare_psf(psf, settings).hash
+    assert read_volume(OUT).hash == rln.psf.prepare_psf(psf, settings).hash
     _run(python("psf repair", psf=PSF, out=OUT, everything=True))
-    assert read_volume(OUT).hash == rln.prepare_psf(psf).hash
+    assert read_volume(OUT).hash == rln.psf.prepare_psf(psf).hash
 
 
 def test_the_python_of_psf_measure_computes_the_same(tmp_path, monkeypatch):
@@ -298,23 +300,23 @@ def test_the_python_of_psf_measure_computes_the_same(tmp_path, monkeypatch):
     beads[8:17, 20:29, 20:29] = 5000 * phantoms.gaussian_psf().data
     stack = np.random.default_rng(0).poisson(beads + 10)
     write_volume(rln.Volume.from_array(stack, phantoms.VOXEL_UM), IMAGE)
-    settings = rln.MeasureSettings(size=(9, 9, 9))
+    settings = rln.psf.MeasureSettings(size=(9, 9, 9))
     _run(python("psf measure", beads=IMAGE, out=OUT, settings=settings))
-    assert read_volume(OUT).hash == rln.measure_psf(read_volume(IMAGE), settings).hash
+    assert read_volume(OUT).hash == rln.psf.measure_psf(read_volume(IMAGE), settings).hash
 
 
 @pytest.mark.usefixtures("bead")
 def test_the_python_of_a_training_trains_the_same(monkeypatch):
     monkeypatch.setattr(run, "_STATISTICS", 1)
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))
-    structures = rln.StructureSettings(structures=("dots",))
+    structures = rln.simulate.StructureSettings(structures=("dots",))
     given = {"psf": PSF, "like": IMAGE, "begin": "none", "settings": TINY, "structures": structures}
     _run(python("train", out=MODEL, **given))
-    psf, _ = rln.fit_psf(samples.bead_psf(), samples.bead())
-    setting = rln.setting_of(TINY, psf=psf, like=samples.bead(), structures=structures)
+    psf, _ = rln.psf.fit_psf(samples.bead_psf(), samples.bead())
+    setting = rln.train.setting_of(TINY, psf=psf, like=samples.bead(), structures=structures)
     model = rln.load_model(MODEL)
     assert model.name == "mine"
-    assert model.hash == rln.train_model(setting, TINY).hash
+    assert model.hash == rln.train.train_model(setting, TINY).hash
 
 
 def test_the_python_of_other_trainings_says_what_they_are_of():
@@ -326,5 +328,5 @@ def test_the_python_of_other_trainings_says_what_they_are_of():
     )
     settings = dataclasses.replace(PRESETS["full"], variant="paper")
     text = python("train", any_psf=True, out=MODEL, preset="full", settings=settings)
-    assert "setting = rln.setting_of(settings, any_psf=True)\n" in text
+    assert "setting = rln.train.setting_of(settings, any_psf=True)\n" in text
     compile(text, "script", "exec")

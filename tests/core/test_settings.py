@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import as_dict, check_limits
+from napari_rln.core.limits import as_dict, check_limits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ import math
 from dataclasses import asdict, replace
 
 import pytest
+from napari_rln.engine.cost import rld_cost
+from napari_rln.engine.speed import CalibrationReport, Line, Speed, calibrate
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish, relay
-from napari_rln.deconvolution.rld_settings import RldSettings
-from napari_rln.engine.cost import rld_cost
-from napari_rln.engine.speed import CalibrationReport, Line, Speed, calibrate
+from napari_rln.deconvolution.classical import RichardsonLucy
 
 PARTS = ("iteration", "setup", "search", "network", "check")
 NOTHING = Speed(device="cpu", network_voxel_bytes=32, **dict.fromkeys(PARTS, Line(0.0, 0.0)))
@@ -46,7 +46,7 @@ def test_a_speed_is_measured_and_kept_as_json():
     assert min(speed.iteration.per_voxel, speed.network.per_voxel) > 0
     assert speed.network_voxel_bytes > 0
     assert Speed(**json.loads(json.dumps(asdict(speed)))) == speed
-    cost = rld_cost((64, 256, 256), (31, 31, 31), RldSettings(device="cpu"), speed)
+    cost = rld_cost((64, 256, 256), (31, 31, 31), RichardsonLucy(device="cpu"), speed)
     assert 0 < cost.seconds < math.inf
 
 

@@ -7,10 +7,9 @@ import torch
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
-from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Given, calibrate
-from napari_rln.deconvolution.loop import deconvolve
-from napari_rln.deconvolution.rld_settings import RldSettings, memory_bytes
+from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve, memory_bytes
 from napari_rln.networks.initial_estimate import StartSettings, first_estimate
 
 PSF = phantoms.gaussian_psf()
@@ -48,7 +47,7 @@ def test_the_papers_first_estimate_is_the_image_less_background(image):
 @pytest.mark.parametrize("method", ["matched", "wiener-butterworth"])
 @pytest.mark.parametrize("iterations", [1, 5, "auto"])
 def test_a_started_first_estimate_is_the_classical_deconvolution(image, method, iterations):
-    settings = RldSettings(
+    settings = RichardsonLucy(
         iterations=iterations, back_projector=method, background=10.0, device="cpu"
     )
     expected = deconvolve(image, PSF, settings)
@@ -89,7 +88,7 @@ def test_with_little_memory_it_is_tiled_and_hardly_differs():
     _, whole = _run(image, settings)
     reports, tiled = _run(image, settings, most_bytes=4_000_000)
     assert len(reports) > 8
-    assert [report.iteration for report in reports] == list(range(1, len(reports) + 1))
+    assert [report.done for report in reports] == list(range(1, len(reports) + 1))
     assert {report.total for report in reports} == {len(reports)}
     assert tiled.outside is None
     # Of the brightest voxel; every tile is accelerated by itself.

@@ -9,10 +9,9 @@ from scipy.ndimage import shift
 from scipy.signal import fftconvolve
 
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.loop import deconvolve, iterate
+from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 from napari_rln.deconvolution.noise import estimate_noise
 from napari_rln.deconvolution.noise_spectrum import Spectrum
-from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.deconvolution.stopping import SHARE, SplitPhotons, Watch, telling_crop
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.6, 1.2, 1.2)).data
@@ -173,7 +172,7 @@ def test_stops_within_3_percent_of_the_best(shared, kind, photons):
     image = Volume.from_array(counts, phantoms.VOXEL_UM)
     errors = [
         phantoms.nrmse(report.estimate(), truth)
-        for report in iterate(image, psf, RldSettings(iterations=60))
+        for report in deconvolve_iter(image, psf, RichardsonLucy(iterations=60))
     ]
     stopped = deconvolve(image, psf)
     assert phantoms.nrmse(stopped.data, truth) < 1.03 * min(errors)

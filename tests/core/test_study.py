@@ -8,11 +8,11 @@ import pytest
 
 import napari_rln as rln
 from napari_rln.deconvolution import study as studies
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.networks.model import load_model
 
 PSF = phantoms.gaussian_psf()
-RLD = RldSettings(device="cpu")
+RLD = RichardsonLucy(device="cpu")
 RLN = rln.RlnSettings(device="cpu")
 
 
@@ -42,10 +42,10 @@ def counted(monkeypatch):
 def test_rld_and_the_network_share_the_stop_and_one_path(image, counted):
     alone = rln.deconvolve(image, PSF, RLD), rln.apply_model(image, PSF, settings=RLN)
     assert counted == {"stop": 2, "run": 2, "calibration": 2}
-    study = rln.Study()
+    study = rln.Shared()
     shared = (
         rln.deconvolve(image, PSF, RLD, study),
-        rln.apply_model(image, PSF, settings=RLN, study=study),
+        rln.apply_model(image, PSF, settings=RLN, shared=study),
     )
     assert counted == {"stop": 3, "run": 3, "calibration": 3}
     for one, other in zip(alone, shared, strict=True):
@@ -53,8 +53,8 @@ def test_rld_and_the_network_share_the_stop_and_one_path(image, counted):
 
 
 def test_the_order_of_the_methods_changes_nothing(image):
-    study = rln.Study()
-    rln.apply_model(image, PSF, settings=RLN, study=study)
+    study = rln.Shared()
+    rln.apply_model(image, PSF, settings=RLN, shared=study)
     later = rln.deconvolve(image, PSF, RLD, study)
     np.testing.assert_array_equal(later.data, rln.deconvolve(image, PSF, RLD).data)
 
@@ -62,7 +62,7 @@ def test_the_order_of_the_methods_changes_nothing(image):
 def test_a_second_network_is_merged_as_the_first_would_be(image):
     model = load_model("universal")
     riper = replace(model, name="riper", start=replace(model.start, beyond=1.5))
-    study = rln.Study()
+    study = rln.Shared()
     both = [rln.apply_model(image, PSF, m, RLN, study) for m in (riper, model)]
     alone = [rln.apply_model(image, PSF, m, RLN) for m in (riper, model)]
     for one, other in zip(both, alone, strict=True):
@@ -70,13 +70,13 @@ def test_a_second_network_is_merged_as_the_first_would_be(image):
 
 
 def test_another_image_psf_or_projector_is_another_run(image, counted):
-    study = rln.Study()
+    study = rln.Shared()
     rln.deconvolve(image, PSF, RLD, study)
     other = phantoms.gaussian_psf(sigma=(1.7, 1.2, 1.2))
     for given in (
         (image, other, RLD),
         (image.with_data(image.data + 1), PSF, RLD),
-        (image, PSF, RldSettings(device="cpu", back_projector="gaussian")),
+        (image, PSF, RichardsonLucy(device="cpu", back_projector="gaussian")),
     ):
         before = counted["stop"]
         found = rln.deconvolve(*given, study)
@@ -85,26 +85,26 @@ def test_another_image_psf_or_projector_is_another_run(image, counted):
 
 
 def test_more_iterations_go_on_where_fewer_ended(image, counted):
-    study = rln.Study()
-    rln.deconvolve(image, PSF, RldSettings(device="cpu", iterations=4), study)
-    more = rln.deconvolve(image, PSF, RldSettings(device="cpu", iterations=9), study)
+    study = rln.Shared()
+    rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=4), study)
+    more = rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=9), study)
     assert counted["run"] == 1
     assert more.record.facts["shared_iterations"] == 4
-    whole = rln.deconvolve(image, PSF, RldSettings(device="cpu", iterations=9))
+    whole = rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=9))
     np.testing.assert_array_equal(more.data, whole.data)
-    fewer = rln.deconvolve(image, PSF, RldSettings(device="cpu", iterations=4), study)
+    fewer = rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=4), study)
     assert "shared_iterations" not in fewer.record.facts
 
 
 def test_a_comparison_uses_what_the_methods_found(image, counted):
-    study = rln.Study()
+    study = rln.Shared()
     model = load_model("universal")
     results = [
         rln.deconvolve(image, PSF, RLD, study),
         rln.apply_model(image, PSF, model, RLN, study),
     ]
     runs = counted["run"]
-    table = rln.compare(image, results, psf=PSF, study=study)
+    table = rln.compare(image, results, psf=PSF, shared=study)
     assert counted["calibration"] == 1
     assert counted["run"] == runs
     for row, result in zip(table.rows[1:], results, strict=True):

@@ -65,7 +65,7 @@ import os, subprocess, sys, time
 import numpy as np, torch
 torch.ones(1 << 20).sum()  # OpenMP is loaded before anything of ours
 from napari_rln.deconvolution.convolution import Convolution
-from napari_rln.deconvolution.richardson_lucy import RichardsonLucy, View
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration, View
 
 def cpu_seconds(threads):
     torch.set_num_threads(threads)
@@ -76,7 +76,7 @@ def cpu_seconds(threads):
     return time.process_time() - began
 
 psf = np.ones((9, 9, 9), np.float32) / 729
-run = RichardsonLucy(View(blur=Convolution(psf, (40, 66, 66)), image=torch.ones(40, 66, 66)))
+run = RichardsonLucyIteration(View(blur=Convolution(psf, (40, 66, 66)), image=torch.ones(40, 66, 66)))
 alone = min(cpu_seconds(1) for _ in range(2))
 spin = [sys.executable, "-c", "while True: pass"]
 others = [subprocess.Popen(spin) for _ in range(os.cpu_count())]

@@ -14,8 +14,7 @@ from napari_rln.core.generators import finish
 from napari_rln.core.metrics import psnr
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import Calibration
-from napari_rln.deconvolution.loop import deconvolve
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
 from napari_rln.io.volumes import write_volume
 from napari_rln.networks.initial_estimate import StartSettings, first_estimate
 from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
@@ -367,7 +366,7 @@ def test_what_is_to_be_beaten_is_the_best_of_classical_deconvolution():
     for iterations in (5, 20, 60):
         each = []
         for h in held:
-            told = RldSettings(
+            told = RichardsonLucy(
                 iterations=iterations, background=h.calibration.background, device="cpu"
             )
             result = deconvolve(h.pair.image, h.psf, told)

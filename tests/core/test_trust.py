@@ -10,10 +10,10 @@ from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import Calibration
-from napari_rln.deconvolution.check import check_result, outside_steps
 from napari_rln.deconvolution.residual import reconvolution_residual
+from napari_rln.evaluate.check import check_result, outside_steps
 from napari_rln.networks.application import apply_model
-from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.networks.network import RlnSettings
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.4, 1.2, 1.2))
 SHAPE = (24, 40, 40)

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from napari_rln.core.errors import RlnError
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form, label_of, tooltips
-from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.networks.network import RlnSettings
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings
@@ -17,7 +17,7 @@ from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.training_settings import PRESETS, TrainSettings
 
 KINDS = (
-    RldSettings, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,
+    RichardsonLucy, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,
     StructureSettings, ImagingSettings, TrainSettings,
 )  # fmt: skip
 
@@ -40,9 +40,9 @@ def test_presets_go_through_the_form(qtbot, preset):
 
 
 def test_changed_values_come_back(qtbot):
-    form = Form(RldSettings, top=("iterations", "back_projector"), hidden=("device",))
+    form = Form(RichardsonLucy, top=("iterations", "back_projector"), hidden=("device",))
     qtbot.addWidget(form)
-    wanted = RldSettings(
+    wanted = RichardsonLucy(
         iterations=30, back_projector="wiener-butterworth", background=12.5, tv=0.002,
         beta=0.01, resolution_um=(0.5, 0.2, 0.2), tolerance=1e-4, device="cpu",
     )  # fmt: skip
@@ -52,7 +52,7 @@ def test_changed_values_come_back(qtbot):
 
 
 def test_limits_are_the_dataclass_s(qtbot):
-    form = Form(RldSettings, top=())
+    form = Form(RichardsonLucy, top=())
     qtbot.addWidget(form)
     form.fields["tv"].value = 7.0
     with pytest.raises(RlnError, match="7"):  # and not another number
@@ -64,7 +64,7 @@ def test_limits_are_the_dataclass_s(qtbot):
 
 
 def test_changes_are_told_once_the_form_is_there(qtbot):
-    form = Form(RldSettings, top=("iterations",))
+    form = Form(RichardsonLucy, top=("iterations",))
     qtbot.addWidget(form)
     with qtbot.waitSignal(form.changed):
         form.fields["iterations"].value = 7
@@ -84,7 +84,7 @@ def test_labels_have_units_and_tips_wrap():
     assert label_of("depth_um", float) == "Depth (\N{MICRO SIGN}m)"
     assert label_of("na", float) == "NA"
     assert label_of("minimum_snr", float) == "Minimum SNR"
-    tips = tooltips(RldSettings)
+    tips = tooltips(RichardsonLucy)
     assert tips["tolerance"].startswith("<p>Stop earlier")
 
 

@@ -10,9 +10,9 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.deconvolution.rld_settings import RldSettings
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.views import DualSettings
-from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.execution import Execution
 from napari_rln.gui.field_errors import FieldError, point_at
 from napari_rln.gui.fields import Either, Number, Row, field_for, take_typed
 from napari_rln.gui.forms import Form, worded
@@ -20,7 +20,7 @@ from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
 from napari_rln.gui.scroll_area import Area
 from napari_rln.gui.voxel_size import VoxelField
-from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.networks.network import RlnSettings
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings
@@ -29,8 +29,8 @@ from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.training_settings import TrainSettings
 
 FORMS = (
-    RldSettings, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,
-    StructureSettings, ImagingSettings, TrainSettings, DualSettings, LargeSettings,
+    RichardsonLucy, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,
+    StructureSettings, ImagingSettings, TrainSettings, DualSettings, Execution,
 )  # fmt: skip
 COUNTRIES = (QLocale.Country.Germany, QLocale.Country.France, QLocale.Country.UnitedStates)
 LANGUAGES = (QLocale.Language.German, QLocale.Language.French, QLocale.Language.English)
@@ -200,7 +200,7 @@ def _turn(box):
 
 
 def test_the_wheel_scrolls_a_dock_and_changes_nothing_below_the_pointer(qtbot, monkeypatch):
-    form = Form(RldSettings, top=("iterations", "back_projector", "seed"))
+    form = Form(RichardsonLucy, top=("iterations", "back_projector", "seed"))
     content = QWidget()
     rows = QVBoxLayout(content)
     rows.addWidget(form)

@@ -14,10 +14,10 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.rld_settings import RldSettings
-from napari_rln.engine.job import Folder
-from napari_rln.engine.request import LargeRun
-from napari_rln.engine.run import run_large
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.engine.in_parts import run_task_iter
+from napari_rln.engine.journal import Folder
+from napari_rln.engine.task import LargeRun
 from napari_rln.gui.deconvolve.method_list import Rld
 from napari_rln.gui.deconvolve.ondisk import Begun, Written, origin_of
 from napari_rln.gui.deconvolve.result_place import IN_MEMORY, ON_DISK, file_name
@@ -108,8 +108,10 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
     [layer] = dock.results.layers()
     out = tmp_path / "tissue RLD.ome.zarr"
     reference = tmp_path / "reference.ome.zarr"
-    origin, settings = ImageFile(path=str(path)), RldSettings(iterations=3)
-    finish(run_large(LargeRun(origin=origin, psf=psf, settings=settings, out=reference, tile=64)))
+    origin, settings = ImageFile(path=str(path)), RichardsonLucy(iterations=3)
+    finish(
+        run_task_iter(LargeRun(origin=origin, psf=psf, settings=settings, out=reference, tile=64))
+    )
     for shown_now, level, known in zip(
         layer.data, image_levels(out), image_levels(reference), strict=True
     ):

@@ -7,7 +7,7 @@ import traceback
 import pytest
 
 from napari_rln.core.errors import ComputeError, RlnError, warn
-from napari_rln.deconvolution.rld_settings import RldReport
+from napari_rln.core.report import Report
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.jobs import Job, Jobs, Update, streamed
 from napari_rln.gui.runbar import RunBar, duration
@@ -208,15 +208,13 @@ def test_works_that_run_at_once_are_told_their_own_warnings(jobs, idle):
 def test_updates_are_thinned_but_the_last_and_those_that_must_be_seen_are_there():
     def steps():
         for i in range(1, 101):
-            yield RldReport(
+            yield Report(
                 phase="deconvolve", iteration=i, total=100, relative_change=0, seconds=0,
                 _run=None,
             )  # fmt: skip
         return "done"
 
-    work = streamed(
-        steps(), lambda r: r.iteration, every_s=60, always=lambda r: r.iteration in (7, 8)
-    )
+    work = streamed(steps(), lambda r: r.done, every_s=60, always=lambda r: r.done in (7, 8))
     updates = [update for update in work if update]
     assert [update.content for update in updates] == [1, 7, 8, 100]
 

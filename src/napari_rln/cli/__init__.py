@@ -39,9 +39,11 @@ app = App(
 )
 # Each with its summary, the first line of its docstring: help does not import what it lists.
 for _name, _place, _summary in (
-    ("rld", "rld_command:rld", "Deconvolve an image by Richardson-Lucy."),
-    ("rln", "rln_command:rln", "Deconvolve an image by a Richardson-Lucy Network."),
-    ("dual", "dual_command:dual", "Deconvolve two views of one object together, as of a diSPIM."),
+    ("rld", "deconvolve_commands:rld", "Deconvolve an image by Richardson-Lucy."),
+    ("rln", "deconvolve_commands:rln", "Deconvolve an image by a Richardson-Lucy Network."),
+    ("dual", "deconvolve_commands:dual",
+     "Deconvolve two views of one object together, as of a diSPIM."),
+    ("run", "deconvolve_commands:run", "Do a job that is written in a file, as JSON."),
     ("train", "train_command:train",
      "Train a network for a PSF, on synthetic structures blurred with it."),
     ("simulate", "simulate_command:simulate",

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from napari_rln.cli.options import Flat, ImageSource, Overwrite, PsfSource
+from napari_rln.cli.options import Flat, ImageOptions, Overwrite, PsfOptions
 from napari_rln.cli.terminal import Terminal
-from napari_rln.deconvolution.check import check_result
+from napari_rln.evaluate.check import check_result
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, check_tiff_output
 from napari_rln.io.volumes import write_volume
@@ -21,8 +21,8 @@ def check(
     repair: bool = True,
     device: str = "auto",
     overwrite: Overwrite = False,
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Check how well a deconvolved image, blurred again, explains the raw one.
@@ -50,9 +50,9 @@ def check(
     if residual is not None:
         check_tiff_output(residual)
         check_outputs([residual], inputs=files_read([image, result, psf]), overwrite=overwrite)
-    raw = image_source.read(image)
-    volume = image_source.read_beside(result)
-    blur, _ = psf_source.fitted(psf, raw, terminal, channel=image_source.channel, repair=repair)
+    raw = image_options.read(image)
+    volume = image_options.read_beside(result)
+    blur, _ = psf_options.fitted(psf, raw, terminal, channel=image_options.channel, repair=repair)
     trust = check_result(raw, volume, blur, background=background, device=device)
     if residual is not None:
         write_volume(trust.residual, residual, replace=overwrite)

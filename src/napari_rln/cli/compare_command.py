@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
+from napari_rln.cli.options import Flat, ImageOptions, Out, Overwrite, PsfOptions
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.study import Study
+from napari_rln.deconvolution.shared import Shared
 from napari_rln.evaluate.comparison import CompareSettings, Comparison
 from napari_rln.evaluate.comparison import compare as compare_volumes
 from napari_rln.evaluate.figure import figure, save_figure
@@ -28,8 +28,8 @@ def compare(
     repair: bool = True,
     figure_format: tuple[FigureFormat, ...] = ("png",),
     overwrite: Overwrite = False,
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
     settings: Annotated[CompareSettings, Flat] = CompareSettings(),
     look: Annotated[FigureSettings, Flat] = FigureSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
@@ -62,12 +62,14 @@ def compare(
     make_folder(out)
     read = files_read([image, *results, truth, psf])
     check_outputs(written(out, figure_format), inputs=read, overwrite=overwrite)
-    raw = image_source.read(image)
-    others = [image_source.read_beside(path) for path in results]
-    known = image_source.read_beside(truth) if truth else None
+    raw = image_options.read(image)
+    others = [image_options.read_beside(path) for path in results]
+    known = image_options.read_beside(truth) if truth else None
     blur = None
     if psf:
-        blur, _ = psf_source.fitted(psf, raw, terminal, channel=image_source.channel, repair=repair)
+        blur, _ = psf_options.fitted(
+            psf, raw, terminal, channel=image_options.channel, repair=repair
+        )
     show(raw, others, out, known, blur, settings, look, figure_format, terminal)
 
 
@@ -86,10 +88,10 @@ def show(
     look: FigureSettings,
     formats: tuple[FigureFormat, ...],
     terminal: Terminal,
-    study: Study | None = None,
+    shared: Shared | None = None,
 ) -> Comparison:
     """Write table and figure into a folder and print the table."""
-    table = compare_volumes(image, results, truth=truth, psf=psf, settings=settings, study=study)
+    table = compare_volumes(image, results, truth=truth, psf=psf, settings=settings, shared=shared)
     drawing = figure([image, *results], truth=truth, settings=look)
     files = written(out, formats)
     table.to_csv(files[0])

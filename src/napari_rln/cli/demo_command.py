@@ -7,15 +7,14 @@ from napari_rln import samples
 from napari_rln.cli.compare_command import show, written
 from napari_rln.cli.options import Flat, Out, Overwrite
 from napari_rln.cli.terminal import Terminal
-from napari_rln.deconvolution.loop import iterate
-from napari_rln.deconvolution.study import Study
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.evaluate.comparison import CompareSettings
 from napari_rln.evaluate.figure_view import FigureSettings
 from napari_rln.io.paths import check_outputs, make_folder
 from napari_rln.io.volumes import write_volume
-from napari_rln.networks.application import apply_steps
 from napari_rln.networks.inference import compile_ahead
-from napari_rln.networks.model import load_model
+from napari_rln.networks.network import Network
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL
 
@@ -50,12 +49,12 @@ def demo(
     )
     psf, findings = fit_psf(samples.bead_psf(), image)
     terminal.findings(findings, mended=HARMFUL)
-    study = Study()
-    results = [terminal.follow(iterate(image, psf, study=study))]
+    shared = Shared()
+    results = [terminal.follow(deconvolve_iter(image, psf, shared=shared))]
     write_volume(results[0], classical)
     for name, file in networks.items():
-        result = terminal.follow(apply_steps(image, psf, load_model(name), study=study))
+        result = terminal.follow(deconvolve_iter(image, psf, Network(model=name), shared=shared))
         write_volume(result, file)
         results.append(result)
     look = FigureSettings(position=_MIDDLE)
-    show(image, results, out, None, psf, CompareSettings(), look, ("png",), terminal, study)
+    show(image, results, out, None, psf, CompareSettings(), look, ("png",), terminal, shared)

@@ -1,6 +1,5 @@
 """Options that several commands share, and what they read."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from napari_rln.cli.terminal import Terminal
-from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import OnGrid, Volume, VoxelUm
-from napari_rln.io.image import Crop, ImageFile, Missing, PlanesAre, open_image
-from napari_rln.io.volumes import contents, read_origin, read_volume
+from napari_rln.engine.job import PsfFile
+from napari_rln.engine.run import read_psf
+from napari_rln.io.image import Crop, ImageFile, ImagePart, PlanesAre
+from napari_rln.io.volumes import contents, read_volume
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL, Finding
 
@@ -45,53 +45,14 @@ CropOption = Annotated[Crop | None, Parameter(converter=_spans, n_tokens=3)]
 
 @Flat
 @dataclass(frozen=True, kw_only=True)
-class ImageSource:
-    """How the image file is read.
+class ImageOptions(ImagePart):
+    """What of the image file is read, as options."""
 
-    Parameters
-    ----------
-    voxel_um
-        Voxel size z y x in micrometres, where the file does not say it or is wrong.
-    channel
-        Which channel, from 0, of a file with several.
-    time
-        Which time point, from 0, of a file with several.
-    series
-        Which image, from 0, of a file with several, such as positions.
-    planes_are
-        What the planes are of a file without an axis z: time or channel where they are the planes
-        of one stack though they are called so, z where they are what they are called.
-    missing
-        What to do about planes or chunks that the file promises but does not hold: error, mask to
-        go on as they were not measured, or zero to take them for zeros.
-    crop
-        Part of the image for a quick try, as Z0:Z1 Y0:Y1 X0:X1 in voxels.
-    """
-
-    voxel_um: VoxelUm | None = None
-    channel: int | None = None
-    time: int | None = None
-    series: int | None = None
-    planes_are: PlanesAre | None = None
-    missing: Missing = "error"
     crop: CropOption = None
-
-    def origin(self, path: Path) -> ImageFile:
-        """Return where an image is read from."""
-        return ImageFile(
-            path=str(path),
-            voxel_um=self.voxel_um,
-            channel=self.channel,
-            time=self.time,
-            series=self.series,
-            planes_are=self.planes_are,
-            missing=self.missing,
-            crop=self.crop,
-        )
 
     def read(self, path: Path) -> Volume:
         """Return the volume."""
-        return read_origin(self.origin(path))
+        return read_volume(self.of(path))
 
     def read_beside(self, path: Path) -> Volume:
         """Return another volume of the image's grid, such as a result of it.
@@ -108,9 +69,12 @@ class ImageSource:
         )
 
 
+ImageOptions.__doc__ = ImagePart.__doc__  # from which the help of the options is taken
+
+
 @Flat
 @dataclass(frozen=True, kw_only=True)
-class PsfSource:
+class PsfOptions:
     """How the PSF file is read.
 
     Parameters
@@ -129,31 +93,21 @@ class PsfSource:
     psf_series: int | None = None
     psf_planes_are: PlanesAre | None = None
 
-    def read(self, path: Path, channel: int | None = None) -> Volume:
-        """Return the PSF as it is in the file.
+    def of(self, path: Path, *, repair: bool = True) -> PsfFile:
+        """Return the PSF in a file."""
+        file = ImageFile(
+            path=str(path),
+            voxel_um=self.psf_voxel_um,
+            channel=self.psf_channel,
+            time=self.psf_time,
+            series=self.psf_series,
+            planes_are=self.psf_planes_are,
+        )
+        return PsfFile(file=file, repair=repair)
 
-        Parameters
-        ----------
-        path
-            The file.
-        channel
-            Of the image.
-        """
-        if self.psf_channel is not None or self.psf_planes_are == "channel":
-            channel = self.psf_channel
-        elif contents(path, self.psf_series or 0).channels == 1:
-            channel = None
-        try:
-            return read_volume(
-                path,
-                voxel_um=self.psf_voxel_um,
-                channel=channel,
-                time=self.psf_time,
-                series=self.psf_series,
-                planes_are=self.psf_planes_are,
-            )
-        except RlnError as error:
-            raise RlnError(_of_psf(str(error))) from error
+    def read(self, path: Path, channel: int | None = None) -> Volume:
+        """Return the PSF as it is in the file; ``channel`` is the image's."""
+        return read_psf(self.of(path).file, channel)
 
     def fitted(
         self,
@@ -182,16 +136,3 @@ class PsfSource:
         psf, findings = fit_psf(self.read(path, channel), image, mend=repair)
         terminal.findings(findings, mended=HARMFUL if repair else ())
         return psf, findings
-
-
-def _of_psf(sentence: str) -> str:
-    """Return a message on an image's file with the names that options have of a PSF's."""
-    whole, _, _ = sentence.partition(", or go on with `missing")  # there is no use for such a PSF
-    names = "|".join(name.removeprefix("psf_") for name in PsfSource.__dataclass_fields__)
-    said = re.sub(rf"`({names})\b", r"`psf_\1", whole)
-    return said if said.endswith(".") else f"{said}."
-
-
-def bytes_of(origin: ImageFile) -> int:
-    """Return how many bytes a float32 result of an image takes."""
-    return 4 * open_image(origin).voxels

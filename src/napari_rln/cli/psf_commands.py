@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
+from napari_rln.cli.options import Flat, ImageOptions, Out, Overwrite, PsfOptions
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
@@ -29,7 +29,7 @@ def compute(
     out: Out,
     image: ForImage = None,
     overwrite: Overwrite = False,
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
     settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
@@ -46,8 +46,8 @@ def compute(
         Replace the file if it is there.
     """
     _check_output(out, [image], overwrite)
-    target = open_image(image_source.origin(image)) if image else None
-    voxel_um = target.voxel_um if target else image_source.voxel_um
+    target = open_image(image_options.of(image)) if image else None
+    voxel_um = target.voxel_um if target else image_options.voxel_um
     planes = target.shape[0] if target else None
     if voxel_um is None:
         raise RlnError("give the voxel size (`voxel_um`), or the image whose it is (`image`).")
@@ -59,7 +59,7 @@ def measure(
     *,
     out: Out,
     overwrite: Overwrite = False,
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
     settings: Annotated[MeasureSettings, Flat] = MeasureSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
@@ -75,7 +75,7 @@ def measure(
         Replace the file if it is there.
     """
     _check_output(out, [beads], overwrite)
-    psf = measure_psf(image_source.read(beads), settings, name=title(out))
+    psf = measure_psf(image_options.read(beads), settings, name=title(out))
     assert psf.record is not None
     terminal.say(f"{beads.name}: {beads_in_words(psf.record.facts)}")
     _finish(psf, out, terminal)
@@ -88,8 +88,8 @@ def info(
     na: float | None = None,
     wavelength_um: float | None = None,
     immersion_index: float | None = None,
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Examine a PSF: what it measures, what is wrong with it, and how to repair that.
@@ -107,10 +107,10 @@ def info(
     immersion_index
         Refractive index of the immersion medium.
     """
-    volume = _given(psf_source, image_source, image).read(psf, image_source.channel)
+    volume = _given(psf_options, image_options, image).read(psf, image_options.channel)
     report = examine_psf(
         volume,
-        image=image_source.read(image) if image else None,
+        image=image_options.read(image) if image else None,
         na=na,
         wavelength_um=wavelength_um,
         immersion_index=immersion_index,
@@ -131,8 +131,8 @@ def repair(
     image: ForImage = None,
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
     overwrite: Overwrite = False,
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
     settings: Annotated[PrepareSettings, Flat] = PrepareSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
@@ -153,8 +153,8 @@ def repair(
         Replace the file if it is there.
     """
     _check_output(out, [psf, image], overwrite)
-    volume = _given(psf_source, image_source, image).read(psf, image_source.channel)
-    target = image_source.read(image) if image else None
+    volume = _given(psf_options, image_options, image).read(psf, image_options.channel)
+    target = image_options.read(image) if image else None
     if everything or settings != PrepareSettings():
         mended = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
     else:
@@ -164,7 +164,7 @@ def repair(
     _finish(mended, out, terminal)
 
 
-def _given(psf: PsfSource, image: ImageSource, file: Path | None) -> PsfSource:
+def _given(psf: PsfOptions, image: ImageOptions, file: Path | None) -> PsfOptions:
     """Return how the PSF is read: without an image its options can only be the PSF's own."""
     if file is not None:
         return psf

@@ -1,11 +1,13 @@
-"""A run as text: the command, and the Python, that do without a window what was done in one.
+"""Work on a PSF, or a training, as text: the command, and the Python, that do it without a window.
 
 Both say only what differs from the defaults, and have the names and defaults from the command line
 itself and from the settings.
 """
 
 import dataclasses
+import json
 import math
+import pprint
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +16,19 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_rln.cli import app
-from napari_rln.deconvolution.rld_settings import RldSettings
 from napari_rln.deconvolution.views import DualSettings
+from napari_rln.engine.job import Job
 from napari_rln.networks.model import UNIVERSAL, Model
-from napari_rln.networks.rln_settings import RlnSettings
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.train.training_set import choose_settings
 from napari_rln.train.training_settings import TrainSettings
 
-Verb = Literal["rld", "rln", "dual", "psf compute", "psf measure", "psf repair", "train"]
+Verb = Literal["psf compute", "psf measure", "psf repair", "train"]
 Given = dict[str, Any]
+
+# Namespaces of the package in which settings are offered, where these are not called as their room.
+_ROOMS = {"deconvolution": "views"}
 
 
 def command(verb: Verb, **given: Any) -> str:
@@ -38,9 +42,7 @@ def command(verb: Verb, **given: Any) -> str:
         What that command takes, by its parameters' names in :mod:`napari_rln.cli`: files
         (``image``, ``psf``, ``out``, ``beads``, ``like``, ``pairs``) and how they are read
         (``voxel_um``, ``channel``, ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``,
-        ``structures``, ``imaging``, ``views`` and ``settings``, and ``positions`` of beads; of a
-        second view ``image_b``, ``psf_b`` and how these are read; ``large``, with ``tile`` and
-        ``memory_gb``, for a run from disk to disk. Those of a
+        ``structures``, ``imaging`` and ``settings``, and ``positions`` of beads. Those of a
         training are what became of ``preset``, ``variant`` and ``begin``. None is as good as not
         given.
 
@@ -62,7 +64,7 @@ def command(verb: Verb, **given: Any) -> str:
         plain.pop("settings", None)
     else:
         changed = {"positions": plain.pop("positions")} if "positions" in plain else {}
-    for name in ("settings", "structures", "imaging", "large", "views"):
+    for name in ("settings", "structures", "imaging"):
         changed |= _differences(plain.pop(name)) if name in plain else {}
     words = ["napari-rln", *verb.split()]
     for argument in _command_line(verb):
@@ -86,8 +88,20 @@ def command(verb: Verb, **given: Any) -> str:
 def python(verb: Verb, **given: Any) -> str:
     """Return the Python that does a run; the parameters are those of :func:`command`."""
     plain = _without_none(given)
-    imports = ["from pathlib import Path", ""] if plain.keys() & {"pairs", "large"} else []
+    imports = ["from pathlib import Path", ""] if "pairs" in plain else []
     return "\n".join([*imports, "import napari_rln as rln", "", *_PYTHON[verb](plain), ""])
+
+
+def job_command(job: Job) -> str:
+    """Return the lines for a shell that do a job."""
+    text = json.dumps(job.as_json(), indent=2)
+    return f"napari-rln run - <<'END'\n{text}\nEND"
+
+
+def job_python(job: Job) -> str:
+    """Return the Python that does a job."""
+    fields = pprint.pformat(job.as_json(), sort_dicts=False, width=96)
+    return f"import napari_rln as rln\n\nrln.run(rln.Job.from_json({fields}))\n"
 
 
 def _without_none(given: Given) -> Given:
@@ -167,7 +181,10 @@ def _literal(value: Any) -> str:
         case float() if math.isnan(value):
             return 'float("nan")'
     if dataclasses.is_dataclass(value):
-        return _call(type(value).__name__, **_differences(value))
+        kind = type(value)
+        room = kind.__module__.removeprefix("napari_rln.").partition(".")[0]
+        name = "DualSettings" if kind is DualSettings else kind.__name__
+        return _call(f"{_ROOMS.get(room, room)}.{name}", **_differences(value))
     return repr(value)
 
 
@@ -181,7 +198,7 @@ def _call(function: str, *values: Any, **named: Any) -> _Code:
     return _Code(f"rln.{function}({', '.join(words)})")
 
 
-_IMAGE, _PSF, _RESULT = _Code("image"), _Code("psf"), _Code("result")
+_IMAGE, _PSF = _Code("image"), _Code("psf")
 _VOXELS = _Code("image.voxel_um")
 
 
@@ -200,94 +217,11 @@ def _fit_psf(given: Given, *image: _Code) -> list[str]:
     if "psf" not in given:
         return []
     mend = None if given.get("repair", True) else False
-    return [f"psf, _ = {_call('fit_psf', _read_psf(given), *image, mend=mend)}"]
+    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(given), *image, mend=mend)}"]
 
 
 def _write(what: _Code, given: Given) -> str:
     return _call("write_volume", what, given["out"], dtype=given.get("dtype"))
-
-
-def _rld(given: Given) -> list[str]:
-    if "large" in given:
-        return _large(given)
-    done = _call("deconvolve", _IMAGE, _PSF, settings=given.get("settings"))
-    lines = [*_read_image(given), *_fit_psf(given, _IMAGE)]
-    return [*lines, f"result = {done}", _write(_RESULT, given)]
-
-
-def _rln(given: Given) -> list[str]:
-    if "large" in given:
-        return _large(given)
-    model = _call("load_model", given.get("model", UNIVERSAL))
-    psf = _PSF if "psf" in given else None
-    done = _call("apply_model", _IMAGE, psf, _Code("model"), settings=given.get("settings"))
-    lines = [*_read_image(given), *_fit_psf(given, _IMAGE), f"model = {model}"]
-    return [*lines, f"result = {done}", _write(_RESULT, given)]
-
-
-def _dual(given: Given) -> list[str]:
-    """Return the lines of a run on two views."""
-    second = _call(
-        "read_volume",
-        given["image_b"],
-        voxel_um=given.get("voxel_um_b", given.get("voxel_um")),
-        channel=given.get("channel_b", given.get("channel")),
-        time=given.get("time"),
-    )
-    voxels = given.get("psf_b_voxel_um", given.get("psf_voxel_um"))
-    psf_b = _call("read_volume", given.get("psf_b", given["psf"]), voxel_um=voxels)
-    mend = None if given.get("repair", True) else False
-    settings: RldSettings = given.get("settings", RldSettings())
-    levels = {
-        name: getattr(settings, name)
-        for name in ("background", "negatives", "offset", "gain", "repair_image")
-        if getattr(settings, name) != getattr(RldSettings(), name)
-    }
-    pair = _call(
-        "pair_views", _IMAGE, _Code("second"), _PSF, _Code("psf_b"), **levels,
-        settings=given.get("views"),
-    )  # fmt: skip
-    if "model" in given:
-        told = RlnSettings(
-            device=settings.device,
-            precision=settings.precision,
-            tile=given.get("tile", "auto"),
-            memory_gb=given.get("memory_gb", "auto"),
-        )
-        done = _call("apply_views", _Code("pair"), _call("load_model", given["model"]),
-                     settings=told)  # fmt: skip
-    else:
-        done = _call("deconvolve_views", _Code("pair"), settings=settings)
-    return [
-        *_read_image(given),
-        f"second = {second}",
-        *_fit_psf(given, _IMAGE),
-        f"psf_b, _ = {_call('fit_psf', psf_b, _Code('second'), mend=mend)}",
-        f"pair = {_call('finish', pair)}",
-        f"result = {done}",
-        _write(_RESULT, given),
-    ]
-
-
-def _large(given: Given) -> list[str]:
-    """Return the lines of a run from disk to disk."""
-    how = {name: given.get(name) for name in ("voxel_um", "channel", "time")}
-    settings = given.get("settings")
-    if isinstance(settings, RlnSettings):  # which has these among its own
-        given = given | {"tile": settings.tile, "memory_gb": settings.memory_gb}
-    lines = [f"origin = {_call('ImageFile', path=given['image'], **how)}"]
-    lines += _fit_psf(given, _Code("rln.open_image(origin)"))
-    parts = {
-        "origin": _Code("origin"),
-        "psf": _PSF if "psf" in given else None,
-        "model": _call("load_model", given["model"]) if "model" in given else None,
-        "settings": given.get("settings"),
-        "out": _Code(f"Path({_literal(given['out'])})"),
-        **{name: given.get(name) for name in ("tile", "memory_gb", "large")},
-    }
-    run = _call("LargeRun", **{name: part for name, part in parts.items() if part != "auto"})
-    return [*lines, f"run = {run}", "for report in rln.run_large(run):",
-            "    print(report.phase, report.done, report.total)"]  # fmt: skip
 
 
 def _psf_compute(given: Given) -> list[str]:
@@ -295,13 +229,13 @@ def _psf_compute(given: Given) -> list[str]:
     where: tuple[Any, Any] = (given.get("voxel_um"), None)
     if "image" in given:
         where = (_VOXELS, _Code("image.shape[0]"))
-    psf = _call("compute_psf", settings, where[0], planes=where[1])
+    psf = _call("psf.compute_psf", settings, where[0], planes=where[1])
     return [*_read_image(given), f"psf = {psf}", _write(_PSF, given)]
 
 
 def _psf_measure(given: Given) -> list[str]:
     settings, positions = given.get("settings", MeasureSettings()), given.get("positions")
-    psf = _call("measure_psf", _IMAGE, settings, positions=positions)
+    psf = _call("psf.measure_psf", _IMAGE, settings, positions=positions)
     return [*_read_image(given, "beads"), f"psf = {psf}", _write(_PSF, given)]
 
 
@@ -310,10 +244,10 @@ def _psf_repair(given: Given) -> list[str]:
     settings = given.get("settings")
     lines = [*_read_image(given), f"psf = {_read_psf(given)}"]
     if given.get("everything") or (settings and _differences(settings)):
-        mended = _call("prepare_psf", _PSF, settings=settings, image_voxel_um=voxels)
+        mended = _call("psf.prepare_psf", _PSF, settings=settings, image_voxel_um=voxels)
     else:
-        lines.append(f"report = {_call('examine_psf', _PSF, image=image)}")
-        mended = _call("repair_psf", _PSF, _Code("report"), image_voxel_um=voxels)
+        lines.append(f"report = {_call('psf.examine_psf', _PSF, image=image)}")
+        mended = _call("psf.repair_psf", _PSF, _Code("report"), image_voxel_um=voxels)
     return [*lines, f"psf = {mended}", _write(_PSF, given)]
 
 
@@ -336,24 +270,21 @@ def _train(given: Given) -> list[str]:
         dual = DualSettings(turn=given.get("turn", "none"), voxels=given.get("voxels", "isotropic"))
         voxels = given.get("psf_b_voxel_um", given.get("psf_voxel_um"))
         read = _call("read_volume", given.get("psf_b", given["psf"]), voxel_um=voxels)
-        pair = _call("psfs_of_views", _PSF, _Code("psf_b"), dual)
-        second = [f"psf_b, _ = {_call('fit_psf', read)}", f"psf, psf_b = {pair}"]
+        pair = _call("views.psfs_of_views", _PSF, _Code("psf_b"), dual)
+        second = [f"psf_b, _ = {_call('psf.fit_psf', read)}", f"psf, psf_b = {pair}"]
         parts["psf_b"] = _Code("psf_b")
     return [
         *_read_image(given, "like"),
         *_fit_psf(given, *([like] if like else [])),
         *second,
-        f"settings = {_call('TrainSettings', **_differences(settings))}",
-        f"setting = {_call('setting_of', _Code('settings'), **parts)}",
-        f"model = {_call('train_model', _Code('setting'), _Code('settings'), name=name)}",
+        f"settings = {_call('train.TrainSettings', **_differences(settings))}",
+        f"setting = {_call('train.setting_of', _Code('settings'), **parts)}",
+        f"model = {_call('train.train_model', _Code('setting'), _Code('settings'), name=name)}",
         f"model.save({_literal(given['out'])})",
     ]
 
 
 _PYTHON: dict[Verb, Callable[[Given], list[str]]] = {
-    "rld": _rld,
-    "rln": _rln,
-    "dual": _dual,
     "psf compute": _psf_compute,
     "psf measure": _psf_measure,
     "psf repair": _psf_repair,

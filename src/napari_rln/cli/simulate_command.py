@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
+from napari_rln.cli.options import Flat, ImageOptions, Out, Overwrite, PsfOptions
 from napari_rln.cli.terminal import Terminal
 from napari_rln.core.errors import RlnError
 from napari_rln.io.image import files_read
@@ -26,8 +26,8 @@ def simulate(
     seed: int = 0,
     like: Path | None = None,
     overwrite: Overwrite = False,
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
     structures: Annotated[StructureSettings, Flat] = StructureSettings(),
     imaging: Annotated[ImagingSettings, Flat] = ImagingSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
@@ -57,12 +57,12 @@ def simulate(
         raise RlnError(f"`shape` is {shape}; give three numbers of voxels (z y x), at least 1.")
     if seed < 0:
         raise RlnError(f"`seed` is {seed} but must be at least 0.")
-    blur, findings = fit_psf(psf_source.read(psf))
+    blur, findings = fit_psf(psf_options.read(psf))
     terminal.findings(findings, mended=HARMFUL)
     if like is not None:
         if imaging != ImagingSettings():
             raise RlnError("`like` takes light and noise from the image; give it or the settings.")
-        imaging = imaging_like(image_source.read(like))
+        imaging = imaging_like(image_options.read(like))
     folders = [out / "input", out / "ground_truth"]
     for folder in folders:
         make_folder(folder)

@@ -21,10 +21,10 @@ from rich.table import Table
 from napari_rln.core.errors import warn
 from napari_rln.core.generators import finish, relay
 from napari_rln.core.record import jsonable
-from napari_rln.engine.progress import Report, progress_of
+from napari_rln.engine.progress import AnyReport, progress_of
 from napari_rln.psf.findings import HARMFUL, Finding, Severity
 
-R = TypeVar("R", bound=Report)
+R = TypeVar("R", bound=AnyReport)
 T = TypeVar("T")
 
 
@@ -82,7 +82,12 @@ class Terminal:
         if self.json_output:
             print(json.dumps(jsonable(data), allow_nan=False))
 
-    def follow(self, steps: Generator[R, None, T], keep: Callable[[R], T] | None = None) -> T:
+    def follow(
+        self,
+        steps: Generator[R, None, T],
+        keep: Callable[[R], T] | None = None,
+        watch: Callable[[R], None] = lambda report: None,
+    ) -> T:
         """Run a long work under a progress bar and return its result.
 
         Parameters
@@ -92,6 +97,8 @@ class Terminal:
         keep
             What to return of the last report where the user interrupts; without it the
             interruption goes on.
+        watch
+            Called with every report.
         """
         columns = (
             TextColumn("{task.description}"),
@@ -109,6 +116,7 @@ class Terminal:
             def show(report: R) -> None:
                 nonlocal last
                 last = report
+                watch(report)
                 now = progress_of(report)
                 if now.doing not in tasks:
                     tasks[now.doing] = progress.add_task(now.doing, note="")

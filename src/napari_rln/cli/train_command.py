@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageSource, Out, Overwrite, PsfSource
+from napari_rln.cli.options import Flat, ImageOptions, Out, Overwrite, PsfOptions
 from napari_rln.cli.terminal import Terminal
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm
@@ -47,8 +47,8 @@ def train(
     device: str = "auto",
     resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Overwrite = False,
-    image_source: Annotated[ImageSource, Flat] = ImageSource(),
-    psf_source: Annotated[PsfSource, Flat] = PsfSource(),
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
     structures: Annotated[StructureSettings, Flat] = StructureSettings(),
     imaging: Annotated[ImagingSettings, Flat] = ImagingSettings(),
     terminal: Annotated[Terminal, Flat] = Terminal(),
@@ -116,16 +116,16 @@ def train(
     )
     if minutes is not None and steps is not None:
         raise RlnError("give the minutes or the steps, not both.")
-    image = image_source.read(like) if like else None
+    image = image_options.read(like) if like else None
     blur = None
     if psf is not None:
-        blur, _ = psf_source.fitted(psf, image, terminal, channel=image_source.channel)
+        blur, _ = psf_options.fitted(psf, image, terminal, channel=image_options.channel)
     settings, first = choose_settings(preset, variant, begin, views)
     blur_b = None
     if settings.views != "single" and blur is None:
         raise RlnError(f"a training for {settings.views} views needs the first's PSF (`psf`).")
     if settings.views != "single" and psf is not None and blur is not None:
-        source_b = PsfSource(psf_voxel_um=psf_b_voxel_um or psf_source.psf_voxel_um)
+        source_b = PsfOptions(psf_voxel_um=psf_b_voxel_um or psf_options.psf_voxel_um)
         blur_b, _ = source_b.fitted(psf_b or psf, None, terminal)
         blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(turn=turn, voxels=voxels))
     elif psf_b is not None or turn != "none" or voxels != "isotropic":
@@ -144,7 +144,7 @@ def train(
         psf_b=blur_b,
         any_psf=any_psf,
         pairs=pairs,
-        pairs_voxel_um=image_source.voxel_um,
+        pairs_voxel_um=image_options.voxel_um,
         like=image,
         structures=structures,
         imaging=imaging,

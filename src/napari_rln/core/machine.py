@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import psutil
 
-from napari_rln.core.settings import check_limits
+from napari_rln.core.limits import check_limits
 
 MemoryGb = Annotated[float | Literal["auto"], {"min": 0.5, "max": 100_000.0}]
 """Memory that may be taken, in GB of 10^9 bytes; auto takes half of what is free."""

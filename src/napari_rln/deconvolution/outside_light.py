@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution.calibration import Calibration
-from napari_rln.deconvolution.richardson_lucy import RichardsonLucy
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 
 EVERY = 10
 """Iterations between two looks."""
@@ -44,7 +44,7 @@ class Outside:
         self.settled = False
         self._least, self._next = _STEADY * whole, EVERY
 
-    def look(self, run: RichardsonLucy) -> bool:
+    def look(self, run: RichardsonLucyIteration) -> bool:
         """Take note of a run; return whether there is no more to see."""
         if not self.settled and run.done >= self._next:
             self._next = run.done + EVERY

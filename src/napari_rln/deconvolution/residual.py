@@ -1,6 +1,7 @@
 """How good a result is where no truth is known: it must explain the image within its noise."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +9,8 @@ from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.metrics import Array, Float64, pair
-from napari_rln.deconvolution.calibration import Calibration
+from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.deconvolution.calibration import Calibration, Mask
 
 INSIDE_SHARE = 0.99
 """A voxel's blur counts as seen whole if this share of the PSF lies inside the field."""
@@ -133,3 +135,51 @@ def _blur(volume: Float64, psf: Array) -> Float64:
         tuple(slice(k // 2, k // 2 + n) for n, k in zip(volume.shape, kernel.shape, strict=True))
     ]
     return middle
+
+
+def explained(
+    image: Volume,
+    data: FloatArray,
+    psf: Volume,
+    calibration: Calibration,
+    *,
+    outside: FloatArray | None = None,
+    seen: Mask | None = None,
+) -> Residual | None:
+    """Return how far a result explains an image; none where there is no noise to tell by.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), as it is deconvolved.
+    data
+        (Z, Y, X), the result, image units, background removed.
+    psf
+        On the image's voxels, sum 1.
+    calibration
+        Of the image.
+    outside
+        (Z, Y, X), light in the image from beyond the field of view, image units; dark when none.
+    seen
+        (Z, Y, X) bool, voxels that are measurements; all when none.
+    """
+    if not calibration.camera.counts_photons:
+        return None
+    try:
+        return reconvolution_residual(
+            image.data,
+            data,
+            psf.data,
+            calibration,
+            outside=outside,
+            seen=seen,
+        )
+    except RlnError:  # no photons are left: the result is there all the same
+        return None
+
+
+def facts_of(found: Residual | None) -> dict[str, Any]:
+    """Return what a record says of a result's explanation of its image."""
+    if found is None:
+        return {}
+    return {"chi2": found.chi2, "reblur_scale": found.scale, "flux_ratio": found.flux_ratio}

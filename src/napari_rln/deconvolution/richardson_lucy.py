@@ -66,7 +66,7 @@ class View:
     held_out: HeldOut | None = None
 
 
-class RichardsonLucy:
+class RichardsonLucyIteration:
     """Richardson-Lucy with any back projector, accelerated after Biggs and Andrews.
 
     Biggs and Andrews (Applied Optics 36, 1766, 1997) continue the path of the estimates: the step

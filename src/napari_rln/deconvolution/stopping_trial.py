@@ -11,11 +11,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution.calibration import Calibration, Camera, Mask
 from napari_rln.deconvolution.outside_light import Outside
-from napari_rln.deconvolution.richardson_lucy import RichardsonLucy
-from napari_rln.deconvolution.rld_settings import RldReport, RldSettings, Seen, start_views
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
+from napari_rln.deconvolution.settings import RichardsonLucySettings, Seen, start_views
 from napari_rln.deconvolution.stopping import SplitPhotons, Watch, telling_crop
 
 
@@ -41,10 +42,10 @@ class Trial:
 
     view: Seen
     split: SplitPhotons
-    run: RichardsonLucy
+    run: RichardsonLucyIteration
     best: int
     sought: int
-    begin: Callable[[], RichardsonLucy]
+    begin: Callable[[], RichardsonLucyIteration]
 
     def is_of(self, image: Volume) -> bool:
         """Tell whether all of an image was deconvolved, not a part of it."""
@@ -87,11 +88,11 @@ def seek_stop(
     image: Volume,
     psf: Volume,
     calibration: Calibration,
-    settings: RldSettings,
+    settings: RichardsonLucySettings,
     device: torch.device,
     began: float,
     seen: Mask | None = None,
-) -> Generator[RldReport, None, Stop]:
+) -> Generator[Report, None, Stop]:
     """Yield reports; return where to stop.
 
     A part of the photons is deconvolved until it predicts the others best. Without noise it is the
@@ -100,7 +101,7 @@ def seek_stop(
     Parameters
     ----------
     image, psf
-        As :func:`napari_rln.deconvolution.rld_settings.check_pair` passed them.
+        As :func:`napari_rln.deconvolution.settings.check_pair` passed them.
     calibration
         Of the image.
     settings
@@ -136,15 +137,15 @@ def seek_stop(
     run.step()
     for done in range(1, settings.max_iterations + 1):
         change = run.step()
-        yield RldReport(
+        yield Report(
             phase="stop",
-            iteration=done,
+            done=done,
             total=settings.max_iterations,
             relative_change=change,
             seconds=time.perf_counter() - began,
             held_out=run.error,
             part=part,
-            _run=run,
+            snapshot=run.estimate,
         )
         if watch.add(run.error):
             break

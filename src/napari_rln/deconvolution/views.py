@@ -5,21 +5,17 @@ an iteration the first view corrects the estimate, then the second, each by its 
 function (Wu et al., Nature Biotechnology 31, 1032, 2013). The estimate begins with their mean.
 """
 
-import time
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import fftconvolve
 
-from napari_rln.core.device import Peak, check_memory, computing, resolve_device
 from napari_rln.core.errors import RlnError
-from napari_rln.core.generators import finish
 from napari_rln.core.grid import resampled_image
-from napari_rln.core.record import Record
-from napari_rln.core.settings import as_dict, check_limits
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_grid
 from napari_rln.deconvolution.calibration import (
     WHOLLY,
@@ -32,16 +28,9 @@ from napari_rln.deconvolution.calibration import (
     calibrate,
     measured_volume,
 )
-from napari_rln.deconvolution.loop import step_through
-from napari_rln.deconvolution.rld_settings import (
-    RldReport,
-    RldSettings,
-    Seen,
+from napari_rln.deconvolution.settings import (
     check_pair,
-    memory_bytes,
-    start_views,
 )
-from napari_rln.deconvolution.stopping_trial import seek_stop
 from napari_rln.psf.prepare import AS_IT_IS, check_psf, prepare_psf
 from napari_rln.registration.register import (
     RegistrationReport,
@@ -92,7 +81,7 @@ class DualSettings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DualImage:
+class TwoViews:
     """Two views on one grid, in one unit.
 
     Attributes
@@ -159,7 +148,7 @@ def pair_views(
     offset: float | Literal["auto"] = "auto",
     gain: float | Literal["auto"] = "auto",
     repair_image: bool = True,
-) -> Generator[RegistrationReport, None, DualImage]:
+) -> Generator[RegistrationReport, None, TwoViews]:
     """Yield reports of the registration, return two views on one grid.
 
     Parameters
@@ -247,7 +236,7 @@ def pair_views(
     if not brightness > 0:
         raise RlnError(f"{second.name} has no light above its background where {first.name} has.")
     facts["brightness_b"] = brightness
-    return DualImage(
+    return TwoViews(
         first=image,
         second=image.with_data(
             (other.data.clip(0) / brightness).astype(np.float32), name=second.name
@@ -264,89 +253,6 @@ def pair_views(
         facts=facts,
         inputs=inputs,
     )
-
-
-def deconvolve_views(pair: DualImage, settings: RldSettings | None = None) -> Volume:
-    """Return the object that two views show; see :func:`iterate_views`, whose last word it is."""
-    return finish(iterate_views(pair, settings))
-
-
-def iterate_views(
-    pair: DualImage, settings: RldSettings | None = None
-) -> Generator[RldReport, None, Volume]:
-    """Deconvolve two views together; yield a report after every iteration, return the result.
-
-    Parameters
-    ----------
-    pair
-        As :func:`pair_views` made it.
-    settings
-        The defaults when none. The start is the mean of the views. Where the images decide on the
-        iterations, it is what the first view would take alone.
-
-    Raises
-    ------
-    RlnError
-        For a missing device or too little memory.
-    ComputeError
-        If the computation fails on the way.
-    """
-    settings = replace(settings or RldSettings(), start="image")
-    began = time.perf_counter()
-    device = resolve_device(settings.device)
-    z, y, x = (max(a, b) for a, b in zip(pair.psf_first.shape, pair.psf_second.shape, strict=True))
-    needed = memory_bytes(pair.first.shape, (z, y, x), settings, views=2)
-    check_memory(needed, device, _ADVICE)
-    memory = Peak(device)
-    with computing(needed, device, _ADVICE):
-        iterations = settings.iterations
-        if iterations == "auto":
-            iterations = yield from seek_views_stop(pair, settings)
-        run = start_views(
-            [
-                Seen(
-                    image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first,
-                    seen=pair.seen_first,
-                ),
-                Seen(
-                    image=pair.second, psf=pair.psf_second, calibration=pair.calibration_second,
-                    seen=None if pair.seen.all() else pair.seen,
-                ),
-            ],
-            settings,
-            device,
-        )  # fmt: skip
-        data, found = yield from step_through(run, iterations, settings, memory, began)
-    facts = pair.facts | pair.calibrations() | {"device": str(device), **found}
-    for name, psf in (("psf", pair.psf_first), ("psf_b", pair.psf_second)):
-        if psf.record:
-            facts[name] = psf.record.as_dict()
-    record = Record(method="rld dual", settings=as_dict(settings), facts=facts, inputs=pair.inputs)
-    return pair.first.with_data(
-        data, name=f"{pair.original.name} · dual RLD {found['iterations']}", record=record
-    )
-
-
-def seek_views_stop(pair: DualImage, settings: RldSettings) -> Generator[RldReport, None, int]:
-    """Yield reports, return the number of iterations at which to stop: the first view's alone.
-
-    Parameters
-    ----------
-    pair
-        As :func:`pair_views` made it.
-    settings
-        Of the deconvolution.
-    """
-    stop = yield from seek_stop(
-        pair.original,
-        pair.psf_original,
-        pair.calibration_first,
-        settings,
-        resolve_device(settings.device),
-        time.perf_counter(),
-        pair.seen_original,
-    )
-    return stop.iterations
 
 
 def psfs_of_views(

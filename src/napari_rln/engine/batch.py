@@ -1,8 +1,4 @@
-"""Many images, one after the other: what is to be done with each, and what became of it.
-
-An image that fails does not stop the others. What is complete is left alone when a batch is
-started again, what was interrupted goes on.
-"""
+"""Many images: listing them as jobs, and doing one after the other."""
 
 import contextlib
 import csv
@@ -11,21 +7,25 @@ import io
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from napari_rln.core.errors import RlnError, listening
 from napari_rln.core.volume import VoxelUm
-from napari_rln.engine.execution import LargeSettings
+from napari_rln.deconvolution.method import Method
+from napari_rln.engine.execution import Execution
 from napari_rln.engine.executors import engine
-from napari_rln.engine.job import Folder
-from napari_rln.engine.reports import BatchReport
-from napari_rln.engine.request import LargeRun
-from napari_rln.engine.run import run_large
-from napari_rln.io.image import Crop, ImageFile, Missing, PlanesAre, files_read, held
+from napari_rln.engine.in_parts import run_task_iter
+from napari_rln.engine.job import Job, PsfFile
+from napari_rln.engine.journal import RunFolder
+from napari_rln.engine.reports import BatchReport, Ended, Item
+from napari_rln.engine.run import task_of
+from napari_rln.engine.task import Task
+from napari_rln.io.image import ImageFile, files_read, held
 from napari_rln.io.paths import atomic, is_tiff_name, is_zarr, stem
 from napari_rln.io.volumes import contents
+from napari_rln.networks.network import NetworkOptions
 
 Ending = Literal["ome.tif", "ome.zarr"]
 
@@ -38,126 +38,47 @@ _COLUMNS = ("image", "psf", "model", "channel", "time", "series", "voxel_um", "p
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One image of a batch.
-
-    Attributes
-    ----------
-    image
-        File or folder.
-    out
-        Its result.
-    psf, model
-        For it; none where there is none.
-    channel, time, series
-        Of the image, where there are several; all times when none.
-    voxel_um, psf_voxel_um
-        Voxel sizes (z, y, x) in micrometres, where the files do not say them.
-    planes_are, missing, crop
-        As in :class:`napari_rln.ImageFile`.
-    problem
-        Why it cannot be done, where that is known.
-    """
-
-    image: Path
-    out: Path
-    psf: Path | None = None
-    model: str | None = None
-    channel: int | None = None
-    time: int | None = None
-    series: int | None = None
-    voxel_um: VoxelUm | None = None
-    psf_voxel_um: VoxelUm | None = None
-    planes_are: PlanesAre | None = None
-    missing: Missing = "error"
-    crop: Crop | None = None
-    problem: str = ""
-
-    @property
-    def origin(self) -> ImageFile:
-        """Where it is read from."""
-        return ImageFile(
-            path=str(self.image),
-            voxel_um=self.voxel_um,
-            channel=self.channel,
-            time=self.time,
-            series=self.series,
-            planes_are=self.planes_are,
-            missing=self.missing,
-            crop=self.crop,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """What became of an image.
-
-    Attributes
-    ----------
-    item
-        The image.
-    error
-        Why it failed; empty where it did not.
-    seconds
-        It took.
-    summary
-        What was found.
-    made
-        Whether it was made now; else it was there, complete.
-    warnings
-        What the user should know.
-    """
-
-    item: Item
-    error: str = ""
-    seconds: float = 0.0
-    summary: dict[str, Any] = field(default_factory=dict)
-    made: bool = True
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> Literal["done", "there before", "failed"]:
-        """In a word."""
-        return "failed" if self.error else "done" if self.made else "there before"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchSettings:
+class Template:
     """What all images of a batch have in common, where a table does not say otherwise.
 
     Parameters
     ----------
-    folder
-        Of the results.
-    method
+    job
+        Whose image says what of the files is read, whose PSFs and methods are one for all channels
+        or one for each, in their order, and whose output is the folder of the results.
+    mark
         By which a result's name tells how it was made.
     ending
         Of the results.
-    psfs, models
-        One for all channels, or one for each, in their order.
-    voxel_um, psf_voxel_um
-        Voxel sizes (z, y, x) in micrometres, where files do not say them.
-    time
-        Which time point; all of them when none.
-    planes_are, missing, crop
-        As in :class:`napari_rln.ImageFile`.
+    repair, psf_voxel_um
+        Of PSFs that a table names.
     """
 
-    folder: Path
-    method: str
+    job: Job
+    mark: str
     ending: Ending = "ome.tif"
-    psfs: Sequence[Path] = ()
-    models: Sequence[str] = ()
-    voxel_um: VoxelUm | None = None
+    repair: bool = True
     psf_voxel_um: VoxelUm | None = None
-    time: int | None = None
-    planes_are: PlanesAre | None = None
-    missing: Missing = "error"
-    crop: Crop | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return self.job.output.path
 
 
-def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
-    """Return the images of a batch, each once for every channel, and positions apart.
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """An image as it is named, before it is opened."""
+
+    image: ImageFile
+    out: Path | None = None
+    psf: ImageFile | None = None
+    model: str | None = None
+    psf_voxel_um: VoxelUm | None = None
+
+
+def listed(inputs: Sequence[str], template: Template) -> list[Item]:
+    """Return the images of a batch as jobs, one for every channel and position.
 
     Parameters
     ----------
@@ -166,7 +87,7 @@ def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
         column ``image`` and, where wanted, ``psf``, ``model``, ``channel``, ``time``, ``series``,
         ``voxel_um``, ``psf_voxel_um`` and ``out``; its images and PSFs are named from where it
         lies, ``out`` within the folder of the results.
-    settings
+    template
         What they have in common.
 
     Raises
@@ -177,15 +98,16 @@ def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
     found: list[Item] = []
     for word in inputs:
         if Path(word).suffix.lower() == ".csv":
-            named = _of_table(Path(word), settings)
+            rows = _of_table(Path(word), template)
         else:
-            named = [Item(image=image, out=settings.folder) for image in _expanded(word)]
-        for item in named:
-            for image in _positions(item):
-                found += _channels(image, settings)
+            part = template.job.image
+            rows = [_Row(image=replace(part, path=str(image))) for image in _expanded(word)]
+        for row in rows:
+            for position in _positions(row):
+                found += _channels(position, template)
     if not found:
         raise RlnError(f"there are no images in {', '.join(inputs)}; name others.")
-    read = {os.path.realpath(path) for item in found for path in (item.image, item.psf) if path}
+    read = {os.path.realpath(path) for item in found for path in item.job.files}
     names: dict[Path, Item] = {}
     for item in found:
         if os.path.realpath(item.out) in read:
@@ -196,8 +118,8 @@ def listed(inputs: Sequence[str], settings: BatchSettings) -> list[Item]:
         other = names.setdefault(item.out, item)
         if other is not item:
             raise RlnError(
-                f"{other.image} and {item.image} would both become {item.out}; rename one, or name "
-                "the results in a table (column out)."
+                f"{other.job.image.path} and {item.job.image.path} would both become {item.out}; "
+                "rename one, or name the results in a table (column out)."
             )
     return found
 
@@ -223,28 +145,32 @@ def _sets_once(images: Sequence[Path]) -> list[Path]:
     return kept
 
 
-def _positions(item: Item) -> list[Item]:
+def _positions(row: _Row) -> list[_Row]:
     """Return an image once for each of those, of one size, that its file holds."""
-    if item.series is None:
+    image = row.image
+    if image.series is None:
         with contextlib.suppress(ValueError, OSError):  # said where it is read
-            first = held(replace(item.origin, series=0))
-            others = (held(replace(item.origin, series=n)) for n in range(1, first.images))
+            first = held(replace(image, series=0))
+            others = (held(replace(image, series=n)) for n in range(1, first.images))
             if first.images > 1 and all(h.array.shape == first.array.shape for h in others):
-                return [replace(item, series=number) for number in range(first.images)]
-    return [item]
+                return [
+                    replace(row, image=replace(image, series=number))
+                    for number in range(first.images)
+                ]
+    return [row]
 
 
 def _is_image(path: Path) -> bool:
     if path.name.startswith(".") or path.name.endswith(".part"):
         return False
-    if Folder(path).manifest.exists():  # a result of an earlier batch
+    if RunFolder(path).manifest.exists():  # a result of an earlier batch
         return False
     return is_zarr(path) if path.is_dir() else is_tiff_name(path)
 
 
-def _of_table(path: Path, settings: BatchSettings) -> list[Item]:
+def _of_table(path: Path, template: Template) -> list[_Row]:
     """Return the images that a table names."""
-    if path.resolve() == (settings.folder / REPORT).resolve():
+    if path.resolve() == (template.folder / REPORT).resolve():
         raise RlnError(
             f"{path} would be overwritten by the report of the batch; call it otherwise, or name "
             "another folder for the results."
@@ -258,7 +184,8 @@ def _of_table(path: Path, settings: BatchSettings) -> list[Item]:
     if "image" not in columns or not columns <= set(_COLUMNS):
         odd = ", ".join(sorted(str(c) for c in columns - set(_COLUMNS))) or "no image"
         raise RlnError(f"{path.name} has {odd}; its columns may be {', '.join(_COLUMNS)}.")
-    found: list[Item] = []
+    part = template.job.image
+    found: list[_Row] = []
     for number, row in enumerate(rows, 2):
         if None in row:
             raise RlnError(f"{path.name}, line {number} has more cells than there are columns.")
@@ -274,21 +201,38 @@ def _of_table(path: Path, settings: BatchSettings) -> list[Item]:
         try:
             if any("\0" in word for word in words.values()):
                 raise ValueError("there is a character NUL in it")
-            item = Item(
-                image=place(words["image"]),
-                out=settings.folder / words.get("out", ""),
-                psf=place(words["psf"]) if words.get("psf") else None,
-                model=words.get("model") or None,
-                channel=int(words["channel"]) if words.get("channel") else None,
-                time=int(words["time"]) if words.get("time") else None,
-                series=int(words["series"]) if words.get("series") else None,
-                voxel_um=_voxel_um(words.get("voxel_um")),
-                psf_voxel_um=_voxel_um(words.get("psf_voxel_um")),
+            image = replace(
+                part,
+                path=str(place(words["image"])),
+                channel=_number(words.get("channel"), part.channel),
+                time=_number(words.get("time"), part.time),
+                series=_number(words.get("series"), part.series),
+                voxel_um=_voxel_um(words.get("voxel_um")) or part.voxel_um,
+            )
+            psf = None
+            psf_voxel_um = _voxel_um(words.get("psf_voxel_um"))
+            if words.get("psf"):
+                common = [its.file.voxel_um for its in template.job.psfs]
+                psf = ImageFile(
+                    path=str(place(words["psf"])),
+                    voxel_um=psf_voxel_um or (common[0] if common else template.psf_voxel_um),
+                )
+            found.append(
+                _Row(
+                    image=image,
+                    out=template.folder / words["out"] if words.get("out") else None,
+                    psf=psf,
+                    model=words.get("model") or None,
+                    psf_voxel_um=psf_voxel_um,
+                )
             )
         except ValueError as error:
             raise RlnError(f"{path.name}, line {number}: {error}") from error
-        found.append(item)
     return found
+
+
+def _number(word: str | None, default: int | None) -> int | None:
+    return int(word) if word else default
 
 
 def _voxel_um(words: str | None) -> VoxelUm | None:
@@ -301,40 +245,51 @@ def _voxel_um(words: str | None) -> VoxelUm | None:
     return z, y, x
 
 
-def _channels(item: Item, settings: BatchSettings) -> list[Item]:
+def _channels(row: _Row, template: Template) -> list[Item]:
     """Return an image once for each of its channels, with what belongs to that."""
-    voxel_um = item.voxel_um or settings.voxel_um
+    image, common = row.image, template.job
     count, problem = 1, ""
     try:
-        whole = settings.planes_are == "channel"
-        count = 1 if whole else contents(item.image, item.series).channels
+        whole = image.planes_are == "channel"
+        count = 1 if whole else contents(image.path, image.series).channels
     except (ValueError, OSError) as error:  # also a name that no file can have
         problem = str(error)
-    for name, words in (("PSFs", settings.psfs), ("models", settings.models)):
-        if len(words) > 1 and len(words) != count and not problem:
-            problem = f"it has {count} channels but there are {len(words)} {name}"
+    for name, those in (("PSFs", common.psfs), ("models", common.methods)):
+        if len(those) > 1 and len(those) != count and not problem:
+            problem = f"it has {count} channels but there are {len(those)} {name}"
     found = []
-    for channel in range(count) if item.channel is None else [item.channel]:
-        mark = "" if item.series is None else f"-s{item.series}"
+    for channel in range(count) if image.channel is None else [image.channel]:
+        mark = "" if image.series is None else f"-s{image.series}"
         mark += f"-c{channel}" if count > 1 else ""
-        name = f"{stem(item.image)}{mark}-{settings.method}.{settings.ending}"
-        found.append(
-            replace(
-                item,
-                out=item.out if item.out != settings.folder else settings.folder / name,
-                psf=item.psf or _of_channel(settings.psfs, channel),
-                model=item.model or _of_channel(settings.models, channel),
-                channel=channel if count > 1 else item.channel,
-                time=settings.time if item.time is None else item.time,
-                voxel_um=voxel_um,
-                psf_voxel_um=item.psf_voxel_um or settings.psf_voxel_um,
-                planes_are=settings.planes_are,
-                missing=settings.missing,
-                crop=settings.crop,
-                problem=problem,
-            )
+        name = f"{stem(Path(image.path))}{mark}-{template.mark}.{template.ending}"
+        job = replace(
+            common,
+            image=replace(image, channel=channel if count > 1 else image.channel),
+            psfs=_psfs_of(row, template, channel),
+            methods=(_method_of(row, common.methods, channel),),
+            output=replace(common.output, path=row.out or template.folder / name),
         )
+        found.append(Item(job=job, problem=problem))
     return found
+
+
+def _psfs_of(row: _Row, template: Template, channel: int) -> tuple[PsfFile, ...]:
+    if row.psf is not None:
+        return (PsfFile(file=row.psf, repair=template.repair),)
+    one = _of_channel(template.job.psfs, channel)
+    if one is None:
+        return ()
+    if row.psf_voxel_um is not None:
+        one = replace(one, file=replace(one.file, voxel_um=row.psf_voxel_um))
+    return (one,)
+
+
+def _method_of(row: _Row, methods: Sequence[Method], channel: int) -> Method:
+    method = _of_channel(methods, channel)
+    assert method is not None
+    if row.model is not None and isinstance(method, NetworkOptions):
+        return method.of(row.model)
+    return method
 
 
 def _of_channel(words: Sequence[T], channel: int) -> T | None:
@@ -344,12 +299,12 @@ def _of_channel(words: Sequence[T], channel: int) -> T | None:
     return words[channel] if len(words) > 1 and channel < len(words) else words[0]
 
 
-def run_batch(
+def run_batch_iter(
     items: Sequence[Item],
-    prepare: Callable[[Item], LargeRun],
     folder: Path,
-    large: LargeSettings,
+    execution: Execution,
     device: str = "auto",
+    prepare: Callable[[Item], Task] = lambda item: task_of(item.job),
 ) -> Generator[BatchReport, None, list[Ended]]:
     """Do a batch; yield reports, return what became of every image.
 
@@ -357,14 +312,14 @@ def run_batch(
     ----------
     items
         The images.
-    prepare
-        Makes of an item what is to be run: reads its PSF and model.
     folder
         Of the results, where the table of what became of them is written, after every image.
-    large
-        Who works.
+    execution
+        By what they are computed.
     device
         On what.
+    prepare
+        Makes of an item what is to be run: reads its PSF and model.
 
     Raises
     ------
@@ -374,34 +329,33 @@ def run_batch(
         If the table cannot be written.
     """
     ended: list[Ended] = []
-    with engine(large, device, folder.absolute()) as workers:
+    with engine(execution, device, folder.absolute()) as workers:
         for number, item in enumerate(items):
             began = time.perf_counter()
-            told: list[str] = []
+            warnings: list[str] = []
             error, summary, made = "", {}, True
             try:
                 if item.problem:
                     raise RlnError(item.problem)
-                with listening(told.append):
-                    steps = run_large(prepare(item), workers=workers)
+                with listening(warnings.append):
+                    steps = run_task_iter(prepare(item), workers=workers)
                 with contextlib.closing(steps):
                     while True:
-                        with listening(told.append):
+                        with listening(warnings.append):
                             report = next(steps)
                         yield BatchReport(done=number, total=len(items), item=item, inner=report)
             except StopIteration as stop:
                 _, summary, made = stop.value
             except Exception as failure:  # whatever it is, the others are still to be done
                 error = str(failure) or type(failure).__name__
-            lasted = time.perf_counter() - began
             ended.append(
                 Ended(
                     item=item,
                     error=error,
-                    seconds=lasted,
+                    seconds=time.perf_counter() - began,
                     summary=summary,
                     made=made,
-                    warnings=tuple(dict.fromkeys(told)),
+                    warnings=tuple(dict.fromkeys(warnings)),
                 )
             )
             _write(folder / REPORT, ended)
@@ -420,8 +374,8 @@ def _write(path: Path, ended: Iterable[Ended]) -> None:
         table = csv.writer(file)
         table.writerow(head)
         for one in ended:
-            item = one.item
-            channel, when = ("" if n is None else n for n in (item.channel, item.time))
-            row = [item.image, channel, when, item.out, one.status, f"{one.seconds:.1f}"]
+            item, image = one.item, one.item.job.image
+            channel, when = ("" if n is None else n for n in (image.channel, image.time))
+            row = [image.path, channel, when, item.out, one.status, f"{one.seconds:.1f}"]
             row += [one.summary.get(name, "") for name in found]
             table.writerow([*row, one.error, " ".join(one.warnings)])

@@ -7,38 +7,31 @@ from typing import NamedTuple
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.tiles import Shape, plan_tiles
-from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.core.volume import OnGrid, Volume
 from napari_rln.deconvolution.fft import fast_shape
-from napari_rln.deconvolution.rld_settings import RldSettings, memory_bytes
+from napari_rln.deconvolution.method import Json, Method, TileStage
 from napari_rln.engine.plan import Format, Plan
 from napari_rln.io.ome_zarr import Version, pyramid
-from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
-from napari_rln.networks.rln_settings import REACH
-from napari_rln.psf.shape import energy_box
 
 _CHUNK = {"0.5": (64, 64, 64), "0.4": (64, 128, 128)}  # what a viewer reads at once
-_SUPPORT = 0.99  # of a PSF's light, that its support holds
-# Of the support, that a halo is wide: after 10 iterations, and for each tenfold of these. Measured
-# (benchmarks/scale.py seams).
-_HALO, _HALO_PER_DECADE = 2.0, 1.0
-_SHARE = 0.6  # of a worker's memory that a deconvolution computes in; the rest is read and written
-_MOST_TILE = 1 << 27  # voxels of a deconvolution's window: larger ones hardly gain and come seldom
-_MOST_BLOCK = 1 << 25  # and of a network's
-# Per voxel of a block's window, of all that a worker has at once, beside what the network takes.
+_SHARE = 0.6  # of a worker's memory that a tile computes in; the rest is read and written
+_MOST_TILE = 1 << 27  # voxels of a tile's window: larger ones hardly gain and come seldom
+_MOST_BLOCK = 1 << 25  # and of a block's
+
 BLOCK_BYTES = 125
+"""Per voxel of a block's window, of all that a worker has at once, beside its computation."""
 
 
 def make_plan(
-    shape: Shape,
-    voxel_um: VoxelUm,
+    image: OnGrid,
     times: int,
+    psf: Volume | None,
+    method: Method,
+    shared: Json,
+    *,
     form: Format,
     version: Version,
-    *,
-    psf: Volume | None,
-    told: RldSettings | None,
-    iterations: int,
-    network_voxel_bytes: float | None,
+    kind: str,
     memory: int,
     ram: int,
     side: int | None = None,
@@ -47,88 +40,66 @@ def make_plan(
 
     Parameters
     ----------
-    shape
-        (Z, Y, X) of a volume.
-    voxel_um
-        Its voxel size (z, y, x) in micrometres.
+    image
+        Its shape and voxel size.
     times
         Number of volumes.
+    psf, method
+        By which they are deconvolved.
+    shared
+        What all tiles of the method's first stage share.
     form, version
         Of the output.
-    psf, told, iterations
-        Of the classical deconvolution; none where there is none.
-    network_voxel_bytes
-        Memory that the network takes; none where there is none.
+    kind
+        Type of the worker's device.
     memory
         Bytes that a worker may compute in, on its device.
     ram
         Bytes that it may take in the machine's memory.
     side
-        In voxels of the deconvolution's tiles and, in whole chunks, of the blocks; the largest
-        that the memory allows when none.
+        In voxels of tiles and, in whole chunks, of blocks; the largest that the memory allows when
+        none.
 
     Raises
     ------
     RlnError
         If no division is fine enough.
     """
+    shape = image.shape
     chunk = _chunk(shape, version)
-    network = network_voxel_bytes is not None
-    per_voxel = max(network_voxel_bytes, MERGE_BYTES) if network_voxel_bytes is not None else 0.0
+    second, stage = method.blocks, method.tiles
+    per_voxel = 0.0 if second is None else second.voxel_bytes(kind)
     most = min(int(ram / (BLOCK_BYTES + per_voxel)), _MOST_BLOCK)
-    if network:
+    if second is not None:
         most = min(most, int(memory / per_voxel))
-    reach = (REACH,) * 3 if network else (0, 0, 0)
-    block = _block(shape, chunk, reach, most, form)
+    field = (0, 0, 0) if second is None else (second.reach,) * 3
+    block = _block(shape, chunk, field, most, form)
     if side is not None:
         z, y, x = (min(a, b) for a, b in zip(block, _whole(side, chunk, shape), strict=True))
         block = (z, y, x)
     core = halo = overlap = (0, 0, 0)
-    if told is not None:
+    if stage is not None:
         assert psf is not None
-        halo = seam_halo(psf, iterations)
+        halo = stage.halo(psf, shared)
         z, y, x = (_even(h // 2) for h in halo)
         overlap = (z, y, x)
         allowed = int(_SHARE * min(memory, ram))
-        window = (_MOST_TILE, 1, 1)
-        allowed = min(allowed, memory_bytes(window, (1, 1, 1), told))
-        core = _core(shape, psf.shape, told, allowed, halo, overlap)
+        allowed = min(allowed, stage.memory_bytes((_MOST_TILE, 1, 1), (1, 1, 1)))
+        core = _core(shape, psf.shape, stage, allowed, halo, overlap)
         if side is not None:
             z, y, x = (min(c, max(side, 2 * o)) for c, o in zip(core, overlap, strict=True))
             core = (z, y, x)
-        if core != shape and told.border == "periodic":
-            raise RlnError(
-                "the periodic border is of the whole volume, which does not fit into the memory "
-                "that may be taken; use the extended border."
-            )
-    levels = tuple(pyramid(shape, voxel_um)) if form == "zarr" else ((1, 1, 1),)
+        if core != shape:
+            stage.check_division()
+    levels = tuple(pyramid(shape, image.voxel_um)) if form == "zarr" else ((1, 1, 1),)
     return Plan(
-        shape=shape, times=times, chunk=chunk, block=block, reach=reach, core=core, halo=halo,
+        shape=shape, times=times, chunk=chunk, block=block, reach=field, core=core, halo=halo,
         overlap=overlap, levels=levels,
     )  # fmt: skip
 
 
-def seam_halo(psf: Volume, iterations: int) -> Shape:
-    """Return by how much tiles (z, y, x) reach beyond their cores.
-
-    Every iteration carries light, and what is wrong at a tile's edge, twice by the PSF's support;
-    most of that fades on the way. Measured, some two supports leave a few thousandths after ten
-    iterations, and one more is needed for each tenfold of these. What one iteration reaches is not
-    exceeded by several times: one needs two supports exactly.
-    """
-    factor = _HALO + _HALO_PER_DECADE * max(0.0, math.log10(max(iterations, 1) / 10))
-    z, y, x = (_even(math.ceil(factor * s)) for s in support(psf))
-    return z, y, x
-
-
-def support(psf: Volume) -> Shape:
-    """Return within how many voxels (z, y, x) of its centre a PSF has 99 % of its light."""
-    z, y, x = (n // 2 for n in energy_box(psf.data, _SUPPORT))
-    return z, y, x
-
-
 def _core(
-    shape: Shape, psf_shape: Shape, told: RldSettings, allowed: int, halo: Shape, overlap: Shape
+    shape: Shape, psf_shape: Shape, stage: TileStage, allowed: int, halo: Shape, overlap: Shape
 ) -> Shape:
     """Return the size of the tiles that together are the least to transform, of those that fit.
 
@@ -137,10 +108,10 @@ def _core(
     RlnError
         If none fits.
     """
-    per_voxel = memory_bytes((1 << 10,) * 3, (1, 1, 1), told) / (1 << 30)
+    per_voxel = stage.memory_bytes((1 << 10,) * 3, (1, 1, 1)) / (1 << 30)
     axes = [
-        list(_divisions(n, h, 2 * o, p if told.border != "periodic" else 1))
-        for n, h, o, p in zip(shape, halo, overlap, psf_shape, strict=True)
+        list(_divisions(n, h, 2 * o, m))
+        for n, h, o, m in zip(shape, halo, overlap, stage.margin(psf_shape), strict=True)
     ]
     best: tuple[float, Shape] = (math.inf, shape)
     least = math.inf
@@ -166,7 +137,7 @@ class _Division(NamedTuple):
     largest: int
 
 
-def _divisions(n: int, halo: int, least: int, psf: int) -> Iterator[_Division]:
+def _divisions(n: int, halo: int, least: int, margin: int) -> Iterator[_Division]:
     """Yield ways to cut an axis, from one core to the narrowest, in steps of a few per cent."""
     before = 0
     parts = 1
@@ -176,7 +147,7 @@ def _divisions(n: int, halo: int, least: int, psf: int) -> Iterator[_Division]:
             return
         if core != before:
             windows = [tile.shape[0] for tile in plan_tiles((n, 1, 1), (core, 1, 1), (halo, 0, 0))]
-            lengths = [fast_shape((w + psf - 1, 1, 1))[0] for w in windows]
+            lengths = [fast_shape((w + margin, 1, 1))[0] for w in windows]
             yield _Division(core, sum(lengths), max(lengths))
         before, parts = core, max(parts + 1, round(1.05 * parts))
         if core <= 2:

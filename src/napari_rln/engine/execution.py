@@ -1,19 +1,73 @@
-"""How a run from disk to disk is divided and by whom it is done."""
+"""Where a result goes, and by what it is computed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import check_limits
+from napari_rln.core.limits import check_limits
+from napari_rln.core.machine import MemoryGb
+from napari_rln.core.tiles import TileSide
 from napari_rln.io.ome_zarr import Version
+from napari_rln.io.volumes import OutputType
 
 
 @dataclass(frozen=True, kw_only=True)
-class LargeSettings:
-    """How a run from disk to disk is done.
+class OutputFormat:
+    """How a result is written.
 
     Parameters
     ----------
+    dtype
+        Type of the written values; uint16 and uint8 round and clip.
+    ome_zarr
+        Version of OME-Zarr that is written: 0.5 has shards, 0.4 is read by older programs.
+    overwrite
+        Replace what is there, or begin anew where a run with other settings was interrupted.
+    """
+
+    dtype: OutputType = "float32"
+    ome_zarr: Version = "0.5"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+    def at(self, path: str | Path) -> "Output":
+        """Return the output that is written so at a path."""
+        names = (field.name for field in fields(OutputFormat))
+        return Output(path=Path(path), **{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(OutputFormat):
+    """Where a result goes, and how it is written.
+
+    Parameters
+    ----------
+    path
+        Result, .tif (ImageJ, one volume of up to 4 GB), .ome.tif or .ome.zarr; the others are as
+        for :class:`OutputFormat`.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "path", Path(self.path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """By what a result is computed; it does not depend on it.
+
+    Parameters
+    ----------
+    memory_gb
+        Memory that may be taken, by the program and all workers of a machine together; auto takes
+        half of what is free. Volumes that need more are deconvolved in parts.
+    tile
+        Side in voxels of what is computed at once; auto takes the largest that the memory allows.
     workers
         Processes on this machine, which share its cores; auto takes one for each GPU, on a CPU
         one for each eight cores.
@@ -21,17 +75,13 @@ class LargeSettings:
         Numbers of the GPUs to use, as 0,1, a worker on each; all when not given.
     scheduler
         Address of a running dask.distributed scheduler, tcp://host:port, whose workers do it.
-    ome_zarr
-        Version of OME-Zarr that is written: 0.5 has shards, 0.4 is read by older programs.
-    overwrite
-        Whether to begin anew where there is a result, or a run with other settings was interrupted.
     """
 
+    memory_gb: MemoryGb = "auto"
+    tile: TileSide = "auto"
     workers: Annotated[int | Literal["auto"], {"min": 1, "max": 4096}] = "auto"
     gpus: str = ""
     scheduler: str | None = None
-    ome_zarr: Version = "0.5"
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -52,6 +102,6 @@ class LargeSettings:
         return tuple(int(word) for word in self.gpus.split(",")) if self.gpus else ()
 
     @property
-    def asked(self) -> bool:
-        """Whether something is set that only a run from disk to disk has."""
+    def has_workers(self) -> bool:
+        """Whether something is set that only a run in parts has."""
         return self.workers != "auto" or bool(self.gpus) or self.scheduler is not None

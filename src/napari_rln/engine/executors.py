@@ -19,7 +19,7 @@ from napari_rln import __version__
 from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import available_bytes, cores, taken_bytes
-from napari_rln.engine.execution import LargeSettings
+from napari_rln.engine.execution import Execution
 from napari_rln.engine.plan import IN_FLIGHT
 from napari_rln.engine.survey import survey
 
@@ -72,7 +72,7 @@ class Engine:
     beside_bytes: int = 0
 
 
-def worker_count(settings: LargeSettings, device: str) -> int:
+def worker_count(settings: Execution, device: str) -> int:
     """Return how many processes are to work on this machine.
 
     Raises
@@ -104,7 +104,7 @@ def worker_count(settings: LargeSettings, device: str) -> int:
     return wanted
 
 
-def _gpus(settings: LargeSettings, device: str) -> tuple[int, ...]:
+def _gpus(settings: Execution, device: str) -> tuple[int, ...]:
     """Return the numbers of the GPUs to use; none where a CPU is to compute.
 
     Raises
@@ -131,7 +131,7 @@ def _gpus(settings: LargeSettings, device: str) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def engine(settings: LargeSettings, device: str, folder: Path) -> Iterator[Engine]:
+def engine(settings: Execution, device: str, folder: Path) -> Iterator[Engine]:
     """Start workers, or find those of a scheduler; stop those that were started.
 
     Parameters

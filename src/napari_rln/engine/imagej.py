@@ -13,7 +13,9 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.core.errors import RlnError
-from napari_rln.engine.job import Job
+from napari_rln.core.record import Record
+from napari_rln.core.tiles import Shape
+from napari_rln.core.volume import VoxelUm
 from napari_rln.io.image import Image
 from napari_rln.io.paths import atomic, is_ome_name, is_tiff_name, stem
 from napari_rln.io.tiff import TiffTarget
@@ -25,7 +27,7 @@ def is_plain_name(path: Path) -> bool:
     return is_tiff_name(path) and not is_ome_name(path)
 
 
-def check_plain(out: Path, source: Image, dtype: npt.DTypeLike) -> None:
+def check_plain(out: Path, image: Image, dtype: npt.DTypeLike) -> None:
     """Raise unless an ImageJ hyperstack can hold a result.
 
     Raises
@@ -35,35 +37,39 @@ def check_plain(out: Path, source: Image, dtype: npt.DTypeLike) -> None:
     """
     if not is_plain_name(out):
         return
-    size = source.voxels * np.dtype(dtype).itemsize
+    size = image.voxels * np.dtype(dtype).itemsize
     if size > IMAGEJ_LIMIT:
         raise RlnError(
             f"{out.name} would hold {size / 1e9:.1f} GB, more than an ImageJ TIFF can; name it "
             f"{stem(out)}.ome.tif."
         )
-    if source.times > 1:
+    if image.times > 1:
         raise RlnError(
-            f"{source.name} has {source.times} time points but {out.name} would hold one volume; "
+            f"{image.name} has {image.times} time points but {out.name} would hold one volume; "
             f"choose one (`time`), or name the result {stem(out)}.ome.tif."
         )
 
 
-def write_plain(path: Path, job: Job) -> None:
+def write_plain(path: Path, shape: Shape, voxel_um: VoxelUm, record: Record) -> None:
     """Replace an OME-TIFF of one volume by an ImageJ hyperstack, whole or not at all.
 
     Parameters
     ----------
     path
         Of the file, complete.
-    job
-        Says what it holds.
+    shape
+        (Z, Y, X).
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    record
+        How it was made.
 
     Raises
     ------
     OSError
         If the disk is full.
     """
-    target = TiffTarget(path, job.plan.shape, None)
+    target = TiffTarget(path, shape, None)
 
     def planes() -> Iterator[npt.NDArray[Any]]:
         depth, height, width = target.shape
@@ -71,6 +77,6 @@ def write_plain(path: Path, job: Job) -> None:
             yield target.read((slice(z, z + 1), slice(0, height), slice(0, width)))[0]
 
     low, high = np.array([(plane.min(), plane.max()) for plane in planes()]).T
-    options = imagej_options(job.voxel_um, (float(low.min()), float(high.max())), job.record())
+    options = imagej_options(voxel_um, (float(low.min()), float(high.max())), record)
     with atomic(path) as temporary:
         tifffile.imwrite(temporary, planes(), shape=target.shape, dtype=target.dtype, **options)

@@ -1,467 +1,242 @@
-"""A run's folder beside its result: what is to be done, by what, and what is finished.
+"""A job: what is deconvolved by what, and where the result goes; a document in JSON.
 
-``<result>.part`` holds the job, the PSF, the model, the result as far as it is, tiles that wait for
-their neighbours, and a line for everything that is finished. Nothing in it is ever changed but
-replaced whole or added to, so that a run that was killed at any moment can go on. When all is done
-the result takes its name and ``<result>.run.json`` keeps what was done.
+Python builds it, the command line is parsed into it, docks edit it, a batch is a list of it, and
+``napari-rln run job.json`` does it.
 """
 
-import contextlib
 import dataclasses
 import json
-import math
-import os
-import shutil
-import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_rln import __version__
 from napari_rln.core.errors import RlnError
-from napari_rln.core.record import Record, jsonable
-from napari_rln.core.tiles import as_text
-from napari_rln.core.volume import Box, Volume, VoxelUm
-from napari_rln.deconvolution.rld_settings import RldSettings
-from napari_rln.engine.plan import Format, Plan
-from napari_rln.engine.whole_image import Statistics
-from napari_rln.io.image import ImageFile, checksum
-from napari_rln.io.ome_zarr import Version, ZarrTarget
-from napari_rln.io.paths import atomic
-from napari_rln.io.tiff import TiffTarget
-from napari_rln.io.volumes import OutputType, read_volume, write_volume
-from napari_rln.networks.model import Model, load_model
-from napari_rln.networks.rln_settings import RlnSettings
+from napari_rln.core.limits import as_dict, from_dict
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Json, Method
+from napari_rln.deconvolution.views import DualSettings
+from napari_rln.engine.execution import Execution, Output
+from napari_rln.engine.methods import method_as_json, method_from_json
+from napari_rln.io.image import ImageFile
+from napari_rln.io.paths import atomic, ending, stem
 
-Method = Literal["rld", "rln"]
-Target: TypeAlias = TiffTarget | ZarrTarget
-Settings: TypeAlias = RldSettings | RlnSettings
+VERSION = 1
+"""Of the document; to be raised where the meaning of a field changes, not where one is added."""
+
+_KEY = "napari-rln job"  # by which a document is known, with its version
 
 
-# What files that are damaged, or of another version, make of reading them.
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+@dataclass(frozen=True, kw_only=True)
+class PsfFile:
+    """A point spread function in a file.
 
-_SEAL = "seal"  # of JSON, its own checksum
+    Parameters
+    ----------
+    file
+        Where it is. Of a file with several channels the image's is taken unless one is named.
+    repair
+        Repair what is wrong with it (background, centre, ...).
+    """
 
-TILE = -1
-"""In a key, instead of a level: a tile of the classical deconvolution."""
+    file: ImageFile
+    repair: bool = True
 
 
-class Key(NamedTuple):
-    """What is finished once: a block of a level, or a tile, in a volume of a series."""
+@dataclass(frozen=True, kw_only=True)
+class SecondView:
+    """A second view of the object, which is brought onto the first and deconvolved with it.
 
-    time: int
-    level: int
-    number: int
+    Parameters
+    ----------
+    image
+        As its camera took it.
+    psf
+        As its camera would take it; the first view's when none.
+    views
+        How it is brought onto the first.
+    registered
+        File for the second view as it was brought onto the first; not written when none.
+    """
+
+    image: ImageFile
+    psf: PsfFile | None = None
+    views: DualSettings = field(default_factory=DualSettings)
+    registered: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a worker has to know; in JSON as it is here, beside PSF and model.
-
-    Attributes
-    ----------
-    method
-        What is done.
-    origin
-        The image.
-    identity
-        All that the result depends on: what must be the same for a run to go on.
-    name
-        Of the result.
-    settings
-        Of the method.
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    statistics, plan
-        As found and made before the first tile.
-    form, ome_zarr, dtype
-        Of the result.
-    device
-        Type of what computes.
-    threads
-        With which a worker computes: results are equal to the bit only with equally many.
-    ram
-        Bytes that a worker might take when the plan was made.
-    inputs
-        Hashes of image, PSF and model.
-    stamp
-        By which the image's files are known to be unchanged.
-    version
-        Of napari-rln.
-    """
-
-    method: Method
-    origin: ImageFile
-    identity: dict[str, Any]
-    name: str
-    settings: dict[str, Any]
-    voxel_um: VoxelUm
-    statistics: Statistics
-    plan: Plan
-    form: Format
-    ome_zarr: Version
-    dtype: OutputType
-    device: str
-    threads: int
-    ram: int
-    inputs: dict[str, str]
-    stamp: str
-    version: str = __version__
-
-    def record(self) -> Record:
-        """Return the record that the result carries."""
-        found, plan = self.statistics, self.plan
-        facts: dict[str, Any] = {
-            **found.calibrated.facts(),
-            "sampled_voxels": found.sampled,
-            "block": list(plan.block),
-        }
-        if found.iterations:
-            facts |= {"iterations": found.iterations, "tile": list(plan.core),
-                      "halo": list(plan.halo), "blended": list(plan.overlap)}  # fmt: skip
-        if self.method == "rln":
-            facts["normalisation"] = {"offset": found.offset, "scale": found.scale}
-        if found.consistency is not None:
-            facts["consistency"] = found.consistency
-        return Record(
-            method=self.method, settings=self.settings, facts=facts, inputs=self.inputs,
-            version=self.version,
-        )  # fmt: skip
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the job in JSON's types."""
-        fields: dict[str, Any] = jsonable(dataclasses.asdict(self))
-        return fields
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """Return the job that :meth:`as_dict` gave."""
-        made = {
-            "origin": ImageFile.from_json(fields["origin"]),
-            "statistics": Statistics(**fields["statistics"]),
-            "plan": Plan.of(fields["plan"]),
-            "voxel_um": tuple(fields["voxel_um"]),
-        }
-        known = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
-        return cls(**(known | made))
-
-
-class Completed(NamedTuple):
-    """What is known of a run that is complete.
-
-    Attributes
-    ----------
-    job
-        What was done.
-    summary
-        What was found.
-    finished
-        What was written, with checksums.
-    """
-
-    job: Job
-    summary: dict[str, Any]
-    finished: dict[Key, dict[str, Any]]
-
-
-class WholeTile(NamedTuple):
-    """The only tile of a volume, deconvolved before the plan was made.
-
-    Attributes
-    ----------
-    estimate
-        (z, y, x), the deconvolution.
-    source
-        Checksum of the image.
-    """
-
-    estimate: npt.NDArray[np.float32]
-    source: str
-
-
-def sealed(fields: dict[str, Any]) -> str:
-    """Return JSON that says by a checksum whether it is still what was written."""
-    text = json.dumps(fields, sort_keys=True)
-    return json.dumps({_SEAL: f"{zlib.crc32(text.encode()):08x}"} | fields, sort_keys=True)
-
-
-def unsealed(text: str) -> dict[str, Any]:
-    """Return what :func:`sealed` made JSON of.
-
-    Raises
-    ------
-    ValueError
-        If it is something else, or damaged.
-    """
-    fields = json.loads(text)
-    if not isinstance(fields, dict) or _SEAL not in fields:
-        raise ValueError("it has no checksum")
-    expected = fields.pop(_SEAL)
-    if expected != f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}":
-        raise ValueError("it was changed or damaged")
-    return fields
-
-
-class Folder:
-    """Where the files of a run are.
+    """What is deconvolved by what, and where the result goes.
 
     Parameters
     ----------
-    out
-        The result.
+    image
+        What is deconvolved.
+    psfs
+        Its point spread function; one for each channel deconvolves them all into one file.
+    second
+        A second view of the object.
+    methods
+        One or more.
+    output
+        Where the result goes; of several methods each has its own, named after it.
+    execution
+        By what it is computed.
+
+    Raises
+    ------
+    RlnError
+        If there is no method.
     """
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.part = out.with_name(f"{out.name}.part")
-        self.manifest = out.with_name(f"{out.name}.run.json")
-        self.result = self.part / out.name
-        self._job, self._log = self.part / "job.json", self.part / "finished.jsonl"
-        self._psf, self._model = self.part / "psf.ome.tif", self.part / "model.safetensors"
-        self._mark = self.part / "napari-rln"  # that the folder is ours
+    image: ImageFile
+    psfs: tuple[PsfFile, ...] = ()
+    second: SecondView | None = None
+    methods: tuple[Method, ...] = field(default_factory=lambda: (RichardsonLucy(),))
+    output: Output
+    execution: Execution = field(default_factory=Execution)
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise RlnError(f"`methods` is empty; name at least one for {self.image.path}.")
+
+    def output_of(self, method: Method) -> Output:
+        """Return where the result of one of the methods goes."""
+        if len(self.methods) == 1:
+            return self.output
+        path = self.output.path
+        mark = method.title.lower().replace(" ", "-")
+        return dataclasses.replace(
+            self.output, path=path.with_name(f"{stem(path)}-{mark}{ending(path)}")
+        )
 
     @property
-    def lock(self) -> Path:
-        """Of the file that a run holds locked."""
-        return self.out.with_name(f"{self.out.name}.lock")
+    def files(self) -> list[Path]:
+        """Files that it reads."""
+        psfs = list(self.psfs)
+        images = [self.image]
+        if self.second is not None:
+            images.append(self.second.image)
+            psfs += [self.second.psf] if self.second.psf else []
+        return [Path(file.path) for file in (*images, *(psf.file for psf in psfs))]
 
-    def begin(
-        self,
-        job: Job,
-        psf: Volume | None,
-        model: Model | None,
-        tile: WholeTile | None,
-    ) -> None:
-        """Make the folder, with all that workers need; the job last, which says that it is whole.
+    def as_json(self) -> Json:
+        """Return it in JSON's types.
+
+        Raises
+        ------
+        RlnError
+            If a method uses what lies in no file.
+        """
+        fields: Json = {
+            _KEY: VERSION,
+            "image": self.image.as_json(),
+            "psfs": [_psf_as_json(psf) for psf in self.psfs],
+            "methods": [method_as_json(method) for method in self.methods],
+            "output": as_dict(self.output),
+            "execution": as_dict(self.execution),
+        }
+        second = self.second
+        if second is not None:
+            fields["second"] = {
+                "image": second.image.as_json(),
+                "psf": second.psf and _psf_as_json(second.psf),
+                "views": as_dict(second.views),
+                "registered": second.registered and str(second.registered),
+            }
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: Any, folder: Path = Path()) -> Self:
+        """Return the job that :meth:`as_json` gave.
 
         Parameters
         ----------
-        job
-            What is to be done.
-        psf, model
-            What it needs.
-        tile
-            The only tile of a volume, where it is deconvolved already.
-
-        Raises
-        ------
-        OSError
-            If the disk is full, or the folder is not writable.
-        """
-        self.tidy()
-        self.part.mkdir()
-        self._mark.touch()
-        self.provide(psf, model)
-        if tile is not None:
-            when = job.statistics.time
-            np.save(self.scratch(when, 0), tile.estimate)
-            light = job.statistics.mean * math.prod(job.plan.shape)
-            entry = {"image": light, "source": tile.source, "checksum": checksum(tile.estimate)}
-            self.add_finished(Key(when, TILE, 0), entry)
-        self._create(job)
-        self.write(job)
-
-    def is_whole(self, job: Job) -> bool:
-        """Tell whether a result that was begun is there, and can be written to."""
-        try:
-            target = self.target(job)
-        except Exception:  # damaged metadata can make the parser raise anything
-            return False
-        return target.shape == job.plan.shape and target.dtype == np.dtype(job.dtype)
-
-    def provide(self, psf: Volume | None, model: Model | None) -> None:
-        """Write the PSF and the model that workers need."""
-        if psf is not None:
-            write_volume(psf, self._psf)
-        if model is not None:
-            model.save(self._model)
-
-    def write(self, job: Job) -> None:
-        """Write what is to be done, whole or not at all."""
-        with atomic(self._job) as temporary:
-            temporary.write_text(sealed(job.as_dict()))
-
-    def _create(self, job: Job) -> None:
-        plan = job.plan
-        common = {"voxel_um": job.voxel_um, "name": job.name, "record": job.record()}
-        times = _times(job)
-        if job.form == "tiff":
-            TiffTarget.create(self.result, plan.shape, times, job.dtype, **common)  # type: ignore[arg-type]
-        else:
-            ZarrTarget.create(
-                self.result, plan.shape, times, job.dtype, **common,  # type: ignore[arg-type]
-                version=job.ome_zarr, chunk=plan.chunk, block=plan.block,
-            )  # fmt: skip
-
-    def job(self) -> Job | None:
-        """Return the job of a run that was begun; none where there is none.
+        fields
+            As JSON holds them.
+        folder
+            From which relative names of files are meant.
 
         Raises
         ------
         RlnError
-            If it is damaged, or was begun by another version, which wrote it otherwise.
+            If it is no job, of a later version, or holds what cannot be.
         """
-        try:
-            return Job.from_dict(unsealed(self._job.read_text()))
-        except FileNotFoundError:
-            return None
-        except _UNREADABLE as error:
+        if not isinstance(fields, dict) or not isinstance(fields.get(_KEY), int):
+            raise RlnError(f'this is no job; its JSON must hold "{_KEY}": {VERSION}.')
+        if fields[_KEY] > VERSION:
             raise RlnError(
-                f"{self.part} is damaged, or of another version of napari-rln ({error}); delete "
-                "it, or begin anew with `overwrite`."
-            ) from error
-
-    def stamp(self) -> int:
-        """Return by what a run is told from another one of the same name.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        """
-        return self._job.stat().st_mtime_ns
-
-    def psf(self) -> Volume | None:
-        """Return the PSF."""
-        return read_volume(self._psf) if self._psf.exists() else None
-
-    def model(self) -> Model | None:
-        """Return the model."""
-        return load_model(self._model) if self._model.exists() else None
-
-    def target(self, job: Job, path: Path | None = None) -> Target:
-        """Return the result, to be written, or what lies at a path."""
-        path = path or self.result
-        if job.form == "zarr":
-            return ZarrTarget(path)
-        return TiffTarget(path, job.plan.shape, _times(job))
-
-    def scratch(self, time: int, number: int) -> Path:
-        """Return where a deconvolved tile waits for its neighbours."""
-        return self.part / f"tile-{time}-{number}.npy"
-
-    def clean(self) -> None:
-        """Remove what a killed worker left half-written."""
-        for leftover in (*self.part.glob(".*-tile-*.npy"), *self.result.rglob("*.partial")):
-            leftover.unlink(missing_ok=True)
-
-    def finished(self) -> dict[Key, dict[str, Any]]:
-        """Return what is finished, with checksums and what else was found."""
+                f"the job is of version {fields[_KEY]} but this program knows {VERSION}; update it."
+            )
+        known = {"image", "psfs", "methods", "output", "execution", "second"}
+        odd = sorted(set(fields) - known - {_KEY})
+        if odd:
+            raise RlnError(
+                f"a job has no {', '.join(odd)}; it may have {', '.join(sorted(known))}."
+            )
         try:
-            lines = self._log.read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            return {}
-        found = {}
-        for line in lines:
-            with contextlib.suppress(*_UNREADABLE):  # cut off when the run was killed
-                entry = unsealed(line)
-                found[Key(*entry.pop("key"))] = entry
-        return found
+            return cls._parsed(fields, folder)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            if isinstance(error, RlnError):
+                raise
+            raise RlnError(f"the job cannot be read ({error!r}); correct it.") from error
 
-    def add_finished(self, key: Key, entry: dict[str, Any]) -> None:
-        """Note that a block is finished, on the disk before this returns.
+    @classmethod
+    def _parsed(cls, fields: Mapping[str, Any], folder: Path) -> Self:
+        second = fields.get("second")
+        output = dict(fields["output"])
+        output["path"] = folder / output["path"]
+        methods = fields.get("methods", [{"kind": RichardsonLucy.kind}])
+        return cls(
+            image=_image_from_json(fields["image"], folder),
+            psfs=tuple(_psf_from_json(psf, folder) for psf in fields.get("psfs", ())),
+            methods=tuple(method_from_json(method, folder) for method in methods),
+            output=from_dict(Output, output),
+            execution=from_dict(Execution, fields.get("execution", {})),
+            second=None if second is None else SecondView(
+                image=_image_from_json(second["image"], folder),
+                psf=_psf_from_json(second["psf"], folder) if second.get("psf") else None,
+                views=from_dict(DualSettings, second.get("views", {})),
+                registered=folder / second["registered"] if second.get("registered") else None,
+            ),
+        )  # fmt: skip
 
-        Raises
-        ------
-        OSError
-            If the disk is full.
-        """
-        # A line that was cut off by a kill must not swallow this one.
-        line = "\n" + sealed({"key": list(key), **entry}) + "\n"
-        with self._log.open("a") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        with atomic(Path(path)) as temporary:
+            temporary.write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
 
-    def complete(self, job: Job, summary: dict[str, Any]) -> None:
-        """Give the result its name, keep the manifest, and remove the rest."""
-        entries = [{"key": list(k), **v} for k, v in sorted(self.finished().items())]
-        held = job.as_dict() | {"summary": jsonable(summary), "finished": entries}
-        with atomic(self.manifest) as temporary:
-            temporary.write_text(sealed(held))
-        if self.out.exists():  # an older one, that is to be replaced
-            self.out.rename(self.part / "replaced")
-        self.result.rename(self.out)
-        self.tidy()
-
-    def tidy(self) -> None:
-        """Remove what a run needs no more when its result has its name."""
-        if self.is_ours:
-            shutil.rmtree(self.part, ignore_errors=True)
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the folder of the run is one, and not somebody's who has called it so."""
-        return self._mark.exists() or self._job.exists()
-
-    def check_free(self) -> None:
-        """Raise if somebody else's files have the names that a run needs.
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the job in a file; relative names in it are meant from the file's folder.
 
         Raises
         ------
         RlnError
-            Naming them.
+            If there is none, or it cannot be read.
         """
-        taken = [
-            path
-            for path, ours in (
-                (self.part, self.is_ours),
-                (self.manifest, self.completed() is not None),
-                (self.lock, self.lock.is_file() and self.lock.stat().st_size == 0),
-            )
-            if os.path.lexists(path) and not ours
-        ]
-        if taken:
-            raise RlnError(
-                f"{taken[0]} is there and was not made by napari-rln, which needs the name for a "
-                f"while; rename it, or call the result otherwise."
-            )
-
-    def completed(self) -> Completed | None:
-        """Return what is known of a run that is complete; none where there is none."""
+        path = Path(path)
         try:
-            held = unsealed(self.manifest.read_text())
-            finished = {}
-            for entry in held["finished"]:
-                key = Key(*entry["key"])
-                finished[key] = {name: value for name, value in entry.items() if name != "key"}
-            return Completed(Job.from_dict(held), dict(held["summary"]), finished)
-        except (OSError, *_UNREADABLE):
-            return None
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RlnError(f"{path} cannot be read as a job ({error}).") from error
+        try:
+            return cls.from_json(fields, path.parent)
+        except RlnError as error:
+            raise RlnError(f"{path}: {error}") from error
 
 
-def box_of(job: Job, key: Key) -> Box:
-    """Return what of a level of the result is written at once."""
-    if key.level:
-        return job.plan.level_boxes(key.level)[key.number]
-    return job.plan.blocks[key.number].core
+def _psf_as_json(psf: PsfFile) -> Json:
+    return {"file": psf.file.as_json(), "repair": psf.repair}
 
 
-def is_intact(target: Target, job: Job, key: Key, expected: str) -> bool:
-    """Tell whether a part of a result is as it was written."""
-    box = box_of(job, key)
-    try:
-        if isinstance(target, ZarrTarget):
-            return checksum(target.read(box, key.time, key.level)) == expected
-        return checksum(target.read(box, key.time)) == expected
-    except Exception:  # a damaged chunk can make codecs raise anything
-        return False
-
-
-def changed_since(job: Job, key: Key) -> RlnError:
-    """Return the error that an image is no longer the one that a run was begun with."""
-    core = (job.plan.tiles if key.level == TILE else job.plan.blocks)[key.number].core
-    when = f", time {key.time}" if job.plan.times > 1 else ""
-    return RlnError(
-        f"the image {job.origin.path} has changed since the run began (at {as_text(core)}{when}); "
-        "bring back what it was, or begin anew with `overwrite`."
+def _psf_from_json(fields: Mapping[str, Any], folder: Path) -> PsfFile:
+    return PsfFile(
+        file=_image_from_json(fields["file"], folder), repair=bool(fields.get("repair", True))
     )
 
 
-def _times(job: Job) -> int | None:
-    """Return the length of the result's axis of time; none where it has no such."""
-    return job.plan.times if job.origin.time is None and job.plan.times > 1 else None
+def _image_from_json(fields: Mapping[str, Any], folder: Path) -> ImageFile:
+    found = ImageFile.from_json(dict(fields))
+    return dataclasses.replace(found, path=str(folder / found.path))

@@ -1,28 +1,20 @@
 """What a report says to somebody who waits: what is being done, and how far it is."""
 
+import math
 from dataclasses import dataclass, replace
 
-from napari_rln.deconvolution.rld_settings import RldReport
-from napari_rln.engine.reports import BatchReport, LargeReport
+from napari_rln.core.report import Report
+from napari_rln.engine.reports import BatchReport
 from napari_rln.evaluate.comparison import CompareReport
-from napari_rln.networks.rln_settings import RlnReport
 from napari_rln.registration.register import RegistrationReport
 from napari_rln.train.training_settings import TrainReport
 
-Report = (
-    RldReport
-    | RlnReport
-    | TrainReport
-    | CompareReport
-    | RegistrationReport
-    | LargeReport
-    | BatchReport
-)
+AnyReport = Report | TrainReport | CompareReport | RegistrationReport | BatchReport
 
 _DOING = {
     "stop": "finding when to stop",
     "deconvolve": "deconvolving",
-    "start": "first estimate",
+    "start": "initial estimate",
     "compile": "compiling the network for this machine, once",
     "network": "network",
     "examples": "making examples",
@@ -64,17 +56,14 @@ class Progress:
     seconds_left: float | None = None
 
 
-def progress_of(report: Report) -> Progress:
+def progress_of(report: AnyReport) -> Progress:
     """Return how far the work is that a report is of."""
     if isinstance(report, BatchReport):
         if report.inner is None:
             return Progress(doing="images", done=report.done, total=report.total)
         inner = progress_of(report.inner)
-        return replace(inner, doing=f"{report.item.image.name}: {inner.doing}")
+        return replace(inner, doing=f"{report.item.label}: {inner.doing}")
     doing = _DOING[report.phase]
-    if isinstance(report, RldReport):
-        note = f"change {report.relative_change:.2%}"
-        return Progress(doing=doing, done=report.iteration, total=report.total, note=note)
     if isinstance(report, TrainReport):
         return Progress(
             doing=doing,
@@ -83,4 +72,7 @@ def progress_of(report: Report) -> Progress:
             note="" if report.loss is None else f"loss {report.loss:.3f}",
             seconds_left=report.seconds_left,
         )
-    return Progress(doing=doing, done=report.done, total=report.total)
+    note = ""
+    if isinstance(report, Report) and not math.isnan(report.relative_change):
+        note = f"change {report.relative_change:.2%}"
+    return Progress(doing=doing, done=report.done, total=report.total, note=note)

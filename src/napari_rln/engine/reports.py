@@ -1,47 +1,75 @@
-"""What runs from disk to disk report; of their own, so that who only shows it loads no Zarr."""
+"""What a batch reports; of their own, so that who only shows it loads no Zarr."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from napari_rln.core.volume import Box
+from napari_rln.core.report import Report
 
 if TYPE_CHECKING:
-    from napari_rln.engine.batch import Ended, Item
-    from napari_rln.engine.forecast import Forecast
-
-Phase = Literal["sample", "stop", "plan", "check", "deconvolve", "tiles", "pyramid"]
+    from napari_rln.engine.job import Job
 
 
 @dataclass(frozen=True, kw_only=True)
-class LargeReport:
-    """Where a run from disk to disk stands.
+class Item:
+    """One image of a batch.
 
     Attributes
     ----------
-    phase
-        ``"stop"`` while it is sought when to stop the classical deconvolution, ``"sample"`` while a
-        sample is deconvolved, ``"plan"`` once before the first tile, ``"check"`` while an
-        interrupted run's tiles are held against their checksums, ``"deconvolve"`` and ``"tiles"``
-        in turn, then ``"pyramid"``.
-    done, total
-        Of that.
-    seconds
-        Since the beginning.
-    box
-        Where the piece lies that was just written, or found to be as it was written.
-    time
-        And in which volume of a series.
-    forecast
-        What it will take, with the phase ``"plan"``.
+    job
+        What is done.
+    problem
+        Why it cannot be done, where that is known.
     """
 
-    phase: Phase
-    done: int
-    total: int
-    seconds: float
-    box: Box | None = None
-    time: int = 0
-    forecast: "Forecast | None" = None
+    job: "Job"
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """File, channel and time point of the image."""
+        image = self.job.image
+        mark = "" if image.channel is None else f" channel {image.channel}"
+        mark += "" if image.time is None else f" time {image.time}"
+        return f"{Path(image.path).name}{mark}"
+
+    @property
+    def out(self) -> Path:
+        """Its result."""
+        return self.job.output.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What became of an image.
+
+    Attributes
+    ----------
+    item
+        The image.
+    error
+        Why it failed; empty where it did not.
+    seconds
+        It took.
+    summary
+        What was found.
+    made
+        Whether it was made now; else it was there, complete.
+    warnings
+        What the user should know.
+    """
+
+    item: Item
+    error: str = ""
+    seconds: float = 0.0
+    summary: dict[str, Any] = field(default_factory=dict)
+    made: bool = True
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Literal["done", "there before", "failed"]:
+        """In a word."""
+        return "failed" if self.error else "done" if self.made else "there before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +92,7 @@ class BatchReport:
 
     done: int
     total: int
-    item: "Item"
-    inner: LargeReport | None = None
-    ended: "Ended | None" = None
+    item: Item
+    inner: Report | None = None
+    ended: Ended | None = None
     phase: Literal["batch"] = "batch"

@@ -1,333 +1,470 @@
-"""Deconvolving from disk to disk: looking, planning, and driving the workers to the end."""
+"""Doing jobs: reading, deconvolving in memory or in parts, writing."""
 
-import contextlib
-import errno
-import math
-import time
-from collections.abc import Generator
-from dataclasses import replace
+import re
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import filelock
-import torch
+import numpy as np
 
-from napari_rln.core.device import resolve_device
-from napari_rln.core.errors import ComputeError, RlnError, warn
-from napari_rln.core.settings import as_dict
-from napari_rln.deconvolution.check import explained, facts_of
-from napari_rln.engine.executors import Engine, engine
-from napari_rln.engine.forecast import forecast_of
-from napari_rln.engine.identity import check_same, identity_of
-from napari_rln.engine.imagej import is_plain_name, write_plain
-from napari_rln.engine.job import (
-    TILE,
-    Completed,
-    Folder,
-    Job,
-    WholeTile,
-    changed_since,
-    is_intact,
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
+from napari_rln.core.machine import Allowance, taken_bytes
+from napari_rln.core.report import Report
+from napari_rln.core.volume import OnGrid, Volume
+from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.deconvolution.views import pair_views
+from napari_rln.engine.forecast import duration, forecast
+from napari_rln.engine.history import expected_seconds
+from napari_rln.engine.imagej import is_plain_name
+from napari_rln.engine.in_memory import deconvolve_iter
+from napari_rln.engine.in_parts import run_task_iter
+from napari_rln.engine.job import Job, PsfFile
+from napari_rln.engine.journal import RunFolder
+from napari_rln.engine.task import Task, check_name_in_parts, has_name_in_parts
+from napari_rln.io.image import Image, ImageFile, files_read, held, open_image
+from napari_rln.io.paths import (
+    check_apart,
+    check_outputs,
+    check_place,
+    check_tiff_output,
+    is_zarr_name,
 )
-from napari_rln.engine.needs import check_disk, plan_of, worker_memory
-from napari_rln.engine.reports import LargeReport
-from napari_rln.engine.request import LargeRun, check_run
-from napari_rln.engine.sampling import Samples, calibrated, look, looking_bytes, measured_crop
-from napari_rln.engine.schedule import Drive
-from napari_rln.engine.speed import Speed
-from napari_rln.engine.worker import close, compute_with
-from napari_rln.io.image import Image, checksum, open_image
-from napari_rln.networks.suitability import doubts
+from napari_rln.io.volumes import (
+    check_channels_output,
+    contents,
+    read_volume,
+    write_channels,
+    write_volume,
+)
+from napari_rln.psf.examine import fit_psf
+from napari_rln.psf.findings import Finding
+from napari_rln.registration.register import RegistrationReport
+
+Rows = list[tuple[str, str]]
 
 
-class Outcome(NamedTuple):
-    """What a run has made.
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a method has made of a job's image.
 
     Attributes
     ----------
     out
-        Where it is.
-    summary
-        What was found and how long it took.
+        Where the result is.
+    method
+        By which it was made.
+    facts
+        What was found, and how long it took; of several channels those of each.
     made
         Whether it was made now; else it was there, complete.
+    in_parts
+        Whether it was computed and written in parts.
+    findings
+        What was found wrong with the PSFs.
     """
 
     out: Path
-    summary: dict[str, Any]
+    method: Method
+    facts: tuple[dict[str, Any], ...]
     made: bool = True
+    in_parts: bool = False
+    findings: tuple[Finding, ...] = ()
 
 
-def run_large(
-    run: LargeRun, speed: Speed | None = None, workers: Engine | None = None
-) -> Generator[LargeReport, None, Outcome]:
-    """Deconvolve an image on disk to a result on disk; yield reports, return where it is.
+Watcher = Callable[[Volume, Volume | None, Method], None]
+"""Called with what is deconvolved in memory: image, PSF and method."""
 
-    Closing the generator interrupts it, as killing the process does. The same call goes on where
-    it was and gives, to the bit, what it would have given at once.
+
+def run(job: Job, *, shared: Shared | None = None) -> tuple[Outcome, ...]:
+    """Do a job; see :func:`run_iter`, which reports on the way."""
+    return finish(run_iter(job, shared=shared))
+
+
+def run_iter(
+    job: Job,
+    *,
+    shared: Shared | None = None,
+    on_findings: Callable[[Sequence[Finding], bool], None] = lambda findings, repaired: None,
+    on_input: Watcher = lambda image, psf, method: None,
+) -> Generator[Report | RegistrationReport, None, tuple[Outcome, ...]]:
+    """Do a job; yield reports, return what became of it. Closing the generator cancels.
+
+    An image that fits into the memory is deconvolved whole, any other in parts; in parts an
+    interrupted job goes on where it was.
 
     Parameters
     ----------
-    run
-        What is asked for.
-    speed
-        Of this machine, to tell how long it will take.
-    workers
-        That are there already; started, or found, by the run's settings when none.
+    job
+        To be done.
+    shared
+        What is known of the image already, and where more is left.
+    on_findings
+        Called with what was found wrong with a PSF, and whether it was repaired.
+    on_input
+        Called with what is deconvolved in memory.
+
+    Returns
+    -------
+    tuple of Outcome
+        One for each method.
 
     Raises
     ------
     RlnError
-        For what cannot be used, a result that is there already and is not what this run makes, or
-        one that another run has begun with other settings or another image.
+        For what cannot be used, before the work starts.
     ComputeError
-        If the computation, reading or writing fails on the way. What is finished is kept.
+        If the computation fails on the way.
+    OSError
+        If a file cannot be read, or the disk is full.
     """
-    began, threads = time.perf_counter(), torch.get_num_threads()
-    source = open_image(run.origin)
-    check_run(run, source)
-    folder = Folder(run.out.absolute())
-    folder.check_free()
-    lock = filelock.FileLock(folder.lock)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise RlnError(f"another run is writing {run.out}; wait for it, or stop it.") from error
-    try:
-        samples = Samples(source, run.settings.negatives)
-        if run.out.exists() and not run.large.overwrite:
-            held = folder.completed()
-            check_same(identity_of(run, source, samples), held and held.job, run.out)
-            assert held is not None
-            yield from _verified(folder, held, source, began)
-            folder.tidy()
-            return Outcome(run.out, held.summary, made=False)
-        with (
-            engine(run.large, run.settings.device, folder.out.parent)
-            if workers is None
-            else contextlib.nullcontext(workers)
-        ) as found:
-            job = yield from _begun(run, source, samples, folder, found, speed)
-            summary = yield from _driven(run, folder, job, found, began)
-        return Outcome(run.out, summary)
-    finally:
-        close()
-        compute_with(threads)
-        with contextlib.suppress(OSError):  # Windows keeps what is open
-            folder.lock.unlink()
-        lock.release()
+    shared = shared or Shared()
+    outcomes = []
+    for method in job.methods:
+        steps = _Run(job, method, shared, on_findings, on_input)
+        outcomes.append((yield from steps.go()))
+    return tuple(outcomes)
 
 
-def _begun(
-    run: LargeRun,
-    source: Image,
-    samples: Samples,
-    folder: Folder,
-    workers: Engine,
-    speed: Speed | None,
-) -> Generator[LargeReport, None, Job]:
-    """Yield reports, return the job: that of an interrupted run, or a new one."""
-    identity = identity_of(run, source, samples)
-    # What is looked at is so here, whatever the workers of a scheduler have.
-    device = resolve_device("auto" if run.large.scheduler else run.settings.device)
-    free, kind = workers.device_bytes, workers.device
-    memory, ram = worker_memory(
-        run, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd,
-        workers.beside_bytes,
-    )  # fmt: skip
-    stamp = source.stamp()
-    job = _interrupted(folder, run.large.overwrite)
-    if job is not None and run.large.overwrite and (job.identity, job.stamp) != (identity, stamp):
-        job = None
-    origin = replace(run.origin, path=str(Path(run.origin.path).absolute()))
-    if job is not None:
-        check_same(identity, job, run.out)
-        if job.device != kind:
-            raise RlnError(
-                f"{run.out} was begun on {job.device}, whose results are not equal to the bit to "
-                f"those of {kind}; go on there, or begin anew with `overwrite`."
-            )
-        if run.memory_gb != "auto" and ram < job.ram:
-            warn(
-                f"the run was begun with tiles for {job.ram / 1e9:.2f} GB for each worker and goes "
-                f"on with them, not within {ram / 1e9:.2f} GB."
-            )
-        folder.clean()
-        folder.provide(run.psf, run.model)  # the same again, should they be damaged
-        before = job.stamp
-        job = replace(job, origin=origin)  # which may lie elsewhere by now
-        folder.write(job)
-        if before != stamp:  # before anything is made of another image
-            drive = Drive(folder, job, workers, time.perf_counter())
-            try:
-                yield from drive.check_source()
-            finally:
-                drive.cancel()
-            job = replace(job, stamp=stamp)
-            folder.write(job)
-    else:
-        if (needed := looking_bytes(source, run.psf, run.told)) > memory:
-            raise RlnError(
-                f"a part of the image with this PSF takes {needed / 1e9:.2f} GB but "
-                f"{memory / 1e9:.2f} GB may be taken; allow more (`memory_gb`), or crop the PSF."
-            )
-        found = yield from look(run, samples, device)
-        for doubt in doubts(run.model, run.psf) if run.model is not None else ():
-            warn(doubt)
-        plan = plan_of(run, source, found.iterations, kind, memory, ram)
-        check_disk(run, plan)
-        steps = calibrated(run, samples, found, device, whole=len(plan.tiles) == 1)
-        found, estimate = yield from steps
-        tile = None
-        if estimate is not None:
-            z, y, x = (slice(0, n) for n in source.shape)
-            tile = WholeTile(estimate, checksum(source.read((z, y, x), found.time)))
-        title = "RLD" if run.model is None else f"RLN {run.model.name}"
-        model_hash = None if run.model is None else run.model.hash
-        inputs = {"image": samples.hash, "psf": identity["psf"], "model": model_hash}
-        job = Job(
-            method=run.method,
-            origin=origin,
-            identity=identity,
-            name=f"{source.name} · {title}",
-            settings=as_dict(run.settings),
-            voxel_um=source.voxel_um,
-            statistics=found,
-            plan=plan,
-            form=run.form,
-            ome_zarr=run.large.ome_zarr,
-            dtype=run.dtype,
-            device=kind,
-            threads=workers.threads,
-            ram=ram,
-            inputs={name: value for name, value in inputs.items() if value is not None},
-            stamp=stamp,
-        )
-        folder.begin(job, run.psf, run.model, tile)
-    told = forecast_of(
-        run, source, job.plan, job.statistics.iterations, False, workers.workers,
-        workers.taken_bytes, speed, kind,
-    )  # fmt: skip
-    yield LargeReport(phase="plan", done=0, total=0, seconds=0.0, forecast=told)
-    return job
-
-
-def _interrupted(folder: Folder, overwrite: bool) -> Job | None:
-    """Return the job of an interrupted run; none where there is none, or it may be begun anew."""
-    try:
-        job = folder.job()
-    except RlnError:
-        if overwrite:
-            return None
-        raise
-    if job is not None and not folder.is_whole(job):
-        warn(f"what was begun of {folder.out} is damaged; it is begun anew.")
-        return None
-    return job
-
-
-def _verified(
-    folder: Folder, held: Completed, source: Image, began: float
-) -> Generator[LargeReport, None, None]:
-    """Yield reports; raise unless a complete result is as it was written, and of this image.
+def forecast_of_job(job: Job) -> dict[Path, Rows]:
+    """Return what a job would take, by its results, in names and words; nothing is started.
 
     Raises
     ------
     RlnError
-        Naming what is not.
+        As :func:`run_iter`.
     """
-    job, plan = held.job, held.job.plan
-    changed = job.stamp != source.stamp()
-    target = folder.target(job, folder.out)
-    for done, (key, entry) in enumerate(held.finished.items(), 1):
-        tile = key.level == TILE
-        if changed and "source" in entry:
-            core = (plan.tiles if tile else plan.blocks)[key.number].core
-            if checksum(source.read(core, key.time)) != entry["source"]:
-                raise changed_since(job, key)
-        if not tile and not is_intact(target, job, key, entry["checksum"]):
+    silent = _Run.silent
+    return {
+        job.output_of(method).path: _Run(job, method, Shared(), *silent).rows()
+        for method in job.methods
+    }
+
+
+def task_of(job: Job) -> Task:
+    """Return a job of one method with its PSF read, to be done in parts.
+
+    Raises
+    ------
+    RlnError
+        If image, PSF or method cannot be used.
+    """
+    return _Run(job, job.methods[0], Shared(), *_Run.silent)._task()
+
+
+class _Run:
+    """A job by one of its methods."""
+
+    silent: tuple[Any, Any] = (lambda findings, repaired: None, lambda image, psf, method: None)
+
+    def __init__(
+        self,
+        job: Job,
+        method: Method,
+        shared: Shared,
+        on_findings: Callable[[Sequence[Finding], bool], None],
+        on_input: Watcher,
+    ) -> None:
+        self.job, self.method, self.shared = job, method, shared
+        self.output = job.output_of(method)
+        self._on_findings, self._on_input = on_findings, on_input
+        self._findings: list[Finding] = []
+
+    def go(self) -> Generator[Report | RegistrationReport, None, Outcome]:
+        if self.job.second is not None:
+            return (yield from self._two_views())
+        channels = channels_of(self.job)
+        if not channels and self._goes_in_parts():
+            return (yield from self._in_parts())
+        return (yield from self._in_memory(channels))
+
+    def rows(self) -> Rows:
+        """Return what it would take, in names and words."""
+        if self.job.second is not None:
+            raise RlnError("two views are deconvolved in memory; there is nothing to foretell.")
+        channels = channels_of(self.job)
+        if not channels and self._goes_in_parts():
+            self._check_in_parts()
+            return list(forecast(self._task()).rows())
+        return self._rows_in_memory(channels)
+
+    # --- in parts
+
+    def _goes_in_parts(self) -> bool:
+        """Tell whether the volume is read and written in parts, rather than whole.
+
+        It is where somebody asks for what only that has, where image or result are no single TIFF,
+        and where it would take more memory than it may.
+        """
+        job, out = self.job, self.output.path
+        allowance = Allowance(job.execution.memory_gb)
+        image = Path(job.image.path)
+        if job.execution.has_workers or is_zarr_name(out) or not image.is_file():
+            return True
+        if not has_name_in_parts(out):
+            return False
+        opened = open_image(job.image)
+        if opened.times > 1:
+            return not is_plain_name(out)
+        if job.execution.tile != "auto":
+            return True
+        check_place(out)
+        folder = RunFolder(out)
+        if folder.part.exists() or folder.manifest.exists():  # begun so, or done so
+            return True
+        return self._whole_bytes(opened) > taken_bytes() + allowance.left_bytes
+
+    def _check_in_parts(self) -> None:
+        check_name_in_parts(self.output.path)
+        for source in files_read([*self.job.files, *_method_files(self.method)]):
+            check_apart(self.output.path, source)
+
+    def _task(self) -> Task:
+        return Task(
+            image=self.job.image,
+            psf=self._psf(open_image(self.job.image), self.job.image.channel),
+            method=self.method,
+            output=self.output,
+            execution=self.job.execution,
+        )
+
+    def _in_parts(self) -> Generator[Report, None, Outcome]:
+        self._check_in_parts()
+        found = yield from run_task_iter(self._task())
+        return Outcome(
+            out=found.out,
+            method=self.method,
+            facts=(found.summary,),
+            made=found.made,
+            in_parts=True,
+            findings=tuple(self._findings),
+        )
+
+    # --- in memory
+
+    def _in_memory(
+        self, channels: Sequence[tuple[int, PsfFile]]
+    ) -> Generator[Report, None, Outcome]:
+        out, output = self.output.path, self.output
+        if channels:
+            self._check_channels_memory(channels)
+            check_channels_output(out)
+        else:
+            check_tiff_output(out)
+        first = self._image(channels[0][0]) if channels else self.job.image
+        check_outputs(
+            [out],
+            inputs=files_read([*self.job.files, *_method_files(self.method)]),
+            overwrite=output.overwrite,
+            room=4 * max(1, len(channels)) * open_image(first).voxels,
+        )
+        results = []
+        numbers: list[int | None] = [number for number, _ in channels]
+        for channel in numbers or [self.job.image.channel]:
+            file = self.job.image if channel is None else self._image(channel)
+            image = read_volume(file)
+            psf = self._psf(image, channel)
+            self._on_input(image, psf, self.method)
+            execution = self.job.execution
+            results.append(
+                (yield from deconvolve_iter(
+                    image, psf, self.method, tile=execution.tile, memory_gb=execution.memory_gb,
+                    shared=self.shared,
+                ))
+            )  # fmt: skip
+        if channels:
+            write_channels(results, out, dtype=output.dtype, replace=output.overwrite)
+        else:
+            write_volume(results[0], out, dtype=output.dtype, replace=output.overwrite)
+        return self._outcome(results)
+
+    def _two_views(self) -> Generator[Report | RegistrationReport, None, Outcome]:
+        job, second, output = self.job, self.job.second, self.output
+        assert second is not None
+        outputs = [output.path] + ([second.registered] if second.registered else [])
+        for path in outputs:
+            check_tiff_output(path)
+        check_outputs(
+            outputs,
+            inputs=files_read([*job.files, *_method_files(self.method)]),
+            overwrite=output.overwrite,
+            room=4 * open_image(job.image).voxels,
+        )
+        if len(job.psfs) != 1:
+            raise RlnError("two views need the PSF of the first, or of both; give one (`psf`).")
+        first, other = read_volume(job.image), read_volume(second.image)
+        psf = self._fitted(job.psfs[0], first, job.image.channel)
+        psf_b = self._fitted(second.psf or job.psfs[0], other, second.image.channel)
+        method = self.method
+        pair = yield from pair_views(
+            first, other, psf, psf_b,
+            method.background, method.negatives, second.views,
+            offset=method.offset, gain=method.gain, repair_image=method.repair_image,
+        )  # fmt: skip
+        if second.registered is not None:
+            write_volume(pair.second, second.registered, replace=output.overwrite)
+        execution = job.execution
+        result = yield from deconvolve_iter(
+            pair, method=method, tile=execution.tile, memory_gb=execution.memory_gb,
+            shared=self.shared,
+        )  # fmt: skip
+        write_volume(result, output.path, dtype=output.dtype, replace=output.overwrite)
+        return self._outcome([result])
+
+    def _outcome(self, results: Sequence[Volume]) -> Outcome:
+        return Outcome(
+            out=self.output.path,
+            method=self.method,
+            facts=tuple(result.record.facts for result in results if result.record),
+            findings=tuple(self._findings),
+        )
+
+    def _image(self, channel: int) -> ImageFile:
+        return replace(self.job.image, channel=channel)
+
+    # --- PSFs
+
+    def _psf(self, image: OnGrid, channel: int | None) -> Volume | None:
+        """Return the PSF fit for the image, or for one of its channels."""
+        psfs = self.job.psfs
+        if not psfs:
+            return None
+        return self._fitted(psfs[(channel or 0) % len(psfs)], image, channel)
+
+    def _fitted(self, psf: PsfFile, image: OnGrid, channel: int | None) -> Volume:
+        fitted, findings = fit_psf(read_psf(psf.file, channel), image, mend=psf.repair)
+        self._findings += findings
+        self._on_findings(findings, psf.repair)
+        return fitted
+
+    # --- memory
+
+    def _whole_bytes(self, opened: Image, psf: PsfFile | None = None) -> int:
+        """Return the memory that this process will have at least if it is done whole, bytes."""
+        psfs = [psf] if psf is not None else self.job.psfs
+        kernel: tuple[int, int, int] | None = None
+        if psfs:
+            there = held(replace(psfs[0].file, series=psfs[0].file.series or 0))
+            sizes = dict(zip(there.axes, there.array.shape, strict=True))
+            kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
+        elif self.method.needs_psf:
+            self.method.check(opened, None)  # which says so
+        return taken_bytes() + self.method.needed_bytes(opened.shape, kernel)
+
+    def _check_channels_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> None:
+        """Raise if the channels of one file take more memory than they may: they are kept whole.
+
+        Raises
+        ------
+        RlnError
+            With both numbers.
+        """
+        allowed = taken_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
+        opened = open_image(self._image(channels[0][0]))
+        needed = max(self._whole_bytes(opened, psf) for _, psf in channels)
+        needed += _waiting_bytes(opened, len(channels))
+        if needed > allowed:
             raise RlnError(
-                f"{folder.out} is not as it was written (part {key.number} of level {key.level}); "
-                "make it anew with `overwrite`."
+                f"{len(channels)} channels in one file take {needed / 1e9:.2f} GB of memory and "
+                f"{allowed / 1e9:.2f} GB may be taken; allow more with `memory_gb`, or choose a "
+                "`channel` at a time, which is done in parts."
             )
-        lasted = time.perf_counter() - began
-        yield LargeReport(phase="check", done=done, total=len(held.finished), seconds=lasted)
+
+    def _rows_in_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> Rows:
+        """Return what a volume would take that is deconvolved whole, in names and words."""
+        count = len(channels) or 1
+        opened = open_image(self._image(channels[0][0]) if channels else self.job.image)
+        self._psf(opened, channels[0][0] if channels else self.job.image.channel)
+        needed = self._whole_bytes(opened) + _waiting_bytes(opened, count)
+        allowed = taken_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
+        size = count * opened.voxels * np.dtype(self.output.dtype).itemsize
+        free = shutil.disk_usage(self.output.path.absolute().parent).free
+        several = f"{count} channels of " if count > 1 else ""
+        shape = " x ".join(map(str, opened.shape))
+        rows = [
+            ("image", f"{several}{shape} voxels, {opened.voxels / 1e6:.4g} Mvoxel, whole"),
+            ("memory", f"{needed / 1e9:.2f} GB"),
+            ("disk", f"{size / 1e9:.3g} GB, {free / 1e9:.4g} GB free"),
+        ]
+        seconds = expected_seconds(self.method, "cpu", count * opened.voxels)
+        if seconds is not None:
+            rows.append(("time", f"about {duration(seconds)}, by earlier runs"))
+        if needed > allowed:
+            rows.append(
+                ("missing", f"memory: {(needed - allowed) / 1e9:.2f} GB more than may be taken")
+            )
+        if size > free:
+            rows.append(("missing", f"disk: {(size - free) / 1e9:.3g} GB more than there are"))
+        return rows
 
 
-def _driven(
-    run: LargeRun, folder: Folder, job: Job, workers: Engine, began: float
-) -> Generator[LargeReport, None, dict[str, Any]]:
-    """Yield reports until all is written; return what was found."""
-    drive = Drive(folder, job, workers, began, run.first)
-    blocks = job.plan.times * len(job.plan.blocks)
-    try:
-        yield from drive.check()
-        yield from drive.blocks()
-        yield from drive.levels()
-        if open_image(job.origin).stamp() != job.stamp:  # somebody still writes it, perhaps
-            yield from drive.check_source()
-    except Exception as error:  # also what a cluster raises when workers keep dying
-        told = sum(key.level == 0 for key in drive.finished)
-        kept = (
-            f"{_explained(error).rstrip('.')}. {told} of {blocks} blocks are finished and kept: "
-            "the same command goes on from there."
-        )
-        if isinstance(error, RlnError):
-            raise RlnError(kept) from error
-        raise ComputeError(kept) from error
-    finally:
-        drive.cancel()
-    summary = _summary(run, folder, job, drive) | {
-        "workers": workers.workers,
-        "seconds": round(time.perf_counter() - began, 3),
-        "peak_mb": round(drive.peak_bytes / 1e6),
-    }
-    if is_plain_name(run.out):
-        write_plain(folder.result, job)
-    folder.complete(job, summary)
-    if summary["clipped"]:
-        warn(
-            f"{summary['clipped']} voxels were clipped to {job.dtype}; write float32 to keep them."
-        )
-    return summary
+def channels_of(job: Job) -> list[tuple[int, PsfFile]]:
+    """Return the channels that go into one file, each with its PSF's file; none where one does.
 
+    They do where there is a PSF for each: a file for each, or one file with as many channels.
 
-def _summary(run: LargeRun, folder: Folder, job: Job, drive: Drive) -> dict[str, Any]:
-    """Return what is to be known of a result: its light, and how well it explains the image.
-
-    The ``light_ratio`` is that of the whole result and the whole image; ``chi2``, ``flux_ratio``
-    and ``reblur_scale`` are those of the part that the stop was found in.
+    Raises
+    ------
+    RlnError
+        If there are several PSFs, but not one for each channel.
     """
-    found, plan = job.statistics, job.plan
-    finest = [entry for key, entry in drive.finished.items() if key.level == 0]
-    light = math.fsum(entry["light"] for entry in finest)
-    shown = math.fsum(entry.get("image", 0.0) for entry in drive.finished.values())
-    flux = shown - found.background * plan.times * math.prod(plan.shape)
-    facts: dict[str, Any] = found.calibrated.facts() | {
-        "iterations": found.iterations,
-        "clipped": sum(entry["clipped"] for entry in finest),
-        "light_ratio": light / flux if flux > 0 else None,
-        "seconds_of_tasks": {part: round(s, 3) for part, s in drive.seconds.items()},
-    }
-    if run.psf is None:
-        return facts
-    # As much around the telling part as light from there reaches, so that its blur is seen whole.
-    z, y, x = (
-        slice(max(0, start - p // 2), min(stop + p // 2, n))
-        for (start, stop), p, n in zip(found.telling, run.psf.shape, plan.shape, strict=True)
-    )
-    image, seen = measured_crop(
-        run, open_image(job.origin), found.calibrated, (z, y, x), found.time
-    )
-    result = folder.target(job).read((z, y, x), found.time).astype("float32")
-    residual = explained(image, result, run.psf, found.calibrated, seen=seen)
-    # Where too little is seen whole it is a judgement of the border, not of the result.
-    judged = residual is not None and residual.inside.mean() < 1
-    return facts | facts_of(residual) if judged else facts
+    psfs, image = job.psfs, job.image
+    if not psfs:
+        return []
+    single = image.channel is not None or image.planes_are == "channel"
+    count = 1 if single else contents(image.path).channels
+    if len(psfs) not in (1, count):
+        raise RlnError(
+            f"there are {len(psfs)} PSFs but {Path(image.path).name} has {count} "
+            f"{'channel' if count == 1 else 'channels'} to deconvolve; give one for each."
+        )
+    if count == 1 or (len(psfs) == 1 and contents(psfs[0].file.path, 0).channels != count):
+        return []
+    return [(channel, psfs[channel % len(psfs)]) for channel in range(count)]
 
 
-def _explained(error: BaseException) -> str:
-    """Return why a task failed, for a person."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; make room on it"
-    return str(error) or type(error).__name__
+def read_psf(file: ImageFile, channel: int | None = None) -> Volume:
+    """Return a PSF as it is in its file.
+
+    Parameters
+    ----------
+    file
+        Where it is.
+    channel
+        Of the image, which is taken where the PSF's file has several and none is named.
+
+    Raises
+    ------
+    RlnError
+        As :func:`napari_rln.io.volumes.read_volume`, naming the options of the PSF.
+    """
+    if file.channel is not None or file.planes_are == "channel":
+        channel = file.channel
+    elif contents(file.path, file.series or 0).channels == 1:
+        channel = None
+    try:
+        return read_volume(replace(file, channel=channel))
+    except RlnError as error:
+        raise RlnError(_of_psf(str(error))) from error
+
+
+def _of_psf(sentence: str) -> str:
+    """Return a message on an image's file with the names that options have of a PSF's."""
+    whole, _, _ = sentence.partition(", or go on with `missing")  # there is no use for such a PSF
+    names = "voxel_um|channel|time|series|planes_are"
+    message = re.sub(rf"`({names})\b", r"`psf_\1", whole)
+    return message if message.endswith(".") else f"{message}."
+
+
+def _method_files(method: Method) -> list[Path]:
+    """Return the files that a method reads."""
+    model = getattr(method, "model", None)
+    return [Path(model)] if isinstance(model, str | Path) else []
+
+
+def _waiting_bytes(opened: Image, channels: int) -> int:
+    """Return what results take that wait for the last channel."""
+    return (channels - 1) * opened.voxels * np.dtype(np.float32).itemsize

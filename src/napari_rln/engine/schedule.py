@@ -12,12 +12,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Literal, NamedTuple
 
 from napari_rln.core.errors import ComputeError
+from napari_rln.core.report import Phase, Report
 from napari_rln.core.tiles import overlap
 from napari_rln.core.volume import Box
 from napari_rln.engine.executors import Engine
-from napari_rln.engine.job import TILE, Folder, Job, Key, changed_since
+from napari_rln.engine.journal import TILE, Key, RunFolder, RunState, changed_since
 from napari_rln.engine.plan import IN_FLIGHT, pairs
-from napari_rln.engine.reports import LargeReport, Phase
 from napari_rln.engine.worker import (
     Done,
     check_block,
@@ -46,7 +46,7 @@ class Drive:
     ----------
     folder
         Of the run.
-    job
+    state
         What is to be done.
     workers
         Who does it.
@@ -66,9 +66,14 @@ class Drive:
     """
 
     def __init__(
-        self, folder: Folder, job: Job, workers: Engine, began: float, first: Box | None = None
+        self,
+        folder: RunFolder,
+        state: RunState,
+        workers: Engine,
+        began: float,
+        first: Box | None = None,
     ) -> None:
-        self.folder, self.job, self.workers, self.began = folder, job, workers, began
+        self.folder, self.state, self.workers, self.began = folder, state, workers, began
         self._first = first
         self.finished = folder.finished()
         self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
@@ -77,12 +82,12 @@ class Drive:
         self._pending: dict[Future[Any], _Work] = {}
         self._most = workers.workers * IN_FLIGHT
 
-    def report(self, phase: Phase, done: int, total: int, **more: Any) -> LargeReport:
+    def report(self, phase: Phase, done: int, total: int, **more: Any) -> Report:
         """Return where the run stands."""
         lasted = time.perf_counter() - self.began
-        return LargeReport(phase=phase, done=done, total=total, seconds=lasted, **more)
+        return Report(phase=phase, done=done, total=total, seconds=lasted, **more)
 
-    def check(self) -> Generator[LargeReport, None, None]:
+    def check(self) -> Generator[Report, None, None]:
         """Yield reports; forget what is no longer as it was written."""
         entries = {
             key: entry
@@ -97,10 +102,10 @@ class Drive:
             when, level, number = work.key
             if not intact:
                 del self.finished[work.key]
-            box = self.job.plan.blocks[number].core if intact and not level else None
+            box = self.state.plan.blocks[number].core if intact and not level else None
             yield self.report("check", done, len(entries), box=box, time=when)
 
-    def check_source(self) -> Generator[LargeReport, None, None]:
+    def check_source(self) -> Generator[Report, None, None]:
         """Yield reports; raise if the image is no longer what finished tiles were made of.
 
         Raises
@@ -115,12 +120,12 @@ class Drive:
         )
         for done, (work, same) in enumerate(self._all(tasks), 1):
             if not same:
-                raise changed_since(self.job, work.key)
+                raise changed_since(self.state, work.key)
             yield self.report("check", done, len(entries))
 
-    def blocks(self) -> Generator[LargeReport, None, None]:
+    def blocks(self) -> Generator[Report, None, None]:
         """Yield reports with the blocks of the finest level as they are written."""
-        plan = self.job.plan
+        plan = self.state.plan
         total = plan.times * len(plan.blocks)
         left = [pair for pair in pairs(plan) if Key(pair[0], 0, pair[1]) not in self.finished]
         left.sort(key=self._is_later)
@@ -181,12 +186,12 @@ class Drive:
 
     def _is_later(self, pair: tuple[int, int]) -> bool:
         """Tell whether a block is none of those that come first."""
-        core = self.job.plan.blocks[pair[1]].core
+        core = self.state.plan.blocks[pair[1]].core
         return self._first is not None and not overlap(core, self._first)
 
-    def levels(self) -> Generator[LargeReport, None, None]:
+    def levels(self) -> Generator[Report, None, None]:
         """Yield reports while the coarser levels are written, each from the one before it."""
-        plan = self.job.plan
+        plan = self.state.plan
         keys = {
             level: [
                 Key(when, level, number)

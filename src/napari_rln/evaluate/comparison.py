@@ -11,8 +11,8 @@ import numpy as np
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish, relay
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import jsonable
-from napari_rln.core.settings import as_dict, check_limits
 from napari_rln.core.volume import Volume, check_on_grid, on_one_grid, voxel_message
 from napari_rln.deconvolution.calibration import Gain, Level
 from napari_rln.evaluate.fourier_shell import Direction, fourier_shell_correlation
@@ -20,7 +20,7 @@ from napari_rln.evaluate.scores import PLANES, Scores, score
 from napari_rln.io.paths import atomic
 
 if TYPE_CHECKING:
-    from napari_rln.deconvolution.study import Study
+    from napari_rln.deconvolution.shared import Shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +186,10 @@ def compare(
     truth: Volume | None = None,
     psf: Volume | None = None,
     settings: CompareSettings | None = None,
-    study: "Study | None" = None,
+    shared: "Shared | None" = None,
 ) -> Comparison:
     """Return the table; see :func:`compare_steps`, of which this is the last word."""
-    steps = compare_steps(image, results, truth=truth, psf=psf, settings=settings, study=study)
+    steps = compare_steps(image, results, truth=truth, psf=psf, settings=settings, shared=shared)
     return finish(steps)
 
 
@@ -200,7 +200,7 @@ def compare_steps(
     truth: Volume | None = None,
     psf: Volume | None = None,
     settings: CompareSettings | None = None,
-    study: "Study | None" = None,
+    shared: "Shared | None" = None,
 ) -> Generator[CompareReport, None, Comparison]:
     """Compare; yield reports, return a table of the raw image and the results made from it.
 
@@ -218,7 +218,7 @@ def compare_steps(
         The point spread function, for the reconvolution residual.
     settings
         How to compare.
-    study
+    shared
         That the methods were given: what they found out need not be found again.
 
     Raises
@@ -236,19 +236,20 @@ def compare_steps(
     explain: Callable[[Volume], dict[str, Any]] | None = None
     calibration = None
     if psf is not None and np.ptp(image.data):
-        from napari_rln.deconvolution.study import Study  # loads torch: only where it is needed
+        from napari_rln.deconvolution.shared import Shared  # loads torch: only where it is needed
 
-        study = study or Study()
-        calibration = study.calibrate(image, settings)
+        shared = shared or Shared()
+        calibration = shared.calibrate(image, settings)
     if psf is not None and calibration is not None and calibration.camera.counts_photons:
-        from napari_rln.deconvolution.check import explained, facts_of, outside_steps
+        from napari_rln.deconvolution.residual import explained, facts_of
+        from napari_rln.evaluate.check import outside_steps
 
         kernel, found = psf, calibration
-        assert study is not None
-        clean, seen, _ = study.measure(image, psf, calibration, repair=True)
+        assert shared is not None
+        clean, seen, _ = shared.measure(image, psf, calibration, repair=True)
         outside = yield from relay(
-            outside_steps(clean, psf, calibration, seen=seen, study=study),
-            lambda r: CompareReport(phase="outside", done=r.iteration, total=r.total),
+            outside_steps(clean, psf, calibration, seen=seen, shared=shared),
+            lambda r: CompareReport(phase="outside", done=r.done, total=r.total),
         )
 
         def of_volume(volume: Volume) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import check_limits
+from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, same_grid
 from napari_rln.evaluate.profiles import Profile, profile_at
 

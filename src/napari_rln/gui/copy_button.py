@@ -4,18 +4,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari.layers import Layer
 from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_rln.cli import script
-from napari_rln.core.errors import RlnError
-from napari_rln.gui.layers import CHANNEL, LayerImage
+from napari_rln.engine.job import Job
+from napari_rln.gui.layer_jobs import image_file, psf_file
+from napari_rln.gui.layers import LayerImage
 
-Run = tuple[script.Verb, dict[str, Any]]
+Run = tuple[script.Verb, dict[str, Any]] | Job
 
 # Of what a run is given, the files that it reads.
-_READ = ("image", "image_b", "psf", "psf_b", "beads", "like")
-_TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
+_READ = ("image", "psf", "psf_b", "beads", "like")
 
 
 class CopyButton(QPushButton):
@@ -24,7 +23,7 @@ class CopyButton(QPushButton):
     Parameters
     ----------
     runs
-        Returns verbs and what they take; see :func:`napari_rln.cli.script.command`.
+        Returns jobs, or verbs and what they take; see :func:`napari_rln.cli.script.command`.
     attempt
         Calls an action and shows what it raises.
     """
@@ -43,83 +42,63 @@ class CopyButton(QPushButton):
 
     def copy_command(self) -> None:
         """Copy the line for a shell."""
-        self._attempt(lambda: self._copy(script.command))
+        self._attempt(lambda: self._copy(script.command, script.job_command))
 
     def copy_python(self) -> None:
         """Copy the Python."""
-        self._attempt(lambda: self._copy(script.python))
+        self._attempt(lambda: self._copy(script.python, script.job_python))
 
-    def _copy(self, text: Callable[..., str]) -> None:
+    def _copy(self, of_verb: Callable[..., str], of_job: Callable[[Job], str]) -> None:
         runs = self._runs()
-        files = dict.fromkeys(given[key] for _, given in runs for key in _READ if given.get(key))
+        files: dict[Path, None] = {}
+        for run in runs:
+            read = run.files if isinstance(run, Job) else [run[1].get(key) for key in _READ]
+            files |= dict.fromkeys(path for path in read if path)
         lines = [f"# first save the layer as {path}" for path in files if not path.exists()]
-        lines += [text(verb, **given) for verb, given in runs]
+        lines += [
+            of_job(run) if isinstance(run, Job) else of_verb(run[0], **run[1]) for run in runs
+        ]
         QApplication.clipboard().setText("\n".join(lines))
 
 
-def image_of(source: LayerImage, key: str = "image") -> dict[str, Any]:
-    """Return what a run is given for it to read an image as it is seen: file, voxels, which part.
+def image_of(image: LayerImage, key: str = "image") -> dict[str, Any]:
+    """Return what a command is given for it to read an image as it is seen.
 
     Raises
     ------
     RlnError
         If no command reads that.
     """
-    given: dict[str, Any] = {key: path_of(source.layer), "voxel_um": source.voxel_um}
-    if CHANNEL in source.layer.metadata:
-        given["channel"] = source.layer.metadata[CHANNEL]
-    for label, i in source.at.items():
-        if label.lower() in _CHANNELS:
-            given["channel"] = i
-        elif label.lower() in _TIMES or len(source.at) == 1:
-            given["time"] = i
-        else:
-            raise RlnError(
-                f"{source.layer.name} has an axis {label}; a command reads channels (c) and time "
-                "points (t) of a file: call the axes so, or save what is seen."
-            )
-    return given
+    file = image_file(image)
+    given = {key: Path(file.path), "voxel_um": file.voxel_um}
+    others = {"channel": file.channel, "time": file.time}
+    return given | {name: value for name, value in others.items() if value is not None}
 
 
-def psf_of(source: LayerImage | None) -> dict[str, Any]:
-    """Return what a run is given for it to read a PSF; nothing for none.
+def psf_of(psf: LayerImage | None) -> dict[str, Any]:
+    """Return what a command is given for it to read a PSF; nothing for none.
 
     Raises
     ------
     RlnError
         If it is one of several in a layer.
     """
-    if source is None:
+    if psf is None:
         return {}
-    if source.at or CHANNEL in source.layer.metadata:
-        raise RlnError(
-            f"{source.name} is one of several volumes in its file; a command reads a PSF from a "
-            "file of its own: save it first."
-        )
-    return {"psf": path_of(source.layer), "psf_voxel_um": source.voxel_um}
+    file = psf_file(psf, repair=True).file
+    return {"psf": Path(file.path), "psf_voxel_um": file.voxel_um}
 
 
-def psf_b_of(source: LayerImage, first: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run is given for it to read a second view's PSF, where that is another.
+def psf_b_of(psf: LayerImage, first: dict[str, Any]) -> dict[str, Any]:
+    """Return what a command is given for it to read a second view's PSF, where that is another.
 
     Parameters
     ----------
-    source
-        Of that PSF.
+    psf
+        Of the second view.
     first
-        What the run is given of the first view's, by :func:`psf_of`.
+        What the command is given of the first view's, by :func:`psf_of`.
     """
-    its = psf_of(source)
+    its = psf_of(psf)
     names = {"psf_b": "psf", "psf_b_voxel_um": "psf_voxel_um"}
     return {name: its[key] for name, key in names.items() if its[key] != first[key]}
-
-
-def path_of(layer: Layer) -> Path:
-    """Return the file that a layer was read from; of others the name that it could have."""
-    if layer.source.path:
-        return Path(layer.source.path)
-    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    root = getattr(
-        getattr(data, "store", None), "root", None
-    )  # a Zarr array that was added as it is
-    return Path(root, data.path) if root else Path(f"{layer.name}.tif")

@@ -18,13 +18,13 @@ from superqt.utils import GeneratorWorker
 from napari_rln.core.errors import ComputeError, RlnError, RlnWarning, listening
 from napari_rln.core.generators import relay
 from napari_rln.core.memory import release_freed_memory
-from napari_rln.engine.progress import Progress, Report, progress_of
+from napari_rln.engine.progress import AnyReport, Progress, progress_of
 from napari_rln.gui.preferences import take_threads
 
 _SHARE = 0.04  # of the time, that showing may take
 _PATIENCE_MS = 600  # after which a work that was cancelled is left to end its step alone
 
-R = TypeVar("R", bound=Report)
+R = TypeVar("R", bound=AnyReport)
 T = TypeVar("T")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_rln.core.errors import RlnError, warn
+from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.machine import available_bytes
 from napari_rln.core.tiles import Shape, as_text
 from napari_rln.core.volume import (
@@ -36,34 +37,29 @@ _MOST_PIECE = 0.25  # share of the free memory that reading a single voxel may t
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageFile:
-    """What a source is opened from: small, so that other processes can open it too.
+class ImagePart:
+    """What of a file is read, and what the file does not say.
 
-    Attributes
+    Parameters
     ----------
-    path
-        File or folder.
     voxel_um
-        Voxel size (z, y, x) in micrometres, where the file does not say it or is wrong.
+        Voxel size z y x in micrometres, where the file does not say it or is wrong.
     channel
-        Which channel, from 0, where there are several.
+        Which channel, from 0, of a file with several.
     time
-        Which time point, from 0; all of them when none.
+        Which time point, from 0, of a file with several; all of them where a result can hold them.
     series
-        Which image of a file with several, from 0; needed only where there are several.
+        Which image, from 0, of a file with several, such as positions.
     planes_are
-        What the planes are of a file that has no axis z but many times or channels: ``"time"`` or
-        ``"channel"`` where these are the planes of one stack, ``"z"`` where they are what they are
-        called.
+        What the planes are of a file without an axis z: time or channel where they are the planes
+        of one stack though they are called so, z where they are what they are called.
     missing
-        What to do about planes and chunks that a file promises but does not hold: ``"error"``,
-        ``"zero"`` to take them for zeros, as other programs do, or ``"mask"`` to go on knowing
-        that they were not measured.
+        What to do about planes or chunks that the file promises but does not hold: error, mask to
+        go on as they were not measured, or zero to take them for zeros.
     crop
-        Part of the image, start and stop along z, y and x; all when none.
+        Part of the image for a quick try, as Z0:Z1 Y0:Y1 X0:X1 in voxels.
     """
 
-    path: str
     voxel_um: VoxelUm | None = None
     channel: int | None = None
     time: int | None = None
@@ -72,15 +68,40 @@ class ImageFile:
     missing: Missing = "error"
     crop: Crop | None = None
 
+    def of(self, path: str | Path) -> "ImageFile":
+        """Return this part of a file."""
+        names = (field.name for field in dataclasses.fields(ImagePart))
+        return ImageFile(path=str(path), **{name: getattr(self, name) for name in names})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageFile(ImagePart):
+    """A file or folder, and what of it is read; small, so that other processes can open it too.
+
+    Parameters
+    ----------
+    path
+        File or folder; the others are as for :class:`ImagePart`.
+    """
+
+    path: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is set, in JSON's types."""
+        plain = ImageFile(path="")
+        fields = as_dict(self).items()
+        return {name: value for name, value in fields if value != getattr(plain, name)}
+
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Return the origin whose fields JSON has kept."""
-        fields = dict(fields)
-        if fields.get("voxel_um"):
-            fields["voxel_um"] = tuple(fields["voxel_um"])
-        if fields.get("crop"):
-            fields["crop"] = tuple(tuple(span) for span in fields["crop"])
-        return cls(**fields)
+        """Return the file whose fields JSON has kept.
+
+        Raises
+        ------
+        RlnError
+            If there is no field of a name.
+        """
+        return from_dict(cls, fields)
 
 
 class Image:
@@ -91,7 +112,7 @@ class Image:
     held
         The array, its axes and what it is of. Axes are letters of T, C, Z, Y and X, in any order;
         others must have the length 1.
-    origin
+    file
         Which part is wanted.
 
     Attributes
@@ -117,10 +138,10 @@ class Image:
         If the voxel size is unlikely, or parts are missing and it goes on.
     """
 
-    def __init__(self, held: Held, origin: ImageFile) -> None:
-        name = Path(origin.path).name or held.name  # in messages
+    def __init__(self, held: Held, file: ImageFile) -> None:
+        name = Path(file.path).name or held.name  # in messages
         axes, shape = held.axes, tuple(int(n) for n in held.array.shape)
-        voxel_um = origin.voxel_um or held.voxel_um
+        voxel_um = file.voxel_um or held.voxel_um
         if voxel_um is None:
             raise RlnError(
                 f"{name} does not say its voxel size; give it as z y x in micrometres, for "
@@ -134,14 +155,14 @@ class Image:
             raise RlnError(f"{name} is empty: its shape is {shape}.")
         if held.array.dtype.kind not in "buif":
             raise RlnError(f"{name} is of type {held.array.dtype}; it must be integer or float.")
-        axes = with_planes(axes, shape, origin.planes_are)
+        axes = with_planes(axes, shape, file.planes_are)
         sizes = dict(zip(axes, shape, strict=True))
         self._file, self.name, self.record = name, held.name, held.record
-        self.timed = origin.time is None and "T" in axes
-        chosen = {"C": origin.channel, "T": 0 if self.timed else origin.time}
+        self.timed = file.time is None and "T" in axes
+        chosen = {"C": file.channel, "T": 0 if self.timed else file.time}
         # Who wrote an axis z of one plane, or a result of ours, knows what times are.
         if held.record is None and held.pieces is not None and held.pieces.kind == "planes":
-            self._check_planes(sizes, origin)
+            self._check_planes(sizes, file)
         self._index = volume_index(axes, shape, chosen, name)
         self._array, self._time_axis = held.array, axes.find("T")
         self._space = "".join(
@@ -155,25 +176,25 @@ class Image:
         self.files = held.files
         self.fill: float | None = None
         pieces = held.pieces and dataclasses.replace(held.pieces, axes=axes)
-        planes = self._check_pieces(pieces, origin, whole)
-        self._offset, self.shape = _cropped(origin.crop, (planes, *whole[1:]), name)
+        planes = self._check_pieces(pieces, file, whole)
+        self._offset, self.shape = _cropped(file.crop, (planes, *whole[1:]), name)
         if held.piece_bytes > _MOST_PIECE * available_bytes():
             raise RlnError(
                 f"{name} is stored in pieces of {held.piece_bytes / 1e9:.1f} GB, of which one does "
                 "not fit into the memory; write it anew in smaller strips, tiles or chunks."
             )
 
-    def _check_planes(self, sizes: dict[str, int], origin: ImageFile) -> None:
+    def _check_planes(self, sizes: dict[str, int], file: ImageFile) -> None:
         """Raise if single planes are called times, as some programs call those of a stack."""
         times = sizes.get("T", 1)
-        if self.timed and times > 1 and sizes.get("Z", 1) == 1 and origin.planes_are is None:
+        if self.timed and times > 1 and sizes.get("Z", 1) == 1 and file.planes_are is None:
             raise RlnError(
                 f"{self._file} has {times} entries along time, each of one plane. Where these are "
                 "the planes of a stack give `planes_are=time`; where they are times, choose one "
                 f"(`time`, 0 to {times - 1}), or give `planes_are=z` to take all."
             )
 
-    def _check_pieces(self, pieces: Pieces | None, origin: ImageFile, whole: Shape) -> int:
+    def _check_pieces(self, pieces: Pieces | None, file: ImageFile, whole: Shape) -> int:
         """Return how many planes there are; raise if some are missing that must not be.
 
         Where an acquisition ended early it goes on with the planes that were taken.
@@ -183,8 +204,8 @@ class Image:
         index = list(self._index)
         if self.timed:
             index[self._time_axis] = slice(None)
-        if origin.crop is not None:
-            spans = dict(zip("ZYX", (slice(*span) for span in origin.crop), strict=True))
+        if file.crop is not None:
+            spans = dict(zip("ZYX", (slice(*span) for span in file.crop), strict=True))
             along = iter(self._space)
             index = [spans[next(along)] if isinstance(i, slice) and n != self._time_axis else i
                      for n, i in enumerate(index)]  # fmt: skip
@@ -193,7 +214,7 @@ class Image:
             return whole[0]
         what = f"{self._file} lacks {lacking}"
         unwritten = ", or they are empty and were never written" * (pieces.kind == "chunks")
-        if origin.missing == "error":
+        if file.missing == "error":
             raise RlnError(
                 f"{what}: a copy or an acquisition ended early{unwritten}. Copy it again, or go "
                 "on with `missing=mask` (they were not measured) or `missing=zero` (they are "
@@ -203,7 +224,7 @@ class Image:
         if not planes:
             raise RlnError(f"{what}: there is nothing to read.")
         warn(f"{what}; the run goes on without.")
-        if origin.missing == "mask":
+        if file.missing == "mask":
             self.fill = 0.0
         if pieces.kind == "chunks":
             self._array = _ZeroWhereMissing(self._array, pieces)
@@ -396,11 +417,18 @@ def _cropped(crop: Crop | None, shape: Shape, name: str) -> tuple[Shape, Shape]:
     return (z, y, x), (depth, height, width)
 
 
-def open_image(origin: ImageFile) -> Image:
+def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
     """Return an image on disk, of which nothing is read yet but what it says of itself.
 
     TIFF, ImageJ and OME-TIFF (also in several files, or with a companion.ome), Zeiss LSM, OME-Zarr
     (0.1 to 0.6, the finest level), other Zarr arrays, and folders of TIFF planes.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    **part
+        What of it, as for :class:`ImagePart`.
 
     Raises
     ------
@@ -408,10 +436,11 @@ def open_image(origin: ImageFile) -> Image:
         If there is none, it cannot be read or is of another kind, parts of it are missing, or its
         voxel size is not known.
     """
-    return Image(held(origin), origin)
+    file = path if isinstance(path, ImageFile) else ImagePart(**part).of(path)
+    return Image(held(file), file)
 
 
-def held(origin: ImageFile) -> Held:
+def held(file: ImageFile) -> Held:
     """Return what lies at a place, without asking for anything of it.
 
     Raises
@@ -419,7 +448,7 @@ def held(origin: ImageFile) -> Held:
     RlnError
         If there is nothing, or nothing that can be read.
     """
-    path = Path(origin.path)
+    path = Path(file.path)
     try:
         if not path.exists():
             raise RlnError(f"there is no file {path}; check the name and the folder.")
@@ -432,9 +461,9 @@ def held(origin: ImageFile) -> Held:
 
             return ome_zarr.open_lazily(group)
         if path.is_dir():
-            found = tiff.open_set(path, origin.series)
-            return found or plane_files.open_folder(path, origin.series)
-        return tiff.open_lazily(path, origin.series)
+            found = tiff.open_set(path, file.series)
+            return found or plane_files.open_folder(path, file.series)
+        return tiff.open_lazily(path, file.series)
     except OSError as error:
         raise RlnError(f"{path} cannot be read ({error.strerror or error}).") from error
 

@@ -48,6 +48,11 @@ def stem(path: Path) -> str:
     return path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
 
 
+def ending(path: Path) -> str:
+    """Return the ending of a name, such as ``.ome.tif``."""
+    return path.name[len(stem(path)) :]
+
+
 def title(path: Path) -> str:
     """Return what to call what lies in a file: its name without ending, which any text can hold.
 

@@ -13,7 +13,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume, VoxelUm, check_finite
-from napari_rln.io.image import Crop, ImageFile, Missing, PlanesAre, held, open_image
+from napari_rln.io.image import ImageFile, held, open_image
 from napari_rln.io.paths import atomic, check_room, check_tiff_output, is_ome_name, stem
 from napari_rln.io.tiff import ome_metadata
 
@@ -23,17 +23,7 @@ IMAGEJ_LIMIT = 2**32 - 2**16
 """Bytes: ImageJ reads classic TIFF only, with 32-bit offsets."""
 
 
-def read_volume(
-    path: str | Path,
-    *,
-    voxel_um: VoxelUm | None = None,
-    channel: int | None = None,
-    time: int | None = None,
-    series: int | None = None,
-    planes_are: PlanesAre | None = None,
-    missing: Missing = "error",
-    crop: Crop | None = None,
-) -> Volume:
+def read_volume(path: str | Path | ImageFile, **part: Any) -> Volume:
     """Return one volume of a file or folder, whatever it lies in.
 
     TIFF, ImageJ and OME-TIFF, Zeiss LSM, OME-Zarr, Zarr, or a folder of TIFF planes.
@@ -41,15 +31,10 @@ def read_volume(
     Parameters
     ----------
     path
-        The file or folder.
-    voxel_um
-        Voxel size (z, y, x) in micrometres; overrides what the file says.
-    channel, time
-        Which channel and time point, counted from 0; needed only where there are several.
-    series
-        Which image of a file with several, counted from 0; needed only where there are several.
-    planes_are, missing, crop
-        As in :class:`napari_rln.ImageFile`.
+        File or folder.
+    **part
+        What of it, as for :class:`napari_rln.io.image.ImagePart`: ``voxel_um``, ``channel``,
+        ``time``, ``series``, ``planes_are``, ``missing``, ``crop``.
 
     Raises
     ------
@@ -63,35 +48,14 @@ def read_volume(
     RlnWarning
         If the voxel size is unlikely, or parts are missing and may be.
     """
-    origin = ImageFile(
-        path=str(path),
-        voxel_um=voxel_um,
-        channel=channel,
-        time=time,
-        series=series,
-        planes_are=planes_are,
-        missing=missing,
-        crop=crop,
-    )
-    return read_origin(origin)
-
-
-def read_origin(origin: ImageFile) -> Volume:
-    """Return the one volume that an origin names.
-
-    Raises
-    ------
-    RlnError
-        As :func:`read_volume`.
-    """
-    source = open_image(origin)
-    if source.times > 1:
+    image = open_image(path, **part)
+    if image.times > 1:
         raise RlnError(
-            f"{source.name} has {source.times} entries along time; choose one with "
-            f"`time`=0..{source.times - 1}."
+            f"{image.name} has {image.times} entries along time; choose one with "
+            f"`time`=0..{image.times - 1}."
         )
     try:
-        return source.volume()
+        return image.volume()
     except OSError as error:
         raise RlnError(f"{error}; copy the file again, or open and save it in Fiji.") from error
 

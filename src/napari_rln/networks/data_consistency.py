@@ -99,6 +99,7 @@ class Consistency:
         if merit.error > EXPLAINED:
             return cls(output=factor)
         found = cls(output=factor, detail=merit.shares)
+        assert trial.view.psf is not None
         result = Merge(found, trial.view.psf.data)(output, estimate, scale)
         return cls(
             output=factor, detail=merit.shares, result=split.scale(run.blurred(result), outside)

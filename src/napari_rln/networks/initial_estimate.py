@@ -1,4 +1,4 @@
-"""The first estimate, from which the network starts.
+"""The initial estimate, from which the network starts.
 
 For the paper's network it is the image. For the started variant it is a classical deconvolution
 with the PSF at hand: that is how one set of weights serves any PSF.
@@ -6,29 +6,27 @@ with the PSF at hand: that is how one set of weights serves any PSF.
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import check_limits
-from napari_rln.core.tiles import Shape, Tile, largest_core, plan_tiles
-from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.deconvolution import rld_settings as rld
-from napari_rln.deconvolution.calibration import Calibration, Mask
+from napari_rln.core.limits import check_limits
+from napari_rln.core.report import Report
+from napari_rln.core.volume import FloatArray
+from napari_rln.deconvolution.classical import path_of, seek_stop_of
+from napari_rln.deconvolution.method import Scene
 from napari_rln.deconvolution.outside_light import Outside
-from napari_rln.deconvolution.rld_settings import RldReport, RldSettings
+from napari_rln.deconvolution.settings import RichardsonLucySettings
 from napari_rln.deconvolution.stopping_trial import Trial
-from napari_rln.deconvolution.study import Study
 
 StartMethod = Literal["image", "matched", "wiener-butterworth"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartSettings:
-    """How the first estimate is made.
+    """How the initial estimate is made.
 
     Parameters
     ----------
@@ -60,17 +58,17 @@ class StartSettings:
         """Return how many iterations to do where auto stops after so many."""
         return max(1, round(self.beyond * stop))
 
-    def rld(self) -> RldSettings:
+    def rld(self) -> RichardsonLucySettings:
         """Return the settings of the classical deconvolution."""
-        return RldSettings(
+        return RichardsonLucySettings(
             iterations=self.iterations,
             back_projector="matched" if self.method == "image" else self.method,
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FirstEstimate:
-    """What the network starts from, in image units, background removed.
+class InitialEstimate:
+    """What a network starts from, in image units, background removed.
 
     Attributes
     ----------
@@ -79,11 +77,12 @@ class FirstEstimate:
     iterations
         Of the classical deconvolution; 0 for the image.
     outside
-        (Z, Y, X) float32, the light in the image that comes from beyond the field of view, as
-        :mod:`napari_rln.deconvolution.outside_light` finds it; none where it was not asked for,
-        there was no matched deconvolution of the whole, or a trial of the whole tells.
+        (Z, Y, X) float32, the light in the image that comes from beyond the field of view; none
+        where it was not asked for, there was no matched deconvolution of the whole, or the trial
+        shows it.
     trial
-        By which the stop was found; none where it was given, or nothing could be held out.
+        By which the stop was found; none where the number of iterations is fixed, or no photons
+        could be held out.
     """
 
     data: FloatArray
@@ -92,133 +91,63 @@ class FirstEstimate:
     trial: Trial | None = None
 
 
-def first_estimate(
-    image: Volume,
-    psf: Volume | None,
-    calibration: Calibration,
-    settings: StartSettings,
-    device: torch.device,
-    *,
-    seen: Mask | None = None,
-    most_bytes: int | None = None,
-    outside: bool = False,
-    study: Study | None = None,
-) -> Generator[RldReport, None, FirstEstimate]:
-    """Yield reports of a classical deconvolution, return the first estimate of an image's object.
+def initial_estimate(
+    scene: Scene, start: StartSettings, *, outside: bool = False
+) -> Generator[Report, None, InitialEstimate]:
+    """Yield reports of a classical deconvolution; return the initial estimate of a scene's object.
 
     Parameters
     ----------
-    image
-        (Z, Y, X), image units, as :func:`napari_rln.deconvolution.rld_settings.check_pair` passed
-        it.
-    psf
-        On the image's voxels, sum 1; with the image as the start it is not used.
-    calibration
-        Of the image.
-    settings
+    scene
+        Image, or views, with their PSFs.
+    start
         How.
-    device
-        Where to compute.
-    seen
-        (Z, Y, X) bool, where the image is a measurement; everywhere when none.
-    most_bytes
-        Memory that may be taken. Where the volume needs more it is cut into tiles that overlap by
-        half of the PSF's size on either side.
     outside
         Whether the light from beyond the field of view is wanted too, for which more iterations
         may be needed than the estimate takes.
-    study
-        Of the image, where other methods are applied to it too.
 
     Raises
     ------
     RlnError
-        If a PSF is needed and there is none, or no tile is small enough.
+        If a PSF is needed and there is none.
     """
-    if not settings.needs_psf:
-        return FirstEstimate(data=image.data - np.float32(calibration.background))
-    if psf is None:
+    image, calibration = scene.image, scene.calibration
+    if not start.needs_psf:
+        return InitialEstimate(data=image.data - np.float32(calibration.background))
+    if scene.psf is None:
         raise RlnError(
             "this model starts from a classical deconvolution and needs the PSF; give one (`psf`)."
         )
-    began = time.perf_counter()
-    study = study or Study()
-    told = settings.rld()
-    tiles = start_tiles(image.shape, psf.shape, told, most_bytes)
-    trial = None
-    if settings.iterations == "auto":
-        stop = yield from study.seek_stop(image, psf, calibration, told, device, began, seen)
-        iterations, trial = settings.after(stop.iterations), stop.trial
+    settings, trial = start.rld(), None
+    if len(scene.views) > 1:
+        settings = replace(settings, start="image")
+    if start.iterations == "auto":
+        stop = yield from seek_stop_of(scene, settings)
+        iterations, trial = start.after(stop.iterations), stop.trial
     else:
-        iterations = settings.iterations
-    whole = np.empty_like(image.data) if len(tiles) > 1 else None
+        iterations = start.iterations
     watch = None
-    # A trial of the whole image tells of it too.
-    told_by_trial = trial is not None and trial.is_of(image)
-    if outside and whole is None and settings.method == "matched" and not told_by_trial:
+    # A trial of the whole image shows it too.
+    shown_by_trial = trial is not None and trial.is_of(image)
+    if outside and start.method == "matched" and not shown_by_trial:
         watch = Outside(image, calibration)
-    for number, tile in enumerate(tiles):
-        part = image.with_data(image.data[tile.window]) if whole is not None else image
-        shown = None if seen is None else seen[tile.window]
-        run = study.path(part, psf, calibration, told, device, iterations, shown)
-        while run.done < iterations:
-            change = run.step(measure=False)
-            yield RldReport(
-                phase="deconvolve",
-                iteration=number * iterations + run.done,
-                total=len(tiles) * iterations,
-                relative_change=change,
-                seconds=time.perf_counter() - began,
-                part=tile.window if len(tiles) > 1 else (slice(None),) * 3,
-                _run=run,
-            )
-            if watch is not None:
-                watch.look(run)
-        data = run.estimate()
-        # The result will be judged by it: it has to be steady, whatever the estimate is.
-        while watch is not None and not watch.look(run):
-            run.step(measure=False)
-        study.leave_path()  # a network follows, which needs the memory
-        del run
-        if whole is None:
-            light = None if watch is None else watch.light
-            return FirstEstimate(data=data, iterations=iterations, outside=light, trial=trial)
-        whole[tile.core] = data[tile.inner]
-    assert whole is not None
-    return FirstEstimate(data=whole, iterations=iterations, trial=trial)
-
-
-def start_tiles(
-    shape: Shape, psf_shape: Shape, told: RldSettings, most_bytes: int | None
-) -> tuple[Tile, ...]:
-    """Return the largest tiles whose deconvolution fits into the memory, with the PSF's reach.
-
-    Parameters
-    ----------
-    shape, psf_shape
-        (Z, Y, X) of image and PSF.
-    told
-        What the deconvolution is told.
-    most_bytes
-        That may be taken; one tile when none.
-
-    Raises
-    ------
-    RlnError
-        If none is small enough.
-    """
-    z, y, x = (n // 2 + n // 2 % 2 for n in psf_shape)
-    halo, core = (z, y, x), shape
-    while most_bytes is not None:
-        z, y, x = (min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
-        needed = rld.memory_bytes((z, y, x), psf_shape, told)
-        if needed <= most_bytes:
-            break
-        smaller = largest_core(core, (0, 0, 0), core[0] * core[1] * core[2] - 1)
-        if max(smaller) < 16:
-            raise RlnError(
-                f"a tile of 16 voxels with the PSF's reach of {halo} on either side takes "
-                f"{needed / 1e9:.2f} GB but {most_bytes / 1e9:.2f} GB may be taken; crop the PSF."
-            )
-        core = smaller
-    return plan_tiles(shape, core, halo)
+    run = path_of(scene, settings, iterations)
+    while run.done < iterations:
+        change = run.step(measure=False)
+        yield Report(
+            phase="deconvolve",
+            done=run.done,
+            total=iterations,
+            relative_change=change,
+            seconds=time.perf_counter() - scene.began,
+            snapshot=run.estimate,
+        )
+        if watch is not None:
+            watch.look(run)
+    data = run.estimate()
+    # The result will be judged by it: it has to be steady, whatever the estimate is.
+    while watch is not None and not watch.look(run):
+        run.step(measure=False)
+    scene.shared.leave_path()  # a network follows, which needs the memory
+    light = None if watch is None else watch.light
+    return InitialEstimate(data=data, iterations=iterations, outside=light, trial=trial)

@@ -3,6 +3,7 @@
 Loading one reads numbers and text and runs no code, whoever made the file.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -18,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record, array_hash, jsonable
-from napari_rln.core.settings import as_dict
 from napari_rln.core.volume import Volume
 from napari_rln.io.paths import atomic
 from napari_rln.networks.initial_estimate import StartSettings
@@ -100,6 +101,14 @@ class Model:
         """Hash of the weights, to tell in a record which model was used."""
         values = [v.numpy().ravel() for v in self.network.state_dict().values()]
         return array_hash(np.concatenate(values).astype(np.float32))
+
+    @property
+    def identity(self) -> str:
+        """Hash of the weights and of all that tells how they are applied."""
+        card = self.card()
+        kept = ("network", "start", "normalisation", "output_scale", "share")
+        text = json.dumps({name: card[name] for name in kept}, sort_keys=True)
+        return f"{self.hash}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def card(self) -> dict[str, Any]:
         """Return what there is to know about the model, in JSON's types."""

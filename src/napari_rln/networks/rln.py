@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.functional import avg_pool3d, softplus
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import check_limits
+from napari_rln.core.limits import check_limits
 
 Views = Literal["single", "averaged", "concatenated"]
 

@@ -1,5 +1,7 @@
 """What the network computes on its way: a volume for every stage, by the paper's names."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -8,12 +10,12 @@ from napari_rln.core.generators import finish
 from napari_rln.core.tiles import even_sized
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import calibrate, measured_volume
-from napari_rln.networks.initial_estimate import first_estimate
-from napari_rln.networks.model import Model, load_model
+from napari_rln.deconvolution.method import Scene
+from napari_rln.deconvolution.settings import Seen, check_image
+from napari_rln.networks.initial_estimate import initial_estimate
+from napari_rln.networks.network import Network
 from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.rln import Stages
-from napari_rln.networks.rln_settings import RlnSettings, check_inputs
-from napari_rln.networks.suitability import check_grid, refuse_grid
 
 _ADVICE = "look at a smaller part of the image."
 
@@ -23,17 +25,14 @@ STAGES = ("x", "E0", *Stages._fields)
 
 
 def network_stages(
-    image: Volume,
-    psf: Volume | None = None,
-    model: Model | None = None,
-    settings: RlnSettings | None = None,
+    image: Volume, psf: Volume | None = None, method: Network | None = None
 ) -> dict[str, Volume]:
     """Return the stages of a network for an image, untiled, on the network's scale.
 
     Parameters
     ----------
-    image, psf, model, settings
-        As for :func:`napari_rln.networks.application.apply_steps`.
+    image, psf, method
+        As for :func:`napari_rln.engine.in_memory.deconvolve`; the universal network when none.
 
     Returns
     -------
@@ -44,19 +43,22 @@ def network_stages(
 
     Raises
     ------
-    RlnError, ComputeError
-        As :func:`napari_rln.networks.application.apply_steps` does.
+    RlnError
+        If image, PSF and model do not go together, or a GPU is missing.
+    ComputeError
+        If the computation fails.
     """
-    settings, model = settings or RlnSettings(), model or load_model()
-    image = check_inputs(image, psf, model, settings)
-    if not check_grid(model, image):
-        raise refuse_grid(model, image)
-    calibration = calibrate(image, settings)
+    method = replace(method or Network(), grid="refuse")
+    model = method.loaded
+    method.check(image, psf)
+    image = check_image(image, method.negatives)
+    calibration = calibrate(image, method)
     background = calibration.background
-    image, seen, _ = measured_volume(image, psf, calibration, repair=settings.repair_image)
-    device = resolve_device(settings.device)
+    image, seen, _ = measured_volume(image, psf, calibration, repair=method.repair_image)
+    device = resolve_device(method.device)
+    view = Seen(image=image, psf=psf, calibration=calibration, seen=seen)
     with computing(0, device, _ADVICE):
-        start = finish(first_estimate(image, psf, calibration, model.start, device, seen=seen)).data
+        start = finish(initial_estimate(Scene.of(view, device), model.start)).data
         scaling = Normalisation.of(image.data, start, background, model.normalisation)
         x, E0 = (
             torch.from_numpy(even_sized(scaling.apply(data)))[None, None]

@@ -3,7 +3,7 @@
 import math
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import OnGrid, Volume, on_one_grid, same_grid
+from napari_rln.core.volume import OnGrid, Volume, on_one_grid
 from napari_rln.networks.model import Model, unlikeness
 from napari_rln.psf.shape import fwhm_um
 
@@ -50,14 +50,6 @@ def doubts(model: Model, psf: Volume | None) -> tuple[str, ...]:
                     f"trained on {low:.1f} to {high:.1f}; adapt it to this PSF (napari-rln train)."
                 )
     return tuple(found)
-
-
-def check_grid(model: Model, image: OnGrid) -> bool:
-    """Tell whether an image has the voxels that a model was trained for.
-
-    A model of a family of PSFs knows widths in voxels only and takes any.
-    """
-    return model.psf is None or same_grid(model.psf.voxel_um, image.voxel_um, 0.03)
 
 
 def refuse_grid(model: Model, image: OnGrid) -> RlnError:

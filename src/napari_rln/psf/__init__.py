@@ -1,1 +1,5 @@
-"""Point spread functions: computed, measured from beads, examined and made fit for use."""
+"""Point spread functions: computed, measured, examined, repaired."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

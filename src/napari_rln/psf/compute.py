@@ -23,8 +23,8 @@ from scipy import special
 from scipy.interpolate import make_interp_spline
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
-from napari_rln.core.settings import as_dict
 from napari_rln.core.volume import Volume, VoxelUm, check_voxel_um
 from napari_rln.psf.diffraction import Optics, intensity
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um

@@ -19,8 +19,8 @@ from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
-from napari_rln.core.settings import as_dict, check_limits
 from napari_rln.core.volume import Volume
 from napari_rln.psf.beads import BeadTable, box_around, chosen_beads, find_beads
 from napari_rln.psf.peak import peak_centre

@@ -18,8 +18,8 @@ from scipy import ndimage
 from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
-from napari_rln.core.settings import as_dict, check_limits
 from napari_rln.core.volume import Volume, VoxelUm, check_voxel_um
 from napari_rln.psf.peak import Triple, lone_voxels, peak_centre, peak_inside
 from napari_rln.psf.pedestal import Float64Array, background_level

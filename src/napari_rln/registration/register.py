@@ -19,8 +19,8 @@ import numpy as np
 
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.generators import finish, relay
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
-from napari_rln.core.settings import as_dict, check_limits
 from napari_rln.core.volume import Volume
 from napari_rln.registration.mutual_information import CHUNKS, Phase, climb, simpleitk
 from napari_rln.registration.similarity import (

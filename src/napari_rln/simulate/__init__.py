@@ -1,1 +1,5 @@
-"""Training data made up from scratch: structures, and what a microscope would see of them."""
+"""Synthetic structures, and images of them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
-from napari_rln.core.settings import as_dict, check_limits
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.convolution import Convolution, of_one_size

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import check_limits
+from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import check_limits
+from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray
 from napari_rln.simulate import curves, shapes
 from napari_rln.simulate.scene import Scene

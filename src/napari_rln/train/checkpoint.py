@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import as_dict
+from napari_rln.core.limits import as_dict
 from napari_rln.io.paths import atomic
 from napari_rln.train.estimates_on_disk import Prepared
 from napari_rln.train.training_settings import Quality

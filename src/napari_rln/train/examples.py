@@ -17,14 +17,15 @@ import torch
 from napari_rln import __version__
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
-from napari_rln.core.settings import as_dict
+from napari_rln.core.limits import as_dict
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, same_grid
-from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate
+from napari_rln.deconvolution.method import Scene
 from napari_rln.deconvolution.stopping_trial import seek_stop
 from napari_rln.io.paths import is_tiff_name, is_zarr
 from napari_rln.io.volumes import read_volume
-from napari_rln.networks.initial_estimate import StartSettings, first_estimate
+from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import Method, Normalisation
 from napari_rln.networks.rln import Views, together
 from napari_rln.psf.shape import asymmetry, centre_crop
@@ -349,7 +350,8 @@ def example(
         if second is not None and psf is not None and start.needs_psf:
             return _joint(pair, psf, calibration, start, second)
         cpu = torch.device("cpu")
-        return finish(first_estimate(pair.image, psf, calibration, start, cpu)).data
+        view = rld.Seen(image=pair.image, psf=psf, calibration=calibration)
+        return finish(initial_estimate(Scene.of(view, cpu), start)).data
 
     volumes = (pair.image, pair.truth, psf, pair.second, source.psf_b)
     made_of = {

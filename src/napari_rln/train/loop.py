@@ -7,8 +7,8 @@ from pathlib import Path
 from napari_rln.core.device import computing, resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
+from napari_rln.core.limits import as_dict
 from napari_rln.core.memory import keep_freed_memory
-from napari_rln.core.settings import as_dict
 from napari_rln.networks.model import Model
 from napari_rln.train.checkpoint import Checkpoint, discard
 from napari_rln.train.estimates_on_disk import Prepared

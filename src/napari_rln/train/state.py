@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from napari_rln.core.generators import Stopwatch, relay
+from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
-from napari_rln.core.settings import as_dict
 from napari_rln.networks.inference import Folded
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import brightness

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import as_dict
+from napari_rln.core.limits import as_dict
 from napari_rln.core.volume import Volume, VoxelUm, on_one_grid
-from napari_rln.deconvolution.rld_settings import check_image
+from napari_rln.deconvolution.settings import check_image
 from napari_rln.networks.model import UNIVERSAL, Model, load_model
 from napari_rln.networks.rln import Views
 from napari_rln.networks.suitability import widths_in_voxels

@@ -11,7 +11,7 @@ import torch
 from napari_rln.core.metrics import fitted, psnr, ssim
 from napari_rln.core.tiles import even_sized
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.rld_settings import RldSettings, start_views
+from napari_rln.deconvolution.settings import RichardsonLucySettings, start_views
 from napari_rln.train.examples import Example
 from napari_rln.train.loss import ERROR_FLOOR
 from napari_rln.train.training_settings import Baseline, Preview, Quality
@@ -158,7 +158,7 @@ def _classical(
     held: Example, projector: str, counts: Sequence[int], best: _BestScores
 ) -> Iterator[None]:
     """Yield after every iteration, with the best scores so far."""
-    settings = RldSettings(
+    settings = RichardsonLucySettings(
         iterations=counts[-1],
         back_projector=projector,  # type: ignore[arg-type]
         device="cpu",

@@ -1,5 +1,6 @@
 """Many images, handed to the batch runner with what is set in the dock, and how far it is."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,22 +28,22 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
+from napari_rln.deconvolution.method import Method as DeconvolutionMethod
+from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.progress import Progress, progress_of
 from napari_rln.engine.reports import BatchReport
-from napari_rln.gui.deconvolve.method_list import Method, Rln
+from napari_rln.gui import preferences
+from napari_rln.gui.deconvolve.method_list import Chosen
 from napari_rln.gui.deconvolve.ondisk import fit_to
 from napari_rln.gui.deconvolve.result_place import FolderField, Place, file_name
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import Job, Jobs, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.runbar import RunBar
-from napari_rln.io.volumes import read_volume
-from napari_rln.networks.model import Model, load_model
 
 # It brings what reads and writes Zarr; napari opens the dock faster without.
 if TYPE_CHECKING:
-    from napari_rln.engine.batch import Ended, Item
-    from napari_rln.engine.request import LargeRun
+    from napari_rln.engine.reports import Ended, Item
 
 _ENDINGS = {"OME-Zarr": "ome.zarr", "OME-TIFF": "ome.tif"}
 _FILES = "Images and tables (*.tif *.tiff *.csv);;All files (*)"
@@ -56,7 +57,7 @@ _OPEN = Qt.ItemDataRole.UserRole  # of a row's state: whether it is still to be 
 class Task:
     """What all images of a batch are to undergo."""
 
-    methods: Sequence[Method]
+    methods: Sequence[Chosen]
     psf: LayerImage | None
     mend: bool
 
@@ -117,7 +118,7 @@ class Batch(QDialog):
         header.setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
         self.bar = RunBar(jobs, self.run, label="Run batch", window=_WINDOW)
         self._rows: dict[Path, int] = {}  # by the results
-        self._mine: dict[Job, Method] = {}
+        self._mine: dict[Job, Chosen] = {}
         self._lay_out()
         jobs.reported.connect(self._on_report)
         jobs.ended.connect(self._on_end)
@@ -135,15 +136,16 @@ class Batch(QDialog):
         RlnError
             If there are no images, or methods, PSF or folder cannot be.
         """
-        task, words, settings = self._task(), self._words(), self._place.settings()
+        task, words = self._task(), self._words()
+        output, execution = self._place.format.settings(), self._place.run_by()
         if not words:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
         ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
-        jobs: dict[Job, Method] = {}
+        jobs: dict[Job, Chosen] = {}
         for method in task.methods:
             job = Job(
                 f"batch {method.name}",
-                partial(_batch, words, method, task, folder, ending, settings),
+                partial(_batch, words, method, task, folder, ending, output, execution),
                 key=(*words, folder, ending, method, task.mend, task.psf and task.psf.key),
                 kept="what is finished stays there, and Run goes on with it",
                 window=_WINDOW,
@@ -190,19 +192,18 @@ class Batch(QDialog):
             if self.table.item(row, _STATE).data(_OPEN):
                 self._set(row, "cancelled", 0, 1)
 
-    def _add_row(self, item: "Item", method: Method) -> None:
+    def _add_row(self, item: "Item", method: Chosen) -> None:
         row = self._rows.setdefault(item.out, self.table.rowCount())
         if row == self.table.rowCount():
             self.table.insertRow(row)
-        mark = "" if item.channel is None else f" channel {item.channel}"
-        for column, text in enumerate((f"{item.image.name}{mark}", method.name, None, "waits")):
+        for column, text in enumerate((item.label, method.name, None, "waits")):
             if text is None:
                 bar = QProgressBar()
                 bar.setTextVisible(False)
                 self.table.setCellWidget(row, column, bar)
                 continue
             cell = QTableWidgetItem(text)
-            cell.setToolTip(str(item.image if column == 0 else item.out))
+            cell.setToolTip(str(item.job.image.path if column == 0 else item.out))
             self.table.setItem(row, column, cell)
         self._set(row, "waits", 0, 1, is_open=True)
 
@@ -277,11 +278,12 @@ class Batch(QDialog):
 
 def _batch(
     words: list[str],
-    method: Method,
+    chosen: Chosen,
     task: Task,
     folder: Path,
     ending: str,
-    settings: dict[str, Any],
+    output: OutputFormat,
+    execution: Execution,
 ) -> "Steps[list[Ended]]":
     """Do a batch by one method; yield what becomes of the images, return it.
 
@@ -290,34 +292,54 @@ def _batch(
     RlnError
         If an image failed, when all are done.
     """
-    from napari_rln.engine.batch import BatchSettings, Ending, listed, run_batch
+    from napari_rln.engine.batch import Ending, Template, listed, run_batch_iter
+    from napari_rln.engine.job import Job as DeconvolutionJob
+    from napari_rln.io.image import ImageFile
 
     assert ending in get_args(Ending)
+    names_models = False
 
     def named(mark: str) -> "tuple[Path, list[Item]]":
         place = folder / mark
         place.mkdir(exist_ok=True)
-        common = BatchSettings(folder=place, method=mark, ending=ending)  # type: ignore[arg-type]
-        return place, listed(words, common)
+        job = DeconvolutionJob(
+            image=ImageFile(path=str(place)),
+            methods=(chosen.method,),
+            output=output.at(place),
+            execution=execution,
+        )
+        template = Template(job=job, mark=mark, ending=ending, repair=task.mend)  # type: ignore[arg-type]
+        return place, listed(words, template)
 
-    place, items = named(file_name(method.name).replace(" ", "-").lower())
-    if isinstance(method, Rln) and any(item.model for item in items):
-        if sum(isinstance(other, Rln) for other in task.methods) > 1:
+    place, items = named(file_name(chosen.name).replace(" ", "-").lower())
+    own = chosen.method
+    names_models = any(item.job.methods[0] != own for item in items)
+    if names_models:
+        if sum(other.method.kind == own.kind for other in task.methods) > 1:
             raise RlnError("the table names models; tick one network only, which stands for them.")
-        place, items = named("rln")  # not by the name of a model that is not used
+        place, items = named(own.kind)  # not by the name of a model that is not used
     yield Update(Progress(doing="planning"), Listed(items))
     shared = task.psf.read() if task.psf else None
 
-    def prepare(item: "Item") -> "LargeRun":
-        psf = read_volume(item.psf, voxel_um=item.psf_voxel_um) if item.psf else shared
-        fitted = fit_to(item.origin, psf, task.mend) if psf else None
-        where = {"origin": item.origin, "out": item.out, **settings}
-        if item.model and isinstance(method, Rln):
-            where["model"] = _model(item.model, method)
-        return method.large_run(fitted, **where)
+    def prepare(item: "Item") -> "TaskInParts":
+        job = item.job
+        psf = read_psf(job.psfs[0].file, job.image.channel) if job.psfs else shared
+        (method,) = job.methods
+        if method != own:
+            method = _of_library(method)
+        return TaskInParts(
+            image=job.image,
+            psf=fit_to(job.image, psf, task.mend) if psf else None,
+            method=method,
+            output=job.output,
+            execution=execution,
+        )
+
+    from napari_rln.engine.run import read_psf
+    from napari_rln.engine.task import Task as TaskInParts
 
     ended = yield from streamed(
-        run_batch(items, prepare, place, settings["large"], method.settings.device),
+        run_batch_iter(items, place, execution, own.device, prepare),
         lambda report: report,
         always=lambda report: report.ended is not None,
     )
@@ -327,7 +349,8 @@ def _batch(
     return ended
 
 
-def _model(name: str, method: Rln) -> Model:
-    """Return the model that a table names: of the user's, a shipped one, or a file."""
-    known = {entry.name for entry in method.library.entries()}
-    return method.library.load(name) if name in known else load_model(name)
+def _of_library(method: DeconvolutionMethod) -> DeconvolutionMethod:
+    """Return a network whose model a table names: of the user's, a shipped one, or a file."""
+    name = str(getattr(method, "model", ""))
+    file = preferences.library().path(name)
+    return dataclasses.replace(method, model=file) if file else method  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""How long the ticked methods will take, and how much memory, told before they are run."""
+"""How much memory the ticked methods take, and how long runs like them took, before they run."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,16 +6,14 @@ from typing import NamedTuple
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
+from napari_rln.core.device import free_bytes, resolve_device
 from napari_rln.core.errors import RlnError
-from napari_rln.core.generators import relay
 from napari_rln.core.tiles import Shape
-from napari_rln.engine.cost import Cost, rld_cost, rln_cost
-from napari_rln.engine.progress import Progress
-from napari_rln.engine.speed import CalibrationReport, Speed, calibrate
+from napari_rln.engine.history import expected_seconds
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve.method_list import Method, Rld
+from napari_rln.gui.deconvolve.method_list import Chosen
 from napari_rln.gui.forms import worded
-from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.jobs import Job, Jobs, Steps
 from napari_rln.gui.runbar import duration
 
 _WAIT_MS = 400  # after a change: others may follow
@@ -24,44 +22,40 @@ _WAIT_MS = 400  # after a change: others may follow
 class Plan(NamedTuple):
     """What is to be run.
 
-    Methods, shapes (z, y, x) of the image and the PSF on its voxels, and what tells how long a
-    method takes, where that is no run in memory.
+    Methods, shapes (z, y, x) of the image and the PSF on its voxels, and what says how much a
+    method takes, where that is no run of one image in memory.
     """
 
-    methods: Sequence[Method]
+    methods: Sequence[Chosen]
     image: Shape
     psf: Shape | None
-    ahead: Callable[[Method, Speed], str] | None = None
+    needs: Callable[[Chosen], str] | None = None
 
 
 class Costs(QLabel):
-    """A line for every method; this machine is measured once, when the first is asked for.
+    """A line for every method.
 
     Parameters
     ----------
     plan
         Returns what would be run now, or raises what speaks against it.
-    busy
-        Tells whether something runs.
     """
 
-    def __init__(self, plan: Callable[[], Plan], busy: Callable[[], bool]) -> None:
+    def __init__(self, plan: Callable[[], Plan]) -> None:
         super().__init__()
-        self._plan, self._busy = plan, busy
+        self._plan = plan
         self.jobs = Jobs(self)
-        self.speed: Speed | None = None
-        self._measured_for = ""  # the device of the preferences, which may be auto
         self.setWordWrap(True)
         self.setToolTip(
-            "<p>From a short measurement of this machine, and from where automatic stopping "
-            "usually ends.</p>"
+            "<p>Memory beside what the program has, and how long runs of the method took on this "
+            "machine before.</p>"
         )
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._timer.timeout.connect(self._estimate)
-        self.jobs.failed.connect(self._on_failure)
+        self.jobs.failed.connect(lambda: self.setText(""))
 
     def refresh(self) -> None:
-        """Tell anew, soon."""
+        """Say it anew, soon."""
         self._timer.start()
 
     def _estimate(self) -> None:
@@ -70,59 +64,42 @@ class Costs(QLabel):
         except RlnError:  # it is said when it is run
             self.setText("")
             return
-        device = preferences.device()
-        known = self.speed if self._measured_for == device else None
-        if known is None and self._busy():  # beside a run both would be slowed down
-            return
-        self._measured_for = device
 
-        def steps() -> Steps[tuple[Speed, str]]:
-            speed = known
-            if speed is None:
-                speed = yield from relay(calibrate(device), _told)
+        def steps() -> Steps[str]:
             yield None
-            return speed, "\n".join(_line(method, plan, speed) for method in plan.methods)
+            return "\n".join(_line(chosen, plan) for chosen in plan.methods)
 
         if self.jobs.running is None:
-            self.setText(self.text() or "measuring this machine\N{HORIZONTAL ELLIPSIS}")
-            quiet = known is not None
-            self.jobs.add(Job("calibration", steps, done=self._show, quiet=quiet))
+            self.jobs.add(Job("needs", steps, done=self.setText, quiet=True))
         else:
             self._timer.start()
 
-    def _on_failure(self) -> None:
-        self.speed = None
-        self.setText("")
 
-    def _show(self, found: tuple[Speed, str]) -> None:
-        self.speed, text = found
-        self.setText(text)
-
-
-def _told(report: CalibrationReport) -> Update:
-    return Update(Progress(doing="measuring", done=report.done, total=report.total))
-
-
-def _line(method: Method, plan: Plan, speed: Speed) -> str:
+def _line(chosen: Chosen, plan: Plan) -> str:
     """Return what a method will take, or why it cannot be run."""
     try:
-        if plan.ahead is not None:
-            return f"{method.name}: about {plan.ahead(method, speed)}"
-        cost = cost_of(method, plan.image, plan.psf, speed)
+        needs = plan.needs(chosen) if plan.needs else needs_in_memory(chosen, plan.image, plan.psf)
     except RlnError as error:
-        return f"{method.name}: {worded(str(error))}"
-    return f"{method.name}: about {in_words(cost)}"
+        return f"{chosen.name}: {worded(str(error))}"
+    return f"{chosen.name}: {needs}"
 
 
-def cost_of(method: Method, image: Shape, psf: Shape | None, speed: Speed) -> Cost:
-    """Return what a method takes in memory; shapes (z, y, x) of image and PSF on one grid."""
-    if isinstance(method, Rld):
-        assert psf is not None
-        return rld_cost(image, psf, method.settings, speed)
-    return rln_cost(image, psf, method.library.load(method.model), method.settings, speed)
+def needs_in_memory(chosen: Chosen, image: Shape, psf: Shape | None, times: int = 1) -> str:
+    """Return memory and a rough time, and what is free where that is less.
 
-
-def in_words(cost: Cost) -> str:
-    """Return time and memory, and what is free where that is less."""
-    text = f"{duration(cost.seconds)}, {cost.bytes / 1e9:.2g} GB"
-    return text if cost.fits else f"{text}, but only {cost.free_bytes / 1e9:.2g} GB are free"
+    Parameters
+    ----------
+    chosen
+        The method.
+    image, psf
+        Shapes (z, y, x) on one grid.
+    times
+        Images that are deconvolved together.
+    """
+    device = resolve_device(preferences.device())
+    needed = times * chosen.method.needed_bytes(image, psf)
+    seconds = expected_seconds(chosen.method, device.type, times * image[0] * image[1] * image[2])
+    time = "" if seconds is None else f"about {duration(seconds)}, "
+    free = free_bytes(device)
+    text = f"{time}{needed / 1e9:.2g} GB"
+    return text if needed <= free else f"{text}, but only {free / 1e9:.2g} GB are free"

@@ -1,6 +1,5 @@
 """The dock that runs RLD and RLN on an image and sets them side by side."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +15,16 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.settings import as_dict
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.study import Study
-from napari_rln.engine.speed import Speed
-from napari_rln.gui.copy_button import CopyButton, Run, path_of
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.engine.execution import Execution, Output
+from napari_rln.engine.job import Job as DeconvolutionJob
+from napari_rln.engine.job import SecondView as SecondViewOfJob
+from napari_rln.gui.copy_button import CopyButton, Run
 from napari_rln.gui.deconvolve.batch_window import Batch, Task
-from napari_rln.gui.deconvolve.costs import Costs, Plan, cost_of, in_words
-from napari_rln.gui.deconvolve.described import run_of, run_of_views, run_on_disk
-from napari_rln.gui.deconvolve.method_list import Method, Methods, Rld, deconvolved
-from napari_rln.gui.deconvolve.ondisk import Growing, Stored, foretold, stored
+from napari_rln.gui.deconvolve.costs import Costs, Plan, needs_in_memory
+from napari_rln.gui.deconvolve.method_list import Chosen, Methods, deconvolved
+from napari_rln.gui.deconvolve.ondisk import Growing, Stored, needs_on_disk, stored
 from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.result_place import Place
 from napari_rln.gui.deconvolve.results import Results
@@ -33,6 +32,7 @@ from napari_rln.gui.deconvolve.second_view import SecondView, Views
 from napari_rln.gui.deconvolve.streams import Stream
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.jobs import Job, Jobs, Update
+from napari_rln.gui.layer_jobs import image_file, path_of, psf_file
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
@@ -63,7 +63,7 @@ class DeconvolveDock(QWidget):
         self.results.bar = self.bar
         self.whole_button = QPushButton("Apply to whole volume")
         self.whole_button.setVisible(False)
-        self.costs = Costs(self._plan, lambda: self.jobs.running is not None)
+        self.costs = Costs(self._plan)
         self.copy = CopyButton(self._described, self.bar.attempt)
         self.bar.add_button(self.copy)
         self.batch = Batch(napari_viewer, self.jobs, self._task, self.place, self)
@@ -101,12 +101,12 @@ class DeconvolveDock(QWidget):
         image, psf, methods = self._given()
         mend, views = self.mend.isChecked(), self._views(image, psf)
         streams: dict[Job, Stream | Growing] = {}
-        study = Study()
+        shared = Shared()
         for method in methods:
             made: tuple[Job, Stream | Growing] = (
                 self._job_on_disk(image, psf, method, mend)
                 if self.on_disk
-                else self._job(image, psf, views, method, mend, study)
+                else self._job(image, psf, views, method, mend, shared)
             )
             streams[made[0]] = made[1]
         self.region.hold(self.image.source("the image"))
@@ -125,7 +125,7 @@ class DeconvolveDock(QWidget):
         """Whether results are written to disk; those of a part are in memory."""
         return self.place.on_disk and self.region.is_whole
 
-    def _given(self) -> tuple[LayerImage, LayerImage | None, list[Method]]:
+    def _given(self) -> tuple[LayerImage, LayerImage | None, list[Chosen]]:
         image = self.region.of(self.image.source("the image"))
         methods = self.methods.chosen()
         needed = any(method.needs_psf for method in methods)
@@ -155,20 +155,18 @@ class DeconvolveDock(QWidget):
         if views is not None and psf is not None:
             shape, kernel = views.shape(), views.kernel()
 
-            def twice(method: Method, speed: Speed) -> str:
-                cost = cost_of(method, shape, kernel, speed)
-                both = replace(cost, seconds=2 * cost.seconds, bytes=2 * cost.bytes)
-                return f"{in_words(both)}, once registered"
+            def of_views(method: Chosen) -> str:
+                return f"{needs_in_memory(method, shape, kernel, times=2)}, once registered"
 
-            return Plan(methods, image.shape, None, twice)
+            return Plan(methods, image.shape, None, of_views)
         if self.on_disk:
-            mend, settings = self.mend.isChecked(), self.place.settings()
-            outs = {method.name: self.place.result(image, method.name) for method in methods}
+            mend, execution = self.mend.isChecked(), self.place.run_by()
+            outputs = {m.name: self.place.output(self.place.result(image, m.name)) for m in methods}
 
-            def ahead(method: Method, speed: Speed) -> str:
-                return foretold(image, psf, method, mend, outs[method.name], settings, speed)
+            def on_disk(method: Chosen) -> str:
+                return needs_on_disk(image, psf, method, mend, outputs[method.name], execution)
 
-            return Plan(methods, image.shape, None, ahead)
+            return Plan(methods, image.shape, None, on_disk)
         if psf is None:
             return Plan(methods, image.shape, None)
         sizes = zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
@@ -176,19 +174,37 @@ class DeconvolveDock(QWidget):
         return Plan(methods, image.shape, (z, y, x))
 
     def _described(self) -> list[Run]:
+        """Return what would be run now as jobs, one for each method."""
         image, psf, methods = self._given()
         mend, views = self.mend.isChecked(), self._views(image, psf)
+        if image.box is not None and views is None:
+            raise RlnError("a region is chosen; a job reads whole files: choose the whole.")
+        file, second = image_file(image), None
+        psfs = () if psf is None else (psf_file(psf, repair=mend),)
         if views is not None:
-            return [run_of_views(views, method, mend) for method in methods]
-        if image.box is not None:
-            raise RlnError("a region is chosen; the command reads whole files: choose the whole.")
+            other = image_file(views.second)
+            if file.time != other.time:
+                raise RlnError("a job reads one time point of both views; choose the same.")
+            second = SecondViewOfJob(
+                image=other, psf=psf_file(views.psf_second, repair=mend), views=views.settings
+            )
+        return [
+            DeconvolutionJob(
+                image=file,
+                psfs=psfs,
+                second=second,
+                methods=(chosen.method,),
+                output=self._output(image, chosen, second is not None),
+                execution=self.place.run_by() if self.on_disk else Execution(),
+            )
+            for chosen in methods
+        ]
+
+    def _output(self, image: LayerImage, chosen: Chosen, dual: bool) -> Output:
+        """Return where the result of a copied job goes."""
         if self.on_disk:
-            return [
-                run_on_disk(image, psf, method, mend, self.place.result(image, method.name),
-                            self.place.settings())
-                for method in methods
-            ]  # fmt: skip
-        return [run_of(image, psf, method, mend) for method in methods]
+            return self.place.output(self.place.result(image, chosen.name))
+        return Output(path=Path(f"{image.name} {'dual ' * dual}{chosen.name}.ome.tif"))
 
     def _views(self, image: LayerImage, psf: LayerImage | None) -> Views | None:
         """Return both views; none where there is no second."""
@@ -229,15 +245,15 @@ class DeconvolveDock(QWidget):
         image: LayerImage,
         psf: LayerImage | None,
         views: Views | None,
-        method: Method,
+        method: Chosen,
         mend: bool,
-        study: Study,
+        shared: Shared,
     ) -> tuple[Job, Stream]:
         dual = "" if views is None else "dual "
         title = f"{image.name} \N{MIDDLE DOT} {dual}{method.name}"
         stream = Stream(self._viewer, image, title)
         if views is None:
-            steps = partial(deconvolved, image, psf, method, mend, study)
+            steps = partial(deconvolved, image, psf, method, mend, shared)
         else:
             steps = partial(views.steps, method, mend)
         key = (views or image).key, psf and psf.key, mend, method
@@ -246,21 +262,22 @@ class DeconvolveDock(QWidget):
             stream.finish(result)
             assert result.record is not None
             self._arrived = True
-            self.results.arrived(stream, result.record, image, psf, mend, study)
+            self.results.arrived(stream, result.record, image, psf, mend, shared)
 
         def leave(why: str) -> None:
-            name = " ".join(["rld" if isinstance(method, Rld) else "rln", *dual.split()])
-            stream.leave(Record(method=name, settings=as_dict(method.settings)), why)
+            name = " ".join([method.method.kind, *dual.split()])
+            stream.leave(Record(method=name, settings=method.method.as_json()), why)
 
         return Job(title, steps, key=key, done=finish, left=leave), stream
 
     def _job_on_disk(
-        self, image: LayerImage, psf: LayerImage | None, method: Method, mend: bool
+        self, image: LayerImage, psf: LayerImage | None, method: Chosen, mend: bool
     ) -> tuple[Job, Growing]:
         image.check_upright()
         title = f"{image.name} \N{MIDDLE DOT} {method.name}"
         out = self.place.result(image, method.name)
-        settings, first = self.place.settings(), self.region.seen_now(image)
+        output, execution = self.place.output(out), self.place.run_by()
+        first = self.region.seen_now(image)
         sample = self.region.sample(image)
         stream = Growing(self._viewer, image, title)
 
@@ -271,7 +288,7 @@ class DeconvolveDock(QWidget):
 
         job = Job(
             title,
-            lambda: stored(image, psf, method, mend, out, first, settings),
+            lambda: stored(image, psf, method, mend, output, execution, first),
             key=(image.key, psf and psf.key, mend, method, out),
             done=finish,
             left=lambda why: stream.leave(),

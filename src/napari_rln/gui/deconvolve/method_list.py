@@ -1,20 +1,20 @@
 """The methods to deconvolve with, ticked and set."""
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGroupBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.report import Report
 from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.deconvolution.loop import iterate
-from napari_rln.deconvolution.rld_settings import RldReport, RldSettings
-from napari_rln.deconvolution.study import Study
-from napari_rln.deconvolution.views import DualImage, iterate_views
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.streams import Estimate, Piece
 from napari_rln.gui.fields import field_for
@@ -22,117 +22,61 @@ from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, streamed
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.library_watcher import LibraryWatch
-from napari_rln.networks.application import apply_steps
-from napari_rln.networks.library import Library
 from napari_rln.networks.model import UNIVERSAL
-from napari_rln.networks.network_views import apply_views_steps
-from napari_rln.networks.rln_settings import RlnReport, RlnSettings
+from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.examine import fit_psf
 
-# It brings what reads and writes Zarr; napari opens the dock faster without.
-if TYPE_CHECKING:
-    from napari_rln.engine.request import LargeRun
-
 _KEPT = "1 2 5 10 20 50 100"
-_NAMES = {"wiener-butterworth": "WB"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rld:
-    """Richardson-Lucy, and which iterations to keep for browsing."""
+class Chosen:
+    """A ticked method.
 
-    settings: RldSettings
+    Attributes
+    ----------
+    method
+        With its settings.
+    name
+        What its results are called.
+    needs_psf
+        Whether there is no result without a PSF.
+    kept
+        Iterations that are kept for browsing.
+    """
+
+    method: Method
+    name: str
+    needs_psf: bool = True
     kept: tuple[int, ...] = ()
 
-    @property
-    def name(self) -> str:
-        """What its results are called."""
-        return _NAMES.get(self.settings.back_projector, "RLD")
+    def watched(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
+        """Yield estimates and tiles as they come, return the result.
 
-    @property
-    def needs_psf(self) -> bool:
-        """Always."""
-        return True
+        Parameters
+        ----------
+        steps
+            That deconvolve.
+        shape
+            (Z, Y, X) of the image.
+        """
 
-    def steps(self, image: Volume, psf: Volume | None, study: Study) -> Steps[Volume]:
-        """Yield estimates, return the result."""
-        assert psf is not None
-        return self._streamed(iterate(image, psf, self.settings, study), image.shape)
-
-    def steps_of_views(self, pair: DualImage) -> Steps[Volume]:
-        """Yield estimates, return the result, of two views."""
-        return self._streamed(iterate_views(pair, self.settings), pair.first.shape)
-
-    def _streamed(self, steps: Generator[RldReport, None, Volume], shape: Shape) -> Steps[Volume]:
-        def seen(report: RldReport) -> Estimate | None:
-            data = _in_place(report.estimate(), report.part, shape)
-            if data is None:
-                return None
-            sought = report.phase == "stop"
-            return Estimate(report.iteration, data, kept=always(report), sought=sought)
-
-        def always(report: RldReport) -> bool:
-            return report.phase == "deconvolve" and report.iteration in self.kept
-
-        return streamed(steps, seen, always=always)
-
-    def large_run(self, psf: Volume | None, **where: Any) -> "LargeRun":
-        """Return the run from disk to disk; see :class:`napari_rln.engine.request.LargeRun`."""
-        from napari_rln.engine.request import LargeRun
-
-        return LargeRun(psf=psf, settings=self.settings, **where)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rln:
-    """A Richardson-Lucy Network by a model of the library."""
-
-    settings: RlnSettings
-    model: str
-    library: Library
-    needs_psf: bool = True
-
-    @property
-    def name(self) -> str:
-        """What its results are called."""
-        return f"RLN {self.model}"
-
-    @property
-    def model_path(self) -> str:
-        """By what name, or which file, a command finds the model."""
-        return str(self.library.path(self.model) or self.model)
-
-    def steps(self, image: Volume, psf: Volume | None, study: Study) -> Steps[Volume]:
-        """Yield the first estimate and then tiles, return the result."""
-        model = self.library.load(self.model)
-        return self._streamed(apply_steps(image, psf, model, self.settings, study), image.shape)
-
-    def steps_of_views(self, pair: DualImage) -> Steps[Volume]:
-        """Yield the first estimate and then tiles, return the result, of two views."""
-        model = self.library.load(self.model)
-        return self._streamed(apply_views_steps(pair, model, self.settings), pair.first.shape)
-
-    def _streamed(self, steps: Generator[RlnReport, None, Volume], shape: Shape) -> Steps[Volume]:
-        def seen(report: RlnReport) -> Estimate | Piece | None:
+        def shown(report: Report) -> Estimate | Piece | None:
             if report.tile is not None and report.piece is not None:
                 return Piece(report.tile, report.piece)
             estimate = report.estimate()
             data = None if estimate is None else _in_place(estimate, report.part, shape)
-            return None if data is None else Estimate(report.done, data)
+            if data is None:
+                return None
+            sought = report.phase == "stop"
+            return Estimate(report.done, data, kept=is_kept(report), sought=sought)
 
-        return streamed(steps, seen, always=lambda report: report.tile is not None)
+        def is_kept(report: Report) -> bool:
+            return report.phase == "deconvolve" and report.done in self.kept
 
-    def large_run(self, psf: Volume | None, **where: Any) -> "LargeRun":
-        """Return the run from disk to disk; see :class:`napari_rln.engine.request.LargeRun`."""
-        from napari_rln.engine.request import LargeRun
-
-        if "model" not in where:
-            where["model"] = self.library.load(self.model)
-        tiled = {name: where[name] for name in ("tile", "memory_gb") if name in where}
-        return LargeRun(psf=psf, settings=replace(self.settings, **tiled), **where)
-
-
-Method = Rld | Rln
+        return streamed(
+            steps, shown, always=lambda report: report.tile is not None or is_kept(report)
+        )
 
 
 def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArray | None:
@@ -150,7 +94,7 @@ def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatA
 
 
 def deconvolved(
-    image: LayerImage, psf: LayerImage | None, method: Method, mend: bool, study: Study
+    image: LayerImage, psf: LayerImage | None, chosen: Chosen, mend: bool, shared: Shared
 ) -> Steps[Volume]:
     """Yield what a method shows on its way; return its result.
 
@@ -158,25 +102,26 @@ def deconvolved(
     ----------
     image, psf
         Read here, in the thread.
-    method
+    chosen
         How.
     mend
         Whether to repair what is wrong with the PSF.
-    study
-        Of the image, for all methods that are applied to it.
+    shared
+        What is known of the image, for all methods that are applied to it.
     """
     volume = image.read()
-    fitted = fitted_psf(psf, volume, mend, study)
-    return (yield from method.steps(volume, fitted, study))
+    fitted = fitted_psf(psf, volume, mend, shared)
+    steps = deconvolve_iter(volume, fitted, chosen.method, shared=shared)
+    return (yield from chosen.watched(steps, volume.shape))
 
 
-def fitted_psf(psf: LayerImage | None, image: Volume, mend: bool, study: Study) -> Volume | None:
+def fitted_psf(psf: LayerImage | None, image: Volume, mend: bool, shared: Shared) -> Volume | None:
     """Return the PSF as methods need it, prepared once for all of them."""
     if psf is None:
         return None
     given = psf.read()
     key = ("fit", given.hash, given.voxel_um, image.shape, image.voxel_um, mend)
-    return study.once(key, lambda: fit_psf(given, image, mend=mend)[0])
+    return shared.once(key, lambda: fit_psf(given, image, mend=mend)[0])
 
 
 class Methods(QWidget):
@@ -188,13 +133,13 @@ class Methods(QWidget):
         super().__init__()
         self.rld = QGroupBox("Richardson-Lucy (RLD)")
         self.rld_form = Form(
-            RldSettings, top=("iterations", "back_projector"), hidden=("device", "report_every")
+            RichardsonLucy, top=("iterations", "back_projector"), hidden=("device", "report_every")
         )
         self.kept = field_for(str)
         self.kept.value = _KEPT
         self.kept.setToolTip("<p>Iterations that are kept, to browse through them afterwards.</p>")
         self.rln = QGroupBox("Network (RLN)")
-        self.rln_form = Form(RlnSettings, top=(), hidden=("device", "tile"))
+        self.rln_form = Form(NetworkOptions, top=(), hidden=("device",))
         self.models = QListWidget()
         self.models.setToolTip("<p>Every ticked model is applied; universal needs no training.</p>")
         layout = QVBoxLayout(self)
@@ -217,7 +162,7 @@ class Methods(QWidget):
         self.rln_form.changed.connect(self.changed)
         self.models.itemChanged.connect(self.changed)
 
-    def chosen(self) -> list[Method]:
+    def chosen(self) -> list[Chosen]:
         """Return the methods that are ticked.
 
         Raises
@@ -225,19 +170,19 @@ class Methods(QWidget):
         RlnError
             If there is none, or its settings cannot be.
         """
-        found: list[Method] = []
+        found: list[Chosen] = []
         if self.rld.isChecked():
-            settings = self.rld_form.settings(device=preferences.device(), report_every=1)
-            found.append(Rld(settings=settings, kept=iterations_in(self.kept.value)))
+            method = self.rld_form.settings(device=preferences.device(), report_every=1)
+            kept = iterations_in(self.kept.value)
+            found.append(Chosen(method=method, name=method.title, kept=kept))
         if self.rln.isChecked():
             library = preferences.library()
-            told = self.rln_form.settings(device=preferences.device(), tile=preferences.tile())
+            options = self.rln_form.settings(device=preferences.device())
             variants = {entry.name: entry.variant for entry in self.watch.entries}
             found += [
-                Rln(
-                    settings=told,
-                    model=name,
-                    library=library,
+                Chosen(
+                    method=options.of(library.path(name) or name),
+                    name=f"RLN {name}",
                     needs_psf=variants.get(name) != "paper",
                 )
                 for name in self.ticked_models()

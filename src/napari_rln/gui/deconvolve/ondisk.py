@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,15 +13,15 @@ from napari.components import ViewerModel
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
+from napari_rln.core.report import Report
 from napari_rln.core.tiles import Shape, plan_tiles
 from napari_rln.core.volume import Box, Volume, check_finite
+from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
-from napari_rln.engine.reports import LargeReport
-from napari_rln.engine.speed import Speed
-from napari_rln.gui.copy_button import image_of
-from napari_rln.gui.deconvolve.method_list import Method
+from napari_rln.gui.deconvolve.method_list import Chosen
 from napari_rln.gui.deconvolve.result_place import file_name
 from napari_rln.gui.jobs import Steps, Update, streamed
+from napari_rln.gui.layer_jobs import image_file
 from napari_rln.gui.layers import KEY, LayerImage, contrast_limits
 from napari_rln.gui.runbar import duration
 from napari_rln.psf.examine import fit_psf
@@ -30,6 +30,7 @@ from napari_rln.psf.examine import fit_psf
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from napari_rln.engine.task import Task
     from napari_rln.io.image import ImageFile
 
 _CHUNK = (32, 256, 256)  # of what is copied, where it has no chunks of its own
@@ -65,11 +66,11 @@ class Stored(NamedTuple):
 def stored(
     image: LayerImage,
     psf: LayerImage | None,
-    method: Method,
+    chosen: Chosen,
     mend: bool,
-    out: Path,
+    output: Output,
+    execution: Execution,
     first: Box | None,
-    settings: Mapping[str, Any],
 ) -> Steps[Stored]:
     """Deconvolve an image to a result on disk; yield what is there by then, return the result.
 
@@ -77,63 +78,60 @@ def stored(
     ----------
     image, psf
         Of them the PSF is read here, in the thread.
-    method
+    chosen
         How.
     mend
         Whether to repair what is wrong with the PSF.
-    out
-        The result, ``.ome.zarr``.
+    output, execution
+        The result, ``.ome.zarr``, and by what it is computed.
     first
         What of the image to begin with.
-    settings
-        How it is done, as :class:`napari_rln.engine.request.LargeRun` takes it.
 
     Raises
     ------
     RlnError
         If it cannot be done, or another result is there.
     """
-    from napari_rln.engine.job import Folder
-    from napari_rln.engine.run import run_large
+    from napari_rln.engine.in_parts import run_task_iter
+    from napari_rln.engine.journal import RunFolder
     from napari_rln.io.ome_zarr import image_levels, open_lazily
 
-    origin = origin_of(image) or (yield from _copied(image, out.parent))
-    fitted = fit_to(origin, psf.read(), mend) if psf else None
-    run = method.large_run(fitted, origin=origin, out=out, first=first, **settings)
-    folder = Folder(out.absolute())
+    out = output.path
+    file = file_of(image) or (yield from _copied(image, out.parent))
+    task = task_for(file, psf, chosen, mend, output, execution, first)
+    folder = RunFolder(out.absolute())
     plane, preview = image.data.ndim == 2, None
 
-    def seen(report: LargeReport) -> Begun | Written | None:
+    def shown(report: Report) -> Begun | Written | None:
         nonlocal preview
         if report.phase == "plan":
-            job = folder.job()
-            assert job is not None
+            state = folder.state()
+            assert state is not None
             levels = image_levels(folder.result)
-            preview = _Preview(levels, job.plan.levels, folder.part)
+            preview = _Preview(levels, state.plan.levels, folder.part)
             return Begun(_lazily([levels[0], *preview.levels], plane))
         if report.box is None or preview is None:
             return None
         return Written(preview.take(report.box))
 
-    def always(report: LargeReport) -> bool:
+    def always(report: Report) -> bool:
         return report.phase == "plan" or report.box is not None
 
-    yield from streamed(run_large(run), seen, always=always)
+    yield from streamed(run_task_iter(task), shown, always=always)
     held = open_lazily(out)
     assert held.record is not None
     return Stored(out, _lazily(image_levels(out), plane), held.name, held.record)
 
 
-def foretold(
+def needs_on_disk(
     image: LayerImage,
     psf: LayerImage | None,
-    method: Method,
+    chosen: Chosen,
     mend: bool,
-    out: Path,
-    settings: Mapping[str, Any],
-    speed: Speed,
+    output: Output,
+    execution: Execution,
 ) -> str:
-    """Return how long :func:`stored` will take, and how much memory and room on the disk.
+    """Return how much memory and disk :func:`stored` will take, and about how long.
 
     Raises
     ------
@@ -142,13 +140,12 @@ def foretold(
     """
     from napari_rln.engine.forecast import forecast
 
-    origin = origin_of(image)
-    if origin is None:
+    file = file_of(image)
+    if file is None:
         size = image.data.dtype.itemsize * np.prod(image.shape, dtype=float) / 1e9
         return f"what writing {size:.2g} GB of the image to disk takes, and then the run"
-    fitted = fit_to(origin, psf.read(), mend) if psf else None
-    ahead = forecast(method.large_run(fitted, origin=origin, out=out, **settings), speed)
-    time = f"{duration(ahead.seconds)}, " if ahead.seconds is not None else ""
+    ahead = forecast(task_for(file, psf, chosen, mend, output, execution))
+    time = f"about {duration(ahead.seconds)}, " if ahead.seconds is not None else ""
     return (
         f"{time}{ahead.workers * ahead.memory_bytes / 1e9:.2g} GB, "
         f"{ahead.most_bytes / 1e9:.2g} GB on disk"
@@ -156,14 +153,36 @@ def foretold(
     )
 
 
-def fit_to(origin: "ImageFile", psf: Volume, mend: bool) -> Volume:
+def task_for(
+    file: "ImageFile",
+    psf: LayerImage | None,
+    chosen: Chosen,
+    mend: bool,
+    output: Output,
+    execution: Execution,
+    first: Box | None = None,
+) -> "Task":
+    """Return the run from disk to disk, with the PSF read and fit for the image."""
+    from napari_rln.engine.task import Task
+
+    return Task(
+        image=file,
+        psf=fit_to(file, psf.read(), mend) if psf else None,
+        method=chosen.method,
+        output=output,
+        execution=execution,
+        first=first,
+    )
+
+
+def fit_to(file: "ImageFile", psf: Volume, mend: bool) -> Volume:
     """Return a PSF, as it was read, fit for an image on disk."""
     from napari_rln.io.image import open_image
 
-    return fit_psf(psf, open_image(origin), mend=mend)[0]
+    return fit_psf(psf, open_image(file), mend=mend)[0]
 
 
-def origin_of(image: LayerImage) -> "ImageFile | None":
+def file_of(image: LayerImage) -> "ImageFile | None":
     """Return where a layer's volume is read from; none where no file holds what is seen.
 
     Parameters
@@ -171,17 +190,11 @@ def origin_of(image: LayerImage) -> "ImageFile | None":
     image
         Held against the file at a few voxels: a layer may have been changed, or read otherwise.
     """
-    from napari_rln.io.image import ImageFile, open_image
+    from napari_rln.io.image import open_image
 
     try:
-        given = image_of(image)
-        origin = ImageFile(
-            path=str(given["image"]),
-            voxel_um=image.voxel_um,
-            channel=given.get("channel"),
-            time=given.get("time"),
-        )
-        return origin if _shows(open_image(origin), image) else None
+        file = image_file(image)
+        return file if _shows(open_image(file), image) else None
     except (RlnError, OSError):
         return None
 
@@ -218,13 +231,13 @@ def _copied(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
     from napari_rln.io.image import ImageFile, open_image
 
     out = folder / f"{file_name(image.name)}.image.zarr"
-    origin = ImageFile(path=str(out), voxel_um=image.voxel_um)
+    file = ImageFile(path=str(out), voxel_um=image.voxel_um)
     if out.exists():
-        if not _shows(open_image(origin), image):
+        if not _shows(open_image(file), image):
             raise RlnError(
                 f"{out} is there and holds another image; delete it, or choose another folder."
             )
-        return origin
+        return file
     if image.data.dtype.kind not in "buif":
         raise RlnError(f"{image.name} is of type {image.data.dtype}; take integers or floats.")
     partial = out.with_name(f"{out.name}.partial")
@@ -251,7 +264,7 @@ def _copied(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     partial.rename(out)
-    return origin
+    return file
 
 
 class _Preview:

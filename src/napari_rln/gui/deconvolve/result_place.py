@@ -1,13 +1,11 @@
 """Where results are: in memory, or on disk for what outgrows it."""
 
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
-    QFormLayout,
     QHBoxLayout,
     QLineEdit,
     QPushButton,
@@ -16,13 +14,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.machine import MemoryGb
-from napari_rln.core.tiles import TileSide
-from napari_rln.engine.execution import LargeSettings
-from napari_rln.gui.copy_button import path_of
+from napari_rln.engine.execution import Execution, Output, OutputFormat
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form
+from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
 from napari_rln.io.paths import check_folder
 
@@ -93,27 +88,13 @@ class Place(QWidget):
             "what is looked at first, and a run that was cancelled goes on where it was.</p>"
         )
         self.folder = FolderField()
-        self.tile = field_for(TileSide)
-        self.tile.setToolTip(
-            "<p>Side in voxels of what is computed at once. The largest that the memory allows "
-            "takes least time in all; of smaller ones the first is there sooner.</p>"
-        )
-        self.memory = field_for(MemoryGb)
-        self.memory.setToolTip(
-            "<p>That all workers together may take; auto takes half of what is free.</p>"
-        )
-        self.tile.value = self.memory.value = "auto"
-        self.form = Form(LargeSettings, top=())
+        self.execution = Form(Execution, top=("tile", "memory_gb"))
+        self.format = Form(OutputFormat, top=())
         self._below = QWidget()
         below = QVBoxLayout(self._below)
-        rows = QFormLayout()
-        rows.setContentsMargins(0, 0, 0, 0)
-        for label, field in (("Tile (voxels)", self.tile), ("Memory (GB)", self.memory)):
-            field.call(label)
-            rows.addRow(label, field)
         below.addWidget(self.folder)
-        below.addLayout(rows)
-        below.addWidget(self.form)
+        below.addWidget(self.execution)
+        below.addWidget(self.format)
         layout = QVBoxLayout(self)
         layout.addWidget(self.box)
         layout.addWidget(self._below)
@@ -124,7 +105,7 @@ class Place(QWidget):
         self._show_below()
         self.box.currentIndexChanged.connect(self._show_below)
         self.box.activated.connect(self._on_hand)
-        for part in (self.folder, self.tile, self.memory, self.form):
+        for part in (self.folder, self.execution, self.format):
             part.changed.connect(self.changed)
 
     @property
@@ -132,19 +113,21 @@ class Place(QWidget):
         """Whether results are to be on disk."""
         return bool(self.box.currentText() == ON_DISK)
 
-    def settings(self) -> dict[str, Any]:
-        """Return how it is done, as :class:`napari_rln.engine.request.LargeRun` takes it.
+    def run_by(self) -> Execution:
+        """Return by what results are computed.
 
         Raises
         ------
         RlnError
             If the settings contradict each other.
         """
-        return {
-            "tile": self.tile.value,
-            "memory_gb": self.memory.value,
-            "large": self.form.settings(),
-        }
+        settings: Execution = self.execution.settings()
+        return settings
+
+    def output(self, out: Path) -> Output:
+        """Return how a result is written to a path."""
+        format_: OutputFormat = self.format.settings()
+        return format_.at(out)
 
     def follow(self, image: LayerImage | None) -> None:
         """Choose what is right for an image, unless somebody has chosen: one on disk stays there.

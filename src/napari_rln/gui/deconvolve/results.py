@@ -23,8 +23,8 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.grid import on_grid
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.check import check_steps
-from napari_rln.deconvolution.study import Study
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.evaluate.check import check_steps
 from napari_rln.evaluate.comparison import Comparison, compare_steps
 from napari_rln.gui.deconvolve.comparison_table import Table
 from napari_rln.gui.deconvolve.method_list import fitted_psf
@@ -62,7 +62,7 @@ class Results(QWidget):
         self._image: LayerImage | None = None
         self._psf: LayerImage | None = None
         self._mend = True
-        self._study: Study | None = None
+        self._shared: Shared | None = None
         self._hash = ""
         self._streams: list[Stream] = []
         self._states: list[State] = []  # of the table's rows
@@ -128,7 +128,7 @@ class Results(QWidget):
         image: LayerImage,
         psf: LayerImage | None,
         mend: bool,
-        study: Study | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """Take a result that is there.
 
@@ -142,10 +142,10 @@ class Results(QWidget):
             What it was made of; a part of the image where only within that results are compared.
         mend
             Whether the PSF was repaired.
-        study
+        shared
             What the methods found out about the image, for the comparison that follows.
         """
-        self._study = study
+        self._shared = shared
         self._image, self._hash = image, record.inputs["image"]
         self._psf, self._mend = psf, mend
         if isinstance(stream, Stream):
@@ -173,14 +173,14 @@ class Results(QWidget):
         """Compare all results of the image, in numbers."""
         image, psf, results = self._held()
         truth, mend = self._truth(image), self._mend
-        study, self._study = self._study or Study(), None  # it holds volumes
+        shared, self._shared = self._shared or Shared(), None  # it holds volumes
 
         def steps() -> Steps[Comparison]:
             raw = image.read()
             volumes = [on_voxels_of(raw, result.read()) for result in results]
-            blur = fitted_psf(psf, raw, mend, study)
+            blur = fitted_psf(psf, raw, mend, shared)
             known = truth.read() if truth else None
-            work = compare_steps(raw, volumes, truth=known, psf=blur, study=study)
+            work = compare_steps(raw, volumes, truth=known, psf=blur, shared=shared)
             return (yield from streamed(work))
 
         states = [state_of(image.layer), *(state_of(result.layer) for result in results)]

@@ -10,9 +10,10 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.views import DualImage, DualSettings, pair_views
+from napari_rln.deconvolution.views import DualSettings, TwoViews, pair_views
+from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.deconvolve.method_list import Method
+from napari_rln.gui.deconvolve.method_list import Chosen
 from napari_rln.gui.deconvolve.streams import Paired
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, Update, streamed
@@ -89,7 +90,7 @@ class Views:
     psf_first: LayerImage
     psf_second: LayerImage
     settings: DualSettings
-    _made: dict[Any, DualImage] = field(default_factory=dict, repr=False)
+    _made: dict[Any, TwoViews] = field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> Any:
@@ -97,26 +98,28 @@ class Views:
         sources = (self.first, self.second, self.psf_first, self.psf_second)
         return *(source.key for source in sources), self.settings
 
-    def steps(self, method: Method, mend: bool) -> Steps[Volume]:
+    def steps(self, chosen: Chosen, mend: bool) -> Steps[Volume]:
         """Yield what a method shows on its way; return its result.
 
         Parameters
         ----------
-        method
+        chosen
             How.
         mend
             Whether to repair what is wrong with the PSFs.
         """
-        pair = yield from self._pair(method, mend)
+        pair = yield from self._pair(chosen, mend)
         yield Update(
             Progress(doing="views are one upon the other"), Paired(pair.first, pair.second)
         )
-        return (yield from method.steps_of_views(pair))
+        steps = deconvolve_iter(pair, method=chosen.method)
+        return (yield from chosen.watched(steps, pair.first.shape))
 
-    def _pair(self, method: Method, mend: bool) -> Steps[DualImage]:
-        told = method.settings
+    def _pair(self, chosen: Chosen, mend: bool) -> Steps[TwoViews]:
+        method = chosen.method
         key = (
-            told.background, told.offset, told.gain, told.repair_image, told.negatives, mend,
+            method.background, method.offset, method.gain, method.repair_image, method.negatives,
+            mend,
         )  # fmt: skip
         known = self._made.get(key)
         if known is not None:
@@ -129,12 +132,12 @@ class Views:
             second,
             psf,
             psf_b,
-            told.background,
-            told.negatives,
+            method.background,
+            method.negatives,
             settings=self.settings,
-            offset=told.offset,
-            gain=told.gain,
-            repair_image=told.repair_image,
+            offset=method.offset,
+            gain=method.gain,
+            repair_image=method.repair_image,
         )
         pair = yield from streamed(work)
         self._made[key] = pair

@@ -17,10 +17,11 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxL
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.copy_button import CopyButton, Run, image_of, path_of
+from napari_rln.gui.copy_button import CopyButton, Run, image_of
 from napari_rln.gui.events import follow
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
 from napari_rln.gui.runbar import RunBar

@@ -20,9 +20,10 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.copy_button import CopyButton, Run, image_of, path_of, psf_of
+from napari_rln.gui.copy_button import CopyButton, Run, image_of, psf_of
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import Failure, Job, Jobs, Steps, Update
+from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import Beads

@@ -13,7 +13,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QMessageBox, QPushButton, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import as_dict
+from napari_rln.core.limits import as_dict
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.gui import preferences
 from napari_rln.gui.layers import LayerImage

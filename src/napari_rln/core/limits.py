@@ -8,11 +8,15 @@ is what magicgui takes, and :func:`check_limits` reads the same dictionary.
 import dataclasses
 import math
 from collections import ChainMap
+from collections.abc import Mapping
 from numbers import Real
+from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from napari_rln.core.errors import RlnError
+
+T = TypeVar("T")
 
 
 def check_limits(settings: Any) -> None:
@@ -64,7 +68,45 @@ def _choices(hint: Any) -> tuple[str, ...]:
 def as_dict(settings: Any) -> dict[str, Any]:
     """Return a settings dataclass as a dictionary that JSON can hold."""
     return {
-        field.name: list(value) if isinstance(value, tuple) else value
+        field.name: _jsonable(value)
         for field in dataclasses.fields(settings)
         for value in (getattr(settings, field.name),)
     }
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_jsonable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_dict(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """Return the settings dataclass that :func:`as_dict` gave, lists made tuples again.
+
+    Parameters
+    ----------
+    kind
+        The dataclass.
+    fields
+        By name; those that are left out are as by default.
+
+    Raises
+    ------
+    RlnError
+        If there is no field of a name, or a value cannot be.
+    """
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    odd = sorted(set(fields) - known)
+    if odd:
+        raise RlnError(
+            f"{kind.__name__} has no setting {', '.join(odd)}; its settings are "
+            f"{', '.join(sorted(known))}."
+        )
+    try:
+        return kind(**{name: _tuples(value) for name, value in fields.items()})
+    except TypeError as error:
+        raise RlnError(f"{kind.__name__} cannot be made of {dict(fields)} ({error}).") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -7,14 +7,14 @@ or invented it. That holds for any method, a network's result most of all.
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 from napari_rln.core.device import check_memory, resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
+from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray, Volume, check_on_grid
-from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import (
     Calibration,
     Given,
@@ -23,9 +23,9 @@ from napari_rln.deconvolution.calibration import (
     measured_volume,
 )
 from napari_rln.deconvolution.outside_light import MOST, Outside
-from napari_rln.deconvolution.residual import Residual, reconvolution_residual
-from napari_rln.deconvolution.rld_settings import RldReport, RldSettings, check_pair, memory_bytes
-from napari_rln.deconvolution.study import Study
+from napari_rln.deconvolution.residual import explained, facts_of
+from napari_rln.deconvolution.settings import RichardsonLucySettings, check_pair, memory_bytes
+from napari_rln.deconvolution.shared import Shared
 
 _ADVICE = "crop the PSF (psf repair), check a part of the image, or use another device."
 
@@ -56,54 +56,6 @@ class Trust:
     residual: Volume
 
 
-def explained(
-    image: Volume,
-    data: FloatArray,
-    psf: Volume,
-    calibration: Calibration,
-    *,
-    outside: FloatArray | None = None,
-    seen: Mask | None = None,
-) -> Residual | None:
-    """Return how far a result explains an image; none where there is no noise to tell by.
-
-    Parameters
-    ----------
-    image
-        (Z, Y, X), as it is deconvolved.
-    data
-        (Z, Y, X), the result, image units, background removed.
-    psf
-        On the image's voxels, sum 1.
-    calibration
-        Of the image.
-    outside
-        (Z, Y, X), light in the image from beyond the field of view, image units; dark when none.
-    seen
-        (Z, Y, X) bool, voxels that are measurements; all when none.
-    """
-    if not calibration.camera.counts_photons:
-        return None
-    try:
-        return reconvolution_residual(
-            image.data,
-            data,
-            psf.data,
-            calibration,
-            outside=outside,
-            seen=seen,
-        )
-    except RlnError:  # no photons are left: the result is there all the same
-        return None
-
-
-def facts_of(found: Residual | None) -> dict[str, Any]:
-    """Return what a record says of a result's explanation of its image."""
-    if found is None:
-        return {}
-    return {"chi2": found.chi2, "reblur_scale": found.scale, "flux_ratio": found.flux_ratio}
-
-
 def check_result(
     image: Volume,
     result: Volume,
@@ -123,7 +75,7 @@ def check_steps(
     *,
     background: float | None = None,
     device: str = "auto",
-) -> Generator[RldReport, None, Trust]:
+) -> Generator[Report, None, Trust]:
     """Yield reports, return how far a result, of whatever method, explains the image.
 
     The light that comes into the image from beyond its sides is found by a Richardson-Lucy
@@ -184,36 +136,36 @@ def outside_steps(
     device: str = "auto",
     *,
     seen: Mask | None = None,
-    study: Study | None = None,
-) -> Generator[RldReport, None, FloatArray]:
+    shared: Shared | None = None,
+) -> Generator[Report, None, FloatArray]:
     """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
 
     It is that of a Richardson-Lucy deconvolution; see
     :mod:`napari_rln.deconvolution.outside_light`. Where a method found it already, and left it in
-    the study, that is taken.
+    the shared, that is taken.
 
     Raises
     ------
     RlnError
         If the device has not the memory for it.
     """
-    known = None if study is None else study.outside(image, psf, calibration)
+    known = None if shared is None else shared.outside(image, psf, calibration)
     if known is not None:
         return known
-    settings, where = RldSettings(), resolve_device(device)
+    settings, where = RichardsonLucySettings(), resolve_device(device)
     check_memory(memory_bytes(image.shape, psf.shape, settings), where, _ADVICE)
     began = time.perf_counter()
     run = rld.start(image, psf, calibration, settings, where, seen=seen)
     outside = Outside(image, calibration)
     for done in range(1, MOST + 1):
         change = run.step()
-        yield RldReport(
+        yield Report(
             phase="deconvolve",
-            iteration=done,
+            done=done,
             total=MOST,
             relative_change=change,
             seconds=time.perf_counter() - began,
-            _run=run,
+            snapshot=run.estimate,
         )
         if outside.look(run):
             break

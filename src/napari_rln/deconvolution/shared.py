@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from napari_rln.core.limits import as_dict
+from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.deconvolution import rld_settings as rld
+from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import (
     Calibration,
     Known,
@@ -21,8 +23,8 @@ from napari_rln.deconvolution.calibration import (
     calibrate,
     measured_volume,
 )
-from napari_rln.deconvolution.richardson_lucy import RichardsonLucy
-from napari_rln.deconvolution.rld_settings import RldReport, RldSettings
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
+from napari_rln.deconvolution.settings import RichardsonLucySettings
 from napari_rln.deconvolution.stopping_trial import Stop, seek_stop
 
 T = TypeVar("T")
@@ -32,7 +34,7 @@ _NO_MATTER = ("iterations", "tolerance", "background", "offset", "gain", "repair
               "negatives", "report_every", "device")  # fmt: skip
 
 
-class Study:
+class Shared:
     """Keeps what methods find out about images and PSFs, for others that are given it too.
 
     It holds some volumes; let go of it when the methods are done.
@@ -40,7 +42,7 @@ class Study:
 
     def __init__(self) -> None:
         self._found: dict[Hashable, Any] = {}
-        self._path: tuple[Hashable, RichardsonLucy] | None = None
+        self._path: tuple[Hashable, RichardsonLucyIteration] | None = None
 
     def calibrate(self, image: Volume, known: Known) -> Calibration:
         """Return the calibration of an image, as :func:`.calibration.calibrate` does."""
@@ -59,11 +61,11 @@ class Study:
         image: Volume,
         psf: Volume,
         calibration: Calibration,
-        settings: RldSettings,
+        settings: RichardsonLucySettings,
         device: torch.device,
         began: float,
         seen: Mask | None = None,
-    ) -> Generator[RldReport, None, Stop]:
+    ) -> Generator[Report, None, Stop]:
         """Yield reports, return where to stop, as :func:`.stopping_trial.seek_stop` does."""
         key = ("stop", _key(image, psf, calibration, settings, device))
         if key not in self._found:
@@ -77,17 +79,17 @@ class Study:
         image: Volume,
         psf: Volume,
         calibration: Calibration,
-        settings: RldSettings,
+        settings: RichardsonLucySettings,
         device: torch.device,
         iterations: int,
         seen: Mask | None = None,
-    ) -> RichardsonLucy:
+    ) -> RichardsonLucyIteration:
         """Return a run from the start, or as far on as another method has left it.
 
         Parameters
         ----------
         image, psf, calibration, settings, device, seen
-            As for :func:`napari_rln.deconvolution.rld_settings.start`.
+            As for :func:`napari_rln.deconvolution.settings.start`.
         iterations
             That will be done: it is less far on than that.
         """
@@ -126,13 +128,13 @@ def _key(
     image: Volume,
     psf: Volume,
     calibration: Calibration,
-    settings: RldSettings,
+    settings: RichardsonLucySettings,
     device: torch.device,
 ) -> Hashable:
     """Return what is the same for two runs on one path."""
-    plain = RldSettings()
+    plain = RichardsonLucySettings()
     path = replace(settings, **{name: getattr(plain, name) for name in _NO_MATTER})
-    return image.hash, psf.hash, _text(calibration), path, str(device)
+    return image.hash, psf.hash, _text(calibration), json.dumps(as_dict(path)), str(device)
 
 
 def _text(calibration: Calibration) -> str:

@@ -1,30 +1,30 @@
-"""What Richardson-Lucy deconvolution is told, what it reports, and the run made from that.
+"""Settings of Richardson-Lucy deconvolution, and the iteration that is made of them.
 
-:mod:`napari_rln.deconvolution.richardson_lucy` holds the step, :mod:`napari_rln.deconvolution.loop`
-the loop around it.
+:mod:`napari_rln.deconvolution.richardson_lucy` holds the iteration,
+:mod:`napari_rln.deconvolution.classical` the method.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.settings import check_limits
+from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray, OnGrid, Volume, on_one_grid
 from napari_rln.deconvolution.back_projectors import BackProjector, transfer_function
 from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Mask, Negatives
 from napari_rln.deconvolution.convolution import Border, Convolution, of_one_size, padded_shape
-from napari_rln.deconvolution.richardson_lucy import HeldOut, RichardsonLucy, Start, View
+from napari_rln.deconvolution.richardson_lucy import HeldOut, RichardsonLucyIteration, Start, View
 from napari_rln.psf.prepare import check_psf
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RldSettings:
+class RichardsonLucySettings:
     """Settings of Richardson-Lucy deconvolution.
 
     Parameters
@@ -115,51 +115,10 @@ class RldSettings:
         return self.acceleration == "biggs-andrews"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RldReport:
-    """Where a deconvolution stands after an iteration.
-
-    Attributes
-    ----------
-    phase
-        ``"stop"`` while the number of iterations is sought, then ``"deconvolve"``.
-    iteration
-        Iterations done in this phase.
-    total
-        Iterations to do; the most there can be while they are sought.
-    relative_change
-        Norm of the last iteration's change of the estimate over the norm of the estimate.
-    seconds
-        Since the start.
-    held_out
-        Error of the prediction of unseen photons over that of their noise alone, while the number
-        of iterations is sought.
-    part
-        Of the image (z, y, x) that the estimate is of: while the number of iterations is sought, a
-        part tells as much as the whole.
-    """
-
-    phase: Literal["stop", "deconvolve"]
-    iteration: int
-    total: int
-    relative_change: float
-    seconds: float
-    held_out: float | None = None
-    part: tuple[slice, ...] = (slice(None),) * 3
-    _run: RichardsonLucy = field(repr=False, compare=False)
-
-    def estimate(self) -> FloatArray:
-        """Return a copy of the estimate in the field of view, (Z, Y, X) float32, image units.
-
-        To be called before the next iteration, which changes it.
-        """
-        return self._run.estimate()
-
-
 def memory_bytes(
     image_shape: tuple[int, int, int],
     psf_shape: tuple[int, int, int],
-    settings: RldSettings,
+    settings: RichardsonLucySettings,
     views: int = 1,
 ) -> int:
     """Return how much memory a deconvolution takes beside image and result, in bytes."""
@@ -247,7 +206,7 @@ class Seen:
     Attributes
     ----------
     image, psf
-        As :func:`check_pair` passed them.
+        As :func:`check_pair` passed them; no PSF for a method that needs none.
     calibration
         How the image's values come of photons, and its background.
     seen
@@ -257,7 +216,7 @@ class Seen:
     """
 
     image: Volume
-    psf: Volume
+    psf: Volume | None
     calibration: Calibration
     seen: Mask | None = None
     held_out: HeldOut | None = None
@@ -267,12 +226,12 @@ def start(
     image: Volume,
     psf: Volume,
     calibration: Calibration,
-    settings: RldSettings,
+    settings: RichardsonLucySettings,
     device: torch.device,
     momenta: Sequence[float] | None = None,
     flat: float | None = None,
     seen: Mask | None = None,
-) -> RichardsonLucy:
+) -> RichardsonLucyIteration:
     """Return the iteration of a single view before its first step; see :func:`start_views`."""
     view = Seen(image=image, psf=psf, calibration=calibration, seen=seen)
     return start_views([view], settings, device, momenta=momenta, flat=flat)
@@ -280,12 +239,12 @@ def start(
 
 def start_views(
     views: Sequence[Seen],
-    settings: RldSettings,
+    settings: RichardsonLucySettings,
     device: torch.device,
     *,
     momenta: Sequence[float] | None = None,
     flat: float | None = None,
-) -> RichardsonLucy:
+) -> RichardsonLucyIteration:
     """Return the iteration, in photons, before its first step.
 
     Parameters
@@ -302,9 +261,9 @@ def start_views(
     flat
         Value of a flat estimate, in the image's unit; the image's mean less background when none.
     """
-    kernels = of_one_size([view.psf.data for view in views])
+    kernels = of_one_size([view.psf.data for view in views if view.psf is not None])
     unit = views[0].calibration.camera.gain
-    return RichardsonLucy(
+    return RichardsonLucyIteration(
         *(
             _view(view, kernel, unit, settings, device)
             for view, kernel in zip(views, kernels, strict=True)
@@ -320,16 +279,20 @@ def start_views(
 
 
 def _view(
-    given: Seen, kernel: FloatArray, unit: float, settings: RldSettings, device: torch.device
+    given: Seen,
+    kernel: FloatArray,
+    unit: float,
+    settings: RichardsonLucySettings,
+    device: torch.device,
 ) -> View:
     """Return a view in photons of so many image units, with its forward model."""
-    dtype, psf = _DTYPES[settings.precision], given.psf
+    dtype = _DTYPES[settings.precision]
     blur = Convolution(
         kernel, given.image.shape, border=settings.border, device=device, dtype=dtype
     )
     transfer = None
     if settings.back_projector != "matched":
-        resolution = settings.resolution_um
+        resolution, voxel_um = settings.resolution_um, (given.psf or given.image).voxel_um
         transfer = transfer_function(
             settings.back_projector,
             blur,
@@ -338,7 +301,7 @@ def _view(
             beta=settings.beta,
             order=settings.order,
             resolution_voxels=resolution
-            and tuple(r / v for r, v in zip(resolution, psf.voxel_um, strict=True)),  # type: ignore[arg-type]
+            and tuple(r / v for r, v in zip(resolution, voxel_um, strict=True)),  # type: ignore[arg-type]
         )
     calibration = replace(given.calibration, camera=given.calibration.camera.in_units_of(unit))
     return View(

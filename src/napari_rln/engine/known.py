@@ -1,14 +1,15 @@
-"""What is known of a whole volume before its first tile."""
+"""What is known of a whole image before its first tile."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from napari_rln.deconvolution.calibration import Calibration
+from napari_rln.deconvolution.method import Json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statistics:
-    """What was found; JSON types only.
+class Known:
+    """What is known of a whole image, so that all of its tiles are treated as one; JSON types.
 
     Attributes
     ----------
@@ -22,18 +23,12 @@ class Statistics:
         Of the image, as :meth:`napari_rln.deconvolution.calibration.Calibration.as_json` gives it.
     mean
         Image units, background included.
-    iterations
-        Of the classical deconvolution; 0 where there is none.
-    momenta
-        Of its acceleration; none where it is not accelerated.
-    offset, scale
-        Of the map to the network's range; 0 and 1 where there is no network.
-    consistency
-        How a network's output and its first estimate are merged, see
-        :class:`napari_rln.networks.data_consistency.Consistency`; none where nothing is known of
-        that.
-    telling
-        (start, stop) along z, y and x of what the stop was found in.
+    structure
+        (start, stop) along z, y and x of the part with most structure.
+    tiles
+        What all tiles of a method's first stage share.
+    blocks
+        What all blocks of its second stage share.
     """
 
     hash: str
@@ -41,12 +36,9 @@ class Statistics:
     sampled: int
     calibration: dict[str, Any]
     mean: float
-    iterations: int = 0
-    momenta: list[float] | None = None
-    offset: float = 0.0
-    scale: float = 1.0
-    consistency: dict[str, Any] | None = None
-    telling: list[list[int]]
+    structure: list[list[int]]
+    tiles: Json = field(default_factory=dict)
+    blocks: Json = field(default_factory=dict)
 
     @property
     def calibrated(self) -> Calibration:
@@ -66,3 +58,8 @@ class Statistics:
     def background(self) -> float:
         """Image units, camera offset included."""
         return self.calibrated.background
+
+    @property
+    def level(self) -> float:
+        """Mean light above the background, image units."""
+        return self.mean - self.background

@@ -1,0 +1,365 @@
+"""``napari-rln rld``, ``rln``, ``dual`` and ``run``: a job of the command line, or of a file."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Flat, ImageOptions, Out, PsfOptions
+from napari_rln.cli.terminal import Terminal, exposure, judgement, number
+from napari_rln.core.errors import RlnError
+from napari_rln.core.report import Report
+from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.views import DualSettings
+from napari_rln.engine.execution import Execution, OutputFormat
+from napari_rln.engine.forecast import duration
+from napari_rln.engine.job import Job, SecondView
+from napari_rln.engine.run import Outcome, forecast_of_job, run_iter
+from napari_rln.io.image import files_read
+from napari_rln.io.paths import check_outputs, make_folder
+from napari_rln.io.volumes import write_volume
+from napari_rln.networks.model import UNIVERSAL
+from napari_rln.networks.network import Network, NetworkOptions
+from napari_rln.networks.stages import STAGES, network_stages
+from napari_rln.psf.findings import HARMFUL, Finding
+
+DryRun = Annotated[bool, Parameter(negative="")]
+
+_CLASSICAL_ONLY = {field.name for field in fields(RichardsonLucy)} - {
+    field.name for field in fields(NetworkOptions)
+}
+
+
+def rld(
+    image: Path,
+    *,
+    psf: list[Path],
+    out: Out,
+    repair: bool = True,
+    dry_run: DryRun = False,
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    method: Annotated[RichardsonLucy, Flat] = RichardsonLucy(),
+    output: Annotated[OutputFormat, Flat] = OutputFormat(),
+    execution: Annotated[Execution, Flat] = Execution(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Deconvolve an image by Richardson-Lucy.
+
+    Parameters
+    ----------
+    image
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
+    psf
+        Point spread function, in the same formats; resampled to the image's voxels if need be. One
+        for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
+    out
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
+        outgrows the memory; a run that was interrupted goes on from where it was.
+    repair
+        Repair what is wrong with the PSF (background, centre, ...) and say what was done.
+    dry_run
+        Say how the volume would be divided and what it would take, and do nothing.
+    """
+    job = Job(
+        image=image_options.of(image),
+        psfs=tuple(psf_options.of(file, repair=repair) for file in psf),
+        methods=(method,),
+        output=output.at(out),
+        execution=execution,
+    )
+    do(job, terminal, dry_run=dry_run)
+
+
+def rln(
+    image: Path,
+    *,
+    out: Out,
+    psf: list[Path] | None = None,
+    model: Annotated[str, Parameter(name=["--model", "-m"])] = UNIVERSAL,
+    stages: Path | None = None,
+    repair: bool = True,
+    dry_run: DryRun = False,
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    network: Annotated[NetworkOptions, Flat] = NetworkOptions(),
+    output: Annotated[OutputFormat, Flat] = OutputFormat(),
+    execution: Annotated[Execution, Flat] = Execution(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Deconvolve an image by a Richardson-Lucy Network.
+
+    Parameters
+    ----------
+    image
+        TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
+    out
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
+        outgrows the memory; a run that was interrupted goes on from where it was.
+    psf
+        Point spread function, in the same formats; resampled to the image's voxels if need be. One
+        for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
+        A model of the paper's variant needs none.
+    model
+        Name of a model that comes with the package, or a model file.
+    stages
+        Folder for what the network computes on its way (FP1, DV1, BP1, e, E1, ...), on its own
+        scale and untiled; made if it is not there.
+    repair
+        Repair what is wrong with the PSF (background, centre, ...) and say what was done.
+    dry_run
+        Say how the volume would be divided and what it would take, and do nothing.
+    """
+    job = Job(
+        image=image_options.of(image),
+        psfs=tuple(psf_options.of(file, repair=repair) for file in psf or ()),
+        methods=(network.of(model),),
+        output=output.at(out),
+        execution=execution,
+    )
+    do(job, terminal, dry_run=dry_run, stages=stages)
+
+
+def dual(
+    image: Path,
+    image_b: Path,
+    *,
+    psf: Path,
+    psf_b: Path | None = None,
+    out: Out,
+    model: Annotated[str | None, Parameter(name=["--model", "-m"])] = None,
+    registered: Path | None = None,
+    repair: bool = True,
+    channel_b: int | None = None,
+    voxel_um_b: VoxelUm | None = None,
+    psf_b_voxel_um: VoxelUm | None = None,
+    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    views: Annotated[DualSettings, Flat] = DualSettings(),
+    settings: Annotated[RichardsonLucy, Flat] = RichardsonLucy(),
+    output: Annotated[OutputFormat, Flat] = OutputFormat(),
+    execution: Annotated[Execution, Flat] = Execution(),
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Deconvolve two views of one object together, as of a diSPIM.
+
+    By Richardson-Lucy, or by a network where a model is named.
+
+    Parameters
+    ----------
+    image
+        First view: TIFF, ImageJ hyperstack or OME-TIFF. The result is as it lies.
+    image_b
+        Second view, as its camera took it.
+    psf
+        Point spread function of the first view; of both, each in its own direction, if it is the
+        only one.
+    psf_b
+        Of the second view, as its camera would take it.
+    out
+        Result, .tif (ImageJ) or .ome.tif.
+    model
+        Name of a model that comes with the package, such as universal, or a model file.
+    registered
+        File for the second view as it was brought onto the first, to be looked at.
+    repair
+        Repair what is wrong with a PSF and say what was done.
+    channel_b
+        Which channel of the second view, where it is not that of the first.
+    voxel_um_b
+        Voxel size z y x of the second view in micrometres, as --voxel-um of the first, where it is
+        another one.
+    psf_b_voxel_um
+        The same of its PSF.
+    """
+    second = replace(
+        image_options,
+        voxel_um=voxel_um_b or image_options.voxel_um,
+        channel=image_options.channel if channel_b is None else channel_b,
+    )
+    options_b = replace(psf_options, psf_voxel_um=psf_b_voxel_um or psf_options.psf_voxel_um)
+    job = Job(
+        image=image_options.of(image),
+        psfs=(psf_options.of(psf, repair=repair),),
+        second=SecondView(
+            image=second.of(image_b),
+            psf=options_b.of(psf_b or psf, repair=repair),
+            views=views,
+            registered=registered,
+        ),
+        methods=(settings if model is None else _network_of(settings, model),),
+        output=output.at(out),
+        execution=execution,
+    )
+    do(job, terminal)
+
+
+def run(
+    job: str,
+    *,
+    dry_run: DryRun = False,
+    terminal: Annotated[Terminal, Flat] = Terminal(),
+) -> None:
+    """Do a job that is written in a file, as JSON.
+
+    Parameters
+    ----------
+    job
+        The file; - for standard input. Relative names in it are meant from where it lies.
+    dry_run
+        Say how the volume would be divided and what it would take, and do nothing.
+    """
+    if job == "-":
+        try:
+            fields_ = json.load(sys.stdin)
+        except ValueError as error:
+            raise RlnError(f"standard input holds no JSON ({error}).") from error
+        do(Job.from_json(fields_), terminal, dry_run=dry_run)
+    else:
+        do(Job.load(job), terminal, dry_run=dry_run)
+
+
+def do(
+    job: Job, terminal: Terminal, *, dry_run: bool = False, stages: Path | None = None
+) -> tuple[Outcome, ...]:
+    """Do a job, or only say what it would take; say what became of it.
+
+    Parameters
+    ----------
+    job
+        To be done.
+    terminal
+        Where it is said.
+    dry_run
+        Whether to do nothing.
+    stages
+        Folder for the stages of a network; none are written when none.
+    """
+    if dry_run:
+        plans = {str(out): rows for out, rows in forecast_of_job(job).items()}
+        for rows in plans.values():
+            terminal.table("", ("plan", ""), rows)
+        out, rows = next(iter(plans.items()))
+        terminal.report({"out": out, "plan": _named(rows)})
+        return ()
+    kept: list[Path] = []
+    if stages is not None:
+        make_folder(stages)
+        kept = [stages / f"{name}.ome.tif" for name in STAGES]
+        check_outputs(kept, inputs=files_read(job.files), overwrite=job.output.overwrite)
+
+    def write_stages(image: Volume, psf: Volume | None, method: Method) -> None:
+        if kept and isinstance(method, Network):
+            found = network_stages(image, psf, method)
+            for name, path in zip(STAGES, kept, strict=True):
+                write_volume(found[name], path)
+
+    def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
+        terminal.findings(findings, mended=HARMFUL if repaired else ())
+
+    def shown(report: Any) -> None:
+        if isinstance(report, Report) and report.rows:
+            terminal.table("", ("plan", ""), report.rows)
+
+    if kept and job.image.channel is None and len(job.psfs) > 1:
+        raise RlnError("stages are of one channel; choose one with `channel`.")
+    steps = run_iter(job, on_findings=on_findings, on_input=write_stages)
+    try:
+        outcomes = terminal.follow(steps, watch=shown)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            "what is finished in parts is kept: the same command goes on from there"
+        ) from stop
+    for outcome in outcomes:
+        _say(job, outcome, terminal)
+    terminal.report(_reported(outcomes))
+    return outcomes
+
+
+def _network_of(settings: RichardsonLucy, model: str) -> Network:
+    """Return the network for two views whose settings are among those of Richardson-Lucy.
+
+    Raises
+    ------
+    RlnError
+        If something is set that a model has of its own.
+    """
+    plain = RichardsonLucy()
+    changed = [
+        f"--{name.replace('_', '-')}"
+        for name in sorted(_CLASSICAL_ONLY)
+        if getattr(settings, name) != getattr(plain, name)
+    ]
+    if changed:
+        raise RlnError(
+            f"{', '.join(changed)} is of Richardson-Lucy, but a model has its own start; leave it "
+            "out, or leave out `model`."
+        )
+    common = {field.name for field in fields(NetworkOptions)} & {
+        field.name for field in fields(RichardsonLucy)
+    }
+    return Network(model=model, **{name: getattr(settings, name) for name in common})
+
+
+def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
+    """Print a line on what became of a job's image by one method."""
+    out = outcome.out
+    if outcome.in_parts:
+        (facts,) = outcome.facts
+        if not outcome.made:
+            terminal.say(f"{out}: complete already, nothing was done")
+            return
+        terminal.say(
+            f"{out}: {duration(facts['seconds'])}, background {facts['background']:.4g}, "
+            f"{judgement(facts)}, at most {facts['peak_mb'] / 1e3:.2f} GB for each of "
+            f"{facts['workers']} worker{'' if facts['workers'] == 1 else 's'}"
+        )
+        return
+    for channel, facts in enumerate(outcome.facts):
+        where = f"{out}, channel {channel}" if len(outcome.facts) > 1 else str(out)
+        how = f"model {outcome.method.title.removeprefix('RLN ')}"
+        if "iterations" in facts:
+            how = f"{facts['iterations']} iterations"
+            how += f" ({facts['stopped_by']})" if job.second is None else ""
+        spent = f"{how} on {facts['device']} in {facts['seconds']:.1f} s"
+        if job.second is None:
+            terminal.say(f"{where}: {spent}, {exposure(facts)}, {judgement(facts)}")
+            continue
+        registration = facts.get("registration")
+        alike = ""
+        if registration is not None:
+            alike = f", views correlate by {number(registration['similarity_after'])}"
+        terminal.say(
+            f"{where}: {spent}, backgrounds {facts['background']:.4g} and "
+            f"{facts['background_b']:.4g}{alike}"
+        )
+
+
+def _reported(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return what became of a job for JSON: of one method its own, of several a list."""
+    found = []
+    for outcome in outcomes:
+        findings = [finding.what for finding in outcome.findings]
+        one: dict[str, Any] = {"out": str(outcome.out), "psf_findings": findings}
+        if outcome.in_parts:
+            one["made"] = outcome.made
+        if len(outcome.facts) > 1:
+            one["channels"] = [{"out": str(outcome.out), "facts": facts} for facts in outcome.facts]
+        else:
+            one["facts"] = outcome.facts[0]
+        found.append(one)
+    return found[0] if len(found) == 1 else {"results": found}
+
+
+def _named(rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return rows by their names; what is missing in one."""
+    named: dict[str, str] = {}
+    for name, text in rows:
+        named[name] = f"{named[name]}; {text}" if name in named else text
+    return named

@@ -1,0 +1,430 @@
+"""Richardson-Lucy deconvolution (Richardson 1972, Lucy 1974) as a method: whole, and in tiles.
+
+The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estimate ``x`` by
+``A_adjoint(y / (A x + b)) / A_adjoint(1)``.
+"""
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+
+from napari_rln.core.device import computing, free_bytes
+from napari_rln.core.errors import RlnError
+from napari_rln.core.limits import as_dict, from_dict
+from napari_rln.core.machine import Allowance
+from napari_rln.core.report import Report
+from napari_rln.core.tiles import Shape
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm
+from napari_rln.deconvolution.calibration import Calibration
+from napari_rln.deconvolution.convolution import padded_shape
+from napari_rln.deconvolution.method import Crop, Described, Json, Scene, Whole
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
+from napari_rln.deconvolution.settings import (
+    RichardsonLucySettings,
+    check_together,
+    memory_bytes,
+    start,
+    start_views,
+)
+from napari_rln.deconvolution.stopping import telling_shape
+from napari_rln.deconvolution.stopping_trial import Stop, Trial, seek_stop
+from napari_rln.psf.shape import energy_box
+
+ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
+
+CHECK_BYTES = 56
+"""Per voxel transformed, where a result is held against the image; measured."""
+
+SPLIT_BYTES = 40
+"""Per voxel of a part whose photons were split, beside its deconvolution; measured."""
+
+READ_BYTES = 12
+"""Per voxel of an image: as read and as float32, and the result; measured."""
+
+_TITLES = {"wiener-butterworth": "WB"}  # what is not called RLD in tables and layers
+_SUPPORT = 0.99  # of a PSF's light, that its support holds
+# Of the support, that a halo is wide: after 10 iterations, and for each tenfold of these. Measured
+# (benchmarks/scale.py seams).
+_HALO, _HALO_PER_DECADE = 2.0, 1.0
+
+# Iterations at which most images stop by themselves, by whether the back projector is the matched
+# one and whether it is accelerated.
+_USUAL = {(True, True): 40, (True, False): 100, (False, True): 10, (False, False): 19}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RichardsonLucy(RichardsonLucySettings):
+    """Richardson-Lucy deconvolution as a method; the parameters are those of its settings."""
+
+    kind: ClassVar[str] = "rld"
+    needs_psf: ClassVar[bool] = True
+    blocks: ClassVar[None] = None
+
+    @property
+    def title(self) -> str:
+        """What results are called."""
+        return _TITLES.get(self.back_projector, "RLD")
+
+    @property
+    def tiles(self) -> "ClassicalTiles":
+        """The iterations, tile by tile."""
+        return ClassicalTiles(self)
+
+    def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
+        """Raise unless there is a PSF that goes with the image.
+
+        Raises
+        ------
+        RlnError
+            If there is none, or it does not.
+        """
+        if psf is None:
+            raise RlnError("Richardson-Lucy deconvolution needs the PSF; give one (`psf`).")
+        check_together(image, psf)
+
+    def check_in_parts(self) -> None:
+        """Raise if tiles would stop at different iterations.
+
+        Raises
+        ------
+        RlnError
+            If a tolerance is set.
+        """
+        if self.tolerance:
+            raise RlnError(
+                f"`tolerance` is {self.tolerance:g}, which would stop every tile elsewhere; an "
+                "image that is deconvolved in parts needs `iterations`, a number or auto."
+            )
+
+    def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
+        """Return what speaks against using it with a PSF: nothing."""
+        return ()
+
+    def of_views(self, views: int) -> Self:
+        """Return it for so many views, of which several start from their mean."""
+        return self if views == 1 else replace(self, start="image")
+
+    def grid_of(self, image: OnGrid) -> VoxelUm:
+        """Return the voxel size (z, y, x) in micrometres on which it computes: the image's."""
+        return image.voxel_um
+
+    def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
+        """Return the memory that a whole image takes, beside what the process has before."""
+        assert psf_shape is not None
+        kept = READ_BYTES * math.prod(shape) + searching_bytes(shape, psf_shape, self)
+        # The result is held against the image while the iterations' arrays are still there.
+        kept += checking_bytes(shape, psf_shape)
+        return kept + memory_bytes(shape, psf_shape, self)
+
+    def whole(self, scene: Scene) -> Generator[Report, None, Whole | None]:
+        """Deconvolve a whole image; yield a report every so many iterations, return the result.
+
+        None where it does not fit into the memory.
+        """
+        views, device = scene.views, scene.device
+        shapes = [view.psf.shape for view in views if view.psf is not None]
+        z, y, x = (max(sizes) for sizes in zip(*shapes, strict=True))
+        shape = scene.image.shape
+        needed = memory_bytes(shape, (z, y, x), self, views=len(views))
+        if not fits_whole(needed, shape, scene):
+            return None
+        with computing(needed, device, ADVICE):
+            iterations, stop = self.iterations, None
+            if iterations == "auto":
+                stop = yield from seek_stop_of(scene, self)
+                iterations = stop.iterations
+            run = path_of(scene, self, iterations)
+            facts: Json = {"shared_iterations": run.done} if run.done else {}
+            every = self.report_every if scene.watched or self.tolerance else self.max_iterations
+            data, steps = yield from step_through(run, iterations, self, every, scene)
+            outside = run.outside() if len(views) == 1 else None
+            trial = None if stop is None else stop.trial
+            if self.back_projector == "matched" and trial and trial.is_of(scene.image):
+                outside = trial.outside  # steady, and the same for all who judge a result
+        return Whole(data, facts | steps, outside)
+
+    def described(self) -> Described:
+        """Return what is to be known of it."""
+        return Described(as_dict(self), as_dict(self), {}, {})
+
+    def as_json(self) -> Json:
+        """Return its settings in JSON's types."""
+        return as_dict(self)
+
+    @classmethod
+    def from_json(cls, fields: Json, folder: Path) -> Self:
+        """Return the method that :meth:`as_json` gave.
+
+        Raises
+        ------
+        RlnError
+            If a setting cannot be.
+        """
+        return from_dict(cls, fields)
+
+    def provide(self, folder: Path) -> Self:
+        """Return it as it is: it uses no files."""
+        return self
+
+
+def fits_whole(needed: int, shape: Shape, scene: Scene) -> bool:
+    """Tell whether iterations that need so many bytes may be done whole."""
+    if scene.tile != "auto" and len(scene.views) == 1:
+        return scene.tile >= max(shape)
+    if scene.memory_gb == "auto" or scene.device.type == "cuda":
+        return needed <= free_bytes(scene.device)
+    return needed <= Allowance(scene.memory_gb).left_bytes
+
+
+def searching_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings) -> int:
+    """Return what is kept of the search for the stop of a whole volume, in bytes."""
+    if settings.iterations != "auto":
+        return 0
+    part = telling_shape(shape, psf_shape)
+    return memory_bytes(part, psf_shape, settings) + SPLIT_BYTES * math.prod(part)
+
+
+def checking_bytes(shape: Shape, psf_shape: Shape | None) -> int:
+    """Return what it takes to hold a result against the image, of a whole volume, in bytes."""
+    if psf_shape is None:
+        return 0
+    return CHECK_BYTES * math.prod(padded_shape(shape, psf_shape, "extended"))
+
+
+def seek_stop_of(scene: Scene, settings: RichardsonLucySettings) -> Generator[Report, None, Stop]:
+    """Yield reports, return where to stop: of several views the first one's stop."""
+    view = scene.original
+    assert view.psf is not None
+    stop: Stop = yield from scene.shared.seek_stop(
+        view.image, view.psf, view.calibration, settings, scene.device, scene.began, view.seen
+    )
+    return stop
+
+
+def path_of(
+    scene: Scene, settings: RichardsonLucySettings, iterations: int
+) -> RichardsonLucyIteration:
+    """Return the iteration of a scene, of one view as far on as another method has left it."""
+    if len(scene.views) > 1:
+        return start_views(scene.views, settings, scene.device)
+    (view,) = scene.views
+    assert view.psf is not None
+    return scene.shared.path(
+        view.image, view.psf, view.calibration, settings, scene.device, iterations, view.seen
+    )
+
+
+def step_through(
+    run: RichardsonLucyIteration,
+    iterations: int,
+    settings: RichardsonLucySettings,
+    every: int,
+    scene: Scene,
+) -> Generator[Report, None, tuple[FloatArray, Json]]:
+    """Do the iterations; yield reports, return the estimate and how it came to its end.
+
+    Parameters
+    ----------
+    run
+        As :func:`napari_rln.deconvolution.settings.start_views` made it.
+    iterations
+        How many to do at the most.
+    settings
+        Of the run: what decided on the iterations, and the relative change below which to stop
+        earlier.
+    every
+        After how many iterations there is a report, and one after the last.
+    scene
+        That is deconvolved.
+
+    Returns
+    -------
+    tuple
+        (Z, Y, X) float32, and the facts ``iterations``, ``stopped_by`` and ``relative_change``.
+    """
+    stopped = "iterations"
+    if settings.iterations == "auto":
+        stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
+    for done in range(run.done + 1, iterations + 1):
+        due = done % every == 0 or done == iterations
+        change = run.step(measure=due)
+        if not due:
+            continue
+        scene.memory.look()
+        yield Report(
+            phase="deconvolve",
+            done=done,
+            total=iterations,
+            relative_change=change,
+            seconds=time.perf_counter() - scene.began,
+            snapshot=run.estimate,
+        )
+        if change < settings.tolerance:
+            stopped = "tolerance"
+            break
+    return run.estimate(), {
+        "iterations": done,
+        "stopped_by": stopped,
+        "relative_change": change,
+    }
+
+
+class ClassicalTiles:
+    """The iterations of Richardson-Lucy in tiles: all start, accelerate and stop as one.
+
+    Parameters
+    ----------
+    settings
+        Of the deconvolution.
+    beyond
+        Factor on the iterations where the image's noise decides on them.
+    """
+
+    def __init__(self, settings: RichardsonLucySettings, beyond: float = 1.0) -> None:
+        self.settings, self.beyond = settings, beyond
+
+    def memory_bytes(self, shape: Shape, psf_shape: Shape) -> int:
+        """Return the bytes that computing a tile takes, with its halo."""
+        return memory_bytes(shape, psf_shape, self.settings)
+
+    def search_bytes(self, shape: Shape, psf_shape: Shape) -> int:
+        """Return the bytes that :meth:`search` takes for a part of that shape."""
+        return self.memory_bytes(shape, psf_shape) + SPLIT_BYTES * math.prod(shape)
+
+    def search(
+        self, crop: Crop, psf: Volume, calibration: Calibration, device: torch.device, began: float
+    ) -> Generator[Report, None, tuple[Json, Trial | None]]:
+        """Yield reports; return the number of iterations, and the trial that it was found by."""
+        if self.settings.iterations != "auto":
+            return {"iterations": self.settings.iterations}, None
+        stop = yield from seek_stop(
+            crop.image, psf, calibration, self.settings, device, began, crop.seen
+        )
+        iterations = max(1, round(self.beyond * stop.iterations))
+        return {"iterations": iterations}, stop.trial
+
+    def sample(
+        self,
+        crops: Sequence[Crop],
+        psf: Volume,
+        calibration: Calibration,
+        shared: Json,
+        level: float | None,
+        device: torch.device,
+        began: float,
+    ) -> Generator[Report, None, tuple[Json, list[FloatArray]]]:
+        """Yield reports; return the acceleration of the first crop, and the estimates of all."""
+        iterations: int = shared["iterations"]
+        momenta: list[float] | None = None
+        estimates = []
+        for number, crop in enumerate(crops):
+            run = self._run(crop, psf, calibration, momenta, level, device)
+            for done in range(1, iterations + 1):
+                run.step(measure=False)
+                yield Report(
+                    phase="sample",
+                    done=number * iterations + done,
+                    total=len(crops) * iterations,
+                    seconds=time.perf_counter() - began,
+                )
+            momenta = momenta or [float(m) for m in run.momenta] or None
+            estimates.append(run.estimate())
+            del run
+        return {"momenta": momenta}, estimates
+
+    def halo(self, psf: Volume, shared: Json) -> Shape:
+        """Return by how many voxels (z, y, x) tiles reach beyond their cores.
+
+        Every iteration carries light, and what is wrong at a tile's edge, twice by the PSF's
+        support; most of that fades on the way. Measured, some two supports leave a few thousandths
+        after ten iterations, and one more is needed for each tenfold of these. What one iteration
+        reaches is not exceeded by several times: one needs two supports exactly.
+        """
+        iterations = max(shared["iterations"], 1)
+        factor = _HALO + _HALO_PER_DECADE * max(0.0, math.log10(iterations / 10))
+        z, y, x = (_even(math.ceil(factor * s)) for s in support(psf))
+        return z, y, x
+
+    def margin(self, psf_shape: Shape) -> Shape:
+        """Return by how many voxels (z, y, x) a tile is extended before it is transformed."""
+        if self.settings.border == "periodic":
+            return 0, 0, 0
+        z, y, x = (n - 1 for n in psf_shape)
+        return z, y, x
+
+    def check_division(self) -> None:
+        """Raise if it cannot be done in tiles.
+
+        Raises
+        ------
+        RlnError
+            If the border is periodic.
+        """
+        if self.settings.border == "periodic":
+            raise RlnError(
+                "the periodic border is of the whole volume, which does not fit into the memory "
+                "that may be taken; use the extended border."
+            )
+
+    def tile(
+        self,
+        crop: Crop,
+        psf: Volume,
+        calibration: Calibration,
+        shared: Json,
+        level: float | None,
+        device: torch.device,
+        part: Box,
+    ) -> FloatArray:
+        """Return the estimate of a tile in a part of its window, image units."""
+        momenta = None if level is None else shared["momenta"]
+        run = self._run(crop, psf, calibration, momenta, level, device)
+        for _ in range(shared["iterations"]):
+            run.step(measure=False)
+        return run.estimate(part)
+
+    @property
+    def depends_on_image(self) -> bool:
+        """Whether the image's noise decides on the number of iterations."""
+        return self.settings.iterations == "auto"
+
+    def expected(self, *, most: bool = False) -> Json:
+        """Return the number of iterations that most images take, or the most that one can take."""
+        if self.settings.iterations != "auto":
+            return {"iterations": self.settings.iterations}
+        usual = _USUAL[self.settings.back_projector == "matched", self.settings.accelerated]
+        stop = self.settings.max_iterations if most else min(usual, self.settings.max_iterations)
+        return {"iterations": max(1, round(self.beyond * stop))}
+
+    def facts(self, shared: Json) -> Json:
+        """Return what the record says of what tiles share."""
+        return {"iterations": shared["iterations"]}
+
+    def _run(
+        self,
+        crop: Crop,
+        psf: Volume,
+        calibration: Calibration,
+        momenta: list[float] | None,
+        level: float | None,
+        device: torch.device,
+    ) -> RichardsonLucyIteration:
+        return start(
+            crop.image, psf, calibration, self.settings, device, momenta=momenta, flat=level,
+            seen=crop.seen,
+        )  # fmt: skip
+
+
+def support(psf: Volume) -> Shape:
+    """Return within how many voxels (z, y, x) of its centre a PSF has 99 % of its light."""
+    z, y, x = (n // 2 for n in energy_box(psf.data, _SUPPORT))
+    return z, y, x
+
+
+def _even(n: int) -> int:
+    return n + n % 2

@@ -1,0 +1,72 @@
+"""How long earlier runs took on this machine, by which a rough time of the next one is given."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import filelock
+import platformdirs
+
+from napari_rln.deconvolution.method import Method
+from napari_rln.io.paths import atomic
+
+_KEPT = 5  # runs of a method on a device
+
+
+def expected_seconds(method: Method, device: str, voxels: int) -> float | None:
+    """Return about how long a run will take; none where there was none like it.
+
+    Parameters
+    ----------
+    method
+        By which.
+    device
+        Type of what computes.
+    voxels
+        Of all volumes.
+    """
+    rates = _read().get(_key(method, device), [])
+    return statistics.median(rates) * voxels if rates else None
+
+
+def remember(method: Method, device: str, voxels: int, summary: dict[str, Any]) -> None:
+    """Keep how long a run took; a file that cannot be written is no loss.
+
+    Parameters
+    ----------
+    method, device, voxels
+        As for :func:`expected_seconds`.
+    summary
+        Of the run, with its ``seconds``.
+    """
+    path = _path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_suffix(".lock"), timeout=1):
+            known = _read()
+            rates = [*known.get(_key(method, device), []), summary["seconds"] / voxels]
+            known[_key(method, device)] = rates[-_KEPT:]
+            with atomic(path) as temporary:
+                temporary.write_text(json.dumps(known))
+    except (OSError, filelock.Timeout):
+        return
+
+
+def _key(method: Method, device: str) -> str:
+    return f"{method.kind} {device}"
+
+
+def _path() -> Path:
+    return (
+        Path(platformdirs.user_cache_dir("napari-rln", appauthor=False)) / "seconds-per-voxel.json"
+    )
+
+
+def _read() -> dict[str, list[float]]:
+    """Return seconds per voxel of earlier runs; none of a file that is absent or damaged."""
+    try:
+        known = json.loads(_path().read_text())
+        return {str(key): [float(rate) for rate in rates] for key, rates in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,236 @@
+"""Deconvolving a volume in memory, by any method."""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_rln.core.device import Peak, resolve_device
+from napari_rln.core.errors import warn
+from napari_rln.core.generators import finish
+from napari_rln.core.grid import on_grid, resampled_image
+from napari_rln.core.machine import MemoryGb
+from napari_rln.core.record import Record
+from napari_rln.core.report import Report
+from napari_rln.core.tiles import TileSide
+from napari_rln.core.volume import Volume, same_grid
+from napari_rln.deconvolution.calibration import WHOLLY
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Method, Scene, Whole
+from napari_rln.deconvolution.residual import explained, facts_of
+from napari_rln.deconvolution.settings import Seen, check_image
+from napari_rln.deconvolution.shared import Shared
+from napari_rln.deconvolution.views import TwoViews
+from napari_rln.engine.tiled import deconvolve_tiled
+from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
+
+
+def deconvolve(
+    image: Volume | TwoViews,
+    psf: Volume | None = None,
+    method: Method | None = None,
+    *,
+    tile: TileSide = "auto",
+    memory_gb: MemoryGb = "auto",
+    shared: Shared | None = None,
+) -> Volume:
+    """Deconvolve a volume; see :func:`deconvolve_iter`, which reports on the way."""
+    return finish(_steps(image, psf, method, tile, memory_gb, shared, watched=False))
+
+
+def deconvolve_iter(
+    image: Volume | TwoViews,
+    psf: Volume | None = None,
+    method: Method | None = None,
+    *,
+    tile: TileSide = "auto",
+    memory_gb: MemoryGb = "auto",
+    shared: Shared | None = None,
+) -> Generator[Report, None, Volume]:
+    """Deconvolve a volume; yield reports, return the result. Closing the generator cancels.
+
+    Parameters
+    ----------
+    image
+        (Z, Y, X), in any unit proportional to photons; or two views of one object, as
+        :func:`napari_rln.deconvolution.views.pair_views` makes them, which have their PSFs with
+        them.
+    psf
+        On the image's voxel grid, sum 1, centre on voxel ``n // 2``; a network of the paper's
+        variant needs none.
+    method
+        Richardson-Lucy with its defaults when none.
+    tile
+        Side in voxels of what is computed at once; all that the memory allows when auto.
+    memory_gb
+        Memory that the process may have, with its libraries, image and result; on a CUDA device,
+        memory of that. auto takes what is free.
+    shared
+        What other methods have found out about the image, and where this one leaves what it finds.
+
+    Returns
+    -------
+    Volume
+        (Z, Y, X) float32 in the image's unit, background removed, with a record. Its facts hold
+        ``chi2``, the reduced chi squared of the blurred result against the image in units of the
+        image's noise, ``reblur_scale`` and ``flux_ratio``, see
+        :class:`napari_rln.deconvolution.residual.Residual`, where the image has noise to tell by.
+
+    Raises
+    ------
+    RlnError
+        For an image, PSF or model that cannot be used or do not go together, a missing device or
+        too little memory.
+    ComputeError
+        If the computation fails on the way.
+
+    Warns
+    -----
+    RlnWarning
+        Of voxels that are no measurements, a background that is not sure, or a PSF unlike those
+        that a model was trained for.
+    """
+    result = yield from _steps(image, psf, method, tile, memory_gb, shared, watched=True)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Input:
+    """Views on the grid of the result, and what the record says of them."""
+
+    raw: Volume
+    views: tuple[Seen, ...]
+    original: Seen
+    facts: dict[str, Any]
+    inputs: dict[str, str]
+    psfs: dict[str, Volume]
+
+
+def _steps(
+    image: Volume | TwoViews,
+    psf: Volume | None,
+    method: Method | None,
+    tile: TileSide,
+    memory_gb: MemoryGb,
+    shared: Shared | None,
+    *,
+    watched: bool,
+) -> Generator[Report, None, Volume]:
+    began = time.perf_counter()
+    method, shared = method or RichardsonLucy(), shared or Shared()
+    if isinstance(image, TwoViews):
+        given = _two_views(image, method)
+    else:
+        given = _one_view(image, psf, method, shared)
+    method = method.of_views(len(given.views))
+    for doubt in method.warnings(*(view.psf for view in given.views)):
+        warn(doubt)
+    device = resolve_device(method.device)
+    scene = Scene(
+        views=given.views,
+        original=given.original,
+        shared=shared,
+        device=device,
+        tile=tile,
+        memory_gb=memory_gb,
+        watched=watched,
+        began=began,
+        memory=Peak(device),
+    )
+    found = yield from method.whole(scene)
+    if found is None:
+        data, facts = yield from deconvolve_tiled(
+            given.raw, given.original.psf, method, tile, memory_gb
+        )
+        found = Whole(data, facts)
+    original = given.original
+    data, outside = found.data, found.outside
+    on_image = data
+    if not scene.on_own_voxels:
+        shape, voxel_um = original.image.shape, original.image.voxel_um
+        on_image = on_grid(data, scene.image.voxel_um, shape, voxel_um)
+        outside = None  # is not on this grid
+    facts = given.facts | {"device": str(device)} | found.facts
+    if original.psf is not None:
+        facts |= facts_of(
+            explained(
+                original.image, on_image, original.psf, original.calibration, outside=outside,
+                seen=original.seen,
+            )
+        )  # fmt: skip
+    described = method.described()
+    facts |= described.facts | {
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_mb": round(scene.memory.peak / 1e6),
+    }
+    facts |= {name: its.record.as_dict() for name, its in given.psfs.items() if its.record}
+    several = len(given.views) > 1
+    title = f"{'dual ' * several}{method.title}"
+    if "iterations" in facts:
+        title += f" {facts['iterations']}"
+    where = scene.image if several else original.image
+    return where.with_data(
+        data if several else on_image,
+        name=f"{original.image.name} · {title}",
+        record=Record(
+            method=f"{method.kind}{' dual' * several}",
+            settings=described.settings,
+            facts=facts,
+            inputs=given.inputs | described.inputs,
+        ),
+    )
+
+
+def _one_view(image: Volume, psf: Volume | None, method: Method, shared: Shared) -> _Input:
+    """Return an image as it is deconvolved, on the voxels on which the method computes."""
+    method.check(image, psf)
+    image = check_image(image, method.negatives)
+    inputs = {"image": image.hash}
+    psfs = {}
+    if psf is not None:
+        inputs["psf"], psfs["psf"] = psf.hash, psf
+    calibration = shared.calibrate(image, method)
+    clean, seen, defects = shared.measure(image, psf, calibration, repair=method.repair_image)
+    original = Seen(image=clean, psf=psf, calibration=calibration, seen=seen)
+    view, voxel_um = original, method.grid_of(image)
+    if not same_grid(voxel_um, image.voxel_um, 0.0):
+        resampled, shown = resampled_image(clean, voxel_um), None
+        if seen is not None:
+            mask = clean.with_data(seen.astype(np.float32))
+            shown = resampled_image(mask, voxel_um).data > WHOLLY
+        fitted = psf and prepare_psf(psf, AS_IT_IS, image_voxel_um=voxel_um)
+        view = Seen(image=resampled, psf=fitted, calibration=calibration, seen=shown)
+    return _Input(
+        raw=image,
+        views=(view,),
+        original=original,
+        facts=calibration.facts() | defects,
+        inputs=inputs,
+        psfs=psfs,
+    )
+
+
+def _two_views(pair: TwoViews, method: Method) -> _Input:
+    method.check(pair.first, pair.psf_first, views=2)
+    first = Seen(
+        image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first,
+        seen=pair.seen_first,
+    )  # fmt: skip
+    second = Seen(
+        image=pair.second, psf=pair.psf_second, calibration=pair.calibration_second,
+        seen=None if pair.seen.all() else pair.seen,
+    )  # fmt: skip
+    original = Seen(
+        image=pair.original, psf=pair.psf_original, calibration=pair.calibration_first,
+        seen=pair.seen_original,
+    )  # fmt: skip
+    return _Input(
+        raw=pair.original,
+        views=(first, second),
+        original=original,
+        facts=pair.facts | pair.calibrations(),
+        inputs=pair.inputs,
+        psfs={"psf": pair.psf_first, "psf_b": pair.psf_second},
+    )

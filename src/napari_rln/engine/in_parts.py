@@ -1,0 +1,338 @@
+"""Deconvolving from disk to disk: looking, planning, and driving the workers to the end."""
+
+import contextlib
+import errno
+import math
+import time
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+import torch
+
+from napari_rln.core.device import resolve_device
+from napari_rln.core.errors import ComputeError, RlnError, warn
+from napari_rln.core.record import Record
+from napari_rln.core.report import Report
+from napari_rln.deconvolution.residual import explained, facts_of
+from napari_rln.engine.executors import Engine, engine
+from napari_rln.engine.forecast import forecast_of
+from napari_rln.engine.history import remember
+from napari_rln.engine.identity import check_same, identity_of
+from napari_rln.engine.imagej import is_plain_name, write_plain
+from napari_rln.engine.journal import (
+    TILE,
+    Completed,
+    RunFolder,
+    RunState,
+    WholeTile,
+    changed_since,
+    is_intact,
+)
+from napari_rln.engine.methods import method_as_json
+from napari_rln.engine.needs import check_disk, plan_of, worker_memory
+from napari_rln.engine.sampling import Samples, learn, look, measured_crop, search_bytes
+from napari_rln.engine.schedule import Drive
+from napari_rln.engine.task import Task, check_task
+from napari_rln.engine.tiled import parts_facts
+from napari_rln.engine.worker import close, compute_with
+from napari_rln.io.image import Image, checksum, open_image
+
+
+class Outcome(NamedTuple):
+    """What a run has made.
+
+    Attributes
+    ----------
+    out
+        Where it is.
+    summary
+        What was found and how long it took.
+    made
+        Whether it was made now; else it was there, complete.
+    """
+
+    out: Path
+    summary: dict[str, Any]
+    made: bool = True
+
+
+def run_task_iter(task: Task, workers: Engine | None = None) -> Generator[Report, None, Outcome]:
+    """Deconvolve an image on disk to a result on disk; yield reports, return where it is.
+
+    Closing the generator interrupts it, as killing the process does. The same call goes on where
+    it was and gives, to the bit, what it would have given at once.
+
+    Parameters
+    ----------
+    task
+        What is asked for.
+    workers
+        That are there already; started, or found, by the run's settings when none.
+
+    Raises
+    ------
+    RlnError
+        For what cannot be used, a result that is there already and is not what this run makes, or
+        one that another run has begun with other settings or another image.
+    ComputeError
+        If the computation, reading or writing fails on the way. What is finished is kept.
+    """
+    began, threads = time.perf_counter(), torch.get_num_threads()
+    image = open_image(task.image)
+    check_task(task, image)
+    folder = RunFolder(task.out.absolute())
+    folder.check_free()
+    lock = filelock.FileLock(folder.lock)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise RlnError(f"another run is writing {task.out}; wait for it, or stop it.") from error
+    try:
+        samples = Samples(image, task.method.negatives)
+        if task.out.exists() and not task.output.overwrite:
+            held = folder.completed()
+            check_same(identity_of(task, image, samples), held and held.state, task.out)
+            assert held is not None
+            yield from _verified(folder, held, image, began)
+            folder.tidy()
+            return Outcome(task.out, held.summary, made=False)
+        with (
+            engine(task.execution, task.method.device, folder.out.parent)
+            if workers is None
+            else contextlib.nullcontext(workers)
+        ) as found:
+            state = yield from _begun(task, image, samples, folder, found)
+            summary = yield from _driven(task, folder, state, found, began)
+        return Outcome(task.out, summary)
+    finally:
+        close()
+        compute_with(threads)
+        with contextlib.suppress(OSError):  # Windows keeps what is open
+            folder.lock.unlink()
+        lock.release()
+
+
+def _begun(
+    task: Task,
+    image: Image,
+    samples: Samples,
+    folder: RunFolder,
+    workers: Engine,
+) -> Generator[Report, None, RunState]:
+    """Yield reports, return the run's state: that of an interrupted run, or a new one."""
+    identity = identity_of(task, image, samples)
+    # What is looked at is so here, whatever the workers of a scheduler have.
+    device = resolve_device("auto" if task.execution.scheduler else task.method.device)
+    free, kind = workers.device_bytes, workers.device
+    memory, ram = worker_memory(
+        task, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd,
+        workers.beside_bytes,
+    )  # fmt: skip
+    stamp = image.stamp()
+    state = _interrupted(folder, task.output.overwrite)
+    anew = state is not None and (state.identity, state.stamp) != (identity, stamp)
+    if anew and task.output.overwrite:
+        state = None
+    file = replace(task.image, path=str(Path(task.image.path).absolute()))
+    if state is not None:
+        check_same(identity, state, task.out)
+        if state.device != kind:
+            raise RlnError(
+                f"{task.out} was begun on {state.device}, whose results are not equal to the bit "
+                f"to those of {kind}; go on there, or begin anew with `overwrite`."
+            )
+        if task.execution.memory_gb != "auto" and ram < state.ram:
+            warn(
+                f"the run was begun with tiles for {state.ram / 1e9:.2f} GB for each worker and "
+                f"goes on with them, not within {ram / 1e9:.2f} GB."
+            )
+        folder.clean()
+        folder.provide(task.psf, task.method)  # the same again, should they be damaged
+        before = state.stamp
+        state = replace(state, image=file)  # which may lie elsewhere by now
+        folder.write(state)
+        if before != stamp:  # before anything is made of another image
+            drive = Drive(folder, state, workers, time.perf_counter())
+            try:
+                yield from drive.check_source()
+            finally:
+                drive.cancel()
+            state = replace(state, stamp=stamp)
+            folder.write(state)
+    else:
+        needed = search_bytes(image.shape, task.psf, task.method.tiles)
+        if needed > memory:
+            raise RlnError(
+                f"a part of the image with this PSF takes {needed / 1e9:.2f} GB but "
+                f"{memory / 1e9:.2f} GB may be taken; allow more (`memory_gb`), or crop the PSF."
+            )
+        known = yield from look(samples, task.psf, task.method, device, task.execution.memory_gb)
+        for doubt in task.method.warnings(task.psf):
+            warn(doubt)
+        plan = plan_of(task, image, known.tiles, kind, memory, ram)
+        check_disk(task, plan)
+        known, estimate = yield from learn(
+            samples, task.psf, task.method, known, device, whole=len(plan.tiles) == 1
+        )
+        tile = None
+        if estimate is not None:
+            z, y, x = (slice(0, n) for n in image.shape)
+            tile = WholeTile(estimate, checksum(image.read((z, y, x), known.time)))
+        described = task.method.described()
+        inputs = {"image": samples.hash} | described.inputs
+        if task.psf is not None:
+            inputs["psf"] = task.psf.hash
+        record = Record(
+            method=task.method.kind,
+            settings=described.settings,
+            facts=known.calibrated.facts() | parts_facts(task.method, known, plan),
+            inputs=inputs,
+        )
+        state = RunState(
+            method=method_as_json(folder.begin(task.psf, task.method)),
+            image=file,
+            identity=identity,
+            record=record,
+            name=f"{image.name} · {task.method.title}",
+            voxel_um=image.voxel_um,
+            known=known,
+            plan=plan,
+            form=task.form,
+            ome_zarr=task.output.ome_zarr,
+            dtype=task.output.dtype,
+            device=kind,
+            threads=workers.threads,
+            ram=ram,
+            stamp=stamp,
+        )
+        folder.create(state, tile)
+    ahead = forecast_of(
+        task, state.plan, state.known.tiles, workers.workers, kind, workers.taken_bytes
+    )
+    yield Report(phase="plan", done=0, total=0, seconds=0.0, rows=ahead.rows())
+    return state
+
+
+def _interrupted(folder: RunFolder, overwrite: bool) -> RunState | None:
+    """Return the state of an interrupted run; none where there is none, or it may be begun anew."""
+    try:
+        state = folder.state()
+    except RlnError:
+        if overwrite:
+            return None
+        raise
+    if state is not None and not folder.is_whole(state):
+        warn(f"what was begun of {folder.out} is damaged; it is begun anew.")
+        return None
+    return state
+
+
+def _verified(
+    folder: RunFolder, held: Completed, image: Image, began: float
+) -> Generator[Report, None, None]:
+    """Yield reports; raise unless a complete result is as it was written, and of this image.
+
+    Raises
+    ------
+    RlnError
+        Naming what is not.
+    """
+    state, plan = held.state, held.state.plan
+    changed = state.stamp != image.stamp()
+    target = folder.target(state, folder.out)
+    for done, (key, entry) in enumerate(held.finished.items(), 1):
+        tile = key.level == TILE
+        if changed and "source" in entry:
+            core = (plan.tiles if tile else plan.blocks)[key.number].core
+            if checksum(image.read(core, key.time)) != entry["source"]:
+                raise changed_since(state, key)
+        if not tile and not is_intact(target, state, key, entry["checksum"]):
+            raise RlnError(
+                f"{folder.out} is not as it was written (part {key.number} of level {key.level}); "
+                "make it anew with `overwrite`."
+            )
+        lasted = time.perf_counter() - began
+        yield Report(phase="check", done=done, total=len(held.finished), seconds=lasted)
+
+
+def _driven(
+    task: Task, folder: RunFolder, state: RunState, workers: Engine, began: float
+) -> Generator[Report, None, dict[str, Any]]:
+    """Yield reports until all is written; return what was found."""
+    drive = Drive(folder, state, workers, began, task.first)
+    blocks = state.plan.times * len(state.plan.blocks)
+    try:
+        yield from drive.check()
+        yield from drive.blocks()
+        yield from drive.levels()
+        if open_image(state.image).stamp() != state.stamp:  # somebody still writes it, perhaps
+            yield from drive.check_source()
+    except Exception as error:  # also what a cluster raises when workers keep dying
+        written = sum(key.level == 0 for key in drive.finished)
+        kept = (
+            f"{_explained(error).rstrip('.')}. {written} of {blocks} blocks are finished and kept: "
+            "the same command goes on from there."
+        )
+        if isinstance(error, RlnError):
+            raise RlnError(kept) from error
+        raise ComputeError(kept) from error
+    finally:
+        drive.cancel()
+    summary = _summary(task, folder, state, drive) | {
+        "workers": workers.workers,
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_mb": round(drive.peak_bytes / 1e6),
+    }
+    if is_plain_name(task.out):
+        write_plain(folder.result, state.plan.shape, state.voxel_um, state.record)
+    folder.complete(state, summary)
+    remember(task.method, state.device, state.plan.times * math.prod(state.plan.shape), summary)
+    if summary["clipped"]:
+        warn(
+            f"{summary['clipped']} voxels were clipped to {state.dtype}; write float32 to keep "
+            "them."
+        )
+    return summary
+
+
+def _summary(task: Task, folder: RunFolder, state: RunState, drive: Drive) -> dict[str, Any]:
+    """Return what is to be known of a result: its light, and how well it explains the image.
+
+    The ``light_ratio`` is that of the whole result and the whole image; ``chi2``, ``flux_ratio``
+    and ``reblur_scale`` are those of the part that the stop was found in.
+    """
+    found, plan = state.known, state.plan
+    finest = [entry for key, entry in drive.finished.items() if key.level == 0]
+    light = math.fsum(entry["light"] for entry in finest)
+    shown = math.fsum(entry.get("image", 0.0) for entry in drive.finished.values())
+    flux = shown - found.background * plan.times * math.prod(plan.shape)
+    facts: dict[str, Any] = found.calibrated.facts() | {
+        "iterations": found.tiles.get("iterations", 0),
+        "clipped": sum(entry["clipped"] for entry in finest),
+        "light_ratio": light / flux if flux > 0 else None,
+        "seconds_of_tasks": {part: round(s, 3) for part, s in drive.seconds.items()},
+    }
+    if task.psf is None:
+        return facts
+    # As much around that part as light from there reaches, so that its blur is seen whole.
+    z, y, x = (
+        slice(max(0, start - p // 2), min(stop + p // 2, n))
+        for (start, stop), p, n in zip(found.structure, task.psf.shape, plan.shape, strict=True)
+    )
+    image = open_image(state.image)
+    crop = measured_crop(image, (z, y, x), found.calibrated, task.psf, task.method, found.time)
+    result = folder.target(state).read((z, y, x), found.time).astype("float32")
+    residual = explained(crop.image, result, task.psf, found.calibrated, seen=crop.seen)
+    # Where too little is seen whole it is a judgement of the border, not of the result.
+    judged = residual is not None and residual.inside.mean() < 1
+    return facts | facts_of(residual) if judged else facts
+
+
+def _explained(error: BaseException) -> str:
+    """Return why a task failed, for a person."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room on it"
+    return str(error) or type(error).__name__

@@ -1,0 +1,441 @@
+"""A run's folder beside its result: what is to be done, by what, and what is finished.
+
+``<result>.part`` holds the run's state, the PSF, the files of the method, the result as far as it
+is, tiles that wait for their neighbours, and a line for everything that is finished. Nothing in it
+is ever changed but replaced whole or added to, so that a run that was killed at any moment can go
+on. When all is done the result takes its name and ``<result>.run.json`` keeps what was done.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_rln import __version__
+from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record, jsonable
+from napari_rln.core.tiles import as_text
+from napari_rln.core.volume import Box, Volume, VoxelUm
+from napari_rln.deconvolution.method import Json, Method
+from napari_rln.engine.known import Known
+from napari_rln.engine.methods import method_from_json
+from napari_rln.engine.plan import Format, Plan
+from napari_rln.io.image import ImageFile, checksum
+from napari_rln.io.ome_zarr import Version, ZarrTarget
+from napari_rln.io.paths import atomic
+from napari_rln.io.tiff import TiffTarget
+from napari_rln.io.volumes import OutputType, read_volume, write_volume
+
+Target = TiffTarget | ZarrTarget
+
+# What files that are damaged, or of another version, make of reading them.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+_SEAL = "seal"  # of JSON, its own checksum
+
+TILE = -1
+"""In a key, instead of a level: a tile of the classical deconvolution."""
+
+
+class Key(NamedTuple):
+    """What is finished once: a block of a level, or a tile, in a volume of a series."""
+
+    time: int
+    level: int
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """All that a worker has to know; in JSON as it is here, beside the PSF and files of the method.
+
+    Attributes
+    ----------
+    method
+        As :func:`napari_rln.engine.methods.method_as_json` gives it.
+    image
+        What is deconvolved.
+    identity
+        All that the result depends on: what must be the same for a run to go on.
+    record
+        Of the result.
+    name
+        Of the result.
+    voxel_um
+        Voxel size (z, y, x) in micrometres.
+    known, plan
+        As found and made before the first tile.
+    form, ome_zarr, dtype
+        Of the result.
+    device
+        Type of what computes.
+    threads
+        With which a worker computes: results are equal to the bit only with equally many.
+    ram
+        Bytes that a worker might take when the plan was made.
+    stamp
+        By which the image's files are known to be unchanged.
+    version
+        Of napari-rln.
+    """
+
+    method: Json
+    image: ImageFile
+    identity: Json
+    record: Record
+    name: str
+    voxel_um: VoxelUm
+    known: Known
+    plan: Plan
+    form: Format
+    ome_zarr: Version
+    dtype: OutputType
+    device: str
+    threads: int
+    ram: int
+    stamp: str
+    version: str = __version__
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        fields: dict[str, Any] = jsonable(dataclasses.asdict(self))
+        return fields | {"record": self.record.as_dict()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Return what :meth:`as_dict` was called on."""
+        made = {
+            "image": ImageFile.from_json(fields["image"]),
+            "record": Record.from_dict(fields["record"]),
+            "known": Known(**fields["known"]),
+            "plan": Plan.of(fields["plan"]),
+            "voxel_um": tuple(fields["voxel_um"]),
+        }
+        known = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
+        return cls(**(known | made))
+
+
+class Completed(NamedTuple):
+    """What is known of a run that is complete.
+
+    Attributes
+    ----------
+    state
+        What was done.
+    summary
+        What was found.
+    finished
+        What was written, with checksums.
+    """
+
+    state: RunState
+    summary: dict[str, Any]
+    finished: dict[Key, dict[str, Any]]
+
+
+class WholeTile(NamedTuple):
+    """The only tile of a volume, deconvolved before the plan was made.
+
+    Attributes
+    ----------
+    estimate
+        (z, y, x), the deconvolution.
+    source
+        Checksum of the image.
+    """
+
+    estimate: npt.NDArray[np.float32]
+    source: str
+
+
+def sealed(fields: dict[str, Any]) -> str:
+    """Return JSON that says by a checksum whether it is still what was written."""
+    text = json.dumps(fields, sort_keys=True)
+    return json.dumps({_SEAL: f"{zlib.crc32(text.encode()):08x}"} | fields, sort_keys=True)
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """Return what :func:`sealed` made JSON of.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, or damaged.
+    """
+    fields = json.loads(text)
+    if not isinstance(fields, dict) or _SEAL not in fields:
+        raise ValueError("it has no checksum")
+    expected = fields.pop(_SEAL)
+    if expected != f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}":
+        raise ValueError("it was changed or damaged")
+    return fields
+
+
+class RunFolder:
+    """Where the files of a run are.
+
+    Parameters
+    ----------
+    out
+        The result.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.part = out.with_name(f"{out.name}.part")
+        self.manifest = out.with_name(f"{out.name}.run.json")
+        self.result = self.part / out.name
+        self._state, self._log = self.part / "job.json", self.part / "finished.jsonl"
+        self._psf = self.part / "psf.ome.tif"
+        self._mark = self.part / "napari-rln"  # that the folder is ours
+
+    @property
+    def lock(self) -> Path:
+        """Of the file that a run holds locked."""
+        return self.out.with_name(f"{self.out.name}.lock")
+
+    def begin(self, psf: Volume | None, method: Method) -> Method:
+        """Make the folder with what workers need; return the method with the files in it.
+
+        Raises
+        ------
+        OSError
+            If the disk is full, or the folder is not writable.
+        """
+        self.tidy()
+        self.part.mkdir()
+        self._mark.touch()
+        return self.provide(psf, method)
+
+    def create(self, state: RunState, tile: WholeTile | None) -> None:
+        """Make the empty result; the state last, which says that the folder is whole.
+
+        Parameters
+        ----------
+        state
+            What is to be done.
+        tile
+            The only tile of a volume, where it is computed already.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        if tile is not None:
+            when = state.known.time
+            np.save(self.scratch(when, 0), tile.estimate)
+            light = state.known.mean * math.prod(state.plan.shape)
+            entry = {"image": light, "source": tile.source, "checksum": checksum(tile.estimate)}
+            self.add_finished(Key(when, TILE, 0), entry)
+        self._create(state)
+        self.write(state)
+
+    def is_whole(self, state: RunState) -> bool:
+        """Tell whether a result that was begun is there, and can be written to."""
+        try:
+            target = self.target(state)
+        except Exception:  # damaged metadata can make the parser raise anything
+            return False
+        return target.shape == state.plan.shape and target.dtype == np.dtype(state.dtype)
+
+    def provide(self, psf: Volume | None, method: Method) -> Method:
+        """Write the PSF and the files of the method; return the method with these files."""
+        if psf is not None:
+            write_volume(psf, self._psf)
+        return method.provide(self.part)
+
+    def write(self, state: RunState) -> None:
+        """Write what is to be done, whole or not at all."""
+        with atomic(self._state) as temporary:
+            temporary.write_text(sealed(state.as_dict()))
+
+    def _create(self, state: RunState) -> None:
+        plan = state.plan
+        common = {"voxel_um": state.voxel_um, "name": state.name, "record": state.record}
+        times = _times(state)
+        if state.form == "tiff":
+            TiffTarget.create(self.result, plan.shape, times, state.dtype, **common)  # type: ignore[arg-type]
+        else:
+            ZarrTarget.create(
+                self.result, plan.shape, times, state.dtype, **common,  # type: ignore[arg-type]
+                version=state.ome_zarr, chunk=plan.chunk, block=plan.block,
+            )  # fmt: skip
+
+    def state(self) -> RunState | None:
+        """Return the state of a run that was begun; none where there is none.
+
+        Raises
+        ------
+        RlnError
+            If it is damaged, or was begun by another version, which wrote it otherwise.
+        """
+        try:
+            return RunState.from_dict(unsealed(self._state.read_text()))
+        except FileNotFoundError:
+            return None
+        except _UNREADABLE as error:
+            raise RlnError(
+                f"{self.part} is damaged, or of another version of napari-rln ({error}); delete "
+                "it, or begin anew with `overwrite`."
+            ) from error
+
+    def stamp(self) -> int:
+        """Return by what a run is told from another one of the same name.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        return self._state.stat().st_mtime_ns
+
+    def psf(self) -> Volume | None:
+        """Return the PSF."""
+        return read_volume(self._psf) if self._psf.exists() else None
+
+    def method(self, state: RunState) -> Method:
+        """Return the method."""
+        return method_from_json(state.method, self.part)
+
+    def target(self, state: RunState, path: Path | None = None) -> Target:
+        """Return the result, to be written, or what lies at a path."""
+        path = path or self.result
+        if state.form == "zarr":
+            return ZarrTarget(path)
+        return TiffTarget(path, state.plan.shape, _times(state))
+
+    def scratch(self, time: int, number: int) -> Path:
+        """Return where a deconvolved tile waits for its neighbours."""
+        return self.part / f"tile-{time}-{number}.npy"
+
+    def clean(self) -> None:
+        """Remove what a killed worker left half-written."""
+        for leftover in (*self.part.glob(".*-tile-*.npy"), *self.result.rglob("*.partial")):
+            leftover.unlink(missing_ok=True)
+
+    def finished(self) -> dict[Key, dict[str, Any]]:
+        """Return what is finished, with checksums and what else was found."""
+        try:
+            lines = self._log.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return {}
+        found = {}
+        for line in lines:
+            with contextlib.suppress(*_UNREADABLE):  # cut off when the run was killed
+                entry = unsealed(line)
+                found[Key(*entry.pop("key"))] = entry
+        return found
+
+    def add_finished(self, key: Key, entry: dict[str, Any]) -> None:
+        """Note that a block is finished, on the disk before this returns.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        # A line that was cut off by a kill must not swallow this one.
+        line = "\n" + sealed({"key": list(key), **entry}) + "\n"
+        with self._log.open("a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def complete(self, state: RunState, summary: dict[str, Any]) -> None:
+        """Give the result its name, keep the manifest, and remove the rest."""
+        entries = [{"key": list(k), **v} for k, v in sorted(self.finished().items())]
+        held = state.as_dict() | {"summary": jsonable(summary), "finished": entries}
+        with atomic(self.manifest) as temporary:
+            temporary.write_text(sealed(held))
+        if self.out.exists():  # an older one, that is to be replaced
+            self.out.rename(self.part / "replaced")
+        self.result.rename(self.out)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a run needs no more when its result has its name."""
+        if self.is_ours:
+            shutil.rmtree(self.part, ignore_errors=True)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the folder of the run is one, and not somebody's who has called it so."""
+        return self._mark.exists() or self._state.exists()
+
+    def check_free(self) -> None:
+        """Raise if somebody else's files have the names that a run needs.
+
+        Raises
+        ------
+        RlnError
+            Naming them.
+        """
+        taken = [
+            path
+            for path, ours in (
+                (self.part, self.is_ours),
+                (self.manifest, self.completed() is not None),
+                (self.lock, self.lock.is_file() and self.lock.stat().st_size == 0),
+            )
+            if os.path.lexists(path) and not ours
+        ]
+        if taken:
+            raise RlnError(
+                f"{taken[0]} is there and was not made by napari-rln, which needs the name for a "
+                f"while; rename it, or call the result otherwise."
+            )
+
+    def completed(self) -> Completed | None:
+        """Return what is known of a run that is complete; none where there is none."""
+        try:
+            held = unsealed(self.manifest.read_text())
+            finished = {}
+            for entry in held["finished"]:
+                key = Key(*entry["key"])
+                finished[key] = {name: value for name, value in entry.items() if name != "key"}
+            return Completed(RunState.from_dict(held), dict(held["summary"]), finished)
+        except (OSError, *_UNREADABLE):
+            return None
+
+
+def box_of(state: RunState, key: Key) -> Box:
+    """Return what of a level of the result is written at once."""
+    if key.level:
+        return state.plan.level_boxes(key.level)[key.number]
+    return state.plan.blocks[key.number].core
+
+
+def is_intact(target: Target, state: RunState, key: Key, expected: str) -> bool:
+    """Tell whether a part of a result is as it was written."""
+    box = box_of(state, key)
+    try:
+        if isinstance(target, ZarrTarget):
+            return checksum(target.read(box, key.time, key.level)) == expected
+        return checksum(target.read(box, key.time)) == expected
+    except Exception:  # a damaged chunk can make codecs raise anything
+        return False
+
+
+def changed_since(state: RunState, key: Key) -> RlnError:
+    """Return the error that an image is no longer the one that a run was begun with."""
+    core = (state.plan.tiles if key.level == TILE else state.plan.blocks)[key.number].core
+    when = f", time {key.time}" if state.plan.times > 1 else ""
+    return RlnError(
+        f"the image {state.image.path} has changed since the run began (at {as_text(core)}{when}); "
+        "bring back what it was, or begin anew with `overwrite`."
+    )
+
+
+def _times(state: RunState) -> int | None:
+    """Return the length of the result's axis of time; none where it has no such."""
+    return state.plan.times if state.image.time is None and state.plan.times > 1 else None

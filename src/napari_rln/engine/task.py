@@ -1,0 +1,94 @@
+"""A run from disk to disk with all that it needs, and whether it can be done."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Box, Volume
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Method
+from napari_rln.engine.execution import Execution, Output
+from napari_rln.engine.imagej import check_plain, is_plain_name
+from napari_rln.engine.plan import Format
+from napari_rln.io.image import Image, ImageFile, files_read
+from napari_rln.io.paths import check_apart, check_place, is_ome_name, is_zarr_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A run from disk to disk.
+
+    Attributes
+    ----------
+    image
+        What is deconvolved.
+    psf
+        On its voxels, sum 1; none where the method needs none.
+    method
+        By which.
+    output
+        Where the result goes.
+    execution
+        By what it is computed.
+    first
+        Part (z, y, x) of the image that is wanted before the rest, such as what somebody looks at;
+        the result does not depend on it.
+
+    Raises
+    ------
+    RlnError
+        If the method cannot be applied in parts.
+    """
+
+    image: ImageFile
+    psf: Volume | None = None
+    method: Method = field(default_factory=RichardsonLucy)
+    output: Output
+    execution: Execution = field(default_factory=Execution)
+    first: Box | None = None
+
+    def __post_init__(self) -> None:
+        self.method.check_in_parts()
+
+    @property
+    def out(self) -> Path:
+        """The result."""
+        return self.output.path
+
+    @property
+    def form(self) -> Format:
+        """Of the result."""
+        return "zarr" if is_zarr_name(self.out) else "tiff"
+
+
+def has_name_in_parts(out: Path) -> bool:
+    """Tell whether a result of that name can be written in parts."""
+    return is_zarr_name(out) or is_ome_name(out) or is_plain_name(out)
+
+
+def check_name_in_parts(out: Path) -> None:
+    """Raise unless a result can be written in parts under a name.
+
+    Raises
+    ------
+    RlnError
+        If its ending is another, or the folder is absent or not writable.
+    """
+    if not has_name_in_parts(out):
+        raise RlnError(f"{out.name} must end in .ome.zarr, .ome.tif or .tif.")
+    check_place(out)
+
+
+def check_task(task: Task, image: Image) -> None:
+    """Raise unless image, PSF, method and result go together, before anything is read.
+
+    Raises
+    ------
+    RlnError
+        If they do not.
+    """
+    check_name_in_parts(task.out)
+    for file in files_read([Path(task.image.path)]):
+        check_apart(task.out, file)
+    check_plain(task.out, image, task.output.dtype)
+    task.method.check(image, task.psf)

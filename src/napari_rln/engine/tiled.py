@@ -1,0 +1,191 @@
+"""What is computed of a tile and of a block, wherever that is done and wherever the result goes."""
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_rln.core.device import free_bytes, resolve_device
+from napari_rln.core.machine import SHARE, Allowance, MemoryGb
+from napari_rln.core.memory import release_freed_memory
+from napari_rln.core.report import Report
+from napari_rln.core.tiles import TileSide, within
+from napari_rln.core.volume import FloatArray, ImageLike, Volume
+from napari_rln.deconvolution.method import Method
+from napari_rln.engine.division import make_plan
+from napari_rln.engine.known import Known
+from napari_rln.engine.plan import Plan, blend
+from napari_rln.engine.sampling import Around, Samples, learn, look
+
+_KEPT_BYTES = 12  # per voxel of an image in memory: its result, its tiles, and copies of parts
+
+
+class Computation:
+    """The stages of a method for one image, ready to compute tiles and blocks of it.
+
+    Parameters
+    ----------
+    image
+        To be deconvolved.
+    psf
+        On its voxels; none where the method needs none.
+    method
+        By which.
+    known
+        Of the whole image.
+    plan
+        How it is divided.
+    device
+        Where to compute.
+    """
+
+    def __init__(
+        self,
+        image: ImageLike,
+        psf: Volume | None,
+        method: Method,
+        known: Known,
+        plan: Plan,
+        device: torch.device,
+    ) -> None:
+        self.image, self.psf, self.method = image, psf, method
+        self.known, self.plan, self.device = known, plan, device
+        second = method.blocks
+        self.second = None if second is None else second.ready(psf, known.blocks, device)
+
+    def read_tile(self, number: int, time: int = 0) -> Around:
+        """Return what a tile is computed of."""
+        return Around(self.image, self.plan.tiles[number].window, self.method, time)
+
+    def read_block(self, number: int, time: int = 0) -> Around:
+        """Return what a block is computed of."""
+        return Around(self.image, self.plan.blocks[number].window, self.method, time)
+
+    def tile(self, read: Around, number: int, time: int = 0) -> tuple[FloatArray, float]:
+        """Return what is kept of a tile, image units, and the light of the image in its core."""
+        plan, stage, psf = self.plan, self.method.tiles, self.psf
+        assert stage is not None
+        assert psf is not None
+        tile = plan.tiles[number]
+        calibration = self.known.calibrated_at(time)
+        crop = read.measured(calibration, psf, self.method)
+        light = float(crop.image.data[tile.inner].sum(dtype=np.float64))
+        # All tiles begin and go on as one; a single one goes its own way.
+        level = self.known.level if len(plan.tiles) > 1 else None
+        kept = within(plan.kept(tile), tile.window)
+        data = stage.tile(crop, psf, calibration, self.known.tiles, level, self.device, kept)
+        return data, light
+
+    def estimate(self, number: int, load: Callable[[int], FloatArray]) -> FloatArray | None:
+        """Return the blended tiles in a block's window; none where there are no tiles.
+
+        Parameters
+        ----------
+        number
+            Of the block.
+        load
+            Returns what was kept of a tile by its number.
+        """
+        if not self.plan.tiles:
+            return None
+        window = self.plan.blocks[number].window
+        return blend(self.plan, window, {n: load(n) for n in self.plan.needed(window)})
+
+    def block(
+        self, read: Around | None, number: int, estimate: FloatArray | None, time: int = 0
+    ) -> tuple[FloatArray, float]:
+        """Return the result of a block, and the light of the image in it where no tile has read it.
+
+        Parameters
+        ----------
+        read
+            What it is computed of; none where there is no second stage.
+        number
+            Of the block.
+        estimate
+            As :meth:`estimate` returned it.
+        time
+            Of the volume, in a series.
+        """
+        inner = self.plan.blocks[number].inner
+        if read is None or self.second is None:
+            assert estimate is not None
+            return estimate[inner], 0.0
+        calibration = self.known.calibrated_at(time)
+        crop = read.measured(calibration, self.psf, self.method)
+        light = 0.0
+        if estimate is None:
+            light = float(crop.image.data[inner].sum(dtype=np.float64))
+        return self.second(crop, estimate, calibration, inner), light
+
+
+def deconvolve_tiled(
+    image: Volume,
+    psf: Volume | None,
+    method: Method,
+    tile: TileSide,
+    memory_gb: MemoryGb,
+) -> Generator[Report, None, tuple[FloatArray, dict[str, Any]]]:
+    """Deconvolve a volume in memory tile by tile; yield reports, return result and facts.
+
+    Parameters
+    ----------
+    image, psf, method
+        As they go together.
+    tile
+        Side in voxels of what is computed at once; all that the memory allows when auto.
+    memory_gb
+        Memory that may be taken.
+
+    Raises
+    ------
+    RlnError
+        If the memory holds no tile, or the method cannot be applied in parts.
+    """
+    began = time.perf_counter()
+    method.check_in_parts()
+    device = resolve_device(method.device)
+    samples = Samples(image, method.negatives)
+    known = yield from look(samples, psf, method, device, memory_gb)
+    ram = Allowance(memory_gb).left_bytes - _KEPT_BYTES * image.data.size
+    memory = ram if device.type == "cpu" else int(SHARE * free_bytes(device))
+    plan = make_plan(
+        image, 1, psf, method, known.tiles, form="tiff", version="0.5", kind=device.type,
+        memory=memory, ram=ram, side=None if tile == "auto" else tile,
+    )  # fmt: skip
+    known, only = yield from learn(samples, psf, method, known, device, whole=len(plan.tiles) == 1)
+    work = Computation(image, psf, method, known, plan, device)
+    kept: dict[int, FloatArray] = {} if only is None else {0: only}
+    for number in range(len(kept), len(plan.tiles)):
+        kept[number], _ = work.tile(work.read_tile(number), number)
+        release_freed_memory()
+        lasted = time.perf_counter() - began
+        yield Report(phase="deconvolve", done=number + 1, total=len(plan.tiles), seconds=lasted)
+    result = np.empty_like(image.data)
+    for number, block in enumerate(plan.blocks):
+        estimate = work.estimate(number, kept.__getitem__)
+        read = None if work.second is None else work.read_block(number)
+        result[block.core], _ = work.block(read, number, estimate)
+        yield Report(
+            phase="tiles",
+            done=number + 1,
+            total=len(plan.blocks),
+            seconds=time.perf_counter() - began,
+            tile=block,
+            piece=result[block.core],
+            box=block.core,
+        )
+    return result, parts_facts(method, known, plan)
+
+
+def parts_facts(method: Method, known: Known, plan: Plan) -> dict[str, Any]:
+    """Return what the record says of a result that was computed in parts."""
+    facts: dict[str, Any] = {"sampled_voxels": known.sampled, "block": list(plan.block)}
+    if method.tiles is not None:
+        facts |= method.tiles.facts(known.tiles)
+        facts |= {"tile": list(plan.core), "halo": list(plan.halo), "blended": list(plan.overlap)}
+    if method.blocks is not None:
+        facts |= method.blocks.facts(known.blocks)
+    return facts

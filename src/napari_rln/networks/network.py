@@ -1,0 +1,595 @@
+"""A Richardson-Lucy Network as a method: its initial estimate, and its blocks."""
+
+import math
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import torch
+
+from napari_rln.core.device import check_memory, computing, free_bytes, resolve_device
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import relay
+from napari_rln.core.grid import on_grid
+from napari_rln.core.limits import as_dict, check_limits, from_dict
+from napari_rln.core.machine import LIBRARIES_BYTES, SHARE, Allowance, MemoryGb
+from napari_rln.core.report import Report
+from napari_rln.core.tiles import Shape, Tile, TileSide, largest_core, plan_tiles
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm, same_grid
+from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
+from napari_rln.deconvolution.classical import (
+    ClassicalTiles,
+    checking_bytes,
+    searching_bytes,
+)
+from napari_rln.deconvolution.method import BlockComputer, Crop, Described, Json, Scene, Whole
+from napari_rln.deconvolution.residual import Residual, explained
+from napari_rln.deconvolution.settings import check_together, memory_bytes
+from napari_rln.deconvolution.stopping_trial import Trial
+from napari_rln.networks.application import (
+    REACH,
+    BlockInput,
+    apply_to_tiles,
+    consistency_of,
+    input_of,
+    through_network,
+)
+from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
+from napari_rln.networks.data_consistency import Consistency, Merge
+from napari_rln.networks.inference import (
+    TORCH_VOXEL_BYTES,
+    Folded,
+    Precision,
+    compile_ahead,
+    is_compiling,
+)
+from napari_rln.networks.initial_estimate import initial_estimate
+from napari_rln.networks.model import UNIVERSAL, Model, load_model
+from napari_rln.networks.normalisation import HIGH, LOW, Normalisation, brightness
+from napari_rln.networks.rln import together
+from napari_rln.networks.suitability import doubts, refuse_grid
+
+ADVICE = "take less memory at once (`memory_gb`), or use another device."
+
+_VOLUME_BYTES = 28  # measured: per voxel of the image, of all that is kept of its size on the way
+_WINDOW_BYTES = 60  # measured: per voxel of a tile, of what is cut out for it and comes of it
+_LEAST_SIDE = 16  # of a tile's core: smaller ones are halo for the most part
+_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
+_MODEL_FILE = "model.safetensors"
+_LEAST_BYTES = 60_000_000  # for a network, of which the smallest tiles take some 30 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Settings of the application of a network.
+
+    Parameters
+    ----------
+    background
+        Light that is not of the object, camera offset included, in image units; auto takes
+        the darkest parts of the image.
+    offset
+        What the camera gives without light, in image units; auto tells it by the image's noise.
+    gain
+        Image units per photon of the camera; auto tells it by the image's noise.
+    repair_image
+        Replace isolated hot and cold voxels, which no light can make, by what is around them.
+    negatives
+        What to do with negative voxels, such as of a subtracted background: keep them, as the
+        camera's offset is found below them; clip, to set them to 0; or error.
+    grid
+        What to do with an image on other voxels than the model was trained for: refuse it, or
+        resample it and the result.
+    precision
+        Of the network.
+    device
+        auto, cpu, cuda, cuda:1, mps.
+    """
+
+    background: Level = "auto"
+    offset: Level = "auto"
+    gain: Gain = "auto"
+    repair_image: bool = True
+    negatives: Negatives = "keep"
+    grid: Literal["refuse", "resample"] = "refuse"
+    precision: Precision = "float32"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+    def of(self, model: str | Path | Model) -> "Network":
+        """Return the network of a model with these settings."""
+        names = (field.name for field in fields(NetworkOptions))
+        return Network(model=model, **{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(NetworkOptions):
+    """A Richardson-Lucy Network as a method.
+
+    Parameters
+    ----------
+    model
+        Name of a model that comes with the package, a model file, or a loaded model; the others
+        are as for :class:`NetworkOptions`.
+    """
+
+    kind: ClassVar[str] = "rln"
+
+    model: str | Path | Model = UNIVERSAL
+
+    @cached_property
+    def loaded(self) -> Model:
+        """The model itself, loaded when it is first asked for.
+
+        Raises
+        ------
+        RlnError
+            If there is none of that name, or the file is no model.
+        """
+        return self.model if isinstance(self.model, Model) else load_model(self.model)
+
+    @property
+    def title(self) -> str:
+        """What results are called."""
+        return f"RLN {self.loaded.name}"
+
+    @property
+    def needs_psf(self) -> bool:
+        """Whether the model starts from a classical deconvolution."""
+        return self.loaded.start.needs_psf
+
+    @property
+    def tiles(self) -> ClassicalTiles | None:
+        """The classical deconvolution that the model starts from; none where that is the image."""
+        start = self.loaded.start
+        return ClassicalTiles(start.rld(), start.beyond) if start.needs_psf else None
+
+    @property
+    def blocks(self) -> "NetworkBlocks":
+        """The network, block by block."""
+        return NetworkBlocks(self)
+
+    def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
+        """Raise unless image and PSF go together and the model can be applied to them.
+
+        Raises
+        ------
+        RlnError
+            If the model takes another number of views or other voxels, or needs a PSF.
+        """
+        model = self.loaded
+        if views == 1 and model.network.settings.views != "single":
+            raise RlnError(
+                f"model {model.name} takes two views of the object, not one image; give both "
+                "(napari-rln dual)."
+            )
+        if views > 1:
+            check_views_model(model)
+        if psf is None and model.start.needs_psf:
+            raise RlnError(
+                f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
+                "one (`psf`), or use a model of the paper's variant."
+            )
+        if psf is not None and views == 1:
+            check_together(image, psf)
+        if views > 1 and not self._is_on_grid(image):
+            assert model.psf is not None
+            raise RlnError(
+                f"the views have voxels of {image.voxel_um} um but model {model.name} was trained "
+                f"for {model.psf.voxel_um} um (z, y, x); choose other voxels of the result "
+                "(`voxels`), or the universal model."
+            )
+        if self.grid == "refuse" and not self._is_on_grid(image):
+            raise refuse_grid(model, image)
+
+    def check_in_parts(self) -> None:
+        """Raise if the image would have to be resampled.
+
+        Raises
+        ------
+        RlnError
+            If it may be.
+        """
+        if self.grid != "refuse":
+            raise RlnError(
+                "an image that is deconvolved in parts is not resampled (`grid=resample`); "
+                "resample it first, or use a model that takes its voxels."
+            )
+
+    def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
+        """Return what speaks against using the model with the PSFs of the views."""
+        model = self.loaded
+        found = doubts(model, psfs[0])
+        if len(psfs) > 1 and model.psf_b is not None:
+            found += doubts(replace(model, psf=model.psf_b, reach={}), psfs[1])
+        return found
+
+    def of_views(self, views: int) -> Self:
+        """Return it for so many views: itself."""
+        return self
+
+    def grid_of(self, image: OnGrid) -> VoxelUm:
+        """Return the voxel size (z, y, x) in micrometres on which it computes."""
+        trained_for = self.loaded.psf
+        if self._is_on_grid(image) or trained_for is None:
+            return image.voxel_um
+        return trained_for.voxel_um
+
+    def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
+        """Return the memory that a whole image takes at least, beside what the process has before.
+
+        Of what is done tile by tile nothing is counted.
+        """
+        kept = self._kept_bytes(shape, psf_shape)
+        if resolve_device(self.device).type == "cuda":
+            return kept
+        return kept + checking_bytes(shape, psf_shape)
+
+    def whole(self, scene: Scene) -> Generator[Report, None, Whole | None]:
+        """Deconvolve a whole image; yield reports with finished tiles, return the result.
+
+        None where the initial estimate does not fit into the memory whole.
+        """
+        model, device, shape = self.loaded, scene.device, scene.image.shape
+        psf_shape = None if scene.psf is None else scene.psf.shape
+        if device.type == "cpu" and self.precision == "float32":
+            compile_ahead()  # on a new machine it takes as long as the initial estimate
+        most = bytes_allowed(scene.memory_gb, device)
+        if scene.memory_gb != "auto":
+            check_memory(most, device, ADVICE)
+            if device.type != "cuda" and len(scene.views) == 1:
+                most -= self._kept_bytes(shape, psf_shape)  # on a GPU only what is computed lies
+                _check_allowed(shape, psf_shape, scene.memory_gb, most)
+        if model.start.needs_psf and len(scene.views) == 1:
+            assert psf_shape is not None
+            needed = memory_bytes(shape, psf_shape, model.start.rld())
+            if needed > most and max(shape) > _LEAST_SIDE:
+                return None
+        facts: Json = {}
+        with computing(most, device, ADVICE):
+            own = scene.on_own_voxels
+            start = yield from relay(
+                initial_estimate(scene, model.start, outside=own and len(scene.views) == 1),
+                lambda report: replace(
+                    report,
+                    phase="stop" if report.phase == "stop" else "start",
+                    seconds=time.perf_counter() - scene.began,
+                    snapshot=report.snapshot if own else None,
+                ),
+            )
+            facts["start_iterations"] = start.iterations
+            scene.memory.look()
+            scalings = self._scalings(scene, start.data)
+            for number, scaling in enumerate(scalings):
+                facts[f"normalisation{'_b' * number}"] = asdict(scaling)
+            if is_compiling():
+                lasted = time.perf_counter() - scene.began
+                yield Report(phase="compile", done=0, total=0, seconds=lasted)
+            network = Folded(model.network, device, self.precision)
+            merge = None
+            if model.start.needs_psf and len(scene.views) == 1:
+                assert scene.psf is not None
+                consistency = consistency_of(
+                    start.trial, model, network,
+                    lambda s: self._block_tiles(s, network, scene.tile, most),
+                )  # fmt: skip
+                facts["consistency"] = asdict(consistency)
+                merge = Merge(consistency, scene.psf.data)
+            elif model.start.needs_psf:
+                merge = Merge(Consistency())
+            tiles = self._block_tiles(shape, network, scene.tile, most)
+            core = [part.stop - part.start for part in tiles[0].core]
+            facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
+            seen = scene.views[0].seen if len(scene.views) == 1 else None
+            data = yield from apply_to_tiles(
+                self._reader(scene, scalings, start.data), tiles, start.data, scalings[0],
+                scene.calibration.background, model, network, scene.began, seen=seen, merge=merge,
+            )  # fmt: skip
+            scene.memory.look()
+        if len(scene.views) > 1:
+            found = _explained(scene, data) if merge is not None else None
+            if found is not None:
+                data *= np.float32(found.scale)
+                facts["consistency"] = asdict(Consistency(result=found.scale))
+            return Whole(data, facts)
+        outside = start.outside
+        if model.start.method == "matched" and start.trial and start.trial.is_of(scene.image):
+            outside = start.trial.outside
+        if outside is not None and own and scene.psf is not None:
+            scene.shared.keep_outside(scene.image, scene.psf, scene.calibration, outside)
+        return Whole(data, facts, outside if own else None)
+
+    def described(self) -> Described:
+        """Return what is to be known of it."""
+        model = self.loaded
+        own = {name: value for name, value in as_dict(self).items() if name != "model"}
+        return Described(
+            settings=own | {"model": model.name, "start": as_dict(model.start)},
+            identity=own | {"model": model.identity},
+            inputs={"model": model.hash},
+            facts={"model": model.card()["record"]},
+        )
+
+    def as_json(self) -> Json:
+        """Return its settings in JSON's types, the model by its name or file.
+
+        Raises
+        ------
+        RlnError
+            If the model lies in no file.
+        """
+        if isinstance(self.model, Model):
+            raise RlnError(
+                f"model {self.model.name} lies in no file; save it (`Model.save`) and name the "
+                "file."
+            )
+        return as_dict(self)
+
+    @classmethod
+    def from_json(cls, fields: Json, folder: Path) -> Self:
+        """Return the method that :meth:`as_json` gave; model files are named from a folder.
+
+        Raises
+        ------
+        RlnError
+            If a setting cannot be.
+        """
+        made = from_dict(cls, fields)
+        file = folder / str(made.model)
+        return replace(made, model=file) if file.is_file() else made
+
+    def provide(self, folder: Path) -> Self:
+        """Write the model into a folder; return the network with that file."""
+        self.loaded.save(folder / _MODEL_FILE)
+        return replace(self, model=Path(_MODEL_FILE))
+
+    def _is_on_grid(self, image: OnGrid) -> bool:
+        """Tell whether an image has the voxels that the model was trained for.
+
+        A model of a family of PSFs knows widths in voxels only and takes any.
+        """
+        trained_for = self.loaded.psf
+        return trained_for is None or same_grid(trained_for.voxel_um, image.voxel_um, 0.03)
+
+    def _kept_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
+        """Return what an application comes to have beside the image, whatever its tiles, bytes."""
+        kept = LIBRARIES_BYTES + _VOLUME_BYTES * math.prod(shape)
+        start = self.loaded.start
+        if psf_shape is not None and start.needs_psf:
+            kept += searching_bytes(shape, psf_shape, start.rld())
+        return kept
+
+    def _scalings(self, scene: Scene, estimate: FloatArray) -> list[Normalisation]:
+        """Return the maps to the network's range, one for each view."""
+        method = self.loaded.normalisation
+        if len(scene.views) == 1:
+            background = scene.calibration.background
+            return [Normalisation.of(scene.image.data, estimate, background, method)]
+        first, second = scene.views
+        shown = second.image.data if second.seen is None else second.image.data[second.seen]
+        return [
+            Normalisation.of(data, estimate, view.calibration.background, method)
+            for data, view in ((first.image.data, first), (shown, second))
+        ]
+
+    def _reader(
+        self, scene: Scene, scalings: Sequence[Normalisation], estimate: FloatArray
+    ) -> Callable[[Box], BlockInput]:
+        """Return what makes the network's input of a part of the volume."""
+        background, scaling = np.float32(scene.calibration.background), scalings[0]
+        if len(scene.views) == 1:
+            seen, image = scene.views[0].seen, scene.image.data
+
+            def of_one(box: Box) -> BlockInput:
+                shown = None if seen is None else seen[box]
+                return input_of(scaling, float(background), image[box], estimate[box], shown)
+
+            return of_one
+        first, second = scene.views
+        model = self.loaded
+
+        def of_two(box: Box) -> BlockInput:
+            a = scaling.apply(first.image.data[box])
+            b = scalings[1].apply(second.image.data[box])
+            if second.seen is not None:
+                b = np.where(second.seen[box], b, a)
+            x = together(model.network.settings.views, a, b)
+            if not model.start.needs_psf:
+                return BlockInput(x, None)
+            return BlockInput(x, [scaling.apply(estimate[box] + background)] * len(x))
+
+        return of_two
+
+    def _block_tiles(
+        self, shape: Shape, network: Folded, tile: TileSide, most: int
+    ) -> tuple[Tile, ...]:
+        """Return the tiles by which the network is applied, with its receptive field.
+
+        Raises
+        ------
+        RlnError
+            If no tile is small enough for so many bytes.
+        """
+        halo = (REACH,) * 3
+        if tile != "auto":
+            return plan_tiles(shape, (tile,) * 3, halo)
+        voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
+        core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
+        if max(core) < min(_LEAST_SIDE, max(shape)):
+            raise RlnError(
+                f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {ADVICE}"
+            )
+        return plan_tiles(shape, core, halo)
+
+
+def bytes_allowed(memory_gb: MemoryGb, device: torch.device) -> int:
+    """Return how much memory an application may still take, in bytes; not whether it is there."""
+    if device.type != "cuda":
+        return Allowance(memory_gb).left_bytes
+    if memory_gb == "auto":
+        return int(SHARE * free_bytes(device))
+    return int(memory_gb * 1e9)
+
+
+def check_views_model(model: Model) -> None:
+    """Raise unless a model can be applied to two views.
+
+    Raises
+    ------
+    RlnError
+        If it cannot.
+    """
+    if model.network.settings.views == "single" and not model.start.needs_psf:
+        raise RlnError(
+            f"model {model.name} knows one view of the object only; use one that starts from a "
+            "classical deconvolution, such as universal, or one that was trained on two views."
+        )
+
+
+def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most: int) -> None:
+    """Raise unless a whole volume fits into the memory that was allowed.
+
+    Raises
+    ------
+    RlnError
+        If it does not.
+    """
+    needed = checking_bytes(shape, psf_shape)
+    if needed > most:
+        more = memory_gb + (needed - most) / 1e9
+        raise RlnError(
+            f"the whole image takes {more:.2f} GB with the program but `memory_gb` is "
+            f"{memory_gb:g}; allow more, or deconvolve it in parts from disk to disk, as the "
+            "command line does."
+        )
+
+
+def _explained(scene: Scene, data: FloatArray) -> Residual | None:
+    """Return how far a result explains the first view as it was taken."""
+    view, as_taken = scene.original, data
+    if not scene.on_own_voxels:
+        shape, voxel_um = view.image.shape, view.image.voxel_um
+        as_taken = on_grid(data, scene.image.voxel_um, shape, voxel_um)
+    assert view.psf is not None
+    return explained(view.image, as_taken, view.psf, view.calibration, seen=view.seen)
+
+
+class NetworkBlocks:
+    """A network that is applied to an image block by block.
+
+    Parameters
+    ----------
+    method
+        The network with its settings.
+    """
+
+    def __init__(self, method: Network) -> None:
+        self._method, self._model = method, method.loaded
+
+    reach: int = REACH
+
+    @property
+    def learns_from_estimates(self) -> bool:
+        """Whether the map to the network's range is that of estimates of several parts."""
+        return self._model.normalisation != "percentiles" and self._model.start.needs_psf
+
+    def voxel_bytes(self, kind: str) -> float:
+        """Return the bytes per voxel of a block on a kind of device."""
+        precision = self._method.precision
+        network = (
+            float(TORCH_VOXEL_BYTES[precision]) if kind != "cpu"
+            else Folded(self._model.network, torch.device(kind), precision).bytes_per_voxel
+        )  # fmt: skip
+        return max(network, MERGE_BYTES)
+
+    def learn(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
+        """Return how the network's output is to be merged with its initial estimate."""
+        if trial is None:
+            return {}
+        network = Folded(self._model.network, device, self._method.precision)
+        most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
+        found = consistency_of(
+            trial, self._model, network,
+            lambda shape: self._method._block_tiles(shape, network, "auto", most),
+        )  # fmt: skip
+        return {"consistency": asdict(found)}
+
+    def learn_range(
+        self,
+        parts: Sequence[FloatArray],
+        background: float,
+        crops: Sequence[FloatArray],
+        estimates: Sequence[FloatArray],
+        *,
+        whole: bool,
+    ) -> Json:
+        """Return the map to the network's range.
+
+        Raises
+        ------
+        RlnError
+            If the image is flat.
+        """
+        if self._model.normalisation == "percentiles":
+            values = np.concatenate([part.ravel() for part in parts])
+            low, high = (float(v) for v in np.percentile(values, (LOW, HIGH)))
+            return _range(low, high - low)
+        level = np.float32(background)
+        if not estimates:
+            return _range(background, _joined_brightness([part - level for part in parts]))
+        light = _joined_brightness(estimates)
+        if not whole:
+            # How much brighter structures are in an estimate than in the image is taken from the
+            # parts that were deconvolved, how bright they are in the image from all samples.
+            here = _joined_brightness([crop - level for crop in crops])
+            everywhere = _joined_brightness([part - level for part in parts])
+            light = everywhere * light / here if here else 0.0
+        return _range(background, light)
+
+    def ready(self, psf: Volume | None, learnt: Json, device: torch.device) -> BlockComputer:
+        """Return it ready to compute with what was learnt."""
+        model = self._model
+        network = Folded(model.network, device, self._method.precision)
+        scaling = Normalisation(offset=learnt["offset"], scale=learnt["scale"])
+        merge: Merge | None = None
+        if psf is not None and model.start.needs_psf:
+            known = learnt.get("consistency")
+            merge = Merge(
+                Consistency() if known is None else Consistency.from_json(known), psf.data
+            )
+
+        def block(
+            crop: Crop, estimate: FloatArray | None, calibration: Calibration, inner: Box
+        ) -> FloatArray:
+            background, image = calibration.background, crop.image.data
+            if estimate is None:
+                estimate = image - np.float32(background)
+            return through_network(
+                network, model, scaling, background, image, estimate, inner, crop.seen, merge
+            )
+
+        return block
+
+    def facts(self, learnt: Json) -> Json:
+        """Return what the record says of what was learnt."""
+        facts: Json = {"normalisation": {name: learnt[name] for name in ("offset", "scale")}}
+        if "consistency" in learnt:
+            facts["consistency"] = learnt["consistency"]
+        return facts
+
+
+def _joined_brightness(parts: Sequence[FloatArray]) -> float:
+    # A small image is one sample, of which a copy would take as much again.
+    return brightness(parts[0] if len(parts) == 1 else np.concatenate([p.ravel() for p in parts]))
+
+
+def _range(offset: float, scale: float) -> Json:
+    if not scale > 0:
+        raise RlnError("the image is flat; there is nothing to deconvolve.")
+    return {"offset": offset, "scale": scale}

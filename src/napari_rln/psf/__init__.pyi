@@ -1,0 +1,10 @@
+from .compute import compute_psf as compute_psf
+from .examine import PsfReport as PsfReport
+from .examine import examine_psf as examine_psf
+from .examine import fit_psf as fit_psf
+from .examine import repair_psf as repair_psf
+from .measure import MeasureSettings as MeasureSettings
+from .measure import measure_psf as measure_psf
+from .microscope import MicroscopeSettings as MicroscopeSettings
+from .prepare import PrepareSettings as PrepareSettings
+from .prepare import prepare_psf as prepare_psf
