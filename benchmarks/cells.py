@@ -20,13 +20,15 @@ from scipy import ndimage
 import napari_rln as rln
 from napari_rln.core import metrics
 from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.deconvolution import convolution as forward
-from napari_rln.deconvolution import loop as deconvolution
-from napari_rln.deconvolution import noise
-from napari_rln.deconvolution import richardson_lucy as iteration
-from napari_rln.deconvolution import settings as rld
-from napari_rln.deconvolution import stopping as stop
-from napari_rln.deconvolution import stopping_trial as trial
+from napari_rln.deconvolution import (
+    classical,
+    convolution,
+    noise,
+    richardson_lucy,
+    settings,
+    stopping,
+    stopping_trial,
+)
 from napari_rln.psf.microscope import MicroscopeSettings as Microscope
 from napari_rln.psf.shape import centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
@@ -40,7 +42,9 @@ CLASSES = ("filaments", "nuclei", "coils", "bars")
 ABSENT = tuple(c for c in CLASSES if c not in TRAINING)
 SCORES = ("psnr", "ssim", "psnr_xz", "ssim_xz")
 
-_CODE = (deconvolution, forward, iteration, metrics, noise, rld, stop, trial)
+_CODE = (
+    classical, convolution, metrics, noise, richardson_lucy, settings, stopping, stopping_trial
+)  # fmt: skip
 _OIL, _WATER = (0.2, 0.1, 0.1), 1.333
 # Microscope and voxels; spherical aberration and coma come from benchmarks/problem.py.
 MICROSCOPES = {

@@ -54,14 +54,13 @@ def trained(views, psf, psf_b, minutes, seed):
 
 
 def main() -> None:
-    from napari_rln.networks.network_views import apply_views
-
     from napari_rln.core.generators import finish
     from napari_rln.core.metrics import nrmse, psnr
     from napari_rln.core.volume import Volume
-    from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
-    from napari_rln.deconvolution.views import DualSettings, deconvolve_views, pair_views, turned
-    from napari_rln.networks.application import apply_model
+    from napari_rln.deconvolution.classical import RichardsonLucy
+    from napari_rln.deconvolution.views import DualSettings, pair_views, turned
+    from napari_rln.engine.in_memory import deconvolve
+    from napari_rln.networks.network import Network
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", default=["filaments", "nuclei", "shells"])
@@ -93,18 +92,18 @@ def main() -> None:
             )
         )  # fmt: skip
         networks = {
-            "first view, universal network": partial(apply_model, first, a),
-            "second view, universal network": partial(apply_model, second, b),
-            "both, universal network": partial(apply_views, pair),
+            "first view, universal network": partial(deconvolve, first, a, Network()),
+            "second view, universal network": partial(deconvolve, second, b, Network()),
+            "both, universal network": partial(deconvolve, pair, method=Network()),
         }
         for views, model in models.items():
             if views == "single":
                 networks["first view, network trained for it"] = partial(
-                    apply_model, first, a, model
+                    deconvolve, first, a, Network(model=model)
                 )
             else:
                 name = f"both, network trained on {views} views"
-                networks[name] = partial(apply_views, pair, model)
+                networks[name] = partial(deconvolve, pair, method=Network(model=model))
         for name, network in networks.items():
             data = network().data
             row = {"auto": psnr(data, truth), "nrmse": nrmse(data, truth),
@@ -121,7 +120,7 @@ def main() -> None:
             methods = {
                 "first view": lambda s, first=first: deconvolve(first, a, s),
                 "second view": lambda s, second=second: deconvolve(second, b, s),
-                "both": lambda s, pair=pair: deconvolve_views(pair, s),
+                "both": lambda s, pair=pair: deconvolve(pair, method=s),
             }
             for name, method in methods.items():
                 alone = method(settings("auto")).data

@@ -84,7 +84,7 @@ def busy(given: argparse.Namespace) -> None:
             print(f"{shape} beside {processes} busy: {done.stdout.strip()}", flush=True)
 
 
-def deconvolve_iter(given: argparse.Namespace) -> None:
+def iterate(given: argparse.Namespace) -> None:
     """Print the time of A and its adjoint and of an iteration, for one shape, extended border."""
     shape = tuple(given.shape)
     image = torch.from_numpy(np.random.default_rng(0).poisson(100, shape).astype(np.float32))

@@ -34,6 +34,8 @@ from napari_rln.core.errors import RlnWarning
 from napari_rln.core.metrics import fitted, psnr
 from napari_rln.core.record import Record
 from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.evaluate.figure import save_figure
+from napari_rln.evaluate.figure_view import FigureSettings
 
 SHAPE = (48, 80, 80)
 VOXEL_UM = (0.25, 0.11, 0.11)
@@ -51,7 +53,7 @@ METHODS: dict[str, Method] = {
     "WB auto": lambda image, psf: rln.deconvolve(
         image, psf, rln.RichardsonLucy(back_projector="wiener-butterworth")
     ),
-    "RLN universal": rln.apply_model,
+    "RLN universal": lambda image, psf: rln.deconvolve(image, psf, rln.Network()),
 }
 
 
@@ -236,8 +238,8 @@ def pair(path: Path | None) -> None:
                 ("confocal", confocal),
             )
         ]
-        look = rln.FigureSettings(profile=False, contrast_percentile=99.9)
-        rln.save_figure(rln.figure(shown[:-1], truth=shown[-1], settings=look), path)
+        look = FigureSettings(profile=False, contrast_percentile=99.9)
+        save_figure(rln.figure(shown[:-1], truth=shown[-1], settings=look), path)
         print(f"Written: {path}")
 
 

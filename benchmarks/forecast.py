@@ -1,7 +1,6 @@
 """What `--dry-run` says a run will take against what it takes: `python benchmarks/forecast.py`.
 
-Memory is the peak of the whole process, disk the most that its folder held, time the wall clock of
-the command.
+Memory is the peak of the whole process, disk the most that its folder held.
 """
 
 import argparse
@@ -32,12 +31,6 @@ def figure(text: str, before: str = "") -> float:
     return float(re.search(rf"{before}([\d.]+) GB", text)[1])  # type: ignore[index]
 
 
-def seconds(text: str) -> float:
-    """Return a duration as it is printed in seconds."""
-    value, unit = text.split()
-    return float(value) * {"s": 1, "min": 60, "h": 3600}[unit]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", nargs="+", default=list(CASES))
@@ -46,8 +39,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = {}
     print(
-        "| run | tiles | memory GB: said, taken | disk GB: said, held | meanwhile: said, most | "
-        "seconds: said, taken |\n" + "| --- " * 6 + "|"
+        "| run | tiles | memory GB: said, taken | disk GB: said, held | meanwhile: said, most |\n"
+        + "| --- " * 5
+        + "|"
     )
     for name in options.case:
         shape, times, (method, ending, *more) = CASES[name]
@@ -63,13 +57,12 @@ def main() -> None:
                 raise RuntimeError(done["err"])
         disk = plan["disk"]
         meanwhile = figure(disk, "up to ") if "up to" in disk else figure(disk)
-        rows[name] = {"plan": plan} | {k: done[k] for k in ("peak", "disk", "after", "seconds")}
+        rows[name] = {"plan": plan} | {k: done[k] for k in ("peak", "disk", "after")}
         print(
             f"| {name} | {plan.get('tiles', 'whole').split(',')[0]} | "
             f"{figure(plan['memory']):.2f}, {done['peak'] / 1e9:.2f} | "
             f"{figure(disk):.3f}, {done['after'] / 1e9:.3f} | "
-            f"{meanwhile:.3f}, {done['disk'] / 1e9:.3f} | "
-            f"{seconds(plan['time']):.0f}, {done['seconds']:.0f} |",
+            f"{meanwhile:.3f}, {done['disk'] / 1e9:.3f} |",
             flush=True,
         )
         if options.out:

@@ -26,12 +26,12 @@ from rich.box import HEAVY_HEAD, MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.engine.in_memory import deconvolve
 from napari_rln.gui import preferences
 from napari_rln.gui.layers import layer_data
-from napari_rln.networks.application import apply_model
 from napari_rln.networks.library import Library
-from napari_rln.networks.network import RlnSettings
+from napari_rln.networks.network import Network
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
@@ -131,7 +131,7 @@ def main() -> None:
     _, dock = viewer.window.add_plugin_dock_widget("napari-rln", DECONVOLVE)
     dock.viewer = viewer
     dock.image.layer, dock.psf.layer = viewer.layers
-    until(lambda: "about" in dock.costs.text())
+    until(lambda: "GB" in dock.costs.text())
     stalls = Stalls()
     with stalls.watched():
         until(lambda: len(stalls.gaps) > 400)
@@ -144,7 +144,7 @@ def main() -> None:
         ),
         "RLD auto": (True, False, "auto", lambda: deconvolve(image, psf)),
         "RLN universal": (
-            False, True, "auto", lambda: apply_model(image, psf, settings=RlnSettings()),
+            False, True, "auto", lambda: deconvolve(image, psf, Network()),
         ),
     }  # fmt: skip
     rows = []

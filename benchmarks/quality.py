@@ -113,7 +113,7 @@ def _by_count(
 def network(name: str, images: list[str], cell: Cell) -> dict[str, Any]:
     """Return the mean scores of a model on the images that the classical methods had."""
     began = time.perf_counter()
-    model = rln.load_model(name)
+    method = rln.Network(model=name, device="cpu")
     found = []
     for pair, known in zip(cell.pairs(), images, strict=True):
         if pair.image.hash != known:
@@ -121,10 +121,9 @@ def network(name: str, images: list[str], cell: Cell) -> dict[str, Any]:
                 f"{cell} gives another image than its classical scores are of; the simulation "
                 "changed since. Give --classical a new file."
             )
-        told = rln.RlnSettings(device="cpu")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RlnWarning)  # said once, above the tables
-            result = rln.apply_model(pair.image, cell.given, model, told)
+            result = rln.deconvolve(pair.image, cell.given, method)
         found.append(Judge(pair.truth.data)(result.data))
     return {"scores": mean(found), "seconds": round(time.perf_counter() - began, 1)}
 

@@ -78,7 +78,8 @@ def rld_action(method: str, shape: list[int], threads: int) -> Action:
     from scipy.ndimage import gaussian_filter
 
     from napari_rln.core.volume import Volume
-    from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+    from napari_rln.deconvolution.classical import RichardsonLucy
+    from napari_rln.engine.in_memory import deconvolve
 
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)

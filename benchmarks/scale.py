@@ -2,6 +2,7 @@
 
 ``sizes``   throughput, memory and where the time goes, from 64 Mvoxel up, by 1 and 2 workers
 ``seams``   what cutting costs: tiled against untiled, over halos and iterations
+``engine``  the same of tiles in memory and of parts from disk, as a run cuts them
 ``peers``   the same iterations of the same volume by dask's map_overlap and scikit-image
 
 Volumes are made without being computed: a few chunks of noise and filaments, of which all others
@@ -148,7 +149,7 @@ def seams(options: argparse.Namespace) -> dict[str, Any]:
     """Measure tiles against the whole: error at the seams over halos and iterations."""
     from napari_rln.core.tiles import within
     from napari_rln.core.volume import Volume
-    from napari_rln.engine.division import support
+    from napari_rln.deconvolution.classical import support
     from napari_rln.engine.plan import Plan, blend
 
     problem = Problem.generate(0, (64, 192, 192))
@@ -192,20 +193,72 @@ def _deconvolved(image: Any, psf: Any, iterations: int, flat: Any, momenta: Any)
     """Return an estimate and the acceleration that led to it."""
     import torch
 
-    from napari_rln.deconvolution import settings as rld
+    from napari_rln.deconvolution.calibration import Calibration
+    from napari_rln.deconvolution.settings import RichardsonLucySettings, start
 
-    steps = rld.start(
-        image,
-        psf,
-        _BACKGROUND,
-        rld.RichardsonLucy(),
-        torch.device("cpu"),
-        momenta=momenta,
-        flat=flat,
-    )
+    steps = start(
+        image, psf, Calibration(background=_BACKGROUND), RichardsonLucySettings(),
+        torch.device("cpu"), momenta=momenta, flat=flat,
+    )  # fmt: skip
     for _ in range(iterations):
         steps.step(measure=False)
     return steps.field_of_view().numpy().copy(), [float(m) for m in steps.momenta]
+
+
+def engine(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure tiles in memory and parts from disk against the whole, and against each other.
+
+    "Alike" is the whole with the acceleration of the tiles, which is that of a part of the image:
+    what differs from it is due to the seams alone.
+    """
+    import torch
+
+    import napari_rln as rln
+    from napari_rln.core.generators import finish
+    from napari_rln.deconvolution.method import Crop
+    from napari_rln.engine.in_parts import run_task_iter
+    from napari_rln.engine.journal import RunFolder
+    from napari_rln.engine.task import Task
+
+    problem = Problem.generate(0, tuple(options.shape))
+    rows: dict[str, Any] = {}
+    for name, iterations in itertools.product(("sym", "asym"), options.counts):
+        image = rln.Volume.from_array(problem.images[name], VOXEL_UM)
+        psf = rln.Volume.from_array(problem.psfs[name], VOXEL_UM)
+        method = rln.RichardsonLucy(
+            iterations=iterations, background=_BACKGROUND, offset=0, gain=1, device="cpu"
+        )
+        whole = rln.deconvolve(image, psf, method).data
+        tiled = rln.deconvolve(image, psf, method, tile=options.tile)
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            place = Path(folder)
+            rln.write_volume(image, place / "image.ome.tif")
+            task = Task(
+                image=rln.ImageFile(path=str(place / "image.ome.tif")), psf=psf, method=method,
+                output=rln.Output(path=place / "result.ome.tif"),
+                execution=rln.Execution(tile=options.tile),
+            )  # fmt: skip
+            stored = rln.read_volume(finish(run_task_iter(task)).out).data
+            known = RunFolder(task.out.absolute()).completed().state.known
+        alike = method.tiles.tile(
+            Crop(image, None), psf, known.calibrated, known.tiles, known.level,
+            torch.device("cpu"), tuple(slice(0, n) for n in image.shape),
+        )  # fmt: skip
+        cut = {"tile": tiled.record.facts["tile"], "halo": tiled.record.facts["halo"]}
+        print(f"{name}, {iterations} iterations, tiles of {cut['tile']}, halo {cut['halo']}:")
+        for label, found, other in (
+            ("in memory against alike", tiled.data, alike),
+            ("from disk against alike", stored, alike),
+            ("in memory against from disk", tiled.data, stored),
+            ("in memory against the whole", tiled.data, whole),
+            ("alike against the whole", alike, whole),
+        ):
+            error = found.astype(np.float64) - other
+            rms = float(np.sqrt((error**2).mean() / np.square(whole, dtype=float).mean()))
+            top = float(np.abs(error).max() / np.percentile(whole, 99.9))
+            rows[f"{name} {iterations} {label}"] = {"rms": rms, "max": top} | cut
+            print(f"  {label}: rms {rms:.4%}, max {top:.2%} of the brightest", flush=True)
+    return rows
 
 
 def peers(options: argparse.Namespace) -> dict[str, Any]:
@@ -278,7 +331,7 @@ def main() -> None:
         _dask(Path(sys.argv[2]), int(sys.argv[3]))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["sizes", "seams", "peers"])
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("--mvoxel", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--method", nargs="+", default=["paper", "rld-10"],
@@ -287,6 +340,8 @@ def main() -> None:
     parser.add_argument("--model", default="bead-paper", help="of the paper's variant")
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 40, 100])
+    parser.add_argument("--shape", type=int, nargs=3, default=[64, 192, 192], help="of engine")
+    parser.add_argument("--tile", type=int, default=96, help="side of its tiles")
     parser.add_argument("--halos", type=float, nargs="+", default=[0, 0.5, 1, 1.5, 2, 2.5, 3],
                         help="in supports of the PSF")  # fmt: skip
     parser.add_argument("--memory-gb", type=float, default=4.0)
@@ -296,8 +351,10 @@ def main() -> None:
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
     options.most = {"rld-10": options.most_rld, "universal": options.most_rld}
-    _save(options, {"sizes": sizes, "seams": seams, "peers": peers}[options.what](options))
+    _save(options, WHAT[options.what](options))
 
+
+WHAT = {"sizes": sizes, "seams": seams, "engine": engine, "peers": peers}
 
 if __name__ == "__main__":
     main()

@@ -26,7 +26,8 @@ def _ours(**options: Any) -> Callable[[int], Run]:
         import torch
 
         from napari_rln.core.volume import Volume
-        from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+        from napari_rln.deconvolution.classical import RichardsonLucy
+        from napari_rln.engine.in_memory import deconvolve
 
         torch.set_num_threads(threads)
 
@@ -143,7 +144,8 @@ def stop(job: Job) -> Job:
     import torch
 
     from napari_rln.core.volume import Volume
-    from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+    from napari_rln.deconvolution.classical import RichardsonLucy
+    from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 
     torch.set_num_threads(job["threads"])
     folder = Path(job["folder"])

@@ -27,6 +27,6 @@ while True:
         print(f"step {report.step}: {report.quality.psnr_db:.2f} dB on a held-out volume")
 
 model.save("bead.safetensors")
-result = rln.apply_model(image, psf, model)
+result = rln.deconvolve(image, psf, rln.Network(model=model))
 print(result.name, result.record.facts["chi2"])
 rln.write_volume(result, "bead-adapted.ome.tif")

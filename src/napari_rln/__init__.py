@@ -5,8 +5,8 @@ importing the package costs nothing:
 
 >>> import napari_rln as rln
 >>> image = rln.read_volume("nucleus.tif")
->>> optics = rln.MicroscopeSettings(na=1.45, immersion_index=1.512, wavelength_um=0.461)
->>> psf = rln.compute_psf(optics, image.voxel_um, planes=image.shape[0])
+>>> optics = rln.psf.MicroscopeSettings(na=1.45, immersion_index=1.512, wavelength_um=0.461)
+>>> psf = rln.psf.compute_psf(optics, image.voxel_um, planes=image.shape[0])
 >>> result = rln.deconvolve(image, psf)
 >>> rln.write_volume(result, "deconvolved.ome.tif")
 """

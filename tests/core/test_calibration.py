@@ -18,11 +18,11 @@ from napari_rln.deconvolution.calibration import (
     calibrate,
     measured_volume,
 )
-from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.deconvolution.unmeasured_voxels import Levels
-from napari_rln.networks.application import apply_model
-from napari_rln.networks.network import RlnSettings
+from napari_rln.engine.in_memory import deconvolve
+from napari_rln.networks.network import Network
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.6, 1.2, 1.2))
 CPU = RichardsonLucy(device="cpu")
@@ -80,8 +80,7 @@ def test_an_offset_changes_no_result(scene):
 def test_an_offset_changes_no_result_of_a_network(scene):
     truth, light = scene
     near, far = (
-        apply_model(_volume(light + offset), PSF, settings=RlnSettings(device="cpu"))
-        for offset in (10, 32768)
+        deconvolve(_volume(light + offset), PSF, Network(device="cpu")) for offset in (10, 32768)
     )
     assert _error(far.data, truth) == pytest.approx(_error(near.data, truth), rel=0.01)
 

@@ -208,7 +208,7 @@ def test_ctrl_c_leaves_no_half_written_file(files, tmp_path):
     process = subprocess.Popen(
         [
             sys.executable, "-c",
-            f"{_HEARS_CTRL_C}import napari_rln.cli.rld_command, napari_rln.deconvolution.classical\n"
+            f"{_HEARS_CTRL_C}import napari_rln.cli.deconvolve_commands\n"
             "from napari_rln.cli import main; print('loaded', flush=True); main()", "rld",
             str(files["image"]), "--psf", str(files["psf"]), "-o", str(out),
             "--iterations", "100000",

@@ -62,7 +62,8 @@ def no_work(monkeypatch):
         raise AssertionError("the long work was begun")
 
     monkeypatch.setattr(run, "example", begun)
-    monkeypatch.setattr("napari_rln.cli.rln_command.apply_steps", begun)
+    monkeypatch.setattr("napari_rln.engine.run.deconvolve_iter", begun)
+    monkeypatch.setattr("napari_rln.engine.run.run_task_iter", begun)
     monkeypatch.setattr("napari_rln.cli.simulate_command.simulate_pair", begun)
     monkeypatch.setattr("napari_rln.cli.check_command.check_result", begun)
 

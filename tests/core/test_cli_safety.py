@@ -388,13 +388,13 @@ from napari_rln import cli
 from napari_rln.cli import terminal
 follow = terminal.Terminal.follow
 
-def hit(self, steps, keep=None):
+def hit(self, steps, keep=None, **more):
     def then():
         for n, report in enumerate(steps):
             if n == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield report
-    return follow(self, then(), keep)
+    return follow(self, then(), keep, **more)
 
 terminal.Terminal.follow = hit
 sys.exit(cli.run(sys.argv[1:]))
@@ -428,7 +428,7 @@ def test_nothing_is_left_of_a_command_that_is_interrupted(files, monkeypatch, ca
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_rln.cli.rld_command.write_volume", interrupt)
+    monkeypatch.setattr("napari_rln.engine.run.write_volume", interrupt)
     assert _type("rld raw.tif --psf psf.tif --iterations 1 -o r.tif") == cli.INTERRUPTED
     assert "Interrupted; nothing half-written was left." in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

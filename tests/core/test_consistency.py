@@ -25,7 +25,7 @@ from napari_rln.simulate.structures import StructureSettings
 PSF = phantoms.gaussian_psf((11, 9, 9), (2.0, 1.2, 1.2))
 CPU = torch.device("cpu")
 RLD = RichardsonLucy(device="cpu")
-RLN = rln.RlnSettings(device="cpu")
+RLN = rln.Network(device="cpu")
 
 
 def _image(truth, psf=PSF, photons=100.0, seed=0):
@@ -148,13 +148,13 @@ def test_a_network_is_no_worse_than_its_start_and_as_bright_as_the_image(optics,
     imaging = ImagingSettings(photons=(photons, photons), background=(0.1, 0.1))
     pair = simulate_pair(optics, structures, imaging, shape=(32, 64, 64), seed=(1, photons))
     seen = {}
-    for report in (steps := rln.apply_steps(pair.image, optics, settings=RLN)):
+    for report in (steps := rln.deconvolve_iter(pair.image, optics, RLN)):
         if report.phase == "start":
             seen["start"] = report.estimate()
         if report.phase == "network":
             break
     steps.close()
-    result = rln.apply_model(pair.image, optics, settings=RLN)
+    result = rln.deconvolve(pair.image, optics, RLN)
     scores = [psnr(data, pair.truth.data, fit=True) for data in (seen["start"], result.data)]
     assert scores[1] > scores[0] - 0.1
     assert result.record.facts["reblur_scale"] == pytest.approx(1, abs=0.03)
@@ -176,7 +176,7 @@ def test_a_bright_bead_stays_as_rld_has_it(optics, factor):
         np.random.default_rng(0).poisson(light + 10.0) + 100.0, optics.voxel_um
     )
     rld = rln.deconvolve(image, optics, RLD).data
-    found = rln.apply_model(image, optics, settings=RLN).data
+    found = rln.deconvolve(image, optics, RLN).data
     assert found[where] > 0.95 * rld[where]
     core, around = np.s_[13:20, 30:35, 30:35], np.s_[8:25, 24:41, 24:41]
     amiss = [abs(data[core].sum() / (scale * truth[where]) - 1) for data in (found, rld)]

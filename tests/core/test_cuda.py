@@ -8,8 +8,9 @@ from scipy import signal
 
 from napari_rln.core.errors import ComputeError
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.engine.in_memory import deconvolve
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -62,7 +63,14 @@ def test_automatic_stop_agrees_with_the_cpu():
 
 def test_out_of_memory_says_what_was_needed(monkeypatch):
     psf = phantoms.gaussian_psf()
-    image = Volume.from_array(np.ones((2000, 4000, 4000), np.float32), psf.voxel_um)
+    data = np.random.default_rng(0).poisson(20, (64, 256, 256)).astype(np.float32)
+    image = Volume.from_array(data, psf.voxel_um)
     monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 10**15)
-    with pytest.raises(ComputeError, match=r"ran out of memory; about \d+\.\d+ GB were needed"):
-        next(deconvolve_iter(image, psf, RichardsonLucy(iterations=1, device="cuda", background=0)))
+    settings = RichardsonLucy(iterations=1, device="cuda", background=0)
+    _, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction(64e6 / total)
+    try:
+        with pytest.raises(ComputeError, match=r"ran out of memory; about \d+\.\d+ GB were needed"):
+            deconvolve(image, psf, settings)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import phantoms
 import pytest
-from napari_rln.networks.network_views import apply_views, apply_views_steps
 from scipy import ndimage
 from scipy.signal import fftconvolve
 
@@ -14,12 +13,13 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish, relay
 from napari_rln.core.metrics import nrmse
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.classical import RichardsonLucy, Seen, deconvolve, start_views
-from napari_rln.deconvolution.views import DualSettings, deconvolve_views, pair_views, turned
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.settings import Seen, start_views
+from napari_rln.deconvolution.views import DualSettings, pair_views, turned
+from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 from napari_rln.io.volumes import read_volume, write_volume
-from napari_rln.networks.application import apply_model
 from napari_rln.networks.model import load_model
-from napari_rln.networks.network import RlnSettings
+from napari_rln.networks.network import Network
 from napari_rln.networks.rln import together
 
 VOXEL_UM = (0.1, 0.1, 0.1)
@@ -89,7 +89,7 @@ def test_both_together_are_better_than_either(views, truth, projector):
         iterations=20 if projector == "matched" else 5, back_projector=projector,
         acceleration=plain,
     )  # fmt: skip
-    joint = deconvolve_views(_pair(views), settings)
+    joint = deconvolve(_pair(views), method=settings)
     alone = [
         deconvolve(first, PSF_A, settings).data,
         deconvolve(turned(second, "y+90"), PSF_B, settings).data,
@@ -101,7 +101,7 @@ def test_both_together_are_better_than_either(views, truth, projector):
 
 
 def test_iterations_stop_by_themselves(views, truth):
-    joint = deconvolve_views(_pair(views))
+    joint = deconvolve(_pair(views))
     assert 3 <= joint.record.facts["iterations"] < 100
     assert joint.record.facts["stopped_by"] == "held-out photons"
     assert nrmse(joint.data, truth) < nrmse(deconvolve(views[0], PSF_A).data, truth)
@@ -109,7 +109,7 @@ def test_iterations_stop_by_themselves(views, truth):
 
 def test_light_stays(views):
     pair = _pair(views)
-    joint = deconvolve_views(pair, RichardsonLucy(iterations=20))
+    joint = deconvolve(pair, method=RichardsonLucy(iterations=20))
     light = (
         pair.first.data.sum(dtype=np.float64)
         - pair.calibration_first.background * pair.first.data.size
@@ -121,7 +121,7 @@ def test_a_brighter_second_view_on_its_own_background_changes_nothing(views):
     first, second, psf_b = views
     brighter = second.with_data(3 * second.data)
     settings = RichardsonLucy(iterations=10)
-    one = deconvolve_views(_pair(views), settings)
+    one = deconvolve(_pair(views), method=settings)
     pair = finish(
         pair_views(
             first, brighter, PSF_A, psf_b,
@@ -129,7 +129,7 @@ def test_a_brighter_second_view_on_its_own_background_changes_nothing(views):
         )
     )  # fmt: skip
     assert pair.facts["brightness_b"] == pytest.approx(3, rel=0.05)
-    other = deconvolve_views(pair, settings)
+    other = deconvolve(pair, method=settings)
     np.testing.assert_allclose(other.data, one.data, rtol=1e-3, atol=1e-3 * one.data.max())
 
 
@@ -140,9 +140,9 @@ def test_a_second_view_that_lies_elsewhere_is_found(views, truth, transform):
     shifted = second.with_data(
         ndimage.shift(second.data, (2.0, -3.0, 1.5), order=1, mode="nearest")
     )
-    there = deconvolve_views(_pair(views), RichardsonLucy(iterations=20))
+    there = deconvolve(_pair(views), method=RichardsonLucy(iterations=20))
     moved = _pair((first, shifted, psf_b), transform=transform)
-    found = deconvolve_views(moved, RichardsonLucy(iterations=20))
+    found = deconvolve(moved, method=RichardsonLucy(iterations=20))
     inside = (slice(6, -6),) * 3
     assert moved.seen.mean() > 0.8
     best, reached = (nrmse(v.data[inside], truth[inside]) for v in (there, found))
@@ -217,6 +217,12 @@ def test_views_that_do_not_go_together(views, change, message):
         _pair(views, **change)
 
 
+def test_two_views_that_outgrow_the_memory_are_refused(views, monkeypatch):
+    monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 1)
+    with pytest.raises(RlnError, match=r"two views take \d+\.\d+ GB"):
+        deconvolve(_pair(views), method=RichardsonLucy(iterations=2, device="cpu"))
+
+
 def test_the_command_writes_both(views, tmp_path, capsys):
     first, second, psf_b = views
     for name, volume in (("a", first), ("b", second), ("pa", PSF_A), ("pb", psf_b)):
@@ -235,8 +241,11 @@ def test_the_command_writes_both(views, tmp_path, capsys):
 
 def test_a_model_of_single_views_is_better_with_both_than_with_either(views, truth):
     first, second, _ = views
-    both = apply_views(_pair(views))
-    alone = apply_model(first, PSF_A), apply_model(turned(second, "y+90"), PSF_B)
+    both = deconvolve(_pair(views), method=Network())
+    alone = (
+        deconvolve(first, PSF_A, Network()),
+        deconvolve(turned(second, "y+90"), PSF_B, Network()),
+    )
     errors = [nrmse(volume.data, truth) for volume in (both, *alone)]
     assert errors[0] < 0.85 * min(errors[1:])
     record = both.record
@@ -249,9 +258,9 @@ def test_a_model_of_single_views_is_better_with_both_than_with_either(views, tru
 
 def test_tiles_of_two_views_are_the_whole(views):
     pair = _pair(views)
-    whole = apply_views(pair)
+    whole = deconvolve(pair, method=Network())
     reports = []
-    steps = relay(apply_views_steps(pair, settings=RlnSettings(tile=24)), reports.append)
+    steps = relay(deconvolve_iter(pair, method=Network(), tile=24), reports.append)
     tiled = finish(steps)
     np.testing.assert_allclose(tiled.data, whole.data, atol=2e-5 * whole.data.max())
     pieces = [report for report in reports if report.tile is not None]
@@ -274,8 +283,10 @@ def test_where_the_second_view_shows_nothing_a_network_sees_the_first(views, nor
     seen[:, :, :26] = True
     garbage = pair.second.data.copy()
     garbage[~seen] = 5000
-    spoiled = apply_views(replace(pair, seen=seen, second=pair.second.with_data(garbage)), model)
-    clean = apply_views(replace(pair, seen=seen), model)
+    spoiled = deconvolve(
+        replace(pair, seen=seen, second=pair.second.with_data(garbage)), method=Network(model=model)
+    )
+    clean = deconvolve(replace(pair, seen=seen), method=Network(model=model))
     np.testing.assert_array_equal(spoiled.data, clean.data)
 
 
@@ -289,14 +300,14 @@ def _three_iterations():
 def test_networks_of_two_views_are_given_both(views, views_of, variant):
     pair = _pair(views)
     model = phantoms.small_model(variant, views=views_of, psf=PSF_A)
-    result = apply_views(pair, model)
+    result = deconvolve(pair, method=Network(model=model))
     assert result.shape == SHAPE
     assert np.isfinite(result.data).all()
     # It depends on both.
     darker = replace(pair, second=pair.second.with_data(0.5 * pair.second.data))
-    assert not np.allclose(apply_views(darker, model).data, result.data)
+    assert not np.allclose(deconvolve(darker, method=Network(model=model)).data, result.data)
     with pytest.raises(RlnError, match="napari-rln dual"):
-        apply_model(pair.first, PSF_A, model)
+        deconvolve(pair.first, PSF_A, Network(model=model))
 
 
 def test_views_become_channels_as_the_network_was_trained():
@@ -308,10 +319,10 @@ def test_views_become_channels_as_the_network_was_trained():
 
 def test_models_that_cannot_see_two_views_are_refused(views):
     with pytest.raises(RlnError, match="one view of the object only"):
-        apply_views(_pair(views), load_model("bead-paper"))
+        deconvolve(_pair(views), method=Network(model=load_model("bead-paper")))
     other = phantoms.small_model("started")  # of other voxels
     with pytest.raises(RlnError, match="was trained for"):
-        apply_views(_pair(views), other)
+        deconvolve(_pair(views), method=Network(model=other))
 
 
 def test_the_command_applies_a_model_to_both(views, tmp_path, capsys):

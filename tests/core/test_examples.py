@@ -1,18 +1,24 @@
-"""The examples and the README's Python run as they stand."""
+"""The examples and the README's Python run as they stand; what the documents show is there."""
 
+import ast
+import importlib
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import numpy as np
 import phantoms
 import pytest
 
+import napari_rln
+from napari_rln.cli import app
 from napari_rln.core.volume import Volume
 from napari_rln.io.volumes import read_volume, write_volume
 
 _ROOT = Path(__file__).resolve().parents[2]
 _EXAMPLES = sorted((_ROOT / "examples").glob("*.py"))
+_DOCUMENTS = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
 
 
 def test_there_are_examples():
@@ -39,3 +45,23 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     assert "'iterations': 20" in capsys.readouterr().out
     assert Path("nucleus-rln.ome.tif").exists()
     assert Path("nucleus.png").exists()
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.stem)
+def test_the_python_of_the_documents_uses_what_is_offered(document):
+    for code in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("napari_rln"):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names)
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("rln."):
+                eval(ast.unparse(node), {"rln": napari_rln})
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.stem)
+def test_the_lines_of_the_documents_are_commands(document):
+    lines = re.findall(r"^ *(napari-rln [-\w]+ .*)$", document.read_text(), re.MULTILINE)
+    assert lines or document.stem in ("files", "napari")
+    for line in lines:
+        _, *words = shlex.split(line, comments=True)
+        app.parse_args(words, print_error=False, exit_on_error=False)

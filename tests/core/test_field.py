@@ -56,7 +56,7 @@ def test_a_camera_offset_changes_nothing(case, method):
         image = _read(folder, name)
         if method == "rld":
             return rln.deconvolve(image, psf, CPU)
-        return rln.apply_model(image, psf, settings=rln.RlnSettings(device="cpu"))
+        return rln.deconvolve(image, psf, rln.Network(device="cpu"))
 
     near, far = run("offset_00010"), run("offset_32768")
     assert _error(far.data, truth) == pytest.approx(_error(near.data, truth), rel=0.03)
@@ -119,5 +119,5 @@ def test_a_nucleus_is_nearer_to_its_confocal_image_by_rld_and_nearer_still_by_rl
 
     assert likeness(rln.deconvolve(image, psf, CPU)) >= 0.927
     # A PSF sampled as coarsely as this is beyond what the model was trained on.
-    network = _quietly(rln.apply_model, image, psf, settings=rln.RlnSettings(device="cpu"))
+    network = _quietly(rln.deconvolve, image, psf, rln.Network(device="cpu"))
     assert likeness(network) >= 0.945

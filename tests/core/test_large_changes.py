@@ -16,10 +16,10 @@ from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.engine.execution import Execution
+from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.in_parts import run_task_iter
-from napari_rln.engine.journal import Folder
-from napari_rln.engine.task import LargeRun
+from napari_rln.engine.journal import RunFolder
+from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
 from napari_rln.io.tiff import TiffTarget
 from napari_rln.io.volumes import read_volume
@@ -51,8 +51,8 @@ def series(photons, psf, tmp_path):
 def whole(photons, psf, tmp_path_factory):
     """Return the first volume of the series, deconvolved without interruption."""
     folder = tmp_path_factory.mktemp("whole")
-    origin = _series(folder / "series.ome.tif", photons[:1], psf)
-    finish(run_task_iter(_run(origin, psf, folder / "whole.ome.zarr")))
+    file = _series(folder / "series.ome.tif", photons[:1], psf)
+    finish(run_task_iter(_task(file, psf, folder / "whole.ome.zarr")))
     return read_volume(folder / "whole.ome.zarr").data
 
 
@@ -65,28 +65,28 @@ def _series(path, volumes, psf):
     return ImageFile(path=str(path))
 
 
-def _run(origin, psf, out, **large):
-    return LargeRun(
-        origin=origin, psf=psf, settings=RichardsonLucy(iterations=3), out=out, tile=16,
-        large=Execution(**large),
+def _task(file, psf, out, *, overwrite=False):
+    return Task(
+        image=file, psf=psf, method=RichardsonLucy(iterations=3),
+        output=Output(path=out, overwrite=overwrite), execution=Execution(tile=16),
     )  # fmt: skip
 
 
-def _interrupted(run, blocks=1):
-    steps = run_task_iter(run)
+def _interrupted(task, blocks=1):
+    steps = run_task_iter(task)
     written = (report for report in steps if report.phase == "tiles")
     assert len(list(itertools.islice(written, blocks))) == blocks
     steps.close()
 
 
-def _change(origin, time, box=WHOLE):
+def _change(file, time, box=WHOLE):
     """Add light to a part of a volume on disk."""
-    target = TiffTarget(Path(origin.path), SHAPE, 2)
+    target = TiffTarget(Path(file.path), SHAPE, 2)
     target.write(box, target.read(box, time) + 40, time)
 
 
-def _touch(origin):
-    os.utime(origin.path, (1e9, 1e9))
+def _touch(file):
+    os.utime(file.path, (1e9, 1e9))
 
 
 def _data(path, time):
@@ -95,10 +95,10 @@ def _data(path, time):
 
 def test_a_changed_volume_is_not_complete_already(series, psf, tmp_path):
     out = tmp_path / "r.ome.tif"
-    finish(run_task_iter(_run(series, psf, out)))
-    assert not finish(run_task_iter(_run(series, psf, out))).made
+    finish(run_task_iter(_task(series, psf, out)))
+    assert not finish(run_task_iter(_task(series, psf, out))).made
     _touch(series)  # looks another, and is not
-    again = finish(run_task_iter(_run(series, psf, out)))
+    again = finish(run_task_iter(_task(series, psf, out)))
     assert (again.made, again.summary["iterations"]) == (False, 3)
     before = _data(out, 1)
     # Nothing that the samples show: in the second volume, and in the middle.
@@ -106,9 +106,9 @@ def test_a_changed_volume_is_not_complete_already(series, psf, tmp_path):
     with pytest.raises(
         RlnError, match=r"begun with image|has changed since the run began .*time 1"
     ):
-        finish(run_task_iter(_run(series, psf, out)))
+        finish(run_task_iter(_task(series, psf, out)))
     np.testing.assert_array_equal(_data(out, 1), before)
-    assert finish(run_task_iter(_run(series, psf, out, overwrite=True))).made
+    assert finish(run_task_iter(_task(series, psf, out, overwrite=True))).made
     assert not np.array_equal(_data(out, 1), before)
 
 
@@ -120,29 +120,29 @@ def test_a_large_image_of_which_the_samples_are_the_same_is_known_to_be_another(
     monkeypatch.setattr("napari_rln.deconvolution.calibration._BLOCK", (8, 8, 8))
     out = tmp_path / "r.ome.zarr"
     one = ImageFile(path=series.path, time=0)
-    finish(run_task_iter(_run(one, psf, out)))
+    finish(run_task_iter(_task(one, psf, out)))
     _change(series, 0, (slice(0, 20), slice(0, 10), slice(0, 64)))
     with pytest.raises(RlnError, match="has changed since the run began"):
-        finish(run_task_iter(_run(one, psf, out)))
+        finish(run_task_iter(_task(one, psf, out)))
 
 
 def test_an_image_that_is_replaced_before_a_run_goes_on_is_noticed(series, psf, tmp_path):
     out = tmp_path / "r.ome.zarr"
-    original = Path(series.path).read_bytes()
-    _interrupted(_run(series, psf, out), 2)
+    fileal = Path(series.path).read_bytes()
+    _interrupted(_task(series, psf, out), 2)
     _change(series, 0, (slice(8, 12), slice(10, 20), slice(0, 30)))
     with pytest.raises(RlnError, match=r"begun with image|has changed since the run began"):
-        finish(run_task_iter(_run(series, psf, out)))
-    Path(series.path).write_bytes(original)  # another file, of the same content
-    assert finish(run_task_iter(_run(series, psf, out))).made
+        finish(run_task_iter(_task(series, psf, out)))
+    Path(series.path).write_bytes(fileal)  # another file, of the same content
+    assert finish(run_task_iter(_task(series, psf, out))).made
     whole = tmp_path / "whole.ome.zarr"
-    finish(run_task_iter(_run(series, psf, whole)))
+    finish(run_task_iter(_task(series, psf, whole)))
     for time in range(2):
         np.testing.assert_array_equal(_data(out, time), _data(whole, time))
 
 
 def test_an_image_that_is_still_written_is_noticed(series, psf, tmp_path):
-    steps = run_task_iter(_run(series, psf, tmp_path / "r.ome.zarr"))
+    steps = run_task_iter(_task(series, psf, tmp_path / "r.ome.zarr"))
     for report in steps:
         if report.phase == "deconvolve":
             break
@@ -155,15 +155,15 @@ def test_an_image_that_is_still_written_is_noticed(series, psf, tmp_path):
 @pytest.mark.parametrize("name", ["r.ome.tif", "r.ome.zarr"])
 def test_a_damaged_result_is_not_complete_already(series, psf, tmp_path, name):
     out = tmp_path / name
-    finish(run_task_iter(_run(series, psf, out)))
+    finish(run_task_iter(_task(series, psf, out)))
     if out.is_dir():
         damaged = next(p for p in (out / "0").rglob("*") if p.is_file() and p.name.isdigit())
         damaged.write_bytes(damaged.read_bytes()[:-7])
     else:
         TiffTarget(out, SHAPE, 2).write(WHOLE, np.zeros(SHAPE, np.float32), 1)
     with pytest.raises(RlnError, match=r"is not as it was written .*`overwrite`"):
-        finish(run_task_iter(_run(series, psf, out)))
-    assert finish(run_task_iter(_run(series, psf, out, overwrite=True))).made
+        finish(run_task_iter(_task(series, psf, out)))
+    assert finish(run_task_iter(_task(series, psf, out, overwrite=True))).made
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_belongs_to_somebody_else_is_left_alone(series, psf, tmp_path, name
     there = rf"{re.escape(name.partition('/')[0])} is there and was not made by"
     for overwrite in (False, True):
         with pytest.raises(RlnError, match=there):
-            finish(run_task_iter(_run(series, psf, tmp_path / "r.ome.tif", overwrite=overwrite)))
+            finish(run_task_iter(_task(series, psf, tmp_path / "r.ome.tif", overwrite=overwrite)))
     assert mine.read_text() == '{"years": "of work"}'
 
 
@@ -202,25 +202,25 @@ def test_a_damaged_checkpoint_is_said_or_done_again(series, psf, whole, tmp_path
     rng = random.Random(seed)
     out = tmp_path / "r.ome.zarr"
     one = ImageFile(path=series.path, time=0)
-    _interrupted(_run(one, psf, out), 1)
-    part = Folder(out).part
+    _interrupted(_task(one, psf, out), 1)
+    part = RunFolder(out).part
     names = [p for p in sorted(part.rglob("*")) if p.is_file() and p.stat().st_size]
     damaged = rng.choice(names)
     _mutated(damaged, rng)
     try:
-        finish(run_task_iter(_run(one, psf, out)))
+        finish(run_task_iter(_task(one, psf, out)))
     except (RlnError, ComputeError, OSError):
-        assert finish(run_task_iter(_run(one, psf, out, overwrite=True))).made
+        assert finish(run_task_iter(_task(one, psf, out, overwrite=True))).made
     np.testing.assert_array_equal(read_volume(out).data, whole, str(damaged))
 
 
 def test_a_series_that_begins_in_the_dark_is_deconvolved(photons, psf, tmp_path):
-    origin = _series(tmp_path / "dark.ome.tif", [0 * photons[0], photons[0]], psf)
-    finish(run_task_iter(_run(origin, psf, tmp_path / "r.ome.tif")))
-    finish(run_task_iter(_run(ImageFile(path=origin.path, time=1), psf, tmp_path / "one.ome.tif")))
+    file = _series(tmp_path / "dark.ome.tif", [0 * photons[0], photons[0]], psf)
+    finish(run_task_iter(_task(file, psf, tmp_path / "r.ome.tif")))
+    finish(run_task_iter(_task(ImageFile(path=file.path, time=1), psf, tmp_path / "one.ome.tif")))
     assert np.abs(_data(tmp_path / "r.ome.tif", 0)).max() < 1e-3
     np.testing.assert_array_equal(
         _data(tmp_path / "r.ome.tif", 1), read_volume(tmp_path / "one.ome.tif").data
     )
     manifest = json.loads((tmp_path / "r.ome.tif.run.json").read_text())
-    assert manifest["statistics"]["time"] == 1
+    assert manifest["known"]["time"] == 1

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.resources
+import inspect
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import napari_rln
 
 ROOT = Path(__file__).resolve().parents[2]
+SPACES = (napari_rln, napari_rln.psf, napari_rln.simulate, napari_rln.train)
 WINDOWS = ("napari", "qtpy", "PyQt", "PySide", "magicgui", "superqt")
 
 
@@ -39,7 +41,7 @@ def test_the_core_loads_no_window():
         "names = [m.name for m in pkgutil.walk_packages(napari_rln.__path__, 'napari_rln.') "
         "if not m.name.startswith('napari_rln.gui')]; "
         "assert len(names) > 20, names; "
-        "assert 'napari_rln.cli.rld_command' in names, names; "
+        "assert 'napari_rln.cli.deconvolve_commands' in names, names; "
         "[importlib.import_module(name) for name in names]"
     )
     loaded = loaded_after(walk)
@@ -69,20 +71,27 @@ def test_the_version_is_that_of_the_distribution():
     assert importlib.metadata.version("napari-rln") == napari_rln.__version__
 
 
-@pytest.mark.parametrize("name", [n for n in napari_rln.__all__ if n != "__version__"])
-def test_what_is_offered_is_there_and_documented(name):
-    offered = getattr(napari_rln, name)
-    assert offered.__module__.startswith("napari_rln.")
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [(s, n) for s in SPACES for n in s.__all__ if n != "__version__"],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_what_is_offered_is_there_and_documented(space, name):
+    offered = getattr(space, name)
+    module = offered.__name__ if inspect.ismodule(offered) else offered.__module__
+    assert module.startswith("napari_rln.")
     # A dataclass without a docstring is given its signature for one.
     assert not offered.__doc__.startswith(f"{name}(")
     assert len(offered.__doc__.splitlines()[0]) > 10
-    assert name in dir(napari_rln)
+    assert name in dir(space)
 
 
-def test_no_module_hides_behind_what_is_offered():
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.__name__)
+def test_no_module_hides_behind_what_is_offered(space):
     """A submodule of an exported name would replace it as soon as it is imported."""
-    modules = {path.stem for path in Path(napari_rln.__file__).parent.iterdir()}
-    assert not modules & set(napari_rln.__all__)
+    modules = {path.stem for path in Path(space.__file__).parent.iterdir()}
+    for name in modules & set(space.__all__):
+        assert getattr(space, name) is importlib.import_module(f"{space.__name__}.{name}")
 
 
 def test_a_name_that_is_not_offered_is_an_attribute_error():

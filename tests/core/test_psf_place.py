@@ -7,8 +7,9 @@ from scipy import ndimage
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.classical import deconvolve
-from napari_rln.networks.application import apply_model
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.engine.in_memory import deconvolve
+from napari_rln.networks.network import Network
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import examine_psf, fit_psf, repair_psf
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -55,9 +56,9 @@ def test_what_is_no_psf_stops_a_run(why, mend):
     image = Volume.from_array(np.ones((24, 24, 24)), VOXEL, name="image")
     with pytest.raises(RlnError, match=why):
         fit_psf(broken, image, mend=mend)
-    for use in (deconvolve, apply_model):
+    for method in (RichardsonLucy(), Network()):
         with pytest.raises(RlnError, match=why):
-            use(image, broken)
+            deconvolve(image, broken, method)
     with pytest.raises(RlnError, match=why):
         setting_of(TrainSettings(), psf=broken)
     report = examine_psf(broken)  # may be looked at

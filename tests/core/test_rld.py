@@ -12,8 +12,9 @@ from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.metrics import psnr
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution import settings as rld
-from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 from napari_rln.io.volumes import read_volume
 from napari_rln.psf.examine import fit_psf
 
@@ -395,8 +396,9 @@ def test_unknown_or_absent_devices_are_refused(device):
 
 
 def test_too_little_memory_is_said_before_the_work(monkeypatch):
-    monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 1000)
-    with pytest.raises(RlnError, match=r"needs 0\.00 GB on cpu .* crop the PSF"):
+    for module in ("device", "machine"):
+        monkeypatch.setattr(f"napari_rln.core.{module}.available_bytes", lambda: 1000)
+    with pytest.raises(RlnError, match=r"takes more memory than may be taken; .*`memory_gb`"):
         next(deconvolve_iter(_image(phantoms.spots()), phantoms.gaussian_psf()))
 
 

@@ -1,4 +1,4 @@
-"""The first estimate: the image, or the classical deconvolution to the bit, tiled or not."""
+"""The initial estimate: the image, or the classical deconvolution to the bit."""
 
 import numpy as np
 import phantoms
@@ -7,10 +7,12 @@ import torch
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
-from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Given, calibrate
-from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve, memory_bytes
-from napari_rln.networks.initial_estimate import StartSettings, first_estimate
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Scene
+from napari_rln.deconvolution.settings import Seen
+from napari_rln.engine.in_memory import deconvolve
+from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 
 PSF = phantoms.gaussian_psf()
 CPU = torch.device("cpu")
@@ -24,10 +26,8 @@ def image():
 
 def _run(image, settings, psf=PSF, **options):
     """Return all reports and the first estimate."""
-    reports, steps = (
-        [],
-        first_estimate(image, psf, calibrate(image, KNOWN), settings, CPU, **options),
-    )
+    view = Seen(image=image, psf=psf, calibration=calibrate(image, KNOWN))
+    reports, steps = [], initial_estimate(Scene.of(view, CPU), settings, **options)
     while True:
         try:
             reports.append(next(steps))
@@ -82,33 +82,6 @@ def test_without_a_psf_it_is_refused(image):
         _run(image, StartSettings(), None)
 
 
-def test_with_little_memory_it_is_tiled_and_hardly_differs():
-    image = phantoms.noisy_image(phantoms.spots((24, 56, 64), level=300.0), PSF)
-    settings = StartSettings(iterations=8)
-    _, whole = _run(image, settings)
-    reports, tiled = _run(image, settings, most_bytes=4_000_000)
-    assert len(reports) > 8
-    assert [report.done for report in reports] == list(range(1, len(reports) + 1))
-    assert {report.total for report in reports} == {len(reports)}
-    assert tiled.outside is None
-    # Of the brightest voxel; every tile is accelerated by itself.
-    assert np.abs(tiled.data - whole.data).max() < 0.02 * whole.data.max()
-
-
-def test_ample_memory_changes_nothing(image):
-    _, one = _run(image, StartSettings(iterations=3))
-    _, other = _run(image, StartSettings(iterations=3), most_bytes=10**9)
-    np.testing.assert_array_equal(one.data, other.data)
-
-
-def test_too_little_memory_is_refused_before_the_work(image):
-    steps = first_estimate(
-        image, PSF, calibrate(image, KNOWN), StartSettings(), CPU, most_bytes=100_000
-    )
-    with pytest.raises(RlnError, match=r"takes .* GB but 0\.00 GB may be taken; crop the PSF"):
-        next(steps)
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -121,20 +94,3 @@ def test_too_little_memory_is_refused_before_the_work(image):
 def test_settings_that_cannot_be_are_refused(given, said):
     with pytest.raises(RlnError, match=said):
         StartSettings(**given)
-
-
-def test_every_tile_keeps_to_the_memory(monkeypatch):
-    image = phantoms.noisy_image(phantoms.spots((32, 64, 64)), PSF)
-    settings = StartSettings(iterations=1)
-    shapes, begin = [], rld.start
-
-    def start(part, *given, **named):
-        shapes.append(part.shape)
-        return begin(part, *given, **named)
-
-    monkeypatch.setattr(rld, "start", start)
-    for most, count in ((6_000_000, 2), (3_000_000, 4), (1_000_000, 64)):
-        shapes.clear()
-        _run(image, settings, most_bytes=most)
-        assert len(shapes) == count
-        assert max(memory_bytes(shape, PSF.shape, settings.rld()) for shape in shapes) <= most

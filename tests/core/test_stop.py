@@ -9,10 +9,11 @@ from scipy.ndimage import shift
 from scipy.signal import fftconvolve
 
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.noise import estimate_noise
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.deconvolution.stopping import SHARE, SplitPhotons, Watch, telling_crop
+from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.6, 1.2, 1.2)).data
 WHITE = Spectrum()

@@ -4,9 +4,11 @@ import numpy as np
 import phantoms
 import pytest
 
+from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.networks.model import unlikeness
-from napari_rln.networks.suitability import check_grid, doubts, refuse_grid, widths_in_voxels
+from napari_rln.networks.network import Network
+from napari_rln.networks.suitability import doubts, refuse_grid, widths_in_voxels
 
 PSF = phantoms.gaussian_psf((15, 15, 15))
 FWHM = 2 * np.sqrt(2 * np.log(2))
@@ -73,12 +75,18 @@ def test_a_flat_psf_has_no_axial_width_to_doubt():
 
 
 def test_voxels_may_differ_by_three_percent():
-    model = phantoms.small_model(psf=PSF)
+    network = Network(model=phantoms.small_model("paper", psf=PSF))
     z, y, x = PSF.voxel_um
-    assert check_grid(model, _on((z * 1.02, y * 0.98, x)))
+    near = _on((z * 1.02, y * 0.98, x))
+    network.check(near, None)
+    assert network.grid_of(near) == near.voxel_um
     for off in ((z * 1.05, y, x), (z, y * 0.95, x), (z, y, 2 * x)):
-        assert not check_grid(model, _on(off))
-    assert check_grid(phantoms.small_model(psf=None), _on((5.0, 1.0, 1.0)))
+        assert network.grid_of(_on(off)) == PSF.voxel_um
+        with pytest.raises(RlnError, match="voxels of"):
+            network.check(_on(off), None)
+    any_voxels = Network(model=phantoms.small_model("paper", psf=None))
+    any_voxels.check(_on((5.0, 1.0, 1.0)), None)
+    assert any_voxels.grid_of(_on((5.0, 1.0, 1.0))) == (5.0, 1.0, 1.0)
 
 
 def test_the_refusal_names_both_grids_and_the_ways_out():

@@ -14,9 +14,12 @@ from napari_rln.core.generators import finish
 from napari_rln.core.metrics import psnr
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import Calibration
-from napari_rln.deconvolution.classical import RichardsonLucy, deconvolve
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Scene
+from napari_rln.deconvolution.settings import Seen
+from napari_rln.engine.in_memory import deconvolve
 from napari_rln.io.volumes import write_volume
-from napari_rln.networks.initial_estimate import StartSettings, first_estimate
+from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import FamilySettings
@@ -104,8 +107,8 @@ def test_image_estimate_and_truth_are_on_one_scale():
     assert offset == made.calibration.background
     np.testing.assert_allclose(scale * made.x + offset, made.pair.image.data, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(3 * scale * made.target, made.pair.truth.data, rtol=1e-5, atol=1e-3)
-    cpu = torch.device("cpu")
-    estimate = finish(first_estimate(made.pair.image, made.psf, made.calibration, start, cpu)).data
+    view = Seen(image=made.pair.image, psf=made.psf, calibration=made.calibration)
+    estimate = finish(initial_estimate(Scene.of(view, torch.device("cpu")), start)).data
     np.testing.assert_allclose(scale * made.E0, estimate, rtol=1e-5, atol=1e-3)
     assert phantoms.nrmse(made.E0, made.target) < phantoms.nrmse(made.x, made.target)
     assert made.mean == pytest.approx(made.target.mean())
@@ -188,7 +191,7 @@ def test_pairs_that_do_not_match_are_refused(folder):
     with pytest.raises(RlnError, match=r"\(16, 16, 16\) but .* is \(16, 16, 14\)"):
         source.pair(1)
     (folder / "ground_truth" / "2.tif").unlink()
-    with pytest.raises(RlnError, match=r"2\.tif has no truth"):
+    with pytest.raises(RlnError, match=r"2\.tif has no ground truth"):
         pairs_in(folder)
     with pytest.raises(RlnError, match=r"needs input/ and ground_truth/"):
         pairs_in(folder / "input")

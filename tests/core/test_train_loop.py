@@ -20,9 +20,11 @@ from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.method import Scene
+from napari_rln.deconvolution.settings import Seen
 from napari_rln.deconvolution.views import turned
 from napari_rln.io.volumes import read_volume, write_volume
-from napari_rln.networks.initial_estimate import StartSettings, first_estimate
+from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import brightness
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
@@ -399,8 +401,8 @@ def test_what_was_prepared_is_kept_where_the_preparation_is_broken_off(tmp_path,
     assert len(kept) >= 3
     kept[0].write_bytes(b"damaged")
     made = []
-    original = examples.first_estimate
-    monkeypatch.setattr(examples, "first_estimate", lambda *a: made.append(a) or original(*a))
+    original = examples.initial_estimate
+    monkeypatch.setattr(examples, "initial_estimate", lambda *a: made.append(a) or original(*a))
     again = finish(train_steps(setting_of(TINY, psf=PSF), TINY, checkpoint=checkpoint))
     assert len(made) == 1 + TINY.validate + TINY.examples - len(kept)
     assert again.hash == whole.hash
@@ -817,8 +819,8 @@ def test_two_views_of_one_object_and_their_joint_estimate():
     np.testing.assert_allclose(x, made.x + made.x_b)
     assert np.corrcoef(made.x.ravel(), made.x_b.ravel())[0, 1] > 0.4
     assert made.pair.second.data.mean() == pytest.approx(made.pair.image.data.mean(), rel=0.1)
-    one = first_estimate(made.pair.image, made.psf, made.calibration, start, torch.device("cpu"))
-    single = finish(one).data
+    view = Seen(image=made.pair.image, psf=made.psf, calibration=made.calibration)
+    single = finish(initial_estimate(Scene.of(view, torch.device("cpu")), start)).data
     truth = made.pair.truth.data
     assert phantoms.nrmse(E0, truth) < phantoms.nrmse(single, truth)
     both = example(source, 0, start, "brightness", views="concatenated").given()

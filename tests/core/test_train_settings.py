@@ -133,7 +133,7 @@ def test_a_model_of_the_other_variant_is_refused(tmp_path):
 
 def test_one_psf_or_any():
     for given in ({}, {"psf": phantoms.gaussian_psf(), "any_psf": True}):
-        with pytest.raises(RlnError, match="give the PSF that the model is for"):
+        with pytest.raises(RlnError, match="`any_psf`, not both"):
             setting_of(SMALL, **given)
 
 
@@ -200,10 +200,10 @@ def test_pairs_that_cannot_be_used_are_refused(tmp_path):
     folder = _write_pairs(tmp_path / "pairs", 4)
     with pytest.raises(RlnError, match="holds 4 pairs; at least 5 are needed"):
         setting_of(SMALL, psf=psf, pairs=folder)
-    with pytest.raises(RlnError, match="need the PSF that they were taken with"):
+    with pytest.raises(RlnError, match="need the PSF"):
         setting_of(SMALL, pairs=folder)
     (folder / "ground_truth" / "2.tif").unlink()
-    with pytest.raises(RlnError, match=r"2\.tif has no truth"):
+    with pytest.raises(RlnError, match=r"2\.tif has no ground truth"):
         setting_of(SMALL, psf=psf, pairs=folder)
 
 
@@ -263,9 +263,9 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
     whole = path.read_bytes()
     for content in (whole[:-4], whole[:50], whole[:4], b"", b"no safetensors at all"):
         path.write_bytes(content)
-        with pytest.raises(RlnError, match="is no checkpoint of a training"):
+        with pytest.raises(RlnError, match="is not a training checkpoint"):
             Checkpoint.load(path)
     for metadata in (None, {}, *({"napari-rln training": text} for text in ("", "3", "{}"))):
         save_file({"a": torch.zeros(2)}, path, metadata)
-        with pytest.raises(RlnError, match="is no checkpoint of a training"):
+        with pytest.raises(RlnError, match="is not a training checkpoint"):
             Checkpoint.load(path)

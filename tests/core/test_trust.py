@@ -11,9 +11,9 @@ from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.residual import reconvolution_residual
+from napari_rln.engine.in_memory import deconvolve
 from napari_rln.evaluate.check import check_result, outside_steps
-from napari_rln.networks.application import apply_model
-from napari_rln.networks.network import RlnSettings
+from napari_rln.networks.network import Network
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.4, 1.2, 1.2))
 SHAPE = (24, 40, 40)
@@ -175,7 +175,7 @@ def test_light_from_outside_of_another_shape_is_refused(scene):
 
 def test_a_run_and_a_check_of_its_result_say_the_same(scene):
     _, image = scene
-    result = apply_model(image, PSF, settings=RlnSettings(device="cpu"))
+    result = deconvolve(image, PSF, Network(device="cpu"))
     trust = check_result(image, result, PSF, device="cpu")
     facts = result.record.facts
     assert trust.chi2 == pytest.approx(facts["chi2"], rel=1e-3)

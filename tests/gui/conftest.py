@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from napari_rln.engine import history
 from napari_rln.gui import jobs as worker
 from napari_rln.gui import preferences
 from napari_rln.networks.library import Library
@@ -28,6 +29,12 @@ def library(tmp_path, monkeypatch):
     found = Library(tmp_path / "models")
     monkeypatch.setattr(preferences, "library", lambda: found)
     return found
+
+
+@pytest.fixture(autouse=True)
+def no_history(tmp_path, monkeypatch):
+    """Keep how long runs took in a folder of the test's own, which is not there yet."""
+    monkeypatch.setattr(history, "_path", lambda: tmp_path / "history" / "seconds.json")
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """The dock that deconvolves and compares."""
 
+import json
+import re
 import traceback
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_rln import samples
 from napari_rln.core.errors import RlnError
+from napari_rln.engine.job import Job
+from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve import method_list as methods
 from napari_rln.gui.deconvolve.method_list import iterations_in
 from napari_rln.gui.deconvolve.region import DRAWN, SEEN, WHOLE
@@ -309,13 +314,13 @@ def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
 
 
 def test_a_failure_is_said_once(dock, idle, monkeypatch):
-    def failing(*_):
+    def failing(*_, **__):
         yield from ()
         raise RlnError("`tv` and `max_iterations` do not go together.")
 
     notified = []
     notification_manager.notification_ready.connect(notified.append)
-    monkeypatch.setattr(methods, "iterate", failing)
+    monkeypatch.setattr(methods, "deconvolve_iter", failing)
     dock.methods.rln.setChecked(False)
     dock.bar.run_button.click()
     idle(dock.jobs)
@@ -359,11 +364,11 @@ def test_cancelling_keeps_an_estimate_for_what_it_is(dock, idle, qtbot):
 
 
 def test_failures_are_sentences_and_leave_no_layer(dock, idle, monkeypatch):
-    def failing(*_):
+    def failing(*_, **__):
         yield from ()
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(methods, "iterate", failing)
+    monkeypatch.setattr(methods, "deconvolve_iter", failing)
     dock.methods.rln.setChecked(False)
     before = len(dock.viewer.layers)
     dock.bar.run_button.click()
@@ -427,24 +432,43 @@ def test_iterations_to_keep_are_whole_numbers():
 
 
 def test_costs_are_told_and_the_run_is_copied_as_text(dock, idle, qtbot):
-    from napari_rln.cli import app
-
-    qtbot.waitUntil(lambda: "RLN universal: about" in dock.costs.text(), timeout=60_000)
-    assert "RLD: about" in dock.costs.text()
-    assert "GB" in dock.costs.text()
+    qtbot.waitUntil(lambda: "RLN universal: " in dock.costs.text(), timeout=60_000)
+    size = r"\d[\d.]* GB"
+    assert re.fullmatch(f"RLD: {size}\nRLN universal: {size}", dock.costs.text())
     dock.copy.copy_command()
-    *notes, first, second = QApplication.clipboard().text().splitlines()
+    text = QApplication.clipboard().text()
+    notes = [line for line in text.splitlines() if line.startswith("#")]
     assert [note.split()[-1] for note in notes] == ["cells.tif", "bead_psf.tif"]
-    lines = [first, second]
-    assert [line.split()[:2] for line in lines] == [["napari-rln", "rld"], ["napari-rln", "rln"]]
-    words = lines[0].removeprefix("napari-rln ")
-    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    assert bound.kwargs["settings"].iterations == 10
+    documents = re.findall(r"^napari-rln run - <<'END'$(.*?)^END$", text, re.DOTALL | re.MULTILINE)
+    jobs = [Job.from_json(json.loads(document)) for document in documents]
+    assert [[method.kind for method in job.methods] for job in jobs] == [["rld"], ["rln"]]
+    assert jobs[0].methods[0].iterations == 10
+    for job in jobs:
+        assert job.files == [Path("cells.tif"), Path("bead_psf.tif")]
+        assert job.image.voxel_um == pytest.approx((0.1, 0.1, 0.1))
+        assert job.psfs[0].repair
     dock.copy.copy_python()
     compile(QApplication.clipboard().text(), "copied", "exec")
+
+    # Of what has been run here it is known how long it takes.
+    dock.methods.rln.setChecked(False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    qtbot.waitUntil(lambda: "RLD: about" in dock.costs.text(), timeout=60_000)
+    assert re.fullmatch(f"RLD: about .* s, {size}", dock.costs.text())
     dock.psf.layer = None
     qtbot.waitUntil(lambda: dock.costs.text() == "", timeout=10_000)
     idle(dock.costs.jobs)
+
+
+def test_a_network_takes_the_tiles_of_the_preferences(dock, idle, monkeypatch):
+    monkeypatch.setattr(preferences, "tile", lambda: 16)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    facts = {name: record_of(layer).facts for name, layer in results(dock).items()}
+    assert facts["cells · RLN universal"]["tiles"] > 1
+    assert max(facts["cells · RLN universal"]["tile"]) <= 16
+    assert "tiles" not in facts["cells · RLD 10"]
 
 
 def test_closing_napari_during_a_run_is_safe(dock, qtbot):

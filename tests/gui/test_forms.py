@@ -6,9 +6,11 @@ import pytest
 
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.views import DualSettings
+from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form, label_of, tooltips
-from napari_rln.networks.network import RlnSettings
+from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings
@@ -17,8 +19,8 @@ from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.training_settings import PRESETS, TrainSettings
 
 KINDS = (
-    RichardsonLucy, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,
-    StructureSettings, ImagingSettings, TrainSettings,
+    RichardsonLucy, NetworkOptions, MicroscopeSettings, MeasureSettings, PrepareSettings,
+    StructureSettings, ImagingSettings, TrainSettings, DualSettings, Execution, OutputFormat,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
 from napari_rln.gui.scroll_area import Area
 from napari_rln.gui.voxel_size import VoxelField
-from napari_rln.networks.network import RlnSettings
+from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings
@@ -29,7 +29,7 @@ from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.training_settings import TrainSettings
 
 FORMS = (
-    RichardsonLucy, RlnSettings, MicroscopeSettings, MeasureSettings, PrepareSettings,
+    RichardsonLucy, NetworkOptions, MicroscopeSettings, MeasureSettings, PrepareSettings,
     StructureSettings, ImagingSettings, TrainSettings, DualSettings, Execution,
 )  # fmt: skip
 COUNTRIES = (QLocale.Country.Germany, QLocale.Country.France, QLocale.Country.UnitedStates)

@@ -1,6 +1,8 @@
 """Images on disk are deconvolved to disk, what is seen first, and batches have their progress."""
 
 import csv
+import json
+import re
 from pathlib import Path
 
 import dask.array as da
@@ -15,11 +17,13 @@ from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.engine import in_parts
+from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.in_parts import run_task_iter
-from napari_rln.engine.journal import Folder
-from napari_rln.engine.task import LargeRun
-from napari_rln.gui.deconvolve.method_list import Rld
-from napari_rln.gui.deconvolve.ondisk import Begun, Written, origin_of
+from napari_rln.engine.job import Job
+from napari_rln.engine.journal import RunFolder
+from napari_rln.engine.task import Task
+from napari_rln.gui.deconvolve.ondisk import Begun, Written, file_of
 from napari_rln.gui.deconvolve.result_place import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
 from napari_rln.io.image import ImageFile
@@ -68,7 +72,7 @@ def dock(open_dock, path, psf):
     dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
     dock.methods.rld_form.fields["iterations"].value = 3
     dock.methods.rln.setChecked(False)
-    dock.place.tile.value = 128
+    dock.place.execution.fields["tile"].value = 128
     dock.viewer = viewer
     return dock
 
@@ -77,21 +81,19 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
     dock, idle, path, psf, tmp_path, monkeypatch
 ):
     assert dock.place.on_disk  # for the image is
-    dock.place.tile.value = 64
+    dock.place.execution.fields["tile"].value = 64
     assert dock.place.folder.path() == tmp_path
     viewer = dock.viewer
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800  # the last rows
     first = dock.region.seen_now(dock.image.source("the image"))
     assert first[1].start > 100
     seen, asked = [], []
-    large_run = Rld.large_run
 
-    def spied(method, psf, **where):
-        if "first" in where:  # not to be foretold
-            asked.append(where["first"])
-        return large_run(method, psf, **where)
+    def spied(task):
+        asked.append(task.first)
+        return run_task_iter(task)
 
-    monkeypatch.setattr(Rld, "large_run", spied)
+    monkeypatch.setattr(in_parts, "run_task_iter", spied)
     dock.jobs.reported.connect(lambda job, update: seen.append((update.content, shown(dock))))
     dock.bar.run_button.click()
     idle(dock.jobs)
@@ -108,10 +110,14 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
     [layer] = dock.results.layers()
     out = tmp_path / "tissue RLD.ome.zarr"
     reference = tmp_path / "reference.ome.zarr"
-    origin, settings = ImageFile(path=str(path)), RichardsonLucy(iterations=3)
-    finish(
-        run_task_iter(LargeRun(origin=origin, psf=psf, settings=settings, out=reference, tile=64))
+    task = Task(
+        image=ImageFile(path=str(path)),
+        psf=psf,
+        method=RichardsonLucy(iterations=3),
+        output=Output(path=reference),
+        execution=Execution(tile=64),
     )
+    finish(run_task_iter(task))
     for shown_now, level, known in zip(
         layer.data, image_levels(out), image_levels(reference), strict=True
     ):
@@ -140,7 +146,7 @@ def test_a_cancelled_run_goes_on_and_shows_what_was_there(dock, idle, in_step, t
     assert "Run goes on" in dock.bar.message.text()
     assert dock.results.layers() == []
     assert all("RLD" not in layer.name for layer in dock.viewer.layers)
-    finished = Folder(tmp_path / "tissue RLD.ome.zarr").finished()
+    finished = RunFolder(tmp_path / "tissue RLD.ome.zarr").finished()
     assert any(key.level == 0 for key in finished)
     dock.jobs.reported.disconnect()
     dock.jobs.reported.connect(dock._on_report)
@@ -159,7 +165,7 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
         lazily, scale=image.scale, units=image.units, name="corrected: a/b"
     )
     dock.image.layer = layer
-    assert origin_of(source_of(layer, dock.viewer.dims.point)) is None
+    assert file_of(source_of(layer, dock.viewer.dims.point)) is None
     assert dock.place.on_disk
     dock.bar.run_button.click()
     idle(dock.jobs)
@@ -178,7 +184,7 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     idle(dock.jobs)
     assert "holds another image" in dock.bar.message.text()
     layer.data = layer.data + np.uint16(1)
-    dock.place.form.fields["overwrite"].value = True
+    dock.place.format.fields["overwrite"].value = True
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert "holds another image" in dock.bar.message.text()
@@ -189,7 +195,7 @@ def test_a_zarr_array_is_read_where_it_lies(dock, path):
     arrays = image_levels(path)
     for data in (arrays, arrays[0]):
         layer = dock.viewer.add_image(data, scale=image.scale, units=image.units, name="added")
-        found = origin_of(source_of(layer, dock.viewer.dims.point))
+        found = file_of(source_of(layer, dock.viewer.dims.point))
         assert found is not None
         assert Path(found.path) == path / "0"
         assert found.voxel_um == pytest.approx((0.1, 0.1, 0.1))
@@ -222,16 +228,17 @@ def test_what_is_in_memory_stays_there_unless_asked(dock, idle, image, tmp_path)
 def test_what_is_copied_does_the_same(dock, idle, tmp_path):
     dock.methods.rln.setChecked(True)
     dock.methods.rld_form.fields["iterations"].value = 3
-    dock.place.form.fields["workers"].value = 1
+    dock.place.execution.fields["workers"].value = 1
     dock.copy.copy_command()
-    lines = QApplication.clipboard().text().splitlines()
-    assert [line.split()[1] for line in lines] == ["rld", "rln"]
-    for line in lines:
-        assert "--tile 128" in line
-        assert "--workers 1" in line
-        assert ".ome.zarr'" in line
+    text = QApplication.clipboard().text()
+    documents = re.findall(r"^napari-rln run - <<'END'$(.*?)^END$", text, re.DOTALL | re.MULTILINE)
+    jobs = [Job.from_json(json.loads(document)) for document in documents]
+    assert [method.kind for job in jobs for method in job.methods] == ["rld", "rln"]
+    for job in jobs:
+        assert job.execution == Execution(tile=128, workers=1)
+        assert job.output.path.name.endswith(".ome.zarr")
     dock.copy.copy_python()
-    assert QApplication.clipboard().text().count("tile=128") >= 2  # of both methods
+    assert QApplication.clipboard().text().count("'tile': 128") == 2  # of both methods
     dock.methods.rln.setChecked(False)
     dock.copy.copy_python()
     exec(compile(QApplication.clipboard().text(), "copied", "exec"), {})

@@ -1,5 +1,7 @@
 """Two views in the dock: registered once, deconvolved together, compared with the first."""
 
+import json
+
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication
@@ -7,6 +9,7 @@ from scipy.signal import fftconvolve
 
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.views import turned
+from napari_rln.engine.job import Job
 from napari_rln.gui.layers import EXHIBIT, record_of
 from napari_rln.io.volumes import read_volume, write_volume
 
@@ -119,11 +122,14 @@ def test_the_second_view_is_registered_once_for_all_methods(dock, idle):
 def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method):
     getattr(dock.methods, "rln" if method == "rld" else "rld").setChecked(False)
     dock.copy.copy_command()
-    line = QApplication.clipboard().text()
-    assert line.startswith("napari-rln dual")
-    assert "--turn y+90" in line
-    assert "side.ome.tif" in line
-    assert ("--model" in line) == (method == "rln")
+    first, document = QApplication.clipboard().text().split("\n", 1)
+    assert first == "napari-rln run - <<'END'"
+    job = Job.from_json(json.loads(document.removesuffix("\nEND")))
+    assert [used.kind for used in job.methods] == [method]
+    assert job.second.views.turn == "y+90"
+    assert [path.name for path in job.files] == [
+        "front.ome.tif", "side.ome.tif", "psf front.ome.tif", "psf side.ome.tif",
+    ]  # fmt: skip
     dock.copy.copy_python()
     monkeypatch.chdir(tmp_path)
     exec(compile(QApplication.clipboard().text(), "copied", "exec"), {})

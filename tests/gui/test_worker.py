@@ -208,10 +208,7 @@ def test_works_that_run_at_once_are_told_their_own_warnings(jobs, idle):
 def test_updates_are_thinned_but_the_last_and_those_that_must_be_seen_are_there():
     def steps():
         for i in range(1, 101):
-            yield Report(
-                phase="deconvolve", iteration=i, total=100, relative_change=0, seconds=0,
-                _run=None,
-            )  # fmt: skip
+            yield Report(phase="deconvolve", done=i, total=100, seconds=0)
         return "done"
 
     work = streamed(steps(), lambda r: r.done, every_s=60, always=lambda r: r.done in (7, 8))

@@ -1,5 +1,6 @@
 """``napari-rln batch rld`` and ``napari-rln batch rln``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +15,13 @@ from napari_rln.deconvolution.method import Method
 from napari_rln.engine.batch import REPORT, Ending, Template, listed, run_batch_iter
 from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.job import Job
-from napari_rln.engine.reports import BatchReport
+from napari_rln.engine.reports import BatchReport, Item
+from napari_rln.engine.run import task_of
+from napari_rln.engine.task import Task
 from napari_rln.io.paths import make_folder
 from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import NetworkOptions
+from napari_rln.psf.findings import HARMFUL, Finding
 
 
 def rld(
@@ -144,8 +148,15 @@ def _go(images: list[str], template: Template, terminal: Terminal) -> None:
                 warn(said)
             terminal.say(said)
 
+    def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
+        Terminal(quiet=True).findings(findings, mended=HARMFUL if repaired else ())
+
+    def prepare(item: Item) -> Task:
+        return task_of(item.job, on_findings=on_findings)
+
     device = template.job.methods[0].device
-    ended = terminal.follow(run_batch_iter(items, out, execution, device), watch=shown)
+    steps = run_batch_iter(items, out, execution, device, prepare)
+    ended = terminal.follow(steps, watch=shown)
     columns = ("image", "channel", "time", "status", "seconds", "chi2", "flux ratio")
     rows = [
         (

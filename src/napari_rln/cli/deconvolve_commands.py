@@ -20,7 +20,8 @@ from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.forecast import duration
 from napari_rln.engine.job import Job, SecondView
-from napari_rln.engine.run import Outcome, forecast_of_job, run_iter
+from napari_rln.engine.journal import RunFolder
+from napari_rln.engine.run import Outcome, channels_of, forecast_of_job, is_in_parts, run_iter
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, make_folder
 from napari_rln.io.volumes import write_volume
@@ -201,7 +202,7 @@ def dual(
 
 
 def run(
-    job: str,
+    job: Annotated[str, Parameter(allow_leading_hyphen=True)],
     *,
     dry_run: DryRun = False,
     terminal: Annotated[Terminal, Flat] = Terminal(),
@@ -215,14 +216,13 @@ def run(
     dry_run
         Say how the volume would be divided and what it would take, and do nothing.
     """
-    if job == "-":
-        try:
-            fields_ = json.load(sys.stdin)
-        except ValueError as error:
-            raise RlnError(f"standard input holds no JSON ({error}).") from error
-        do(Job.from_json(fields_), terminal, dry_run=dry_run)
-    else:
-        do(Job.load(job), terminal, dry_run=dry_run)
+    try:
+        loaded = Job.load(job) if job != "-" else Job.from_json(json.load(sys.stdin))
+    except RlnError as error:  # in which names are those of fields, not of options
+        raise RlnError(str(error).replace("`", '"')) from error
+    except ValueError as error:
+        raise RlnError(f"standard input holds no JSON ({error}).") from error
+    do(loaded, terminal, dry_run=dry_run)
 
 
 def do(
@@ -241,40 +241,43 @@ def do(
     stages
         Folder for the stages of a network; none are written when none.
     """
-    if dry_run:
-        plans = {str(out): rows for out, rows in forecast_of_job(job).items()}
-        for rows in plans.values():
-            terminal.table("", ("plan", ""), rows)
-        out, rows = next(iter(plans.items()))
-        terminal.report({"out": out, "plan": _named(rows)})
-        return ()
-    kept: list[Path] = []
-    if stages is not None:
-        make_folder(stages)
-        kept = [stages / f"{name}.ome.tif" for name in STAGES]
-        check_outputs(kept, inputs=files_read(job.files), overwrite=job.output.overwrite)
-
-    def write_stages(image: Volume, psf: Volume | None, method: Method) -> None:
-        if kept and isinstance(method, Network):
-            found = network_stages(image, psf, method)
-            for name, path in zip(STAGES, kept, strict=True):
-                write_volume(found[name], path)
+    if stages is not None and channels_of(job):
+        raise RlnError("stages are of one channel; choose one with `channel`.")
+    if stages is not None and is_in_parts(job):
+        raise RlnError("stages are of a whole volume; crop the image for them.")
 
     def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
         terminal.findings(findings, mended=HARMFUL if repaired else ())
+
+    if dry_run:
+        plans = forecast_of_job(job, on_findings=on_findings)
+        for rows in plans.values():
+            terminal.table("", ("plan", ""), rows)
+        reports = [{"out": str(out), "plan": _named(rows)} for out, rows in plans.items()]
+        terminal.report(reports[0] if len(reports) == 1 else {"results": reports})
+        return ()
+
+    def write_stages(image: Volume, psf: Volume | None, method: Method) -> None:
+        if stages is not None and isinstance(method, Network):
+            make_folder(stages)
+            paths = {name: stages / f"{name}.ome.tif" for name in STAGES}
+            overwrite = job.output.overwrite
+            check_outputs(paths.values(), inputs=files_read(job.files), overwrite=overwrite)
+            for name, stage in network_stages(image, psf, method).items():
+                write_volume(stage, paths[name])
 
     def shown(report: Any) -> None:
         if isinstance(report, Report) and report.rows:
             terminal.table("", ("plan", ""), report.rows)
 
-    if kept and job.image.channel is None and len(job.psfs) > 1:
-        raise RlnError("stages are of one channel; choose one with `channel`.")
     steps = run_iter(job, on_findings=on_findings, on_input=write_stages)
     try:
         outcomes = terminal.follow(steps, watch=shown)
     except KeyboardInterrupt as stop:
+        if not any(RunFolder(job.output_of(method).path).part.exists() for method in job.methods):
+            raise
         raise KeyboardInterrupt(
-            "what is finished in parts is kept: the same command goes on from there"
+            "what is finished is kept: the same command goes on from there"
         ) from stop
     for outcome in outcomes:
         _say(job, outcome, terminal)

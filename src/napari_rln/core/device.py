@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from napari_rln.core.errors import ComputeError, RlnError
-from napari_rln.core.machine import available_bytes, taken_bytes
+from napari_rln.core.machine import SHARE, Allowance, MemoryGb, available_bytes, taken_bytes
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.core.volume import FloatArray
 
@@ -51,6 +51,27 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return available_bytes()
+
+
+def bytes_allowed(memory_gb: MemoryGb, device: torch.device) -> int:
+    """Return how much memory may still be taken, in bytes; not whether it is there.
+
+    Parameters
+    ----------
+    memory_gb
+        Of the process with its libraries; on a CUDA device, of that. auto takes half of what is
+        free.
+    device
+        Where is computed.
+    """
+    if device.type != "cuda":
+        return Allowance(memory_gb).left_bytes
+    return int(SHARE * free_bytes(device)) if memory_gb == "auto" else int(memory_gb * 1e9)
+
+
+def has_memory(needed: int, device: torch.device) -> bool:
+    """Tell whether a device has so many bytes free."""
+    return needed <= free_bytes(device)
 
 
 def check_memory(needed: int, device: torch.device, advice: str) -> None:

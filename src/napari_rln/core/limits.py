@@ -102,10 +102,31 @@ def from_dict(kind: type[T], fields: Mapping[str, Any]) -> T:
             f"{kind.__name__} has no setting {', '.join(odd)}; its settings are "
             f"{', '.join(sorted(known))}."
         )
+    hints = get_type_hints(kind)
+    for name, value in fields.items():
+        if not _is_of(_tuples(value), hints[name]):
+            raise RlnError(f"`{name}` is {value!r}, which is of another type than it may be.")
     try:
         return kind(**{name: _tuples(value) for name, value in fields.items()})
     except TypeError as error:
         raise RlnError(f"{kind.__name__} cannot be made of {dict(fields)} ({error}).") from error
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Tell whether a value that JSON held is of an annotated type; words are checked elsewhere."""
+    origin, members = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_is_of(value, member) for member in members)
+    if origin is Literal:
+        return isinstance(value, tuple({type(word) for word in members}))
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        members = members[:1] * len(value) if members[1:] == (...,) else members
+        return len(value) == len(members) and all(map(_is_of, value, members))
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    return isinstance(value, str | Path if hint is Path else hint)
 
 
 def _tuples(value: Any) -> Any:

@@ -13,10 +13,9 @@ from typing import ClassVar, Self
 
 import torch
 
-from napari_rln.core.device import computing, free_bytes
+from napari_rln.core.device import bytes_allowed, computing, has_memory
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, from_dict
-from napari_rln.core.machine import Allowance
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm
@@ -125,6 +124,11 @@ class RichardsonLucy(RichardsonLucySettings):
         """Deconvolve a whole image; yield a report every so many iterations, return the result.
 
         None where it does not fit into the memory.
+
+        Raises
+        ------
+        RlnError
+            If two views do not.
         """
         views, device = scene.views, scene.device
         shapes = [view.psf.shape for view in views if view.psf is not None]
@@ -132,6 +136,11 @@ class RichardsonLucy(RichardsonLucySettings):
         shape = scene.image.shape
         needed = memory_bytes(shape, (z, y, x), self, views=len(views))
         if not fits_whole(needed, shape, scene):
+            if len(views) > 1:  # which cannot be cut
+                raise RlnError(
+                    f"two views take {needed / 1e9:.2f} GB to deconvolve, which is more than may "
+                    f"be taken; allow more (`memory_gb`), {ADVICE}"
+                )
             return None
         with computing(needed, device, ADVICE):
             iterations, stop = self.iterations, None
@@ -172,13 +181,16 @@ class RichardsonLucy(RichardsonLucySettings):
         return self
 
 
+RichardsonLucy.__doc__ = RichardsonLucySettings.__doc__  # from which forms explain its fields
+
+
 def fits_whole(needed: int, shape: Shape, scene: Scene) -> bool:
     """Tell whether iterations that need so many bytes may be done whole."""
     if scene.tile != "auto" and len(scene.views) == 1:
         return scene.tile >= max(shape)
-    if scene.memory_gb == "auto" or scene.device.type == "cuda":
-        return needed <= free_bytes(scene.device)
-    return needed <= Allowance(scene.memory_gb).left_bytes
+    if scene.memory_gb == "auto":
+        return has_memory(needed, scene.device)
+    return needed <= bytes_allowed(scene.memory_gb, scene.device)
 
 
 def searching_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings) -> int:

@@ -23,6 +23,7 @@ from napari_rln.deconvolution.residual import explained, facts_of
 from napari_rln.deconvolution.settings import Seen, check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.views import TwoViews
+from napari_rln.engine.execution import Execution
 from napari_rln.engine.tiled import deconvolve_tiled
 from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
 
@@ -119,6 +120,7 @@ def _steps(
     watched: bool,
 ) -> Generator[Report, None, Volume]:
     began = time.perf_counter()
+    Execution(tile=tile, memory_gb=memory_gb)  # within their limits
     method, shared = method or RichardsonLucy(), shared or Shared()
     if isinstance(image, TwoViews):
         given = _two_views(image, method)

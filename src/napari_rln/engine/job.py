@@ -5,6 +5,7 @@ Python builds it, the command line is parsed into it, docks edit it, a batch is 
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.methods import method_as_json, method_from_json
 from napari_rln.io.image import ImageFile
 from napari_rln.io.paths import atomic, ending, stem
+from napari_rln.networks.library import file_name
 
 VERSION = 1
 """Of the document; to be raised where the meaning of a field changes, not where one is added."""
@@ -87,7 +89,7 @@ class Job:
     Raises
     ------
     RlnError
-        If there is no method.
+        If there is no method, or one twice.
     """
 
     image: ImageFile
@@ -100,13 +102,21 @@ class Job:
     def __post_init__(self) -> None:
         if not self.methods:
             raise RlnError(f"`methods` is empty; name at least one for {self.image.path}.")
+        for number, method in enumerate(self.methods):
+            if method in self.methods[:number]:
+                raise RlnError(f"`methods` has number {number} twice; leave one out.")
 
     def output_of(self, method: Method) -> Output:
         """Return where the result of one of the methods goes."""
         if len(self.methods) == 1:
             return self.output
         path = self.output.path
-        mark = method.title.lower().replace(" ", "-")
+        marks: list[str] = []  # of methods that are called alike the later ones have a number
+        for each in self.methods[: self.methods.index(method) + 1]:
+            name = file_name(each.title).lower().replace(" ", "-")
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            marks.append(next(mark for mark in (name, *numbered) if mark not in marks))
+        mark = marks[-1]
         return dataclasses.replace(
             self.output, path=path.with_name(f"{stem(path)}-{mark}{ending(path)}")
         )

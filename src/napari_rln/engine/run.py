@@ -78,6 +78,13 @@ class Outcome:
 Watcher = Callable[[Volume, Volume | None, Method], None]
 """Called with what is deconvolved in memory: image, PSF and method."""
 
+FindingsWatcher = Callable[[Sequence[Finding], bool], None]
+"""Called with what was found wrong with a PSF, and whether it was repaired."""
+
+
+def _silent(findings: Sequence[Finding], repaired: bool) -> None:
+    pass
+
 
 def run(job: Job, *, shared: Shared | None = None) -> tuple[Outcome, ...]:
     """Do a job; see :func:`run_iter`, which reports on the way."""
@@ -88,7 +95,7 @@ def run_iter(
     job: Job,
     *,
     shared: Shared | None = None,
-    on_findings: Callable[[Sequence[Finding], bool], None] = lambda findings, repaired: None,
+    on_findings: FindingsWatcher = _silent,
     on_input: Watcher = lambda image, psf, method: None,
 ) -> Generator[Report | RegistrationReport, None, tuple[Outcome, ...]]:
     """Do a job; yield reports, return what became of it. Closing the generator cancels.
@@ -122,51 +129,74 @@ def run_iter(
         If a file cannot be read, or the disk is full.
     """
     shared = shared or Shared()
+    runs = [_Run(job, method, shared, on_findings, on_input) for method in job.methods]
+    for later in runs[1:]:  # not when the first has been done
+        later.check()
     outcomes = []
-    for method in job.methods:
-        steps = _Run(job, method, shared, on_findings, on_input)
-        outcomes.append((yield from steps.go()))
+    for each in runs:
+        outcomes.append((yield from each.go()))
     return tuple(outcomes)
 
 
-def forecast_of_job(job: Job) -> dict[Path, Rows]:
+def forecast_of_job(job: Job, *, on_findings: FindingsWatcher = _silent) -> dict[Path, Rows]:
     """Return what a job would take, by its results, in names and words; nothing is started.
+
+    Parameters
+    ----------
+    job
+        That might be done.
+    on_findings
+        Called with what was found wrong with a PSF, and whether it would be repaired.
 
     Raises
     ------
     RlnError
         As :func:`run_iter`.
     """
-    silent = _Run.silent
-    return {
-        job.output_of(method).path: _Run(job, method, Shared(), *silent).rows()
-        for method in job.methods
-    }
+    runs = [_Run(job, method, Shared(), on_findings) for method in job.methods]
+    return {run.output.path: run.rows() for run in runs}
 
 
-def task_of(job: Job) -> Task:
+def is_in_parts(job: Job) -> bool:
+    """Tell whether a job's image is read, deconvolved and written in parts, by any of its methods.
+
+    Raises
+    ------
+    RlnError
+        As :func:`run_iter`.
+    """
+    runs = [_Run(job, method, Shared()) for method in job.methods]
+    return job.second is None and not channels_of(job) and any(run.goes_in_parts() for run in runs)
+
+
+def task_of(job: Job, *, on_findings: FindingsWatcher = _silent) -> Task:
     """Return a job of one method with its PSF read, to be done in parts.
+
+    Parameters
+    ----------
+    job
+        To be done.
+    on_findings
+        Called with what was found wrong with the PSF, and whether it was repaired.
 
     Raises
     ------
     RlnError
         If image, PSF or method cannot be used.
     """
-    return _Run(job, job.methods[0], Shared(), *_Run.silent)._task()
+    return _Run(job, job.methods[0], Shared(), on_findings).task()
 
 
 class _Run:
     """A job by one of its methods."""
-
-    silent: tuple[Any, Any] = (lambda findings, repaired: None, lambda image, psf, method: None)
 
     def __init__(
         self,
         job: Job,
         method: Method,
         shared: Shared,
-        on_findings: Callable[[Sequence[Finding], bool], None],
-        on_input: Watcher,
+        on_findings: FindingsWatcher = _silent,
+        on_input: Watcher = lambda image, psf, method: None,
     ) -> None:
         self.job, self.method, self.shared = job, method, shared
         self.output = job.output_of(method)
@@ -177,7 +207,7 @@ class _Run:
         if self.job.second is not None:
             return (yield from self._two_views())
         channels = channels_of(self.job)
-        if not channels and self._goes_in_parts():
+        if not channels and self.goes_in_parts():
             return (yield from self._in_parts())
         return (yield from self._in_memory(channels))
 
@@ -186,14 +216,14 @@ class _Run:
         if self.job.second is not None:
             raise RlnError("two views are deconvolved in memory; there is nothing to foretell.")
         channels = channels_of(self.job)
-        if not channels and self._goes_in_parts():
+        if not channels and self.goes_in_parts():
             self._check_in_parts()
-            return list(forecast(self._task()).rows())
+            return list(forecast(self.task()).rows())
         return self._rows_in_memory(channels)
 
     # --- in parts
 
-    def _goes_in_parts(self) -> bool:
+    def goes_in_parts(self) -> bool:
         """Tell whether the volume is read and written in parts, rather than whole.
 
         It is where somebody asks for what only that has, where image or result are no single TIFF,
@@ -217,12 +247,20 @@ class _Run:
             return True
         return self._whole_bytes(opened) > taken_bytes() + allowance.left_bytes
 
+    def check(self) -> None:
+        """Raise unless the result can be written."""
+        channels = [] if self.job.second else channels_of(self.job)
+        if self.job.second is None and not channels and self.goes_in_parts():
+            self._check_in_parts()
+        else:
+            self._check_whole(channels)
+
     def _check_in_parts(self) -> None:
         check_name_in_parts(self.output.path)
         for source in files_read([*self.job.files, *_method_files(self.method)]):
             check_apart(self.output.path, source)
 
-    def _task(self) -> Task:
+    def task(self) -> Task:
         return Task(
             image=self.job.image,
             psf=self._psf(open_image(self.job.image), self.job.image.channel),
@@ -233,7 +271,7 @@ class _Run:
 
     def _in_parts(self) -> Generator[Report, None, Outcome]:
         self._check_in_parts()
-        found = yield from run_task_iter(self._task())
+        found = yield from run_task_iter(self.task())
         return Outcome(
             out=found.out,
             method=self.method,
@@ -248,19 +286,8 @@ class _Run:
     def _in_memory(
         self, channels: Sequence[tuple[int, PsfFile]]
     ) -> Generator[Report, None, Outcome]:
+        self._check_whole(channels)
         out, output = self.output.path, self.output
-        if channels:
-            self._check_channels_memory(channels)
-            check_channels_output(out)
-        else:
-            check_tiff_output(out)
-        first = self._image(channels[0][0]) if channels else self.job.image
-        check_outputs(
-            [out],
-            inputs=files_read([*self.job.files, *_method_files(self.method)]),
-            overwrite=output.overwrite,
-            room=4 * max(1, len(channels)) * open_image(first).voxels,
-        )
         results = []
         numbers: list[int | None] = [number for number, _ in channels]
         for channel in numbers or [self.job.image.channel]:
@@ -284,15 +311,15 @@ class _Run:
     def _two_views(self) -> Generator[Report | RegistrationReport, None, Outcome]:
         job, second, output = self.job, self.job.second, self.output
         assert second is not None
-        outputs = [output.path] + ([second.registered] if second.registered else [])
-        for path in outputs:
-            check_tiff_output(path)
-        check_outputs(
-            outputs,
-            inputs=files_read([*job.files, *_method_files(self.method)]),
-            overwrite=output.overwrite,
-            room=4 * open_image(job.image).voxels,
-        )
+        self._check_whole()
+        execution = job.execution
+        if execution.has_workers:
+            raise RlnError(
+                "two views are deconvolved whole, by one process; leave out `workers`, `gpus` and "
+                "`scheduler`."
+            )
+        if execution.tile != "auto" and self.method.blocks is None:
+            raise RlnError("two views have tiles (`tile`) with a network only; name its `model`.")
         if len(job.psfs) != 1:
             raise RlnError("two views need the PSF of the first, or of both; give one (`psf`).")
         first, other = read_volume(job.image), read_volume(second.image)
@@ -304,15 +331,37 @@ class _Run:
             method.background, method.negatives, second.views,
             offset=method.offset, gain=method.gain, repair_image=method.repair_image,
         )  # fmt: skip
-        if second.registered is not None:
-            write_volume(pair.second, second.registered, replace=output.overwrite)
-        execution = job.execution
+        for path in self._registered:
+            write_volume(pair.second, path, replace=output.overwrite)
         result = yield from deconvolve_iter(
             pair, method=method, tile=execution.tile, memory_gb=execution.memory_gb,
             shared=self.shared,
         )  # fmt: skip
         write_volume(result, output.path, dtype=output.dtype, replace=output.overwrite)
         return self._outcome([result])
+
+    @property
+    def _registered(self) -> list[Path]:
+        """File for the second view on the first, which is written by the first of the methods."""
+        second = self.job.second
+        first = self.method is self.job.methods[0]
+        return [second.registered] if second and second.registered and first else []
+
+    def _check_whole(self, channels: Sequence[tuple[int, PsfFile]] = ()) -> None:
+        outputs = [self.output.path, *self._registered]
+        if channels:
+            self._check_channels_memory(channels)
+            check_channels_output(self.output.path)
+        else:
+            for path in outputs:
+                check_tiff_output(path)
+        first = self._image(channels[0][0]) if channels else self.job.image
+        check_outputs(
+            outputs,
+            inputs=files_read([*self.job.files, *_method_files(self.method)]),
+            overwrite=self.output.overwrite,
+            room=4 * max(1, len(channels)) * open_image(first).voxels,
+        )
 
     def _outcome(self, results: Sequence[Volume]) -> Outcome:
         return Outcome(

@@ -90,5 +90,6 @@ def check_task(task: Task, image: Image) -> None:
     check_name_in_parts(task.out)
     for file in files_read([Path(task.image.path)]):
         check_apart(task.out, file)
+    image.check_one_channel()
     check_plain(task.out, image, task.output.dtype)
     task.method.check(image, task.psf)

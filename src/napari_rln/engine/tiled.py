@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_rln.core.device import free_bytes, resolve_device
-from napari_rln.core.machine import SHARE, Allowance, MemoryGb
+from napari_rln.core.device import bytes_allowed, resolve_device
+from napari_rln.core.machine import Allowance, MemoryGb
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide, within
 from napari_rln.core.volume import FloatArray, ImageLike, Volume
-from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.method import Json, Method
 from napari_rln.engine.division import make_plan
 from napari_rln.engine.known import Known
 from napari_rln.engine.plan import Plan, blend
@@ -147,14 +147,21 @@ def deconvolve_tiled(
     began = time.perf_counter()
     method.check_in_parts()
     device = resolve_device(method.device)
+    kept_bytes = _KEPT_BYTES * image.data.size
+    ram = Allowance(memory_gb).left_bytes - kept_bytes
+    memory = bytes_allowed(memory_gb, device) - (kept_bytes if device.type == "cpu" else 0)
+
+    def plan_of(shared: Json) -> Plan:
+        return make_plan(
+            image, 1, psf, method, shared, form="tiff", version="0.5", kind=device.type,
+            memory=memory, ram=ram, side=None if tile == "auto" else tile,
+        )  # fmt: skip
+
+    if method.tiles is not None:
+        plan_of(method.tiles.expected())  # too little memory is said before the work
     samples = Samples(image, method.negatives)
     known = yield from look(samples, psf, method, device, memory_gb)
-    ram = Allowance(memory_gb).left_bytes - _KEPT_BYTES * image.data.size
-    memory = ram if device.type == "cpu" else int(SHARE * free_bytes(device))
-    plan = make_plan(
-        image, 1, psf, method, known.tiles, form="tiff", version="0.5", kind=device.type,
-        memory=memory, ram=ram, side=None if tile == "auto" else tile,
-    )  # fmt: skip
+    plan = plan_of(known.tiles)
     known, only = yield from learn(samples, psf, method, known, device, whole=len(plan.tiles) == 1)
     work = Computation(image, psf, method, known, plan, device)
     kept: dict[int, FloatArray] = {} if only is None else {0: only}
@@ -177,7 +184,10 @@ def deconvolve_tiled(
             piece=result[block.core],
             box=block.core,
         )
-    return result, parts_facts(method, known, plan)
+    facts = parts_facts(method, known, plan)
+    if method.blocks is not None and "iterations" in facts:
+        facts["start_iterations"] = facts.pop("iterations")
+    return result, facts
 
 
 def parts_facts(method: Method, known: Known, plan: Plan) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class ImageFile(ImagePart):
 
 
 class Image:
-    """One channel of an image, all or one of its time points, read by boxes.
+    """An image, all or one of its channels and time points, of which boxes are read when asked for.
 
     Parameters
     ----------
@@ -119,8 +119,10 @@ class Image:
     ----------
     shape : tuple of int
         (Z, Y, X) of a volume.
-    times : int
-        Number of volumes.
+    axes : str
+        Letters of the axes of what is stored: T, C, Z, Y, X.
+    channels, times : int
+        Number of channels, and of volumes of each.
     timed : bool
         Whether it has an axis of time: of one volume there may still be one.
     fill : float or None
@@ -129,8 +131,7 @@ class Image:
     Raises
     ------
     RlnError
-        If it is empty, RGB, of complex values, has several channels and none is chosen, or parts
-        of it are missing.
+        If it is empty, RGB, of complex values, or parts of it are missing.
 
     Warns
     -----
@@ -159,12 +160,19 @@ class Image:
         sizes = dict(zip(axes, shape, strict=True))
         self._file, self.name, self.record = name, held.name, held.record
         self.timed = file.time is None and "T" in axes
-        chosen = {"C": file.channel, "T": 0 if self.timed else file.time}
+        self.channels = sizes.get("C", 1) if file.channel is None else 1
+        channel = 0 if self.channels > 1 else file.channel
+        chosen = {"C": channel, "T": 0 if self.timed else file.time}
         # Who wrote an axis z of one plane, or a result of ours, knows what times are.
         if held.record is None and held.pieces is not None and held.pieces.kind == "planes":
             self._check_planes(sizes, file)
         self._index = volume_index(axes, shape, chosen, name)
-        self._array, self._time_axis = held.array, axes.find("T")
+        self.axes, self._stored_shape = axes, shape
+        self._array, self._time_axis, self._channel_axis = (
+            held.array,
+            axes.find("T"),
+            axes.find("C"),
+        )
         self._space = "".join(
             axis for axis, i in zip(axes, self._index, strict=True) if isinstance(i, slice)
         )
@@ -204,10 +212,13 @@ class Image:
         index = list(self._index)
         if self.timed:
             index[self._time_axis] = slice(None)
+        if self.channels > 1:
+            index[self._channel_axis] = slice(None)
+        others = self._time_axis, self._channel_axis
         if file.crop is not None:
             spans = dict(zip("ZYX", (slice(*span) for span in file.crop), strict=True))
             along = iter(self._space)
-            index = [spans[next(along)] if isinstance(i, slice) and n != self._time_axis else i
+            index = [spans[next(along)] if isinstance(i, slice) and n not in others else i
                      for n, i in enumerate(index)]  # fmt: skip
         lacking = pieces.lacking(tuple(index))
         if not lacking:
@@ -239,16 +250,29 @@ class Image:
         """Return by what the files that are read are known to be unchanged."""
         return stamp(self.files())
 
+    def check_one_channel(self) -> None:
+        """Raise if there are several channels, of which none was chosen.
+
+        Raises
+        ------
+        RlnError
+            Saying how one is chosen.
+        """
+        if self.channels > 1:
+            volume_index(self.axes, self._stored_shape, {"C": None, "T": 0}, self._file)
+
     def volume(self) -> Volume:
         """Return the first volume, all of it in memory.
 
         Raises
         ------
         RlnError
-            If it does not fit into the memory, or holds NaN or infinities.
+            If there are several channels, it does not fit into the memory, or holds NaN or
+            infinities.
         OSError
             If it cannot be read.
         """
+        self.check_one_channel()
         needed = self.voxels * (4 + self.dtype.itemsize)
         free = available_bytes()
         if needed > free:
@@ -266,8 +290,15 @@ class Image:
             fill=self.fill,
         )
 
-    def read(self, box: Box, time: int = 0) -> FloatArray:
+    def read(self, box: Box, time: int = 0, channel: int = 0) -> FloatArray:
         """Return a part of a volume, (z, y, x) float32.
+
+        Parameters
+        ----------
+        box
+            The part (z, y, x).
+        time, channel
+            Which volume, from 0, of those that the image has.
 
         Raises
         ------
@@ -279,6 +310,8 @@ class Image:
         index: list[Any] = list(self._index)
         if self.timed:
             index[self._time_axis] = time
+        if self.channels > 1:
+            index[self._channel_axis] = channel
         places = (
             slice(part.start + first, part.stop + first)
             for part, first in zip(box, self._offset, strict=True)

@@ -49,6 +49,7 @@ def read_volume(path: str | Path | ImageFile, **part: Any) -> Volume:
         If the voxel size is unlikely, or parts are missing and may be.
     """
     image = open_image(path, **part)
+    image.check_one_channel()
     if image.times > 1:
         raise RlnError(
             f"{image.name} has {image.times} entries along time; choose one with "

@@ -11,12 +11,12 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import torch
 
-from napari_rln.core.device import check_memory, computing, free_bytes, resolve_device
+from napari_rln.core.device import bytes_allowed, check_memory, computing, resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import relay
 from napari_rln.core.grid import on_grid
 from napari_rln.core.limits import as_dict, check_limits, from_dict
-from napari_rln.core.machine import LIBRARIES_BYTES, SHARE, Allowance, MemoryGb
+from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import Shape, Tile, TileSide, largest_core, plan_tiles
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm, same_grid
@@ -426,15 +426,6 @@ class Network(NetworkOptions):
                 f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {ADVICE}"
             )
         return plan_tiles(shape, core, halo)
-
-
-def bytes_allowed(memory_gb: MemoryGb, device: torch.device) -> int:
-    """Return how much memory an application may still take, in bytes; not whether it is there."""
-    if device.type != "cuda":
-        return Allowance(memory_gb).left_bytes
-    if memory_gb == "auto":
-        return int(SHARE * free_bytes(device))
-    return int(memory_gb * 1e9)
 
 
 def check_views_model(model: Model) -> None:

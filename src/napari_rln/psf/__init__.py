@@ -1,4 +1,4 @@
-"""Point spread functions: computed, measured, examined, repaired."""
+"""Computation, measurement, examination and repair of point spread functions."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Beads found in a stack, each with what is wrong with it."""
+"""Detection of beads in a stack, and the reasons for rejecting some."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]
 Status = Literal["used", "cut", "saturated", "clustered", "too dim", "unlike"]
 
-_FAINTEST = 0.02  # of the brightest bead: below it nothing is looked for
-_LOBE = 0.25  # below this share of a bead's height, a maximum beside it is a lobe of its own
-_PLATEAU = 5  # voxels: chance and symmetry let up to four share the highest value
+_FAINTEST = 0.02  # of the brightest bead: fainter maxima are ignored
+_LOBE = 0.25  # of a bead's height: fainter maxima near it are its side lobes
+_PLATEAU = 5  # voxels of highest value: up to four are equal by chance or symmetry
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,14 +32,14 @@ class BeadTable:
     positions
         (N, 3) float64, z, y, x in voxels.
     peaks
-        (N,) float64, height above the background in the image's unit, of the third brightest
-        voxel at the peak.
+        (N,) float64, height of the third brightest voxel at the peak above the background, in
+        the image's unit.
     backgrounds
         (N,) float64, in the image's unit.
     status
-        For each bead ``"used"`` or why it is not.
+        (N,) ``"used"``, or the reason for rejection.
     size
-        Size of the crop (z, y, x) in voxels, odd.
+        Odd size of the crop (z, y, x) in voxels.
     """
 
     positions: Float64Array
@@ -62,7 +62,7 @@ class BeadTable:
 def find_beads(
     image: Volume, *, size: Size | None, minimum_snr: float, saturation: float | None
 ) -> BeadTable:
-    """Return the beads of a stack with what is wrong with each.
+    """Return the beads of a stack with their status.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def find_beads(
     widths = _typical_fwhm(data, coarse)
     size = size or _automatic_size(widths, coarse, heights, data.shape)
     half = np.array(size) // 2
-    own = _own_maxima(coarse, heights, half + widths)
-    coarse, heights = coarse[own], heights[own]
+    main = _main_maxima(coarse, heights, half + widths)
+    coarse, heights = coarse[main], heights[main]
 
     rows: list[tuple[Any, float, float, Status]] = []
     for i, position in enumerate(coarse):
@@ -112,35 +112,34 @@ def find_beads(
 
 
 def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Size | None) -> BeadTable:
-    """Return the beads that somebody pointed at, judged only as to whether they are cut.
+    """Return the beads at chosen positions; only those cut by the border are rejected.
 
-    Pointing need not be exact: a bead is looked for within 1.5 FWHMs of where it should be, and
-    one that is pointed at twice is one.
+    Each position moves to the brightest voxel within 1.5 FWHMs; duplicates are merged.
 
     Parameters
     ----------
     image
         The stack, any unit.
     positions
-        (N, 3), z, y, x in voxels; nan for a z that is not known.
+        (N, 3), z, y, x in voxels; nan for an unknown z.
     size
         As in :class:`~napari_rln.psf.measure.MeasureSettings`.
 
     Raises
     ------
     RlnError
-        If there is no position, or one outside the image.
+        If there is no position, or one lies outside the image.
     """
     data = image.data
     places = np.atleast_2d(np.array(positions, np.float64))
     if places.size == 0:
-        raise RlnError("no bead is chosen; point at one or more.")
+        raise RlnError("no bead is chosen; choose one or more.")
     outside = ((places < -0.5) | (places > np.array(data.shape) - 0.5)).any(axis=1)
     if outside.any():
         where = ", ".join(f"{c:.1f}" for c in places[outside][0])
         raise RlnError(
             f"a bead is chosen at voxel ({where}), outside {image.name} of {data.shape} voxels "
-            "(z, y, x); take it away or move it."
+            "(z, y, x); remove or move it."
         )
     smooth = _smooth(data)
     for i in np.flatnonzero(np.isnan(places[:, 0])):
@@ -167,7 +166,7 @@ def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Size | None) 
 def box_around(
     position: Float64Array, half: npt.ArrayLike, shape: tuple[int, ...]
 ) -> tuple[slice, ...]:
-    """Return the slices of the box around a position, cut to the image."""
+    """Return the slices of the box around a position, clipped to the image."""
     nearest = np.rint(position).astype(int)
     return tuple(
         slice(max(0, c - int(h)), min(n, c + int(h) + 1))
@@ -178,23 +177,23 @@ def box_around(
 def _candidates(data: npt.NDArray[np.float32], name: str) -> tuple[Float64Array, Float64Array]:
     """Return (N, 3) voxels of the beads and their heights above the median, brightest first.
 
-    Maxima are sought in the projection along z: the secondary maxima of an aberrated PSF lie
-    above and below the bead and would otherwise be taken for beads.
+    Maxima are searched for in the projection along z, since the axial secondary maxima of an
+    aberrated PSF would otherwise count as beads.
     """
     smooth = _smooth(data)
     plane = smooth.max(axis=0)
     middle = float(np.median(plane))
     noise = MAD_TO_SD * float(np.median(np.abs(plane - middle)))
     rise = max(5 * noise, _FAINTEST * (float(plane.max()) - middle))
-    found = peak_local_max(  # type: ignore[no-untyped-call]
+    maxima = peak_local_max(  # type: ignore[no-untyped-call]
         plane, min_distance=2, threshold_abs=middle + rise, exclude_border=False
     )
-    if rise <= 0 or len(found) == 0:
+    if rise <= 0 or len(maxima) == 0:
         raise RlnError(
-            f"{name} shows no bead: nothing rises above its noise ({noise:.3g}) five times. Check "
-            "the channel, or take a brighter stack."
+            f"{name} shows no bead: no maximum exceeds 5 times its noise ({noise:.3g}). Check "
+            "the channel, or use a brighter stack."
         )
-    y, x = found.T
+    y, x = maxima.T
     z = smooth[:, y, x].argmax(axis=0)
     base = float(np.median(data))
     heights = np.array([_third_brightest(data[i], j, k) for i, j, k in zip(z, y, x, strict=True)])
@@ -209,27 +208,27 @@ def _smooth(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _brightest_near(
-    smooth: npt.NDArray[np.float32], position: Float64Array, reach: Float64Array
+    smooth: npt.NDArray[np.float32], position: Float64Array, radius: Float64Array
 ) -> npt.NDArray[np.intp]:
-    """Return the brightest voxel (z, y, x) within reach (z, y, x) of a position."""
-    box = box_around(position, reach, smooth.shape)
+    """Return the brightest voxel (z, y, x) within a radius (z, y, x) of a position."""
+    box = box_around(position, radius, smooth.shape)
     at = np.unravel_index(int(smooth[box].argmax()), smooth[box].shape)
     return np.array([part.start + i for part, i in zip(box, at, strict=True)])
 
 
 def _third_brightest(plane: npt.NDArray[np.float32], y: int, x: int) -> float:
-    """Return the third highest of the 3 x 3 voxels around one: near the peak, but of no hot one."""
+    """Return the third highest of the 3 x 3 voxels around one: the peak, robust to hot pixels."""
     around = plane[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel()
     return float(np.sort(around)[max(0, around.size - 3)])
 
 
 def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float64Array:
-    """Return the median FWHM (z, y, x) in voxels of some beads of all brightnesses."""
+    """Return the median FWHM (z, y, x) in voxels of up to 15 beads of all brightnesses."""
     some = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
-    reach = np.array([data.shape[0], 12, 12])
+    half = np.array([data.shape[0], 12, 12])
     measured = []
     for position in some:
-        crop = data[box_around(position, reach, data.shape)].astype(np.float64)
+        crop = data[box_around(position, half, data.shape)].astype(np.float64)
         widths = fwhm_um(crop - background_level(crop)[0], (1.0, 1.0, 1.0))
         measured.append(widths)
     table = np.array(measured)
@@ -242,11 +241,11 @@ def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float6
 def _automatic_size(
     widths: Float64Array, coarse: Float64Array, heights: Float64Array, shape: tuple[int, ...]
 ) -> Size:
-    """Return the crop's odd sizes: no larger than most beads have room for, at least 4 FWHMs."""
+    """Return the odd crop size: as large as most beads have room for, at least 4 FWHMs."""
     full = np.ceil(np.array([3, 4, 4]) * widths)
-    own = coarse[_own_maxima(coarse, heights, full + widths)]
-    border = np.minimum(own, np.array(shape) - 1 - own)
-    apart = np.abs(own[:, None, 1:] - own[:, 1:]).max(axis=2) - widths[1:].max()
+    main = coarse[_main_maxima(coarse, heights, full + widths)]
+    border = np.minimum(main, np.array(shape) - 1 - main)
+    apart = np.abs(main[:, None, 1:] - main[:, 1:]).max(axis=2) - widths[1:].max()
     np.fill_diagonal(apart, np.inf)
     room = np.minimum(border[:, 1:].min(axis=1), apart.min(axis=1))
     planes = int(min(full[0], np.quantile(border[:, 0], 0.25)))
@@ -255,19 +254,19 @@ def _automatic_size(
     return 2 * planes + 1, 2 * pixels + 1, 2 * pixels + 1
 
 
-def _own_maxima(
-    coarse: Float64Array, heights: Float64Array, reach: Float64Array
+def _main_maxima(
+    coarse: Float64Array, heights: Float64Array, distance: Float64Array
 ) -> npt.NDArray[np.bool_]:
-    """Return the mask of the maxima that are no lobe of a brighter bead within reach."""
-    own = np.ones(len(coarse), dtype=bool)
+    """Return the mask of the maxima that are not side lobes of a brighter bead nearby."""
+    main = np.ones(len(coarse), dtype=bool)
     for i in range(1, len(coarse)):
-        near = own[:i] & (np.abs(coarse[:i] - coarse[i]) <= reach).all(axis=1)
-        own[i] = not np.any(heights[i] < _LOBE * heights[:i][near])
-    return own
+        near = main[:i] & (np.abs(coarse[:i] - coarse[i]) <= distance).all(axis=1)
+        main[i] = not np.any(heights[i] < _LOBE * heights[:i][near])
+    return main
 
 
 def _is_saturated(crop: Float64Array, level: float | None) -> bool:
-    """Tell whether a bead reaches the level, or without one has a flat top."""
+    """Return whether a bead reaches the saturation level, or has a flat top if there is none."""
     if level is not None:
         return bool(crop.max() >= level)
     return int(np.count_nonzero(crop == crop.max())) >= _PLATEAU

@@ -1,16 +1,16 @@
-"""Point spread functions computed from the optics.
+"""Computation of point spread functions from the optics.
 
 Conventions. The axial positions of a computed PSF are those of the microscope's focus, as the
 focus drive counts them, and increase away from the coverslip, into the sample; plane 0 is nearest
-to the coverslip unless ``z_order`` says that the stack was taken the other way round. So a PSF
-is the stack that a point would give, and an image is the object convolved with it, unmirrored.
+to the coverslip unless ``z_order`` states the opposite direction. So a PSF
+is the stack that a point source would give; an image is the object convolved with it, unmirrored.
 
-Every voxel holds the light over its lateral area, as a camera pixel collects it; a plane is a
-focal plane, sharp in z. With an index mismatch at depth the focus lies elsewhere than the drive
-says; the PSF is centred on its main lobe all the same and the shift is recorded.
+Every voxel is the intensity integrated over its lateral area, as by a camera pixel; in z it is
+sampled at the focal plane. With an index mismatch at depth the focus differs from the position of
+the drive; the PSF is centred on its main lobe, and the shift is recorded.
 
-Without pixels the light is the same all around the optical axis. So it is computed, for every
-modality, as one profile along the radius per plane; pinhole and pixels average a spline of it.
+The intensity is rotationally symmetric before integration over pixels. It is therefore computed as
+one radial profile per plane, and a spline of it is averaged over pinhole and pixels.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ from napari_rln.psf.shape import centre_crop, energy_box, fwhm_um
 Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]
 
-_MAX_VOXELS = 127  # per axis, of an automatic size: larger PSFs are asked for by size
-_RADIAL_STEP = 0.02  # of wavelength / NA: the spline is off by 1e-6 of the peak at most
-_CYCLES = 2.0  # per wavelength / NA: the finest lateral frequency of light
-_LOBE = 6.0  # lateral FWHMs around the axis that are looked at to centre the main lobe
+_MAX_VOXELS = 127  # per axis, of an automatic size
+_RADIAL_STEP = 0.02  # of wavelength / NA: error of the spline at most 1e-6 of the peak
+_CYCLES = 2.0  # per wavelength / NA: highest lateral frequency of the intensity
+_LOBE = 6.0  # lateral FWHMs around the axis, from which the main lobe is centred
 
 
 def compute_psf(
@@ -47,33 +47,33 @@ def compute_psf(
     planes: int | None = None,
     name: str = "computed PSF",
 ) -> Volume:
-    """Return the PSF of a microscope: odd sizes, sum 1, main lobe centred on voxel ``n // 2``.
+    """Return the PSF of a microscope, of odd size and sum 1, centred on voxel ``n // 2``.
 
     Parameters
     ----------
     settings
         The optics.
     voxel_um
-        Voxel size (z, y, x) in micrometres, that of the image to deconvolve; y and x alike
-        except for a Gaussian.
+        Voxel size (z, y, x) in micrometres of the image to deconvolve; y equal to x except for
+        a Gaussian.
     planes
-        How many planes the image has. Widefield light loses nothing on its way out of focus, so
-        an automatic size of a widefield PSF then reaches from the first plane to the last, up to
-        127 planes: cut shorter, haze would be taken for structure.
+        Number of planes of the image. An automatic size of a widefield PSF then spans from the
+        first plane to the last, up to 127 planes: out-of-focus light is not attenuated, and
+        beyond a shorter PSF haze would be restored as structure.
     name
-        What to call it.
+        Name of the PSF.
 
     Returns
     -------
     Volume
-        Its record states the focal shift in micrometres (how much further from the coverslip the
-        focus drive stands than the structure it shows sharpest), the widths and, for an automatic
-        size, the energy share that it holds of the light that was computed.
+        Its record states the focal shift in micrometres (position of the focus drive at best focus
+        minus the depth of the structure), the widths and, for an automatic size, the fraction of
+        the computed energy that it keeps.
 
     Raises
     ------
     RlnError
-        If the voxel size is no voxel size, or not square laterally.
+        If the voxel size is invalid, or not square laterally.
     """
     check_voxel_um(voxel_um, name)
     facts: dict[str, Any] = {}
@@ -89,8 +89,8 @@ def compute_psf(
         facts["focal_shift_um"] = round(focus - settings.depth_um, 4) + 0.0  # no -0
     size = settings.size
     if size is None:
-        held = energy_box(data, settings.energy_share)
-        size = _square_sided((max(held[0], deep), *held[1:]), voxel_um)
+        box = energy_box(data, settings.energy_share)
+        size = _square_sided((max(box[0], deep), *box[1:]), voxel_um)
     cropped = centre_crop(data, size)
     if settings.size is None:
         facts["energy_share"] = round(float(cropped.sum() / data.sum()), 5)
@@ -111,22 +111,22 @@ def _sample_index(settings: MicroscopeSettings) -> float:
 def _check_square(voxel_um: VoxelUm) -> None:
     if abs(voxel_um[1] - voxel_um[2]) > 1e-3 * voxel_um[2]:
         raise RlnError(
-            f"`voxel_um` is {voxel_um}; a PSF of the optics needs square pixels (y equal to x). "
-            "Compute it with square ones and resample it."
+            f"`voxel_um` is {voxel_um}; a PSF computed from the optics needs square pixels (y "
+            "equal to x). Compute it with square pixels and resample it."
         )
 
 
 def _largest_size(settings: MicroscopeSettings, voxel_um: VoxelUm) -> Size:
-    """Return odd sizes (z, y, x) from which an automatic one is cut."""
+    """Return the odd size (z, y, x) from which an automatic one is cropped."""
     if settings.modality == "gaussian":
-        reach = tuple(2 * width for width in settings.fwhm_um)  # 4.7 standard deviations
+        extent = tuple(2 * width for width in settings.fwhm_um)  # 4.7 standard deviations
     else:
         axial, _ = _axial_lateral(settings)
         depth = 8 * axial
         if settings.modality == "light-sheet":
             depth = min(depth, 2 * settings.sheet_fwhm_um)
-        reach = (depth, math.inf, math.inf)
-    half = (min(_MAX_VOXELS // 2, r / v) for r, v in zip(reach, voxel_um, strict=True))
+        extent = (depth, math.inf, math.inf)
+    half = (min(_MAX_VOXELS // 2, r / v) for r, v in zip(extent, voxel_um, strict=True))
     return cast("Size", tuple(2 * max(1, math.ceil(h)) + 1 for h in half))
 
 
@@ -137,7 +137,7 @@ def _axial_lateral(settings: MicroscopeSettings) -> tuple[float, float]:
 
 
 def _square_sided(size: Size, voxel_um: VoxelUm) -> Size:
-    """Return the size with y and x alike where the pixels are square."""
+    """Return the size with equal y and x where the pixels are square."""
     side = max(size[1:])
     return (size[0], side, side) if voxel_um[1] == voxel_um[2] else size
 
@@ -155,13 +155,13 @@ def _gaussian(widths: VoxelUm, voxel_um: VoxelUm, size: Size) -> Float64Array:
 def _centred(
     settings: MicroscopeSettings, voxel_um: VoxelUm, size: Size
 ) -> tuple[Float64Array, float]:
-    """Return the PSF with its main lobe on the centre, and the focus position of its mid plane."""
-    reach = size[0] // 2 * voxel_um[0]
-    planes: Float64Array = np.linspace(-reach, reach, size[0])
+    """Return the PSF with its main lobe centred, and the focus position of its middle plane."""
+    depth = size[0] // 2 * voxel_um[0]
+    planes: Float64Array = np.linspace(-depth, depth, size[0])
     focus = _brightest_focus(settings)
     half = math.ceil(_LOBE * _axial_lateral(settings)[1] / voxel_um[1])
     lobe = min(size[1], 2 * half + 1), min(size[2], 2 * half + 1)
-    for _ in range(4):  # an asymmetric lobe's centre lies off its brightest plane
+    for _ in range(4):  # the centre of an asymmetric lobe is off its brightest plane
         data = _stack(settings, focus + planes, focus, lobe, voxel_um[1])
         shift = peak_centre(data)[0] - size[0] // 2 if size[0] > 1 else 0.0
         if abs(shift) < 0.005:
@@ -171,10 +171,10 @@ def _centred(
 
 
 def _brightest_focus(settings: MicroscopeSettings) -> float:
-    """Return the focus position, in micrometres from the coverslip, with the brightest axis."""
+    """Return the focus position of highest axial intensity, in micrometres from the coverslip."""
     axial, _ = _axial_lateral(settings)
     index, sample = settings.immersion_index, _sample_index(settings)
-    # Where rays meet: on the axis, and near the margin of the aperture that the sample lets pass.
+    # Foci of paraxial rays, and of rays near the margin of the aperture that the sample transmits.
     ray = 0.9 * min(settings.na, sample)
     scale = index / sample, math.sqrt((index**2 - ray**2) / (sample**2 - ray**2))
     near, far = (
@@ -182,7 +182,7 @@ def _brightest_focus(settings: MicroscopeSettings) -> float:
         settings.depth_um * max(scale) + 4 * axial,
     )
     z_um: Float64Array = np.linspace(near, far, 2 * math.ceil(5 * (far - near) / axial) + 1)
-    # A sheet is set to where the detection is sharpest; it has no say in where that is.
+    # The light sheet is placed at the detection focus, so it does not count here.
     axis = _profiles(settings, z_um, np.zeros(1))
     return float(z_um[int(axis.argmax())])
 
@@ -207,7 +207,7 @@ def _stack(
 def _profiles(
     settings: MicroscopeSettings, z_um: Float64Array, radii_um: Float64Array
 ) -> Float64Array:
-    """Return the light of a point before pixels and light sheet; (Z, R)."""
+    """Return the intensity of a point source before pixels and light sheet; (Z, R)."""
     if settings.modality not in ("confocal", "two-photon"):
         return _light(settings, settings.wavelength_um, z_um, radii_um)
     excitation = _light(settings, cast("float", settings.excitation_um), z_um, radii_um)
@@ -221,17 +221,17 @@ def _through_pinhole(
 ) -> Float64Array:
     """Return the emission averaged over the pinhole around each radius; (Z, R).
 
-    By Gauss's theorem the light in a disk is the flux of ``F(r) / r``, pointing away from the
-    axis, through the disk's rim, where F is the integral of light times r from the axis on. The
-    rim is a circle, on which equal steps converge as Gauss's nodes do on a line.
+    By the divergence theorem the light in a disk is the flux of the radial field ``F(r) / r``
+    through its rim, where F is the integral of light times r from the axis. On the rim, a circle,
+    equal steps converge exponentially.
     """
     wavelength = settings.wavelength_um
     pinhole = settings.pinhole_au * 0.61 * wavelength / settings.na  # its radius
     if pinhole == 0:
         return _light(settings, wavelength, z_um, radii_um)
-    reach = _radii_um(settings, radii_um.max() + pinhole)
-    light = _light(settings, wavelength, z_um, reach)
-    flux = make_interp_spline(reach, light * reach, axis=1).antiderivative()
+    wide_um = _radii_um(settings, radii_um.max() + pinhole)
+    light = _light(settings, wavelength, z_um, wide_um)
+    flux = make_interp_spline(wide_um, light * wide_um, axis=1).antiderivative()
     count = 2 * _nodes(settings, pinhole)
     total = np.zeros((len(z_um), len(radii_um)))
     for angle in (np.arange(count) + 0.5) * math.pi / count:
@@ -250,21 +250,21 @@ def _on_pixels(
     """Return profiles (Z, R) averaged over the square pixels around the axis; (Z, Y, X)."""
     spline = make_interp_spline(radii_um, profiles, axis=1)
     nodes, weights = special.roots_legendre(_nodes(settings, pixel_um / 2))
-    y, x = (np.arange(n // 2 + 1) * pixel_um for n in size)  # a quarter stands for all
-    quarter = np.zeros((len(profiles), y.size, x.size))
+    y, x = (np.arange(n // 2 + 1) * pixel_um for n in size)  # one quadrant, by symmetry
+    quadrant = np.zeros((len(profiles), y.size, x.size))
     for dy, dx in np.ndindex(nodes.size, nodes.size):
         offset_y, offset_x = nodes[[dy, dx]] * pixel_um / 2
         radius = np.hypot(y[:, None] + offset_y, x + offset_x)
-        quarter += weights[dy] * weights[dx] / 4 * spline(radius)
+        quadrant += weights[dy] * weights[dx] / 4 * spline(radius)
     rows, columns = (np.abs(np.arange(n) - n // 2) for n in size)
-    whole: Float64Array = np.maximum(quarter, 0)[:, rows[:, None], columns]
+    whole: Float64Array = np.maximum(quadrant, 0)[:, rows[:, None], columns]
     return whole
 
 
 def _light(
     settings: MicroscopeSettings, wavelength_um: float, z_um: Float64Array, radii_um: Float64Array
 ) -> Float64Array:
-    """Return the intensity that one wavelength has around the focus; (Z, R)."""
+    """Return the intensity of one wavelength around the focus; (Z, R)."""
     optics = Optics(
         model=settings.model,
         na=settings.na,
@@ -277,18 +277,18 @@ def _light(
 
 
 def _finest_um(settings: MicroscopeSettings) -> float:
-    """Return wavelength / NA of the shortest light."""
+    """Return wavelength / NA of the shortest wavelength."""
     return min(settings.wavelength_um, settings.excitation_um or math.inf) / settings.na
 
 
-def _radii_um(settings: MicroscopeSettings, reach_um: float) -> Float64Array:
-    """Return radii (R,) from the axis to beyond reach, fine enough for a spline."""
+def _radii_um(settings: MicroscopeSettings, outer_um: float) -> Float64Array:
+    """Return radii (R,) from the axis to beyond the outer one, fine enough for a spline."""
     step = _RADIAL_STEP * _finest_um(settings)
-    count = math.ceil(reach_um / step) + 4  # that a cubic spline needs
+    count = math.ceil(outer_um / step) + 4  # needed by a cubic spline
     return np.linspace(0, (count - 1) * step, count)
 
 
 def _nodes(settings: MicroscopeSettings, half_um: float) -> int:
-    """Return how many Gauss-Legendre nodes average the light over a stretch of ``2 half_um``."""
-    turns = 2 * math.pi * _CYCLES * half_um / _finest_um(settings)
-    return math.ceil(turns / 2) + 3
+    """Return the number of Gauss-Legendre nodes for averaging the light over ``2 half_um``."""
+    phase = 2 * math.pi * _CYCLES * half_um / _finest_um(settings)
+    return math.ceil(phase / 2) + 3

@@ -1,22 +1,22 @@
-"""Light around the focus of an objective, by diffraction integrals over its aperture.
+"""Diffraction integrals for the intensity around the focus of an objective.
 
-The objective is free of aberrations for a point at the coverslip; a point at depth is seen through
-sample, coverslip and immersion. A ray leaves the sample with ``s = n sin(theta)``, alike in all
-layers (Snell), and ``c = n cos(theta) = sqrt(n^2 - s^2)`` differs: in the sample it is imaginary
-from ``s`` = its index on, where light is evanescent. The optical path of the three layers (Gibson
-and Lanni, J. Opt. Soc. Am. A 8, 1601 (1991); F. Aguet et al., Opt. Express 17, 6829 (2009)),
-less that of the design, is then::
+The objective is free of aberrations for a point at the coverslip; a point at depth is imaged
+through sample, coverslip and immersion. For a ray, ``s = n sin(theta)`` is equal in all layers
+(Snell), whereas ``c = n cos(theta) = sqrt(n^2 - s^2)`` differs: in the sample it is imaginary
+where ``s`` exceeds the sample index, and light evanescent. The optical path of the three layers
+(Gibson and Lanni, J. Opt. Soc. Am. A 8, 1601 (1991); F. Aguet et al., Opt. Express 17, 6829
+(2009)), less that of the design, is then::
 
     depth c_sample - focus c_immersion
 
-where ``focus`` is how far the focus drive has moved objective and sample together from where the
-coverslip's lower face is sharp. Coverslip and immersion are those of the design, so that they add
-no path of their own; the immersion thins by what the drive moves.
+where ``focus`` is the distance by which the focus drive has brought objective and sample closer
+from the position in which the coverslip's lower face is in focus. Coverslip and immersion are those
+of the design and add no path; the immersion layer becomes thinner by the movement of the drive.
 
-By reciprocity the light that a detector on the optical axis takes from a point is that which its
-image brings there. The vectorial integrals are therefore those of focusing through a stratified
-medium: B. Richards and E. Wolf, Proc. R. Soc. A 253, 358 (1959); P. Török and P. Varga,
-Appl. Opt. 36, 2305 (1997).
+By reciprocity a point detector on the optical axis collects from a point source what a source in
+place of the detector would focus there. The vectorial integrals are therefore those of focusing
+through a stratified medium: B. Richards and E. Wolf, Proc. R. Soc. A 253, 358 (1959); P. Török and
+P. Varga, Appl. Opt. 36, 2305 (1997).
 """
 
 import math
@@ -32,14 +32,14 @@ Float64Array = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complex128]
 
 _COVERSLIP = 1.515  # refractive index; no less than the immersion's, as for solid immersion
-_SPARE_NODES = 16  # beyond those that the phase needs; see _count
-_FADED = 40.0  # evanescent light weaker than exp(-40) is left out
-_BLOCK = 64  # planes at a time, for memory
+_RESERVE = 16  # in addition to those that the phase needs; see _count
+_DECAYED = 40.0  # evanescent light weaker than exp(-40) is ignored
+_BLOCK = 64  # planes at a time, to limit memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optics:
-    """An objective, the light and the layers below it.
+    """Objective, light and layers below the objective.
 
     Attributes
     ----------
@@ -48,11 +48,11 @@ class Optics:
     na
         Numerical aperture, below the immersion index.
     wavelength_um
-        In vacuum.
+        Wavelength in vacuum.
     immersion_index, sample_index
         Refractive indices.
     depth_um
-        Distance of the point from the coverslip.
+        Distance of the point source from the coverslip.
     """
 
     model: Literal["scalar", "vectorial"]
@@ -64,15 +64,15 @@ class Optics:
 
     @property
     def wavenumber(self) -> float:
-        """In vacuum, radians per micrometre."""
+        """Wavenumber in vacuum, radians per micrometre."""
         return 2 * math.pi / self.wavelength_um
 
 
 def intensity(optics: Optics, focus_um: Float64Array, radii_um: Float64Array) -> Float64Array:
-    """Return the light of a point, (Z, R) in arbitrary units.
+    """Return the intensity of a point source, (Z, R) in arbitrary units.
 
-    Scalar it is ``|I|^2`` with the Kirchhoff integral ``I = int J0(k s r) exp(i k path) s ds``;
-    vectorial it is ``|I0|^2 + 2 |I1|^2 + |I2|^2``, the mean over the directions of polarisation.
+    Scalar: ``|I|^2`` with the Kirchhoff integral ``I = int J0(k s r) exp(i k path) s ds``;
+    vectorial: ``|I0|^2 + 2 |I1|^2 + |I2|^2``, the mean over the directions of polarisation.
 
     Parameters
     ----------
@@ -90,19 +90,19 @@ def intensity(optics: Optics, focus_um: Float64Array, radii_um: Float64Array) ->
     for start in range(0, len(focus_um), _BLOCK):
         part = slice(start, start + _BLOCK)
         phase = np.exp(-focus_um[part, None] * axial)
-        for share, amplitude, bessel in terms:
+        for factor, amplitude, bessel in terms:
             field = (phase * amplitude) @ bessel
-            light[part] += share * (field.real**2 + field.imag**2)
+            light[part] += factor * (field.real**2 + field.imag**2)
     return light
 
 
 def _terms(
     optics: Optics, s: Float64Array, weight: Float64Array, radii_um: Float64Array
 ) -> Iterator[tuple[float, ComplexArray, Float64Array]]:
-    """Yield share, amplitude (N,) and Bessel function (N, R) of each integral, without the focus.
+    """Yield factor, amplitude (N,) and Bessel function (N, R) of each integral, without the focus.
 
     The vectorial integrals are those of an aplanatic lens, whose ``sqrt(cos) sin dtheta`` is
-    ``s ds / sqrt(c)`` but for a constant.
+    ``s ds / sqrt(c)`` up to a constant.
     """
     sample = np.sqrt(optics.sample_index**2 - s**2 + 0j)
     path = weight * np.exp(1j * optics.wavenumber * optics.depth_um * sample)
@@ -140,17 +140,17 @@ def _aperture(
     """Return Gauss-Legendre nodes ``s`` and weights of ``s ds``, (N,) each.
 
     The variable is the angle in the rarer of the outer layers, in which the integrand is smooth
-    where that layer's cosine vanishes. Beyond 90 degrees, for evanescent light, it turns into the
-    complex plane: ``sin(pi/2 - i u) = cosh u``.
+    where that layer's cosine vanishes. Beyond 90 degrees, for evanescent light, it is
+    complex: ``sin(pi/2 - i u) = cosh u``.
     """
     n = min(optics.immersion_index, optics.sample_index)
-    legs = [(0j, complex(math.asin(min(1.0, optics.na / n))))]
+    segments = [(0j, complex(math.asin(min(1.0, optics.na / n))))]
     if optics.na > n:
-        fading = optics.wavenumber * n * optics.depth_um
-        u = min(math.acosh(optics.na / n), math.asinh(_FADED / max(fading, 1e-9)))
-        legs.append((complex(math.pi / 2), math.pi / 2 - 1j * u))
+        decay = optics.wavenumber * n * optics.depth_um
+        u = min(math.acosh(optics.na / n), math.asinh(_DECAYED / max(decay, 1e-9)))
+        segments.append((complex(math.pi / 2), math.pi / 2 - 1j * u))
     nodes, weights = [], []
-    for start, end in legs:
+    for start, end in segments:
         probes = n * np.sin(np.linspace(start, end, 200)).real
         count = _count(optics, probes, focus_um, radius_um)
         x, w = special.roots_legendre(count)
@@ -161,15 +161,15 @@ def _aperture(
 
 
 def _count(optics: Optics, s: Float64Array, focus_um: Float64Array, radius_um: float) -> int:
-    """Return how many nodes an evenly probed stretch of the aperture needs.
+    """Return the number of nodes for an evenly sampled segment of the aperture.
 
-    ``exp(i w x)`` on -1 <= x <= 1 is a polynomial of degree w but for a remainder that falls
-    faster than exponentially, and N nodes are exact to degree 2 N - 1. So w/2 nodes and some
-    to spare, w being the fastest change of the path plus that of the Bessel functions' argument.
+    ``exp(i w x)`` on -1 <= x <= 1 is a polynomial of degree w except for a remainder that falls
+    faster than exponentially, and N nodes are exact to degree 2 N - 1. So w/2 nodes and a reserve,
+    w being the fastest change of the path plus that of the Bessel functions' argument.
     """
     sample = optics.depth_um * np.sqrt(optics.sample_index**2 - s**2 + 0j)
     immersion = np.sqrt(optics.immersion_index**2 - s**2)
     steps = [np.abs(np.diff(sample - z * immersion)) for z in (focus_um.min(), focus_um.max())]
     fastest = float((np.maximum(*steps) + radius_um * np.abs(np.diff(s))).max())
-    turns = optics.wavenumber * fastest * (s.size - 1) / 2
-    return math.ceil(turns / 2) + _SPARE_NODES
+    phase = optics.wavenumber * fastest * (s.size - 1) / 2
+    return math.ceil(phase / 2) + _RESERVE

@@ -1,8 +1,8 @@
-"""What is wrong with a PSF, in numbers, and its repair.
+"""Examination and repair of a PSF.
 
-:func:`examine_psf` measures a PSF and judges it; :func:`repair_psf` prepares it with the settings
-that the findings name and no others, so that the repaired PSF, examined again, no longer has them;
-:func:`fit_psf` does both for an image that is to be deconvolved.
+:func:`examine_psf` measures and assesses a PSF; :func:`repair_psf` prepares it with exactly the
+settings that the findings name, which removes them; :func:`fit_psf` does both for an image to
+deconvolve.
 """
 
 import dataclasses
@@ -32,31 +32,31 @@ from napari_rln.psf.prepare import (
 from napari_rln.psf.shape import asymmetry, fwhm_um
 
 _UNKNOWN: Triple = (math.nan, math.nan, math.nan)
-_SLOWEST = 0.95  # ratio of light per plane at the edge: beyond it, extrapolation has no end
+_SLOWEST = 0.95  # limit of the ratio of light per plane at the edge, for the extrapolation
 
 
 @dataclass(frozen=True, kw_only=True)
 class PsfReport:
-    """A PSF as measured and judged.
+    """Facts and findings about a PSF.
 
     Attributes
     ----------
     facts
-        What was measured.
+        Measured values.
     findings
-        What it means; a single ``"ok"`` where there is nothing to say.
+        Their assessment; a single ``"ok"`` if nothing is wrong.
     """
 
     facts: PsfFacts
     findings: tuple[Finding, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return facts and findings for JSON; what is not known or not finite is null."""
+        """Return facts and findings for JSON; unknown or non-finite values are null."""
         report: dict[str, Any] = jsonable(dataclasses.asdict(self))
         return report
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return the facts as (label, value with unit) in the order to read them."""
+        """Return the facts as (label, value with unit) in display order."""
         f = self.facts
         rows = [
             ("size (z, y, x)", _join(f.shape, "d", "voxels")),
@@ -90,27 +90,27 @@ def examine_psf(
     wavelength_um: float | None = None,
     immersion_index: float | None = None,
 ) -> PsfReport:
-    """Return what can be measured on a PSF and what is wrong with it.
+    """Return facts and findings about a PSF.
 
     Parameters
     ----------
     psf
         Measured or computed, prepared or not.
     image
-        The image to deconvolve, to compare voxel sizes and sizes.
+        The image to deconvolve, for comparing voxel size and size.
     na
-        Numerical aperture; with the wavelength it gives the lateral sampling limit
-        ``wavelength / (4 na)`` and the width to expect.
+        Numerical aperture; with the wavelength it determines the lateral sampling limit
+        ``wavelength / (4 na)`` and the expected width.
     wavelength_um
         Emission wavelength in micrometres.
     immersion_index
-        Refractive index of the immersion; gives the axial sampling limit too, that of widefield,
+        Refractive index of the immersion; also determines the axial sampling limit of widefield,
         ``wavelength / (2 n (1 - cos(asin(na / n))))``.
 
     Raises
     ------
     RlnError
-        If the PSF has no peak at all, or if NA, index or wavelength are not possible.
+        If the PSF has no peak, or if NA, index or wavelength are out of range.
     """
     nyquist, expected = _optics(na, wavelength_um, immersion_index)
     fault = find_fault(psf.data)
@@ -118,9 +118,9 @@ def examine_psf(
     if fault:
         data = in_order(data, fault.split)
     computed = is_computed(psf)
-    calm, hot_pixels = (data, 0) if computed else without_hot(data)
-    hot_light = float((data - calm).sum())
-    data = calm
+    filtered, hot_pixels = (data, 0) if computed else without_hot(data)
+    hot_light = float((data - filtered).sum())
+    data = filtered
     level, noise_sd = background_level(data)
     clean = data - level
     centre = peak_centre(clean)
@@ -169,37 +169,35 @@ def examine_psf(
 
 
 def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = None) -> Volume:
-    """Return the PSF prepared with the settings that the findings name, and no others.
+    """Return the PSF prepared with exactly the settings that the findings name.
 
     Parameters
     ----------
     psf
-        The PSF that was examined.
+        The examined PSF.
     report
-        Of :func:`examine_psf`.
+        Result of :func:`examine_psf`.
     image_voxel_um
-        Voxel size (z, y, x) in micrometres to resample to; that of the image the report knows
-        when left out.
+        Voxel size (z, y, x) in micrometres to resample to; by default that of the report's image.
 
     Returns
     -------
     Volume
-        The PSF itself where no finding has a repair. Preparing always makes sizes odd, values
-        non-negative, and the sum 1.
+        The PSF itself if no finding has a repair; otherwise of odd size, non-negative, with sum 1.
 
     Raises
     ------
     RlnError
-        If the PSF cannot be used, and no repair helps.
+        If the PSF cannot be used and cannot be repaired.
     """
     fault = report.facts.fault
     if fault and not fault.split:
         raise unusable(psf, fault)
     changes: dict[str, Any] = {} if image_voxel_um is None else {"image_voxel_um": image_voxel_um}
-    mendable = [f.settings for f in report.findings if f.settings is not None]
-    for settings in mendable:
+    repairs = [f.settings for f in report.findings if f.settings is not None]
+    for settings in repairs:
         changes = settings | changes
-    if not mendable and image_voxel_um is None:
+    if not repairs and image_voxel_um is None:
         return psf
     target = changes.pop("image_voxel_um", None)
     return prepare_psf(psf, dataclasses.replace(AS_IT_IS, **changes), image_voxel_um=target)
@@ -208,22 +206,22 @@ def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = 
 def fit_psf(
     psf: Volume, image: OnGrid | None = None, *, mend: bool = True
 ) -> tuple[Volume, tuple[Finding, ...]]:
-    """Return a PSF ready for use, and what was found on the way.
+    """Return a PSF ready for use and the findings about the original.
 
     Parameters
     ----------
     psf
-        As it comes from a file.
+        Unprepared PSF, such as that of a file.
     image
-        What it is for, if that is known; the PSF is resampled to its voxels where they differ.
+        Image to deconvolve, if known; the PSF is resampled to its voxels where they differ.
     mend
-        Repair what harms the result, that is warnings and errors; otherwise only resample and
-        bring the sum to 1.
+        Repair findings that harm the result (warnings and errors); otherwise only resample and
+        normalise the sum.
 
     Raises
     ------
     RlnError
-        If a finding of severity ``"error"`` is not repaired: nothing should begin with that PSF.
+        If a finding of severity ``"error"`` is not repaired.
     """
     report = examine_psf(psf, image=image)
     harmful = tuple(f for f in report.findings if f.severity in HARMFUL)
@@ -240,7 +238,7 @@ def fit_psf(
 def _optics(
     na: float | None, wavelength_um: float | None, index: float | None
 ) -> tuple[Triple, float]:
-    """Return the sampling limits (z, y, x) and the lateral FWHM in um; nan where not known."""
+    """Return the sampling limits (z, y, x) and the lateral FWHM in um; nan where unknown."""
     if wavelength_um is not None and not 0.1 <= wavelength_um <= 3:
         raise RlnError(
             f"The wavelength is {wavelength_um} um; give it in micrometres, between 0.1 and 3."
@@ -262,8 +260,8 @@ def _optics(
 def _saturated(data: Float64Array, centre: Triple, fwhm_voxels: Triple) -> int:
     """Return the number of voxels at the highest value if they are a plateau, else 0.
 
-    A peak half-way between voxels has two equal ones for each such axis, and coarse integers make
-    the top of a broad peak flat: 5 % of the volume inside half maximum is let pass.
+    A peak half-way between voxels has two equal ones for each such axis, and coarse integers
+    flatten the top of a broad peak: up to 5 % of the volume inside half maximum is accepted.
     """
     labels, _ = ndimage.label(data >= data.max() * (1 - 1e-6))
     count = int(np.bincount(labels.ravel())[1:].max())
@@ -273,7 +271,7 @@ def _saturated(data: Float64Array, centre: Triple, fwhm_voxels: Triple) -> int:
 
 
 def _edges(relative: Float64Array) -> Triple:
-    """Return the brightest 3 x 3 mean on the faces across each axis; 0 where there is no axis."""
+    """Return the brightest 3 x 3 mean on the faces across each axis; 0 for a single plane."""
     brightest = [0.0, 0.0, 0.0]
     for axis in (a for a in range(3) if relative.shape[a] > 1):
         for side in (0, -1):
@@ -283,16 +281,16 @@ def _edges(relative: Float64Array) -> Triple:
 
 
 def _cut(light: Float64Array) -> Triple:
-    """Return the share of light outside along each axis if planes go on fading geometrically."""
-    shares = [0.0, 0.0, 0.0]
+    """Return the fraction of light outside along each axis, extrapolated geometrically."""
+    fractions = [0.0, 0.0, 0.0]
     for axis in (a for a in range(3) if light.shape[a] > 4):
         planes = light.sum(axis=tuple(a for a in range(3) if a != axis))
         outside = 0.0
         for last, before in (planes[[0, 2]], planes[[-1, -3]]):
             ratio = min(math.sqrt(last / before), _SLOWEST) if before > 0 else 0.0
             outside += float(last) * ratio / (1 - ratio)
-        shares[axis] = outside / (outside + float(planes.sum()))
-    return shares[0], shares[1], shares[2]
+        fractions[axis] = outside / (outside + float(planes.sum()))
+    return fractions[0], fractions[1], fractions[2]
 
 
 def _size_on(psf: Volume, image: OnGrid | None) -> Size:
@@ -306,7 +304,7 @@ def _size_on(psf: Volume, image: OnGrid | None) -> Size:
 
 
 def _recommended(psf: Volume, image: OnGrid | None) -> Size | None:
-    """Return the size after full preparation; none where that is not possible."""
+    """Return the size after full preparation; none if that is impossible."""
     try:
         ready = prepare_psf(psf, image_voxel_um=None if image is None else image.voxel_um)
     except RlnError:
@@ -315,7 +313,7 @@ def _recommended(psf: Volume, image: OnGrid | None) -> Size | None:
 
 
 def _signed_sums(data: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return the sums of the sizes of the negative and of the positive values."""
+    """Return the absolute sums of the negative and of the positive values."""
     return (
         float(np.abs(data[data < 0]).sum(dtype=np.float64)),
         float(data[data > 0].sum(dtype=np.float64)),

@@ -1,8 +1,8 @@
-"""The judgement of the PSF doctor: measured facts in, findings out.
+"""Findings about a PSF, derived from measured facts.
 
 Every finding states the value and its limit. Its repair is the change of
-:class:`napari_rln.psf.prepare.PrepareSettings` that makes it disappear; a finding without one
-needs another measurement, or is only to be known.
+:class:`napari_rln.psf.prepare.PrepareSettings` that removes it; a finding without one needs another
+measurement, or is for information only.
 """
 
 import math
@@ -18,68 +18,69 @@ Size = tuple[int, int, int]
 Severity = Literal["ok", "note", "warning", "error"]
 
 HARMFUL: tuple[Severity, ...] = ("warning", "error")
-"""What spoils a result."""
+"""Severities that harm the result."""
 
 # Limits above which a fact becomes a finding.
 _SUM = 1e-3  # distance of the sum from 1
-_BACKGROUND = 0.05  # of the PSF's light; the far tails of computed PSFs reach 0.02
+_BACKGROUND = 0.05  # of the PSF's light; the far tails of computed PSFs have up to 0.02
 _HOT = 1e-3  # of the PSF's light
 _NOISE = 0.01  # negative light over light, after the background is subtracted
 _OFFSET = 0.2  # voxels
-_EDGE = 0.1  # brightest on a face over the peak
+_EDGE = 0.1  # brightest mean on a face over the peak
 _CUT = 0.05  # of the light
 _ASYMMETRY = 0.2
 _NYQUIST = 1.05  # voxel size over the sampling limit
-_NARROW, _BROAD = 0.6, 1.6  # lateral FWHM over widefield's; an ideal confocal PSF is at 0.7
-_SPARE = 2.0  # voxels over those of the recommended crop
-_FWHM_VOXELS = 2.0  # a limit from below
+_NARROW, _BROAD = 0.6, 1.6  # lateral FWHM over that of widefield; 0.7 for ideal confocal
+_SPARE = 2.0  # number of voxels over that of the recommended crop
+_FWHM_VOXELS = 2.0  # lower limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class PsfFacts:
-    """What was measured on a PSF; triples are (z, y, x).
+    """Measured facts about a PSF; triples are (z, y, x).
 
     Attributes
     ----------
     name, shape, voxel_um
-        Of the PSF as examined.
+        Name, size and voxel size of the examined PSF.
     total
         Sum of all voxels.
     negative_voxels, negative_share
-        Number of negative voxels, and the sum of their sizes over that of the positive ones.
+        Number of negative voxels, and their absolute sum over the sum of the positive ones.
     background, background_share
-        Constant level in the file's unit, and what it adds up to over the PSF's own light.
+        Constant level in the file's unit, and its sum over the PSF's own light.
     noise_to_peak, noise_share
-        Noise in the background over the peak; negative light that remains when the background
-        is subtracted, over the PSF's light.
+        Noise of the background over the peak; negative light after subtracting the background
+        over the PSF's light.
     hot_pixels, hot_share
         Number of isolated voxels far above their neighbours, and their sum over the PSF's light.
     offset_voxels, offset_um
         Position of the main lobe's peak minus that of voxel ``n // 2``.
     fault
-        Why it cannot be used as it is; none if it can.
+        Reason why the PSF cannot be used unrepaired, or none.
     fwhm_um, fwhm_voxels
-        Full widths at half maximum; nan for a single plane's z, inf where not reached.
+        Full widths at half maximum; nan along z for a single plane, inf where the
+        profile does not fall to half.
     asymmetry
-        Share of light without a partner in the mirror image across each axis.
+        Fraction of light that differs from the mirror image across each axis.
     saturated_voxels
-        Voxels that share the highest value, where they are too many for a peak; else 0.
+        Number of voxels at the highest value, if they are too many for a peak; else 0.
     edge_to_peak
         Brightest 3 x 3 mean on the two faces across each axis, over the peak.
     cut_share
-        Share of all light that lies outside the file along each axis, if the light per
-        plane goes on falling as it does at the edge.
+        Fraction of all light outside the file along each axis, extrapolated from the decay of the
+        light per plane at the edge.
     nyquist_um
         Largest voxel size that samples widefield light of this NA and wavelength without loss;
-        nan where not known.
+        nan where unknown.
     expected_fwhm_um
-        Lateral FWHM in focus, 0.51 wavelength / NA; nan where not known.
+        Lateral FWHM in focus, 0.51 wavelength / NA; nan where unknown.
     image_voxel_um, image_shape
-        Of the image the PSF is for, where given.
+        Voxel size and size of the image to deconvolve, if known.
     size_on_image
-        Size of the PSF on the image's grid; its own without an image.
+        Size of the PSF in voxels of the image, or its own without an image.
     recommended_size
-        Size on that grid that holds 99.9 % of the light; none where it cannot be told.
+        Size in those voxels that holds 99.9 % of the light, or none if it cannot be prepared.
     """
 
     name: str
@@ -113,22 +114,21 @@ class PsfFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing to know about a PSF.
+    """One finding about a PSF.
 
     Attributes
     ----------
     check
-        Short name of what was checked, such as ``"background"``.
+        Short name of the check, such as ``"background"``.
     severity
-        ``"note"`` to be known, ``"warning"`` harms the result, ``"error"`` makes it useless and,
-        unless repaired, stops whatever was to use the PSF; ``"ok"`` when there is nothing else to
-        say.
+        ``"note"`` for information; ``"warning"`` if it harms the result; ``"error"`` if it makes
+        it useless, so that the PSF is refused unless repaired; ``"ok"`` if nothing is wrong.
     what
         A sentence with the value and the limit.
     repair
-        What to give to ``prepare``, such as ``"background=auto"``; none where it cannot help.
+        Settings of ``prepare`` that remove it, such as ``"background=auto"``; none if none does.
     settings
-        The same as fields of the settings, or the argument ``image_voxel_um``.
+        The same as fields of the settings, or as the argument ``image_voxel_um``.
     """
 
     check: str
@@ -139,16 +139,16 @@ class Finding:
 
 
 def judge(facts: PsfFacts) -> tuple[Finding, ...]:
-    """Return the findings that the facts call for; a single ``"ok"`` if none."""
-    found = (
+    """Return the findings that follow from the facts; a single ``"ok"`` if none."""
+    findings = (
         *_light(facts),
         *_place(facts),
         *_grid(facts),
         *_resolution(facts),
         *_extent(facts),
     )
-    if found:
-        return found
+    if findings:
+        return findings
     return (Finding(check="all", severity="ok", what="Nothing to repair."),)
 
 
@@ -164,7 +164,7 @@ def _repairable(check: str, severity: Severity, what: str, **settings: Any) -> F
 
 
 def _light(facts: PsfFacts) -> Iterator[Finding]:
-    """Sum, negatives, background, noise, hot pixels, saturation."""
+    """Yield findings on sum, negatives, background, noise, hot pixels, saturation."""
     if facts.hot_share > _HOT:
         what = (
             f"{facts.hot_pixels} isolated voxels more than 4 times as bright as their neighbours, "
@@ -191,18 +191,18 @@ def _light(facts: PsfFacts) -> Iterator[Finding]:
         )
         yield _repairable("negatives", "warning", what)
     if abs(facts.total - 1) > _SUM:
-        what = f"The sum is {facts.total:.6g}; a PSF sums to 1, so that brightness is kept."
+        what = f"The sum is {facts.total:.6g}; a PSF sums to 1, so that brightness is preserved."
         yield _repairable("sum", "warning", what)
     if facts.saturated_voxels:
         what = (
-            f"{facts.saturated_voxels} voxels at the peak share the highest value: the detector "
+            f"{facts.saturated_voxels} voxels at the peak have the highest value: the detector "
             "was saturated. Measure again with less light or exposure."
         )
         yield Finding(check="saturation", severity="warning", what=what)
 
 
 def _place(facts: PsfFacts) -> Iterator[Finding]:
-    """Centre and symmetry."""
+    """Yield findings on centre and symmetry."""
     if facts.fault and facts.fault.split:
         yield _repairable(facts.fault.check, "error", _sentence(facts.fault), centre="peak")
     elif facts.fault:
@@ -223,7 +223,7 @@ def _place(facts: PsfFacts) -> Iterator[Finding]:
 
 
 def _grid(facts: PsfFacts) -> Iterator[Finding]:
-    """Voxel size and size against the image's."""
+    """Yield findings on voxel size and size, compared with the image."""
     if facts.image_voxel_um is None or facts.image_shape is None:
         return
     own, image = facts.voxel_um, facts.image_voxel_um
@@ -243,8 +243,8 @@ def _grid(facts: PsfFacts) -> Iterator[Finding]:
     elif any(p > n for p, n in zip(facts.size_on_image, facts.image_shape, strict=True)):
         what = (
             f"On the image's grid the PSF has {_zyx(facts.size_on_image, 'd')} voxels but the "
-            f"image {_zyx(facts.image_shape, 'd')} (z, y, x): haze from that far is removed with "
-            "the extended border only."
+            f"image {_zyx(facts.image_shape, 'd')} (z, y, x): haze from farther away is "
+            "removed with the extended border only."
         )
         yield Finding(check="size", severity="note", what=what)
     if facts.shape[0] == 1 and facts.image_shape[0] > 1:
@@ -256,7 +256,7 @@ def _grid(facts: PsfFacts) -> Iterator[Finding]:
 
 
 def _resolution(facts: PsfFacts) -> Iterator[Finding]:
-    """Widths and sampling."""
+    """Yield findings on widths and sampling."""
     if any(math.isinf(width) for width in facts.fwhm_um):
         what = (
             f"The FWHM is {_zyx(facts.fwhm_um, '.3g')} um (z, y, x): the light does not fall to "
@@ -267,7 +267,7 @@ def _resolution(facts: PsfFacts) -> Iterator[Finding]:
     if any(n > 1 and voxel > _NYQUIST * limit for n, voxel, limit in steps):
         what = (
             f"The voxel size of {_zyx(facts.voxel_um, '.3g')} um exceeds the sampling limit of "
-            f"{_zyx(facts.nyquist_um, '.3g')} um (z, y, x): finest detail is lost."
+            f"{_zyx(facts.nyquist_um, '.3g')} um (z, y, x): the finest detail is lost."
         )
         yield Finding(check="sampling", severity="warning", what=what)
     elif any(width < _FWHM_VOXELS for width in facts.fwhm_voxels):
@@ -293,10 +293,10 @@ def _resolution(facts: PsfFacts) -> Iterator[Finding]:
 
 
 def _extent(facts: PsfFacts) -> Iterator[Finding]:
-    """Light outside the file, and room to crop."""
+    """Yield findings on light outside the file, and on cropping."""
     if max(facts.edge_to_peak) > _EDGE:
         what = (
-            f"The faces of the file reach {_zyx(facts.edge_to_peak, '.0%')} of the peak (z, y, x; "
+            f"The faces of the file have up to {_zyx(facts.edge_to_peak, '.0%')} of the peak (z, y, x; "
             f"limit {_EDGE:.0%}): the PSF is cut. Use a larger file."
         )
         yield Finding(check="cut", severity="warning", what=what)

@@ -1,11 +1,11 @@
-"""The point spread function measured from a stack of sub-resolution beads.
+"""Measurement of a point spread function from a stack of sub-resolution beads.
 
-Find the beads, keep the isolated and unspoilt ones, register them to each other, average. Beads
-are registered against their common average and not by their own peaks: in an asymmetric PSF
-under noise the peak is the less certain of the two. Crops are only shifted, never mirrored, and
-always interpolated from the image itself, so that no blur adds up over the rounds.
+Beads are detected, the isolated and undamaged ones registered to each other and averaged. They are
+registered against their common average instead of by their own peaks, which are less certain in an
+asymmetric PSF with noise. Crops are only shifted, never mirrored, and always interpolated from the
+image itself, so that no blur accumulates over the rounds.
 
-The size of the beads is not removed: their diameter should stay below half of the lateral FWHM.
+The size of the beads is not removed: their diameter should be below half of the lateral FWHM.
 """
 
 import dataclasses
@@ -31,31 +31,31 @@ from napari_rln.psf.shape import fwhm_um
 Float64Array = npt.NDArray[np.float64]
 Size = tuple[int, int, int]
 
-_CORE = 0.1  # of the peak: voxels above it decide on likeness
-_SPLINE = 5  # order of interpolation: 0.5 % off at the peak of a spot with sigma 0.8 voxels
+_CORE = 0.1  # of the peak: voxels above it are compared
+_SPLINE = 5  # order of interpolation: error of 0.5 % at the peak of a spot of sigma 0.8 voxels
 _MARGIN = 8  # voxels around a crop that its spline needs
-_LEAST_SPREAD = 1e-3  # of likeness among good beads, below which differences mean nothing
+_MINIMUM_SPREAD = 1e-3  # of the correlation among good beads: smaller differences are ignored
 _ROUNDS = 3
 _NOISE_FLOOR = 3.0  # standard errors; clipped noise would add up to a pedestal
-_HEAVIEST = 4.0  # no bead weighs more than this many median ones
+_HEAVIEST = 4.0  # largest weight of a bead over that of the median one
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSettings:
-    """How beads are chosen and averaged.
+    """Settings for selecting and averaging beads.
 
     Parameters
     ----------
     size
-        Size of the PSF in voxels (z y x), odd, which is also the room that a bead needs for
-        itself; none: 8 FWHMs laterally and 6 axially, or what most beads have room for.
+        Odd size of the PSF in voxels (z y x), also the region free of other beads around each
+        bead; none: 8 FWHMs laterally and 6 axially, or what most beads have room for.
     minimum_snr
-        Peak above the background over the noise of the background that a bead needs.
+        Minimum peak of a bead above the background, over the noise of the background.
     minimum_correlation
-        Correlation with the median bead, over its core, that a bead needs.
+        Minimum correlation of a bead with the median bead, over its core.
     saturation
         Intensity from which a voxel counts as saturated; none: a bead is saturated if five or
-        more voxels share its highest value.
+        more voxels have its highest value.
     """
 
     size: tuple[int, int, int] | None = None
@@ -79,32 +79,31 @@ def measure_psf(
     positions: npt.ArrayLike | None = None,
     name: str = "measured PSF",
 ) -> Volume:
-    """Return the PSF that the beads of a stack show: odd sizes, sum 1, centred on its peak.
+    """Return the PSF measured from the beads of a stack: odd size, sum 1, centred on its peak.
 
     Parameters
     ----------
     image
         Stack of sub-resolution beads, any unit.
     settings
-        Which beads to use.
+        Selection of beads and size.
     positions
-        (N, 3), z, y, x in voxels: about where the beads lie that somebody has chosen, nan for a z
-        that is not known. Of them none is rejected but those that are cut by the border or unlike
-        the others. All beads are looked for when none.
+        (N, 3), approximate z, y, x of chosen beads in voxels, nan for an unknown z; rejected only
+        if cut by the border or unlike the others. None: beads are detected.
     name
-        What to call the PSF.
+        Name of the PSF.
 
     Returns
     -------
     Volume
-        Its record states how many beads were found, used and rejected for which reason, where the
-        used ones lie (z, y, x in voxels), the FWHM (z, y, x) in micrometres and, from two beads,
-        its standard deviation between them.
+        Its record states the numbers of beads detected, used and rejected by reason, the positions
+        of the used ones (z, y, x in voxels), the FWHM (z, y, x) in micrometres and, from two beads
+        on, its standard deviation between them.
 
     Raises
     ------
     RlnError
-        If no bead is found, or none is fit for use.
+        If no bead is detected, or none is fit for use.
     """
     if positions is not None:
         beads = chosen_beads(image, positions, size=settings.size)
@@ -119,11 +118,10 @@ def measure_psf(
 
 
 def align(image: Volume, beads: BeadTable, settings: MeasureSettings) -> BeadTable:
-    """Return the beads with sub-voxel positions, those unlike the median bead marked.
+    """Return the beads with sub-voxel positions, those unlike the median bead rejected.
 
-    The used beads first take the position of their own peak; then each moves to where it fits the
-    average of all best, three times; last, all move together so that the average's peak is the
-    common centre.
+    Each used bead starts at the position of its own peak and is registered three times to the
+    average of all; finally all move together so that the peak of the average is the centre.
 
     Raises
     ------
@@ -140,13 +138,13 @@ def align(image: Volume, beads: BeadTable, settings: MeasureSettings) -> BeadTab
         shift = np.array(peak_centre(crop)) - half
         positions[i] += np.clip(shift, -2, 2)
     crops = _normal_crops(image.data, positions[used], beads.size)
-    like = _alike(crops, settings.minimum_correlation)
-    for i in used[~like]:
+    similar = _similar(crops, settings.minimum_correlation)
+    for i in used[~similar]:
         status[i] = "unlike"
-    used = used[like]
+    used = used[similar]
     if used.size == 0:
         raise _none_left(dataclasses.replace(beads, status=tuple(status)))
-    template = np.median(crops[like], axis=0)
+    template = np.median(crops[similar], axis=0)
     for _ in range(_ROUNDS):
         crops = _normal_crops(image.data, positions[used], beads.size)
         positions[used] += [_offset(crop, template) for crop in crops]
@@ -197,14 +195,14 @@ def average(
 
 
 def beads_in_words(facts: dict[str, Any]) -> str:
-    """Return how many beads were used, and why others were not, from the facts of a record."""
+    """Return the numbers of beads used and rejected as text, from the facts of a record."""
     rejected = ", ".join(f"{n} {why}" for why, n in facts["beads_rejected"].items())
     used = f"mean of {facts['beads_used']} of {facts['beads_found']} beads"
     return f"{used} ({rejected})" if rejected else used
 
 
 def _crop(data: npt.NDArray[np.float32], position: Float64Array, size: Size) -> Float64Array:
-    """Return the crop whose middle voxel lies exactly at a position, interpolated."""
+    """Return the interpolated crop whose middle voxel lies exactly at a position."""
     box = box_around(position, np.array(size) // 2 + _MARGIN, data.shape)
     crop = data[box].astype(np.float64)
     for axis in range(3):  # the spline is a product of one-dimensional ones
@@ -226,10 +224,10 @@ def _normal_crops(
 
 
 def _mean(data: npt.NDArray[np.float32], positions: Float64Array, size: Size) -> Float64Array:
-    """Return the sum of the beads, background removed.
+    """Return the weighted sum of the beads, background removed.
 
-    For counting noise the plain sum, in which every bead has its brightness for weight, is the
-    best estimate; the weight is capped so that one bead does not stand for all.
+    For Poisson noise the plain sum, which weights beads by brightness, is the best estimate; the
+    weight is limited so that no single bead dominates.
     """
     crops = [_crop(data, position, size) for position in positions]
     clean = np.array([crop - background_level(crop)[0] for crop in crops])
@@ -239,37 +237,37 @@ def _mean(data: npt.NDArray[np.float32], positions: Float64Array, size: Size) ->
     return total - background_level(total)[0]
 
 
-def _alike(crops: Float64Array, minimum: float) -> npt.NDArray[np.bool_]:
+def _similar(crops: Float64Array, minimum: float) -> npt.NDArray[np.bool_]:
     """Return the mask of the crops that correlate with their median.
 
-    Compared after a little smoothing, so that a dim bead is not refused for its noise. From five
-    beads on, one far below what is usual among them goes too, so that a doublet is
-    found among good beads.
+    Compared after slight smoothing, so that a dim bead is not rejected for its noise. From five
+    beads on, outliers below the usual correlation are rejected too, such as a doublet among good
+    beads.
     """
-    calm = ndimage.gaussian_filter(crops, (0, 1, 1, 1))
-    median = np.median(calm, axis=0)
+    smooth = ndimage.gaussian_filter(crops, (0, 1, 1, 1))
+    median = np.median(smooth, axis=0)
     core = median > _CORE * median.max()
-    likeness = np.array([np.corrcoef(crop[core], median[core])[0, 1] for crop in calm])
-    like: npt.NDArray[np.bool_] = likeness >= minimum
+    similarity = np.array([np.corrcoef(crop[core], median[core])[0, 1] for crop in smooth])
+    similar: npt.NDArray[np.bool_] = similarity >= minimum
     if len(crops) >= 5:
-        usual = float(np.median(likeness))
-        spread = MAD_TO_SD * float(np.median(np.abs(likeness - usual)))
-        like &= likeness >= usual - 5 * max(spread, _LEAST_SPREAD)
-    return like
+        usual = float(np.median(similarity))
+        spread = MAD_TO_SD * float(np.median(np.abs(similarity - usual)))
+        similar &= similarity >= usual - 5 * max(spread, _MINIMUM_SPREAD)
+    return similar
 
 
 def _offset(crop: Float64Array, template: Float64Array) -> Float64Array:
-    """Return how far (z, y, x) in voxels the crop's bead lies from the template's.
+    """Return the offset (z, y, x) in voxels of the bead in a crop from that of the template.
 
-    Least squares of ``a T(r - d) + b`` in its first order, ``a T - a d . grad T + b``: the maximum
+    Least-squares fit of ``a T(r - d) + b`` to first order, ``a T - a d . grad T + b``: the maximum
     of the normalised cross-correlation, without a grid of shifts.
     """
     axes = [a for a in range(3) if crop.shape[a] > 1]
     slopes = [np.gradient(template, axis=a).ravel() for a in axes]
     design = np.stack([template.ravel(), *slopes, np.ones(template.size)], axis=1)
-    answer = np.linalg.lstsq(design, crop.ravel(), rcond=None)[0]
+    solution = np.linalg.lstsq(design, crop.ravel(), rcond=None)[0]
     offset = np.zeros(3)
-    offset[axes] = np.clip(-answer[1:-1] / answer[0], -1, 1)
+    offset[axes] = np.clip(-solution[1:-1] / solution[0], -1, 1)
     return offset
 
 
@@ -278,16 +276,16 @@ def _middle(size: Size) -> tuple[float, float, float]:
 
 
 def _json_lengths(values: npt.ArrayLike) -> list[float | None]:
-    """Return lengths as JSON holds them: no number where a width could not be measured."""
+    """Return lengths for JSON; null where a width could not be measured."""
     return [round(float(v), 4) if math.isfinite(v) else None for v in np.asarray(values)]
 
 
 def _none_left(beads: BeadTable) -> RlnError:
-    """Return the error that says why no bead is fit for use."""
+    """Return the error for a stack without usable beads, with the reasons."""
     reasons = ", ".join(f"{n} {reason}" for reason, n in beads.rejected.items())
     return RlnError(
-        f"Of {len(beads.status)} beads found none is fit for use ({reasons}). "
+        f"Of {len(beads.status)} beads none is fit for use ({reasons}). "
         "Beads are clustered or cut where a crop of "
         f"{beads.size} voxels (z, y, x) around them is not free: give a smaller `size`; "
-        "or lower `minimum_snr` or `minimum_correlation`, or take a sparser stack."
+        "or lower `minimum_snr` or `minimum_correlation`, or use a sparser stack."
     )

@@ -1,4 +1,4 @@
-"""The microscope that a point spread function is computed for."""
+"""Settings of the microscope for computing a point spread function."""
 
 import math
 from dataclasses import dataclass
@@ -10,43 +10,43 @@ from napari_rln.core.limits import check_limits
 
 @dataclass(frozen=True, kw_only=True)
 class MicroscopeSettings:
-    """The optics that a PSF is computed from.
+    """Settings of the optics for computing a PSF.
 
     Parameters
     ----------
     modality
-        How the sample is lit and its light collected. ``gaussian`` takes ``fwhm_um`` and nothing
-        of the optics.
+        Type of microscope; ``gaussian`` uses ``fwhm_um`` instead of the optics.
     model
-        ``vectorial`` treats light as an electromagnetic wave, right at any aperture; ``scalar``
-        (Gibson-Lanni) is faster and good to about NA 1.
+        Diffraction model: ``vectorial`` is accurate at any aperture; ``scalar`` (Gibson-Lanni) is
+        faster and accurate up to about NA 1.
     na
-        Numerical aperture of the objective; below the immersion index. Where it exceeds the
-        sample index, the light beyond is evanescent: it counts within a wavelength of the
-        coverslip and fades with depth, so that deeper the sample index is the effective aperture.
+        Numerical aperture of the objective, below the immersion index. Light beyond the sample
+        index is evanescent: it contributes within about a wavelength of the coverslip; deeper,
+        the effective aperture is the sample index.
     immersion_index
         Refractive index of the immersion medium (oil 1.515, glycerol 1.47, water 1.33, air 1).
     sample_index
-        Refractive index of the sample or mounting medium; none: the same as the immersion.
+        Refractive index of the sample or mounting medium; none: that of the immersion.
     wavelength_um
-        Emission wavelength, vacuum.
+        Emission wavelength in vacuum.
     excitation_um
-        Excitation wavelength, vacuum; needed for confocal and two-photon.
+        Excitation wavelength in vacuum; required for confocal and two-photon.
     depth_um
-        Depth of the structure below the coverslip; matters when the indices differ.
+        Depth of the structure below the coverslip; relevant where the indices differ.
     pinhole_au
-        Confocal pinhole diameter in Airy units (1.22 wavelength / NA); 0 is a point.
+        Confocal pinhole diameter in Airy units (1.22 wavelength / NA); 0: a point.
     sheet_fwhm_um
         Thickness of the light sheet, full width at half maximum.
     fwhm_um
         Full widths at half maximum (z y x) of a Gaussian PSF as it appears in the image.
     z_order
-        Whether plane 0 of the stack is the one nearest to the coverslip.
+        Order of the planes: the first is nearest to the coverslip (from coverslip) or farthest
+        from it (to coverslip).
     size
-        Number of voxels (z y x), odd; none: as many as hold the energy share, at most 127 each.
+        Number of voxels (z y x), odd; none: chosen by the energy share, at most 127 each.
     energy_share
-        Share of the light that an automatic size holds, of that within 127 voxels and, for
-        widefield, whose light never ends, within 8 axial widths of the focus.
+        Fraction of the energy that an automatic size keeps, relative to that within 127 voxels
+        per axis and 8 axial widths of the focus.
     """
 
     modality: Literal["widefield", "confocal", "two-photon", "light-sheet", "gaussian"] = (
@@ -90,16 +90,16 @@ class MicroscopeSettings:
 
 
 def theoretical_fwhm_um(na: float, index: float, wavelength_um: float) -> tuple[float, float]:
-    """Return the axial and the lateral FWHM of a widefield PSF in micrometres.
+    """Return the axial and the lateral FWHM of a widefield PSF, in micrometres.
 
-    0.88 wavelength / (n - sqrt(n^2 - NA^2)) and 0.51 wavelength / NA: formulas of scalar theory
-    for an aberration-free objective, within some 10 % of the vectorial model.
+    0.88 wavelength / (n - sqrt(n^2 - NA^2)) and 0.51 wavelength / NA: scalar theory for an
+    aberration-free objective, within about 10 % of the vectorial model.
     """
     return 0.88 * wavelength_um / (index - math.sqrt(index**2 - na**2)), 0.51 * wavelength_um / na
 
 
 def _check_optics(settings: MicroscopeSettings) -> None:
-    """Raise where the optics contradict each other."""
+    """Raise if the settings contradict each other."""
     if settings.na >= settings.immersion_index:
         raise RlnError(
             f"`na` is {settings.na} but must be below `immersion_index` "
@@ -114,5 +114,5 @@ def _check_optics(settings: MicroscopeSettings) -> None:
         raise RlnError(
             f"`excitation_um` is {excitation} and `wavelength_um` (the emission) {emission}: "
             f"{settings.modality} excitation is the "
-            f"{'shorter' if settings.modality == 'confocal' else 'longer'} one; swap or mend them."
+            f"{'shorter' if settings.modality == 'confocal' else 'longer'} one; swap or fix them."
         )

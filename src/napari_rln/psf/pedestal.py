@@ -1,4 +1,4 @@
-"""What in a PSF file is not the PSF: background and noise; and where, roughly, the PSF is."""
+"""Background level, noise and brightest spot of a PSF."""
 
 from typing import Any, cast
 
@@ -14,10 +14,10 @@ MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absol
 def background_level(data: npt.NDArray[Any]) -> tuple[float, float]:
     """Return the constant background of a PSF and its noise, robust against the PSF's own light.
 
-    The lateral border of the planes around the brightest is looked at: there the cones of
-    out-of-focus light, which fill the border elsewhere, are narrowest. Since light only adds, the
-    background cannot lie above the darkest voxels by more than the noise explains; this bound
-    keeps the tails of a noise-free or tightly cropped PSF from being taken for background.
+    Measured at the lateral border of the planes around the brightest, where the cones of
+    out-of-focus light are narrowest. Since light only adds, the background cannot exceed the
+    darkest voxels by more than the noise explains; this bound keeps the tails of a noise-free or
+    tightly cropped PSF from being counted as background.
 
     Parameters
     ----------
@@ -39,44 +39,44 @@ def background_level(data: npt.NDArray[Any]) -> tuple[float, float]:
     outside[:, rim_y : height - rim_y, rim_x : width - rim_x] = False
     border = near[outside]
     noise_sd = noise_among(near, outside)
-    for _ in range(5):  # light and hot voxels clipped on the high side only leave a bias: clip both
+    for _ in range(5):  # clipping only the high side (light, hot voxels) would leave a bias
         middle = float(np.median(border))
         spread = MAD_TO_SD * float(np.median(np.abs(border - middle)))
         kept = border[np.abs(border - middle) <= 3 * spread]
         if kept.size == border.size:
             break
         border = kept
-    quarters = np.quantile(border, [0.25, 0.75])  # their mean is a median not bound to integers
+    quarters = np.quantile(border, [0.25, 0.75])  # their mean: a non-integer median
     middle = float(border[(border >= quarters[0]) & (border <= quarters[1])].mean())
     return min(middle, _dark_limit(data, noise_sd)), noise_sd
 
 
 def brightest_spot(data: Float64Array) -> tuple[int, int, int]:
-    """Return the brightest voxel after a median and a mean over 3 voxels, never a hot one."""
-    calm = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
-    if calm.max() == calm.min():  # narrower than the median's window
-        calm = data
+    """Return the brightest voxel after a median and a mean over 3 voxels, robust to hot voxels."""
+    filtered = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
+    if filtered.max() == filtered.min():  # narrower than the median's window
+        filtered = data
     size = tuple(min(3, n) for n in data.shape)
-    calm = ndimage.uniform_filter(calm, size=size, mode="nearest") + 1e-6 * calm
-    return cast("tuple[int, int, int]", np.unravel_index(int(calm.argmax()), data.shape))
+    filtered = ndimage.uniform_filter(filtered, size=size, mode="nearest") + 1e-6 * filtered
+    return cast("tuple[int, int, int]", np.unravel_index(int(filtered.argmax()), data.shape))
 
 
 def _dark_limit(data: Float64Array, noise_sd: float) -> float:
-    """Return how high the background can be at most, judged by the darkest voxels.
+    """Return the upper limit of the background, from the darkest voxels.
 
-    Of Gaussian noise 0.1, 1 and 5 % lie 3.1, 2.3 and 1.6 sd below its mean: the two distances are
-    alike and the mean is four of them higher, here with a margin. The dark parts of a noise-free
-    PSF are spread evenly above its lowest value instead, which is then the limit.
+    The 0.1, 1 and 5 % quantiles of Gaussian noise lie 3.1, 2.3 and 1.6 sd below its mean: the two
+    distances are similar and the mean is four of them higher, here with a margin. The dark parts
+    of a noise-free PSF spread evenly above its lowest value instead, which is then the limit.
     """
     lowest, low, lower = np.quantile(data, [0.001, 0.01, 0.05], method="lower")
-    coarse = low == lowest and np.array_equal(data, np.rint(data))  # a few photons: no distances
+    coarse = low == lowest and np.array_equal(data, np.rint(data))  # few photons: equal quantiles
     if not coarse and lower - low > 2.5 * (low - lowest):
         return float(lowest)
     return float(lowest + max(3.4 * noise_sd, 5 * (low - lowest)))
 
 
 def noise_among(data: Float64Array, among: npt.NDArray[np.bool_]) -> float:
-    """Return the noise among some voxels from second differences along the smoothest axis."""
+    """Return the noise of selected voxels from second differences along the smoothest axis."""
     spreads = []
     for axis in (a for a in range(3) if data.shape[a] >= 3):
         second = np.abs(np.diff(data, n=2, axis=axis)) / np.sqrt(6)

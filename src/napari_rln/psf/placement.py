@@ -1,6 +1,6 @@
-"""Whether a file holds one PSF, whole and about its middle.
+"""Checks that a file holds exactly one PSF, complete and near its centre.
 
-Everything that takes a PSF looks at this before its long work: a wrong one costs all of it.
+They run before every long computation that uses a PSF.
 """
 
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from scipy import ndimage
 from napari_rln.psf.peak import Triple, find_peak, lone_voxels, peak_inside, profile
 from napari_rln.psf.pedestal import Float64Array, background_level
 
-_DARK = 0.5  # of the peak, which the middle of the file stays below where the peak is at its ends
-_BALANCE = 0.3  # least light beyond the border over that before it, if the peak is split there
-_SURE = 8.0  # standard errors of a mean of 3 x 3 x 3; noise reaches 5, that of few photons 7
-_RIVAL = 0.5  # of the peak, from which another one is a second PSF and not a side lobe
-_APART = 0.35  # of the peak, below which the light must fall between two PSFs side by side
-_APART_AXIALLY = 0.05  # the same above each other, where aberrations split a peak
-_NEAR = 2  # voxels around a lobe that are still above or below it
-_SMALLEST = 9  # lateral voxels from which a file has room for a background
-_POINT = 0.99  # of the light: a PSF that has it in one voxel blurs nothing
+_DARK = 0.5  # of the peak: limit of the middle of a file whose peak is split between the ends
+_BALANCE = 0.3  # least ratio of the light on the two sides of a border that splits the peak
+_SIGMAS = 8.0  # standard errors of a mean of 3 x 3 x 3; noise has up to 5, that of few photons 7
+_SECOND = 0.5  # of the peak: brighter maxima are further PSFs and not side lobes
+_APART = 0.35  # of the peak: limit of the light between two PSFs side by side
+_APART_AXIALLY = 0.05  # the same along z, where aberrations split a peak
+_NEAR = 2  # voxels around a lobe that count as above or below it
+_SMALLEST = 9  # lateral voxels: a smaller file has no room for a background
+_POINT = 0.99  # of the light: with so much in one voxel, a PSF does not blur
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a file cannot be used as a PSF.
+    """Reason why a file cannot be used as a PSF.
 
     Attributes
     ----------
     check
         Short name of what was checked.
     what
-        A sentence with the value, and what to do.
+        A sentence with the value and the next step.
     split
-        Axes whose ends share the peak, which centring mends; of any other fault none.
+        Axes between whose ends the peak is split, which centring repairs; else empty.
     """
 
     check: str
@@ -44,7 +44,7 @@ class Fault:
 
 
 def find_fault(data: npt.NDArray[Any]) -> Fault | None:
-    """Return why data cannot be used as a PSF; none if they can.
+    """Return the reason why data cannot be used as a PSF, or none.
 
     Parameters
     ----------
@@ -65,42 +65,42 @@ def find_fault(data: npt.NDArray[Any]) -> Fault | None:
     if axes and fault is None:
         return Fault(
             "centre",
-            f"the peak is split between the two ends of {_named(axes)}: its origin is the first "
-            "voxel, as for a Fourier transform, but that of a PSF is the middle one.",
+            f"the peak is split between the two ends of {_axis_names(axes)}: its origin is the "
+            "first voxel, as for a Fourier transform, but must be the middle one.",
             split=axes,
         )
     return fault
 
 
 def _spot_fault(data: Float64Array) -> Fault | None:
-    """Return why data, in order, are not one spot off the border; none if they are."""
+    """Return the fault of data that are not a single spot off the border, or none."""
     if data.size == 1:
         return None
     peak = find_peak(data)
     size = [min(3, n) for n in data.shape]
     mean = ndimage.uniform_filter(peak.rise, size=size, mode="nearest")
-    least = _SURE * peak.noise_sd / np.sqrt(np.prod(size))
+    least = _SIGMAS * peak.noise_sd / np.sqrt(np.prod(size))
     if min(data.shape[1:]) >= _SMALLEST:
         if not peak.own.any() and mean.max() <= least:
             return Fault(
                 "peak",
-                f"the brightest 3 x 3 x 3 voxels rise {mean.max() / least * _SURE:.1f} standard "
-                f"errors above the noise (a peak {_SURE:g} at least): this is noise and not a PSF. "
-                "Choose another file, or measure beads with more light.",
+                f"the brightest 3 x 3 x 3 voxels rise {mean.max() / least * _SIGMAS:.1f} standard "
+                f"errors above the noise (a peak {_SIGMAS:g} at least): this is noise and not a "
+                "PSF. Choose another file, or measure beads with more light.",
             )
-        count = 1 + _rivals(mean, least)
+        count = 1 + _other_spots(mean, least)
         if count > 1:
             return Fault(
                 "peak",
-                f"{count} separate spots are brighter than {_RIVAL:.0%} of the brightest; a PSF is "
-                "one spot. Crop the file to one of them, or average beads with `napari-rln psf "
+                f"{count} separate spots are brighter than {_SECOND:.0%} of the brightest; a PSF "
+                "is one spot. Crop the file to one of them, or average beads with `napari-rln psf "
                 "measure`.",
             )
     return None if peak_inside(peak.centre, data.shape) else cut_fault(peak.centre, data.shape)
 
 
 def point_fault(data: npt.NDArray[Any]) -> Fault | None:
-    """Return what is to be said of data whose light is all in one voxel; none of any other."""
+    """Return the fault of data whose light is all in one voxel, or none."""
     light = float(data.clip(0).sum(dtype=np.float64))
     if not light > 0 or float(data.max()) < _POINT * light:
         return None
@@ -112,26 +112,26 @@ def point_fault(data: npt.NDArray[Any]) -> Fault | None:
 
 
 def cut_fault(centre: Triple, shape: tuple[int, ...]) -> Fault:
-    """Return what is to be said of a peak at the border of a file."""
+    """Return the fault of a peak at the border of a file."""
     return Fault(
         "centre",
         f"the peak is at voxel ({', '.join(f'{c:.1f}' for c in centre)}) of {shape} (z, y, x), at "
-        "the border, so that half of the PSF is missing; use a file that holds the spot whole.",
+        "the border, so that half of the PSF is missing; use a file that contains the whole spot.",
     )
 
 
 def in_order(data: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return data with the origin of axes moved from their first voxel to the middle one."""
+    """Return data with the origin of axes moved from the first voxel to the middle one."""
     rolled: npt.NDArray[Any] = np.fft.fftshift(data, axes=axes)
     return rolled
 
 
 def split_axes(data: npt.NDArray[Any]) -> tuple[int, ...]:
-    """Return the axes whose ends share the peak: those in the order of Fourier transforms.
+    """Return the axes between whose ends the peak is split, as in Fourier order.
 
-    There the light about the peak goes on at the other end, and the middle is dark. At a border
-    that merely cuts the PSF the other end is dark too. An axis on which the light does not tell,
-    as that of a peak one voxel wide, goes with the others.
+    There the light around the peak continues at the other end, and the middle is dark. At a border
+    that merely cuts the PSF, the other end is dark too. An undecided axis, such as that of a peak
+    one voxel wide, follows the others.
 
     Parameters
     ----------
@@ -150,14 +150,14 @@ def split_axes(data: npt.NDArray[Any]) -> tuple[int, ...]:
         + 1e-6 * rise
     )
     spot = cast("tuple[int, int, int]", np.unravel_index(int(mean.argmax()), data.shape))
-    told = [_is_split(profile(rise, spot, a), spot[a], noise_sd) for a in every]
-    if True in told or all(split is None for split in told):
-        return tuple(a for a, split in zip(every, told, strict=True) if split is not False)
+    decisions = [_is_split(profile(rise, spot, a), spot[a], noise_sd) for a in every]
+    if True in decisions or all(split is None for split in decisions):
+        return tuple(a for a, split in zip(every, decisions, strict=True) if split is not False)
     return ()
 
 
 def _bright_border(data: Float64Array) -> bool:
-    """Tell whether anything at the border is about as bright as the brightest: a quick look."""
+    """Return whether the border is about as bright as the brightest voxels: a quick check."""
     mean = ndimage.uniform_filter(data, size=[min(3, n) for n in data.shape], mode="wrap")
     dark = float(mean.min())
     ends = max(
@@ -167,16 +167,16 @@ def _bright_border(data: Float64Array) -> bool:
 
 
 def _is_split(line: Float64Array, spot: int, noise_sd: float) -> bool | None:
-    """Tell whether the peak of a line in Fourier order was split by its ends; none: not told.
+    """Return whether the peak of a line was split between its ends; none if undecided.
 
     Parameters
     ----------
     line
-        Light along the axis, its former ends now meeting before voxel ``n // 2``.
+        (N,) light along the axis, its former ends now meeting before voxel ``n // 2``.
     spot
-        Of the peak.
+        Voxel of the peak.
     noise_sd
-        Of single voxels.
+        Standard deviation of the noise of single voxels.
     """
     n = line.size
     seam = n // 2
@@ -193,14 +193,14 @@ def _is_split(line: Float64Array, spot: int, noise_sd: float) -> bool | None:
     return far > _BALANCE * near and float(ends.max()) < _DARK * float(line[spot])
 
 
-def _rivals(mean: Float64Array, least: float) -> int:
-    """Return how many spots besides the brightest are PSFs of their own."""
+def _other_spots(mean: Float64Array, least: float) -> int:
+    """Return the number of spots besides the brightest that are separate PSFs."""
     top = float(mean.max())
     apart, _ = ndimage.label(mean > _APART * top)
     together, _ = ndimage.label(mean > _APART_AXIALLY * top)
     spot = np.unravel_index(int(mean.argmax()), mean.shape)
     below = ndimage.binary_dilation((apart == apart[spot]).any(axis=0), iterations=_NEAR)
-    bright = mean >= max(0.999 * _RIVAL * top, least)
+    bright = mean >= max(0.999 * _SECOND * top, least)
     count = 0
     for label in set(np.unique(apart[bright])) - {0, apart[spot]}:
         lobe = apart == label
@@ -209,5 +209,5 @@ def _rivals(mean: Float64Array, least: float) -> int:
     return count
 
 
-def _named(axes: tuple[int, ...]) -> str:
+def _axis_names(axes: tuple[int, ...]) -> str:
     return " and ".join("zyx"[a] for a in axes)

@@ -1,9 +1,9 @@
-"""Make a measured or computed PSF fit for use: clean, centred, on the image's grid, of sum 1.
+"""Preparation of a PSF: cleaning, centring, resampling to the image's grid, normalisation.
 
-The steps, in this order: hot voxels (they would draw the centre), background (it would hold most
-of the energy), centre and grid in one interpolation, noise floor, negatives, crop, sum.
+The steps, in this order: hot voxels (they would bias the centre), background (it would dominate
+the energy), noise floor, centre and grid in one interpolation, negatives, crop, sum.
 
-A voxel is taken as the light integrated over its volume. Shifting and resampling therefore
+A voxel is the light integrated over its volume. Shifting and resampling therefore
 interpolate the cumulative sum along each axis and take differences at the new voxels' edges:
 light is conserved, and voxels that become larger integrate instead of picking samples. The
 interpolant is monotone, so that no ringing and no negative light arise, also where the PSF is
@@ -26,38 +26,38 @@ from napari_rln.psf.pedestal import Float64Array, background_level
 from napari_rln.psf.placement import Fault, cut_fault, find_fault, in_order, point_fault, split_axes
 from napari_rln.psf.shape import centre_crop, energy_box
 
-_SPLINE = 5  # order of the spline that gives the slopes
-_MOST_FAULTS = 100  # that are kept
+_SPLINE = 5  # order of the spline from which the slopes are taken
+_MOST_FAULTS = 100  # cached results of find_fault
 _faults: dict[tuple[str, tuple[int, int, int]], Fault | None] = {}
-_MAX_SCALE = 20  # voxel sizes further apart than this are a mistaken unit
+_MAX_SCALE = 20  # ratio of voxel sizes: a larger one is due to a wrong unit
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSettings:
-    """How a PSF is made fit for use.
+    """Settings for preparing a PSF.
 
-    A PSF that :func:`napari_rln.psf.compute.compute_psf` made has no noise: neither hot pixels nor
-    the noise floor are looked for.
+    A PSF of :func:`napari_rln.psf.compute.compute_psf` has no noise: ``hot_pixels`` and
+    ``noise_floor`` are ignored.
 
     Parameters
     ----------
     background
-        Level to subtract: found at the lateral border near focus (auto), none, or a number in the
-        unit of the file.
+        Level to subtract: measured at the lateral border near focus (auto), none, or a number in
+        the unit of the file.
     hot_pixels
         Replace isolated voxels far above their neighbours by the local median.
     centre
-        Move the peak of the main lobe onto the middle voxel (peak), also where it is split among
-        the corners, as for a Fourier transform; or trust that the file's middle voxel n // 2 is
-        the centre (file).
+        Centre of the PSF: the peak of the main lobe, moved to the middle voxel, also where it is
+        split among the corners as for a Fourier transform (peak); or the file's middle voxel
+        n // 2 (file).
     noise_floor
-        Where subtracting the background leaves negative values, set voxels to zero whose
-        surroundings do not rise above the noise by this many standard errors: clipped noise
-        adds up to a pedestal. 0 keeps everything positive.
+        Standard errors by which the surroundings of a voxel must exceed the noise where
+        subtracting the background leaves negative values; other voxels are set to zero, since
+        clipped noise adds up to a pedestal. 0 keeps all positive values.
     energy_share
-        Crop to the box that holds this share of the energy; 1 does not crop.
+        Fraction of the energy that the cropped box keeps; 1 does not crop.
     max_size
-        Crop to at most these numbers of voxels (z, y, x).
+        Maximum size after cropping (z, y, x) in voxels.
     """
 
     background: Literal["auto", "none"] | float = "auto"
@@ -78,7 +78,7 @@ class PrepareSettings:
 AS_IT_IS = PrepareSettings(
     background="none", hot_pixels=False, centre="file", noise_floor=0.0, energy_share=1.0
 )
-"""Nothing but another grid, where asked for, and the sum."""
+"""Only resampling, where requested, and normalisation of the sum."""
 
 
 def prepare_psf(
@@ -87,7 +87,7 @@ def prepare_psf(
     *,
     image_voxel_um: VoxelUm | None = None,
 ) -> Volume:
-    """Return a PSF of odd sizes, centred on its middle voxel, non-negative, with sum 1.
+    """Return a PSF of odd size, centred on its middle voxel, non-negative, with sum 1.
 
     Parameters
     ----------
@@ -95,23 +95,23 @@ def prepare_psf(
         One bright spot on a darker background: a measured or computed PSF, an averaged bead.
         One plane is a 2D PSF and stays one.
     settings
-        What to do; the defaults do everything.
+        Steps to apply; all by default.
     image_voxel_um
         Voxel size (z, y, x) in micrometres of the image to deconvolve; the PSF is resampled to
-        it. Left out, the PSF keeps its own. The z size means nothing for a 2D PSF.
+        it. None: that of the PSF. The z size has no effect on a 2D PSF.
 
     Returns
     -------
     Volume
-        Its record's facts: background, noise_sd, hot_pixels (replaced), rolled (axes whose origin
-        was the first voxel), shift_voxels (of the light, in the file's voxels, after that),
-        energy_kept (share that cropping kept), shape_before, shape_after, computed.
+        Facts of its record: background, noise_sd, hot_pixels (number replaced), rolled (axes whose
+        origin was the first voxel), shift_voxels (further shift, in the file's voxels),
+        energy_kept (fraction after cropping), shape_before, shape_after, computed.
 
     Raises
     ------
     RlnError
-        If the PSF is constant or nowhere above its background, if its peak is at the border and
-        to be centred, or if all of its light is in one voxel of the new grid.
+        If the PSF is constant or nowhere above its background, if its peak to be centred is at
+        the border, or if all of its light is in one voxel of the new grid.
     """
     settings = settings or PrepareSettings()
     if image_voxel_um is not None:
@@ -175,7 +175,7 @@ def check_psf(volume: Volume) -> None:
 
 
 def _fault(volume: Volume) -> Fault | None:
-    """Return what :func:`find_fault` finds, which takes a second or two for a large PSF, once."""
+    """Return the result of :func:`find_fault`, cached: it takes seconds for a large PSF."""
     key = (volume.hash, volume.shape)
     if key not in _faults:
         if len(_faults) >= _MOST_FAULTS:
@@ -185,7 +185,7 @@ def _fault(volume: Volume) -> Fault | None:
 
 
 def unusable(volume: Volume, fault: Fault) -> RlnError:
-    """Return the error that says why a volume cannot be used as a PSF."""
+    """Return the error for a volume that cannot be used as a PSF."""
     repair = (
         " Repair it (centre=peak), as commands and fit_psf do by default." if fault.split else ""
     )
@@ -193,7 +193,7 @@ def unusable(volume: Volume, fault: Fault) -> RlnError:
 
 
 def is_computed(volume: Volume) -> bool:
-    """Tell whether a PSF was computed, and so has no noise, by its record."""
+    """Return whether a PSF was computed, and so has no noise, according to its record."""
     record = volume.record
     return record is not None and (
         record.method == "psf compute" or bool(record.facts.get("computed"))
@@ -205,14 +205,14 @@ def without_hot(data: Float64Array) -> tuple[Float64Array, int]:
     hot = lone_voxels(data).hot
     if not hot.any():
         return data, 0
-    calm = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
-    return np.where(hot, calm, data), int(hot.sum())
+    filtered = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
+    return np.where(hot, filtered, data), int(hot.sum())
 
 
 def above_noise(data: Float64Array, noise_sd: float, floor: float) -> Float64Array:
-    """Return data with voxels set to zero whose 5 x 5 x 5 mean is within the noise of that mean.
+    """Return data with voxels set to zero where the 5 x 5 x 5 mean is within its noise.
 
-    Data with hardly any negative light, such as a computed PSF, are returned as they are.
+    Data with hardly any negative light, such as a computed PSF, are returned unchanged.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def above_noise(data: Float64Array, noise_sd: float, floor: float) -> Float64Arr
     noise_sd
         Standard deviation of the noise.
     floor
-        Standard errors of the mean that it must exceed.
+        Threshold of the mean, in its standard errors.
     """
     if -data[data < 0].sum() < 1e-3 * data[data > 0].sum():
         return data
@@ -231,7 +231,7 @@ def above_noise(data: Float64Array, noise_sd: float, floor: float) -> Float64Arr
 
 
 def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dict[str, Any]]:
-    """Return data in order, without hot voxels, background and noise floor, and the facts."""
+    """Return data rolled into order and cleaned, and the facts of the record."""
     data = volume.data.astype(np.float64)
     if data.max() == data.min() and data.size > 1:
         raise RlnError(
@@ -246,8 +246,8 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
     data, hot_pixels, computed = in_order(data, rolled), 0, is_computed(volume)
     if settings.hot_pixels and not computed:
         data, hot_pixels = without_hot(data)
-    found, noise_sd = background_level(data)
-    level = found if settings.background == "auto" else 0.0
+    measured, noise_sd = background_level(data)
+    level = measured if settings.background == "auto" else 0.0
     if not isinstance(settings.background, str):
         level = float(settings.background)
     data = data - level
@@ -277,14 +277,14 @@ def _check_scale(volume: Volume, target: VoxelUm) -> None:
 
 
 def _regrid(data: Float64Array, axis: int, centre: float, scale: float) -> Float64Array:
-    """Return data on new voxels along one axis, the middle one centred on a position.
+    """Return data resampled along one axis, the middle voxel centred on a position.
 
     Parameters
     ----------
     data
         (Z, Y, X), light per voxel.
     axis
-        Left alone where it has one voxel.
+        Unchanged if it has one voxel.
     centre
         Position in old voxels.
     scale
@@ -300,7 +300,7 @@ def _regrid(data: Float64Array, axis: int, centre: float, scale: float) -> Float
 
 
 def _cumulative(data: Float64Array, axis: int) -> CubicHermiteSpline:
-    """Return the light below a position along one axis, a function of positions in voxels.
+    """Return the cumulative light along one axis as a function of the position in voxels.
 
     The slopes at the voxels' edges are those of a spline, kept between 0 and three times the
     smaller of the adjacent voxels (Hyman 1983, SIAM J. Sci. Stat. Comput. 4, 645), which makes
@@ -310,7 +310,7 @@ def _cumulative(data: Float64Array, axis: int) -> CubicHermiteSpline:
     n = data.shape[0]
     positions = np.arange(n + 1) - 0.5
     below = np.concatenate([np.zeros_like(data[:1]), np.cumsum(data, axis=0)])
-    # Slopes are linear in the values: one small matrix serves all lines along the axis.
+    # Slopes are linear in the values, so one small matrix is used for all lines.
     spline = make_interp_spline(positions, np.eye(n + 1), k=min(_SPLINE, n))
     slopes = np.tensordot(spline(positions, nu=1), below, axes=1)
     before, after = np.concatenate([data[:1], data]), np.concatenate([data, data[-1:]])
@@ -321,19 +321,18 @@ def _cumulative(data: Float64Array, axis: int) -> CubicHermiteSpline:
 
 
 def _half_size(n: int, centre: float, scale: float) -> int:
-    """Return how many new voxels to keep on each side of the middle one.
+    """Return the number of new voxels on each side of the middle one.
 
-    A PSF within a voxel of its middle keeps its size, made odd. One further off keeps all of its
-    longer side, the shorter one filled with zeros: the light is worth more than the size, and the
-    crop by energy follows.
+    A PSF centred within a voxel keeps its size, made odd. Otherwise its longer side is kept and
+    the shorter one padded with zeros, so that no light is lost before the crop by energy.
     """
-    own = int((n / scale - 1) / 2 + 1e-6)
+    equal = int((n / scale - 1) / 2 + 1e-6)
     longer = int(max(centre, n - 1 - centre) / scale + 1e-6)
-    return own if longer - own <= 1 else longer
+    return equal if longer - equal <= 1 else longer
 
 
 def _crop(data: Float64Array, settings: PrepareSettings) -> Float64Array:
-    """Return the middle of odd-sized data that the settings keep."""
+    """Return the central crop of odd-sized data according to the settings."""
     if settings.energy_share < 1:
         data = centre_crop(data, energy_box(data, settings.energy_share))
     return data if settings.max_size is None else centre_crop(data, settings.max_size)

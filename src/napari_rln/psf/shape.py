@@ -1,11 +1,10 @@
-"""The shape of a point spread function: where it is, how wide, how symmetric, how far it reaches.
+"""Shape measures of a point spread function: width, symmetry, extent.
 
-Measurements only; nothing here changes data. All take a (Z, Y, X) array of any real type, in any
-intensity unit, in which one bright spot stands on a darker background; an axis with one voxel
-means a 2D PSF. Positions are in voxels, voxel 0 centred on 0.0.
+All take a (Z, Y, X) array of any real type and intensity unit with one bright spot on a darker
+background; an axis with one voxel means a 2D PSF. Positions are in voxels, voxel 0 centred on 0.0.
 
-The centre of a PSF is the peak of its main lobe, also where the PSF is asymmetric: with coma or
-spherical aberration the centroid of all light lies elsewhere, and moves with the box around it.
+The centre of a PSF is the peak of its main lobe, also for an asymmetric PSF: with coma or spherical
+aberration the centroid differs from it and depends on the size of the box.
 """
 
 from collections.abc import Sequence
@@ -21,17 +20,17 @@ from napari_rln.psf.pedestal import Float64Array
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-# Splines of order 5 through intensity to the power 0.6: half-way between the logarithm, which makes
-# a Gaussian smooth, and the intensity, in which the dark rings of an Airy disk are smooth. Widths
-# of either are within 4 % down to two voxels per FWHM, against 7 % without the power.
+# Splines of order 5 through intensity to the power 0.6, a compromise between the logarithm, in
+# which a Gaussian is smooth, and the intensity, in which the dark rings of an Airy disk are. Errors
+# of both widths are within 4 % down to two voxels per FWHM, against 7 % without the power.
 _SPLINE, _POWER = 5, 0.6
 
 
 def fwhm_um(data: npt.NDArray[Any], voxel_um: VoxelUm, centre: Triple | None = None) -> Triple:
     """Return the full widths at half maximum (z, y, x) in micrometres.
 
-    Measured on line profiles through the sub-voxel centre, interpolated by splines that are good
-    to 4 % at two voxels per FWHM. Half maximum is half of the interpolated value at the centre.
+    Measured on line profiles through the sub-voxel centre, interpolated by splines with an error
+    within 4 % at two voxels per FWHM. Half maximum is half of the interpolated value at the centre.
 
     Parameters
     ----------
@@ -57,11 +56,11 @@ def fwhm_um(data: npt.NDArray[Any], voxel_um: VoxelUm, centre: Triple | None = N
 def asymmetry(
     data: npt.NDArray[Any], centre: Triple | None = None, *, floor: float = 0.0
 ) -> Triple:
-    """Return, per axis, the share of light without a partner in the mirror image; 0 is symmetric.
+    """Return, per axis, the fraction of light that differs from the mirror image; 0 is symmetric.
 
     Half of the sum of ``|data - mirrored|`` over the sum of both halves, where mirrored is the
     image in the plane across that axis through the centre. Voxels whose mirror image lies
-    outside the volume are left out.
+    outside the volume are excluded.
 
     Parameters
     ----------
@@ -70,37 +69,36 @@ def asymmetry(
     centre
         Position (z, y, x) in voxels; that of :func:`peak_centre` when left out.
     floor
-        Voxels at or below this value, both themselves and mirrored, are left out: noise has no
-        symmetry. A few times the noise is a good choice.
+        Voxels at or below this value, both themselves and mirrored, are excluded, since noise has
+        no symmetry. A few times the noise is a good choice.
     """
     data = np.asarray(data, dtype=np.float64)
     at = peak_centre(data) if centre is None else centre
-    shares = []
+    fractions = []
     for axis, n in enumerate(data.shape):
         positions = 2 * at[axis] - np.arange(n)
         within = (positions >= 0) & (positions <= n - 1)
         here = np.compress(within, data, axis=axis)
         mirrored = _sample_axis(data, axis, positions[within])
-        seen = np.maximum(here, mirrored) > floor
-        total = float(here[seen].sum())
-        unpaired = 0.5 * float(np.abs(here[seen] - mirrored[seen]).sum())
-        shares.append(0.0 if n == 1 or total <= 0 else unpaired / total)
-    return _three(shares)
+        above = np.maximum(here, mirrored) > floor
+        total = float(here[above].sum())
+        unpaired = 0.5 * float(np.abs(here[above] - mirrored[above]).sum())
+        fractions.append(0.0 if n == 1 or total <= 0 else unpaired / total)
+    return _three(fractions)
 
 
 def energy_box(data: npt.NDArray[Any], share: float) -> tuple[int, int, int]:
-    """Return the odd sizes (z, y, x) of a small box around voxel ``n // 2`` that holds the share.
+    """Return the odd size (z, y, x) of a small box around voxel ``n // 2`` with a given energy.
 
-    The box grows from one voxel, each time along the axis whose two new faces hold the most light
-    per voxel; so it takes the shape of the PSF. On an even axis, whose first plane has no partner,
-    it stops at ``n - 1``.
+    The box grows from one voxel, in each step along the axis whose two new faces hold the most
+    light per voxel, and so adapts to the shape of the PSF. An even axis is limited to ``n - 1``.
 
     Parameters
     ----------
     data
         (Z, Y, X), any unit, background removed and centred; negative values count as zero.
     share
-        Share of the total to hold, 0 to 1.
+        Fraction of the total in the box, 0 to 1.
     """
     table = np.clip(np.asarray(data, dtype=np.float64), 0, None)
     goal = share * float(table.sum())
@@ -110,23 +108,23 @@ def energy_box(data: npt.NDArray[Any], share: float) -> tuple[int, int, int]:
     middle = [n // 2 for n in data.shape]
     limit = [(n - 1) // 2 for n in data.shape]
     half = [0, 0, 0]
-    held = _box_sum(table, middle, half)
-    while held < goal:
-        best = (-1.0, 0, held)
+    enclosed = _box_sum(table, middle, half)
+    while enclosed < goal:
+        best = (-1.0, 0, enclosed)
         for axis in (a for a in range(3) if half[a] < limit[a]):
             grown = [h + (a == axis) for a, h in enumerate(half)]
             total = _box_sum(table, middle, grown)
             added = np.prod([2 * h + 1 for h in grown]) - np.prod([2 * h + 1 for h in half])
-            best = max(best, ((total - held) / float(added), axis, total))
+            best = max(best, ((total - enclosed) / float(added), axis, total))
         if best[0] < 0:  # the box fills the volume
             break
         half[best[1]] += 1
-        held = best[2]
+        enclosed = best[2]
     return half[0] * 2 + 1, half[1] * 2 + 1, half[2] * 2 + 1
 
 
 def centre_crop(data: npt.NDArray[Scalar], largest: Sequence[int]) -> npt.NDArray[Scalar]:
-    """Return the middle of data around voxel ``n // 2``, of odd sizes, each at most the largest."""
+    """Return the part of data around voxel ``n // 2``, of odd sizes, each at most the largest."""
     sizes = [
         min(n - 1 + n % 2, most - 1 + most % 2) for n, most in zip(data.shape, largest, strict=True)
     ]
@@ -148,16 +146,16 @@ def _sample_axis(data: Float64Array, axis: int, positions: npt.ArrayLike) -> Flo
     if n == 1:
         return data
     flat = np.sign(data) * np.abs(data) ** _POWER
-    # Interpolation is linear in the values: one small matrix serves all lines along the axis.
+    # Interpolation is linear in the values, so one small matrix is used for all lines.
     spline = make_interp_spline(np.arange(n), np.eye(n), k=min(_SPLINE, n - 1))
     matrix = spline(np.asarray(positions, dtype=np.float64))
-    found = np.moveaxis(np.tensordot(matrix, flat, axes=(1, axis)), 0, axis)
-    answer: Float64Array = np.sign(found) * np.abs(found) ** (1 / _POWER)
-    return answer
+    values = np.moveaxis(np.tensordot(matrix, flat, axes=(1, axis)), 0, axis)
+    result: Float64Array = np.sign(values) * np.abs(values) ** (1 / _POWER)
+    return result
 
 
 def _axis_fwhm(data: Float64Array, centre: Triple, axis: int) -> float:
-    """Return the full width at half maximum along one axis in voxels; nan or inf as documented."""
+    """Return the full width at half maximum along one axis in voxels; see :func:`fwhm_um`."""
     n = data.shape[axis]
     if n == 1:
         return float("nan")
@@ -173,8 +171,8 @@ def _axis_fwhm(data: Float64Array, centre: Triple, axis: int) -> float:
     half = 0.5 * float(profile([centre[axis]])[0])
     width = 0.0
     for side in (-1, 1):
-        reach = centre[axis] if side < 0 else n - 1 - centre[axis]
-        steps = np.linspace(0, reach, max(2, int(reach * 20) + 1))
+        length = centre[axis] if side < 0 else n - 1 - centre[axis]
+        steps = np.linspace(0, length, max(2, int(length * 20) + 1))
         below = np.flatnonzero(profile(centre[axis] + side * steps) < half)
         if below.size == 0:
             return float("inf")

@@ -1,4 +1,4 @@
-"""Synthetic structures, and images of them."""
+"""Simulation of synthetic structures and of images of them."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""Filaments, networks, tubes and coils, drawn into a canvas in place.
+"""Synthetic structures along curves: filaments, networks, tubes and coils.
 
-A curve is a row of points less than a voxel apart. Thin curves are light spread over the voxels
-around each point; thick ones are found from the distance of every voxel to the nearest point.
-Lengths and positions are in lateral voxels, along z too.
+A curve is a row of points less than a voxel apart. Thin curves are light distributed over the
+voxels around each point; thick ones follow from the distance of every voxel to the nearest point.
+Lengths and positions are in lateral voxels, also along z. Structures are drawn in place.
 """
 
 import math
@@ -16,11 +16,11 @@ from scipy.spatial import cKDTree
 from napari_rln.core.volume import FloatArray
 from napari_rln.simulate.scene import Scene, soft
 
-_STEP = 0.8  # between points of a curve
-_THIN = 0.8  # radii below: finer than the voxels
-_LINE = 3.0  # emission per length of a thin curve, per that of a voxel: equally bright when smooth
-_AT_A_TIME = 400_000  # voxels around points, so that they stay in the cache
-_FINE = 1024  # distances are told apart to this fraction of a voxel
+_STEP = 0.8  # distance between points of a curve
+_THIN = 0.8  # radius below which a curve is thinner than the voxels
+_LINE = 3.0  # emission of a thin curve per length over that of a voxel, for equal brightness
+_AT_A_TIME = 400_000  # voxels around points, limited by the cache
+_FINE = 1024  # resolution of distances per voxel
 _FAR = np.iinfo(np.int64).max
 
 
@@ -33,9 +33,9 @@ class Strokes:
     points
         (P, 3) positions z, y, x.
     radii
-        (P,) radius of the curve there.
+        (P,) radius of the curve at each point.
     lights
-        (P,) emission there.
+        (P,) emission at each point.
     """
 
     points: FloatArray
@@ -43,23 +43,23 @@ class Strokes:
     lights: FloatArray
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Strokes":
-        """Return some of the points."""
+        """Return the points of a mask (P,)."""
         return Strokes(points=self.points[keep], radii=self.radii[keep], lights=self.lights[keep])
 
 
 def walks(scene: Scene, n: int, length: float, persistence: float) -> FloatArray:
-    """Return smooth random curves, their middles at random places, the first in the field.
+    """Return smooth random curves centred at random positions, the first in the field of view.
 
     Parameters
     ----------
     scene
-        Where.
+        Geometry and random numbers.
     n
-        How many.
+        Number of curves.
     length
-        Of each of them.
+        Length of each curve, in lateral voxels.
     persistence
-        Over which a curve keeps its direction.
+        Persistence length, in lateral voxels.
 
     Returns
     -------
@@ -69,19 +69,19 @@ def walks(scene: Scene, n: int, length: float, persistence: float) -> FloatArray
     size = max(8, round(length / _STEP))
     sigma = persistence / _STEP / 2
     noise = scene.rng.standard_normal((n, size, 3), dtype=np.float32)
-    turns = gaussian_filter1d(noise, sigma, axis=1, truncate=2.5, mode="wrap")
-    turns *= np.float32(math.sqrt(2 * sigma * math.sqrt(math.pi)))  # to variance 1
+    tangents = gaussian_filter1d(noise, sigma, axis=1, truncate=2.5, mode="wrap")
+    tangents *= np.float32(math.sqrt(2 * sigma * math.sqrt(math.pi)))  # to variance 1
     aim = scene.rng.standard_normal((n, 1, 3), dtype=np.float32)
-    turns += aim * scene.rng.uniform(0, 2, (n, 1, 1)).astype(np.float32)
-    turns[..., 0] *= np.float32(scene.rng.choice([0.25, 1.0]))  # as in cells spread on glass
-    turns /= np.linalg.norm(turns, axis=2, keepdims=True) + np.float32(1e-6)
-    path = np.cumsum(turns * np.float32(_STEP), axis=1, dtype=np.float32)
+    tangents += aim * scene.rng.uniform(0, 2, (n, 1, 1)).astype(np.float32)
+    tangents[..., 0] *= np.float32(scene.rng.choice([0.25, 1.0]))  # flat, as in cells on glass
+    tangents /= np.linalg.norm(tangents, axis=2, keepdims=True) + np.float32(1e-6)
+    path = np.cumsum(tangents * np.float32(_STEP), axis=1, dtype=np.float32)
     path += (scene.places(n) - path[:, size // 2])[:, None]
     return path
 
 
 def _varied(scene: Scene, n: int, size: int, length: float, most: float) -> FloatArray:
-    """Return (n, size) factors around 1 that vary smoothly along a curve, some curves' more."""
+    """Return (n, size) factors around 1 that vary smoothly along each of n curves."""
     sigma = max(0.5, length / _STEP / 2)
     noise = scene.rng.standard_normal((n, size), dtype=np.float32)
     smooth = gaussian_filter1d(noise, sigma, axis=1, truncate=2.5, mode="wrap")
@@ -102,14 +102,14 @@ def _strokes(path: FloatArray, radii: FloatArray, lights: FloatArray) -> Strokes
 
 
 def _near(scene: Scene, strokes: Strokes) -> Strokes:
-    """Return those points that can be seen in the canvas."""
-    reach = (strokes.radii + 1)[:, None]
-    outside = (strokes.points < -reach) | (strokes.points > np.array(scene.extent) + reach)
+    """Return the points whose light falls into the canvas."""
+    margin = (strokes.radii + 1)[:, None]
+    outside = (strokes.points < -margin) | (strokes.points > np.array(scene.extent) + margin)
     return strokes.where(np.logical_not(outside.any(axis=1)))
 
 
 def _draw_lines(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
-    """Add the light of thin curves, shared among the eight voxels around each point."""
+    """Add the light of thin curves, distributed over the eight voxels around each point."""
     position = strokes.points / np.array(scene.steps, np.float32) - np.float32(0.5)
     base = np.floor(position).astype(np.int64)
     after = position - base
@@ -118,9 +118,9 @@ def _draw_lines(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
     for corner in np.ndindex(2, 2, 2):
         index = base + corner
         inside = ((index >= 0) & (index < scene.shape)).all(axis=1)
-        shares = np.where(corner, after, 1 - after).prod(axis=1)
+        fractions = np.where(corner, after, 1 - after).prod(axis=1)
         indices.append(np.ravel_multi_index(tuple(index[inside].T), scene.shape))
-        weights.append((shares * light)[inside])
+        weights.append((fractions * light)[inside])
     flat = np.concatenate(indices)
     np.add.at(canvas.reshape(-1), flat, np.concatenate(weights))
 
@@ -128,26 +128,26 @@ def _draw_lines(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
 def _nearest(
     scene: Scene, strokes: Strokes
 ) -> tuple[npt.NDArray[np.int64], FloatArray, npt.NDArray[np.int64]]:
-    """Return what lies in or within a voxel of thick curves.
+    """Return the voxels in thick curves or within a voxel of them.
 
     Returns
     -------
     flat
         (V,) flat indices of voxels of the canvas.
     depth
-        (V,) how deep they lie within the curves, negative outside.
+        (V,) their depth within the curves, in lateral voxels, negative outside.
     point
-        (V,) the point in which they lie deepest.
+        (V,) index of the point in which they lie deepest.
     """
-    # One whole number per voxel holds distance and point, so that one minimum finds both.
+    # One integer per voxel encodes distance and point, so that a single minimum yields both.
     ends = [math.ceil((float(strokes.radii.max()) + 1.5) / s) + 1 for s in scene.steps]
     padded = tuple(n + 4 * e for n, e in zip(scene.shape, ends, strict=True))
     keys = np.full(math.prod(padded), _FAR)
     coarse = np.ceil(strokes.radii * 2).astype(int)
     for group in np.unique(coarse):
         members = np.flatnonzero(coarse == group)
-        reach = group / 2 + 1
-        spans = [np.arange(-k, k + 1) for k in (math.ceil(reach / s) for s in scene.steps)]
+        radius = group / 2 + 1
+        spans = [np.arange(-k, k + 1) for k in (math.ceil(radius / s) for s in scene.steps)]
         chunk = max(1, _AT_A_TIME // math.prod(len(span) for span in spans))
         for first in range(0, len(members), chunk):
             ids = members[first : first + chunk]
@@ -187,12 +187,12 @@ def _draw(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
 
 
 def _spaced(path: FloatArray, radius: float) -> FloatArray:
-    """Return (n, P, 3) curves with no more points than their radius needs."""
+    """Return (n, P, 3) curves with the points thinned out as far as their radius allows."""
     return path[:, :: max(1, int(radius / 2 / _STEP))]
 
 
 def filaments(canvas: FloatArray, scene: Scene) -> None:
-    """Draw curved fibres, alone and in bundles, most of them thinner than three voxels."""
+    """Draw curved fibres, single or in bundles, most of them thinner than three voxels."""
     rng, wide = scene.rng, max(scene.extent)
     n = scene.count(80)
     bundles = rng.random() < 0.4
@@ -210,29 +210,29 @@ def filaments(canvas: FloatArray, scene: Scene) -> None:
     usual = scene.one(0.4, 3.0)
     radii = np.minimum(usual * scene.between(0.6, 1.6, n), 4)
     lights = scene.lights(n)[:, None] * _varied(scene, n, size, scene.one(1.5, 30), 0.6)
-    # Where a curve ends: some are cut short, never before their middle.
+    # Some curves are shortened, but never to less than half.
     end = size * rng.uniform(0.55, 1, (n, 1))
-    shown = np.abs(np.arange(size) - size // 2) < end / 2
+    visible = np.abs(np.arange(size) - size // 2) < end / 2
     strokes = _strokes(path, radii[:, None], lights)
-    _draw(canvas, scene, strokes.where(shown.ravel()))
+    _draw(canvas, scene, strokes.where(visible.ravel()))
 
 
 def networks(canvas: FloatArray, scene: Scene) -> None:
-    """Draw nodes joined to their neighbours by curved edges, as a reticulum or mitochondria."""
+    """Draw nodes joined to neighbours by curved edges, like a reticulum or mitochondria."""
     rng = scene.rng
     spacing = scene.one(9, 24) / scene.density ** (1 / 3)
     n = int(np.clip(math.prod(scene.extent) / spacing**3, 8, 6000))
     nodes = scene.places(n)
-    if rng.random() < 0.5:  # within a cell rather than everywhere
-        middle, reach = nodes[0], np.array(scene.extent) * rng.uniform(0.3, 0.6, 3)
-        near = (((nodes - middle) / np.maximum(reach, spacing)) ** 2).sum(axis=1) < 1
+    if rng.random() < 0.5:  # within a cell instead of everywhere
+        middle, semi_axes = nodes[0], np.array(scene.extent) * rng.uniform(0.3, 0.6, 3)
+        near = (((nodes - middle) / np.maximum(semi_axes, spacing)) ** 2).sum(axis=1) < 1
         nodes = nodes[near] if near.sum() >= 5 else nodes
     _, others = cKDTree(nodes).query(nodes, k=min(4, len(nodes)))
     pairs = np.column_stack([np.repeat(np.arange(len(nodes)), 3), others[:, 1:4].ravel()])
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     gaps = np.linalg.norm(nodes[pairs[:, 1]] - nodes[pairs[:, 0]], axis=1)
     keep = (rng.random(len(pairs)) < rng.uniform(0.45, 1)) & (gaps < 2 * np.median(gaps))
-    keep |= (pairs == 0).any(axis=1)  # the node in the field stays
+    keep |= (pairs == 0).any(axis=1)  # keep the node in the field of view
     start, stop, gaps = nodes[pairs[keep, 0]], nodes[pairs[keep, 1]], gaps[keep]
     size = max(4, math.ceil(1.3 * float(gaps.max()) / _STEP))
     t = np.linspace(0, 1, size, dtype=np.float32)[:, None]
@@ -242,12 +242,12 @@ def networks(canvas: FloatArray, scene: Scene) -> None:
     m = len(path)
     radii = scene.one(0.45, 2.6) * scene.between(0.8, 1.25, m)[:, None]
     lights = scene.one(*scene.brightness) * _varied(scene, m, size, 12, 0.4)
-    lights *= (gaps / (size * _STEP))[:, None] ** (radii < _THIN)  # points may be closer
+    lights *= (gaps / (size * _STEP))[:, None] ** (radii < _THIN)  # corrects for closer points
     _draw(canvas, scene, _strokes(path, radii, lights))
 
 
 def tubes(canvas: FloatArray, scene: Scene) -> None:
-    """Draw hollow tubes around curves, closed at their ends, with little light inside."""
+    """Draw hollow tubes along curves, closed at their ends, with little light inside."""
     n = scene.count(24)
     usual = scene.one(2.5, min(8, scene.roomy))
     path = walks(scene, n, min(scene.one(40, 160), 1.5 * max(scene.extent)), 10 * usual)
@@ -263,13 +263,13 @@ def tubes(canvas: FloatArray, scene: Scene) -> None:
 
 
 def coils(canvas: FloatArray, scene: Scene) -> None:
-    """Draw thick fibres wound around curves, as chromosomes are."""
+    """Draw thick fibres coiled around curves, like chromosomes."""
     rng, n = scene.rng, scene.count(16)
     thick = scene.one(1.2, 2.4)
     wound = min(scene.one(3.5, 7), scene.roomy)
     pitch = thick * rng.uniform(2.5, 4.5)
     axis = walks(scene, n, min(scene.one(30, 90), max(scene.extent)), 12 * wound)
-    # As many points on the fibre as it is longer than its axis.
+    # Points in proportion to the length of the fibre over that of its axis.
     dense = math.ceil(axis.shape[1] * math.hypot(1, 2 * math.pi * wound / pitch))
     at = np.linspace(0, axis.shape[1] - 1.001, dense)
     low, part = at.astype(int), (at % 1).astype(np.float32)[:, None]
@@ -280,7 +280,7 @@ def coils(canvas: FloatArray, scene: Scene) -> None:
     first = np.cross(tangent, np.eye(3, dtype=np.float32)[least][:, None])
     first /= np.linalg.norm(first, axis=2, keepdims=True) + np.float32(1e-6)
     angle = (2 * math.pi * _STEP / pitch * at + rng.uniform(0, 7, (n, 1)))[..., None]
-    turn = np.cos(angle) * first + np.sin(angle) * np.cross(tangent, first)
-    path = _spaced((axis + wound * turn).astype(np.float32), thick)
+    radial = np.cos(angle) * first + np.sin(angle) * np.cross(tangent, first)
+    path = _spaced((axis + wound * radial).astype(np.float32), thick)
     lights = scene.lights(n)[:, None] * _varied(scene, n, path.shape[1], 20, 0.3)
     _draw(canvas, scene, _strokes(path, np.full((n, 1), thick, np.float32), lights))

@@ -1,8 +1,8 @@
-"""From an object to the image that a microscope takes of it, and back to settings from an image.
+"""Simulation of microscope images, and estimation of its settings from an image.
 
-The object reaches beyond the field of view by the PSF's support, so that light comes in from
-outside, as it does in a microscope, and nothing is periodic. What falls on a voxel is a Poisson
-number of photons, to which the camera adds Gaussian read noise, its gain and its offset.
+The object extends beyond the field of view by the PSF's support, so that light enters from outside
+as in a microscope, without periodicity. Each voxel receives a Poisson number of photons, to which
+the camera adds Gaussian read noise, gain and offset.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from napari_rln.simulate.structures import StructureSettings, draw
 
 Range = tuple[float, float]
 
-_BRIGHT = 99.9  # percentile of the blurred object that is called its brightest
-_EXPOSURES = (0.5, 2.0)  # of a second view, in those of the first
-_LIKE = 1.5  # factor by which photons may differ from those of an image that is imitated
+_BRIGHT = 99.9  # percentile of the blurred object that defines its brightest voxels
+_EXPOSURES = (0.5, 2.0)  # of a second view, relative to the first
+_SPREAD = 1.5  # factor by which photons may differ from those of an imitated image
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagingSettings:
-    """How much light there is and what the camera makes of it; ranges are drawn from per volume.
+    """Light and camera; values are drawn from ranges for each volume.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ class ImagingSettings:
         Lowest and highest number of photons in the brightest voxels (the 99.9th percentile),
         background not counted; drawn log-uniformly.
     background
-        Lowest and highest flat background, as a share of those photons; drawn log-uniformly.
+        Lowest and highest flat background, as a fraction of those photons; drawn log-uniformly.
     read_noise
         Lowest and highest standard deviation of the camera's noise, in photons.
     gain
         Image units per photon.
     offset
-        Image units without light.
+        Image value without light.
     """
 
     photons: Range = (15.0, 1500.0)
@@ -68,19 +68,18 @@ class ImagingSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:
-    """An image and the object that it is of, on one grid and in one unit.
+    """A simulated image and its object, on one grid and in one unit.
 
     Attributes
     ----------
     image
-        (Z, Y, X) in image units, never negative. Its record holds all that it was made from but
-        the PSF, of which it holds the hash.
+        (Z, Y, X) in image units, non-negative. Its record holds everything needed to repeat it,
+        except for the PSF, of which it holds the hash.
     truth
-        (Z, Y, X), the object in the field of view: what the image would be, less background and
-        offset, had the microscope not blurred.
+        (Z, Y, X), the object in the field of view: the image without blur, noise, background and
+        offset.
     second
-        (Z, Y, X), the image of a second view where there is one, on the same voxels and in the same
-        unit.
+        (Z, Y, X), the image of a second view, if any, on the same voxels and in the same unit.
     """
 
     image: Volume
@@ -98,31 +97,30 @@ def simulate_pair(
     name: str = "simulated",
     psf_b: Volume | None = None,
 ) -> Pair:
-    """Return the image that a microscope with a PSF takes of a random object, and the object.
+    """Return a simulated image of a random object, and the object.
 
     Parameters
     ----------
     psf
-        On the image's voxels, sum 1, centre on voxel ``n // 2``.
+        PSF on the image's voxels, sum 1, centred on voxel ``n // 2``.
     structures
-        What there is to see; the defaults when none.
+        Settings of the object; the defaults when none.
     imaging
         Light and camera; the defaults when none.
     shape
-        (Z, Y, X) of the image.
+        Size (Z, Y, X) of the image.
     seed
-        Decides everything random: a call with the same arguments returns the same pair.
+        Seed of all random numbers: the same arguments return the same pair.
     name
-        Of both volumes.
+        Name of both volumes.
     psf_b
-        Of a second view, such as from the side, on the same voxels; with it there is a second
-        image, with noise of its own and up to twice as much or half as much light, brought to the
-        first's unit.
+        PSF of a second view, such as from the side, on the same voxels; adds a second image, with
+        independent noise and 0.5 to 2 times as much light, in the unit of the first.
 
     Raises
     ------
     RlnError
-        If a setting or the shape cannot be.
+        If a setting or the shape is out of range.
     """
     structures, imaging = structures or StructureSettings(), imaging or ImagingSettings()
     seeds = (seed,) if isinstance(seed, int) else seed
@@ -173,8 +171,8 @@ def simulate_pair(
         exposure = _drawn(rng, _EXPOSURES, log=True)
         photons = rng.poisson(exposure * (scale * light + background)).astype(np.float32)
         photons += rng.normal(0.0, read_noise, shape).astype(np.float32)
-        seen = np.maximum(imaging.gain * photons / np.float32(exposure) + imaging.offset, 0)
-        second = _volume(seen, psf.voxel_um, f"{name} · second view", record)
+        data_b = np.maximum(imaging.gain * photons / np.float32(exposure) + imaging.offset, 0)
+        second = _volume(data_b, psf.voxel_um, f"{name} · second view", record)
     return Pair(
         image=_volume(data, psf.voxel_um, name, record),
         truth=_volume(truth, psf.voxel_um, f"{name} · truth", record),
@@ -183,12 +181,12 @@ def simulate_pair(
 
 
 def simulate_again(record: Record, psf: Volume, psf_b: Volume | None = None) -> Pair:
-    """Return the pair that a record is of.
+    """Return the pair that a record describes.
 
     Raises
     ------
     RlnError
-        If the record is of something else, or a PSF another.
+        If the record is not of a simulation, or a PSF is not the recorded one.
     """
     if record.method != "simulate":
         raise RlnError(f"the record is of {record.method}, not of a simulated pair.")
@@ -213,30 +211,30 @@ def simulate_again(record: Record, psf: Volume, psf_b: Volume | None = None) -> 
 
 
 def imaging_like(image: Volume) -> ImagingSettings:
-    """Return the settings that make images of the light, background and noise of a real one.
+    """Return settings that imitate the light, background and noise of an image.
 
     Raises
     ------
     RlnError
-        If the image has no noise to tell photons by, or nothing above its background.
+        If the image has no noise from which to estimate photons, or nothing above its background.
     """
     if not estimate_noise(image.data).gain > 0:
         raise RlnError(
-            f"{image.name} has no noise to tell photons by; it was smoothed or simulated without. "
-            "Give `photons` and `background` instead of an image to imitate."
+            f"{image.name} has no noise from which to estimate photons; it was smoothed or "
+            "simulated without. Give `photons` and `background` instead of an image to imitate."
         )
     calibration = calibrate(image)
     camera, background = calibration.camera, calibration.background
     signal = (float(np.percentile(image.data, _BRIGHT)) - background) / camera.gain
     if signal <= 0:
         raise RlnError(f"nothing of {image.name} rises above its background {background:g}.")
-    # An offset below 0 is the read noise's doing, where the camera has none.
+    # A negative offset is due to read noise of a camera without offset.
     offset = max(camera.offset, 0.0)
     read_noise = max(-camera.gain * camera.offset, 0.0) ** 0.5 / camera.gain
-    share = max((background - offset) / camera.gain / signal, 1e-3)
+    relative = max((background - offset) / camera.gain / signal, 1e-3)
     return ImagingSettings(
-        photons=(signal / _LIKE, signal * _LIKE),
-        background=(share / _LIKE, share * _LIKE),
+        photons=(signal / _SPREAD, signal * _SPREAD),
+        background=(relative / _SPREAD, relative * _SPREAD),
         read_noise=(read_noise, read_noise),
         gain=camera.gain,
         offset=offset,
@@ -245,12 +243,12 @@ def imaging_like(image: Volume) -> ImagingSettings:
 
 def _drawn(rng: np.random.Generator, span: Range, *, log: bool = False) -> float:
     low, high = span
-    share = float(rng.random())
-    return low * (high / low) ** share if log else low + (high - low) * share
+    fraction = float(rng.random())
+    return low * (high / low) ** fraction if log else low + (high - low) * fraction
 
 
 def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
-    """Undo what :func:`as_dict` did to tuples."""
+    """Return settings with the lists of :func:`as_dict` as tuples again."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
 
 

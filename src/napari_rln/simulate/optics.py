@@ -1,7 +1,7 @@
-"""PSFs drawn at random over what is found on microscopes, for a network that is to serve them all.
+"""Random PSFs over the range of common microscopes, for training a universal network.
 
-Every PSF comes as two: the one that blurs, and the one that is believed, which is what a user has:
-computed from numbers that are a little off, or measured on beads that have a size and noise.
+Each draw consists of a true PSF, which blurs, and of an assumed PSF, as a user has it: computed
+from slightly wrong parameters, or measured on noisy beads of finite size.
 """
 
 from dataclasses import dataclass, replace
@@ -16,28 +16,31 @@ from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 
-# Largest numerical aperture that is drawn for an immersion medium, by its index.
+# Range of numerical apertures for each refractive index of the immersion.
 _MEDIA = {1.515: (0.9, 1.45), 1.47: (0.8, 1.3), 1.333: (0.6, 1.2), 1.0: (0.3, 0.9)}
 _MODALITIES = ("widefield", "confocal", "two-photon", "light-sheet")
-_OFTEN = (0.45, 0.2, 0.15, 0.2)  # widefield is what most is asked of
-_LATERAL = (1.3, 6.0)  # voxels per lateral FWHM: cameras undersample, zooms oversample
+_FREQUENCIES = (0.45, 0.2, 0.15, 0.2)  # widefield is deconvolved most
+_LATERAL = (
+    1.3,
+    6.0,
+)  # voxels per lateral FWHM: undersampled to oversampled
 _AXIAL = (1.2, 11.0)  # voxels per axial FWHM
 _STEP = (0.8, 4.0)  # z step over lateral voxel
 
 FAMILY_WIDTHS = {"axial": (1.3, 11.5), "lateral": (1.5, 6.5)}
-"""Lowest and highest FWHM in voxels of the PSFs that are drawn, but for a few in a hundred."""
+"""Lowest and highest FWHM in voxels of the random PSFs, except for a few per cent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySettings:
-    """Which PSFs are drawn.
+    """Settings of the family of random PSFs.
 
     Parameters
     ----------
     mismatch
-        How far the believed PSF is from the true one: 1 is what careful users have, 0 nothing.
+        Deviation of the assumed PSF from the true one: 1 as for careful users, 0 none.
     largest
-        Largest size (z y x) in voxels; what reaches further is cut.
+        Maximum size (z y x) in voxels; larger PSFs are cropped.
     """
 
     mismatch: Annotated[float, {"min": 0.0, "max": 5.0}] = 1.0
@@ -51,14 +54,14 @@ class FamilySettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Optics:
-    """A PSF, and what is believed to be it.
+    """A true PSF and the one assumed for it.
 
     Attributes
     ----------
     psf
-        The true one.
+        True PSF, which blurs.
     believed
-        Of the same size; used to deconvolve.
+        Assumed PSF of the same size, for deconvolution.
     """
 
     psf: Volume
@@ -66,14 +69,14 @@ class Optics:
 
 
 def draw_optics(settings: FamilySettings, *, seed: int | tuple[int, ...]) -> Optics:
-    """Return a PSF of the family, as it is and as it is believed to be.
+    """Return a random PSF of the family, true and assumed.
 
     Parameters
     ----------
     settings
-        Which.
+        Settings of the family.
     seed
-        Decides everything: the same seed gives the same PSFs.
+        Seed of all random numbers: the same seed gives the same PSFs.
     """
     rng = np.random.default_rng(seed)
     microscope, voxel_um = _microscope(rng)
@@ -84,12 +87,12 @@ def draw_optics(settings: FamilySettings, *, seed: int | tuple[int, ...]) -> Opt
 
 
 def _microscope(rng: np.random.Generator) -> tuple[MicroscopeSettings, VoxelUm]:
-    modality = str(rng.choice(_MODALITIES, p=_OFTEN))
+    modality = str(rng.choice(_MODALITIES, p=_FREQUENCIES))
     index = float(rng.choice(list(_MEDIA)))
     na = float(rng.uniform(*_MEDIA[index]))
     sample = index
     depth = 0.0
-    if rng.random() < 0.4 and index > 1.0:  # a mismatch matters only at depth
+    if rng.random() < 0.4 and index > 1.0:  # an index mismatch has an effect only at depth
         sample = float(rng.uniform(1.333, index))
         depth = float(rng.uniform(0.0, 15.0))
         na = min(na, sample - 0.03)
@@ -131,7 +134,7 @@ def _with(settings: MicroscopeSettings, **changes: Any) -> MicroscopeSettings:
 def _size(
     microscope: MicroscopeSettings, voxel_um: VoxelUm, settings: FamilySettings
 ) -> tuple[int, int, int]:
-    """Return the automatic size, cut to the largest."""
+    """Return the automatic size, limited to the largest."""
     whole = compute_psf(microscope, voxel_um).shape
     z, y, x = (min(n, m - 1 + m % 2) for n, m in zip(whole, settings.largest, strict=True))
     return z, y, x
@@ -140,19 +143,19 @@ def _size(
 def _believed(
     rng: np.random.Generator, true: MicroscopeSettings, psf: Volume, mismatch: float
 ) -> Volume:
-    """Return the PSF that is believed: half of the time computed, half measured."""
+    """Return an assumed PSF: computed or measured, with equal probability."""
     if mismatch == 0:
         return psf
     if rng.random() < 0.5:
-        wrong = rng.normal(size=4) * mismatch
-        na = float(np.clip(true.na * (1 + 0.015 * wrong[0]), 0.1, true.immersion_index - 0.02))
+        errors = rng.normal(size=4) * mismatch
+        na = float(np.clip(true.na * (1 + 0.015 * errors[0]), 0.1, true.immersion_index - 0.02))
         sample = true.sample_index or true.immersion_index
         changed = _with(
             true,
             na=na,
-            wavelength_um=true.wavelength_um * float(1 + 0.01 * np.clip(wrong[1], -3, 3)),
-            sample_index=float(np.clip(sample + 0.003 * wrong[2], 1.0, 1.7)),
-            depth_um=max(0.0, true.depth_um * float(1 + 0.15 * wrong[3])),
+            wavelength_um=true.wavelength_um * float(1 + 0.01 * np.clip(errors[1], -3, 3)),
+            sample_index=float(np.clip(sample + 0.003 * errors[2], 1.0, 1.7)),
+            depth_um=max(0.0, true.depth_um * float(1 + 0.15 * errors[3])),
             size=psf.shape,
         )
         if changed.excitation_um and true.modality == "confocal":
@@ -160,7 +163,7 @@ def _believed(
                 changed, excitation_um=min(changed.excitation_um, changed.wavelength_um)
             )
         return compute_psf(changed, psf.voxel_um, name="believed")
-    # A bead of some size, averaged: broader, a little off centre, noisy.
+    # Average of beads of finite size: broader, slightly off centre, noisy.
     width = float(rng.uniform(0.0, 0.7)) * mismatch  # lateral voxels
     z_width = width * psf.voxel_um[1] / psf.voxel_um[0]
     data = ndimage.gaussian_filter(psf.data, (z_width, width, width), mode="constant")
@@ -168,6 +171,6 @@ def _believed(
     data = ndimage.shift(data, shift, order=1, mode="constant")
     peak = float(data.max())
     data = data + peak * float(rng.uniform(0.0, 0.004)) * mismatch * rng.normal(size=data.shape)
-    # What averaging leaves of the noise is clipped with the background (psf.prepare).
+    # Residual noise is clipped with the background, as by psf.prepare.
     data = np.where(data > 0.006 * mismatch * peak, data, np.maximum(data, 0) * 0.5)
     return Volume.from_array(data / data.sum(), psf.voxel_um, name="believed")

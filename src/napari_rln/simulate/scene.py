@@ -1,4 +1,4 @@
-"""Where made-up objects are drawn, with what numbers, and how they meet."""
+"""Canvas of synthetic objects: geometry, random numbers and compositing."""
 
 import math
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from napari_rln.core.volume import FloatArray
 Vector = tuple[float, float, float]
 Slices = tuple[slice, slice, slice]
 
-_CUBE = 128**3  # the volume that counts are given for
+_CUBE = 128**3  # volume to which numbers of objects refer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Where to draw, how much and how bright, and the random numbers to do it with.
+    """Geometry, number and brightness of objects, and the random generator.
 
-    All lengths and positions are in lateral voxels, along z too: voxel ``i`` of an axis with
-    voxels of size ``s`` reaches from ``i * s`` to ``(i + 1) * s``.
+    All lengths and positions are in lateral voxels, also along z: voxel ``i`` of an axis with
+    voxels of size ``s`` extends from ``i * s`` to ``(i + 1) * s``.
 
     Attributes
     ----------
@@ -28,13 +28,13 @@ class Scene:
     step
         Distance of its planes in lateral voxels.
     field
-        Where the field of view begins and ends along z, y and x, in lateral voxels.
+        Start and end of the field of view along z, y and x, in lateral voxels.
     density
-        Factor on the numbers of objects.
+        Factor on the number of objects.
     brightness
-        Least and greatest emission of a voxel that an object fills.
+        Lowest and highest emission of a voxel filled by an object.
     rng
-        Advanced by everything that is drawn.
+        Random generator, advanced by each object.
     """
 
     shape: tuple[int, int, int]
@@ -57,32 +57,32 @@ class Scene:
 
     @property
     def roomy(self) -> float:
-        """Largest radius with which a hollow object in the field shows some of its wall there."""
+        """Largest radius of a hollow object whose wall is still visible in the field of view."""
         return 0.35 * min(high - low for low, high in self.field[1:])
 
     def count(self, per_cube: float) -> int:
-        """Return how many objects to draw, at least one, given how many 128 x 128 x 128 hold."""
+        """Return the number of objects, at least one, from that per 128 x 128 x 128 voxels."""
         return max(1, round(per_cube * self.density * math.prod(self.extent) / _CUBE))
 
     def evenly(self, n: int) -> FloatArray:
-        """Return (n,) emissions, evenly distributed as those of the reference."""
+        """Return (n,) emissions, uniformly distributed as in the reference."""
         return self.rng.uniform(*self.brightness, n).astype(np.float32)
 
     def lights(self, n: int) -> FloatArray:
-        """Return (n,) emissions, as many dim ones as bright ones."""
+        """Return (n,) emissions, log-uniformly distributed."""
         return self.between(*self.brightness, n)
 
     def between(self, low: float, high: float, n: int) -> FloatArray:
-        """Return (n,) numbers whose logarithms are evenly distributed."""
+        """Return (n,) log-uniform random numbers."""
         spread = self.rng.uniform(math.log(low), math.log(max(low, high)), n)
         return np.exp(spread).astype(np.float32)
 
     def one(self, low: float, high: float) -> float:
-        """Return one number whose logarithm is evenly distributed."""
+        """Return one log-uniform random number."""
         return float(self.between(low, high, 1)[0])
 
     def places(self, n: int) -> FloatArray:
-        """Return (n, 3) positions anywhere, the first near the middle of the field of view."""
+        """Return (n, 3) random positions, the first near the middle of the field of view."""
         places = self.rng.uniform(0, self.extent, (n, 3)).astype(np.float32)
         low, high = np.transpose(self.field)
         places[0] = low + (high - low) * self.rng.uniform(0.3, 0.7, 3)
@@ -94,16 +94,16 @@ class Scene:
         Parameters
         ----------
         centre
-            (3,) the point, in lateral voxels.
+            (3,) point, in lateral voxels.
         reach
-            The distance, one or (3,), in lateral voxels.
+            Distance, scalar or (3,), in lateral voxels.
 
         Returns
         -------
         slices
             Into the canvas; empty where the part lies outside.
         offsets
-            Distances from the point along z, y and x, ready to broadcast.
+            Distances from the point along z, y and x, shaped for broadcasting.
         """
         slices, offsets = [], []
         middle, far = np.broadcast_arrays(np.asarray(centre), np.asarray(reach))
@@ -118,12 +118,12 @@ class Scene:
         return (slices[0], slices[1], slices[2]), offsets
 
     def smooth_field(self, sigma: float) -> FloatArray:
-        """Return (Z, Y, X) Gaussian random numbers, mean 0 and variance 1, smooth over a length.
+        """Return a smooth Gaussian random field (Z, Y, X), mean 0 and variance 1.
 
         Parameters
         ----------
         sigma
-            Standard deviation of the Gaussian that smooths them, in lateral voxels.
+            Standard deviation of the smoothing Gaussian, in lateral voxels.
         """
         # White noise on a grid as coarse as the smoothing allows: three small matrix products.
         weights = []
@@ -141,17 +141,17 @@ class Scene:
 
 
 def soft(depth: FloatArray) -> FloatArray:
-    """Return how much of a voxel is filled, given how deep inside the object its centre lies."""
+    """Return the filled fraction of voxels from the depth of their centres inside the object."""
     filled: FloatArray = np.clip(depth + np.float32(0.5), 0, 1)
     return filled
 
 
 def overwrite(canvas: FloatArray, part: Slices, filled: FloatArray, light: float) -> None:
-    """Put an object in front of what is in a part of the canvas."""
+    """Draw an object over the contents of a part of the canvas."""
     view = canvas[part]
     view += filled * (np.float32(light) - view)
 
 
 def brighten(canvas: FloatArray, part: Slices, light: FloatArray) -> None:
-    """Let the brighter of two objects that meet in a part of the canvas win."""
+    """Draw the maximum of an object and the contents of a part of the canvas."""
     np.maximum(canvas[part], light, out=canvas[part])

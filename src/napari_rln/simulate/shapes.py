@@ -1,8 +1,8 @@
-"""Solids, membranes, nuclei and haze, drawn into a canvas in place.
+"""Synthetic solids, membranes, nuclei and haze.
 
-Lengths are in lateral voxels, along z too. Edges are one voxel soft, so that what lies between two
-planes is not lost. Sizes and numbers of dots to boxes are those of the reference, for 128 x 128 x
-128 voxels.
+Lengths are in lateral voxels, also along z. Edges are one voxel soft, so that objects between two
+planes are not lost. Sizes and numbers of the kinds of the reference are those of the reference, per
+128 x 128 x 128 voxels. Structures are drawn in place.
 """
 
 import math
@@ -15,7 +15,7 @@ from napari_rln.simulate.scene import Scene, brighten, overwrite, soft
 
 
 def _cuboids(canvas: FloatArray, scene: Scene, sizes: FloatArray) -> None:
-    """Draw (n, 3) sizes of boxes along the axes."""
+    """Draw axis-aligned boxes of (n, 3) sizes."""
     n = len(sizes)
     for centre, half, light in zip(scene.places(n), sizes / 2, scene.evenly(n), strict=True):
         part, offsets = scene.box(centre, half + 1)
@@ -27,7 +27,7 @@ def _cuboids(canvas: FloatArray, scene: Scene, sizes: FloatArray) -> None:
 
 
 def _sizes(scene: Scene, per_cube: float, limits: Sequence[Sequence[int]]) -> FloatArray:
-    """Return (n, 3) whole sizes of boxes between limits per axis, each of them included."""
+    """Return (n, 3) random integer sizes of boxes between inclusive limits per axis."""
     low, high = np.transpose(limits)
     sizes = scene.rng.integers(low, high, (scene.count(per_cube), 3), endpoint=True)
     return sizes.astype(np.float32)
@@ -67,7 +67,7 @@ def spheres(canvas: FloatArray, scene: Scene) -> None:
 
 
 def shells(canvas: FloatArray, scene: Scene) -> None:
-    """Draw hollow ellipsoids along the axes."""
+    """Draw hollow axis-aligned ellipsoids."""
     n = scene.count(100)
     axes = scene.rng.uniform(4, 7, (n, 3)).astype(np.float32)
     for centre, (a, b, c), light in zip(scene.places(n), axes, scene.evenly(n), strict=True):
@@ -78,13 +78,13 @@ def shells(canvas: FloatArray, scene: Scene) -> None:
         overwrite(canvas, part, soft(wall * mean), light)
 
 
-def _ovals(scene: Scene, radius: float, flat: float) -> FloatArray:
-    """Return (3, 3): multiplied with offsets (z, y, x), distances in radii of an ellipsoid."""
-    turn = scene.rng.uniform(0, math.pi)
+def _ellipsoid_matrix(scene: Scene, radius: float, flat: float) -> FloatArray:
+    """Return the matrix (3, 3) from offsets (z, y, x) to the unit sphere of an ellipsoid."""
+    angle = scene.rng.uniform(0, math.pi)
     tilt = scene.rng.uniform(-0.4, 0.4)
     a, b = scene.rng.uniform(0.75, 1.3, 2)
-    about_z = np.array([[1, 0, 0], [0, math.cos(turn), -math.sin(turn)],
-                        [0, math.sin(turn), math.cos(turn)]])  # fmt: skip
+    about_z = np.array([[1, 0, 0], [0, math.cos(angle), -math.sin(angle)],
+                        [0, math.sin(angle), math.cos(angle)]])  # fmt: skip
     about_x = np.array([[math.cos(tilt), -math.sin(tilt), 0],
                         [math.sin(tilt), math.cos(tilt), 0], [0, 0, 1]])  # fmt: skip
     stretch = np.diag([1 / (radius * flat), 1 / (radius * a), 1 / (radius * b)])
@@ -92,14 +92,14 @@ def _ovals(scene: Scene, radius: float, flat: float) -> FloatArray:
     return matrix
 
 
-def _turned(matrix: FloatArray, offsets: list[FloatArray]) -> list[FloatArray]:
-    """Return coordinates along turned axes, given offsets along z, y and x that broadcast."""
+def _transformed(matrix: FloatArray, offsets: list[FloatArray]) -> list[FloatArray]:
+    """Return transformed coordinates from broadcastable offsets along z, y and x."""
     z, y, x = offsets
     return [row[0] * z + row[1] * y + row[2] * x for row in matrix]
 
 
 def nuclei(canvas: FloatArray, scene: Scene) -> None:
-    """Draw large blobs with smooth outlines, grainy as chromatin is, with dim nucleoli."""
+    """Draw large smooth bodies with grainy chromatin and dim nucleoli."""
     rng, n = scene.rng, scene.count(8)
     radii = scene.between(8, min(26, 3 * scene.roomy), n)
     flats = rng.uniform(0.45, 1.1, n)
@@ -110,7 +110,7 @@ def nuclei(canvas: FloatArray, scene: Scene) -> None:
         scene.places(n), radii, flats, scene.lights(n), strict=True
     ):
         part, offsets = scene.box(centre, 1.6 * radius * np.array([max(0.7, flat), 1, 1]))
-        a, b, c = _turned(_ovals(scene, radius, flat), offsets)
+        a, b, c = _transformed(_ellipsoid_matrix(scene, radius, flat), offsets)
         depth = (1 - np.sqrt(a * a + b * b + c * c) - wobble[part]) * np.float32(radius * flat)
         chromatin = np.exp(contrast * np.minimum(grain[part], 2))
         if rim:
@@ -125,14 +125,14 @@ def nuclei(canvas: FloatArray, scene: Scene) -> None:
 
 
 def sheets(canvas: FloatArray, scene: Scene) -> None:
-    """Draw membranes: curved sheets through all of the volume, or outlines of cells."""
+    """Draw membranes: curved sheets through the whole volume, or outlines of cells."""
     kinds = [(_folds,), (_cells,), (_tissue,), (_folds, _cells)]
     for kind in kinds[scene.rng.integers(len(kinds))]:
         kind(canvas, scene)
 
 
 def _folds(canvas: FloatArray, scene: Scene) -> None:
-    """Draw where a smooth random field has one value: that of a point in the field of view."""
+    """Draw an isosurface of a smooth random field, through a point in the field of view."""
     sigma = scene.one(7, 22) / scene.density ** (1 / 3)
     thick = scene.one(0.7, 3.0)
     height, veil = scene.smooth_field(sigma), scene.smooth_field(scene.one(5, 20))
@@ -158,21 +158,21 @@ def _folds(canvas: FloatArray, scene: Scene) -> None:
 
 
 def _cells(canvas: FloatArray, scene: Scene) -> None:
-    """Draw closed outlines, filled a little."""
+    """Draw closed outlines, some with a dim interior."""
     rng, n = scene.rng, scene.count(10)
     radii = scene.between(6, min(28, scene.roomy), n)
     wobble = scene.smooth_field(10) * np.float32(rng.uniform(0.05, 0.2))
     thick, fill = np.float32(scene.one(0.7, 2.5)), np.float32(rng.choice([0.0, rng.random() / 4]))
     for centre, radius, light in zip(scene.places(n), radii, scene.lights(n), strict=True):
         part, offsets = scene.box(centre, 1.6 * radius)
-        a, b, c = _turned(_ovals(scene, radius, rng.uniform(0.7, 1.2)), offsets)
+        a, b, c = _transformed(_ellipsoid_matrix(scene, radius, rng.uniform(0.7, 1.2)), offsets)
         depth = (1 - np.sqrt(a * a + b * b + c * c) - wobble[part]) * np.float32(radius)
         outline = soft(thick / 2 - np.abs(depth)) + fill * soft(depth)
         canvas[part] += outline * np.float32(light)
 
 
 def _tissue(canvas: FloatArray, scene: Scene) -> None:
-    """Draw the walls between cells that fill space, rounded where they have no neighbour."""
+    """Draw the walls between space-filling cells, rounded where they have no neighbour."""
     size = scene.one(8, max(10, min(30, scene.roomy))) / min(1.0, scene.density) ** (1 / 3)
     n = max(2, round(math.prod(scene.extent) / size**3))
     first, second = (np.full(scene.shape, size, np.float32) for _ in range(2))
@@ -188,7 +188,7 @@ def _tissue(canvas: FloatArray, scene: Scene) -> None:
 
 
 def haze(canvas: FloatArray, scene: Scene) -> None:
-    """Draw a few large, cloudy blobs above and below the field of view rather than in it."""
+    """Draw a few large clouds, above and below the field of view where there is room."""
     rng, n = scene.rng, int(scene.rng.integers(1, 5))
     (low, high), depth = scene.field[0], scene.extent[0]
     margins = np.array([low, depth - high])
@@ -197,7 +197,7 @@ def haze(canvas: FloatArray, scene: Scene) -> None:
         if margins.sum() > 0:
             above = rng.random() * margins.sum() > margins[0]
             margin = margins[int(above)]
-        else:  # nowhere but in the field: at its ends
+        else:  # no margin: at the ends of the field of view
             above, margin = rng.random() < 0.5, max(0.25 * (high - low), 2 * scene.step)
         sigma = scene.one(min(3, margin / 2), min(margin / 2, 20))
         out = min(margin, sigma * rng.uniform(0.7, 2.5))
@@ -213,15 +213,15 @@ def haze(canvas: FloatArray, scene: Scene) -> None:
 
 
 def bars(canvas: FloatArray, scene: Scene) -> None:
-    """Draw hollow bars of rectangular section, turned any way, open or closed at their ends."""
+    """Draw hollow bars of rectangular section in any orientation, open or closed at the ends."""
     rng, n = scene.rng, scene.count(12)
     walls = scene.between(1.2, 3.0, n)
     for centre, wall, light in zip(scene.places(n), walls, scene.lights(n), strict=True):
         half: FloatArray = np.array([rng.uniform(15, 45), *rng.uniform(4, 8, 2)], np.float32)
-        turn = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32)
-        part, offsets = scene.box(centre, np.abs(turn.T) @ half + 1)
+        rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32)
+        part, offsets = scene.box(centre, np.abs(rotation.T) @ half + 1)
         along, a, b = (
-            h - np.abs(o) for h, o in zip(half, _turned(turn, offsets), strict=True)
+            h - np.abs(o) for h, o in zip(half, _transformed(rotation, offsets), strict=True)
         )  # fmt: skip
         across = np.minimum(a, b)
         outer = np.minimum(across, along)

@@ -1,12 +1,12 @@
-"""Made-up fluorescent objects: the truth that simulated images are made from.
+"""Synthetic fluorescent objects, the ground truth of simulated images.
 
-The objects of the reference (Li et al., Nature Methods 2022) are small solids along the axes, and
-later ones hide earlier ones. Nothing in them is filamentous, folded or far out of focus, so kinds
-that biology shows are added, whose light adds up. All are isotropic in space: sizes are in lateral
-voxels, and a plane of the result holds the light between it and the next.
+The objects of the reference (Li et al., Nature Methods 2022) are small axis-aligned solids, later
+ones hiding earlier ones. None of them is filamentous, folded or far out of focus, so kinds typical
+of biological samples are added, whose light adds up. All are isotropic in space: sizes are in
+lateral voxels, and a plane of the result holds the light between it and the next.
 
-Coils and hollow bars are no part of the training mixture: a network that was never shown them is
-judged by them, as it will be by its users' samples.
+Coils and hollow bars are excluded from training, so that networks can be evaluated on structures
+unknown to them.
 """
 
 import math
@@ -46,39 +46,38 @@ _DRAW: dict[Structure, Callable[[FloatArray, Scene], None]] = {
 }
 
 REFERENCE: tuple[Structure, ...] = ("spheres", "shells", "dots", "rods", "plates", "boxes")
-"""The kinds of the reference, in the order in which it draws them."""
+"""Kinds of the reference, in its drawing order."""
 
 TRAINING: tuple[Structure, ...] = (
     *REFERENCE, "filaments", "networks", "tubes", "sheets", "nuclei", "haze",
 )  # fmt: skip
-"""The kinds to train on: all but coils and bars."""
+"""Kinds for training: all except coils and bars."""
 
 _Z_RATIO = (0.5, 8.0)
-_COARSE = 1.3  # planes further apart than this, in lateral voxels, are drawn finer and averaged
+_COARSE = 1.3  # plane distance in lateral voxels above which finer planes are drawn and averaged
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructureSettings:
-    """What made-up volumes hold.
+    """Settings of synthetic objects.
 
     Attributes
     ----------
     structures
-        Kinds of objects that may appear.
+        Kinds of objects to draw from.
     at_once
-        Most kinds, haze aside, in one volume, which gets one to so many of them; with 0, or at
-        least as many as there are, every volume gets all.
+        Maximum number of kinds in one volume, haze not counted; 0, or no fewer than there are: all
+        kinds in every volume.
     haze
-        Share of the volumes that get haze as well, if it is among the kinds; where it is the only
-        kind all do.
+        Fraction of volumes with haze, if it is among the kinds; all if it is the only kind.
     density
-        Factor on the numbers of objects.
+        Factor on the number of objects.
     density_jitter
-        Least and greatest of a further factor, drawn for every kind in every volume.
+        Lowest and highest additional factor, drawn for each kind in each volume.
     brightness
-        Least and greatest emission of a voxel that an object fills.
+        Lowest and highest emission of a voxel filled by an object.
     smooth_voxels
-        Standard deviation of the Gaussian that smooths everything in the end, in lateral voxels.
+        Standard deviation of the final Gaussian smoothing, in lateral voxels.
     """
 
     structures: tuple[Structure, ...] = TRAINING
@@ -97,7 +96,7 @@ class StructureSettings:
             if word not in get_args(Structure):
                 raise RlnError(f"structures has {word!r}; give any of {', '.join(_DRAW)}.")
         if len(set(self.structures)) < len(self.structures):
-            raise RlnError(f"structures is {self.structures}; name every kind once.")
+            raise RlnError(f"structures is {self.structures}; give every kind once.")
         for name, limit in (("density_jitter", 100.0), ("brightness", 1e6)):
             pair = getattr(self, name)
             if len(pair) != 2 or not 0.01 <= pair[0] <= pair[1] <= limit:
@@ -109,14 +108,14 @@ class StructureSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
-    """A volume of made-up objects.
+    """A volume of synthetic objects.
 
     Attributes
     ----------
     data
         (Z, Y, X) float32, non-negative, in arbitrary units of emission.
     structures
-        The kinds that were drawn.
+        Kinds drawn.
     """
 
     data: FloatArray
@@ -131,26 +130,26 @@ def draw(
     z_ratio: float = 1.0,
     field: tuple[slice, slice, slice] | None = None,
 ) -> Drawing:
-    """Return made-up objects, the same for the same arguments.
+    """Return synthetic objects, reproducible for the same arguments.
 
     Parameters
     ----------
     shape
-        Voxels (z, y, x), those of margins outside the field of view included.
+        Size (z, y, x) in voxels, including margins outside the field of view.
     settings
-        What to draw.
+        Kinds, density and brightness of objects.
     seed
-        One or more whole numbers of at least 0.
+        One or more non-negative integers.
     z_ratio
         Distance of the planes in lateral voxels.
     field
-        Where the field of view lies; everywhere by default. Every kind has some of its objects
-        there; haze stays outside of it in z where there is room.
+        Field of view; the whole volume by default. Every kind has some objects in it; haze lies
+        outside it in z where there is room.
 
     Raises
     ------
     RlnError
-        If the shape, the ratio or the field is none, or not within limits.
+        If the shape, the ratio or the field is invalid.
     """
     if len(shape) != 3 or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
         raise RlnError(f"shape is {shape}; give three whole numbers (z y x) of at least 1.")
@@ -172,7 +171,7 @@ def draw(
     for word in chosen:
         jittered = replace(scene, density=settings.density * scene.one(*settings.density_jitter))
         if word in REFERENCE or len(chosen) == 1:
-            _DRAW[word](total, jittered)  # these come first, and may hide each other
+            _DRAW[word](total, jittered)  # drawn first; may hide each other
         else:
             canvas = np.zeros_like(total)
             _DRAW[word](canvas, jittered)
@@ -181,7 +180,7 @@ def draw(
 
 
 def _choose(settings: StructureSettings, rng: np.random.Generator) -> tuple[Structure, ...]:
-    """Return the kinds of one volume, in the order in which they are drawn."""
+    """Return the kinds of one volume, in drawing order."""
     plain: list[Structure] = [word for word in settings.structures if word != "haze"]
     chosen: set[Structure] = set(plain)
     if 0 < settings.at_once < len(plain):
@@ -195,7 +194,7 @@ def _choose(settings: StructureSettings, rng: np.random.Generator) -> tuple[Stru
 def _field_voxels(
     shape: tuple[int, int, int], field: tuple[slice, slice, slice] | None, z_ratio: float
 ) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
-    """Return where the field of view begins and ends, in lateral voxels."""
+    """Return start and end of the field of view, in lateral voxels."""
     slices = field or (slice(None), slice(None), slice(None))
     if len(slices) != 3:
         raise RlnError(f"field has {len(slices)} slices; give three (z y x).")
@@ -204,7 +203,7 @@ def _field_voxels(
         start, stop, stride = part.indices(n)
         if stride != 1 or stop <= start:
             raise RlnError(
-                f"field is {field} in a volume of {shape}; give three slices (z y x) that hold "
+                f"field is {field} in a volume of {shape}; give three slices (z y x) of "
                 "one voxel or more each."
             )
         spans.append((start * step, stop * step))
@@ -212,7 +211,7 @@ def _field_voxels(
 
 
 def _smooth(fine: FloatArray, scene: Scene, finer: int, sigma: float) -> FloatArray:
-    """Return a canvas smoothed alike in all directions, its planes averaged in groups."""
+    """Return a canvas smoothed isotropically, its planes averaged in groups."""
     data = gaussian_filter1d(fine, sigma / scene.step, axis=0) if sigma else fine
     if finer > 1:
         data = data.reshape(-1, finer, *data.shape[1:]).mean(axis=1)

@@ -1,4 +1,4 @@
-"""Training of networks on synthetic structures, or on pairs of volumes."""
+"""Training of networks on synthetic structures or on pairs of volumes."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The statistics of batch normalisation: means and variances that stand for those of a batch."""
+"""Running statistics (means and variances) of batch normalisation."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,22 +10,22 @@ from napari_rln.train.batches import Batch
 
 
 def set_momentum(network: RLN, momentum: float) -> None:
-    """Set the share of a batch in the running statistics."""
+    """Set the weight of a batch in the running statistics."""
     for module in _normalisations(network):
         module.momentum = momentum
 
 
 @torch.no_grad()
 def estimate_statistics(network: RLN, batches: Iterable[Batch]) -> None:
-    """Set the running statistics to the plain mean over batches, under the present weights.
+    """Set the running statistics to the plain mean over batches, for the present weights.
 
-    The network is left in training mode.
+    Leaves the network in training mode.
     """
     modules = list(_normalisations(network))
     momenta = [module.momentum for module in modules]
     for module in modules:
         module.reset_running_stats()
-        module.momentum = None  # the plain mean, to torch
+        module.momentum = None  # selects the plain mean in torch
     network.train()
     try:
         for batch in batches:

@@ -1,4 +1,4 @@
-"""Patches of examples, drawn by a seed and turned as the PSF's symmetry allows."""
+"""Batches of random patches, augmented as the PSF's symmetry allows."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,18 +12,18 @@ from napari_rln.networks.rln import together
 from napari_rln.train.examples import Example, Symmetry
 from napari_rln.train.training_settings import TrainSettings
 
-_TRIES = 4  # draws of a patch before an empty one is taken
+_TRIES = 4  # draws of a patch before an empty one is accepted
 
 
 class Batch(NamedTuple):
-    """What a step learns from.
+    """Input of a training step.
 
     Attributes
     ----------
     x, E0, truth
-        (N, C, D, H, W) on the network's scale, the truth of one channel.
+        (N, C, D, H, W), image, initial estimate and ground truth (one channel) in normalised units.
     power
-        (N,), variance of the volume's truth on that scale.
+        (N,), variance of the volume's ground truth in those units.
     """
 
     x: torch.Tensor
@@ -42,14 +42,14 @@ def draw_batch(
     symmetry: Symmetry,
     seed: tuple[int, ...],
 ) -> Batch:
-    """Return random patches of random examples; the same for the same arguments."""
+    """Return random patches of random examples, reproducible for the same arguments."""
     rng = np.random.default_rng(seed)
     patches, powers = [], []
     for _ in range(settings.batch):
         chosen = examples[int(rng.integers(len(examples)))]
         patch = _patch(chosen, settings, rng)
         if settings.augment:
-            patch = _turned(patch, symmetry, rng)
+            patch = _augmented(patch, symmetry, rng)
         if settings.normalisation == "percentiles":
             patch = _by_percentiles(patch)
         patches.append(np.ascontiguousarray(patch))
@@ -67,9 +67,9 @@ def draw_batch(
 
 
 def _patch(chosen: Example, settings: TrainSettings, rng: np.random.Generator) -> FloatArray:
-    """Return a place with something to see: image, or both views, first estimate and truth.
+    """Return a patch that is not empty: image or both views, initial estimate, ground truth.
 
-    It starts on even voxels, like the tiles of an application.
+    It starts on even voxels, like tiles in inference.
     """
     side, least = settings.patch, settings.fullness * chosen.mean
     for _ in range(_TRIES):
@@ -81,7 +81,7 @@ def _patch(chosen: Example, settings: TrainSettings, rng: np.random.Generator) -
     return np.stack([part[box] for part in (*images, chosen.E0, chosen.target)])
 
 
-def _turned(patch: FloatArray, symmetry: Symmetry, rng: np.random.Generator) -> FloatArray:
+def _augmented(patch: FloatArray, symmetry: Symmetry, rng: np.random.Generator) -> FloatArray:
     for axis, allowed in enumerate(symmetry.flips):
         if allowed and rng.random() < 0.5:
             patch = np.flip(patch, axis + 1)
@@ -91,7 +91,7 @@ def _turned(patch: FloatArray, symmetry: Symmetry, rng: np.random.Generator) -> 
 
 
 def _by_percentiles(patch: FloatArray) -> FloatArray:
-    """Return image and truth each stretched to its own percentiles, as the paper's authors do."""
+    """Return each part stretched to its own percentiles, as by the paper's authors."""
     stretched = []
     for part in patch:
         low, high = np.percentile(part, (LOW, HIGH))
@@ -108,6 +108,6 @@ def without_margin(batch: Batch, margin: int) -> Batch:
 
 
 def inner(tensor: torch.Tensor, margin: int) -> torch.Tensor:
-    """Return (N, C, D, H, W) less a margin on all sides."""
+    """Return (N, C, D, H, W) without a margin on all sides."""
     cut = slice(margin, -margin or None)
     return tensor[:, :, cut, cut, cut]

@@ -1,4 +1,4 @@
-"""The state of a training in a file: safetensors and JSON, like a model; reading runs no code."""
+"""Checkpoint files of a training: safetensors and JSON, like a model; loading runs no code."""
 
 import json
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from napari_rln.train.estimates_on_disk import Prepared
 from napari_rln.train.training_settings import Quality
 
 _KEY = "napari-rln training"
-_DESCRIBED = ("settings", "inputs", "step", "total", "frozen", "losses")
+_METADATA = ("settings", "inputs", "step", "total", "frozen", "losses")
 
 Tensors = dict[str, torch.Tensor]
 
 
 class BestWeights(NamedTuple):
-    """The best weights so far, and how good they are.
+    """The best weights so far and their scores.
 
     Attributes
     ----------
     quality, error, share
         See :class:`napari_rln.train.validation.Examination`.
     step
-        After which they were reached; 0 for those that the training began with.
+        Step after which they were reached; 0 for the initial weights.
     weights
-        By their names in the network.
+        Tensors by name in the network.
     """
 
     quality: Quality
@@ -44,24 +44,24 @@ class BestWeights(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """All that a training needs to go on.
+    """Complete state of a training, sufficient to resume it.
 
     Attributes
     ----------
     settings, inputs
-        Of the training, so that it is not gone on with as another.
+        Settings and inputs of the training, compared on resuming.
     step, total
-        Done and to do.
+        Number of steps done and in total.
     frozen
-        Whether the statistics of batch normalisation are held.
+        Whether the statistics of batch normalisation are frozen.
     losses
-        Of the last step.
+        Losses of the last step.
     weights
-        By their names in the network.
+        Tensors by name in the network.
     moments
-        The optimiser's, by the numbers of the weights.
+        Moments of the optimiser, by number of the weight.
     best
-        None where no weights were examined yet.
+        The best weights; none before the first validation.
     """
 
     settings: dict[str, Any]
@@ -75,30 +75,30 @@ class Checkpoint:
     best: BestWeights | None = None
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
-        """Raise unless the state is of a training with these settings and inputs.
+        """Raise if the state is of a training with other settings or inputs.
 
         Raises
         ------
         RlnError
-            With the names of what differs.
+            With the names of the differing entries.
         """
-        for then, given in ((self.settings, settings), (self.inputs, inputs)):
-            now = json.loads(json.dumps(given))
-            differ = sorted(k for k in {*then, *now} if then.get(k) != now.get(k))
+        for saved, present in ((self.settings, settings), (self.inputs, inputs)):
+            now = json.loads(json.dumps(present))
+            differ = sorted(k for k in {*saved, *now} if saved.get(k) != now.get(k))
             if differ:
                 raise RlnError(
                     f"{path.name} is of another training: {', '.join(differ)} differ; train anew "
-                    "without `resume`, or with the settings of then."
+                    "without `resume`, or with the same settings."
                 )
 
     def save(self, path: Path) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state atomically."""
         parts = {"network": self.weights}
         parts |= {f"adam.{number}": moments for number, moments in self.moments.items()}
-        described = {name: getattr(self, name) for name in _DESCRIBED}
+        fields = {name: getattr(self, name) for name in _METADATA}
         if self.best is not None:
             parts["best"] = self.best.weights
-            described["best"] = {
+            fields["best"] = {
                 "quality": as_dict(self.best.quality),
                 "error": self.best.error,
                 "share": self.best.share,
@@ -110,7 +110,7 @@ class Checkpoint:
             for name, value in values.items()
         }
         with atomic(path) as temporary:
-            temporary.write_bytes(save(tensors, {_KEY: json.dumps(described)}))
+            temporary.write_bytes(save(tensors, {_KEY: json.dumps(fields)}))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -119,7 +119,7 @@ class Checkpoint:
         Raises
         ------
         RlnError
-            If there is none, or the file is damaged or something else.
+            If the file is missing, damaged or not a checkpoint.
         """
         if not path.is_file():
             raise RlnError(f"there is no checkpoint {path} to resume from; train without `resume`.")
@@ -127,27 +127,27 @@ class Checkpoint:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            described = json.loads(metadata[_KEY])
+            fields = json.loads(metadata[_KEY])
             moments: dict[int, Tensors] = {}
             for name, value in _part(tensors, "adam").items():
                 number, moment = name.split(".")
                 moments.setdefault(int(number), {})[moment] = value
-            best = described.pop("best", None)
+            best = fields.pop("best", None)
             if best is not None:
                 quality = Quality(**best.pop("quality"))
                 best = BestWeights(quality=quality, weights=_part(tensors, "best"), **best)
-            return cls(**described, weights=_part(tensors, "network"), moments=moments, best=best)
+            return cls(**fields, weights=_part(tensors, "network"), moments=moments, best=best)
         except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RlnError(f"{path.name} is no checkpoint of a training ({error}).") from error
+            raise RlnError(f"{path.name} is not a training checkpoint ({error}).") from error
 
 
 def discard(checkpoint: Path) -> None:
-    """Remove a training that was left off: its state, and what was prepared for it."""
+    """Remove a checkpoint and the initial estimates prepared for its training."""
     checkpoint.unlink(missing_ok=True)
     Prepared.beside(checkpoint).remove()
 
 
 def _part(tensors: Tensors, prefix: str) -> Tensors:
-    """Return the tensors of a prefix, by the rest of their names."""
+    """Return the tensors with a prefix, by name without it."""
     start = f"{prefix}."
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

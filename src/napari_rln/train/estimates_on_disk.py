@@ -1,7 +1,7 @@
-"""First estimates of examples, kept on the disk while a training is not complete.
+"""Disk cache of the initial estimates of examples during a training.
 
-They take minutes: a training that is broken off while they are made goes on with those that are
-there. Each lies under the hash of all that it depends on.
+Computing them takes minutes; an interrupted training reuses those already computed. Each is stored
+under the hash of everything it depends on.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ _ENDING = ".estimate.npy"
 
 
 class Prepared:
-    """Estimates of a training.
+    """Cached initial estimates of a training.
 
     Parameters
     ----------
     folder
-        Where they lie; made with the first of them. None are kept when none.
+        Folder of the cache, created when needed; none: no cache.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -31,18 +31,18 @@ class Prepared:
 
     @classmethod
     def beside(cls, checkpoint: Path | None) -> "Prepared":
-        """Return those of the training with a checkpoint; none are kept without one."""
+        """Return the cache beside a checkpoint; without a checkpoint, no cache."""
         return cls(checkpoint and checkpoint.with_suffix(".prepared"))
 
     def estimate(self, made_of: object, make: Callable[[], FloatArray]) -> FloatArray:
-        """Return an estimate, (Z, Y, X): the one that is kept, or a new one.
+        """Return an estimate, (Z, Y, X), from the cache or newly computed.
 
         Parameters
         ----------
         made_of
-            All that it depends on, in JSON's types.
+            Everything it depends on, in JSON types.
         make
-            Makes it.
+            Function that computes it.
 
         Raises
         ------
@@ -54,16 +54,16 @@ class Prepared:
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
         path = self._folder / f"{key}{_ENDING}"
         try:
-            kept: FloatArray = np.load(path)
-        except (OSError, ValueError, EOFError):  # not there, or damaged
-            kept = make()
+            cached: FloatArray = np.load(path)
+        except (OSError, ValueError, EOFError):  # missing or damaged
+            cached = make()
             self._folder.mkdir(exist_ok=True)
             with atomic(path) as temporary:
-                np.save(temporary, kept)
-        return kept
+                np.save(temporary, cached)
+        return cached
 
     def remove(self) -> None:
-        """Remove them from the disk, and their folder where nothing else is in it."""
+        """Remove the cached estimates, and their folder if it is then empty."""
         if self._folder is None or not self._folder.is_dir():
             return
         for path in self._folder.glob(f"*{_ENDING}"):

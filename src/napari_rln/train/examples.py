@@ -1,7 +1,7 @@
-"""What the network learns from: examples by their number, made when asked for and always alike.
+"""Training examples, created on demand and reproducible by number.
 
-A source gives the example of any number; the same number gives the same example, so that a run
-that was broken off goes on with what an unbroken one would have seen.
+A source returns the same example for the same number, so that a resumed training gets the examples
+of an uninterrupted one.
 """
 
 import time
@@ -34,23 +34,27 @@ from napari_rln.simulate.optics import FamilySettings, draw_optics
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.estimates_on_disk import Prepared
 
-_SYMMETRIC = 0.05  # share of light without a mirror image up to which a PSF may be mirrored
-# Of an accelerated deconvolution: iterations between two looks, how far beyond the best it goes,
-# and by what factor and spread the automatic stop missed the best in trials over all PSFs.
-_BETWEEN, _PAST, _MISS, _MISS_SPREAD = 3, 1.2, 0.85, 0.4
-_LARGEST_PSF = (63, 63, 63)  # that images are made with, in voxels: more costs time, shows little
+_SYMMETRIC = 0.05  # asymmetry up to which a PSF may be mirrored
+# For accelerated deconvolution: iterations between comparisons, factor beyond the best at which it
+# ends, and mean factor and spread between the automatic stop and the best, measured over all PSFs.
+_INTERVAL, _PAST, _STOP_FACTOR, _STOP_SPREAD = 3, 1.2, 0.85, 0.4
+_LARGEST_PSF = (
+    63,
+    63,
+    63,
+)  # voxels, for simulated images: larger ones are slow for little effect
 
 
 @dataclass(frozen=True, kw_only=True)
 class Symmetry:
-    """How examples may be turned without making images that the microscope does not take.
+    """Allowed augmentations, under which images remain consistent with the PSF.
 
     Attributes
     ----------
     flips
-        Whether they may be mirrored along z, y and x.
+        Whether mirroring along z, y and x is allowed.
     quarter_turn
-        Whether y and x may be exchanged.
+        Whether exchanging y and x is allowed.
     """
 
     flips: tuple[bool, bool, bool] = (True, True, True)
@@ -59,28 +63,28 @@ class Symmetry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Example:
-    """One volume to learn from.
+    """One volume to train on.
 
     Attributes
     ----------
     pair
-        Image and truth in image units.
+        Image and ground truth in image units.
     psf
-        What is believed to be the PSF; none for pairs of unknown origin.
+        Assumed PSF; none for pairs of unknown origin.
     calibration
-        As found in the image.
+        Calibration of the image.
     scaling
-        To the network's scale and back.
+        Normalisation of the network's input and output.
     x, E0, target
-        (Z, Y, X) on the network's scale: image, first estimate, truth.
+        (Z, Y, X), normalised image, initial estimate and ground truth.
     mean, power
         Mean and variance of the target.
     second
-        The second view, its PSF and calibration, where there is one.
+        The second view with its PSF and calibration, if any.
     x_b
-        (Z, Y, X), that view on its own scale.
+        (Z, Y, X), normalised image of the second view.
     views
-        How the network is given both.
+        How the network combines two views.
     from_image
         Whether the network starts from the image.
     """
@@ -100,14 +104,14 @@ class Example:
     from_image: bool = False
 
     def given(self) -> tuple[list[FloatArray], list[FloatArray]]:
-        """Return the channels, each (Z, Y, X), of what the network is given: image and estimate."""
+        """Return the network's input: channels (Z, Y, X) of image and of initial estimate."""
         if self.x_b is None:
             return [self.x], [self.E0]
         x = together(self.views, self.x, self.x_b)
         return x, x if self.from_image else [self.E0] * len(x)
 
     def seen(self) -> list[rld.Seen]:
-        """Return what a classical deconvolution is given; nothing without a PSF."""
+        """Return the views for a classical deconvolution; empty without a PSF."""
         if self.psf is None:
             return []
         first = rld.Seen(image=self.pair.image, psf=self.psf, calibration=self.calibration)
@@ -115,38 +119,38 @@ class Example:
 
 
 class ExampleSource(Protocol):
-    """Gives pairs by their number."""
+    """Source of pairs by number."""
 
     @property
     def symmetry(self) -> Symmetry:
-        """How they may be turned."""
+        """Allowed augmentations."""
 
     @property
     def psf_b(self) -> Volume | None:
-        """The PSF of a second view; none where there is no such."""
+        """PSF of the second view, or none."""
 
     def pair(self, number: int) -> tuple[Pair, Volume | None]:
-        """Return a pair and what is believed to be its PSF."""
+        """Return a pair and its assumed PSF."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnePsf:
-    """Synthetic pairs of one PSF.
+    """Synthetic pairs for one PSF.
 
     Parameters
     ----------
     psf
-        On the image's voxels, sum 1.
+        PSF on the image's voxels, sum 1.
     structures, imaging
-        What is seen, and with how much light.
+        Settings of the objects, and of light and camera.
     shape
-        (Z, Y, X) of an example.
+        Size (Z, Y, X) of an example.
     seed
-        Of all of them.
+        Seed of all examples.
     one_kind
-        Show one kind of structures at a time, by turns.
+        Use a single kind of structures per example, cycling through the kinds.
     psf_b
-        Of a second view, on the same voxels, where there is one.
+        PSF of a second view on the same voxels, if any.
     """
 
     psf: Volume
@@ -159,7 +163,7 @@ class OnePsf:
 
     @cached_property
     def symmetry(self) -> Symmetry:
-        """What the PSF allows, or both."""
+        """Augmentations allowed by the PSF, or by both."""
         first = symmetry_of(self.psf)
         if self.psf_b is None:
             return first
@@ -170,7 +174,7 @@ class OnePsf:
     def pair(self, number: int) -> tuple[Pair, Volume]:
         """Return a synthetic pair and the PSF."""
         psf, psf_b = _cropped(self.psf), self.psf_b and _cropped(self.psf_b)
-        structures = _by_turns(self.structures, number) if self.one_kind else self.structures
+        structures = _single_kind(self.structures, number) if self.one_kind else self.structures
         pair = simulate_pair(
             psf, structures, self.imaging, shape=self.shape, seed=(self.seed, number), psf_b=psf_b
         )
@@ -179,12 +183,12 @@ class OnePsf:
 
 @dataclass(frozen=True, kw_only=True)
 class AnyPsf:
-    """Synthetic pairs, each of another PSF of the family.
+    """Synthetic pairs, each for another PSF of the family.
 
     Parameters
     ----------
     family
-        Of PSFs.
+        Settings of the family of PSFs.
     structures, imaging, shape, seed, one_kind
         As for :class:`OnePsf`.
     """
@@ -199,9 +203,9 @@ class AnyPsf:
     psf_b: None = None
 
     def pair(self, number: int) -> tuple[Pair, Volume]:
-        """Return a synthetic pair and what is believed to be its PSF."""
+        """Return a synthetic pair and its assumed PSF."""
         optics = draw_optics(self.family, seed=(self.seed, number, 2))
-        structures = _by_turns(self.structures, number) if self.one_kind else self.structures
+        structures = _single_kind(self.structures, number) if self.one_kind else self.structures
         seed = self.seed, number
         pair = simulate_pair(optics.psf, structures, self.imaging, shape=self.shape, seed=seed)
         return pair, optics.believed
@@ -214,13 +218,13 @@ class Folder:
     Parameters
     ----------
     files
-        Images and truths; see :func:`pairs_in`.
+        Images and ground truths; see :func:`pairs_in`.
     psf
-        Of all of them, for the started variant.
+        PSF of all pairs, for the started variant.
     symmetry
-        How they may be turned.
+        Allowed augmentations.
     voxel_um
-        Voxel size (z, y, x) in micrometres, where the files do not say it or are wrong.
+        Voxel size (z, y, x) in micrometres, if missing or wrong in the files.
     """
 
     files: Sequence[tuple[Path, Path]]
@@ -230,12 +234,12 @@ class Folder:
     psf_b: None = None
 
     def pair(self, number: int) -> tuple[Pair, Volume | None]:
-        """Return the pair of a number, from the first again after the last.
+        """Return the pair of a number, modulo the number of pairs.
 
         Raises
         ------
         RlnError
-            If the two are not of one shape, or the image cannot be deconvolved by the PSF.
+            If shapes or voxel sizes differ, or the PSF does not fit the image.
         """
         files = self.files[number % len(self.files)]
         image, truth = (read_volume(path, voxel_um=self.voxel_um) for path in files)
@@ -247,42 +251,42 @@ class Folder:
         if not same_grid(image.voxel_um, truth.voxel_um):
             raise RlnError(
                 f"{files[0]} has voxels of {image.voxel_um} um but {files[1]} of "
-                f"{truth.voxel_um} um (z, y, x); correct the one that is wrong."
+                f"{truth.voxel_um} um (z, y, x); correct the wrong one."
             )
         try:
             checked = (
                 rld.check_image(image) if self.psf is None else rld.check_pair(image, self.psf)
             )
             calibrate(checked)
-            rld.check_image(replace(truth, name=f"its truth, {files[1]},"))
+            rld.check_image(replace(truth, name=f"its ground truth, {files[1]},"))
         except RlnError as error:
-            raise RlnError(f"nothing can be learnt from {files[0]}: {error}") from error
+            raise RlnError(f"{files[0]} cannot be used for training: {error}") from error
         return Pair(image=checked, truth=truth), self.psf
 
     def check(self, patch: int) -> None:
-        """Raise unless all pairs can be learnt from in patches of a size.
+        """Raise unless all pairs are valid and no smaller than a patch.
 
         Raises
         ------
         RlnError
-            Naming the first that cannot.
+            With the first invalid pair.
         """
         for number in range(len(self.files)):
             image = self.pair(number)[0].image
             if min(image.shape) < patch:
                 raise RlnError(
-                    f"{image.name} is {image.shape} voxels but patches are {patch} wide; make the "
-                    "patches smaller (`patch`)."
+                    f"{image.name} is {image.shape} voxels but patches are {patch} wide; use "
+                    "smaller patches (`patch`)."
                 )
 
 
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
-    """Return the files of a folder's pairs, by name.
+    """Return the pairs of files (image, ground truth) of a folder, by name.
 
     Raises
     ------
     RlnError
-        If there are none, or an image has no truth.
+        If there are none, or an image has no ground truth.
     """
     images = sorted(
         path
@@ -297,7 +301,7 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     pairs = [(image, folder / "ground_truth" / image.name) for image in images]
     for image, truth in pairs:
         if not truth.exists():
-            raise RlnError(f"{image} has no truth: there is no {truth}.")
+            raise RlnError(f"{image} has no ground truth: there is no {truth}.")
     return pairs
 
 
@@ -317,22 +321,22 @@ def example(
     Parameters
     ----------
     source
-        Of pairs.
+        Source of pairs.
     number
-        From 0.
+        Number of the example, from 0.
     start
-        How the first estimate is made.
+        Settings of the initial estimate.
     method
-        Of the normalisation.
+        Method of the normalisation.
     output_scale
-        What of the truth becomes 1, in units of the map's scale.
+        Ground truth that becomes 1, in units of the normalisation's scale.
     by_truth
-        Where the start stops by itself, have the truth stop it instead, about where it would: it
-        takes one run, not two.
+        Replace automatic stopping of the initial estimate by a similar iteration selected by
+        ground truth, in one run instead of two.
     views
-        How the network is given two, where there are two.
+        How the network combines two views.
     prepared
-        Keeps first estimates; none are kept when none.
+        Cache of initial estimates; none: no cache.
     """
     pair, psf = source.pair(number)
     calibration = calibrate(pair.image)
@@ -385,7 +389,7 @@ def example(
 
 
 def rescaled(made: Example, factor: float) -> Example:
-    """Return an example with another output scale, that many times the one before."""
+    """Return an example with its output scale multiplied by a factor."""
     return replace(
         made,
         target=made.target / np.float32(factor),
@@ -397,15 +401,15 @@ def rescaled(made: Example, factor: float) -> Example:
 def _joint(
     pair: Pair, psf: Volume, calibration: Calibration, start: StartSettings, second: rld.Seen
 ) -> FloatArray:
-    """Return the estimate that an application to two views would start from."""
-    told, cpu = start.rld(), torch.device("cpu")
+    """Return the initial estimate of inference with two views."""
+    settings, cpu = start.rld(), torch.device("cpu")
     if start.iterations == "auto":
-        stop = finish(seek_stop(pair.image, psf, calibration, told, cpu, time.perf_counter()))
+        stop = finish(seek_stop(pair.image, psf, calibration, settings, cpu, time.perf_counter()))
         iterations = start.after(stop.iterations)
     else:
         iterations = start.iterations
     first = rld.Seen(image=pair.image, psf=psf, calibration=calibration)
-    run = rld.start_views([first, second], replace(told, start="image"), cpu)
+    run = rld.start_views([first, second], replace(settings, start="image"), cpu)
     for _ in range(iterations):
         run.step(measure=False)
     return run.estimate()
@@ -419,36 +423,36 @@ def _stopped_by_truth(
     number: int,
     second: rld.Seen | None = None,
 ) -> FloatArray:
-    """Return about the estimate that an application would start from.
+    """Return approximately the initial estimate of inference.
 
-    It is that of the iteration nearest to the truth, missed as the noise misses it, and as far
-    beyond as the start goes.
+    The iteration is the closest to ground truth, with a random deviation like that of automatic
+    stopping, times the factor of the settings.
     """
-    told = start.rld()
-    seen = [rld.Seen(image=pair.image, psf=psf, calibration=calibration)]
+    settings = start.rld()
+    observed = [rld.Seen(image=pair.image, psf=psf, calibration=calibration)]
     if second is not None:
-        seen, told = [*seen, second], replace(told, start="image")
-    run = rld.start_views(seen, told, torch.device("cpu"))
+        observed, settings = [*observed, second], replace(settings, start="image")
+    run = rld.start_views(observed, settings, torch.device("cpu"))
     truth = pair.truth.data - pair.truth.data.mean()
-    kept: list[FloatArray] = []
-    likeness: list[float] = []
+    estimates: list[FloatArray] = []
+    similarity: list[float] = []
     further = max(1.0, start.beyond)
-    while len(kept) * _BETWEEN < further * told.max_iterations:
-        for _ in range(_BETWEEN):
+    while len(estimates) * _INTERVAL < further * settings.max_iterations:
+        for _ in range(_INTERVAL):
             run.step(measure=False)
-        kept.append(run.estimate())
-        off = kept[-1] - kept[-1].mean()
-        likeness.append(float(np.vdot(off, truth) / max(float(np.linalg.norm(off)), 1e-30)))
-        if len(kept) > 3 + _PAST * further * (1 + int(np.argmax(likeness))):
+        estimates.append(run.estimate())
+        off = estimates[-1] - estimates[-1].mean()
+        similarity.append(float(np.vdot(off, truth) / max(float(np.linalg.norm(off)), 1e-30)))
+        if len(estimates) > 3 + _PAST * further * (1 + int(np.argmax(similarity))):
             break
     rng = np.random.default_rng((number, 3))
-    best = 1 + int(np.argmax(likeness))
-    missed = best * start.beyond * _MISS * np.exp(_MISS_SPREAD * rng.normal())
-    return kept[int(np.clip(round(missed), 1, len(kept))) - 1]
+    best = 1 + int(np.argmax(similarity))
+    chosen = best * start.beyond * _STOP_FACTOR * np.exp(_STOP_SPREAD * rng.normal())
+    return estimates[int(np.clip(round(chosen), 1, len(estimates))) - 1]
 
 
-def _by_turns(structures: StructureSettings, number: int) -> StructureSettings:
-    """Return the settings of one kind only, and of haze with it where there may be such."""
+def _single_kind(structures: StructureSettings, number: int) -> StructureSettings:
+    """Return the settings with a single kind, and haze if included."""
     kinds = [kind for kind in structures.structures if kind != "haze"]
     if not kinds:
         return structures
@@ -457,21 +461,21 @@ def _by_turns(structures: StructureSettings, number: int) -> StructureSettings:
 
 
 def symmetry_of(psf: Volume) -> Symmetry:
-    """Return how images of a PSF may be turned."""
-    z, y, x = (share < _SYMMETRIC for share in asymmetry(psf.data))
+    """Return the augmentations allowed for images of a PSF."""
+    z, y, x = (value < _SYMMETRIC for value in asymmetry(psf.data))
     return Symmetry(flips=(z, y, x), quarter_turn=_round(psf))
 
 
 def _round(psf: Volume) -> bool:
-    """Tell whether a PSF looks the same with y and x exchanged."""
+    """Return whether a PSF is symmetric under exchange of y and x."""
     if psf.shape[1] != psf.shape[2] or psf.voxel_um[1] != psf.voxel_um[2]:
         return False
-    turned = psf.data.swapaxes(1, 2)
-    return bool(0.5 * np.abs(psf.data - turned).sum() < _SYMMETRIC * psf.data.sum())
+    exchanged = psf.data.swapaxes(1, 2)
+    return bool(0.5 * np.abs(psf.data - exchanged).sum() < _SYMMETRIC * psf.data.sum())
 
 
 def _cropped(psf: Volume) -> Volume:
-    """Return the middle of a PSF, of at most the largest size, sum 1."""
+    """Return the central part of a PSF, of at most the largest size, sum 1."""
     if all(n <= most for n, most in zip(psf.shape, _LARGEST_PSF, strict=True)):
         return psf
     data = centre_crop(psf.data, _LARGEST_PSF)

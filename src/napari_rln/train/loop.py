@@ -1,4 +1,4 @@
-"""The training loop."""
+"""Training loop."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -20,7 +20,7 @@ _ADVICE = "use smaller patches or batches (`patch`, `batch`)."
 
 
 def train_model(setting: Setting, settings: TrainSettings, *, name: str = "model") -> Model:
-    """Return the trained model; see :func:`train_steps`, of which this is the last word."""
+    """Return the trained model; see :func:`train_steps`."""
     return finish(train_steps(setting, settings, name=name))
 
 
@@ -34,29 +34,29 @@ def train_steps(
 ) -> Generator[TrainReport, None, Model]:
     """Train a network; yield a report after every step, return the best model.
 
-    Closing the generator cancels, and leaves the state in the checkpoint; the last report's
-    :meth:`TrainReport.model` is what was reached.
+    Closing the generator cancels and saves the state in the checkpoint; the best model so far is
+    :meth:`TrainReport.model` of the last report.
 
     Parameters
     ----------
     setting
-        What to learn from, and where to begin.
+        Source of examples and initial model.
     settings
-        How.
+        Settings of the training.
     name
-        Of the model.
+        Name of the model.
     checkpoint
-        File that holds the state now and then and when it was closed, so that it can be gone on
-        with; removed at the end. What was prepared lies in a folder beside it until then.
+        File in which the state is saved regularly and on closing, for resuming; removed at the
+        end, with the folder of initial estimates beside it.
     resume
-        Go on from that file; the result is that of a training that was not interrupted.
+        Continue from that file; the result equals that of an uninterrupted training.
 
     Raises
     ------
     RlnError
-        If the settings, the model to begin with or the checkpoint do not fit.
+        If the settings, the initial model or the checkpoint do not fit.
     ComputeError
-        If the computation fails on the way.
+        If the computation fails.
     """
     keep_freed_memory()
     device = resolve_device(settings.device)
@@ -92,7 +92,7 @@ def _train(
             run.state().save(checkpoint)
         try:
             yield report
-        except GeneratorExit:  # it is left off: nothing that was learnt is lost
+        except GeneratorExit:  # cancelled: save the steps done
             if checkpoint is not None and not run.due():
                 run.state().save(checkpoint)
             raise

@@ -1,4 +1,4 @@
-"""How far the stages of a network are from the truth: what training makes small."""
+"""Training losses of a network's stages."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ from napari_rln.networks.rln import Stages, mean_c
 _C1, _C2 = 1e-4, 9e-4  # (0.01 L)^2 and (0.03 L)^2 of Wang et al. (2004), for a range L of 1
 _MSE_FLOOR = 1e-4
 ERROR_FLOOR = 1e-3
-"""Mean squared error, over the power of the truth, below which errors count for less."""
+"""Mean squared error over the variance of the ground truth, below which errors count less."""
 
 _E_ERROR_FLOOR = 1e-2
 
 
 class Losses(NamedTuple):
-    """The loss of a batch and its terms, each a scalar; ``ssim`` alone is better when larger."""
+    """The loss of a batch and its terms, each a scalar; ``ssim`` is better when larger."""
 
     total: torch.Tensor
     mse: torch.Tensor
@@ -25,21 +25,20 @@ class Losses(NamedTuple):
 
 
 def paper_loss(stages: Stages, x: torch.Tensor, truth: torch.Tensor) -> Losses:
-    """Return the loss that the paper's authors train with.
+    """Return the loss of the paper's authors.
 
-    ``mse + 0.1 e_mse - ln((1 + ssim) / 2)``: the output is to be the truth, in the mean and in
-    structure, and the estimate ``e`` of the iteration at half resolution is to be 80 % of the
-    truth and 20 % of the image. Both mean squared errors have 1e-4 added, as in their code.
+    ``mse + 0.1 e_mse - ln((1 + ssim) / 2)``: the target of the output is the ground truth, that of
+    the estimate ``e`` of the iteration at half resolution 80 % of the ground truth and 20 % of the
+    image. Both mean squared errors have 1e-4 added, as in their code.
 
     Parameters
     ----------
     stages
-        What the network returned for the image.
+        Result of the network for the image.
     x
-        (N, C, D, H, W), the normalised image. Of two averaged views, half the sum that the network
-        was given.
+        (N, C, D, H, W), the normalised image; for averaged views, half of the network's input.
     truth
-        (N, 1, D, H, W), the normalised truth.
+        (N, 1, D, H, W), the normalised ground truth.
     """
     mse = mse_loss(stages.output, truth) + _MSE_FLOOR
     e_mse = mse_loss(stages.e, 0.8 * truth + 0.2 * mean_c(x)) + _MSE_FLOOR
@@ -48,10 +47,10 @@ def paper_loss(stages: Stages, x: torch.Tensor, truth: torch.Tensor) -> Losses:
 
 
 def global_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the structural similarity of two tensors taken whole as one window, for a range of 1.
+    """Return the structural similarity of two tensors in a single window, for a range of 1.
 
-    A scalar from -1 to 1. The means and variances are those of all elements, so it does not say
-    *where* the two differ; :mod:`napari_rln.core.metrics` has the usual one with a sliding window.
+    A scalar from -1 to 1, from means and variances of all elements and so independent of the
+    location of differences; :mod:`napari_rln.core.metrics` has the usual one with a sliding window.
     """
     a_mean, b_mean = a.mean(), b.mean()
     a_off, b_off = a - a_mean, b - b_mean
@@ -64,23 +63,23 @@ def global_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def relative_loss(
     stages: Stages, E0: torch.Tensor, truth: torch.Tensor, power: torch.Tensor
 ) -> Losses:
-    """Return the loss in which every patch counts by its own error, as decibels count.
+    """Return the loss with the logarithm of each patch's own error, as in decibels.
 
-    Of each patch ``ln(mse / power) / 2``, a tenth as much for ``e``, and the paper's term in the
-    structural similarity. So a dim, sparse or noisy volume weighs what a bright, full and clear one
-    does. Errors below a thirtieth of the truth's standard deviation count for less: what little is
-    wrong with an empty patch is not what to learn from.
+    For each patch ``ln(mse / power) / 2``, a tenth of it for ``e``, and the paper's term in the
+    structural similarity. So dim, sparse or noisy volumes weigh as much as bright, dense and clear
+    ones. Errors below a thirtieth of the ground truth's standard deviation count less, so that
+    nearly empty patches do not dominate.
 
     Parameters
     ----------
     stages
-        What the network returned.
+        Result of the network.
     E0
-        (N, C, D, H, W), the first estimate.
+        (N, C, D, H, W), the initial estimate.
     truth
-        (N, 1, D, H, W), the truth.
+        (N, 1, D, H, W), the ground truth.
     power
-        (N,), the variance of the truth's volume.
+        (N,), variance of the whole volume's ground truth.
     """
     mse = (stages.output - truth).square().mean((1, 2, 3, 4))
     e_mse = (stages.e - (0.8 * truth + 0.2 * mean_c(E0))).square().mean((1, 2, 3, 4))

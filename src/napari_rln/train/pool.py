@@ -1,4 +1,4 @@
-"""The examples of a training, made in a thread ahead of the steps that draw from them."""
+"""Pool of training examples, created in a background thread."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -8,25 +8,25 @@ from napari_rln.train.examples import Example, ExampleSource, example, rescaled
 from napari_rln.train.training_settings import TrainSettings
 
 FIRST = 8
-"""Examples before the first step."""
+"""Number of examples before the first step."""
 
-_AHEAD = 2  # examples made before they are wanted
+_PREFETCH = 2  # examples created before they are needed
 
 
 class Pool:
-    """Examples by their number, and batches of them.
+    """Examples by number, and batches of them.
 
-    How many examples a step draws from depends on the step alone, not on how many are ready: so a
-    training does not depend on the speed of the machine.
+    The number of examples of a step depends on the step alone and not on how many are ready, so
+    that the result does not depend on the speed of the machine.
 
     Parameters
     ----------
     source
-        Of the pairs.
+        Source of pairs.
     settings
-        Of the training.
+        Settings of the training.
     prepared
-        Keeps first estimates.
+        Cache of initial estimates.
     """
 
     def __init__(self, source: ExampleSource, settings: TrainSettings, prepared: Prepared) -> None:
@@ -37,12 +37,12 @@ class Pool:
         self.output_scale = 1.0
 
     def close(self) -> None:
-        """Leave off making examples; those that are there stay."""
+        """Stop creating examples; finished ones remain available."""
         self._closed = True
         self._workers.shutdown(wait=True, cancel_futures=True)
 
     def add(self, number: int) -> Example:
-        """Return the example of a number, made at once."""
+        """Create, add and return the example of a number."""
         made = self._make(number)
         done: Future[Example] = Future()
         done.set_result(made)
@@ -50,7 +50,7 @@ class Pool:
         return made
 
     def rescale(self, output_scale: float) -> None:
-        """Change what of the truth becomes 1, in all examples."""
+        """Change the output scale of all examples."""
         factor, self.output_scale = output_scale / self.output_scale, output_scale
         for i, future in enumerate(self._futures):
             done: Future[Example] = Future()
@@ -58,25 +58,25 @@ class Pool:
             self._futures[i] = done
 
     def request(self, step: int) -> None:
-        """Have the examples of a step and of those to come made."""
+        """Schedule the creation of the examples of a step and of the next ones."""
         if self._closed:
             return
-        ahead = min(self._wanted(step) + _AHEAD, self._settings.examples)
-        for number in range(len(self._futures), ahead):
+        count = min(self._needed(step) + _PREFETCH, self._settings.examples)
+        for number in range(len(self._futures), count):
             self._futures.append(self._workers.submit(self._make, number))
 
     def batch(self, step: int, *seed: int) -> Batch:
         """Return the batch of a step and a seed."""
         self.request(step)
-        wanted = self._futures[: self._wanted(step)]
-        if self._closed:  # a cancelled training makes do with what there is
-            wanted = [f for f in wanted if f.done() and not f.cancelled()]
-        examples = [future.result() for future in wanted]
+        needed = self._futures[: self._needed(step)]
+        if self._closed:  # a cancelled training uses the finished ones
+            needed = [f for f in needed if f.done() and not f.cancelled()]
+        examples = [future.result() for future in needed]
         return draw_batch(
             examples, self._settings, self._source.symmetry, (self._settings.seed, *seed)
         )
 
-    def _wanted(self, step: int) -> int:
+    def _needed(self, step: int) -> int:
         return min(FIRST + step // self._settings.every, self._settings.examples)
 
     def _make(self, number: int) -> Example:

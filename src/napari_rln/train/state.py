@@ -1,4 +1,4 @@
-"""A training between two steps: what it knows, and what a step does to that."""
+"""State of a training, and its single step."""
 
 from collections.abc import Generator
 from dataclasses import replace
@@ -27,16 +27,16 @@ from napari_rln.train.training_set import Setting
 from napari_rln.train.training_settings import Baseline, Preview, TrainReport, TrainSettings
 from napari_rln.train.validation import Examination, baseline_steps, examine, preview
 
-_WARM_UP = 20  # steps in which the learning rate rises; they are timed as well
-_UNTIMED = 3  # the first ones, which are slower
-_GUESS = 100 * _WARM_UP  # steps, until the first were timed
+_WARM_UP = 20  # steps of rising learning rate, also used for timing
+_UNTIMED = 3  # first steps, which are slower
+_GUESS = 100 * _WARM_UP  # total steps, until the first are timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
-_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the first estimate in the result, that are tried
+_FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # candidate weights of the initial estimate
 _STEPS, _STATS = 0, 1  # streams of random numbers
 
 
 class Run:
-    """A training between two steps."""
+    """State of a training between two steps."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Run:
         self.step = 0
         self.total = settings.steps or _GUESS
         self.clock = Stopwatch()
-        self._timed = self._began = 0.0  # of the steps
+        self._timed = self._began = 0.0  # times of steps in seconds
         self._timed_from = 0
         self._baseline: Baseline | None = None
         self._best: BestWeights | None = None
@@ -64,11 +64,11 @@ class Run:
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
 
     def close(self) -> None:
-        """Leave off making examples."""
+        """Stop creating examples."""
         self._pool.close()
 
     def prepare(self) -> Generator[TrainReport, None, None]:
-        """Make the held-out examples and the first, and judge the former by classical means."""
+        """Create the held-out and the first examples, and the baseline of the former."""
         first, held = min(FIRST, self.settings.examples), self.settings.validate
         for number in range(held):
             made = example(
@@ -82,7 +82,7 @@ class Run:
             )
             self._held.append(made)
             report = self._report("examples", number + 1, first + held)
-            if number == 0 and self.setting.begin is not None:  # something to see at once
+            if number == 0 and self.setting.begin is not None:  # an early preview
                 report = replace(report, preview=self._preview(self.setting.begin))
             yield report
         bright = []
@@ -99,12 +99,12 @@ class Run:
         )
 
     def examine_first(self) -> TrainReport:
-        """Take what is begun with as the first candidate, so that training never makes it worse."""
+        """Validate the initial model as the first candidate, so that training cannot worsen it."""
         held = len(self._held)
         return self._examined(self._report("baseline", held, held))
 
     def advance(self) -> TrainReport:
-        """Do one step; return the report of it."""
+        """Perform one step and return its report."""
         if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
             self._freeze()
         if self.step == 0:
@@ -125,7 +125,7 @@ class Run:
         return replace(report, _model=self.model)
 
     def due(self) -> bool:
-        """Tell whether the network is to be examined and the state saved after this step."""
+        """Return whether validation and saving are due after this step."""
         return self.step % self.settings.validate_every == 0 or self.step == self.total
 
     def model(self) -> Model:
@@ -171,7 +171,7 @@ class Run:
         )
 
     def state(self) -> Checkpoint:
-        """Return all that is needed to go on."""
+        """Return the state for resuming."""
         moments = self._optimiser.state_dict()["state"]
         return Checkpoint(
             settings=as_dict(self.settings),
@@ -186,7 +186,7 @@ class Run:
         )
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.step, self.total = saved.step, saved.total
         self._frozen, self._last, self._best = saved.frozen, saved.losses, saved.best
         self.network.load_state_dict(saved.weights)
@@ -207,7 +207,7 @@ class Run:
                 pass_estimate_on(network)
             nn.init.constant_(network.H3.u_7.bn.bias, settings.last_beta)
         set_momentum(network, settings.bn_momentum)
-        # With few channels torch's convolutions are faster with these side by side in memory.
+        # With few channels, torch's convolutions are faster in the channels-last layout.
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         return network
 
@@ -218,15 +218,15 @@ class Run:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             stages = self.network(batch.x, batch.E0)
         margin = self.settings.margin
-        seen = without_margin(batch, margin)
+        visible = without_margin(batch, margin)
         stages = stages._replace(
             e=inner(stages.e, margin).float(), output=inner(stages.output, margin).float()
         )
-        image = 0.5 * seen.x if self.settings.views == "averaged" else seen.x
+        image = 0.5 * visible.x if self.settings.views == "averaged" else visible.x
         losses = (
-            paper_loss(stages, image, seen.truth)
+            paper_loss(stages, image, visible.truth)
             if self.settings.loss == "paper"
-            else relative_loss(stages, seen.E0, seen.truth, seen.power)
+            else relative_loss(stages, visible.E0, visible.truth, visible.power)
         )
         self._optimiser.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
@@ -243,11 +243,11 @@ class Run:
         return float(highest * warm * 0.5 * (1 + np.cos(np.pi * step / self.total)))
 
     def _steps_in_time(self) -> int:
-        """Return how many steps fill the time that is given, by the time of the first."""
+        """Return the number of steps that fits the time limit, from the time of the first."""
         each = (self.clock.seconds - self._timed) / (_WARM_UP - self._timed_from)
         examination = 0.0
         if self._held:
-            Folded(self.network.eval(), self.device)  # compiles, once on a machine
+            Folded(self.network.eval(), self.device)  # compiles, once per machine
             before = self.clock.seconds
             self._examine()
             examination = self.clock.seconds - before
@@ -256,23 +256,23 @@ class Run:
         return max(_WARM_UP + 1, _WARM_UP + int(left / each))
 
     def _examined(self, report: TrainReport) -> TrainReport:
-        """Return a report with how good the present weights are, and keep them if they are best."""
-        found = self._examine()
-        if self._best is None or found.error < self._best.error:
+        """Return a report with the scores of the present weights, and keep the best weights."""
+        result = self._examine()
+        if self._best is None or result.error < self._best.error:
             self._best = BestWeights(
-                found.quality, found.error, found.share, self.step, self._weights()
+                result.quality, result.error, result.share, self.step, self._weights()
             )
         return replace(
-            report, quality=found.quality, preview=found.preview, best_step=self._best.step
+            report, quality=result.quality, preview=result.preview, best_step=self._best.step
         )
 
     def _examine(self) -> Examination:
         begin = self.setting.begin
-        shares = {0.0} if self.settings.variant == "paper" else {*_SHARES}
+        fractions = {0.0} if self.settings.variant == "paper" else {*_FRACTIONS}
         return examine(
             Folded(self.network.eval(), self.device),
             self._held,
-            shares=sorted(shares | ({begin.share} if begin else set())),
+            shares=sorted(fractions | ({begin.share} if begin else set())),
             output_scale=self._pool.output_scale,
         )
 
@@ -288,12 +288,12 @@ class Run:
         self._timed, self._timed_from = self.clock.seconds, self.step
 
     def _freeze(self) -> None:
-        if self.step or self.setting.begin is None:  # else they are the model's own
+        if self.step or self.setting.begin is None:  # otherwise those of the initial model
             self._estimate_statistics()
         self._frozen = True
 
     def _estimate_statistics(self) -> None:
-        """Set the running statistics to those of the examples, unless they are held."""
+        """Set the running statistics to those of the examples, unless frozen."""
         if not self._frozen:
             draws = (
                 self._pool.batch(self.step, _STATS, self.step, number)

@@ -1,4 +1,4 @@
-"""From what a user gives to what a training is of."""
+"""Choice of training set, settings and initial model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,24 +26,24 @@ from napari_rln.train.examples import (
 )
 from napari_rln.train.training_settings import PRESETS, Preset, TrainSettings
 
-_HELD_OUT = 1_000_000  # added to the seed, so that nobody is examined on what was learnt from
+_HELD_OUT = 1_000_000  # added to the seed: validation differs from training
 
 
 class Setting(NamedTuple):
-    """What a training is of.
+    """Training set, validation set and initial model of a training.
 
     Attributes
     ----------
     source
-        Of the volumes to learn from.
+        Source of the training pairs.
     held_out
-        Of the volumes to choose the best weights by.
+        Source of the validation pairs.
     psf
-        That the model is bound to; none for a family.
+        PSF of the model; none for a family.
     reach
         See :class:`napari_rln.networks.model.Model`.
     begin
-        A model to go on from; none for new weights.
+        Initial model; none for new weights.
     inputs
         Names and hashes for the record.
     """
@@ -62,20 +62,19 @@ def choose_settings(
     begin: str | None = None,
     views: Views | None = None,
 ) -> tuple[TrainSettings, Model | None]:
-    """Return the settings of a preset and the model to begin with.
+    """Return the settings of a preset and the initial model.
 
     Parameters
     ----------
     preset
-        When none: paper's for nothing but itself; quick where there is a model to begin with, else
-        full.
+        Name of the preset. None: quick with an initial model, otherwise full.
     variant
-        When none: that of the preset, or of the model.
+        Variant of the network. None: that of the initial model, or else of the preset.
     begin
-        Name or file of a model, or ``"none"``. When none: the universal model, unless the variant
-        or the preset is the paper's, the preset trains in full, or there are two views.
+        Name or file of the initial model, or ``"none"``. None: the universal model, except for the
+        variant or preset paper, the presets full and universal, and two views.
     views
-        One or two; when none, the model's.
+        Number and combination of views. None: that of the initial model, or else single.
 
     Raises
     ------
@@ -127,35 +126,35 @@ def setting_of(
     imaging: ImagingSettings | None = None,
     begin: Model | None = None,
 ) -> Setting:
-    """Return what a training is of.
+    """Return training set, validation set and initial model of a training.
 
     Parameters
     ----------
     settings
-        Of the training.
+        Settings of the training.
     psf
-        That the model is for, ready for use.
+        PSF of the model, ready for use.
     psf_b
-        Of a second view, on the same voxels and in the first view's orientation; see
+        PSF of a second view, on the same voxels and in the first view's orientation; see
         :func:`napari_rln.deconvolution.views.psfs_of_views`.
     any_psf
-        Train for the family of PSFs instead.
+        Train for the family of PSFs instead of one.
     pairs
-        Folder of pairs to learn from instead of synthetic ones.
+        Folder of pairs to train on instead of synthetic ones.
     pairs_voxel_um
-        Voxel size (z, y, x) in micrometres of the pairs, where their files do not say it.
+        Voxel size (z, y, x) in micrometres of the pairs, if missing in their files.
     like
         Image whose light, background and noise are imitated, instead of ``imaging``.
     structures, imaging
-        Of synthetic pairs; the defaults when none.
+        Settings of synthetic pairs; the defaults when none.
     begin
-        Model to go on from.
+        Initial model.
 
     Raises
     ------
     RlnError
-        If it does not go together: neither or both of a PSF and any PSF, pairs for the started
-        variant without a PSF, another voxel size than the PSF's.
+        If the arguments are inconsistent: neither or both of ``psf`` and ``any_psf``, pairs for the
+        started variant without a PSF, differing voxel sizes.
     """
     structures = structures or StructureSettings()
     if like is not None and imaging not in (None, ImagingSettings()):
@@ -179,12 +178,12 @@ def setting_of(
     if psf_b is not None:
         inputs["psf_b"] = psf_b.hash
     if any_psf and pairs is not None:
-        raise RlnError("pairs were taken with some PSF: leave out any PSF (`any_psf`).")
+        raise RlnError("pairs have a PSF of their own: omit `any_psf`.")
     if any_psf == (psf is not None) and pairs is None:
-        raise RlnError("give the PSF that the model is for (`psf`) or `any_psf`, not both.")
+        raise RlnError("give the PSF of the model (`psf`) or `any_psf`, not both.")
     if pairs is not None:
-        known, kept_back = _folders(pairs, psf, pairs_voxel_um, settings)
-        return Setting(known, kept_back, psf, {}, begin, inputs | {"pairs": pairs.name})
+        train_pairs, held_pairs = _folders(pairs, psf, pairs_voxel_um, settings)
+        return Setting(train_pairs, held_pairs, psf, {}, begin, inputs | {"pairs": pairs.name})
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
     shape, seed = settings.shape, settings.seed
     train: OnePsf | AnyPsf
@@ -192,25 +191,25 @@ def setting_of(
         train = AnyPsf(
             family=FamilySettings(), structures=structures, imaging=imaging, shape=shape, seed=seed
         )
-        reach = FAMILY_WIDTHS
+        widths = FAMILY_WIDTHS
     else:
         train = OnePsf(
             psf=psf, structures=structures, imaging=imaging, shape=shape, seed=seed, psf_b=psf_b
         )
-        reach = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
+        widths = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
     held = replace(train, seed=seed + _HELD_OUT, one_kind=True)
-    return Setting(train, held, psf, reach, begin, inputs)
+    return Setting(train, held, psf, widths, begin, inputs)
 
 
 def _check_views(
     settings: TrainSettings, psf: Volume | None, psf_b: Volume | None, other: bool
 ) -> None:
-    """Raise unless there is a PSF for each view, on the same voxels."""
+    """Raise unless each view has a PSF, on the same voxels."""
     if settings.views == "single":
         if psf_b is not None:
             raise RlnError(
-                "a second PSF is of a second view; train for two views (`views=averaged`, or "
-                "concatenated), or leave it out."
+                "a second PSF is for a second view; train for two views (`views=averaged`, or "
+                "concatenated), or omit it."
             )
         return
     if other or psf is None or psf_b is None:
@@ -229,9 +228,9 @@ def _check_views(
 def _folders(
     folder: Path, psf: Volume | None, voxel_um: VoxelUm | None, settings: TrainSettings
 ) -> tuple[Folder, Folder]:
-    """Return the pairs to learn from and those held out: the last ones, at most a fifth."""
+    """Return the pairs for training and for validation: the last ones, at most a fifth."""
     if settings.variant == "started" and psf is None:
-        raise RlnError("pairs for the started variant need the PSF that they were taken with.")
+        raise RlnError("pairs for the started variant need the PSF of their images.")
     files = pairs_in(folder)
     if settings.validate and len(files) < 5:
         raise RlnError(

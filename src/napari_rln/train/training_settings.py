@@ -1,4 +1,4 @@
-"""What a training is told, what it reports, and the recipes that have names."""
+"""Settings, presets and reports of a training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,69 +22,71 @@ class TrainSettings:
     Parameters
     ----------
     steps
-        How many; with none, ``minutes`` decides.
+        Number of steps; none: set by ``minutes``.
     minutes
-        How long to train when ``steps`` are not given, after the first volumes are made: the number
-        of steps is set when some of them were timed.
+        Duration in minutes if ``steps`` is none, after creating the first volumes; converted to a
+        number of steps from the time of the first ones.
     variant
-        started begins with a classical deconvolution by the PSF at hand; paper with the image.
+        Input of the network: a classical deconvolution with the PSF (started), or the image
+        (paper).
     views
-        One view of the object; or two, which the network is given as their sum (averaged) or each
-        (concatenated). Their joint deconvolution is the start of the started variant.
+        Number of views: single, or two as their sum (averaged) or as two channels (concatenated).
+        The started variant starts from their joint deconvolution.
     start
-        Back projector of that deconvolution.
+        Back projector of the initial deconvolution.
     start_iterations
-        Its accelerated iterations; auto stops it by the image's own noise.
+        Number of accelerated iterations of the initial deconvolution, or auto (from the noise of
+        the image).
     start_beyond
-        Factor on the iterations where auto stops.
+        Factor on the automatic number of iterations.
     learning_rate
-        The highest, after the first steps.
+        Highest learning rate, after warm-up.
     schedule
-        cosine to 0 at the last step; or as the paper's authors, 5 % less every 600 steps.
+        Learning rate schedule: cosine, to 0 at the last step; or paper, 5 % less every 600 steps.
     batch
         Patches per step.
     patch
-        Side of a patch in voxels, even.
+        Side length of a patch in voxels, even.
     margin
-        Voxels at the patches' sides that the loss leaves out: they see less than the volume would
-        show them.
+        Border of patches in voxels that the loss excludes, since its context is cut off.
     fullness
-        A patch of less mean brightness than this share of its volume's is drawn again, some times.
+        Minimum mean brightness of a patch, relative to its volume; dimmer ones are redrawn a few
+        times.
     augment
-        Mirror and turn patches as the PSF's symmetry allows.
+        Mirror patches and exchange x and y as the PSF's symmetry allows.
     loss
-        relative weighs every patch by its own error, in the logarithm, as decibels do; paper is the
-        authors' loss.
+        Loss function: the logarithm of each patch's own error (relative), or that of the paper's
+        authors (paper).
     clip
-        Largest norm of the gradient; 0 for any.
+        Maximum norm of the gradient; 0: no limit.
     initial
-        First weights: estimate hands the first estimate on and learns to correct it; paper is as
-        the authors do.
+        Initial weights: passing the initial estimate through (estimate), or random as in the
+        paper (paper).
     bn_momentum
-        Share of a batch in the running statistics of batch normalisation.
+        Weight of a batch in the running statistics of batch normalisation.
     frozen
-        Share of the steps, the last ones, that are done with the statistics held, so that the
-        network is trained as it will be used; 1 to hold those of the first weights throughout, or
-        those that the model to begin with has.
+        Fraction of the steps, at the end, with frozen statistics as in inference; 1: those of the
+        initial weights or model throughout.
     last_beta
-        First value of the last batch normalisation's beta, which has a long way to go down.
+        Initial beta of the last batch normalisation; training lowers it slowly.
     examples
-        Most volumes to learn from, each made when it is first needed.
+        Maximum number of volumes, each created when first needed.
     every
-        Steps between one new example and the next.
+        Number of steps between new examples.
     shape
-        (Z, Y, X) of a synthetic volume.
+        Size (Z, Y, X) of a synthetic volume in voxels.
     normalisation
-        brightness keeps intensities; percentiles is the authors', of each patch and its truth.
+        Normalisation: brightness preserves intensities; percentiles scales each patch and its
+        ground truth, as in the paper.
     validate
-        Volumes held out to choose the best weights by; 0 keeps the last. Synthetic ones show the
-        kinds of structures by turns, of which there are 11 by default.
+        Number of held-out volumes for selecting the best weights; 0 keeps the last weights.
+        Synthetic volumes cycle through the kinds of structures, 11 by default.
     validate_every
-        Steps between two such examinations.
+        Number of steps between validations.
     seed
-        Of everything random.
+        Seed of all random numbers.
     device
-        auto, cpu, cuda, cuda:1, mps.
+        Device: auto, cpu, cuda, cuda:1, mps.
     """
 
     steps: Annotated[int | None, {"min": 1, "max": 10_000_000}] = None
@@ -132,7 +134,7 @@ class TrainSettings:
 
     @property
     def start_settings(self) -> StartSettings:
-        """How the first estimate is made."""
+        """Settings of the initial estimate."""
         method: StartMethod = "image" if self.variant == "paper" else self.start
         auto = method != "image" and self.start_iterations == "auto"
         beyond = self.start_beyond if auto else 1.0
@@ -171,20 +173,20 @@ PRESETS: dict[Preset, TrainSettings] = {
         validate=0,
     ),
 }
-"""quick adapts a model that exists, full trains one for a PSF, universal the shipped one for any
-PSF; paper does as the paper's authors do."""
+"""Presets: quick adapts an existing model, full trains one for a PSF, universal the shipped one for
+any PSF; paper follows the paper's authors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """Agreement with the truth after the fit of scale and offset, mean over volumes.
+    """Agreement with ground truth after fitting scale and offset, mean over volumes.
 
     Attributes
     ----------
     psnr_db
-        Peak signal-to-noise ratio; the peak is the truth's range.
+        Peak signal-to-noise ratio; the peak is the range of the ground truth.
     ssim
-        Structural similarity, windowed.
+        Windowed structural similarity.
     """
 
     psnr_db: float
@@ -193,17 +195,16 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What the network is to beat on the held-out volumes.
+    """Scores of classical results on the held-out volumes, for comparison.
 
     Attributes
     ----------
     image
-        The image as it is.
+        The unprocessed image.
     rld
-        Matched Richardson-Lucy, stopped where it is best: by the truth, as no user could. None
-        for pairs without a PSF.
+        Matched Richardson-Lucy, best iteration selected by ground truth; none without a PSF.
     wiener_butterworth
-        The best of 1 to 5 iterations of that back projector; none without a PSF.
+        The same for 1 to 5 iterations with that back projector; none without a PSF.
     """
 
     image: Quality
@@ -213,12 +214,12 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preview:
-    """One held-out volume as the network sees it now: planes (Y, X) and (Z, X), network's scale.
+    """Preview of a held-out volume: planes (Y, X) and (Z, X) in normalised units.
 
     Attributes
     ----------
     image, start, now, truth
-        The xy and the xz plane of each.
+        Middle xy and xz plane of image, initial estimate, present result and ground truth.
     """
 
     image: tuple[FloatArray, FloatArray]
@@ -229,31 +230,30 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """Where a training stands.
+    """Progress of a training.
 
     Attributes
     ----------
     phase
-        ``"examples"`` while the first volumes are made, ``"baseline"`` while it is found what is to
-        be beaten and a model to begin with is examined, then ``"train"``.
+        ``"examples"`` while the first volumes are created, ``"baseline"`` while classical results
+        and the initial model are scored, then ``"train"``.
     step, total
-        Done and to do, of the phase. The total of steps is a guess until the first were timed.
+        Number done and in total, of the phase. The total of steps is a guess until the first are
+        timed.
     seconds, seconds_left
-        Of work since the start, pauses left out, and to go.
+        Computing time since the start, without pauses, and remaining.
     learning_rate
-        Of the last step.
+        Learning rate of the last step.
     loss, mse, ssim, e_mse
-        Of the last step; see :mod:`napari_rln.train.loss`.
+        Losses of the last step; see :mod:`napari_rln.train.loss`.
     quality
-        Of the network on the held-out volumes, where it was just examined.
+        Scores of the network on the held-out volumes, directly after a validation.
     baseline
-        What it is to beat; known from the end of the phase of that name on.
+        Scores of classical results, from the end of that phase on.
     best_step
-        That of the best weights so far; 0 where there are none yet, or they are those of the model
-        to begin with.
+        Step of the best weights so far; 0 before any, or for those of the initial model.
     preview
-        Where it was just examined, and of a model to begin with as soon as there is something to
-        see.
+        Preview directly after a validation, and early for an initial model.
     """
 
     phase: Literal["examples", "baseline", "train"]
@@ -273,13 +273,13 @@ class TrainReport:
     _model: Callable[[], Model] | None = field(default=None, repr=False, compare=False)
 
     def model(self) -> Model:
-        """Return the best model so far: what a cancelled training leaves.
+        """Return the best model so far, also of a cancelled training.
 
         Raises
         ------
         RlnError
-            If no step was done yet.
+            Before the first step.
         """
         if self._model is None:
-            raise RlnError("there is no model yet: the first step was not done.")
+            raise RlnError("there is no model yet: the first step is not complete.")
         return self._model()

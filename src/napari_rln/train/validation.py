@@ -1,4 +1,4 @@
-"""Held-out volumes: what classical deconvolution makes of them, and what the network does."""
+"""Validation on held-out volumes: scores of classical deconvolution and of the network."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,31 +18,31 @@ from napari_rln.train.training_settings import Baseline, Preview, Quality
 
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-_ITERATIONS = (5, 10, 15, 20, 30, 40, 60, 80, 100)  # of matched RLD among which the best is sought
+_ITERATIONS = (5, 10, 15, 20, 30, 40, 60, 80, 100)  # numbers of iterations of matched RLD to score
 _WB_ITERATIONS = (1, 2, 3, 4, 5)
-_PATIENCE = 2  # counts of matched RLD that are no better, after which noise has taken over
+_PATIENCE = 2  # scores of matched RLD without improvement before stopping
 
 
 @dataclass
 class _BestScores:
-    """The best PSNR and the best SSIM so far, each on its own: in favour of what is judged."""
+    """The best PSNR and the best SSIM so far, independently of each other."""
 
     psnr_db: float = -np.inf
     ssim: float = -np.inf
 
     def add(self, result: FloatArray, truth: FloatArray) -> bool:
-        """Take a result; return whether it is better than all before in one of the two."""
-        found = psnr(result, truth, fit=True), ssim(result, truth)
-        better = found[0] > self.psnr_db or found[1] > self.ssim
-        self.psnr_db, self.ssim = max(self.psnr_db, found[0]), max(self.ssim, found[1])
+        """Score a result; return whether it improves one of the two."""
+        scores = psnr(result, truth, fit=True), ssim(result, truth)
+        better = scores[0] > self.psnr_db or scores[1] > self.ssim
+        self.psnr_db, self.ssim = max(self.psnr_db, scores[0]), max(self.ssim, scores[1])
         return better
 
 
 def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline | None]:
-    """Yield how many examples are done, after every iteration; return the best there can be.
+    """Yield the number of examples done, after every iteration; return the baseline.
 
-    That is by the truth, over the iterations and for both scores separately. Without a PSF there is
-    the image only, without examples nothing.
+    The iteration is selected by ground truth, for each score separately. Without a PSF only the
+    image is scored; without examples the baseline is none.
     """
     if not examples:
         return None
@@ -55,8 +55,8 @@ def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline
                 yield number
             for _ in _classical(held, "wiener-butterworth", _WB_ITERATIONS, best[2]):
                 yield number
-        for kind, found in zip(kinds, best, strict=True):
-            kind.append(found)
+        for kind, scores in zip(kinds, best, strict=True):
+            kind.append(scores)
     image, rld, wb = (
         Quality(psnr_db=fmean(b.psnr_db for b in kind), ssim=fmean(b.ssim for b in kind))
         for kind in kinds
@@ -67,18 +67,18 @@ def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline
 
 
 class Examination(NamedTuple):
-    """What was found.
+    """Result of a validation.
 
     Attributes
     ----------
     quality
-        With the best share.
+        Scores with the best fraction.
     error
-        By which weights and share are chosen, smaller being better: the mean logarithm of the error
+        Criterion for weights and fraction, smaller being better: the mean logarithm of the error
         after the fit, as in :func:`napari_rln.train.loss.relative_loss`. The mean PSNR would be
-        ruled by the few volumes that are nearly perfect.
+        dominated by a few nearly perfect volumes.
     share
-        Of the first estimate in the result, with which the error is smallest.
+        Fraction of the initial estimate in the result with the smallest error.
     preview
         Middle planes of the first example.
     """
@@ -96,45 +96,47 @@ def examine(
     shares: Sequence[float] = (0.0,),
     output_scale: float = 1.0,
 ) -> Examination:
-    """Return how well the network does on examples.
+    """Return the scores of a network on examples.
 
     Parameters
     ----------
     network
-        Returns the output (1, D, H, W) for image and first estimate (C, D, H, W), even sizes.
+        Function from image and initial estimate (C, D, H, W), of even sizes, to the output
+        (1, D, H, W).
     examples
         At least one.
     shares
-        Of the first estimate in the result, among which the best is sought.
+        Candidate fractions of the initial estimate in the result.
     output_scale
-        Of the targets.
+        Output scale of the targets.
     """
     outputs = [apply_whole(network, held) for held in examples]
 
-    def mixed(share: float) -> list[FloatArray]:
+    def mixed(fraction: float) -> list[FloatArray]:
         pairs = zip(outputs, examples, strict=True)
-        return [_mixed(output, held, share, output_scale) for output, held in pairs]
+        return [_mixed(output, held, fraction, output_scale) for output, held in pairs]
 
-    def error(share: float) -> float:
-        pairs = zip(mixed(share), examples, strict=True)
+    def error(fraction: float) -> float:
+        pairs = zip(mixed(fraction), examples, strict=True)
         return fmean(_log_error(result, held) for result, held in pairs)
 
-    share = min(shares, key=error)
-    pairs = list(zip(mixed(share), examples, strict=True))
+    best = min(shares, key=error)
+    pairs = list(zip(mixed(best), examples, strict=True))
     quality = Quality(
         psnr_db=fmean(psnr(result, held.target, fit=True) for result, held in pairs),
         ssim=fmean(ssim(result, held.target) for result, held in pairs),
     )
-    return Examination(quality, error(share), share, _preview(examples[0], pairs[0][0]))
+    return Examination(quality, error(best), best, _preview(examples[0], pairs[0][0]))
 
 
 def preview(network: Network, held: Example, *, share: float, output_scale: float) -> Preview:
-    """Return planes of an example as the network makes them now; see :func:`examine`."""
+    """Return the preview of an example; see :func:`examine`."""
     return _preview(held, _mixed(apply_whole(network, held), held, share, output_scale))
 
 
-def _mixed(output: FloatArray, held: Example, share: float, output_scale: float) -> FloatArray:
-    mixed: FloatArray = output + np.float32(share) * (held.E0 / np.float32(output_scale) - output)
+def _mixed(output: FloatArray, held: Example, fraction: float, output_scale: float) -> FloatArray:
+    estimate = held.E0 / np.float32(output_scale)
+    mixed: FloatArray = output + np.float32(fraction) * (estimate - output)
     return mixed
 
 
@@ -144,7 +146,7 @@ def _log_error(result: FloatArray, held: Example) -> float:
 
 
 def apply_whole(network: Network, held: Example) -> FloatArray:
-    """Return the network's output for an example, (Z, Y, X), its scale."""
+    """Return the network's output (Z, Y, X) for an example, in normalised units."""
     x, E0 = (
         torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])
         for channels in held.given()
@@ -157,7 +159,7 @@ def apply_whole(network: Network, held: Example) -> FloatArray:
 def _classical(
     held: Example, projector: str, counts: Sequence[int], best: _BestScores
 ) -> Iterator[None]:
-    """Yield after every iteration, with the best scores so far."""
+    """Yield after every iteration, updating the best scores."""
     settings = RichardsonLucySettings(
         iterations=counts[-1],
         back_projector=projector,  # type: ignore[arg-type]
@@ -165,10 +167,10 @@ def _classical(
     )
     patience = _PATIENCE if projector == "matched" else len(counts)
     worse = 0
-    seen = held.seen()
-    if len(seen) > 1:  # as two views are deconvolved elsewhere
+    observed = held.seen()
+    if len(observed) > 1:  # as in the deconvolution of two views
         settings = replace(settings, start="image")
-    run = start_views(seen, settings, torch.device("cpu"))
+    run = start_views(observed, settings, torch.device("cpu"))
     for done in range(1, counts[-1] + 1):
         run.step(measure=False)
         if done in counts:
@@ -180,7 +182,7 @@ def _classical(
 
 
 def _image(held: Example) -> FloatArray:
-    """Return the image, of two views their mean."""
+    """Return the image, or the mean of two views."""
     first = held.pair.image.data
     return first if held.second is None else 0.5 * (first + held.second.image.data)
 

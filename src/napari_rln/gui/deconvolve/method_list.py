@@ -4,16 +4,18 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGroupBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape
+from napari_rln.core.tiles import Shape, TileSide
 from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.shared import Shared
+from napari_rln.engine.history import remember
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.streams import Estimate, Piece
@@ -43,12 +45,15 @@ class Chosen:
         Whether there is no result without a PSF.
     kept
         Iterations that are kept for browsing.
+    tile
+        Side in voxels of a network's tiles in memory.
     """
 
     method: Method
     name: str
     needs_psf: bool = True
     kept: tuple[int, ...] = ()
+    tile: TileSide = "auto"
 
     def watched(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
         """Yield estimates and tiles as they come, return the result.
@@ -111,8 +116,12 @@ def deconvolved(
     """
     volume = image.read()
     fitted = fitted_psf(psf, volume, mend, shared)
-    steps = deconvolve_iter(volume, fitted, chosen.method, shared=shared)
-    return (yield from chosen.watched(steps, volume.shape))
+    steps = deconvolve_iter(volume, fitted, chosen.method, tile=chosen.tile, shared=shared)
+    result = yield from chosen.watched(steps, volume.shape)
+    assert result.record is not None
+    facts = result.record.facts
+    remember(chosen.method, torch.device(facts["device"]).type, volume.data.size, facts)
+    return result
 
 
 def fitted_psf(psf: LayerImage | None, image: Volume, mend: bool, shared: Shared) -> Volume | None:
@@ -184,6 +193,7 @@ class Methods(QWidget):
                     method=options.of(library.path(name) or name),
                     name=f"RLN {name}",
                     needs_psf=variants.get(name) != "paper",
+                    tile=preferences.tile(),
                 )
                 for name in self.ticked_models()
             ]

@@ -112,7 +112,7 @@ class Views:
         yield Update(
             Progress(doing="views are one upon the other"), Paired(pair.first, pair.second)
         )
-        steps = deconvolve_iter(pair, method=chosen.method)
+        steps = deconvolve_iter(pair, method=chosen.method, tile=chosen.tile)
         return (yield from chosen.watched(steps, pair.first.shape))
 
     def _pair(self, chosen: Chosen, mend: bool) -> Steps[TwoViews]:

@@ -7,13 +7,14 @@ import phantoms
 import pytest
 
 import napari_rln as rln
-from napari_rln.deconvolution import study as studies
+from napari_rln.deconvolution import shared as studies
 from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.shared import Shared
 from napari_rln.networks.model import load_model
 
 PSF = phantoms.gaussian_psf()
 RLD = RichardsonLucy(device="cpu")
-RLN = rln.RlnSettings(device="cpu")
+RLN = rln.Network(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,12 @@ def counted(monkeypatch):
 
 
 def test_rld_and_the_network_share_the_stop_and_one_path(image, counted):
-    alone = rln.deconvolve(image, PSF, RLD), rln.apply_model(image, PSF, settings=RLN)
+    alone = rln.deconvolve(image, PSF, RLD), rln.deconvolve(image, PSF, RLN)
     assert counted == {"stop": 2, "run": 2, "calibration": 2}
-    study = rln.Shared()
+    shared = Shared()
     shared = (
-        rln.deconvolve(image, PSF, RLD, study),
-        rln.apply_model(image, PSF, settings=RLN, shared=study),
+        rln.deconvolve(image, PSF, RLD, shared=shared),
+        rln.deconvolve(image, PSF, RLN, shared=shared),
     )
     assert counted == {"stop": 3, "run": 3, "calibration": 3}
     for one, other in zip(alone, shared, strict=True):
@@ -53,25 +54,27 @@ def test_rld_and_the_network_share_the_stop_and_one_path(image, counted):
 
 
 def test_the_order_of_the_methods_changes_nothing(image):
-    study = rln.Shared()
-    rln.apply_model(image, PSF, settings=RLN, shared=study)
-    later = rln.deconvolve(image, PSF, RLD, study)
+    shared = Shared()
+    rln.deconvolve(image, PSF, RLN, shared=shared)
+    later = rln.deconvolve(image, PSF, RLD, shared=shared)
     np.testing.assert_array_equal(later.data, rln.deconvolve(image, PSF, RLD).data)
 
 
 def test_a_second_network_is_merged_as_the_first_would_be(image):
     model = load_model("universal")
     riper = replace(model, name="riper", start=replace(model.start, beyond=1.5))
-    study = rln.Shared()
-    both = [rln.apply_model(image, PSF, m, RLN, study) for m in (riper, model)]
-    alone = [rln.apply_model(image, PSF, m, RLN) for m in (riper, model)]
+    shared = Shared()
+    both = [
+        rln.deconvolve(image, PSF, replace(RLN, model=m), shared=shared) for m in (riper, model)
+    ]
+    alone = [rln.deconvolve(image, PSF, replace(RLN, model=m)) for m in (riper, model)]
     for one, other in zip(both, alone, strict=True):
         np.testing.assert_allclose(one.data, other.data, rtol=0.01, atol=1e-3 * other.data.max())
 
 
 def test_another_image_psf_or_projector_is_another_run(image, counted):
-    study = rln.Shared()
-    rln.deconvolve(image, PSF, RLD, study)
+    shared = Shared()
+    rln.deconvolve(image, PSF, RLD, shared=shared)
     other = phantoms.gaussian_psf(sigma=(1.7, 1.2, 1.2))
     for given in (
         (image, other, RLD),
@@ -79,32 +82,32 @@ def test_another_image_psf_or_projector_is_another_run(image, counted):
         (image, PSF, RichardsonLucy(device="cpu", back_projector="gaussian")),
     ):
         before = counted["stop"]
-        found = rln.deconvolve(*given, study)
+        found = rln.deconvolve(*given, shared=shared)
         assert counted["stop"] == before + 1
         np.testing.assert_array_equal(found.data, rln.deconvolve(*given).data)
 
 
 def test_more_iterations_go_on_where_fewer_ended(image, counted):
-    study = rln.Shared()
-    rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=4), study)
-    more = rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=9), study)
+    shared = Shared()
+    rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=4), shared=shared)
+    more = rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=9), shared=shared)
     assert counted["run"] == 1
     assert more.record.facts["shared_iterations"] == 4
     whole = rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=9))
     np.testing.assert_array_equal(more.data, whole.data)
-    fewer = rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=4), study)
+    fewer = rln.deconvolve(image, PSF, RichardsonLucy(device="cpu", iterations=4), shared=shared)
     assert "shared_iterations" not in fewer.record.facts
 
 
 def test_a_comparison_uses_what_the_methods_found(image, counted):
-    study = rln.Shared()
+    shared = Shared()
     model = load_model("universal")
     results = [
-        rln.deconvolve(image, PSF, RLD, study),
-        rln.apply_model(image, PSF, model, RLN, study),
+        rln.deconvolve(image, PSF, RLD, shared=shared),
+        rln.deconvolve(image, PSF, replace(RLN, model=model), shared=shared),
     ]
     runs = counted["run"]
-    table = rln.compare(image, results, psf=PSF, shared=study)
+    table = rln.compare(image, results, psf=PSF, shared=shared)
     assert counted["calibration"] == 1
     assert counted["run"] == runs
     for row, result in zip(table.rows[1:], results, strict=True):
