@@ -11,10 +11,9 @@ import numpy as np
 
 from napari_rln.core import metrics
 from napari_rln.core.volume import Volume
+from napari_rln.evaluate.sections import PLANES
 
 _FLAT_SHARE = 0.05
-PLANES = {"xy": 0, "xz": 1, "yz": 2}
-"""Axis across which planes of a name lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
