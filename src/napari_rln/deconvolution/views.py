@@ -17,7 +17,7 @@ from scipy.signal import fftconvolve
 from napari_rln.core.device import Peak, check_memory, computing, resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
-from napari_rln.core.grid import resampled_image
+from napari_rln.core.grid import resample_onto, resampled_image, translation
 from napari_rln.core.record import Record
 from napari_rln.core.settings import as_dict, check_limits
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_grid
@@ -48,7 +48,6 @@ from napari_rln.registration.register import (
     RegistrationSettings,
     register_steps,
 )
-from napari_rln.registration.similarity import moved, on_image
 
 Turn = Literal["none", "x+90", "x-90", "y+90", "y-90"]
 
@@ -397,7 +396,7 @@ def _blurred(volume: Volume, psf: Volume) -> Volume:
 def _moved_onto(other: Volume, image: Volume, told: npt.NDArray[np.float64]) -> FloatArray:
     """Return a view on the voxels of the other by the matrix that its record tells, else NaN."""
     half, theirs = (np.divide(volume.voxel_um, 2) for volume in (image, other))
-    return on_image(other, image, moved(theirs) @ told @ moved(-half))
+    return resample_onto(other, image, translation(theirs) @ told @ translation(-half))
 
 
 def _as_volume(mask: Mask, like: Volume) -> Volume:
