@@ -1,8 +1,8 @@
 """Reader of TensorFlow checkpoints, and of the published RLN weights in them.
 
 Nothing else in the package knows this format or the names in it: :func:`read_checkpoint` returns
-variables, :func:`rln_from_checkpoint` a network, and the command ``import-tf`` is their only user. The
-format (V2, the "tensor bundle") is read here because TensorFlow would be half a gigabyte of
+variables, :func:`rln_from_checkpoint` a network, and the command ``import-tf`` is the only user.
+The format (V2, the "tensor bundle") is read here because TensorFlow would be half a gigabyte of
 dependency for 60 kB of numbers, and so that reading a checkpoint runs no code.
 
 A checkpoint ``model.ckpt`` is a table ``model.ckpt.index``, which says where each variable lies,
