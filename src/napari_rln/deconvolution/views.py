@@ -181,7 +181,7 @@ def pair_views(
     Raises
     ------
     RlnError
-        If a view or a PSF cannot be used, or nothing alike is found in the views.
+        If a view or a PSF cannot be used, or the views do not match.
 
     Notes
     -----
