@@ -23,6 +23,21 @@ def pictures(fig):
     return [ax for ax in fig.axes if ax.images]
 
 
+def width_um(ax):
+    """Return the width of the picture in axes, of which they may show a part."""
+    left, right, *_ = ax.images[0].get_extent()
+    return right - left
+
+
+def texts(fig):
+    """Return every text outside the pictures but the numbers on axes."""
+    yield from fig.texts
+    for ax in fig.axes:
+        yield from (ax.title, ax.yaxis.label, ax.xaxis.label)
+        if ax.get_legend():
+            yield from ax.get_legend().get_texts()
+
+
 def test_drawing_has_every_panel_in_its_true_proportions(volumes, truth):
     fig = figure(volumes, truth=truth, settings=FigureSettings(yz=True))
     shown = pictures(fig)
@@ -36,6 +51,10 @@ def test_drawing_has_every_panel_in_its_true_proportions(volumes, truth):
         assert box.y0 >= 0
         assert box.x1 <= 1
         assert box.y1 <= 1
+    whole = [ax for ax in shown if np.ptp(ax.get_xlim()) == pytest.approx(width_um(ax))]
+    assert len(whole) == 4 * 3
+    scales = [ax.get_position().width * width / np.ptp(ax.get_xlim()) for ax in whole]
+    np.testing.assert_allclose(scales, scales[0], rtol=1e-4)
     plots = [ax for ax in fig.axes if ax.get_xlabel()]
     assert [len(ax.lines) for ax in plots] == [4, 4]
     assert not plt.get_fignums()  # nothing of pyplot's global state was touched
@@ -53,16 +72,26 @@ def test_axes_and_texts_do_not_overlap(volumes, truth, count):
     )
     fig.canvas.draw()
     renderer = fig.canvas.get_renderer()
-    texts = [t.get_window_extent(renderer) for t in fig.texts]
-    boxes = [ax.get_window_extent(renderer) for ax in pictures(fig)]
-    for i, text in enumerate(texts):
-        assert not any(text.overlaps(other) for other in [*texts[:i], *boxes]), fig.texts[i]
-        assert text.x0 >= 0
-        assert text.x1 <= fig.bbox.x1
-        assert text.y0 >= 0
-        assert text.y1 <= fig.bbox.y1
+    written = [text for text in texts(fig) if text.get_text()]
+    places = [text.get_window_extent(renderer) for text in written]
+    boxes = [ax.get_window_extent(renderer) for ax in fig.axes if ax.images or ax.lines]
+    for i, (text, place) in enumerate(zip(written, places, strict=True)):
+        assert not any(place.overlaps(other) for other in [*places[:i], *boxes]), text
+        assert place.x0 >= 0
+        assert place.x1 <= fig.bbox.x1
+        assert place.y0 >= 0
+        assert place.y1 <= fig.bbox.y1
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_scale_bars_fit_what_they_measure(volumes):
+    fig = figure(volumes)
+    fig.canvas.draw()
+    bars = [bar for ax in fig.axes for bar in ax.artists]
+    assert [bar.info.length_px for bar in bars] == [1, 0.2]  # of 6 um, and of an inset of 1 um
+    assert [bar.info.value for bar in bars] == [1, 0.2]
+    assert {bar.info.units for bar in bars} == {"um"}
 
 
 def test_inset_and_profile_can_be_left_out(volumes):

@@ -1,5 +1,8 @@
+import importlib.util
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,6 +190,23 @@ def test_cuda(precision: Precision, limit: float):
         x, E0 = inputs(network, 12, 14, 10), inputs(network, 12, 14, 10, seed=2)
         folded = Folded(network, torch.device("cuda"), precision)
         assert error(folded(x, E0).cpu(), reference(network, x, E0)) < limit
+
+
+def test_kernels_are_compiled_again_after_a_change_of_any_of_their_files(tmp_path):
+    pytest.importorskip("numba")
+    from napari_rln.networks import cpu_kernels
+
+    names = set()
+    for changed in (None, "simd", "winograd", "chain_ends"):
+        folder = shutil.copytree(Path(cpu_kernels.__file__).parent, tmp_path / f"of_{changed}")
+        if changed:
+            file = folder / f"{changed}.py"
+            file.write_text(file.read_text(encoding="utf-8") + "# changed", encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(f"of_{changed}", folder / "chain.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        names.add(module.chain.__qualname__)
+    assert len(names) == 4
 
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.resources
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,25 @@ def test_what_computes_without_torch_does_not_load_it():
     loaded = loaded_after(code)
     assert {"scipy", "tifffile", "matplotlib"} <= set(loaded)
     assert "torch" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("fenced", "user"),
+    [
+        ("networks.cpu_kernels", "networks/inference.py"),
+        ("networks.tensorflow_checkpoint", "cli/model_commands.py"),
+    ],
+)
+def test_fenced_modules_have_one_user(fenced, user):
+    package = Path(napari_rln.__file__).parent
+    inside = package.joinpath(*fenced.split("."))
+    users = {
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        if inside not in file.parents
+        and re.search(rf"(from|import) napari_rln\.{fenced}\b", file.read_text(encoding="utf-8"))
+    }
+    assert users == {user}
 
 
 def test_the_manifest_is_of_this_distribution():

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import avg_pool3d
 
 from napari_rln.networks.rln import RLN, Stages
-from napari_rln.networks.tensorflow import rln_from_checkpoint
+from napari_rln.networks.tensorflow_checkpoint import rln_from_checkpoint
 from napari_rln.train.loss import paper_loss
 
 STAGES = {

@@ -11,8 +11,13 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.networks.rln import RLN, NetworkSettings
-from napari_rln.networks.tensorflow import rln_from_checkpoint
-from napari_rln.networks.tensorflow_bundle import FOOTER, MAGIC, crc32c, mask, read_checkpoint
+from napari_rln.networks.tensorflow_checkpoint import (
+    FOOTER,
+    MAGIC,
+    masked_crc,
+    read_checkpoint,
+    rln_from_checkpoint,
+)
 
 Variables = dict[str, np.ndarray]
 
@@ -72,9 +77,7 @@ def entry(value: np.ndarray, shard: int, offset: int) -> bytes:
     data = number(1, dtype) + part(2, b"".join(part(2, number(1, n)) for n in value.shape))
     data += number(3, shard) if shard else b""
     data += number(4, offset) if offset else b""
-    return (
-        data + number(5, value.nbytes) + varint(6 << 3 | 5) + fixed(mask(crc32c(value.tobytes())))
-    )
+    return data + number(5, value.nbytes) + varint(6 << 3 | 5) + fixed(masked_crc(value.tobytes()))
 
 
 def block(items: list[tuple[bytes, bytes]]) -> bytes:
@@ -98,7 +101,7 @@ def table(items: dict[bytes, bytes], kind: bytes = b"\0", per_block: int = 20) -
     def add(content: bytes) -> bytes:
         nonlocal data
         handle = varint(len(data)) + varint(len(content))
-        data += content + kind + fixed(mask(crc32c(content + kind)))
+        data += content + kind + fixed(masked_crc(content + kind))
         return handle
 
     pairs = sorted(items.items())
@@ -166,9 +169,13 @@ def assert_same(found: Variables, expected: Variables) -> None:
 
 
 def test_checksum():
-    assert crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
-    assert crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
-    assert mask(0) == 0xA282EAD8
+    def unmasked(data):
+        rotated = (masked_crc(data) - 0xA282EAD8) & 0xFFFFFFFF
+        return (rotated << 15 | rotated >> 17) & 0xFFFFFFFF
+
+    assert unmasked(b"123456789") == 0xE3069283  # the check value of CRC-32C
+    assert unmasked(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
+    assert masked_crc(b"") == 0xA282EAD8
 
 
 def test_the_released_checkpoint(shared):
@@ -352,11 +359,11 @@ def test_blocks_that_are_listed_again(tmp_path):
     """A small file cannot keep the reader busy by pointing to one place many times."""
     items = [(b"", number(1, 1))]
     content = block(items)
-    data = content + b"\0" + fixed(mask(crc32c(content + b"\0")))
+    data = content + b"\0" + fixed(masked_crc(content + b"\0"))
     handle = varint(0) + varint(len(content))
     listing = block([(b"a", handle), (b"b", handle)])
     footer = handle + varint(len(data)) + varint(len(listing))
-    data += listing + b"\0" + fixed(mask(crc32c(listing + b"\0")))
+    data += listing + b"\0" + fixed(masked_crc(listing + b"\0"))
     (tmp_path / "model.index").write_bytes(data + footer.ljust(40, b"\0") + MAGIC)
     with pytest.raises(RlnError, match="overlap"):
         read_checkpoint(tmp_path / "model")

@@ -5,8 +5,9 @@ from scipy.ndimage import gaussian_filter
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.evaluate.figure_view import FigureSettings, resolve_view, round_length
+from napari_rln.evaluate.figure_view import FigureSettings, resolve_view
 from napari_rln.evaluate.profiles import profile_between
+from napari_rln.evaluate.sections import round_length
 
 VOXEL_UM = (0.3, 0.1, 0.1)
 SPOT = (6, 20, 30)
@@ -29,9 +30,9 @@ def test_planes_cross_in_the_brightest_structure_of_the_first_result(volumes):
     )
     assert view.extent_um == pytest.approx((3.6, 4.0, 6.0))
     column = view.columns[1]
-    np.testing.assert_array_equal(column.lateral, volumes[1].data[SPOT[0]])
-    np.testing.assert_array_equal(column.axial, volumes[1].data[:, SPOT[1]])
-    assert column.side is None
+    np.testing.assert_array_equal(column.pictures["xy"], volumes[1].data[SPOT[0]])
+    np.testing.assert_array_equal(column.pictures["xz"], volumes[1].data[:, SPOT[1]])
+    assert list(column.pictures) == ["xy", "xz"]
 
 
 def test_a_hot_voxel_or_a_bright_border_is_not_taken_for_structure(volumes):
@@ -49,7 +50,7 @@ def test_results_share_one_scale_and_raw_and_truth_have_their_own(volumes, truth
     assert first.limits == second.limits
     assert len({raw.limits, first.limits, true.limits}) == 3
     assert [c.role for c in (raw, first, second, true)] == ["raw", "result", "result", "truth"]
-    shown = np.concatenate([second.lateral.ravel(), second.axial.ravel()])
+    shown = np.concatenate([second.pictures["xy"].ravel(), second.pictures["xz"].ravel()])
     assert second.limits[1] == pytest.approx(np.percentile(shown, 99.8))
 
 
@@ -78,19 +79,13 @@ def test_scale_bars_have_round_lengths(longest, expected):
     assert round_length(longest) == expected
 
 
-def test_scale_bars_fit_what_they_measure(volumes):
-    view = resolve_view(volumes)
-    assert view.bar_um == 1
-    assert view.inset_bar_um == 0.2  # of an inset of 1 um, less than half
-
-
 def test_fwhm_of_a_gaussian_is_exact(volumes):
     for column, sigma_um in zip(resolve_view(volumes).columns[1:], (0.3, 0.2), strict=True):
         expected = 2 * np.sqrt(2 * np.log(2)) * sigma_um
-        assert column.along_x.fwhm_um == pytest.approx(expected, rel=0.02)
-        assert column.along_z.fwhm_um == pytest.approx(expected, rel=0.1)
-        assert column.along_x.value.max() == 1
-        assert column.along_x.offset_um[np.argmax(column.along_x.value)] == 0
+        assert column.profiles["x"].fwhm_um == pytest.approx(expected, rel=0.02)
+        assert column.profiles["z"].fwhm_um == pytest.approx(expected, rel=0.1)
+        assert column.profiles["x"].value.max() == 1
+        assert column.profiles["x"].offset_um[np.argmax(column.profiles["x"].value)] == 0
 
 
 def test_no_fwhm_of_a_cut_or_a_double_peak(volumes):
@@ -100,22 +95,22 @@ def test_no_fwhm_of_a_cut_or_a_double_peak(volumes):
     )
     settings = FigureSettings(position=position)
     two = resolve_view([volumes[0].with_data(double)], settings=settings)
-    assert two.columns[0].along_x.fwhm_um is None
+    assert two.columns[0].profiles["x"].fwhm_um is None
     cut = resolve_view(
         [v.with_data(v.data[:, :, 30:]) for v in volumes[:1]],
         settings=FigureSettings(position=(SPOT[0], SPOT[1], 0)),
     )
-    assert cut.columns[0].along_x.fwhm_um is None
+    assert cut.columns[0].profiles["x"].fwhm_um is None
 
 
 def test_projection_and_slab(volumes):
     data = volumes[1].data
     whole = resolve_view(volumes, settings=FigureSettings(projection="max", yz=True)).columns[1]
-    np.testing.assert_array_equal(whole.lateral, data.max(0))
-    np.testing.assert_array_equal(whole.side, data.max(2))
+    np.testing.assert_array_equal(whole.pictures["xy"], data.max(0))
+    np.testing.assert_array_equal(whole.pictures["yz"], data.max(2))
     slab = resolve_view(volumes, settings=FigureSettings(slab_um=0.6)).columns[1]
-    np.testing.assert_allclose(slab.lateral, data[5:8].mean(0), rtol=1e-6)
-    np.testing.assert_allclose(slab.axial, data[:, 17:24].mean(1), rtol=1e-6)
+    np.testing.assert_allclose(slab.pictures["xy"], data[5:8].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(slab.pictures["xz"], data[:, 17:24].mean(1), rtol=1e-6)
 
 
 def test_noise_does_not_move_the_planes_far(volumes):
@@ -128,7 +123,7 @@ def test_noise_does_not_move_the_planes_far(volumes):
 def test_a_single_plane_has_no_axial_pictures(volumes):
     flat = [v.with_data(v.data[6:7]) for v in volumes]
     view = resolve_view(flat, settings=FigureSettings(yz=True))
-    assert all(c.axial is None and c.side is None and c.along_z is None for c in view.columns)
+    assert all([*c.pictures, *c.profiles] == ["xy", "x"] for c in view.columns)
 
 
 def test_a_flat_volume_has_limits(volumes):
@@ -140,7 +135,7 @@ def test_a_flat_volume_has_limits(volumes):
 def test_bad_input_is_named(volumes):
     with pytest.raises(RlnError, match="no volume to show"):
         resolve_view([])
-    with pytest.raises(RlnError, match=r"RL 10 has shape \(11, 40, 60\)"):
+    with pytest.raises(RlnError, match=r"RL 10 is \(11, 40, 60\)"):
         resolve_view([volumes[0], volumes[1].with_data(volumes[1].data[1:])])
     with pytest.raises(RlnError, match="lies outside"):
         resolve_view(volumes, settings=FigureSettings(position=(12, 0, 0)))

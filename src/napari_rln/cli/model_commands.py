@@ -9,8 +9,7 @@ from napari_rln.core.record import Record
 from napari_rln.io.paths import check_outputs, title
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model, check_model_path, load_model, shipped_models
-from napari_rln.networks.tensorflow import rln_from_checkpoint
-from napari_rln.networks.tensorflow_bundle import read_checkpoint
+from napari_rln.networks.tensorflow_checkpoint import read_checkpoint, rln_from_checkpoint
 
 
 def import_tf(

@@ -1,10 +1,13 @@
-"""Images on other voxels: for models that know one voxel size only."""
+"""Images resampled on other voxels, and on the grid of another image."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm
+
+Float64 = npt.NDArray[np.float64]
 
 
 def resampled_image(image: Volume, voxel_um: VoxelUm) -> Volume:
@@ -36,3 +39,40 @@ def on_grid(data: FloatArray, voxel_um: VoxelUm, shape: Shape, target_um: VoxelU
         data, scale, offset, shape, np.float32, order=1, mode="nearest"
     )
     return found
+
+
+def size_um(volume: Volume) -> Float64:
+    """Return the size of a field (z, y, x) in micrometres."""
+    return np.multiply(volume.shape, volume.voxel_um)
+
+
+def translation(shift_um: npt.ArrayLike) -> Float64:
+    """Return the matrix of a shift (z, y, x)."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = shift_um
+    return matrix
+
+
+def resample_onto(reference: Volume, image: Volume, matrix: Float64) -> FloatArray:
+    """Return a reference at the voxels of an image, linearly interpolated, NaN outside its field.
+
+    Parameters
+    ----------
+    reference, image
+        (Z, Y, X).
+    matrix
+        4 x 4 for (z, y, x, 1), from micrometres of the image to micrometres of the reference,
+        either counted from the first corner.
+    """
+    linear, shift = matrix[:3, :3], matrix[:3, 3]
+    voxel_um = np.array(reference.voxel_um)
+    resampled: FloatArray = ndimage.affine_transform(
+        reference.data,
+        linear * image.voxel_um / voxel_um[:, None],
+        (linear @ np.divide(image.voxel_um, 2) + shift) / voxel_um - 0.5,
+        image.shape,
+        np.float32,
+        order=1,
+        cval=np.nan,
+    )
+    return resampled

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.grid import resampled_image
+from napari_rln.core.grid import resample_onto, resampled_image, translation
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_grid
 from napari_rln.deconvolution.calibration import (
@@ -37,7 +37,6 @@ from napari_rln.registration.register import (
     RegistrationSettings,
     register_steps,
 )
-from napari_rln.registration.similarity import moved, on_image
 
 Turn = Literal["none", "x+90", "x-90", "y+90", "y-90"]
 
@@ -171,7 +170,7 @@ def pair_views(
     Raises
     ------
     RlnError
-        If a view or a PSF cannot be used, or nothing alike is found in the views.
+        If a view or a PSF cannot be used, or the views do not match.
 
     Notes
     -----
@@ -303,7 +302,7 @@ def _blurred(volume: Volume, psf: Volume) -> Volume:
 def _moved_onto(other: Volume, image: Volume, told: npt.NDArray[np.float64]) -> FloatArray:
     """Return a view on the voxels of the other by the matrix that its record tells, else NaN."""
     half, theirs = (np.divide(volume.voxel_um, 2) for volume in (image, other))
-    return on_image(other, image, moved(theirs) @ told @ moved(-half))
+    return resample_onto(other, image, translation(theirs) @ told @ translation(-half))
 
 
 def _as_volume(mask: Mask, like: Volume) -> Volume:

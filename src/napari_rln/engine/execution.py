@@ -26,8 +26,8 @@ class OutputFormat:
         Replace what is there, or begin anew where a run with other settings was interrupted.
     """
 
-    dtype: OutputType = "float32"
-    ome_zarr: Version = "0.5"
+    dtype: Annotated[OutputType, {"label": "Type of values"}] = "float32"
+    ome_zarr: Annotated[Version, {"label": "OME-Zarr"}] = "0.5"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Execution:
     memory_gb: MemoryGb = "auto"
     tile: TileSide = "auto"
     workers: Annotated[int | Literal["auto"], {"min": 1, "max": 4096}] = "auto"
-    gpus: str = ""
+    gpus: Annotated[str, {"label": "GPUs"}] = ""
     scheduler: str | None = None
 
     def __post_init__(self) -> None:

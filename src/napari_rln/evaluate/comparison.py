@@ -1,4 +1,4 @@
-"""A table that sets results beside the raw image: scores, flux, resolution, residual, cost."""
+"""Comparison table of the raw image and results: scores, flux, resolution, residual, cost."""
 
 import csv
 import dataclasses
@@ -16,7 +16,8 @@ from napari_rln.core.record import jsonable
 from napari_rln.core.volume import Volume, check_on_grid, on_one_grid, voxel_message
 from napari_rln.deconvolution.calibration import Gain, Level
 from napari_rln.evaluate.fourier_shell import Direction, fourier_shell_correlation
-from napari_rln.evaluate.scores import PLANES, Scores, score
+from napari_rln.evaluate.scores import Scores, score
+from napari_rln.evaluate.sections import PLANES
 from napari_rln.io.paths import atomic
 
 if TYPE_CHECKING:
@@ -25,19 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings:
-    """How to compare.
+    """Settings of a comparison.
 
     Parameters
     ----------
     planes
         Score the xy, xz and yz planes too.
     background
-        Light that is not of the object, camera offset included, in image units; auto takes
-        the darkest parts of the image.
+        Background including the camera offset, in image units; auto estimates it from the darkest
+        parts of the image.
     offset
-        What the camera gives without light, in image units; auto tells it by the image's noise.
+        Camera offset, the signal without light, in image units; auto estimates it from the noise
+        of the image.
     gain
-        Image units per photon of the camera; auto tells it by the image's noise.
+        Camera gain in image units per photon; auto estimates it from the noise of the image.
     """
 
     planes: bool = True
@@ -51,25 +53,25 @@ class CompareSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table; None where something was not given or does not apply.
+    """Row of the table; None for values that are unknown or do not apply.
 
     Attributes
     ----------
     name
-        Of the volume.
+        Name of the volume.
     seconds, peak_mb
-        What the result cost, from its record.
+        Computing time and peak memory, from the record of the result.
     flux_ratio
-        Light of the blurred result, and of what comes from outside the field of view, over light
-        of the image after its background: 1 where all of it is explained.
+        Flux of the blurred result plus that of light from outside the field of view, divided by
+        the flux of the image above its background; ideally 1.
     chi2
-        Reduced chi squared of the blurred result, as it is, against the image; see
+        Reduced chi squared between the blurred result, without a fit, and the image; see
         :func:`napari_rln.deconvolution.residual.reconvolution_residual`.
     reblur_scale
-        Factor on the blurred result by which it fits the image best: 1 for a result that is as
-        bright as the image says.
+        Factor on the blurred result that fits the image best; 1 for a result of the right
+        brightness.
     volume, xy, xz, yz
-        Agreement with the truth, on the volume and as means over planes.
+        Scores against the truth, for the volume and as means over planes.
     lateral_um, axial_um
         Fourier shell correlation resolution against the truth at 1/7.
     """
@@ -88,7 +90,7 @@ class Row:
     yz: Scores | None = None
 
     def cells(self) -> dict[str, str | float]:
-        """Return what is known, by column name; plane scores end in the plane: ``ssim_xz``."""
+        """Return the known values by column name; plane scores end in the plane: ``ssim_xz``."""
         cells: dict[str, str | float] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -118,16 +120,16 @@ def _columns() -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The table and what it was made from.
+    """Comparison table and its inputs.
 
     Attributes
     ----------
     rows
         The raw image first, then the results in their order.
     settings
-        As used; with the noise that was estimated if none was given.
+        As used.
     truth, psf
-        Names of the volumes that were compared with, if any.
+        Names of the truth and of the PSF, if any.
     """
 
     rows: tuple[Row, ...]
@@ -138,18 +140,18 @@ class Comparison:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that hold at least one value, in a fixed order."""
-        held = {column for row in self.rows for column in row.cells()}
-        return tuple(column for column in _columns() if column in held)
+        filled = {column for row in self.rows for column in row.cells()}
+        return tuple(column for column in _columns() if column in filled)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the table, one line per volume; cells that do not apply stay empty."""
+        """Write the table, one line per volume; unknown cells stay empty."""
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self.columns)
             table.writeheader()
             table.writerows(row.cells() for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it in JSON's types; the infinite PSNR of a perfect result becomes None."""
+        """Return the comparison in JSON's types; the infinite PSNR of a perfect result is None."""
         return {
             "columns": list(self.columns),
             "rows": [jsonable(row.cells()) for row in self.rows],
@@ -161,16 +163,17 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareReport:
-    """Where a comparison stands.
+    """Progress of a comparison.
 
     Attributes
     ----------
     phase
-        ``"outside"`` while the light from beyond the field of view is found, then ``"compare"``.
+        ``"outside"`` while the light from outside the field of view is estimated, then
+        ``"compare"``.
     done, total
         Iterations, or rows of the table.
     row
-        That was just finished.
+        The row that was finished last.
     """
 
     phase: Literal["outside", "compare"]
@@ -188,7 +191,7 @@ def compare(
     settings: CompareSettings | None = None,
     shared: "Shared | None" = None,
 ) -> Comparison:
-    """Return the table; see :func:`compare_steps`, of which this is the last word."""
+    """Return the table; see :func:`compare_steps`."""
     steps = compare_steps(image, results, truth=truth, psf=psf, settings=settings, shared=shared)
     return finish(steps)
 
@@ -202,24 +205,24 @@ def compare_steps(
     settings: CompareSettings | None = None,
     shared: "Shared | None" = None,
 ) -> Generator[CompareReport, None, Comparison]:
-    """Compare; yield reports, return a table of the raw image and the results made from it.
+    """Yield reports, return the table of a raw image and the results made from it.
 
     Closing the generator cancels.
 
     Parameters
     ----------
     image
-        The raw image, in counts; it becomes the first row.
+        The raw image in counts; the first row.
     results
         Volumes on the image's grid.
     truth
-        What is known to be there, on the image's grid; without it there are no scores.
+        Ground truth on the image's grid; without it there are no scores.
     psf
         The point spread function, for the reconvolution residual.
     settings
-        How to compare.
+        The defaults if None.
     shared
-        That the methods were given: what they found out need not be found again.
+        The one that was passed to the methods, whose estimates of the image are used again.
 
     Raises
     ------
@@ -233,7 +236,7 @@ def compare_steps(
         raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
     if psf is not None and not on_one_grid(psf, image):
         raise RlnError(voxel_message(psf, image, "load it for the image's voxel size"))
-    explain: Callable[[Volume], dict[str, Any]] | None = None
+    residual_of: Callable[[Volume], dict[str, Any]] | None = None
     calibration = None
     if psf is not None and np.ptp(image.data):
         from napari_rln.deconvolution.shared import Shared  # loads torch: only where it is needed
@@ -244,27 +247,27 @@ def compare_steps(
         from napari_rln.deconvolution.residual import explained, facts_of
         from napari_rln.evaluate.check import outside_steps
 
-        kernel, found = psf, calibration
+        kernel, measured = psf, calibration
         assert shared is not None
-        clean, seen, _ = shared.measure(image, psf, calibration, repair=True)
+        clean, mask, _ = shared.measure(image, psf, calibration, repair=True)
         outside = yield from relay(
-            outside_steps(clean, psf, calibration, seen=seen, shared=shared),
+            outside_steps(clean, psf, calibration, seen=mask, shared=shared),
             lambda r: CompareReport(phase="outside", done=r.done, total=r.total),
         )
 
         def of_volume(volume: Volume) -> dict[str, Any]:
-            data, own = clean.data - np.float32(found.background), found
+            data, own = clean.data - np.float32(measured.background), measured
             if volume is not image:
                 data, facts = volume.data, volume.record.facts if volume.record else {}
                 if facts.get("background") is not None:
-                    own = dataclasses.replace(found, background=facts["background"])
-            return facts_of(explained(clean, data, kernel, own, outside=outside, seen=seen))
+                    own = dataclasses.replace(measured, background=facts["background"])
+            return facts_of(explained(clean, data, kernel, own, outside=outside, seen=mask))
 
-        explain = of_volume
+        residual_of = of_volume
 
     rows: list[Row] = []
     for volume in (image, *results):
-        rows.append(_row(volume, truth, explain(volume) if explain else {}, settings))
+        rows.append(_row(volume, truth, residual_of(volume) if residual_of else {}, settings))
         yield CompareReport(phase="compare", done=len(rows), total=1 + len(results), row=rows[-1])
     return Comparison(
         rows=tuple(rows),
@@ -275,15 +278,15 @@ def compare_steps(
 
 
 def _row(
-    volume: Volume, truth: Volume | None, explains: dict[str, Any], settings: CompareSettings
+    volume: Volume, truth: Volume | None, residual: dict[str, Any], settings: CompareSettings
 ) -> Row:
-    """Return the line of one volume."""
+    """Return the row of one volume."""
     facts = volume.record.facts if volume.record else {}
     values: dict[str, Any] = {"seconds": facts.get("seconds"), "peak_mb": facts.get("peak_mb")}
-    values |= explains
+    values |= residual
     if truth is not None:
         values["volume"] = score(volume, truth)
-        # A single plane is its own xy plane and has no others.
+        # For a single plane, the xy scores equal those of the volume.
         if settings.planes and truth.shape[0] > 1:
             values |= {plane: score(volume, truth, plane) for plane in PLANES}
         values |= _resolution(volume, truth)
@@ -291,7 +294,7 @@ def _row(
 
 
 def _resolution(volume: Volume, truth: Volume) -> dict[str, float]:
-    """Return the resolutions that the shape allows, by column name."""
+    """Return the lateral and axial resolution by column name, where there are 8 voxels or more."""
     sides: dict[Direction, int] = {"lateral": min(truth.shape[1:]), "axial": truth.shape[0]}
     curves = {
         direction: fourier_shell_correlation(volume.data, truth.data, truth.voxel_um, direction)

@@ -1,11 +1,12 @@
-"""One figure that shows raw, deconvolved and true volumes side by side, laterally and axially.
+"""Comparison figure: raw, deconvolved and true volumes side by side, laterally and axially.
 
-:mod:`napari_rln.evaluate.figure_view` decides what is shown,
-:mod:`napari_rln.evaluate.figure_layout` where; here it is drawn. Every picture has its true
-proportions, and all pictures outside the magnified row share one scale.
+A column per volume on Matplotlib's grid, with the content of
+:mod:`napari_rln.evaluate.figure_view`. Every picture has its true proportions, and all pictures
+outside the magnified row share one scale. Lengths on the page are in inches.
 """
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,25 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib_scalebar.scalebar import ScaleBar
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.evaluate.figure_layout import (
-    GAP,
-    LARGE,
-    MEDIUM,
-    SMALL,
-    Layout,
-    characters,
-    resolve_layout,
-)
-from napari_rln.evaluate.figure_view import Column, FigureSettings, Limits, View, resolve_view
-from napari_rln.evaluate.profiles import Profile
+from napari_rln.core.volume import Volume
+from napari_rln.evaluate.figure_view import Column, FigureSettings, View, resolve_view
+from napari_rln.evaluate.sections import ACROSS_DOWN, round_length
 from napari_rln.io.paths import atomic
 
 _UM = "\N{MICRO SIGN}m"
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_LABELS = {"xy": "lateral (xy)", "xz": "axial (xz)", "yz": "axial (yz)"}
+_SMALL, _MEDIUM, _LARGE = 6.5, 7.5, 9.5  # points
+_CHARACTER = 0.0615  # approximate width of one of medium size
+_BARE: dict[str, Any] = {"anchor": "N", "frame_on": False, "xticks": (), "yticks": ()}
+_PAGE, _NARROWEST, _MARGINS, _GAP = 7.2, 5.4, 0.35, 0.05
+_WIDEST_COLUMN, _TALLEST_COLUMN, _PROFILES = 2.6, 6.0, 1.6
 
 
 def figure(
@@ -51,9 +51,9 @@ def figure(
     volumes
         The raw image, then the results, all on one grid.
     truth
-        What is known to be there; the last column.
+        Ground truth; the last column.
     settings
-        What to show.
+        Content and display; the defaults if None.
 
     Raises
     ------
@@ -62,19 +62,55 @@ def figure(
     """
     settings = settings or FigureSettings()
     view = resolve_view(volumes, truth=truth, settings=settings)
-    layout = resolve_layout(view, settings)
-    fig = Figure(figsize=(layout.width, layout.height), dpi=settings.dpi, facecolor="white")
+    n, planes = len(view.columns), list(view.columns[0].pictures)
+    sizes_um = [view.size_um(plane) for plane in planes]
+    widest_um = max(across for across, _ in sizes_um)
+    tallest = _TALLEST_COLUMN * widest_um / sum(down for _, down in sizes_um)
+    width = min((_PAGE - _MARGINS) / n - _GAP, _WIDEST_COLUMN, tallest)
+    heights = [down * width / widest_um for _, down in sizes_um]
+    heights += [width / min(len(planes), 2)] if view.inset_um else []
+    heights += [_GAP, _PROFILES] if settings.profile else []
+    page = max(_MARGINS + n * (width + _GAP), _NARROWEST if settings.profile else 0)
+    fig = Figure((page, sum(heights) + 1), settings.dpi, layout="constrained")
     FigureCanvasAgg(fig)
+    layout: Any = fig.get_layout_engine()
+    layout.set(
+        w_pad=_GAP / 2, h_pad=_GAP / 2, wspace=0, hspace=0, rect=(0.006, 0.006, 0.988, 0.988)
+    )
     if settings.title:
-        _text(fig, layout.width / 2, 0.07, settings.title, size=LARGE, weight="bold")
+        fig.suptitle(settings.title, fontsize=_LARGE, weight="bold")
+    # Two cells per column, for the magnified pictures; the outermost ones centre narrow columns.
+    beside = max((page - _MARGINS - n * (width + _GAP)) / 2, 0.01)
+    cells = [beside, *[width / 2] * (2 * n), beside]
+    grid = fig.add_gridspec(len(heights), len(cells), width_ratios=cells, height_ratios=heights)
     for i, column in enumerate(view.columns):
-        _draw_column(fig, layout, view, settings, i, column)
-    for label, top, height in layout.rows:
-        at = layout.lefts[0] - 0.06
-        _text(fig, at, top + height / 2, label, ha="right", va="center", rotation=90)
+        first = 1 + 2 * i
+        for k, plane in enumerate(planes):
+            ax = fig.add_subplot(grid[k, first : first + 2], **_BARE)
+            _show(ax, view, column, plane, settings)
+            if k == 0:
+                name = textwrap.wrap(column.name, max(int(width / _CHARACTER), 4), max_lines=2)
+                ax.set_title("\n".join(name), fontsize=_MEDIUM, pad=3)
+            if i == 0:
+                bar_um = 0.3 * view.size_um(plane)[0] if k == 0 else 0
+                _annotate(ax, (_LABELS[plane], plane), heights[k], bar_um, settings)
+                if len(planes) > 1 and settings.projection == "slice":
+                    cut_um = view.position_um[1 if plane == "xy" else 0]
+                    ax.axhline(cut_um, color=_inks(settings)[0], lw=0.7, ls=(0, (1, 2)))
+            if view.inset_um and plane != "yz":
+                cell = slice(first + k, first + (2 if len(planes) == 1 else k + 1))
+                near = fig.add_subplot(grid[len(planes), cell], **_BARE)
+                _show(near, view, column, plane, settings, magnified=True)
+                if i == k == 0:
+                    side_um = float(np.ptp(view.inset_um[2]))
+                    times = heights[len(planes)] / side_um / (width / widest_um)
+                    short = f"{times:.1f}\N{MULTIPLICATION SIGN}"
+                    labels = f"magnified {short}", short
+                    _annotate(near, labels, heights[len(planes)], 0.4 * side_um, settings)
     if settings.profile:
-        _draw_profiles(fig, layout, view)
-    _text(fig, layout.lefts[0], layout.note_top, _note(view, settings), size=SMALL, ha="left")
+        _draw_profiles(fig, grid[-1, :], view)
+    fig.supxlabel(_note(view, settings), fontsize=_SMALL, x=0.01, ha="left")
+    _fit_height(fig, width, heights)
     return fig
 
 
@@ -94,130 +130,113 @@ def save_figure(fig: Figure, path: str | Path) -> None:
         fig.savefig(temporary, format=kind)
 
 
-def _draw_column(
-    fig: Figure, layout: Layout, view: View, settings: FigureSettings, i: int, column: Column
-) -> None:
-    """Draw the title and all pictures of one volume, from top to bottom."""
-    left = layout.lefts[i]
-    middle = left + layout.column / 2
-    _text(fig, middle, layout.rows[0][1] - 0.04, layout.titles[i], va="bottom")
-    ink, edge = "white", "black"
-    if sum(matplotlib.colormaps[settings.colormap](0.0)[:3]) > 1.5:
-        ink, edge = edge, ink
-    # Picture, and the axes of the volume that run across and down it.
-    sections = ((column.lateral, 2, 1), (column.axial, 2, 0), (column.side, 1, 0))
-    held = [(p, across, down) for p, across, down in sections if p is not None]
-    for k, (picture, across, down) in enumerate(held):
-        _, top, tall = layout.rows[k]
-        size_um = view.extent_um[across], view.extent_um[down]
-        ax = _axes(fig, left, top, size_um[0] * layout.inch_per_um, tall)
-        _show(ax, picture, size_um, column.limits, settings)
-        if i == 0 and len(held) > 1 and settings.projection == "slice":
-            cut_um = view.position_um[1 if down == 1 else 0]
-            ax.axhline(cut_um, color=ink, lw=0.7, ls=(0, (1, 2)))
-        if i == 0 and k == 0:
-            _scale_bar(ax, view.bar_um, layout.inch_per_um, ink, edge)
-        if view.inset_um is None or across == 1:
-            continue
-        (x0, x1), (y0, y1) = view.inset_um[across], view.inset_um[down]
-        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=ink, lw=0.6))
-        scale = layout.inset / (x1 - x0)
-        near = _axes(
-            fig,
-            left + k * (layout.inset + GAP),
-            layout.rows[-1][1],
-            layout.inset,
-            (y1 - y0) * scale,
-        )
-        _show(near, picture, size_um, column.limits, settings)
-        near.set(xlim=(x0, x1), ylim=(y1, y0))
-        if i == 0 and k == 0 and view.inset_bar_um:
-            _scale_bar(near, view.inset_bar_um, scale, ink, edge)
+def _fit_height(fig: Figure, width: float, heights: list[float]) -> None:
+    """Make a page as tall as its pictures are, at the width that the labels leave to a column."""
+    layout: Any = fig.get_layout_engine()
+    for _ in range(2):  # its margins are fractions of the page, which becomes another
+        layout.execute(fig)
+        cell, (across, down) = fig.axes[0].get_position(original=True), fig.get_size_inches()
+        excess = cell.height * down / heights[0] - cell.width * across / width
+        fig.set_figheight(down - excess * sum(heights))
+    layout.execute(fig)
+    fig.set_layout_engine("none")
 
 
 def _show(
     ax: Axes,
-    picture: FloatArray,
-    size_um: tuple[float, float],
-    limits: Limits,
+    view: View,
+    column: Column,
+    plane: str,
     settings: FigureSettings,
+    *,
+    magnified: bool = False,
 ) -> None:
     """Show a picture in micrometres, its first row on top."""
+    width_um, height_um = view.size_um(plane)
     ax.imshow(
-        picture,
-        norm=PowerNorm(settings.gamma, *limits, clip=True),
+        column.pictures[plane],
+        norm=PowerNorm(settings.gamma, *column.limits, clip=True),
         cmap=settings.colormap,
-        extent=(0, size_um[0], size_um[1], 0),
-        aspect="auto",
+        extent=(0, width_um, height_um, 0),
         interpolation="antialiased",
     )
+    if view.inset_um and plane != "yz":
+        (x0, x1), (y0, y1) = (view.inset_um[axis] for axis in ACROSS_DOWN[plane])
+        if magnified:
+            ax.set(xlim=(x0, x1), ylim=(y1, y0))
+        else:
+            ink, _ = _inks(settings)
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=ink, lw=0.6))
 
 
-def _draw_profiles(fig: Figure, layout: Layout, view: View) -> None:
-    """Draw the profiles along x and z, and beside them a table of their widths."""
-    styles = _line_styles(view)
-    lines = {"x": [c.along_x for c in view.columns]}
-    along_z = [c.along_z for c in view.columns if c.along_z is not None]
-    if along_z:
-        lines["z"] = along_z
-    for k, ((axis, profiles), box) in enumerate(zip(lines.items(), layout.plots, strict=True)):
-        ax = _axes(fig, *box)
-        ax.set_axis_on()
-        for profile, style in zip(profiles, styles, strict=True):
-            ax.plot(profile.offset_um, profile.value, **style)
-        ax.set(ylim=(0, 1.04), yticks=(0, 0.5, 1))
-        ax.set_xlim(float(profiles[0].offset_um[0]), float(profiles[0].offset_um[-1]))
-        ax.tick_params(labelsize=SMALL, length=2.5, pad=2, labelleft=k == 0)
-        direction = "lateral" if axis == "x" else "axial"
-        ax.set_xlabel(f"{direction} position {axis} ({_UM})", fontsize=MEDIUM, labelpad=2)
-        ax.set_ylabel("normalised intensity" if k == 0 else "", fontsize=MEDIUM, labelpad=2)
-        ax.spines[["top", "right"]].set_visible(False)
-    _draw_table(fig, layout, [c.name for c in view.columns], lines, styles)
-
-
-def _draw_table(
-    fig: Figure,
-    layout: Layout,
-    names: list[str],
-    lines: dict[str, list[Profile]],
-    styles: list[dict[str, Any]],
+def _annotate(
+    ax: Axes, labels: tuple[str, str], height: float, bar_um: float, settings: FigureSettings
 ) -> None:
-    """Draw the key of the profiles with their widths along every axis."""
-    left, top, width, height = layout.table
-    step = min(0.16, height / (len(names) + 1))
-    right = [left + width - 0.36 * (len(lines) - 1 - k) for k in range(len(lines))]
-    fits = characters(right[0] - 0.4 - left - 0.22, SMALL)
-    _text(fig, left, top, f"FWHM ({_UM})", size=SMALL, ha="left")
-    for axis, at in zip(lines, right, strict=True):
-        _text(fig, at, top, axis, size=SMALL, ha="right")
-    for i, (name, style) in enumerate(zip(names, styles, strict=True)):
-        at_row = top + (i + 1) * step
-        key = _axes(fig, left, at_row + 0.05, 0.18, 0.02)
-        key.plot([0, 1], [0, 0], **style)
-        _text(fig, left + 0.24, at_row, _cut(name, fits), size=SMALL, ha="left")
-        for profiles, at in zip(lines.values(), right, strict=True):
-            fwhm = profiles[i].fwhm_um
-            text = "\N{EN DASH}" if fwhm is None else f"{fwhm:.2f}"
-            _text(fig, at, at_row, text, size=SMALL, ha="right")
+    """Label a row of pictures with the longer text that fits its height, and draw a scale bar.
+
+    The bar has a round length of at most ``bar_um``; none at 0.
+    """
+    label = labels[0] if len(labels[0]) * _CHARACTER < height else labels[1]
+    ax.set_ylabel(label, fontsize=_MEDIUM, labelpad=2)
+    if bar_um:
+        ink, ground = _inks(settings)
+        look = {"color": ink, "box_color": ground, "box_alpha": 0.4, "width_fraction": 0.015}
+        place = {"location": "lower right", "scale_loc": "top", "sep": 1.5, "border_pad": 0.3}
+        text = {"font_properties": {"size": _SMALL}, "scale_formatter": "{:g} {}".format}
+        length_um = round_length(bar_um)
+        ax.add_artist(ScaleBar(1, "um", fixed_value=length_um, **look, **place, **text))
 
 
-def _line_styles(view: View) -> list[dict[str, Any]]:
-    """Return how each volume's profile is drawn: grey raw, coloured results, dashed truth."""
+def _inks(settings: FigureSettings) -> tuple[str, str]:
+    """Return the colours of lines and of the ground on pictures of a colormap."""
+    bright = sum(matplotlib.colormaps[settings.colormap](0.0)[:3]) > 1.5
+    return ("black", "white") if bright else ("white", "black")
+
+
+def _draw_profiles(fig: Figure, cell: SubplotSpec, view: View) -> None:
+    """Draw the profiles along x and z, and beside them a table of their widths."""
     colors = itertools.cycle(_COLORS)
-    return [
-        {"color": "0.55", "lw": 1.2}
-        if column.role == "raw"
-        else {"color": "black", "lw": 0.9, "ls": (0, (3, 1.5))}
+    truth = {"color": "black", "lw": 0.9, "ls": (0, (3, 1.5))}
+    styles: list[dict[str, Any]] = [
+        truth
         if column.role == "truth"
-        else {"color": next(colors), "lw": 1.2}
+        else {"color": "0.55" if column.role == "raw" else next(colors), "lw": 1.2}
         for column in view.columns
     ]
+    axes, parts = list(view.columns[0].profiles), cell.subgridspec(1, 26)
+    span = 18 // len(axes)
+    for k, axis in enumerate(axes):
+        ax = fig.add_subplot(parts[k * span : (k + 1) * span - 1])
+        for column, style in zip(view.columns, styles, strict=True):
+            ax.plot(column.profiles[axis].offset_um, column.profiles[axis].value, **style)
+        ax.set(ylim=(0, 1.04), yticks=(0, 0.5, 1), xmargin=0)
+        ax.tick_params(labelsize=_SMALL, length=2.5, pad=2, labelleft=k == 0)
+        direction = "lateral" if axis == "x" else "axial"
+        ax.set_xlabel(f"{direction} position {axis} ({_UM})", fontsize=_MEDIUM, labelpad=2)
+        ax.set_ylabel("normalised intensity" if k == 0 else "", fontsize=_MEDIUM, labelpad=2)
+        ax.spines[["top", "right"]].set_visible(False)
+    # The table is a legend with the widths as further columns.
+    blank = Line2D([], [], alpha=0)
+    handles = [blank, *(Line2D([], [], **style) for style in styles)]
+    names = (
+        c.name if len(c.name) < 20 else f"{c.name[:18]}\N{HORIZONTAL ELLIPSIS}"
+        for c in view.columns
+    )
+    labels = [f"FWHM ({_UM})", *names]
+    for axis in axes:
+        widths = (c.profiles[axis].fwhm_um for c in view.columns)
+        handles += [blank] * (1 + len(styles))
+        labels += [axis, *("\N{EN DASH}" if w is None else f"{w:.2f}" for w in widths)]
+    table = fig.add_subplot(parts[18:], **_BARE)
+    spacing = {"borderpad": 0, "borderaxespad": 0, "handlelength": 1.6, "columnspacing": 0}
+    look = {"ncols": 1 + len(axes), "loc": "upper right", "frameon": False, "fontsize": _SMALL}
+    table.legend(handles, labels, **look, **spacing)
 
 
 def _note(view: View, settings: FigureSettings) -> str:
-    """Return the line that states which intensities are shown darkest and brightest."""
-    named = {"raw": "raw", "result": "deconvolved", "truth": "truth"}
-    limits = {named[c.role]: c.limits for c in view.columns}
+    """Return the line that states the displayed range of intensities."""
+    names = {"raw": "raw", "result": "deconvolved", "truth": "truth"}
+    limits = {names[c.role]: c.limits for c in view.columns}
     ranges = ", ".join(
         f"{role} {_number(low, high)} to {_number(high, high)}"
         for role, (low, high) in limits.items()
@@ -226,51 +245,6 @@ def _note(view: View, settings: FigureSettings) -> str:
 
 
 def _number(value: float, largest: float) -> str:
-    """Return a number with as many digits as matter beside the largest one."""
+    """Return a number with as many decimals as the largest one needs for three digits."""
     digits = max(2 - int(np.floor(np.log10(max(abs(largest), 1e-9)))), 0)
     return f"{value:,.{digits}f}"
-
-
-def _axes(fig: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Return bare axes at a place in inches from the top left of the page."""
-    page_width, page_height = fig.get_size_inches()
-    bottom = page_height - top - height
-    ax = fig.add_axes(
-        (left / page_width, bottom / page_height, width / page_width, height / page_height)
-    )
-    ax.set_axis_off()
-    return ax
-
-
-def _text(
-    fig: Figure,
-    left: float,
-    top: float,
-    text: str,
-    *,
-    size: float = MEDIUM,
-    ha: str = "center",
-    va: str = "top",
-    **style: Any,
-) -> None:
-    page_width, page_height = fig.get_size_inches()
-    fig.text(left / page_width, 1 - top / page_height, text, fontsize=size, ha=ha, va=va, **style)
-
-
-def _scale_bar(ax: Axes, length_um: float, inch_per_um: float, ink: str, edge: str) -> None:
-    """Draw a bar with its length in the lower right corner, legible on any ground."""
-    right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
-    pad, thick = 0.07 / inch_per_um, 0.025 / inch_per_um
-    outline: list[AbstractPathEffect] = [withStroke(linewidth=1.2, foreground=edge)]
-    corner = right - pad - length_um, bottom - pad - thick
-    bar = Rectangle(corner, length_um, thick, color=ink, lw=0)
-    bar.set_path_effects(outline)
-    ax.add_patch(bar)
-    label = f"{length_um:g} {_UM}" if length_um >= 1 else f"{1000 * length_um:g} nm"
-    middle = corner[0] + length_um / 2
-    text = ax.text(middle, corner[1] - thick, label, color=ink, fontsize=SMALL, ha="center")
-    text.set_path_effects(outline)
-
-
-def _cut(text: str, fits: int) -> str:
-    return text if len(text) <= fits else text[: fits - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,4 +1,4 @@
-"""Up to which spatial frequency a result agrees with the truth: Fourier shell correlation."""
+"""Fourier shell correlation of a result with the ground truth, and the resolution it gives."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,21 +15,21 @@ from napari_rln.core.volume import VoxelUm
 Direction = Literal["lateral", "axial"]
 
 FSC_THRESHOLD = 1 / 7
-"""Correlation at which resolution is read (Rosenthal and Henderson, J. Mol. Biol. 333, 2003)."""
+"""Correlation that defines the resolution (Rosenthal and Henderson, J. Mol. Biol. 333, 2003)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShellCurve:
-    """Correlation with the truth against spatial frequency.
+    """Correlation with the truth as a function of spatial frequency.
 
     Attributes
     ----------
     frequency_per_um
-        (N,) float64, mean frequency of every shell in cycles per micrometre, increasing.
+        (N,) float64, mean frequency of each shell in cycles per micrometre, increasing.
     correlation
         (N,) float64, from -1 to 1.
     nyquist_per_um
-        The highest frequency that the voxel grid holds in this direction.
+        Nyquist frequency of the voxel grid in this direction.
     """
 
     frequency_per_um: Float64
@@ -38,15 +38,15 @@ class ShellCurve:
 
     @property
     def resolution_um(self) -> float:
-        """Period at the first fall below 1/7; at the Nyquist limit if there is no fall."""
+        """Period at the first crossing of 1/7; that of the Nyquist frequency without a crossing."""
         low = np.flatnonzero(self.correlation < FSC_THRESHOLD)
         if not low.size:
             return 1 / self.nyquist_per_um
         i, f, c = int(low[0]), self.frequency_per_um, self.correlation
         if i == 0:
             return float(1 / f[0])
-        share = (c[i - 1] - FSC_THRESHOLD) / (c[i - 1] - c[i])
-        return float(1 / (f[i - 1] + share * (f[i] - f[i - 1])))
+        fraction = (c[i - 1] - FSC_THRESHOLD) / (c[i - 1] - c[i])
+        return float(1 / (f[i - 1] + fraction * (f[i] - f[i - 1])))
 
 
 def fourier_shell_correlation(
@@ -54,12 +54,12 @@ def fourier_shell_correlation(
 ) -> ShellCurve:
     """Return the Fourier shell correlation of a result with the truth along one direction.
 
-    A shell holds the frequencies of one lateral or one axial component, whatever the other: a
-    cylinder about the z axis, or a pair of planes across it (Nieuwenhuizen et al., Nat. Methods
+    A shell consists of all frequencies with the same lateral, or the same axial, component: a
+    cylinder about the z axis, or a pair of planes normal to it (Nieuwenhuizen et al., Nat. Methods
     10, 2013). A cone about the z axis would lie inside the missing cone of a widefield microscope
-    and see nothing of the image's axial detail. The mean is removed and a Hann window applied, so
-    that borders do not correlate; scale and offset do not matter. Shells are as wide as the
-    frequency step of the direction's shortest side.
+    and contain no axial detail. The mean is subtracted and a Hann window applied, so that the
+    borders do not correlate; scale and offset have no influence. The width of a shell is the
+    frequency step along the shortest side in the direction.
 
     Parameters
     ----------
@@ -68,12 +68,12 @@ def fourier_shell_correlation(
     voxel_um
         Voxel size (z, y, x) in micrometres.
     direction
-        Which component of the frequency the curve runs over.
+        Component of the frequency on the axis of the curve.
 
     Raises
     ------
     RlnError
-        If the shapes differ, or have fewer than four voxels along the direction.
+        If the shapes differ, or there are fewer than four voxels along the direction.
     """
     x, g = pair(result, truth)
     axes = (0,) if direction == "axial" else (1, 2)
@@ -93,18 +93,18 @@ def fourier_shell_correlation(
         np.bincount(shell, weights)
         for weights in ((a * b.conj()).real, abs(a) ** 2, abs(b) ** 2, None, component)
     )
-    held = (count > 0) & (bb > 0)
-    # Where the result holds nothing, it agrees with nothing.
+    used = (count > 0) & (bb > 0)
+    # The correlation of a result without power is 0.
     scale = np.sqrt(np.where(aa > 0, aa * bb, np.inf))
     return ShellCurve(
-        frequency_per_um=total[held] / count[held],
-        correlation=cross[held] / scale[held],
+        frequency_per_um=total[used] / count[used],
+        correlation=cross[used] / scale[used],
         nyquist_per_um=nyquist,
     )
 
 
 def _component(shape: tuple[int, ...], voxel_um: VoxelUm, direction: Direction) -> Float64:
-    """Return the size of the frequency's component in a direction, over the last half space."""
+    """Return the magnitude of the lateral or axial frequency, on the half spectrum of rfftn."""
     frequencies = [np.fft.fftfreq(n, d) for n, d in zip(shape, voxel_um, strict=True)]
     frequencies[2] = np.fft.rfftfreq(shape[2], voxel_um[2])
     fz, fy, fx = np.meshgrid(*frequencies, indexing="ij", sparse=True)
@@ -113,7 +113,7 @@ def _component(shape: tuple[int, ...], voxel_um: VoxelUm, direction: Direction) 
 
 
 def _windowed_spectrum(volume: Float64) -> npt.NDArray[np.complex128]:
-    """Return the spectrum over the last axis's half space after mean removal and windowing."""
+    """Return the half spectrum of rfftn, without the mean and with a Hann window."""
     volume = volume - volume.mean()
     for axis, n in enumerate(volume.shape):
         if n > 1:

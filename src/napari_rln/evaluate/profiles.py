@@ -1,4 +1,4 @@
-"""Intensity along a line, and the width of the peak on it."""
+"""Intensity profiles along lines, and the full width at half maximum of their peaks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import FloatArray, VoxelUm
 
 _RISE = 0.15
-"""A profile that rises again by more than this share of its peak has more peaks than one."""
+"""Rise on a flank, as a fraction of the peak, above which a profile has several peaks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Profile:
-    """Intensity along a line through the position.
+    """Intensity profile along a line through a position.
 
     Attributes
     ----------
     offset_um
-        (N,) float64, distance from the position.
+        (N,) float64, distance from the position in micrometres.
     value
-        (N,) float64, from 0 at its lowest to 1 at its highest.
+        (N,) float64, intensity scaled to the range from 0 to 1.
     fwhm_um
-        Full width at half maximum of the peak next to the position; None if the line ends before
-        it has fallen to half on both sides, or rises again before that.
+        Full width at half maximum of the peak next to the position; None if the profile ends, or
+        rises again, before it has fallen to half on both sides.
     """
 
     offset_um: npt.NDArray[np.float64]
@@ -35,22 +35,22 @@ class Profile:
 
 
 def profile_at(line: FloatArray, at: int, step_um: float, half_um: float) -> Profile:
-    """Return the intensity along a line, within a distance of one of its voxels.
+    """Return the profile along a line of voxels, around one of them.
 
     Parameters
     ----------
     line
         (N,) float32.
     at
-        Index of the voxel.
+        Index of the central voxel.
     step_um
         Distance between voxels.
     half_um
-        How far the profile reaches on either side, at least two voxels; the line may end before.
+        Half length of the profile, at least two voxels; shorter at the ends of the line.
     """
-    reach = max(round(half_um / step_um), 2)
-    first = max(at - reach, 0)
-    part = np.asarray(line[first : at + reach + 1], np.float64)
+    half = max(round(half_um / step_um), 2)
+    first = max(at - half, 0)
+    part = np.asarray(line[first : at + half + 1], np.float64)
     value = (part - part.min()) / max(float(np.ptp(part)), 1e-30)
     return Profile(
         offset_um=(np.arange(part.size, dtype=np.float64) + first - at) * step_um,
@@ -65,7 +65,7 @@ def profile_between(
     start_um: Sequence[float],
     stop_um: Sequence[float],
 ) -> Profile:
-    """Return the intensity along a line between two points of a volume, linearly interpolated.
+    """Return the profile between two points of a volume, linearly interpolated.
 
     Parameters
     ----------
@@ -74,27 +74,28 @@ def profile_between(
     voxel_um
         Voxel size (z, y, x) in micrometres.
     start_um, stop_um
-        (z, y, x) from the centre of the first voxel, in micrometres; points outside see 0.
+        (z, y, x) from the centre of the first voxel, in micrometres; the intensity outside the
+        volume is 0.
 
     Returns
     -------
     Profile
-        Its offset counts from the start; the width is that of the highest peak.
+        Offsets from the start, and the width of the highest peak.
 
     Raises
     ------
     RlnError
-        If the points are one.
+        If the points coincide.
     """
     start, stop = np.asarray(start_um, np.float64), np.asarray(stop_um, np.float64)
     length = float(np.linalg.norm(stop - start))
     if length == 0:
         raise RlnError("the line has no length; draw it from one point to another.")
-    step = min(voxel_um) / 2  # finer than any voxel, so that none is stepped over
+    step = min(voxel_um) / 2  # no voxel is skipped
     count = max(round(length / step), 2) + 1
     points = start + np.linspace(0, 1, count)[:, None] * (stop - start)
     at = points / voxel_um
-    # Only what the line passes is read: the volume may lie on a disk.
+    # Only the box around the line is read: the volume may be on disk.
     first = np.clip(np.floor(at.min(0)), 0, data.shape).astype(int)
     last = np.clip(np.ceil(at.max(0)) + 1, 0, data.shape).astype(int)
     part = np.asarray(data[tuple(slice(a, max(a, b)) for a, b in zip(first, last, strict=True))])
@@ -111,19 +112,19 @@ def profile_between(
 
 
 def flanks(value: npt.NDArray[np.float64], peak: int) -> tuple[float, float] | None:
-    """Return where a profile crosses half of its height at a peak, to the left and to the right.
+    """Return the positions at half height to the left and to the right of a peak.
 
     Parameters
     ----------
     value
-        (N,), from 0.
+        (N,), with a minimum of 0.
     peak
-        Index of the sample that is the peak.
+        Index of the peak.
 
     Returns
     -------
     tuple of float or None
-        Positions between samples, linearly interpolated; none if the profile ends before.
+        Fractional indices, linearly interpolated; None if the profile ends above half height.
     """
     half = value[peak] / 2
     below = np.flatnonzero(value < half)
@@ -137,7 +138,7 @@ def flanks(value: npt.NDArray[np.float64], peak: int) -> tuple[float, float] | N
 
 
 def _fwhm(value: npt.NDArray[np.float64], at: int, step_um: float) -> float | None:
-    """Return the width at half height of the peak uphill of a sample."""
+    """Return the full width at half maximum of the peak that is reached uphill from a sample."""
     peak = at
     while True:
         near = range(max(peak - 1, 0), min(peak + 2, value.size))
@@ -151,5 +152,5 @@ def _fwhm(value: npt.NDArray[np.float64], at: int, step_um: float) -> float | No
     start, stop = ends
     for flank in (value[int(start) : peak + 1][::-1], value[peak : int(np.ceil(stop)) + 1]):
         if (flank - np.minimum.accumulate(flank)).max() > _RISE * value[peak]:
-            return None  # several peaks: a width would be of their distance
+            return None  # several peaks: the width would depend on their distance
     return (stop - start) * step_um

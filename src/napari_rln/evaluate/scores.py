@@ -1,8 +1,8 @@
-"""Agreement of a volume with the truth, on the whole and on its planes.
+"""Scores of a volume against the ground truth, for the whole volume and for its planes.
 
-Scale and offset are fitted once per volume, not per plane, and the range is the whole truth's, so
-that the planes share one scale. The mean over planes runs over those in which the truth is not
-flat: those whose own range is at least 5 % of the volume's.
+Scale and offset are fitted once per volume, and the data range is that of the whole truth, so that
+all planes share one scale. Means over planes leave out those in which the truth is flat: those with
+a range below 5 % of the volume's.
 """
 
 from dataclasses import dataclass
@@ -11,28 +11,27 @@ import numpy as np
 
 from napari_rln.core import metrics
 from napari_rln.core.volume import Volume
+from napari_rln.evaluate.sections import PLANES
 
-_FLAT_SHARE = 0.05
-PLANES = {"xy": 0, "xz": 1, "yz": 2}
-"""Axis across which planes of a name lie."""
+_FLAT_FRACTION = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Agreement with the truth.
+    """Scores against the ground truth.
 
     Attributes
     ----------
     psnr_raw_db
-        Peak signal-to-noise ratio of the values as they are; the peak is the truth's range.
+        Peak signal-to-noise ratio without a fit; the peak is the range of the truth.
     psnr_db
-        The same after the fit of scale and offset.
+        Peak signal-to-noise ratio after the fit of scale and offset.
     nrmse
-        Relative error after the fit.
+        Root-mean-square error after the fit, relative to the root-mean-square of the truth.
     ssim
-        Structural similarity after the fit; None where the planes are smaller than its window.
+        Structural similarity after the fit; None for planes smaller than its window.
     pearson
-        Correlation coefficient.
+        Pearson correlation coefficient.
     """
 
     psnr_raw_db: float
@@ -43,22 +42,22 @@ class Scores:
 
 
 def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores | None:
-    """Return how well a result agrees with the truth.
+    """Return the scores of a result.
 
     Parameters
     ----------
     result, truth
         Volumes of one shape.
     plane
-        ``"xy"``, ``"xz"`` or ``"yz"`` for the mean over those planes in which the truth is not
-        flat; the whole volume if None.
+        ``"xy"``, ``"xz"`` or ``"yz"`` for the mean over the planes in which the truth is not flat;
+        the whole volume if None.
 
     Returns
     -------
     Scores or None
-        None if the truth is flat in every such plane, as where it varies along z alone.
+        None if the truth is flat in all these planes, for example if it varies along z only.
     """
-    # Fitted before any plane is cut, so that all planes share one scale and offset.
+    # One fit for all planes.
     fit = metrics.fitted(result.data, truth.data)
     peak = float(np.ptp(truth.data))
     arrays: tuple[metrics.Array, ...] = (result.data, fit, truth.data)
@@ -66,11 +65,11 @@ def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores | N
         triples = [arrays]
     else:
         across = (np.moveaxis(a, PLANES[plane], 0) for a in arrays)
-        triples = [t for t in zip(*across, strict=True) if np.ptp(t[2]) >= _FLAT_SHARE * peak]
+        triples = [t for t in zip(*across, strict=True) if np.ptp(t[2]) >= _FLAT_FRACTION * peak]
         if not triples:
             return None
     with_ssim = min(np.delete(truth.shape, PLANES[plane or "xy"])) >= metrics.SSIM_WINDOW
-    every = [
+    values = [
         (
             metrics.psnr(raw, g, data_range=peak),
             metrics.psnr(x, g, data_range=peak),
@@ -80,7 +79,7 @@ def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores | N
         )
         for raw, x, g in triples
     ]
-    psnr_raw_db, psnr_db, nrmse, ssim, pearson = (float(v) for v in np.mean(every, axis=0))
+    psnr_raw_db, psnr_db, nrmse, ssim, pearson = (float(v) for v in np.mean(values, axis=0))
     return Scores(
         psnr_raw_db=psnr_raw_db,
         psnr_db=psnr_db,

@@ -11,8 +11,8 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import QRectF, Qt
 from qtpy.QtWidgets import QFrame
 
-from napari_rln.evaluate.figure_view import Limits, round_length
 from napari_rln.evaluate.profiles import Profile, flanks
+from napari_rln.evaluate.sections import Limits, round_length
 from napari_rln.gui.events import follow
 
 MICROMETRE = "\N{MICRO SIGN}m"

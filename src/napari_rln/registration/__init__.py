@@ -1,1 +1,1 @@
-"""One volume brought onto the grid of another."""
+"""Registration of one volume onto the grid of another."""

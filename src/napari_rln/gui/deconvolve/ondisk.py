@@ -143,7 +143,7 @@ def needs_on_disk(
     file = file_of(image)
     if file is None:
         size = image.data.dtype.itemsize * np.prod(image.shape, dtype=float) / 1e9
-        return f"what writing {size:.2g} GB of the image to disk takes, and then the run"
+        return f"known once {size:.2g} GB of the image are written to disk, with which it begins"
     ahead = forecast(task_for(file, psf, chosen, mend, output, execution))
     time = f"about {duration(ahead.seconds)}, " if ahead.seconds is not None else ""
     return (

@@ -1,6 +1,8 @@
 """Where results are: in memory, or on disk for what outgrows it."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -15,7 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.execution import Execution, Output, OutputFormat
-from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.field_errors import FieldError, Fold
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
@@ -88,17 +90,19 @@ class Place(QWidget):
             "what is looked at first, and a run that was cancelled goes on where it was.</p>"
         )
         self.folder = FolderField()
-        self.execution = Form(Execution, top=("tile", "memory_gb"))
-        self.format = Form(OutputFormat, top=())
+        self.format, self.execution = _whole_form(OutputFormat), _whole_form(Execution)
+        forms = QWidget()
+        advanced = QVBoxLayout(forms)
+        advanced.addWidget(self.format)
+        advanced.addWidget(self.execution)
         self._below = QWidget()
         below = QVBoxLayout(self._below)
         below.addWidget(self.folder)
-        below.addWidget(self.execution)
-        below.addWidget(self.format)
+        below.addWidget(Fold("Advanced", forms))
         layout = QVBoxLayout(self)
         layout.addWidget(self.box)
         layout.addWidget(self._below)
-        for each in (below, layout):
+        for each in (advanced, below, layout):
             each.setContentsMargins(0, 0, 0, 0)
             each.setSpacing(2)
         self._by_hand = False
@@ -169,6 +173,11 @@ class Place(QWidget):
     def _show_below(self) -> None:
         self._below.setVisible(self.on_disk)
         self.changed.emit()
+
+
+def _whole_form(kind: type[Any]) -> Form[Any]:
+    """Return a form with all fields on top: what it stands in is folded as a whole."""
+    return Form(kind, top=[field.name for field in fields(kind)])
 
 
 def file_name(name: str) -> str:

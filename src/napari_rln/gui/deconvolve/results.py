@@ -37,8 +37,7 @@ from napari_rln.gui.layers import LayerImage, record_of, source_of
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.psf.examine import fit_psf
-from napari_rln.registration.mutual_information import Phase
-from napari_rln.registration.register import RegistrationSettings, register_steps
+from napari_rln.registration.register import RegistrationSettings, Transform, register_steps
 
 _RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations of the noise
 
@@ -74,7 +73,7 @@ class Results(QWidget):
             "<p>The same object by another microscope or program, to be brought onto the image's "
             "grid and compared.</p>"
         )
-        self.transform = field_for(Phase)
+        self.transform = field_for(Transform)
         self.transform.value = RegistrationSettings().transform
         self.register_button = QPushButton("Register")
         self.compare_button = QPushButton("Compare")

@@ -16,7 +16,7 @@ from qtpy.QtCore import QRectF, Qt
 from qtpy.QtGui import QFontMetrics
 
 from napari_rln.core.volume import FloatArray, VoxelUm
-from napari_rln.evaluate.figure_view import Limits, Projection, section, slab_of
+from napari_rln.evaluate.sections import Limits, Projection, section, slab_of
 from napari_rln.gui.layers import edges_of, seen_data, units_um
 from napari_rln.gui.pictures import Plane
 

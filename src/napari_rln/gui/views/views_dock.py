@@ -22,7 +22,8 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm
 from napari_rln.evaluate.figure import figure, save_figure
-from napari_rln.evaluate.figure_view import FigureSettings, Projection, brightest
+from napari_rln.evaluate.figure_view import FigureSettings
+from napari_rln.evaluate.sections import Projection, brightest
 from napari_rln.gui.events import follow
 from napari_rln.gui.fields import Number
 from napari_rln.gui.jobs import Job, Jobs, Steps

@@ -1,4 +1,4 @@
-"""Chains of convolutions of few channels, compiled by numba: what :mod:`compiled` runs.
+"""Chains of convolutions with few channels, compiled by numba and run by :mod:`compiled`.
 
 A chain goes through its volumes plane after plane. No more than four planes of each convolution
 are in use at a time, and stay in the cache. The convolutions themselves are in :mod:`winograd`,
@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from napari_rln.networks.cpu_kernels.lanes import (
+from napari_rln.networks.cpu_kernels.chain_ends import KEEP, End, finish, load, load_doubled
+from napari_rln.networks.cpu_kernels.simd import (
     LANES,
     OPTIONS,
     Array,
@@ -20,7 +21,6 @@ from napari_rln.networks.cpu_kernels.lanes import (
     kernel,
     padded,
 )
-from napari_rln.networks.cpu_kernels.padded_planes import KEEP, End, finish, load, load_doubled
 from napari_rln.networks.cpu_kernels.winograd import (
     POINTS,
     STRIP,
@@ -35,12 +35,12 @@ _MOST = 8  # output channels of a convolution
 
 
 def _cached(function: Function) -> Function:
-    """Compile, and keep that on disk until this file or one that it compiles from changes.
+    """Compile, and keep that on disk until a file of this folder changes.
 
-    numba looks for changes in this file only; by the name it tells what stands in the others.
+    numba looks for changes in this file only; the name stands for the content of all.
     """
-    files = [Path(__file__).with_name(f"{name}.py") for name in ("lanes", "planes", "winograd")]
-    content = b"".join(file.read_bytes() for file in files if file.exists())
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    content = b"".join(file.read_bytes() for file in files)
     function.__qualname__ += f"_{hashlib.sha256(content).hexdigest()[:8]}"
     compiled: Function = njit(**OPTIONS, cache=True)(function)
     return compiled

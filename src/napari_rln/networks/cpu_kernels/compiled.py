@@ -15,8 +15,8 @@ import torch
 
 from napari_rln.core.threads import share
 from napari_rln.networks.cpu_kernels.chain import Weights, chain, halve, workspace
-from napari_rln.networks.cpu_kernels.lanes import Array
-from napari_rln.networks.cpu_kernels.padded_planes import DIVIDE, KEEP, MEAN, MULTIPLY, End
+from napari_rln.networks.cpu_kernels.chain_ends import DIVIDE, KEEP, MEAN, MULTIPLY, End
+from napari_rln.networks.cpu_kernels.simd import Array
 from napari_rln.networks.cpu_kernels.winograd import STRIP, transform_weights
 
 Block = tuple[int, int, int, int]
@@ -27,7 +27,7 @@ _MOST_STRIPS = 16  # so many rows of the widest chain stay in a usual cache
 
 @dataclass(frozen=True, kw_only=True)
 class _Chain:
-    """What is fixed of a chain, see :func:`chain.chain` and :class:`planes.End`."""
+    """Constants of a chain, see :func:`chain.chain` and :class:`chain_ends.End`."""
 
     kind: int
     count: int

@@ -1,4 +1,4 @@
-"""Half of a 3x3x3 convolution's multiplications along y are saved by Winograd's F(4, 3).
+"""A 3x3x3 convolution with half the multiplications along y: Winograd's F(4, 3).
 
 Six input rows are transformed to six others, whose products with transformed weights transform
 back to four output rows, called a strip (Lavin and Gray, CVPR 2016). Rows lie along x, so the
@@ -12,7 +12,7 @@ last four planes, plane z in slot ``z & 3``.
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.networks.cpu_kernels.lanes import (
+from napari_rln.networks.cpu_kernels.simd import (
     GROUP,
     LANES,
     WIDE,

@@ -1,17 +1,17 @@
-"""The way into a chain of convolutions and out of it: planes from volumes, volumes from rows."""
+"""First and last step of a chain of convolutions: planes from a volume, and rows of the result."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from napari_rln.networks.cpu_kernels.lanes import LANES, Array, kernel, softplus
+from napari_rln.networks.cpu_kernels.simd import LANES, Array, kernel, softplus
 
 DIVIDE, MULTIPLY, MEAN, KEEP = range(4)
-"""What a chain of convolutions ends in, see :class:`End`."""
+"""Last step of a chain of convolutions, see :class:`End`."""
 
 
 class End(NamedTuple):
-    """What is made of the last convolution of a chain.
+    """Last step of a chain: what its result is, given the last convolution.
 
     ``KEEP`` all its channels, or their ``MEAN``; or ``DIVIDE`` the image by the projection of the
     estimate; or ``MULTIPLY`` the estimate with its correction. See :func:`finish`.

@@ -1,10 +1,10 @@
-"""What the kernels of :mod:`chain` are compiled with: vectors of voxels in LLVM's own language.
+"""Vector operations (SIMD) that the kernels of :mod:`chain` consist of, written in LLVM.
 
 Along x a vector holds neighbouring voxels, one in each of its lanes, and shifts by a voxel are
 unaligned loads. What decides the network's speed is the loop over the products of a convolution.
 Left to itself the compiler does not keep its sums in registers, so :func:`_accumulator` writes it
 in LLVM: 8 channels x 32 voxels of sums with AVX-512, 4 x 16 with the smaller registers of AVX2 and
-NEON.
+NEON. Options of the compiler and the length of a vector are here too.
 """
 
 from collections.abc import Callable

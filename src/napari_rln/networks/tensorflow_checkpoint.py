@@ -1,7 +1,9 @@
-"""The variables of a TensorFlow checkpoint (its V2 format, the "tensor bundle").
+"""Reader of TensorFlow checkpoints, and of the published RLN weights in them.
 
-The checkpoint is read here because TensorFlow would be half a gigabyte of dependency for 60 kB of
-numbers, and so that reading one runs no code.
+Nothing else in the package knows this format or the names in it: :func:`read_checkpoint` returns
+variables, :func:`rln_from_checkpoint` a network, and the command ``import-tf`` is the only user.
+The format (V2, the "tensor bundle") is read here because TensorFlow would be half a gigabyte of
+dependency for 60 kB of numbers, and so that reading a checkpoint runs no code.
 
 A checkpoint ``model.ckpt`` is a table ``model.ckpt.index``, which says where each variable lies,
 and files ``model.ckpt.data-00000-of-00001``, which hold the numbers. The table is LevelDB's
@@ -13,15 +15,19 @@ in TensorFlow). Of both, only what a checkpoint contains is read.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
 from napari_rln.core.errors import RlnError
+from napari_rln.networks.rln import RLN, NetworkSettings, Views
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +39,12 @@ TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
 _LARGEST = 2**22  # bytes of a file; the authors' checkpoint has 192 kB with the optimiser's share
 _LONGEST = 255  # bytes of a name
 _SAVE = "load it in TensorFlow and save it with tf.train.Saver's defaults"
+_STATISTICS = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Array]:
@@ -62,8 +74,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Array]:
         if b"" not in items:
             raise _Unreadable("it has no header")
         shards = _shards(items.pop(b""))
-        found = {_name(key): _entry(value, shards) for key, value in items.items()}
-        entries = {name: entry for name, entry in found.items() if entry is not None}
+        numeric = ((_name(key), _entry(value, shards)) for key, value in items.items())
+        entries = {name: entry for name, entry in numeric if entry is not None}
     variables: dict[str, Array] = {}
     for shard in sorted({entry.shard for entry in entries.values()}):
         part = prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
@@ -73,6 +85,47 @@ def read_checkpoint(path: str | Path) -> dict[str, Array]:
                 raise _Unreadable("it holds less than the index says")
             variables |= {name: _variable(data, name, entry) for name, entry in inside.items()}
     return variables
+
+
+def rln_from_checkpoint(variables: Mapping[str, Array], *, division_eps: float = 1e-4) -> RLN:
+    """Return the network that a checkpoint of the authors' code describes.
+
+    Parameters
+    ----------
+    variables
+        As ``read_checkpoint`` returns them; the optimiser's are ignored. Convolutions are
+        found by the last part of their name (``estimation/e_1``), and batch normalisations by
+        their number (``batch_normalization``, ``batch_normalization_1``, ...), which is their
+        order in the network.
+    division_eps
+        Added to the denominator of the division, which the variables do not tell: 1e-4 in the
+        released checkpoint and the authors' dual-view code, 1e-3 in their single-view code.
+
+    Returns
+    -------
+    RLN
+        In evaluation mode. For two concatenated views where ``e_1`` takes two channels, for a
+        single view (or two averaged ones, which is the same network) where it takes one.
+
+    Raises
+    ------
+    RlnError
+        If variables are missing, there twice, of another shape or not finite; it names them.
+    """
+    weights = _last_parts(variables)
+    two = "e_1" in weights and weights["e_1"].ndim == 5 and weights["e_1"].shape[3] == 2
+    views: Views = "concatenated" if two else "single"
+    network = RLN(NetworkSettings(views=views, division_eps=division_eps)).eval()
+    state, names = network.state_dict(), _tensorflow_names(network)
+    missing = [name for name in names.values() if name not in weights]
+    if missing:
+        raise RlnError(
+            f"the checkpoint lacks {', '.join(missing)}; give one that the authors' "
+            "Richardson-Lucy network was saved to."
+        )
+    for own, name in names.items():
+        state[own].copy_(_weight(name, weights[name], state[own]))
+    return network
 
 
 # Files
@@ -181,7 +234,7 @@ def _name(key: bytes) -> str:
 def _variable(data: bytes, name: str, entry: _Entry) -> Array:
     """Return a variable out of the content of its shard."""
     numbers = _Cursor(data, entry.offset).take(entry.size)
-    if mask(crc32c(numbers)) != entry.crc:
+    if masked_crc(numbers) != entry.crc:
         raise _Unreadable(f"the checksum of {name} is wrong")
     return np.frombuffer(numbers, entry.dtype).reshape(entry.shape).astype(entry.dtype[1:])
 
@@ -240,7 +293,7 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
     """Return the content of a block, behind which stand its compression and its checksum."""
     cursor = _Cursor(data, offset)
     block, kind, crc = cursor.take(size), cursor.take(1), cursor.take(4)
-    if mask(crc32c(block + kind)) != int.from_bytes(crc, "little"):
+    if masked_crc(block + kind) != int.from_bytes(crc, "little"):
         raise _Unreadable("the checksum of a block is wrong")
     if kind != b"\0":
         how = "Snappy" if kind == b"\1" else f"method {kind[0]}"
@@ -285,29 +338,60 @@ def _message(data: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
     return numbers, parts
 
 
-# Checksums
-
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for crc in range(256):
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-        table.append(crc)
-    return tuple(table)
-
-
-_CRC = _crc_table()
-
-
-def crc32c(data: bytes) -> int:
-    """Return the CRC-32C (Castagnoli) of bytes."""
-    crc, table = 0xFFFFFFFF, _CRC
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
-
-
-def mask(crc: int) -> int:
-    """Return a checksum as LevelDB and TensorFlow store it."""
+def masked_crc(data: bytes) -> int:
+    """Return the CRC-32C of bytes, masked as LevelDB and TensorFlow store it."""
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+# The names and layouts of the network's weights
+
+
+def _tensorflow_names(network: RLN) -> dict[str, str]:
+    """Return the last part of TensorFlow's name for each name in the network's state."""
+    names: dict[str, str] = {}
+    norms = 0
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            names[f"{name}.weight"] = name.removesuffix(".conv").rpartition(".")[2]
+        elif isinstance(module, nn.BatchNorm3d):
+            layer = f"batch_normalization_{norms}" if norms else "batch_normalization"
+            names |= {f"{name}.{own}": f"{layer}/{other}" for own, other in _STATISTICS.items()}
+            norms += 1
+    return names
+
+
+def _last_parts(variables: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the variables by the part of their name that :func:`_tensorflow_names` gives."""
+    weights: dict[str, Array] = {}
+    for name, value in variables.items():
+        match = re.search(r"(?:^|/)([eu]_\d+|batch_normalization(?:_\d+)?/\w+)$", name)
+        if match is None:
+            continue
+        if match[1] in weights:
+            raise RlnError(
+                f"the checkpoint has {match[1]} twice, the second time as {name}; give one that "
+                "holds a single network."
+            )
+        weights[match[1]] = value
+    return weights
+
+
+def _weight(name: str, value: Array, like: torch.Tensor) -> torch.Tensor:
+    """Return a variable in torch's layout: (d, h, w, in, out) becomes (out, in, d, h, w).
+
+    The transposed kernel is (d, h, w, out, in) there and (in, out, d, h, w) here.
+    """
+    last_first = (4, 3, 0, 1, 2) if like.ndim == 5 else (0,)
+    shape = like.shape if like.ndim == 1 else (*like.shape[2:], like.shape[1], like.shape[0])
+    if value.shape != tuple(shape):
+        raise RlnError(
+            f"{name} of the checkpoint is {value.shape} but is {tuple(shape)} in the "
+            "Richardson-Lucy network; give a checkpoint of that network."
+        )
+    if not np.isfinite(value).all():
+        raise RlnError(
+            f"{name} of the checkpoint holds values that are not finite; give one saved earlier "
+            "in that training."
+        )
+    return torch.from_numpy(np.ascontiguousarray(value.transpose(last_first), np.float32))
