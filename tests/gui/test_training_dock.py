@@ -217,7 +217,7 @@ def test_presets_names_and_what_is_copied(dock, library):
     settings = recipe.plan().settings
     assert settings.variant == "paper"
     assert recipe.plan().begin is None
-    assert not recipe.form.fields["minutes"].isVisibleTo(recipe.form)  # its steps are given
+    assert not recipe.form.fields["minutes"].native.isVisibleTo(recipe.form)  # its steps are given
     recipe.preset.setCurrentText("Full training")
     assert recipe.plan().settings.minutes == 30
     assert recipe.plan().settings.variant == "started"

@@ -94,12 +94,12 @@ class Place(QWidget):
         )
         self.folder = FolderField()
         self.tile = field_for(TileSide)
-        self.tile.setToolTip(
+        self.tile.tooltip = (
             "<p>Side in voxels of what is computed at once. The largest that the memory allows "
             "takes least time in all; of smaller ones the first is there sooner.</p>"
         )
         self.memory = field_for(MemoryGb)
-        self.memory.setToolTip(
+        self.memory.tooltip = (
             "<p>That all workers together may take; auto takes half of what is free.</p>"
         )
         self.tile.value = self.memory.value = "auto"
@@ -109,8 +109,8 @@ class Place(QWidget):
         rows = QFormLayout()
         rows.setContentsMargins(0, 0, 0, 0)
         for label, field in (("Tile (voxels)", self.tile), ("Memory (GB)", self.memory)):
-            field.call(label)
-            rows.addRow(label, field)
+            field.label = label
+            rows.addRow(label, field.native)
         below.addWidget(self.folder)
         below.addLayout(rows)
         below.addWidget(self.form)
@@ -124,8 +124,10 @@ class Place(QWidget):
         self._show_below()
         self.box.currentIndexChanged.connect(self._show_below)
         self.box.activated.connect(self._on_hand)
-        for part in (self.folder, self.tile, self.memory, self.form):
+        for part in (self.folder, self.form):
             part.changed.connect(self.changed)
+        for field in (self.tile, self.memory):
+            field.changed.connect(lambda: self.changed.emit())
 
     @property
     def on_disk(self) -> bool:

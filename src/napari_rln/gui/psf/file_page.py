@@ -34,13 +34,13 @@ class Opening(QWidget):
         super().__init__()
         self._jobs = jobs
         self.path = field_for(str)
-        self.path.box.setPlaceholderText("TIFF or OME-TIFF")
+        self.path.native.setPlaceholderText("TIFF or OME-TIFF")
         browse = QPushButton("Browse\N{HORIZONTAL ELLIPSIS}")
         self.voxel = VoxelField(_AS_IN_FILE)
         self.voxel.setToolTip("<p>Voxel size z, y, x; empty for what the file says.</p>")
         self.button = QPushButton("Open PSF")
         line = QHBoxLayout()
-        line.addWidget(self.path, 1)
+        line.addWidget(self.path.native, 1)
         line.addWidget(browse)
         rows = QFormLayout()
         rows.addRow("File", line)
@@ -60,7 +60,7 @@ class Opening(QWidget):
             If no file is named, or the voxel size is given by halves.
         """
         if not self.path.value.strip():
-            raise FieldError("choose the file that holds the PSF.", self.path)
+            raise FieldError("choose the file that holds the PSF.", self.path.native)
         path, sizes = Path(self.path.value.strip()).expanduser(), self.voxel.value
         if any(sizes) and not all(sizes):
             raise FieldError("give the voxel size along z, y and x, or none of them.", self.voxel)

@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import Run, image_of, psf_b_of, psf_of
-from napari_rln.gui.fields import Either
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import Source, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
@@ -232,9 +231,8 @@ class Recipe(QWidget):
         self._show_budget()
 
     def _show_budget(self) -> None:
-        steps = self.form.fields["steps"]
-        by_steps = isinstance(steps, Either) and not steps.is_word
-        self.form.show_only(("steps",) if by_steps else ("minutes", "steps"))
+        by_minutes = self.form.fields["steps"].is_word
+        self.form.show_only(("minutes", "steps") if by_minutes else ("steps",))
 
     def _show_name(self) -> None:
         layer = self.psf.layer

@@ -24,9 +24,9 @@ from napari_rln.core.volume import FloatArray, Volume, VoxelUm
 from napari_rln.evaluate.figure import figure, save_figure
 from napari_rln.evaluate.figure_view import FigureSettings, Projection, brightest
 from napari_rln.gui.events import follow
-from napari_rln.gui.fields import Number
 from napari_rln.gui.jobs import Job, Jobs, Steps
 from napari_rln.gui.layers import contrast_limits, source_of
+from napari_rln.gui.number import Number
 from napari_rln.gui.pictures import MICROMETRE, Board
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.views.cursor import Crossing
@@ -57,9 +57,9 @@ class ViewsDock(QWidget):
         self.projection, self.contrast = QComboBox(), QComboBox()
         self.projection.addItems(["slice", "max"])
         self.contrast.addItems([_AS_VIEWED, _SHARED])
-        self.slab, self.slab_unit = Number({"min": 0.0}), QLabel()
-        self.slab.call("The slab's thickness")
-        self.slab.setToolTip("<p>Thickness that is averaged or projected; 0 for one plane.</p>")
+        tip = "<p>Thickness that is averaged or projected; 0 for one plane.</p>"
+        self.slab = Number(label="The slab's thickness", min=0.0, tooltip=tip)
+        self.slab_unit = QLabel()
         self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
         self.profile_on = QComboBox()
         self.profile_on.addItems(["no profile", "profile in xy", "profile in xz", "profile in yz"])
@@ -231,7 +231,7 @@ class ViewsDock(QWidget):
         self.jobs.add(Job("brightest structure", steps, done=self.crossing.move))
 
     def _slab(self) -> float | None:
-        return self.slab.within() or None
+        return self.slab.value or None
 
     def _figure_settings(self) -> FigureSettings:
         first = self.columns[0]
@@ -311,7 +311,7 @@ class ViewsDock(QWidget):
         thickness = QWidget()
         inside = QHBoxLayout(thickness)
         inside.setContentsMargins(0, 0, 0, 0)
-        inside.addWidget(self.slab, 1)
+        inside.addWidget(self.slab.native, 1)
         inside.addWidget(self.slab_unit)
         parts = (
             (self.projection, thickness), (self.contrast, self.profile_on),
