@@ -1,6 +1,7 @@
 """Numbers as they are typed, key by key, in the desktops of several countries."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -181,6 +182,59 @@ def test_arrows_step_within_the_limits(qtbot):
     for _ in range(4):
         qtbot.keyClick(number.box, Qt.Key.Key_Up)
     assert number.value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [(int | Literal["auto"], {"auto": "auto"}), (float | None, {"default": None}),
+     (Literal["auto", "none"] | float, {"auto": "auto", "none": "none"})],
+)  # fmt: skip
+def test_a_word_is_typed_in_place_of_a_number_and_an_empty_line_is_the_first(
+    qtbot, annotation, words
+):
+    number = field_for(annotation)
+    qtbot.addWidget(number.native)
+    first = next(iter(words))
+    assert number.box.lineEdit().placeholderText() == first
+    for text, value in {**words, "": words[first], first.upper(): words[first]}.items():
+        number.value = 7
+        write(qtbot, number, text)
+        assert (number.value, number.is_word, number.is_marked) == (value, True, False)
+        assert number.box.text() == ("" if value == words[first] else text)
+        qtbot.keyClick(number.box, Qt.Key.Key_Up)
+        assert number.value == value  # no number to step from
+    number.value = 7
+    assert (number.value, number.is_word) == (7, False)
+    write(qtbot, number, "car")
+    with pytest.raises(FieldError, match=f"'car'; type .*, {', '.join(words)}"):
+        _ = number.value
+
+
+def test_three_lengths_are_all_typed_or_none(qtbot):
+    row = field_for(tuple[float, float, float] | None, label="Size")
+    qtbot.addWidget(row.native)
+    assert row.value is None
+    for number, text in zip(row, ("3", "", "1"), strict=True):
+        write(qtbot, number, text)
+    with pytest.raises(FieldError, match="Size lacks 1 of its 3 numbers") as error:
+        _ = row.value
+    assert error.value.field is row[1].box
+    write(qtbot, row[1], "2")
+    assert row.value == (3.0, 2.0, 1.0)
+    row.value = None
+    assert [number.box.text() for number in row] == [""] * 3
+
+
+def test_tab_goes_through_the_rows(qtbot):
+    form = Form(RldSettings, top=("back_projector", "iterations"))
+    qtbot.addWidget(form)
+    inputs = {getattr(field, "box", field.native): name for name, field in form.fields.items()}
+    chain, widget = [], form.nextInFocusChain()
+    while widget is not form:
+        chain.append(inputs.get(widget))
+        widget = widget.nextInFocusChain()
+    rest = [name for name in form.fields if name not in ("back_projector", "iterations")]
+    assert [name for name in chain if name] == ["back_projector", "iterations", *rest]
 
 
 def _turn(box):
@@ -368,3 +422,17 @@ def test_after_the_image_is_deleted_its_psf_is_no_image(qtbot):
     assert images.layer is other
     viewer.layers.remove(other)
     assert images.layer is third  # an image that was there all along
+
+
+def test_a_renamed_layer_stays_chosen_in_its_place(qtbot):
+    viewer = ViewerModel()
+    for name in ("one", "two", "three"):
+        viewer.add_image(np.ones((4, 6, 8), np.float32), name=name)
+    picker = LayerPicker(viewer, optional="none")
+    qtbot.addWidget(picker)
+    picker.layer = viewer.layers["two"]
+    with qtbot.assertNotEmitted(picker.changed):
+        viewer.layers["two"].name = "cells"
+    assert picker.layer is viewer.layers["cells"]
+    texts = [picker.box.itemText(i) for i in range(picker.box.count())]
+    assert texts == ["none", "one", "cells", "three"]

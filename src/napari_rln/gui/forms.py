@@ -167,4 +167,4 @@ def worded(sentence: str) -> str:
     sentence
         With names of settings in backticks, as Python has them.
     """
-    return _NAMED.sub(lambda found: _LABELS.get(found[1], found[1].replace("_", " ")), sentence)
+    return _NAMED.sub(lambda match: _LABELS.get(match[1], match[1].replace("_", " ")), sentence)

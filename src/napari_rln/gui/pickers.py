@@ -1,4 +1,4 @@
-"""Choosing a layer, and telling its voxel size where it is not known."""
+"""Choice of a layer, with its voxel size."""
 
 from collections.abc import Callable
 from weakref import WeakSet
@@ -134,7 +134,7 @@ class LayerPicker(QWidget):
 
 
 class VolumePicker(QWidget):
-    """A layer picker with the voxel size below, to be given where it is not known or wrong.
+    """A layer picker with the voxel size below, to be typed where it is unknown or wrong.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class VolumePicker(QWidget):
         layout.addWidget(self.picker)
         layout.addLayout(below)
         self._followed: WeakSet[Layer] = WeakSet()
-        self._refused = ""  # why what is typed is not in the layer
+        self._refused = ""  # why the typed size is not written into the layer
         self.setFocusProxy(self.picker.box)
         self.picker.changed.connect(self._show_voxel)
         self.voxel.changed.connect(self._write_voxel)
@@ -179,22 +179,22 @@ class VolumePicker(QWidget):
 
     @property
     def layer(self) -> Layer | None:
-        """The layer that is chosen."""
+        """The chosen layer."""
         return self.picker.layer
 
     @layer.setter
     def layer(self, layer: Layer | None) -> None:
         self.picker.layer = layer
 
-    def source(self, what: str) -> Source:
-        """Return the volume that is chosen, not read yet; see :meth:`LayerPicker.source`."""
+    def source(self, name: str) -> Source:
+        """Return the chosen volume, not read yet; see :meth:`LayerPicker.source`."""
         layer = self.layer
         if layer is not None:
             if self._refused:
                 raise FieldError(self._refused, self.voxel)
             if voxel_um_of(layer) is None:
                 raise FieldError(self._unknown(layer), self.voxel)
-        return self.picker.source(what)
+        return self.picker.source(name)
 
     def _unknown(self, layer: Layer) -> str:
         if self._has_scale(layer):
@@ -206,7 +206,7 @@ class VolumePicker(QWidget):
         return f"the voxel size of {layer.name} is not known; type it below the layer."
 
     def _has_scale(self, layer: Layer) -> bool:
-        return any(size != 1 for size in edges_of(layer))  # napari's own where none is known
+        return any(size != 1 for size in edges_of(layer))  # napari's default is 1
 
     def _show_voxel(self) -> None:
         layer = self.layer
@@ -234,13 +234,13 @@ class VolumePicker(QWidget):
             return
         try:
             z, y, x = self.voxel.value
-            if layer.ndim == 2:  # the depth of a plane is never used
+            if layer.ndim == 2:  # the depth of a plane has no effect
                 z = z or y
             if not any((z, y, x)):
                 self._show_voxel()
                 return
             check_voxel_um((z, y, x), layer.name)
-        except RlnError as error:  # it is marked, and said when the layer is used
+        except RlnError as error:  # marked now, and raised when the layer is used
             self._refused = str(error)
             self.changed.emit()
             return
@@ -249,20 +249,25 @@ class VolumePicker(QWidget):
 
 
 class SecondPsfPicker(VolumePicker):
-    """A picker of the PSF of a second view; where none is chosen it is the first's.
+    """A picker of the second view's PSF; without a choice it is the first view's.
 
     Parameters
     ----------
     viewer
-        Whose layers may be chosen.
+        The viewer.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
-        super().__init__(viewer, optional="as the first's")
-        self.setToolTip("<p>As the second camera takes it; it is turned with its view.</p>")
+        super().__init__(viewer, optional="same as the first")
+        self.setToolTip("<p>In the orientation of the second camera, like its view.</p>")
 
     def source_beside(self, first: Source) -> Source:
-        """Return the PSF, not read yet, beside that of the first view.
+        """Return the second view's PSF, not read yet.
+
+        Parameters
+        ----------
+        first
+            PSF of the first view.
 
         Raises
         ------
