@@ -105,7 +105,7 @@ def drive(session: Session, *, steps: int) -> None:
     psf = viewer.layers[1]
     dock.psf.layer = psf
     settle(2)
-    idle(dock.looks)
+    idle(dock.examinations)
     session.shoot("psf")
     psf.visible = False
 

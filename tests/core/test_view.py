@@ -6,8 +6,8 @@ from scipy.ndimage import gaussian_filter
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.evaluate.figure_view import FigureSettings, resolve_view
+from napari_rln.evaluate.plane_sections import round_length
 from napari_rln.evaluate.profiles import profile_between
-from napari_rln.evaluate.sections import round_length
 
 VOXEL_UM = (0.3, 0.1, 0.1)
 SPOT = (6, 20, 30)

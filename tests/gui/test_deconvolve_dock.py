@@ -20,7 +20,7 @@ from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve import method_list as methods
 from napari_rln.gui.deconvolve.method_list import iterations_in
 from napari_rln.gui.deconvolve.region import DRAWN, SEEN, WHOLE
-from napari_rln.gui.layers import EXHIBIT, KEY, layer_data, record_of
+from napari_rln.gui.layers import DISPLAY_ONLY, KEY, layer_data, record_of
 from napari_rln.psf.prepare import prepare_psf
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
@@ -174,7 +174,7 @@ def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
 
     # It is drawn, not to work on, and not among layers that stand side by side.
     rectangle = viewer.layers["region"]
-    assert EXHIBIT in rectangle.metadata
+    assert DISPLAY_ONLY in rectangle.metadata
     assert viewer.canvas.grid.enabled
     assert not rectangle.visible
     dock.results.side_by_side.setChecked(False)

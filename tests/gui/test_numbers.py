@@ -1,6 +1,7 @@
 """Numbers as they are typed, key by key, in the desktops of several countries."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution
 from napari_rln.gui.field_errors import FieldError, point_at
-from napari_rln.gui.fields import Either, Number, Row, field_for, take_typed
+from napari_rln.gui.fields import Numbers, field_for
 from napari_rln.gui.forms import Form, worded
 from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
+from napari_rln.gui.number import Number, take_typed
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
 from napari_rln.gui.scroll_area import Area
 from napari_rln.gui.voxel_size import VoxelField
@@ -50,11 +52,7 @@ def numbers(field):
     """Return the numbers in a field."""
     if isinstance(field, Number):
         return [field]
-    if isinstance(field, Either):
-        return numbers(field.field)
-    return (
-        [each for part in field.fields for each in numbers(part)] if isinstance(field, Row) else []
-    )
+    return [*field] if isinstance(field, Numbers) else []
 
 
 def write(qtbot, number, text, key=Qt.Key.Key_Return):
@@ -72,22 +70,22 @@ def test_in_every_form_a_number_is_what_is_typed(qtbot, desktop, kind):
     for name, field in form.fields.items():
         for number in numbers(field):
             in_nm = name in ("wavelength_um", "excitation_um")
-            per, low = (1000, 200.0) if in_nm else (1, 0.0)
-            whole = isinstance(number.value, int)
+            per = 1000 if in_nm else 1
             texts = {"461": 461, "-3": -3, "987654321": 987654321}
-            if not whole:
+            if not number.is_whole:
                 texts |= {"0,0645": 0.0645, "0.0645": 0.0645, "461.5": 461.5, "461,5": 461.5}
             for text, expected in texts.items():
                 write(qtbot, number, text, key=None)
-                beyond = in_nm and not low <= expected <= 2000
-                if beyond:
-                    with pytest.raises(RlnError):
-                        _ = number.value
-                else:
+                low, high = number.limits
+                if low <= expected <= high:
                     assert number.value == expected / per, (name, text)
+                else:
+                    with pytest.raises(FieldError, match=f"is {expected}"):
+                        _ = number.value
                 qtbot.keyClick(number.box, Qt.Key.Key_Return)
                 assert number.box.text() == text.replace(",", "."), name
-                assert beyond or number.value == expected / per
+                assert number.is_marked != (low <= expected <= high)
+                assert number.is_marked or number.value == expected / per
             write(qtbot, number, "seven")
             with pytest.raises(RlnError, match="seven"):
                 _ = number.value
@@ -95,7 +93,7 @@ def test_in_every_form_a_number_is_what_is_typed(qtbot, desktop, kind):
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_what_is_beyond_a_limit_is_marked_and_comes_to_the_core(qtbot, kind):
+def test_what_is_beyond_a_limit_is_marked_and_said(qtbot, kind):
     form = Form(kind, top=())
     qtbot.addWidget(form)
     for name, field in form.fields.items():
@@ -103,8 +101,6 @@ def test_what_is_beyond_a_limit_is_marked_and_comes_to_the_core(qtbot, kind):
             if number.limits[1] == np.inf:
                 continue
             assert not number.is_marked, name
-            if isinstance(field, Either):
-                field.choice.setCurrentIndex(len(field.words))
             write(qtbot, number, f"{10 * number.limits[1]:.0f}")
             assert number.is_marked, name
             with pytest.raises(RlnError):
@@ -119,7 +115,7 @@ def test_what_is_beyond_a_limit_is_marked_and_comes_to_the_core(qtbot, kind):
 )  # fmt: skip
 def test_what_is_no_number_or_may_be_two_is_refused_as_it_is(qtbot, desktop, text):
     number = field_for(float)
-    qtbot.addWidget(number)
+    qtbot.addWidget(number.native)
     number.value = 5.0
     write(qtbot, number, text)
     with pytest.raises(FieldError, match="type") as error:
@@ -145,7 +141,7 @@ def test_a_comma_before_three_digits_is_decimal_where_thousands_cannot_be(qtbot,
 @pytest.mark.parametrize("text", ["10,000", "10.000", "3.5", "1e-1"])
 def test_an_integer_has_no_decimals_and_no_groups(qtbot, desktop, text):
     number = field_for(int)
-    qtbot.addWidget(number)
+    qtbot.addWidget(number.native)
     write(qtbot, number, text)
     with pytest.raises(RlnError, match="integer such as 10"):
         _ = number.value
@@ -166,26 +162,79 @@ def test_wavelengths_are_in_nanometres(qtbot, desktop):
     with pytest.raises(RlnError, match="46 but must lie between 200 and 2000"):
         form.settings()
     form.show_settings(MicroscopeSettings(modality="confocal", excitation_um=0.488))
-    assert form.fields["excitation_um"].field.box.text() == "488"
+    assert form.fields["excitation_um"].box.text() == "488"
     assert form.settings().excitation_um == 0.488
 
 
 def test_digits_that_are_not_shown_are_not_lost(qtbot):
     row = field_for(tuple[float, float, float])
-    qtbot.addWidget(row)
+    qtbot.addWidget(row.native)
     row.value = (0.123456789, 0.51189233, 0.51189233)
-    assert row.fields[1].box.text() == "0.511892"
-    write(qtbot, row.fields[0], "0.5")
+    assert row[1].box.text() == "0.511892"
+    write(qtbot, row[0], "0.5")
     assert row.value == (0.5, 0.51189233, 0.51189233)
 
 
 def test_arrows_step_within_the_limits(qtbot):
-    number = Number({"min": 0.0, "max": 1.0})
-    qtbot.addWidget(number)
+    number = Number(min=0.0, max=1.0)
+    qtbot.addWidget(number.native)
     number.value = 0.98
     for _ in range(4):
         qtbot.keyClick(number.box, Qt.Key.Key_Up)
     assert number.value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [(int | Literal["auto"], {"auto": "auto"}), (float | None, {"default": None}),
+     (Literal["auto", "none"] | float, {"auto": "auto", "none": "none"})],
+)  # fmt: skip
+def test_a_word_is_typed_in_place_of_a_number_and_an_empty_line_is_the_first(
+    qtbot, annotation, words
+):
+    number = field_for(annotation)
+    qtbot.addWidget(number.native)
+    first = next(iter(words))
+    assert number.box.lineEdit().placeholderText() == first
+    for text, value in {**words, "": words[first], first.upper(): words[first]}.items():
+        number.value = 7
+        write(qtbot, number, text)
+        assert (number.value, number.is_word, number.is_marked) == (value, True, False)
+        assert number.box.text() == ("" if value == words[first] else text)
+        qtbot.keyClick(number.box, Qt.Key.Key_Up)
+        assert number.value == value  # no number to step from
+    number.value = 7
+    assert (number.value, number.is_word) == (7, False)
+    write(qtbot, number, "car")
+    with pytest.raises(FieldError, match=f"'car'; type .*, {', '.join(words)}"):
+        _ = number.value
+
+
+def test_three_lengths_are_all_typed_or_none(qtbot):
+    row = field_for(tuple[float, float, float] | None, label="Size")
+    qtbot.addWidget(row.native)
+    assert row.value is None
+    for number, text in zip(row, ("3", "", "1"), strict=True):
+        write(qtbot, number, text)
+    with pytest.raises(FieldError, match="Size lacks 1 of its 3 numbers") as error:
+        _ = row.value
+    assert error.value.field is row[1].box
+    write(qtbot, row[1], "2")
+    assert row.value == (3.0, 2.0, 1.0)
+    row.value = None
+    assert [number.box.text() for number in row] == [""] * 3
+
+
+def test_tab_goes_through_the_rows(qtbot):
+    form = Form(RldSettings, top=("back_projector", "iterations"))
+    qtbot.addWidget(form)
+    inputs = {getattr(field, "box", field.native): name for name, field in form.fields.items()}
+    chain, widget = [], form.nextInFocusChain()
+    while widget is not form:
+        chain.append(inputs.get(widget))
+        widget = widget.nextInFocusChain()
+    rest = [name for name in form.fields if name not in ("back_projector", "iterations")]
+    assert [name for name in chain if name] == ["back_projector", "iterations", *rest]
 
 
 def _turn(box):
@@ -206,14 +255,14 @@ def test_the_wheel_scrolls_a_dock_and_changes_nothing_below_the_pointer(qtbot, m
     rows.addWidget(form)
     area = Area(content)
     qtbot.addWidget(area)
-    later = Number({"min": 0.0, "max": 1.0})
-    rows.addWidget(later)
+    later = Number(min=0.0, max=1.0)
+    rows.addWidget(later.native)
     area.show()
     qtbot.waitExposed(area)
     QApplication.processEvents()
     before = form.settings()
-    words = form.fields["back_projector"].box
-    boxes = (words, form.fields["iterations"].choice, form.fields["seed"].box, later.box)
+    words = form.fields["back_projector"].native
+    boxes = (words, form.fields["iterations"].box, form.fields["seed"].box, later.box)
     assert all(_turn(box) for box in boxes)
     assert form.settings() == before
     assert later.value == 0
@@ -255,9 +304,9 @@ def test_a_message_points_to_its_field_and_says_its_label(qtbot):
     assert worded(str(error.value)) == (
         "Second is more than 5 beside First (\N{MICRO SIGN}m) and some thing."
     )
-    assert not second.isVisible()
+    assert not second.visible
     point_at(error.value.field)
-    assert second.isVisible()
+    assert second.visible
     assert area.focusWidget() is second.box
 
 
@@ -277,10 +326,10 @@ def test_labels_for_names_in_messages():
 def test_a_doubtful_voxel_size_is_said_beside_it(qtbot, voxel_um, said):
     field = VoxelField("?")
     qtbot.addWidget(field)
-    for size, number in zip(voxel_um, field.sizes.fields, strict=True):
+    for size, number in zip(voxel_um, field.sizes, strict=True):
         write(qtbot, number, f"{size:g}")
-    assert said in field.said.text()
-    assert bool(field.said.text()) == bool(said)
+    assert said in field.warning.text()
+    assert bool(field.warning.text()) == bool(said)
     if max(voxel_um) > 25:
         with pytest.raises(FieldError, match="did you mean"):
             field.voxel_um("the PSF")
@@ -298,7 +347,7 @@ def picker_of(qtbot, layer_options, shape=(4, 6, 8)):
 
 def test_what_is_typed_below_a_layer_is_written_into_it(qtbot, desktop):
     picker, layer = picker_of(qtbot, {})
-    sizes = picker.voxel.sizes.fields
+    sizes = picker.voxel.sizes
     assert [size.box.text() for size in sizes] == [""] * 3
     with pytest.raises(FieldError, match="stack is not known; type it below the layer") as error:
         picker.source("the image")
@@ -308,7 +357,7 @@ def test_what_is_typed_below_a_layer_is_written_into_it(qtbot, desktop):
     assert voxel_um_of(layer) == (0.3, 0.0645, 0.0645)
     write(qtbot, sizes[1], "64,5")  # nanometres
     assert voxel_um_of(layer) == (0.3, 0.0645, 0.0645)
-    assert "did you mean 0.0645" in picker.voxel.said.text()
+    assert "did you mean 0.0645" in picker.voxel.warning.text()
     with pytest.raises(FieldError, match=r"did you mean 0\.0645"):
         picker.source("the image")
     write(qtbot, sizes[1], "x")
@@ -321,8 +370,8 @@ def test_what_is_typed_below_a_layer_is_written_into_it(qtbot, desktop):
 def test_what_is_still_being_typed_counts_when_a_button_is_pressed(qtbot):
     picker, layer = picker_of(qtbot, {"scale": (0.3, 0.1, 0.1), "units": UM})
     picker.show()
-    picker.voxel.sizes.fields[0].box.setFocus()
-    write(qtbot, picker.voxel.sizes.fields[0], "0.4", key=None)
+    picker.voxel.sizes[0].box.setFocus()
+    write(qtbot, picker.voxel.sizes[0], "0.4", key=None)
     assert voxel_um_of(layer) == (0.3, 0.1, 0.1)
     take_typed(picker)
     assert voxel_um_of(layer) == (0.4, 0.1, 0.1)
@@ -342,7 +391,7 @@ def test_a_scale_without_a_unit_is_taken_as_micrometres_by_a_click(qtbot):
 
 def test_a_plane_needs_no_depth(qtbot):
     picker, layer = picker_of(qtbot, {}, shape=(6, 8))
-    for size in picker.voxel.sizes.fields[1:]:
+    for size in picker.voxel.sizes[1:]:
         write(qtbot, size, "0.1")
     assert voxel_um_of(layer) == (0.1, 0.1, 0.1)
     assert picker.source("the image").shape == (1, 6, 8)
@@ -373,3 +422,17 @@ def test_after_the_image_is_deleted_its_psf_is_no_image(qtbot):
     assert images.layer is other
     viewer.layers.remove(other)
     assert images.layer is third  # an image that was there all along
+
+
+def test_a_renamed_layer_stays_chosen_in_its_place(qtbot):
+    viewer = ViewerModel()
+    for name in ("one", "two", "three"):
+        viewer.add_image(np.ones((4, 6, 8), np.float32), name=name)
+    picker = LayerPicker(viewer, optional="none")
+    qtbot.addWidget(picker)
+    picker.layer = viewer.layers["two"]
+    with qtbot.assertNotEmitted(picker.changed):
+        viewer.layers["two"].name = "cells"
+    assert picker.layer is viewer.layers["cells"]
+    texts = [picker.box.itemText(i) for i in range(picker.box.count())]
+    assert texts == ["none", "one", "cells", "three"]

@@ -119,7 +119,7 @@ def test_a_file_without_voxel_size_asks_for_it_and_is_fitted_to_the_image(
     dock.opening.path.value = str(path)
     dock.opening.button.click()
     settled(dock)
-    assert "mine.tif does not say its voxel size" in dock.bar.message.text()
+    assert "mine.tif has no voxel size" in dock.bar.message.text()
     assert len(viewer.layers) == 0
     dock.opening.voxel.value = (0.2, 0.0, 0.1)
     dock.opening.button.click()
@@ -212,5 +212,5 @@ def test_beads_are_found_edited_and_averaged(open_dock, make_napari_viewer_proxy
 
     points.data = points.data[:0]
     beads.average_button.click()
-    assert "no bead to use" in dock.bar.message.text()
+    assert "no usable bead" in dock.bar.message.text()
     assert layer.name == "stack"

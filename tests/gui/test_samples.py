@@ -61,11 +61,11 @@ def test_synthetic_sample_and_simulating_more(open_dock, make_napari_viewer_prox
     assert (image.name, truth.name) == ("simulated 7", "simulated 7 \N{MIDDLE DOT} truth")
     assert image.data.shape == (16, 32, 24)
     assert record_of(image).settings["structures"]["structures"] == ["dots"]
-    widget.sides[1].value = 100_000
+    widget.shape[1].value = 100_000
     widget.bar.run_button.click()
     assert "is 100000 but must lie between 1 and 4096" in widget.bar.message.text()
-    assert widget.window().focusWidget() is widget.sides[1].box
-    widget.sides[1].value = 32
+    assert widget.window().focusWidget() is widget.shape[1].box
+    widget.shape[1].value = 32
     widget.imaging.fields["photons"].value = (100.0, 10.0)
     widget.bar.run_button.click()
     assert "photons is" in widget.bar.message.text().lower()

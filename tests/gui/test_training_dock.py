@@ -11,8 +11,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.views import turned
 from napari_rln.gui.training import model_list as models
-from napari_rln.gui.training import training_run as course
-from napari_rln.gui.training.interrupted import LeftOff, checkpoint_of
+from napari_rln.gui.training import training_run as run
+from napari_rln.gui.training.interrupted import InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train import validation
@@ -86,7 +86,7 @@ def test_stop_keeps_the_best_also_while_paused(dock, library, qtbot, idle):
     facts = library.load("mine").record.facts
     assert 0 < facts["steps"] < 5000
     assert facts["best_step"] <= facts["steps"]
-    assert not dock.left.isVisibleTo(dock)
+    assert not dock.interrupted.isVisibleTo(dock)
 
 
 def test_stopped_before_the_first_step_there_is_no_model(dock, library, idle):
@@ -114,7 +114,7 @@ def test_what_was_cancelled_goes_on_from_where_it_was(dock, library, idle, in_st
     dock.recipe.structures.fields["structures"].value = ("spheres", "filaments")
     cancelled_once_there_is_something(dock, library, idle)
     assert "can be resumed" in dock.bar.message.text()
-    assert "mine, step" in dock.left.box.currentText()
+    assert "mine, step" in dock.interrupted.box.currentText()
     dock.bar.run_button.click()  # the name is taken by what was left off
     assert "resume or discard it" in dock.bar.message.text()
 
@@ -123,38 +123,40 @@ def test_what_was_cancelled_goes_on_from_where_it_was(dock, library, idle, in_st
     dock.recipe.form.fields["steps"].value = 10
     dock.test_viewer.layers["bead_psf"].name = "renamed"
     dock.recipe.psf.layer = dock.test_viewer.layers["bead"]
-    dock.left.resume_button.click()
+    dock.interrupted.resume_button.click()
     idle(dock.jobs)
     assert "these are others" in dock.bar.message.text()
     dock.recipe.psf.layer = dock.test_viewer.layers["renamed"]
-    dock.left.resume_button.click()
+    dock.interrupted.resume_button.click()
     idle(dock.jobs)
     assert dock.recipe.structures.fields["structures"].value == ("dots",)  # of the next training
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     assert library.load("mine").record.facts["steps"] == 24
-    assert not dock.left.isVisibleTo(dock)
+    assert not dock.interrupted.isVisibleTo(dock)
 
 
 def test_what_was_left_off_can_be_discarded(dock, library, monkeypatch):
     library.folder.mkdir(parents=True)
     (library.folder / "foreign.checkpoint").write_text("something else")
     path = checkpoint_of(library, "mine")
-    monkeypatch.setattr(LeftOff, "read", lambda p: _left_off(p) if p == path else _refuse(p))
+    monkeypatch.setattr(
+        InterruptedTraining, "read", lambda p: _interrupted(p) if p == path else _refuse(p)
+    )
     path.touch()
-    dock.left.refresh()
-    assert [dock.left.box.itemText(i) for i in range(dock.left.box.count())] == [
+    dock.interrupted.refresh()
+    assert [dock.interrupted.box.itemText(i) for i in range(dock.interrupted.box.count())] == [
         "mine, step 3 of 8"
     ]
     for answer in (QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes):
         assert path.exists()
         monkeypatch.setattr(QMessageBox, "question", lambda *_, answer=answer: answer)
-        dock.left.discard_button.click()
+        dock.interrupted.discard_button.click()
     assert not path.exists()
-    assert not dock.left.isVisibleTo(dock)
+    assert not dock.interrupted.isVisibleTo(dock)
 
 
-def _left_off(path):
-    return LeftOff(
+def _interrupted(path):
+    return InterruptedTraining(
         name=path.stem,
         path=path,
         step=3,
@@ -174,7 +176,7 @@ def test_an_error_of_torch_is_said_in_the_dock(dock, monkeypatch, idle):
         yield from ()
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(course, "train_steps", failing)
+    monkeypatch.setattr(run, "train_steps", failing)
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert dock.bar.message.property("error")
@@ -217,7 +219,7 @@ def test_presets_names_and_what_is_copied(dock, library):
     settings = recipe.plan().settings
     assert settings.variant == "paper"
     assert recipe.plan().begin is None
-    assert not recipe.form.fields["minutes"].isVisibleTo(recipe.form)  # its steps are given
+    assert not recipe.form.fields["minutes"].native.isVisibleTo(recipe.form)  # its steps are given
     recipe.preset.setCurrentText("Full training")
     assert recipe.plan().settings.minutes == 30
     assert recipe.plan().settings.variant == "started"
@@ -281,7 +283,7 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
     assert "can be resumed" in dock.bar.message.text()
     recipe.second.form.fields["turn"].value = "none"  # of the next training
     recipe.second.box.setCurrentText("one")
-    dock.left.resume_button.click()
+    dock.interrupted.resume_button.click()
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     model = library.load("mine")

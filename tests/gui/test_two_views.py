@@ -10,7 +10,7 @@ from scipy.signal import fftconvolve
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.views import turned
 from napari_rln.engine.job import Job
-from napari_rln.gui.layers import EXHIBIT, record_of
+from napari_rln.gui.layers import DISPLAY_ONLY, record_of
 from napari_rln.io.volumes import read_volume, write_volume
 
 TITLE = "Deconvolve and compare"
@@ -84,7 +84,7 @@ def test_both_methods_take_both_views(dock, idle, volumes):
         np.testing.assert_allclose(
             layer.data_to_world((-0.5, -0.5, -0.5)), front.data_to_world((-0.5, -0.5, -0.5))
         )
-    [shown] = [layer for layer in dock.viewer.layers if EXHIBIT in layer.metadata]
+    [shown] = [layer for layer in dock.viewer.layers if DISPLAY_ONLY in layer.metadata]
     assert shown.name == "side on front"
     assert shown.data.shape == SHAPE
     rows = dock.results.table.comparison.rows

@@ -91,12 +91,12 @@ def test_layers_in_nanometres_are_shown_in_micrometres(dock, qtbot):
     qtbot.waitUntil(lambda: dock.columns[0].corner[1] == pytest.approx(0.5 - 0.05))
     point = np.add(np.multiply(SPOT, VOXEL), (0, 0.5, 0))
     dock.viewer.dims.set_point((0, 1, 2), 1000 * point)
-    assert dock.crossing.position == pytest.approx(tuple(point))
+    assert dock.crosshair.position == pytest.approx(tuple(point))
     dock.draw()
     np.testing.assert_array_equal(shown(dock, 1, "xz"), dock.viewer.layers[1].data[:, SPOT[1]])
     section = dock.columns[0].sections["xy"]
     assert section.unit == "µm"
-    dock.crossing.move([3.0, None, 1.0])
+    dock.crosshair.move([3.0, None, 1.0])
     assert dock.viewer.dims.point == pytest.approx((3000, 1000 * point[1], 1000))
     dock.profile_on.setCurrentText("profile in xy")
     dock.viewer.dims.set_point((0, 1, 2), 1000 * point)
@@ -135,7 +135,7 @@ def test_a_tick_goes_with_the_layer_and_not_with_its_name(dock):
 def test_the_brightest_structure_is_found(dock, idle):
     dock.brightest_button.click()
     idle(dock.jobs)
-    np.testing.assert_allclose(dock.crossing.position, np.multiply(SPOT, VOXEL), atol=0.16)
+    np.testing.assert_allclose(dock.crosshair.position, np.multiply(SPOT, VOXEL), atol=0.16)
 
 
 def test_projection_slab_and_contrast(dock):
@@ -219,7 +219,7 @@ def test_the_inset_magnifies_and_the_figure_is_the_command_line_s(dock, idle, tm
     dock.inset.setChecked(True)
     dock.box.setSize((1.0, 1.0))
     dock.box.setPos((1.0, 0.5))  # as if dragged: the planes go with it
-    assert dock.crossing.position[1:] == pytest.approx((1.0, 1.5), abs=0.06)
+    assert dock.crosshair.position[1:] == pytest.approx((1.0, 1.5), abs=0.06)
     qtbot.waitUntil(lambda: dock.columns[0].inset.viewRect().contains(1.5, 1.0))
     dock.viewer.dims.set_point((1, 2), (2.0, 0.1))  # and it goes with them, but not outside
     qtbot.waitUntil(lambda: dock.box.pos().y() == pytest.approx(1.5, abs=0.06))

@@ -16,8 +16,8 @@ from napari_rln.core.record import jsonable
 from napari_rln.core.volume import Volume, check_on_grid, on_one_grid, voxel_message
 from napari_rln.deconvolution.calibration import Gain, Level
 from napari_rln.evaluate.fourier_shell import Direction, fourier_shell_correlation
+from napari_rln.evaluate.plane_sections import PLANES
 from napari_rln.evaluate.scores import Scores, score
-from napari_rln.evaluate.sections import PLANES
 from napari_rln.io.paths import atomic
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from matplotlib_scalebar.scalebar import ScaleBar
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.evaluate.figure_view import Column, FigureSettings, View, resolve_view
-from napari_rln.evaluate.sections import ACROSS_DOWN, round_length
+from napari_rln.evaluate.plane_sections import ACROSS_DOWN, round_length
 from napari_rln.io.paths import atomic
 
 _UM = "\N{MICRO SIGN}m"

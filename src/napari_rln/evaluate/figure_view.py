@@ -14,8 +14,15 @@ import numpy.typing as npt
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, check_on_grid
+from napari_rln.evaluate.plane_sections import (
+    ACROSS_DOWN,
+    PLANES,
+    Limits,
+    Projection,
+    brightest,
+    section,
+)
 from napari_rln.evaluate.profiles import Profile, profile_at
-from napari_rln.evaluate.sections import ACROSS_DOWN, PLANES, Limits, Projection, brightest, section
 
 Role = Literal["raw", "result", "truth"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_rln.core import metrics
 from napari_rln.core.volume import Volume
-from napari_rln.evaluate.sections import PLANES
+from napari_rln.evaluate.plane_sections import PLANES
 
 _FLAT_FRACTION = 0.05
 

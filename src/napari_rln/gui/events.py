@@ -1,4 +1,4 @@
-"""napari's events to widgets, for as long as these exist."""
+"""Connections of napari's events to widgets that end with the widgets."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from qtpy.QtCore import QObject
 
 
 def follow(owner: QObject, emitter: Any, slot: Callable[[], Any]) -> None:
-    """Call a function without arguments at an event of napari's, until its owner is destroyed.
+    """Call a function without arguments at an event of napari, until its owner is destroyed.
 
-    The owner is not held, so that a dock that was closed goes. Nor is its end waited for: when
-    Python's collector destroys it, the function that would be told may be gone before.
+    Only a weak reference to the owner is kept, so that a closed dock is freed. Its ``destroyed``
+    signal is not used: the garbage collector may free the receiver first.
 
     Parameters
     ----------
     owner
-        The widget that the function is of.
+        The widget that the function belongs to.
     emitter
-        Of the events.
+        Emitter of the event.
     slot
         The function.
     """

@@ -1,4 +1,4 @@
-"""What a message speaks of, found in the dock: its field is opened, scrolled to and focused."""
+"""Errors of one field, which is then opened, scrolled to and focused."""
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QScrollArea, QTabWidget, QToolButton, QVBoxLayout, QWidget
@@ -7,14 +7,14 @@ from napari_rln.core.errors import RlnError
 
 
 class FieldError(RlnError):
-    """A mistake that is to be mended in one field.
+    """An error in the value of one field.
 
     Parameters
     ----------
     sentence
-        What is wrong and what to do.
+        The problem, and what to do.
     field
-        Where.
+        The widget of the value.
     """
 
     def __init__(self, sentence: str, field: QWidget) -> None:
@@ -23,14 +23,14 @@ class FieldError(RlnError):
 
 
 class Fold(QWidget):
-    """A part of a form that is hidden until it is asked for.
+    """A collapsible part of a form, collapsed at first.
 
     Parameters
     ----------
     text
-        Of the button above it.
+        Text of the button above it.
     body
-        What is shown and hidden.
+        Content.
     """
 
     def __init__(self, text: str, body: QWidget) -> None:
@@ -49,7 +49,7 @@ class Fold(QWidget):
         self._show(False)
 
     def open(self) -> None:
-        """Show what is inside."""
+        """Expand it."""
         self.button.setChecked(True)
 
     def _show(self, on: bool) -> None:
@@ -59,7 +59,7 @@ class Fold(QWidget):
 
 
 def point_at(field: QWidget) -> None:
-    """Open all that hides a field, scroll to it and give it the focus."""
+    """Open the collapsed parts and tabs around a field, scroll to it, and focus it."""
     parent = field.parentWidget()
     while parent is not None:
         if isinstance(parent, Fold):

@@ -1,429 +1,156 @@
-"""One input for one field of a settings dataclass, chosen by the field's annotation."""
+"""The widget of one setting: magicgui's for its annotation, or an own one where that has none."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
-from magicgui.widgets import create_widget
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import (
-    QAbstractSpinBox,
-    QComboBox,
-    QHBoxLayout,
-    QLabel,
-    QListWidget,
-    QListWidgetItem,
-    QWidget,
-)
+from magicgui.widgets import LineEdit, Select, TupleEdit, create_widget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractItemView, QAbstractSpinBox, QListWidgetItem
 
 from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.number import DEFAULT, Number, members_of
 
-IN_NM = {"shown in": "nm"}
-"""Of a length in micrometres, among its limits: that it is shown and typed in nanometres."""
-
-_NM_PER_UM = 1000
-_DIGITS = 6  # that a number shows
-_WIDTH = 56  # pixels
-_WRONG = "#e0524c"
-_NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-_GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
+_LIST_ROWS = 6
 
 
-class Field(QWidget):
-    """An input with a value of any type; the others here are its kinds."""
+def field_for(annotation: Any, **options: Any) -> Any:
+    """Return the magicgui widget for an annotation.
 
-    changed = Signal()
-
-    def __init__(self, *parts: QWidget) -> None:
-        super().__init__()
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        for part in parts:
-            layout.addWidget(part)
-        if parts:
-            self.setFocusProxy(parts[0])
-
-    @property
-    def value(self) -> Any:
-        """What is given.
-
-        Raises
-        ------
-        FieldError
-            If a number is wanted and none is typed.
-        """
-        raise NotImplementedError
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        raise NotImplementedError
-
-    def call(self, label: str) -> None:
-        """Say what it is called in messages."""
-
-
-def field_for(annotation: Any, limits: Mapping[str, Any] | None = None) -> Field:
-    """Return the input for an annotation.
+    The own widgets are chosen here and not by ``magicgui.register_type``, which would change the
+    numbers of every plugin, and takes no union with None.
 
     Parameters
     ----------
     annotation
-        bool, int, float, str, a ``Literal`` of words, a tuple of these, and a union of one of them
-        with None or with a word.
-    limits
-        ``min`` and ``max`` of numbers, and ``IN_NM``.
+        With the limits of numbers as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
+    **options
+        Of the widget, such as ``name``, ``label``, ``tooltip``.
 
     Raises
     ------
-    TypeError
-        For any other.
+    ValueError
+        If there is no widget for it.
     """
-    limits = limits or {}
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        extras = {k: v for extra in inner[1:] for k, v in extra.items()}
-        return field_for(inner[0], {**limits, **extras})
-    if origin is Literal or annotation in (bool, str):
-        return Plain(annotation)
-    if origin in (Union, UnionType):
-        return _union(inner, limits)
-    if origin is tuple:
-        if len(inner) == 2 and inner[1] is Ellipsis:
-            return Several(get_args(inner[0]))
-        return Row([field_for(each, limits) for each in inner])
-    if annotation in (int, float):
-        return Number(limits, whole=annotation is int)
-    raise TypeError(f"there is no input for {annotation!r}")
+    if get_origin(annotation) is Annotated:
+        annotation, *extras = get_args(annotation)
+        limits = {key: extra[key] for extra in extras for key in ("min", "max") if key in extra}
+        options = limits | options
+    members = members_of(annotation)
+    main = next((member for member in members if member is not NoneType), annotation)
+    widget_type: Any = None
+    if int in members or float in members:
+        widget_type = Number
+    elif members == (str, NoneType):
+        widget_type = OptionalText
+    elif get_origin(main) is tuple:
+        inner = get_args(main)
+        if Ellipsis in inner:
+            widget_type, options["choices"] = SeveralWords, get_args(inner[0])
+        else:
+            widget_type, options["nullable"] = Numbers, NoneType in members
+            annotation = main
+    return create_widget(annotation=annotation, widget_type=widget_type, options=options)
 
 
-def _union(members: Sequence[Any], limits: Mapping[str, Any]) -> Field:
-    others = [m for m in members if m is not NoneType and get_origin(m) is not Literal]
-    words = [word for m in members if get_origin(m) is Literal for word in get_args(m)]
-    choices: list[Any] = [None] if NoneType in members else []
-    if len(others) != 1:
-        raise TypeError(f"there is no input for {members!r}")
-    return Either([*choices, *words], field_for(others[0], limits))
+class Numbers(TupleEdit):
+    """Numbers side by side, such as lengths along z, y and x; None where all lines are empty.
 
-
-class Plain(Field):
-    """A word, a text, or yes or no: what magicgui has a widget for.
+    magicgui's tuple reads all its numbers when one changes, which fails while one is being
+    corrected, and it has no None.
 
     Parameters
     ----------
-    annotation
-        bool, str or a ``Literal``.
-    """
-
-    def __init__(self, annotation: Any) -> None:
-        self._widget = create_widget(annotation=annotation)
-        self.box = self._widget.native
-        super().__init__(self.box)
-        self._widget.changed.connect(self._on_change)
-
-    @property
-    def value(self) -> Any:
-        """What is given."""
-        return self._widget.value
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        self._widget.value = value
-
-    def _on_change(self) -> None:
-        self.changed.emit()
-
-
-class NumberBox(QAbstractSpinBox):
-    """A line for a number, with arrows: any text can be typed, and none is replaced."""
-
-    stepped = Signal(int)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setMinimumWidth(_WIDTH)
-
-    def stepEnabled(self) -> QAbstractSpinBox.StepEnabledFlag:
-        """Allow both arrows."""
-        flag = QAbstractSpinBox.StepEnabledFlag
-        return flag.StepUpEnabled | flag.StepDownEnabled
-
-    def stepBy(self, steps: int) -> None:
-        """Tell that an arrow was pressed."""
-        self.stepped.emit(steps)
-
-
-class Number(Field):
-    """A number as it is typed, with a point or a comma, whatever the system's language.
-
-    What is beyond the limits is marked and given all the same: what takes it says what is wrong.
-
-    Parameters
-    ----------
-    limits
-        ``min`` and ``max``, and ``IN_NM``.
-    whole
-        Whether it is an integer.
-    blank
-        What is shown in place of 0, where that stands for nothing given.
+    nullable
+        Whether it may be None.
+    words
+        Of each number; see :class:`napari_rln.gui.number.Number`.
+    min, max
+        Limits of each number; none when not given.
+    **options
+        Of the widget, such as ``annotation``, ``label``, ``value``.
     """
 
     def __init__(
-        self, limits: Mapping[str, Any], *, whole: bool = False, blank: str | None = None
+        self,
+        *,
+        nullable: bool = False,
+        words: Mapping[str, Any] | None = None,
+        min: float = -math.inf,
+        max: float = math.inf,
+        **options: Any,
     ) -> None:
-        self.box, self._mark = NumberBox(), QLabel("!")
-        super().__init__(self.box, self._mark)
-        self._whole, self._blank = whole, blank
-        self._in_nm = limits.get("shown in") == "nm"
-        self._per = _NM_PER_UM if self._in_nm else 1
-        self.limits: tuple[float, float] = (
-            self._per * limits.get("min", -math.inf),
-            self._per * limits.get("max", math.inf),
-        )
-        self._label = "a number"
-        self._value: float = 0
-        self._text = ""  # that shows the value, which may have more digits
-        self._seen = ""
-        self._mark.setStyleSheet(f"QLabel {{ color: {_WRONG}; font-weight: bold; }}")
-        self.box.lineEdit().setPlaceholderText(blank or "")
-        self.box.editingFinished.connect(self._on_edit)
-        self.box.stepped.connect(self._step)
-        self._show(self._within(0) if whole else self._within(0) / self._per)
+        words = {DEFAULT: None} if nullable else words or {}
+        of_each = {"widget_type": Number, "min": min, "max": max, "words": words}
+        super().__init__(options=of_each, nullable=nullable, **options)
+        self.native.layout().setSpacing(4)
+        self.native.setFocusProxy(self[0].box)
+        for number in self:
+            number.label = self.label
+            number.changed.disconnect()
+            number.changed.connect(self.changed.emit)
+            if words:  # else there is no room for the word
+                number.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
 
-    @property
-    def is_marked(self) -> bool:
-        """Whether it is shown that this is no number, or beyond the limits."""
-        return not self._mark.isHidden()
-
-    @property
-    def value(self) -> float:
-        """The number.
+    def get_value(self) -> Any:
+        """Return all of them, or None.
 
         Raises
         ------
         FieldError
-            If none is typed, or in nm one that is no length of light.
+            If one is no number, or some but not all are missing.
         """
-        text = self.box.text().strip()
-        value = self._value if text == self._text else self._read(text)
-        if self._in_nm:  # what takes it would speak of micrometres
-            self._check_nm(self._per * value)
-        return value
-
-    @value.setter
-    def value(self, value: float) -> None:
-        changed = self.box.text() != self._text or value != self._value
-        self._show(value)
-        if changed:
-            self.changed.emit()
-
-    def within(self) -> float:
-        """Return the number, where nothing that takes it knows its limits.
-
-        Raises
-        ------
-        FieldError
-            If it is beyond them, or none is typed.
-        """
-        value = self.value
-        shown = self._per * value
-        if not self._allows(shown):
-            raise FieldError(f"{self._label} is {shown:g} but {self._span()}.", self.box)
-        return value
-
-    def call(self, label: str) -> None:
-        """Say what it is called in messages."""
-        self._label = label
-
-    def _show(self, value: float) -> None:
-        shown = self._per * value
-        text = str(value) if self._whole else f"{shown:.{_DIGITS}g}"
-        self._hold(value, "" if self._blank is not None and not value else text)
-
-    def _hold(self, value: float, text: str) -> None:
-        self._value, self._text, self._seen = value, text, text
-        self.box.lineEdit().setText(text)
-        beyond = bool(text) and not self._allows(self._per * value)
-        self._say(self._span() if beyond else "")
-
-    def _on_edit(self) -> None:
-        text = self.box.text().strip()
-        if text == self._seen:
-            return
-        self._seen = text
-        try:
-            self._hold(self._read(text), text.replace(",", "."))
-        except FieldError as error:
-            self._say(str(error))
-        self.changed.emit()
-
-    def _read(self, text: str) -> float:
-        if not text and self._blank is not None:
-            return 0
-        plain = text.replace("\N{MINUS SIGN}", "-")
-        example = "an integer such as 10" if self._whole else "a number such as 0.065"
-        wrong = FieldError(f"{self._label} is {text!r}; type {example}.", self.box)
-        if not _NUMBER.fullmatch(plain) or (self._whole and set(plain) & set(".,")):
-            raise wrong
-        shown = float(plain.replace(",", "."))
-        if not math.isfinite(shown) or (self._whole and not shown.is_integer()):
-            raise wrong
-        # Who groups digits by commas means a thousand times as much.
-        if _GROUPED.fullmatch(plain) and self._allows(1000 * shown):
+        values = super().get_value()
+        missing = [number for number, value in zip(self, values, strict=True) if value is None]
+        if 0 < len(missing) < len(values):
             raise FieldError(
-                f"{self._label} is {text!r}, which may be {shown:g} or {1000 * shown:g}; type one "
-                "of these.",
-                self.box,
+                f"{self.label} lacks {len(missing)} of its {len(values)} numbers; type all of "
+                "them, or none.",
+                missing[0].box,
             )
-        return int(shown) if self._whole else shown / self._per
+        return None if missing else values
 
-    def _check_nm(self, nm: float) -> None:
-        if self._allows(nm):
-            return
-        meant = _NM_PER_UM * nm
-        if self._allows(meant):
-            sentence = f"{self._label} is {nm:g}; did you mean {meant:g} ({nm:g} \N{MICRO SIGN}m)?"
-        else:
-            sentence = f"{self._label} is {nm:g} but {self._span()}."
-        raise FieldError(sentence, self.box)
-
-    def _allows(self, shown: float) -> bool:
-        return self.limits[0] <= shown <= self.limits[1]
-
-    def _within(self, shown: float) -> float:
-        return min(max(shown, self.limits[0]), self.limits[1])
-
-    def _span(self) -> str:
-        low, high = self.limits
-        if high == math.inf:
-            return f"must be at least {low:g}"
-        if low == -math.inf:
-            return f"must be at most {high:g}"
-        return f"must lie between {low:g} and {high:g}"
-
-    def _say(self, wrong: str) -> None:
-        """Mark it with what is wrong; nothing is with an empty sentence."""
-        self._mark.setVisible(bool(wrong))
-        self._mark.setToolTip(f"<p>{wrong[:1].upper()}{wrong[1:]}</p>")
-        self.box.setStyleSheet(f"QAbstractSpinBox {{ color: {_WRONG}; }}" if wrong else "")
-
-    def _step(self, steps: int) -> None:
-        """Go up or down by the unit of the second digit, an integer by one, within the limits."""
-        try:
-            shown = self._per * self.value
-        except FieldError:
-            return
-        size = 1.0
-        if not self._whole:
-            size = 10.0 ** (math.floor(math.log10(abs(shown))) - 1) if shown else 0.1
-        stepped = self._within(shown + steps * size)
-        self.value = round(stepped) if self._whole else float(f"{stepped:.9g}") / self._per
+    def set_value(self, vals: Sequence[Any] | None) -> None:
+        """Show all of them; empty lines for None."""
+        super().set_value([None] * len(self) if vals is None else vals)
 
 
-def take_typed(window: QWidget) -> None:
-    """Take what is being typed into a number: not on all systems a click elsewhere ends that.
+class SeveralWords(Select):
+    """Some of several words, in their order, with a tick each.
 
-    Parameters
-    ----------
-    window
-        Where.
+    magicgui's has no ticks: a click on a word drops all others.
     """
-    box = window.focusWidget()
-    if isinstance(box, NumberBox):
-        box.editingFinished.emit()
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.native.setMaximumHeight(self.native.sizeHintForRow(0) * _LIST_ROWS)
+        self.native.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.set_value(())
+        self.native.itemChanged.connect(lambda: self.changed.emit(self.value))
 
-class Several(Field):
-    """Some of several words, in their order."""
+    def get_value(self) -> Any:
+        """Return the ticked words."""
+        ticked = Qt.CheckState.Checked
+        return tuple(item.text() for item in self._items() if item.checkState() == ticked)
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.box = QListWidget()
-        super().__init__(self.box)
-        for word in words:
-            item = QListWidgetItem(word, self.box)
-            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-            item.setCheckState(Qt.CheckState.Unchecked)
-        self.box.setMaximumHeight(self.box.sizeHintForRow(0) * 6)
-        self.box.itemChanged.connect(self.changed)
+    def set_value(self, value: Any) -> None:
+        """Tick these words, and no others."""
+        for item in self._items():
+            is_ticked = item.text() in value
+            item.setCheckState(Qt.CheckState.Checked if is_ticked else Qt.CheckState.Unchecked)
 
     def _items(self) -> list[QListWidgetItem]:
-        return [self.box.item(i) for i in range(self.box.count())]
-
-    @property
-    def value(self) -> tuple[str, ...]:
-        """The words that are ticked."""
-        ticked = (i for i in self._items() if i.checkState() == Qt.CheckState.Checked)
-        return tuple(str(item.text()) for item in ticked)
-
-    @value.setter
-    def value(self, value: Sequence[str]) -> None:
-        for item in self._items():
-            on = item.text() in value
-            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+        return [self.native.item(row) for row in range(self.native.count())]
 
 
-class Row(Field):
-    """Several values side by side, such as lengths along z, y and x."""
+class OptionalText(LineEdit):
+    """A text, or None where the line is empty; magicgui's would show the text "None"."""
 
-    def __init__(self, fields: Sequence[Field]) -> None:
-        super().__init__(*fields)
-        self.fields = fields
-        for field in fields:
-            field.changed.connect(self.changed)
+    def get_value(self) -> Any:
+        """Return the text, or None."""
+        return super().get_value() or None
 
-    @property
-    def value(self) -> tuple[Any, ...]:
-        """All of them."""
-        return tuple(field.value for field in self.fields)
-
-    @value.setter
-    def value(self, value: Sequence[Any]) -> None:
-        for field, each in zip(self.fields, value, strict=True):
-            field.value = each
-
-    def call(self, label: str) -> None:
-        """Say what all of them are called in messages."""
-        for field in self.fields:
-            field.call(label)
-
-
-class Either(Field):
-    """A value, or one of some words instead of it; None is a word too."""
-
-    def __init__(self, words: Sequence[str | None], field: Field) -> None:
-        self.words = (*words,)
-        self.choice = QComboBox()
-        self.field = field
-        super().__init__(self.choice, field)
-        self.choice.addItems([word or "default" for word in words] + ["set"])
-        self.choice.currentIndexChanged.connect(self._on_choice)
-        self._on_choice()
-        field.changed.connect(self.changed)
-
-    def _on_choice(self) -> None:
-        self.field.setVisible(self.choice.currentIndex() == len(self.words))
-        self.changed.emit()
-
-    @property
-    def is_word(self) -> bool:
-        """Whether one of the words is chosen."""
-        return bool(self.choice.currentIndex() < len(self.words))
-
-    @property
-    def value(self) -> Any:
-        """The value, or the word."""
-        return self.words[self.choice.currentIndex()] if self.is_word else self.field.value
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        if value in self.words:
-            self.choice.setCurrentIndex(self.words.index(value))
-        else:
-            self.field.value = value
-            self.choice.setCurrentIndex(len(self.words))
-
-    def call(self, label: str) -> None:
-        """Say what it is called in messages."""
-        self.field.call(label)
+    def set_value(self, value: Any) -> None:
+        """Show a text; an empty line for None."""
+        super().set_value(value or "")

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
+from magicgui.widgets import CheckBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui.field_errors import FieldError, Fold
-from napari_rln.gui.fields import IN_NM, Field, field_for
+from napari_rln.gui.fields import field_for
 
 S = TypeVar("S")
 
@@ -32,18 +33,16 @@ _LABELS = {"voxel_um": "Voxel (\N{MICRO SIGN}m)", "tile": "Tile (voxels)", "psf"
 
 
 class Form(QWidget, Generic[S]):
-    """A form for a settings dataclass: what matters on top, the rest under Advanced.
+    """A form for a settings dataclass: magicgui's widgets by the annotations of its fields.
 
     Parameters
     ----------
     kind
         The dataclass.
     top
-        Names of the fields that matter, in their order; the others follow under Advanced.
+        Names of the fields on top, in their order; the others follow under Advanced.
     hidden
-        Names of the fields that are given elsewhere, such as the device.
-    start
-        What is shown first; the defaults when none.
+        Names of the fields without a widget, such as the device, which preferences set.
     """
 
     changed = Signal()
@@ -54,77 +53,82 @@ class Form(QWidget, Generic[S]):
         *,
         top: Sequence[str],
         hidden: Sequence[str] = (),
-        start: S | None = None,
     ) -> None:
         super().__init__()
-        self._kind, self._hidden = kind, set(hidden)
-        self._given: dict[str, Any] = {}  # of the fields that are not shown
-        names = [f.name for f in dataclasses.fields(kind) if f.name not in self._hidden]  # type: ignore[arg-type]
-        hints = get_type_hints(kind, include_extras=True)
-        tips = tooltips(kind)
-        self.fields: dict[str, Field] = {
-            name: field_for(hints[name], IN_NM if name in _WAVELENGTHS else None) for name in names
-        }
-        rest = [name for name in names if name not in top]
+        self._kind, self._top, self._hidden = kind, tuple(top), set(hidden)
+        self._not_shown: dict[str, Any] = {}
+        hints, tips = get_type_hints(kind, include_extras=True), tooltips(kind)
+        self.fields: dict[str, Any] = {}
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+            name = field.name
+            if name in self._hidden:
+                continue
+            _LABELS[name] = label_of(name, hints[name])
+            options: dict[str, Any] = {"in_nm": True} if name in _WAVELENGTHS else {}
+            options |= {"name": name, "label": _LABELS[name], "tooltip": tips.get(name, "")}
+            self.fields[name] = field_for(hints[name], **options)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self._top, self._top_names = self._rows(top, hints, tips), tuple(top)
-        layout.addLayout(self._top)
+        rest = [name for name in self.fields if name not in top]
+        body = self._rows(top)
+        layout.addWidget(body)
+        self._top_rows = body.layout()
         if rest:
-            body = QWidget()
-            body.setLayout(self._rows(rest, hints, tips))
-            layout.addWidget(Fold("Advanced", body))
-        self.show_settings(start if start is not None else kind())
-        for field in self.fields.values():
-            field.changed.connect(self.changed)
+            layout.addWidget(Fold("Advanced", self._rows(rest)))
+        self.show_settings(kind())
+        for widget in self.fields.values():
+            widget.changed.connect(self._on_change)
 
-    def settings(self, **given: Any) -> S:
+    def settings(self, **others: Any) -> S:
         """Return the settings.
 
         Parameters
         ----------
-        **given
-            Those that the form does not hold.
+        **others
+            Values of fields without a widget.
 
         Raises
         ------
         RlnError
-            If they contradict each other; with the field where that can be told.
+            If they contradict each other; a :class:`FieldError` where the message names a field.
         """
         shown = {name: field.value for name, field in self.fields.items()}
         try:
-            return self._kind(**(self._given | shown | given))
+            return self._kind(**(self._not_shown | shown | others))
         except RlnError as error:
             sentence = str(error)
             named = [name for name in _NAMED.findall(sentence) if name in self.fields]
             if not named:
                 raise
-            raise FieldError(sentence, self.fields[named[0]]) from error
+            raise FieldError(sentence, self.fields[named[0]].native) from error
 
     def show_settings(self, settings: S) -> None:
         """Show these settings."""
-        self._given = {name: getattr(settings, name) for name in self._hidden}
+        self._not_shown = {name: getattr(settings, name) for name in self._hidden}
         for name, field in self.fields.items():
             field.value = getattr(settings, name)
 
     def show_only(self, names: Sequence[str]) -> None:
-        """Of the fields on top, show these only."""
-        for name in self._top_names:
-            self._top.setRowVisible(self.fields[name], name in names)
+        """Show only these of the fields on top."""
+        for name in self._top:
+            self._top_rows.setRowVisible(self.fields[name].native, name in names)
 
-    def _rows(self, names: Sequence[str], hints: dict[str, Any], tips: dict[str, str]) -> Any:
-        rows = QFormLayout()
+    def _rows(self, names: Sequence[str]) -> QWidget:
+        # Not magicgui's container: it measures labels in another font than napari draws them.
+        body = QWidget()
+        rows = QFormLayout(body)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setVerticalSpacing(3)
-        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for name in names:
-            field, label = self.fields[name], label_of(name, hints[name])
-            rows.addRow(label, field)
-            field.call(label)
-            _LABELS[name] = label
-            for part in (field, rows.labelForField(field)):
-                part.setToolTip(tips.get(name, ""))
-        return rows
+            widget = self.fields[name]
+            label = QLabel("" if isinstance(widget, CheckBox) else widget.label)
+            label.setToolTip(widget.tooltip)
+            rows.addRow(label, widget.native)
+        return body
+
+    def _on_change(self) -> None:
+        self.changed.emit()
 
 
 def label_of(name: str, hint: Any) -> str:
@@ -163,4 +167,4 @@ def worded(sentence: str) -> str:
     sentence
         With names of settings in backticks, as Python has them.
     """
-    return _NAMED.sub(lambda found: _LABELS.get(found[1], found[1].replace("_", " ")), sentence)
+    return _NAMED.sub(lambda match: _LABELS.get(match[1], match[1].replace("_", " ")), sentence)

@@ -1,8 +1,8 @@
-"""Layers to volumes and volumes to layers: the only place where one is made of the other.
+"""Conversion of layers to volumes and back.
 
-A layer's unit may be any length, its voxels are micrometres here, as large as napari shows them: by
-scale and affine. What a result layer copies from its source is where it lies: scale, unit, axes,
-translation, rotation, shear, affine.
+A layer may have any unit of length; its voxel size is in micrometres here, as napari shows it: by
+scale and affine. A result layer copies scale, unit, axes, translation, rotation, shear and affine
+of its source.
 """
 
 import dataclasses
@@ -24,19 +24,19 @@ from napari_rln.core.volume import Volume, VoxelUm
 LayerData = tuple[Any, dict[str, Any], str]
 
 KEY = "napari-rln"
-"""Of a layer's metadata: the record of what it holds."""
+"""Metadata key of a layer's record."""
 
 CHANNEL = "napari-rln channel"
-"""Of a layer's metadata: which channel of its file it is, where there are several."""
+"""Metadata key of the channel of a layer's file, where there are several."""
 
-EXHIBIT = "napari-rln exhibit"
-"""Of a layer's metadata: that it only shows something, and is nothing to work on."""
+DISPLAY_ONLY = "napari-rln display only"
+"""Metadata key of a layer that is no image to work on, such as a preview."""
 
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
 _PLACE = ("scale", "units", "translate", "rotate", "shear", "affine")
-_BRIGHTEST = 99.97  # percentile that is shown brightest: structures are small, hot voxels smaller
-_LOOKED_AT = 250_000  # voxels from which contrast limits are taken: more take longer, not better
+_BRIGHTEST = 99.97  # percentile of the brightest colour: above most structures, below hot voxels
+_SAMPLE = 250_000  # voxels that contrast limits are computed from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,19 +46,19 @@ class LayerImage:
     Attributes
     ----------
     layer
-        Where it comes from.
+        The layer.
     data
         (Z, Y, X) or (Y, X), of any type, in memory or not.
     voxel_um
         Voxel size (z, y, x) in micrometres.
     name
-        Of the layer, with the time point and channel where there are several.
+        Name of the layer, with the time point and channel where there are several.
     place
-        Options of a layer that lies where this volume lies.
+        Options of a layer in the same place.
     at
-        Where it lies on the axes before these, by their labels.
+        Position on the axes before these, by their labels.
     box
-        Which part of the layer's volume this is, slices (z, y, x); none for all of it.
+        Part of the layer's volume, slices (z, y, x); none for all of it.
     """
 
     layer: Image
@@ -77,24 +77,24 @@ class LayerImage:
 
     @property
     def plane_place(self) -> dict[str, Any]:
-        """Options of a layer without z that lies where this volume lies, seen from above."""
+        """Options of a layer without z in the same lateral place."""
         kept = {name: self.place[name][-2:] for name in ("scale", "units", "translate")}
         affine = np.asarray(self.place["affine"])[-3:, -3:]
         return kept | {"axis_labels": self.place["axis_labels"][-2:], "affine": affine}
 
     @property
     def key(self) -> Hashable:
-        """What tells it from other volumes."""
+        """Identity of the volume."""
         return id(self.layer), *self.at.items(), *self.voxel_um, str(self.box)
 
     def read(self) -> Volume:
-        """Return the volume; to be called in a worker thread, since it may take a while."""
+        """Return the volume; may take a while, so call it in a worker thread."""
         return Volume.from_array(
             np.asarray(self.data), self.voxel_um, name=self.name, record=record_of(self.layer)
         )
 
     def cropped(self, box: Sequence[slice]) -> "LayerImage":
-        """Return a part of it, by its slices (z, y, x) with starts and stops.
+        """Return a part, from its slices (z, y, x) with starts and stops.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class LayerImage:
         )
 
     def on_voxels(self, volume: Volume) -> "LayerImage":
-        """Return a volume of the same layer on other voxels, whose first corner is the same.
+        """Return a volume of the same layer on other voxels, with the same corner.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class LayerImage:
         )
 
     def check_upright(self) -> None:
-        """Raise unless its axes are those of the world.
+        """Raise unless its axes are the world axes.
 
         Raises
         ------
@@ -145,16 +145,16 @@ class LayerImage:
 
     @property
     def in_memory(self) -> bool:
-        """Whether it is, and not on disk or still to be computed."""
+        """Whether the data are in memory, not on disk or still to be computed."""
         return isinstance(self.data, np.ndarray) and not isinstance(self.data, np.memmap)
 
     def layer_of(self, volume: Volume, **options: Any) -> Image:
-        """Return a layer of a volume that lies where this one lies.
+        """Return a layer of a volume in the place of this one.
 
         Parameters
         ----------
         volume
-            On this one's grid.
+            A volume on the same grid.
         **options
             Further options of the layer.
         """
@@ -164,12 +164,12 @@ class LayerImage:
         )
 
     def result_layer(self, data: Any, **options: Any) -> Image:
-        """Return a layer that lies where this volume lies and is shown in its colours.
+        """Return a layer in the place and colours of this one.
 
         Parameters
         ----------
         data
-            Of as many axes as this one's, or its levels.
+            Array with the same number of axes, or a pyramid of them.
         **options
             Further options of the layer.
         """
@@ -182,20 +182,20 @@ class LayerImage:
 
 
 def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
-    """Return the volume of a layer that is seen now; reads nothing.
+    """Return the displayed volume of a layer, not read yet.
 
     Parameters
     ----------
     layer
-        An image; of a multiscale one the finest level is taken, of a time series the time point
-        that is seen.
+        An image; of a multiscale one the finest level is taken, of a time series the displayed
+        time point.
     point
         Position of the viewer's sliders in world coordinates.
 
     Raises
     ------
     RlnError
-        If the layer cannot be a volume, or its voxel size is not known.
+        If the layer is no volume, or its voxel size is unknown.
     """
     if not isinstance(layer, Image):
         raise RlnError(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
@@ -204,7 +204,7 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
             f"{layer.name} is in colours (RGB); split it into its channels (right click on the "
             "layer) and choose one."
         )
-    data, before = seen_data(layer, point)
+    data, before = displayed_data(layer, point)
     if data.ndim < 2 or 0 in data.shape:
         raise RlnError(f"{layer.name} has shape {tuple(data.shape)}; a plane or a stack is needed.")
     voxel_um = voxel_um_of(layer)
@@ -219,8 +219,8 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
     return LayerImage(layer=layer, data=data, voxel_um=voxel_um, name=name, place=place, at=at)
 
 
-def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
-    """Return the last three axes of a layer's data, or two, and where on the axes before them.
+def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
+    """Return the last three axes of a layer's data, or two, and the position on the others.
 
     Parameters
     ----------
@@ -230,26 +230,26 @@ def seen_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...
         Position of the viewer's sliders in world coordinates.
     """
     data = layer.data[0] if layer.multiscale else layer.data
-    if hasattr(data, "chunks") and not hasattr(data, "dask"):  # Zarr and HDF5 read what is indexed
+    if hasattr(data, "chunks") and not hasattr(data, "dask"):  # Zarr and HDF5 read when indexed
         data = da.from_array(data)  # type: ignore[no-untyped-call]
     if data.ndim <= 3:
         return data, ()
-    seen = np.rint(layer.world_to_data(point)).astype(int)[: data.ndim - 3]
-    at = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(seen, data.shape, strict=False))
+    index = np.rint(layer.world_to_data(point)).astype(int)[: data.ndim - 3]
+    at = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(index, data.shape, strict=False))
     return data[at], at
 
 
 def voxel_um_of(layer: Layer) -> VoxelUm | None:
-    """Return a layer's voxel size (z, y, x) in micrometres; none where it has no unit of length.
+    """Return a layer's voxel size (z, y, x) in micrometres; none without a unit of length.
 
-    As napari shows it: of a layer that is rotated or sheared, the lengths of its voxels' edges.
+    Of a rotated or sheared layer, the lengths of its voxels' edges.
     """
     units = units_um(layer.units)
     return None if units is None else three(edges_of(layer, units))
 
 
 def three(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
-    """Return sizes along z, y and x; of a plane, whose depth is never used, that of y for z."""
+    """Return sizes along z, y and x; of a plane, whose depth has no effect, that of y for z."""
     *z, y, x = (float(size) for size in sizes)
     return (z[0] if z else y), y, x
 
@@ -260,18 +260,18 @@ def edges_of(layer: Layer, units: npt.ArrayLike = 1.0) -> npt.NDArray[np.float64
     Parameters
     ----------
     layer
-        Any.
+        The layer.
     units
-        Of the layer's last axes, in that of the lengths.
+        Units of the layer's last axes, in the unit of the lengths.
     """
     edges = np.asarray(_linear(layer) * np.reshape(units, (-1, 1)))
     lengths = np.linalg.norm(edges, axis=0)
-    upright = np.count_nonzero(edges, axis=0) == 1  # these to the last digit
+    upright = np.count_nonzero(edges, axis=0) == 1  # exact for these
     return np.where(upright, np.abs(edges).sum(axis=0), lengths)
 
 
 def _linear(layer: Layer) -> npt.NDArray[np.float64]:
-    """Return the matrix that makes steps in the world of steps in a layer's data, last axes."""
+    """Return the matrix from steps in a layer's data to steps in the world, last axes."""
     n = min(layer.ndim, 3)
     own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim)
     return np.asarray(layer.affine.linear_matrix @ own.linear_matrix)[-n:, -n:]
@@ -280,7 +280,7 @@ def _linear(layer: Layer) -> npt.NDArray[np.float64]:
 def units_um(units: Sequence[Any] | None) -> npt.NDArray[np.float64] | None:
     """Return the last three of a layer's or a viewer's units in micrometres.
 
-    None where they are of no length, or where a viewer's layers have none in common.
+    None where they are no lengths, or where a viewer's layers have no common unit.
     """
     if not units:
         return None
@@ -291,17 +291,17 @@ def units_um(units: Sequence[Any] | None) -> npt.NDArray[np.float64] | None:
 
 
 def set_voxel_um(layer: Layer, voxel_um: VoxelUm) -> None:
-    """Give a layer a voxel size (z, y, x) in micrometres; it stays as many voxels from the origin.
+    """Set a layer's voxel size (z, y, x) in micrometres; its offset in voxels stays.
 
     Parameters
     ----------
     layer
-        Any.
+        The layer.
     voxel_um
-        Of a plane the last two are taken.
+        For a plane the last two are used.
     """
     n = min(layer.ndim, 3)
-    stretched = edges_of(layer) / layer.scale[-n:]  # by an affine
+    stretched = edges_of(layer) / layer.scale[-n:]  # by the affine
     scale = (*layer.scale[:-n], *np.divide(voxel_um[-n:], stretched))
     translate = layer.translate / layer.scale * scale
     layer.units = (*layer.units[:-n], *_UM[-n:])
@@ -309,27 +309,27 @@ def set_voxel_um(layer: Layer, voxel_um: VoxelUm) -> None:
 
 
 def record_of(layer: Layer) -> Record | None:
-    """Return how what a layer holds was made, where that is known."""
+    """Return the record of a layer; none if it has none."""
     try:
         return Record.from_dict(layer.metadata[KEY])
-    except (KeyError, ValueError):  # none, or of somebody else
+    except (KeyError, ValueError):  # none, or another program's
         return None
 
 
 def is_image(layer: Layer) -> bool:
-    """Tell whether a layer is an image to work on."""
-    return isinstance(layer, Image) and EXHIBIT not in layer.metadata
+    """Return whether a layer is an image to work on."""
+    return isinstance(layer, Image) and DISPLAY_ONLY not in layer.metadata
 
 
 def is_psf(layer: Layer) -> bool:
-    """Tell whether a layer is an image that was made as a PSF, or is called one."""
+    """Return whether a layer is a PSF, by its record or its name."""
     record = record_of(layer)
     made = record is not None and record.method.startswith("psf")
     return is_image(layer) and (made or "psf" in layer.name.lower())
 
 
 def is_raw(layer: Layer) -> bool:
-    """Tell whether a layer is an image that may be deconvolved: no PSF, and no result."""
+    """Return whether a layer is an image to deconvolve: no PSF, and no result."""
     record = record_of(layer)
     made = record is not None and record.method != "simulate"
     return is_image(layer) and not made and not is_psf(layer)
@@ -341,12 +341,12 @@ def metadata(volume: Volume) -> dict[str, Any]:
 
 
 def layer_data(volume: Volume, **options: Any) -> LayerData:
-    """Return what napari takes for an image layer of a volume that comes from no other layer.
+    """Return layer data, as napari's readers do, of a volume without a source layer.
 
     Parameters
     ----------
     volume
-        What to show.
+        The volume.
     **options
         Further options of the layer, such as ``colormap``.
     """
@@ -362,11 +362,11 @@ def layer_data(volume: Volume, **options: Any) -> LayerData:
 
 
 def contrast_limits(arrays: Iterable[npt.NDArray[Any]]) -> tuple[float, float]:
-    """Return what to show darkest and brightest of several arrays together."""
+    """Return common contrast limits of several arrays."""
     lows, highs = [], []
     for array in arrays:
         flat = array.reshape(-1)
-        some = flat[:: max(1, flat.size // _LOOKED_AT)]
+        some = flat[:: max(1, flat.size // _SAMPLE)]
         lows.append(float(some.min()))
         highs.append(float(np.percentile(some, _BRIGHTEST)))
     low, high = min(lows), max(highs)
@@ -374,14 +374,14 @@ def contrast_limits(arrays: Iterable[npt.NDArray[Any]]) -> tuple[float, float]:
 
 
 def _place(layer: Image, at: Sequence[int]) -> dict[str, Any]:
-    """Return options of a layer that lies where the last axes of one lie, at places before them."""
+    """Return options of a layer in the place of one's last axes, at a position on the others."""
     n = min(layer.ndim, 3)
     labels = _ZYX[-n:] if layer.ndim > n else layer.axis_labels
     if layer.ndim == n:
         place = {name: getattr(layer, name) for name in _PLACE}
         return place | {"axis_labels": labels, "affine": layer.affine.affine_matrix}
     place = {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")}
-    # What is not scale and translation, of rotation and shear among several axes, is all in here.
+    # The affine holds all rotation and shear among several axes.
     affine = np.eye(n + 1)
     affine[:-1, :-1] = _linear(layer) / place["scale"]
     corner = np.array(layer.data_to_world((*at, *np.zeros(n))))[-n:]

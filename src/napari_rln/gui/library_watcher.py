@@ -1,4 +1,4 @@
-"""Which models there are, told whenever that changes."""
+"""Notification of changes of the model library."""
 
 from qtpy.QtCore import QFileSystemWatcher, QObject, Signal
 

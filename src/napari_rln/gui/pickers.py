@@ -1,8 +1,9 @@
-"""Choosing a layer, and telling its voxel size where it is not known."""
+"""Choice of a layer, with its voxel size."""
 
 from collections.abc import Callable
 from weakref import WeakSet
 
+from magicgui.widgets import create_widget
 from napari.components import ViewerModel
 from napari.layers import Layer
 from qtpy.QtCore import Qt, Signal
@@ -27,19 +28,19 @@ _UNKNOWN = "?"
 
 
 class LayerPicker(QWidget):
-    """A list of a viewer's layers of which one, or none, is chosen.
+    """A combo box of a viewer's layers, or none.
 
     Parameters
     ----------
     viewer
-        Whose layers.
+        The viewer.
     accept
-        Which of them; every image to work on when none.
+        Whether a layer is in the list; images to work on when none.
     prefer
-        Which of those to choose by itself, when one appears and none was chosen by hand; every one
+        Whether a layer is chosen as soon as it appears, unless the user has chosen one; any layer
         when none.
     optional
-        What to call choosing none.
+        Text for choosing none; without, a layer is chosen as soon as there is one.
     """
 
     changed = Signal()
@@ -53,10 +54,15 @@ class LayerPicker(QWidget):
         optional: str = "",
     ) -> None:
         super().__init__()
-        self._viewer, self._optional = viewer, optional
-        self._accept = accept
+        self._viewer, self._accept, self._optional = viewer, accept, bool(optional)
         self._prefer = prefer or (lambda layer: not optional)
-        self.box = QComboBox()
+        self._known: WeakSet[Layer] = WeakSet()
+        self._by_hand = False
+        self._combo = create_widget(
+            annotation=Layer, options={"choices": self._choices, "nullable": True}
+        )
+        self._combo.null_string = optional or "choose a layer"
+        self.box: QComboBox = self._combo.native
         self.box.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
@@ -64,34 +70,30 @@ class LayerPicker(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.box)
-        self._layers: list[Layer | None] = []
-        self._named: set[Layer] = set()
-        self._by_hand = False
-        for event in ("inserted", "removed", "reordered"):
+        for event in ("inserted", "removed", "reordered", "renamed"):
             follow(self, getattr(viewer.layers.events, event), self._refresh)
-        self.box.currentIndexChanged.connect(self.changed)
+        self._combo.changed.connect(self._on_change)
         self.box.activated.connect(self._on_hand)
         self._refresh()
 
     @property
     def layer(self) -> Layer | None:
-        """The layer that is chosen."""
-        at = self.box.currentIndex()
-        return self._layers[at] if 0 <= at < len(self._layers) else None
+        """The chosen layer."""
+        return self._combo.value
 
     @layer.setter
     def layer(self, layer: Layer | None) -> None:
-        if layer in self._layers:
+        if layer in self._combo.choices:
             self._by_hand = True
-            self.box.setCurrentIndex(self._layers.index(layer))
+            self._combo.value = layer
 
-    def source(self, what: str) -> LayerImage:
-        """Return the volume that is chosen, not read yet.
+    def source(self, name: str) -> LayerImage:
+        """Return the chosen volume, not read yet.
 
         Parameters
         ----------
-        what
-            What it is chosen for, as in "the image".
+        name
+            Of the volume, for messages, such as "the image".
 
         Raises
         ------
@@ -100,40 +102,39 @@ class LayerPicker(QWidget):
         """
         if self.layer is None:
             raise FieldError(
-                f"choose {what}: open a stack in napari, then pick its layer.", self.box
+                f"choose {name}: open a stack in napari, then pick its layer.", self.box
             )
         return source_of(self.layer, self._viewer.dims.point)
+
+    def _choices(self, combo: object) -> list[Layer]:
+        return [layer for layer in self._viewer.layers if self._accept(layer)]
+
+    def _on_change(self) -> None:
+        self.changed.emit()
 
     def _on_hand(self) -> None:
         self._by_hand = True
 
     def _refresh(self) -> None:
-        kept = self.layer
-        found = [layer for layer in self._viewer.layers if self._accept(layer)]
-        fresh = [layer for layer in found if layer not in self._named]
-        for layer in fresh:
-            follow(self, layer.events.name, self._refresh)
-        self._named = {*found}
-        self._layers = [*([None] if self._optional else []), *found]
-        self.box.blockSignals(True)
-        self.box.clear()
-        self.box.addItems(
-            [self._optional if layer is None else layer.name for layer in self._layers]
-        )
-        # After the image is deleted no other is taken for it that is none, such as its PSF.
-        self._by_hand = self._by_hand and kept in self._layers
-        now = kept if kept in found else None
+        before, layers = self.layer, self._choices(self)
+        new = [layer for layer in layers if layer not in self._known]
+        self._known = WeakSet(layers)
+        # After the image is deleted, what is no image, such as its PSF, is not chosen for it.
+        self._by_hand &= before in layers or (before is None and self._optional)
+        now = before if before in layers else None
         if not self._by_hand and (now is None or not self._prefer(now)):
-            among = found if now is None and kept is not None else fresh
-            now = next((layer for layer in among if self._prefer(layer)), now)
-        self.box.setCurrentIndex(self._layers.index(now) if now in self._layers else -1)
-        self.box.blockSignals(False)
-        if self.layer is not kept:
+            candidates = layers if now is None and before is not None else new
+            now = next((layer for layer in candidates if self._prefer(layer)), now)
+        with self._combo.changed.blocked():
+            self.box.clear()  # else a renamed layer would go to the end, and lose the choice
+            self._combo.reset_choices()
+            self._combo.value = now
+        if now is not before:
             self.changed.emit()
 
 
 class VolumePicker(QWidget):
-    """A layer picker with the voxel size below, to be given where it is not known or wrong.
+    """A layer picker with the voxel size below, to be typed where it is unknown or wrong.
 
     Parameters
     ----------
@@ -169,7 +170,7 @@ class VolumePicker(QWidget):
         layout.addWidget(self.picker)
         layout.addLayout(below)
         self._followed: WeakSet[Layer] = WeakSet()
-        self._refused = ""  # why what is typed is not in the layer
+        self._refused = ""  # why the typed size is not written into the layer
         self.setFocusProxy(self.picker.box)
         self.picker.changed.connect(self._show_voxel)
         self.voxel.changed.connect(self._write_voxel)
@@ -178,22 +179,22 @@ class VolumePicker(QWidget):
 
     @property
     def layer(self) -> Layer | None:
-        """The layer that is chosen."""
+        """The chosen layer."""
         return self.picker.layer
 
     @layer.setter
     def layer(self, layer: Layer | None) -> None:
         self.picker.layer = layer
 
-    def source(self, what: str) -> LayerImage:
-        """Return the volume that is chosen, not read yet; see :meth:`LayerPicker.source`."""
+    def source(self, name: str) -> LayerImage:
+        """Return the chosen volume, not read yet; see :meth:`LayerPicker.source`."""
         layer = self.layer
         if layer is not None:
             if self._refused:
                 raise FieldError(self._refused, self.voxel)
             if voxel_um_of(layer) is None:
                 raise FieldError(self._unknown(layer), self.voxel)
-        return self.picker.source(what)
+        return self.picker.source(name)
 
     def _unknown(self, layer: Layer) -> str:
         if self._has_scale(layer):
@@ -205,7 +206,7 @@ class VolumePicker(QWidget):
         return f"the voxel size of {layer.name} is not known; type it below the layer."
 
     def _has_scale(self, layer: Layer) -> bool:
-        return any(size != 1 for size in edges_of(layer))  # napari's own where none is known
+        return any(size != 1 for size in edges_of(layer))  # napari's default is 1
 
     def _show_voxel(self) -> None:
         layer = self.layer
@@ -233,13 +234,13 @@ class VolumePicker(QWidget):
             return
         try:
             z, y, x = self.voxel.value
-            if layer.ndim == 2:  # the depth of a plane is never used
+            if layer.ndim == 2:  # the depth of a plane has no effect
                 z = z or y
             if not any((z, y, x)):
                 self._show_voxel()
                 return
             check_voxel_um((z, y, x), layer.name)
-        except RlnError as error:  # it is marked, and said when the layer is used
+        except RlnError as error:  # marked now, and raised when the layer is used
             self._refused = str(error)
             self.changed.emit()
             return
@@ -248,20 +249,25 @@ class VolumePicker(QWidget):
 
 
 class SecondPsfPicker(VolumePicker):
-    """A picker of the PSF of a second view; where none is chosen it is the first's.
+    """A picker of the second view's PSF; without a choice it is the first view's.
 
     Parameters
     ----------
     viewer
-        Whose layers may be chosen.
+        The viewer.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
-        super().__init__(viewer, optional="as the first's")
-        self.setToolTip("<p>As the second camera takes it; it is turned with its view.</p>")
+        super().__init__(viewer, optional="same as the first")
+        self.setToolTip("<p>In the orientation of the second camera, like its view.</p>")
 
     def source_beside(self, first: LayerImage) -> LayerImage:
-        """Return the PSF, not read yet, beside that of the first view.
+        """Return the second view's PSF, not read yet.
+
+        Parameters
+        ----------
+        first
+            PSF of the first view.
 
         Raises
         ------

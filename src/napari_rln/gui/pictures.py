@@ -11,15 +11,15 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import QRectF, Qt
 from qtpy.QtWidgets import QFrame
 
+from napari_rln.evaluate.plane_sections import Limits, round_length
 from napari_rln.evaluate.profiles import Profile, flanks
-from napari_rln.evaluate.sections import Limits, round_length
 from napari_rln.gui.events import follow
 
 MICROMETRE = "\N{MICRO SIGN}m"
 
-_SHADE = 100  # of 255, behind a text
+_SHADE = 100  # opacity behind a text, of 255
 _SPACING, _TITLE = 4, 20  # pixels between rows, and of a row of titles
-_BAR = 0.4  # of a picture's width that a scale bar takes at most
+_BAR = 0.4  # longest scale bar, as a fraction of a picture's width
 
 
 class Board(pg.GraphicsLayoutWidget):
@@ -28,13 +28,13 @@ class Board(pg.GraphicsLayoutWidget):
     Parameters
     ----------
     viewer
-        Whose theme gives the colours.
+        The viewer; its theme gives the colours.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
-        self._shares: dict[int, float] = {}
+        self._row_weights: dict[int, float] = {}
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.ci.setContentsMargins(0, 0, 0, 0)
         self.ci.setSpacing(_SPACING)
@@ -46,30 +46,30 @@ class Board(pg.GraphicsLayoutWidget):
         self.addItem(item, row, column)
         self.paint()
 
-    def share_height(self, shares: dict[int, float]) -> None:
-        """Give rows heights in proportion, out of what the others leave.
+    def set_row_weights(self, weights: dict[int, float]) -> None:
+        """Divide the height that other rows leave in proportion to weights.
 
-        Stretch factors would do so in rough approximation only.
+        Stretch factors would do so only approximately.
         """
-        self._shares = dict.fromkeys(self._shares, 0.0) | shares  # those of before are empty now
+        self._row_weights = dict.fromkeys(self._row_weights, 0.0) | weights  # 0: empty
         self._fit_rows()
 
     def resizeEvent(self, event: Any) -> None:
-        """Give the rows their heights anew."""
+        """Fit the heights of the rows."""
         super().resizeEvent(event)
-        if hasattr(self, "_shares"):  # else it is still being made
+        if hasattr(self, "_row_weights"):  # not while it is being made
             self._fit_rows()
 
     def _fit_rows(self) -> None:
-        layout, whole = self.ci.layout, sum(self._shares.values())
-        others = (row for row in range(layout.rowCount()) if row not in self._shares)
+        layout, whole = self.ci.layout, sum(self._row_weights.values())
+        others = (row for row in range(layout.rowCount()) if row not in self._row_weights)
         left = self.height() - sum(layout.rowMinimumHeight(row) or _TITLE for row in others)
         left -= _SPACING * (layout.rowCount() - 1)
-        for row, share in self._shares.items():
-            layout.setRowFixedHeight(row, max(1.0, left * share / whole))
+        for row, weight in self._row_weights.items():
+            layout.setRowFixedHeight(row, max(1.0, left * weight / whole))
 
     def paint(self) -> None:
-        """Take the colours of the theme."""
+        """Apply the colours of the theme."""
         theme = get_theme(self._viewer.theme)
         self.setBackground(theme.background.as_hex())
         for item in self.ci.items:
@@ -80,7 +80,7 @@ class Board(pg.GraphicsLayoutWidget):
 class Plane(pg.ViewBox):
     """A plane of a volume: square pixels, y or z downwards, a scale bar in micrometres.
 
-    Where lengths are in another unit, :attr:`unit` says in which.
+    Another unit of the lengths is shown if :attr:`unit` is set.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Plane(pg.ViewBox):
         corner_um: tuple[float, float] = (0.0, 0.0),
         gamma: float = 1.0,
     ) -> None:
-        """Show a picture; what of it is seen does not change, see :meth:`look_at`.
+        """Show a picture; the visible part stays as :meth:`look_at` set it.
 
         Parameters
         ----------
@@ -130,9 +130,9 @@ class Plane(pg.ViewBox):
         size_um
             Height and width.
         limits
-            Intensities shown darkest and brightest.
+            Intensities of the darkest and brightest colour.
         colormap
-            One of napari's.
+            A colormap of napari.
         corner_um
             Vertical and horizontal position of the upper left corner.
         gamma
@@ -144,7 +144,7 @@ class Plane(pg.ViewBox):
         (top, left), (height, width) = corner_um, size_um
         self.image.setRect(QRectF(left, top, width, height))
         self.setBackgroundColor(pg.mkColor((255 * table[0, :3]).astype(int)))
-        # Is seen on what is dark in the picture, and with a shade behind it on what is bright.
+        # Visible on dark parts, and through the shade behind it on bright ones.
         colour, shade = ("w", 0) if table[0, :3].mean() < 0.5 else ("k", 255)
         behind = pg.mkColor(shade, shade, shade, _SHADE)
         for item in (self.image, self._bar, self._label):
@@ -158,7 +158,7 @@ class Plane(pg.ViewBox):
         self._bar.text.fill = pg.mkBrush(behind)
 
     def look_at(self, centre_um: tuple[float, float], size_um: tuple[float, float]) -> None:
-        """Show this part, and what beside it the pane has room for."""
+        """Show this part, extended to the shape of the pane."""
         (y, x), (height, width) = centre_um, size_um
         self.setRange(QRectF(x - width / 2, y - height / 2, width, height), padding=0)
 
@@ -181,7 +181,7 @@ class Trace(pg.PlotItem):
     Parameters
     ----------
     title
-        Above them.
+        Text above them.
     """
 
     def __init__(self, title: str = "") -> None:
@@ -198,13 +198,13 @@ class Trace(pg.PlotItem):
         axis.setHeight(18)
 
     def set_title(self, title: str) -> None:
-        """Write something else above."""
+        """Set the title."""
         self._title = title
         self.setTitle(title, color=self._colour, size="8pt")
         self.titleLabel.item.setTextWidth(-1)
 
     def add(self, profile: Profile, colour: str) -> None:
-        """Draw a profile, and a line at half of its height from flank to flank."""
+        """Draw a profile, and its width at half maximum as a line."""
         self.plot(profile.offset_um, profile.value, pen=pg.mkPen(colour, width=1.5))
         peak = int(profile.value.argmax())
         ends = flanks(profile.value, peak) if profile.fwhm_um is not None else None

@@ -1,4 +1,4 @@
-"""What the user has set once for all docks, in napari's preferences."""
+"""Preferences of the plugin in napari, which hold for all docks."""
 
 from pathlib import Path
 from typing import Literal
@@ -24,12 +24,12 @@ def tile() -> int | Literal["auto"]:
 
 
 def take_threads() -> None:
-    """Let torch use as many threads as the preferences say, in the thread that calls."""
+    """Set the number of torch's threads from the preferences, for the calling thread."""
     threads = int(get_plugin_settings("napari-rln").compute.threads)
     torch.set_num_threads(threads or _FIRST_THREADS)
 
 
 def library() -> Library:
-    """Return the models of the user."""
+    """Return the user's model library."""
     folder = str(get_plugin_settings("napari-rln").models.folder).strip()
     return Library(Path(folder).expanduser() if folder else default_folder())

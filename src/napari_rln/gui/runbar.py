@@ -17,9 +17,9 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.field_errors import FieldError, point_at
-from napari_rln.gui.fields import take_typed
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import Failure, Job, Jobs, Update
+from napari_rln.gui.number import take_typed
 
 _SPINNER = 5  # per cent of its speed, some pictures a second
 _LEAST_S = 1.0  # of a phase, before the time that is left can be told

@@ -6,10 +6,11 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
 
 from napari_rln import samples
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.fields import Number, Row
+from napari_rln.gui.fields import Numbers
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Job, Jobs, Steps, Update
 from napari_rln.gui.layers import LayerData, is_psf, layer_data
+from napari_rln.gui.number import Number
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.scroll_area import Area
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _SHAPE = (64, 96, 96)
 _VOXEL_UM = (0.2, 0.1, 0.1)
-_SIDE = {"min": 1, "max": 4096}
 _SHAPE_LABEL = "Shape (z, y, x)"
 
 
@@ -70,17 +70,13 @@ class Simulate(QWidget):
         self.psf = VolumePicker(napari_viewer, prefer=is_psf)
         self.structures = Form(StructureSettings, top=("structures", "density"))
         self.imaging = Form(ImagingSettings, top=("photons", "background"))
-        self.sides = [Number(_SIDE, whole=True) for _ in _SHAPE]
-        self.shape = Row(self.sides)
-        self.shape.value = _SHAPE
-        self.seed = Number({"min": 0}, whole=True)
-        self.shape.call(_SHAPE_LABEL)
-        self.seed.call("Seed")
+        self.shape = Numbers(value=_SHAPE, label=_SHAPE_LABEL, min=1, max=4096)
+        self.seed = Number(annotation=int, label="Seed", min=0)
         self.jobs = Jobs(self)
         self.bar = RunBar(self.jobs, self.run, label="Simulate")
         rows = QFormLayout()
-        rows.addRow(_SHAPE_LABEL, self.shape)
-        rows.addRow("Seed", self.seed)
+        rows.addRow(self.shape.label, self.shape.native)
+        rows.addRow(self.seed.label, self.seed.native)
         content = QWidget()
         layout = QVBoxLayout(content)
         layout.addWidget(QLabel("PSF"))
@@ -106,8 +102,8 @@ class Simulate(QWidget):
         """
         psf = self.psf.source("the PSF")
         structures, imaging = self.structures.settings(), self.imaging.settings()
-        z, y, x = (int(side.within()) for side in self.sides)
-        shape, seed = (z, y, x), int(self.seed.within())
+        (z, y, x), seed = self.shape.value, int(self.seed.value)
+        shape = z, y, x
         name = f"simulated {seed}"
 
         def steps() -> Steps[Pair]:

@@ -1,19 +1,18 @@
-"""A dock's content in an area that scrolls up and down, and is never cut at its sides."""
+"""A vertically scrolling area for a dock's content, never narrower than that."""
 
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QScrollArea, QWidget
 
 
 class Area(QScrollArea):
-    """Holds a widget as wide as itself; it cannot be made narrower than that needs.
+    """A vertically scrolling area, at least as wide as its content.
 
-    A turn of the wheel scrolls, and changes no number or choice that happens to lie below the
-    pointer, unless that has the focus.
+    The wheel scrolls; it changes a number or choice below the pointer only if that has the focus.
 
     Parameters
     ----------
     inside
-        The widget.
+        The content.
     """
 
     def __init__(self, inside: QWidget) -> None:
@@ -26,14 +25,14 @@ class Area(QScrollArea):
         self._fit()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Become as wide as the content needs, whenever that changes; keep the wheel to itself."""
+        """Follow the width of the content, and filter wheel events of inputs without focus."""
         inside = self.widget()
         if watched is inside and event.type() == QEvent.Type.LayoutRequest:
             self._fit()
         elif watched is not inside and event.type() == QEvent.Type.Wheel:
             assert isinstance(watched, QWidget)
             if not watched.hasFocus():
-                event.ignore()  # which leaves it to the widgets around
+                event.ignore()  # then the widgets around get it
                 return True
         return bool(super().eventFilter(watched, event))
 
@@ -42,5 +41,5 @@ class Area(QScrollArea):
         self.setMinimumWidth(needed + self.verticalScrollBar().sizeHint().width())
         for kind in (QAbstractSpinBox, QComboBox):
             for box in self.widget().findChildren(kind):
-                box.setFocusPolicy(Qt.FocusPolicy.StrongFocus)  # else a turn gives it the focus
+                box.setFocusPolicy(Qt.FocusPolicy.StrongFocus)  # no focus by the wheel
                 box.installEventFilter(self)

@@ -1,46 +1,46 @@
-"""The input of a voxel size, with what speaks against it below."""
+"""The input of a voxel size, with a warning below of what is likely to be wrong."""
 
-from qtpy.QtWidgets import QAbstractSpinBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import LARGEST_VOXEL_UM, VoxelUm, check_voxel_um, voxel_um_doubt
+from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_doubt
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.fields import Field, Number, Row
+from napari_rln.gui.fields import Numbers
 
 LABEL = "Voxel (\N{MICRO SIGN}m)"
 _DOUBTFUL, _WRONG = "#d9822b", "#e0524c"
 _UNLIMITED = 16_777_215  # pixels, as Qt has it
 
 
-class VoxelField(Field):
-    """Voxel size z, y, x in micrometres; 0 where none is given.
+class VoxelField(QWidget):
+    """Voxel size z, y, x in micrometres; 0 for unknown.
 
     Parameters
     ----------
-    blank
-        What is shown in place of 0.
+    placeholder
+        Shown in place of 0.
     """
 
-    def __init__(self, blank: str) -> None:
-        limits = {"min": 0.0, "max": LARGEST_VOXEL_UM}
-        sizes = [Number(limits, blank=blank) for _ in range(3)]
-        for size in sizes:  # without them there is room for the digits
-            size.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-        self.sizes = Row(sizes)
-        self.sizes.call(LABEL)
-        self.said = QLabel()
-        self.said.setWordWrap(True)
-        column = QWidget()
-        layout = QVBoxLayout(column)
+    changed = Signal()
+
+    def __init__(self, placeholder: str) -> None:
+        super().__init__()
+        # No upper limit: what is below says what a value beyond it may mean.
+        self.sizes = Numbers(
+            annotation=tuple[float, float, float], label=LABEL, min=0.0, words={placeholder: 0.0}
+        )
+        self.warning = QLabel()
+        self.warning.setWordWrap(True)
+        layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        layout.addWidget(self.sizes)
-        layout.addWidget(self.said)
-        super().__init__(column)
+        layout.addWidget(self.sizes.native)
+        layout.addWidget(self.warning)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
-        self.setFocusProxy(sizes[0].box)
+        self.setFocusProxy(self.sizes.native)
         self.sizes.changed.connect(self._on_change)
-        self._judge()
+        self._show_warning()
 
     @property
     def value(self) -> VoxelUm:
@@ -51,43 +51,41 @@ class VoxelField(Field):
     @value.setter
     def value(self, value: VoxelUm) -> None:
         self.sizes.value = value
-        self._judge()
 
-    def voxel_um(self, what: str) -> VoxelUm:
-        """Return what is given.
+    def voxel_um(self, name: str) -> VoxelUm:
+        """Return the three sizes, checked.
 
         Parameters
         ----------
-        what
-            Whose voxels they are, as in "the image".
+        name
+            Of the volume, for messages, such as "the image".
 
         Raises
         ------
         FieldError
-            If that can be no voxel size.
+            If they are no possible voxel size.
         """
         voxel_um = self.value
         try:
-            check_voxel_um(voxel_um, what)
+            check_voxel_um(voxel_um, name)
         except RlnError as error:
             raise FieldError(str(error), self) from error
         return voxel_um
 
     def _on_change(self) -> None:
-        self._judge()
+        self._show_warning()
         self.changed.emit()
 
-    def _judge(self) -> None:
-        """Say below what is wrong with it, or likely to be."""
-        said, colour = "", _WRONG
+    def _show_warning(self) -> None:
+        text, colour = "", _WRONG
         try:
-            given = self.value
-            if all(given):
-                check_voxel_um(given, "it")
-                said, colour = voxel_um_doubt(given), _DOUBTFUL
+            sizes = self.value
+            if all(sizes):
+                check_voxel_um(sizes, "it")
+                text, colour = voxel_um_doubt(sizes), _DOUBTFUL
         except RlnError as error:
-            said = str(error)
-        self.said.setText(f"{said[:1].upper()}{said[1:]}")
-        self.said.setStyleSheet(f"QLabel {{ color: {colour}; }}")
-        # Hidden it would leave its room behind: forms do not take rows back that wrapped text had.
-        self.said.setMaximumHeight(_UNLIMITED if said else 0)
+            text = str(error)
+        self.warning.setText(f"{text[:1].upper()}{text[1:]}")
+        self.warning.setStyleSheet(f"QLabel {{ color: {colour}; }}")
+        # A hidden label would keep its height: forms do not shrink rows of wrapped text.
+        self.warning.setMaximumHeight(_UNLIMITED if text else 0)

@@ -296,7 +296,7 @@ def _extent(facts: PsfFacts) -> Iterator[Finding]:
     """Yield findings on light outside the file, and on cropping."""
     if max(facts.edge_to_peak) > _EDGE:
         what = (
-            f"The faces of the file have up to {_zyx(facts.edge_to_peak, '.0%')} of the peak (z, y, x; "
+            f"Faces of the file have up to {_zyx(facts.edge_to_peak, '.0%')} of the peak (z, y, x; "
             f"limit {_EDGE:.0%}): the PSF is cut. Use a larger file."
         )
         yield Finding(check="cut", severity="warning", what=what)

@@ -144,9 +144,8 @@ class Methods(QWidget):
         self.rld_form = Form(
             RichardsonLucy, top=("iterations", "back_projector"), hidden=("device", "report_every")
         )
-        self.kept = field_for(str)
-        self.kept.value = _KEPT
-        self.kept.setToolTip("<p>Iterations that are kept, to browse through them afterwards.</p>")
+        tip = "<p>Iterations that are kept, to browse through them afterwards.</p>"
+        self.kept = field_for(str, value=_KEPT, tooltip=tip)
         self.rln = QGroupBox("Network (RLN)")
         self.rln_form = Form(NetworkOptions, top=(), hidden=("device",))
         self.models = QListWidget()
@@ -154,7 +153,7 @@ class Methods(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for box, parts in (
-            (self.rld, (self.rld_form, QLabel("Keep iterations"), self.kept)),
+            (self.rld, (self.rld_form, QLabel("Keep iterations"), self.kept.native)),
             (self.rln, (self.models, self.rln_form)),
         ):
             box.setCheckable(True)

@@ -55,11 +55,10 @@ class Written:
 
 
 class Stored(NamedTuple):
-    """A result on disk: its levels, the finest first, what it is called and how it was made."""
+    """A result on disk: its levels, the finest first, and how it was made."""
 
     out: Path
     levels: list[Any]
-    name: str
     record: Record
 
 
@@ -120,7 +119,7 @@ def stored(
     yield from streamed(run_task_iter(task), shown, always=always)
     held = open_lazily(out)
     assert held.record is not None
-    return Stored(out, _lazily(image_levels(out), plane), held.name, held.record)
+    return Stored(out, _lazily(image_levels(out), plane), held.record)
 
 
 def needs_on_disk(
@@ -143,7 +142,7 @@ def needs_on_disk(
     file = file_of(image)
     if file is None:
         size = image.data.dtype.itemsize * np.prod(image.shape, dtype=float) / 1e9
-        return f"known once {size:.2g} GB of the image are written to disk, with which it begins"
+        return f"known once the image is on disk; {size:.2g} GB are written first"
     ahead = forecast(task_for(file, psf, chosen, mend, output, execution))
     time = f"about {duration(ahead.seconds)}, " if ahead.seconds is not None else ""
     return (
@@ -325,7 +324,7 @@ class Growing:
     source
         What it is of: it lies there, and is shown in its colours.
     title
-        What to call it until it is done.
+        What to call it.
     """
 
     def __init__(self, viewer: ViewerModel, source: LayerImage, title: str) -> None:
@@ -344,7 +343,7 @@ class Growing:
             self.layer.refresh()
 
     def finish(self, result: Stored) -> None:
-        """Show the result, with its name and record; a layer of what it replaced goes."""
+        """Show the result, with its record; a layer of what it replaced goes."""
         for layer in list(self._viewer.layers):
             if layer is not self.layer and layer.metadata.get(_OUT) == str(result.out):
                 self._viewer.layers.remove(layer)
@@ -354,7 +353,6 @@ class Growing:
         assert self.layer is not None
         self.layer.data = result.levels if self.layer.multiscale else result.levels[0]
         self.layer.contrast_limits = limits
-        self.layer.name = result.name
         self.layer.metadata = {KEY: result.record.as_dict(), _OUT: str(result.out)}
 
     def leave(self) -> None:

@@ -10,7 +10,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Box
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.layers import EXHIBIT, LayerImage, units_um
+from napari_rln.gui.layers import DISPLAY_ONLY, LayerImage, units_um
 
 WHOLE, SEEN, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers
@@ -103,7 +103,7 @@ class Region(QWidget):
             edge_color=_LINE,
             edge_width=_LINE_WIDTH * (rows.stop - rows.start),
             face_color="transparent",
-            metadata={EXHIBIT: True},
+            metadata={DISPLAY_ONLY: True},
             **source.plane_place,
         )
         self._viewer.add_layer(self._held)
@@ -219,7 +219,7 @@ class Region(QWidget):
 
     def _drawings(self) -> list[Shapes]:
         layers = (layer for layer in self._viewer.layers if isinstance(layer, Shapes))
-        return [layer for layer in layers if EXHIBIT not in layer.metadata]
+        return [layer for layer in layers if DISPLAY_ONLY not in layer.metadata]
 
     def _corners_of(self, shapes: Shapes, source: LayerImage) -> np.ndarray:
         """Return where in a source's data the chosen shape, or the last, begins and ends (y, x)."""

@@ -73,8 +73,7 @@ class Results(QWidget):
             "<p>The same object by another microscope or program, to be brought onto the image's "
             "grid and compared.</p>"
         )
-        self.transform = field_for(Transform)
-        self.transform.value = RegistrationSettings().transform
+        self.transform = field_for(Transform, value=RegistrationSettings().transform)
         self.register_button = QPushButton("Register")
         self.compare_button = QPushButton("Compare")
         self.residual_button = QPushButton("Residual maps")
@@ -102,7 +101,8 @@ class Results(QWidget):
         rows.setContentsMargins(0, 0, 0, 0)
         rows.addRow("Truth", self.truth)
         registering = QHBoxLayout()
-        for part, stretch in ((self.reference, 1), (self.transform, 0), (self.register_button, 0)):
+        parts = ((self.reference, 1), (self.transform.native, 0), (self.register_button, 0))
+        for part, stretch in parts:
             registering.addWidget(part, stretch)
         rows.addRow("Reference", registering)
         layout.addLayout(rows)

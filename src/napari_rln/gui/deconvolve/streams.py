@@ -11,7 +11,14 @@ from napari.layers import Image, Layer
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import Tile
 from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.gui.layers import EXHIBIT, KEY, LayerImage, contrast_limits, metadata, record_of
+from napari_rln.gui.layers import (
+    DISPLAY_ONLY,
+    KEY,
+    LayerImage,
+    contrast_limits,
+    metadata,
+    record_of,
+)
 
 RESULTS = ("rld", "rln", "rld dual", "rln dual")
 """Methods of the records of results."""
@@ -141,11 +148,15 @@ class Stream:
         """Show once how the second view lies on the first, to be looked at and for nothing else."""
         name = f"{second.name} on {self._source.layer.name}"
         for layer in list(self._viewer.layers):
-            if layer.name == name and EXHIBIT in layer.metadata:
+            if layer.name == name and DISPLAY_ONLY in layer.metadata:
                 self._viewer.layers.remove(layer)
         limits = contrast_limits([second.data])
         layer = self._source.result_layer(
-            second.data, name=name, visible=False, contrast_limits=limits, metadata={EXHIBIT: True}
+            second.data,
+            name=name,
+            visible=False,
+            contrast_limits=limits,
+            metadata={DISPLAY_ONLY: True},
         )
         self._viewer.add_layer(layer)
 

@@ -1,4 +1,4 @@
-"""The page of the PSF dock that measures one from beads, which the user may edit as points."""
+"""The page of the PSF dock for measuring a PSF from beads, which are editable points."""
 
 import contextlib
 import dataclasses
@@ -39,19 +39,19 @@ _COLOURS = {
 }
 _CHOSEN = "chosen"  # by hand: added or moved
 _TAKEN = ("used", _CHOSEN)
-_FOUND = "napari-rln beads"  # of a layer's metadata
+_METADATA_KEY = "napari-rln beads"  # of a layer's metadata
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """Beads as they were found, to tell what was made of them since.
+class DetectedBeads:
+    """Detected beads, for comparison with the points as the user edited them.
 
     Attributes
     ----------
     stack
-        Where.
+        Layer of the beads.
     at
-        On the axes before its z; see :class:`napari_rln.gui.layers.LayerImage`.
+        Position on the axes before z; see :class:`napari_rln.gui.layers.LayerImage`.
     table
         The beads.
     """
@@ -61,7 +61,7 @@ class Found:
     table: BeadTable
 
     def mark_chosen(self, layer: Points) -> None:
-        """Give points that were added or moved a status of their own."""
+        """Set the status of points that were added or moved."""
         known = {tuple(position) for position in self.table.positions[:, 1:]}
         status = layer.features["status"].astype(str)
         new = np.array([tuple(position) not in known for position in layer.data], bool)
@@ -73,32 +73,32 @@ class Found:
             layer.refresh_colors()
 
     def edited(self, layer: Points) -> tuple[npt.NDArray[np.float64], dict[str, int]]:
-        """Return the positions (N, 3) to use and, where they are not those found, how many differ.
+        """Return the positions (N, 3) to use, and how many beads the user removed and added.
 
         Raises
         ------
         RlnError
-            If there is none to use.
+            If none is left.
         """
         planes = {(y, x): z for z, y, x in self.table.positions}
-        found = {(y, x) for _, y, x in self.table.positions[self.table.used]}
+        detected = {(y, x) for _, y, x in self.table.positions[self.table.used]}
         taken = layer.data[layer.features["status"].isin(_TAKEN).to_numpy(bool)]
         now = {(y, x) for y, x in taken}
         if not now:
-            raise RlnError(f"{layer.name} holds no bead to use; add points, or find them anew.")
+            raise RlnError(f"{layer.name} has no usable bead; add points, or find beads again.")
         positions = np.array([(planes.get((y, x), np.nan), y, x) for y, x in sorted(now)])
-        if now == found:
+        if now == detected:
             return positions, {}
-        return positions, {"beads_removed": len(found - now), "beads_added": len(now - found)}
+        return positions, {"beads_removed": len(detected - now), "beads_added": len(now - detected)}
 
 
 class Beads(QWidget):
-    """A stack of beads, what was found in it, and buttons that find and average.
+    """A stack of beads, its detected beads, and buttons to find and average them.
 
     Parameters
     ----------
     viewer
-        Where the beads are shown as points.
+        The viewer; it shows the beads as points.
     jobs, bar
         Of the dock.
     """
@@ -110,7 +110,7 @@ class Beads(QWidget):
         self._viewer, self._jobs = viewer, jobs
         self.stack = VolumePicker(viewer)
         self.form = Form(MeasureSettings, top=("size", "minimum_snr"))
-        self.points = LayerPicker(viewer, accept=holds_beads, optional="not looked for yet")
+        self.points = LayerPicker(viewer, accept=holds_beads, optional="not detected yet")
         self.find_button, self.average_button = QPushButton("Find beads"), QPushButton("Average")
         self.copy = CopyButton(lambda: [self._described()], bar.attempt)
         hint = QLabel(
@@ -119,8 +119,8 @@ class Beads(QWidget):
             f'<span style="color: {_COLOURS["chosen"]}">blue</span> are used.'
         )
         hint.setWordWrap(True)
-        found = QFormLayout()
-        found.addRow("Beads", self.points)
+        row = QFormLayout()
+        row.addRow("Beads", self.points)
         buttons = QHBoxLayout()
         buttons.addWidget(self.find_button, 1)
         buttons.addWidget(self.average_button, 1)
@@ -128,19 +128,19 @@ class Beads(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.stack)
         layout.addWidget(self.form)
-        layout.addLayout(found)
+        layout.addLayout(row)
         layout.addWidget(hint)
         layout.addLayout(buttons)
         self.find_button.clicked.connect(lambda: bar.attempt(self.find))
         self.average_button.clicked.connect(lambda: bar.attempt(self.average))
 
     def find(self) -> None:
-        """Queue the search for beads, which are then shown as points.
+        """Queue the detection of beads, which are then shown as points.
 
         Raises
         ------
         RlnError
-            If no stack is chosen, or it or the settings cannot be.
+            If no stack is chosen, or it or the settings are not valid.
         """
         stack, settings = self.stack.source("the stack of beads"), self.form.settings()
         stack.check_upright()  # else the points would not lie where the beads are
@@ -148,7 +148,7 @@ class Beads(QWidget):
         def steps() -> Steps[BeadTable]:
             yield Update(Progress(doing="reading"))
             volume = stack.read()
-            importlib.import_module("pandas")  # a points layer would, in the GUI's thread
+            importlib.import_module("pandas")  # else a points layer does, in the GUI's thread
             yield Update(Progress(doing="finding"))
             table = find_beads(
                 volume,
@@ -157,7 +157,7 @@ class Beads(QWidget):
                 saturation=settings.saturation,
             )
             yield Update(Progress(doing="comparing"))
-            with contextlib.suppress(RlnError):  # none is fit: shown with the reasons all the same
+            with contextlib.suppress(RlnError):  # no usable bead: shown with the reasons
                 table = align(volume, table, settings)
             yield None
             return table
@@ -172,12 +172,12 @@ class Beads(QWidget):
         )
 
     def average(self) -> None:
-        """Queue the average of the beads that the points show, or of all that are fit for use.
+        """Queue the average of the beads shown as points, or of all usable ones.
 
         Raises
         ------
         RlnError
-            If no stack is chosen, no bead is left, or the settings cannot be.
+            If no stack is chosen, no bead is left, or the settings are not valid.
         """
         stack = self.stack.source("the stack of beads")
         settings, positions, edits = self._chosen(stack)
@@ -197,8 +197,8 @@ class Beads(QWidget):
         self._jobs.add(Job(f"PSF of {stack.name}", steps, key=key, done=self.made.emit))
 
     def _show(self, table: BeadTable, stack: LayerImage) -> None:
-        """Add the points; without a z, so that they are seen, and can be added, in any plane."""
-        found, size = Found(ref(stack.layer), stack.at, table), max(table.size[1:])
+        """Add the points; without z, so that they are visible and editable in any plane."""
+        detected, size = DetectedBeads(ref(stack.layer), stack.at, table), max(table.size[1:])
         layer = Points(
             table.positions[:, 1:],
             name=f"{stack.name} \N{MIDDLE DOT} beads",
@@ -217,11 +217,11 @@ class Beads(QWidget):
             border_color="status",
             border_color_cycle=_COLOURS,
             border_width=0.06,
-            metadata={_FOUND: found},
+            metadata={_METADATA_KEY: detected},
             **stack.plane_place,
         )
         self._viewer.add_layer(layer)
-        follow(self, layer.events.data, lambda: found.mark_chosen(layer))
+        follow(self, layer.events.data, lambda: detected.mark_chosen(layer))
         self.points.layer = layer
 
     def _described(self) -> Run:
@@ -237,29 +237,29 @@ class Beads(QWidget):
     def _chosen(
         self, stack: LayerImage
     ) -> tuple[MeasureSettings, npt.NDArray[np.float64] | None, dict[str, int]]:
-        """Return settings, positions (N, 3) where the user edited them, and how many differ.
+        """Return settings, positions (N, 3) as edited by the user or none, and what was edited.
 
         Raises
         ------
         RlnError
-            If the points are of another stack, or none is left.
+            If the points belong to another stack, or none is left.
         """
         settings = self.form.settings()
         if self.points.layer is None:
             return settings, None, {}
-        found: Found = self.points.layer.metadata[_FOUND]
-        if found.stack() is not stack.layer or found.at != stack.at:
+        detected: DetectedBeads = self.points.layer.metadata[_METADATA_KEY]
+        if detected.stack() is not stack.layer or detected.at != stack.at:
             raise RlnError(
-                f"{self.points.layer.name} are of another stack; choose the beads of "
+                f"{self.points.layer.name} belong to another stack; choose the beads of "
                 f"{stack.name}, or find them."
             )
-        positions, edits = found.edited(self.points.layer)
+        positions, edits = detected.edited(self.points.layer)
         if not edits:
             return settings, None, {}
-        size = settings.size or found.table.size
+        size = settings.size or detected.table.size
         return dataclasses.replace(settings, size=size), positions, edits
 
 
 def holds_beads(layer: Layer) -> bool:
-    """Tell whether a layer shows beads that were found here."""
-    return isinstance(layer, Points) and _FOUND in layer.metadata
+    """Return whether a layer shows beads detected here."""
+    return isinstance(layer, Points) and _METADATA_KEY in layer.metadata

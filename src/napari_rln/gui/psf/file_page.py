@@ -1,4 +1,4 @@
-"""The page of the PSF dock that opens one from a file."""
+"""The page of the PSF dock for opening a PSF from a file."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from napari_rln.gui.voxel_size import LABEL, VoxelField
 from napari_rln.io.volumes import contents, read_volume
 
 _KINDS = "Volumes (*.tif *.tiff *.lsm *.ome zarr.json .zattrs)"
-_AS_IN_FILE = "file"  # what a voxel size of 0 is shown as
+_AS_IN_FILE = "file"  # placeholder of the voxel size
 
 
 class Opening(QWidget):
-    """A file, and its voxel size where it does not say it.
+    """A file, and its voxel size where the file lacks it.
 
     Parameters
     ----------
@@ -34,13 +34,13 @@ class Opening(QWidget):
         super().__init__()
         self._jobs = jobs
         self.path = field_for(str)
-        self.path.box.setPlaceholderText("TIFF or OME-TIFF")
+        self.path.native.setPlaceholderText("TIFF or OME-TIFF")
         browse = QPushButton("Browse\N{HORIZONTAL ELLIPSIS}")
         self.voxel = VoxelField(_AS_IN_FILE)
-        self.voxel.setToolTip("<p>Voxel size z, y, x; empty for what the file says.</p>")
+        self.voxel.setToolTip("<p>Voxel size z, y, x; empty for that of the file.</p>")
         self.button = QPushButton("Open PSF")
         line = QHBoxLayout()
-        line.addWidget(self.path, 1)
+        line.addWidget(self.path.native, 1)
         line.addWidget(browse)
         rows = QFormLayout()
         rows.addRow("File", line)
@@ -52,19 +52,19 @@ class Opening(QWidget):
         self.button.clicked.connect(lambda: bar.attempt(self.open))
 
     def open(self) -> None:
-        """Queue the reading.
+        """Queue reading the file.
 
         Raises
         ------
         RlnError
-            If no file is named, or the voxel size is given by halves.
+            If no file is named, or the voxel size is incomplete.
         """
         if not self.path.value.strip():
-            raise FieldError("choose the file that holds the PSF.", self.path)
+            raise FieldError("choose the file that holds the PSF.", self.path.native)
         path, sizes = Path(self.path.value.strip()).expanduser(), self.voxel.value
         if any(sizes) and not all(sizes):
             raise FieldError("give the voxel size along z, y and x, or none of them.", self.voxel)
-        given = self.voxel.voxel_um(path.name) if any(sizes) else None
+        voxel_um = self.voxel.voxel_um(path.name) if any(sizes) else None
 
         def steps() -> Steps[Volume]:
             yield Update(Progress(doing="reading"))
@@ -74,13 +74,15 @@ class Opening(QWidget):
                     f"{path.name} holds {held.channels} channels and {held.times} time points; "
                     "open it with File > Open, and choose the layer below."
                 )
-            if held and given is None and held.voxel_um is None:
-                raise RlnError(f"{path.name} does not say its voxel size; give it below the file.")
-            psf = read_volume(path, voxel_um=given)
+            if held and voxel_um is None and held.voxel_um is None:
+                raise RlnError(f"{path.name} has no voxel size; type it below the file.")
+            psf = read_volume(path, voxel_um=voxel_um)
             yield None
             return psf
 
-        self._jobs.add(Job(f"Opening {path.name}", steps, key=(path, given), done=self.made.emit))
+        self._jobs.add(
+            Job(f"Opening {path.name}", steps, key=(path, voxel_um), done=self.made.emit)
+        )
 
     def _browse(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a PSF", self.path.value, _KINDS)

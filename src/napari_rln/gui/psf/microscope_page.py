@@ -1,4 +1,4 @@
-"""The page of the PSF dock that computes one from the microscope."""
+"""The page of the PSF dock for computing a PSF from the microscope."""
 
 from pathlib import Path
 
@@ -40,12 +40,12 @@ _TOP = (
 
 
 class Microscope(QWidget):
-    """Optics, and a button that computes their PSF on the voxels of an image.
+    """Microscope settings, and a button for their PSF on the voxels of an image.
 
     Parameters
     ----------
     image
-        Where the image is chosen that the PSF is for.
+        Choice of the image that the PSF is for.
     jobs, bar
         Of the dock.
     """
@@ -82,7 +82,7 @@ class Microscope(QWidget):
         Raises
         ------
         RlnError
-            If the settings contradict each other, or the voxel size is not known.
+            If the settings contradict each other, or the voxel size is unknown.
         """
         settings = self.form.settings()
         image, voxel_um = self._grid()
@@ -98,7 +98,7 @@ class Microscope(QWidget):
         self._jobs.add(Job(name, steps, key=(settings, voxel_um, planes), done=self.made.emit))
 
     def _grid(self) -> tuple[LayerImage | None, VoxelUm]:
-        """Return the image, where one is chosen, and the voxel size."""
+        """Return the chosen image, or none, and the voxel size."""
         if self._image.layer is None:
             return None, self.voxel.voxel_um("the PSF")
         image = self._image.source("the image")
@@ -120,7 +120,7 @@ class Microscope(QWidget):
 
 
 def name_of(settings: MicroscopeSettings) -> str:
-    """Return what the PSF of a microscope is called."""
+    """Return the name of a microscope's PSF."""
     if settings.modality == "gaussian":
         return "PSF gaussian"
     return f"PSF {settings.modality} NA {settings.na:g}"

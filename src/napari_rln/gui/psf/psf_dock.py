@@ -1,4 +1,4 @@
-"""The dock that makes, shows and repairs point spread functions."""
+"""The dock for making, checking and repairing point spread functions."""
 
 import dataclasses
 from pathlib import Path
@@ -29,7 +29,7 @@ from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import Beads
 from napari_rln.gui.psf.file_page import Opening
 from napari_rln.gui.psf.microscope_page import Microscope
-from napari_rln.gui.psf.psf_pictures import Look, look_at
+from napari_rln.gui.psf.psf_pictures import PsfPictures, psf_pictures
 from napari_rln.gui.psf.repairs import Repairs
 from napari_rln.gui.psf.stacked_pages import Pages
 from napari_rln.gui.psf.thumbnails import Thumbnails
@@ -41,16 +41,16 @@ from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 if TYPE_CHECKING:
     import napari
 
-_WAIT_MS = 200  # after a change, before the PSF is examined: others may follow
+_WAIT_MS = 200  # from a change to the examination: further changes may follow
 
 
 class PsfDock(QWidget):
-    """Makes a PSF, or takes a layer for one; shows what is wrong with it; repairs it."""
+    """Computes, measures or opens a PSF, shows its findings, and repairs it."""
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.jobs, self.looks = Jobs(self), Jobs(self)
+        self.jobs, self.examinations = Jobs(self), Jobs(self)
         self.bar = RunBar(self.jobs, self.repair)
         self.bar.run_button.setVisible(False)  # every page has its own
         self.image = VolumePicker(napari_viewer, prefer=is_raw, optional="none")
@@ -77,26 +77,26 @@ class PsfDock(QWidget):
         self.microscope.form.changed.connect(self._judge_again)
         self.repair_button.clicked.connect(lambda: self.bar.attempt(self.repair))
         self.all_button.clicked.connect(self._repair_all)
-        self.looks.failed.connect(self._on_failed_look)
+        self.examinations.failed.connect(self._on_failure)
         self.examine()
 
     @property
     def is_busy(self) -> bool:
         """Whether anything is under way, or a change is about to be examined."""
-        return bool(self.jobs.running or self.looks.running or self._timer.isActive())
+        return bool(self.jobs.running or self.examinations.running or self._timer.isActive())
 
     def take(self, psf: Volume) -> None:
-        """Show a PSF as a layer of its own, and take it from now on."""
+        """Add a PSF as a layer, and choose it."""
         data, options, _ = layer_data(psf, colormap="magma", blending="additive")
         layer = Image(data, **options)
         if not is_psf(layer):
-            layer.name = f"{psf.name} (PSF)"  # by which all docks know it
+            layer.name = f"{psf.name} (PSF)"  # a name that all docks take for a PSF
         self._viewer.add_layer(layer)
         self.psf.layer = layer
 
     def examine(self) -> None:
-        """Examine the PSF that is chosen, in a thread of its own."""
-        self.looks.cancel()
+        """Examine the chosen PSF in a thread."""
+        self.examinations.cancel()
         self.repairs.allow_resampling(self.image.layer is not None)
         if self.psf.layer is None:
             self.thumbnails.clear("Choose a layer that holds a PSF, or make one above.")
@@ -108,21 +108,21 @@ class PsfDock(QWidget):
             self._say(str(error))
             return
 
-        def steps() -> Steps[Look]:
+        def steps() -> Steps[PsfPictures]:
             yield Update(Progress(doing="examining"))
-            look = look_at(psf.read(), image, optics)
-            yield None  # what is out of date by now is not shown
-            return look
+            pictures = psf_pictures(psf.read(), image, optics)
+            yield None  # an outdated one is cancelled here
+            return pictures
 
-        self.looks.add(Job(f"Examining {psf.name}", steps, key=object(), done=self._show))
+        self.examinations.add(Job(f"Examining {psf.name}", steps, key=object(), done=self._show))
 
     def repair(self) -> None:
-        """Queue what is ticked.
+        """Queue the ticked repairs.
 
         Raises
         ------
         RlnError
-            If no PSF is chosen or a number cannot be.
+            If no PSF is chosen, or a number is not valid.
         """
         psf, settings = self.psf.source("the PSF"), self.repairs.settings()
         target = self.image.source("the image").voxel_um if self.repairs.resample else None
@@ -160,7 +160,7 @@ class PsfDock(QWidget):
         }
 
     def _grid(self) -> Volume | None:
-        """Return a volume like the image but without its light, of which no finding speaks."""
+        """Return an empty volume on the grid of the image: findings concern only the grid."""
         if self.image.layer is None:
             return None
         image = self.image.source("the image")
@@ -168,7 +168,7 @@ class PsfDock(QWidget):
         return Volume(data=dark, voxel_um=image.voxel_um, name=image.name)
 
     def _optics(self) -> MicroscopeSettings | None:
-        """Return the microscope of the PSF: as it says itself, or else as ticked."""
+        """Return the microscope of the PSF: that of its record, or the one above if ticked."""
         assert self.psf.layer is not None
         record = record_of(self.psf.layer)
         if record is not None and record.method == "psf compute":
@@ -176,12 +176,12 @@ class PsfDock(QWidget):
             return MicroscopeSettings(**{k: v for k, v in record.settings.items() if k in known})
         return self.microscope.form.settings() if self.judge.isChecked() else None
 
-    def _show(self, look: Look) -> None:
-        self.thumbnails.show_look(look)
-        self.repairs.advise(look.report.findings)
+    def _show(self, pictures: PsfPictures) -> None:
+        self.thumbnails.show_pictures(pictures)
+        self.repairs.advise(pictures.report.findings)
         self.repairs.allow_resampling(self.image.layer is not None)
 
-    def _on_failed_look(self, job: Job, failure: Failure) -> None:
+    def _on_failure(self, job: Job, failure: Failure) -> None:
         self._say(failure.sentence)
 
     def _say(self, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""What there is to see of a PSF, computed before it is drawn."""
+"""Planes, profiles and findings of a PSF, computed in a thread before they are drawn."""
 
 import dataclasses
 import math
@@ -15,20 +15,20 @@ from napari_rln.psf.placement import in_order
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
-    """What there is to see of a PSF.
+class PsfPictures:
+    """Planes, profiles and findings of a PSF.
 
     Attributes
     ----------
     report
-        What was measured on it.
+        Measurements and findings.
     lateral, axial
-        (Y, X) and (Z, X) planes through its peak, background removed, 1 at the peak, an origin in
-        the corner moved to the middle; no axial one of a 2D PSF.
+        (Y, X) and (Z, X) planes through the peak, background removed, 1 at the peak; an origin in
+        the corner is moved to the middle. A 2D PSF has no axial plane.
     along_x, along_z
-        Profiles through the peak, by their distance from the middle voxel.
+        Profiles through the peak, over the distance from the middle voxel.
     note
-        What it was made of.
+        Beads that a measured PSF is the mean of.
     """
 
     report: PsfReport
@@ -39,22 +39,24 @@ class Look:
     note: str = ""
 
 
-def look_at(psf: Volume, image: Volume | None, optics: MicroscopeSettings | None) -> Look:
-    """Return what there is to see of a PSF; takes seconds.
+def psf_pictures(
+    psf: Volume, image: Volume | None, optics: MicroscopeSettings | None
+) -> PsfPictures:
+    """Return planes, profiles and findings of a PSF; takes seconds.
 
     Parameters
     ----------
     psf
-        Any.
+        The PSF.
     image
-        What it is for, where that is known.
+        The image to be deconvolved; none if not known.
     optics
-        What its widths and sampling are judged by.
+        The microscope that widths and sampling are compared with; none if not known.
 
     Raises
     ------
     RlnError
-        If it has no peak.
+        If the PSF has no peak.
     """
     known = {}
     if optics is not None and optics.modality != "gaussian":
@@ -68,7 +70,7 @@ def look_at(psf: Volume, image: Volume | None, optics: MicroscopeSettings | None
         for n, offset in zip(psf.shape, facts.offset_voxels, strict=True)
     )
     clean /= max(float(clean[z, y, x]), 1e-30)
-    return Look(
+    return PsfPictures(
         report=report,
         lateral=clean[z],
         axial=clean[:, y] if psf.shape[0] > 1 else None,
@@ -81,7 +83,7 @@ def look_at(psf: Volume, image: Volume | None, optics: MicroscopeSettings | None
 
 
 def _note(record: Record | None) -> str:
-    """Return what a measured PSF is the mean of."""
+    """Return which beads a measured PSF is the mean of."""
     if record is None or record.method != "psf measure":
         return ""
     facts = record.facts
@@ -91,10 +93,10 @@ def _note(record: Record | None) -> str:
 
 
 def _profile(line: FloatArray, at: int, step_um: float, fwhm_um: float) -> Profile:
-    """Return a line's profile by distances from its middle voxel, with the width that is known."""
-    found = profile_at(line, at, step_um, line.size * step_um)
+    """Return a line's profile over the distance from its middle voxel, with a known width."""
+    profile = profile_at(line, at, step_um, line.size * step_um)
     return dataclasses.replace(
-        found,
-        offset_um=found.offset_um + (at - line.size // 2) * step_um,
+        profile,
+        offset_um=profile.offset_um + (at - line.size // 2) * step_um,
         fwhm_um=fwhm_um if math.isfinite(fwhm_um) else None,
     )

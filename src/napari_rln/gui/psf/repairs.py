@@ -1,4 +1,4 @@
-"""What to repair on a PSF: ticked as its findings advise, or as the user likes."""
+"""Repairs of a PSF, ticked by its findings or by the user."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ _FIELDS = {
 }
 _TIPS = {
     "Centre": "Move the peak of the main lobe onto the middle voxel.",
-    "Background": "Subtract the level around the PSF, and what does not rise above the noise.",
+    "Background": "Subtract the level around the PSF, and set voxels within the noise to 0.",
     "Hot pixels": "Replace isolated bright voxels.",
-    "Crop": "Keep the box that holds nearly all of the light.",
-    RESAMPLE: "Bring it onto the voxels of the image.",
+    "Crop": "Crop to the box that holds nearly all of the light.",
+    RESAMPLE: "Resample to the voxels of the image.",
 }
 
 
 class Repairs(QWidget):
-    """Ticks for the actions; their numbers are under Advanced."""
+    """A tick per repair; their parameters are under Advanced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,17 +45,17 @@ class Repairs(QWidget):
 
     @property
     def resample(self) -> bool:
-        """Whether to bring the PSF onto the image's voxels."""
+        """Whether to resample the PSF to the image's voxels."""
         return bool(self.boxes[RESAMPLE].isChecked())
 
     def allow_resampling(self, allowed: bool) -> None:
-        """Let it be ticked only where there is an image."""
+        """Enable resampling only where there is an image."""
         box = self.boxes[RESAMPLE]
         box.setEnabled(allowed)
         box.setChecked(allowed and box.isChecked())
 
     def advise(self, findings: Sequence[Finding]) -> None:
-        """Tick what the findings call for, and no more."""
+        """Tick the repairs that the findings call for, and no others."""
         changes: dict[str, Any] = {}
         for finding in findings:
             changes |= finding.settings or {}
@@ -65,21 +65,21 @@ class Repairs(QWidget):
         self.form.show_settings(PrepareSettings(**shown))
 
     def tick_all(self) -> None:
-        """Tick all that can be."""
+        """Tick all enabled repairs."""
         for box in self.boxes.values():
             box.setChecked(box.isEnabled())
 
     def settings(self) -> PrepareSettings:
-        """Return the settings that do what is ticked.
+        """Return the settings of the ticked repairs.
 
         Raises
         ------
         RlnError
-            If a number cannot be.
+            If a number is not valid.
         """
-        given = self.form.settings(centre="peak", hot_pixels=True)
+        settings = self.form.settings(centre="peak", hot_pixels=True)
         changes = {
-            field: getattr(given, field)
+            field: getattr(settings, field)
             for name, fields in _FIELDS.items()
             if name != RESAMPLE and self.boxes[name].isChecked()
             for field in fields

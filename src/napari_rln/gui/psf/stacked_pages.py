@@ -1,11 +1,11 @@
-"""Pages of which one is seen, no higher than that one needs."""
+"""Tabbed pages, as high as the visible one."""
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QTabBar, QVBoxLayout, QWidget
 
 
 class Pages(QWidget):
-    """Tabs; a tab widget of Qt's would always be as high as its highest page."""
+    """Tabbed pages; Qt's tab widget is always as high as its highest page."""
 
     changed = Signal()
 
@@ -24,19 +24,19 @@ class Pages(QWidget):
         layout.setSpacing(0)
         layout.addWidget(self.tabs)
         layout.addWidget(frame)
-        self.tabs.currentChanged.connect(self._turn)
+        self.tabs.currentChanged.connect(self._show_current)
 
     def add(self, title: str, page: QWidget) -> None:
         """Add a page."""
         self._pages.append(page)
         self._inside.addWidget(page)
         self.tabs.addTab(title)
-        self._turn()
+        self._show_current()
 
     def show_page(self, page: QWidget) -> None:
-        """Turn to a page."""
+        """Show a page."""
         self.tabs.setCurrentIndex(self._pages.index(page))
 
-    def _turn(self) -> None:
+    def _show_current(self) -> None:
         for i, page in enumerate(self._pages):
             page.setVisible(i == self.tabs.currentIndex())

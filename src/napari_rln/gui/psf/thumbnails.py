@@ -1,4 +1,4 @@
-"""A PSF at a glance: planes, profiles with their widths, and what is wrong with it."""
+"""Planes, profiles and findings of a PSF at a glance."""
 
 import html
 import math
@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from napari_rln.core.volume import FloatArray
 from napari_rln.evaluate.profiles import Profile
 from napari_rln.gui.pictures import Board, Plane, Trace
-from napari_rln.gui.psf.psf_pictures import Look
+from napari_rln.gui.psf.psf_pictures import PsfPictures
 from napari_rln.psf.findings import Finding, Severity
 
 _COLOURS: dict[Severity, tuple[str, str]] = {
@@ -21,8 +21,8 @@ _COLOURS: dict[Severity, tuple[str, str]] = {
     "error": ("#e0524c", "\N{MULTIPLICATION X}"),
 }
 _COLORMAP = "magma"
-_ZOOM = 4.0  # FWHMs to either side that a profile shows
-_DECADES = 3.5  # that the logarithm shows
+_ZOOM = 4.0  # FWHMs to either side of a profile
+_DECADES = 3.5  # of the logarithmic display
 _HEIGHT = 300
 
 
@@ -40,12 +40,12 @@ class Thumbnails(QWidget):
         ):
             self.board.place(plane, 0, column)
             self.board.place(trace, 1, column)
-        self.board.share_height({0: 5.0, 1: 3.0})
+        self.board.set_row_weights({0: 5.0, 1: 3.0})
         self.logarithm, self.whole = QCheckBox("Logarithm"), QCheckBox("Whole")
         self.logarithm.setToolTip(
-            f"<p>Shows {_DECADES:g} decades, so that haze far from the focus is seen.</p>"
+            f"<p>Shows {_DECADES:g} decades, so that haze far from the focus is visible.</p>"
         )
-        self.whole.setToolTip(f"<p>Shows all of it, not only {_ZOOM:g} FWHMs to each side.</p>")
+        self.whole.setToolTip(f"<p>Shows the whole PSF, not only {_ZOOM:g} FWHMs to each side.</p>")
         for box in (self.logarithm, self.whole):
             box.setChecked(True)
             box.toggled.connect(self._draw)
@@ -64,20 +64,20 @@ class Thumbnails(QWidget):
             layout.addWidget(part)
         layout.addLayout(boxes)
         layout.addWidget(self.findings)
-        self._look: Look | None = None
+        self._pictures: PsfPictures | None = None
         self.clear("")
 
     def clear(self, sentence: str, *, keep: bool = False) -> None:
-        """Show no PSF but a sentence.
+        """Show a sentence instead of a PSF.
 
         Parameters
         ----------
         sentence
-            Why there is none.
+            Why no PSF is shown.
         keep
-            Whether to leave the room, since another PSF will be shown soon.
+            Whether to keep the space of the pictures, for another PSF soon.
         """
-        self._look = None
+        self._pictures = None
         self.size.setText(sentence)
         self.findings.clear()
         for plane in (self.lateral, self.axial):
@@ -88,39 +88,39 @@ class Thumbnails(QWidget):
         for part in (self.board, self.logarithm, self.whole):
             part.setVisible(keep)
 
-    def show_look(self, look: Look) -> None:
+    def show_pictures(self, pictures: PsfPictures) -> None:
         """Show a PSF."""
-        self._look = look
-        facts = look.report.facts
+        self._pictures = pictures
+        facts = pictures.report.facts
         for part in (self.board, self.logarithm, self.whole):
             part.setVisible(True)
         voxels, widths = (
             " \N{MULTIPLICATION SIGN} ".join(form(v) for v in values if not math.isnan(v))
             for values, form in ((facts.shape, str), (facts.fwhm_um, _length))
         )
-        lines = [f"{voxels} voxels", f"FWHM {widths} \N{MICRO SIGN}m", look.note]
+        lines = [f"{voxels} voxels", f"FWHM {widths} \N{MICRO SIGN}m", pictures.note]
         self.size.setText("\n".join(line for line in lines if line))
-        self.findings.setText(_as_html(look.report.findings))
+        self.findings.setText(_as_html(pictures.report.findings))
         self._draw()
 
     def _draw(self) -> None:
-        look = self._look
-        if look is None:
+        pictures = self._pictures
+        if pictures is None:
             return
-        facts = look.report.facts
+        facts = pictures.report.facts
         (_, ny, nx), (dz, dy, dx) = facts.shape, facts.voxel_um
-        self._draw_plane(self.lateral, look.lateral, (dy, dx))
-        self.axial.setVisible(look.axial is not None)
-        self.along_z.setVisible(look.along_z is not None)
-        if look.axial is not None:
-            self._draw_plane(self.axial, look.axial, (dz, dx))
-        lateral = _reach(facts.fwhm_um[1:], max(ny * dy, nx * dx), self.whole.isChecked())
+        self._draw_plane(self.lateral, pictures.lateral, (dy, dx))
+        self.axial.setVisible(pictures.axial is not None)
+        self.along_z.setVisible(pictures.along_z is not None)
+        if pictures.axial is not None:
+            self._draw_plane(self.axial, pictures.axial, (dz, dx))
+        lateral = _half_width(facts.fwhm_um[1:], max(ny * dy, nx * dx), self.whole.isChecked())
         self.lateral.look_at((0, 0), (2 * lateral, 2 * lateral))
-        self._draw_trace(self.along_x, "x", look.along_x, facts.offset_um[2])
-        if look.axial is not None and look.along_z is not None:
-            axial = _reach(facts.fwhm_um[:1], facts.shape[0] * dz, self.whole.isChecked())
+        self._draw_trace(self.along_x, "x", pictures.along_x, facts.offset_um[2])
+        if pictures.axial is not None and pictures.along_z is not None:
+            axial = _half_width(facts.fwhm_um[:1], facts.shape[0] * dz, self.whole.isChecked())
             self.axial.look_at((0, 0), (2 * axial, 2 * lateral))
-            self._draw_trace(self.along_z, "z", look.along_z, facts.offset_um[0])
+            self._draw_trace(self.along_z, "z", pictures.along_z, facts.offset_um[0])
 
     def _draw_plane(self, plane: Plane, picture: FloatArray, voxel_um: tuple[float, float]) -> None:
         rows, columns = picture.shape
@@ -163,8 +163,8 @@ def _as_html(findings: tuple[Finding, ...]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _reach(fwhm_um: tuple[float, ...], size_um: float, whole: bool) -> float:
-    """Return how far from the middle a picture shows a PSF."""
+def _half_width(fwhm_um: tuple[float, ...], size_um: float, whole: bool) -> float:
+    """Return half the side of the part of a PSF that is shown."""
     widths = [width for width in fwhm_um if math.isfinite(width)]
     if whole or not widths:
         return size_um / 2

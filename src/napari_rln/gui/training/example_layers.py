@@ -1,6 +1,6 @@
-"""Layers that show what a training sees: a synthetic pair, and planes of a held-out volume.
+"""Layers of a training's examples: a synthetic pair, and planes of a held-out volume.
 
-They stand beside the user's layers, to the right of them, and leave what is selected selected.
+They are placed to the right of the user's layers, and the selection stays.
 """
 
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 
 from napari_rln.core.volume import FloatArray, VoxelUm
-from napari_rln.gui.layers import EXHIBIT, contrast_limits, layer_data, units_um
+from napari_rln.gui.layers import DISPLAY_ONLY, contrast_limits, layer_data, units_um
 from napari_rln.simulate.imaging import Pair
 from napari_rln.train.training_settings import Preview
 
-_GAP = 0.06  # between two volumes, as a share of one's width
+_GAP = 0.06  # between two volumes, as a fraction of the width
 _FILL = 0.9  # of the canvas
-_PAUSE_MS = 30  # between two layers that are added
+_PAUSE_MS = 30  # between adding two layers
 _PAIR = tuple(f"preview \N{MIDDLE DOT} {what}" for what in ("image", "second view", "truth"))
-_SECOND = _PAIR[1]  # which need not be there
+_SECOND = _PAIR[1]  # optional
 _PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "RLN now", "truth"))
 
 
-class Exhibits(QObject):
+class ExampleLayers(QObject):
     """The layers of one dock.
 
     Parameters
     ----------
     viewer
-        Where they are shown.
+        The viewer that shows them.
     parent
         The dock.
     """
@@ -39,21 +39,21 @@ class Exhibits(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._layers: dict[str, Image] = {}
-        # napari takes up to a tenth of a second to add one, and shall go on in between.
+        # Adding a layer takes napari up to 0.1 s; in between it handles other events.
         self._to_add: list[Image] = []
         self._selected: set[Layer] = set()
-        self._turn = QTimer(self)
-        self._turn.setSingleShot(True)
-        self._turn.setInterval(_PAUSE_MS)
-        self._turn.timeout.connect(self._add_next)
+        self._add_timer = QTimer(self)
+        self._add_timer.setSingleShot(True)
+        self._add_timer.setInterval(_PAUSE_MS)
+        self._add_timer.timeout.connect(self._add_next)
 
     @property
     def has_pair(self) -> bool:
-        """Whether a pair is shown now."""
+        """Whether a pair is shown."""
         return all(self._is_shown(name) for name in _PAIR if name != _SECOND)
 
     def show_pair(self, pair: Pair) -> None:
-        """Show a pair side by side, at the plane that is seen."""
+        """Show a pair side by side, with its middle at the displayed plane."""
         middle = pair.image.shape[0] // 2 * pair.image.voxel_um[0]
         point = self._viewer.dims.point
         at = point[-3] * self._unit_um() - middle if len(point) > 2 else 0.0
@@ -62,7 +62,7 @@ class Exhibits(QObject):
         self._show(_PAIR, layers, at)
 
     def show_preview(self, preview: Preview, voxel_um: VoxelUm) -> None:
-        """Show planes of the input, of what the network makes of it now, and of the truth."""
+        """Show planes of the input, of the network's present output, and of the truth."""
         ratio = voxel_um[0] / voxel_um[2]
         arrays = [_mosaic(*planes, ratio) for planes in (preview.image, preview.now, preview.truth)]
         limits = contrast_limits(preview.image), contrast_limits(preview.truth)
@@ -81,32 +81,32 @@ class Exhibits(QObject):
         layers: dict[str, tuple[FloatArray, dict[str, Any]]],
         *translate: float,
     ) -> None:
-        """Show arrays, by the names of their layers and with their options, of a group.
+        """Show arrays with the options of their layers, by name, as one group.
 
-        Where other ones of the group are shown than these, all of it is laid out anew.
+        If other layers of the group are shown, all of them are placed again.
         """
         if [name for name in group if self._is_shown(name)] == [*layers]:
-            for name, (data, given) in layers.items():
-                _update(self._layers[name], data, given)
+            for name, (data, options) in layers.items():
+                _update(self._layers[name], data, options)
             return
         self._remove(group)
         if not self._to_add:
             self._selected = {*self._viewer.layers.selection}
-        self._viewer.canvas.grid.enabled = False  # which would take them apart
+        self._viewer.canvas.grid.enabled = False  # the grid would separate them
         top, right = self._corner()
         left = right
-        for name, (data, given) in layers.items():
-            width = data.shape[-1] * given["scale"][-1]
+        for name, (data, options) in layers.items():
+            width = data.shape[-1] * options["scale"][-1]
             right += _GAP * width
-            place = given | {"name": name, "translate": (*translate, top, right)}
-            place["metadata"] = _metadata(given)
+            place = options | {"name": name, "translate": (*translate, top, right)}
+            place["metadata"] = _metadata(options)
             self._layers[name] = Image(data, **place)
             self._to_add.append(self._layers[name])
             right += width
-        data, given = layers[group[0]]
-        height = data.shape[-2] * given["scale"][-2]
+        data, options = layers[group[0]]
+        height = data.shape[-2] * options["scale"][-2]
         self._look_at((top, left), (height, right - left))
-        self._turn.start()
+        self._add_timer.start()
 
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:
@@ -119,12 +119,12 @@ class Exhibits(QObject):
     def _add_next(self) -> None:
         self._viewer.add_layer(self._to_add.pop(0))
         if self._to_add:
-            self._turn.start()
+            self._add_timer.start()
         elif self._selected:
             self._viewer.layers.selection = self._selected & {*self._viewer.layers}
 
     def _look_at(self, corner: tuple[float, float], size: tuple[float, float]) -> None:
-        """Show a rectangle (y, x), given in micrometres; napari's own means need axes in common."""
+        """Show a rectangle (y, x) in micrometres; napari's own methods need common axes."""
         unit, camera = self._unit_um(), self._viewer.scene.camera
         y, x = ((c + s / 2) / unit for c, s in zip(corner, size, strict=True))
         camera.center = (camera.center[0], y, x)
@@ -132,7 +132,7 @@ class Exhibits(QObject):
         camera.zoom = _FILL * min(pixels * unit / extent for pixels, extent in room)
 
     def _corner(self) -> tuple[float, float]:
-        """Return the top of all layers, and their right side."""
+        """Return the top and the right side of all layers."""
         if not self._viewer.layers:
             return 0.0, 0.0
         low, high = self._viewer.layers.extent.world
@@ -157,7 +157,7 @@ def _update(layer: Image, data: FloatArray, options: dict[str, Any]) -> None:
 
 
 def _metadata(options: dict[str, Any]) -> dict[str, Any]:
-    return options.get("metadata", {}) | {EXHIBIT: True}
+    return options.get("metadata", {}) | {DISPLAY_ONLY: True}
 
 
 def _mosaic(xy: FloatArray, xz: FloatArray, ratio: float) -> FloatArray:
@@ -168,7 +168,7 @@ def _mosaic(xy: FloatArray, xz: FloatArray, ratio: float) -> FloatArray:
     xy, xz
         (Y, X) and (Z, X).
     ratio
-        Distance of the planes in lateral voxels.
+        Distance between planes, in lateral voxels.
     """
     rows = np.arange(round(len(xz) * ratio)) / ratio
     gap = np.full((max(1, round(_GAP * xy.shape[1])), xy.shape[1]), np.nan, np.float32)

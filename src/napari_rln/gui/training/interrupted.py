@@ -1,6 +1,6 @@
-"""Trainings that were left off: to go on with one, or to discard it.
+"""Interrupted trainings, to be resumed or discarded.
 
-Each lies beside the models as ``NAME.checkpoint``, with what is needed to show again what it is of.
+The state of each is a file ``NAME.checkpoint`` beside the models, with its settings and inputs.
 """
 
 import ast
@@ -17,35 +17,35 @@ from napari_rln.core.limits import as_dict
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.gui import preferences
 from napari_rln.gui.layers import LayerImage
-from napari_rln.gui.training.second_psf import Second
+from napari_rln.gui.training.second_psf import SecondPsf
 from napari_rln.networks.library import Library
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.checkpoint import Checkpoint, discard
 from napari_rln.train.training_settings import TrainSettings
 
 _ENDING = ".checkpoint"
-# What the inputs of a training hold beside hashes: names of layers, and how views lie.
-_PSF, _IMAGE, _PSF_B, _LAID = "psf layer", "image layer", "psf_b layer", "views"
+# Inputs of a checkpoint beside hashes: names of layers, and the settings of two views.
+_PSF, _IMAGE, _PSF_B, _VIEWS_KEY = "psf layer", "image layer", "psf_b layer", "views"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOff:
-    """A training that was left off, as its checkpoint tells.
+class InterruptedTraining:
+    """An interrupted training, read from its checkpoint.
 
     Attributes
     ----------
     name
-        Of its model.
+        Name of the model.
     path
-        Of the checkpoint.
+        Path of the checkpoint.
     step, total
-        Done and to do.
+        Steps done, and of the whole training.
     settings, structures
-        Of the training.
-    laid
-        How its second view lies to the first; none where there is one view.
+        Settings of the training and of its structures.
+    dual
+        Settings of two views; none for one view.
     inputs
-        Names and hashes of what it is of, as in the record.
+        Names and hashes of the inputs, as in the record.
     """
 
     name: str
@@ -55,7 +55,7 @@ class LeftOff:
     settings: TrainSettings
     structures: StructureSettings
     inputs: dict[str, str]
-    laid: DualSettings | None = None
+    dual: DualSettings | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -64,10 +64,10 @@ class LeftOff:
         Raises
         ------
         RlnError
-            If the file is damaged, or of a training on other than synthetic structures.
+            If the file is damaged, or the training was not on synthetic structures.
         """
         saved = Checkpoint.load(path)
-        laid = saved.inputs.get(_LAID)
+        dual = saved.inputs.get(_VIEWS_KEY)
         try:
             structures = ast.literal_eval(saved.inputs["structures"])
             return cls(
@@ -78,15 +78,15 @@ class LeftOff:
                 settings=TrainSettings(**_tuples(saved.settings)),
                 structures=StructureSettings(**_tuples(structures)),
                 inputs=saved.inputs,
-                laid=None if laid is None else DualSettings(**ast.literal_eval(laid)),
+                dual=None if dual is None else DualSettings(**ast.literal_eval(dual)),
             )
         except (KeyError, TypeError, ValueError, SyntaxError) as error:
-            raise RlnError(f"{path.name} cannot be gone on with ({error}).") from error
+            raise RlnError(f"{path.name} cannot be resumed ({error}).") from error
 
     @property
     def layers(self) -> dict[str, str]:
         """Names of the layers among the inputs; see :func:`layer_names`."""
-        named = (_PSF, _IMAGE, _PSF_B, _LAID)
+        named = (_PSF, _IMAGE, _PSF_B, _VIEWS_KEY)
         return {key: name for key, name in self.inputs.items() if key in named}
 
     @property
@@ -96,36 +96,36 @@ class LeftOff:
 
     @property
     def image(self) -> str | None:
-        """Name of the image's layer; none where there was no image."""
+        """Name of the image's layer; none without an image."""
         return self.inputs.get(_IMAGE)
 
     @property
     def psf_b(self) -> str | None:
-        """Name of the layer of the second view's PSF; none where there is one view."""
+        """Name of the layer of the second view's PSF; none for one view."""
         return self.inputs.get(_PSF_B)
 
     def check(self, inputs: dict[str, str]) -> None:
-        """Raise unless what was chosen is what it is of.
+        """Raise unless the chosen inputs are those of the training.
 
         Raises
         ------
         RlnError
-            With what to choose.
+            If they differ.
         """
         differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
         if differ:
             image = f"image {self.image}" if self.image else "no image"
             psfs = " and ".join(name for name in (self.psf, self.psf_b) if name) or "of a file"
             raise RlnError(
-                f"{self.name} was begun with PSF {psfs} and {image}, and these "
-                f"are others ({', '.join(differ)}); choose those of then, or discard it."
+                f"{self.name} began with PSF {psfs} and {image}, but "
+                f"{', '.join(differ)} differ now; choose those of then, or discard it."
             )
 
 
-class LeftOffRow(QWidget):
-    """Trainings that were left off; seen only where there are any."""
+class InterruptedRow(QWidget):
+    """Interrupted trainings with buttons to resume and discard; hidden without any."""
 
-    resumed = Signal(object)  # left off
+    resumed = Signal(object)  # the training
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class LeftOffRow(QWidget):
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(QLabel("Left off"))
+        layout.addWidget(QLabel("Interrupted"))
         layout.addWidget(self.box, 1)
         layout.addWidget(self.resume_button)
         layout.addWidget(self.discard_button)
@@ -145,68 +145,72 @@ class LeftOffRow(QWidget):
         self.setVisible(False)
 
     def refresh(self, busy: Collection[str] = ()) -> None:
-        """Look which there are.
+        """Update the list.
 
         Parameters
         ----------
         busy
-            Names of those that are under way.
+            Names of running and waiting trainings, which are not listed.
         """
-        chosen: LeftOff | None = self.box.currentData()
+        chosen: InterruptedTraining | None = self.box.currentData()
         self.box.clear()
-        for left in left_off(preferences.library()):
-            if left.name not in busy:
-                self.box.addItem(f"{left.name}, step {left.step} of {left.total}", left)
-                if chosen is not None and left.path == chosen.path:
+        for training in interrupted_trainings(preferences.library()):
+            if training.name not in busy:
+                self.box.addItem(
+                    f"{training.name}, step {training.step} of {training.total}", training
+                )
+                if chosen is not None and training.path == chosen.path:
                     self.box.setCurrentIndex(self.box.count() - 1)
         self.box.setToolTip(
-            "<p>Trainings that were cancelled, or that napari was closed on. Open their PSF and "
-            "image to go on.</p>"
+            "<p>Trainings that were cancelled, or running when napari was closed. Open their PSF "
+            "and image to resume.</p>"
         )
         self.setVisible(self.box.count() > 0)
 
     def _discard(self) -> None:
-        left: LeftOff = self.box.currentData()
+        training: InterruptedTraining = self.box.currentData()
         question = f"Discard {self.box.currentText()}?"
         if QMessageBox.question(self, "Discard", question) == QMessageBox.StandardButton.Yes:
-            discard(left.path)
+            discard(training.path)
             self.box.removeItem(self.box.currentIndex())
             self.setVisible(self.box.count() > 0)
 
 
-def layer_names(psf: LayerImage, image: LayerImage | None, second: Second | None) -> dict[str, str]:
-    """Return the names of a training's layers, and how views lie, as its inputs hold them."""
-    found = {_PSF: psf.layer.name}
+def layer_names(
+    psf: LayerImage, image: LayerImage | None, second: SecondPsf | None
+) -> dict[str, str]:
+    """Return the names of a training's layers, and its settings of two views, as inputs."""
+    inputs = {_PSF: psf.layer.name}
     if image is not None:
-        found[_IMAGE] = image.layer.name
+        inputs[_IMAGE] = image.layer.name
     if second is not None:
-        found |= {_PSF_B: second.psf.layer.name, _LAID: str(as_dict(second.settings))}
-    return found
+        inputs |= {_PSF_B: second.psf.layer.name, _VIEWS_KEY: str(as_dict(second.settings))}
+    return inputs
 
 
 def checkpoint_of(library: Library, name: str) -> Path:
-    """Return the file that holds the state of the training of a model."""
+    """Return the path of the state of a model's training."""
     return library.folder / f"{name}{_ENDING}"
 
 
-def left_off(library: Library) -> list[LeftOff]:
-    """Return the trainings that were left off, the latest first; those that cannot go on are not.
+def interrupted_trainings(library: Library) -> list[InterruptedTraining]:
+    """Return the interrupted trainings that can be resumed, the latest first.
 
     Parameters
     ----------
     library
-        Beside whose models they lie.
+        The models.
     """
     paths = [path for path in library.folder.glob(f"*{_ENDING}") if path.is_file()]
-    found = []
+    trainings = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            found.append(LeftOff.read(path))
-        except RlnError:  # somebody else's file
+            trainings.append(InterruptedTraining.read(path))
+        except RlnError:  # another program's file
             continue
-    return found
+    return trainings
 
 
 def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
-    """Undo what JSON did to tuples."""
+    """Return settings with tuples in place of JSON's lists."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

@@ -1,4 +1,4 @@
-"""How a training goes: its loss, and the quality on held-out volumes with what it is to beat."""
+"""Loss of a training, and quality on held-out volumes beside that of classical methods."""
 
 import math
 from collections.abc import Sequence
@@ -13,22 +13,19 @@ from napari_rln.train.training_settings import Baseline, Quality
 
 _MEMORY = 30  # steps over which the loss is smoothed
 _COLOURS = {"RLN": "#2f8fe0", "RLD": "#e0782f", "WB": "#3aa657"}  # on any theme
-_SENTENCE = (
-    "Nothing is trained yet. While it is, the loss and the quality on volumes that are held out "
-    "are drawn here."
-)
+_SENTENCE = "No training yet. Its loss and its quality on held-out volumes will be drawn here."
 _SHOWN = "In the viewer: input, RLN now and truth of one of them; xy above, xz below."
 
 
 class _Graphics(pg.GraphicsLayoutWidget):
-    """Asks for no more room than a dock has; pyqtgraph asks for 640 pixels."""
+    """A canvas with a size for docks; pyqtgraph's default is 640 pixels wide."""
 
     def sizeHint(self) -> QSize:
         return QSize(380, 360)
 
 
 class Curves(QWidget):
-    """Two plots, one above the other, and a line of numbers below."""
+    """A plot of the loss, one of the quality, and a summary below."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,15 +41,15 @@ class Curves(QWidget):
             plot.setMenuEnabled(False)
             plot.hideButtons()
             plot.setMouseEnabled(x=False, y=False)
-            plot.getAxis("left").setWidth(52)  # so that the two stand on one line
+            plot.getAxis("left").setWidth(52)  # so that the two align
             plot.getAxis("left").enableAutoSIPrefix(False)
             plot.getAxis("bottom").enableAutoSIPrefix(False)
         self._quality.setLabel("bottom", "Step")
         self._loss.setLabel("left", "Loss")
         self._quality.setLabel("left", "PSNR (dB)")
-        self._every = self._loss.plot()
-        self._smooth = self._loss.plot(pen=pg.mkPen(_COLOURS["RLN"], width=2), antialias=True)
-        self._reached = self._quality.plot(
+        self._raw = self._loss.plot()
+        self._smoothed = self._loss.plot(pen=pg.mkPen(_COLOURS["RLN"], width=2), antialias=True)
+        self._validated = self._quality.plot(
             pen=pg.mkPen(_COLOURS["RLN"], width=2),
             symbol="o",
             symbolSize=6,
@@ -70,14 +67,14 @@ class Curves(QWidget):
         self.clear()
 
     def clear(self) -> None:
-        """Forget the training that was shown."""
+        """Clear the plots."""
         self.steps: list[int] = []
         self.losses: list[float] = []
         self.smoothed: list[float] = []
-        self.examined: list[tuple[int, Quality]] = []
+        self.qualities: list[tuple[int, Quality]] = []
         self._baseline: Baseline | None = None
         self._best_step = 0
-        for curve in (self._every, self._smooth, self._reached):
+        for curve in (self._raw, self._smoothed, self._validated):
             curve.setData([], [])
         for line in self._lines.values():
             line.setVisible(False)
@@ -91,7 +88,7 @@ class Curves(QWidget):
         losses
             Steps and their losses.
         total
-            Steps of the whole training, which the axis shows.
+            Steps of the whole training, for the axis.
         """
         self._loss.setXRange(0, max(total, 1), padding=0.02)
         for step, loss in losses:
@@ -102,25 +99,25 @@ class Curves(QWidget):
             self.steps.append(step)
             self.losses.append(loss)
             self.smoothed.append(before + (loss - before) / count)
-        # Of thousands of points no more are seen than there are pixels.
+        # Thousands of points are more than the pixels.
         thin = slice(None, None, 1 + len(self.steps) // 2000)
-        self._every.setData(self.steps[thin], self.losses[thin])
-        self._smooth.setData(self.steps[thin], self.smoothed[thin])
+        self._raw.setData(self.steps[thin], self.losses[thin])
+        self._smoothed.setData(self.steps[thin], self.smoothed[thin])
         if self.losses:
             low, high = np.percentile(self.losses[thin], (0.5, 99.5))
             self._loss.setYRange(low, high, padding=0.1)
 
     def add_quality(self, step: int, quality: Quality, best_step: int) -> None:
-        """Draw what an examination found, and say which was the best so far."""
+        """Draw the quality at a step, and show which step was the best."""
         self._best_step = best_step
-        self.examined.append((step, quality))
-        self._reached.setData(
-            [step for step, _ in self.examined], [q.psnr_db for _, q in self.examined]
+        self.qualities.append((step, quality))
+        self._validated.setData(
+            [step for step, _ in self.qualities], [q.psnr_db for _, q in self.qualities]
         )
         self._fit()
 
     def show_baseline(self, baseline: Baseline | None) -> None:
-        """Draw what is to be beaten."""
+        """Draw the quality of classical methods."""
         if baseline is None or baseline == self._baseline:
             return
         self._baseline = baseline
@@ -130,19 +127,19 @@ class Curves(QWidget):
         ):
             if quality is None:  # pairs without a PSF
                 continue
-            self._lines[name].setVisible(True)  # a label that is not seen takes no text
+            self._lines[name].setVisible(True)  # a hidden label takes no text
             self._lines[name].setValue(quality.psnr_db)
             self._lines[name].label.setFormat(f"{words} {quality.psnr_db:.2f} dB")
         self._fit()
 
     def show_theme(self, theme: str) -> None:
-        """Draw in a theme's colours."""
+        """Apply a theme's colours."""
         colours = get_theme(theme)
         text = colours.text.as_hex()
         self._graphics.setBackground(colours.background.as_hex())
         faint = pg.mkColor(text)
         faint.setAlpha(70)
-        self._every.setPen(pg.mkPen(faint, width=1))
+        self._raw.setPen(pg.mkPen(faint, width=1))
         for plot in (self._loss, self._quality):
             for side in ("left", "bottom"):
                 plot.getAxis(side).setPen(colours.secondary.as_hex())
@@ -150,7 +147,7 @@ class Curves(QWidget):
 
     def _line(self, name: str, *, at: float, above: bool) -> pg.InfiniteLine:
         pen = pg.mkPen(_COLOURS[name], width=1.5, style=Qt.PenStyle.DashLine)
-        # One label stands left above its line and one right below: the two are often close.
+        # One label is above its line at the left, one below at the right: lines may be close.
         options = {
             "position": at,
             "color": _COLOURS[name],
@@ -161,23 +158,23 @@ class Curves(QWidget):
         return line
 
     def _fit(self) -> None:
-        """Show all that matters; the image, far below, would leave the rest no room."""
-        values = [quality.psnr_db for _, quality in self.examined]
-        said, shown = [], ""
+        """Fit the axis to all but the image, which is far below."""
+        values = [quality.psnr_db for _, quality in self.qualities]
+        parts, shown = [], ""
         if self._baseline is not None:
             b = self._baseline
-            said = [f"image {b.image.psnr_db:.2f}"]
+            parts = [f"image {b.image.psnr_db:.2f}"]
             classical = {"RLD": b.rld, "wiener-butterworth": b.wiener_butterworth}
             for word, quality in classical.items():
                 if quality is not None:
                     values.append(quality.psnr_db)
-                    said.append(f"best {word} {quality.psnr_db:.2f}")
+                    parts.append(f"best {word} {quality.psnr_db:.2f}")
             values = values or [b.image.psnr_db]
         low, high = min(values), max(values)
         room = max(0.2 * (high - low), 0.15)
         self._quality.setYRange(low - room, high + room, padding=0)
-        if self.examined:
-            now = self.examined[-1][1].psnr_db
-            said.append(f"<b>RLN now {now:.2f}</b>; the best is that of step {self._best_step}")
+        if self.qualities:
+            now = self.qualities[-1][1].psnr_db
+            parts.append(f"<b>RLN now {now:.2f}</b>; the best is that of step {self._best_step}")
             shown = f"<br>{_SHOWN}"
-        self.summary.setText(f"PSNR on held-out volumes (dB): {', '.join(said)}.{shown}")
+        self.summary.setText(f"PSNR on held-out volumes (dB): {', '.join(parts)}.{shown}")

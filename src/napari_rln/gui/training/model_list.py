@@ -1,4 +1,4 @@
-"""The list of the models that there are: what each is for, and how good it is."""
+"""The list of models, with the PSF and the quality of each."""
 
 import json
 from collections.abc import Callable
@@ -32,12 +32,12 @@ _FILTER = f"Models (*{SUFFIX})"
 
 
 class ModelList(QWidget):
-    """The models in a table, the chosen one's validation below, and buttons.
+    """A table of the models, the validation of the chosen one, and buttons.
 
     Parameters
     ----------
     say
-        Shows a sentence; with ``error=True`` what went wrong.
+        Shows a sentence; with ``error=True`` an error.
     """
 
     changed = Signal()
@@ -59,11 +59,11 @@ class ModelList(QWidget):
         self.details.setWordWrap(True)
         self.details.setTextFormat(Qt.TextFormat.RichText)
         self.details.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.show_button = self._button("Show", self._show, "All that the model's file says of it.")
+        self.show_button = self._button("Show", self._show, "All metadata of the model.")
         self.rename_button = self._button("Rename", self._rename)
-        self.export_button = self._button("Export", self._export, "Write it to a file elsewhere.")
+        self.export_button = self._button("Export", self._export, "Copy it to another folder.")
         self.delete_button = self._button("Delete", self._delete)
-        self.import_button = self._button("Import", self._import, "Copy a model's file into here.")
+        self.import_button = self._button("Import", self._import, "Add a model's file to the list.")
         buttons = QHBoxLayout()
         for button in (
             self.show_button,
@@ -85,17 +85,17 @@ class ModelList(QWidget):
 
     @property
     def selected(self) -> str | None:
-        """Name of the model that is chosen."""
+        """Name of the chosen model."""
         entry = self._entry()
         return entry.name if entry else None
 
     def select(self, name: str) -> None:
-        """Choose a model; one that is not there chooses none."""
+        """Choose a model; an unknown name changes nothing."""
         for item in self.tree.findItems(name, Qt.MatchFlag.MatchExactly, 0):
             self.tree.setCurrentItem(item)
 
     def showEvent(self, event: Any) -> None:
-        """Look again which models there are."""
+        """Update the list."""
         self.watch.look()
         super().showEvent(event)
 
@@ -134,7 +134,7 @@ class ModelList(QWidget):
         own = entry is not None and entry.path is not None
         for button in (self.rename_button, self.delete_button):
             button.setEnabled(own)
-            button.setToolTip("" if own else "<p>It comes with napari-rln.</p>")
+            button.setToolTip("" if own else "<p>Part of napari-rln.</p>")
         for button in (self.show_button, self.export_button):
             button.setEnabled(entry is not None and not entry.error)
         self.details.setText(describe(entry) if entry else "")
@@ -161,8 +161,8 @@ class ModelList(QWidget):
 
     def _rename(self) -> None:
         entry = self._chosen()
-        name, given = QInputDialog.getText(self, "Rename", "New name:", text=entry.name)
-        if given and name != entry.name:
+        name, accepted = QInputDialog.getText(self, "Rename", "New name:", text=entry.name)
+        if accepted and name != entry.name:
             preferences.library().rename(entry.name, name)
             self.watch.look()
             self.select(name)
@@ -179,7 +179,7 @@ class ModelList(QWidget):
         entry = self._chosen()
         box = QMessageBox(self)
         box.setWindowTitle("Delete")
-        box.setText(f"Delete {entry.name}? Its file is gone then.")
+        box.setText(f"Delete {entry.name} and its file?")
         box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No)
         box.setDefaultButton(QMessageBox.StandardButton.No)
         if box.exec() == QMessageBox.StandardButton.Yes:

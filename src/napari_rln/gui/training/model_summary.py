@@ -1,4 +1,4 @@
-"""What is said of a model: in a row of a table, and in a few lines."""
+"""Summary of a model: a row of a table, and a few lines."""
 
 import html
 
@@ -18,15 +18,15 @@ _KINDS = {
 
 
 def describe(entry: Entry) -> str:
-    """Return what there is to know about a model, as rich text with its validation table."""
+    """Return a summary of a model with its validation, as rich text."""
     name = f"<b>{html.escape(entry.name)}</b>"
     if entry.error:
         return f"{name}: {html.escape(entry.error)}"
     what = "for any PSF" if entry.psf_name is None else f"for PSF {html.escape(entry.psf_name)}"
     if entry.voxel_um:
         what += f" on voxels of {_voxel(entry)} {_UM} (z y x)"
-    begins = "a first deconvolution by the PSF" if entry.variant == "started" else "the image"
-    lines = [f"{name}, {what}, begins with {begins}; made {_date(entry)}."]
+    begins = "an initial estimate by the PSF" if entry.variant == "started" else "the image"
+    lines = [f"{name}, {what}, with {begins} as input; made {_date(entry)}."]
     if entry.validation:
         rows = "".join(
             f"<tr><td>{words}</td><td align='right'>{q['psnr_db']:.2f}</td>"
@@ -40,12 +40,12 @@ def describe(entry: Entry) -> str:
         )
         lines.append(f"<table cellspacing='0' cellpadding='2' width='100%'>{head}{rows}</table>")
     else:
-        lines.append("<br>It was not examined on held-out volumes.")
+        lines.append("<br>Not validated on held-out volumes.")
     return "".join(lines)
 
 
 def row(entry: Entry) -> QTreeWidgetItem:
-    """Return a model's row in a table of these columns."""
+    """Return a model's row of the table."""
     if entry.error:
         cells = [entry.name, "damaged", "", "", ""]
     else:
@@ -68,7 +68,7 @@ def _date(entry: Entry) -> str:
 
 
 def _gain(entry: Entry) -> str:
-    """Return by how many dB a network is better than RLD at its best."""
+    """Return the gain of a network over the best RLD, in dB."""
     validation = entry.validation
     if "network" not in validation or "rld" not in validation:
         return "\N{EN DASH}"

@@ -1,4 +1,4 @@
-"""A synthetic pair as the training would see it, drawn anew when its structures change."""
+"""A preview of a synthetic pair, updated when the structures change."""
 
 from qtpy.QtCore import QObject, QTimer
 
@@ -6,35 +6,35 @@ from napari_rln.engine.progress import Progress
 from napari_rln.gui import preferences
 from napari_rln.gui.jobs import Job, Jobs, Steps, Update
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.training.example_layers import Exhibits
+from napari_rln.gui.training.example_layers import ExampleLayers
 from napari_rln.gui.training.training_form import Recipe
 from napari_rln.simulate.imaging import Pair
 
 _TITLE = "preview"
-_PATIENCE_MS = 400  # after a change, before it is drawn anew
+_WAIT_MS = 400  # from a change to the update: further changes may follow
 
 
 class PairPreview(QObject):
-    """Draws pairs beside whatever else is under way.
+    """Draws pairs in a thread of its own.
 
     Parameters
     ----------
     recipe
-        What is chosen; its buttons ask.
-    exhibits
-        Where it is shown.
+        The choices of the training, with the buttons of the preview.
+    examples
+        Layers that show the pair.
     bar
-        Says what went wrong.
+        Shows errors.
     """
 
-    def __init__(self, recipe: Recipe, exhibits: Exhibits, bar: RunBar) -> None:
+    def __init__(self, recipe: Recipe, examples: ExampleLayers, bar: RunBar) -> None:
         super().__init__(recipe)
-        self._recipe, self._exhibits, self._bar = recipe, exhibits, bar
+        self._recipe, self._examples, self._bar = recipe, examples, bar
         self.jobs = Jobs(self)
         self._number = 0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(_PATIENCE_MS)
+        self._timer.setInterval(_WAIT_MS)
         self._timer.timeout.connect(lambda: bar.attempt(self._add, asked=False))
         recipe.preview_button.clicked.connect(self._draw)
         recipe.another_button.clicked.connect(self._draw_another)
@@ -43,7 +43,7 @@ class PairPreview(QObject):
         self.jobs.failed.connect(bar.show_failure)
 
     def _on_change(self) -> None:
-        if self._exhibits.has_pair:
+        if self._examples.has_pair:
             self._timer.start()
 
     def _draw_another(self) -> None:
@@ -60,11 +60,11 @@ class PairPreview(QObject):
             yield Update(Progress(doing="drawing"))
             return plan.setting(library).source.pair(number)[0]
 
-        self.jobs.cancel()  # what is drawn now is outdated
-        self.jobs.add(Job(_TITLE, steps, key=object(), done=self._exhibits.show_pair))
+        self.jobs.cancel()  # one being drawn is outdated
+        self.jobs.add(Job(_TITLE, steps, key=object(), done=self._examples.show_pair))
 
     def _refresh(self) -> None:
         drawing = self.jobs.running is not None
         ready = "Preview a pair" if not drawing else "Drawing a pair\N{HORIZONTAL ELLIPSIS}"
         self._recipe.preview_button.setText(ready)
-        self._recipe.another_button.setEnabled(self._exhibits.has_pair)
+        self._recipe.another_button.setEnabled(self._examples.has_pair)

@@ -1,4 +1,4 @@
-"""A second view of the object, for networks that are trained to take two."""
+"""The second view, for networks of two views."""
 
 from dataclasses import dataclass
 
@@ -20,28 +20,28 @@ _VIEWS: dict[str, Views] = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Second:
+class SecondPsf:
     """The second view of a training; nothing is read yet.
 
     Attributes
     ----------
     psf
-        As the second camera takes it.
+        PSF in the orientation of the second camera.
     settings
-        How its view is turned, and which voxels both have then.
+        Rotation of the second view, and voxels of both.
     """
 
     psf: LayerImage
     settings: DualSettings
 
 
-class SecondView(QWidget):
-    """The choice of what blurs a second view; seen only where ``box`` says that there is one.
+class SecondViewForm(QWidget):
+    """Choice of the second view's PSF; hidden where ``box`` says one view.
 
     Parameters
     ----------
     viewer
-        Whose layers may be chosen.
+        The viewer.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -63,30 +63,30 @@ class SecondView(QWidget):
 
     @property
     def views(self) -> Views:
-        """How the network is given what it takes."""
+        """Views that the network takes."""
         views: Views = self.box.currentData()
         return views
 
     def show_views(self, views: Views, *, fixed: bool) -> None:
-        """Show how a network takes views.
+        """Show the views that a network takes.
 
         Parameters
         ----------
         views
-            How.
+            The views.
         fixed
-            Whether that is a model's, which stays as it is.
+            Whether a model fixes them.
         """
         self.box.setCurrentIndex(self.box.findData(views))
         self.box.setEnabled(not fixed)
 
-    def given(self, psf: LayerImage) -> Second | None:
-        """Return the second view; none where the network takes one.
+    def second(self, psf: LayerImage) -> SecondPsf | None:
+        """Return the second view; none for a network of one view.
 
         Parameters
         ----------
         psf
-            Of the first view.
+            PSF of the first view.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class SecondView(QWidget):
         """
         if self.views == "single":
             return None
-        return Second(psf=self.psf.source_beside(psf), settings=self.form.settings())
+        return SecondPsf(psf=self.psf.source_beside(psf), settings=self.form.settings())
 
     def _show_rows(self) -> None:
         self.setVisible(self.views != "single")

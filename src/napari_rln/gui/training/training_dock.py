@@ -1,4 +1,4 @@
-"""The dock that trains a network for a PSF, and shows how it goes."""
+"""The dock for training networks for a PSF."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,13 @@ from napari_rln.gui.events import follow
 from napari_rln.gui.jobs import Job, Jobs, Update
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.scroll_area import Area
-from napari_rln.gui.training.example_layers import Exhibits
-from napari_rln.gui.training.interrupted import LeftOff, LeftOffRow, checkpoint_of
+from napari_rln.gui.training.example_layers import ExampleLayers
+from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.gui.training.model_list import ModelList
 from napari_rln.gui.training.pairs_page import PairPreview
 from napari_rln.gui.training.training_form import Recipe
-from napari_rln.gui.training.training_run import Course, News, Plan
+from napari_rln.gui.training.training_run import Plan, TrainingRun, TrainingUpdate
 from napari_rln.networks.model import Model
 
 if TYPE_CHECKING:
@@ -25,114 +25,114 @@ if TYPE_CHECKING:
 
 
 class TrainingDock(QWidget):
-    """What to train, how it goes, and the models that there are."""
+    """Choices of a training, its progress, and the models."""
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
         self.jobs = Jobs(self)
-        self.courses: dict[Job, Course] = {}
-        self.exhibits = Exhibits(napari_viewer, self)
+        self.runs: dict[Job, TrainingRun] = {}
+        self.examples = ExampleLayers(napari_viewer, self)
         self.recipe = Recipe(napari_viewer)
         self.curves = Curves()
         self.bar = RunBar(self.jobs, self.run, label="Train", can_pause=True)
         self.models = ModelList(self.bar.say)
-        self.pairs = PairPreview(self.recipe, self.exhibits, self.bar)
-        self.left = LeftOffRow()
+        self.pairs = PairPreview(self.recipe, self.examples, self.bar)
+        self.interrupted = InterruptedRow()
         self.stop_button = QPushButton("Stop and keep the best")
         self.copy_button = CopyButton(lambda: [self.recipe.run()], self.bar.attempt)
         self.tabs = QTabWidget()
-        self._drawn: Job | None = None  # whose curves are shown
+        self._drawn: Job | None = None  # training of the curves
         self._lay_out()
         self._connect()
         self._show_theme()
         self._refresh()
 
     def run(self) -> None:
-        """Queue the training that is chosen.
+        """Queue the chosen training.
 
         Raises
         ------
         RlnError
-            If it cannot be, or one of its name was left off.
+            If a choice is not valid, or a training of its name was interrupted.
         """
         plan = self.recipe.plan()
-        leaving = self.courses.get(self.jobs.leaving) if self.jobs.leaving else None
+        leaving = self.runs.get(self.jobs.leaving) if self.jobs.leaving else None
         if leaving is not None and leaving.plan.name == plan.name:
-            raise RlnError(f"the training {plan.name} is in its last step yet; wait a moment.")
+            raise RlnError(f"the training {plan.name} is still in its last step; wait a moment.")
         if checkpoint_of(preferences.library(), plan.name).exists() and not self._is_busy(plan):
             raise RlnError(
-                f"a training called {plan.name} was left off; resume or discard it, or give "
-                "another name."
+                f"a training called {plan.name} was interrupted; resume or discard it, or "
+                "choose another name."
             )
         self._add(plan)
 
     def stop(self) -> None:
-        """Have the training that runs stop, and keep its best model."""
-        course = self._running()
-        if course is not None:
-            course.stop()
+        """Stop the running training, and keep its best model."""
+        run = self._running()
+        if run is not None:
+            run.stop()
             self.bar.say("stopping\N{HORIZONTAL ELLIPSIS}")
             self._refresh()
 
     def showEvent(self, event: Any) -> None:
-        """Look again what there is: models and trainings may have come from elsewhere."""
+        """Update models and trainings, which may have changed elsewhere."""
         self._refresh()
         super().showEvent(event)
 
     def _add(self, plan: Plan) -> None:
-        course = Course(plan, preferences.library())
-        job = Job(f"RLN {plan.name}", course.steps, done=self._on_model)
-        self.courses[job] = course
+        run = TrainingRun(plan, preferences.library())
+        job = Job(f"RLN {plan.name}", run.steps, done=self._on_model)
+        self.runs[job] = run
         try:
             self.jobs.add(job)
         except RlnError:
-            del self.courses[job]
+            del self.runs[job]
             raise
         self.tabs.setCurrentWidget(self.curves)
 
-    def _resume(self, left: LeftOff) -> None:
-        self.bar.attempt(lambda: self._add(self.recipe.plan_on(left)))
+    def _resume(self, training: InterruptedTraining) -> None:
+        self.bar.attempt(lambda: self._add(self.recipe.resumed_plan(training)))
 
-    def _running(self) -> Course | None:
-        return self.courses.get(self.jobs.running) if self.jobs.running else None
+    def _running(self) -> TrainingRun | None:
+        return self.runs.get(self.jobs.running) if self.jobs.running else None
 
     def _is_busy(self, plan: Plan) -> bool:
-        return plan.name in [course.plan.name for course in self.courses.values()]
+        return plan.name in [run.plan.name for run in self.runs.values()]
 
     def _on_report(self, job: Job, update: Update) -> None:
-        news = update.content
-        if not isinstance(news, News):
+        content = update.content
+        if not isinstance(content, TrainingUpdate):
             return
         if job is not self._drawn:
             self._drawn = job
             self.curves.clear()
-        report = news.report
+        report = content.report
         trains = report.phase == "train"
         self.curves.show_baseline(report.baseline)
         if trains:
-            self.curves.add_losses(news.losses, report.total)
+            self.curves.add_losses(content.losses, report.total)
         if report.quality is not None:
             self.curves.add_quality(report.step if trains else 0, report.quality, report.best_step)
         if report.preview is not None:
-            self.exhibits.show_preview(report.preview, news.voxel_um)
+            self.examples.show_preview(report.preview, content.voxel_um)
 
     def _on_model(self, model: Model) -> None:
         self.models.watch.look()
         self.models.select(model.name)
 
     def _on_success(self, job: Job, model: Model) -> None:
-        said = f"model {model.name} is ready"
-        found = model.record.facts.get("validation")
-        if found:
-            network, rld = (found[kind]["psnr_db"] for kind in ("network", "rld"))
-            said += f": {network:.2f} dB on held-out volumes, RLD at its best {rld:.2f}"
-        self.bar.say(f"{said}.")
+        sentence = f"model {model.name} is ready"
+        validation = model.record.facts.get("validation")
+        if validation:
+            network, rld = (validation[kind]["psnr_db"] for kind in ("network", "rld"))
+            sentence += f": {network:.2f} dB on held-out volumes, RLD at its best {rld:.2f}"
+        self.bar.say(f"{sentence}.")
 
     def _on_cancelled(self, job: Job) -> None:
-        course = self.courses[job]
-        if checkpoint_of(course.library, course.plan.name).exists():
-            self.bar.say(f"{job.title}: cancelled; it was left off, and can be resumed")
+        run = self.runs[job]
+        if checkpoint_of(run.library, run.plan.name).exists():
+            self.bar.say(f"{job.title}: cancelled; it can be resumed")
 
     def _on_end(self, job: Job) -> None:
         if job is self._drawn:
@@ -140,15 +140,15 @@ class TrainingDock(QWidget):
         self._refresh()
 
     def _refresh(self) -> None:
-        """Show what can be stopped, gone on with and begun with."""
-        # What was cancelled is under way until its last step is done: it may save its state yet.
+        """Update the stop button, the interrupted trainings and the initial models."""
+        # A cancelled training may still save its state in its last step.
         under_way = (self.jobs.running, self.jobs.leaving, *self.jobs.waiting)
-        self.courses = {job: course for job, course in self.courses.items() if job in under_way}
-        course = self._running()
-        self.stop_button.setEnabled(course is not None and not course.stopping)
-        if course is not None and course.stopping and self.jobs.paused:
-            self.jobs.toggle_pause()  # a paused one does not see that it is to stop
-        self.left.refresh([course.plan.name for course in self.courses.values()])
+        self.runs = {job: run for job, run in self.runs.items() if job in under_way}
+        run = self._running()
+        self.stop_button.setEnabled(run is not None and not run.stopping)
+        if run is not None and run.stopping and self.jobs.paused:
+            self.jobs.toggle_pause()  # a paused one would not stop
+        self.interrupted.refresh([run.plan.name for run in self.runs.values()])
         self.recipe.refresh_models()
 
     def _show_theme(self) -> None:
@@ -162,7 +162,7 @@ class TrainingDock(QWidget):
         self.jobs.cancelled.connect(self._on_cancelled)
         self.jobs.ended.connect(self._on_end)
         self.models.changed.connect(self.recipe.refresh_models)
-        self.left.resumed.connect(self._resume)
+        self.interrupted.resumed.connect(self._resume)
         self.stop_button.clicked.connect(self.stop)
 
     def _lay_out(self) -> None:
@@ -175,6 +175,6 @@ class TrainingDock(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(self.tabs, 1)
-        layout.addWidget(self.left)
+        layout.addWidget(self.interrupted)
         layout.addLayout(row)
         layout.addWidget(self.bar)

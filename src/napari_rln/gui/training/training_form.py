@@ -1,4 +1,4 @@
-"""What to train: the PSF and the image that it is for, how, and on what structures."""
+"""The choices of a training: PSF, image, preset, settings and structures."""
 
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import Run, image_of, psf_b_of, psf_of
-from napari_rln.gui.fields import Either
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.training.interrupted import LeftOff
-from napari_rln.gui.training.second_psf import Second, SecondView
+from napari_rln.gui.training.interrupted import InterruptedTraining
+from napari_rln.gui.training.second_psf import SecondPsf, SecondViewForm
 from napari_rln.gui.training.training_run import Plan
 from napari_rln.networks.library import file_name
 from napari_rln.networks.model import SUFFIX, UNIVERSAL, Model
@@ -35,17 +34,17 @@ from napari_rln.train.training_settings import Preset, TrainSettings
 _PRESETS: dict[str, tuple[Preset, str]] = {
     "Quick adaptation": (
         "quick",
-        "A model that exists learns this PSF, in minutes. The result is never worse on the "
-        "held-out volumes than what it began with.",
+        "An existing model is adapted to this PSF, in minutes. The result is never worse on the "
+        "held-out volumes than that model.",
     ),
     "Full training": (
         "full",
-        "New weights for this PSF alone: half an hour or more.",
+        "New weights for this PSF only: half an hour or more.",
     ),
     "As in the paper": (
         "paper",
-        "The settings of the paper's authors: it begins with the image, not with a first "
-        "deconvolution. Hours, and better on a GPU.",
+        "The settings of the paper: the network's input is the image, not an initial estimate. "
+        "Takes hours; use a GPU.",
     ),
 }
 _NEW = "new weights"
@@ -57,23 +56,23 @@ class Recipe(QWidget):
     Parameters
     ----------
     viewer
-        Whose layers may be chosen.
+        The viewer.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
-        self._model: Model | None = None  # to begin with
+        self._model: Model | None = None  # initial model
         self.psf = VolumePicker(viewer, prefer=is_psf)
         self.image = VolumePicker(
             viewer, prefer=is_raw, optional="none: light and noise by default"
         )
         self.preset = QComboBox()
         self.preset.addItems([*_PRESETS])
-        self.said = QLabel()
-        self.said.setWordWrap(True)
+        self.explanation = QLabel()
+        self.explanation.setWordWrap(True)
         self.begin = QComboBox()
-        self.second = SecondView(viewer)
+        self.second = SecondViewForm(viewer)
         self.name = QLineEdit()
         self.form = Form(
             TrainSettings, top=("minutes", "steps"), hidden=("variant", "views", "device")
@@ -92,11 +91,11 @@ class Recipe(QWidget):
 
     @property
     def chosen_preset(self) -> Preset:
-        """The preset that is chosen."""
+        """The chosen preset."""
         return _PRESETS[self.preset.currentText()][0]
 
     def plan(self) -> Plan:
-        """Return the training as it is chosen; reads nothing.
+        """Return the chosen training, with nothing read yet.
 
         Raises
         ------
@@ -114,37 +113,41 @@ class Recipe(QWidget):
             begin=self._model,
         )
 
-    def plan_on(self, left: LeftOff) -> Plan:
-        """Return a training that was left off; its layers are chosen as far as they are there.
+    def resumed_plan(self, training: InterruptedTraining) -> Plan:
+        """Return a training to resume, and choose its layers as far as the viewer has them.
 
-        The settings that are shown stay those of the next training, not of this one.
+        The settings shown stay those of the next new training.
 
         Raises
         ------
         RlnError
             If there is no PSF.
         """
-        pickers = {self.psf: left.psf, self.image: left.image, self.second.psf: left.psf_b}
+        pickers = {
+            self.psf: training.psf,
+            self.image: training.image,
+            self.second.psf: training.psf_b,
+        }
         for picker, name in pickers.items():
             if name is not None and name in self._viewer.layers:
                 picker.layer = self._viewer.layers[name]
-        if left.image is None:
+        if training.image is None:
             self.image.layer = None
         psf, second = self._psf(), None
-        if left.laid is not None:
-            second = Second(psf=self.second.psf.source_beside(psf), settings=left.laid)
+        if training.dual is not None:
+            second = SecondPsf(psf=self.second.psf.source_beside(psf), settings=training.dual)
         return Plan(
-            name=left.name,
+            name=training.name,
             psf=psf,
             image=self._image(),
             second=second,
-            settings=left.settings,
-            structures=left.structures,
-            left_off=left,
+            settings=training.settings,
+            structures=training.structures,
+            interrupted=training,
         )
 
     def run(self) -> Run:
-        """Return the training as a command or a script is given it.
+        """Return the training as a command or a script.
 
         Raises
         ------
@@ -152,7 +155,7 @@ class Recipe(QWidget):
             As :meth:`plan`.
         """
         plan = self.plan()
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "out": Path(f"{plan.name}{SUFFIX}"),
             **psf_of(plan.psf),
             "preset": self.chosen_preset,
@@ -161,14 +164,14 @@ class Recipe(QWidget):
             "structures": plan.structures,
         }
         if plan.image is not None:
-            given |= image_of(plan.image, "like")
+            arguments |= image_of(plan.image, "like")
         if plan.second is not None:
-            given |= {name: getattr(plan.second.settings, name) for name in ("turn", "voxels")}
-            given |= psf_b_of(plan.second.psf, given)
-        return "train", given
+            arguments |= {name: getattr(plan.second.settings, name) for name in ("turn", "voxels")}
+            arguments |= psf_b_of(plan.second.psf, arguments)
+        return "train", arguments
 
     def refresh_models(self) -> None:
-        """Offer the models that there are now; what was chosen stays so."""
+        """Update the list of initial models; the chosen one stays."""
         names = [_NEW]
         if self.chosen_preset == "quick":
             names = [*preferences.library().names()]
@@ -192,8 +195,8 @@ class Recipe(QWidget):
     def _image(self) -> LayerImage | None:
         return None if self.image.layer is None else self.image.source("the image")
 
-    def _second(self, psf: LayerImage) -> Second | None:
-        second = self.second.given(psf)
+    def _second(self, psf: LayerImage) -> SecondPsf | None:
+        second = self.second.second(psf)
         if second is not None:
             self._check_psf(second.psf, "second PSF")
         return second
@@ -205,14 +208,14 @@ class Recipe(QWidget):
             )
 
     def _begin(self) -> str | None:
-        """Return the model to begin with as the core is told it; none for the preset's own."""
+        """Return path or name of the initial model; none for the preset's own."""
         name = self.begin.currentText()
         if name in (_NEW, UNIVERSAL):
             return None
         return str(preferences.library().path(name) or name)
 
     def _on_preset(self) -> None:
-        self.said.setText(_PRESETS[self.preset.currentText()][1])
+        self.explanation.setText(_PRESETS[self.preset.currentText()][1])
         self.begin.blockSignals(True)
         self.begin.clear()
         self.begin.blockSignals(False)
@@ -221,8 +224,8 @@ class Recipe(QWidget):
     def _on_begin(self) -> None:
         try:
             settings, self._model = choose_settings(self.chosen_preset, None, self._begin())
-        except RlnError as error:  # its file was damaged or went away
-            self.said.setText(str(error))
+        except RlnError as error:  # its file is damaged or gone
+            self.explanation.setText(str(error))
             return
         self.form.show_settings(settings)
         if self._model is None:
@@ -232,9 +235,8 @@ class Recipe(QWidget):
         self._show_budget()
 
     def _show_budget(self) -> None:
-        steps = self.form.fields["steps"]
-        by_steps = isinstance(steps, Either) and not steps.is_word
-        self.form.show_only(("steps",) if by_steps else ("minutes", "steps"))
+        by_minutes = self.form.fields["steps"].is_word
+        self.form.show_only(("minutes", "steps") if by_minutes else ("steps",))
 
     def _show_name(self) -> None:
         layer = self.psf.layer
@@ -248,7 +250,7 @@ class Recipe(QWidget):
         rows.addRow(QLabel("Image whose voxels, light and noise are imitated"))
         rows.addRow(self.image)
         rows.addRow("Training", self.preset)
-        rows.addRow(self.said)
+        rows.addRow(self.explanation)
         rows.addRow("Begin with", self.begin)
         rows.addRow("Views", self.second.box)
         rows.addRow(self.second)

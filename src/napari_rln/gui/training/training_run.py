@@ -1,4 +1,4 @@
-"""A training in a thread, from what was chosen to a model in the library."""
+"""A training in a thread, from the choices to the model in the library."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -12,8 +12,8 @@ from napari_rln.deconvolution.views import psfs_of_views
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
-from napari_rln.gui.training.interrupted import LeftOff, checkpoint_of, layer_names
-from napari_rln.gui.training.second_psf import Second
+from napari_rln.gui.training.interrupted import InterruptedTraining, checkpoint_of, layer_names
+from napari_rln.gui.training.second_psf import SecondPsf
 from napari_rln.networks.library import Library
 from napari_rln.networks.model import SUFFIX, Model
 from napari_rln.psf.examine import fit_psf
@@ -26,22 +26,22 @@ from napari_rln.train.training_settings import TrainReport, TrainSettings
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A training as it was chosen; nothing is read yet.
+    """The choices of a training; nothing is read yet.
 
     Attributes
     ----------
     name
-        Of the model.
+        Name of the model.
     psf, image
-        That it is for; without an image, light and noise are those by default.
+        Inputs that the model is for; without an image, light and noise have their defaults.
     settings, structures
-        How it is trained, and on what.
+        Settings of the training and of its structures.
     second
-        The second view, for a network that takes two.
+        The second view, for a network of two views.
     begin
-        Model to begin with; none for new weights.
-    left_off
-        To go on with.
+        Initial model; none for new weights.
+    interrupted
+        Training to resume; none for a new one.
     """
 
     name: str
@@ -49,29 +49,29 @@ class Plan:
     image: LayerImage | None
     settings: TrainSettings
     structures: StructureSettings
-    second: Second | None = None
+    second: SecondPsf | None = None
     begin: Model | None = None
-    left_off: LeftOff | None = None
+    interrupted: InterruptedTraining | None = None
 
     def setting(self, library: Library) -> Setting:
-        """Return what the training is of; in a thread."""
+        """Return the inputs of the training, read; call it in a thread."""
         image = self.image.read() if self.image else None
         psf, psf_b = self._psfs(image)
         begin = self.begin
         names = layer_names(self.psf, self.image, self.second)
-        if self.left_off is not None:
-            begin = _by_hash(library, self.left_off.inputs.get("begin"))
-            names = self.left_off.layers  # which may be called otherwise now
+        if self.interrupted is not None:
+            begin = _by_hash(library, self.interrupted.inputs.get("begin"))
+            names = self.interrupted.layers  # these may have other names now
         setting = setting_of(
             self.settings, psf=psf, psf_b=psf_b, like=image, structures=self.structures, begin=begin
         )
         setting = setting._replace(inputs=setting.inputs | names)
-        if self.left_off is not None:
-            self.left_off.check(setting.inputs)
+        if self.interrupted is not None:
+            self.interrupted.check(setting.inputs)
         return setting
 
     def _psfs(self, image: Volume | None) -> tuple[Volume, Volume | None]:
-        """Return the PSFs of both views, ready for use; the second none where there is one view."""
+        """Return the prepared PSFs of both views; none as the second for one view."""
         psf, _ = fit_psf(self.psf.read(), image)
         if self.second is None:
             return psf, None
@@ -79,17 +79,17 @@ class Plan:
         return psfs_of_views(psf, psf_b, self.second.settings)
 
 
-class News(NamedTuple):
-    """What there is to see of a training since the last time.
+class TrainingUpdate(NamedTuple):
+    """Progress of a training since the last update.
 
     Attributes
     ----------
     report
-        The last.
+        The last report.
     losses
         Steps and their losses.
     voxel_um
-        Of the planes that are shown.
+        Voxel size of the preview.
     """
 
     report: TrainReport
@@ -98,15 +98,15 @@ class News(NamedTuple):
 
 
 @dataclass(eq=False)
-class Course:
-    """One training under way, which may be told to stop and keep the best.
+class TrainingRun:
+    """One run of a training, which can be stopped with the best model kept.
 
     Parameters
     ----------
     plan
-        What to train.
+        The choices of the training.
     library
-        Where the model goes.
+        The models, among which its model is saved.
     """
 
     plan: Plan
@@ -116,15 +116,15 @@ class Course:
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether it is stopping."""
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Have it stop after its present step and keep the best model so far."""
+        """Stop after the present step, and keep the best model so far."""
         self._stop.set()
 
     def steps(self) -> Steps[Model]:
-        """Yield news; return the model as it is in the library now."""
+        """Yield updates; return the model as saved in the library."""
         yield Update(Progress(doing="preparing the PSF"))
         setting = self.plan.setting(self.library)
         assert setting.psf is not None
@@ -136,24 +136,24 @@ class Course:
             self.plan.settings,
             name=self.plan.name,
             checkpoint=checkpoint,
-            resume=self.plan.left_off is not None,
+            resume=self.plan.interrupted is not None,
         )
 
-        def news(report: TrainReport) -> News:
+        def update(report: TrainReport) -> TrainingUpdate:
             losses, self._losses = self._losses, []
-            return News(report, losses, voxel_um)
+            return TrainingUpdate(report, losses, voxel_um)
 
         model = yield from streamed(
-            self._followed(training), news, always=lambda report: report.preview is not None
+            self._recorded(training), update, always=lambda report: report.preview is not None
         )
         path = self.library.save(model)
         discard(checkpoint)
         return self.library.load(path.name.removesuffix(SUFFIX))
 
-    def _followed(
+    def _recorded(
         self, training: Generator[TrainReport, None, Model]
     ) -> Generator[TrainReport, None, Model]:
-        """Yield a training's reports; return the best model at its end, or when told to stop."""
+        """Yield a training's reports and record losses; return the best model."""
         report = None
         with closing(training):
             while report is None or not self._stop.is_set():
@@ -169,12 +169,12 @@ class Course:
 
 
 def _by_hash(library: Library, wanted: str | None) -> Model | None:
-    """Return the model of a hash; none for none.
+    """Return the model with a hash; none for no hash.
 
     Raises
     ------
     RlnError
-        If it is not in the library any more.
+        If it is no longer in the library.
     """
     if wanted is None:
         return None

@@ -1,4 +1,4 @@
-"""Where the planes cross: where napari's sliders stand, in the columns' units."""
+"""The position where the planes intersect: that of napari's sliders, in the columns' units."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from napari_rln.core.volume import VoxelUm
 from napari_rln.gui.layers import units_um
 
 
-class Crossing(QObject):
-    """A position that is the viewer's; it moves the viewer, and with it all that follow.
+class Crosshair(QObject):
+    """The position of the viewer's sliders, which moving it moves.
 
     Parameters
     ----------
     viewer
-        Whose sliders. With Shift, the mouse over its canvas moves them too.
+        The viewer. With Shift, the mouse over its canvas moves it too.
     parent
         The dock.
     """
@@ -32,23 +32,23 @@ class Crossing(QObject):
         callbacks, held = viewer.mouse_move_callbacks, ref(self)
 
         def moved(viewer: Any, event: Any) -> None:
-            crossing = held()
-            if crossing is None or not isalive(crossing):
+            crosshair = held()
+            if crosshair is None or not isalive(crosshair):
                 callbacks.remove(moved)
             else:
-                crossing._follow_mouse(viewer, event)
+                crosshair._follow_mouse(viewer, event)
 
         callbacks.append(moved)
 
     @property
     def position(self) -> VoxelUm:
-        """(z, y, x)."""
+        """Position (z, y, x)."""
         point = [float(p) for p in self._viewer.dims.point[-3:]]
         z, y, x = ([0.0] * (3 - len(point)) + point) * self._units()
         return float(z), float(y), float(x)
 
     def move(self, point: Sequence[float | None]) -> None:
-        """Go to a point (z, y, x); None along an axis stays there."""
+        """Move to a point (z, y, x); None leaves an axis as it is."""
         ndim = self._viewer.dims.ndim
         places = {
             axis: at / unit
@@ -61,8 +61,8 @@ class Crossing(QObject):
     def _units(self) -> npt.NDArray[np.float64]:
         """Return the units (z, y, x) of the viewer in those of the columns.
 
-        Where its layers have none in common napari puts their numbers into one world, whatever
-        their units, and those of the columns count.
+        Where its layers have no common unit, napari treats their numbers as one world, and the
+        units of the columns hold.
         """
         units = units_um(self._viewer.layers.units)
         if units is None:

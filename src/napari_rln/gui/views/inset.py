@@ -1,4 +1,4 @@
-"""The square in a plane of which a magnified picture is shown."""
+"""The box in a plane that marks the magnified inset."""
 
 import numpy as np
 import pyqtgraph as pg
@@ -8,11 +8,11 @@ from napari_rln.core.volume import VoxelUm
 from napari_rln.gui.views.sections import Column
 
 _COLOUR = "#40c0ff"
-_SHARE = 0.25  # of the shorter side, until the user has sized it
+_FRACTION = 0.25  # of the shorter side, until the user resizes it
 
 
 class InsetBox(pg.RectROI):
-    """A box around where the planes cross, as in the figure; they cross where it is dragged."""
+    """A box around the crosshair, which follows when the box is dragged."""
 
     dragged = Signal(float, float)  # its middle, y and x
     dropped = Signal()
@@ -26,7 +26,7 @@ class InsetBox(pg.RectROI):
 
     @property
     def middle(self) -> tuple[float, float]:
-        """Of the box, y and x."""
+        """Middle of the box, y and x."""
         (x, y), (height, width) = self.pos(), self.sides
         return y + height / 2, x + width / 2
 
@@ -37,12 +37,12 @@ class InsetBox(pg.RectROI):
         return height, width
 
     def centre(self, column: Column, position: VoxelUm) -> None:
-        """Put it around a position in the plane of a column, but not outside."""
+        """Centre it on a position, but within the plane of a column."""
         if self._is_held:
             return
         _, *extent = column.extent
         _, *corner = column.corner
-        wanted = self.sides if self._is_sized else (_SHARE * min(extent),) * 2
+        wanted = self.sides if self._is_sized else (_FRACTION * min(extent),) * 2
         size = np.minimum(wanted, extent)
         y, x = np.clip(position[1:] - size / 2, corner, np.add(corner, extent) - size)
         self.blockSignals(True)

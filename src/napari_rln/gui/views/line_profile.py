@@ -1,4 +1,4 @@
-"""Intensity of all layers along a line that is drawn in a plane, with widths."""
+"""Intensity profiles of all layers along a line in a plane, with widths."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -28,7 +28,7 @@ class LineProfile(pg.PlotWidget):
     Parameters
     ----------
     viewer
-        Whose theme gives the colours.
+        The viewer; its theme gives the colours.
     """
 
     moved = Signal()
@@ -45,7 +45,7 @@ class LineProfile(pg.PlotWidget):
         self.setMouseEnabled(False, False)
         self.getAxis("left").setTicks([[(value, f"{value:g}") for value in (0, 0.5, 1)]])
         self.getAxis("bottom").setHeight(_AXIS)
-        self.getPlotItem().layout.setContentsMargins(0, 0, 0, _BELOW)  # its label stands out there
+        self.getPlotItem().layout.setContentsMargins(0, 0, 0, _BELOW)  # the label overlaps it
         self.setMinimumHeight(_HEIGHT)
         self.setFrameShape(QFrame.Shape.NoFrame)
         follow(self, viewer.events.theme, self._paint)
@@ -54,7 +54,7 @@ class LineProfile(pg.PlotWidget):
         self.widths: dict[str, float | None] = {}
 
     def _paint(self) -> None:
-        """Take the colours of the theme."""
+        """Apply the colours of the theme."""
         theme = get_theme(self._viewer.theme)
         self.setBackground(theme.background.as_hex())
         text = theme.text.as_hex()
@@ -62,7 +62,7 @@ class LineProfile(pg.PlotWidget):
         self._legend.setLabelTextColor(text)
 
     def draw_on(self, column: Column, plane: str, position: VoxelUm) -> None:
-        """Put the line across a plane of a column, through a position; nowhere without a plane."""
+        """Draw the line across a plane of a column, through a position; no line without a plane."""
         self._plane = plane
         self.setVisible(bool(plane))
         if not plane:
@@ -76,14 +76,14 @@ class LineProfile(pg.PlotWidget):
         section.addItem(self._line)
 
     def move(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
-        """Put the ends of the line (across, down)."""
+        """Set the ends of the line (across, down)."""
         assert self._line is not None
         for handle, at in zip(self._line.getHandles(), (start, stop), strict=True):
             handle.setPos(self._line.mapFromParent(pg.Point(*at)))
         self._line.stateChanged()
 
     def draw(self, columns: Sequence[Column], position: VoxelUm) -> None:
-        """Plot all columns along the line as it is now, through a position."""
+        """Plot the profiles of all columns along the line, through a position."""
         self.clear()
         self.widths = {}
         if self._line is None or not columns:
@@ -91,22 +91,22 @@ class LineProfile(pg.PlotWidget):
         section = columns[0].sections[self._plane]
         ends = []
         for _, at in self._line.getSceneHandlePositions():
-            seen = section.mapSceneToView(at)
-            point = section.point(seen.y(), seen.x())
+            end = section.mapSceneToView(at)
+            point = section.point(end.y(), end.x())
             ends.append([p if q is None else q for p, q in zip(position, point, strict=True)])
         self.unit = section.unit
         self.setLabel("bottom", f"along the line ({self.unit})")
         curves = self.height() - _AXIS - _BELOW
         legend = min(_LINE * (len(columns) + 1), 0.7 * curves)
-        self.setYRange(0, curves / (curves - legend), padding=0.03)  # it stands above the curves
+        self.setYRange(0, curves / (curves - legend), padding=0.03)  # legend on top
         for column, color in zip(columns, cycle(_COLORS), strict=False):
             first = np.add(column.corner, np.divide(column.voxel, 2))
             start, stop = (np.subtract(end, first).tolist() for end in ends)
             try:
-                found = profile_between(column.data, column.voxel, start, stop)
-            except RlnError:  # both ends in one place
+                profile = profile_between(column.data, column.voxel, start, stop)
+            except RlnError:  # both ends at one position
                 return
-            name, width = column.layer.name, found.fwhm_um
+            name, width = column.layer.name, profile.fwhm_um
             self.widths[name] = width
             label = name if width is None else f"{name}, FWHM {width:.3g} {self.unit}"
-            self.plot(found.offset_um, found.value, pen=pg.mkPen(color, width=2), name=label)
+            self.plot(profile.offset_um, profile.value, pen=pg.mkPen(color, width=2), name=label)

@@ -1,6 +1,6 @@
-"""One layer seen from above and from the sides.
+"""Lateral and axial sections of a layer.
 
-Lengths and positions are in micrometres, or as the layer has them where it has no unit of length.
+Lengths and positions are in micrometres, or in the layer's own unit where that is no length.
 """
 
 import math
@@ -16,16 +16,16 @@ from qtpy.QtCore import QRectF, Qt
 from qtpy.QtGui import QFontMetrics
 
 from napari_rln.core.volume import FloatArray, VoxelUm
-from napari_rln.evaluate.sections import Limits, Projection, section, slab_of
-from napari_rln.gui.layers import edges_of, seen_data, units_um
+from napari_rln.evaluate.plane_sections import Limits, Projection, section, slab_of
+from napari_rln.gui.layers import displayed_data, edges_of, units_um
 from napari_rln.gui.pictures import Plane
 
 AXES = {"xy": 0, "xz": 1, "yz": 2}
-"""Axis across which the planes of a row lie."""
+"""Axis perpendicular to a plane."""
 
 Moved = Callable[[list[float | None]], None]
 
-_AT_ONCE = 4_000_000  # voxels whose projection takes no longer than a picture may
+_AT_ONCE = 4_000_000  # most voxels to project in the GUI's thread
 
 _DOWN_ACROSS = {"xy": (1, 2), "xz": (0, 2), "yz": (0, 1)}
 _LINE = "#ffd400"
@@ -33,15 +33,15 @@ _HOVER = pg.mkPen(_LINE, width=3)
 
 
 class Section(Plane):
-    """A plane of a volume, with lines where the other two cross it, that can be dragged.
+    """A plane of a volume, with draggable lines where the other two planes intersect it.
 
     Parameters
     ----------
     plane
         xy, xz or yz.
     moved
-        Called with the position (z, y, x), None where the plane does not say it, when a line was
-        dragged or the plane clicked.
+        Called with the position (z, y, x) when a line was dragged or the plane clicked; None along
+        the axis perpendicular to the plane.
     """
 
     def __init__(self, plane: str, moved: Moved) -> None:
@@ -55,19 +55,19 @@ class Section(Plane):
             line.sigDragged.connect(self._on_drag)
 
     def show_position(self, position: VoxelUm) -> None:
-        """Put the lines where the other planes cross."""
+        """Move the lines to a position."""
         down, across = (position[axis] for axis in _DOWN_ACROSS[self.plane])
         self.mark((down, across), _LINE)
 
     def point(self, down: float, across: float) -> list[float | None]:
-        """Return a point of the plane as (z, y, x); None along the axis across the plane."""
-        found: list[float | None] = [None] * 3
+        """Return a point of the plane as (z, y, x); None along the axis perpendicular to it."""
+        point: list[float | None] = [None] * 3
         for axis, value in zip(_DOWN_ACROSS[self.plane], (down, across), strict=True):
-            found[axis] = value
-        return found
+            point[axis] = value
+        return point
 
     def mouseClickEvent(self, event: Any) -> None:
-        """Go to where the plane was clicked."""
+        """Move to the clicked position."""
         if event.button() == Qt.MouseButton.LeftButton:
             at = self.mapSceneToView(event.scenePos())
             self._moved(self.point(at.y(), at.x()))
@@ -79,7 +79,7 @@ class Section(Plane):
 
 
 class ColumnTitle(pg.LabelItem):
-    """A name that never makes its column wider: what does not fit is left out."""
+    """A name, elided to the width of its column."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -92,7 +92,7 @@ class ColumnTitle(pg.LabelItem):
         self.setPreferredWidth(1)
 
     def resizeEvent(self, event: Any) -> None:
-        """Show as much of the name as there is room for."""
+        """Elide the name to the width."""
         if event is not None:
             metrics = QFontMetrics(self.item.font())
             self.setText(
@@ -109,7 +109,7 @@ class Cut(NamedTuple):
     data
         (Z, Y, X), in memory or not.
     voxel, at
-        Size of a voxel, and which one.
+        Voxel size, and index of the voxel.
     planes
         Among xy, xz and yz.
     projection, slab
@@ -125,14 +125,14 @@ class Cut(NamedTuple):
 
     @property
     def is_light(self) -> bool:
-        """Whether it can be made at once: it lies in memory, and few voxels are looked at."""
+        """Whether it can be computed at once: it is in memory, and of few voxels."""
         how = self.projection, self.slab
         parts = [slab_of(self.data.shape, self.voxel, AXES[p], self.at, *how) for p in self.planes]
         sizes = [math.prod(each.stop - each.start for each in part) for part in parts]
         return isinstance(self.data, np.ndarray) and sum(sizes) <= _AT_ONCE
 
     def pictures(self) -> dict[str, FloatArray]:
-        """Read and project."""
+        """Return the planes, read and projected."""
         how: dict[str, Any] = {"projection": self.projection, "slab_um": self.slab}
         return {
             plane: np.asarray(
@@ -143,14 +143,14 @@ class Cut(NamedTuple):
 
 
 class Column:
-    """The sections of a layer, one below the other; made anew when the layer's units change.
+    """The sections of a layer, one below the other; rebuilt when the layer's units change.
 
     Parameters
     ----------
     viewer
-        Whose sliders say which time point is seen.
+        The viewer; its sliders give the time point.
     layer
-        Of what.
+        The layer.
     planes
         Among xy, xz and yz, from top to bottom.
     moved
@@ -176,8 +176,8 @@ class Column:
 
     @property
     def data(self) -> npt.NDArray[Any]:
-        """(Z, Y, X), what is seen of the layer."""
-        data, _ = seen_data(self.layer, self._viewer.dims.point)
+        """(Z, Y, X), displayed volume of the layer."""
+        data, _ = displayed_data(self.layer, self._viewer.dims.point)
         return data if data.ndim == 3 else data[None]
 
     @property
@@ -200,7 +200,7 @@ class Column:
         return z, y, x
 
     def rect(self, plane: str) -> QRectF:
-        """Return where a plane lies."""
+        """Return position and size of a plane."""
         down, across = _DOWN_ACROSS[plane]
         corner, extent = self.corner, self.extent
         return QRectF(corner[across], corner[down], extent[across], extent[down])
@@ -238,6 +238,6 @@ class Column:
 
 
 def _three(values: npt.NDArray[np.float64], missing: float) -> VoxelUm:
-    """Return values along z, y and x, of a plane with something for z."""
+    """Return values along z, y and x; of a plane with a substitute for z."""
     z, y, x = (missing,) * (3 - len(values)) + tuple(float(value) for value in values)
     return z, y, x

@@ -1,4 +1,4 @@
-"""The dock that shows layers side by side, laterally and axially, as they are computed."""
+"""The dock of lateral and axial views of layers side by side."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,14 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm
 from napari_rln.evaluate.figure import figure, save_figure
 from napari_rln.evaluate.figure_view import FigureSettings
-from napari_rln.evaluate.sections import Projection, brightest
+from napari_rln.evaluate.plane_sections import Projection, brightest
 from napari_rln.gui.events import follow
-from napari_rln.gui.fields import Number
 from napari_rln.gui.jobs import Job, Jobs, Steps
 from napari_rln.gui.layers import contrast_limits, source_of
+from napari_rln.gui.number import Number
 from napari_rln.gui.pictures import MICROMETRE, Board
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.views.cursor import Crossing
+from napari_rln.gui.views.cursor import Crosshair
 from napari_rln.gui.views.inset import InsetBox
 from napari_rln.gui.views.layer_choice import LayerChoice
 from napari_rln.gui.views.line_profile import LineProfile
@@ -44,23 +44,23 @@ _AS_VIEWED, _SHARED = "as in the viewer", "shared by results"
 
 
 class ViewsDock(QWidget):
-    """A column a layer, rows xy, xz and yz, with one crosshair, an inset and a line profile."""
+    """A column per layer, rows xy, xz and yz, with one crosshair, an inset and a line profile."""
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.jobs, self.looks = Jobs(self), Jobs(self)
+        self.jobs, self.drawings = Jobs(self), Jobs(self)
         self._is_outdated = False
         self.columns: list[Column] = []
         self._followed: set[Image] = set()
         self.layers = LayerChoice(napari_viewer)
-        self.crossing = Crossing(napari_viewer, self)
+        self.crosshair = Crosshair(napari_viewer, self)
         self.projection, self.contrast = QComboBox(), QComboBox()
         self.projection.addItems(["slice", "max"])
         self.contrast.addItems([_AS_VIEWED, _SHARED])
-        self.slab, self.slab_unit = Number({"min": 0.0}), QLabel()
-        self.slab.call("The slab's thickness")
-        self.slab.setToolTip("<p>Thickness that is averaged or projected; 0 for one plane.</p>")
+        tip = "<p>Thickness that is averaged or projected; 0 for one plane.</p>"
+        self.slab = Number(label="The slab's thickness", min=0.0, tooltip=tip)
+        self.slab_unit = QLabel()
         self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
         self.profile_on = QComboBox()
         self.profile_on.addItems(["no profile", "profile in xy", "profile in xz", "profile in yz"])
@@ -83,7 +83,7 @@ class ViewsDock(QWidget):
         self.build()
 
     def draw(self) -> None:
-        """Show all columns as their layers are now."""
+        """Draw all columns."""
         try:
             slab = self._slab()
         except RlnError as error:
@@ -92,28 +92,28 @@ class ViewsDock(QWidget):
         projection: Projection = "max" if self.projection.currentText() == "max" else "slice"
         if projection == "slice":
             slab = slab or 0.0
-        columns, position = self.columns, self.crossing.position
+        columns, position = self.columns, self.crosshair.position
         cuts = [column.cut(position, projection, slab) for column in columns]
         if all(cut.is_light for cut in cuts):
             self._show(columns, [cut.pictures() for cut in cuts], position)
-        elif self.looks.running is None:
+        elif self.drawings.running is None:
 
             def steps() -> Steps[list[dict[str, FloatArray]]]:
-                found = []
+                pictures = []
                 for cut in cuts:
-                    found.append(cut.pictures())
+                    pictures.append(cut.pictures())
                     yield None
-                return found
+                return pictures
 
-            def done(found: list[dict[str, FloatArray]]) -> None:
+            def done(pictures: list[dict[str, FloatArray]]) -> None:
                 if columns is self.columns:
-                    self._show(columns, found, position)
+                    self._show(columns, pictures, position)
 
-            self.looks.add(Job("planes", steps, done=done, quiet=True))
+            self.drawings.add(Job("planes", steps, done=done, quiet=True))
         else:
             self._is_outdated = True
 
-    def _on_looked(self) -> None:
+    def _on_drawn(self) -> None:
         if self._is_outdated:
             self._is_outdated = False
             self.draw()
@@ -122,21 +122,21 @@ class ViewsDock(QWidget):
         self, columns: list[Column], pictures: list[dict[str, FloatArray]], position: VoxelUm
     ) -> None:
         shared = self._shared_limits()
-        for column, found in zip(columns, pictures, strict=True):
+        for column, planes in zip(columns, pictures, strict=True):
             limits = shared.get(column.layer, column.layer.contrast_limits)
-            column.show(found, position, limits)
+            column.show(planes, position, limits)
         self.profile.draw(columns, position)
         if columns and self.inset.isChecked():
             self.box.centre(columns[0], position)
         self._show_inset()
 
     def build(self) -> None:
-        """Lay the columns out anew, for the layers that are ticked."""
+        """Rebuild the columns for the ticked layers."""
         self.canvas.clear()
         planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
-        move, layers = self.crossing.move, self.layers.chosen()
+        move, layers = self.crosshair.move, self.layers.chosen()
         self.columns = [Column(self._viewer, layer, planes, move) for layer in layers]
-        self.crossing.own_units = self.columns[0].units if self.columns else None
+        self.crosshair.own_units = self.columns[0].units if self.columns else None
         lengths = {column.has_lengths for column in self.columns}
         unit = MICROMETRE if False not in lengths else "" if True in lengths else "px"
         self.slab_unit.setText(unit)
@@ -160,7 +160,7 @@ class ViewsDock(QWidget):
         self.draw()
 
     def look_at_all(self) -> None:
-        """Show all of every plane, in one scale."""
+        """Show all of every plane, at one scale."""
         panes = [(c.rect(p), pane) for c in self.columns for p, pane in c.sections.items()]
         sizes = [(pane.width() / r.width(), pane.height() / r.height()) for r, pane in panes]
         per_um = min((min(size) for size in sizes), default=0.0)
@@ -172,26 +172,26 @@ class ViewsDock(QWidget):
         self._show_inset()
 
     def _look_alike(self, plane: str, moved: Section, *_: Any) -> None:
-        """Show in all columns what is seen of one, after it was moved or zoomed."""
+        """Apply the visible region of a moved or zoomed pane to all columns."""
         for column in self.columns:
             pane = column.sections[plane]
             if pane is not moved:
                 pane.setRange(moved.viewRect(), padding=0)
 
     def _finish_building(self, planes: tuple[str, ...]) -> None:
-        """Give the rows their heights, and the first column what it alone has."""
+        """Set the heights of the rows, and add inset box and line to the first column."""
         first = self.columns[0]
         depth, height, width = first.extent
         tall = {"xy": height, "inset": 0.6 * min(height, width)}
         shown = (*planes, "inset") if self.inset.isChecked() else planes
-        self.canvas.share_height({row: tall.get(p, depth) for row, p in enumerate(shown, 1)})
+        self.canvas.set_row_weights({row: tall.get(p, depth) for row, p in enumerate(shown, 1)})
         if self.inset.isChecked():
             first.sections["xy"].addItem(self.box)
         plane = self.profile_on.currentText().split()[-1]
-        self.profile.draw_on(first, plane if plane in planes else "", self.crossing.position)
+        self.profile.draw_on(first, plane if plane in planes else "", self.crosshair.position)
 
     def export(self, path: str) -> None:
-        """Write the figure that the command line would draw of these layers, in a thread.
+        """Write the ticked layers as a figure, in a thread.
 
         Raises
         ------
@@ -226,19 +226,19 @@ class ViewsDock(QWidget):
 
         def steps() -> Steps[list[float | None]]:
             yield None
-            found = brightest(Volume.from_array(np.asarray(data), voxel, name=column.layer.name))
-            return [c + (i + 0.5) * v for c, i, v in zip(corner, found, voxel, strict=True)]
+            index = brightest(Volume.from_array(np.asarray(data), voxel, name=column.layer.name))
+            return [c + (i + 0.5) * v for c, i, v in zip(corner, index, voxel, strict=True)]
 
-        self.jobs.add(Job("brightest structure", steps, done=self.crossing.move))
+        self.jobs.add(Job("brightest structure", steps, done=self.crosshair.move))
 
     def _slab(self) -> float | None:
-        return self.slab.within() or None
+        return self.slab.value or None
 
     def _figure_settings(self) -> FigureSettings:
         first = self.columns[0]
         side = min(*self.box.sides, *first.extent[1:]) if self.inset.isChecked() else 0.0
         return FigureSettings(
-            position=first.voxel_at(self.crossing.position),
+            position=first.voxel_at(self.crosshair.position),
             projection="max" if self.projection.currentText() == "max" else "slice",
             slab_um=self._slab(),
             yz=self.yz.isChecked(),
@@ -247,14 +247,14 @@ class ViewsDock(QWidget):
         )
 
     def _shared_limits(self) -> dict[Image, tuple[float, float]]:
-        """Return one pair of limits for all but the first layer, where that is asked for."""
+        """Return common limits of all layers but the first; none where contrast is not shared."""
         if self.contrast.currentText() != _SHARED or len(self.columns) < 2:
             return {}
         others = self.columns[1:]
         held = [column.data for column in others if isinstance(column.data, np.ndarray)]
         if len(held) == len(others):
             limits = contrast_limits(held)
-        else:  # on a disk: what napari has found of them
+        else:  # on disk: the limits that napari has estimated
             lows, highs = zip(*(column.layer.contrast_limits for column in others), strict=True)
             limits = min(lows), max(highs)
         return {column.layer: limits for column in others}
@@ -265,11 +265,11 @@ class ViewsDock(QWidget):
                 column.inset.look_at(self.box.middle, self.box.sides)
 
     def _on_box(self, y: float, x: float) -> None:
-        self.crossing.move([None, y, x])
+        self.crosshair.move([None, y, x])
         self._show_inset()
 
     def _follow_layers(self) -> None:
-        """Draw again, but not at once, when anything of a layer changes that is seen."""
+        """Redraw soon after a visible property of a layer changes."""
         for layer in {*self.layers.images} - self._followed:
             for name in ("data", "set_data", "contrast_limits", "gamma", "colormap"):
                 follow(self, getattr(layer.events, name), self._draw_soon)
@@ -293,8 +293,8 @@ class ViewsDock(QWidget):
     def _connect(self) -> None:
         follow(self, self._viewer.dims.events.current_step, self._draw_soon)
         self.brightest_button.clicked.connect(lambda: self.bar.attempt(self.go_to_brightest))
-        self.looks.ended.connect(self._on_looked)
-        self.looks.failed.connect(self.bar.show_failure)
+        self.drawings.ended.connect(self._on_drawn)
+        self.drawings.failed.connect(self.bar.show_failure)
         self.layers.changed.connect(self.build)
         for choice in (self.projection, self.contrast):
             choice.currentIndexChanged.connect(self.draw)
@@ -312,7 +312,7 @@ class ViewsDock(QWidget):
         thickness = QWidget()
         inside = QHBoxLayout(thickness)
         inside.setContentsMargins(0, 0, 0, 0)
-        inside.addWidget(self.slab, 1)
+        inside.addWidget(self.slab.native, 1)
         inside.addWidget(self.slab_unit)
         parts = (
             (self.projection, thickness), (self.contrast, self.profile_on),
