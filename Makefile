@@ -23,9 +23,7 @@ test: lint display
 	  --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/dev.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 bench: $(VENV)/dev.stamp display
 	xvfb-run --auto-servernum $(BIN)/python -m pytest -m slow

@@ -1,6 +1,7 @@
 # What `import napari_rln` offers, and where each lies: read by type checkers and, at run time, by
 # the lazy loader.
 
+from ._version import __version__ as __version__
 from .core.errors import ComputeError as ComputeError
 from .core.errors import RlnError as RlnError
 from .core.errors import RlnWarning as RlnWarning
@@ -64,5 +65,3 @@ from .train.training_set import choose_settings as choose_settings
 from .train.training_set import setting_of as setting_of
 from .train.training_settings import TrainReport as TrainReport
 from .train.training_settings import TrainSettings as TrainSettings
-
-__version__: str
