@@ -1,4 +1,5 @@
-# Two commands do everything: `make demo` and `make test`. `make bench` measures.
+# Two commands do everything: `make demo` and `make test`. `make bench` measures, `make docs` builds
+# the documentation, `make dist` what is released.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ DISPLAY_PACKAGES := xvfb xauth libgl1 libegl1 libopengl0 libglib2.0-0 libdbus-1-
 DISPLAY_LIBRARIES := libGL.so.1 libEGL.so.1 libOpenGL.so.0 libglib-2.0.so.0 libxkbcommon-x11.so.0 \
   libxcb-cursor.so.0 libxcb-icccm.so.4 libxcb-image.so.0 libxcb-keysyms.so.1 libxcb-xkb.so.1
 
-.PHONY: demo test lint bench display clean
+.PHONY: demo test lint bench docs dist display clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/napari-rln demo --out demo --overwrite
@@ -23,14 +24,33 @@ test: lint display
 	  --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/dev.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 bench: $(VENV)/dev.stamp display
 	xvfb-run --auto-servernum $(BIN)/python -m pytest -m slow
 	$(BIN)/python benchmarks/field.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/rld.py
+
+docs: $(VENV)/docs.stamp
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/sphinx-build -W --keep-going --quiet -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# Builds, checks, and tries both: the wheel in an environment of its own, and there, with pytest, the
+# unpacked sdist, all of whose tests must find what they import.
+dist: $(VENV)/dev.stamp
+	rm -rf dist build/dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python packaging/check_dist.py
+	$(BIN)/python -m venv build/dist/venv
+	build/dist/venv/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl pytest hypothesis
+	tar --extract --gzip --file dist/*.tar.gz --directory build/dist --one-top-level=sdist --strip-components 1
+	cd build/dist && venv/bin/napari-rln --version && venv/bin/napari-rln rld sdist/src/napari_rln/samples/bead.tif \
+	  --psf sdist/src/napari_rln/samples/bead_psf.tif --voxel-um 0.1 0.1 0.1 --psf-voxel-um 0.1 0.1 0.1 \
+	  --iterations 3 --out bead.ome.tif
+	cd build/dist/sdist && ../venv/bin/python -m pytest --quiet --collect-only tests/core >/dev/null && \
+	  ../venv/bin/python -m pytest --quiet tests/core/test_package.py tests/core/test_benchmarks.py
 
 display:
 	@command -v xvfb-run >/dev/null && command -v xauth >/dev/null && \
@@ -59,5 +79,9 @@ $(VENV)/dev.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable ".[dev]"
 	touch $@ $(VENV)/demo.stamp
 
+$(VENV)/docs.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable ".[docs,fast]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo build dist docs/_build docs/api docs/gallery .mypy_cache .ruff_cache .pytest_cache

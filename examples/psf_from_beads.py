@@ -1,9 +1,15 @@
-"""Measure a PSF from a bead stack, here a simulated one, and hold it against the true PSF."""
+"""
+Measure a PSF from beads
+========================
+
+The stack of beads is simulated, so that the measured PSF can be held against the true one.
+"""
 
 import numpy as np
 from scipy.signal import fftconvolve
 
 import napari_rln as rln
+from napari_rln.evaluate.figure import save_figure
 
 voxel_um = (0.2, 0.1, 0.1)
 optics = rln.psf.MicroscopeSettings(
@@ -17,9 +23,19 @@ for y, x in np.mgrid[16:96:32, 16:96:32].reshape(2, -1).T + rng.integers(-3, 4, 
     beads[16, y, x] = 2000 / true.data.max()
 stack = rng.poisson(fftconvolve(beads, true.data, mode="same").clip(0) + 20)
 
+# %%
+# The beads are found, those that stand too close or too near to the border left out, and the
+# others averaged.
+
 measured = rln.psf.measure_psf(
     rln.Volume.from_array(stack, voxel_um), rln.psf.MeasureSettings(size=true.shape)
 )
-print(measured.record.facts)
-print("correlation with the true PSF:", np.corrcoef(measured.data.ravel(), true.data.ravel())[0, 1])
+for name, value in measured.record.facts.items():
+    print(f"{name}: {value}")
 rln.write_volume(measured, "measured-psf.ome.tif")
+
+# %%
+# Beside the true one:
+
+print("correlation with the true PSF:", np.corrcoef(measured.data.ravel(), true.data.ravel())[0, 1])
+save_figure(rln.figure([true, measured]), "psf.png")

@@ -1,12 +1,16 @@
-"""Adapt the universal network to one PSF, watching it, and deconvolve the shipped bead with it.
+"""
+Train a network for one PSF
+===========================
 
-Six steps show how; some minutes of them make a difference.
+The universal network is adapted to the PSF of the shipped bead, which it then deconvolves. Six
+steps show how; some minutes of them make a difference.
 """
 
 from dataclasses import replace
 
 import napari_rln as rln
 from napari_rln import samples
+from napari_rln.evaluate.figure import save_figure
 
 image = samples.bead()
 psf, findings = rln.psf.fit_psf(samples.bead_psf(), image)
@@ -15,6 +19,11 @@ settings, universal = rln.train.choose_settings("quick")
 settings = replace(
     settings, steps=6, examples=2, validate=1, validate_every=3, shape=(32, 48, 48), patch=32
 )
+
+# %%
+# It learns from synthetic structures blurred with the PSF, and is judged by others that it has
+# not seen.
+
 setting = rln.train.setting_of(settings, psf=psf, begin=universal)
 steps = rln.train.train_steps(setting, settings, name="bead")
 while True:
@@ -27,6 +36,11 @@ while True:
         print(f"step {report.step}: {report.quality.psnr_db:.2f} dB on a held-out volume")
 
 model.save("bead.safetensors")
+
+# %%
+# The model is applied as the shipped ones are.
+
 result = rln.deconvolve(image, psf, rln.Network(model=model))
 print(result.name, result.record.facts["chi2"])
 rln.write_volume(result, "bead-adapted.ome.tif")
+save_figure(rln.figure([image, result]), "bead-adapted.png")

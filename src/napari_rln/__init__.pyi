@@ -4,6 +4,7 @@
 from . import psf as psf
 from . import simulate as simulate
 from . import train as train
+from ._version import __version__ as __version__
 from .core.errors import ComputeError as ComputeError
 from .core.errors import RlnError as RlnError
 from .core.errors import RlnWarning as RlnWarning
@@ -29,5 +30,3 @@ from .io.volumes import write_volume as write_volume
 from .networks.model import load_model as load_model
 from .networks.network import Network as Network
 from .registration.register import register as register
-
-__version__: str

@@ -37,6 +37,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_the_core_loads_no_window():
+    pytest.importorskip("numba")  # the compiled kernels are among the modules
     walk = (
         "import importlib, pkgutil, napari_rln; "
         "names = [m.name for m in pkgutil.walk_packages(napari_rln.__path__, 'napari_rln.') "
