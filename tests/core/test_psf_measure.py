@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import tifffile
 from numpy import fft
 
 from napari_rln.core.errors import RlnError
@@ -225,16 +224,6 @@ def test_noise_does_not_become_a_halo(otf):
     border = np.ones(SIZE, dtype=bool)
     border[3:-3, 3:-3, 3:-3] = False
     assert made.data[border].sum() < 1.3 * truth(otf)[border].sum() + 0.02
-
-
-def test_real_bead(shared):
-    bead = tifffile.imread(shared / "data" / "pyotf_bead" / "bead.tif")
-    made = measure_psf(Volume.from_array(bead, (0.3, 0.0867, 0.0867)), MeasureSettings())
-    axial, *lateral = made.record.facts["fwhm_um"]
-    assert made.record.facts["beads_used"] == 1
-    np.testing.assert_allclose(peak_centre(made.data), np.array(made.shape) // 2, atol=0.02)
-    np.testing.assert_allclose(lateral, 0.32, atol=0.02)
-    assert 1.0 < axial < 1.25
 
 
 def test_chosen_beads_are_those_found_however_roughly_they_are_pointed_at(halves):

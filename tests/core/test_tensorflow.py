@@ -171,18 +171,6 @@ def test_checksum():
     assert mask(0) == 0xA282EAD8
 
 
-def test_the_released_checkpoint(shared):
-    found = read_checkpoint(shared / "reference" / "checkpoint")
-    with np.load(shared / "reference" / "rln_released_weights.npz") as expected:
-        weights = {name: expected[name] for name in expected.files}
-    assert len(weights) == 83
-    assert_same({name: found[name] for name in weights}, weights)
-    assert all(re.search(r"Adam|_power|^input/", name) for name in found.keys() - weights)
-    loaded, again = rln_from_checkpoint(found), rln_from_checkpoint(weights)
-    for a, b in zip(loaded.state_dict().values(), again.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
-
-
 @pytest.mark.parametrize("shards", [1, 3])
 def test_what_was_written(tmp_path, shards):
     variables = random_variables()

@@ -1,15 +1,25 @@
-"""Shared fixtures of the core's tests."""
+"""What lies beside a developer's checkout, because it may not or need not be shipped with it."""
 
 from pathlib import Path
 
 import pytest
 
-_SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """Folder with real volumes and reference arrays that lies beside a developer's checkout."""
-    if not _SHARED.is_dir():
-        pytest.skip("no ../shared beside this checkout: real volumes are not shipped with it")
-    return _SHARED
+def reference() -> Path:
+    """Folder with the authors' released network and what it computes."""
+    folder = SHARED / "reference"
+    if not (folder / "rln_released_weights.npz").is_file():
+        pytest.skip("no ../shared/reference: the authors' checkpoint has no licence to ship it by")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def volumes() -> Path:
+    """Folder with real volumes."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data: real volumes that are too large, or others', to be shipped")
+    return folder

@@ -1,61 +1,27 @@
-"""Our network and loss against numbers that the paper's authors' own code produced.
+"""Our network and loss against numbers that the paper's authors' own code and weights produced.
+
+Their checkpoint has no licence, so this runs where it lies beside the checkout;
+``tests/core/test_parity.py`` checks the same with weights drawn at random.
 
 The network runs in float32, as theirs did, where its results are compared, and in float64 where
 gradients are, so that the tolerance there is the rounding of the reference alone.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from parity import LOSSES, NORMS, STAGES, deviation, own_name, their_layout
 from torch import nn
 from torch.nn.functional import avg_pool3d
 
 from napari_rln.networks.rln import RLN, Stages
 from napari_rln.networks.tensorflow import rln_from_checkpoint
+from napari_rln.networks.tensorflow_bundle import read_checkpoint
 from napari_rln.train.loss import paper_loss
-
-STAGES = {
-    "FP1": "FP1_ave_9",
-    "DV1": "DV1_temp_layer",
-    "BP1": "BP1_ave_result_prelu_12_u2",
-    "e": "e_temp2",
-    "E1": "result_prelu_12_1",
-    "FP2": "FP2_ave_1",
-    "DV2": "DV2_EST",
-    "BP2": "BP2_ave_2",
-    "e2": "e2_Estimation1",
-    "E2": "Estimation",
-    "output": "prediction",
-}
-NORMS = [
-    "H1.e_1.bn",
-    "H1.e_2.bn",
-    "H1.e_3.bn",
-    "H1.DV.bn",
-    "H1.e_4.bn",
-    "H1.e_5.bn",
-    "H1.e_6.bn",
-    "H1.e_7.bn",
-    "H1.e_8.bn",
-    "H1.e_bn",
-    "H2.u_1.bn",
-    "H2.u_2.bn",
-    "H2.DV.bn",
-    "H2.u_3.bn",
-    "H2.u_4.bn",
-    "H2.e2_bn",
-    "H3.u_7.bn",
-]
-OF_NORMS = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
-LOSSES = ("loss", "mse", "SSIM", "mse2")
 
 
 class Reference:
@@ -79,28 +45,8 @@ class Reference:
 
 
 @pytest.fixture(params=["a", "b"])
-def golden(shared, request) -> Reference:
-    return Reference(shared / "reference", request.param)
-
-
-def deviation(ours: torch.Tensor, theirs: np.ndarray) -> float:
-    """Return the largest difference in units of the largest value."""
-    found = ours.detach().numpy().reshape(theirs.shape)
-    return float(np.abs(found - theirs).max() / np.abs(theirs).max())
-
-
-def own_name(name: str) -> str:
-    """Return our name of a variable of theirs."""
-    layer, _, last = name.rpartition("/")
-    if layer.startswith("batch_normalization"):
-        number = layer.removeprefix("batch_normalization").removeprefix("_")
-        return f"{NORMS[int(number or 0)]}.{OF_NORMS[last]}"
-    part = "H1" if last[0] == "e" else "H2" if last < "u_5" else "H3"
-    return f"{part}.{last}.weight" if last in ("u_5", "u_6") else f"{part}.{last}.conv.weight"
-
-
-def their_layout(value: torch.Tensor) -> torch.Tensor:
-    return value.permute(2, 3, 4, 1, 0) if value.ndim == 5 else value
+def golden(reference, request) -> Reference:
+    return Reference(reference, request.param)
 
 
 def alter_gradients(stages: Stages, x: torch.Tensor) -> None:
@@ -189,8 +135,8 @@ def test_loss(golden, mode):
         assert float(ours) == pytest.approx(golden.values[f"{mode}_{name}"], rel=1e-5), name
 
 
-def test_gradients(shared):
-    golden = Reference(shared / "reference", "a")
+def test_gradients(reference):
+    golden = Reference(reference, "a")
     network, x = golden.network().double().train(), golden.batch("input").double()
     stages = network(x)
     alter_gradients(stages, x)
@@ -202,8 +148,8 @@ def test_gradients(shared):
         assert deviation(ours, gradient) < 5e-5, name
 
 
-def test_five_steps(shared):
-    golden = Reference(shared / "reference", "train5")
+def test_five_steps(reference):
+    golden = Reference(reference, "train5")
     network, x = golden.network().double().train(), golden.batch("input").double()
     truth = golden.batch("ground_truth").double()
     average_like_tensorflow(network)
@@ -220,3 +166,17 @@ def test_five_steps(shared):
         for name, value in golden.after(f"after{step}:"):
             ours = their_layout(network.state_dict()[own_name(name)])
             assert deviation(ours, value) < 1e-5, f"{name} after step {step}"
+
+
+def test_the_released_checkpoint(reference):
+    found = read_checkpoint(reference / "checkpoint")
+    with np.load(reference / "rln_released_weights.npz") as expected:
+        weights = {name: expected[name] for name in expected.files}
+    assert len(weights) == 83
+    for name, value in weights.items():
+        assert found[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(found[name], value, strict=True)
+    assert all(re.search(r"Adam|_power|^input/", name) for name in found.keys() - weights)
+    loaded, again = rln_from_checkpoint(found), rln_from_checkpoint(weights)
+    for a, b in zip(loaded.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
