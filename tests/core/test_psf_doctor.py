@@ -207,7 +207,7 @@ def test_impossible_input_is_refused():
     good = psf(gaussian())
     with pytest.raises(RlnError, match="no peak"):
         examine_psf(psf(np.zeros(SHAPE), unit=False))
-    with pytest.raises(RlnError, match="wavelength is 520"):
+    with pytest.raises(RlnError, match=r"wavelength.*520"):
         examine_psf(good, na=1.2, wavelength_um=520)
-    with pytest.raises(RlnError, match="must lie between 0 and"):
+    with pytest.raises(RlnError, match=r"1\.4.* 0 .*1\.33"):
         examine_psf(good, na=1.4, wavelength_um=0.52, immersion_index=1.33)

@@ -260,14 +260,14 @@ def test_no_bead_and_no_usable_bead_are_errors(otf):
     with pytest.raises(RlnError, match=r"no bead|none is fit"):
         measure_psf(noise, MeasureSettings())
     flat = Volume.from_array(np.full(SHAPE, 7.0), VOXEL_UM, name="flat")
-    with pytest.raises(RlnError, match="flat shows no bead"):
+    with pytest.raises(RlnError, match=r"flat.*no bead"):
         measure_psf(flat, MeasureSettings())
     single = field(otf, positions(rng)[:1], rng)
     with pytest.raises(RlnError, match=r"1 cut.*smaller `size`"):
         measure_psf(single, MeasureSettings(size=(51, 51, 51)))
-    with pytest.raises(RlnError, match="no bead is chosen"):
+    with pytest.raises(RlnError, match="no bead"):
         measure_psf(single, MeasureSettings(), positions=np.zeros((0, 3)))
-    with pytest.raises(RlnError, match=r"\(17.0, 64.0, 3.0\), outside beads of \(36, 64, 64\)"):
+    with pytest.raises(RlnError, match=r"\(17\.0, 64\.0, 3\.0\).*\(36, 64, 64\)"):
         measure_psf(single, MeasureSettings(), positions=[(17, 64, 3)])
-    with pytest.raises(RlnError, match=r"take \(21, 17, 17\)"):
+    with pytest.raises(RlnError, match=r"\(21, 16, 17\).*\(21, 17, 17\)"):
         MeasureSettings(size=(21, 16, 17))

@@ -298,8 +298,8 @@ def _image(data, voxel_um=phantoms.VOXEL_UM):
 @pytest.mark.parametrize(
     ("image", "psf", "message"),
     [
-        (_image(np.full((8, 8, 8), -1.0)), phantoms.gaussian_psf(), "all voxels of image are -1"),
-        (_image(np.zeros((8, 8, 8))), phantoms.gaussian_psf(), "all voxels of image are 0"),
+        (_image(np.full((8, 8, 8), -1.0)), phantoms.gaussian_psf(), "image.*-1"),
+        (_image(np.zeros((8, 8, 8))), phantoms.gaussian_psf(), "image.* 0"),
         (_image(np.ones((1, 8, 8))), phantoms.gaussian_psf(), "single plane"),
         (
             _image(np.ones((8, 8, 8)), (0.3, 0.1, 0.1)),
@@ -331,7 +331,7 @@ def test_bad_input_is_refused_before_the_work(image, psf, message):
 def test_a_background_above_the_image_is_refused():
     image = _image(phantoms.spots())
     settings = RldSettings(iterations=1, background=float(image.data.mean()) + 1)
-    with pytest.raises(RlnError, match="nothing stands above it"):
+    with pytest.raises(RlnError, match=rf"{settings.background:.4f}.*`background`"):
         next(iterate(image, phantoms.gaussian_psf(), settings))
 
 
@@ -370,7 +370,7 @@ def test_unknown_or_absent_devices_are_refused(device):
 
 def test_too_little_memory_is_said_before_the_work(monkeypatch):
     monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 1000)
-    with pytest.raises(RlnError, match=r"needs 0\.00 GB on cpu .* crop the PSF"):
+    with pytest.raises(RlnError, match=r"0\.00 GB on cpu"):
         next(iterate(_image(phantoms.spots()), phantoms.gaussian_psf()))
 
 

@@ -79,7 +79,7 @@ def test_the_light_from_outside_and_that_of_the_field_are_the_image(image):
 
 
 def test_without_a_psf_it_is_refused(image):
-    with pytest.raises(RlnError, match=r"needs the PSF; give one \(`psf`\)"):
+    with pytest.raises(RlnError, match="`psf`"):
         _run(image, StartSettings(), None)
 
 
@@ -106,7 +106,7 @@ def test_too_little_memory_is_refused_before_the_work(image):
     steps = first_estimate(
         image, PSF, calibrate(image, KNOWN), StartSettings(), CPU, most_bytes=100_000
     )
-    with pytest.raises(RlnError, match=r"takes .* GB but 0\.00 GB may be taken; crop the PSF"):
+    with pytest.raises(RlnError, match=r" GB .*0\.00 GB"):
         next(steps)
 
 

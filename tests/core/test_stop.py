@@ -131,6 +131,12 @@ def test_noise_is_added_to_one_part_and_taken_larger_from_the_other():
     assert added.var() == pytest.approx(3 / 7 * 200 * spectrum.share, rel=0.1)
 
 
+def test_no_part_to_deconvolve_is_negative():
+    photons = np.random.default_rng(0).poisson(1, (8, 24, 24))
+    image = _split(photons, spectrum=Spectrum(correlations=((), (), (0.5,)))).image
+    assert image.min() == 0
+
+
 def test_the_noise_that_is_added_is_that_of_the_three_voxels_around():
     spectrum = Spectrum(correlations=((), (), (0.5,)))
     photons = np.zeros((16, 16, 16))

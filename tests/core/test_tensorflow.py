@@ -253,14 +253,14 @@ def test_checksums_name_the_variable(prefix):
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(RlnError, match="checksum of layer_1/gamma"):
+    with pytest.raises(RlnError, match=r"checksum.*layer_1/gamma"):
         read_checkpoint(prefix)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4" * 40, b"\x89HDF\r\n\x1a\n" * 30, bytes(500)])
 def test_foreign(prefix, content):
     prefix.with_name("model.ckpt.index").write_bytes(content)
-    with pytest.raises(RlnError, match=r"model\.ckpt\.index cannot be read"):
+    with pytest.raises(RlnError, match=r"model\.ckpt\.index"):
         read_checkpoint(prefix)
 
 
@@ -420,21 +420,21 @@ def test_missing_variables():
 )
 def test_other_shapes(name, shape):
     variables = random_variables() | {name: np.zeros(shape, np.float32)}
-    with pytest.raises(RlnError, match=r"is \(.* but is \(.* in the Richardson-Lucy network"):
+    with pytest.raises(RlnError, match=r"\(.*\(.*Richardson-Lucy network"):
         rln_from_checkpoint(variables)
 
 
 def test_values_that_are_not_finite():
     variables = random_variables()
     variables["update/u_2"][0, 0, 0, 0, 0] = np.nan
-    with pytest.raises(RlnError, match="u_2 of the checkpoint holds values that are not finite"):
+    with pytest.raises(RlnError, match=r"u_2.*finite"):
         rln_from_checkpoint(variables)
 
 
 def test_two_networks_in_one_checkpoint():
     variables = random_variables()
     variables["second/u_2"] = variables["update/u_2"]
-    with pytest.raises(RlnError, match="u_2 twice, the second time as second/u_2"):
+    with pytest.raises(RlnError, match=r"u_2 twice.*second/u_2"):
         rln_from_checkpoint(variables)
 
 
