@@ -230,8 +230,17 @@ def test_a_comparison_of_two_estimates_by_hand():
         shares.append(common / (band * np.abs(gained) ** 2).sum())
     assert all(0 < share < 1 for share in shares)
     assert merit.shares == pytest.approx(shares, rel=1e-3)
-    worse, better = (torch.from_numpy(np.full(shape, v, np.float32)) for v in (0, 0))
-    assert split.compare(worse, better, worse).shares == (0, 0, 0)
+    # Half of the way to the better one, or the way back, asks for more than all or less than none.
+    halfway, none = (one + other) / 2, np.zeros(shape)
+    short, back, same = (
+        split.compare(*(torch.from_numpy(v.astype(np.float32)) for v in (*pair, outside))).shares
+        for pair in ((halfway, other), (other, halfway), (none, none))
+    )
+    assert short == pytest.approx([min(2 * share, 1) for share in shares], rel=1e-3)
+    assert back == pytest.approx([max(1 - 2 * share, 0) for share in shares], abs=1e-3)
+    assert max(short) == 1
+    assert min(back) == 0
+    assert same == (0, 0, 0)
 
 
 def test_the_scale_is_that_of_a_weighted_fit_to_all_photons():
@@ -485,9 +494,10 @@ def test_without_photon_noise_there_is_nothing_to_stop_by():
 
 
 def test_the_limit_of_iterations_holds_for_the_whole_image_too(noisy):
-    reports, stop = _sought(*noisy, RldSettings(max_iterations=3))
-    assert [report.total for report in reports] == [3, 3, 3]
-    assert stop.iterations == 3
+    reports, stop = _sought(*noisy, RldSettings(max_iterations=10))
+    assert [report.total for report in reports] == [10] * 10
+    assert stop.trial.best == 10  # for which the whole image, had it no limit, would take 11
+    assert stop.iterations == 10
 
 
 def test_noise_of_an_interpolated_image_is_split_by_what_was_found():
@@ -508,6 +518,13 @@ def test_a_large_image_is_judged_by_its_structured_part():
     assert image[part].size <= 2**20
     assert image[part].sum() == pytest.approx(image.sum(), rel=1e-3)
     assert telling_crop(image[:, :200, :200], (9, 31, 31)) == (slice(None),) * 3
+    image = np.zeros((16, 600, 600), np.float32)
+    image[:, 500:520, 60:80] = 7  # alike in all planes
+    _, y, x = telling_crop(image, (9, 31, 31))
+    assert y.start <= 500
+    assert y.stop >= 520
+    assert x.start <= 60
+    assert x.stop >= 80
 
 
 def test_what_a_large_image_is_judged_by_is_a_square_of_a_million_voxels():
