@@ -480,9 +480,19 @@ def test_the_trial_is_as_bright_as_the_image(noisy):
     found = trial.estimate(trial.best)
     level = calibrate(image).background
     assert found.sum() == pytest.approx((image.data - level).sum(), rel=0.05)
-    assert trial.sought == trial.run.done
-    assert stop.iterations >= trial.best
     np.testing.assert_array_equal(found, trial.run.estimate())
+    trial.run.step()  # others may go on with it
+    np.testing.assert_array_equal(found, trial.estimate(trial.best))
+
+
+def test_the_trial_is_as_a_watch_of_its_reports_ends_it(noisy):
+    reports, stop = _sought(*noisy, RldSettings())
+    watch = Watch()
+    ended = [watch.add(report.held_out) for report in reports]
+    assert ended == [False] * (len(reports) - 1) + [True]
+    assert stop.trial.best == watch.iteration
+    assert stop.trial.sought == stop.trial.run.done == len(reports) + 1
+    assert stop.iterations == stop.trial.split.whole(watch) > watch.iteration
 
 
 def test_without_photon_noise_there_is_nothing_to_stop_by():
