@@ -13,7 +13,10 @@ DISPLAY_PACKAGES := xvfb xauth libgl1 libegl1 libopengl0 libglib2.0-0 libdbus-1-
 DISPLAY_LIBRARIES := libGL.so.1 libEGL.so.1 libOpenGL.so.0 libglib-2.0.so.0 libxkbcommon-x11.so.0 \
   libxcb-cursor.so.0 libxcb-icccm.so.4 libxcb-image.so.0 libxcb-keysyms.so.1 libxcb-xkb.so.1
 
-.PHONY: demo test lint bench docs dist display clean
+# Each test process, and each that a test starts, reads what was compiled before.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test coverage lint bench docs dist display clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/napari-rln demo --out demo --overwrite
@@ -22,6 +25,10 @@ test: lint display
 	$(BIN)/npe2 validate napari-rln --imports
 	xvfb-run --auto-servernum --server-args="-screen 0 1600x1000x24" $(BIN)/python -m pytest \
 	  --numprocesses auto --maxprocesses 4 --dist loadfile
+
+coverage: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest tests/core tests/outside --numprocesses auto --maxprocesses 4 \
+	  --dist loadfile --cov=napari_rln --cov-report=term:skip-covered
 
 lint: $(VENV)/dev.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure

@@ -128,7 +128,7 @@ def test_an_image_without_noise_is_deconvolved_all_the_same():
 
 def test_a_background_above_the_image_is_refused(scene):
     _, light = scene
-    with pytest.raises(RlnError, match=r"the background is 1e\+06 .* nothing stands above it"):
+    with pytest.raises(RlnError, match=r"background.*1e\+06"):
         calibrate(_volume(light), Given(background=1e6))
 
 
@@ -139,7 +139,7 @@ def test_hot_voxels_are_repaired_and_told(scene):
     hot[tuple(rng.integers(0, n, 12) for n in light.shape)] = True
     clean, spoilt = _volume(light + 100), _volume(np.where(hot, 4000, light + 100))
     expected = deconvolve(clean, PSF, CPU)
-    with pytest.warns(RlnWarning, match=r"isolated hot voxels \(1 in .*\) were repaired"):
+    with pytest.warns(RlnWarning, match=r"isolated hot voxels.*1 in "):
         result = deconvolve(spoilt, PSF, CPU)
     assert result.record.facts["defects"]
     assert result.record.facts["camera"]["gain"] == pytest.approx(
@@ -161,7 +161,7 @@ def test_voxels_that_were_filled_in_are_left_out():
     inside = (x - z > 2) & (x - z < 42)
     dark = rng.poisson(5, whole.shape) + 100
     filled = deconvolve(_volume(np.where(inside, whole, dark)), PSF, CPU)
-    with pytest.warns(RlnWarning, match="filled in, not measured, and left out"):
+    with pytest.warns(RlnWarning, match="filled in"):
         sheared = deconvolve(_volume(np.where(inside, whole, 0)), PSF, CPU)
     assert sheared.record.facts["background"] == pytest.approx(105, abs=2)
     core = (x - z > 8) & (x - z < 36)

@@ -125,14 +125,14 @@ def test_dictionary_is_strict_json(image, result, truth):
 
 def test_disagreeing_inputs_are_named(image, result, truth, psf):
     cut = result.with_data(result.data[1:])
-    with pytest.raises(RlnError, match=r"perfect is \(19, 32, 36\).*image raw.*crop or resample"):
+    with pytest.raises(RlnError, match=r"perfect.*\(19, 32, 36\).*raw"):
         compare(image, [cut])
     other = result.with_data(result.data, voxel_um=(0.3, 0.1, 0.1))
-    with pytest.raises(RlnError, match=r"perfect has voxel size \(0.3, 0.1, 0.1\)"):
+    with pytest.raises(RlnError, match=r"perfect.*\(0\.3, 0\.1, 0\.1\)"):
         compare(image, [other])
-    with pytest.raises(RlnError, match=r"psf has voxel size.*load it for"):
+    with pytest.raises(RlnError, match=r"psf.*voxel size"):
         compare(image, [], psf=psf.with_data(psf.data, voxel_um=(0.1, 0.1, 0.1)))
     with pytest.raises(RlnError, match="truth is flat"):
         compare(image, [], truth=truth.with_data(np.ones_like(truth.data)))
-    with pytest.raises(RlnError, match="`gain` is -1"):
+    with pytest.raises(RlnError, match=r"`gain`.*-1"):
         CompareSettings(gain=-1.0)

@@ -30,24 +30,24 @@ def test_a_cuda_device_that_is_there(monkeypatch, name, there):
 @pytest.mark.parametrize(("name", "there"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
 def test_an_absent_cuda_device_is_named(monkeypatch, name, there):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
-    with pytest.raises(RlnError, match=rf"device {name} is not there: torch sees {there} CUDA"):
+    with pytest.raises(RlnError, match=rf"{name}.*{there} CUDA"):
         resolve_device(name)
 
 
 def test_absent_mps_is_named(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(RlnError, match="mps needs a Mac"):
+    with pytest.raises(RlnError, match=r"mps.*Mac"):
         resolve_device("mps")
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:x", "cuda:-1"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
-    with pytest.raises(RlnError, match=rf"device '{name}' is unknown; use auto, cpu, cuda"):
+    with pytest.raises(RlnError, match=rf"{name}.*auto, cpu, cuda"):
         resolve_device(name)
 
 
 def test_a_device_of_another_kind_is_refused():
-    with pytest.raises(RlnError, match="device meta is not supported"):
+    with pytest.raises(RlnError, match="meta"):
         resolve_device("meta")
 
 
@@ -83,12 +83,12 @@ def test_running_out_of_memory_says_how_much_was_needed(error):
 
 
 def test_an_allocation_that_no_machine_has_runs_out_of_memory():
-    with pytest.raises(ComputeError, match="ran out of memory"), computing(2**55, CPU, "crop it."):
+    with pytest.raises(ComputeError, match=r"memory.*GB"), computing(2**55, CPU, "crop it."):
         torch.empty(2**55, dtype=torch.uint8)
 
 
 def test_a_failure_of_torch_is_no_runtime_error():
-    failed = pytest.raises(ComputeError, match="the computation on cpu failed")
+    failed = pytest.raises(ComputeError, match="cpu")
     with failed as caught, computing(1, CPU, "crop it."):
         torch.ones(2) @ torch.ones(3)
     assert not isinstance(caught.value, RuntimeError)

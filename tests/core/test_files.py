@@ -70,7 +70,7 @@ def test_places_where_no_file_can_be_are_said(tmp_path):
             check_outputs([path])
     with pytest.raises(RlnError, match="cannot be made"):
         make_folder(tmp_path / "file" / "results")
-    with pytest.raises(RlnError, match=r"needs 1e\+09 GB but .* GB are free"):
+    with pytest.raises(RlnError, match=r"1e\+09 GB.* GB"):
         check_outputs([tmp_path / "a.tif"], room=10**18)
 
 
@@ -83,7 +83,7 @@ def test_loops_of_links_are_no_traceback(tmp_path):
 
 def test_what_appeared_meanwhile_is_left_as_it_is(raw):
     with (
-        pytest.raises(RlnError, match="has been written meanwhile"),
+        pytest.raises(RlnError, match="meanwhile"),
         atomic(raw, replace=False) as temporary,
     ):
         temporary.write_bytes(b"other")

@@ -142,7 +142,7 @@ def test_a_record_of_something_else_is_not_made_again():
     pair = simulate_pair(PSF, shape=(8, 8, 8))
     with pytest.raises(RlnError, match="not of a simulated pair"):
         simulate_again(Record(method="rld"), PSF)
-    with pytest.raises(RlnError, match=f"this one is {phantoms.gaussian_psf().hash}"):
+    with pytest.raises(RlnError, match=phantoms.gaussian_psf().hash):
         simulate_again(pair.image.record, phantoms.gaussian_psf())
 
 
@@ -177,7 +177,7 @@ def test_settings_like_an_image_are_those_that_it_was_made_with(gain, offset, re
 
 def test_images_that_tell_no_light_are_not_imitated():
     smooth = Volume.from_array(np.full((8, 16, 16), 5.0), PSF.voxel_um, name="smooth")
-    with pytest.raises(RlnError, match=r"smooth has no noise .*`photons`"):
+    with pytest.raises(RlnError, match=r"smooth.*noise.*`photons`"):
         imaging_like(smooth)
 
 

@@ -177,13 +177,13 @@ def test_a_choice_that_is_missing_or_wrong_is_named(tmp_path, stacks, chosen, me
 def test_a_choice_from_what_is_not_there_is_named(tmp_path, stacks):
     write_imagej(tmp_path / "h.tif", stacks[0, :, 0])
     assert read_volume(tmp_path / "h.tif", channel=0, time=0).shape == (5, 12, 10)
-    with pytest.raises(RlnError, match="has one channel only; 1 is not there"):
+    with pytest.raises(RlnError, match=r"channel.* 1 "):
         read_volume(tmp_path / "h.tif", channel=1)
 
 
 def test_planes_stored_as_times_come_with_advice(tmp_path, stacks):
     write_imagej(tmp_path / "h.tif", stacks[0, :, 0], "TYX")
-    with pytest.raises(RlnError, match=r"5 entries along time.*`planes_are=time`"):
+    with pytest.raises(RlnError, match=r"5.*time.*`planes_are=time`"):
         read_volume(tmp_path / "h.tif")
     read = read_volume(tmp_path / "h.tif", planes_are="time", voxel_um=(0.5, 0.25, 0.2))
     np.testing.assert_array_equal(read.data, stacks[0, :, 0])
@@ -197,7 +197,7 @@ def test_planes_stored_as_times_come_with_advice(tmp_path, stacks):
 def test_units_of_imagej(tmp_path, stacks, unit, um):
     write_imagej(tmp_path / "h.tif", stacks[0, :, 0], unit=unit)
     if um > 1:  # as what it is; no microscope has such voxels
-        with pytest.raises(RlnError, match="voxel size 500 250 200 um"):
+        with pytest.raises(RlnError, match=r"voxel size.*500 250 200 um"):
             read_volume(tmp_path / "h.tif")
         return
     read = read_volume(tmp_path / "h.tif")
@@ -296,7 +296,7 @@ def test_rgb_is_refused(tmp_path, stacks):
     colours = np.moveaxis(stacks[:, :, 0], 0, -1).astype(np.uint8)
     for name, options in (("a.tif", {}), ("b.tif", {"imagej": True})):
         tifffile.imwrite(tmp_path / name, colours, photometric="rgb", **options)
-        with pytest.raises(RlnError, match="is an RGB image; convert it"):
+        with pytest.raises(RlnError, match="RGB"):
             read_volume(tmp_path / name)
 
 
@@ -328,7 +328,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
 @pytest.mark.parametrize("content", ["", "II", "these are notes, not an image"])
 def test_another_format_is_named(tmp_path, content):
     (tmp_path / "notes.tif").write_text(content)
-    with pytest.raises(RlnError, match=r"notes\.tif cannot be read as TIFF .*cut short"):
+    with pytest.raises(RlnError, match=r"notes\.tif.*TIFF"):
         read_volume(tmp_path / "notes.tif")
 
 
@@ -365,9 +365,9 @@ def test_a_stack_cut_after_a_whole_plane_is_refused_unless_that_is_wanted(tmp_pa
     with path.open("r+b") as file:
         file.seek(last_offset)
         file.write((10**6).to_bytes(4, "little"))
-    with pytest.raises(RlnError, match=r"cut\.tif lacks planes after the 3 that.*`missing=mask`"):
+    with pytest.raises(RlnError, match=r"cut\.tif.*3.*`missing=mask`"):
         read_volume(path, voxel_um=(1, 1, 1))
-    with pytest.warns(RlnWarning, match=r"cut\.tif lacks planes after the 3 that"):
+    with pytest.warns(RlnWarning, match=r"cut\.tif.*3"):
         read = read_volume(path, voxel_um=(1, 1, 1), missing="mask")
     assert read.shape == (3, 12, 10)
 
@@ -375,7 +375,7 @@ def test_a_stack_cut_after_a_whole_plane_is_refused_unless_that_is_wanted(tmp_pa
 def test_a_file_beyond_memory_is_named(tmp_path, volume, monkeypatch):
     write_volume(volume, tmp_path / "cell.tif")
     monkeypatch.setattr(np, "memmap", fail_with(MemoryError("64 GB")))
-    with pytest.raises(RlnError, match=r"does not fit into the memory \(64 GB\)"):
+    with pytest.raises(RlnError, match=r"64 GB"):
         read_volume(tmp_path / "cell.tif")
 
 
@@ -404,18 +404,18 @@ def test_integers_that_fit_are_written_without_a_warning(tmp_path, stacks):
 
 @pytest.mark.parametrize("name", ["cell.png", "cell", "cell.ome.zarr"])
 def test_another_ending_is_refused(tmp_path, volume, name):
-    with pytest.raises(RlnError, match=rf"{name} must end in \.tif"):
+    with pytest.raises(RlnError, match=rf"{name}.*\.tif"):
         write_volume(volume, tmp_path / name)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, volume):
-    with pytest.raises(RlnError, match=r"there is no folder .*make it first"):
+    with pytest.raises(RlnError, match="no folder"):
         write_volume(volume, tmp_path / "none" / "cell.tif")
 
 
 def test_a_folder_in_the_place_of_the_file_is_named(tmp_path):
     (tmp_path / "cell.tif").mkdir()
-    with pytest.raises(RlnError, match=r"cell\.tif is a folder; name a file"):
+    with pytest.raises(RlnError, match=r"cell\.tif.*folder"):
         check_tiff_output(tmp_path / "cell.tif")
 
 
@@ -424,7 +424,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, volume, monkeypatch)
     if os.access(tmp_path, os.W_OK):  # as for the superuser, whom no permission stops
         monkeypatch.setattr(os, "access", lambda path, mode: False)
     try:
-        with pytest.raises(RlnError, match="is not writable; name another folder"):
+        with pytest.raises(RlnError, match="not writable"):
             write_volume(volume, tmp_path / "cell.tif")
     finally:
         tmp_path.chmod(0o700)
@@ -440,14 +440,14 @@ def test_values_that_are_not_finite_are_not_written(tmp_path, volume):
 def test_a_full_disk_is_found_before_writing(tmp_path, volume, monkeypatch):
     usage = shutil._ntuple_diskusage(100, 99, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(RlnError, match=r"needs 2\.4e-06 GB but 1e-09 GB are free in .*make room"):
+    with pytest.raises(RlnError, match=r"2\.4e-06 GB.*1e-09 GB"):
         write_volume(volume, tmp_path / "cell.tif")
     assert not list(tmp_path.iterdir())
 
 
 def test_more_than_imagej_can_hold_is_sent_to_ome(tmp_path, volume, monkeypatch):
     monkeypatch.setattr(io, "IMAGEJ_LIMIT", volume.data.nbytes - 1)
-    with pytest.raises(RlnError, match=r"more than an ImageJ TIFF can; name it cell\.ome\.tif"):
+    with pytest.raises(RlnError, match=r"ImageJ.*cell\.ome\.tif"):
         write_volume(volume, tmp_path / "cell.tif")
     write_volume(volume, tmp_path / "cell.ome.tif")
     with tifffile.TiffFile(tmp_path / "cell.ome.tif") as tif:

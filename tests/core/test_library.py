@@ -180,7 +180,7 @@ def test_a_name_that_is_taken_or_none_is_refused(library, new, said):
 
 def test_shipped_models_stay(library):
     for refused in (library.delete, lambda name: library.rename(name, "other")):
-        with pytest.raises(RlnError, match="model universal comes with napari-rln and cannot be"):
+        with pytest.raises(RlnError, match=r"universal.*napari-rln"):
             refused("universal")
 
 
@@ -189,7 +189,7 @@ def test_what_is_not_in_the_library_is_not_reached(library, name):
     library.save(_model())
     _model().save(library.folder.parent / "secret.safetensors")
     for refused in (library.load, library.delete, library.path):
-        with pytest.raises(RlnError, match="there is no model called"):
+        with pytest.raises(RlnError, match="no model called"):
             refused(name)
     assert (library.folder.parent / "secret.safetensors").exists()
 
@@ -213,7 +213,7 @@ def test_a_foreign_file_is_not_let_in(library, tmp_path):
     with pytest.raises(RlnError, match="there is no model file"):
         library.add(path)
     path.write_bytes(b"notes")
-    with pytest.raises(RlnError, match="cannot be read as a model"):
+    with pytest.raises(RlnError, match="read as a model"):
         library.add(path)
     assert library.names() == SHIPPED
 

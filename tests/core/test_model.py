@@ -115,7 +115,7 @@ def test_the_card_is_read_without_the_weights(path):
 
 
 def test_a_card_that_cannot_be_read_is_refused(path):
-    with pytest.raises(RlnError, match="there is no model called nobody"):
+    with pytest.raises(RlnError, match="nobody"):
         read_card("nobody")
     whole = path.read_bytes()
     for size in (0, 100, len(whole) - 1):
@@ -124,7 +124,7 @@ def test_a_card_that_cannot_be_read_is_refused(path):
             read_card(path)
     path.write_bytes(whole)
     _rewrite(path, card=lambda card: card.update(format=FORMAT + 1))
-    with pytest.raises(RlnError, match="made by a later version"):
+    with pytest.raises(RlnError, match="later version"):
         read_card(path)
 
 
@@ -147,7 +147,7 @@ def test_a_file_cut_short_is_refused_wherever_it_was_cut(path):
 def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     path.write_bytes(b"II*\x00" + bytes(1000))
-    with pytest.raises(RlnError, match=r"other\.safetensors cannot be read as a model"):
+    with pytest.raises(RlnError, match=r"other\.safetensors"):
         Model.load(path)
     save_file({"weight": torch.ones(3)}, path)
     with pytest.raises(RlnError, match="no model of napari-rln"):
@@ -175,14 +175,14 @@ def test_a_renamed_pickle_is_refused_and_does_nothing(tmp_path, write):
         target.unlink()
     else:
         torch.save({"weight": torch.ones(3), "bomb": _Bomb(target)}, path)
-    with pytest.raises(RlnError, match="cannot be read as a model"):
+    with pytest.raises(RlnError, match="read as a model"):
         Model.load(path)
     assert not target.exists()
 
 
 def test_a_model_of_a_later_version_is_refused(path):
     _rewrite(path, card=lambda card: card.update(format=FORMAT + 1, network={"new": 1}))
-    with pytest.raises(RlnError, match=f"format {FORMAT + 1}, made by a later version"):
+    with pytest.raises(RlnError, match=f"format {FORMAT + 1}"):
         Model.load(path)
 
 
@@ -191,14 +191,14 @@ def test_a_model_of_a_later_version_is_refused(path):
 )
 def test_a_damaged_description_is_refused(path, text):
     _rewrite(path, text=text)
-    with pytest.raises(RlnError, match=r"the description in mine\.safetensors is damaged"):
+    with pytest.raises(RlnError, match=r"description.*mine\.safetensors"):
         Model.load(path)
 
 
 @pytest.mark.parametrize("name", ["network", "start", "normalisation", "output_scale", "record"])
 def test_a_description_that_lacks_something_is_refused(path, name):
     _rewrite(path, card=lambda card: card.pop(name))
-    with pytest.raises(RlnError, match=f"does not hold the model that it describes: .*{name}"):
+    with pytest.raises(RlnError, match=rf"model.*describes.*{name}"):
         Model.load(path)
 
 
@@ -218,7 +218,7 @@ def test_a_description_that_lacks_something_is_refused(path, name):
 )
 def test_a_description_of_something_impossible_is_refused(path, name, value):
     _rewrite(path, card=lambda card: card.update({name: value}))
-    with pytest.raises(RlnError, match="does not hold the model that it describes"):
+    with pytest.raises(RlnError, match=r"model.*describes"):
         Model.load(path)
 
 
@@ -274,7 +274,7 @@ def test_weights_that_are_not_the_networks_are_refused(path, change, said):
 def test_a_model_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RlnError, match="there is no model file"):
         load_model(tmp_path / "absent.safetensors")
-    with pytest.raises(RlnError, match="there is no model called nobody"):
+    with pytest.raises(RlnError, match="nobody"):
         load_model("nobody")
     folder = tmp_path / "folder.safetensors"
     folder.mkdir()
@@ -342,7 +342,7 @@ def test_unlikeness_does_not_see_sizes():
 @pytest.mark.parametrize("text", ['{"format": Infinity}', '{"format": 0}', "[" * 100_000])
 def test_a_description_made_to_break_the_reader_is_refused(path, text):
     _rewrite(path, text=text)
-    with pytest.raises(RlnError, match=r"the description in mine\.safetensors is damaged"):
+    with pytest.raises(RlnError, match=r"description.*mine\.safetensors"):
         Model.load(path)
 
 
@@ -350,7 +350,7 @@ def test_a_description_made_to_break_the_reader_is_refused(path, text):
 @pytest.mark.parametrize("value", [["a"], "a"])
 def test_a_description_of_other_types_is_refused(path, name, value):
     _rewrite(path, card=lambda card: card.update({name: value}))
-    with pytest.raises(RlnError, match="does not hold the model that it describes"):
+    with pytest.raises(RlnError, match=r"model.*describes"):
         Model.load(path)
 
 
@@ -368,5 +368,5 @@ def test_a_description_of_other_types_is_refused(path, name, value):
 )
 def test_a_description_of_what_would_spoil_results_is_refused(path, change):
     _rewrite(path, card=lambda card: card.update(change))
-    with pytest.raises(RlnError, match="does not hold the model that it describes"):
+    with pytest.raises(RlnError, match=r"model.*describes"):
         Model.load(path)

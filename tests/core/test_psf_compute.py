@@ -196,15 +196,15 @@ def test_automatic_size_is_odd_capped_and_holds_the_share(settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"wavelength_um": 461}, r"did you mean 0\.461"),
-        ({"modality": "confocal", "excitation_um": 488.0}, r"did you mean 0\.488"),
-        ({"wavelength_um": 20.0}, r"between 0\.2 and 2"),
-        ({"na": 1.4, "immersion_index": 1.33}, r"below `immersion_index` 1\.33"),
-        ({"modality": "confocal"}, "needs `excitation_um`"),
+        ({"wavelength_um": 461}, r"461.*0\.461"),
+        ({"modality": "confocal", "excitation_um": 488.0}, r"488.*0\.488"),
+        ({"wavelength_um": 20.0}, r"20.*0\.2.*2"),
+        ({"na": 1.4, "immersion_index": 1.33}, r"1\.4.*`immersion_index`.*1\.33"),
+        ({"modality": "confocal"}, "`excitation_um`"),
         ({"modality": "confocal", "excitation_um": 0.6, "wavelength_um": 0.5}, "shorter one"),
         ({"modality": "two-photon", "excitation_um": 0.4}, "longer one"),
-        ({"size": (21, 30, 31)}, r"take \(21, 31, 31\)"),
-        ({"modality": "gaussian", "fwhm_um": (700.0, 250.0, 250.0)}, "`fwhm_um` is"),
+        ({"size": (21, 30, 31)}, r"\(21, 30, 31\).*\(21, 31, 31\)"),
+        ({"modality": "gaussian", "fwhm_um": (700.0, 250.0, 250.0)}, "`fwhm_um`.*700"),
     ],
 )
 def test_bad_settings_say_what_to_do(settings, message):

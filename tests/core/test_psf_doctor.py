@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import tifffile
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
@@ -208,17 +207,7 @@ def test_impossible_input_is_refused():
     good = psf(gaussian())
     with pytest.raises(RlnError, match="no peak"):
         examine_psf(psf(np.zeros(SHAPE), unit=False))
-    with pytest.raises(RlnError, match="wavelength is 520"):
+    with pytest.raises(RlnError, match=r"wavelength.*520"):
         examine_psf(good, na=1.2, wavelength_um=520)
-    with pytest.raises(RlnError, match="must lie between 0 and"):
+    with pytest.raises(RlnError, match=r"1\.4.* 0 .*1\.33"):
         examine_psf(good, na=1.4, wavelength_um=0.52, immersion_index=1.33)
-
-
-def test_a_real_bead_is_diagnosed_and_repaired(shared):
-    data = tifffile.imread(shared / "data" / "pyotf_bead" / "bead.tif")
-    bead = Volume.from_array(data, (0.3, 0.0867, 0.0867), name="bead")
-    report = examine_psf(bead)
-    assert checks(report, "warning") == {"background", "noise", "sum", "centre"}
-    after = examine_psf(repair_psf(bead, report))
-    assert not checks(after, "warning", "error")
-    assert np.allclose(after.facts.fwhm_um, report.facts.fwhm_um, rtol=0.02)

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import tifffile
 from numpy import fft
 
 from napari_rln.core.errors import RlnError
@@ -227,16 +226,6 @@ def test_noise_does_not_become_a_halo(otf):
     assert made.data[border].sum() < 1.3 * truth(otf)[border].sum() + 0.02
 
 
-def test_real_bead(shared):
-    bead = tifffile.imread(shared / "data" / "pyotf_bead" / "bead.tif")
-    made = measure_psf(Volume.from_array(bead, (0.3, 0.0867, 0.0867)), MeasureSettings())
-    axial, *lateral = made.record.facts["fwhm_um"]
-    assert made.record.facts["beads_used"] == 1
-    np.testing.assert_allclose(peak_centre(made.data), np.array(made.shape) // 2, atol=0.02)
-    np.testing.assert_allclose(lateral, 0.32, atol=0.02)
-    assert 1.0 < axial < 1.25
-
-
 def test_chosen_beads_are_those_found_however_roughly_they_are_pointed_at(halves):
     where, images, psf = halves
     settings = MeasureSettings(size=SIZE)
@@ -271,14 +260,14 @@ def test_no_bead_and_no_usable_bead_are_errors(otf):
     with pytest.raises(RlnError, match=r"no bead|none is fit"):
         measure_psf(noise, MeasureSettings())
     flat = Volume.from_array(np.full(SHAPE, 7.0), VOXEL_UM, name="flat")
-    with pytest.raises(RlnError, match="flat shows no bead"):
+    with pytest.raises(RlnError, match=r"flat.*no bead"):
         measure_psf(flat, MeasureSettings())
     single = field(otf, positions(rng)[:1], rng)
     with pytest.raises(RlnError, match=r"1 cut.*smaller `size`"):
         measure_psf(single, MeasureSettings(size=(51, 51, 51)))
-    with pytest.raises(RlnError, match="no bead is chosen"):
+    with pytest.raises(RlnError, match="no bead"):
         measure_psf(single, MeasureSettings(), positions=np.zeros((0, 3)))
-    with pytest.raises(RlnError, match=r"\(17.0, 64.0, 3.0\), outside beads of \(36, 64, 64\)"):
+    with pytest.raises(RlnError, match=r"\(17\.0, 64\.0, 3\.0\).*\(36, 64, 64\)"):
         measure_psf(single, MeasureSettings(), positions=[(17, 64, 3)])
-    with pytest.raises(RlnError, match=r"take \(21, 17, 17\)"):
+    with pytest.raises(RlnError, match=r"\(21, 16, 17\).*\(21, 17, 17\)"):
         MeasureSettings(size=(21, 16, 17))

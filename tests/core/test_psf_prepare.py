@@ -175,27 +175,27 @@ def test_a_psf_that_becomes_one_voxel_on_the_grid_of_the_image_is_refused():
     for settings in (WHOLE, AS_IT_IS):
         ready = prepare_psf(data, settings, image_voxel_um=(2 * z, 2 * y, 2 * x))
         assert ready.data.max() < 0.6
-        with pytest.raises(RlnError, match="all of its light is in one voxel"):
+        with pytest.raises(RlnError, match="one voxel"):
             prepare_psf(data, settings, image_voxel_um=(9 * z, 9 * y, 9 * x))
     plane = volume(spot((1, 9, 9), (0, 4, 4), (1, 1, 1)))
     assert prepare_psf(plane, image_voxel_um=(9 * z, y, x)).shape[0] == 1
-    with pytest.raises(RlnError, match="all of its light is in one voxel"):
+    with pytest.raises(RlnError, match="one voxel"):
         prepare_psf(plane, image_voxel_um=(z, 9 * y, 9 * x))
 
 
 def test_impossible_settings_are_refused():
     data = volume(spot((9, 9, 9), (4, 4, 4), (1, 1, 1)))
-    with pytest.raises(RlnError, match="nowhere above its background of 5"):
+    with pytest.raises(RlnError, match=r"background.*5"):
         prepare_psf(data, PrepareSettings(background=5.0))
-    with pytest.raises(RlnError, match="Check the units"):
+    with pytest.raises(RlnError, match="units"):
         prepare_psf(data, image_voxel_um=(5.0, 2.5, 2.5))
-    with pytest.raises(RlnError, match=r"`energy_share` is 0\.2"):
+    with pytest.raises(RlnError, match=r"`energy_share`.*0\.2"):
         PrepareSettings(energy_share=0.2)
     with pytest.raises(RlnError, match="max_size"):
         PrepareSettings(max_size=(0, 3, 3))
-    with pytest.raises(RlnError, match="`centre` is 'middle'"):
+    with pytest.raises(RlnError, match=r"`centre`.*middle"):
         PrepareSettings(centre="middle")  # type: ignore[arg-type]
-    with pytest.raises(RlnError, match="`background` is 'some'"):
+    with pytest.raises(RlnError, match=r"`background`.*some"):
         PrepareSettings(background="some")  # type: ignore[arg-type]
 
 
@@ -205,7 +205,7 @@ def test_check_psf_names_the_defect():
     check_psf(volume(good))
     with pytest.raises(RlnError, match="zero everywhere"):
         check_psf(volume(0 * good))
-    with pytest.raises(RlnError, match="sums to 2"):
+    with pytest.raises(RlnError, match=r"sum.*2"):
         check_psf(volume(2 * good))
-    with pytest.raises(RlnError, match="729 negative values"):
+    with pytest.raises(RlnError, match=r"729.*negative"):
         check_psf(volume(-good))

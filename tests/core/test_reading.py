@@ -160,13 +160,11 @@ def test_chunks_that_are_missing_are_named(tmp_path, data, version):
     chunks = _chunks(path)
     assert len(chunks) == 4
     chunks[2].unlink()
-    with pytest.raises(
-        RlnError, match=r"a\.ome\.zarr lacks 1 of 4 chunks \(z 1 y 0\).*`missing=mask`"
-    ):
+    with pytest.raises(RlnError, match=r"a\.ome\.zarr.*1 of 4 chunks.*z 1 y 0.*`missing=mask`"):
         _read(path)
-    with pytest.warns(RlnWarning, match="lacks 1 of 4 chunks"):
+    with pytest.warns(RlnWarning, match="1 of 4 chunks"):
         masked = _read(path, missing="mask")
-    with pytest.warns(RlnWarning, match="lacks 1 of 4 chunks"):
+    with pytest.warns(RlnWarning, match="1 of 4 chunks"):
         zero = _read(path, missing="zero")
     expected = data.copy()
     expected[3:, :7] = 0
@@ -182,7 +180,7 @@ def test_only_chunks_of_the_chosen_channel_have_to_be_there(tmp_path, data):
     path = _ngff(tmp_path / "a.zarr", both, "czyx", (1, *VOXEL_UM), "0.5", chunks=(1, *SHAPE))
     _chunks(path)[1].unlink()
     _same(_read(path, channel=0), data)
-    with pytest.raises(RlnError, match=r"lacks 1 of 1 chunks \(.*c 1"):
+    with pytest.raises(RlnError, match=r"1 of 1 chunks.*c 1"):
         _read(path, channel=1)
 
 
@@ -209,7 +207,7 @@ def test_only_missing_chunks_are_zeros_whatever_the_fill_value(tmp_path, dtype, 
 @pytest.mark.parametrize("names", [("y", "x", "plane"), ("y", "x", None), ("lambda", "y", "x")])
 def test_zarr_dimensions_of_which_some_are_known_are_not_guessed(tmp_path, data, names):
     zarr.create_array(tmp_path / "a.zarr", data=data, dimension_names=names)
-    with pytest.raises(RlnError, match="they must be t, c, z, y, x"):
+    with pytest.raises(RlnError, match="t, c, z, y, x"):
         _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM)
 
 
@@ -225,7 +223,7 @@ def test_our_own_results_have_all_their_chunks(tmp_path):
         target.write(box, np.zeros((4, 8, 8), np.float32))
     assert not _read(path).data.any()  # zeros that were written are no loss
     next(p for p in (path / "0").rglob("*") if p.is_file() and p.name.isdigit()).unlink()
-    with pytest.raises(RlnError, match="lacks 1 of 2 chunks"):
+    with pytest.raises(RlnError, match="1 of 2 chunks"):
         _read(path)
 
 
@@ -315,9 +313,9 @@ def test_a_stack_cut_anywhere_is_refused_or_read_as_far_as_it_goes(tmp_path, dat
 
 def test_an_acquisition_that_ended_early_names_its_planes(tmp_path, data, capfd):
     _ome(tmp_path / "a.ome.tif", data[:4], promised=6)
-    with pytest.raises(RlnError, match=r"a\.ome\.tif lacks 2 of 6 planes \(z 4 to 5\)"):
+    with pytest.raises(RlnError, match=r"a\.ome\.tif.*2 of 6 planes.*z 4 to 5"):
         _read(tmp_path / "a.ome.tif")
-    with pytest.warns(RlnWarning, match="lacks 2 of 6 planes"):
+    with pytest.warns(RlnWarning, match="2 of 6 planes"):
         _same(_read(tmp_path / "a.ome.tif", missing="mask"), data[:4])
     assert capfd.readouterr().err == ""  # what tifffile notes is not for the user
 
@@ -327,7 +325,7 @@ def test_an_imagej_stack_of_which_one_plane_is_found_is_cut_short(tmp_path, data
     size = (tmp_path / "a.tif").stat().st_size
     with (tmp_path / "a.tif").open("r+b") as file:
         file.truncate(size // 2)
-    with pytest.raises(RlnError, match=r"a\.tif lacks 3 of 6 planes \(z 3 to 5\)"):
+    with pytest.raises(RlnError, match=r"a\.tif.*3 of 6 planes.*z 3 to 5"):
         _read(tmp_path / "a.tif")
 
 
@@ -380,16 +378,16 @@ def test_files_of_a_set_that_are_missing_are_named(tmp_path, data, companion):
     _same(_read(folder / "p0_z3.ome.tif"), data)
     for spoil in (lambda file: file.write_bytes(b""), lambda file: file.unlink()):
         spoil(folder / "p0_z2.ome.tif")
-        with pytest.raises(RlnError, match=r"lacks 1 of 6 planes \(z 2\)"):
+        with pytest.raises(RlnError, match=r"1 of 6 planes.*z 2"):
             _read(folder / "p0_z3.ome.tif")
-        with pytest.warns(RlnWarning, match="lacks 1 of 6"):
+        with pytest.warns(RlnWarning, match="1 of 6"):
             read = _read(folder / "p0_z3.ome.tif", missing="mask")
         assert read.fill == 0
         assert not read.data[2].any()
     if companion:
         _same(_read(_set(tmp_path / "deep", [data], companion=True, within="data/")), data)
         (folder / "set.companion.ome").unlink()
-        with pytest.raises(RlnError, match=r"describes, which is not beside it"):
+        with pytest.raises(RlnError, match="not beside it"):
             _read(folder / "p0_z3.ome.tif")
 
 
@@ -400,7 +398,7 @@ def test_of_several_positions_the_file_tells_which(tmp_path, data, companion):
     folder = _set(tmp_path / "set", [data, other], companion=companion, voxels=voxels)
     _same(_read(folder / "p0_z3.ome.tif"), data)
     _same(_read(folder / "p1_z3.ome.tif"), other, voxels[1])
-    with pytest.raises(RlnError, match=r"2 images .*choose one with `series`=0\.\.1"):
+    with pytest.raises(RlnError, match=r"2 images.*`series`.*0\.\.1"):
         _read(folder)
     _same(_read(folder, series=1), other, voxels[1])
     if not companion:  # described, but not there
@@ -416,7 +414,7 @@ def test_files_of_one_name_are_not_taken_for_each_other(tmp_path, data):
         text = text.replace(f"p0_z{n}.ome.tif", f"{n}/plane.ome.tif")
     (folder / "set.companion.ome").write_text(text)
     shutil.copy(folder / "p0_z0.ome.tif", folder / "plane.ome.tif")
-    with pytest.raises(RlnError, match=r"several files of the set are called plane\.ome\.tif"):
+    with pytest.raises(RlnError, match=r"several files.*plane\.ome\.tif"):
         _read(folder / "set.companion.ome")
 
 
@@ -432,7 +430,7 @@ def test_tiff_data_without_numbers_are_all_planes_of_a_file(tmp_path, data):
             for plane in data[: 6 - 2 * c]:
                 tif.write(plane + c, metadata=None)
     _same(_read(tmp_path / "a.companion.ome", channel=0), data)
-    with pytest.raises(RlnError, match=r"lacks 2 of 6 planes \(c 1 z 4 to 5\)"):
+    with pytest.raises(RlnError, match=r"2 of 6 planes.*c 1 z 4 to 5"):
         _read(tmp_path / "a.companion.ome", channel=1)
 
 
@@ -448,7 +446,7 @@ def test_a_plane_that_is_unlike_the_others_is_not_left_out(tmp_path, data, kind)
     pages = [(plane, {}) for plane in data]
     pages[2] = ODD_PAGES[kind](data[2])
     _pages(tmp_path / "a.tif", pages)
-    with pytest.raises(RlnError, match="holds 2 images"):
+    with pytest.raises(RlnError, match="2 images"):
         _read(tmp_path / "a.tif", voxel_um=VOXEL_UM)
     plane, options = pages[2]
     _ome(tmp_path / "b.ome.tif", data, promised=6, contiguous=False)
@@ -470,16 +468,14 @@ def test_a_small_copy_is_no_image_and_an_overview_is_one(tmp_path, data):
     _pages(tmp_path / "a.tif", [*((plane, {}) for plane in data), small])
     _same(_read(tmp_path / "a.tif", voxel_um=VOXEL_UM), data)
     _pages(tmp_path / "b.tif", [(data[0, ::4, ::4], {}), *((plane, {}) for plane in data)])
-    with pytest.raises(
-        RlnError, match=r"2 images \(4 x 3, 6 x 14 x 10\); choose one with `series`"
-    ):
+    with pytest.raises(RlnError, match=r"2 images.*4 x 3, 6 x 14 x 10.*`series`"):
         _read(tmp_path / "b.tif", voxel_um=VOXEL_UM)
     _same(_read(tmp_path / "b.tif", voxel_um=VOXEL_UM, series=1), data)
 
 
 def test_planes_beyond_the_description_come_with_a_warning(tmp_path, data):
     _ome(tmp_path / "a.ome.tif", data, promised=4, contiguous=False)
-    with pytest.warns(RlnWarning, match="2 planes more than its description says"):
+    with pytest.warns(RlnWarning, match="2 planes more"):
         _same(_read(tmp_path / "a.ome.tif"), data[:4])
 
 
@@ -526,25 +522,25 @@ def test_unnamed_axes_of_one_entry_count_for_nothing(tmp_path, data, lead):
     tifffile.imwrite(tmp_path / "a.tif", data.reshape(*lead, *SHAPE), photometric="minisblack")
     _same(_read(tmp_path / "a.tif", voxel_um=VOXEL_UM), data)
     tifffile.imwrite(tmp_path / "b.tif", np.stack([data, data]), photometric="minisblack")
-    with pytest.raises(RlnError, match="along an axis without a name"):
+    with pytest.raises(RlnError, match=r"axis.*name"):
         _read(tmp_path / "b.tif", voxel_um=VOXEL_UM)
 
 
 def test_planes_beyond_any_file_are_refused_before_they_are_listed(tmp_path, data):
     _ome(tmp_path / "a.ome.tif", data, promised=10**8)
-    with pytest.raises(RlnError, match="promises 100000000 x 1 x 1 planes"):
+    with pytest.raises(RlnError, match="100000000 x 1 x 1 planes"):
         _read(tmp_path / "a.ome.tif")
 
 
 def test_sizes_that_no_memory_holds_are_refused_before_they_are_read(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=(10**4,) * 3, dtype="u2", chunks=(100,) * 3)
-    with pytest.raises(RlnError, match=r"lacks 1000000 of 1000000 chunks"):
+    with pytest.raises(RlnError, match="1000000 of 1000000 chunks"):
         _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM)
     (tmp_path / "a.zarr" / "c" / "99" / "99").mkdir(parents=True)
     (tmp_path / "a.zarr" / "c" / "99" / "99" / "99").write_bytes(b"cut")
     with (
-        pytest.warns(RlnWarning, match="lacks 999999 of 1000000"),
-        pytest.raises(RlnError, match=r"takes 6000 GB but .* GB of memory are free"),
+        pytest.warns(RlnWarning, match="999999 of 1000000"),
+        pytest.raises(RlnError, match=r"6000 GB.* GB"),
     ):
         _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM, missing="zero")
     plane = (1, 10**6, 10**6)
@@ -558,7 +554,7 @@ def test_sizes_that_no_memory_holds_are_refused_before_they_are_read(tmp_path):
 def test_a_zarr_that_promises_what_no_disk_holds_is_refused_at_once(tmp_path):
     shape = (10**12, 3, 3)
     zarr.create_array(tmp_path / "a.zarr", shape=shape, dtype="u2", chunks=(1, 3, 3))
-    with pytest.raises(RlnError, match="lacks 1000000000000 of 1000000000000 chunks"):
+    with pytest.raises(RlnError, match="1000000000000 of 1000000000000 chunks"):
         _read(tmp_path / "a.zarr", voxel_um=VOXEL_UM)
 
 
@@ -570,7 +566,7 @@ def test_planes_that_are_called_times_are_asked_about_in_every_tiff(tmp_path, da
     else:
         sizes = {"PhysicalSizeX": x, "PhysicalSizeY": y, "PhysicalSizeZ": z}
         tifffile.imwrite(tmp_path / name, data, metadata={"axes": "TYX"} | sizes)
-    with pytest.raises(RlnError, match=r"6 entries along time, each of one plane.*planes_are=time"):
+    with pytest.raises(RlnError, match=r"6.*time.*planes_are=time"):
         _read(tmp_path / name)
     _same(_read(tmp_path / name, planes_are="time", voxel_um=VOXEL_UM), data)
 
@@ -582,7 +578,7 @@ def test_planes_that_are_called_times_may_end_early(tmp_path, data):
                      (b"FirstZ", b"FirstT")):  # fmt: skip
         content = content.replace(old, new)
     (tmp_path / "a.ome.tif").write_bytes(content)
-    with pytest.warns(RlnWarning, match="lacks 2 of 6 planes"):
+    with pytest.warns(RlnWarning, match="2 of 6 planes"):
         read = _read(tmp_path / "a.ome.tif", planes_are="time", missing="mask")
     np.testing.assert_array_equal(read.data, data[:4])
 
@@ -611,7 +607,7 @@ def test_zeiss_lsm_says_its_voxel_size(tmp_path, data):
 
 def test_voxel_sizes_in_nanometres_are_said_to_be_so(tmp_path, data):
     _imagej(tmp_path / "a.tif", data)
-    with pytest.raises(RlnError, match=r"mean 0\.3 0\.1 0\.1 \(300 100 100 nm\)"):
+    with pytest.raises(RlnError, match=r"0\.3 0\.1 0\.1.*300 100 100 nm"):
         _read(tmp_path / "a.tif", voxel_um=(300, 100, 100))
 
 
@@ -623,7 +619,7 @@ def test_printing_resolutions_are_no_voxel_size(tmp_path, data):
                 plane.astype(">u2"), photometric="minisblack", metadata=None, software=None,
                 description=text if n == 0 else None, resolution=(72, 72), resolutionunit=2,
             )  # fmt: skip
-    with pytest.raises(RlnError, match=r"voxel size 25400 .* printing resolution"):
+    with pytest.raises(RlnError, match=r"voxel size.*25400.*printing resolution"):
         _read(tmp_path / "a.tif")
 
 
@@ -637,7 +633,7 @@ def test_decimal_commas_are_asked_about(tmp_path, data):
 
 def test_doubtful_voxel_sizes_come_with_a_warning(tmp_path, data):
     _imagej(tmp_path / "a.tif", data)
-    with pytest.warns(RlnWarning, match="divided by the magnification"):
+    with pytest.warns(RlnWarning, match="magnification"):
         _read(tmp_path / "a.tif", voxel_um=(6.5, 6.5, 6.5))
 
 
@@ -669,7 +665,7 @@ def test_exported_planes_are_sorted_by_their_names(tmp_path, pattern):
         pattern.format(z=z + first, c=c + first): 100 * c + z for z in range(12) for c in range(2)
     }
     folder = _planes(tmp_path / "planes", names)
-    with pytest.raises(RlnError, match="2 entries along channel"):
+    with pytest.raises(RlnError, match=r"2.*channel"):
         _read(folder, voxel_um=VOXEL_UM)
     for channel in range(2):
         read = _read(folder, voxel_um=VOXEL_UM, channel=channel)
@@ -704,9 +700,9 @@ def test_folders_whose_names_do_not_tell_are_refused_with_a_list(tmp_path, names
 def test_a_plane_that_is_missing_in_a_folder_is_named(tmp_path):
     names = {f"z{z:02d}.tif": z + 1 for z in range(8) if z != 5}
     folder = _planes(tmp_path / "planes", names)
-    with pytest.raises(RlnError, match=r"lacks 1 of 8 planes \(z 5\)"):
+    with pytest.raises(RlnError, match=r"1 of 8 planes.*z 5"):
         _read(folder, voxel_um=VOXEL_UM)
-    with pytest.warns(RlnWarning, match="lacks 1 of 8"):
+    with pytest.warns(RlnWarning, match="1 of 8"):
         read = _read(folder, voxel_um=VOXEL_UM, missing="mask")
     assert read.data[:, 0, 0].tolist() == [1, 2, 3, 4, 5, 0, 7, 8]
 
@@ -770,7 +766,7 @@ def test_a_crop_is_a_part_of_any_format(tmp_path, data):
     crop = ((1, 5), (2, 9), (3, 10))
     for name in ("a.tif", "a.zarr"):
         _same(_read(tmp_path / name, crop=crop), data[1:5, 2:9, 3:10])
-        with pytest.raises(RlnError, match=r"`crop` is 0:7 0:14 0:10 but .* 0:6 0:14 0:10"):
+        with pytest.raises(RlnError, match=r"`crop`.*0:7 0:14 0:10.*0:6 0:14 0:10"):
             _read(tmp_path / name, crop=((0, 7), (0, 14), (0, 10)))
 
 
@@ -779,7 +775,7 @@ def test_several_channels_lie_in_one_file(tmp_path, data):
     write_channels(channels, tmp_path / "a.ome.tif")
     for n in range(3):
         _same(_read(tmp_path / "a.ome.tif", channel=n), data + n)
-    with pytest.raises(RlnError, match=r"must end in \.ome\.tif"):
+    with pytest.raises(RlnError, match=r"\.ome\.tif"):
         write_channels(channels, tmp_path / "a.tif")
 
 

@@ -152,7 +152,7 @@ def test_unrelated_noise_is_refused():
     pytest.importorskip("SimpleITK")
     rng = np.random.default_rng(0)
     a, b = (Volume.from_array(rng.normal(size=SHAPE), VOXEL_UM, name=name) for name in "ab")
-    with pytest.raises(RlnError, match="a and b do not match"):
+    with pytest.raises(RlnError, match=r" a .* b"):
         register(a, b)
 
 
@@ -222,7 +222,7 @@ def test_failing_simpleitk_is_a_failed_computation(monkeypatch):
 
 
 def test_settings_are_checked():
-    with pytest.raises(RlnError, match="`transform` is 'elastic'"):
+    with pytest.raises(RlnError, match=r"`transform`.*elastic"):
         RegistrationSettings(transform="elastic")  # type: ignore[arg-type]
-    with pytest.raises(RlnError, match="`seed` is -1"):
+    with pytest.raises(RlnError, match=r"`seed`.*-1"):
         RegistrationSettings(seed=-1)

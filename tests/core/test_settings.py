@@ -34,12 +34,12 @@ def test_limits_belong_to_what_is_allowed(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"share": 1.01}, r"^`share` is 1\.01 but must lie between 0\.0 and 1\.0\.$"),
-        ({"share": float("nan")}, r"^`share` is nan but must"),
-        ({"depth_um": -1.0}, r"^`depth_um` is -1\.0 um but must be at least 0\.0 um\.$"),
-        ({"count": 10}, r"^`count` is 10 but must be at most 9\.$"),
-        ({"share": np.float32(2)}, r"^`share` is 2\.0 but must"),
-        ({"count": np.int64(10)}, r"^`count` is 10 but must"),
+        ({"share": 1.01}, r"`share`.*1\.01.*0\.0.*1\.0"),
+        ({"share": float("nan")}, r"`share`.*nan"),
+        ({"depth_um": -1.0}, r"`depth_um`.*-1\.0 um.*0\.0 um"),
+        ({"count": 10}, r"`count`.*10.*9"),
+        ({"share": np.float32(2)}, r"`share`.*2\.0"),
+        ({"count": np.int64(10)}, r"`count`.*10"),
     ],
 )
 def test_what_is_outside_is_named_with_its_limit_and_unit(values, message):
@@ -52,7 +52,7 @@ def test_limits_are_inherited():
     class Special(Example):
         extra: int = 0
 
-    with pytest.raises(RlnError, match="`share` is 2"):
+    with pytest.raises(RlnError, match=r"`share`.*2"):
         Special(share=2)
 
 

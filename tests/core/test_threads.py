@@ -76,7 +76,8 @@ def cpu_seconds(threads):
     return time.process_time() - began
 
 psf = np.ones((9, 9, 9), np.float32) / 729
-run = RichardsonLucyIteration(View(blur=Convolution(psf, (40, 66, 66)), image=torch.ones(40, 66, 66)))
+blur = Convolution(psf, (40, 66, 66))
+run = RichardsonLucyIteration(View(blur=blur, image=torch.ones(40, 66, 66)))
 alone = min(cpu_seconds(1) for _ in range(2))
 spin = [sys.executable, "-c", "while True: pass"]
 others = [subprocess.Popen(spin) for _ in range(os.cpu_count())]

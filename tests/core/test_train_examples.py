@@ -191,9 +191,9 @@ def test_pairs_that_do_not_match_are_refused(folder):
     with pytest.raises(RlnError, match=r"\(16, 16, 16\) but .* is \(16, 16, 14\)"):
         source.pair(1)
     (folder / "ground_truth" / "2.tif").unlink()
-    with pytest.raises(RlnError, match=r"2\.tif has no ground truth"):
+    with pytest.raises(RlnError, match=r"2\.tif.*truth"):
         pairs_in(folder)
-    with pytest.raises(RlnError, match=r"needs input/ and ground_truth/"):
+    with pytest.raises(RlnError, match=r"input/.*ground_truth/"):
         pairs_in(folder / "input")
 
 

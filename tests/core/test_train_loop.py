@@ -420,9 +420,9 @@ def broken_off(few, tmp_path):
 def test_only_the_same_training_can_be_gone_on_with(broken_off):
     before = broken_off.read_bytes()
     for changes, names in (({"seed": 1}, "seed"), ({"batch": 3, "steps": 5}, "batch, steps")):
-        with pytest.raises(RlnError, match=f"of another training: {names} differ"):
+        with pytest.raises(RlnError, match=names):
             _run(replace(TINY, **changes), checkpoint=broken_off, resume=True)
-    with pytest.raises(RlnError, match="of another training: psf differ"):
+    with pytest.raises(RlnError, match="psf"):
         _run(TINY, psf=phantoms.gaussian_psf((7, 7, 7)), checkpoint=broken_off, resume=True)
     with pytest.raises(RlnError, match="name one"):
         _run(TINY, resume=True)
@@ -775,7 +775,7 @@ def test_a_model_of_two_views_is_refused_before_the_long_work():
 
 
 def test_an_unknown_device_is_refused_before_the_long_work():
-    with pytest.raises(RlnError, match="device cuda:77 is not there"):
+    with pytest.raises(RlnError, match="cuda:77"):
         next(train_steps(setting_of(TINY, psf=PSF), replace(TINY, device="cuda:77")))
 
 

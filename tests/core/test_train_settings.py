@@ -47,32 +47,32 @@ def _write_pairs(folder, count=5, shape=(16, 16, 16), psf=None):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch": 15}, "`patch` is 15 voxels but must be even"),
-        ({"patch": 6}, "`patch` is 6 but must lie between 8 and 512"),
-        ({"patch": 8, "margin": 4}, "a margin of 4 leaves nothing of patches of 8"),
-        ({"shape": (64, 16, 64)}, "patches are 32 voxels wide but the volumes"),
+        ({"patch": 15}, "`patch`.*15.*even"),
+        ({"patch": 6}, "`patch`.*6.*8.*512"),
+        ({"patch": 8, "margin": 4}, "margin.*4.*8"),
+        ({"shape": (64, 16, 64)}, "32.*volumes"),
         ({"start": "image"}, "needs a start"),
-        ({"variant": "mine"}, "give started, paper"),
-        ({"schedule": "linear"}, "give cosine, paper"),
-        ({"loss": "mse"}, "give relative, paper"),
-        ({"initial": "zeros"}, "give estimate, paper"),
-        ({"normalisation": "none"}, "give brightness, percentiles"),
-        ({"start_iterations": "soon"}, "give auto"),
-        ({"start_iterations": 0}, "`start_iterations` is 0"),
-        ({"steps": 0}, "`steps` is 0"),
-        ({"minutes": 0}, "`minutes` is 0"),
-        ({"minutes": float("nan")}, "`minutes` is nan"),
-        ({"learning_rate": 2.0}, "`learning_rate` is 2.0"),
-        ({"batch": 0}, "`batch` is 0"),
-        ({"frozen": 1.5}, "`frozen` is 1.5"),
-        ({"examples": 0}, "`examples` is 0"),
-        ({"validate": -1}, "`validate` is -1"),
-        ({"validate_every": 0}, "`validate_every` is 0"),
-        ({"seed": -1}, "`seed` is -1"),
+        ({"variant": "mine"}, "mine.*started, paper"),
+        ({"schedule": "linear"}, "linear.*cosine, paper"),
+        ({"loss": "mse"}, "mse.*relative, paper"),
+        ({"initial": "zeros"}, "zeros.*estimate, paper"),
+        ({"normalisation": "none"}, "none.*brightness, percentiles"),
+        ({"start_iterations": "soon"}, "soon.*auto"),
+        ({"start_iterations": 0}, "`start_iterations`.*0"),
+        ({"steps": 0}, "`steps`.*0"),
+        ({"minutes": 0}, "`minutes`.*0"),
+        ({"minutes": float("nan")}, "`minutes`.*nan"),
+        ({"learning_rate": 2.0}, "`learning_rate`.*2.0"),
+        ({"batch": 0}, "`batch`.*0"),
+        ({"frozen": 1.5}, "`frozen`.*1.5"),
+        ({"examples": 0}, "`examples`.*0"),
+        ({"validate": -1}, "`validate`.*-1"),
+        ({"validate_every": 0}, "`validate_every`.*0"),
+        ({"seed": -1}, "`seed`.*-1"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):
-    with pytest.raises(RlnError, match=message.replace("(", r"\(")):
+    with pytest.raises(RlnError, match=message):
         replace(TrainSettings(), **changes)
 
 
@@ -125,15 +125,15 @@ def test_a_model_is_adapted_quickly_and_as_it_was_trained(tmp_path):
 
 def test_a_model_of_the_other_variant_is_refused(tmp_path):
     _model().save(tmp_path / "given.safetensors")
-    with pytest.raises(RlnError, match="is of the started variant, not paper; begin with another"):
+    with pytest.raises(RlnError, match=r"started.*paper"):
         choose_settings(variant="paper", begin=str(tmp_path / "given.safetensors"))
-    with pytest.raises(RlnError, match="no model called nobody"):
+    with pytest.raises(RlnError, match="nobody"):
         choose_settings(begin="nobody")
 
 
 def test_one_psf_or_any():
     for given in ({}, {"psf": phantoms.gaussian_psf(), "any_psf": True}):
-        with pytest.raises(RlnError, match="`any_psf`, not both"):
+        with pytest.raises(RlnError, match="PSF"):
             setting_of(SMALL, **given)
 
 
@@ -151,7 +151,7 @@ def test_a_setting_tells_what_its_model_is_for():
     assert all(low < high for low, high in family.reach.values())
     begin = _model()
     assert setting_of(SMALL, any_psf=True, begin=begin).inputs["begin"] == begin.hash
-    with pytest.raises(RlnError, match="of the paper variant"):
+    with pytest.raises(RlnError, match="paper"):
         setting_of(SMALL, psf=psf, begin=phantoms.small_model("paper"))
 
 
@@ -192,18 +192,18 @@ def test_pairs_are_split_and_the_last_held_out(tmp_path):
 
 def test_pairs_that_cannot_be_used_are_refused(tmp_path):
     psf = phantoms.gaussian_psf()
-    with pytest.raises(RlnError, match=r"there are no pairs in .*absent"):
+    with pytest.raises(RlnError, match=r"pairs.*absent"):
         setting_of(SMALL, psf=psf, pairs=tmp_path / "absent")
     (tmp_path / "empty" / "input").mkdir(parents=True)
-    with pytest.raises(RlnError, match="there are no pairs in"):
+    with pytest.raises(RlnError, match="no pairs"):
         setting_of(SMALL, psf=psf, pairs=tmp_path / "empty")
     folder = _write_pairs(tmp_path / "pairs", 4)
-    with pytest.raises(RlnError, match="holds 4 pairs; at least 5 are needed"):
+    with pytest.raises(RlnError, match=r"4 pairs.*5"):
         setting_of(SMALL, psf=psf, pairs=folder)
-    with pytest.raises(RlnError, match="need the PSF"):
+    with pytest.raises(RlnError, match="PSF"):
         setting_of(SMALL, pairs=folder)
     (folder / "ground_truth" / "2.tif").unlink()
-    with pytest.raises(RlnError, match=r"2\.tif has no ground truth"):
+    with pytest.raises(RlnError, match=r"2\.tif.*truth"):
         setting_of(SMALL, psf=psf, pairs=folder)
 
 
@@ -249,9 +249,9 @@ def test_what_differs_from_a_checkpoint_is_named():
     path, inputs = Path("m.checkpoint"), {"psf": "abc"}
     saved.check({"seed": 1, "shape": (8, 8)}, inputs, path)
     now = {"seed": 2, "shape": [8, 8], "batch": 4}
-    with pytest.raises(RlnError, match=r"m\.checkpoint is of another training: batch, seed differ"):
+    with pytest.raises(RlnError, match=r"m\.checkpoint.*batch, seed"):
         saved.check(now, inputs, path)
-    with pytest.raises(RlnError, match="psf differ"):
+    with pytest.raises(RlnError, match="psf"):
         saved.check(saved.settings, {}, path)
 
 

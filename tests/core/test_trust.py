@@ -121,19 +121,19 @@ def test_the_residual_says_what_it_is_of(scene):
 
 def test_what_does_not_go_together_is_refused(scene):
     truth, image = scene
-    with pytest.raises(RlnError, match=r"result is \(23, 40, 40\)"):
+    with pytest.raises(RlnError, match=r"result.*\(23, 40, 40\)"):
         _check(image, truth[1:])
     smooth = _volume(np.linspace(30, 31, np.prod(SHAPE)).reshape(SHAPE), "smooth")
-    with pytest.raises(RlnError, match="smooth has no noise"):
+    with pytest.raises(RlnError, match=r"smooth.*noise"):
         _check(smooth, truth)
     other = Volume.from_array(PSF.data, (0.4, 0.1, 0.1))
-    with pytest.raises(RlnError, match="the PSF's voxels are"):
+    with pytest.raises(RlnError, match=r"PSF.*voxel"):
         check_result(image, _volume(truth), other)
 
 
 def test_a_background_above_the_image_is_refused(scene):
     truth, image = scene
-    with pytest.raises(RlnError, match=r"the background is 1e\+06 .* nothing stands above it"):
+    with pytest.raises(RlnError, match=r"background.*1e\+06"):
         _check(image, truth, background=1e6)
 
 
@@ -161,13 +161,13 @@ def test_light_from_outside_lets_the_residual_cover_every_voxel():
 def test_too_little_memory_is_said_before_the_work(scene, monkeypatch):
     truth, image = scene
     monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 1000)
-    with pytest.raises(RlnError, match=r"GB on cpu but 0\.00 GB are free; crop the PSF"):
+    with pytest.raises(RlnError, match=r"GB on cpu.*0\.00 GB"):
         _check(image, truth)
 
 
 def test_light_from_outside_of_another_shape_is_refused(scene):
     truth, image = scene
-    with pytest.raises(RlnError, match=r"outside is \(3, 3, 3\) but the image \(24, 40, 40\)"):
+    with pytest.raises(RlnError, match=r"outside.*\(3, 3, 3\).*\(24, 40, 40\)"):
         reconvolution_residual(
             image.data, truth, PSF.data, Calibration(), outside=np.zeros((3, 3, 3))
         )

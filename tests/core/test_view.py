@@ -135,13 +135,13 @@ def test_a_flat_volume_has_limits(volumes):
 def test_bad_input_is_named(volumes):
     with pytest.raises(RlnError, match="no volume to show"):
         resolve_view([])
-    with pytest.raises(RlnError, match=r"RL 10 is \(11, 40, 60\)"):
+    with pytest.raises(RlnError, match=r"RL 10.*\(11, 40, 60\)"):
         resolve_view([volumes[0], volumes[1].with_data(volumes[1].data[1:])])
     with pytest.raises(RlnError, match="lies outside"):
         resolve_view(volumes, settings=FigureSettings(position=(12, 0, 0)))
-    with pytest.raises(RlnError, match="no colormap 'nosuch'"):
+    with pytest.raises(RlnError, match=r"colormap.*nosuch"):
         FigureSettings(colormap="nosuch")
-    with pytest.raises(RlnError, match=r"`gamma` is 0\.0"):
+    with pytest.raises(RlnError, match=r"`gamma`.*0\.0"):
         FigureSettings(gamma=0.0)
 
 

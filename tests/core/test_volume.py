@@ -41,11 +41,11 @@ def test_views_become_contiguous():
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.ones((4, 5, 6, 3)), r"cell has 4 axes \(shape \(4, 5, 6, 3\)\).*channel and time"),
-        (np.ones(4), "cell has 1 axes"),
-        (np.ones((0, 4, 5)), r"cell is empty: its shape is \(0, 4, 5\)"),
-        (np.ones((2, 3, 4), complex), "cell is of type complex128"),
-        (np.full((2, 3, 4), "a"), "cell is of type <U1"),
+        (np.ones((4, 5, 6, 3)), r"cell.*4 axes.*\(4, 5, 6, 3\)"),
+        (np.ones(4), "cell.*1 axes"),
+        (np.ones((0, 4, 5)), r"cell.*\(0, 4, 5\)"),
+        (np.ones((2, 3, 4), complex), "cell.*complex128"),
+        (np.full((2, 3, 4), "a"), "cell.*<U1"),
     ],
 )
 def test_what_cannot_be_a_volume_is_refused(array, message):
@@ -71,7 +71,7 @@ def test_finite_values_whose_sum_overflows_are_accepted():
     [(0, 1, 1), (1, -1, 1), (1, 1, np.nan), (1, np.inf, 1), (1, 1), (1, 1, 1, 1)],
 )
 def test_bad_voxel_sizes_are_refused(voxel_um):
-    with pytest.raises(RlnError, match=r"cell has voxel size .* three positive numbers"):
+    with pytest.raises(RlnError, match=r"cell.*voxel size.*three"):
         Volume.from_array(np.ones((2, 3, 4)), voxel_um, name="cell")
 
 
@@ -84,7 +84,7 @@ def test_bad_voxel_sizes_are_refused(voxel_um):
     ],
 )
 def test_voxel_sizes_in_nanometres_or_dots_per_inch_are_said_to_be_so(voxel_um, hint):
-    with pytest.raises(RlnError, match=f"cell has voxel size .*{hint}.*at most 25"):
+    with pytest.raises(RlnError, match=f"cell.*{hint}.* 25"):
         Volume.from_array(np.ones((2, 3, 4)), voxel_um, name="cell")
 
 
@@ -105,7 +105,7 @@ def test_unlikely_voxel_sizes_are_doubted(voxel_um, doubt):
 
 
 def test_a_bad_voxel_size_of_an_array_reads_as_numbers():
-    with pytest.raises(RlnError, match=r"voxel size \(0\.0, 1\.0, 1\.0\) um"):
+    with pytest.raises(RlnError, match=r"\(0\.0, 1\.0, 1\.0\) um"):
         Volume.from_array(np.ones((2, 3, 4)), np.array([0, 1, 1]))
 
 
@@ -119,7 +119,7 @@ def test_voxel_sizes_become_a_tuple_of_floats(voxel_um):
 
 @pytest.mark.parametrize("data", [np.ones((2, 3, 4)), np.ones((3, 4), np.float32)])
 def test_the_constructor_takes_volumes_of_float32_only(data):
-    with pytest.raises(RlnError, match=r"make it with Volume\.from_array"):
+    with pytest.raises(RlnError, match=r"Volume\.from_array"):
         Volume(data=data, voxel_um=VOXEL_UM)
 
 

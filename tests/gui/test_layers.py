@@ -51,7 +51,7 @@ def test_voxels_are_micrometres_whatever_the_unit():
     )
     unknown = stack(units=("pixel",) * 3)
     assert voxel_um_of(unknown) is None
-    with pytest.raises(RlnError, match="voxel size of stack is not known"):
+    with pytest.raises(RlnError, match=r"voxel size.*stack"):
         source_of(unknown, ORIGIN)
     set_voxel_um(unknown, (0.3, 0.1, 0.1))
     assert voxel_um_of(unknown) == pytest.approx((0.3, 0.1, 0.1))
@@ -155,7 +155,7 @@ def test_a_run_that_is_copied_reads_the_time_point_and_channel_that_are_seen():
         (2, 3, 4, 6, 8), scale=(1, 1, 0.3, 0.1, 0.1), units=("pixel", "s", *UM),
         axis_labels=("position", "t", "z", "y", "x"),
     )  # fmt: skip
-    with pytest.raises(RlnError, match="has an axis position"):
+    with pytest.raises(RlnError, match="axis position"):
         image_of(source_of(other, (0,) * 5))
 
 
@@ -272,7 +272,7 @@ def test_a_tiff_without_voxel_size_is_left_to_napari(tmp_path):
 
 
 def test_writing_refuses_what_has_no_length(tmp_path):
-    with pytest.raises(RlnError, match="voxel size of a is not known"):
+    with pytest.raises(RlnError, match=r"voxel size.* a "):
         write(
             str(tmp_path / "a.tif"),
             np.ones((4, 6, 8), np.float32),
