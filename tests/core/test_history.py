@@ -5,6 +5,7 @@ import json
 import numpy as np
 import phantoms
 import pytest
+import torch
 
 from napari_rln.core.generators import finish
 from napari_rln.core.volume import Volume
@@ -14,6 +15,8 @@ from napari_rln.engine.execution import Output
 from napari_rln.engine.forecast import forecast
 from napari_rln.engine.history import expected_seconds, remember
 from napari_rln.engine.in_parts import run_task_iter
+from napari_rln.engine.job import Job, PsfFile
+from napari_rln.engine.run import forecast_of_job
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
 from napari_rln.io.volumes import write_volume
@@ -83,11 +86,16 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     assert expected_seconds(METHOD, "cpu", 100) is None
 
 
-def test_a_run_is_kept_and_the_next_is_foretold_by_it(tmp_path):
+@pytest.fixture
+def file(tmp_path):
     image = Volume.from_array(phantoms.spots((8, 20, 20)) + 10, phantoms.VOXEL_UM)
     write_volume(image, tmp_path / "image.ome.tif")
+    return ImageFile(path=str(tmp_path / "image.ome.tif"))
+
+
+def test_a_run_is_kept_and_the_next_is_foretold_by_it(file, tmp_path):
     task = Task(
-        image=ImageFile(path=str(tmp_path / "image.ome.tif")),
+        image=file,
         psf=phantoms.gaussian_psf(),
         method=RichardsonLucy(iterations=2),
         output=Output(path=tmp_path / "r.ome.tif"),
@@ -99,3 +107,16 @@ def test_a_run_is_kept_and_the_next_is_foretold_by_it(tmp_path):
     ahead = forecast(task)
     assert ahead.seconds == pytest.approx(summary["seconds"])
     assert dict(ahead.rows())["time"] == f"about {np.rint(ahead.seconds):.0f} s, by earlier runs"
+
+
+def test_a_job_in_memory_is_foretold_by_runs_on_its_device(file, tmp_path, monkeypatch):
+    write_volume(phantoms.gaussian_psf(), tmp_path / "psf.ome.tif")
+    psf = PsfFile(file=ImageFile(path=str(tmp_path / "psf.ome.tif")), repair=False)
+    job = Job(image=file, psfs=(psf,), output=Output(path=tmp_path / "r.tif"))
+    _ran(20.0, voxels=8 * 20 * 20)
+    monkeypatch.setattr("napari_rln.engine.run.resolve_device", lambda name: torch.device("cuda"))
+    (rows,) = forecast_of_job(job).values()
+    assert "time" not in dict(rows)
+    _ran(40.0, device="cuda", voxels=8 * 20 * 20)
+    (rows,) = forecast_of_job(job).values()
+    assert dict(rows)["time"] == "about 40 s, by earlier runs"

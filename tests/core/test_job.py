@@ -104,6 +104,7 @@ def test_relative_names_are_meant_from_where_the_job_lies(tmp_path):
         (_fields(methods=[{"kind": "deep"}]), "`kind` is 'deep'; give rld, rln"),
         (_fields(methods=[{}]), "`kind` is None"),
         (_fields(methods=[]), "`methods` is empty; name at least one for a.tif"),
+        (_fields(methods=[{"kind": "rld"}] * 2), "`methods` has number 1 twice; leave one out"),
         (_fields(methods=[{"kind": "rld", "iterations": 0}]), "`iterations` is 0 but must"),
         (_fields(output={"path": "r.tif", "dtype": "int8"}), "`dtype` is 'int8'; give float32"),
         (_fields(image="a.tif"), "the job cannot be read"),
@@ -147,5 +148,9 @@ def test_results_of_several_methods_are_named_after_them(job):
     assert job.output_of(job.methods[0]) == replace(
         job.output, path=job.output.path.with_name("r-rld.ome.zarr")
     )
+    alike = replace(job, methods=[RichardsonLucy(iterations=n) for n in (5, 6, 7)])
+    assert [alike.output_of(method).path.name for method in alike.methods] == [
+        "r-rld.ome.zarr", "r-rld-2.ome.zarr", "r-rld-3.ome.zarr",
+    ]  # fmt: skip
     alone = replace(job, methods=job.methods[:1])
     assert alone.output_of(alone.methods[0]) == job.output

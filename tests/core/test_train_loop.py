@@ -432,7 +432,7 @@ def test_only_the_same_training_can_be_gone_on_with(broken_off):
 def test_what_is_no_checkpoint_is_not_gone_on_with(broken_off):
     whole = broken_off.read_bytes()
     broken_off.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RlnError, match="is no checkpoint"):
+    with pytest.raises(RlnError, match="is not a training checkpoint"):
         _run(TINY, checkpoint=broken_off, resume=True)
     broken_off.unlink()
     with pytest.raises(RlnError, match="there is no checkpoint"):
@@ -440,7 +440,7 @@ def test_what_is_no_checkpoint_is_not_gone_on_with(broken_off):
     Model(
         name="m", network=RLN(), start=StartSettings(), record=Record(method="train")
     ).save(broken_off.with_suffix(".safetensors"))  # fmt: skip
-    with pytest.raises(RlnError, match="is no checkpoint"):
+    with pytest.raises(RlnError, match="is not a training checkpoint"):
         _run(TINY, checkpoint=broken_off.with_suffix(".safetensors"), resume=True)
 
 

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,13 @@ import zarr
 
 from napari_rln import cli
 from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.engine.execution import Output
+from napari_rln.engine.job import Job, PsfFile
+from napari_rln.io.image import ImageFile
 from napari_rln.io.volumes import write_volume
 from napari_rln.networks.model import load_model
+from napari_rln.networks.network import Network
 
 VOXEL_UM = (0.3, 0.1, 0.1)
 SHAPE = (6, 14, 12)
@@ -74,6 +80,13 @@ def sources(tmp_path_factory):
         tifffile.imwrite(planes / f"z{z}.tif", plane)
     model = place("model") / "a.safetensors"
     load_model("bead-paper").save(model)
+    job = Job(
+        image=ImageFile(path=str(root / "image.tif")),
+        psfs=(PsfFile(file=ImageFile(path=str(root / "psf.tif"), voxel_um=VOXEL_UM)),),
+        methods=(RichardsonLucy(iterations=1), Network(model="bead-paper", grid="resample")),
+        output=Output(path=Path("r.tif")),
+    )
+    job.save(place("job") / "a.json")
     table = place("table") / "a.csv"
     table.write_text(
         "image,psf,channel,time,voxel_um,out\n"
@@ -190,6 +203,7 @@ DAMAGES = {
     "planes": (_bytes,),
     "model": (_model, _bytes),
     "table": (_cells,),
+    "job": (_json, _json, _json, _bytes),
 }
 
 
@@ -197,7 +211,8 @@ def _damaged(rng, folder):
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     damage = rng.choice(DAMAGES[folder.name])
     if damage is _json:
-        files = [p for p in files if p.name in ("zarr.json", ".zarray", ".zattrs", ".zgroup")]
+        names = ("zarr.json", ".zarray", ".zattrs", ".zgroup", "a.json")
+        files = [p for p in files if p.name in names]
     damage(rng, rng.choice(files))
     return next(iter(folder.iterdir()))
 
@@ -207,6 +222,9 @@ def _commands(kind, damaged, sources, out):
     if kind == "model":
         yield "model", damaged
         yield "rln", image, "-m", damaged, "-o", out / "r.tif", "--voxel-um", 0.1, 0.1, 0.1
+        return
+    if kind == "job":
+        yield "run", damaged
         return
     if kind == "table":
         yield "batch", "rld", damaged, "-o", out / "batch", "--iterations", 1

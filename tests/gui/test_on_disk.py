@@ -173,7 +173,7 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     [copy] = image_levels(tmp_path / "corrected- a-b.image.zarr")
     np.testing.assert_array_equal(copy[:], np.asarray(lazily))
     [found] = dock.results.layers()
-    assert found.name.endswith("RLD")
+    assert found.name == "corrected: a/b · RLD"
 
     # Another image under this name is not taken for it, and not lost; nor where it differs only
     # far from the middle.
@@ -309,7 +309,8 @@ def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, im
     dock.batch.ending.setCurrentText("OME-TIFF")
     dock.batch.bar.run_button.click()
     idle(dock.jobs, 120)
-    assert not dock.batch.bar.message.property("error"), dock.batch.bar.message.text()
+    said = [dock.batch.table.item(row, 3).text() for row in range(dock.batch.table.rowCount())]
+    assert not dock.batch.bar.message.property("error"), said
     found = sorted(p.name for p in tmp_path.glob("rl*/*.ome.tif"))
     assert found == ["one-rld.ome.tif", "one-rln.ome.tif"]  # not by the name of what is ticked
     assert dock.batch.table.rowCount() == 2

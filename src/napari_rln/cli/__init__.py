@@ -13,11 +13,11 @@ from cyclopts import App, Parameter
 from napari_rln import __version__
 from napari_rln.core.errors import ComputeError, RlnError, RlnWarning
 
-# Threads of torch that wait by spinning make a busy machine a hundred times slower; to be said
+# Threads of torch that wait by spinning make a busy machine a hundred times slower; to be set
 # before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# How a run ended, for scripts: the mistakes of the command line itself end with 2, as usual.
+# Exit codes for scripts; mistakes on the command line itself end with 2, as usual.
 DONE, CANNOT_BE_USED, FAILED, INTERRUPTED = 0, 1, 3, 130
 
 _EXIT_CODES = (
@@ -25,7 +25,7 @@ _EXIT_CODES = (
     "file operation failed; 130 interrupted."
 )
 
-# Commands are imported when they are called, so that help comes at once.
+# Commands are imported when they are called, so that help appears at once.
 app = App(
     name="napari-rln",
     help="Deconvolution of 3D fluorescence microscopy. Lengths are in micrometres, axes z y x.",
@@ -37,7 +37,7 @@ app = App(
         negative_iterable=(),
     ),
 )
-# Each with its summary, the first line of its docstring: help does not import what it lists.
+# Each with its summary, the first line of its docstring, so that help imports no command.
 for _name, _place, _summary in (
     ("rld", "deconvolve_commands:rld", "Deconvolve an image by Richardson-Lucy."),
     ("rln", "deconvolve_commands:rln", "Deconvolve an image by a Richardson-Lucy Network."),
@@ -92,11 +92,11 @@ def run(tokens: list[str] | None = None) -> int:
     Parameters
     ----------
     tokens
-        The words after ``napari-rln``; those of the process when none.
+        Arguments after ``napari-rln``; those of the process if None.
     """
     try:
         with warnings.catch_warnings(), _terminated_as_interrupted():
-            # Ours are for the user; those of the libraries below are for us.
+            # Warnings of this package are for the user; those of libraries are for developers.
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", RlnWarning)
             warnings.showwarning = _once()
@@ -107,7 +107,7 @@ def run(tokens: list[str] | None = None) -> int:
     except ComputeError as error:
         _say(f"Error: {error}")
         return FAILED
-    except BrokenPipeError:  # the reader of our output has left, as `| head` does
+    except BrokenPipeError:  # the reader of the output has ended, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
@@ -125,7 +125,7 @@ def run(tokens: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """End by SIGTERM, as batch systems send it, as by Ctrl-C: what is finished is kept."""
+    """Treat SIGTERM, as sent by batch systems, as Ctrl-C: finished parts are kept."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -141,7 +141,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    """Print a message for a person, whatever a file's name may hold."""
+    """Print a message, with any characters in file names."""
     from napari_rln.cli.terminal import as_options
 
     safe = as_options(text).encode(sys.stderr.encoding or "utf-8", "backslashreplace")
@@ -149,12 +149,12 @@ def _say(text: str) -> None:
 
 
 def _once() -> Callable[..., None]:
-    """Return what says a warning, once however often it is met: a file is opened several times."""
-    said: set[str] = set()
+    """Return a function that shows each warning once, since a file is opened several times."""
+    shown: set[str] = set()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) not in said:
-            said.add(str(message))
+        if str(message) not in shown:
+            shown.add(str(message))
             _say(f"Warning: {message}")
 
     return show

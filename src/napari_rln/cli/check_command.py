@@ -1,4 +1,4 @@
-"""``napari-rln check``."""
+"""The command ``napari-rln check``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,22 +30,22 @@ def check(
     Parameters
     ----------
     image
-        The raw image.
+        Raw image.
     result
-        The deconvolved one, of whatever method or program.
+        Deconvolved image, of any method or program.
     psf
         Point spread function.
     residual
-        Where to write the map of the residual in units of the noise, .tif or .ome.tif: above 0
-        where the result lacks something, below where it has too much.
+        Map of the residual in units of the noise, .tif or .ome.tif: above 0 where the result lacks
+        light, below 0 where it has too much.
     background
-        Of the image; what the result's record says, or the darkest parts, when not given.
+        Background of the image; by default that of the result's record, or of the darkest parts.
     repair
-        Repair what is wrong with the PSF, as rld and rln do.
+        Repair defects of the PSF, as rld and rln do.
     device
         auto, cpu, cuda, cuda:1, mps.
     overwrite
-        Replace the map if it is there.
+        Replace an existing map.
     """
     if residual is not None:
         check_tiff_output(residual)

@@ -1,4 +1,4 @@
-"""``napari-rln compare``."""
+"""The command ``napari-rln compare``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,21 +39,21 @@ def compare(
     Parameters
     ----------
     image
-        The raw image.
+        Raw image.
     results
         Deconvolved images on the same grid.
     out
-        Folder for table.csv and figure.png; made if it is not there.
+        Folder for table.csv and figure.png; created if absent.
     truth
-        What is known to be there; adds PSNR, NRMSE, SSIM, correlation and resolution.
+        Ground truth; adds PSNR, NRMSE, SSIM, correlation and resolution.
     psf
         Point spread function; adds the reconvolution residual.
     repair
-        Repair what is wrong with the PSF, as rld does.
+        Repair defects of the PSF, as rld does.
     figure_format
         One or more of png, pdf, svg.
     overwrite
-        Replace table and figure if they are there.
+        Replace an existing table and figure.
     """
     if not results:
         raise RlnError(

@@ -1,4 +1,4 @@
-"""``napari-rln rld``, ``rln``, ``dual`` and ``run``: a job of the command line, or of a file."""
+"""The commands ``napari-rln rld``, ``rln``, ``dual`` and ``run``, which build or load a job."""
 
 import json
 import sys
@@ -58,15 +58,15 @@ def rld(
     image
         TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
     psf
-        Point spread function, in the same formats; resampled to the image's voxels if need be. One
-        for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
+        Point spread function, in the same formats; resampled to the image's voxels if necessary.
+        One per channel, or a file with as many channels, deconvolves all into one .ome.tif.
     out
-        Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
-        outgrows the memory; a run that was interrupted goes on from where it was.
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. Volumes beyond the memory limit are written in
+        parts; an interrupted run is resumed.
     repair
-        Repair what is wrong with the PSF (background, centre, ...) and say what was done.
+        Repair defects of the PSF (background, centre, ...) and report them.
     dry_run
-        Say how the volume would be divided and what it would take, and do nothing.
+        Only print the division of the volume, memory and disk space.
     """
     job = Job(
         image=image_options.of(image),
@@ -101,21 +101,21 @@ def rln(
     image
         TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, LSM, or a folder of planes.
     out
-        Result, .tif (ImageJ), .ome.tif or .ome.zarr. It is written in parts where the volume
-        outgrows the memory; a run that was interrupted goes on from where it was.
+        Result, .tif (ImageJ), .ome.tif or .ome.zarr. Volumes beyond the memory limit are written in
+        parts; an interrupted run is resumed.
     psf
-        Point spread function, in the same formats; resampled to the image's voxels if need be. One
-        for each channel, or a file with as many channels, deconvolves them all into one .ome.tif.
-        A model of the paper's variant needs none.
+        Point spread function, in the same formats; resampled to the image's voxels if necessary.
+        One per channel, or a file with as many channels, deconvolves all into one .ome.tif. Not
+        needed for a model of the paper's variant.
     model
-        Name of a model that comes with the package, or a model file.
+        Name of a shipped model, or a model file.
     stages
-        Folder for what the network computes on its way (FP1, DV1, BP1, e, E1, ...), on its own
-        scale and untiled; made if it is not there.
+        Folder for the intermediate images of the network (FP1, DV1, BP1, e, E1, ...), on its own
+        scale and untiled; created if absent.
     repair
-        Repair what is wrong with the PSF (background, centre, ...) and say what was done.
+        Repair defects of the PSF (background, centre, ...) and report them.
     dry_run
-        Say how the volume would be divided and what it would take, and do nothing.
+        Only print the division of the volume, memory and disk space.
     """
     job = Job(
         image=image_options.of(image),
@@ -155,29 +155,27 @@ def dual(
     Parameters
     ----------
     image
-        First view: TIFF, ImageJ hyperstack or OME-TIFF. The result is as it lies.
+        First view: TIFF, ImageJ hyperstack or OME-TIFF. The result has its orientation.
     image_b
-        Second view, as its camera took it.
+        Second view, in its camera's orientation.
     psf
-        Point spread function of the first view; of both, each in its own direction, if it is the
-        only one.
+        Point spread function of the first view; without psf_b of both, each in its own orientation.
     psf_b
-        Of the second view, as its camera would take it.
+        Point spread function of the second view, in its camera's orientation.
     out
         Result, .tif (ImageJ) or .ome.tif.
     model
-        Name of a model that comes with the package, such as universal, or a model file.
+        Name of a shipped model, such as universal, or a model file.
     registered
-        File for the second view as it was brought onto the first, to be looked at.
+        File for the registered second view, for inspection.
     repair
-        Repair what is wrong with a PSF and say what was done.
+        Repair defects of a PSF and report them.
     channel_b
-        Which channel of the second view, where it is not that of the first.
+        Channel of the second view; that of the first by default.
     voxel_um_b
-        Voxel size z y x of the second view in micrometres, as --voxel-um of the first, where it is
-        another one.
+        Voxel size z y x of the second view in micrometres; --voxel-um by default.
     psf_b_voxel_um
-        The same of its PSF.
+        Voxel size z y x of the second view's PSF in micrometres.
     """
     second = replace(
         image_options,
@@ -212,13 +210,13 @@ def run(
     Parameters
     ----------
     job
-        The file; - for standard input. Relative names in it are meant from where it lies.
+        Job file; - for standard input. Relative names in it are resolved from its folder.
     dry_run
-        Say how the volume would be divided and what it would take, and do nothing.
+        Only print the division of the volume, memory and disk space.
     """
     try:
         loaded = Job.load(job) if job != "-" else Job.from_json(json.load(sys.stdin))
-    except RlnError as error:  # in which names are those of fields, not of options
+    except RlnError as error:  # with names of fields, not of options
         raise RlnError(str(error).replace("`", '"')) from error
     except ValueError as error:
         raise RlnError(f"standard input holds no JSON ({error}).") from error
@@ -228,18 +226,18 @@ def run(
 def do(
     job: Job, terminal: Terminal, *, dry_run: bool = False, stages: Path | None = None
 ) -> tuple[Outcome, ...]:
-    """Do a job, or only say what it would take; say what became of it.
+    """Run a job, or only print its needs; print the outcome.
 
     Parameters
     ----------
     job
-        To be done.
+        Job to run.
     terminal
-        Where it is said.
+        Output terminal.
     dry_run
-        Whether to do nothing.
+        Whether to print the needs only.
     stages
-        Folder for the stages of a network; none are written when none.
+        Folder for the stages of a network; not written if None.
     """
     if stages is not None and channels_of(job):
         raise RlnError("stages are of one channel; choose one with `channel`.")
@@ -286,12 +284,12 @@ def do(
 
 
 def _network_of(settings: RichardsonLucy, model: str) -> Network:
-    """Return the network for two views whose settings are among those of Richardson-Lucy.
+    """Return the network for two views, with the applicable settings of Richardson-Lucy.
 
     Raises
     ------
     RlnError
-        If something is set that a model has of its own.
+        If a setting does not apply to a model.
     """
     plain = RichardsonLucy()
     changed = [
@@ -311,7 +309,7 @@ def _network_of(settings: RichardsonLucy, model: str) -> Network:
 
 
 def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
-    """Print a line on what became of a job's image by one method."""
+    """Print a line on the outcome of one method."""
     out = outcome.out
     if outcome.in_parts:
         (facts,) = outcome.facts
@@ -345,8 +343,8 @@ def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
 
 
 def _reported(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what became of a job for JSON: of one method its own, of several a list."""
-    found = []
+    """Return the outcome of a job for JSON: of a single method, or a list of several."""
+    reports = []
     for outcome in outcomes:
         findings = [finding.what for finding in outcome.findings]
         one: dict[str, Any] = {"out": str(outcome.out), "psf_findings": findings}
@@ -356,12 +354,12 @@ def _reported(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             one["channels"] = [{"out": str(outcome.out), "facts": facts} for facts in outcome.facts]
         else:
             one["facts"] = outcome.facts[0]
-        found.append(one)
-    return found[0] if len(found) == 1 else {"results": found}
+        reports.append(one)
+    return reports[0] if len(reports) == 1 else {"results": reports}
 
 
 def _named(rows: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Return rows by their names; what is missing in one."""
+    """Return rows as a dictionary, with all problems under one name."""
     named: dict[str, str] = {}
     for name, text in rows:
         named[name] = f"{named[name]}; {text}" if name in named else text

@@ -1,4 +1,4 @@
-"""``napari-rln demo``."""
+"""The command ``napari-rln demo``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL
 
 _MODELS = ("universal", "bead-paper")
-_MIDDLE = (25, 31, 32)  # of the bead, so that the cuts go through the hollow
+_MIDDLE = (25, 31, 32)  # centre of the bead, so that the cuts show the hollow
 
 
 def demo(
@@ -33,9 +33,9 @@ def demo(
     Parameters
     ----------
     out
-        Folder for the results, the table and the figure; made if it is not there.
+        Folder for the results, the table and the figure; created if absent.
     overwrite
-        Replace what is there of an earlier demo.
+        Replace the files of an earlier demo.
     """
     make_folder(out)
     classical = out / "bead-rld.ome.tif"

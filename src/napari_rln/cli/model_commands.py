@@ -1,4 +1,4 @@
-"""``napari-rln import-tf`` and ``napari-rln model``."""
+"""The commands ``napari-rln import-tf`` and ``napari-rln model``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,14 +27,14 @@ def import_tf(
     Parameters
     ----------
     checkpoint
-        Its folder, its .index file, or the name without ending.
+        Folder of the checkpoint, its .index file, or its name without ending.
     out
         Model file, .safetensors.
     division_eps
         Constant in the network's divisions: 1e-4 in the released checkpoint and the dual-view
         scripts, 1e-3 in the single-view script.
     overwrite
-        Replace the model file if it is there.
+        Replace an existing model file.
     """
     check_model_path(out)
     check_outputs([out], inputs=[checkpoint], overwrite=overwrite)
@@ -61,7 +61,7 @@ def model(
     Parameters
     ----------
     name
-        A shipped model's name or a model file; all shipped ones when not given.
+        Name of a shipped model, or a model file; all shipped models by default.
     """
     chosen = [load_model(each) for each in ([name] if name else shipped_models())]
     for each in chosen:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they read."""
+"""Options common to several commands, and reading of their files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ Flat = Parameter(name="*")  # a settings dataclass whose fields become options o
 
 
 def _span(word: str) -> tuple[int, int]:
-    """Return the start and stop in a word such as ``10:20``.
+    """Return the start and stop of a text such as ``10:20``.
 
     Raises
     ------
     ValueError
-        If it is no such word.
+        If the text is something else.
     """
     start, _, stop = word.partition(":")
     if not (start.isdecimal() and stop.isdecimal()):
@@ -46,7 +46,7 @@ CropOption = Annotated[Crop | None, Parameter(converter=_spans, n_tokens=3)]
 @Flat
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(ImagePart):
-    """What of the image file is read, as options."""
+    """Options of the part of the image file to read."""
 
     crop: CropOption = None
 
@@ -55,10 +55,9 @@ class ImageOptions(ImagePart):
         return read_volume(self.of(path))
 
     def read_beside(self, path: Path) -> Volume:
-        """Return another volume of the image's grid, such as a result of it.
+        """Return another volume on the image's grid, such as a result.
 
-        It has the image's voxel size where that is given, and of several channels and times
-        those of the image.
+        The voxel size, where set, and the channel and time of the image apply to it too.
         """
         there = contents(path)
         return read_volume(
@@ -69,22 +68,22 @@ class ImageOptions(ImagePart):
         )
 
 
-ImageOptions.__doc__ = ImagePart.__doc__  # from which the help of the options is taken
+ImageOptions.__doc__ = ImagePart.__doc__  # source of the options' help
 
 
 @Flat
 @dataclass(frozen=True, kw_only=True)
 class PsfOptions:
-    """How the PSF file is read.
+    """Options of the part of the PSF file to read.
 
     Parameters
     ----------
     psf_voxel_um
-        Voxel size z y x in micrometres of the PSF, where its file does not say it or is wrong.
+        Voxel size z y x in micrometres of the PSF, where its file does not state it or is wrong.
     psf_channel
-        Which channel, from 0, of a PSF file with several; that of the image when not given.
+        Channel, from 0, of a PSF file with several; that of the image by default.
     psf_time, psf_series, psf_planes_are
-        The same of the PSF as time, series and planes_are of the image.
+        As time, series and planes_are of the image, for the PSF file.
     """
 
     psf_voxel_um: VoxelUm | None = None
@@ -94,7 +93,7 @@ class PsfOptions:
     psf_planes_are: PlanesAre | None = None
 
     def of(self, path: Path, *, repair: bool = True) -> PsfFile:
-        """Return the PSF in a file."""
+        """Return the PSF file with these options."""
         file = ImageFile(
             path=str(path),
             voxel_um=self.psf_voxel_um,
@@ -118,20 +117,20 @@ class PsfOptions:
         channel: int | None = None,
         repair: bool = True,
     ) -> tuple[Volume, Sequence[Finding]]:
-        """Return the PSF fit for an image, and what was found wrong with it, which is also said.
+        """Return the PSF prepared for an image, and its findings, which are also printed.
 
         Parameters
         ----------
         path
-            Its file.
+            PSF file.
         image
-            What it is for; none where that is not known.
+            Image of the PSF; None if unknown.
         terminal
-            Where it is said.
+            Output terminal.
         channel
-            Of the image.
+            Channel of the image.
         repair
-            Whether to repair what is wrong.
+            Whether to repair defects.
         """
         psf, findings = fit_psf(self.read(path, channel), image, mend=repair)
         terminal.findings(findings, mended=HARMFUL if repair else ())

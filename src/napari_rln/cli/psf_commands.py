@@ -1,4 +1,4 @@
-"""``napari-rln psf``: compute, measure, info, repair."""
+"""The commands ``napari-rln psf``: compute, measure, info, repair."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,12 +38,11 @@ def compute(
     Parameters
     ----------
     out
-        Where to write it, .tif or .ome.tif.
+        PSF file, .tif or .ome.tif.
     image
-        The image that it is for: gives the voxel size and, to a widefield PSF, the depth over
-        which haze must be known.
+        Image of the PSF: sets the voxel size and, for a widefield PSF, the depth of the haze.
     overwrite
-        Replace the file if it is there.
+        Replace an existing file.
     """
     _check_output(out, [image], overwrite)
     target = open_image(image_options.of(image)) if image else None
@@ -68,11 +67,11 @@ def measure(
     Parameters
     ----------
     beads
-        The stack.
+        Stack of beads.
     out
-        Where to write the PSF, .tif or .ome.tif.
+        PSF file, .tif or .ome.tif.
     overwrite
-        Replace the file if it is there.
+        Replace an existing file.
     """
     _check_output(out, [beads], overwrite)
     psf = measure_psf(image_options.read(beads), settings, name=title(out))
@@ -97,9 +96,9 @@ def info(
     Parameters
     ----------
     psf
-        The PSF.
+        PSF file.
     image
-        The image that it is for; adds voxel size and size against the image's.
+        Image of the PSF; adds a comparison of voxel size and size.
     na
         Numerical aperture; with wavelength and index, adds the sampling against Nyquist.
     wavelength_um
@@ -107,7 +106,7 @@ def info(
     immersion_index
         Refractive index of the immersion medium.
     """
-    volume = _given(psf_options, image_options, image).read(psf, image_options.channel)
+    volume = _options_of_psf(psf_options, image_options, image).read(psf, image_options.channel)
     report = examine_psf(
         volume,
         image=image_options.read(image) if image else None,
@@ -141,19 +140,19 @@ def repair(
     Parameters
     ----------
     psf
-        The PSF.
+        PSF file.
     out
-        Where to write it, .tif or .ome.tif.
+        Repaired PSF, .tif or .ome.tif.
     image
-        The image that it is for; the PSF is resampled to its voxels.
+        Image of the PSF, to whose voxels the PSF is resampled.
     everything
-        Do every step, not only those that the findings call for; so does any of the settings
-        below that differs from its default.
+        Apply every step, not only those that the findings require; also implied by any of the
+        settings below that differs from its default.
     overwrite
-        Replace the file if it is there.
+        Replace an existing file.
     """
     _check_output(out, [psf, image], overwrite)
-    volume = _given(psf_options, image_options, image).read(psf, image_options.channel)
+    volume = _options_of_psf(psf_options, image_options, image).read(psf, image_options.channel)
     target = image_options.read(image) if image else None
     if everything or settings != PrepareSettings():
         mended = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
@@ -164,8 +163,8 @@ def repair(
     _finish(mended, out, terminal)
 
 
-def _given(psf: PsfOptions, image: ImageOptions, file: Path | None) -> PsfOptions:
-    """Return how the PSF is read: without an image its options can only be the PSF's own."""
+def _options_of_psf(psf: PsfOptions, image: ImageOptions, file: Path | None) -> PsfOptions:
+    """Return the options of the PSF: without an image, those of the image apply to the PSF."""
     if file is not None:
         return psf
     return replace(
@@ -184,7 +183,7 @@ def _check_output(out: Path, inputs: list[Path | None], overwrite: bool) -> None
 
 
 def _finish(psf: Volume, out: Path, terminal: Terminal) -> None:
-    """Write a PSF and say what it is."""
+    """Write a PSF and print its properties."""
     write_volume(psf, out)
     widths = fwhm_um(psf.data, psf.voxel_um)
     facts = psf.record.facts if psf.record else {}

@@ -1,7 +1,7 @@
-"""Work on a PSF, or a training, as text: the command, and the Python, that do it without a window.
+"""Work on a PSF, or a training, as text: the equivalent command line, and Python code.
 
-Both say only what differs from the defaults, and have the names and defaults from the command line
-itself and from the settings.
+Both contain only values that differ from the defaults; names and defaults are those of the command
+line and of the settings.
 """
 
 import dataclasses
@@ -27,38 +27,37 @@ from napari_rln.train.training_settings import TrainSettings
 Verb = Literal["psf compute", "psf measure", "psf repair", "train"]
 Given = dict[str, Any]
 
-# Namespaces of the package in which settings are offered, where these are not called as their room.
+# Public namespaces of settings whose name differs from that of their subpackage.
 _ROOMS = {"deconvolution": "views"}
 
 
-def command(verb: Verb, **given: Any) -> str:
-    """Return the line for a shell that does a run.
+def command(verb: Verb, **arguments: Any) -> str:
+    """Return the command line of a run.
 
     Parameters
     ----------
     verb
-        What to do.
-    **given
-        What that command takes, by its parameters' names in :mod:`napari_rln.cli`: files
-        (``image``, ``psf``, ``out``, ``beads``, ``like``, ``pairs``) and how they are read
-        (``voxel_um``, ``channel``, ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``,
-        ``structures``, ``imaging`` and ``settings``, and ``positions`` of beads. Those of a
-        training are what became of ``preset``, ``variant`` and ``begin``. None is as good as not
-        given.
+        Command.
+    **arguments
+        Arguments by their parameters' names in :mod:`napari_rln.cli`: files (``image``, ``psf``,
+        ``out``, ``beads``, ``like``, ``pairs``) and their reading (``voxel_um``, ``channel``,
+        ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``, ``structures``, ``imaging``
+        and ``settings``, and ``positions`` of beads. The settings of a training are those after
+        ``preset``, ``variant`` and ``begin`` were applied. None is the default.
 
     Returns
     -------
     str
-        Settings for which there is no option are in a line of their own, before, after a ``#``.
+        Settings without an option are in a comment line before the command.
 
     Raises
     ------
     TypeError
-        If the command has no such parameter, or one that it needs is missing.
+        If the command has no such parameter, or a required one is missing.
     RlnError
-        If the model that a training begins with is not there, or of another variant.
+        If the initial model of a training does not exist, or is of another variant.
     """
-    plain = _without_none(given)
+    plain = _without_none(arguments)
     if verb == "train":
         changed = _of_training(plain)
         plain.pop("settings", None)
@@ -85,27 +84,27 @@ def command(verb: Verb, **given: Any) -> str:
     return note + shlex.join(words)
 
 
-def python(verb: Verb, **given: Any) -> str:
-    """Return the Python that does a run; the parameters are those of :func:`command`."""
-    plain = _without_none(given)
+def python(verb: Verb, **arguments: Any) -> str:
+    """Return the Python code of a run; the parameters are those of :func:`command`."""
+    plain = _without_none(arguments)
     imports = ["from pathlib import Path", ""] if "pairs" in plain else []
     return "\n".join([*imports, "import napari_rln as rln", "", *_PYTHON[verb](plain), ""])
 
 
 def job_command(job: Job) -> str:
-    """Return the lines for a shell that do a job."""
+    """Return the shell lines of a job."""
     text = json.dumps(job.as_json(), indent=2)
     return f"napari-rln run - <<'END'\n{text}\nEND"
 
 
 def job_python(job: Job) -> str:
-    """Return the Python that does a job."""
+    """Return the Python code of a job."""
     fields = pprint.pformat(job.as_json(), sort_dicts=False, width=96)
     return f"import napari_rln as rln\n\nrln.run(rln.Job.from_json({fields}))\n"
 
 
-def _without_none(given: Given) -> Given:
-    return {name: value for name, value in given.items() if value is not None}
+def _without_none(arguments: Given) -> Given:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _differences(settings: Any, base: Any = None) -> Given:
@@ -115,59 +114,59 @@ def _differences(settings: Any, base: Any = None) -> Given:
     return {name: value for name, value in values if value != getattr(base, name)}
 
 
-def _training(given: Given) -> tuple[TrainSettings, TrainSettings, Model | None]:
-    """Return a training's settings, what they began as, and the model to begin with.
+def _training(arguments: Given) -> tuple[TrainSettings, TrainSettings, Model | None]:
+    """Return a training's settings, the base that they began as, and the initial model.
 
-    Where the settings are of another variant than what they began as, it is given from now on.
+    If the settings have another variant than the base, that variant is added to the arguments.
     """
-    told: TrainSettings | None = given.get("settings")
-    views = told.views if told is not None and told.views != "single" else None
-    named = {name: given.get(name) for name in ("preset", "variant", "begin")}
+    chosen: TrainSettings | None = arguments.get("settings")
+    views = chosen.views if chosen is not None and chosen.views != "single" else None
+    named = {name: arguments.get(name) for name in ("preset", "variant", "begin")}
     base, first = choose_settings(**named, views=views)
-    settings: TrainSettings = given.get("settings", base)
+    settings: TrainSettings = arguments.get("settings", base)
     if settings.variant != base.variant:
-        given["variant"] = settings.variant
-        return _training(given)
+        arguments["variant"] = settings.variant
+        return _training(arguments)
     return settings, base, first
 
 
-def _of_training(given: Given) -> Given:
-    """Return how a training's settings differ from what they began as."""
-    settings, base, _ = _training(given)
+def _of_training(arguments: Given) -> Given:
+    """Return the differences of a training's settings from their base."""
+    settings, base, _ = _training(arguments)
     changed = _differences(settings, base)
     if settings.views != "single":
-        changed["views"] = settings.views  # by which the base was chosen
+        changed["views"] = settings.views  # determined the base
     if settings.steps is not None:
-        changed.pop("minutes", None)  # mean nothing then
+        changed.pop("minutes", None)  # without effect then
     elif base.steps is not None:
-        changed["minutes"] = settings.minutes  # take the place of the preset's steps
+        changed["minutes"] = settings.minutes  # replace the preset's steps
     return changed
 
 
 def _command_line(verb: Verb) -> list[Any]:
     """Return the arguments of a command, positional ones first, settings by their fields."""
-    found = app
+    command_app = app
     for word in verb.split():
-        found = found[word]
-    # Settings as a whole are among them under this name, beside their fields.
-    return [each for each in found.assemble_argument_collection() if each.name != "*"]
+        command_app = command_app[word]
+    # Whole settings are listed under this name, beside their fields.
+    return [each for each in command_app.assemble_argument_collection() if each.name != "*"]
 
 
 def _words(value: Any) -> list[str]:
-    """Return what a value is on the command line, which takes a leading - for an option."""
+    """Return a value as command line words; a leading - would be taken for an option."""
     if isinstance(value, tuple):
         return [str(item) for item in value]
     return [f"./{value}" if isinstance(value, Path) and str(value).startswith("-") else str(value)]
 
 
 class _Code(str):
-    """Python that stands for itself."""
+    """Python code, inserted literally."""
 
     __slots__ = ()
 
 
 def _literal(value: Any) -> str:
-    """Return a value as Python."""
+    """Return a value as Python code."""
     match value:
         case _Code():
             return str(value)
@@ -189,7 +188,7 @@ def _literal(value: Any) -> str:
 
 
 def _call(function: str, *values: Any, **named: Any) -> _Code:
-    """Return a call; named values that are none or settings as they are by default are left out."""
+    """Return a call; named values that are None or default settings are omitted."""
     words = [_literal(value) for value in values]
     for name, value in named.items():
         default = dataclasses.is_dataclass(value) and not _differences(value)
@@ -202,85 +201,87 @@ _IMAGE, _PSF = _Code("image"), _Code("psf")
 _VOXELS = _Code("image.voxel_um")
 
 
-def _read_image(given: Given, key: str = "image") -> list[str]:
-    if key not in given:
+def _read_image(arguments: Given, key: str = "image") -> list[str]:
+    if key not in arguments:
         return []
-    how = {name: given.get(name) for name in ("voxel_um", "channel", "time")}
-    return [f"image = {_call('read_volume', given[key], **how)}"]
+    how = {name: arguments.get(name) for name in ("voxel_um", "channel", "time")}
+    return [f"image = {_call('read_volume', arguments[key], **how)}"]
 
 
-def _read_psf(given: Given) -> _Code:
-    return _call("read_volume", given["psf"], voxel_um=given.get("psf_voxel_um"))
+def _read_psf(arguments: Given) -> _Code:
+    return _call("read_volume", arguments["psf"], voxel_um=arguments.get("psf_voxel_um"))
 
 
-def _fit_psf(given: Given, *image: _Code) -> list[str]:
-    if "psf" not in given:
+def _fit_psf(arguments: Given, *image: _Code) -> list[str]:
+    if "psf" not in arguments:
         return []
-    mend = None if given.get("repair", True) else False
-    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(given), *image, mend=mend)}"]
+    mend = None if arguments.get("repair", True) else False
+    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(arguments), *image, mend=mend)}"]
 
 
-def _write(what: _Code, given: Given) -> str:
-    return _call("write_volume", what, given["out"], dtype=given.get("dtype"))
+def _write(what: _Code, arguments: Given) -> str:
+    return _call("write_volume", what, arguments["out"], dtype=arguments.get("dtype"))
 
 
-def _psf_compute(given: Given) -> list[str]:
-    settings = given.get("settings", MicroscopeSettings())
-    where: tuple[Any, Any] = (given.get("voxel_um"), None)
-    if "image" in given:
+def _psf_compute(arguments: Given) -> list[str]:
+    settings = arguments.get("settings", MicroscopeSettings())
+    where: tuple[Any, Any] = (arguments.get("voxel_um"), None)
+    if "image" in arguments:
         where = (_VOXELS, _Code("image.shape[0]"))
     psf = _call("psf.compute_psf", settings, where[0], planes=where[1])
-    return [*_read_image(given), f"psf = {psf}", _write(_PSF, given)]
+    return [*_read_image(arguments), f"psf = {psf}", _write(_PSF, arguments)]
 
 
-def _psf_measure(given: Given) -> list[str]:
-    settings, positions = given.get("settings", MeasureSettings()), given.get("positions")
+def _psf_measure(arguments: Given) -> list[str]:
+    settings, positions = arguments.get("settings", MeasureSettings()), arguments.get("positions")
     psf = _call("psf.measure_psf", _IMAGE, settings, positions=positions)
-    return [*_read_image(given, "beads"), f"psf = {psf}", _write(_PSF, given)]
+    return [*_read_image(arguments, "beads"), f"psf = {psf}", _write(_PSF, arguments)]
 
 
-def _psf_repair(given: Given) -> list[str]:
-    image, voxels = (_IMAGE, _VOXELS) if "image" in given else (None, None)
-    settings = given.get("settings")
-    lines = [*_read_image(given), f"psf = {_read_psf(given)}"]
-    if given.get("everything") or (settings and _differences(settings)):
+def _psf_repair(arguments: Given) -> list[str]:
+    image, voxels = (_IMAGE, _VOXELS) if "image" in arguments else (None, None)
+    settings = arguments.get("settings")
+    lines = [*_read_image(arguments), f"psf = {_read_psf(arguments)}"]
+    if arguments.get("everything") or (settings and _differences(settings)):
         mended = _call("psf.prepare_psf", _PSF, settings=settings, image_voxel_um=voxels)
     else:
         lines.append(f"report = {_call('psf.examine_psf', _PSF, image=image)}")
         mended = _call("psf.repair_psf", _PSF, _Code("report"), image_voxel_um=voxels)
-    return [*lines, f"psf = {mended}", _write(_PSF, given)]
+    return [*lines, f"psf = {mended}", _write(_PSF, arguments)]
 
 
-def _train(given: Given) -> list[str]:
-    settings, _, first = _training(given)
-    like = _IMAGE if "like" in given else None
+def _train(arguments: Given) -> list[str]:
+    settings, _, first = _training(arguments)
+    like = _IMAGE if "like" in arguments else None
     parts = {
-        "psf": _PSF if "psf" in given else None,
-        "any_psf": given.get("any_psf") or None,
-        "pairs": given.get("pairs") and _Code(f"Path({_literal(given['pairs'])})"),
-        "pairs_voxel_um": given.get("voxel_um") if "pairs" in given else None,
+        "psf": _PSF if "psf" in arguments else None,
+        "any_psf": arguments.get("any_psf") or None,
+        "pairs": arguments.get("pairs") and _Code(f"Path({_literal(arguments['pairs'])})"),
+        "pairs_voxel_um": arguments.get("voxel_um") if "pairs" in arguments else None,
         "like": like,
-        "structures": given.get("structures"),
-        "imaging": given.get("imaging"),
-        "begin": first and _call("load_model", given.get("begin", UNIVERSAL)),
+        "structures": arguments.get("structures"),
+        "imaging": arguments.get("imaging"),
+        "begin": first and _call("load_model", arguments.get("begin", UNIVERSAL)),
     }
-    name = Path(given["out"]).stem
+    name = Path(arguments["out"]).stem
     second = []
     if settings.views != "single":
-        dual = DualSettings(turn=given.get("turn", "none"), voxels=given.get("voxels", "isotropic"))
-        voxels = given.get("psf_b_voxel_um", given.get("psf_voxel_um"))
-        read = _call("read_volume", given.get("psf_b", given["psf"]), voxel_um=voxels)
+        dual = DualSettings(
+            turn=arguments.get("turn", "none"), voxels=arguments.get("voxels", "isotropic")
+        )
+        voxels = arguments.get("psf_b_voxel_um", arguments.get("psf_voxel_um"))
+        read = _call("read_volume", arguments.get("psf_b", arguments["psf"]), voxel_um=voxels)
         pair = _call("views.psfs_of_views", _PSF, _Code("psf_b"), dual)
         second = [f"psf_b, _ = {_call('psf.fit_psf', read)}", f"psf, psf_b = {pair}"]
         parts["psf_b"] = _Code("psf_b")
     return [
-        *_read_image(given, "like"),
-        *_fit_psf(given, *([like] if like else [])),
+        *_read_image(arguments, "like"),
+        *_fit_psf(arguments, *([like] if like else [])),
         *second,
         f"settings = {_call('train.TrainSettings', **_differences(settings))}",
         f"setting = {_call('train.setting_of', _Code('settings'), **parts)}",
         f"model = {_call('train.train_model', _Code('setting'), _Code('settings'), name=name)}",
-        f"model.save({_literal(given['out'])})",
+        f"model.save({_literal(arguments['out'])})",
     ]
 
 

@@ -1,4 +1,4 @@
-"""``napari-rln simulate``."""
+"""The command ``napari-rln simulate``."""
 
 import json
 import math
@@ -37,19 +37,19 @@ def simulate(
     Parameters
     ----------
     psf
-        Point spread function that blurs them; its voxels are the images'.
+        Point spread function, which also sets the voxel size of the images.
     out
-        Folder for input/, ground_truth/ and records.json; made if it is not there.
+        Folder for input/, ground_truth/ and records.json; created if absent.
     count
-        How many pairs.
+        Number of pairs.
     shape
         Size z y x of the images.
     seed
-        Of the first pair; the others follow from it.
+        Seed of the first pair, from which the others follow.
     like
-        A real image whose light, background and noise are imitated, instead of the settings below.
+        Real image whose light, background and noise are imitated, instead of the settings below.
     overwrite
-        Replace pairs of these names that are there.
+        Replace existing pairs of these names.
     """
     if count < 1:
         raise RlnError(f"`count` is {count}; make at least one pair.")

@@ -1,4 +1,4 @@
-"""What the commands say: progress, tables, messages, JSON."""
+"""Terminal output of the commands: progress, tables, messages, JSON."""
 
 import json
 import re
@@ -31,14 +31,14 @@ T = TypeVar("T")
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Terminal:
-    """How much is said, and to whom.
+    """Options of the output.
 
     Parameters
     ----------
     quiet
-        Say nothing but warnings and errors.
+        Print only warnings and errors.
     json_output
-        Print one JSON object on standard output and nothing else.
+        Print only one JSON object on standard output.
     """
 
     quiet: Annotated[bool, Parameter(negative="")] = False
@@ -46,17 +46,17 @@ class Terminal:
 
     @property
     def console(self) -> Console:
-        """Where a person reads: standard output, unless it is kept silent or for JSON."""
+        """Console for text: standard output, unless quiet or for JSON."""
         return Console(quiet=self.quiet or self.json_output, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Print a line for a person."""
+        """Print a line of text."""
         self.console.print(as_options(text), markup=False)
 
     def findings(self, findings: Sequence[Finding], *, mended: Container[Severity] = ()) -> None:
-        """Print what there is to say about a PSF, and whether that severity was repaired.
+        """Print the findings on a PSF, and whether those of their severity were repaired.
 
-        What harms a result is a warning, which is also said where nothing else is.
+        Harmful findings are warnings, which are also printed when quiet.
         """
         for finding in findings:
             if finding.severity == "ok":
@@ -78,7 +78,7 @@ class Terminal:
         self.console.print(table)
 
     def report(self, data: dict[str, Any]) -> None:
-        """Print JSON, where it was asked for."""
+        """Print JSON, if requested."""
         if self.json_output:
             print(json.dumps(jsonable(data), allow_nan=False))
 
@@ -88,15 +88,15 @@ class Terminal:
         keep: Callable[[R], T] | None = None,
         watch: Callable[[R], None] = lambda report: None,
     ) -> T:
-        """Run a long work under a progress bar and return its result.
+        """Run long work with a progress bar and return its result.
 
         Parameters
         ----------
         steps
-            The work.
+            Generator of reports.
         keep
-            What to return of the last report where the user interrupts; without it the
-            interruption goes on.
+            Function of the last report that gives the result on an interruption by the user;
+            without it the interruption is raised.
         watch
             Called with every report.
         """
@@ -120,7 +120,7 @@ class Terminal:
                 now = progress_of(report)
                 if now.doing not in tasks:
                     tasks[now.doing] = progress.add_task(now.doing, note="")
-                total = now.total or None  # none is drawn as a bar that moves
+                total = now.total or None  # None is drawn as a moving bar
                 progress.update(tasks[now.doing], completed=now.done, total=total, note=now.note)
 
             try:
@@ -131,14 +131,14 @@ class Terminal:
                 return keep(last)
 
 
-_OPTIONS = {"begin": "--from", "everything": "--all"}  # that are not called as their argument
+_OPTIONS = {"begin": "--from", "everything": "--all"}  # options named unlike their arguments
 
 
 def as_options(text: str) -> str:
-    """Return a message with the arguments in it, which stand in backticks, as options."""
+    """Return a message with the arguments in backticks replaced by options."""
 
-    def option(found: re.Match[str]) -> str:
-        name, value = found[1], found[2]
+    def option(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
         words = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
         return f"{words} {value}" if value else words
 
@@ -146,7 +146,7 @@ def as_options(text: str) -> str:
 
 
 def exposure(facts: dict[str, Any]) -> str:
-    """Return in words what a run took for background, camera offset and gain."""
+    """Return the background, camera offset and gain of a run as text."""
     camera = facts["camera"]
     gain = "no photon noise found"
     if camera["gain_from"] != "assumed":
@@ -155,10 +155,10 @@ def exposure(facts: dict[str, Any]) -> str:
 
 
 def judgement(facts: dict[str, Any]) -> str:
-    """Return in words how well a result explains its image."""
+    """Return how well a result explains its image, as text."""
     names = {"chi2": "chi2", "reblur_scale": "scale", "flux_ratio": "flux ratio"}
-    said = (f"{word} {number(facts.get(key)) or 'unknown'}" for key, word in names.items())
-    return ", ".join(said)
+    parts = (f"{word} {number(facts.get(key)) or 'unknown'}" for key, word in names.items())
+    return ", ".join(parts)
 
 
 def number(value: object) -> str:

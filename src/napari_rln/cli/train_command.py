@@ -1,4 +1,4 @@
-"""``napari-rln train``."""
+"""The command ``napari-rln train``."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -62,51 +62,49 @@ def train(
     out
         Model file, .safetensors.
     psf
-        Point spread function that the model is for.
+        Point spread function of the model.
     any_psf
         Train for any PSF instead, as the universal model was.
     like
-        A real image: its voxels, light, background and noise are those of the training.
+        Real image whose voxels, light, background and noise are imitated.
     pairs
-        Folder of pairs (input/, ground_truth/) to learn from instead of synthetic ones.
+        Folder of training pairs (input/, ground_truth/), instead of synthetic ones.
     begin
-        Model to go on from: its name, its file, or none; universal unless the variant is paper.
+        Initial model: a name, a file, or none; universal unless the variant is paper.
     variant
-        started begins with a classical deconvolution by the PSF; paper with the image.
+        Initial estimate of the network: started is a classical deconvolution, paper the image.
     views
-        For two views of one object instead: averaged gives the network their sum, concatenated
-        both.
+        Input for two views of one object: averaged is their sum, concatenated both.
     psf_b
-        Point spread function of the second view, as its camera takes it; --psf when not given.
+        Point spread function of the second view, in its camera's orientation; --psf by default.
     psf_b_voxel_um
-        Voxel size z y x of the second PSF in micrometres, as --psf-voxel-um of the first, where it
-        is another one.
+        Voxel size z y x of the second PSF in micrometres; --psf-voxel-um by default.
     turn
-        Of the second view and its PSF, by 90 degrees, as for dual.
+        Rotation of the second view and its PSF by 90 degrees, as for dual.
     voxels
-        Of the result of two views, as for dual.
+        Voxels of the result of two views, as for dual.
     preset
-        quick adapts a model, full trains one, paper does as the paper's authors.
+        quick adapts a model, full trains one, paper follows the paper's authors.
     minutes
-        How long to train.
+        Duration of the training.
     steps
-        How long to train, in steps.
+        Duration of the training, in steps.
     learning_rate
-        The highest, after the first steps.
+        Peak learning rate, after the first steps.
     start_beyond
-        Factor on the iterations where the first estimate stops by itself.
+        Factor on the automatic number of iterations of the initial estimate.
     patch
-        Side of the training's patches in voxels.
+        Side of the training patches, voxels.
     batch
         Patches per step.
     seed
-        Of everything random.
+        Seed of all random numbers.
     device
         auto, cpu, cuda, cuda:1, mps.
     resume
-        Go on with a training that was broken off, from the checkpoint beside the model file.
+        Resume an interrupted training from the checkpoint beside the model file.
     overwrite
-        Replace the model file, and a checkpoint of another training, if they are there.
+        Replace an existing model file, and a checkpoint of another training.
     """
     check_model_path(out)
     checkpoint = out.with_suffix(".checkpoint")

@@ -1,1 +1,1 @@
-"""What all other rooms stand on: volumes, records, settings, devices."""
+"""Foundations of all other subpackages: volumes, records, settings, devices."""

@@ -1,4 +1,4 @@
-"""Where to compute, and how much memory there is."""
+"""Computing devices and their memory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -41,28 +41,28 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def to_numpy(tensor: torch.Tensor) -> FloatArray:
-    """Return a copy of a tensor as an array, float32, whatever its type and wherever it lies."""
+    """Return a float32 array copy of a tensor of any type and device."""
     array: FloatArray = tensor.to("cpu", torch.float32, copy=True).contiguous().numpy()
     return array
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how many bytes of memory this process may still take on a device."""
+    """Return the memory that is available to this process on a device, bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return available_bytes()
 
 
 def bytes_allowed(memory_gb: MemoryGb, device: torch.device) -> int:
-    """Return how much memory may still be taken, in bytes; not whether it is there.
+    """Return the remaining memory by a limit, bytes, whether or not it is free.
 
     Parameters
     ----------
     memory_gb
-        Of the process with its libraries; on a CUDA device, of that. auto takes half of what is
-        free.
+        Memory limit of the process with its libraries, GB; on a CUDA device, of the device's
+        memory. auto is half of the free memory.
     device
-        Where is computed.
+        Device for computing.
     """
     if device.type != "cuda":
         return Allowance(memory_gb).left_bytes
@@ -70,17 +70,17 @@ def bytes_allowed(memory_gb: MemoryGb, device: torch.device) -> int:
 
 
 def has_memory(needed: int, device: torch.device) -> bool:
-    """Tell whether a device has so many bytes free."""
+    """Tell whether a device has the needed bytes free."""
     return needed <= free_bytes(device)
 
 
 def check_memory(needed: int, device: torch.device, advice: str) -> None:
-    """Raise before the work if a device has not the memory it will need.
+    """Raise before the work if a device has too little free memory.
 
     Raises
     ------
     RlnError
-        With what is needed, what is free and what to do.
+        If so, with the needed and the free memory, and the advice.
     """
     free = free_bytes(device)
     if needed > free:
@@ -92,20 +92,20 @@ def check_memory(needed: int, device: torch.device, advice: str) -> None:
 
 @contextlib.contextmanager
 def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
-    """Turn a failed computation into a :class:`ComputeError` that says what was needed.
+    """Convert errors of a computation to a :class:`ComputeError`.
 
     Raises
     ------
     ComputeError
-        If torch fails inside the block; for want of memory, with the bytes needed and the advice.
+        If torch fails inside the block; out of memory, with the needed memory and the advice.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        starved = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
-        # The CPU and MPS have no error of their own for this: they only say it.
-        said = ("allocate memory", "out of memory", "not enough memory")
-        if starved or any(words in str(error) for words in said):
+        out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+        # The CPU and MPS have no error class for this, only messages.
+        messages = ("allocate memory", "out of memory", "not enough memory")
+        if out_of_memory or any(words in str(error) for words in messages):
             raise ComputeError(
                 f"{device} ran out of memory; about {needed / 1e9:.2f} GB were needed; {advice}"
             ) from error
@@ -113,18 +113,18 @@ def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
 
 
 class Peak:
-    """The most memory taken since it was made, as far as seen when it looked."""
+    """Peak memory since creation, sampled by :meth:`look`."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
-        release_freed_memory()  # else what is kept of an earlier run would not be seen to be taken
+        release_freed_memory()  # otherwise memory kept from an earlier run would not count
         self._before = taken_bytes()
         self.peak = 0
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self._cuda)
 
     def look(self) -> None:
-        """Look how much memory is taken now."""
+        """Sample the current memory."""
         now = (
             torch.cuda.max_memory_allocated(self._cuda)
             if self._cuda

@@ -1,4 +1,4 @@
-"""The two kinds of failure, what the user can mend and what the computation met; and warnings."""
+"""Errors and warnings: mistakes that the user can correct, and failures of a computation."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -7,33 +7,33 @@ from contextvars import ContextVar
 
 
 class RlnError(ValueError):
-    """A mistake that the user can mend; the message says what, the limit, and the next step."""
+    """A mistake that the user can correct; the message names the value, limit and next step."""
 
 
 class ComputeError(Exception):
-    """The computation itself failed, for instance for want of memory.
+    """A failure of the computation itself, for instance out of memory.
 
-    Deliberately no ``RuntimeError``: GUI workers take a ``RuntimeError`` raised in a generator
-    for their own deletion and lose it.
+    Deliberately not a ``RuntimeError``: GUI workers mistake a ``RuntimeError`` of a generator for
+    their own deletion and discard it.
     """
 
 
 class RlnWarning(UserWarning):
-    """Something was done that the user should know about, such as clipped voxels."""
+    """A condition that the user should know about, such as clipped voxels."""
 
 
 _listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 
 
 def warn(message: str, *, stacklevel: int = 2) -> None:
-    """Issue a :class:`RlnWarning`, or tell whoever listens in this thread instead.
+    """Issue a :class:`RlnWarning`, or pass it to the listener of this thread.
 
     Parameters
     ----------
     message
         A sentence.
     stacklevel
-        As :func:`warnings.warn` takes it where this is called.
+        As for :func:`warnings.warn`, counted from the caller.
     """
     listener = _listener.get()
     if listener is not None:
@@ -44,10 +44,10 @@ def warn(message: str, *, stacklevel: int = 2) -> None:
 
 @contextmanager
 def listening(listener: Callable[[str], None]) -> Iterator[None]:
-    """Have what is warned of in this thread told to a listener.
+    """Pass the warnings of this thread to a listener.
 
-    Python's own means, ``warnings.showwarning``, are of the whole process: of two works that run at
-    once, one would be told what the other is warned of.
+    Python's own hook, ``warnings.showwarning``, is global: of two concurrent runs, one would
+    receive the warnings of the other.
     """
     token = _listener.set(listener)
     try:

@@ -1,4 +1,4 @@
-"""Long work is a generator of reports: wanting only its result, other reports, or its own time."""
+"""Tools for generators of reports: their result, converted reports, and their own duration."""
 
 import time
 from collections.abc import Callable, Generator
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def finish(steps: Generator[Any, None, T]) -> T:
-    """Return what a generator returns at its end, whatever it yields on the way."""
+    """Return the return value of a generator, ignoring the values that it yields."""
     while True:
         try:
             next(steps)
@@ -20,7 +20,7 @@ def finish(steps: Generator[Any, None, T]) -> T:
 
 
 def relay(steps: Generator[R, None, T], convert: Callable[[R], S]) -> Generator[S, None, T]:
-    """Yield a generator's reports as a function converts them; return what it returns."""
+    """Yield a generator's reports converted by a function; return its return value."""
     while True:
         try:
             report = next(steps)
@@ -31,7 +31,7 @@ def relay(steps: Generator[R, None, T], convert: Callable[[R], S]) -> Generator[
 
 
 class Stopwatch:
-    """Seconds of a work itself: it stands while somebody looks at a report, or pauses."""
+    """Duration of a generator's own work, without the time between its reports."""
 
     def __init__(self) -> None:
         self._before = 0.0
@@ -39,12 +39,12 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """So far."""
+        """Duration so far, seconds."""
         running = 0.0 if self._since is None else time.perf_counter() - self._since
         return self._before + running
 
     def follow(self, steps: Generator[R, None, T]) -> Generator[R, None, T]:
-        """Yield a generator's reports and return what it returns; only it is timed."""
+        """Yield a generator's reports and return its return value, with its work timed."""
         try:
             while True:
                 self._since = time.perf_counter()

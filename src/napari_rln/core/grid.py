@@ -1,4 +1,4 @@
-"""Images resampled on other voxels, and on the grid of another image."""
+"""Resampling of images to another voxel size, or to the grid of another image."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 def resampled_image(image: Volume, voxel_um: VoxelUm) -> Volume:
-    """Return an image on voxels (z, y, x) of another size in micrometres, the same corner first."""
+    """Return an image resampled to a voxel size (z, y, x) in micrometres, with the same corner."""
     z, y, x = (
         max(1, round(n * v / t))
         for n, v, t in zip(image.shape, image.voxel_um, voxel_um, strict=True)
@@ -22,7 +22,7 @@ def resampled_image(image: Volume, voxel_um: VoxelUm) -> Volume:
 
 
 def on_grid(data: FloatArray, voxel_um: VoxelUm, shape: Shape, target_um: VoxelUm) -> FloatArray:
-    """Return data at the voxels of another grid, linearly interpolated.
+    """Return data resampled to another grid by linear interpolation.
 
     Parameters
     ----------
@@ -34,11 +34,11 @@ def on_grid(data: FloatArray, voxel_um: VoxelUm, shape: Shape, target_um: VoxelU
         (Z, Y, X) of the other grid.
     """
     scale = [t / v for t, v in zip(target_um, voxel_um, strict=True)]
-    offset = [(s - 1) / 2 for s in scale]  # from centres of voxels to the corner and back
-    found: FloatArray = ndimage.affine_transform(
+    offset = [(s - 1) / 2 for s in scale]  # from voxel centres to the corner and back
+    resampled: FloatArray = ndimage.affine_transform(
         data, scale, offset, shape, np.float32, order=1, mode="nearest"
     )
-    return found
+    return resampled
 
 
 def size_um(volume: Volume) -> Float64:
@@ -47,22 +47,22 @@ def size_um(volume: Volume) -> Float64:
 
 
 def translation(shift_um: npt.ArrayLike) -> Float64:
-    """Return the matrix of a shift (z, y, x)."""
+    """Return the 4 x 4 matrix of a shift (z, y, x)."""
     matrix = np.eye(4)
     matrix[:3, 3] = shift_um
     return matrix
 
 
 def resample_onto(reference: Volume, image: Volume, matrix: Float64) -> FloatArray:
-    """Return a reference at the voxels of an image, linearly interpolated, NaN outside its field.
+    """Return a reference resampled to an image's voxels by linear interpolation, NaN outside.
 
     Parameters
     ----------
     reference, image
         (Z, Y, X).
     matrix
-        4 x 4 for (z, y, x, 1), from micrometres of the image to micrometres of the reference,
-        either counted from the first corner.
+        4 x 4 for (z, y, x, 1), from micrometres of the image to micrometres of the reference, both
+        from the first corner.
     """
     linear, shift = matrix[:3, :3], matrix[:3, 3]
     voxel_um = np.array(reference.voxel_um)

@@ -1,6 +1,7 @@
-"""How one settings dataclass serves validation, the command line and forms alike.
+"""Settings dataclasses: validation, and conversion to and from JSON.
 
-A verb's settings are one frozen, keyword-only dataclass. A field that has limits carries them in
+A command's settings are one frozen, keyword-only dataclass, which also defines the command line and
+forms. A field that has limits carries them in
 ``Annotated[float, {"min": 0.0, "max": 1.0, "label": "Tolerance", "unit": "um"}]``: the dictionary
 is what magicgui takes, and :func:`check_limits` reads the same dictionary.
 """
@@ -20,18 +21,18 @@ T = TypeVar("T")
 
 
 def check_limits(settings: Any) -> None:
-    """Raise for the first field of a settings dataclass with a value that it cannot have.
+    """Raise for the first field of a settings dataclass with an invalid value.
 
     Parameters
     ----------
     settings
         A dataclass instance whose fields may be annotated with ``min``, ``max`` and ``unit``, or
-        be one of some words (``Literal``).
+        with choices (``Literal``).
 
     Raises
     ------
     RlnError
-        Naming the field, its value and the limit or the choices.
+        If a value is invalid, with the field, its value and the limit or the choices.
     """
     hints = get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
@@ -55,7 +56,7 @@ def check_limits(settings: Any) -> None:
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
-    """Return the words that an annotation allows, alone or in a union; none where any will do."""
+    """Return the choices of an annotation, alone or in a union; empty where all are allowed."""
     if get_origin(hint) is Literal:
         return get_args(hint)
     if get_origin(hint) is Annotated:
@@ -66,7 +67,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
-    """Return a settings dataclass as a dictionary that JSON can hold."""
+    """Return a settings dataclass as a dictionary in JSON's types."""
     return {
         field.name: _jsonable(value)
         for field in dataclasses.fields(settings)
@@ -81,25 +82,25 @@ def _jsonable(value: Any) -> Any:
 
 
 def from_dict(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """Return the settings dataclass that :func:`as_dict` gave, lists made tuples again.
+    """Return the settings from the dictionary of :func:`as_dict`, with lists as tuples.
 
     Parameters
     ----------
     kind
         The dataclass.
     fields
-        By name; those that are left out are as by default.
+        Values by name; missing fields have their defaults.
 
     Raises
     ------
     RlnError
-        If there is no field of a name, or a value cannot be.
+        If a name is unknown, or a value is invalid.
     """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    odd = sorted(set(fields) - known)
-    if odd:
+    unknown = sorted(set(fields) - known)
+    if unknown:
         raise RlnError(
-            f"{kind.__name__} has no setting {', '.join(odd)}; its settings are "
+            f"{kind.__name__} has no setting {', '.join(unknown)}; its settings are "
             f"{', '.join(sorted(known))}."
         )
     hints = get_type_hints(kind)
@@ -113,7 +114,7 @@ def from_dict(kind: type[T], fields: Mapping[str, Any]) -> T:
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Tell whether a value that JSON held is of an annotated type; words are checked elsewhere."""
+    """Tell whether a JSON value is of an annotated type; choices are checked elsewhere."""
     origin, members = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_is_of(value, member) for member in members)

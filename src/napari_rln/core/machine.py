@@ -1,8 +1,8 @@
-"""What this machine lets a process have: memory and cores.
+"""Memory and cores that this machine allows a process.
 
-A queue of jobs (SLURM) or a container (Docker, Kubernetes) gives a process a part of the machine
-only, by Linux control groups, of version 1 or 2. Who takes more memory is killed, who starts more
-threads than it has cores waits. So what they allow counts as what the machine has.
+A batch system (SLURM) or a container (Docker, Kubernetes) restricts a process to a part of the
+machine by Linux control groups, of version 1 or 2. A process that takes more memory is killed, and
+one with more threads than cores waits. So their limits count as those of the machine.
 """
 
 import math
@@ -19,19 +19,19 @@ import psutil
 from napari_rln.core.limits import check_limits
 
 MemoryGb = Annotated[float | Literal["auto"], {"min": 0.5, "max": 100_000.0}]
-"""Memory that may be taken, in GB of 10^9 bytes; auto takes half of what is free."""
+"""Memory limit, GB of 10^9 bytes; auto is half of the free memory."""
 
 LIBRARIES_BYTES = 250_000_000
-"""Of libraries and kernels, that a process loads with its first tile; measured."""
+"""Memory of libraries and kernels that a process loads with its first tile; measured."""
 
 TRANSFORM_BYTES = 100_000_000
-"""Of those, what comes without a network."""
+"""Part of :data:`LIBRARIES_BYTES` that is loaded without a network."""
 
 SHARE = 0.5
-"""Of the free memory, that is taken unless said otherwise."""
+"""Default fraction of the free memory."""
 
 _ROOT = Path("/")
-_PERIOD_US = 100_000.0  # of cpu.max where it names none
+_PERIOD_US = 100_000.0  # default of cpu.max
 
 
 class _Group(NamedTuple):
@@ -40,9 +40,9 @@ class _Group(NamedTuple):
     Attributes
     ----------
     folder
-        With the files of its limits.
+        Folder with the files of its limits.
     version
-        1 or 2.
+        Version of control groups, 1 or 2.
     """
 
     folder: Path
@@ -51,19 +51,19 @@ class _Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Allowance:
-    """Memory that this process may have, as the system counts it: with all that it has already.
+    """Memory limit of this process as the system counts it, including its current memory.
 
-    So it is what a queue of jobs is to be asked for. The libraries alone take some 0.35 GB.
+    So it is the amount to request from a batch system. The libraries alone take about 0.35 GB.
 
     Parameters
     ----------
     memory_gb
-        How much; auto takes half of what is free, besides what the process has.
+        Limit, GB; auto is half of the free memory, besides the current memory of the process.
 
     Raises
     ------
     RlnError
-        If that is no amount, or too little for anything.
+        If that is not a valid amount, or too little for any work.
     """
 
     memory_gb: MemoryGb = "auto"
@@ -73,37 +73,37 @@ class Allowance:
 
     @property
     def left_bytes(self) -> int:
-        """What the process may still take; negative where it has more than it may."""
+        """Remaining memory, bytes; negative if the process exceeds its limit."""
         if self.memory_gb == "auto":
             return int(SHARE * available_bytes())
         return int(self.memory_gb * 1e9) - taken_bytes()
 
 
 def available_bytes(root: Path = _ROOT) -> int:
-    """Return how much memory this process may still take, in bytes.
+    """Return the memory that is available to this process, bytes.
 
     Parameters
     ----------
     root
-        Of the file system, in which ``proc`` and ``sys`` are looked for.
+        Root of the file system, with ``proc`` and ``sys``.
     """
-    found = int(psutil.virtual_memory().available)
-    return max(0, min([found, *(limit - taken for limit, taken in _memory(root))]))
+    free = int(psutil.virtual_memory().available)
+    return max(0, min([free, *(limit - taken for limit, taken in _memory(root))]))
 
 
 def total_bytes(root: Path = _ROOT) -> int:
-    """Return how much memory this machine has, or this process may have of it, in bytes."""
-    found = int(psutil.virtual_memory().total)
-    return min([found, *(limit for limit, _ in _memory(root))])
+    """Return the total memory of this machine, or the limit of this process, bytes."""
+    total = int(psutil.virtual_memory().total)
+    return min([total, *(limit for limit, _ in _memory(root))])
 
 
 def cores(root: Path = _ROOT) -> int:
-    """Return how many cores this process may use, at least one.
+    """Return the number of cores that this process may use, at least one.
 
     Parameters
     ----------
     root
-        As of :func:`available_bytes`.
+        As for :func:`available_bytes`.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
     there = psutil.cpu_count(logical=False) or 1
@@ -111,13 +111,13 @@ def cores(root: Path = _ROOT) -> int:
 
 
 def taken_bytes() -> int:
-    """Return how much memory this process has now, its libraries included."""
+    """Return the current memory of this process, its libraries included, bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process ever had."""
-    if sys.platform == "linux":  # where getrusage tells of the parent too
+    """Return the peak memory of this process, bytes."""
+    if sys.platform == "linux":  # where getrusage includes the parent
         status = Path("/proc/self/status").read_text()
         return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])  # type: ignore[index]
     if sys.platform == "win32":
@@ -132,17 +132,20 @@ def _memory(root: Path) -> Iterator[tuple[int, int]]:
     for folder, version in _groups(root, "memory"):
         if version == 1:
             limits, use, stale = ["memory.limit_in_bytes"], "usage_in_bytes", "total_inactive_file"
-        else:  # above memory.high a process is slowed down until it hardly moves
+        else:  # above memory.high a process is throttled almost to a halt
             limits, use, stale = ["memory.max", "memory.high"], "current", "inactive_file"
-        found = [value for name in limits if (value := _number(folder / name)) is not None]
+        values = [value for name in limits if (value := _number(folder / name)) is not None]
         taken = _number(folder / f"memory.{use}")
-        if found and taken is not None:
-            # Files that were read and are not in use are given up when memory is wanted.
-            yield int(min(found)), int(max(0, taken - _stated(folder / "memory.stat", stale)))
+        if values and taken is not None:
+            # Cached files that are not in use are released on demand.
+            yield (
+                int(min(values)),
+                int(max(0, taken - _stated(folder / "memory.stat", stale))),
+            )
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yield how many cores' time each control group allows that limits this process's."""
+    """Yield the limit of each control group of this process, in cores."""
     for folder, version in _groups(root, "cpu"):
         if version == 1:
             quota = _number(folder / "cpu.cfs_quota_us")
@@ -176,9 +179,9 @@ def _groups(root: Path, controller: str) -> Iterator[_Group]:
 
 
 def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[_Group]:
-    """Yield the folders of a group and of those above it, as far up as they are mounted.
+    """Yield the folders of a group and of its mounted ancestors.
 
-    A container sees its own group at the top, whose path outside of it means nothing there.
+    In a container its own group is at the top, and the path from outside is meaningless.
     """
     inside = os.path.relpath(path, top)
     folder = place if inside.startswith("..") else Path(os.path.normpath(place / inside))
@@ -192,7 +195,7 @@ def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[_Group]
 
 
 def _stated(path: Path, name: str) -> float:
-    """Return a number of a file of names and numbers; 0 where it is not in it."""
+    """Return a number from a file of names and numbers; 0 if absent."""
     for line in _text(path).splitlines():
         first, _, rest = line.partition(" ")
         if first == name:
@@ -201,7 +204,7 @@ def _stated(path: Path, name: str) -> float:
 
 
 def _number(path: Path) -> float | None:
-    """Return the number in a file; none where there is none, or it says ``max``."""
+    """Return the number in a file; None if it is absent or ``max``."""
     return _parsed(_text(path))
 
 
@@ -213,7 +216,7 @@ def _parsed(text: str) -> float | None:
 
 
 def _text(path: Path) -> str:
-    """Return what is in a file; nothing where it cannot be read."""
+    """Return the text of a file; empty if unreadable."""
     try:
         return path.read_text()
     except (OSError, UnicodeError):

@@ -1,7 +1,7 @@
-"""Keeping freed memory in the process, where the C library gives it back at once.
+"""Reuse of freed memory within the process, on systems with glibc.
 
-glibc takes every buffer above 32 MB fresh from the system and returns it when freed, so that each
-operation on large tensors first waits for its pages: for the networks this halves the speed.
+glibc requests every buffer above 32 MB from the system and returns it when freed, so that each
+operation on large tensors waits for its pages: this halves the speed of the networks.
 """
 
 import ctypes
@@ -12,16 +12,16 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 
 
 def keep_freed_memory(limit: int = 1 << 30) -> bool:
-    """Make the C library keep freed buffers for reuse; return whether it took the settings.
+    """Make the C library keep freed buffers for reuse; return whether it accepted the settings.
 
-    For the whole process, and for buffers allocated from then on; more calls change nothing. On
-    systems without glibc nothing happens: their allocators either do so by themselves or cannot be
-    told. :func:`release_freed_memory` gives back what was kept.
+    For the whole process, and for buffers allocated from then on; further calls change nothing. No
+    effect without glibc: other allocators either do so by default or cannot be configured.
+    :func:`release_freed_memory` returns the kept memory to the system.
 
     Parameters
     ----------
     limit
-        Bytes. Larger buffers are still taken from the system and returned to it.
+        Largest buffer to keep, bytes. Larger ones are still returned to the system.
     """
     mallopt = _glibc("mallopt")
     if mallopt is None:
@@ -30,7 +30,7 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
         _MMAP_THRESHOLD: limit,
         _TRIM_THRESHOLD: limit,
         _TOP_PAD: 64 << 20,
-        # Heaps of further arenas, one per thread, end at 64 MB: a worker thread would gain nothing.
+        # Arenas of other threads are limited to 64 MB, which is of no use to worker threads.
         _ARENA_MAX: 1,
     }
     taken = [mallopt(key, value) for key, value in settings.items()]
@@ -38,14 +38,14 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
 
 
 def release_freed_memory() -> None:
-    """Give memory that is kept but not in use back to the system."""
+    """Return unused memory of the process to the system."""
     trim = _glibc("malloc_trim")
     if trim is not None:
         trim(0)
 
 
 def _glibc(name: str) -> "ctypes._NamedFuncPointer | None":
-    """Return a function of the C library if that is glibc."""
+    """Return a function of the C library if it is glibc, else None."""
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)

@@ -1,12 +1,12 @@
-"""Numbers that say how close a result is to the truth, each with its range and scaling.
+"""Metrics of a result against ground truth: PSNR, NRMSE, SSIM and Pearson's correlation.
 
-All functions take plain arrays of one shape and compute in float64: PSNR, NRMSE, SSIM and Pearson's
-correlation. :mod:`napari_rln.evaluate.fourier_shell` asks up to which frequency the two agree, and
-:mod:`napari_rln.deconvolution.residual` how good a result is where no truth is known.
+All functions take plain arrays of one shape and compute in float64.
+:mod:`napari_rln.evaluate.fourier_shell` measures up to which frequency the two agree, and
+:mod:`napari_rln.deconvolution.residual` how well a result explains its image without ground truth.
 
-Deconvolution leaves the absolute scale of a result partly open (networks lose it altogether),
-so the fair comparison is after the least-squares fit of scale and offset to the truth; it is the
-default wherever a function has ``fit``, apart from the PSNR, where both are customary.
+Deconvolution leaves the absolute scale of a result partly undetermined (networks lose it), so
+results are compared after a least-squares fit of scale and offset to the ground truth; it is the
+default wherever a function has ``fit``, except for the PSNR, where both are customary.
 """
 
 from typing import Any
@@ -24,11 +24,11 @@ SSIM_SIGMA = 1.5
 """Standard deviation of the SSIM's Gaussian window in voxels (Wang et al., IEEE TIP 13, 2004)."""
 
 SSIM_WINDOW = 11
-"""Side of that window: it is cut at 3.5 standard deviations."""
+"""Side of that window in voxels, truncated at 3.5 standard deviations."""
 
 
 def affine_fit(result: Array, truth: Array) -> tuple[float, float]:
-    """Return the scale and offset that bring a result closest to the truth, in least squares.
+    """Return the least-squares scale and offset of a result to the ground truth.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def psnr(
     result, truth
         Arrays of one shape.
     fit
-        Fit scale and offset to the truth first; otherwise the values are taken as they are.
+        Fit scale and offset to the truth first; otherwise the values are unchanged.
     data_range
         The peak; the truth's maximum minus its minimum if None.
 
@@ -163,7 +163,7 @@ def pearson(result: Array, truth: Array) -> float:
 
 
 def pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Float64, Float64]:
-    """Return both as float64, the first fitted to the second if wanted.
+    """Return both as float64, the first fitted to the second if ``fit``.
 
     Raises
     ------
@@ -179,9 +179,9 @@ def pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Float64, Fl
     return (fitted(result, g) if fit else np.asarray(result, np.float64)), g
 
 
-def _range(truth: Float64, given: float | None) -> float:
+def _range(truth: Float64, data_range: float | None) -> float:
     """Return the range of values that a score refers to."""
-    peak = float(np.ptp(truth)) if given is None else given
+    peak = float(np.ptp(truth)) if data_range is None else data_range
     if peak <= 0:
         raise RlnError("The truth is flat, so its range is 0; choose a region with structure.")
     return peak

@@ -1,4 +1,4 @@
-"""How a result was made: a small record that travels with every volume and file."""
+"""The record of a result: method, settings, facts and inputs, stored with every volume and file."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from napari_rln import __version__
 
 SCHEMA = 1
-"""Version of the fields' meaning; to be raised where a field changes it, not where one is added."""
+"""Version of the record, raised when the meaning of a field changes, not when one is added."""
 
 
 def array_hash(array: npt.NDArray[Any]) -> str:
@@ -32,7 +32,7 @@ def array_hash(array: npt.NDArray[Any]) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """Return a value with every NaN and infinity in it replaced by None, which JSON can hold."""
+    """Return a value with every NaN and infinity in it replaced by None, for JSON."""
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -42,26 +42,26 @@ def jsonable(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What made a volume: method, settings, inputs, version and time.
+    """Record of a volume: method, settings, facts, inputs, version and time.
 
     Attributes
     ----------
     method
-        The verb, such as ``"rld"`` or ``"psf compute"``.
+        Command, such as ``"rld"`` or ``"psf compute"``.
     settings
-        The settings as used, after every automatic choice; JSON types only.
+        Settings as used, after every automatic choice; JSON types only.
     facts
-        What was found on the way: iterations done, background, shift, number of beads.
+        Measured values: iterations, background, shift, number of beads.
     inputs
-        Names and hashes of what went in, such as ``{"psf": "9f0c..."}``.
+        Names and hashes of the inputs, such as ``{"psf": "9f0c..."}``.
     version
         Version of napari-rln.
     time
-        When the record was made, UTC, ISO 8601.
+        Time of the record, UTC, ISO 8601.
     schema
-        Version of these fields' meaning.
+        Version of the record.
     more
-        What a later version has written besides; kept as it is.
+        Unknown fields of a later version, kept unchanged.
     """
 
     method: str
@@ -85,12 +85,12 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """Return the record that :meth:`as_dict` gave, also of an earlier or a later version.
+        """Return the record from the dictionary of :meth:`as_dict`, also of another version.
 
         Raises
         ------
         ValueError
-            If it is something else.
+            If the dictionary is not a record.
         """
         kinds = {
             "method": str, "settings": dict, "facts": dict, "inputs": dict, "version": str,
@@ -100,18 +100,18 @@ class Record:
             isinstance(values.get(name), kind) for name, kind in kinds.items()
         ):
             raise ValueError(f"a record holds {', '.join(kinds)}, not {str(values)[:40]!r}")
-        schema = values.get("schema", 1)  # the first ones did not say it
+        schema = values.get("schema", 1)  # absent in version 1
         known = {name: values[name] for name in kinds}
         more = {k: v for k, v in values.items() if k not in kinds and k != "schema"}
         return cls(**known, schema=schema if isinstance(schema, int) else 1, more=more)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the record that :meth:`to_json` wrote.
+        """Return the record from the text of :meth:`to_json`.
 
         Raises
         ------
         ValueError
-            If the text is something else.
+            If the text is not a record.
         """
         return cls.from_dict(json.loads(text))

@@ -1,4 +1,4 @@
-"""Where long work stands: what every generator of this package yields on its way."""
+"""Progress reports, which the generators of this package yield."""
 
 import math
 from collections.abc import Callable
@@ -12,44 +12,41 @@ Phase = Literal[
     "stop", "deconvolve", "start", "compile", "network", "outside",
     "sample", "plan", "check", "tiles", "pyramid",
 ]  # fmt: skip
-"""What is being done.
+"""Phase of the work.
 
-stop, while the number of iterations is sought; deconvolve, the iterations, or tiles of them; start,
-the initial estimate of a network; compile, its kernels where they are new on this machine, once;
-network, its tiles; outside, the light from beyond the field of view. Of a run in parts also:
-sample, a part that stands for the whole; plan, once before the first tile; check, what an
-interrupted run has left; tiles, blocks of the result; pyramid, its coarser levels.
+stop: search for the number of iterations; deconvolve: iterations, or tiles; start: initial estimate
+of a network; compile: its kernels, once per machine; network: its tiles; outside: light from beyond
+the field of view. In a run in parts also: sample: a representative part; plan: once before the
+first tile; check: finished parts of an interrupted run; tiles: blocks of the result; pyramid: its
+coarser levels.
 """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """Where a deconvolution stands.
+    """Progress of a deconvolution.
 
     Attributes
     ----------
     phase
-        What is being done.
+        Phase of the work.
     done, total
-        Iterations or tiles of that phase; the most there can be while the stop is sought.
+        Iterations or tiles of that phase; the maximum during the search for the stop.
     seconds
-        Since the start.
+        Time since the start, seconds.
     relative_change
         Norm of the last iteration's change of the estimate over the norm of the estimate.
     held_out
-        Error of the prediction of held-out photons over that of their noise alone, while the number
-        of iterations is sought.
+        Prediction error of held-out photons over that of their noise alone, during the search for
+        the number of iterations.
     part
-        Of the image (z, y, x) that :meth:`estimate` is of: a part shows as well as the whole where
-        to stop.
+        Part (z, y, x) of the image that :meth:`estimate` covers: a part suffices to find the stop.
     tile, piece
-        Tile that was just finished, and its (z, y, x) float32 result, image units, background
-        removed.
+        Finished tile, and its (z, y, x) float32 result, image units, background removed.
     rows
-        What a run in parts will take, names and words, with the phase plan.
+        Memory, disk space and time of a run in parts, as names and text, with the phase plan.
     box, time
-        Part (z, y, x) of the result that was just written, or verified, and the number of its
-        volume in a series.
+        Part (z, y, x) of the result that was just written, or verified, and its time point.
     """
 
     phase: Phase
@@ -67,9 +64,9 @@ class Report:
     snapshot: Callable[[], FloatArray] | None = field(default=None, repr=False)
 
     def estimate(self) -> FloatArray | None:
-        """Return a copy of the estimate as it is now, (z, y, x) float32, image units.
+        """Return a copy of the current estimate, (z, y, x) float32, image units.
 
-        None where there is none, or where it is on other voxels than the image. To be called before
-        the next report: the next iteration changes the estimate.
+        None without an estimate, or if it is on other voxels than the image. To be called before
+        the next report, as the next iteration changes the estimate.
         """
         return None if self.snapshot is None else self.snapshot()

@@ -1,8 +1,8 @@
-"""Cutting a volume into tiles that together give what the whole would.
+"""Tiling of a volume, such that the tiles together give the result of the whole.
 
-A tile reads a window and answers for the core of it. Cores lie side by side and cover the volume;
-windows overlap by a halo. Origins are even, since the network pools voxels in twos: a tile that
-began on an odd voxel would pool other pairs.
+A tile reads a window and yields the result in its core. Cores lie side by side and cover the
+volume; windows overlap by a halo. Origins are even, since the network pools voxels in pairs, and a
+tile with an odd origin would pool other pairs.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from napari_rln.core.volume import Box, FloatArray
 
 Shape = tuple[int, int, int]
 TileSide = Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}]
-"""Side in voxels of what is computed at once: a smaller one is halo for the most part."""
+"""Side of a tile, voxels; a smaller tile would be mostly halo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Tile:
     Attributes
     ----------
     core
-        Where in the volume its result goes.
+        Part of the volume with the tile's result.
     window
-        What of the volume it reads.
+        Part of the volume that is read.
     """
 
     core: Box
@@ -36,7 +36,7 @@ class Tile:
 
     @property
     def inner(self) -> Box:
-        """Where in the window the core lies."""
+        """Core relative to the window."""
         return within(self.core, self.window)
 
     @property
@@ -47,7 +47,7 @@ class Tile:
 
 
 def within(part: Box, whole: Box) -> Box:
-    """Return where in a box a part of it lies, both given in the volume."""
+    """Return a part of a box relative to that box, both in the volume."""
     z, y, x = (slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True))
     return z, y, x
 
@@ -58,7 +58,7 @@ def overlap(one: Box, other: Box) -> bool:
 
 
 def as_text(box: Box) -> str:
-    """Return a box as it is written in Python."""
+    """Return a box in Python's slice notation."""
     return "[" + ", ".join(f"{part.start}:{part.stop}" for part in box) + "]"
 
 
@@ -72,8 +72,7 @@ def plan_tiles(shape: Shape, core: Shape, halo: Shape) -> tuple[Tile, ...]:
     core
         Largest size (z, y, x) of a core; odd ones that do not cover the axis are made even.
     halo
-        Voxels (z, y, x) that a window reaches beyond its core on either side, made even; at the
-        volume's border it ends there.
+        Halo (z, y, x) on each side of a core, voxels, made even; cropped at the volume's border.
     """
     axes = [list(_along(n, c, h)) for n, c, h in zip(shape, core, halo, strict=True)]
     return tuple(
@@ -83,10 +82,10 @@ def plan_tiles(shape: Shape, core: Shape, halo: Shape) -> tuple[Tile, ...]:
 
 
 def largest_core(shape: Shape, halo: Shape, voxels: int) -> Shape:
-    """Return the size (z, y, x) of cores whose windows hold at most so many voxels.
+    """Return the size (z, y, x) of cores whose windows have at most a number of voxels.
 
-    The longest axis is halved until they do: halos cost least where tiles are nearly cubes.
-    Cores end at twice the smallest possible size, whatever that takes.
+    The longest axis is halved repeatedly: nearly cubic tiles have the least halo. Cores are not
+    reduced below twice the smallest size, even if that exceeds the number.
     """
     core = list(shape)
 
@@ -103,7 +102,7 @@ def largest_core(shape: Shape, halo: Shape, voxels: int) -> Shape:
 
 
 def even_sized(data: FloatArray) -> FloatArray:
-    """Return (Z, Y, X) with the last plane of odd axes repeated, as the network takes volumes."""
+    """Return (Z, Y, X) with the last plane of odd axes repeated, as the network requires."""
     if all(n % 2 == 0 for n in data.shape):
         return np.ascontiguousarray(data)
     return np.pad(data, [(0, n % 2) for n in data.shape], mode="edge")
@@ -119,21 +118,21 @@ def _along(n: int, core: int, halo: int) -> Iterator[tuple[slice, slice]]:
 
 
 def blocks(shape: Shape, size: Shape, most: int) -> Sequence[Box]:
-    """Return boxes of a size that lie evenly all over a volume, at most so many.
+    """Return boxes of a size, evenly distributed over a volume.
 
     Parameters
     ----------
     shape
         (Z, Y, X) of the volume.
     size
-        (z, y, x) of a box; smaller where the volume is.
+        Size (z, y, x) of a box, limited to that of the volume.
     most
-        How many; fewer where they would overlap.
+        Largest number of boxes; fewer where they would overlap.
     """
     z, y, x = (min(s, n) for s, n in zip(size, shape, strict=True))
     rooms = [max(1, n // s) for n, s in zip(shape, (z, y, x), strict=True)]
     counts = [1, 1, 1]
-    # One more along the axis where the boxes lie farthest apart, for as long as they may be more.
+    # Add one along the axis where the boxes lie farthest apart, up to the largest number.
     while True:
         options = [a for a in range(3) if counts[a] < rooms[a]]
         if not options:

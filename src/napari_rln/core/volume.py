@@ -1,8 +1,8 @@
-"""A volume: what every step takes and returns.
+"""The volume: input and output of every processing step.
 
-The contract, written once: data are (Z, Y, X) float32, C-contiguous, finite; a single plane is a
-volume with Z = 1. Voxel sizes are (z, y, x) in micrometres. Channels and time points are not
-axes of a volume: they are chosen when a file is read, and processed one volume at a time.
+Data are (Z, Y, X) float32, C-contiguous, finite; a single plane is a volume with Z = 1. Voxel sizes
+are (z, y, x) in micrometres. Channels and time points are not axes of a volume: they are chosen
+when a file is read, and processed one volume at a time.
 A point spread function (PSF) is a volume too, with non-negative data that sum to 1 and its centre
 on voxel ``n // 2`` of every axis.
 """
@@ -24,14 +24,14 @@ Box = tuple[slice, slice, slice]
 """Part (z, y, x) of a volume, with starts and stops."""
 
 LARGEST_VOXEL_UM = 25.0
-"""No voxel of a microscope is larger along any axis."""
+"""Largest accepted voxel size along any axis, micrometres."""
 
 DOUBTFUL_VOXEL_UM = 5.0
-"""Larger ones are likely a mistake, of which the user is told."""
+"""Voxel size above which a mistake is likely and a warning is issued, micrometres."""
 
 
 class OnGrid(Protocol):
-    """Anything with voxels: a volume, or an image that is not read yet."""
+    """Protocol of data with voxels: a volume, or a lazy image."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -43,11 +43,11 @@ class OnGrid(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Name in messages."""
 
 
 class ImageLike(OnGrid, Protocol):
-    """Volumes of one channel that are read by boxes, wherever they are."""
+    """Protocol of volumes of one channel that are read by boxes."""
 
     @property
     def times(self) -> int:
@@ -55,7 +55,7 @@ class ImageLike(OnGrid, Protocol):
 
     @property
     def fill(self) -> float | None:
-        """Value of voxels that are known not to be measured, where there are any."""
+        """Value of unmeasured voxels, where there are any."""
 
     def read(self, box: Box, time: int = 0) -> FloatArray:
         """Return a part of a volume, (z, y, x) float32."""
@@ -63,7 +63,7 @@ class ImageLike(OnGrid, Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Volume:
-    """One volume with its voxel size and how it was made.
+    """One volume with its voxel size and record.
 
     Attributes
     ----------
@@ -72,12 +72,12 @@ class Volume:
     voxel_um
         Voxel size (z, y, x) in micrometres.
     name
-        What to call it in tables, figures and layers.
+        Name in tables, figures and layers.
     record
-        How it was made; none for data straight from a microscope.
+        Record of the processing; None for raw data of a microscope.
     fill
-        Value of voxels that are known not to be measured, where there are any: planes or chunks
-        that are missing in the file, for instance.
+        Value of unmeasured voxels, where there are any: planes or chunks that are missing in the
+        file, for instance.
     """
 
     data: FloatArray
@@ -114,9 +114,9 @@ class Volume:
         voxel_um
             Voxel size (z, y, x) in micrometres.
         name
-            What to call it in messages and results.
+            Name in messages and results.
         record
-            How the array was made.
+            Record of the processing.
 
         Raises
         ------
@@ -149,26 +149,26 @@ class Volume:
         return 1
 
     def read(self, box: Box, time: int = 0) -> FloatArray:
-        """Return a part of it, (z, y, x) float32, without a copy."""
+        """Return a part of the volume, (z, y, x) float32, without a copy."""
         return self.data[box]
 
     @property
     def hash(self) -> str:
-        """Hash of the values, to tell in a record which volume was used."""
+        """Hash of the values, which identifies the volume in a record."""
         return array_hash(self.data)
 
     def with_data(self, data: FloatArray, **changes: Any) -> Self:
-        """Return a copy with other data, and other fields where named."""
+        """Return a copy with other data and, where named, other fields."""
         return replace(self, data=np.ascontiguousarray(data, dtype=np.float32), **changes)
 
 
 def check_finite(data: npt.NDArray[Any], name: str) -> None:
-    """Raise if an array holds NaN or infinities, saying how many and where the first is.
+    """Raise if an array holds NaN or infinities.
 
     Raises
     ------
     RlnError
-        With the number of such voxels and the index of the first.
+        If so, with the number of such voxels and the index of the first.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         total = data.sum(dtype=np.float64)  # one pass, no second array: enough for most
@@ -190,8 +190,8 @@ def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
     Raises
     ------
     RlnError
-        Naming the sizes. No microscope that is worth deconvolving has voxels above 25 um: such
-        numbers are nanometres, or the dots per inch of a printer.
+        If not, with the sizes. No microscope for deconvolution has voxels above 25 um: such numbers
+        are nanometres, or the dots per inch of a printer.
     """
     sizes = tuple(map(float, voxel_um))
     if len(sizes) != 3 or not all(0 < v < math.inf for v in sizes):
@@ -213,10 +213,10 @@ def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
 
 
 def voxel_um_doubt(voxel_um: VoxelUm) -> str:
-    """Return why a voxel size (z, y, x) in micrometres is likely a mistake; empty where it is not.
+    """Return why a voxel size (z, y, x) in micrometres is likely wrong; empty if it is plausible.
 
-    Voxels above 5 um are as a rule the pixels of the camera without the magnification, and pixels
-    that are not square are rare.
+    Voxels above 5 um are mostly the camera's pixels without the magnification, and pixels that are
+    not square are rare.
     """
     z, y, x = voxel_um
     if max(y, x) > DOUBTFUL_VOXEL_UM:

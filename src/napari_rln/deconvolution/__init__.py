@@ -1,1 +1,1 @@
-"""Richardson-Lucy deconvolution and what it needs to know of an image."""
+"""Richardson-Lucy deconvolution, calibration of images, and residuals of results."""

@@ -1,8 +1,8 @@
-"""Back projectors: what carries the correction from the image back to the estimate.
+"""Back projectors: filters that carry the correction from the image back to the estimate.
 
-The matched one is the adjoint of the blur. The others (Guo et al., Nature Biotechnology 38, 1337,
-2020, with their names) are filters that undo more of the blur per iteration, so that a few
-iterations do what takes tens with the matched one.
+The matched one is the adjoint of the blur. The unmatched ones (named as in Guo et al., Nature
+Biotechnology 38, 1337, 2020) undo more of the blur per iteration, so that a few iterations replace
+tens with the matched one.
 """
 
 import math
@@ -34,17 +34,17 @@ def transfer_function(
     Parameters
     ----------
     name
-        Any but ``"matched"``, which needs none: it is the adjoint of the blur.
+        Any but ``"matched"``, which is the adjoint of the blur.
     blur
-        The forward model, whose ``otf`` it goes with.
+        Forward model.
     psf
-        (z, y, x) the PSF of the forward model.
+        (z, y, x), PSF of the forward model.
     alpha
-        Wiener regularisation.
+        Wiener parameter.
     beta
-        Butterworth gain at the cut-off; the OTF's own there, averaged over axes, when none.
+        Butterworth gain at the cut-off; that of the OTF, averaged over axes, when none.
     order
-        Butterworth order.
+        Order of the Butterworth filter.
     resolution_voxels
         Resolution limit (z, y, x) in voxels, whose reciprocal is the cut-off; the PSF's full
         width at half maximum when none.
@@ -52,7 +52,7 @@ def transfer_function(
     Returns
     -------
     torch.Tensor
-        Shape, type and layout of ``blur.otf`` and, like it, divided by the number of voxels.
+        Of the shape, type and layout of ``blur.otf``, likewise divided by the number of voxels.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _resolution(psf: npt.NDArray[np.floating]) -> tuple[float, float, float]:
 def _gain_at_cut_off(
     otf: torch.Tensor, shape: tuple[int, int, int], limit: tuple[float, float, float]
 ) -> float:
-    """Return |OTF| at the cut-off frequency 1 / d, averaged over the axes that have one."""
+    """Return |OTF| at the cut-off frequency 1 / d, averaged over the axes longer than 1."""
     gains = []
     for axis, (n, d) in enumerate(zip(shape, limit, strict=True)):
         if n == 1:

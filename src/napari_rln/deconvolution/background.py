@@ -1,4 +1,4 @@
-"""The light beside the object's: haze, autofluorescence, and with it the camera's offset."""
+"""Background level of an image: haze, autofluorescence and the camera offset."""
 
 import math
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from napari_rln.deconvolution.noise import Noise, estimate_noise
 from napari_rln.deconvolution.noise_residuals import Float64Array, Mask, chunks_of, each_mask
 from napari_rln.deconvolution.unmeasured_voxels import constant_planes, filled, find_levels
 
-_EMPTY = 1.5  # times the noise's variance up to which a part of an image is called empty
+_EMPTY = 1.5  # highest ratio of variance to noise variance of an empty region
 
 
 @dataclass(frozen=True, kw_only=True)
 class Background:
-    """The light beside the object's: haze, autofluorescence, and with it the camera's offset.
+    """Background level of an image, camera offset included.
 
     Attributes
     ----------
     level
         Image units.
     uncertainty
-        By how much it may be wrong, image units.
+        Possible error of the level, image units.
     sure
-        Whether the darkest parts are empty as far as noise lets one see.
+        Whether the darkest regions are empty to within the noise.
     reason
-        Why so, in a sentence.
+        Explanation of ``sure``, one sentence.
     """
 
     level: float
@@ -44,29 +44,29 @@ def estimate_background(
     noise: Noise | None = None,
     zero: float | None = None,
 ) -> Background:
-    """Return the level of the darkest parts of an image, and whether they are empty.
+    """Return the level of the darkest regions of an image, and whether they are empty.
 
-    The darkest parts are the 0.5th percentile of means over blocks of up to 4 x 8 x 8 voxels: low
-    enough to leave dim structures their light, averaged enough not to follow the noise. Where the
-    darkest blocks vary more than noise makes them, they hold structure. Then the background lies
-    between them and the level without light, as near to the former as noise has a share in
-    their variance, and is not sure.
+    The level is the 0.5th percentile of means over blocks of up to 4 x 8 x 8 voxels: low enough to
+    spare dim structures, averaged enough not to follow the noise. Where the darkest blocks vary
+    more than their noise, they hold structure. The background is then interpolated between them and
+    the level without light, weighted by the fraction of their variance that is noise, and is not
+    sure.
 
     Parameters
     ----------
     *images
-        (Z, Y, X): the image, or samples of it.
+        (Z, Y, X), the image, or samples of it.
     seen
-        Bool, of the shape of the image, or one for each: which voxels can be believed. Those
-        filled in where nothing was imaged, and absent planes, are left out in any case.
+        Bool, of the shape of the image, or one per sample: valid voxels. Fill values and absent
+        planes are excluded in any case.
     noise
-        Of the image; estimated when none.
+        Noise of the image; estimated when none.
     zero
-        Level without light, such as the camera's offset; that of the noise when none.
+        Level without light, such as the camera offset; that of the noise when none.
 
     Notes
     -----
-    An image without photon noise has nothing to compare with: its darkest parts are taken.
+    Without photon noise the level of the darkest regions is returned, and is not sure.
     """
     noise = estimate_noise(*images, seen=seen) if noise is None else noise
     zero = noise.zero if zero is None else zero
@@ -97,10 +97,10 @@ def estimate_background(
             reason="the darkest parts vary no more than noise makes them",
         )
     between = max(level - zero, 0.0)
-    share = _EMPTY / excess
+    noise_fraction = _EMPTY / excess
     return Background(
-        level=zero + share * between,
-        uncertainty=max(share, 1 - share) * between + noise.zero_uncertainty,
+        level=zero + noise_fraction * between,
+        uncertainty=max(noise_fraction, 1 - noise_fraction) * between + noise.zero_uncertainty,
         sure=False,
         reason=(
             f"the darkest parts, {level:.6g}, vary {math.sqrt(excess):.1f} times as much as noise "
@@ -112,7 +112,7 @@ def estimate_background(
 def _measured(
     images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
 ) -> list[Mask | None]:
-    """Return which voxels of images are measurements, none where all are."""
+    """Return masks of the measured voxels of images, none where all are."""
     chunks = [image[where] for image in images for where in chunks_of(image)]
     levels = replace(find_levels(*chunks), saturation=None)
     measured: list[Mask | None] = []
@@ -131,7 +131,7 @@ def _measured(
 def _blocks(
     image: FloatArray, seen: Mask | None
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Return mean, variance and number of the voxels of blocks of which half or more are seen."""
+    """Return mean, variance and voxel count of blocks with at least half of their voxels valid."""
     sizes = tuple(min(n, block) for n, block in zip(image.shape, (4, 8, 8), strict=True))
     whole = tuple(slice(n - n % s) for n, s in zip(image.shape, sizes, strict=True))
     z, y, x = (n // s for n, s in zip(image.shape, sizes, strict=True))
@@ -142,7 +142,7 @@ def _blocks(
         return sums
 
     size = math.prod(sizes)
-    level = image.dtype.type(np.nanmedian(image[::4, ::8, ::8]))  # sums of squares stay exact
+    level = image.dtype.type(np.nanmedian(image[::4, ::8, ::8]))  # keeps sums of squares exact
     above = image - level
     if seen is not None:
         above = np.where(seen, above, 0)

@@ -1,9 +1,9 @@
-"""What is found out about an image before it is deconvolved: camera, background, bad voxels.
+"""Calibration of an image before deconvolution: camera, background, defective voxels.
 
-A camera makes values of photons, ``value = offset + gain * photons``, and adds read noise.
-Richardson-Lucy deconvolution is derived for photons, whose variance is their mean. An offset has no
-such noise: taken for light, it makes every iteration more timid than the data warrant. So every
-run works in photons, and results go back to the image's units.
+A camera converts photons to values, ``value = offset + gain * photons``, and adds read noise.
+Richardson-Lucy deconvolution is derived for photon counts, whose variance equals their mean. An
+offset has no such noise: counted as light, it makes every iteration smaller than the data warrant.
+So every run works in photons, and results are converted back to image units.
 """
 
 from collections.abc import Sequence
@@ -29,48 +29,48 @@ from napari_rln.deconvolution.unmeasured_voxels import (
 )
 
 Level = Annotated[float | Literal["auto"], {"min": -1e9, "max": 1e9}]
-"""A setting in image units that is found in the image where it is auto."""
+"""A setting in image units; auto estimates it from the image."""
 
 Negatives = Literal["keep", "clip", "error"]
-"""What to do with negative voxels: they are as good as others, once a camera's offset is known."""
+"""Treatment of negative voxels, which are valid once the camera offset is known."""
 
 Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9}]
-"""The same of image units per photon."""
+"""A setting in image units per photon; auto estimates it from the image."""
 
 Provenance = Literal["given", "estimated", "assumed"]
 Mask = npt.NDArray[np.bool_]
 
 MOST_VOXELS = 1 << 24
-"""Images up to this are looked at whole, of larger ones a quarter of it is sampled."""
+"""Images up to this size are calibrated whole; of larger ones a quarter as many are sampled."""
 
 REPAIR_HALO = HALO + 2
-"""Voxels around a part by which what is not believed in it is as in the whole, once repaired."""
+"""Margin in voxels for a part of an image to have the masks and repairs of the whole."""
 
 WHOLLY = 0.99
-"""Share of a voxel that must have been measured where voxels are resampled."""
+"""Fraction of a resampled voxel that must have been measured."""
 
 _BLOCK = (32, 64, 64)
 
 
 class Known(Protocol):
-    """What settings say of an image; auto where it is to be found out."""
+    """Background, offset and gain from settings; auto where they are to be estimated."""
 
     @property
     def background(self) -> float | Literal["auto"]:
-        """Light that is not of the object, camera offset included, image units."""
+        """Background level, camera offset included, image units."""
 
     @property
     def offset(self) -> float | Literal["auto"]:
-        """What the camera gives without light, image units."""
+        """Camera offset, the value without light, image units."""
 
     @property
     def gain(self) -> float | Literal["auto"]:
-        """Image units per photon."""
+        """Camera gain, image units per photon."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a user says of an image, see :class:`Known`."""
+    """Background, offset and gain set by the user, see :class:`Known`."""
 
     background: float | Literal["auto"] = "auto"
     offset: float | Literal["auto"] = "auto"
@@ -79,7 +79,7 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """How values come of photons.
+    """Conversion of photons to image values.
 
     Attributes
     ----------
@@ -88,11 +88,11 @@ class Camera:
     gain
         Image units per photon.
     read_noise
-        Standard deviation, image units. Where it cannot be told from the offset it is 0, and the
-        offset that much lower: both have the same effect.
+        Standard deviation, image units. Where it cannot be separated from the offset it is 0 and
+        the offset lower, which has the same effect.
     offset_from, gain_from
-        ``"given"`` by the user, ``"estimated"`` from the image's noise, or ``"assumed"`` where
-        there is no photon noise: then the darkest voxels are without light and a unit is a photon.
+        ``"given"`` by the user, ``"estimated"`` from the noise, or ``"assumed"`` in an image
+        without photon noise: the darkest voxels are without light, and a unit is a photon.
     """
 
     offset: float = 0.0
@@ -105,14 +105,14 @@ class Camera:
     def zero(self) -> float:
         """Value from which the variance of a voxel is ``gain * (value - zero)``, image units.
 
-        It lies below the offset by what read noise takes: Snyder et al. (J. Opt. Soc. Am. A 10,
-        1014, 1993) count its variance as that many more photons, of a Poisson distribution too.
+        Read noise lowers it below the offset: Snyder et al. (J. Opt. Soc. Am. A 10, 1014, 1993)
+        count the read variance as additional Poisson-distributed photons.
         """
         return self.offset - self.read_noise**2 / self.gain
 
     @property
     def counts_photons(self) -> bool:
-        """Whether it is known what a photon is."""
+        """Whether the gain is known, by the user or from the noise."""
         return self.gain_from != "assumed"
 
     def photons(self, values: npt.ArrayLike) -> FloatArray:
@@ -123,9 +123,9 @@ class Camera:
         return counted
 
     def in_units_of(self, unit: float) -> "Camera":
-        """Return a camera whose photons are of so many image units, with the same zero.
+        """Return a camera with a gain of ``unit`` and the same zero.
 
-        Views of one object are counted in one unit: their estimate is one.
+        Views of one object share a unit, as they share an estimate.
         """
         if unit == self.gain:
             return self
@@ -134,22 +134,23 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What holds for all of an image.
+    """Camera, background and noise of a whole image.
 
     Attributes
     ----------
     camera
-        How its values come of photons.
+        Conversion of photons to image values.
     background
-        Light that is not of the object, camera offset included, image units.
+        Background level, camera offset included, image units.
     background_doubt
-        Why the background may be another; empty where it was given, or the image is empty there.
+        Reason why the background is uncertain; empty where it was set or the darkest regions are
+        empty.
     levels
-        By which voxels that are saturated or filled in are known.
+        Values of saturated and filled voxels.
     planes
-        Numbers of planes that hold one value only.
+        Indices of planes with a single value.
     spectrum
-        Of the noise.
+        Spectrum of the noise.
     """
 
     camera: Camera = Camera()
@@ -161,11 +162,11 @@ class Calibration:
 
     @property
     def background_photons(self) -> float:
-        """The background as a run in photons has it."""
+        """The background in photons."""
         return max(0.0, (self.background - self.camera.zero) / self.camera.gain)
 
     def scaled(self, factor: float) -> Self:
-        """Return the calibration of the image times a factor."""
+        """Return the calibration of the image multiplied by a factor."""
         camera = replace(
             self.camera,
             offset=factor * self.camera.offset,
@@ -175,7 +176,7 @@ class Calibration:
         return replace(self, camera=camera, background=factor * self.background)
 
     def facts(self) -> dict[str, Any]:
-        """Return what a record says."""
+        """Return background, camera and noise for a record."""
         facts = {"background": self.background, "camera": asdict(self.camera)}
         if self.background_doubt:
             facts["background_doubt"] = self.background_doubt
@@ -184,7 +185,7 @@ class Calibration:
         return facts
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it in JSON types."""
+        """Return all fields in JSON types."""
         levels = {k: v for k, v in asdict(self.levels).items() if v is not None and abs(v) < 1e300}
         return {
             "camera": asdict(self.camera),
@@ -197,7 +198,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Return the calibration that :meth:`as_json` gave."""
+        """Return a calibration from the fields of :meth:`as_json`."""
         z, y, x = fields["spectrum"]["correlations"]
         made = {
             "camera": Camera(**fields["camera"]),
@@ -209,26 +210,26 @@ class Calibration:
 
 
 def calibrate(image: Volume, known: Known | None = None) -> Calibration:
-    """Return what is found out about an image, from all of it or from blocks of a large one.
+    """Return the calibration of an image, from all of it or, if large, from blocks.
 
     Parameters
     ----------
     image
         (Z, Y, X).
     known
-        What a user says of it; nothing when none.
+        Values set by the user; all are estimated when none.
 
     Raises
     ------
     RlnError
-        If nothing of the image stands above its background.
+        If the mean of the image is not above its background.
     """
     parts = [image.data[box] for box in sample_boxes(image.shape)]
     return calibrate_parts(parts, image.name, known, image.fill)
 
 
 def sample_boxes(shape: Shape) -> list[Box]:
-    """Return the parts (z, y, x) of an image that stand for the whole: all of a small one."""
+    """Return the boxes (z, y, x) to sample an image by: all of a small one."""
     if shape[0] * shape[1] * shape[2] <= MOST_VOXELS:
         z, y, x = (slice(0, n) for n in shape)
         return [(z, y, x)]
@@ -241,30 +242,30 @@ def calibrate_parts(
     known: Known | None = None,
     fill: float | None = None,
 ) -> Calibration:
-    """Return what is found out about an image from parts of it; see :func:`calibrate`.
+    """Return the calibration of an image from parts of it, see :func:`calibrate`.
 
     Parameters
     ----------
     parts
-        (Z, Y, X) each, of the image.
+        (Z, Y, X) each.
     name
-        What to call it in messages.
+        Name of the image in messages.
     known
-        What a user says of it; nothing when none.
+        Values set by the user; all are estimated when none.
     fill
-        Value of voxels that are known not to be measured; found from the image when none.
+        Value of voxels without a measurement; detected when none.
     """
     known = known or Given()
     noise = estimate_noise(*parts, gain=None if known.gain == "auto" else known.gain)
     doubt = ""
     if known.background == "auto":
         zero = None if known.offset == "auto" else min(known.offset, noise.darkest)
-        found = estimate_background(*parts, noise=noise, zero=zero)
-        level = found.level
-        doubt = "" if found.sure or not noise.gain > 0 else found.reason
+        estimated = estimate_background(*parts, noise=noise, zero=zero)
+        level = estimated.level
+        doubt = "" if estimated.sure or not noise.gain > 0 else estimated.reason
     else:
         level = float(known.background)
-    # Without noise a value that many voxels have is no sign of anything.
+    # Without noise, a frequent value does not indicate saturation or filling.
     levels = find_levels(*parts) if noise.gain > 0 else Levels()
     if fill is not None:
         levels = replace(levels, fill=fill)
@@ -285,15 +286,15 @@ def calibrate_parts(
 
 
 def _mean(parts: Sequence[FloatArray], levels: Levels) -> float:
-    """Return the mean of what was measured, image units."""
+    """Return the mean of the measured voxels, image units."""
     shown = [part if levels.fill is None else part[~filled(part, levels)] for part in parts]
     total = sum(float(part.sum(dtype=np.float64)) for part in shown)
     return total / max(1, sum(part.size for part in shown))
 
 
 def _camera(noise: Noise, background: float, known: Known) -> Camera:
-    """Return the camera, from what is given and from the noise of the image."""
-    found: Provenance = "estimated" if noise.gain > 0 else "assumed"
+    """Return the camera, from the values set by the user and the noise of the image."""
+    provenance: Provenance = "estimated" if noise.gain > 0 else "assumed"
     gain = known.gain
     if gain == "auto":
         gain = noise.gain if noise.gain > 0 else 1.0
@@ -303,29 +304,29 @@ def _camera(noise: Noise, background: float, known: Known) -> Camera:
     else:
         offset = known.offset
         if noise.gain > 0:
-            # Where noise is known best: most voxels are background.
+            # At the background, where most voxels are and the noise is known best.
             variance = noise.gain * background + noise.intercept
             read_variance = max(variance - gain * (background - offset), 0.0)
     return Camera(
         offset=offset,
         gain=gain,
         read_noise=read_variance**0.5,
-        offset_from=found if known.offset == "auto" else "given",
-        gain_from=found if known.gain == "auto" else "given",
+        offset_from=provenance if known.offset == "auto" else "given",
+        gain_from=provenance if known.gain == "auto" else "given",
     )
 
 
 class Measured(NamedTuple):
-    """An image as it is deconvolved.
+    """An image prepared for deconvolution.
 
     Attributes
     ----------
     data
         (Z, Y, X) float32, with isolated hot and cold voxels repaired.
     seen
-        (Z, Y, X) bool, voxels that are measurements; all when none.
+        (Z, Y, X) bool, measured voxels; all when none.
     defects
-        What was found.
+        Defective voxels.
     """
 
     data: FloatArray
@@ -341,23 +342,24 @@ def measured(
     repair: bool = True,
     planes: Sequence[int] | None = None,
 ) -> Measured:
-    """Return an image, or a part of one, without what cannot be believed.
+    """Return an image, or a part of one, with defective voxels repaired or masked.
 
     Parameters
     ----------
     data
         (Z, Y, X), image units.
     psf
-        (z, y, x) sum 1, on the image's voxels: a point of light is no sharper, a hot voxel is.
+        (z, y, x), sum 1, on the image's voxels: hot voxels are sharper than it.
     calibration
-        Of the whole image.
+        Calibration of the whole image.
     repair
-        Whether isolated hot and cold voxels are replaced by what is around them.
+        Whether to replace isolated hot and cold voxels by the median of their neighbours.
     planes
-        Those of the calibration as they are numbered in a part.
+        Indices within ``data`` of the planes with a single value; those of the calibration when
+        none.
     """
     camera = calibration.camera
-    # Without photons nothing is called hot: an image that was deconvolved may be as sharp.
+    # Without photon noise no voxel counts as hot: a deconvolved image may be as sharp.
     noise = Noise(
         gain=camera.gain if camera.counts_photons and repair else 0.0,
         intercept=-camera.gain * camera.zero,
@@ -379,17 +381,17 @@ def measured(
 def measured_volume(
     image: Volume, psf: Volume | None, calibration: Calibration, *, repair: bool = True
 ) -> tuple[Volume, Mask | None, dict[str, Any]]:
-    """Return an image without what cannot be believed, where it is seen, and what a record says.
+    """Return an image with its defects repaired, the mask of measured voxels, and facts.
 
     Warns
     -----
     RlnWarning
-        Of what was found, and of a background that is not sure.
+        For each kind of defective voxels.
     """
-    found = measured(image.data, None if psf is None else psf.data, calibration, repair=repair)
-    said = found.defects.sentences()
-    for sentence in said:
+    prepared = measured(image.data, None if psf is None else psf.data, calibration, repair=repair)
+    sentences = prepared.defects.sentences()
+    for sentence in sentences:
         warn(f"{image.name}: {sentence}.")
-    facts = {"defects": list(said)} if said else {}
-    clean = image if found.data is image.data else image.with_data(found.data)
-    return clean, found.seen, facts
+    facts = {"defects": list(sentences)} if sentences else {}
+    clean = image if prepared.data is image.data else image.with_data(prepared.data)
+    return clean, prepared.seen, facts

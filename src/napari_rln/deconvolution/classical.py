@@ -1,4 +1,4 @@
-"""Richardson-Lucy deconvolution (Richardson 1972, Lucy 1974) as a method: whole, and in tiles.
+"""Richardson-Lucy deconvolution (Richardson 1972, Lucy 1974) as a method: whole images, and tiles.
 
 The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estimate ``x`` by
 ``A_adjoint(y / (A x + b)) / A_adjoint(1)``.
@@ -37,22 +37,21 @@ from napari_rln.psf.shape import energy_box
 ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
 
 CHECK_BYTES = 56
-"""Per voxel transformed, where a result is held against the image; measured."""
+"""Bytes per transformed voxel of the reconvolution residual; measured."""
 
 SPLIT_BYTES = 40
-"""Per voxel of a part whose photons were split, beside its deconvolution; measured."""
+"""Bytes per voxel of an image of split photons, beside its deconvolution; measured."""
 
 READ_BYTES = 12
-"""Per voxel of an image: as read and as float32, and the result; measured."""
+"""Bytes per voxel of an image as read, as float32, and of the result; measured."""
 
-_TITLES = {"wiener-butterworth": "WB"}  # what is not called RLD in tables and layers
-_SUPPORT = 0.99  # of a PSF's light, that its support holds
-# Of the support, that a halo is wide: after 10 iterations, and for each tenfold of these. Measured
+_TITLES = {"wiener-butterworth": "WB"}  # other titles than RLD, in tables and layers
+_SUPPORT = 0.99  # fraction of a PSF's light within its support
+# Width of a halo in supports: after 10 iterations, and per further tenfold. Measured
 # (benchmarks/scale.py seams).
 _HALO, _HALO_PER_DECADE = 2.0, 1.0
 
-# Iterations at which most images stop by themselves, by whether the back projector is the matched
-# one and whether it is accelerated.
+# Usual iterations of auto, by whether the back projector is matched and whether it is accelerated.
 _USUAL = {(True, True): 40, (True, False): 100, (False, True): 10, (False, False): 19}
 
 
@@ -66,7 +65,7 @@ class RichardsonLucy(RichardsonLucySettings):
 
     @property
     def title(self) -> str:
-        """What results are called."""
+        """Name of results in tables and layers."""
         return _TITLES.get(self.back_projector, "RLD")
 
     @property
@@ -75,12 +74,12 @@ class RichardsonLucy(RichardsonLucySettings):
         return ClassicalTiles(self)
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
-        """Raise unless there is a PSF that goes with the image.
+        """Raise unless there is a PSF that matches the image.
 
         Raises
         ------
         RlnError
-            If there is none, or it does not.
+            If there is no PSF, or its voxel size or number of planes does not match.
         """
         if psf is None:
             raise RlnError("Richardson-Lucy deconvolution needs the PSF; give one (`psf`).")
@@ -101,34 +100,34 @@ class RichardsonLucy(RichardsonLucySettings):
             )
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
-        """Return what speaks against using it with a PSF: nothing."""
+        """Return warnings about its use with the PSFs of the views: none."""
         return ()
 
     def of_views(self, views: int) -> Self:
-        """Return it for so many views, of which several start from their mean."""
+        """Return the method for a number of views; several start from their mean."""
         return self if views == 1 else replace(self, start="image")
 
     def grid_of(self, image: OnGrid) -> VoxelUm:
-        """Return the voxel size (z, y, x) in micrometres on which it computes: the image's."""
+        """Return the voxel size (z, y, x) of the computation, micrometres: the image's."""
         return image.voxel_um
 
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
-        """Return the memory that a whole image takes, beside what the process has before."""
+        """Return the memory for a whole image, bytes, beside that already in use."""
         assert psf_shape is not None
         kept = READ_BYTES * math.prod(shape) + searching_bytes(shape, psf_shape, self)
-        # The result is held against the image while the iterations' arrays are still there.
+        # The residual is computed while the iterations' arrays still exist.
         kept += checking_bytes(shape, psf_shape)
         return kept + memory_bytes(shape, psf_shape, self)
 
     def whole(self, scene: Scene) -> Generator[Report, None, Whole | None]:
-        """Deconvolve a whole image; yield a report every so many iterations, return the result.
+        """Deconvolve a whole image; yield reports, return the result.
 
-        None where it does not fit into the memory.
+        None if it does not fit into memory.
 
         Raises
         ------
         RlnError
-            If two views do not.
+            If two views do not fit into memory.
         """
         views, device = scene.views, scene.device
         shapes = [view.psf.shape for view in views if view.psf is not None]
@@ -136,7 +135,7 @@ class RichardsonLucy(RichardsonLucySettings):
         shape = scene.image.shape
         needed = memory_bytes(shape, (z, y, x), self, views=len(views))
         if not fits_whole(needed, shape, scene):
-            if len(views) > 1:  # which cannot be cut
+            if len(views) > 1:  # there are no tiles of two views
                 raise RlnError(
                     f"two views take {needed / 1e9:.2f} GB to deconvolve, which is more than may "
                     f"be taken; allow more (`memory_gb`), {ADVICE}"
@@ -154,38 +153,38 @@ class RichardsonLucy(RichardsonLucySettings):
             outside = run.outside() if len(views) == 1 else None
             trial = None if stop is None else stop.trial
             if self.back_projector == "matched" and trial and trial.is_of(scene.image):
-                outside = trial.outside  # steady, and the same for all who judge a result
+                outside = trial.outside  # converged, and the same for every residual
         return Whole(data, facts | steps, outside)
 
     def described(self) -> Described:
-        """Return what is to be known of it."""
+        """Return settings, identity, inputs and facts."""
         return Described(as_dict(self), as_dict(self), {}, {})
 
     def as_json(self) -> Json:
-        """Return its settings in JSON's types."""
+        """Return the settings in JSON types."""
         return as_dict(self)
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:
-        """Return the method that :meth:`as_json` gave.
+        """Return a method from the fields of :meth:`as_json`.
 
         Raises
         ------
         RlnError
-            If a setting cannot be.
+            If a setting is invalid.
         """
         return from_dict(cls, fields)
 
     def provide(self, folder: Path) -> Self:
-        """Return it as it is: it uses no files."""
+        """Return the method itself, which uses no files."""
         return self
 
 
-RichardsonLucy.__doc__ = RichardsonLucySettings.__doc__  # from which forms explain its fields
+RichardsonLucy.__doc__ = RichardsonLucySettings.__doc__  # read by forms and the command line
 
 
 def fits_whole(needed: int, shape: Shape, scene: Scene) -> bool:
-    """Tell whether iterations that need so many bytes may be done whole."""
+    """Return whether an image that needs so many bytes may be deconvolved whole."""
     if scene.tile != "auto" and len(scene.views) == 1:
         return scene.tile >= max(shape)
     if scene.memory_gb == "auto":
@@ -194,7 +193,7 @@ def fits_whole(needed: int, shape: Shape, scene: Scene) -> bool:
 
 
 def searching_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings) -> int:
-    """Return what is kept of the search for the stop of a whole volume, in bytes."""
+    """Return the memory kept by the trial for auto on a whole volume, in bytes."""
     if settings.iterations != "auto":
         return 0
     part = telling_shape(shape, psf_shape)
@@ -202,14 +201,14 @@ def searching_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySett
 
 
 def checking_bytes(shape: Shape, psf_shape: Shape | None) -> int:
-    """Return what it takes to hold a result against the image, of a whole volume, in bytes."""
+    """Return the memory of the reconvolution residual of a whole volume, in bytes."""
     if psf_shape is None:
         return 0
     return CHECK_BYTES * math.prod(padded_shape(shape, psf_shape, "extended"))
 
 
 def seek_stop_of(scene: Scene, settings: RichardsonLucySettings) -> Generator[Report, None, Stop]:
-    """Yield reports, return where to stop: of several views the first one's stop."""
+    """Yield reports; return the number of iterations, of several views that of the first."""
     view = scene.original
     assert view.psf is not None
     stop: Stop = yield from scene.shared.seek_stop(
@@ -221,7 +220,7 @@ def seek_stop_of(scene: Scene, settings: RichardsonLucySettings) -> Generator[Re
 def path_of(
     scene: Scene, settings: RichardsonLucySettings, iterations: int
 ) -> RichardsonLucyIteration:
-    """Return the iteration of a scene, of one view as far on as another method has left it."""
+    """Return the iteration of a scene, with one view continued from an earlier method's."""
     if len(scene.views) > 1:
         return start_views(scene.views, settings, scene.device)
     (view,) = scene.views
@@ -238,21 +237,20 @@ def step_through(
     every: int,
     scene: Scene,
 ) -> Generator[Report, None, tuple[FloatArray, Json]]:
-    """Do the iterations; yield reports, return the estimate and how it came to its end.
+    """Run the iterations; yield reports, return the estimate and facts.
 
     Parameters
     ----------
     run
-        As :func:`napari_rln.deconvolution.settings.start_views` made it.
+        As returned by :func:`napari_rln.deconvolution.settings.start_views`.
     iterations
-        How many to do at the most.
+        Maximal number of iterations.
     settings
-        Of the run: what decided on the iterations, and the relative change below which to stop
-        earlier.
+        Settings of the run: origin of ``iterations``, and tolerance.
     every
-        After how many iterations there is a report, and one after the last.
+        Number of iterations between reports; there is one after the last.
     scene
-        That is deconvolved.
+        Scene to deconvolve.
 
     Returns
     -------
@@ -287,31 +285,31 @@ def step_through(
 
 
 class ClassicalTiles:
-    """The iterations of Richardson-Lucy in tiles: all start, accelerate and stop as one.
+    """Richardson-Lucy iterations in tiles, with one start, acceleration and number of iterations.
 
     Parameters
     ----------
     settings
-        Of the deconvolution.
+        Settings of the deconvolution.
     beyond
-        Factor on the iterations where the image's noise decides on them.
+        Factor on the number of iterations of auto.
     """
 
     def __init__(self, settings: RichardsonLucySettings, beyond: float = 1.0) -> None:
         self.settings, self.beyond = settings, beyond
 
     def memory_bytes(self, shape: Shape, psf_shape: Shape) -> int:
-        """Return the bytes that computing a tile takes, with its halo."""
+        """Return the memory for a tile with its halo, in bytes."""
         return memory_bytes(shape, psf_shape, self.settings)
 
     def search_bytes(self, shape: Shape, psf_shape: Shape) -> int:
-        """Return the bytes that :meth:`search` takes for a part of that shape."""
+        """Return the memory of :meth:`search` for a part of a shape, in bytes."""
         return self.memory_bytes(shape, psf_shape) + SPLIT_BYTES * math.prod(shape)
 
     def search(
         self, crop: Crop, psf: Volume, calibration: Calibration, device: torch.device, began: float
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
-        """Yield reports; return the number of iterations, and the trial that it was found by."""
+        """Yield reports; return the number of iterations, and the trial that determined it."""
         if self.settings.iterations != "auto":
             return {"iterations": self.settings.iterations}, None
         stop = yield from seek_stop(
@@ -350,12 +348,12 @@ class ClassicalTiles:
         return {"momenta": momenta}, estimates
 
     def halo(self, psf: Volume, shared: Json) -> Shape:
-        """Return by how many voxels (z, y, x) tiles reach beyond their cores.
+        """Return the halo of tiles in voxels (z, y, x).
 
-        Every iteration carries light, and what is wrong at a tile's edge, twice by the PSF's
-        support; most of that fades on the way. Measured, some two supports leave a few thousandths
-        after ten iterations, and one more is needed for each tenfold of these. What one iteration
-        reaches is not exceeded by several times: one needs two supports exactly.
+        An iteration carries light, and errors at a tile's edge, over two supports of the PSF; most
+        of the error fades with distance. Measured, a halo of two supports leaves a few thousandths
+        after ten iterations, and each further tenfold needs one support more. One iteration needs
+        exactly two supports.
         """
         iterations = max(shared["iterations"], 1)
         factor = _HALO + _HALO_PER_DECADE * max(0.0, math.log10(iterations / 10))
@@ -363,14 +361,14 @@ class ClassicalTiles:
         return z, y, x
 
     def margin(self, psf_shape: Shape) -> Shape:
-        """Return by how many voxels (z, y, x) a tile is extended before it is transformed."""
+        """Return the padding of a tile for its transform, in voxels (z, y, x)."""
         if self.settings.border == "periodic":
             return 0, 0, 0
         z, y, x = (n - 1 for n in psf_shape)
         return z, y, x
 
     def check_division(self) -> None:
-        """Raise if it cannot be done in tiles.
+        """Raise if tiles are impossible.
 
         Raises
         ------
@@ -393,7 +391,7 @@ class ClassicalTiles:
         device: torch.device,
         part: Box,
     ) -> FloatArray:
-        """Return the estimate of a tile in a part of its window, image units."""
+        """Return the estimate of a tile, cropped to a part of its window, image units."""
         momenta = None if level is None else shared["momenta"]
         run = self._run(crop, psf, calibration, momenta, level, device)
         for _ in range(shared["iterations"]):
@@ -402,11 +400,11 @@ class ClassicalTiles:
 
     @property
     def depends_on_image(self) -> bool:
-        """Whether the image's noise decides on the number of iterations."""
+        """Whether the number of iterations depends on the image's noise."""
         return self.settings.iterations == "auto"
 
     def expected(self, *, most: bool = False) -> Json:
-        """Return the number of iterations that most images take, or the most that one can take."""
+        """Return the usual, or with ``most`` the maximal, number of iterations."""
         if self.settings.iterations != "auto":
             return {"iterations": self.settings.iterations}
         usual = _USUAL[self.settings.back_projector == "matched", self.settings.accelerated]
@@ -414,7 +412,7 @@ class ClassicalTiles:
         return {"iterations": max(1, round(self.beyond * stop))}
 
     def facts(self, shared: Json) -> Json:
-        """Return what the record says of what tiles share."""
+        """Return the shared parameters of the tiles for the record."""
         return {"iterations": shared["iterations"]}
 
     def _run(
@@ -433,7 +431,7 @@ class ClassicalTiles:
 
 
 def support(psf: Volume) -> Shape:
-    """Return within how many voxels (z, y, x) of its centre a PSF has 99 % of its light."""
+    """Return the half width in voxels (z, y, x) that holds 99 % of a PSF's light."""
     z, y, x = (n // 2 for n in energy_box(psf.data, _SUPPORT))
     return z, y, x
 

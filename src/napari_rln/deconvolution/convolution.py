@@ -1,10 +1,10 @@
-"""The forward model: how an object becomes an image, and the adjoint of that.
+"""Forward model of the microscope: blur by the PSF and crop to the field of view, and its adjoint.
 
 ``A`` blurs an estimate with the PSF and cuts out the field of view, ``A_adjoint`` is its exact
 transpose. The three borders differ in what the estimate holds:
 
 extended
-    every voxel whose light can reach the image, so that nothing is assumed about what lies
+    every voxel whose light can reach the image, so that nothing is assumed about the object
     outside the field of view (Bertero and Boccacci, Astronomy & Astrophysics 437, 369, 2005);
 periodic
     the image's own voxels; light that leaves on one side enters on the other;
@@ -23,15 +23,15 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.threads import share
 from napari_rln.deconvolution.fft import Shape, fast_shape, plan
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 Border = Literal["extended", "periodic", "reflect"]
 
-# A voxel outside the field of view from which less than this share of the light arrives is not
-# estimated: its value would be noise divided by almost nothing.
-_SEEN = 0.01
+# Least fraction of a voxel's light that reaches the image for the voxel to be estimated: below, its
+# value would be noise divided by almost nothing.
+_LEAST_ARRIVING = 0.01
 
 # Elements per piece of a pointwise pass. On a CPU, pieces that stay in the cache wait for memory
-# once and not once per operation; on a GPU they keep what is made on the way small.
+# once and not once per operation; on a GPU they keep temporary tensors small.
 _PIECE_CPU, _PIECE_GPU = 1 << 17, 1 << 24
 
 
@@ -41,10 +41,8 @@ def pieces(count: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def each(
-    work: Callable[[slice], Found], parts: Sequence[slice], device: torch.device
-) -> list[Found]:
-    """Return what a function returns for every piece, in their order; on a CPU from threads."""
+def each(work: Callable[[slice], T], parts: Sequence[slice], device: torch.device) -> list[T]:
+    """Return the results of a function for every piece, in order; on a CPU from threads."""
     return share(work, parts) if device.type == "cpu" else [work(part) for part in parts]
 
 
@@ -68,21 +66,21 @@ class Convolution:
     image_shape
         (Z, Y, X) of the image.
     border
-        What the estimate holds, see the module.
+        Extent of the estimate, see the module.
     device
-        Where to compute.
+        Compute device.
     dtype
         ``torch.float32`` or ``torch.float64``.
 
     Attributes
     ----------
     image_shape, estimate_shape : tuple of int
-        (Z, Y, X) of what ``A_adjoint`` and ``A`` take.
+        (Z, Y, X) of the arguments of ``A_adjoint`` and ``A``.
     window : tuple of slice
-        Where the field of view lies in an estimate.
+        Field of view in an estimate.
     otf : torch.Tensor
         Fourier transform of the PSF divided by the number of voxels transformed; other transfer
-        functions are fast if laid out alike.
+        functions are fastest in the same memory layout.
 
     Raises
     ------
@@ -108,11 +106,11 @@ class Convolution:
         self.border = border
         self.image_shape = image_shape
         self.work_shape = padded_shape(image_shape, psf.shape, border)
-        # Kernel element j moves light by j - n // 2 voxels, so the image sees (n - 1) // 2 voxels
-        # before its first and n // 2 after its last.
+        # Kernel element j moves light by j - n // 2 voxels, so (n - 1) // 2 voxels before
+        # the image's first and n // 2 after its last contribute to it.
         self._before = (0, 0, 0) if border == "periodic" else tuple((p - 1) // 2 for p in psf.shape)
         self._field = tuple(slice(b, b + n) for b, n in zip(self._before, image_shape, strict=True))
-        self._reach = tuple((b, p // 2) for b, p in zip(self._before, psf.shape, strict=True))
+        self._halo = tuple((b, p // 2) for b, p in zip(self._before, psf.shape, strict=True))
         extended = border == "extended"
         self.estimate_shape: Shape = self.work_shape if extended else image_shape
         self.window = self._field if extended else (slice(None),) * 3
@@ -133,14 +131,13 @@ class Convolution:
 
     @property
     def device(self) -> torch.device:
-        """Where the buffers lie."""
+        """Device of the buffers."""
         return self.otf.device
 
     def A(self, estimate: torch.Tensor, *, background: float = 0.0) -> torch.Tensor:
         """Return the blurred estimate in the field of view, shape ``image_shape``.
 
-        A constant background, if given, is added on the way, where it costs nothing: at
-        frequency 0.
+        A constant background is added at frequency 0, at no cost.
         """
         source = self._mirror(estimate) if self.border == "reflect" else estimate
         self._transform.filter(source, self.otf, constant=background, wanted=self._field)
@@ -157,7 +154,7 @@ class Convolution:
     def filter(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
         """Return an image filtered by a transfer function, shape ``estimate_shape``.
 
-        Beyond the field of view the image is continued: mirrored for the reflect border, by its
+        The image is extended beyond the field of view: mirrored for the reflect border, by its
         edge voxels for the extended one.
 
         Parameters
@@ -184,7 +181,7 @@ class Convolution:
         Parameters
         ----------
         seen
-            Bool, shape ``image_shape``: the voxels that count; all when none.
+            Bool, shape ``image_shape``, measured voxels; all when none.
         """
         real = self._transform.real
         ones = real.new_ones(self.image_shape) if seen is None else seen.to(real)
@@ -192,7 +189,7 @@ class Convolution:
 
     def normaliser(self, arriving: torch.Tensor) -> torch.Tensor:
         """Return ``1 / arriving``, and 0 for voxels whose light hardly arrives; in place."""
-        hardly = arriving <= _SEEN
+        hardly = arriving <= _LEAST_ARRIVING
         return arriving.reciprocal_().masked_fill_(hardly, 0.0)
 
     def _continue(self) -> None:
@@ -209,9 +206,7 @@ class Convolution:
         real = self._transform.real
         real.zero_()
         real[self._field] = estimate
-        for axis, (n, (before, after)) in enumerate(
-            zip(self.image_shape, self._reach, strict=True)
-        ):
+        for axis, (n, (before, after)) in enumerate(zip(self.image_shape, self._halo, strict=True)):
             start, stop = before, before + n
             real.narrow(axis, 0, before).copy_(real.narrow(axis, start, before).flip(axis))
             real.narrow(axis, stop, after).copy_(real.narrow(axis, stop - after, after).flip(axis))
@@ -220,9 +215,7 @@ class Convolution:
     def _fold(self) -> torch.Tensor:
         """Add the mirror images in the work buffer to their originals: the adjoint of mirroring."""
         real = self._transform.real
-        for axis, (n, (before, after)) in enumerate(
-            zip(self.image_shape, self._reach, strict=True)
-        ):
+        for axis, (n, (before, after)) in enumerate(zip(self.image_shape, self._halo, strict=True)):
             start, stop = before, before + n
             real.narrow(axis, start, before).add_(real.narrow(axis, 0, before).flip(axis))
             real.narrow(axis, stop - after, after).add_(real.narrow(axis, stop, after).flip(axis))
@@ -230,11 +223,11 @@ class Convolution:
 
 
 def of_one_size(kernels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
-    """Return PSFs, each (z, y, x) with its centre on ``n // 2``, made of one size with zeros."""
+    """Return PSFs, (z, y, x) each with centre on ``n // 2``, zero-padded to one size."""
     sizes = [max(kernel.shape[axis] for kernel in kernels) for axis in range(3)]
-    found = []
+    padded = []
     for kernel in kernels:
         before = [n // 2 - p // 2 for n, p in zip(sizes, kernel.shape, strict=True)]
         after = [n - p - b for n, p, b in zip(sizes, kernel.shape, before, strict=True)]
-        found.append(np.pad(kernel, list(zip(before, after, strict=True))))
-    return found
+        padded.append(np.pad(kernel, list(zip(before, after, strict=True))))
+    return padded

@@ -1,8 +1,8 @@
-"""Voxels of an image that cannot be believed: hot and cold ones, saturated and filled ones.
+"""Defective voxels of an image: hot and cold, saturated and filled.
 
-What light comes through an optical system is no sharper than its PSF. A voxel that stands out
-from its neighbours more than any distribution of light could, noise allowed for, is the camera's
-doing: a hot pixel, in one plane or in all, random telegraph noise, a cosmic ray.
+Light that passes an optical system is no sharper than its PSF. A voxel that differs from its
+neighbours by more than any distribution of light allows, beyond noise, is an artefact of the
+camera: a hot pixel, in one plane or in all, random telegraph noise, a cosmic ray.
 """
 
 import itertools
@@ -26,31 +26,31 @@ from napari_rln.deconvolution.unmeasured_voxels import (
 Mask = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
 
-_SURE = 6.0  # standard deviations of noise that a defect stands out by
-_SKEWED = (_SURE**2 - 1) / 6  # photons by which few of them reach further than a Gaussian does
-_CANDIDATE = 4.0  # standard deviations above or below the neighbours from which to look closer
-_SHARPER = 1.5  # how much sharper than its PSF the light may be: PSFs are never quite right
-_FAINT = 0.01  # share of the PSF's greatest local mean from which its sharpness counts
-_CANDIDATES = 2**17  # looked at together
+_SURE = 6.0  # standard deviations of noise by which a defect must differ
+_SKEWED = (_SURE**2 - 1) / 6  # photons by which the Poisson tail exceeds a Gaussian's
+_CANDIDATE = 4.0  # standard deviations above or below the neighbours to become a candidate
+_SHARPER = 1.5  # factor by which light may be sharper than the PSF, which is never exact
+_FAINT = 0.01  # fraction of the PSF's greatest local mean below which sharpness is ignored
+_CANDIDATES = 2**17  # tested at once
 _SHARPEST = (0.5, 0.9, 0.9)  # FWHM (z, y, x) in voxels of an unknown PSF
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Defects:
-    """Voxels of an image that cannot be believed, (Z, Y, X) bool each.
+    """Masks of the defective voxels of an image, (Z, Y, X) bool each.
 
     Attributes
     ----------
     hot, cold
-        Isolated voxels brighter or darker than light can be; never among the others.
+        Isolated voxels brighter or darker than light allows; disjoint from the others.
     saturated
-        At the highest value that the detector, or the file, can hold.
+        Voxels at the highest value of the detector, or of the file.
     filled
-        Filled in where nothing was imaged, absent planes included.
+        Voxels filled in where nothing was imaged, absent planes included.
     planes
-        Numbers, from 0, of planes that hold one value only.
+        Indices, from 0, of planes with a single value.
     levels
-        By which the saturated and filled voxels were known.
+        Values of saturated and filled voxels.
     """
 
     hot: Mask
@@ -67,37 +67,37 @@ class Defects:
 
     @property
     def seen(self) -> Mask:
-        """Voxels that are measurements, (Z, Y, X) bool: neither saturated nor filled."""
+        """Measured voxels, (Z, Y, X) bool: neither saturated nor filled."""
         return ~(self.saturated | self.filled)
 
     def sentences(self) -> tuple[str, ...]:
-        """Return what was found, with numbers; empty where nothing was."""
-        said = []
+        """Return one sentence for each kind of defect, with its number of voxels."""
+        sentences = []
         for mask, word in ((self.hot, "hot"), (self.cold, "cold")):
             if count := int(mask.sum()):
-                said.append(
+                sentences.append(
                     f"{count:,} isolated {word} voxel{_s(count)} (1 in {mask.size // count:,}) "
                     f"{_were(count)} repaired"
                 )
         if count := int(self.saturated.sum()):
-            said.append(
+            sentences.append(
                 f"{count:,} saturated voxel{_s(count)} at {self.levels.saturation:g} "
                 f"{_are(count)} left out"
             )
         if count := len(self.planes):
             verb = "holds" if count == 1 else "hold"
             listed = _listed([str(z) for z in self.planes])
-            said.append(
+            sentences.append(
                 f"plane{_s(count)} {listed} {verb} one value only and {_are(count)} left out"
             )
         others = self.filled.copy()
         others[list(self.planes)] = False
         if count := int(others.sum()):
-            said.append(
+            sentences.append(
                 f"{count:,} voxel{_s(count)} ({count / others.size:.1%}) {_are(count)} filled in, "
                 f"not measured, and left out"
             )
-        return tuple(said)
+        return tuple(sentences)
 
 
 def find_defects(
@@ -109,33 +109,32 @@ def find_defects(
     planes: Sequence[int] | None = None,
     background: float | None = None,
 ) -> Defects:
-    """Return the voxels of an image, or of a part of one, that cannot be believed.
+    """Return the defective voxels of an image, or of a part of one.
 
-    The masks at a voxel depend on the levels given and on voxels up to :data:`HALO` away.
+    The masks at a voxel depend on ``levels`` and on voxels up to :data:`HALO` away.
 
     Parameters
     ----------
     image
         (Z, Y, X), in any unit; NaN where nothing was measured.
     noise
-        Of the image. Without a gain nothing is called hot or cold: an image that was denoised or
-        deconvolved may be sharper than its PSF.
+        Noise of the image. Without a gain no voxel counts as hot or cold: a denoised or
+        deconvolved image may be sharper than its PSF.
     psf
-        (Z, Y, X), sum 1, on the image's voxels. When none, one of about a voxel is taken, and
-        only the most glaring voxels are found.
+        (Z, Y, X), sum 1, on the image's voxels. When none, a PSF about one voxel wide is assumed,
+        which detects only the most extreme voxels.
     levels
-        Of saturated and filled voxels, as :func:`find_levels` finds them on samples of the whole
-        image; found in this one when none.
+        Values of saturated and filled voxels, as returned by :func:`find_levels` for samples of
+        the whole image; detected in this one when none.
     planes
-        Numbers of planes that hold one value only, where the image is a part; found when none.
+        Indices of planes with a single value; detected when none.
     background
-        Level without object, image units; where light is brightest in proportion to its
-        surroundings. The noise's zero when none, which finds fewer.
+        Background level, image units. The noise's zero when none, which detects fewer.
     """
     levels = find_levels(image) if levels is None else levels
     planes = constant_planes(image) if planes is None else tuple(planes)
-    unseen = filled(image, levels)
-    unseen[list(planes)] = True
+    unmeasured = filled(image, levels)
+    unmeasured[list(planes)] = True
     hot = cold = np.zeros(image.shape, dtype=bool)
     if noise.gain > 0 and min(image.shape[1:]) >= 3:
         level = noise.zero if background is None else background
@@ -145,8 +144,8 @@ def find_defects(
     return Defects(
         hot=hot,
         cold=cold,
-        saturated=saturated(image, levels) & ~hot & ~unseen,
-        filled=unseen,
+        saturated=saturated(image, levels) & ~hot & ~unmeasured,
+        filled=unmeasured,
         planes=planes,
         levels=levels,
     )
@@ -167,40 +166,40 @@ def repaired(image: FloatArray, defects: Mask, *, others: Mask | None = None) ->
     image
         (Z, Y, X).
     defects
-        (Z, Y, X) bool, what to replace.
+        (Z, Y, X) bool, voxels to replace.
     others
-        (Z, Y, X) bool, what else is not to be believed as a neighbour.
+        (Z, Y, X) bool, further voxels to exclude as neighbours.
 
     Returns
     -------
     ndarray
-        (Z, Y, X) float32; a copy. A defect without a neighbour to believe within two voxels
-        stays as it is.
+        (Z, Y, X) float32, a copy. A defect without a valid neighbour within two voxels is
+        unchanged.
     """
-    mended = np.array(image, dtype=np.float32)
-    wrong = defects if others is None else defects | others
+    result = np.array(image, dtype=np.float32)
+    invalid = defects if others is None else defects | others
     left = np.argwhere(defects)
-    for reach in (1, 2):
+    for radius in (1, 2):
         if not left.size:
             break
-        known = np.pad(np.where(wrong, np.nan, image), reach, constant_values=np.nan)
-        around = _around(known, left, reach)
+        known = np.pad(np.where(invalid, np.nan, image), radius, constant_values=np.nan)
+        around = _around(known, left, radius)
         can = ~np.isnan(around).all(axis=1)
-        mended[tuple(left[can].T)] = np.nanmedian(around[can], axis=1)
+        result[tuple(left[can].T)] = np.nanmedian(around[can], axis=1)
         left = left[~can]
-    return mended
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Test:
-    """Second differences along some axes, and how large light alone can make them.
+    """Second differences along some axes, and their limits for light of any distribution.
 
     Attributes
     ----------
     differences, mean
-        (27,) weights of a voxel and its neighbours.
+        (27,), weights of a voxel and its neighbours.
     most, least
-        Greatest and smallest difference over mean of an image of any light.
+        Greatest and smallest ratio of difference to mean for light of any distribution.
     """
 
     differences: FloatArray
@@ -209,10 +208,10 @@ class _Test:
     least: float
 
     def above(self, around: FloatArray) -> FloatArray:
-        """Return by how much voxels differ from neighbours, (N,), told by the brighter ones.
+        """Return the differences of voxels from their brighter neighbours, (N,).
 
-        Of two neighbours on opposite sides both count as the brighter one, and none counts in a
-        voxel's favour by being brighter than itself: what is beside a defect is none.
+        Of two neighbours on opposite sides both count as the brighter one, and none counts as
+        brighter than the voxel: neighbours of a defect are no defects.
         """
         centre = around[:, 13:14]
         against = np.maximum(around, around[:, ::-1])
@@ -221,11 +220,11 @@ class _Test:
 
 
 def _tests(shape: tuple[int, ...], psf: FloatArray | None) -> list[_Test]:
-    """Return what an image of a shape is tested by.
+    """Return the tests for an image of a shape.
 
-    Along all axes for lone voxels; without one of them for what stretches along it: pixels that
-    are hot in all planes, tracks of cosmic rays. An image is a sum of PSFs, so
-    none of its ratios of difference to mean exceeds the PSF's.
+    Along all axes for isolated voxels; without one of them for defects that extend along it:
+    pixels that are hot in all planes, tracks of cosmic rays. An image is a sum of PSFs, so no
+    ratio of difference to mean exceeds the PSF's.
     """
     axes = [axis for axis, n in enumerate(shape) if n >= 3]
     chosen = [axes, *itertools.combinations(axes, len(axes) - 1)]
@@ -255,7 +254,7 @@ def _tests(shape: tuple[int, ...], psf: FloatArray | None) -> list[_Test]:
 
 
 def _gaussian(volume: bool) -> Float64Array:
-    """Return a PSF of about a voxel, (Z, Y, X)."""
+    """Return a PSF about one voxel wide, (Z, Y, X)."""
     z, y, x = np.indices((5, 9, 9) if volume else (1, 9, 9), dtype=np.float64)
     widths = np.array(_SHARPEST) / np.sqrt(8 * np.log(2))
     z, y, x = z - z.max() / 2, y - 4, x - 4
@@ -266,7 +265,7 @@ def _gaussian(volume: bool) -> Float64Array:
 def _isolated(
     image: FloatArray, noise: Noise, tests: Sequence[_Test], level: float
 ) -> tuple[Mask, Mask]:
-    """Return hot and cold voxels of an image with NaN where it is no measurement."""
+    """Return the masks of hot and cold voxels of an image with NaN at unmeasured voxels."""
     padded = np.pad(image, 1, mode="reflect")
     axes = [axis for axis, n in enumerate(image.shape) if n >= 3]
     rise = image - _beside(padded, axes)
@@ -282,10 +281,10 @@ def _isolated(
         up, down = np.zeros(len(some), dtype=bool), np.zeros(len(some), dtype=bool)
         for test in tests:
             light = np.maximum(_sum(around, test.mean), 0)
-            doubt = _SURE * np.sqrt(_sum(variance, test.differences**2))
-            further = np.float32(_SKEWED * noise.gain * test.differences[13])
-            up |= test.above(around) > test.most * light + doubt + further
-            down |= -test.above(-around) < test.least * light - doubt
+            margin = _SURE * np.sqrt(_sum(variance, test.differences**2))
+            skew = np.float32(_SKEWED * noise.gain * test.differences[13])
+            up |= test.above(around) > test.most * light + margin + skew
+            down |= -test.above(-around) < test.least * light - margin
         hot[tuple(some[up].T)] = True
         cold[tuple(some[down].T)] = True
     size = np.abs(rise)
@@ -293,9 +292,9 @@ def _isolated(
 
 
 def _outdone(mask: Mask, others: Mask, size: FloatArray) -> Mask:
-    """Return voxels of a mask with one of the others beside them that stands out more.
+    """Return voxels of a mask beside one of the others that differs more from its neighbours.
 
-    Next to a hot voxel at the border its neighbours look cold.
+    Neighbours of a hot voxel at the border look cold.
     """
     outdone = np.zeros(mask.shape, dtype=bool)
     voxels = np.argwhere(mask)
@@ -306,7 +305,7 @@ def _outdone(mask: Mask, others: Mask, size: FloatArray) -> Mask:
 
 
 def _sum(around: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return weighted sums of neighbourhoods; only neighbours with a weight need be known."""
+    """Return weighted sums of neighbourhoods; neighbours of weight 0 may be NaN."""
     if not np.isnan(around).any():
         return np.asarray(around @ weights)
     used = weights != 0
@@ -324,15 +323,15 @@ def _beside(padded: FloatArray, axes: Sequence[int]) -> FloatArray:
     return total
 
 
-def _around(padded: FloatArray, voxels: npt.NDArray[np.intp], reach: int) -> FloatArray:
-    """Return the neighbourhoods of voxels of an image padded by their reach, (N, neighbours)."""
+def _around(padded: FloatArray, voxels: npt.NDArray[np.intp], radius: int) -> FloatArray:
+    """Return the neighbourhoods of voxels of an image padded by their radius, (N, neighbours)."""
     z, y, x = (v[:, None] for v in voxels.T)
-    steps = np.indices((2 * reach + 1,) * 3).reshape(3, -1)
+    steps = np.indices((2 * radius + 1,) * 3).reshape(3, -1)
     return np.asarray(padded[z + steps[0], y + steps[1], x + steps[2]])
 
 
 def _listed(words: Sequence[str]) -> str:
-    """Return words as in a sentence: "7, 9 and 12"."""
+    """Return words as an enumeration: "7, 9 and 12"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

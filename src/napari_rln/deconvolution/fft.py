@@ -1,7 +1,7 @@
-"""Filtering by fast real 3D Fourier transforms, by the fastest library at hand.
+"""Filters by real 3D Fourier transforms, with the fastest library available.
 
-A transform owns its buffers and filters volumes without allocating: memory that is fresh from the
-system costs as much to touch as the transform itself.
+A transform owns its buffers and filters volumes without allocating: the first access to
+newly allocated memory costs as much as the transform itself.
 
 On CPUs FFTW transforms along one axis at a time, on our own threads, see :class:`FftwTransform`.
 That is faster than whole transforms by FFTW, which are faster than scipy's and torch's
@@ -27,15 +27,15 @@ except ImportError:  # optional, see the extra "fast"
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _AXES = (0, 1, 2)
 _EVERYWHERE = (slice(None),) * 3
-_LINE_BYTES = 64  # of a cache
-# Of what a thread works on at a time: as much as a core's own cache holds, for planes; columns are
-# read from all over the volume anyway, and longer rows of them are quicker.
+_LINE_BYTES = 64  # cache line
+# Working set of a thread: for planes the size of a core's own cache; columns are read from all over
+# the volume in any case, and longer rows of them are faster.
 _SLAB_BYTES, _BLOCK_BYTES = 1 << 18, 1 << 19
 
-_FEW = 1 << 16  # voxels that are done sooner than other threads have woken up
+_FEW = 1 << 16  # voxels below which starting threads takes longer than the work
 
-_SHORT = 16  # lengths up to here take no time whatever their factors
-_SEVENS = 112  # the longest with a factor of 7
+_SHORT = 16  # lengths whose factors do not matter
+_SEVENS = 112  # greatest length with a factor of 7
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, ...]
@@ -48,7 +48,7 @@ class Transform(Protocol):
     Attributes
     ----------
     real
-        The result of the last filter.
+        Result of the last filter.
     """
 
     real: torch.Tensor
@@ -56,7 +56,7 @@ class Transform(Protocol):
     def spectrum(self, source: torch.Tensor) -> torch.Tensor:
         """Return the transform of a volume, (z, y, x // 2 + 1), laid out as ``filter`` reads it.
 
-        ``source`` has the shape of ``real`` and may be it; ``real`` keeps its values.
+        ``source`` has the shape of ``real`` and may be ``real``, whose values are kept.
         """
 
     def filter(
@@ -77,15 +77,15 @@ class Transform(Protocol):
             Values in the box ``given``; may be a view of ``real``, else it is unchanged.
         transfer
             (z, y, x // 2 + 1), divided by the number of voxels, as the inverse transform is not
-            normalised. Fast if laid out as ``spectrum`` lays out.
+            normalised. Fastest in the memory layout of ``spectrum``.
         conjugate
             Whether to multiply by the complex conjugate instead.
         constant
-            Added to every voxel: at frequency 0, where it costs nothing.
+            Added to every voxel, at frequency 0.
         given
-            Where in the volume the source lies; around it are zeros.
+            Box of the source in the volume, which is 0 elsewhere.
         wanted
-            What has to be filled; the rest may hold anything afterwards.
+            Box to fill; other values are undefined afterwards.
         """
 
 
@@ -97,7 +97,7 @@ def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32)
     shape
         (Z, Y, X) of the real buffer.
     device
-        Where the buffers lie.
+        Device of the buffers.
     dtype
         ``torch.float32`` or ``torch.float64``.
     """
@@ -109,7 +109,7 @@ def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32)
 
 
 def fast_shape(shape: Sequence[int]) -> Shape:
-    """Return the next lengths (z, y, x) that transform fast, the same on every machine.
+    """Return the next lengths (z, y, x) with fast transforms, equal on every machine.
 
     Multiples of four whose other prime factors are 2, 3 and 5, up to 112 also 7. Measured
     (``benchmarks/fft.py lengths``): per voxel, odd lengths take twice as long along x, where
@@ -143,15 +143,15 @@ class FftwTransform:
     """FFTW along one axis at a time, in parts that stay in the cache, on our own threads.
 
     A filter is three passes over memory: slabs of planes along x and y; blocks of columns along z,
-    multiplied and transformed back at once; slabs of planes back along y and x. Planes without
-    light are left out on the way there, and those that nobody wants on the way back.
+    multiplied and transformed back at once; slabs of planes back along y and x. Planes of zeros are
+    skipped in the first pass, and planes outside the requested box in the last.
 
     FFTW's own threads meet at barriers, spinning, thousands of times in some of its plans, see
-    :mod:`napari_rln.core.threads`. Its plans for one axis, each from rows that are apart to rows
-    that are together, need no measuring: estimated ones are within a fifth of measured ones, where
-    estimated plans of whole volumes take twice as long as measured ones or a hundred times.
-    Estimated plans depend on the shape alone, and each part is computed by one thread: a machine
-    computes equal bits on any number of threads, in every process, today and tomorrow.
+    :mod:`napari_rln.core.threads`. Its plans for one axis, each from strided to contiguous rows,
+    need no measuring: estimated ones are within a fifth of measured ones, whereas estimated plans
+    of whole volumes take between twice and a hundred times as long as measured ones. Estimated
+    plans depend on the shape alone, and each part is computed by one thread: results on a machine
+    are equal to the bit for any number of threads and in every process.
     """
 
     def __init__(self, shape: Shape, dtype: torch.dtype = torch.float32) -> None:
@@ -161,26 +161,26 @@ class FftwTransform:
         size = np.dtype(self._types[1]).itemsize
         real = pyfftw.zeros_aligned(shape, self._types[0])
         self._real, self.real = real, torch.from_numpy(real)
-        # Each plane is (x // 2 + 1, y): y is together.
-        width = _apart(columns * size) // size
+        # Each plane is (x // 2 + 1, y), contiguous along y.
+        width = _row_bytes(columns * size) // size
         self._planes = pyfftw.empty_aligned((z, width), self._types[1])
         self._thickness = max(1, min(z, _SLAB_BYTES // (columns * size)))
         line = _LINE_BYTES // size
         self._width = max(1, min(columns, _BLOCK_BYTES // (z * size) // line * line), line)
         self._blocks = _parts(slice(0, columns), self._width)
-        self._desks: list[_Desk] = []  # not in use: as many as there were threads
+        self._idle: list[_Workspace] = []  # at most one for each thread
 
     def spectrum(self, source: torch.Tensor) -> torch.Tensor:
-        """Return the transform of a volume, a view whose columns along z are together."""
+        """Return the transform of a volume, a view that is contiguous along z."""
         z, y, x = self._shape
-        found = np.empty((self._columns, z), self._types[1])
-        self._planes_there(source.numpy(), _EVERYWHERE)
+        result = np.empty((self._columns, z), self._types[1])
+        self._planes_forward(source.numpy(), _EVERYWHERE)
 
-        def transform(desk: "_Desk", block: slice) -> None:
-            found[block] = desk.columns_there(self._planes[:, block])
+        def transform(workspace: "_Workspace", block: slice) -> None:
+            result[block] = workspace.columns_forward(self._planes[:, block])
 
-        self._share(transform, self._blocks)
-        return torch.from_numpy(found.reshape(x // 2 + 1, y, z)).permute(2, 1, 0)
+        self._distribute(transform, self._blocks)
+        return torch.from_numpy(result.reshape(x // 2 + 1, y, z)).permute(2, 1, 0)
 
     def filter(
         self,
@@ -195,9 +195,9 @@ class FftwTransform:
         """Fill ``real``."""
         factors = transfer.permute(2, 1, 0).contiguous().view(self._columns, -1).numpy()
 
-        def multiply(desk: "_Desk", block: slice) -> None:
+        def multiply(workspace: "_Workspace", block: slice) -> None:
             columns = self._planes[:, block]
-            lines = desk.columns_there(columns)
+            lines = workspace.columns_forward(columns)
             if conjugate:
                 np.conjugate(lines, lines)  # conj(conj(s) t) = s conj(t)
             np.multiply(lines, factors[block], lines)
@@ -205,66 +205,68 @@ class FftwTransform:
                 np.conjugate(lines, lines)
             if block.start == 0:
                 lines[0, 0] += constant
-            desk.columns_back(lines, columns)
+            workspace.columns_inverse(lines, columns)
 
-        self._planes_there(source.numpy(), given)
-        self._share(multiply, self._blocks)
-        self._planes_back(wanted)
+        self._planes_forward(source.numpy(), given)
+        self._distribute(multiply, self._blocks)
+        self._planes_inverse(wanted)
 
-    def _planes_there(self, source: Array, given: Box) -> None:
+    def _planes_forward(self, source: Array, given: Box) -> None:
         """Fill the planes with the transforms of those of a volume along x and y."""
         z, y, x = (range(n)[part] for n, part in zip(self._shape, given, strict=True))
         full = (len(y), len(x)) == self._shape[1:]
 
-        def transform(desk: "_Desk", slab: slice) -> None:
+        def transform(workspace: "_Workspace", slab: slice) -> None:
             if slab.start < z.start or slab.start >= z.stop:
                 self._planes[slab] = 0
                 return
-            rows = desk.rows[: slab.stop - slab.start]
+            rows = workspace.rows[: slab.stop - slab.start]
             if not full:
                 rows.fill(0)
             rows[:, given[1], given[2]] = source[slab.start - z.start : slab.stop - z.start]
-            desk.planes_there(self._slab(slab))
+            workspace.planes_forward(self._slab(slab))
 
         ends = (0, z.start, z.stop, self._shape[0])
         parts = [_parts(slice(*pair), self._thickness) for pair in pairwise(ends)]
-        self._share(transform, list(chain(*parts)))
+        self._distribute(transform, list(chain(*parts)))
 
-    def _planes_back(self, wanted: Box) -> None:
-        """Fill what is wanted of the volume from the planes."""
+    def _planes_inverse(self, wanted: Box) -> None:
+        """Fill the requested box of the volume from the planes."""
 
-        def transform(desk: "_Desk", slab: slice) -> None:
-            rows = desk.planes_back(self._slab(slab))
+        def transform(workspace: "_Workspace", slab: slice) -> None:
+            rows = workspace.planes_inverse(self._slab(slab))
             self._real[slab, wanted[1], wanted[2]] = rows[:, wanted[1], wanted[2]]
 
         z = range(self._shape[0])[wanted[0]]
-        self._share(transform, _parts(slice(z.start, z.stop), self._thickness))
+        self._distribute(transform, _parts(slice(z.start, z.stop), self._thickness))
 
     def _slab(self, slab: slice) -> Array:
         """Return planes as (planes, x // 2 + 1, y)."""
         planes: Array = self._planes[slab, : self._columns]
         return planes.reshape(-1, self._shape[2] // 2 + 1, self._shape[1])
 
-    def _share(self, work: "Callable[[_Desk, slice], None]", parts: Sequence[slice]) -> None:
-        """Share parts among threads, each of which has buffers and plans of its own."""
+    def _distribute(
+        self, work: "Callable[[_Workspace, slice], None]", parts: Sequence[slice]
+    ) -> None:
+        """Distribute parts over threads, each with its own buffers and plans."""
 
-        def at_a_desk(part: slice) -> None:
+        def work_on(part: slice) -> None:
             try:
-                desk = self._desks.pop()
+                workspace = self._idle.pop()
             except IndexError:
-                desk = _Desk(self._shape, self._thickness, self._width, self._types)
-            work(desk, part)
-            self._desks.append(desk)
+                workspace = _Workspace(self._shape, self._thickness, self._width, self._types)
+            work(workspace, part)
+            self._idle.append(workspace)
 
         if self._real.size < _FEW:
             for part in parts:
-                at_a_desk(part)
+                work_on(part)
         else:
-            share(at_a_desk, parts)
+            share(work_on, parts)
 
 
-class _Desk:
-    """What one thread works with: buffers, and plans between them and the volume's.
+class _Workspace:
+    """Workspace of a thread: its buffers, and plans between them and those of the volume.
 
     Attributes
     ----------
@@ -276,66 +278,66 @@ class _Desk:
         z, y, x = shape
         size = np.dtype(types[1]).itemsize
         self.rows = pyfftw.zeros_aligned((thickness, y, x), types[0])
-        length = _apart((x // 2 + 1) * size) // size
+        length = _row_bytes((x // 2 + 1) * size) // size
         half = pyfftw.zeros_aligned((thickness, y, length), types[1])
         self._half = half[:, :, : x // 2 + 1]
         self._lines = pyfftw.zeros_aligned((width, z), types[1])
         self._plans: dict[tuple[str, int], Any] = {}
 
-    def planes_there(self, planes: Array) -> None:
+    def planes_forward(self, planes: Array) -> None:
         """Transform rows along x and y into planes, (planes, x // 2 + 1, y)."""
         n = len(planes)
         rows, half = self.rows[:n], self._half[:n]
-        self._run("x there", n, rows, half, 2)
-        self._run("y there", n, half.transpose(0, 2, 1), planes, 2)
+        self._run("x forward", n, rows, half, 2)
+        self._run("y forward", n, half.transpose(0, 2, 1), planes, 2)
 
-    def planes_back(self, planes: Array) -> Array:
-        """Return the rows, (planes, y, x), of planes transformed back; until the next call."""
+    def planes_inverse(self, planes: Array) -> Array:
+        """Return the rows, (planes, y, x), of planes transformed back, until the next call."""
         n = len(planes)
         rows: Array = self.rows[:n]
         half = self._half[:n]
-        self._run("y back", n, planes, half.transpose(0, 2, 1), 2)
-        self._run("x back", n, half, rows, 2)
+        self._run("y inverse", n, planes, half.transpose(0, 2, 1), 2)
+        self._run("x inverse", n, half, rows, 2)
         return rows
 
-    def columns_there(self, columns: Array) -> Array:
-        """Return the transforms, (columns, z), of columns, (z, columns); until the next call."""
+    def columns_forward(self, columns: Array) -> Array:
+        """Return the transforms, (columns, z), of (z, columns); valid until the next call."""
         lines: Array = self._lines[: columns.shape[1]]
-        self._run("z there", len(lines), columns.T, lines, 1)
+        self._run("z forward", len(lines), columns.T, lines, 1)
         return lines
 
-    def columns_back(self, lines: Array, columns: Array) -> None:
+    def columns_inverse(self, lines: Array, columns: Array) -> None:
         """Transform lines, (columns, z), back into columns, (z, columns)."""
-        self._run("z back", len(lines), lines, columns.T, 1)
+        self._run("z inverse", len(lines), lines, columns.T, 1)
 
     def _run(self, name: str, count: int, source: Array, target: Array, axis: int) -> None:
-        """Transform between arrays of which there are several alike, by one plan."""
-        found = self._plans.get((name, count))
-        if found is None:
-            back = name.endswith("back")
-            found = self._plans[name, count] = pyfftw.FFTW(
+        """Transform between arrays, with one plan for all of equal layout."""
+        plan = self._plans.get((name, count))
+        if plan is None:
+            inverse = name.endswith("inverse")
+            plan = self._plans[name, count] = pyfftw.FFTW(
                 source,
                 target,
                 axes=(axis,),
-                direction="FFTW_BACKWARD" if back else "FFTW_FORWARD",
-                flags=("FFTW_ESTIMATE", *(["FFTW_DESTROY_INPUT"] if back else [])),
+                direction="FFTW_BACKWARD" if inverse else "FFTW_FORWARD",
+                flags=("FFTW_ESTIMATE", *(["FFTW_DESTROY_INPUT"] if inverse else [])),
             )
         else:
-            found.update_arrays(source, target)
-        found.execute()
+            plan.update_arrays(source, target)
+        plan.execute()
 
 
-def _apart(size: int) -> int:
-    """Return the bytes, no fewer, from row to row of which a column is to be read.
+def _row_bytes(size: int) -> int:
+    """Return the stride in bytes, at least ``size``, of rows that are read by columns.
 
-    An odd number of cache lines: rows a multiple of a large power of two apart fall into the same
-    few places of a cache and push each other out.
+    An odd number of cache lines: rows a multiple of a large power of two apart compete for the same
+    few lines of a cache.
     """
     return (-(-size // _LINE_BYTES) | 1) * _LINE_BYTES
 
 
 def _parts(whole: slice, length: int) -> list[slice]:
-    """Return slices that cut a range, each of a length but for the last."""
+    """Return slices of a length that cover a range; the last may be shorter."""
     return [
         slice(start, min(start + length, whole.stop))
         for start in range(whole.start, whole.stop, length)
@@ -397,8 +399,8 @@ class TorchTransform:
 
     def spectrum(self, source: torch.Tensor) -> torch.Tensor:
         """Return the transform of a volume."""
-        found: torch.Tensor = torch.fft.rfftn(source, dim=_AXES)
-        return found
+        spectrum: torch.Tensor = torch.fft.rfftn(source, dim=_AXES)
+        return spectrum
 
     def filter(
         self,
@@ -423,7 +425,7 @@ class TorchTransform:
 
 
 def _embedded(real: torch.Tensor, source: torch.Tensor, given: Box) -> torch.Tensor:
-    """Return a volume with zeros around what is given of it, in ``real`` where there are some."""
+    """Return a volume with zeros around a box, in ``real`` if the box is smaller."""
     if source.shape == real.shape:
         return source
     inside = real[given]

@@ -1,9 +1,9 @@
-"""What a method of deconvolution has to offer, so that every part of the program can run it.
+"""The protocol of a deconvolution method: whole images, overlapping tiles, blocks.
 
-An image goes through a method in at most two stages. The first works on tiles that overlap and are
-blended where they meet, such as the iterations of Richardson-Lucy. The second works on blocks that
-read a few voxels more than they write, such as a network. A method has one of them, or both. An
-image that fits into the memory goes through both whole.
+A method has at most two stages. The first computes overlapping tiles that are blended, such as
+Richardson-Lucy iterations. The second computes blocks that read a few voxels more than they write,
+such as a network. A method has one of them, or both. An image that fits into memory is computed
+whole.
 """
 
 import time
@@ -25,31 +25,31 @@ from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.stopping_trial import Trial
 
 Json = dict[str, Any]
-"""Values that JSON can hold, by name."""
+"""Values of JSON types, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """An image, or several views of one object, to be deconvolved whole.
+    """An image, or several views of one object, to deconvolve whole.
 
     Attributes
     ----------
     views
-        On one grid, which is that of the result.
+        Views on the grid of the result.
     original
-        The first view on its own voxels.
+        First view on its own voxels.
     shared
-        What other methods have found out about the image.
+        Results that methods share, such as calibrations.
     device
-        Where to compute.
+        Compute device.
     tile, memory_gb
-        Side in voxels of what is computed at once, and memory that may be taken.
+        Side of tiles in voxels, and memory limit.
     watched
-        Whether somebody looks at the reports.
+        Whether reports are displayed.
     began
-        ``time.perf_counter()`` from which reports count.
+        ``time.perf_counter()`` at the start, for the seconds of reports.
     memory
-        The peak so far.
+        Peak memory so far.
     """
 
     views: tuple[Seen, ...]
@@ -64,7 +64,7 @@ class Scene:
 
     @classmethod
     def of(cls, view: Seen, device: torch.device, shared: Shared | None = None) -> Self:
-        """Return the scene of one image, for which nobody waits."""
+        """Return the scene of one image, without displayed reports."""
         return cls(
             views=(view,), original=view, shared=shared or Shared(), device=device, tile="auto",
             memory_gb="auto", watched=False, began=time.perf_counter(), memory=Peak(device),
@@ -72,12 +72,12 @@ class Scene:
 
     @property
     def image(self) -> Volume:
-        """The first view on the result's grid."""
+        """First view on the grid of the result."""
         return self.views[0].image
 
     @property
     def psf(self) -> Volume | None:
-        """PSF of the first view; none where there is none."""
+        """PSF of the first view; none for a method without one."""
         return self.views[0].psf
 
     @property
@@ -87,22 +87,21 @@ class Scene:
 
     @property
     def on_own_voxels(self) -> bool:
-        """Whether the result is on the voxels of the image as it was taken."""
+        """Whether the result has the voxels of the original image."""
         return self.image.shape == self.original.image.shape
 
 
 class Whole(NamedTuple):
-    """What a method makes of a whole image.
+    """Result of a method for a whole image.
 
     Attributes
     ----------
     data
         (Z, Y, X) float32, image units, background removed.
     facts
-        What the record says of the way there; JSON types.
+        Facts for the record, JSON types.
     outside
-        (Z, Y, X), light in the image from beyond its field of view, image units; none where it is
-        not known.
+        (Z, Y, X), light in the image from beyond its field of view, image units; none if unknown.
     """
 
     data: FloatArray
@@ -111,25 +110,25 @@ class Whole(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """Part of an image as it is deconvolved, and where it is a measurement (all where none)."""
+    """Prepared part of an image, and its mask of measured voxels (all when none)."""
 
     image: Volume
     seen: Mask | None
 
 
 class TileStage(Protocol):
-    """A stage whose tiles overlap by a halo and are blended where they meet."""
+    """A stage of tiles that overlap by a halo and are blended."""
 
     def memory_bytes(self, shape: Shape, psf_shape: Shape) -> int:
-        """Return the bytes that computing a tile takes, with its halo."""
+        """Return the memory for a tile with its halo, in bytes."""
 
     def search_bytes(self, shape: Shape, psf_shape: Shape) -> int:
-        """Return the bytes that :meth:`search` takes for a part of that shape."""
+        """Return the memory of :meth:`search` for a part of a shape, in bytes."""
 
     def search(
         self, crop: Crop, psf: Volume, calibration: Calibration, device: torch.device, began: float
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
-        """Yield reports; return what all tiles share, and the trial that it was found by."""
+        """Yield reports; return parameters that tiles share, and the trial that determined them."""
 
     def sample(
         self,
@@ -141,20 +140,20 @@ class TileStage(Protocol):
         device: torch.device,
         began: float,
     ) -> Generator[Report, None, tuple[Json, list[FloatArray]]]:
-        """Yield reports; return what else all tiles share, and the estimates of the crops.
+        """Yield reports; return further shared parameters, and the estimates of the crops.
 
-        ``level`` is the mean light above the background of the whole image, in image units; none
-        where a crop is the whole image.
+        ``level`` is the mean of the whole image above the background, image units; none if a crop
+        is the whole image.
         """
 
     def halo(self, psf: Volume, shared: Json) -> Shape:
-        """Return by how many voxels (z, y, x) tiles reach beyond their cores."""
+        """Return the halo of tiles in voxels (z, y, x)."""
 
     def margin(self, psf_shape: Shape) -> Shape:
-        """Return by how many voxels (z, y, x) a tile is extended before it is transformed."""
+        """Return the padding of a tile for its transform, in voxels (z, y, x)."""
 
     def check_division(self) -> None:
-        """Raise if it cannot be done in tiles."""
+        """Raise if tiles are impossible."""
 
     def tile(
         self,
@@ -166,50 +165,50 @@ class TileStage(Protocol):
         device: torch.device,
         part: Box,
     ) -> FloatArray:
-        """Return the result of a tile in a part of its window, image units, background removed."""
+        """Return the result in a part of a tile's window, image units, background removed."""
 
     def expected(self, *, most: bool = False) -> Json:
-        """Return what tiles share as far as it can be known before the image is looked at.
+        """Return the shared parameters expected before the image is read.
 
-        ``most`` asks for what takes the widest halo that there can be.
+        With ``most``, those with the widest possible halo.
         """
 
     @property
     def depends_on_image(self) -> bool:
-        """Whether :meth:`expected` may be another than what :meth:`search` returns."""
+        """Whether :meth:`search` may return other parameters than :meth:`expected`."""
 
     def facts(self, shared: Json) -> Json:
-        """Return what the record says of what tiles share."""
+        """Return the shared parameters of the tiles for the record."""
 
 
 class BlockComputer(Protocol):
-    """The second stage, ready to compute."""
+    """The second stage, initialised for one image."""
 
     def __call__(
         self, crop: Crop, estimate: FloatArray | None, calibration: Calibration, inner: Box
     ) -> FloatArray:
-        """Return the result of a block in the inner part of its window.
+        """Return the result in the inner part of a block's window.
 
-        ``estimate`` is the result of the first stage in the window; none where there is none.
+        ``estimate`` is the result of the first stage in the window; none without a first stage.
         """
 
 
 class BlockStage(Protocol):
-    """A stage whose blocks read some voxels more than they write."""
+    """A stage of blocks that read more voxels than they write."""
 
     @property
     def reach(self) -> int:
-        """Voxels that are read more on either side."""
+        """Halo of a block in voxels on either side."""
 
     @property
     def learns_from_estimates(self) -> bool:
-        """Whether :meth:`learn_range` asks for estimates of several parts of the image."""
+        """Whether :meth:`learn_range` needs estimates of several parts of the image."""
 
     def voxel_bytes(self, kind: str) -> float:
-        """Return the bytes per voxel of a block on a kind of device."""
+        """Return the memory per voxel of a block on a type of device, in bytes."""
 
     def learn(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
-        """Return what is learnt from the trial of the first stage."""
+        """Return parameters from the trial of the first stage."""
 
     def learn_range(
         self,
@@ -220,31 +219,31 @@ class BlockStage(Protocol):
         *,
         whole: bool,
     ) -> Json:
-        """Return what is learnt from samples of the image and from estimates of crops.
+        """Return parameters from samples of the image and from estimates of crops.
 
-        ``parts`` stand for the image. The only crop is the whole image where ``whole`` says so.
+        ``parts`` are samples of the image. With ``whole`` the only crop is the whole image.
         """
 
     def ready(self, psf: Volume | None, learnt: Json, device: torch.device) -> BlockComputer:
-        """Return it ready to compute with what was learnt."""
+        """Return a computer of blocks with these parameters."""
 
     def facts(self, learnt: Json) -> Json:
-        """Return what the record says of what was learnt."""
+        """Return the parameters for the record."""
 
 
 class Described(NamedTuple):
-    """What is to be known of a method.
+    """Description of a method in records.
 
     Attributes
     ----------
     settings
-        For a record, and for JSON.
+        Settings, JSON types.
     identity
-        All that its result depends on.
+        All settings that the result depends on.
     inputs
-        Hashes of what it uses, such as a model.
+        Hashes of inputs, such as a model.
     facts
-        What else a record says.
+        Further facts.
     """
 
     settings: Json
@@ -254,22 +253,22 @@ class Described(NamedTuple):
 
 
 class Method(Protocol):
-    """A way to deconvolve an image, with its settings; a frozen dataclass."""
+    """A deconvolution method with its settings; a frozen dataclass."""
 
     kind: ClassVar[str]
     """Name of the method in commands, records and files."""
 
     @property
     def background(self) -> Level:
-        """Light that is not of the object, image units."""
+        """Background level, camera offset included, image units."""
 
     @property
     def offset(self) -> Level:
-        """What the camera gives without light, image units."""
+        """Camera offset, the value without light, image units."""
 
     @property
     def gain(self) -> Gain:
-        """Image units per photon."""
+        """Camera gain, image units per photon."""
 
     @property
     def repair_image(self) -> bool:
@@ -277,73 +276,73 @@ class Method(Protocol):
 
     @property
     def negatives(self) -> Negatives:
-        """What to do with negative voxels."""
+        """Treatment of negative voxels."""
 
     @property
     def device(self) -> str:
-        """Where to compute."""
+        """Compute device."""
 
     @property
     def title(self) -> str:
-        """What results are called in tables and layers."""
+        """Name of results in tables and layers."""
 
     @property
     def needs_psf(self) -> bool:
-        """Whether there is no result without a PSF."""
+        """Whether the method needs a PSF."""
 
     @property
     def tiles(self) -> TileStage | None:
-        """The first stage; none where there is none."""
+        """The first stage, if any."""
 
     @property
     def blocks(self) -> BlockStage | None:
-        """The second stage; none where there is none."""
+        """The second stage, if any."""
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
-        """Raise unless image and PSF can be used, and go together; their values do not matter."""
+        """Raise unless image and PSF are usable and match; values are not read."""
 
     def check_in_parts(self) -> None:
-        """Raise unless an image can be deconvolved in parts."""
+        """Raise unless images can be deconvolved in parts."""
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
-        """Return what speaks against using it with the PSFs of the views."""
+        """Return warnings about its use with the PSFs of the views."""
 
     def of_views(self, views: int) -> Self:
-        """Return it as it is applied to so many views."""
+        """Return the method for a number of views."""
 
     def grid_of(self, image: OnGrid) -> VoxelUm:
-        """Return the voxel size (z, y, x) in micrometres on which it computes."""
+        """Return the voxel size (z, y, x) of the computation, micrometres."""
 
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
-        """Return the memory that a whole image takes, beside what the process has before."""
+        """Return the memory for a whole image, bytes, beside that already in use."""
 
     def whole(self, scene: Scene) -> Generator[Report, None, Whole | None]:
         """Deconvolve a whole image; yield reports, return the result.
 
-        None where its first stage does not fit into the memory whole.
+        None if its first stage does not fit into memory whole.
         """
 
     def described(self) -> Described:
-        """Return what is to be known of it."""
+        """Return settings, identity, inputs and facts."""
 
     def as_json(self) -> Json:
-        """Return its settings in JSON's types.
+        """Return the settings in JSON types.
 
         Raises
         ------
         RlnError
-            If it uses what lies in no file.
+            If it uses an object without a file.
         """
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:
-        """Return the method that :meth:`as_json` gave; files that it uses are named from a folder.
+        """Return a method from the fields of :meth:`as_json`; file names are relative to a folder.
 
         Raises
         ------
         RlnError
-            If a setting cannot be.
+            If a setting is invalid.
         """
 
     def provide(self, folder: Path) -> Self:
-        """Write the files that it uses into a folder; return it with these."""
+        """Write the files of the method into a folder; return the method that uses these."""

@@ -1,8 +1,8 @@
-"""What an image tells about its own noise.
+"""Noise of an image, estimated from the image itself.
 
-Cameras are described by the photon transfer line: the variance of a voxel is
-``gain * value + intercept``. Its slope is the camera's gain, its intercept holds both the
-read noise (which raises it) and the camera's offset (which lowers it).
+The noise of a camera follows the photon transfer line: the variance of a voxel is
+``gain * value + intercept``. Its slope is the camera's gain; read noise raises the intercept and
+the camera's offset lowers it.
 """
 
 import math
@@ -28,10 +28,10 @@ from napari_rln.deconvolution.noise_residuals import (
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.deconvolution.photon_transfer import fit_line, is_noiseless, take_bins
 
-_LAGS = 4  # voxels to follow correlated noise along an axis
-_WHITE = 0.05  # correlation of neighbours up to which noise is called white
-_CHANCE = 8.0  # the same times the root of the number of pairs
-_LOST = 2000.0  # power lost in the corner beyond which nothing is left to tell noise by
+_LAGS = 4  # greatest distance in voxels at which noise may be correlated
+_WHITE = 0.05  # highest correlation of neighbours in white noise
+_CHANCE = 8.0  # as _WHITE, over the root of the number of pairs
+_LOST = 2000.0  # loss of power in the corner beyond which noise cannot be estimated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +41,17 @@ class Noise:
     Attributes
     ----------
     gain
-        Image units per photon; 0 where no photon noise was found.
+        Image units per photon; 0 without photon noise.
     intercept
-        Image units squared: read variance less gain times offset.
+        Image units squared: read variance minus gain times offset.
     darkest
-        Image units: value of the darkest voxels, of which :attr:`zero` is never above.
+        Value of the darkest voxels, image units, an upper limit of :attr:`zero`.
     gain_uncertainty
         Standard deviation of the gain, image units per photon.
     zero_uncertainty
         Standard deviation of :attr:`zero`, image units.
     spectrum
-        How the noise of neighbouring voxels goes together.
+        Spectrum of the noise.
     """
 
     gain: float
@@ -63,17 +63,17 @@ class Noise:
 
     @property
     def zero(self) -> float:
-        """The value, in image units, at which the variance is 0, never above the darkest voxels.
+        """Value, in image units, at which the variance is 0, at most that of the darkest voxels.
 
-        That is the camera's offset less its read variance over its gain. Without a gain it is the
-        darkest voxels' value.
+        That is the camera's offset minus its read variance over its gain. Without a gain it is the
+        value of the darkest voxels.
         """
         at_line = -self.intercept / self.gain if self.gain > 0 else math.inf
         lowest = min(at_line, self.darkest)
         return lowest if math.isfinite(lowest) else 0.0
 
     def variance(self, value: npt.ArrayLike) -> Float64Array:
-        """Return the variance of voxels of an expected value: that of one photon or more."""
+        """Return the variance of voxels of an expected value, at least that of one photon."""
         line = self.gain * np.asarray(value, dtype=np.float64) + self.intercept
         return np.maximum(line, self.gain**2)
 
@@ -85,28 +85,25 @@ def estimate_noise(
 ) -> Noise:
     """Return the photon transfer line of an image, from its highest spatial frequencies.
 
-    Differences along every axis pass the corner of the spectrum, where no microscope
-    passes an image; what is left there is noise. Its variance is collected in bins of the local
-    mean, and the line fitted to them. Residuals beyond what noise reaches are hot voxels or
-    cosmic rays, and whatever touches those, or voxels that are saturated, filled in or
-    not seen, does not count.
+    Differences along every axis pass the corner of the spectrum, where microscopes transmit
+    nothing: the residual is noise. Its variance is computed in bins of the local mean, and a line
+    fitted to them. Residuals too large for noise are hot voxels or cosmic rays; these, their
+    neighbours, and those of saturated, filled or masked voxels are excluded.
 
     Parameters
     ----------
     *images
-        (Z, Y, X): an image, or samples of it; axes shorter than 3 are not differenced, and
-        without longer ones there is nothing to tell noise by.
+        (Z, Y, X), an image, or samples of it; differences need axes of at least 3 voxels.
     seen
-        Bool, of the shape of the image, or one for each: which voxels can be believed.
+        Bool, of the shape of the image, or one per sample: valid voxels.
     gain
-        The camera's, where it is known: then only the intercept is sought.
+        Gain of the camera, if known: then only the intercept is fitted.
 
     Notes
     -----
-    Noise that neighbours share after an interpolation or a smoothing is weaker in the corner.
-    Along each axis, the other two differenced, its correlation tells by how much; the line is
-    given for the noise that it was before. An image smoothed so much that nothing is left there
-    has gain 0, like one that never had noise.
+    Noise correlated by interpolation or smoothing is weaker in the corner. The correlation along
+    each axis, of differences along the other two, yields the loss; the line is that of the noise
+    before. An image too smooth to have noise left in the corner has gain 0, like one without noise.
     """
     level, darkest, samples = take_samples(images, seen)
     if (
@@ -120,8 +117,8 @@ def estimate_noise(
     none = Noise(gain=0.0, intercept=0.0, darkest=darkest, spectrum=spectrum)
     step = step_of(samples)
     rounding = step**2 / 12
-    reach = [len(lags) - 1 for lags in spectrum.correlations]
-    smooth = loss > _LOST or (min(reach) >= 2 and max(reach) >= 3)  # as structure is, not noise
+    ranges = [len(lags) - 1 for lags in spectrum.correlations]
+    smooth = loss > _LOST or (min(ranges) >= 2 and max(ranges) >= 3)  # structure, not noise
     if bins is None or smooth or is_noiseless(bins, step):
         return none
     if loss != 1:
@@ -141,14 +138,14 @@ def estimate_noise(
 
 
 def _correlation(samples: list[Sample]) -> tuple[Spectrum, float]:
-    """Return the spectrum of the noise and what it lost in the corner.
+    """Return the spectrum of the noise and its loss of power in the corner.
 
-    Along each axis the autocovariance of the other two axes' differences is taken in the darker
-    half of the voxels. Its sum is the power of noise at frequency 0, which neither interpolation
-    nor smoothing changes; its differences' that in the corner. What is the same however far apart
-    is a fixed pattern of the camera's, not noise that reaches so far.
+    Along each axis the autocovariance of differences along the other two axes is computed in the
+    darker half of the voxels. Its sum is the power of the noise at frequency 0, which neither
+    interpolation nor smoothing changes; that of its differences is the power in the corner. A
+    covariance that does not decay with distance is a fixed pattern of the camera.
     """
-    found: list[tuple[float, ...]] = [(), (), ()]
+    correlations: list[tuple[float, ...]] = [(), (), ()]
     loss = 1.0
     shape = samples[0].values.shape
     stencil = stencil_of(shape)
@@ -161,24 +158,24 @@ def _correlation(samples: list[Sample]) -> tuple[Spectrum, float]:
         power -= min(max(power[-1], 0.0), 0.5 * power[0])
         if not power[0] > 0:
             continue
-        # What few voxels show may be chance; the differences make neighbours less independent.
+        # Few pairs correlate by chance; the differences make neighbours less independent.
         least = max(_WHITE, _CHANCE / math.sqrt(max(count, 1.0)))
         correlated = power > least * power[0]
-        reach = int(np.argmin(correlated)) - 1 if not correlated.all() else _LAGS
-        if reach:
-            power = np.where(np.arange(power.size) <= reach + 1, power, 0)
-            found[axis] = tuple(float(p) for p in power[1 : reach + 2] / power[0])
+        extent = int(np.argmin(correlated)) - 1 if not correlated.all() else _LAGS
+        if extent:
+            power = np.where(np.arange(power.size) <= extent + 1, power, 0)
+            correlations[axis] = tuple(float(p) for p in power[1 : extent + 2] / power[0])
             flat = max(power[0] + 2 * power[1:].sum(), 0.0)
             loss *= flat / max(corner_power(power, taps), 1e-9 * power[0])
-    return Spectrum(correlations=(found[0], found[1], found[2])), loss
+    return Spectrum(correlations=(correlations[0], correlations[1], correlations[2])), loss
 
 
 def _autocovariance(
     samples: list[Sample], axis: int, others: Stencil, middle: float
 ) -> tuple[Float64Array, float]:
-    """Return the autocovariance along an axis, at 0 to 4 voxels, of other axes' differences.
+    """Return the autocovariance along an axis, at lags of 0 to 4 voxels, and the number of pairs.
 
-    And of how many pairs of voxels it is.
+    It is that of the differences along the other axes.
     """
     total, count = np.zeros(_LAGS + 1), np.zeros(_LAGS + 1)
     for sample in samples:
@@ -187,13 +184,13 @@ def _autocovariance(
         most = 3 / 1.645 * float(np.quantile(np.abs(value[dark]), 0.9)) if dark.any() else 0.0
         value = np.where(dark, value.clip(-most, most) if most > 0 else value, 0)
         for lag in range(_LAGS + 1):
-            a, b = _apart(axis, lag, value.shape[axis])
+            a, b = _lagged(axis, lag, value.shape[axis])
             total[lag] += float((value[a] * value[b]).sum(dtype=np.float64))
             count[lag] += np.count_nonzero(dark[a] & dark[b])
     return total / np.maximum(count, 1), float(count[0])
 
 
-def _apart(axis: int, lag: int, n: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return slices that pair the voxels of an axis of n with those some voxels on."""
+def _lagged(axis: int, lag: int, n: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return slices that pair the voxels along an axis of length n at a lag."""
     around = (slice(None),) * axis
     return (*around, slice(None, n - lag)), (*around, slice(lag, None))

@@ -1,8 +1,8 @@
-"""The corner of the spectrum: what of an image is noise.
+"""Noise residuals: differences of an image in the corner of the spectrum.
 
-Second differences along every axis pass the highest spatial frequencies, where no microscope
-passes an image. Parts of an image are taken around a level, so that float32 is exact enough
-whatever the camera's offset, and with a mask of what in them can be believed.
+Second differences along every axis pass the highest spatial frequencies, where microscopes transmit
+nothing. Samples of an image are relative to a level, so that float32 is exact enough for any camera
+offset, and have a mask of valid voxels.
 """
 
 import itertools
@@ -25,19 +25,19 @@ from napari_rln.deconvolution.unmeasured_voxels import (
 Mask = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
 
-_SAMPLE = 2**20  # voxels to tell noise by: more would not move the answer
-_CHUNK = (32, 64, 64)  # voxels of a part of a large image that is looked at
+_SAMPLE = 2**20  # voxels to estimate noise from: more do not change the result
+_CHUNK = (32, 64, 64)  # shape of a sample of a large image
 _BINS = 24
-_LEAST = 50  # residuals in a bin
-_SPIKE = 4.5  # standard deviations of a residual that noise does not reach
-_DARKEST = 1e-4  # share of voxels that may be darker than the darkest: dead ones
+_LEAST = 50  # least residuals in a bin
+_SPIKE = 4.5  # standard deviations beyond which a residual is a spike
+_DARKEST = 1e-4  # fraction of voxels that may be darker than the darkest: dead pixels
 _SECOND = (1.0, -2.0, 1.0)
 _FOURTH = (1.0, -4.0, 6.0, -4.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A part of an image, (Z, Y, X), relative to a level, and which of it are measurements."""
+    """A part of an image, (Z, Y, X), relative to a level, and its mask of valid voxels."""
 
     values: FloatArray
     seen: Mask
@@ -45,61 +45,61 @@ class Sample:
 
 @dataclass(frozen=True)
 class Stencil:
-    """Differences of even order along axes, and what goes with them.
+    """Differences of even order along axes, with matching means and masks.
 
     Attributes
     ----------
     taps
-        Weights of neighbours along the axes that are differenced.
+        Weights of neighbours, by axis.
     """
 
     taps: dict[int, tuple[float, ...]]
 
     @property
     def voxels(self) -> int:
-        """Number of voxels that a difference is of."""
+        """Number of voxels in a difference."""
         return math.prod(len(taps) for taps in self.taps.values())
 
     @property
     def alike(self) -> float:
-        """Number of differences of white noise that tell as much of its variance as one alone."""
+        """Number of overlapping differences equivalent to one independent one, for white noise."""
         return math.prod(float((_autocorrelation(t) ** 2).sum()) for t in self.taps.values())
 
     def inner(self, axes: int = 3) -> tuple[slice, ...]:
-        """Return where the differences are in an image."""
-        reach = [len(self.taps.get(axis, (1.0,))) // 2 for axis in range(axes)]
-        return tuple(slice(r, -r) if r else slice(None) for r in reach)
+        """Return the voxels of an image that have a difference, as slices."""
+        radii = [len(self.taps.get(axis, (1.0,))) // 2 for axis in range(axes)]
+        return tuple(slice(r, -r) if r else slice(None) for r in radii)
 
     def differences(self, values: FloatArray) -> FloatArray:
-        """Return differences, of a voxel's variance where voxels are independent."""
+        """Return differences, scaled to the variance of a voxel if voxels are independent."""
         for axis, taps in self.taps.items():
             norm = math.sqrt(sum(t * t for t in taps))
             values = _weighted(values, axis, [t / norm for t in taps])
         return values
 
     def means(self, values: FloatArray) -> FloatArray:
-        """Return local means, which the differences are orthogonal to."""
+        """Return local means, orthogonal to the differences."""
         for axis, taps in self.taps.items():
             values = _weighted(values, axis, [1 / len(taps)] * len(taps))
         return values
 
     def smoothed(self, values: FloatArray) -> FloatArray:
-        """Return means in which each voxel counts as in the variance of a difference."""
+        """Return means weighted like the variance of a difference."""
         for axis, taps in self.taps.items():
             power = sum(t * t for t in taps)
             values = _weighted(values, axis, [t * t / power for t in taps])
         return values
 
     def believed(self, seen: Mask) -> Mask:
-        """Return where all voxels of a difference are seen."""
+        """Return where all voxels of a difference are valid."""
         for axis, taps in self.taps.items():
             seen = np.asarray(np.logical_and.reduce(_neighbours(seen, axis, len(taps))))
         return seen
 
     def beside(self, values: FloatArray) -> FloatArray:
-        """Return the least of the means on both sides of each voxel along each axis.
+        """Return the least of the means of neighbours along each axis, without the voxel.
 
-        A hot voxel or a streak leaves one of them as it is, at the voxel and at those beside it.
+        A hot voxel or a streak leaves one of them unchanged, at the voxel and its neighbours.
         """
         means = []
         for axis, taps in self.taps.items():
@@ -111,9 +111,9 @@ class Stencil:
 
 
 def stencil_of(shape: Sequence[int]) -> Stencil:
-    """Return the differences that leave noise only in an image of a shape, none where too small.
+    """Return the differences that suppress structure in an image of a shape; none if too small.
 
-    Second differences along three axes do; along fewer, fourth ones.
+    Second differences suffice along three axes; fourth ones are needed along fewer.
     """
     axes = [axis for axis, n in enumerate(shape) if n >= 3]
     few = len(axes) < 3
@@ -121,20 +121,20 @@ def stencil_of(shape: Sequence[int]) -> Stencil:
 
 
 def across(shape: Sequence[int], axis: int) -> Stencil:
-    """Return differences along all axes but one, of fourth order where there is room."""
+    """Return differences along all axes but one, of fourth order if long enough."""
     others = [a for a, n in enumerate(shape) if n >= 3 and a != axis]
     return Stencil({a: _FOURTH if shape[a] >= 5 else _SECOND for a in others})
 
 
 def corner_power(covariance: Float64Array, taps: Sequence[float]) -> float:
-    """Return the variance of differences along an axis, of the variance of white noise.
+    """Return the variance of differences along an axis, relative to white noise.
 
     Parameters
     ----------
     covariance
-        Of voxels 0, 1, 2, ... apart.
+        At lags of 0, 1, 2, ... voxels.
     taps
-        The differences'.
+        Weights of the differences.
     """
     weights = _autocorrelation(taps)[len(taps) - 1 :]
     weights[1:] *= 2
@@ -148,7 +148,7 @@ def _autocorrelation(taps: Sequence[float]) -> Float64Array:
 
 
 def _weighted(values: FloatArray, axis: int, weights: Sequence[float]) -> FloatArray:
-    """Return weighted sums of neighbours along an axis, where there are all of them."""
+    """Return weighted sums of neighbours along an axis, for voxels that have all."""
     around = _neighbours(values, axis, len(weights))
     total = around[0] * np.float32(weights[0])
     for neighbour, weight in zip(around[1:], weights[1:], strict=True):
@@ -157,7 +157,7 @@ def _weighted(values: FloatArray, axis: int, weights: Sequence[float]) -> FloatA
 
 
 def _neighbours(values: npt.NDArray[Any], axis: int, count: int) -> list[npt.NDArray[Any]]:
-    """Return neighbours along an axis, first to last, of each voxel that has all of them."""
+    """Return neighbours along an axis, first to last, for voxels that have all."""
     n = values.shape[axis] - count + 1
     around = (slice(None),) * axis
     return [values[(*around, slice(start, start + n))] for start in range(count)]
@@ -166,9 +166,9 @@ def _neighbours(values: npt.NDArray[Any], axis: int, count: int) -> list[npt.NDA
 def take_samples(
     images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
 ) -> tuple[float, float, list[Sample]]:
-    """Return a level, the value of the darkest voxels, and parts of images less that level.
+    """Return a level, the value of the darkest voxels, and samples of images minus that level.
 
-    Around a level float32 is exact enough, whatever the camera's offset.
+    Relative to a level float32 is exact enough for any camera offset.
     """
     room = max(_SAMPLE // len(images), math.prod(_CHUNK))
     parts = [
@@ -177,25 +177,25 @@ def take_samples(
         for where in chunks_of(image, room)
     ]
     levels = find_levels(*[part for part, _ in parts])
-    found = []
+    masked = []
     for part, mask in parts:
         measured = ~filled(part, levels) & ~saturated(part, levels)
         measured[list(constant_planes(part))] = False
-        found.append((part, measured if mask is None else measured & mask))
-    known = np.concatenate([part[mask] for part, mask in found]).astype(np.float64)
+        masked.append((part, measured if mask is None else measured & mask))
+    known = np.concatenate([part[mask] for part, mask in masked]).astype(np.float64)
     if not known.size:
         return 0.0, 0.0, []
     level = float(np.median(known[:: max(1, known.size // 2**18) | 1]))
     darkest = float(np.quantile(known, _DARKEST, method="lower"))
     samples = [
         Sample(values=np.nan_to_num(part.astype(np.float64) - level).astype(np.float32), seen=mask)
-        for part, mask in found
+        for part, mask in masked
     ]
     return level, darkest, samples
 
 
 def chunks_of(image: FloatArray, room: int = _SAMPLE) -> list[tuple[slice, ...]]:
-    """Return parts of an image that together have at most so many voxels, dark to bright ones."""
+    """Return boxes of an image of at most ``room`` voxels in all, dark to bright ones."""
     if image.size <= room:
         return [(slice(None),) * image.ndim]
     starts = [range(0, max(n - c // 2, 1), c) for n, c in zip(image.shape, _CHUNK, strict=True)]
@@ -213,17 +213,17 @@ def chunks_of(image: FloatArray, room: int = _SAMPLE) -> list[tuple[slice, ...]]
 def each_mask(
     images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
 ) -> Sequence[Mask | None]:
-    """Return a mask or none for each image."""
+    """Return one mask, or none, for each image."""
     if seen is None:
         return [None] * len(images)
     return [seen] if isinstance(seen, np.ndarray) else seen
 
 
 def without_spikes(samples: list[Sample], darkest: float) -> list[Sample]:
-    """Return samples in which isolated voxels that noise does not explain count as not seen.
+    """Return samples with spikes, isolated voxels beyond their noise, masked.
 
-    A spike is known by the scale of the residuals in bins of the level beside it, which it is no
-    part of. In the dark, where a photon is much, a few photons are no spike.
+    The limit is a multiple of the residuals' scale in bins of the level of neighbours, without the
+    voxel itself. In the dark, where a photon exceeds that scale, the limit is higher.
     """
     stencil = stencil_of(samples[0].values.shape)
     inner = stencil.inner()
@@ -249,7 +249,7 @@ def without_spikes(samples: list[Sample], darkest: float) -> list[Sample]:
 def _limits(
     sizes: FloatArray, mean: FloatArray, darkest: float
 ) -> tuple[Float64Array, Float64Array]:
-    """Return local means, rising, and the residuals there that noise does not reach."""
+    """Return local means, ascending, and the limits of residuals there."""
     thin = slice(None, None, max(1, sizes.size // 2**18) | 1)
     sizes, mean = sizes[thin], mean[thin]
     x, limit = [], []
@@ -266,9 +266,9 @@ def _limits(
 
 
 def groups_of(mean: FloatArray) -> list[npt.NDArray[np.intp]]:
-    """Return indices of bins of local means, rising.
+    """Return the voxel indices of bins of local means, ascending.
 
-    Bins of equal count are bins of background mostly; half of them, of equal range, reach up.
+    Bins of equal count mostly hold background; bins of equal range are added for bright regions.
     """
     order = np.argsort(mean)
     edges = np.unique(
@@ -285,7 +285,7 @@ def groups_of(mean: FloatArray) -> list[npt.NDArray[np.intp]]:
 
 
 def step_of(samples: list[Sample]) -> float:
-    """Return the step between values of an image of whole numbers, 0 where there is none."""
+    """Return the step between values of an image of integers, 0 without steps."""
     values = np.concatenate([s.values[s.seen] for s in samples])
     values = values[:: max(1, values.size // 2**16) | 1]
     distinct = np.unique(values)

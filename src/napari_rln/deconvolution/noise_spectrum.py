@@ -1,6 +1,6 @@
-"""The spectrum of an image's noise: white as a camera gives it, or coloured by what was done since.
+"""Spectrum of an image's noise: white from the camera, or coloured by later processing.
 
-An interpolation, a deskew, a registration or a smoothing mixes the noise of neighbouring voxels.
+Interpolation, deskewing, registration and smoothing correlate the noise of neighbouring voxels.
 """
 
 from dataclasses import dataclass
@@ -14,42 +14,42 @@ from napari_rln.core.volume import FloatArray
 Shape = tuple[int, int, int]
 Lags = tuple[float, ...]
 
-_LEAST = 1e-3  # power, over that of white noise, that is left at any frequency
+_LEAST = 1e-3  # lowest power at any frequency, over that of white noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """How the noise of neighbouring voxels goes together, along each axis.
+    """Correlation of the noise of neighbouring voxels along each axis.
 
     Attributes
     ----------
     correlations
-        Along z, y and x, the correlation of the noise of voxels 1, 2, ... apart; empty where
-        they are independent.
+        Along z, y and x, correlations of the noise at lags of 1, 2, ... voxels; empty where
+        independent.
     """
 
     correlations: tuple[Lags, Lags, Lags] = ((), (), ())
 
     @property
     def white(self) -> bool:
-        """Whether all voxels have independent noise."""
+        """Whether the noise of all voxels is independent."""
         return not any(self.correlations)
 
     @property
     def share(self) -> float:
-        """Variance of a voxel over what it was before its noise was mixed with its neighbours'."""
-        share = 1.0
+        """Variance of a voxel over that before its noise was correlated."""
+        ratio = 1.0
         for lags in self.correlations:
-            share /= _at_zero(lags)
-        return share
+            ratio /= _at_zero(lags)
+        return ratio
 
     def powers(self, shape: Shape) -> FloatArray:
-        """Return the power by frequency, over that of the white noise that became this.
+        """Return the power by frequency, over that of the original white noise.
 
         Parameters
         ----------
         shape
-            (Z, Y, X) of the image; the result is of the shape of its real transform.
+            (Z, Y, X) of the image; the result has the shape of its real transform.
         """
         power = np.ones((1, 1, 1))
         for axis, (n, lags) in enumerate(zip(shape, self.correlations, strict=True)):
@@ -57,7 +57,7 @@ class Spectrum:
             along = np.ones_like(angles)
             for k, correlation in enumerate(lags, 1):
                 along += 2 * correlation * np.cos(k * angles)
-            # An interpolation keeps the mean: at frequency 0 the power is what it was.
+            # Interpolation keeps the mean, and so the power at frequency 0.
             along = np.maximum(along, _LEAST) / _at_zero(lags)
             power = power * np.expand_dims(along, tuple(a for a in range(3) if a != axis))
         return power.astype(np.float32)
@@ -68,17 +68,17 @@ class Spectrum:
         Parameters
         ----------
         variance
-            (Z, Y, X), that each voxel would have if its noise were not mixed with its neighbours'.
+            (Z, Y, X), variance of each voxel before correlation.
         rng
-            Random numbers.
+            Random number generator.
         """
         noise: FloatArray = rng.standard_normal(variance.shape, dtype=np.float32)
         noise *= np.sqrt(variance)
         if self.white:
             return noise
         z, y, x = variance.shape
-        mixed = scipy.fft.rfftn(noise) * np.sqrt(self.powers((z, y, x)))
-        drawn: npt.NDArray[np.float32] = scipy.fft.irfftn(mixed, s=noise.shape)
+        coloured = scipy.fft.rfftn(noise) * np.sqrt(self.powers((z, y, x)))
+        drawn: npt.NDArray[np.float32] = scipy.fft.irfftn(coloured, s=noise.shape)
         return drawn
 
 

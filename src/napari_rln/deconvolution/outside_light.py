@@ -1,8 +1,7 @@
-"""The light in an image that comes from beyond its field of view.
+"""Light in an image from beyond its field of view.
 
-A Richardson-Lucy deconvolution on an extended grid finds it beside the object. Whoever judges a
-result needs it, always the same: it is taken where it is steady, and how many iterations a method
-does has no part in that.
+A Richardson-Lucy deconvolution on an extended grid estimates it with the object. Residuals of
+results need it, independent of a method's number of iterations: it is taken once it has converged.
 """
 
 import numpy as np
@@ -12,30 +11,30 @@ from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 
 EVERY = 10
-"""Iterations between two looks."""
+"""Iterations between two comparisons."""
 
 MOST = 60
-"""Iterations after which it is taken as it is."""
+"""Iterations after which it is taken without convergence."""
 
-_STEADY = 1e-2  # of the image's light, by which it may change between two looks
+_STEADY = 1e-2  # highest change between comparisons, as a fraction of the image's light
 
 
 class Outside:
-    """Watches a matched, accelerated run from a flat start until the light from outside is steady.
+    """Convergence of the light from outside in a matched, accelerated run from a flat start.
 
     Parameters
     ----------
     image
-        (Z, Y, X), as it is deconvolved.
+        (Z, Y, X), prepared for deconvolution.
     calibration
-        Of the image.
+        Calibration of the image.
 
     Attributes
     ----------
     light
-        (Z, Y, X) float32, image units; zeros before the first look.
+        (Z, Y, X) float32, image units; zeros before the first comparison.
     settled
-        Whether it is steady.
+        Whether it has converged.
     """
 
     def __init__(self, image: Volume, calibration: Calibration) -> None:
@@ -45,7 +44,7 @@ class Outside:
         self._least, self._next = _STEADY * whole, EVERY
 
     def look(self, run: RichardsonLucyIteration) -> bool:
-        """Take note of a run; return whether there is no more to see."""
+        """Update the light from a run, if due; return whether it has converged."""
         if not self.settled and run.done >= self._next:
             self._next = run.done + EVERY
             now = run.outside()

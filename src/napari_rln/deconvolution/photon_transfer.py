@@ -1,4 +1,4 @@
-"""The photon transfer line: how the variance of an image grows with its brightness."""
+"""The photon transfer line: variance of an image against its brightness."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,19 +16,20 @@ from napari_rln.deconvolution.noise_residuals import (
     stencil_of,
 )
 
-_WIDTH = 3.0  # of a bin, in standard deviations of a local mean
+_WIDTH = 3.0  # width of a bin, in standard deviations of a local mean
 _BRIGHT = 10.0  # photons from which residuals are normally distributed
-_QUARTILE = 1.15035  # standard deviations that three quarters of normal values are within
-_FLOOR = 0.005  # share of voxels at the lowest value that noise was clipped in
-_MOST = 1e6  # photons in a voxel beyond which there was no noise
-_TOLD = 0.05  # relative uncertainty of a gain that is well known
+_QUARTILE = 1.15035  # standard deviations that contain three quarters of normal values
+_FLOOR = 0.005  # fraction of voxels at the lowest value from which noise counts as clipped
+_MOST = 1e6  # highest plausible number of photons in a voxel
+_PRECISE = 0.05  # highest relative uncertainty of a precise gain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bins:
-    """Variances by local means, relative to a level, (N,) each.
+    """Variances in bins of the local mean, relative to a level, (N,) each.
 
-    ``count`` is of independent residuals, ``lowest`` the share of voxels at the lowest value.
+    ``count`` is the number of independent residuals, ``lowest`` the fraction of voxels at the
+    lowest value.
     """
 
     mean: Float64Array
@@ -37,7 +38,7 @@ class Bins:
     lowest: Float64Array
 
     def chosen(self, which: Mask) -> Self:
-        """Return some of the bins."""
+        """Return a selection of the bins."""
         return replace(
             self,
             mean=self.mean[which],
@@ -49,7 +50,7 @@ class Bins:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line through bins and how well it is known, relative to a level."""
+    """A line fitted to bins, and its uncertainty, relative to a level."""
 
     slope: float
     at_level: float
@@ -57,7 +58,7 @@ class Line:
 
     @property
     def zero(self) -> float:
-        """Where the line is 0, relative to the level."""
+        """Value at which the line is 0, relative to the level."""
         return -self.at_level / self.slope if self.slope else math.inf
 
     @property
@@ -65,15 +66,15 @@ class Line:
         """Standard deviation of :attr:`zero`."""
         if not self.slope:
             return math.inf
-        towards = np.array([self.at_level / self.slope**2, -1 / self.slope])
-        return float(np.sqrt(towards @ self.covariance @ towards))
+        gradient = np.array([self.at_level / self.slope**2, -1 / self.slope])
+        return float(np.sqrt(gradient @ self.covariance @ gradient))
 
 
 def take_bins(samples: list[Sample]) -> Bins | None:
-    """Return the variance in bins of the local mean, none where there is no variance.
+    """Return the variance in bins of the local mean; none without variance.
 
-    Bins narrower than the noise of a local mean are joined: sorting background by its noise
-    would tell nothing of how the variance grows with light.
+    Bins narrower than the noise of a local mean are merged: background sorted by its noise would
+    not show how the variance grows with light.
     """
     stencil = stencil_of(samples[0].values.shape)
     inner = stencil.inner()
@@ -110,8 +111,8 @@ def take_bins(samples: list[Sample]) -> Bins | None:
 def _variance(residuals: FloatArray, values: FloatArray, lowest: float) -> float:
     """Return the variance of residuals.
 
-    Where there is light enough for them to be normally distributed it is told by their middle
-    three quarters: edges of structure, and spikes that none could tell, are in the rest.
+    With enough light for a normal distribution it is computed from their middle three quarters:
+    the others include edges of structure and undetected spikes.
     """
     variance = float(np.mean(residuals.astype(np.float64) ** 2))
     light = float(values.mean(dtype=np.float64)) - lowest
@@ -121,9 +122,9 @@ def _variance(residuals: FloatArray, values: FloatArray, lowest: float) -> float
 
 
 def is_noiseless(bins: Bins, step: float) -> bool:
-    """Return whether where there is light there is no more noise than rounding to steps makes.
+    """Return whether bright bins have no more variance than rounding to steps.
 
-    Or, in an image of no steps, less than that of any light that a detector could hold.
+    Without steps: less than the photon noise at the capacity of any detector.
     """
     lit = bins.mean > bins.mean[0] + max(3 * step, 0.01 * float(np.ptp(bins.mean)))
     if not lit.any():
@@ -138,9 +139,9 @@ def is_noiseless(bins: Bins, step: float) -> bool:
 def fit_line(bins: Bins, darkest: float, gain: float | None) -> Line:
     """Return the line through bin variances.
 
-    Where a share of voxels is at the lowest value, noise may have been cut off; such bins count
-    only if the line is not well known without them. The variance is not 0 above the darkest
-    voxels, unless bright voxels tell the slope so well that read noise must make them so dark.
+    Bins with a fraction of voxels at the lowest value may have clipped noise; they are used only
+    if the line is not precise without them. The line's zero is not above the darkest voxels,
+    unless its slope is so precise that read noise must explain voxels so dark.
     """
     if gain is not None:
         return _through(bins, gain)
@@ -148,21 +149,20 @@ def fit_line(bins: Bins, darkest: float, gain: float | None) -> Line:
     calm = bins.lowest < _FLOOR
     if not calm.all() and calm.sum() >= 3:
         unclipped = _fit(bins.chosen(calm))
-        if 0 < math.sqrt(unclipped.covariance[0, 0]) < _TOLD * unclipped.slope:
+        if 0 < math.sqrt(unclipped.covariance[0, 0]) < _PRECISE * unclipped.slope:
             line = unclipped
     deviation = math.sqrt(line.covariance[0, 0])
     above = darkest < line.zero < darkest + 3 * line.zero_uncertainty
-    if line.slope <= 2 * deviation or (above and line.slope < deviation / _TOLD):
+    if line.slope <= 2 * deviation or (above and line.slope < deviation / _PRECISE):
         return _from(bins, darkest)
     return line
 
 
 def _fit(bins: Bins) -> Line:
-    """Return the best line, each variance known to a relative precision of sqrt(2 / n).
+    """Return the weighted fit; a variance of n residuals has a relative precision of sqrt(2 / n).
 
-    Structure that is too fine to be told from noise, and pixels of unlike gain, add a variance
-    that grows with the square of the light: where a parabola fits much better, its linear part
-    is the noise.
+    Structure as fine as noise, and pixels of different gain, add a variance that grows with the
+    square of the light: where a parabola fits much better, its linear part is the noise.
     """
     if bins.mean.size < 2 or np.ptp(bins.mean) == 0:
         return _through(bins, 0.0)
@@ -174,7 +174,7 @@ def _fit(bins: Bins) -> Line:
 
 
 def _polynomial(bins: Bins, degree: int) -> tuple[Line, float]:
-    """Return the fit's linear part at the level of the dark bins, and chi squared per bin."""
+    """Return the linear part of the fit at the darkest bin, and chi squared per bin."""
     start = float(bins.mean[0])
     powers = np.vander(bins.mean - start, degree + 1, increasing=True)
     scale = np.maximum(np.abs(powers).max(axis=0), 1e-300)
@@ -182,7 +182,7 @@ def _polynomial(bins: Bins, degree: int) -> tuple[Line, float]:
     total = float(np.average(bins.variance, weights=bins.count))
     fitted = np.full_like(bins.variance, total)
     covariance = np.eye(degree + 1)
-    for _ in range(8):  # weights follow the fit, so that bright bins do not rule
+    for _ in range(8):  # weights follow the fit, so that bright bins do not dominate
         weight = bins.count / 2 / np.maximum(fitted, 1e-3 * total + 1e-100) ** 2
         covariance = np.linalg.pinv(powers.T * weight @ powers)
         solution = covariance @ (powers.T @ (weight * bins.variance))
@@ -192,17 +192,17 @@ def _polynomial(bins: Bins, degree: int) -> tuple[Line, float]:
     covariance = covariance[:2, :2] * max(misfit, 1.0) / np.outer(scale[:2], scale[:2])
     at_start, slope = solution[:2] / scale[:2]
     # From (value at the darkest bin, slope) to (slope, value at the level).
-    turn = np.array([[0.0, 1.0], [1.0, -start]])
+    change = np.array([[0.0, 1.0], [1.0, -start]])
     line = Line(
         slope=float(slope),
         at_level=float(at_start - slope * start),
-        covariance=turn @ covariance @ turn.T,
+        covariance=change @ covariance @ change.T,
     )
     return line, misfit
 
 
 def _through(bins: Bins, slope: float) -> Line:
-    """Return the line of a known slope."""
+    """Return the fit with a fixed slope."""
     weight = bins.count / np.maximum(bins.variance, 1e-3 * bins.variance.max() + 1e-100) ** 2
     at_level = float(np.average(bins.variance - slope * bins.mean, weights=weight))
     covariance = np.array([[0.0, 0.0], [0.0, 2 / weight.sum()]])
@@ -210,9 +210,9 @@ def _through(bins: Bins, slope: float) -> Line:
 
 
 def _from(bins: Bins, zero: float) -> Line:
-    """Return the line of no variance at a value, such as that of the darkest voxels.
+    """Return the fit through zero variance at a value, such as that of the darkest voxels.
 
-    Its uncertainty is that of where read noise puts it: as far as the darkest voxels lie below
+    Its uncertainty is that of the zero, due to read noise: the distance of the darkest voxels from
     the mean.
     """
     variance = np.maximum(bins.variance, 1e-6 * bins.variance.max() + 1e-100)

@@ -1,4 +1,4 @@
-"""How good a result is where no truth is known: it must explain the image within its noise."""
+"""Reconvolution residual: agreement of a result with the image within its noise."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,28 +13,28 @@ from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution.calibration import Calibration, Mask
 
 INSIDE_SHARE = 0.99
-"""A voxel's blur counts as seen whole if this share of the PSF lies inside the field."""
+"""Least fraction of the PSF inside the field of view for a voxel to be evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Residual:
-    """What the blurred result leaves unexplained of the image.
+    """Difference of the image from the blurred result, relative to the noise.
 
     Attributes
     ----------
     chi2
-        Reduced chi squared of the result as it is, in the image's units: 1 if the image is
-        explained to within its noise, more if structure is missing or invented or the brightness
-        is another, less if noise was fitted.
+        Reduced chi squared of the unscaled result: 1 if the image is explained to within its
+        noise, more if structure is missing or invented or the brightness differs, less if noise
+        was fitted.
     scale
-        Factor on the blurred result by which it fits the image best.
+        Factor on the blurred result for the best fit to the image.
     flux_ratio
-        Light of the blurred result, and of what comes from outside, over light of the image.
+        Light of the blurred result, plus that from outside, over light of the image.
     map
         (Z, Y, X) float32, image minus blurred result in standard deviations of the noise; 0 where
-        that cannot be told.
+        unknown.
     inside
-        (Z, Y, X) bool, what all of it was evaluated of.
+        (Z, Y, X) bool, evaluated voxels.
     """
 
     chi2: float
@@ -53,12 +53,12 @@ def reconvolution_residual(
     outside: Array | None = None,
     seen: npt.NDArray[np.bool_] | None = None,
 ) -> Residual:
-    """Return how well the result, blurred by the PSF, explains the image, in units of its noise.
+    """Return the residual of the image and the result blurred by the PSF, relative to the noise.
 
-    The variance of the image is that of its photons, with the mean from the model itself, and no
-    less than 5 % of its average. Only voxels with at least 99 % of the PSF inside the field are
-    evaluated; if they are fewer than a tenth of the volume, as with a PSF as large as the image,
-    all voxels are. What lies outside is dark unless it is given.
+    The variance is that of the photons of the blurred result, and at least 5 % of its average.
+    Only voxels with at least 99 % of the PSF inside the field of view are evaluated; if they are
+    fewer than a tenth of the volume, as with a PSF as large as the image, all voxels are. The
+    object is dark outside the field of view unless ``outside`` is set.
 
     Parameters
     ----------
@@ -67,17 +67,17 @@ def reconvolution_residual(
     psf
         (Z, Y, X), non-negative, centre on voxel ``n // 2``; any sum.
     calibration
-        Of the image: camera, background, and how its noise was averaged by an interpolation.
+        Camera, background and noise correlation of the image.
     outside
         (Z, Y, X), light in the image from beyond the field of view, image units; with it the map
         covers all voxels.
     seen
-        (Z, Y, X) bool, voxels that are measurements; all when none.
+        (Z, Y, X) bool, measured voxels; all when none.
 
     Raises
     ------
     RlnError
-        If the shapes differ or the image has no photons by that camera.
+        If the shapes differ, or the image has no photons by the calibration.
     """
     if outside is not None and outside.shape != image.shape:
         raise RlnError(
@@ -87,13 +87,13 @@ def reconvolution_residual(
     camera = calibration.camera
     x, y = pair(result, image)
     y = y - calibration.background
-    blurred, share = _blur(x, psf), _blur(np.ones_like(x), psf)
+    blurred, fraction = _blur(x, psf), _blur(np.ones_like(x), psf)
     beyond: Float64 | float = 0.0 if outside is None else np.asarray(outside, np.float64)
-    inside = share >= INSIDE_SHARE
+    inside = fraction >= INSIDE_SHARE
     if inside.mean() < 0.1:
         inside = np.ones_like(inside)
     elif outside is None:
-        blurred = blurred / np.maximum(share, 1 - INSIDE_SHARE)
+        blurred = blurred / np.maximum(fraction, 1 - INSIDE_SHARE)
     if seen is not None:
         inside &= seen
     model = blurred + beyond
@@ -105,7 +105,7 @@ def reconvolution_residual(
             f"a gain of {camera.gain:g} and an offset of {camera.offset:g} leave the image no "
             "photons; give others (`offset`, `gain`), or auto."
         )
-    # The floor keeps a few voxels that have no noise by the camera from ruling the sum.
+    # The floor keeps a few voxels of almost no variance from dominating the sum.
     variance = np.maximum(variance, 0.05 * average)
     residual = (y - model) / np.sqrt(variance)
     if outside is None:
@@ -126,7 +126,7 @@ def reconvolution_residual(
 
 
 def _blur(volume: Float64, psf: Array) -> Float64:
-    """Return a volume in the dark, blurred."""
+    """Return a volume blurred, with 0 outside."""
     # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
     kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
     # Not mode="same", which keeps the size of whichever is larger.
@@ -146,22 +146,22 @@ def explained(
     outside: FloatArray | None = None,
     seen: Mask | None = None,
 ) -> Residual | None:
-    """Return how far a result explains an image; none where there is no noise to tell by.
+    """Return the residual of an image and a result; none without photon noise.
 
     Parameters
     ----------
     image
-        (Z, Y, X), as it is deconvolved.
+        (Z, Y, X), prepared for deconvolution.
     data
-        (Z, Y, X), the result, image units, background removed.
+        (Z, Y, X), result, image units, background removed.
     psf
         On the image's voxels, sum 1.
     calibration
-        Of the image.
+        Calibration of the image.
     outside
         (Z, Y, X), light in the image from beyond the field of view, image units; dark when none.
     seen
-        (Z, Y, X) bool, voxels that are measurements; all when none.
+        (Z, Y, X) bool, measured voxels; all when none.
     """
     if not calibration.camera.counts_photons:
         return None
@@ -174,12 +174,16 @@ def explained(
             outside=outside,
             seen=seen,
         )
-    except RlnError:  # no photons are left: the result is there all the same
+    except RlnError:  # no photons by the calibration: the result is valid all the same
         return None
 
 
-def facts_of(found: Residual | None) -> dict[str, Any]:
-    """Return what a record says of a result's explanation of its image."""
-    if found is None:
+def facts_of(residual: Residual | None) -> dict[str, Any]:
+    """Return a residual for a record; empty when none."""
+    if residual is None:
         return {}
-    return {"chi2": found.chi2, "reblur_scale": found.scale, "flux_ratio": found.flux_ratio}
+    return {
+        "chi2": residual.chi2,
+        "reblur_scale": residual.scale,
+        "flux_ratio": residual.flux_ratio,
+    }

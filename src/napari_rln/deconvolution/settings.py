@@ -1,4 +1,4 @@
-"""Settings of Richardson-Lucy deconvolution, and the iteration that is made of them.
+"""Settings of Richardson-Lucy deconvolution, and the iteration built from them.
 
 :mod:`napari_rln.deconvolution.richardson_lucy` holds the iteration,
 :mod:`napari_rln.deconvolution.classical` the method.
@@ -30,54 +30,54 @@ class RichardsonLucySettings:
     Parameters
     ----------
     iterations
-        How many; auto stops where the estimate starts to predict unseen photons worse.
+        Number of iterations, or auto: as many as predict held-out photons best.
     max_iterations
-        The most that auto takes, and what it takes where it finds no noise.
+        Upper limit for auto, and its number of iterations for images without photon noise.
     tolerance
-        Stop earlier when the relative change per iteration falls below this; 0 for never.
+        Relative change per iteration below which to stop early; 0 to never stop early.
     back_projector
-        matched is Richardson-Lucy proper; the others need fewer iterations and amplify noise
-        sooner.
+        matched, the adjoint of the blur, is standard Richardson-Lucy; the others need fewer
+        iterations but amplify noise sooner.
     acceleration
-        biggs-andrews predicts along the path of the estimates, some 5 to 10 times faster; auto
-        does so for the matched back projector. The others are fast as they are, and with smaller
-        steps they are stopped nearer to the best.
+        biggs-andrews extrapolates successive estimates and is 5 to 10 times faster; auto is
+        biggs-andrews for the matched back projector and none for the others, which converge fast
+        without it and are then stopped closer to the best iteration.
     start
-        Start from a flat estimate or from the image. Flat needs some more iterations and
-        carries less noise.
+        First estimate: flat, or the image. flat needs a few more iterations and carries less
+        noise.
     border
-        extended lets the object reach beyond the image, by the PSF's support; periodic and
-        reflect do not.
+        extended estimates the object beyond the field of view, within the PSF's support;
+        periodic and reflect assume that it repeats, or is mirrored, at the edges.
     background
-        Light that is not of the object, camera offset included, in image units; auto takes
-        the darkest parts of the image.
+        Background level, camera offset included, in image units; auto measures the darkest
+        regions of the image.
     offset
-        What the camera gives without light, in image units; auto tells it by the image's noise.
+        Camera offset, the value without light, in image units; auto estimates it from the noise.
     gain
-        Image units per photon of the camera; auto tells it by the image's noise.
+        Camera gain, in image units per photon; auto estimates it from the noise.
     repair_image
-        Replace isolated hot and cold voxels, which no light can make, by what is around them.
+        Replace isolated hot and cold voxels by the median of their neighbours.
     negatives
-        What to do with negative voxels, such as of a subtracted background: keep them, as the
-        camera's offset is found below them; clip, to set them to 0; or error.
+        Negative voxels, as after background subtraction: keep (auto puts the camera offset
+        below them), clip to 0, or error.
     tv
-        Strength of total-variation regularisation; 0 for none, 0.002 to 0.01 is usual.
+        Strength of total-variation regularisation; 0 for none, usually 0.002 to 0.01.
     alpha
-        Wiener regularisation of the wiener back projectors.
+        Wiener parameter of the wiener and wiener-butterworth back projectors.
     beta
-        Butterworth gain at the cut-off; the OTF's own when not given.
+        Butterworth gain at the cut-off frequency; that of the OTF by default.
     order
-        Butterworth order.
+        Order of the Butterworth filter.
     resolution_um
-        Resolution limit z y x for the unmatched back projectors; the PSF's FWHM when not given.
+        Resolution limit (z y x, um) of the unmatched back projectors; the PSF's FWHM by default.
     report_every
-        Iterations between reports, which are also where a run can be cancelled.
+        Iterations between progress reports; a run can be cancelled at each report.
     device
-        auto, cpu, cuda, cuda:1, mps.
+        Compute device: auto, cpu, cuda, cuda:1 or mps.
     precision
-        float64 is for checking float32; twice the memory.
+        float32, or float64 to verify float32 results at twice the memory.
     seed
-        Of the random split of photons behind auto.
+        Random seed for the split of photons by auto.
     """
 
     iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 100_000}] = "auto"
@@ -109,7 +109,7 @@ class RichardsonLucySettings:
 
     @property
     def accelerated(self) -> bool:
-        """Whether the path of the estimates is continued."""
+        """Whether successive estimates are extrapolated."""
         if self.acceleration == "auto":
             return self.back_projector == "matched"
         return self.acceleration == "biggs-andrews"
@@ -121,35 +121,35 @@ def memory_bytes(
     settings: RichardsonLucySettings,
     views: int = 1,
 ) -> int:
-    """Return how much memory a deconvolution takes beside image and result, in bytes."""
+    """Return the memory of a deconvolution beside image and result, in bytes."""
     unmatched = settings.back_projector != "matched"
     volumes = 4 * (views - 1) + (7 if settings.accelerated or unmatched else 5) + unmatched
     volumes += 10 * (settings.tv > 0)
     size = {"float32": 4, "float64": 8}[settings.precision]
     work = math.prod(padded_shape(image_shape, psf_shape, settings.border))
-    # In photons the image is another volume.
+    # The image in photons is another volume.
     return size * (volumes * work + 2 * math.prod(image_shape))
 
 
 def check_pair(image: Volume, psf: Volume, negatives: Negatives = "keep") -> Volume:
-    """Return the image fit for deconvolution with a PSF: unchanged, or clipped where asked for.
+    """Return a validated image for deconvolution with a PSF: unchanged, or clipped on request.
 
     Raises
     ------
     RlnError
-        If either cannot be used, or they do not go together.
+        If image or PSF is unusable, or their grids do not match.
     """
     check_together(image, psf)
     return check_image(image, negatives)
 
 
 def check_together(image: OnGrid, psf: Volume) -> None:
-    """Raise unless a PSF can be used, and goes with an image, whose values do not matter.
+    """Raise unless a PSF is usable and matches the grid of an image; values are not read.
 
     Raises
     ------
     RlnError
-        If it cannot.
+        If the PSF is unusable, or its voxel size or number of planes does not match.
     """
     check_psf(psf)
     if not on_one_grid(psf, image):
@@ -165,12 +165,12 @@ def check_together(image: OnGrid, psf: Volume) -> None:
 
 
 def check_image(image: Volume, negatives: Negatives = "keep") -> Volume:
-    """Return the image fit for deconvolution: unchanged, or clipped where asked for.
+    """Return a validated image for deconvolution: unchanged, or clipped on request.
 
     Raises
     ------
     RlnError
-        If it holds negative values that must not be, or a single value only.
+        If it has negative voxels and these are an error, or all voxels are equal.
     """
     data = without_negatives(image.data, negatives, image.name)
     if not data.max() > data.min():
@@ -181,12 +181,12 @@ def check_image(image: Volume, negatives: Negatives = "keep") -> Volume:
 
 
 def without_negatives(data: FloatArray, negatives: Negatives, name: str) -> FloatArray:
-    """Return an image, or a part of one, as its negative voxels are to be taken.
+    """Return an image, or a part of one, with its negative voxels kept or clipped.
 
     Raises
     ------
     RlnError
-        If there are some and must not be.
+        If there are negative voxels and these are an error.
     """
     lowest = float(data.min())
     if lowest >= 0 or negatives == "keep":
@@ -201,18 +201,18 @@ def without_negatives(data: FloatArray, negatives: Negatives, name: str) -> Floa
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seen:
-    """An image of the object, and what there is to know of it.
+    """One view of the object: image, PSF, calibration and mask.
 
     Attributes
     ----------
     image, psf
-        As :func:`check_pair` passed them; no PSF for a method that needs none.
+        As validated by :func:`check_pair`; the PSF is none for a method without one.
     calibration
-        How the image's values come of photons, and its background.
+        Camera, background and noise of the image.
     seen
-        (Z, Y, X) bool, where the image shows the object; everywhere when none.
+        (Z, Y, X) bool, voxels where the image shows the object; all when none.
     held_out
-        Photons kept back to judge estimates by, see :mod:`napari_rln.deconvolution.stopping`.
+        Photons held out to score estimates, see :mod:`napari_rln.deconvolution.stopping`.
     """
 
     image: Volume
@@ -252,14 +252,14 @@ def start_views(
     views
         One or more images of one shape, in one unit.
     settings
-        Of the run.
+        Settings of the run.
     device
-        Where to compute.
+        Compute device.
     momenta
-        Of the acceleration, one for each iteration, as those of another run; the images' own when
+        Acceleration factors of another run, one per iteration; computed from the images when
         none.
     flat
-        Value of a flat estimate, in the image's unit; the image's mean less background when none.
+        Value of a flat estimate, image units; the image's mean minus background when none.
     """
     kernels = of_one_size([view.psf.data for view in views if view.psf is not None])
     unit = views[0].calibration.camera.gain
@@ -279,20 +279,18 @@ def start_views(
 
 
 def _view(
-    given: Seen,
+    view: Seen,
     kernel: FloatArray,
     unit: float,
     settings: RichardsonLucySettings,
     device: torch.device,
 ) -> View:
-    """Return a view in photons of so many image units, with its forward model."""
+    """Return a view in photons of ``unit`` image units, with its forward model."""
     dtype = _DTYPES[settings.precision]
-    blur = Convolution(
-        kernel, given.image.shape, border=settings.border, device=device, dtype=dtype
-    )
+    blur = Convolution(kernel, view.image.shape, border=settings.border, device=device, dtype=dtype)
     transfer = None
     if settings.back_projector != "matched":
-        resolution, voxel_um = settings.resolution_um, (given.psf or given.image).voxel_um
+        resolution, voxel_um = settings.resolution_um, (view.psf or view.image).voxel_um
         transfer = transfer_function(
             settings.back_projector,
             blur,
@@ -303,12 +301,12 @@ def _view(
             resolution_voxels=resolution
             and tuple(r / v for r, v in zip(resolution, voxel_um, strict=True)),  # type: ignore[arg-type]
         )
-    calibration = replace(given.calibration, camera=given.calibration.camera.in_units_of(unit))
+    calibration = replace(view.calibration, camera=view.calibration.camera.in_units_of(unit))
     return View(
         blur=blur,
-        image=torch.from_numpy(calibration.camera.photons(given.image.data)).to(device, dtype),
+        image=torch.from_numpy(calibration.camera.photons(view.image.data)).to(device, dtype),
         background=calibration.background_photons,
         transfer=transfer,
-        seen=None if given.seen is None else torch.from_numpy(given.seen).to(device),
-        held_out=given.held_out,
+        seen=None if view.seen is None else torch.from_numpy(view.seen).to(device),
+        held_out=view.held_out,
     )

@@ -1,8 +1,8 @@
-"""What is found out about an image, kept for the next method: work that is done once.
+"""Cache of intermediate results that several methods use for one image.
 
-Richardson-Lucy deconvolution and a network that starts from it need the same of an image: its
-calibration, its bad voxels, where to stop, and the path of estimates, on which the network starts a
-few iterations beyond the point where the deconvolution ends.
+Richardson-Lucy deconvolution and a network that starts from it need the same calibration, defective
+voxels, number of iterations, and sequence of estimates, of which the network's initial estimate is
+a few iterations beyond the end of the deconvolution.
 """
 
 import json
@@ -29,30 +29,30 @@ from napari_rln.deconvolution.stopping_trial import Stop, seek_stop
 
 T = TypeVar("T")
 
-# Of the settings of a run, those that do not change its path, or only through the calibration.
-_NO_MATTER = ("iterations", "tolerance", "background", "offset", "gain", "repair_image",
+# Settings that do not change the estimates of a run, or only through the calibration.
+_IRRELEVANT = ("iterations", "tolerance", "background", "offset", "gain", "repair_image",
               "negatives", "report_every", "device")  # fmt: skip
 
 
 class Shared:
-    """Keeps what methods find out about images and PSFs, for others that are given it too.
+    """Cache of intermediate results, passed to all methods that are to share them.
 
-    It holds some volumes; let go of it when the methods are done.
+    It holds several volumes; discard it after the last method.
     """
 
     def __init__(self) -> None:
-        self._found: dict[Hashable, Any] = {}
+        self._results: dict[Hashable, Any] = {}
         self._path: tuple[Hashable, RichardsonLucyIteration] | None = None
 
     def calibrate(self, image: Volume, known: Known) -> Calibration:
-        """Return the calibration of an image, as :func:`.calibration.calibrate` does."""
+        """Return the calibration of an image, see :func:`.calibration.calibrate`."""
         key = ("calibration", image.hash, known.background, known.offset, known.gain)
         return self.once(key, lambda: calibrate(image, known))
 
     def measure(
         self, image: Volume, psf: Volume | None, calibration: Calibration, *, repair: bool
     ) -> tuple[Volume, Mask | None, dict[str, Any]]:
-        """Do what :func:`.calibration.measured_volume` does; its warnings come once."""
+        """Return a prepared image, see :func:`.calibration.measured_volume`; warns once."""
         key = ("measured", image.hash, psf and psf.hash, _text(calibration), repair)
         return self.once(key, lambda: measured_volume(image, psf, calibration, repair=repair))
 
@@ -66,13 +66,13 @@ class Shared:
         began: float,
         seen: Mask | None = None,
     ) -> Generator[Report, None, Stop]:
-        """Yield reports, return where to stop, as :func:`.stopping_trial.seek_stop` does."""
+        """Yield reports, return the number of iterations, see :func:`.stopping_trial.seek_stop`."""
         key = ("stop", _key(image, psf, calibration, settings, device))
-        if key not in self._found:
+        if key not in self._results:
             steps = seek_stop(image, psf, calibration, settings, device, began, seen)
-            self._found[key] = yield from steps
-        found: Stop = self._found[key]
-        return found
+            self._results[key] = yield from steps
+        stop: Stop = self._results[key]
+        return stop
 
     def path(
         self,
@@ -84,44 +84,44 @@ class Shared:
         iterations: int,
         seen: Mask | None = None,
     ) -> RichardsonLucyIteration:
-        """Return a run from the start, or as far on as another method has left it.
+        """Return a new run, or one continued from an earlier method.
 
         Parameters
         ----------
         image, psf, calibration, settings, device, seen
             As for :func:`napari_rln.deconvolution.settings.start`.
         iterations
-            That will be done: it is less far on than that.
+            Number of iterations to reach; the run has done fewer.
         """
         key = _key(image, psf, calibration, settings, device)
         if self._path is None or self._path[0] != key or self._path[1].done >= iterations:
-            self._path = None  # before there is memory for another
+            self._path = None  # frees its memory for the next
             self._path = key, rld.start(image, psf, calibration, settings, device, seen=seen)
         return self._path[1]
 
     def leave_path(self) -> None:
-        """Let go of the run that :meth:`path` returned last, and of its memory."""
+        """Discard the last run of :meth:`path`, and free its memory."""
         self._path = None
 
     def keep_outside(
         self, image: Volume, psf: Volume, calibration: Calibration, light: FloatArray
     ) -> None:
-        """Keep the light from beyond the field of view, for who asks for :meth:`outside`."""
-        self._found["outside", image.hash, psf.hash, _text(calibration)] = light
+        """Store the light from beyond the field of view, for :meth:`outside`."""
+        self._results["outside", image.hash, psf.hash, _text(calibration)] = light
 
     def outside(self, image: Volume, psf: Volume, calibration: Calibration) -> FloatArray | None:
-        """Return the light in an image from beyond its field of view; none if nobody found it."""
-        found: FloatArray | None = self._found.get(
+        """Return the light in an image from beyond its field of view; none if not stored."""
+        light: FloatArray | None = self._results.get(
             ("outside", image.hash, psf.hash, _text(calibration))
         )
-        return found
+        return light
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
-        """Return what a function finds, or found for the same key before."""
-        if key not in self._found:
-            self._found[key] = find()
-        found: T = self._found[key]
-        return found
+        """Return the result of a function, called once for each key."""
+        if key not in self._results:
+            self._results[key] = find()
+        result: T = self._results[key]
+        return result
 
 
 def _key(
@@ -131,9 +131,9 @@ def _key(
     settings: RichardsonLucySettings,
     device: torch.device,
 ) -> Hashable:
-    """Return what is the same for two runs on one path."""
+    """Return a key that is equal for runs with the same estimates."""
     plain = RichardsonLucySettings()
-    path = replace(settings, **{name: getattr(plain, name) for name in _NO_MATTER})
+    path = replace(settings, **{name: getattr(plain, name) for name in _IRRELEVANT})
     return image.hash, psf.hash, _text(calibration), json.dumps(as_dict(path)), str(device)
 
 

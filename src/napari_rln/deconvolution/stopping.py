@@ -1,17 +1,17 @@
-"""When to stop: before the estimate follows the noise.
+"""Stopping criterion: prediction of held-out photons.
 
-The photons of an image are split by chance into nine tenths to deconvolve and one tenth to judge
-by: as long as the estimate comes nearer to the object it predicts the unseen tenth better; once it
-follows the noise of the seen photons, worse.
+The photons of an image are split at random, 70 % to deconvolve and 30 % held out. While the
+estimate approaches the object it predicts the held-out photons better; once it fits the noise of
+the others, worse.
 
-What it predicts is a blurred image, and noise in an estimate hardly shows once it is blurred. So
-what is unexplained of the unseen photons is first sharpened by a Wiener filter of the PSF: its
-size is then, but for the noise of the unseen photons, which no estimate knows, that of the
-estimate's own error in all frequencies that the microscope passes.
+The prediction is a blurred image, in which noise of the estimate hardly shows. So the residual of
+the held-out photons is first sharpened by a Wiener filter of the PSF: apart from the noise of the
+held-out photons, its power is then that of the error of the estimate at all frequencies that the
+microscope transmits.
 
-Noise that neighbouring voxels share, as after an interpolation, cannot be split by photons: both
-parts would have it. There, noise of the same size and spectrum is added to the one part and taken,
-larger, from the other, so that the two are independent again (Pang et al., CVPR 2021, p. 2043).
+Noise that is correlated between voxels, as after interpolation, cannot be split by photons: both
+parts would contain it. Instead, noise of the same power and spectrum is added to one part and
+subtracted, scaled, from the other, which makes them independent (Pang et al., CVPR 2021, p. 2043).
 """
 
 import itertools
@@ -34,43 +34,43 @@ from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.psf.shape import centre_crop
 
 BANDS: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-"""Limits of the bands of frequencies of which predictions are compared, as what the PSF passes."""
+"""Limits of the frequency bands of a comparison, as transmission of the PSF (1 at its maximum)."""
 
 EXPLAINED = 1.1
-"""Error, in that of noise alone, up to which noise explains what is left of the image."""
+"""Highest error, relative to noise alone, that counts as explained by noise."""
 
-SHARE = 0.7  # of the photons, deconvolved while the rest is asked: less is asked more surely
-_GROWTH = 0.27  # power of the photons by which the best number of iterations grows, measured
-_ALPHA = 1e-3  # of the Wiener filter; measured: 1e-2 stops late, 1e-4 follows its own noise
-_TAPER = 4  # voxels over which the residual fades at the border: its transform is periodic
-_LEAST_TAPERED = 16  # voxels of an axis that is tapered
-_FEW = 64  # photons in a voxel up to which their split is looked up
-_PATIENCE = 0.15  # of the iterations done so far, without a better prediction
-_LEAST_PATIENCE = 8  # iterations: unmatched back projectors overshoot before they settle
-_SETTLED = 4e-5  # gain of an iteration, of all gained so far, that is not worth another
-_WORTHWHILE = 0.05  # gain of an iteration, of what noise cannot explain, that is worth another
-_NOISE_LIMITED = 1.3  # error up to which noise, and not the PSF, is what limits a result
-_HARDLY = 0.04  # of what noise cannot explain, by which a prediction is hardly worse; measured
-_BY_NOISE = 1.01  # error that noise and its estimate explain
-_MOST_UNEXPLAINED = 3.0  # error beyond noise: with more of it noise is too little to be followed
-_WINDOW, _LEAST_WINDOW = 0.1, 3  # of the iterations done so far, whose mean gain counts
-_LEAST_VARIANCE = 0.05  # of the mean one: dark voxels shall not rule a fit
-_CROP_VOXELS = 2**20  # more photons than these hold would not move the answer
+SHARE = 0.7  # fraction of photons to deconvolve; fewer held-out ones give noisier errors
+_GROWTH = 0.27  # exponent of the best number of iterations in the number of photons; measured
+_ALPHA = 1e-3  # Wiener parameter; measured: 1e-2 stops late, 1e-4 is dominated by noise
+_TAPER = 4  # voxels of taper at the border, as the transform is periodic
+_LEAST_TAPERED = 16  # least voxels of a tapered axis
+_FEW = 64  # highest photon count whose split is looked up
+_PATIENCE = 0.15  # fraction of the iterations so far without improvement, to stop
+_LEAST_PATIENCE = 8  # iterations; unmatched back projectors overshoot before they converge
+_SETTLED = 4e-5  # gain per iteration, relative to the total gain, below which to stop
+_WORTHWHILE = 0.05  # least gain per iteration to continue, relative to the error beyond noise
+_NOISE_LIMITED = 1.3  # highest error of a result limited by noise, not by the PSF
+_HARDLY = 0.04  # tolerance of the best error, relative to the error beyond noise; measured
+_BY_NOISE = 1.01  # error explained by noise and the uncertainty of its estimate
+_MOST_UNEXPLAINED = 3.0  # cap on the error beyond noise; above, noise is too weak to be fitted
+_WINDOW, _LEAST_WINDOW = 0.1, 3  # fraction of the iterations so far whose gain is averaged
+_LEAST_VARIANCE = 0.05  # relative to the mean, so that dark voxels do not dominate a fit
+_CROP_VOXELS = 2**20  # more photons than in these do not change the result
 
 
 @dataclass
 class Watch:
-    """Follows how well unseen photons are predicted and says when to look no further.
+    """Record of prediction errors, which detects when to end a trial.
 
-    That is when predictions get worse, or when they no longer gain: against all that was gained,
-    or, where the PSF is unlike the microscope's and noise does not explain the difference,
-    against what stays unexplained. Such an image has no best iteration: the error of the PSF,
-    alike in seen and unseen photons, would be followed for ever.
+    A trial ends when errors increase, or no longer decrease: relative to the total gain, or, if the
+    PSF differs from the microscope's beyond noise, relative to the error that remains. Such an
+    image has no best iteration: the error of the PSF, equal in both parts of the photons, would be
+    fitted without end.
 
     Attributes
     ----------
     best
-        The least error so far.
+        Lowest error so far.
     """
 
     best: float = math.inf
@@ -79,21 +79,21 @@ class Watch:
 
     @property
     def iteration(self) -> int:
-        """The best so far, counted from 1; 0 before the first.
+        """Best iteration so far, counted from 1; 0 before the first.
 
-        Where noise does not explain what is left, the first that is hardly worse: what is gained
-        after it is mostly error of the model that is followed.
+        With an error beyond noise, the first iteration within a tolerance of the best: later gains
+        mostly come from fitting the error of the PSF.
         """
         hardly = self.best + _HARDLY * min(max(self.best - _BY_NOISE, 0.0), _MOST_UNEXPLAINED)
         return next((i for i, e in enumerate(self._errors, 1) if e <= hardly), 0)
 
     def add(self, error: float) -> bool:
-        """Take how badly the next iteration's estimate predicts; return whether to stop looking.
+        """Add the error of the next iteration; return whether to end the trial.
 
         Parameters
         ----------
         error
-            As of :class:`SplitPhotons`: 1 where only the noise of the unseen photons is left.
+            From :meth:`SplitPhotons.error`: 1 for the noise of the held-out photons alone.
         """
         self._errors.append(error)
         done = len(self._errors)
@@ -112,14 +112,14 @@ class Watch:
 
 
 class Merit(NamedTuple):
-    """How two estimates predict unseen photons, one against the other.
+    """Comparison of two estimates by their prediction of held-out photons.
 
     Attributes
     ----------
     error
-        Of the first, as :meth:`SplitPhotons.error` gives it.
+        Error of the first, see :meth:`SplitPhotons.error`.
     shares
-        Of the first in the mixture that predicts them best, one for each of the :data:`BANDS`.
+        Weight of the first in the best mixture of both, for each of the :data:`BANDS`.
     """
 
     error: float
@@ -127,7 +127,7 @@ class Merit(NamedTuple):
 
 
 class SplitPhotons:
-    """An image in two parts of independent noise: one to deconvolve, one to judge by.
+    """An image split into two parts of independent noise: one to deconvolve, one held out.
 
     Parameters
     ----------
@@ -136,24 +136,24 @@ class SplitPhotons:
     psf
         (z, y, x) sum 1, centre on voxel ``n // 2``.
     background
-        Photons.
+        Background, photons.
     spectrum
-        Of the noise.
+        Spectrum of the noise.
     seed
-        Of the random numbers.
+        Random seed.
     seen
-        (Z, Y, X) bool, voxels that can be believed; all when none.
+        (Z, Y, X) bool, measured voxels; all when none.
     device
-        Where the run computes.
+        Device of the run.
 
     Attributes
     ----------
     image
-        (Z, Y, X) float32, the part to deconvolve.
+        (Z, Y, X) float32, part to deconvolve.
     background
-        Of that, photons.
+        Background of ``image``, photons.
     share
-        Of the photons that are in it.
+        Fraction of the photons in ``image``.
     """
 
     def __init__(
@@ -168,12 +168,12 @@ class SplitPhotons:
     ) -> None:
         rng = np.random.default_rng(seed)
         if spectrum.white:
-            self.image, unseen = _thinned(photons, rng)
-            self.share, self._per_seen = SHARE, (1 - SHARE) / SHARE
+            self.image, held_out = _thinned(photons, rng)
+            self.share, self._held_out_ratio = SHARE, (1 - SHARE) / SHARE
             variance = 1 - SHARE
         else:
-            self.image, unseen = _recorrupted(photons, spectrum, rng)
-            self.share = self._per_seen = 1.0
+            self.image, held_out = _recorrupted(photons, spectrum, rng)
+            self.share = self._held_out_ratio = 1.0
             variance = 1 / (1 - SHARE)
         self.background = self.share * background
         self._photons = torch.from_numpy(photons).to(device)
@@ -183,14 +183,14 @@ class SplitPhotons:
         window = np.broadcast_to(_window(photons.shape), photons.shape)
         if seen is not None:
             window = window * seen
-        # Of real transforms each frequency but those of the ends stands for two.
+        # In a real transform each frequency but the first and the last stands for two.
         double = np.full(weight.shape[2], 2.0, np.float32)
         double[0] = 1
         if photons.shape[2] % 2 == 0:
             double[-1] = 1
         weight *= double
-        weight[0, 0, 0] = 0  # a constant is the background's
-        # What is left of the noise of the unseen photons.
+        weight[0, 0, 0] = 0  # a constant belongs to the background
+        # Power of the sharpened noise of the held-out photons.
         light = float((window**2 * photons).sum(dtype=np.float64))
         coloured = weight if spectrum.white else weight * spectrum.powers(photons.shape)
         noise = variance * light * float(coloured.sum(dtype=np.float64))
@@ -200,42 +200,42 @@ class SplitPhotons:
         )
         self._weight = self._weight.view(-1)
         self._passed = torch.from_numpy(passed).to(device).view(-1)
-        rest = torch.from_numpy(unseen).to(device)
-        self._unseen = self._spectrum(rest, self._per_seen * self.background)
+        rest = torch.from_numpy(held_out).to(device)
+        self._unseen = self._spectrum(rest, self._held_out_ratio * self.background)
         self._pieces = pieces(self._unseen.numel(), self._unseen.device)
         self._power = math.fsum(self._product(self._unseen, self._unseen, p) for p in self._pieces)
         self._last: torch.Tensor | None = None
 
     def whole(self, watch: Watch) -> int:
-        """Return how many iterations the whole image takes where the part takes so many.
+        """Return the number of iterations for the whole image after a trial of the part.
 
-        They are more where noise is the limit. Where it is the PSF, more photons change nothing.
+        Higher than in the trial if limited by noise; equal if limited by the PSF.
         """
-        longer = float(SHARE**-_GROWTH) if watch.best <= _NOISE_LIMITED else 1.0
-        return max(1, round(watch.iteration * longer))
+        factor = float(SHARE**-_GROWTH) if watch.best <= _NOISE_LIMITED else 1.0
+        return max(1, round(watch.iteration * factor))
 
     def error(self, expected: torch.Tensor, ahead: float) -> float:
-        """Return how badly an estimate predicts the unseen photons.
+        """Return the error with which an estimate predicts the held-out photons.
 
         Parameters
         ----------
         expected
-            The image that the run expects by the point from which its next step is taken.
+            Blurred prediction from which the run takes its next step, photons.
         ahead
-            How far beyond the estimate that point lies, in last changes of it.
+            Distance of the prediction beyond the estimate, in units of the estimate's last change.
 
         Returns
         -------
         float
-            Power of what is unexplained, sharpened, over that of the noise alone. A factor of the
-            whole estimate is no error: unmatched back projectors settle on it late.
+            Power of the sharpened residual over that of the noise alone. A factor on the whole
+            estimate is no error: unmatched back projectors converge to it late.
         """
         now = self._spectrum(expected, self.background)
         last = self._last if ahead else None
 
         def compare(part: slice) -> tuple[float, float]:
             if last is not None:
-                # The blur is linear: what the estimate itself predicts needs no further blur.
+                # The blur is linear: that of the estimate itself follows from two predictions.
                 now[part] += ahead * last[part]
                 now[part] /= 1 + ahead
             return self._product(self._unseen, now, part), self._product(now, now, part)
@@ -246,21 +246,20 @@ class SplitPhotons:
         return (self._power - common**2 / max(own, 1e-30)) / self._noise
 
     def compare(self, one: torch.Tensor, other: torch.Tensor, outside: torch.Tensor) -> Merit:
-        """Return how two estimates predict the unseen photons, one against the other.
+        """Return a comparison of two estimates by their prediction of the held-out photons.
 
         Parameters
         ----------
         one, other
-            What they lead to expect in the seen part of the field of view, photons without
-            background.
+            Blurred estimates of the part to deconvolve, photons without background.
         outside
-            Photons in it from beyond the field of view.
+            Photons in that part from beyond the field of view.
         """
         first, second = (self._spectrum(blurred + outside, 0.0) for blurred in (one, other))
-        per_seen = self._per_seen
-        left = self._unseen - per_seen * second
-        gained = per_seen * (first - second)
-        missing = self._unseen - per_seen * first
+        ratio = self._held_out_ratio
+        left = self._unseen - ratio * second
+        gained = ratio * (first - second)
+        missing = self._unseen - ratio * first
         everything = slice(None)
         error = self._product(missing, missing, everything) / self._noise
         shares = []
@@ -271,7 +270,7 @@ class SplitPhotons:
         return Merit(error, tuple(shares))
 
     def scale(self, expected: torch.Tensor, outside: torch.Tensor) -> float:
-        """Return the factor on what an estimate leads to expect that fits all photons best.
+        """Return the factor on a blurred estimate that best fits all photons.
 
         Parameters
         ----------
@@ -289,64 +288,64 @@ class SplitPhotons:
         return float((weight * own * wanted).sum()) / power if power > 0 else 1.0
 
     def _spectrum(self, expected: torch.Tensor, background: float) -> torch.Tensor:
-        """Return the transform, flat, of light above a background that fades at the border."""
+        """Return the transform, flat, of light minus a background, tapered at the border."""
         if expected.device.type != "cpu":
-            there = (expected.to(self._window.dtype) - background) * self._window
-            flat: torch.Tensor = torch.fft.rfftn(there).view(-1)
+            light = (expected.to(self._window.dtype) - background) * self._window
+            flat: torch.Tensor = torch.fft.rfftn(light).view(-1)
             return flat
-        light = np.subtract(expected.numpy(), background, dtype=np.float32)
-        light *= self._window.numpy()
-        found = scipy.fft.rfftn(light, workers=torch.get_num_threads())
-        return torch.from_numpy(found).view(-1)
+        values = np.subtract(expected.numpy(), background, dtype=np.float32)
+        values *= self._window.numpy()
+        spectrum = scipy.fft.rfftn(values, workers=torch.get_num_threads())
+        return torch.from_numpy(spectrum).view(-1)
 
     def _product(self, one: torch.Tensor, other: torch.Tensor, part: slice | torch.Tensor) -> float:
-        """Return the scalar product of a part of two spectra, sharpened."""
+        """Return the scalar product of a part of two spectra after sharpening."""
         pairs = torch.view_as_real(one[part]) * torch.view_as_real(other[part])
         sharpened = pairs.sum(-1) * self._weight[part]
         return float((sharpened.double() if sharpened.device.type == "cpu" else sharpened).sum())
 
 
 def _passed(psf: FloatArray, shape: Shape) -> FloatArray:
-    """Return how much of each frequency a PSF passes, |OTF| over its maximum, for an image."""
+    """Return the transmission of a PSF, |OTF| over its maximum, on the grid of an image."""
     kernel = centre_crop(psf, shape)
     whole = np.zeros(shape, np.float32)
     whole[tuple(slice(n) for n in kernel.shape)] = kernel
-    found = np.abs(scipy.fft.rfftn(whole, workers=torch.get_num_threads()))
-    passed: FloatArray = found / found.max()
+    otf = np.abs(scipy.fft.rfftn(whole, workers=torch.get_num_threads()))
+    passed: FloatArray = otf / otf.max()
     return passed
 
 
 def _thinned(photons: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Return two images, each photon sent to one of them by chance: both are Poisson again.
+    """Return two images with each photon in one of them at random: both are Poisson-distributed.
 
-    What chance does to a voxel depends on its place alone, so that where another voxel is hot, or
-    repaired, all the others are split as they were.
+    The random number of a voxel depends on its position alone, so that repairing one voxel leaves
+    the split of all others unchanged.
     """
     whole = np.floor(photons + rng.random(photons.shape, dtype=np.float32))
     chance = rng.random(photons.shape)
-    # Of many photons the share is Gaussian; of few it is looked up.
+    # The fraction of many photons is Gaussian; that of few is looked up.
     spread = np.sqrt(whole * (SHARE * (1 - SHARE))) * ndtri(chance)
     first = np.clip(np.floor(SHARE * whole + spread + 0.5), 0, whole)
     few = whole <= _FEW
     counts = whole[few].astype(np.intp)
     table = np.concatenate([n + binom.cdf(np.arange(n + 1), n, SHARE) for n in range(_FEW + 1)])
     begins = np.cumsum(np.arange(_FEW + 1))
-    found = np.searchsorted(table, counts + chance[few]) - begins[counts]
-    first[few] = np.minimum(found, counts)
+    drawn = np.searchsorted(table, counts + chance[few]) - begins[counts]
+    first[few] = np.minimum(drawn, counts)
     return first.astype(np.float32), (whole - first).astype(np.float32)
 
 
 def _recorrupted(
     photons: FloatArray, spectrum: Spectrum, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Return two images of independent noise, as large as in nine tenths and a tenth of photons."""
+    """Return two images of independent noise, as strong as after a split of the photons."""
     noise = spectrum.draw(ndimage.uniform_filter(photons, 3, mode="nearest"), rng)
     more = np.float32(math.sqrt((1 - SHARE) / SHARE))
     return np.maximum(photons + more * noise, 0), photons - noise / more
 
 
 def _window(shape: Shape) -> FloatArray:
-    """Return (Z, Y, X) float32, 1 but near the border."""
+    """Return a taper, broadcastable to (Z, Y, X), float32: 1 except near the border."""
     window = np.ones((1, 1, 1), np.float32)
     for axis, n in enumerate(shape):
         if n >= _LEAST_TAPERED:
@@ -360,10 +359,10 @@ def _window(shape: Shape) -> FloatArray:
 def telling_shape(
     image_shape: tuple[int, int, int], psf_shape: tuple[int, int, int]
 ) -> tuple[int, int, int]:
-    """Return the size (z, y, x) of what :func:`telling_crop` cuts out.
+    """Return the size (z, y, x) of the crop of :func:`telling_crop`.
 
-    All of z, since light spreads along it most; a square or less of y and x, at least twice
-    the PSF's width.
+    All of z, along which light spreads most; in y and x at most a square, of at least twice the
+    PSF's width.
     """
     planes, height, width = image_shape
     side = max(round(math.sqrt(_CROP_VOXELS / planes)), 2 * max(psf_shape[1:]))
@@ -371,7 +370,7 @@ def telling_shape(
 
 
 def telling_crop(image: FloatArray, psf_shape: tuple[int, int, int]) -> tuple[slice, ...]:
-    """Return the part of a large image with most structure, (z, y, x) slices."""
+    """Return the crop of a large image with the most structure, (z, y, x) slices."""
     _, height, width = image.shape
     _, *crop = telling_shape(image.shape, psf_shape)
     if crop == [height, width]:

@@ -1,6 +1,6 @@
-"""Where to stop a deconvolution: a part of the photons is deconvolved as a trial.
+"""Trial deconvolution of a part of an image's photons, to determine the number of iterations.
 
-:mod:`napari_rln.deconvolution.stopping` holds how photons are split and by what a trial is ended.
+:mod:`napari_rln.deconvolution.stopping` holds the split of the photons and the stopping criterion.
 """
 
 import time
@@ -22,22 +22,22 @@ from napari_rln.deconvolution.stopping import SplitPhotons, Watch, telling_crop
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
-    """The deconvolution of a part of an image's photons, by which the stop was found.
+    """Trial deconvolution of a part of an image's photons.
 
     Attributes
     ----------
     view
-        The photons that were deconvolved, as an image in the units of the whole.
+        Deconvolved photons, as an image in the units of the whole.
     split
-        Those and the others.
+        Deconvolved and held-out photons.
     run
-        The deconvolution.
+        Deconvolution, possibly continued.
     best
-        Iterations after which it predicted the other photons best.
+        Iteration with the best prediction of the held-out photons.
     sought
-        Iterations that were done to find that.
+        Number of iterations of the trial.
     begin
-        Returns the same deconvolution at its beginning.
+        Returns the deconvolution before its first iteration.
     """
 
     view: Seen
@@ -48,20 +48,20 @@ class Trial:
     begin: Callable[[], RichardsonLucyIteration]
 
     def is_of(self, image: Volume) -> bool:
-        """Tell whether all of an image was deconvolved, not a part of it."""
+        """Return whether the trial covers a whole image, not a crop."""
         return self.view.image.shape == image.shape
 
     def estimate(self, iterations: int) -> FloatArray:
-        """Return the estimate after so many iterations, or as many as were sought in if more."""
-        wanted = max(iterations, self.sought)
-        run = self.run if self.run.done <= wanted else self.begin()  # others may have gone on
-        while run.done < wanted:
+        """Return the estimate after ``iterations``, or after those of the trial if more."""
+        total = max(iterations, self.sought)
+        run = self.run if self.run.done <= total else self.begin()  # may have been continued
+        while run.done < total:
             run.step(measure=False)
         return run.estimate()
 
     @cached_property
     def outside(self) -> FloatArray:
-        """The light in the part from beyond it, image units, for which more iterations are done."""
+        """Light in the crop from beyond it, image units; continues the run until it converges."""
         watch = Outside(self.view.image, self.view.calibration)
         while not watch.look(self.run):
             self.run.step(measure=False)
@@ -70,14 +70,14 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stop:
-    """Where a deconvolution is to be stopped.
+    """Number of iterations of a deconvolution, and the trial behind it.
 
     Attributes
     ----------
     iterations
-        After how many.
+        Number of iterations.
     trial
-        By which that was found; none for an image without photon noise.
+        Trial that determined it; none for an image without photon noise.
     """
 
     iterations: int
@@ -93,25 +93,25 @@ def seek_stop(
     began: float,
     seen: Mask | None = None,
 ) -> Generator[Report, None, Stop]:
-    """Yield reports; return where to stop.
+    """Yield reports; return the number of iterations.
 
-    A part of the photons is deconvolved until it predicts the others best. Without noise it is the
-    most that the settings allow.
+    A part of the photons is deconvolved until it predicts the others best. Without photon noise the
+    number is ``max_iterations``.
 
     Parameters
     ----------
     image, psf
-        As :func:`napari_rln.deconvolution.settings.check_pair` passed them.
+        As validated by :func:`napari_rln.deconvolution.settings.check_pair`.
     calibration
-        Of the image.
+        Calibration of the image.
     settings
-        Of the deconvolution that is to be stopped.
+        Settings of the deconvolution.
     device
-        Where to compute.
+        Compute device.
     began
-        ``time.perf_counter()`` from which the reports count.
+        ``time.perf_counter()`` at the start, for the seconds of reports.
     seen
-        (Z, Y, X) bool, where the image is a measurement; everywhere when none.
+        (Z, Y, X) bool, measured voxels; all when none.
     """
     if not calibration.camera.counts_photons:
         return Stop(iterations=settings.max_iterations)
@@ -122,7 +122,7 @@ def seek_stop(
     split = SplitPhotons(
         photons, psf.data, level, calibration.spectrum, settings.seed, seen=shown, device=device
     )
-    # So that the estimate is as bright as that of the whole image.
+    # The estimate then has the brightness of that of the whole image.
     unit = calibration.camera.gain / split.share
     view = Seen(
         image=image.with_data(split.image * np.float32(unit)),
@@ -133,7 +133,7 @@ def seek_stop(
     )
     run = start_views([view], settings, device)
     watch = Watch()
-    # A step tells how well the estimate before it predicts, so one more shows the last.
+    # A step returns the error of the estimate before it, so there is one step more.
     run.step()
     for done in range(1, settings.max_iterations + 1):
         change = run.step()

@@ -1,4 +1,4 @@
-"""Total variation, which keeps noise from growing into grains."""
+"""Total-variation regularisation, which suppresses amplified noise."""
 
 import torch
 
@@ -8,7 +8,7 @@ from napari_rln.core.volume import VoxelUm
 def total_variation_factor(
     estimate: torch.Tensor, strength: float, voxel_um: VoxelUm
 ) -> torch.Tensor:
-    """Return what total variation multiplies a Richardson-Lucy update by.
+    """Return the factor of total variation on a Richardson-Lucy update.
 
     ``1 / (1 - strength * div(grad x / |grad x|))``, Dey et al., Microscopy Research and Technique
     69, 260 (2006), equation 12; lengths are in units of the smallest voxel side, so that a coarse

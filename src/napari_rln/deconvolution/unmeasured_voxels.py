@@ -1,8 +1,8 @@
-"""Voxels that hold no measurement: saturated ones, and those filled in where nothing was imaged.
+"""Unmeasured voxels: saturated ones, and those filled in where nothing was imaged.
 
-What to look for is found once, on a volume or samples of it (:func:`find_levels`); the masks of
-any part follow from those levels and the part alone, so that parts with a halo of
-:data:`HALO` voxels have the masks of the whole.
+Their values are detected once, in a volume or samples of it (:func:`find_levels`). The masks of a
+part depend on these values and the part alone, so that parts with a halo of :data:`HALO` voxels
+have the masks of the whole.
 """
 
 import math
@@ -16,29 +16,29 @@ from napari_rln.core.volume import FloatArray
 
 Mask = npt.NDArray[np.bool_]
 
-HALO = 4  # voxels around a part that its masks depend on
+HALO = 4  # voxels around a part on which its masks depend
 
-_PILE = 5  # voxels at the highest value that may be chance
-_PILE_RATIO = 4.0  # how much more frequent than the values below it a ceiling is
-_SPECKS = 2e-3  # lone voxels of other values, of those with one value, that a filled region has
-_LEAST_FILLED = 1e-4  # share of a volume that is worth telling
-_MIXED = 2  # voxels next to filled ones that an interpolation mixed with them
-_NEAR = (3, 6)  # voxels from filled ones where there is image again
-_BEGINS = 0.25  # brightness of its darkest tenth there, of its median
+_PILE = 5  # voxels at the highest value that may occur by chance
+_PILE_RATIO = 4.0  # least frequency of a ceiling relative to the values below it
+_SPECKS = 2e-3  # most isolated other voxels in a filled region, relative to its size
+_LEAST_FILLED = 1e-4  # least fraction of a volume to detect
+_MIXED = 2  # distance from filled voxels up to which interpolation mixes values
+_NEAR = (3, 6)  # distances from filled voxels of the nearest unmixed image
+_BEGINS = 0.25  # least ratio there of darkest tenth to median, above the fill value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Levels:
-    """Values by which voxels without a measurement are known.
+    """Values of unmeasured voxels.
 
     Attributes
     ----------
     saturation
-        Value at which the detector, or the file, ends; none where nothing piles up there.
+        Highest value of the detector, or of the file; none without saturated voxels.
     fill
-        Value that was filled in where nothing was imaged; none where there is no such value.
+        Fill value where nothing was imaged; none without filled voxels.
     least
-        Value below which voxels beside filled ones are mixtures with them.
+        Lowest value of unmixed voxels beside filled ones.
     """
 
     saturation: float | None = None
@@ -47,12 +47,12 @@ class Levels:
 
 
 def find_levels(*images: FloatArray) -> Levels:
-    """Return by which values the voxels without a measurement are known.
+    """Return the values of saturated and filled voxels.
 
     Parameters
     ----------
     *images
-        (Z, Y, X): an image, or samples of it. NaN is never a measurement and needs no level.
+        (Z, Y, X), an image, or samples of it. NaN is always unmeasured and needs no level.
     """
     saturation = saturation_level(*images)
     fill, least = _fill_level(images, saturation)
@@ -60,24 +60,24 @@ def find_levels(*images: FloatArray) -> Levels:
 
 
 def saturated(part: FloatArray, levels: Levels) -> Mask:
-    """Return which voxels of a part are at the detector's end, (Z, Y, X) bool."""
+    """Return the mask of saturated voxels of a part, (Z, Y, X) bool."""
     if levels.saturation is None:
         return np.zeros(part.shape, dtype=bool)
     return np.asarray(part >= levels.saturation)
 
 
 def filled(part: FloatArray, levels: Levels) -> Mask:
-    """Return which voxels of a part were filled in, (Z, Y, X) bool.
+    """Return the mask of filled voxels of a part, (Z, Y, X) bool.
 
-    Those are regions of the fill value, at least 3 voxels wide in the plane, and mixtures with
-    them that an interpolation left within 2 voxels. A lone voxel of that value is not one.
+    These are regions of the fill value, at least 3 voxels wide in the plane, and voxels within a
+    distance of 2 that interpolation mixed with them. Isolated voxels of that value are measured.
 
     Parameters
     ----------
     part
-        (Z, Y, X), of the volume that the levels are of.
+        (Z, Y, X), of the volume of the levels.
     levels
-        As :func:`find_levels` returned them.
+        As returned by :func:`find_levels`.
     """
     unknown = np.isnan(part)
     if levels.fill is None:
@@ -91,26 +91,26 @@ def filled(part: FloatArray, levels: Levels) -> Mask:
 
 
 def constant_planes(image: FloatArray) -> tuple[int, ...]:
-    """Return the numbers, from 0, of planes that hold one value only: absent ones.
+    """Return the indices, from 0, of planes with a single value: absent ones.
 
-    None where all planes do: then there is no image to be absent from.
+    Empty if all planes are: then there is no image.
     """
     constant = np.flatnonzero(~_varied(image))
     return tuple(constant.tolist()) if constant.size < len(image) else ()
 
 
 def _varied(image: FloatArray) -> Mask:
-    """Return which planes hold more than one value, (Z,) bool."""
+    """Return the mask of planes with more than one value, (Z,) bool."""
     spread = np.fmax.reduce(image, axis=(1, 2)) - np.fmin.reduce(image, axis=(1, 2))
     return np.asarray(spread > 0)
 
 
 def saturation_level(*images: FloatArray) -> float | None:
-    """Return the highest value of images if voxels pile up there, else none.
+    """Return the highest value of images if voxels accumulate there, else none.
 
-    A ceiling is more frequent than the values below it; where light merely ends, the highest
-    values are the rarest. Isolated voxels at one value are hot, not saturated: next to saturated
-    ones it is bright.
+    A ceiling is more frequent than the values below it; without saturation the highest values are
+    the rarest. Isolated voxels at one value are hot, not saturated: neighbours of saturated voxels
+    are bright.
     """
     images = tuple(
         image[_varied(image)] for image in images
@@ -122,13 +122,13 @@ def saturation_level(*images: FloatArray) -> float | None:
     count = sum(int((image == top).sum()) for image in images)
     if count < _PILE or count <= _PILE_RATIO * _usual_count(images, top):
         return None
-    half = 0.5 * (top + float(np.median(np.concatenate([_thinned(i) for i in images]))))
-    company = [_has_company(image, top, half) for image in images]
-    return top if np.concatenate(company).mean() >= 0.5 else None
+    half = 0.5 * (top + float(np.median(np.concatenate([_subsampled(i) for i in images]))))
+    bright = [_beside_bright(image, top, half) for image in images]
+    return top if np.concatenate(bright).mean() >= 0.5 else None
 
 
 def _usual_count(images: tuple[FloatArray, ...], top: float) -> float:
-    """Return how often each of the five highest values below the top occurs, on average."""
+    """Return the mean frequency of the five highest values below the top."""
     below = [image[image < top] for image in images]
     few = [np.partition(b, b.size - 1000)[b.size - 1000 :] if b.size > 1000 else b for b in below]
     values = np.unique(np.concatenate(few))[-5:]
@@ -137,21 +137,21 @@ def _usual_count(images: tuple[FloatArray, ...], top: float) -> float:
     return sum(int((b >= values[0]).sum()) for b in below) / values.size
 
 
-def _has_company(image: FloatArray, top: float, half: float) -> Mask:
-    """Return, for each voxel at the top, whether one beside it in the plane is bright too."""
+def _beside_bright(image: FloatArray, top: float, half: float) -> Mask:
+    """Return, for each voxel at the top, whether a neighbour in the plane is bright too."""
     z, y, x = np.nonzero(image == top)
     z, y, x = z[:1000], y[:1000], x[:1000]
     _, height, width = image.shape
-    company = np.zeros(z.size, dtype=bool)
+    bright = np.zeros(z.size, dtype=bool)
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         v, u = y + dy, x + dx
         there = (v >= 0) & (v < height) & (u >= 0) & (u < width)
-        company[there] |= image[z[there], v[there], u[there]] > half
-    return company
+        bright[there] |= image[z[there], v[there], u[there]] > half
+    return bright
 
 
-def _thinned(image: FloatArray, size: int = 2**18) -> FloatArray:
-    """Return about so many measured voxels, (N,), spread over an image."""
+def _subsampled(image: FloatArray, size: int = 2**18) -> FloatArray:
+    """Return about ``size`` measured voxels, (N,), spread over an image."""
     values = image.ravel()[:: max(1, image.size // size) | 1]
     return np.asarray(values[~np.isnan(values)])
 
@@ -159,11 +159,11 @@ def _thinned(image: FloatArray, size: int = 2**18) -> FloatArray:
 def _fill_level(
     images: tuple[FloatArray, ...], saturation: float | None
 ) -> tuple[float | None, float]:
-    """Return the value that was filled in, and the least value of what is image beside it.
+    """Return the fill value, and the lowest value of unmixed voxels beside it.
 
-    Voxels are filled where whole neighbourhoods hold one exact value and the image begins at
-    once beside them. The zeros of a dark image end gradually, among values like them, and have
-    lone photons within.
+    Voxels are filled where whole neighbourhoods have one exact value and the image begins abruptly
+    beside them. Zeros of a dark image end gradually, among similar values, and contain isolated
+    photons.
     """
     constants: Counter[float] = Counter()
     for image in images:
@@ -179,16 +179,16 @@ def _fill_level(
         if near.size < 50:
             continue
         lowest, middle = np.quantile(near, [0.1, 0.5])
-        begins = lowest - value > _BEGINS * (middle - value) > 0
-        if begins and sum(_specks(i, value) for i in images) < _SPECKS * count:
+        abrupt = lowest - value > _BEGINS * (middle - value) > 0
+        if abrupt and sum(_specks(i, value) for i in images) < _SPECKS * count:
             return value, float(np.quantile(near, 0.001))
     return None, -math.inf
 
 
 def _specks(image: FloatArray, value: float) -> int:
-    """Return how many voxels of other values stand alone among voxels of a value.
+    """Return the number of isolated voxels of other values among voxels of a value.
 
-    Light that was cut off at a value still rises above it here and there.
+    Light clipped at a value still exceeds it in places.
     """
     around = (image == value).astype(np.int8)
     for axis in (1, 2):
@@ -211,7 +211,7 @@ def _near(image: FloatArray, value: float) -> FloatArray:
 
 
 def _repeated(image: FloatArray) -> Mask:
-    """Return where a voxel's four neighbours in the plane hold its value, (Z, Y, X) bool."""
+    """Return the mask of voxels equal to their four neighbours in the plane, (Z, Y, X) bool."""
     same = np.ones(image.shape, dtype=bool)
     for axis in (1, 2):
         differs = np.diff(image, axis=axis) != 0
@@ -222,23 +222,23 @@ def _repeated(image: FloatArray) -> Mask:
 
 
 def _constant(image: FloatArray, value: float) -> Mask:
-    """Return where a voxel and its eight neighbours in the plane hold a value, (Z, Y, X) bool.
+    """Return the mask of voxels that have a value, with their eight neighbours in the plane.
 
-    Beyond the border everything is as at the border.
+    The image is extended by its edge voxels.
     """
     return ~_widened(image != value, (0, 1, 1))
 
 
-def _widened(mask: Mask, reach: tuple[int, int, int]) -> Mask:
-    """Return a mask widened by some voxels along each axis."""
-    for axis, voxels in enumerate(reach):
+def _widened(mask: Mask, radii: tuple[int, int, int]) -> Mask:
+    """Return a mask dilated by radii (z, y, x) in voxels."""
+    for axis, voxels in enumerate(radii):
         for _ in range(voxels):
             mask = _along(mask, axis)
     return mask
 
 
 def _along(mask: Mask, axis: int) -> Mask:
-    """Return where a mask holds for a voxel or a neighbour along an axis."""
+    """Return a mask dilated by one voxel along an axis."""
     wide = mask.copy()
     first, last = _ends(axis)
     wide[first] |= mask[last]

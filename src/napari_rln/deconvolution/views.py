@@ -1,8 +1,8 @@
-"""Two views of one object from different directions, as of a diSPIM, deconvolved together.
+"""Preparation of two views of one object from different directions, as of a diSPIM.
 
-Each view is sharp where the other is blurred: what one blurs along its axis the other shows. Within
-an iteration the first view corrects the estimate, then the second, each by its own point spread
-function (Wu et al., Nature Biotechnology 31, 1032, 2013). The estimate begins with their mean.
+Each view is sharp along the axis along which the other is blurred. In joint deconvolution the first
+view corrects the estimate, then the second, each with its own point spread function (Wu et al.,
+Nature Biotechnology 31, 1032, 2013). The first estimate is their mean.
 """
 
 from collections.abc import Generator
@@ -40,31 +40,31 @@ from napari_rln.registration.register import (
 
 Turn = Literal["none", "x+90", "x-90", "y+90", "y-90"]
 
-_PLANES = {"x": (0, 1), "y": (0, 2)}  # that a turn about an axis turns
-_LEAST_SEEN = 0.1  # of the first view, that the second must show
+_PLANES = {"x": (0, 1), "y": (0, 2)}  # axes exchanged by a rotation about an axis
+_LEAST_OVERLAP = 0.1  # least fraction of the first view that the second shows
 _ADVICE = "crop the PSFs, deconvolve a part of the image, or use another device."
 
 
 @dataclass(frozen=True, kw_only=True)
 class DualSettings:
-    """How a second view is brought onto the first.
+    """Settings of the alignment of a second view with the first.
 
     Parameters
     ----------
     turn
-        Of the second stack and its PSF, before all else: by 90 degrees about its x or y axis, as
-        the other objective of a diSPIM sees the sample. none where it is turned already.
+        Initial rotation of the second stack and its PSF, by 90 degrees about its x or y axis, as
+        for the second objective of a diSPIM; none if it is already rotated.
     transform
-        What the second view may undergo then: a shift (translation); a turn too (rigid); scaling
-        and shear too (affine); none where it lies on the first view's voxels already.
+        Registration of the second view: translation, rigid (with rotation), affine (with scaling
+        and shear too), or none if it already lies on the voxels of the first.
     voxels
-        isotropic has as fine voxels along all axes as the first view has along the finest, for what
-        the second view adds; first keeps the first view's.
+        Voxels of the result: isotropic, of the finest side of the first view's, to keep the
+        resolution that the second view adds; or first, those of the first view.
     background_b, offset_b, gain_b
-        As background, offset and gain of the deconvolution, which are the first view's, for the
-        second.
+        Background, offset and gain of the second view; background, offset and gain are those of
+        the first.
     seed
-        Of the registration.
+        Random seed of the registration.
     """
 
     turn: Turn = "none"
@@ -81,26 +81,26 @@ class DualSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TwoViews:
-    """Two views on one grid, in one unit.
+    """Two views on one grid and in one unit.
 
     Attributes
     ----------
     first, second
-        (Z, Y, X), the second as bright as the first.
+        (Z, Y, X), the second scaled to the brightness of the first.
     psf_first, psf_second
-        On that grid.
+        PSFs on that grid.
     calibration_first, calibration_second
-        In the unit of the first.
+        Calibrations in the unit of the first.
     seen_first
-        (Z, Y, X) bool, where the first view is a measurement; everywhere when none.
+        (Z, Y, X) bool, measured voxels of the first view; all when none.
     seen
-        (Z, Y, X) bool, where the second view shows the object.
+        (Z, Y, X) bool, voxels that the second view shows.
     original, psf_original, seen_original
-        The first view on its own voxels.
+        First view, its PSF and its mask on its own voxels.
     facts
-        How the second was brought onto the first.
+        Facts of the alignment.
     inputs
-        Hashes of views and PSFs, as they were given.
+        Hashes of the original views and PSFs.
     """
 
     first: Volume
@@ -118,13 +118,13 @@ class TwoViews:
     inputs: dict[str, str]
 
     def calibrations(self) -> dict[str, Any]:
-        """Return what a record says of both, each in the unit of its own view."""
+        """Return the calibrations for a record, each in the unit of its own view."""
         second = self.calibration_second.scaled(self.facts["brightness_b"])
         return self.calibration_first.facts() | {f"{k}_b": v for k, v in second.facts().items()}
 
 
 def turned(volume: Volume, turn: Turn) -> Volume:
-    """Return a volume turned by 90 degrees about its x or y axis, with its voxel size."""
+    """Return a volume rotated by 90 degrees about its x or y axis, with its voxel size."""
     if turn == "none":
         return volume
     axes = _PLANES[turn[0]]
@@ -148,34 +148,34 @@ def pair_views(
     gain: float | Literal["auto"] = "auto",
     repair_image: bool = True,
 ) -> Generator[RegistrationReport, None, TwoViews]:
-    """Yield reports of the registration, return two views on one grid.
+    """Yield reports of the registration; return two views on one grid.
 
     Parameters
     ----------
     first, second
-        (Z, Y, X), each as its camera took it.
+        (Z, Y, X), each on its own voxels.
     psf_first, psf_second
         Sum 1, each on the voxels and in the orientation of its own view.
     background
-        Of the first view, in its unit.
+        Background of the first view, in its unit.
     negatives
-        What to do with negative voxels.
+        Treatment of negative voxels.
     settings
-        The defaults when none.
+        Settings of the alignment; the defaults when none.
     offset, gain
-        Of the first view's camera, image units and image units per photon.
+        Camera of the first view, image units and image units per photon.
     repair_image
-        Replace isolated hot and cold voxels of both views by what is around them.
+        Whether to replace isolated hot and cold voxels of both views.
 
     Raises
     ------
     RlnError
-        If a view or a PSF cannot be used, or the views do not match.
+        If a view or a PSF is unusable, or the views do not match.
 
     Notes
     -----
-    The PSF of the second view is turned by 90 degrees with it, and not by the few degrees that the
-    registration finds.
+    The PSF of the second view is rotated by 90 degrees with it, but not by the small rotation of
+    the registration.
     """
     settings = settings or DualSettings()
     first = check_pair(first, psf_first, negatives)
@@ -187,8 +187,8 @@ def pair_views(
     )
     inputs = {"image": first.hash, "image_b": second.hash, "psf": psf_first.hash,
               "psf_b": psf_second.hash}  # fmt: skip
-    first, seen_first, found_first = measured_volume(first, psf_first, one, repair=repair_image)
-    second, seen_second, found_second = measured_volume(
+    first, seen_first, first_facts = measured_volume(first, psf_first, one, repair=repair_image)
+    second, seen_second, second_facts = measured_volume(
         second, psf_second, two, repair=repair_image
     )
     seen_original = seen_first
@@ -200,8 +200,8 @@ def pair_views(
     if seen_second is not None:
         shows = _resampled(turned(_as_volume(seen_second, second), settings.turn), grid).data
     psfs = psfs_of_views(psf_first, psf_second, settings, first.voxel_um)
-    facts: dict[str, Any] = {"dual": as_dict(settings)} | found_first
-    facts |= {f"{name}_b": value for name, value in found_second.items()}
+    facts: dict[str, Any] = {"dual": as_dict(settings)} | first_facts
+    facts |= {f"{name}_b": value for name, value in second_facts.items()}
     if settings.transform == "none":
         if other.shape != image.shape:
             raise RlnError(
@@ -210,26 +210,26 @@ def pair_views(
             )
         seen = shows > WHOLLY
     else:
-        # Blurred by each other's PSF they look alike; as they are, a scaling would make up for
-        # what one blurs more along an axis than the other.
-        alike = _blurred(other, psfs[0]), _blurred(image, psfs[1])
-        found = yield from register_steps(
-            *alike, RegistrationSettings(transform=settings.transform, seed=settings.seed)
+        # Blurred by each other's PSF they are similar; unblurred, a scaling would compensate for
+        # their different blur along an axis.
+        similar = _blurred(other, psfs[0]), _blurred(image, psfs[1])
+        registered = yield from register_steps(
+            *similar, RegistrationSettings(transform=settings.transform, seed=settings.seed)
         )
-        assert found.record is not None
-        told = found.record.facts
-        matrix = np.array(told["matrix"])
+        assert registered.record is not None
+        registration = registered.record.facts
+        matrix = np.array(registration["matrix"])
         data = _moved_onto(other, image, matrix)
         seen = np.isfinite(data)
         if seen_second is not None:
             seen &= np.nan_to_num(_moved_onto(other.with_data(shows), image, matrix)) > WHOLLY
         other = image.with_data(np.nan_to_num(data), name=second.name)
         kept = ("matrix", "shift_um", "transform", "similarity_after", "overlap")
-        facts["registration"] = {name: told[name] for name in kept}
-    if seen.mean() < _LEAST_SEEN:
+        facts["registration"] = {name: registration[name] for name in kept}
+    if seen.mean() < _LEAST_OVERLAP:
         raise RlnError(
             f"{second.name} shows {seen.mean():.0%} of {first.name} only, at least "
-            f"{_LEAST_SEEN:.0%} are needed; crop {first.name} to what both show."
+            f"{_LEAST_OVERLAP:.0%} are needed; crop {first.name} to what both show."
         )
     brightness = _light(other, seen, two.background) / _light(image, seen, one.background)
     if not brightness > 0:
@@ -260,16 +260,16 @@ def psfs_of_views(
     settings: DualSettings,
     voxel_um: VoxelUm | None = None,
 ) -> tuple[Volume, Volume]:
-    """Return the PSFs of two views as their result needs them: turned, and on its voxels.
+    """Return the PSFs of two views, rotated and resampled to the voxels of the result.
 
     Parameters
     ----------
     psf_first, psf_second
         Sum 1, each in the orientation of its own view.
     settings
-        The turn of the second view, and the voxels of the result.
+        Settings of the alignment.
     voxel_um
-        Of the first view; those of its PSF when none.
+        Voxel size (z, y, x) of the first view in micrometres; that of its PSF when none.
     """
     grid = _grid(voxel_um or psf_first.voxel_um, settings)
     return _on_grid(psf_first, grid), _on_grid(turned(psf_second, settings.turn), grid)
@@ -293,16 +293,16 @@ def _resampled(volume: Volume, grid: VoxelUm) -> Volume:
 
 
 def _blurred(volume: Volume, psf: Volume) -> Volume:
-    """Return a volume blurred by a PSF, continued beyond its border by its edge voxels."""
+    """Return a volume, extended by its edge voxels, blurred by a PSF."""
     margins = [((n - 1) // 2, n // 2) for n in psf.shape]
     data = fftconvolve(np.pad(volume.data, margins, mode="edge"), psf.data, mode="valid")
     return volume.with_data(data.astype(np.float32))
 
 
-def _moved_onto(other: Volume, image: Volume, told: npt.NDArray[np.float64]) -> FloatArray:
-    """Return a view on the voxels of the other by the matrix that its record tells, else NaN."""
-    half, theirs = (np.divide(volume.voxel_um, 2) for volume in (image, other))
-    return resample_onto(other, image, translation(theirs) @ told @ translation(-half))
+def _moved_onto(other: Volume, image: Volume, matrix: npt.NDArray[np.float64]) -> FloatArray:
+    """Return a view on the voxels of another by the matrix of its record, NaN outside."""
+    half, other_half = (np.divide(volume.voxel_um, 2) for volume in (image, other))
+    return resample_onto(other, image, translation(other_half) @ matrix @ translation(-half))
 
 
 def _as_volume(mask: Mask, like: Volume) -> Volume:

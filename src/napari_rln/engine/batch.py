@@ -1,4 +1,4 @@
-"""Many images: listing them as jobs, and doing one after the other."""
+"""Batch of many images: their listing as jobs, and the jobs one after the other."""
 
 import contextlib
 import csv
@@ -32,26 +32,26 @@ Ending = Literal["ome.tif", "ome.zarr"]
 T = TypeVar("T")
 
 REPORT = "batch.csv"
-"""Name of the table, in the folder of the results."""
+"""Name of the table of outcomes, in the folder of the results."""
 
 _COLUMNS = ("image", "psf", "model", "channel", "time", "series", "voxel_um", "psf_voxel_um", "out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What all images of a batch have in common, where a table does not say otherwise.
+    """Settings common to all images of a batch, unless a table overrides them.
 
     Parameters
     ----------
     job
-        Whose image says what of the files is read, whose PSFs and methods are one for all channels
-        or one for each, in their order, and whose output is the folder of the results.
+        Job whose image is the part of the files to read, whose PSFs and methods are one for all
+        channels or one per channel, in order, and whose output is the folder of the results.
     mark
-        By which a result's name tells how it was made.
+        Suffix of the results' names for the method.
     ending
-        Of the results.
+        Ending of the results.
     repair, psf_voxel_um
-        Of PSFs that a table names.
+        Options of PSFs named in a table.
     """
 
     job: Job
@@ -62,13 +62,13 @@ class Template:
 
     @property
     def folder(self) -> Path:
-        """Of the results."""
+        """Folder of the results."""
         return self.job.output.path
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """An image as it is named, before it is opened."""
+    """A named image, before it is opened."""
 
     image: ImageFile
     out: Path | None = None
@@ -84,18 +84,18 @@ def listed(inputs: Sequence[str], template: Template) -> list[Item]:
     ----------
     inputs
         Files, folders of files, patterns such as ``plate/*.tif``, and tables (``.csv``) with a
-        column ``image`` and, where wanted, ``psf``, ``model``, ``channel``, ``time``, ``series``,
-        ``voxel_um``, ``psf_voxel_um`` and ``out``; its images and PSFs are named from where it
-        lies, ``out`` within the folder of the results.
+        column ``image`` and optional columns ``psf``, ``model``, ``channel``, ``time``, ``series``,
+        ``voxel_um``, ``psf_voxel_um`` and ``out``; images and PSFs are relative to the table's
+        folder, ``out`` to the folder of the results.
     template
-        What they have in common.
+        Common settings.
 
     Raises
     ------
     RlnError
-        If there are none, a table cannot be read, or two results would have the same name.
+        If there are no images, a table is unreadable, or two results would have the same name.
     """
-    found: list[Item] = []
+    items: list[Item] = []
     for word in inputs:
         if Path(word).suffix.lower() == ".csv":
             rows = _of_table(Path(word), template)
@@ -104,12 +104,12 @@ def listed(inputs: Sequence[str], template: Template) -> list[Item]:
             rows = [_Row(image=replace(part, path=str(image))) for image in _expanded(word)]
         for row in rows:
             for position in _positions(row):
-                found += _channels(position, template)
-    if not found:
+                items += _channels(position, template)
+    if not items:
         raise RlnError(f"there are no images in {', '.join(inputs)}; name others.")
-    read = {os.path.realpath(path) for item in found for path in item.job.files}
+    read = {os.path.realpath(path) for item in items for path in item.job.files}
     names: dict[Path, Item] = {}
-    for item in found:
+    for item in items:
         if os.path.realpath(item.out) in read:
             raise RlnError(
                 f"the result {item.out} would replace what is read; name another folder, or "
@@ -121,22 +121,22 @@ def listed(inputs: Sequence[str], template: Template) -> list[Item]:
                 f"{other.job.image.path} and {item.job.image.path} would both become {item.out}; "
                 "rename one, or name the results in a table (column out)."
             )
-    return found
+    return items
 
 
-def _expanded(given: str) -> list[Path]:
-    """Return the images that a word of the command line stands for."""
-    path = Path(given)
+def _expanded(text: str) -> list[Path]:
+    """Return the paths of an input of the command line."""
+    path = Path(text)
     if path.is_dir() and not is_zarr(path):
         return _sets_once(sorted(p for p in path.iterdir() if _is_image(p)))
-    if path.exists() or not glob.has_magic(given):
-        return [path]  # one that is not there will be said to be so
-    matching = map(Path, glob.glob(given, recursive=True))  # noqa: PTH207
+    if path.exists() or not glob.has_magic(text):
+        return [path]  # a missing file is reported later
+    matching = map(Path, glob.glob(text, recursive=True))  # noqa: PTH207
     return _sets_once(sorted(p for p in matching if _is_image(p)))
 
 
 def _sets_once(images: Sequence[Path]) -> list[Path]:
-    """Return images without the further files of sets of which one is there already."""
+    """Return images with only the first file of each set."""
     kept, within = [], set()
     for image in images:
         if os.path.realpath(image) not in within:
@@ -146,10 +146,10 @@ def _sets_once(images: Sequence[Path]) -> list[Path]:
 
 
 def _positions(row: _Row) -> list[_Row]:
-    """Return an image once for each of those, of one size, that its file holds."""
+    """Return a row for each image, of one size, in a file."""
     image = row.image
     if image.series is None:
-        with contextlib.suppress(ValueError, OSError):  # said where it is read
+        with contextlib.suppress(ValueError, OSError):  # reported where it is read
             first = held(replace(image, series=0))
             others = (held(replace(image, series=n)) for n in range(1, first.images))
             if first.images > 1 and all(h.array.shape == first.array.shape for h in others):
@@ -169,14 +169,14 @@ def _is_image(path: Path) -> bool:
 
 
 def _of_table(path: Path, template: Template) -> list[_Row]:
-    """Return the images that a table names."""
+    """Return the images of a table."""
     if path.resolve() == (template.folder / REPORT).resolve():
         raise RlnError(
             f"{path} would be overwritten by the report of the batch; call it otherwise, or name "
             "another folder for the results."
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it
+        text = path.read_text(encoding="utf-8-sig")  # as written by spreadsheets
     except (OSError, UnicodeError) as error:
         raise RlnError(f"{path} cannot be read as a table ({error}).") from error
     table = csv.DictReader(io.StringIO(text))
@@ -185,7 +185,7 @@ def _of_table(path: Path, template: Template) -> list[_Row]:
         odd = ", ".join(sorted(str(c) for c in columns - set(_COLUMNS))) or "no image"
         raise RlnError(f"{path.name} has {odd}; its columns may be {', '.join(_COLUMNS)}.")
     part = template.job.image
-    found: list[_Row] = []
+    images: list[_Row] = []
     for number, row in enumerate(rows, 2):
         if None in row:
             raise RlnError(f"{path.name}, line {number} has more cells than there are columns.")
@@ -217,7 +217,7 @@ def _of_table(path: Path, template: Template) -> list[_Row]:
                     path=str(place(words["psf"])),
                     voxel_um=psf_voxel_um or (common[0] if common else template.psf_voxel_um),
                 )
-            found.append(
+            images.append(
                 _Row(
                     image=image,
                     out=template.folder / words["out"] if words.get("out") else None,
@@ -228,7 +228,7 @@ def _of_table(path: Path, template: Template) -> list[_Row]:
             )
         except ValueError as error:
             raise RlnError(f"{path.name}, line {number}: {error}") from error
-    return found
+    return images
 
 
 def _number(word: str | None, default: int | None) -> int | None:
@@ -246,18 +246,18 @@ def _voxel_um(words: str | None) -> VoxelUm | None:
 
 
 def _channels(row: _Row, template: Template) -> list[Item]:
-    """Return an image once for each of its channels, with what belongs to that."""
+    """Return an item for each channel of an image, with its PSF and method."""
     image, common = row.image, template.job
     count, problem = 1, ""
     try:
         whole = image.planes_are == "channel"
         count = 1 if whole else contents(image.path, image.series).channels
-    except (ValueError, OSError) as error:  # also a name that no file can have
+    except (ValueError, OSError) as error:  # also for an invalid file name
         problem = str(error)
     for name, those in (("PSFs", common.psfs), ("models", common.methods)):
         if len(those) > 1 and len(those) != count and not problem:
             problem = f"it has {count} channels but there are {len(those)} {name}"
-    found = []
+    items = []
     for channel in range(count) if image.channel is None else [image.channel]:
         mark = "" if image.series is None else f"-s{image.series}"
         mark += f"-c{channel}" if count > 1 else ""
@@ -269,8 +269,8 @@ def _channels(row: _Row, template: Template) -> list[Item]:
             methods=(_method_of(row, common.methods, channel),),
             output=replace(common.output, path=row.out or template.folder / name),
         )
-        found.append(Item(job=job, problem=problem))
-    return found
+        items.append(Item(job=job, problem=problem))
+    return items
 
 
 def _psfs_of(row: _Row, template: Template, channel: int) -> tuple[PsfFile, ...]:
@@ -293,7 +293,7 @@ def _method_of(row: _Row, methods: Sequence[Method], channel: int) -> Method:
 
 
 def _of_channel(words: Sequence[T], channel: int) -> T | None:
-    """Return the one for a channel, where there is one for each; else the one for all."""
+    """Return the entry of a channel, if there is one per channel; else that for all."""
     if not words:
         return None
     return words[channel] if len(words) > 1 and channel < len(words) else words[0]
@@ -306,25 +306,25 @@ def run_batch_iter(
     device: str = "auto",
     prepare: Callable[[Item], Task] = lambda item: task_of(item.job),
 ) -> Generator[BatchReport, None, list[Ended]]:
-    """Do a batch; yield reports, return what became of every image.
+    """Run a batch; yield reports, return the outcome of every image.
 
     Parameters
     ----------
     items
-        The images.
+        Images of the batch.
     folder
-        Of the results, where the table of what became of them is written, after every image.
+        Folder of the results, where the table of outcomes is written after every image.
     execution
-        By what they are computed.
+        Memory, tiles and workers.
     device
-        On what.
+        Name of the device.
     prepare
-        Makes of an item what is to be run: reads its PSF and model.
+        Function that makes the task of an item: reads its PSF and model.
 
     Raises
     ------
     RlnError
-        If the workers cannot be had.
+        If workers are not available.
     OSError
         If the table cannot be written.
     """
@@ -346,7 +346,7 @@ def run_batch_iter(
                         yield BatchReport(done=number, total=len(items), item=item, inner=report)
             except StopIteration as stop:
                 _, summary, made = stop.value
-            except Exception as failure:  # whatever it is, the others are still to be done
+            except Exception as failure:  # whatever the error, the other images follow
                 error = str(failure) or type(failure).__name__
             ended.append(
                 Ended(
@@ -364,9 +364,9 @@ def run_batch_iter(
 
 
 def _write(path: Path, ended: Iterable[Ended]) -> None:
-    """Write the table of what became of a batch."""
-    found = ("iterations", "background", "chi2", "flux_ratio", "clipped")
-    head = ("image", "channel", "time", "result", "status", "seconds", *found, "error", "warnings")
+    """Write the table of outcomes of a batch."""
+    names = ("iterations", "background", "chi2", "flux_ratio", "clipped")
+    head = ("image", "channel", "time", "result", "status", "seconds", *names, "error", "warnings")
     with (
         atomic(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -377,5 +377,5 @@ def _write(path: Path, ended: Iterable[Ended]) -> None:
             item, image = one.item, one.item.job.image
             channel, when = ("" if n is None else n for n in (image.channel, image.time))
             row = [image.path, channel, when, item.out, one.status, f"{one.seconds:.1f}"]
-            row += [one.summary.get(name, "") for name in found]
+            row += [one.summary.get(name, "") for name in names]
             table.writerow([*row, one.error, " ".join(one.warnings)])

@@ -1,8 +1,8 @@
 """Scheduler and workers of dask.distributed that only talk to each other.
 
-Each starts a web server for its dashboard besides, also where that is switched off: on port 8787,
-or on any that is free. On a shared machine others could look in, and who has a dask of their own
-would miss the port.
+Each otherwise starts a web server for its dashboard, even where that is switched off: on port 8787,
+or on any free port. Other users of a shared machine could then look in, and their own dask would
+find the port occupied.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""How large blocks and tiles are, so that a worker's memory holds what it works on."""
+"""Sizes of blocks and tiles, chosen to fit a worker's memory."""
 
 import itertools
 import math
@@ -13,13 +13,13 @@ from napari_rln.deconvolution.method import Json, Method, TileStage
 from napari_rln.engine.plan import Format, Plan
 from napari_rln.io.ome_zarr import Version, pyramid
 
-_CHUNK = {"0.5": (64, 64, 64), "0.4": (64, 128, 128)}  # what a viewer reads at once
-_SHARE = 0.6  # of a worker's memory that a tile computes in; the rest is read and written
-_MOST_TILE = 1 << 27  # voxels of a tile's window: larger ones hardly gain and come seldom
-_MOST_BLOCK = 1 << 25  # and of a block's
+_CHUNK = {"0.5": (64, 64, 64), "0.4": (64, 128, 128)}  # read by viewers in one piece
+_COMPUTE_FRACTION = 0.6  # of a worker's memory, for computing a tile; the rest is for input, output
+_MOST_TILE = 1 << 27  # voxels of a tile's window: larger ones hardly gain and delay the reports
+_MOST_BLOCK = 1 << 25  # voxels of a block's window
 
 BLOCK_BYTES = 125
-"""Per voxel of a block's window, of all that a worker has at once, beside its computation."""
+"""Bytes per voxel of a block's window: all data of a worker, without its computation."""
 
 
 def make_plan(
@@ -36,29 +36,29 @@ def make_plan(
     ram: int,
     side: int | None = None,
 ) -> Plan:
-    """Return how volumes are divided so that a worker's memory holds what it works on.
+    """Return the division of a volume that fits a worker's memory.
 
     Parameters
     ----------
     image
-        Its shape and voxel size.
+        Image with shape and voxel size.
     times
         Number of volumes.
     psf, method
-        By which they are deconvolved.
+        PSF and method of the deconvolution.
     shared
-        What all tiles of the method's first stage share.
+        State common to all tiles of the method's first stage.
     form, version
-        Of the output.
+        Format of the output, and its OME-Zarr version.
     kind
         Type of the worker's device.
     memory
-        Bytes that a worker may compute in, on its device.
+        Memory for computing, on the worker's device, bytes.
     ram
-        Bytes that it may take in the machine's memory.
+        Memory of the machine for a worker, bytes.
     side
-        In voxels of tiles and, in whole chunks, of blocks; the largest that the memory allows when
-        none.
+        Side of tiles and, rounded to whole chunks, of blocks, voxels; the largest that fits the
+        memory if None.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def make_plan(
         halo = stage.halo(psf, shared)
         z, y, x = (_even(h // 2) for h in halo)
         overlap = (z, y, x)
-        allowed = int(_SHARE * min(memory, ram))
+        allowed = int(_COMPUTE_FRACTION * min(memory, ram))
         allowed = min(allowed, stage.memory_bytes((_MOST_TILE, 1, 1), (1, 1, 1)))
         core = _core(shape, psf.shape, stage, allowed, halo, overlap)
         if side is not None:
@@ -101,7 +101,7 @@ def make_plan(
 def _core(
     shape: Shape, psf_shape: Shape, stage: TileStage, allowed: int, halo: Shape, overlap: Shape
 ) -> Shape:
-    """Return the size of the tiles that together are the least to transform, of those that fit.
+    """Return the tile size with the least total volume to transform, of those that fit.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def _core(
 
 
 class _Division(NamedTuple):
-    """An axis cut into cores, with what is transformed of it: in all, and by one tile."""
+    """An axis cut into cores, with its transformed length: of all tiles, and of one."""
 
     core: int
     total: int
@@ -138,7 +138,7 @@ class _Division(NamedTuple):
 
 
 def _divisions(n: int, halo: int, least: int, margin: int) -> Iterator[_Division]:
-    """Yield ways to cut an axis, from one core to the narrowest, in steps of a few per cent."""
+    """Yield divisions of an axis, from one core to the narrowest, in steps of a few per cent."""
     before = 0
     parts = 1
     while True:
@@ -172,8 +172,8 @@ def _whole(side: int, chunk: Shape, shape: Shape) -> Shape:
 def _block(shape: Shape, chunk: Shape, reach: Shape, most: int, form: Format) -> Shape:
     """Return the largest block, in whole chunks, whose window has at most so many voxels.
 
-    It grows where that saves the most of what is read twice; for a TIFF along x first, where a
-    block of whole rows is written in one piece.
+    It grows along the axis where that saves the most repeated reading; for a TIFF along x first,
+    since whole rows are written in one piece.
     """
     counts = [1, 1, 1]
     limits = [math.ceil(n / c) for n, c in zip(shape, chunk, strict=True)]

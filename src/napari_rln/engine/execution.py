@@ -1,4 +1,4 @@
-"""Where a result goes, and by what it is computed."""
+"""Settings of output and execution: file format, memory, workers."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,16 +14,16 @@ from napari_rln.io.volumes import OutputType
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFormat:
-    """How a result is written.
+    """Format of a result.
 
     Parameters
     ----------
     dtype
         Type of the written values; uint16 and uint8 round and clip.
     ome_zarr
-        Version of OME-Zarr that is written: 0.5 has shards, 0.4 is read by older programs.
+        OME-Zarr version: 0.5 with shards, or 0.4 for older programs.
     overwrite
-        Replace what is there, or begin anew where a run with other settings was interrupted.
+        Replace an existing result, or restart an interrupted run that had other settings.
     """
 
     dtype: Annotated[OutputType, {"label": "Type of values"}] = "float32"
@@ -34,19 +34,19 @@ class OutputFormat:
         check_limits(self)
 
     def at(self, path: str | Path) -> "Output":
-        """Return the output that is written so at a path."""
+        """Return the output in this format at a path."""
         names = (field.name for field in fields(OutputFormat))
         return Output(path=Path(path), **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output(OutputFormat):
-    """Where a result goes, and how it is written.
+    """Path and format of a result.
 
     Parameters
     ----------
     path
-        Result, .tif (ImageJ, one volume of up to 4 GB), .ome.tif or .ome.zarr; the others are as
+        Result, .tif (ImageJ, one volume of up to 4 GB), .ome.tif or .ome.zarr; other parameters as
         for :class:`OutputFormat`.
     """
 
@@ -59,26 +59,26 @@ class Output(OutputFormat):
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """By what a result is computed; it does not depend on it.
+    """Memory, tiles and workers of a computation; the result does not depend on them.
 
     Parameters
     ----------
     memory_gb
-        Memory that may be taken, by the program and all workers of a machine together; auto takes
-        half of what is free. Volumes that need more are deconvolved in parts.
+        Memory limit of the program and all workers of a machine together, GB; auto is half of the
+        free memory. Larger volumes are deconvolved in parts.
     tile
-        Side in voxels of what is computed at once; auto takes the largest that the memory allows.
+        Side of a tile, voxels; auto is the largest that fits the memory.
     workers
-        Processes on this machine, which share its cores; auto takes one for each GPU, on a CPU
-        one for each eight cores.
+        Number of processes on this machine, which share its cores; auto is one per GPU, on a CPU
+        one per eight cores.
     gpus
-        Numbers of the GPUs to use, as 0,1, a worker on each; all when not given.
+        Numbers of the GPUs to use, as 0,1, with one worker each; all by default.
     scheduler
-        Address of a running dask.distributed scheduler, tcp://host:port, whose workers do it.
+        Address of a running dask.distributed scheduler, tcp://host:port, whose workers are used.
     """
 
     memory_gb: MemoryGb = "auto"
-    tile: TileSide = "auto"
+    tile: Annotated[TileSide, {"label": "Tile (voxels)"}] = "auto"
     workers: Annotated[int | Literal["auto"], {"min": 1, "max": 4096}] = "auto"
     gpus: Annotated[str, {"label": "GPUs"}] = ""
     scheduler: str | None = None
@@ -98,10 +98,10 @@ class Execution:
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:
-        """Numbers of the GPUs to use; none where all are, or there are none."""
+        """Numbers of the GPUs to use; empty for all, or without GPUs."""
         return tuple(int(word) for word in self.gpus.split(",")) if self.gpus else ()
 
     @property
     def has_workers(self) -> bool:
-        """Whether something is set that only a run in parts has."""
+        """Whether a setting that applies only to a run in parts is set."""
         return self.workers != "auto" or bool(self.gpus) or self.scheduler is not None

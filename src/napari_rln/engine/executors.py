@@ -1,7 +1,7 @@
-"""Who does the work: threads of this process, processes of this machine, or a cluster.
+"""Executors: threads of this process, processes of this machine, or a cluster.
 
-All of them are given functions and give futures; dask.distributed replaces workers that die, and
-gives their work to others.
+All of them take functions and return futures; dask.distributed replaces workers that die, and
+reassigns their work.
 """
 
 import contextlib
@@ -24,40 +24,40 @@ from napari_rln.engine.plan import IN_FLIGHT
 from napari_rln.engine.survey import survey
 
 WORKER_BYTES = 450_000_000
-"""Without which a worker's process can do nothing: its libraries, and the smallest of tiles."""
+"""Least memory of a worker process: its libraries, and the smallest tile."""
 
-_CORES_PER_WORKER = 8  # not measured: of more, a transform is thought to make little
-_WORKERS_PER_CORE = 2  # at the most: more only wait for each other
-_ANSWER_S = 60.0  # for a scheduler to answer: a busy one takes its time
-_WAIT_S = 120.0  # for workers to come up
+_CORES_PER_WORKER = 8  # assumed, not measured: Fourier transforms hardly gain from more
+_WORKERS_PER_CORE = 2  # at most: more only wait for each other
+_ANSWER_S = 60.0  # for the answer of a scheduler, which may be busy
+_WAIT_S = 120.0  # for the start of workers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Workers, ready to work.
+    """Workers that are ready.
 
     Attributes
     ----------
     submit
-        Takes a function and its arguments, returns the future of what it returns.
+        Function that takes a function and its arguments, and returns a future.
     workers
-        How many there are.
+        Number of workers.
     crowd
-        And on one machine at the most.
+        Largest number of workers on one machine.
     threads
-        With which each is to compute.
+        Number of computing threads of each worker.
     device
         Type of their device.
     device_name
-        As a worker is to resolve it.
+        Name of the device, resolved by each worker.
     device_bytes
-        Memory that is free on the device, the least of all.
+        Free memory of the device, the least of all workers.
     ram_bytes
-        Memory of the machine that is free for a worker, the least of all.
+        Free memory of the machine for each worker, the least of all.
     taken_bytes
-        Of memory, that a worker has before it begins.
+        Memory of a worker before its first task.
     beside_bytes
-        And the process that drives them, where they are others of the same machine.
+        Memory of the driving process, where it is another one on the same machine.
     """
 
     submit: Callable[..., "Future[Any]"]
@@ -73,12 +73,12 @@ class Engine:
 
 
 def worker_count(settings: Execution, device: str) -> int:
-    """Return how many processes are to work on this machine.
+    """Return the number of worker processes on this machine.
 
     Raises
     ------
     RlnError
-        If there are fewer GPUs, or this machine has not the cores or the memory for as many.
+        If there are fewer GPUs, or too few cores or too little memory.
     """
     gpus = _gpus(settings, device)
     if settings.workers == "auto":
@@ -105,12 +105,12 @@ def worker_count(settings: Execution, device: str) -> int:
 
 
 def _gpus(settings: Execution, device: str) -> tuple[int, ...]:
-    """Return the numbers of the GPUs to use; none where a CPU is to compute.
+    """Return the numbers of the GPUs to use; empty for a CPU.
 
     Raises
     ------
     RlnError
-        If one is not there.
+        If a GPU does not exist.
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = settings.gpu_numbers
@@ -132,49 +132,49 @@ def _gpus(settings: Execution, device: str) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def engine(settings: Execution, device: str, folder: Path) -> Iterator[Engine]:
-    """Start workers, or find those of a scheduler; stop those that were started.
+    """Start workers, or connect to those of a scheduler; stop those that were started.
 
     Parameters
     ----------
     settings
-        Who is to work.
+        Number of workers, GPUs, or a scheduler.
     device
-        On what, as :func:`napari_rln.core.device.resolve_device` takes it.
+        Name of the device for :func:`napari_rln.core.device.resolve_device`.
     folder
-        Where the result will be, which all workers must see.
+        Folder of the result, visible to all workers.
 
     Raises
     ------
     RlnError
-        If there is no such scheduler, it has no workers, they do not see the folder, have another
-        version of napari-rln, or a GPU is not there.
+        If the scheduler does not answer or has no workers, if they do not see the folder or have
+        another version of napari-rln, or if a GPU does not exist.
     """
     if settings.scheduler is not None:
-        with _remote(settings.scheduler, device, folder) as found:
-            yield found
+        with _remote(settings.scheduler, device, folder) as workers:
+            yield workers
         return
     gpus, count = _gpus(settings, device), worker_count(settings, device)
     if count > 1 or settings.gpus:
-        with _local(count, gpus, "cuda" if gpus else device, folder) as found:
-            yield found
+        with _local(count, gpus, "cuda" if gpus else device, folder) as workers:
+            yield workers
         return
-    seen = survey(str(folder), device)
+    properties = survey(str(folder), device)
     with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="tiles") as pool:
         try:
-            yield _engine(pool.submit, [seen], min(torch.get_num_threads(), cores()), device)
+            yield _engine(pool.submit, [properties], min(torch.get_num_threads(), cores()), device)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
 def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iterator[Engine]:
-    """Start processes on this machine, each with its share of the cores or a GPU of its own."""
+    """Start processes on this machine, each with its part of the cores or a GPU of its own."""
     import dask
     from distributed import Client, Nanny, SpecCluster
 
     from napari_rln.engine.closed import ClosedScheduler, ClosedWorker
 
-    # A queue of jobs may have given this process some GPUs only, under names of its own.
+    # A batch system may restrict this process to some GPUs, under names of its own.
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
 
     def options(number: int) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
             env["CUDA_VISIBLE_DEVICES"] = names[gpu] if gpu < len(names) and names[0] else str(gpu)
         return {
             "nthreads": IN_FLIGHT,
-            "memory_limit": 0,  # the plan keeps it; dask would only pause or kill
+            "memory_limit": 0,  # the plan respects the limit; dask would only pause or kill
             "env": {"OMP_WAIT_POLICY": "PASSIVE", **env},
             "silence_logs": logging.CRITICAL,
             "host": "127.0.0.1",
@@ -205,17 +205,17 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
         client.wait_for_workers(count, timeout=_WAIT_S)
-        seen = _surveyed(client, device, folder)
-        found = _engine(_submitter(client), seen, max(1, cores() // count), device)
-        yield replace(found, beside_bytes=taken_bytes())
+        surveys = _surveyed(client, device, folder)
+        workers = _engine(_submitter(client), surveys, max(1, cores() // count), device)
+        yield replace(workers, beside_bytes=taken_bytes())
 
 
 @contextlib.contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Undo in the end what was changed of this process's environment.
+    """Restore this process's environment at the end.
 
-    distributed sets there how many threads its workers are to have, and other programs that this
-    process starts later would have as many.
+    distributed sets the thread numbers of its workers there, which programs started later by this
+    process would inherit.
     """
     before = dict(os.environ)
     try:
@@ -230,10 +230,12 @@ def _environment_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _remote(address: str, device: str, folder: Path) -> Iterator[Engine]:
-    """Find the workers of a running scheduler."""
+    """Connect to the workers of a running scheduler."""
     from distributed import Client
 
     try:
+        if not address:  # for which dask would start workers of its own
+            raise ValueError("it is empty")
         client = Client(address, timeout=_ANSWER_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise RlnError(
@@ -245,21 +247,21 @@ def _remote(address: str, device: str, folder: Path) -> Iterator[Engine]:
             client.wait_for_workers(1, timeout=_WAIT_S)
         except TimeoutError as error:
             raise RlnError(f"the scheduler at {address} has no workers; start some.") from error
-        seen = _surveyed(client, device, folder)
-        hosts = [s["host"] for s in seen]
-        threads = max(1, min(s["cores"] // hosts.count(s["host"]) for s in seen))
-        yield _engine(_submitter(client), seen, threads, device)
+        surveys = _surveyed(client, device, folder)
+        hosts = [s["host"] for s in surveys]
+        threads = max(1, min(s["cores"] // hosts.count(s["host"]) for s in surveys))
+        yield _engine(_submitter(client), surveys, threads, device)
 
 
 def _submitter(client: Any) -> Callable[..., "Future[Any]"]:
-    """Return a function that gives work to a cluster, as an executor does."""
+    """Return a function that submits work to a cluster, as an executor does."""
     executor = client.get_executor(pure=False, retries=0)
     submit: Callable[..., Future[Any]] = executor.submit
     return submit
 
 
 def _surveyed(client: Any, device: str, folder: Path) -> list[dict[str, Any]]:
-    """Return what the workers are.
+    """Return the properties of the workers.
 
     Raises
     ------
@@ -267,44 +269,44 @@ def _surveyed(client: Any, device: str, folder: Path) -> list[dict[str, Any]]:
         If they cannot work together.
     """
     try:
-        seen = list(client.run(survey, str(folder), device).values())
+        surveys = list(client.run(survey, str(folder), device).values())
     except (ImportError, AttributeError) as error:
         raise RlnError(
             f"the workers cannot import napari_rln ({error}); install it where they run."
         ) from error
-    versions = {s["version"] for s in seen}
+    versions = {s["version"] for s in surveys}
     if versions != {__version__}:
         raise RlnError(
             f"the workers have napari-rln {', '.join(sorted(versions))} but this is {__version__}; "
             "install one version everywhere."
         )
-    blind = {s["host"] for s in seen if not s["sees"]}
+    blind = {s["host"] for s in surveys if not s["sees"]}
     if blind:
         raise RlnError(
             f"the folder {folder} is not there on {', '.join(sorted(blind))}; name one that all "
             "workers share."
         )
-    kinds = {s["device"] for s in seen}
+    kinds = {s["device"] for s in surveys}
     if len(kinds) > 1:
         raise RlnError(
             f"the workers compute on {', '.join(sorted(kinds))}, whose results are not equal to "
             "the bit; name one with `device`."
         )
-    return seen
+    return surveys
 
 
 def _engine(
-    submit: Callable[..., "Future[Any]"], seen: list[dict[str, Any]], threads: int, device: str
+    submit: Callable[..., "Future[Any]"], surveys: list[dict[str, Any]], threads: int, device: str
 ) -> Engine:
-    hosts = [s["host"] for s in seen]
+    hosts = [s["host"] for s in surveys]
     return Engine(
         submit=submit,
-        workers=len(seen),
+        workers=len(surveys),
         crowd=max(hosts.count(host) for host in hosts),
         threads=threads,
-        device=seen[0]["device"],
+        device=surveys[0]["device"],
         device_name=device,
-        device_bytes=min(s["device_free"] for s in seen),
-        ram_bytes=min(s["ram"] // hosts.count(s["host"]) for s in seen),
-        taken_bytes=max(s["taken"] for s in seen),
+        device_bytes=min(s["device_free"] for s in surveys),
+        ram_bytes=min(s["ram"] // hosts.count(s["host"]) for s in surveys),
+        taken_bytes=max(s["taken"] for s in surveys),
     )

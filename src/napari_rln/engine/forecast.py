@@ -1,4 +1,4 @@
-"""What a run in parts will take of memory and disk, before it is started."""
+"""Memory and disk space of a run in parts, estimated before it is started."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,39 +26,39 @@ from napari_rln.engine.survey import survey
 from napari_rln.engine.task import Task, check_task
 from napari_rln.io.image import open_image
 
-_MOST_BYTES = 1 << 43  # of a worker's memory, beyond which no division is looked for
-_DENSE = 0.75  # of float32 results with noise, that zstd leaves; of whole numbers less is left
+_MOST_BYTES = 1 << 43  # largest considered memory of a worker
+_DENSE = 0.75  # compressed fraction of noisy float32 results by zstd; less for integers
 _DENSE_INTEGER = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a run will take.
+    """Estimated memory, disk space and time of a run.
 
     Attributes
     ----------
     plan
-        How a volume is divided.
+        Division of a volume.
     iterations
-        Of the tiles; 0 where there are none.
+        Number of iterations of the tiles; 0 without tiles.
     assumed
-        Whether the image's noise will decide that, so that the usual number stands for it.
+        Whether the number of iterations is a typical one, as the image's noise will determine it.
     workers
-        Processes.
+        Number of processes.
     memory_bytes
-        That a worker will have at most, with its libraries.
+        Peak memory of a worker, with its libraries.
     output_bytes
         Size of the result, its levels included, before compression.
     stored_bytes
-        About what of it will be on the disk.
+        Approximate size of the result on the disk.
     most_bytes
-        And with all that waits there at the most until it is finished.
+        Largest size on the disk during the run, with waiting tiles.
     free_bytes
-        On that disk.
+        Free space on that disk.
     seconds
-        About how long, by earlier runs on this machine; none where there were none.
+        Approximate duration by earlier runs on this machine; None without them.
     missing
-        What there is too little of for the run to begin, in sentences.
+        Sentences on insufficient memory or disk space.
     """
 
     plan: Plan
@@ -74,7 +74,7 @@ class Forecast:
     missing: tuple[str, ...] = ()
 
     def rows(self) -> tuple[tuple[str, str], ...]:
-        """Return what there is to say, in words and numbers."""
+        """Return the forecast as rows of names and values."""
         plan = self.plan
         voxels = plan.times * math.prod(plan.shape)
         block = [min(b, n) for b, n in zip(plan.block, plan.shape, strict=True)]
@@ -100,7 +100,7 @@ class Forecast:
 
 
 def in_disk(ahead: Forecast) -> str:
-    """Return what a run takes of the disk, in words and numbers."""
+    """Return the disk space of a run as text."""
     stored = f"{ahead.output_bytes / 1e9:.3g} GB"
     if ahead.stored_bytes != ahead.output_bytes:
         stored = f"about {ahead.stored_bytes / 1e9:.3g} GB ({stored} before compression)"
@@ -111,21 +111,22 @@ def in_disk(ahead: Forecast) -> str:
 
 
 def forecast(task: Task) -> Forecast:
-    """Return what a run would take, of which nothing is started.
+    """Return the forecast of a run, without starting it.
 
-    Where the image decides on the iterations, those of most images are taken. What there is too
-    little of is said in the forecast, which is of the smallest run that could be done instead.
+    Where the number of iterations depends on the image, a typical one is assumed. Insufficient
+    memory or disk space is reported in the forecast, which is then that of the smallest possible
+    run.
 
     Raises
     ------
     RlnError
-        If image, PSF, method and result do not go together.
+        If image, PSF, method and result do not match.
     """
     image = open_image(task.image)
     check_task(task, image)
     device, stage, execution = task.method.device, task.method.tiles, task.execution
     kind = resolve_device(device).type
-    seen = survey(str(task.out.parent), device)
+    properties = survey(str(task.out.parent), device)
     count = 1 if execution.scheduler else worker_count(execution, device)
     apart = count > 1 or bool(execution.gpus)
     shared = {} if stage is None else stage.expected()
@@ -133,29 +134,29 @@ def forecast(task: Task) -> Forecast:
     missing: list[str] = []
 
     def planned(memory: int, ram: int, shared: Json = shared) -> Plan | None:
-        """Return the plan for so much memory; none where that is too little."""
+        """Return the plan for an amount of memory; None if that is too little."""
         try:
             plan = plan_of(task, image, shared, kind, memory, ram)
         except RlnError:
             return None
         return plan if searching <= memory else None
 
-    # The samples are with the process that drives the workers, if it is not the only one.
-    taken = seen["taken"] + (0 if apart else sampled_bytes(image))
-    beside = seen["taken"] + sampled_bytes(image) if apart else 0
+    # The samples are in the memory of the driving process, if it is not the only one.
+    taken = properties["taken"] + (0 if apart else sampled_bytes(image))
+    beside = properties["taken"] + sampled_bytes(image) if apart else 0
     memory, ram = allowed_bytes(
-        task, seen["ram"] // count, taken, kind, seen["device_free"], count, beside
+        task, properties["ram"] // count, taken, kind, properties["device_free"], count, beside
     )
     plan = planned(memory, ram) if ram >= LEAST_BYTES else None
     if plan is None:
         enough = least(lambda ram: planned(memory if kind != "cpu" else ram, ram), ram)
-        if enough is None:  # it is not for want of memory
+        if enough is None:  # memory is not the reason
             plan = plan_of(task, image, shared, kind, memory, ram)
         else:
             plan, needed = enough
             missing.append(_too_little(task, needed, ram, count))
     elif stage is not None and stage.depends_on_image:
-        most = stage.expected(most=True)  # an image that takes more iterations has wider halos
+        most = stage.expected(most=True)  # an image with more iterations has wider halos
         if planned(memory, ram, most) is None:
             missing.append(
                 f"perhaps memory: an image that takes {most['iterations']} iterations needs more"
@@ -168,12 +169,12 @@ def forecast(task: Task) -> Forecast:
             f"{(wanted - free) / 1e9:.3g} GB more than there are"
         )
     assumed = stage is not None and stage.depends_on_image
-    found = forecast_of(task, plan, shared, count, kind, taken)
-    return replace(found, assumed=assumed, missing=tuple(missing))
+    result = forecast_of(task, plan, shared, count, kind, taken)
+    return replace(result, assumed=assumed, missing=tuple(missing))
 
 
 def _too_little(task: Task, needed: int, ram: int, count: int) -> str:
-    """Return the sentence on memory that is missing."""
+    """Return the sentence on insufficient memory."""
     short = count * (needed - ram) / 1e9
     if task.execution.memory_gb == "auto":
         return (
@@ -188,17 +189,17 @@ def _too_little(task: Task, needed: int, ram: int, count: int) -> str:
 
 
 def least(planned: Callable[[int], Plan | None], least_bytes: int) -> tuple[Plan, int] | None:
-    """Return the plan for the least memory with which there is one, and that; none if there is.
+    """Return the plan for the least sufficient memory, and that memory; None if there is no plan.
 
     Parameters
     ----------
     planned
-        Returns the plan for so many bytes, or none.
+        Function that returns the plan for a number of bytes, or None.
     least_bytes
-        With which there is none.
+        Insufficient memory, bytes.
     """
     low = high = max(least_bytes, LEAST_BYTES)
-    while (found := planned(high)) is None:
+    while (plan_found := planned(high)) is None:
         low, high = high, 2 * high
         if high > _MOST_BYTES:
             return None
@@ -208,21 +209,21 @@ def least(planned: Callable[[int], Plan | None], least_bytes: int) -> tuple[Plan
         if plan is None:
             low = middle
         else:
-            found, high = plan, middle
-    return found, high
+            plan_found, high = plan, middle
+    return plan_found, high
 
 
 def forecast_of(
     task: Task, plan: Plan, shared: Json, workers: int, kind: str, taken: int
 ) -> Forecast:
-    """Return what a plan will take, by so many workers that have so much before they begin."""
+    """Return the forecast of a plan, for a number of workers and their initial memory."""
     output = plan.output_bytes(task.output.dtype)
     stored = output
     if task.form == "zarr":
         stored = int(output * (_DENSE if task.output.dtype == "float32" else _DENSE_INTEGER))
     libraries = LIBRARIES_BYTES if task.method.blocks is not None else TRANSFORM_BYTES
     most = stored + plan.scratch_bytes()
-    if is_plain_name(task.out):  # which is copied in the end
+    if is_plain_name(task.out):  # which is copied at the end
         most = max(most, 2 * stored)
     return Forecast(
         plan=plan,
@@ -238,7 +239,7 @@ def forecast_of(
 
 
 def duration(seconds: float) -> str:
-    """Return a time for a person."""
+    """Return a duration as text."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

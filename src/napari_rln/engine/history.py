@@ -1,4 +1,4 @@
-"""How long earlier runs took on this machine, by which a rough time of the next one is given."""
+"""Durations of earlier runs on this machine, for a rough estimate of the next one."""
 
 import json
 import statistics
@@ -11,34 +11,34 @@ import platformdirs
 from napari_rln.deconvolution.method import Method
 from napari_rln.io.paths import atomic
 
-_KEPT = 5  # runs of a method on a device
+_KEPT = 5  # runs per method and device
 
 
 def expected_seconds(method: Method, device: str, voxels: int) -> float | None:
-    """Return about how long a run will take; none where there was none like it.
+    """Return the approximate duration of a run; None without an earlier one of its kind.
 
     Parameters
     ----------
     method
-        By which.
+        Method of the run.
     device
-        Type of what computes.
+        Type of the device.
     voxels
-        Of all volumes.
+        Number of voxels of all volumes.
     """
     rates = _read().get(_key(method, device), [])
     return statistics.median(rates) * voxels if rates else None
 
 
 def remember(method: Method, device: str, voxels: int, summary: dict[str, Any]) -> None:
-    """Keep how long a run took; a file that cannot be written is no loss.
+    """Store the duration of a run; a failure to write the file is ignored.
 
     Parameters
     ----------
     method, device, voxels
         As for :func:`expected_seconds`.
     summary
-        Of the run, with its ``seconds``.
+        Summary of the run, with its ``seconds``.
     """
     path = _path()
     try:
@@ -64,7 +64,7 @@ def _path() -> Path:
 
 
 def _read() -> dict[str, list[float]]:
-    """Return seconds per voxel of earlier runs; none of a file that is absent or damaged."""
+    """Return seconds per voxel of earlier runs; empty if the file is absent or damaged."""
     try:
         known = json.loads(_path().read_text())
         return {str(key): [float(rate) for rate in rates] for key, rates in known.items()}

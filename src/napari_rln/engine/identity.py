@@ -1,4 +1,4 @@
-"""Whether a run that was begun, or is complete, is the one that is asked for."""
+"""Identity of a run: the comparison of an interrupted or complete run with the requested one."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from napari_rln.engine.sampling import Samples
 from napari_rln.engine.task import Task
 from napari_rln.io.image import Image
 
-# Settings that say where and how often, not what: a run may go on with others.
+# Settings that do not change the result: a run may be resumed with other values.
 _WHERE = ("device", "report_every")
 
 
 def identity_of(task: Task, image: Image, samples: Samples) -> Json:
-    """Return all that a result depends on."""
+    """Return everything that a result depends on."""
     identity = {
         "method": task.method.kind,
         "image": samples.hash,
@@ -29,17 +29,17 @@ def identity_of(task: Task, image: Image, samples: Samples) -> Json:
         "version": __version__,
     }
     own = {k: v for k, v in task.method.described().identity.items() if k not in _WHERE}
-    found: Json = json.loads(json.dumps(identity | own))
-    return found
+    fields: Json = json.loads(json.dumps(identity | own))
+    return fields
 
 
 def check_same(identity: Json, state: RunState | None, out: Path) -> None:
-    """Raise unless what is there is the same work as what is asked for.
+    """Raise unless an existing run is the requested one.
 
     Raises
     ------
     RlnError
-        With what differs.
+        If they differ, with the differences.
     """
     if state is None:
         raise RlnError(

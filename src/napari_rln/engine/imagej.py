@@ -1,7 +1,7 @@
-"""A plain ``.tif`` of a volume that was written in parts: an ImageJ hyperstack.
+"""An ImageJ hyperstack (plain ``.tif``) of a volume that was written in parts.
 
-What ImageJ shows first, the range of the values, stands before them in such a file and is known
-last. So the parts are written as they are for an OME-TIFF, and copied plane by plane at the end.
+The display range comes before the values in such a file but is known last. So the parts are written
+as an OME-TIFF, which is copied plane by plane at the end.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from napari_rln.io.volumes import IMAGEJ_LIMIT, imagej_options
 
 
 def is_plain_name(path: Path) -> bool:
-    """Tell whether a name asks for an ImageJ hyperstack."""
+    """Tell whether a name is that of an ImageJ hyperstack."""
     return is_tiff_name(path) and not is_ome_name(path)
 
 
@@ -33,7 +33,7 @@ def check_plain(out: Path, image: Image, dtype: npt.DTypeLike) -> None:
     Raises
     ------
     RlnError
-        If it is too large, or a series.
+        If the result is too large, or a time series.
     """
     if not is_plain_name(out):
         return
@@ -56,13 +56,13 @@ def write_plain(path: Path, shape: Shape, voxel_um: VoxelUm, record: Record) -> 
     Parameters
     ----------
     path
-        Of the file, complete.
+        File, complete.
     shape
         (Z, Y, X).
     voxel_um
         Voxel size (z, y, x) in micrometres.
     record
-        How it was made.
+        Record of the result.
 
     Raises
     ------

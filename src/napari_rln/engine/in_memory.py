@@ -1,4 +1,4 @@
-"""Deconvolving a volume in memory, by any method."""
+"""Deconvolution of a volume in memory, by any method."""
 
 import time
 from collections.abc import Generator
@@ -55,21 +55,20 @@ def deconvolve_iter(
     Parameters
     ----------
     image
-        (Z, Y, X), in any unit proportional to photons; or two views of one object, as
-        :func:`napari_rln.deconvolution.views.pair_views` makes them, which have their PSFs with
-        them.
+        (Z, Y, X), in any unit proportional to photons; or two views of one object with their PSFs,
+        from :func:`napari_rln.deconvolution.views.pair_views`.
     psf
-        On the image's voxel grid, sum 1, centre on voxel ``n // 2``; a network of the paper's
-        variant needs none.
+        On the image's voxel grid, sum 1, centre on voxel ``n // 2``; None for a network of the
+        paper's variant.
     method
-        Richardson-Lucy with its defaults when none.
+        Richardson-Lucy with its defaults if None.
     tile
-        Side in voxels of what is computed at once; all that the memory allows when auto.
+        Side of a tile, voxels; auto is the largest that fits the memory.
     memory_gb
-        Memory that the process may have, with its libraries, image and result; on a CUDA device,
-        memory of that. auto takes what is free.
+        Memory limit of the process with its libraries, image and result, GB; on a CUDA device, of
+        the device's memory. auto takes what is free.
     shared
-        What other methods have found out about the image, and where this one leaves what it finds.
+        Calibration and other measurements of the image, shared with other methods.
 
     Returns
     -------
@@ -77,21 +76,21 @@ def deconvolve_iter(
         (Z, Y, X) float32 in the image's unit, background removed, with a record. Its facts hold
         ``chi2``, the reduced chi squared of the blurred result against the image in units of the
         image's noise, ``reblur_scale`` and ``flux_ratio``, see
-        :class:`napari_rln.deconvolution.residual.Residual`, where the image has noise to tell by.
+        :class:`napari_rln.deconvolution.residual.Residual`, where the image's noise is known.
 
     Raises
     ------
     RlnError
-        For an image, PSF or model that cannot be used or do not go together, a missing device or
-        too little memory.
+        If image, PSF or model are invalid or do not match, for a missing device, or for too little
+        memory.
     ComputeError
         If the computation fails on the way.
 
     Warns
     -----
     RlnWarning
-        Of voxels that are no measurements, a background that is not sure, or a PSF unlike those
-        that a model was trained for.
+        For voxels that are not measurements, an uncertain background, or a PSF unlike those that a
+        model was trained for.
     """
     result = yield from _steps(image, psf, method, tile, memory_gb, shared, watched=True)
     return result
@@ -99,7 +98,7 @@ def deconvolve_iter(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Input:
-    """Views on the grid of the result, and what the record says of them."""
+    """Views on the grid of the result, with their entries of the record."""
 
     raw: Volume
     views: tuple[Seen, ...]
@@ -120,19 +119,19 @@ def _steps(
     watched: bool,
 ) -> Generator[Report, None, Volume]:
     began = time.perf_counter()
-    Execution(tile=tile, memory_gb=memory_gb)  # within their limits
+    Execution(tile=tile, memory_gb=memory_gb)  # checks their limits
     method, shared = method or RichardsonLucy(), shared or Shared()
     if isinstance(image, TwoViews):
-        given = _two_views(image, method)
+        prepared = _two_views(image, method)
     else:
-        given = _one_view(image, psf, method, shared)
-    method = method.of_views(len(given.views))
-    for doubt in method.warnings(*(view.psf for view in given.views)):
-        warn(doubt)
+        prepared = _one_view(image, psf, method, shared)
+    method = method.of_views(len(prepared.views))
+    for message in method.warnings(*(view.psf for view in prepared.views)):
+        warn(message)
     device = resolve_device(method.device)
     scene = Scene(
-        views=given.views,
-        original=given.original,
+        views=prepared.views,
+        original=prepared.original,
         shared=shared,
         device=device,
         tile=tile,
@@ -141,20 +140,20 @@ def _steps(
         began=began,
         memory=Peak(device),
     )
-    found = yield from method.whole(scene)
-    if found is None:
+    whole = yield from method.whole(scene)
+    if whole is None:
         data, facts = yield from deconvolve_tiled(
-            given.raw, given.original.psf, method, tile, memory_gb
+            prepared.raw, prepared.original.psf, method, tile, memory_gb
         )
-        found = Whole(data, facts)
-    original = given.original
-    data, outside = found.data, found.outside
+        whole = Whole(data, facts)
+    original = prepared.original
+    data, outside = whole.data, whole.outside
     on_image = data
     if not scene.on_own_voxels:
         shape, voxel_um = original.image.shape, original.image.voxel_um
         on_image = on_grid(data, scene.image.voxel_um, shape, voxel_um)
         outside = None  # is not on this grid
-    facts = given.facts | {"device": str(device)} | found.facts
+    facts = prepared.facts | {"device": str(device)} | whole.facts
     if original.psf is not None:
         facts |= facts_of(
             explained(
@@ -167,8 +166,8 @@ def _steps(
         "seconds": round(time.perf_counter() - began, 3),
         "peak_mb": round(scene.memory.peak / 1e6),
     }
-    facts |= {name: its.record.as_dict() for name, its in given.psfs.items() if its.record}
-    several = len(given.views) > 1
+    facts |= {name: its.record.as_dict() for name, its in prepared.psfs.items() if its.record}
+    several = len(prepared.views) > 1
     title = f"{'dual ' * several}{method.title}"
     if "iterations" in facts:
         title += f" {facts['iterations']}"
@@ -180,13 +179,13 @@ def _steps(
             method=f"{method.kind}{' dual' * several}",
             settings=described.settings,
             facts=facts,
-            inputs=given.inputs | described.inputs,
+            inputs=prepared.inputs | described.inputs,
         ),
     )
 
 
 def _one_view(image: Volume, psf: Volume | None, method: Method, shared: Shared) -> _Input:
-    """Return an image as it is deconvolved, on the voxels on which the method computes."""
+    """Return an image prepared for deconvolution, on the voxels of the method."""
     method.check(image, psf)
     image = check_image(image, method.negatives)
     inputs = {"image": image.hash}
@@ -194,14 +193,14 @@ def _one_view(image: Volume, psf: Volume | None, method: Method, shared: Shared)
     if psf is not None:
         inputs["psf"], psfs["psf"] = psf.hash, psf
     calibration = shared.calibrate(image, method)
-    clean, seen, defects = shared.measure(image, psf, calibration, repair=method.repair_image)
-    original = Seen(image=clean, psf=psf, calibration=calibration, seen=seen)
+    clean, mask, defects = shared.measure(image, psf, calibration, repair=method.repair_image)
+    original = Seen(image=clean, psf=psf, calibration=calibration, seen=mask)
     view, voxel_um = original, method.grid_of(image)
     if not same_grid(voxel_um, image.voxel_um, 0.0):
         resampled, shown = resampled_image(clean, voxel_um), None
-        if seen is not None:
-            mask = clean.with_data(seen.astype(np.float32))
-            shown = resampled_image(mask, voxel_um).data > WHOLLY
+        if mask is not None:
+            mask_volume = clean.with_data(mask.astype(np.float32))
+            shown = resampled_image(mask_volume, voxel_um).data > WHOLLY
         fitted = psf and prepare_psf(psf, AS_IT_IS, image_voxel_um=voxel_um)
         view = Seen(image=resampled, psf=fitted, calibration=calibration, seen=shown)
     return _Input(

@@ -1,4 +1,4 @@
-"""Deconvolving from disk to disk: looking, planning, and driving the workers to the end."""
+"""Deconvolution from disk to disk: sampling, planning, and driving the workers."""
 
 import contextlib
 import errno
@@ -42,16 +42,16 @@ from napari_rln.io.image import Image, checksum, open_image
 
 
 class Outcome(NamedTuple):
-    """What a run has made.
+    """Outcome of a run in parts.
 
     Attributes
     ----------
     out
-        Where it is.
+        Path of the result.
     summary
-        What was found and how long it took.
+        Measured facts and the duration.
     made
-        Whether it was made now; else it was there, complete.
+        Whether the result was computed now; otherwise it already existed, complete.
     """
 
     out: Path
@@ -60,25 +60,25 @@ class Outcome(NamedTuple):
 
 
 def run_task_iter(task: Task, workers: Engine | None = None) -> Generator[Report, None, Outcome]:
-    """Deconvolve an image on disk to a result on disk; yield reports, return where it is.
+    """Deconvolve an image on disk to a result on disk; yield reports, return the outcome.
 
-    Closing the generator interrupts it, as killing the process does. The same call goes on where
-    it was and gives, to the bit, what it would have given at once.
+    Closing the generator interrupts the run, as killing the process does. The same call resumes it;
+    the result is equal to the bit to that of an uninterrupted run.
 
     Parameters
     ----------
     task
-        What is asked for.
+        Image, PSF, method and output.
     workers
-        That are there already; started, or found, by the run's settings when none.
+        Existing workers; started by the run's settings if None.
 
     Raises
     ------
     RlnError
-        For what cannot be used, a result that is there already and is not what this run makes, or
-        one that another run has begun with other settings or another image.
+        If an input is invalid, if another result exists, or if a run with other settings or another
+        image was interrupted there.
     ComputeError
-        If the computation, reading or writing fails on the way. What is finished is kept.
+        If computing, reading or writing fails. Finished parts are kept.
     """
     began, threads = time.perf_counter(), torch.get_num_threads()
     image = open_image(task.image)
@@ -103,14 +103,14 @@ def run_task_iter(task: Task, workers: Engine | None = None) -> Generator[Report
             engine(task.execution, task.method.device, folder.out.parent)
             if workers is None
             else contextlib.nullcontext(workers)
-        ) as found:
-            state = yield from _begun(task, image, samples, folder, found)
-            summary = yield from _driven(task, folder, state, found, began)
+        ) as started:
+            state = yield from _begun(task, image, samples, folder, started)
+            summary = yield from _driven(task, folder, state, started, began)
         return Outcome(task.out, summary)
     finally:
         close()
         compute_with(threads)
-        with contextlib.suppress(OSError):  # Windows keeps what is open
+        with contextlib.suppress(OSError):  # Windows cannot delete open files
             folder.lock.unlink()
         lock.release()
 
@@ -122,9 +122,9 @@ def _begun(
     folder: RunFolder,
     workers: Engine,
 ) -> Generator[Report, None, RunState]:
-    """Yield reports, return the run's state: that of an interrupted run, or a new one."""
+    """Yield reports; return the state of an interrupted run, or a new one."""
     identity = identity_of(task, image, samples)
-    # What is looked at is so here, whatever the workers of a scheduler have.
+    # Samples are computed in this process, whatever device the workers of a scheduler have.
     device = resolve_device("auto" if task.execution.scheduler else task.method.device)
     free, kind = workers.device_bytes, workers.device
     memory, ram = worker_memory(
@@ -150,11 +150,11 @@ def _begun(
                 f"goes on with them, not within {ram / 1e9:.2f} GB."
             )
         folder.clean()
-        folder.provide(task.psf, task.method)  # the same again, should they be damaged
+        folder.provide(task.psf, task.method)  # rewritten, as they may be damaged
         before = state.stamp
-        state = replace(state, image=file)  # which may lie elsewhere by now
+        state = replace(state, image=file)  # which may have been moved
         folder.write(state)
-        if before != stamp:  # before anything is made of another image
+        if before != stamp:  # before tiles of two images are mixed
             drive = Drive(folder, state, workers, time.perf_counter())
             try:
                 yield from drive.check_source()
@@ -170,8 +170,8 @@ def _begun(
                 f"{memory / 1e9:.2f} GB may be taken; allow more (`memory_gb`), or crop the PSF."
             )
         known = yield from look(samples, task.psf, task.method, device, task.execution.memory_gb)
-        for doubt in task.method.warnings(task.psf):
-            warn(doubt)
+        for message in task.method.warnings(task.psf):
+            warn(message)
         plan = plan_of(task, image, known.tiles, kind, memory, ram)
         check_disk(task, plan)
         known, estimate = yield from learn(
@@ -217,7 +217,7 @@ def _begun(
 
 
 def _interrupted(folder: RunFolder, overwrite: bool) -> RunState | None:
-    """Return the state of an interrupted run; none where there is none, or it may be begun anew."""
+    """Return the state of an interrupted run; None without one, or if it may be overwritten."""
     try:
         state = folder.state()
     except RlnError:
@@ -233,12 +233,12 @@ def _interrupted(folder: RunFolder, overwrite: bool) -> RunState | None:
 def _verified(
     folder: RunFolder, held: Completed, image: Image, began: float
 ) -> Generator[Report, None, None]:
-    """Yield reports; raise unless a complete result is as it was written, and of this image.
+    """Yield reports; raise unless a complete result is undamaged, and of this image.
 
     Raises
     ------
     RlnError
-        Naming what is not.
+        If a part differs.
     """
     state, plan = held.state, held.state.plan
     changed = state.stamp != image.stamp()
@@ -261,14 +261,14 @@ def _verified(
 def _driven(
     task: Task, folder: RunFolder, state: RunState, workers: Engine, began: float
 ) -> Generator[Report, None, dict[str, Any]]:
-    """Yield reports until all is written; return what was found."""
+    """Yield reports until everything is written; return the summary."""
     drive = Drive(folder, state, workers, began, task.first)
     blocks = state.plan.times * len(state.plan.blocks)
     try:
         yield from drive.check()
         yield from drive.blocks()
         yield from drive.levels()
-        if open_image(state.image).stamp() != state.stamp:  # somebody still writes it, perhaps
+        if open_image(state.image).stamp() != state.stamp:  # perhaps still being written
             yield from drive.check_source()
     except Exception as error:  # also what a cluster raises when workers keep dying
         written = sum(key.level == 0 for key in drive.finished)
@@ -299,40 +299,40 @@ def _driven(
 
 
 def _summary(task: Task, folder: RunFolder, state: RunState, drive: Drive) -> dict[str, Any]:
-    """Return what is to be known of a result: its light, and how well it explains the image.
+    """Return the facts of a result: its light, and how well it explains the image.
 
     The ``light_ratio`` is that of the whole result and the whole image; ``chi2``, ``flux_ratio``
-    and ``reblur_scale`` are those of the part that the stop was found in.
+    and ``reblur_scale`` are those of the part with most structure, which sets the stop.
     """
-    found, plan = state.known, state.plan
+    known, plan = state.known, state.plan
     finest = [entry for key, entry in drive.finished.items() if key.level == 0]
     light = math.fsum(entry["light"] for entry in finest)
     shown = math.fsum(entry.get("image", 0.0) for entry in drive.finished.values())
-    flux = shown - found.background * plan.times * math.prod(plan.shape)
-    facts: dict[str, Any] = found.calibrated.facts() | {
-        "iterations": found.tiles.get("iterations", 0),
+    flux = shown - known.background * plan.times * math.prod(plan.shape)
+    facts: dict[str, Any] = known.calibrated.facts() | {
+        "iterations": known.tiles.get("iterations", 0),
         "clipped": sum(entry["clipped"] for entry in finest),
         "light_ratio": light / flux if flux > 0 else None,
         "seconds_of_tasks": {part: round(s, 3) for part, s in drive.seconds.items()},
     }
     if task.psf is None:
         return facts
-    # As much around that part as light from there reaches, so that its blur is seen whole.
+    # With a margin of the PSF's size, so that the blur of that part lies within.
     z, y, x = (
         slice(max(0, start - p // 2), min(stop + p // 2, n))
-        for (start, stop), p, n in zip(found.structure, task.psf.shape, plan.shape, strict=True)
+        for (start, stop), p, n in zip(known.structure, task.psf.shape, plan.shape, strict=True)
     )
     image = open_image(state.image)
-    crop = measured_crop(image, (z, y, x), found.calibrated, task.psf, task.method, found.time)
-    result = folder.target(state).read((z, y, x), found.time).astype("float32")
-    residual = explained(crop.image, result, task.psf, found.calibrated, seen=crop.seen)
-    # Where too little is seen whole it is a judgement of the border, not of the result.
+    crop = measured_crop(image, (z, y, x), known.calibrated, task.psf, task.method, known.time)
+    result = folder.target(state).read((z, y, x), known.time).astype("float32")
+    residual = explained(crop.image, result, task.psf, known.calibrated, seen=crop.seen)
+    # With too few such voxels this would assess the border, not the result.
     judged = residual is not None and residual.inside.mean() < 1
     return facts | facts_of(residual) if judged else facts
 
 
 def _explained(error: BaseException) -> str:
-    """Return why a task failed, for a person."""
+    """Return the reason of a task's failure as text."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; make room on it"
     return str(error) or type(error).__name__

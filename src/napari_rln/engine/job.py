@@ -1,7 +1,7 @@
-"""A job: what is deconvolved by what, and where the result goes; a document in JSON.
+"""A job: image, PSFs, methods, output and execution; a JSON document.
 
-Python builds it, the command line is parsed into it, docks edit it, a batch is a list of it, and
-``napari-rln run job.json`` does it.
+Python builds it, the command line is parsed into it, docks edit it, a batch is a list of jobs, and
+``napari-rln run job.json`` runs it.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from napari_rln.io.paths import atomic, ending, stem
 from napari_rln.networks.library import file_name
 
 VERSION = 1
-"""Of the document; to be raised where the meaning of a field changes, not where one is added."""
+"""Version of the document, raised when the meaning of a field changes, not when one is added."""
 
-_KEY = "napari-rln job"  # by which a document is known, with its version
+_KEY = "napari-rln job"  # identifies a document, with its version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class PsfFile:
     Parameters
     ----------
     file
-        Where it is. Of a file with several channels the image's is taken unless one is named.
+        PSF file. Of a file with several channels the image's is taken unless one is named.
     repair
-        Repair what is wrong with it (background, centre, ...).
+        Repair defects of the PSF (background, centre, ...).
     """
 
     file: ImageFile
@@ -47,18 +47,18 @@ class PsfFile:
 
 @dataclass(frozen=True, kw_only=True)
 class SecondView:
-    """A second view of the object, which is brought onto the first and deconvolved with it.
+    """A second view of the object, registered onto the first and deconvolved with it.
 
     Parameters
     ----------
     image
-        As its camera took it.
+        Second view in its camera's orientation.
     psf
-        As its camera would take it; the first view's when none.
+        Its PSF in its camera's orientation; the first view's if None.
     views
-        How it is brought onto the first.
+        Settings of the registration.
     registered
-        File for the second view as it was brought onto the first; not written when none.
+        File for the registered second view; not written if None.
     """
 
     image: ImageFile
@@ -69,27 +69,27 @@ class SecondView:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is deconvolved by what, and where the result goes.
+    """Image, PSFs, methods, output and execution of a deconvolution.
 
     Parameters
     ----------
     image
-        What is deconvolved.
+        Image file.
     psfs
-        Its point spread function; one for each channel deconvolves them all into one file.
+        Point spread function; one per channel deconvolves all channels into one file.
     second
         A second view of the object.
     methods
         One or more.
     output
-        Where the result goes; of several methods each has its own, named after it.
+        Result; each of several methods has its own, named after the method.
     execution
-        By what it is computed.
+        Memory, tiles and workers.
 
     Raises
     ------
     RlnError
-        If there is no method, or one twice.
+        If there is no method, or one occurs twice.
     """
 
     image: ImageFile
@@ -107,15 +107,16 @@ class Job:
                 raise RlnError(f"`methods` has number {number} twice; leave one out.")
 
     def output_of(self, method: Method) -> Output:
-        """Return where the result of one of the methods goes."""
+        """Return the output of one of the methods."""
         if len(self.methods) == 1:
             return self.output
         path = self.output.path
-        marks: list[str] = []  # of methods that are called alike the later ones have a number
+        marks: list[str] = []  # methods of one name are numbered from the second on
         for each in self.methods[: self.methods.index(method) + 1]:
             name = file_name(each.title).lower().replace(" ", "-")
             numbered = (f"{name}-{number}" for number in itertools.count(2))
-            marks.append(next(mark for mark in (name, *numbered) if mark not in marks))
+            possible = itertools.chain([name], numbered)
+            marks.append(next(mark for mark in possible if mark not in marks))
         mark = marks[-1]
         return dataclasses.replace(
             self.output, path=path.with_name(f"{stem(path)}-{mark}{ending(path)}")
@@ -123,7 +124,7 @@ class Job:
 
     @property
     def files(self) -> list[Path]:
-        """Files that it reads."""
+        """Input files."""
         psfs = list(self.psfs)
         images = [self.image]
         if self.second is not None:
@@ -132,12 +133,12 @@ class Job:
         return [Path(file.path) for file in (*images, *(psf.file for psf in psfs))]
 
     def as_json(self) -> Json:
-        """Return it in JSON's types.
+        """Return the job in JSON's types.
 
         Raises
         ------
         RlnError
-            If a method uses what lies in no file.
+            If a method uses data that are not in a file.
         """
         fields: Json = {
             _KEY: VERSION,
@@ -164,14 +165,14 @@ class Job:
         Parameters
         ----------
         fields
-            As JSON holds them.
+            Fields of the JSON object.
         folder
-            From which relative names of files are meant.
+            Base folder of relative file names.
 
         Raises
         ------
         RlnError
-            If it is no job, of a later version, or holds what cannot be.
+            If the document is not a job, of a later version, or has invalid values.
         """
         if not isinstance(fields, dict) or not isinstance(fields.get(_KEY), int):
             raise RlnError(f'this is no job; its JSON must hold "{_KEY}": {VERSION}.')
@@ -180,10 +181,10 @@ class Job:
                 f"the job is of version {fields[_KEY]} but this program knows {VERSION}; update it."
             )
         known = {"image", "psfs", "methods", "output", "execution", "second"}
-        odd = sorted(set(fields) - known - {_KEY})
-        if odd:
+        unknown = sorted(set(fields) - known - {_KEY})
+        if unknown:
             raise RlnError(
-                f"a job has no {', '.join(odd)}; it may have {', '.join(sorted(known))}."
+                f"a job has no {', '.join(unknown)}; it may have {', '.join(sorted(known))}."
             )
         try:
             return cls._parsed(fields, folder)
@@ -213,18 +214,18 @@ class Job:
         )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write the job as JSON, atomically."""
         with atomic(Path(path)) as temporary:
             temporary.write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return the job in a file; relative names in it are meant from the file's folder.
+        """Return the job in a file; relative names are resolved from the file's folder.
 
         Raises
         ------
         RlnError
-            If there is none, or it cannot be read.
+            If the file is absent or cannot be read.
         """
         path = Path(path)
         try:
@@ -248,5 +249,5 @@ def _psf_from_json(fields: Mapping[str, Any], folder: Path) -> PsfFile:
 
 
 def _image_from_json(fields: Mapping[str, Any], folder: Path) -> ImageFile:
-    found = ImageFile.from_json(dict(fields))
-    return dataclasses.replace(found, path=str(folder / found.path))
+    file = ImageFile.from_json(dict(fields))
+    return dataclasses.replace(file, path=str(folder / file.path))

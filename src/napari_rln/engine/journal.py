@@ -1,9 +1,9 @@
-"""A run's folder beside its result: what is to be done, by what, and what is finished.
+"""A run's folder beside its result: state, inputs, partial result and journal.
 
-``<result>.part`` holds the run's state, the PSF, the files of the method, the result as far as it
-is, tiles that wait for their neighbours, and a line for everything that is finished. Nothing in it
-is ever changed but replaced whole or added to, so that a run that was killed at any moment can go
-on. When all is done the result takes its name and ``<result>.run.json`` keeps what was done.
+``<result>.part`` holds the run's state, the PSF, the files of the method, the partial result, tiles
+that wait for their neighbours, and a line for every finished part. Files in it are only replaced
+as a whole or appended to, so that a run that was killed at any moment can be resumed. At the end
+the result gets its name, and ``<result>.run.json`` keeps the manifest.
 """
 
 import contextlib
@@ -37,17 +37,17 @@ from napari_rln.io.volumes import OutputType, read_volume, write_volume
 
 Target = TiffTarget | ZarrTarget
 
-# What files that are damaged, or of another version, make of reading them.
+# Errors of reading files that are damaged, or of another version.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
 _SEAL = "seal"  # of JSON, its own checksum
 
 TILE = -1
-"""In a key, instead of a level: a tile of the classical deconvolution."""
+"""Level in the key of a tile of the classical deconvolution."""
 
 
 class Key(NamedTuple):
-    """What is finished once: a block of a level, or a tile, in a volume of a series."""
+    """Key of a finished part: a block of a level, or a tile, in a volume of a series."""
 
     time: int
     level: int
@@ -56,36 +56,36 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """All that a worker has to know; in JSON as it is here, beside the PSF and files of the method.
+    """State of a run for its workers, stored as JSON beside the PSF and files of the method.
 
     Attributes
     ----------
     method
-        As :func:`napari_rln.engine.methods.method_as_json` gives it.
+        Method, from :func:`napari_rln.engine.methods.method_as_json`.
     image
-        What is deconvolved.
+        Image file.
     identity
-        All that the result depends on: what must be the same for a run to go on.
+        Everything that the result depends on; must be equal for a run to be resumed.
     record
-        Of the result.
+        Record of the result.
     name
-        Of the result.
+        Name of the result.
     voxel_um
         Voxel size (z, y, x) in micrometres.
     known, plan
-        As found and made before the first tile.
+        Calibration of the whole image and division, made before the first tile.
     form, ome_zarr, dtype
-        Of the result.
+        Format, OME-Zarr version and type of the result.
     device
-        Type of what computes.
+        Type of the device.
     threads
-        With which a worker computes: results are equal to the bit only with equally many.
+        Threads of a worker: results are equal to the bit only for equal numbers.
     ram
-        Bytes that a worker might take when the plan was made.
+        Memory of a worker for which the plan was made, bytes.
     stamp
-        By which the image's files are known to be unchanged.
+        Stamp of the image's files, which changes when they do.
     version
-        Of napari-rln.
+        Version of napari-rln.
     """
 
     method: Json
@@ -106,13 +106,13 @@ class RunState:
     version: str = __version__
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON's types."""
+        """Return the state in JSON's types."""
         fields: dict[str, Any] = jsonable(dataclasses.asdict(self))
         return fields | {"record": self.record.as_dict()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """Return what :meth:`as_dict` was called on."""
+        """Return the state from the dictionary of :meth:`as_dict`."""
         made = {
             "image": ImageFile.from_json(fields["image"]),
             "record": Record.from_dict(fields["record"]),
@@ -125,16 +125,16 @@ class RunState:
 
 
 class Completed(NamedTuple):
-    """What is known of a run that is complete.
+    """Manifest of a complete run.
 
     Attributes
     ----------
     state
-        What was done.
+        State of the run.
     summary
-        What was found.
+        Measured facts and the duration.
     finished
-        What was written, with checksums.
+        Written parts, with checksums.
     """
 
     state: RunState
@@ -143,12 +143,12 @@ class Completed(NamedTuple):
 
 
 class WholeTile(NamedTuple):
-    """The only tile of a volume, deconvolved before the plan was made.
+    """The single tile of a volume, deconvolved before the plan was made.
 
     Attributes
     ----------
     estimate
-        (z, y, x), the deconvolution.
+        (z, y, x), the deconvolved tile.
     source
         Checksum of the image.
     """
@@ -158,18 +158,18 @@ class WholeTile(NamedTuple):
 
 
 def sealed(fields: dict[str, Any]) -> str:
-    """Return JSON that says by a checksum whether it is still what was written."""
+    """Return JSON with a checksum of its content."""
     text = json.dumps(fields, sort_keys=True)
     return json.dumps({_SEAL: f"{zlib.crc32(text.encode()):08x}"} | fields, sort_keys=True)
 
 
 def unsealed(text: str) -> dict[str, Any]:
-    """Return what :func:`sealed` made JSON of.
+    """Return the fields from the JSON of :func:`sealed`.
 
     Raises
     ------
     ValueError
-        If it is something else, or damaged.
+        If the text is something else, or damaged.
     """
     fields = json.loads(text)
     if not isinstance(fields, dict) or _SEAL not in fields:
@@ -181,12 +181,12 @@ def unsealed(text: str) -> dict[str, Any]:
 
 
 class RunFolder:
-    """Where the files of a run are.
+    """Files of a run.
 
     Parameters
     ----------
     out
-        The result.
+        Path of the result.
     """
 
     def __init__(self, out: Path) -> None:
@@ -196,15 +196,15 @@ class RunFolder:
         self.result = self.part / out.name
         self._state, self._log = self.part / "job.json", self.part / "finished.jsonl"
         self._psf = self.part / "psf.ome.tif"
-        self._mark = self.part / "napari-rln"  # that the folder is ours
+        self._mark = self.part / "napari-rln"  # marks the folder as ours
 
     @property
     def lock(self) -> Path:
-        """Of the file that a run holds locked."""
+        """Path of the lock file of a run."""
         return self.out.with_name(f"{self.out.name}.lock")
 
     def begin(self, psf: Volume | None, method: Method) -> Method:
-        """Make the folder with what workers need; return the method with the files in it.
+        """Make the folder with the inputs of workers; return the method with its files there.
 
         Raises
         ------
@@ -217,14 +217,14 @@ class RunFolder:
         return self.provide(psf, method)
 
     def create(self, state: RunState, tile: WholeTile | None) -> None:
-        """Make the empty result; the state last, which says that the folder is whole.
+        """Make the empty result, and last the state, which marks the folder as complete.
 
         Parameters
         ----------
         state
-            What is to be done.
+            State of the run.
         tile
-            The only tile of a volume, where it is computed already.
+            The single tile of a volume, if already computed.
 
         Raises
         ------
@@ -241,7 +241,7 @@ class RunFolder:
         self.write(state)
 
     def is_whole(self, state: RunState) -> bool:
-        """Tell whether a result that was begun is there, and can be written to."""
+        """Tell whether an incomplete result exists, and can be written to."""
         try:
             target = self.target(state)
         except Exception:  # damaged metadata can make the parser raise anything
@@ -255,7 +255,7 @@ class RunFolder:
         return method.provide(self.part)
 
     def write(self, state: RunState) -> None:
-        """Write what is to be done, whole or not at all."""
+        """Write the state, atomically."""
         with atomic(self._state) as temporary:
             temporary.write_text(sealed(state.as_dict()))
 
@@ -272,12 +272,12 @@ class RunFolder:
             )  # fmt: skip
 
     def state(self) -> RunState | None:
-        """Return the state of a run that was begun; none where there is none.
+        """Return the state of an interrupted run; None without one.
 
         Raises
         ------
         RlnError
-            If it is damaged, or was begun by another version, which wrote it otherwise.
+            If it is damaged, or in the format of another version.
         """
         try:
             return RunState.from_dict(unsealed(self._state.read_text()))
@@ -290,12 +290,12 @@ class RunFolder:
             ) from error
 
     def stamp(self) -> int:
-        """Return by what a run is told from another one of the same name.
+        """Return a stamp that tells a run from another one of the same name.
 
         Raises
         ------
         FileNotFoundError
-            If there is none.
+            If there is no run.
         """
         return self._state.stat().st_mtime_ns
 
@@ -308,43 +308,43 @@ class RunFolder:
         return method_from_json(state.method, self.part)
 
     def target(self, state: RunState, path: Path | None = None) -> Target:
-        """Return the result, to be written, or what lies at a path."""
+        """Return the result to be written, or that at a path."""
         path = path or self.result
         if state.form == "zarr":
             return ZarrTarget(path)
         return TiffTarget(path, state.plan.shape, _times(state))
 
     def scratch(self, time: int, number: int) -> Path:
-        """Return where a deconvolved tile waits for its neighbours."""
+        """Return the path of a deconvolved tile that waits for its neighbours."""
         return self.part / f"tile-{time}-{number}.npy"
 
     def clean(self) -> None:
-        """Remove what a killed worker left half-written."""
+        """Remove half-written files of a killed worker."""
         for leftover in (*self.part.glob(".*-tile-*.npy"), *self.result.rglob("*.partial")):
             leftover.unlink(missing_ok=True)
 
     def finished(self) -> dict[Key, dict[str, Any]]:
-        """Return what is finished, with checksums and what else was found."""
+        """Return the finished parts, with checksums and other facts."""
         try:
             lines = self._log.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return {}
-        found = {}
+        entries = {}
         for line in lines:
             with contextlib.suppress(*_UNREADABLE):  # cut off when the run was killed
                 entry = unsealed(line)
-                found[Key(*entry.pop("key"))] = entry
-        return found
+                entries[Key(*entry.pop("key"))] = entry
+        return entries
 
     def add_finished(self, key: Key, entry: dict[str, Any]) -> None:
-        """Note that a block is finished, on the disk before this returns.
+        """Record that a block is finished, on the disk before this returns.
 
         Raises
         ------
         OSError
             If the disk is full.
         """
-        # A line that was cut off by a kill must not swallow this one.
+        # Begins on a new line, as the last one may have been cut off by a kill.
         line = "\n" + sealed({"key": list(key), **entry}) + "\n"
         with self._log.open("a") as file:
             file.write(line)
@@ -352,33 +352,33 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def complete(self, state: RunState, summary: dict[str, Any]) -> None:
-        """Give the result its name, keep the manifest, and remove the rest."""
+        """Rename the result to its final name, write the manifest, and remove the rest."""
         entries = [{"key": list(k), **v} for k, v in sorted(self.finished().items())]
         held = state.as_dict() | {"summary": jsonable(summary), "finished": entries}
         with atomic(self.manifest) as temporary:
             temporary.write_text(sealed(held))
-        if self.out.exists():  # an older one, that is to be replaced
+        if self.out.exists():  # an older result, to be replaced
             self.out.rename(self.part / "replaced")
         self.result.rename(self.out)
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove what a run needs no more when its result has its name."""
+        """Remove the files that a complete run no longer needs."""
         if self.is_ours:
             shutil.rmtree(self.part, ignore_errors=True)
 
     @property
     def is_ours(self) -> bool:
-        """Whether the folder of the run is one, and not somebody's who has called it so."""
+        """Whether the folder is that of a run, and not another one of that name."""
         return self._mark.exists() or self._state.exists()
 
     def check_free(self) -> None:
-        """Raise if somebody else's files have the names that a run needs.
+        """Raise if other files have the names that a run needs.
 
         Raises
         ------
         RlnError
-            Naming them.
+            If so, with the names.
         """
         taken = [
             path
@@ -396,7 +396,7 @@ class RunFolder:
             )
 
     def completed(self) -> Completed | None:
-        """Return what is known of a run that is complete; none where there is none."""
+        """Return the manifest of a complete run; None without one."""
         try:
             held = unsealed(self.manifest.read_text())
             finished = {}
@@ -409,14 +409,14 @@ class RunFolder:
 
 
 def box_of(state: RunState, key: Key) -> Box:
-    """Return what of a level of the result is written at once."""
+    """Return the part of a level of the result that a key stands for."""
     if key.level:
         return state.plan.level_boxes(key.level)[key.number]
     return state.plan.blocks[key.number].core
 
 
 def is_intact(target: Target, state: RunState, key: Key, expected: str) -> bool:
-    """Tell whether a part of a result is as it was written."""
+    """Tell whether a part of a result has its expected checksum."""
     box = box_of(state, key)
     try:
         if isinstance(target, ZarrTarget):
@@ -427,7 +427,7 @@ def is_intact(target: Target, state: RunState, key: Key, expected: str) -> bool:
 
 
 def changed_since(state: RunState, key: Key) -> RlnError:
-    """Return the error that an image is no longer the one that a run was begun with."""
+    """Return the error that an image has changed since the start of a run."""
     core = (state.plan.tiles if key.level == TILE else state.plan.blocks)[key.number].core
     when = f", time {key.time}" if state.plan.times > 1 else ""
     return RlnError(
@@ -437,5 +437,5 @@ def changed_since(state: RunState, key: Key) -> RlnError:
 
 
 def _times(state: RunState) -> int | None:
-    """Return the length of the result's axis of time; none where it has no such."""
+    """Return the length of the result's time axis; None without one."""
     return state.plan.times if state.image.time is None and state.plan.times > 1 else None

@@ -1,4 +1,4 @@
-"""What is known of a whole image before its first tile."""
+"""Calibration and shared state of a whole image, made before its first tile."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,26 +9,26 @@ from napari_rln.deconvolution.method import Json
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of a whole image, so that all of its tiles are treated as one; JSON types.
+    """Calibration and shared state of a whole image for all of its tiles; JSON types.
 
     Attributes
     ----------
     hash
-        Of the samples, by which an image is known again.
+        Hash of the samples, which identifies an image.
     time
-        Of the volume that the samples are of, in a series.
+        Time point of the samples, in a series.
     sampled
-        Voxels that were looked at.
+        Number of sampled voxels.
     calibration
-        Of the image, as :meth:`napari_rln.deconvolution.calibration.Calibration.as_json` gives it.
+        From :meth:`napari_rln.deconvolution.calibration.Calibration.as_json`.
     mean
-        Image units, background included.
+        Mean of the image, image units, background included.
     structure
         (start, stop) along z, y and x of the part with most structure.
     tiles
-        What all tiles of a method's first stage share.
+        State common to all tiles of a method's first stage.
     blocks
-        What all blocks of its second stage share.
+        State common to all blocks of its second stage.
     """
 
     hash: str
@@ -48,15 +48,14 @@ class Known:
     def calibrated_at(self, time: int) -> Calibration:
         """Return camera and background for a volume of a series.
 
-        Other volumes than the one that was looked at may lack other planes; those are known by
-        their fill value.
+        Volumes other than the sampled one may lack other planes; those have the fill value.
         """
-        found = self.calibrated
-        return found if time == self.time else replace(found, planes=())
+        calibration = self.calibrated
+        return calibration if time == self.time else replace(calibration, planes=())
 
     @property
     def background(self) -> float:
-        """Image units, camera offset included."""
+        """Background, image units, camera offset included."""
         return self.calibrated.background
 
     @property

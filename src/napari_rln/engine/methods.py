@@ -1,7 +1,7 @@
-"""The methods of deconvolution, by the names that commands and files have for them.
+"""Registry of deconvolution methods, by their names in commands and files.
 
-A further method is a frozen dataclass that has what :class:`napari_rln.deconvolution.method.Method`
-asks for, and a place in this tuple.
+A further method is a frozen dataclass with the protocol
+:class:`napari_rln.deconvolution.method.Method`, and an entry in this tuple.
 """
 
 from pathlib import Path
@@ -25,14 +25,14 @@ def method_from_json(fields: Json, folder: Path) -> Method:
     Parameters
     ----------
     fields
-        As JSON holds them.
+        Fields of the JSON object.
     folder
-        From which files are named that the method uses.
+        Base folder of relative file names.
 
     Raises
     ------
     RlnError
-        If there is no such method, or a setting cannot be.
+        If the method is unknown, or a setting is invalid.
     """
     kind = fields.get("kind")
     if kind not in METHODS:

@@ -1,6 +1,6 @@
-"""What a run in parts needs of memory and disk, by how it is divided.
+"""Memory and disk space of a run in parts, for its plan.
 
-Numbers of bytes for each voxel were measured (``benchmarks/memory.py``).
+Bytes per voxel are measured (``benchmarks/memory.py``).
 """
 
 import math
@@ -17,35 +17,35 @@ from napari_rln.engine.task import Task
 from napari_rln.io.image import Image
 
 LEAST_BYTES = 200_000_000
-"""Beside its libraries, without which a worker can do nothing."""
+"""Least memory of a worker beside its libraries."""
 
 SLACK = 0.95
-"""Of the memory that was allowed, that is planned with: freed memory is not given back at once."""
+"""Planned fraction of the memory limit, as freed memory is not returned at once."""
 
-# Bytes per voxel: of a tile's window that is read, waits and is kept while another is computed; of
-# a block's that is blended, converted and written.
+# Bytes per voxel: of a tile's window that is read or kept while another is computed; of a block's
+# window that is blended, converted and written.
 _WAITING_BYTES, _ALONE_BYTES, _BLENDING_BYTES = 36, 12, 40
 
 
 def allowed_bytes(
     task: Task, ram: int, taken: int, kind: str, device_free: int, crowd: int, beside: int
 ) -> tuple[int, int]:
-    """Return what a worker may compute in on its device, and take in memory, beside what it has.
+    """Return the memory of a worker on its device and on its machine, beyond what it holds, bytes.
 
     Parameters
     ----------
     task
-        To be done.
+        Run with the memory limit.
     ram
-        Bytes of memory that are free for a worker.
+        Free memory of the machine for a worker, bytes.
     taken
-        That it has.
+        Memory that it already holds, bytes.
     kind, device_free
-        Its device, and the bytes that are free there.
+        Type of its device, and free memory there, bytes.
     crowd
-        Workers on its machine.
+        Number of workers on its machine.
     beside
-        Bytes that the process has that drives them, where it is another one.
+        Memory of the driving process, where it is another one, bytes.
     """
     memory_gb = task.execution.memory_gb
     if memory_gb == "auto":
@@ -58,12 +58,12 @@ def allowed_bytes(
 def worker_memory(
     task: Task, ram: int, taken: int, kind: str, device_free: int, crowd: int, beside: int = 0
 ) -> tuple[int, int]:
-    """Return what :func:`allowed_bytes` does.
+    """Return the result of :func:`allowed_bytes`.
 
     Raises
     ------
     RlnError
-        If that is too little to do anything.
+        If that is too little for any work.
     """
     memory, mine = allowed_bytes(task, ram, taken, kind, device_free, crowd, beside)
     if mine < LEAST_BYTES:
@@ -82,7 +82,7 @@ def worker_memory(
 
 
 def plan_of(task: Task, image: Image, shared: Json, kind: str, memory: int, ram: int) -> Plan:
-    """Return how the volume is divided for workers with a kind of device."""
+    """Return the plan of a volume for workers with a type of device."""
     side = task.execution.tile
     return make_plan(
         image,
@@ -100,36 +100,36 @@ def plan_of(task: Task, image: Image, shared: Json, kind: str, memory: int, ram:
 
 
 def working_bytes(task: Task, plan: Plan, kind: str) -> int:
-    """Return what a worker takes at most beside its libraries, in bytes of the machine's memory."""
+    """Return the peak memory of a worker beside its libraries, on its machine, bytes."""
     stage, second, on_cpu = task.method.tiles, task.method.blocks, kind == "cpu"
-    found = [search_bytes(plan.shape, task.psf, stage) if on_cpu else 0]
+    peaks = [search_bytes(plan.shape, task.psf, stage) if on_cpu else 0]
     if stage is not None:
         assert task.psf is not None
         window = max((t.shape for t in plan.tiles), key=math.prod)
         computed = stage.memory_bytes(window, task.psf.shape) if on_cpu else 0
         waiting = _WAITING_BYTES if len(plan.tiles) > 1 else _ALONE_BYTES
-        found.append(computed + waiting * math.prod(window))
+        peaks.append(computed + waiting * math.prod(window))
     block = max(math.prod(block.shape) for block in plan.blocks)
     per_voxel = float(_BLENDING_BYTES)
     if second is not None:
         per_voxel = BLOCK_BYTES + second.voxel_bytes(kind)
-    found.append(int(per_voxel * block))
-    return max(found)
+    peaks.append(int(per_voxel * block))
+    return max(peaks)
 
 
 def reserved_bytes(task: Task, plan: Plan) -> int:
-    """Return what a run may take of the disk if nothing can be compressed."""
+    """Return the disk space of a run without compression, bytes."""
     output = plan.output_bytes(task.output.dtype)
     return output + max(plan.scratch_bytes(), output if is_plain_name(task.out) else 0)
 
 
 def check_disk(task: Task, plan: Plan) -> None:
-    """Raise if the disk of a result has less room than it may take.
+    """Raise if the disk has less free space than a result may take.
 
     Raises
     ------
     RlnError
-        With both numbers.
+        If so, with both numbers.
     """
     folder = task.out.absolute().parent
     needed, free = reserved_bytes(task, plan), free_disk(task)
@@ -141,5 +141,5 @@ def check_disk(task: Task, plan: Plan) -> None:
 
 
 def free_disk(task: Task) -> int:
-    """Return how much room there is on the disk of a result, in bytes."""
+    """Return the free space on the disk of a result, bytes."""
     return shutil.disk_usage(task.out.absolute().parent).free

@@ -1,10 +1,10 @@
-"""How a volume is divided: blocks that are written, and tiles of the classical deconvolution.
+"""Plan of a volume: output blocks, and tiles of the classical deconvolution.
 
 Blocks are whole chunks of the output and do not overlap: no two workers write one chunk. A network
-reads as many voxels more on either side as its result depends on.
+reads its receptive field around a block.
 
-Tiles of the deconvolution overlap. One reaches beyond its core by a halo that takes up what is
-wrong at its edges; neighbours are blended where they meet, with weights that add up to 1.
+Tiles of the deconvolution overlap. Each extends beyond its core by a halo that contains the errors
+at its edges; neighbours are blended where they meet, with weights that add up to 1.
 """
 
 import itertools
@@ -24,31 +24,31 @@ from napari_rln.io.ome_zarr import coarser
 Format = Literal["zarr", "tiff"]
 
 IN_FLIGHT = 3
-"""Tiles that a worker has at once: one computes while others are read and written."""
+"""Concurrent tiles of a worker: one is computed while others are read and written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How one volume is divided; all of its fields are numbers.
+    """Division of one volume; all fields are numbers.
 
     Attributes
     ----------
     shape
         (Z, Y, X).
     times
-        Number of such volumes.
+        Number of volumes.
     chunk
-        (z, y, x) of the output that is read at once.
+        Size (z, y, x) of a chunk of the output.
     block
-        (z, y, x) of the output that is written at once, whole chunks.
+        Size (z, y, x) of a block, which is written in one piece; whole chunks.
     reach
-        Voxels (z, y, x) that a block reads beyond what it writes.
+        Receptive field (z, y, x) on each side of a block, voxels.
     core
-        (z, y, x) of the deconvolution's tiles; zeros where there is none.
+        Size (z, y, x) of the cores of the deconvolution's tiles; zeros without tiles.
     halo
-        Voxels (z, y, x) by which they reach beyond that.
+        Halo (z, y, x) on each side of a core, voxels.
     overlap
-        Voxels (z, y, x) beyond their cores up to which neighbours are blended.
+        Distance (z, y, x) from the core up to which neighbours are blended, voxels.
     levels
         Factors (z, y, x) of the output's levels, the finest first.
     """
@@ -65,27 +65,27 @@ class Plan:
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
-        """Return the plan that JSON holds."""
-        found = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**found | {"levels": tuple(tuple(f) for f in fields["levels"])})
+        """Return the plan from its JSON fields."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values | {"levels": tuple(tuple(f) for f in fields["levels"])})
 
     @cached_property
     def blocks(self) -> tuple[Tile, ...]:
-        """What is written of a volume, in the order in which it is."""
+        """Output blocks of a volume, in the order of writing."""
         return self._ordered(plan_tiles(self.shape, self.block, self.reach))
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
-        """The deconvolution's; none where there is none."""
+        """Tiles of the deconvolution; empty without one."""
         return self._ordered(plan_tiles(self.shape, self.core, self.halo)) if any(self.core) else ()
 
     def _ordered(self, tiles: Sequence[Tile]) -> tuple[Tile, ...]:
-        """Return tiles in slabs across the longest axis: so least is kept between two slabs."""
+        """Return tiles in slabs across the longest axis, to keep the least between two slabs."""
         axes = sorted(range(3), key=lambda a: -self.shape[a])
         return tuple(sorted(tiles, key=lambda t: [t.core[a].start for a in axes]))
 
     def level_boxes(self, level: int) -> tuple[Box, ...]:
-        """Return what is written at once of a coarser level."""
+        """Return the boxes in which a coarser level is written."""
         return self._level_boxes[level]
 
     @cached_property
@@ -95,23 +95,23 @@ class Plan:
 
     @cached_property
     def _numbers(self) -> dict[Shape, int]:
-        """By where their cores begin, the numbers of the tiles."""
-        found: dict[Shape, int] = {}
+        """Numbers of the tiles, by the starts of their cores."""
+        numbers: dict[Shape, int] = {}
         for number, tile in enumerate(self.tiles):
             z, y, x = (part.start for part in tile.core)
-            found[z, y, x] = number
-        return found
+            numbers[z, y, x] = number
+        return numbers
 
     @cached_property
     def _kept(self) -> list[dict[int, slice]]:
-        """Along each axis, what a tile has a say in by where its core begins."""
+        """Along each axis, the range where a tile has a weight, by the start of its core."""
         return [
             {tile.core[axis].start: self.kept(tile)[axis] for tile in self.tiles}
             for axis in range(3)
         ]
 
     def kept(self, tile: Tile) -> Box:
-        """Return the part of a volume for which a tile of the deconvolution has a say."""
+        """Return the part of a volume where a tile of the deconvolution has a weight."""
         z, y, x = (
             slice(max(w.start, c.start - o), min(w.stop, c.stop + o))
             for c, w, o in zip(tile.core, tile.window, self.overlap, strict=True)
@@ -119,7 +119,7 @@ class Plan:
         return z, y, x
 
     def needed(self, box: Box) -> list[int]:
-        """Return the numbers of the tiles that have a say in a part of a volume."""
+        """Return the numbers of the tiles with a weight in a part of a volume."""
         if not self.tiles:
             return []
         along = [
@@ -129,10 +129,10 @@ class Plan:
         return sorted(self._numbers[z, y, x] for z, y, x in itertools.product(*along))
 
     def weights(self, tile: Tile, part: Box) -> list[FloatArray]:
-        """Return how much say a tile has along z, y and x of a part of what it kept.
+        """Return the blend weights of a tile along z, y and x in a part of its kept box.
 
-        Along an axis it rises linearly from 0 to 1 where the tile meets its neighbour, whose falls
-        there; at the volume's border it is 1.
+        Along an axis the weight rises linearly from 0 to 1 where the tile meets its neighbour, and
+        the neighbour's falls; at the volume's border it is 1.
         """
         return [
             _ramp(c, p, o, n)
@@ -140,10 +140,10 @@ class Plan:
         ]
 
     def scratch_bytes(self) -> int:
-        """Return how much is on the disk between deconvolution and writing, at the most.
+        """Return the largest size of tiles on the disk between deconvolution and writing, bytes.
 
-        That is two slabs of tiles across the longest of the axes along which blocks follow each
-        other: in a TIFF, whose blocks are as wide as the image, that is not x.
+        That is two slabs of tiles across the longest axis with more than one block: in a TIFF,
+        whose blocks are as wide as the image, that is not x.
         """
         if not any(self.core):
             return 0
@@ -157,7 +157,7 @@ class Plan:
         return 4 * slab * math.prod(across) // across[axis]
 
     def output_bytes(self, dtype: npt.DTypeLike) -> int:
-        """Return the size of what is written, its levels included, before compression."""
+        """Return the uncompressed size of the output with its levels, bytes."""
         itemsize = np.dtype(dtype).itemsize
         voxels = sum(math.prod(coarser(self.shape, f)) for f in self.levels)
         return voxels * self.times * itemsize
@@ -176,16 +176,16 @@ def _ramp(core: slice, part: slice, overlap: int, length: int) -> FloatArray:
 def blend(
     plan: Plan, box: Box, kept: dict[int, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
-    """Return a part of a volume from what tiles have kept, (z, y, x).
+    """Return a part of a volume blended from tiles, (z, y, x).
 
     Parameters
     ----------
     plan
-        Of the volume.
+        Plan of the volume.
     box
-        The part.
+        Part (z, y, x) of the volume.
     kept
-        By the tile's number, the deconvolution in :meth:`Plan.kept`; of all tiles with a say.
+        Deconvolved values in :meth:`Plan.kept`, by tile number; of all tiles with a weight there.
     """
     whole = np.zeros([part.stop - part.start for part in box], dtype=np.float32)
     for number in sorted(kept):
@@ -197,12 +197,12 @@ def blend(
         )
         part = z, y, x
         along_z, along_y, along_x = plan.weights(tile, part)
-        share = np.multiply(kept[number][within(part, place)], along_y[:, None] * along_x)
-        share *= along_z[:, None, None]
-        whole[within(part, box)] += share
+        weighted = np.multiply(kept[number][within(part, place)], along_y[:, None] * along_x)
+        weighted *= along_z[:, None, None]
+        whole[within(part, box)] += weighted
     return whole
 
 
 def pairs(plan: Plan) -> Iterator[tuple[int, int]]:
-    """Yield every time and block number, in the order in which they are written."""
+    """Yield every time point and block number, in the order of writing."""
     return itertools.product(range(plan.times), range(len(plan.blocks)))

@@ -1,4 +1,4 @@
-"""What a report says to somebody who waits: what is being done, and how far it is."""
+"""Progress of long work, for display: phase, fraction done, and time left."""
 
 import math
 from dataclasses import dataclass, replace
@@ -35,18 +35,18 @@ _DOING = {
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a long work is.
+    """Progress of long work.
 
     Attributes
     ----------
     doing
-        What is being done.
+        Phase, in words.
     done, total
-        Of that; a total of 0 where it is not known.
+        Finished and total steps of the phase; a total of 0 where unknown.
     note
-        A number that tells how it goes.
+        A number that describes the progress, as text.
     seconds_left
-        Of the whole work, where that is known.
+        Time left of the whole work, seconds, where known.
     """
 
     doing: str
@@ -57,7 +57,7 @@ class Progress:
 
 
 def progress_of(report: AnyReport) -> Progress:
-    """Return how far the work is that a report is of."""
+    """Return the progress that a report describes."""
     if isinstance(report, BatchReport):
         if report.inner is None:
             return Progress(doing="images", done=report.done, total=report.total)

@@ -1,4 +1,4 @@
-"""What a batch reports; of their own, so that who only shows it loads no Zarr."""
+"""Reports of a batch, in a module of their own, so that displaying them does not load Zarr."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,9 @@ class Item:
     Attributes
     ----------
     job
-        What is done.
+        Job of the image.
     problem
-        Why it cannot be done, where that is known.
+        Reason why it cannot run; empty without one.
     """
 
     job: "Job"
@@ -35,28 +35,28 @@ class Item:
 
     @property
     def out(self) -> Path:
-        """Its result."""
+        """Path of the result."""
         return self.job.output.path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """What became of an image.
+    """Outcome of one image of a batch.
 
     Attributes
     ----------
     item
         The image.
     error
-        Why it failed; empty where it did not.
+        Reason of the failure; empty without one.
     seconds
-        It took.
+        Duration.
     summary
-        What was found.
+        Measured facts.
     made
-        Whether it was made now; else it was there, complete.
+        Whether the result was computed now; otherwise it already existed, complete.
     warnings
-        What the user should know.
+        Warnings for the user.
     """
 
     item: Item
@@ -68,26 +68,26 @@ class Ended:
 
     @property
     def status(self) -> Literal["done", "there before", "failed"]:
-        """In a word."""
+        """Outcome in a word."""
         return "failed" if self.error else "done" if self.made else "there before"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchReport:
-    """Where a batch stands.
+    """Progress of a batch.
 
     Attributes
     ----------
     phase
         ``"batch"``.
     done, total
-        Images.
+        Finished images, and all.
     item
-        That is worked on, or that has just ended.
+        Image being deconvolved, or just finished.
     inner
-        Where that stands; none where it has ended.
+        Report on that image; None when finished.
     ended
-        What became of it; none where it has not.
+        Outcome of that image; None until finished.
     """
 
     done: int

@@ -1,4 +1,4 @@
-"""Doing jobs: reading, deconvolving in memory or in parts, writing."""
+"""Execution of jobs: reading, deconvolution in memory or in parts, and writing."""
 
 import re
 import shutil
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.machine import Allowance, taken_bytes
@@ -49,22 +50,22 @@ Rows = list[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a method has made of a job's image.
+    """Outcome of one method of a job.
 
     Attributes
     ----------
     out
-        Where the result is.
+        Path of the result.
     method
-        By which it was made.
+        Method of the result.
     facts
-        What was found, and how long it took; of several channels those of each.
+        Measured facts and the duration, for each channel.
     made
-        Whether it was made now; else it was there, complete.
+        Whether the result was computed now; otherwise it already existed, complete.
     in_parts
         Whether it was computed and written in parts.
     findings
-        What was found wrong with the PSFs.
+        Findings on the PSFs.
     """
 
     out: Path
@@ -76,10 +77,10 @@ class Outcome:
 
 
 Watcher = Callable[[Volume, Volume | None, Method], None]
-"""Called with what is deconvolved in memory: image, PSF and method."""
+"""Called with image, PSF and method of a deconvolution in memory."""
 
 FindingsWatcher = Callable[[Sequence[Finding], bool], None]
-"""Called with what was found wrong with a PSF, and whether it was repaired."""
+"""Called with the findings on a PSF, and whether they were repaired."""
 
 
 def _silent(findings: Sequence[Finding], repaired: bool) -> None:
@@ -87,7 +88,7 @@ def _silent(findings: Sequence[Finding], repaired: bool) -> None:
 
 
 def run(job: Job, *, shared: Shared | None = None) -> tuple[Outcome, ...]:
-    """Do a job; see :func:`run_iter`, which reports on the way."""
+    """Run a job; see :func:`run_iter`, which yields reports."""
     return finish(run_iter(job, shared=shared))
 
 
@@ -98,31 +99,31 @@ def run_iter(
     on_findings: FindingsWatcher = _silent,
     on_input: Watcher = lambda image, psf, method: None,
 ) -> Generator[Report | RegistrationReport, None, tuple[Outcome, ...]]:
-    """Do a job; yield reports, return what became of it. Closing the generator cancels.
+    """Run a job; yield reports, return its outcomes. Closing the generator cancels.
 
-    An image that fits into the memory is deconvolved whole, any other in parts; in parts an
-    interrupted job goes on where it was.
+    An image that fits into the memory is deconvolved as a whole, any other in parts; an interrupted
+    job in parts is resumed.
 
     Parameters
     ----------
     job
-        To be done.
+        Job to run.
     shared
-        What is known of the image already, and where more is left.
+        Calibration and other measurements of the image, shared with other runs.
     on_findings
-        Called with what was found wrong with a PSF, and whether it was repaired.
+        Called with the findings on a PSF, and whether they were repaired.
     on_input
-        Called with what is deconvolved in memory.
+        Called with image, PSF and method of a deconvolution in memory.
 
     Returns
     -------
     tuple of Outcome
-        One for each method.
+        One outcome per method.
 
     Raises
     ------
     RlnError
-        For what cannot be used, before the work starts.
+        If an input is invalid, before the work starts.
     ComputeError
         If the computation fails on the way.
     OSError
@@ -139,14 +140,14 @@ def run_iter(
 
 
 def forecast_of_job(job: Job, *, on_findings: FindingsWatcher = _silent) -> dict[Path, Rows]:
-    """Return what a job would take, by its results, in names and words; nothing is started.
+    """Return the forecasts of a job by result, as rows of names and values, without starting it.
 
     Parameters
     ----------
     job
-        That might be done.
+        Job to estimate.
     on_findings
-        Called with what was found wrong with a PSF, and whether it would be repaired.
+        Called with the findings on a PSF, and whether they would be repaired.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def forecast_of_job(job: Job, *, on_findings: FindingsWatcher = _silent) -> dict
 
 
 def is_in_parts(job: Job) -> bool:
-    """Tell whether a job's image is read, deconvolved and written in parts, by any of its methods.
+    """Tell whether any method of a job reads, deconvolves and writes the image in parts.
 
     Raises
     ------
@@ -170,14 +171,14 @@ def is_in_parts(job: Job) -> bool:
 
 
 def task_of(job: Job, *, on_findings: FindingsWatcher = _silent) -> Task:
-    """Return a job of one method with its PSF read, to be done in parts.
+    """Return the task, with its PSF read, of a job of one method that runs in parts.
 
     Parameters
     ----------
     job
-        To be done.
+        Job of one method.
     on_findings
-        Called with what was found wrong with the PSF, and whether it was repaired.
+        Called with the findings on the PSF, and whether they were repaired.
 
     Raises
     ------
@@ -188,7 +189,7 @@ def task_of(job: Job, *, on_findings: FindingsWatcher = _silent) -> Task:
 
 
 class _Run:
-    """A job by one of its methods."""
+    """A job with one of its methods."""
 
     def __init__(
         self,
@@ -212,7 +213,7 @@ class _Run:
         return (yield from self._in_memory(channels))
 
     def rows(self) -> Rows:
-        """Return what it would take, in names and words."""
+        """Return the forecast as rows of names and values."""
         if self.job.second is not None:
             raise RlnError("two views are deconvolved in memory; there is nothing to foretell.")
         channels = channels_of(self.job)
@@ -224,10 +225,10 @@ class _Run:
     # --- in parts
 
     def goes_in_parts(self) -> bool:
-        """Tell whether the volume is read and written in parts, rather than whole.
+        """Tell whether the volume is read and written in parts, rather than as a whole.
 
-        It is where somebody asks for what only that has, where image or result are no single TIFF,
-        and where it would take more memory than it may.
+        So if a setting requires it, if image or result are not a single TIFF, or if the whole would
+        exceed the memory limit.
         """
         job, out = self.job, self.output.path
         allowance = Allowance(job.execution.memory_gb)
@@ -243,7 +244,7 @@ class _Run:
             return True
         check_place(out)
         folder = RunFolder(out)
-        if folder.part.exists() or folder.manifest.exists():  # begun so, or done so
+        if folder.part.exists() or folder.manifest.exists():  # started or completed in parts
             return True
         return self._whole_bytes(opened) > taken_bytes() + allowance.left_bytes
 
@@ -342,7 +343,7 @@ class _Run:
 
     @property
     def _registered(self) -> list[Path]:
-        """File for the second view on the first, which is written by the first of the methods."""
+        """File for the registered second view, which the first method writes."""
         second = self.job.second
         first = self.method is self.job.methods[0]
         return [second.registered] if second and second.registered and first else []
@@ -377,7 +378,7 @@ class _Run:
     # --- PSFs
 
     def _psf(self, image: OnGrid, channel: int | None) -> Volume | None:
-        """Return the PSF fit for the image, or for one of its channels."""
+        """Return the PSF prepared for the image, or for one of its channels."""
         psfs = self.job.psfs
         if not psfs:
             return None
@@ -392,7 +393,7 @@ class _Run:
     # --- memory
 
     def _whole_bytes(self, opened: Image, psf: PsfFile | None = None) -> int:
-        """Return the memory that this process will have at least if it is done whole, bytes."""
+        """Return the least memory of this process for the whole volume, bytes."""
         psfs = [psf] if psf is not None else self.job.psfs
         kernel: tuple[int, int, int] | None = None
         if psfs:
@@ -400,16 +401,16 @@ class _Run:
             sizes = dict(zip(there.axes, there.array.shape, strict=True))
             kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
         elif self.method.needs_psf:
-            self.method.check(opened, None)  # which says so
+            self.method.check(opened, None)  # raises with the reason
         return taken_bytes() + self.method.needed_bytes(opened.shape, kernel)
 
     def _check_channels_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> None:
-        """Raise if the channels of one file take more memory than they may: they are kept whole.
+        """Raise if the channels of one file, which are kept as a whole, exceed the memory limit.
 
         Raises
         ------
         RlnError
-            With both numbers.
+            If so, with both numbers.
         """
         allowed = taken_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
         opened = open_image(self._image(channels[0][0]))
@@ -423,7 +424,7 @@ class _Run:
             )
 
     def _rows_in_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> Rows:
-        """Return what a volume would take that is deconvolved whole, in names and words."""
+        """Return the forecast of a volume deconvolved as a whole, as rows of names and values."""
         count = len(channels) or 1
         opened = open_image(self._image(channels[0][0]) if channels else self.job.image)
         self._psf(opened, channels[0][0] if channels else self.job.image.channel)
@@ -438,7 +439,8 @@ class _Run:
             ("memory", f"{needed / 1e9:.2f} GB"),
             ("disk", f"{size / 1e9:.3g} GB, {free / 1e9:.4g} GB free"),
         ]
-        seconds = expected_seconds(self.method, "cpu", count * opened.voxels)
+        kind = resolve_device(self.method.device).type
+        seconds = expected_seconds(self.method, kind, count * opened.voxels)
         if seconds is not None:
             rows.append(("time", f"about {duration(seconds)}, by earlier runs"))
         if needed > allowed:
@@ -451,9 +453,10 @@ class _Run:
 
 
 def channels_of(job: Job) -> list[tuple[int, PsfFile]]:
-    """Return the channels that go into one file, each with its PSF's file; none where one does.
+    """Return the channels to write into one file with their PSF files; empty for a single channel.
 
-    They do where there is a PSF for each: a file for each, or one file with as many channels.
+    There are several if there is a PSF per channel: a file for each, or one file with as many
+    channels.
 
     Raises
     ------
@@ -476,14 +479,14 @@ def channels_of(job: Job) -> list[tuple[int, PsfFile]]:
 
 
 def read_psf(file: ImageFile, channel: int | None = None) -> Volume:
-    """Return a PSF as it is in its file.
+    """Return a PSF from its file, without preparation.
 
     Parameters
     ----------
     file
-        Where it is.
+        PSF file.
     channel
-        Of the image, which is taken where the PSF's file has several and none is named.
+        Channel of the image, used if the PSF's file has several and none is named.
 
     Raises
     ------
@@ -501,8 +504,8 @@ def read_psf(file: ImageFile, channel: int | None = None) -> Volume:
 
 
 def _of_psf(sentence: str) -> str:
-    """Return a message on an image's file with the names that options have of a PSF's."""
-    whole, _, _ = sentence.partition(", or go on with `missing")  # there is no use for such a PSF
+    """Return a message on an image's file with the option names of a PSF's."""
+    whole, _, _ = sentence.partition(", or go on with `missing")  # such a PSF is useless
     names = "voxel_um|channel|time|series|planes_are"
     message = re.sub(rf"`({names})\b", r"`psf_\1", whole)
     return message if message.endswith(".") else f"{message}."
@@ -515,5 +518,5 @@ def _method_files(method: Method) -> list[Path]:
 
 
 def _waiting_bytes(opened: Image, channels: int) -> int:
-    """Return what results take that wait for the last channel."""
+    """Return the memory of finished channels until the last one, bytes."""
     return (channels - 1) * opened.voxels * np.dtype(np.float32).itemsize

@@ -1,7 +1,7 @@
-"""What has to be known of a whole volume before its first tile, found in samples of it.
+"""Calibration of a whole volume from samples of it, before the first tile.
 
-The background, when to stop, the map to the network's range: one each for all tiles, and for all
-time points of a series, so that these can be compared.
+Background, stop and normalisation for a network: one each for all tiles and all time points of a
+series, so that these can be compared.
 """
 
 import math
@@ -34,28 +34,30 @@ from napari_rln.deconvolution.stopping import telling_crop, telling_shape
 from napari_rln.engine.known import Known
 from napari_rln.io.image import checksum
 
-_PIECE = (32, 256, 256)  # of a sample, that is looked at at once
-_STRUCTURE = (32, 64, 64)  # size of a PSF in whose stead there is none
-_MOST_FURTHER, _FURTHER_SHARE = 8, 8  # parts deconvolved besides, and what they are of a volume
+_PIECE = (32, 256, 256)  # of a sample, processed at once
+_STRUCTURE = (32, 64, 64)  # assumed size of a PSF where there is none
+_MOST_FURTHER, _FURTHER_DIVISOR = (
+    8,
+    8,
+)  # number of further parts, and the volume over the size of each
 
 
 class Samples:
-    """Parts of a volume that stand for the whole.
+    """Samples of a volume, representative of the whole.
 
-    Of a series it is the first volume that shows anything: a shutter may have opened late.
+    In a series they are from the first volume that shows anything: a shutter may have opened late.
 
     Parameters
     ----------
     image
-        To be looked at.
+        Image to sample.
     negatives
-        What to do with negative voxels.
+        Treatment of negative voxels.
 
     Raises
     ------
     RlnError
-        If a sample holds NaN, infinities or negative values that must not be, or if all voxels
-        have one value.
+        If a sample holds NaN, infinities or invalid negative values, or if all voxels are equal.
     """
 
     def __init__(self, image: ImageLike, negatives: Negatives) -> None:
@@ -70,7 +72,7 @@ class Samples:
                 f"all voxels of {image.name} are {float(read[0].max()):g}; there is nothing to "
                 "deconvolve."
             )
-        # Of a series the last volume is looked at too, by which the image is known again.
+        # The last volume of a series is sampled too, to identify the image.
         more = [image.read(self.boxes[0], image.times - 1)] if image.times > 1 else []
         hashes = [int(array_hash(part), 16) for part in (*read, *more)]
         self.hash = array_hash(np.array(hashes, np.uint64))
@@ -81,22 +83,21 @@ class Samples:
 
     @property
     def voxels(self) -> int:
-        """How many were looked at."""
+        """Number of sampled voxels."""
         return sum(part.size for part in self.parts)
 
     def mean(self, calibration: Calibration) -> float:
-        """Return the mean of what was measured in the samples, image units.
+        """Return the mean of the measured voxels of the samples, image units.
 
-        Piece by piece, as a small image is one sample and all at once would take ten times its
-        memory.
+        Computed piece by piece: a small image is one sample, which would take ten times its memory.
         """
         total, count = 0.0, 0
         for part in self.parts:
             for tile in plan_tiles(part.shape, _PIECE, (REPAIR_HALO,) * 3):
                 z = tile.window[0]
                 planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
-                data, seen, _ = measured(part[tile.window], None, calibration, planes=planes)
-                shown = data[tile.inner] if seen is None else data[tile.inner][seen[tile.inner]]
+                data, mask, _ = measured(part[tile.window], None, calibration, planes=planes)
+                shown = data[tile.inner] if mask is None else data[tile.inner][mask[tile.inner]]
                 total += float(shown.sum(dtype=np.float64))
                 count += shown.size
         return total / max(1, count)
@@ -127,23 +128,23 @@ def structure_size(shape: Shape, psf_shape: Shape) -> Shape:
 
 
 def sampled_bytes(image: OnGrid) -> int:
-    """Return how much memory the samples of an image take."""
+    """Return the memory of the samples of an image, bytes."""
     boxes = sample_boxes(image.shape)
     return 4 * sum(int(math.prod(p.stop - p.start for p in box)) for box in boxes)
 
 
 def search_bytes(shape: Shape, psf: Volume | None, stage: TileStage | None) -> int:
-    """Return how much memory it takes to look at the part of an image with most structure."""
+    """Return the memory for deconvolving the part of an image with most structure, bytes."""
     if psf is None or stage is None:
         return 0
     return stage.search_bytes(structure_size(shape, psf.shape), psf.shape)
 
 
 def further(shape: Shape, size: Shape) -> list[Box]:
-    """Return boxes of a size all over a volume, of an eighth of it or less."""
+    """Return boxes spread over a volume, each of an eighth of it or less."""
     voxels = size[0] * size[1] * size[2]
     whole = shape[0] * shape[1] * shape[2]
-    most = min(_MOST_FURTHER, whole // (_FURTHER_SHARE * voxels), MOST_VOXELS // voxels)
+    most = min(_MOST_FURTHER, whole // (_FURTHER_DIVISOR * voxels), MOST_VOXELS // voxels)
     return list(blocks(shape, size, most)) if most else []
 
 
@@ -154,20 +155,20 @@ def look(
     device: torch.device,
     memory_gb: MemoryGb = "auto",
 ) -> Generator[Report, None, Known]:
-    """Yield reports, return what tiles are planned by: calibration and what the stages share.
+    """Yield reports, return the basis of the plan: calibration and shared state of the stages.
 
     Parameters
     ----------
     samples
-        Of the image.
+        Samples of the image.
     psf
-        On its voxels.
+        On the image's voxels.
     method
-        By which it will be deconvolved.
+        Method of the deconvolution.
     device
-        Where to compute.
+        Device for computing.
     memory_gb
-        That may be taken.
+        Memory limit, GB.
 
     Raises
     ------
@@ -178,7 +179,7 @@ def look(
     image = samples.image
     box = samples.structure(psf.shape if psf is not None else _STRUCTURE)
     calibration = calibrate_parts(samples.parts, image.name, method, image.fill)
-    release_freed_memory()  # else what follows would come on top of what this took
+    release_freed_memory()  # otherwise the memory of the next step would add to that of this one
     tiles: Json = {}
     learnt: Json = {}
     if method.tiles is not None:
@@ -209,17 +210,17 @@ def learn(
     *,
     whole: bool,
 ) -> Generator[Report, None, tuple[Known, FloatArray | None]]:
-    """Yield reports; return what tiles are computed by, and the only tile's result where it is one.
+    """Yield reports; return the shared state of the tiles, and the result of a single tile.
 
     Parameters
     ----------
     samples, psf, method, device
         As for :func:`look`.
     known
-        By :func:`look`.
+        Result of :func:`look`.
     whole
-        Whether the plan has a single tile. It is deconvolved here, so that all is exact; else
-        parts of the volume are.
+        Whether the plan has a single tile. It is deconvolved here, so that the shared state is
+        exact; otherwise parts of the volume are.
 
     Raises
     ------
@@ -231,7 +232,7 @@ def learn(
     crops: list[Crop] = []
     estimates: list[FloatArray] = []
     estimate = None
-    # The only tile is done here where the second stage learns from it, else by a worker.
+    # A single tile is computed here if the second stage needs it, else by a worker.
     if stage is not None and (asks or not whole):
         assert psf is not None
         z, y, x = (slice(start, stop) for start, stop in known.structure)
@@ -267,28 +268,28 @@ def measured_crop(
     method: Method,
     time: int = 0,
 ) -> Crop:
-    """Return a part of a volume as it is deconvolved, and where it is a measurement."""
+    """Return a part of a volume prepared for deconvolution, with its mask of measured voxels."""
     return Around(image, box, method, time).measured(calibration, psf, method)
 
 
 class Around:
-    """A part of an image, read with as much around it as decides which voxels are believed.
+    """A part of an image, read with the margin for detecting defective voxels.
 
     Parameters
     ----------
     image
         The image.
     box
-        The part (z, y, x).
+        Part (z, y, x) of the image.
     method
-        What to do with negative voxels.
+        Method, which defines the treatment of negative voxels.
     time
-        Which volume of a series.
+        Time point of a series.
 
     Raises
     ------
     RlnError
-        If it holds negative values that must not be.
+        If the part holds invalid negative values.
     """
 
     def __init__(self, image: ImageLike, box: Box, method: Method, time: int = 0) -> None:
@@ -303,31 +304,31 @@ class Around:
         self._data: FloatArray | None = without_negatives(data, method.negatives, where)
 
     def checksum(self, part: Box) -> str:
-        """Return by what a part (z, y, x) of the box is known again; before it is measured."""
+        """Return the checksum of a part (z, y, x) of the box; call before :meth:`measured`."""
         assert self._data is not None
         return checksum(self._data[self._inner][part])
 
     def measured(self, calibration: Calibration, psf: Volume | None, method: Method) -> Crop:
-        """Return the part as it is deconvolved, and where it is seen; as of the whole. Once.
+        """Return the part prepared for deconvolution with its mask, as of the whole; call once.
 
         Parameters
         ----------
         calibration
-            Of the image.
+            Calibration of the image.
         psf
-            On its voxels.
+            On the image's voxels.
         method
-            Whether isolated voxels are repaired.
+            Method, which says whether isolated voxels are repaired.
         """
         assert self._data is not None
         z, data = self._planes, self._data
         self._data = None
         planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
         kernel = None if psf is None else psf.data
-        data, seen, _ = measured(
+        data, mask, _ = measured(
             data, kernel, calibration, repair=method.repair_image, planes=planes
         )
-        seen = None if seen is None or seen[self._inner].all() else seen[self._inner].copy()
+        mask = None if mask is None or mask[self._inner].all() else mask[self._inner].copy()
         inside = np.ascontiguousarray(data[self._inner])
         volume = Volume(data=inside, voxel_um=self._image.voxel_um, name=self._image.name)
-        return Crop(volume, seen)
+        return Crop(volume, mask)

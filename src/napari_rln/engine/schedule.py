@@ -1,8 +1,8 @@
-"""A run between two tasks: what is given to workers, what is finished, what is still to do.
+"""Schedule of a run: submitted, finished and remaining tasks.
 
-The deconvolution's tiles go to the workers in slabs; a block is written as soon as the tiles that
-have a say in it are there, and noted. A tile is deleted when no block needs it any more. What
-somebody looks at comes first; tiles at its rim then wait for longer, on the disk.
+The deconvolution's tiles go to the workers in slabs; a block is written and recorded as soon as the
+tiles with a weight in it are done. A tile is deleted when no block needs it any more. A part on
+display comes first; tiles at its border then wait for longer, on the disk.
 """
 
 import time
@@ -29,7 +29,7 @@ from napari_rln.engine.worker import (
 
 
 class _Work(NamedTuple):
-    """A task that was given to a worker."""
+    """A task submitted to a worker."""
 
     kind: Literal["tile", "block", "level", "check"]
     key: Key
@@ -40,29 +40,29 @@ _OVER: Any = object()
 
 
 class Drive:
-    """A run in the middle.
+    """Driver of a run.
 
     Parameters
     ----------
     folder
-        Of the run.
+        Folder of the run.
     state
-        What is to be done.
+        State of the run.
     workers
-        Who does it.
+        Workers that compute.
     began
-        ``time.perf_counter()`` from which the reports count.
+        Start of the run by ``time.perf_counter()``, for the times of reports.
     first
         Part (z, y, x) of a volume whose blocks come before the others.
 
     Attributes
     ----------
     finished : dict
-        What is written, with checksums.
+        Written parts, with checksums.
     seconds : dict
-        That workers have read, computed and written.
+        Times of reading, computing and writing of all workers.
     peak_bytes : int
-        Memory of a worker, the most that any had.
+        Peak memory of any worker.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Drive:
         self._most = workers.workers * IN_FLIGHT
 
     def report(self, phase: Phase, done: int, total: int, **more: Any) -> Report:
-        """Return where the run stands."""
+        """Return a report of the run."""
         lasted = time.perf_counter() - self.began
         return Report(phase=phase, done=done, total=total, seconds=lasted, **more)
 
     def check(self) -> Generator[Report, None, None]:
-        """Yield reports; forget what is no longer as it was written."""
+        """Yield reports; drop finished parts that are damaged."""
         entries = {
             key: entry
             for key, entry in self.finished.items()
@@ -106,12 +106,12 @@ class Drive:
             yield self.report("check", done, len(entries), box=box, time=when)
 
     def check_source(self) -> Generator[Report, None, None]:
-        """Yield reports; raise if the image is no longer what finished tiles were made of.
+        """Yield reports; raise if the image has changed since tiles were finished.
 
         Raises
         ------
         RlnError
-            Naming where it differs.
+            If so, with the place of the difference.
         """
         entries = {key: entry for key, entry in self.finished.items() if "source" in entry}
         tasks = (
@@ -124,14 +124,14 @@ class Drive:
             yield self.report("check", done, len(entries))
 
     def blocks(self) -> Generator[Report, None, None]:
-        """Yield reports with the blocks of the finest level as they are written."""
+        """Yield reports with the blocks of the finest level, as they are written."""
         plan = self.state.plan
         total = plan.times * len(plan.blocks)
         left = [pair for pair in pairs(plan) if Key(pair[0], 0, pair[1]) not in self.finished]
         left.sort(key=self._is_later)
         needs = [plan.needed(block.window) for block in plan.blocks]
-        users: dict[tuple[int, int], list[int]] = {}  # of a tile: blocks that need it
-        missing: dict[tuple[int, int], int] = {}  # of a block: tiles that are not there
+        users: dict[tuple[int, int], list[int]] = {}  # blocks that need a tile
+        missing: dict[tuple[int, int], int] = {}  # number of unfinished tiles of a block
         for when, number in left:
             missing[when, number] = len(needs[number])
             for needed in needs[number]:
@@ -163,10 +163,10 @@ class Drive:
                     when, number = tiles.popleft()
                     yield _Work("tile", Key(when, TILE, number)), deconvolve_tile, (when, number)
                 else:
-                    yield None  # what is next waits for what is being done
+                    yield None  # the next task waits for a submitted one
 
-        for found in sorted(there):
-            arrived(found)
+        for tile in sorted(there):
+            arrived(tile)
         for work, done in self._all(tasks()):
             when, _, number = work.key
             self._count(done)
@@ -185,12 +185,12 @@ class Drive:
             yield self.report("tiles", written, total, box=plan.blocks[number].core, time=when)
 
     def _is_later(self, pair: tuple[int, int]) -> bool:
-        """Tell whether a block is none of those that come first."""
+        """Tell whether a block is not one of those that come first."""
         core = self.state.plan.blocks[pair[1]].core
         return self._first is not None and not overlap(core, self._first)
 
     def levels(self) -> Generator[Report, None, None]:
-        """Yield reports while the coarser levels are written, each from the one before it."""
+        """Yield reports while the coarser levels are written, each from the previous one."""
         plan = self.state.plan
         keys = {
             level: [
@@ -204,19 +204,19 @@ class Drive:
         for of_level in keys.values():
             left = [key for key in of_level if key not in self.finished]
             done += len(of_level) - len(left)
-            for _, told in self._all((_Work("level", k), coarsen_block, tuple(k)) for k in left):
-                self._count(told)
-                self._note(told)
+            for _, result in self._all((_Work("level", k), coarsen_block, tuple(k)) for k in left):
+                self._count(result)
+                self._note(result)
                 done += 1
                 yield self.report("pyramid", done, total)
 
     def cancel(self) -> None:
-        """Take back what no worker has begun."""
+        """Cancel tasks that no worker has begun."""
         for future in self._pending:
             future.cancel()
 
     def _all(self, tasks: Iterable[_Task | None]) -> Generator[tuple[_Work, Any], None, None]:
-        """Yield tasks with what they return, as they end; few are with the workers at once."""
+        """Yield tasks with their results as they end; few are submitted at once."""
         left = iter(tasks)
         over = False
         while self._pending or not over:

@@ -1,4 +1,4 @@
-"""What a worker's process has: device, memory, cores, version."""
+"""Properties of a worker process: device, memory, cores, version."""
 
 import os
 import platform
@@ -10,26 +10,26 @@ from napari_rln.core.machine import available_bytes, cores, taken_bytes
 
 
 def survey(folder: str, device: str) -> dict[str, Any]:
-    """Return what a worker is: its device and memory, its version, whether it sees a folder.
+    """Return a worker's device and memory, its version, and whether it sees a folder.
 
     Parameters
     ----------
     folder
-        Of the result.
+        Folder of the result.
     device
-        On which it is to compute.
+        Name of the device for computing.
 
     Raises
     ------
     RlnError
-        If it has no such device.
+        If the worker has no such device.
     """
-    found = resolve_device(device)
+    resolved = resolve_device(device)
     return {
         "version": __version__,
         "sees": os.path.isdir(folder),  # noqa: PTH112
-        "device": found.type,
-        "device_free": free_bytes(found),
+        "device": resolved.type,
+        "device_free": free_bytes(resolved),
         "ram": available_bytes(),
         "taken": taken_bytes(),
         "host": platform.node(),

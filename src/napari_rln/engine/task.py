@@ -1,4 +1,4 @@
-"""A run from disk to disk with all that it needs, and whether it can be done."""
+"""A run from disk to disk with its inputs, and its validation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +21,18 @@ class Task:
     Attributes
     ----------
     image
-        What is deconvolved.
+        Image file.
     psf
-        On its voxels, sum 1; none where the method needs none.
+        On the image's voxels, sum 1; None for a method without a PSF.
     method
-        By which.
+        Method of the deconvolution.
     output
-        Where the result goes.
+        Path and format of the result.
     execution
-        By what it is computed.
+        Memory, tiles and workers.
     first
-        Part (z, y, x) of the image that is wanted before the rest, such as what somebody looks at;
-        the result does not depend on it.
+        Part (z, y, x) of the image to compute before the rest, such as a part on display; the
+        result does not depend on it.
 
     Raises
     ------
@@ -52,17 +52,17 @@ class Task:
 
     @property
     def out(self) -> Path:
-        """The result."""
+        """Path of the result."""
         return self.output.path
 
     @property
     def form(self) -> Format:
-        """Of the result."""
+        """Format of the result."""
         return "zarr" if is_zarr_name(self.out) else "tiff"
 
 
 def has_name_in_parts(out: Path) -> bool:
-    """Tell whether a result of that name can be written in parts."""
+    """Tell whether a result of a name can be written in parts."""
     return is_zarr_name(out) or is_ome_name(out) or is_plain_name(out)
 
 
@@ -72,7 +72,7 @@ def check_name_in_parts(out: Path) -> None:
     Raises
     ------
     RlnError
-        If its ending is another, or the folder is absent or not writable.
+        If the ending is another, or the folder is absent or not writable.
     """
     if not has_name_in_parts(out):
         raise RlnError(f"{out.name} must end in .ome.zarr, .ome.tif or .tif.")
@@ -80,7 +80,7 @@ def check_name_in_parts(out: Path) -> None:
 
 
 def check_task(task: Task, image: Image) -> None:
-    """Raise unless image, PSF, method and result go together, before anything is read.
+    """Raise unless image, PSF, method and result match, before anything is read.
 
     Raises
     ------

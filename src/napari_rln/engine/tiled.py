@@ -1,4 +1,4 @@
-"""What is computed of a tile and of a block, wherever that is done and wherever the result goes."""
+"""Computation of tiles and blocks, independent of executor and output."""
 
 import time
 from collections.abc import Callable, Generator
@@ -19,7 +19,7 @@ from napari_rln.engine.known import Known
 from napari_rln.engine.plan import Plan, blend
 from napari_rln.engine.sampling import Around, Samples, learn, look
 
-_KEPT_BYTES = 12  # per voxel of an image in memory: its result, its tiles, and copies of parts
+_KEPT_BYTES = 12  # per voxel of an image in memory: result, tiles, and copies of parts
 
 
 class Computation:
@@ -28,17 +28,17 @@ class Computation:
     Parameters
     ----------
     image
-        To be deconvolved.
+        Image to be deconvolved.
     psf
-        On its voxels; none where the method needs none.
+        On the image's voxels; None for a method without a PSF.
     method
-        By which.
+        Method of the deconvolution.
     known
-        Of the whole image.
+        Calibration and shared state of the whole image.
     plan
-        How it is divided.
+        Division of the image.
     device
-        Where to compute.
+        Device for computing.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class Computation:
         self.second = None if second is None else second.ready(psf, known.blocks, device)
 
     def read_tile(self, number: int, time: int = 0) -> Around:
-        """Return what a tile is computed of."""
+        """Return the input of a tile."""
         return Around(self.image, self.plan.tiles[number].window, self.method, time)
 
     def read_block(self, number: int, time: int = 0) -> Around:
-        """Return what a block is computed of."""
+        """Return the input of a block."""
         return Around(self.image, self.plan.blocks[number].window, self.method, time)
 
     def tile(self, read: Around, number: int, time: int = 0) -> tuple[FloatArray, float]:
-        """Return what is kept of a tile, image units, and the light of the image in its core."""
+        """Return the kept box of a tile, image units, and the light of the image in its core."""
         plan, stage, psf = self.plan, self.method.tiles, self.psf
         assert stage is not None
         assert psf is not None
@@ -72,21 +72,21 @@ class Computation:
         calibration = self.known.calibrated_at(time)
         crop = read.measured(calibration, psf, self.method)
         light = float(crop.image.data[tile.inner].sum(dtype=np.float64))
-        # All tiles begin and go on as one; a single one goes its own way.
+        # All tiles share their start and iterations; a single one has its own.
         level = self.known.level if len(plan.tiles) > 1 else None
         kept = within(plan.kept(tile), tile.window)
         data = stage.tile(crop, psf, calibration, self.known.tiles, level, self.device, kept)
         return data, light
 
     def estimate(self, number: int, load: Callable[[int], FloatArray]) -> FloatArray | None:
-        """Return the blended tiles in a block's window; none where there are no tiles.
+        """Return the blended tiles in a block's window; None without tiles.
 
         Parameters
         ----------
         number
-            Of the block.
+            Number of the block.
         load
-            Returns what was kept of a tile by its number.
+            Returns the kept box of a tile, by its number.
         """
         if not self.plan.tiles:
             return None
@@ -96,18 +96,18 @@ class Computation:
     def block(
         self, read: Around | None, number: int, estimate: FloatArray | None, time: int = 0
     ) -> tuple[FloatArray, float]:
-        """Return the result of a block, and the light of the image in it where no tile has read it.
+        """Return the result of a block, and the light of the image in it if there are no tiles.
 
         Parameters
         ----------
         read
-            What it is computed of; none where there is no second stage.
+            Input of the block; None without a second stage.
         number
-            Of the block.
+            Number of the block.
         estimate
-            As :meth:`estimate` returned it.
+            Result of :meth:`estimate`.
         time
-            Of the volume, in a series.
+            Time point of a series.
         """
         inner = self.plan.blocks[number].inner
         if read is None or self.second is None:
@@ -133,11 +133,11 @@ def deconvolve_tiled(
     Parameters
     ----------
     image, psf, method
-        As they go together.
+        Matching image, PSF and method.
     tile
-        Side in voxels of what is computed at once; all that the memory allows when auto.
+        Side of a tile, voxels; auto is the largest that fits the memory.
     memory_gb
-        Memory that may be taken.
+        Memory limit, GB.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def deconvolve_tiled(
         )  # fmt: skip
 
     if method.tiles is not None:
-        plan_of(method.tiles.expected())  # too little memory is said before the work
+        plan_of(method.tiles.expected())  # raises for too little memory before the work
     samples = Samples(image, method.negatives)
     known = yield from look(samples, psf, method, device, memory_gb)
     plan = plan_of(known.tiles)
@@ -191,7 +191,7 @@ def deconvolve_tiled(
 
 
 def parts_facts(method: Method, known: Known, plan: Plan) -> dict[str, Any]:
-    """Return what the record says of a result that was computed in parts."""
+    """Return the facts in the record of a result that was computed in parts."""
     facts: dict[str, Any] = {"sampled_voxels": known.sampled, "block": list(plan.block)}
     if method.tiles is not None:
         facts |= method.tiles.facts(known.tiles)

@@ -1,7 +1,8 @@
-"""What a worker does with one tile: read, compute, write.
+"""Tasks of a worker: reading, computing and writing one tile or block.
 
-Functions of a folder and numbers, so that they can run in any process that sees the folder. A
-process opens a job once, with its model. Several run in a process at once, one of which computes.
+They are functions of a folder and numbers, so that they run in any process that sees the folder. A
+process opens a run once, with its model. Several tasks run in a process at once; one of them
+computes.
 """
 
 import functools
@@ -31,12 +32,12 @@ from napari_rln.io.volumes import converted
 T = TypeVar("T")
 
 _computing, _opening = threading.Lock(), threading.Lock()
-_few = threading.BoundedSemaphore(IN_FLIGHT)  # whatever number of threads a worker was given
+_few = threading.BoundedSemaphore(IN_FLIGHT)  # whatever the number of threads of a worker
 
 
 @dataclass
 class Took:
-    """Seconds that a task has read, computed and written."""
+    """Times of reading, computing and writing of a task, seconds."""
 
     read: float = 0.0
     compute: float = 0.0
@@ -44,43 +45,43 @@ class Took:
     _since: float = field(default_factory=time.perf_counter)
 
     def lap(self, part: str) -> None:
-        """Count what has passed since the last time as reading, computing or writing."""
+        """Add the time since the last call to reading, computing or writing."""
         now = time.perf_counter()
         setattr(self, part, getattr(self, part) + now - self._since)
         self._since = now
 
     @property
     def seconds(self) -> tuple[float, float, float]:
-        """Read, computed and written."""
+        """Times of reading, computing and writing."""
         return self.read, self.compute, self.write
 
     def skip(self) -> None:
-        """Count what has passed as waiting."""
+        """Count the time since the last call as waiting."""
         self._since = time.perf_counter()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What a task tells.
+    """Result of a task.
 
     Attributes
     ----------
     key
-        Of what was done.
+        Key of the finished part.
     checksum
-        Of what was written.
+        Checksum of the written values.
     clipped
-        Voxels that the type of the result cannot hold.
+        Number of voxels beyond the range of the result's type.
     light
         Sum of the result over a block, in image units.
     image
-        And of the image, over what is read of it but once.
+        Sum of the image over the core of a tile or block, in image units.
     source
-        Checksum of the image over that.
+        Checksum of the image over that core.
     seconds
-        Read, computed and written.
+        Times of reading, computing and writing.
     peak_bytes
-        Memory of the worker, the most that it ever had.
+        Peak memory of the worker.
     """
 
     key: Key
@@ -94,7 +95,7 @@ class Done:
 
 
 class _Opened:
-    """A run as a worker has it open."""
+    """A run opened by a worker."""
 
     def __init__(self, out: str, device: str, began: int) -> None:
         self.folder, self._began = RunFolder(Path(out)), began
@@ -113,7 +114,7 @@ class _Opened:
         self.target = self.folder.target(state)
 
     def check_current(self) -> None:
-        """Raise if another run has taken the folder since, into which nothing may be written.
+        """Raise if another run has replaced the folder, where nothing may be written then.
 
         Raises
         ------
@@ -125,12 +126,12 @@ class _Opened:
 
 
 def _stamp(folder: RunFolder) -> int:
-    """Return by what a run is told from another one of the same name.
+    """Return a stamp that tells a run from another one of the same name.
 
     Raises
     ------
     ComputeError
-        If there is none.
+        If there is no run.
     """
     try:
         return folder.stamp()
@@ -144,7 +145,7 @@ _cached = functools.lru_cache(maxsize=2)(_Opened)
 
 
 def _open(out: str, device: str) -> _Opened:
-    """Return a run opened by this process; not that of an earlier run of the same name."""
+    """Return a run opened by this process, but not an earlier run of the same name."""
     began = _stamp(RunFolder(Path(out)))
     with _opening:
         opened = _cached(out, device, began)
@@ -153,21 +154,21 @@ def _open(out: str, device: str) -> _Opened:
 
 
 def compute_with(threads: int) -> None:
-    """Have this process compute with so many threads.
+    """Set the number of computing threads of this process.
 
-    Only where it does not: being told so changes the last digits of what it computes later.
+    Only where it differs: setting it changes the last digits of later results.
     """
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 
 
 def close() -> None:
-    """Let go of the runs that this process has open, with their files and networks."""
+    """Close the runs that this process has open, with their files and networks."""
     _cached.cache_clear()
 
 
 def few_at_once(task: Callable[..., T]) -> Callable[..., T]:
-    """Let no more tasks run in a process at once than its memory is planned for."""
+    """Limit the concurrent tasks of a process to the number that its memory is planned for."""
 
     @functools.wraps(task)
     def waiting(*arguments: Any) -> T:
@@ -196,11 +197,11 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
     took.lap("read")
     with _computing:
         took.skip()
-        # Here, where one tile at a time is: it takes memory as a deconvolution does.
+        # Within the lock for one tile at a time, as it takes as much memory as a deconvolution.
         source = read.checksum(tile.inner)
         data, light = work.tile(read, number, time)
         took.lap("compute")
-    release_freed_memory()  # else every thread would keep what it once had
+    release_freed_memory()  # otherwise every thread would keep its peak memory
     opened.check_current()
     path = opened.folder.scratch(time, number)
     with atomic(path) as temporary:
@@ -218,7 +219,7 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
 
 @few_at_once
 def finish_block(out: str, device: str, time: int, number: int) -> Done:
-    """Write a block of the result, for which all tiles that overlap it are there.
+    """Write a block of the result, after all tiles that overlap it.
 
     Raises
     ------
@@ -229,8 +230,8 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
     work, block = opened.work, opened.state.plan.blocks[number]
 
     def load(tile: int) -> FloatArray:
-        found: FloatArray = np.load(opened.folder.scratch(time, tile), mmap_mode="r")
-        return found
+        kept: FloatArray = np.load(opened.folder.scratch(time, tile), mmap_mode="r")
+        return kept
 
     estimate = work.estimate(number, load)
     light, source = 0.0, ""
@@ -242,7 +243,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
         took.lap("read")
         with _computing:
             took.skip()
-            if estimate is None:  # no tile has read it
+            if estimate is None:  # without tiles, the block reads the image
                 source = read.checksum(block.inner)
             data, light = work.block(read, number, estimate, time)
             took.lap("compute")
@@ -266,7 +267,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
 
 @few_at_once
 def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> Done:
-    """Write a block of a coarser level from the level before it.
+    """Write a block of a coarser level from the previous level.
 
     Raises
     ------
@@ -291,7 +292,7 @@ def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> 
 
 @few_at_once
 def check_source(out: str, device: str, key: Key, expected: str) -> bool:
-    """Tell whether the image is still what a tile, or a block without one, was made of."""
+    """Tell whether the image is unchanged since a tile, or a block without tiles, was computed."""
     opened = _open(out, device)
     time, level, number = key
     plan = opened.state.plan
@@ -301,7 +302,7 @@ def check_source(out: str, device: str, key: Key, expected: str) -> bool:
 
 @few_at_once
 def check_block(out: str, device: str, key: Key, expected: str) -> bool:
-    """Tell whether a block or a tile of an interrupted run is still what was written."""
+    """Tell whether a block or a tile of an interrupted run has its expected checksum."""
     opened = _open(out, device)
     if key.level != TILE:
         intact = is_intact(opened.target, opened.state, key, expected)
@@ -310,5 +311,5 @@ def check_block(out: str, device: str, key: Key, expected: str) -> bool:
         return intact
     try:
         return checksum(np.load(opened.folder.scratch(key.time, key.number))) == expected
-    except (OSError, ValueError, EOFError):  # half-written, or damaged; it is done again
+    except (OSError, ValueError, EOFError):  # half-written or damaged, to be computed again
         return False

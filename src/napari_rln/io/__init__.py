@@ -1,1 +1,1 @@
-"""Images from files and to files."""
+"""Reading and writing of images."""

@@ -1,4 +1,4 @@
-"""Reading a volume by boxes, whatever it lies in and however large it is."""
+"""Images on disk, read lazily by boxes, of any format and size."""
 
 import contextlib
 import dataclasses
@@ -33,29 +33,29 @@ Crop = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """Start and stop along z, y and x, in voxels."""
 
 _LABELS = {"C": "channel", "T": "time"}
-_MOST_PIECE = 0.25  # share of the free memory that reading a single voxel may take
+_MOST_PIECE = 0.25  # fraction of the free memory that reading a single voxel may take
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagePart:
-    """What of a file is read, and what the file does not say.
+    """Part of a file to read, and metadata that the file lacks.
 
     Parameters
     ----------
     voxel_um
-        Voxel size z y x in micrometres, where the file does not say it or is wrong.
+        Voxel size z y x in micrometres, where the file does not state it or is wrong.
     channel
-        Which channel, from 0, of a file with several.
+        Channel, from 0, of a file with several.
     time
-        Which time point, from 0, of a file with several; all of them where a result can hold them.
+        Time point, from 0, of a file with several; all by default where a result can hold them.
     series
-        Which image, from 0, of a file with several, such as positions.
+        Image, from 0, of a file with several, such as positions.
     planes_are
-        What the planes are of a file without an axis z: time or channel where they are the planes
-        of one stack though they are called so, z where they are what they are called.
+        Axis that holds the planes of a stack, in a file without an axis z: time or channel for
+        planes that are stored as such, z for single planes.
     missing
-        What to do about planes or chunks that the file promises but does not hold: error, mask to
-        go on as they were not measured, or zero to take them for zeros.
+        Treatment of planes or chunks that are missing in the file: error, mask (not measured) or
+        zero (measured as zeros).
     crop
         Part of the image for a quick try, as Z0:Z1 Y0:Y1 X0:X1 in voxels.
     """
@@ -76,67 +76,67 @@ class ImagePart:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageFile(ImagePart):
-    """A file or folder, and what of it is read; small, so that other processes can open it too.
+    """A file or folder and the part of it to read, which other processes can open too.
 
     Parameters
     ----------
     path
-        File or folder; the others are as for :class:`ImagePart`.
+        File or folder; other parameters as for :class:`ImagePart`.
     """
 
     path: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is set, in JSON's types."""
+        """Return the fields that differ from the defaults, in JSON's types."""
         plain = ImageFile(path="")
         fields = as_dict(self).items()
         return {name: value for name, value in fields if value != getattr(plain, name)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Return the file whose fields JSON has kept.
+        """Return the file from its JSON fields.
 
         Raises
         ------
         RlnError
-            If there is no field of a name.
+            If a field is unknown.
         """
         return from_dict(cls, fields)
 
 
 class Image:
-    """An image, all or one of its channels and time points, of which boxes are read when asked for.
+    """A lazy image of all or one of its channels and time points, read by boxes.
 
     Parameters
     ----------
     held
-        The array, its axes and what it is of. Axes are letters of T, C, Z, Y and X, in any order;
+        The array with its axes and metadata. Axes are letters of T, C, Z, Y and X, in any order;
         others must have the length 1.
     file
-        Which part is wanted.
+        Part of the file to read.
 
     Attributes
     ----------
     shape : tuple of int
         (Z, Y, X) of a volume.
     axes : str
-        Letters of the axes of what is stored: T, C, Z, Y, X.
+        Letters of the stored axes: T, C, Z, Y, X.
     channels, times : int
         Number of channels, and of volumes of each.
     timed : bool
-        Whether it has an axis of time: of one volume there may still be one.
+        Whether there is a time axis, possibly of length 1.
     fill : float or None
-        Value of voxels that are known not to be measured, as they are missing on the disk.
+        Value of voxels that are missing on the disk, where there may be any.
 
     Raises
     ------
     RlnError
-        If it is empty, RGB, of complex values, or parts of it are missing.
+        If the image is empty, RGB, of complex values, or parts of it are missing.
 
     Warns
     -----
     RlnWarning
-        If the voxel size is unlikely, or parts are missing and it goes on.
+        If the voxel size is unlikely, or missing parts are accepted.
     """
 
     def __init__(self, held: Held, file: ImageFile) -> None:
@@ -149,9 +149,9 @@ class Image:
                 "instance 0.3 0.13 0.13 (`voxel_um`)."
             )
         check_voxel_um(voxel_um, name)
-        doubt = voxel_um_doubt(voxel_um)
-        if doubt:
-            warn(f"{name}: {doubt}; where that is wrong, give the right size (`voxel_um`).")
+        problem = voxel_um_doubt(voxel_um)
+        if problem:
+            warn(f"{name}: {problem}; where that is wrong, give the right size (`voxel_um`).")
         if 0 in shape:
             raise RlnError(f"{name} is empty: its shape is {shape}.")
         if held.array.dtype.kind not in "buif":
@@ -163,7 +163,7 @@ class Image:
         self.channels = sizes.get("C", 1) if file.channel is None else 1
         channel = 0 if self.channels > 1 else file.channel
         chosen = {"C": channel, "T": 0 if self.timed else file.time}
-        # Who wrote an axis z of one plane, or a result of ours, knows what times are.
+        # Zarr arrays and results of napari-rln have a reliable time axis.
         if held.record is None and held.pieces is not None and held.pieces.kind == "planes":
             self._check_planes(sizes, file)
         self._index = volume_index(axes, shape, chosen, name)
@@ -193,7 +193,7 @@ class Image:
             )
 
     def _check_planes(self, sizes: dict[str, int], file: ImageFile) -> None:
-        """Raise if single planes are called times, as some programs call those of a stack."""
+        """Raise if single planes are stored as times, as some programs do for those of a stack."""
         times = sizes.get("T", 1)
         if self.timed and times > 1 and sizes.get("Z", 1) == 1 and file.planes_are is None:
             raise RlnError(
@@ -203,9 +203,9 @@ class Image:
             )
 
     def _check_pieces(self, pieces: Pieces | None, file: ImageFile, whole: Shape) -> int:
-        """Return how many planes there are; raise if some are missing that must not be.
+        """Return the number of planes; raise if some are missing without consent.
 
-        Where an acquisition ended early it goes on with the planes that were taken.
+        Of an acquisition that ended early the planes up to the last one are used.
         """
         if pieces is None:
             return whole[0]
@@ -220,10 +220,10 @@ class Image:
             along = iter(self._space)
             index = [spans[next(along)] if isinstance(i, slice) and n not in others else i
                      for n, i in enumerate(index)]  # fmt: skip
-        lacking = pieces.lacking(tuple(index))
-        if not lacking:
+        missing = pieces.lacking(tuple(index))
+        if not missing:
             return whole[0]
-        what = f"{self._file} lacks {lacking}"
+        what = f"{self._file} lacks {missing}"
         unwritten = ", or they are empty and were never written" * (pieces.kind == "chunks")
         if file.missing == "error":
             raise RlnError(
@@ -243,34 +243,34 @@ class Image:
 
     @property
     def voxels(self) -> int:
-        """Of a volume."""
+        """Number of voxels of a volume."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     def stamp(self) -> str:
-        """Return by what the files that are read are known to be unchanged."""
+        """Return a stamp of the image's files, which changes when they do."""
         return stamp(self.files())
 
     def check_one_channel(self) -> None:
-        """Raise if there are several channels, of which none was chosen.
+        """Raise if there are several channels and none was chosen.
 
         Raises
         ------
         RlnError
-            Saying how one is chosen.
+            If so, with the way to choose one.
         """
         if self.channels > 1:
             volume_index(self.axes, self._stored_shape, {"C": None, "T": 0}, self._file)
 
     def volume(self) -> Volume:
-        """Return the first volume, all of it in memory.
+        """Return the first volume, in memory.
 
         Raises
         ------
         RlnError
-            If there are several channels, it does not fit into the memory, or holds NaN or
-            infinities.
+            If there are several channels, or the volume does not fit into the memory, or holds NaN
+            or infinities.
         OSError
-            If it cannot be read.
+            If the file cannot be read.
         """
         self.check_one_channel()
         needed = self.voxels * (4 + self.dtype.itemsize)
@@ -296,16 +296,16 @@ class Image:
         Parameters
         ----------
         box
-            The part (z, y, x).
+            Part (z, y, x) of the volume.
         time, channel
-            Which volume, from 0, of those that the image has.
+            Time point and channel of the volume, from 0.
 
         Raises
         ------
         RlnError
-            If it holds NaN or infinities.
+            If the part holds NaN or infinities.
         OSError
-            If it cannot be read.
+            If the file cannot be read.
         """
         index: list[Any] = list(self._index)
         if self.timed:
@@ -320,25 +320,27 @@ class Image:
         along = iter(self._space)
         where = tuple(space[next(along)] if isinstance(part, slice) else part for part in index)
         try:
-            found = np.asarray(self._array[where])
+            values = np.asarray(self._array[where])
         except (MemoryError, OSError, RlnError):
             raise
         except Exception as error:  # codecs and stores can raise anything for a damaged chunk
             raise OSError(f"{self._file} cannot be read at {as_text(box)}: {error}") from error
-        found = found.transpose([self._space.index(axis) for axis in "ZYX" if axis in self._space])
-        found = found.reshape([part.stop - part.start for part in box])
+        values = values.transpose(
+            [self._space.index(axis) for axis in "ZYX" if axis in self._space]
+        )
+        values = values.reshape([part.stop - part.start for part in box])
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
-            data = np.ascontiguousarray(found, dtype=np.float32)
-        if not data.flags.owndata:  # a view of the file, or of somebody's array
+            data = np.ascontiguousarray(values, dtype=np.float32)
+        if not data.flags.owndata:  # a view of the file, or of another array
             data = data.copy()
         check_finite(data, f"{self.name} at {as_text(box)}")
         return data
 
 
 class _ZeroWhereMissing:
-    """An array whose chunks that are not there are 0, whatever its fill value is.
+    """An array whose missing chunks are 0, whatever its fill value.
 
-    They are not read: a file without content stands for some of them.
+    They are not read, since some exist as empty files.
     """
 
     def __init__(self, array: Lazy, pieces: Pieces) -> None:
@@ -350,26 +352,26 @@ class _ZeroWhereMissing:
             return np.asarray(self._array[index])
         spans = zip(index, self.shape, strict=True)
         sizes = [len(range(*part.indices(n))) for part, n in spans if isinstance(part, slice)]
-        found = np.zeros(sizes, self.dtype)
+        values = np.zeros(sizes, self.dtype)
         for there, within in self._pieces.there(index):
-            found[within] = self._array[there]
-        return found
+            values[within] = self._array[there]
+        return values
 
 
 def with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None) -> str:
-    """Return the axes of an array in which the planes of a stack are called something else.
+    """Return the axes of an array whose planes of a stack are stored along another axis.
 
     Parameters
     ----------
     axes, shape
-        Of the array.
+        Axes and shape of the array.
     planes_are
         As in :class:`ImageFile`.
 
     Raises
     ------
     RlnError
-        If it has an axis z as well.
+        If the array has an axis z as well.
     """
     letter = {"time": "T", "channel": "C"}.get(planes_are or "")
     if letter is None or letter not in axes:
@@ -388,16 +390,16 @@ def volume_index(
     Parameters
     ----------
     axes, shape
-        Of the array; letters as tifffile has them.
+        Axes and shape of the array; letters as in tifffile.
     chosen
-        The entries along ``"C"`` and ``"T"``; needed only where there are several.
+        Entries along ``"C"`` and ``"T"``; needed only where there are several.
     name
-        What to call it in messages.
+        Name of the image in messages.
 
     Raises
     ------
     RlnError
-        If it is RGB, or what is to be chosen is not, or not there.
+        If the array is RGB, or a necessary entry is not chosen or does not exist.
     """
     if "S" in axes:
         raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
@@ -432,12 +434,12 @@ def volume_index(
 
 
 def _cropped(crop: Crop | None, shape: Shape, name: str) -> tuple[Shape, Shape]:
-    """Return where a part of a volume begins, and its size.
+    """Return the start and the size of a part of a volume.
 
     Raises
     ------
     RlnError
-        If it does not lie within the volume.
+        If the part does not lie within the volume.
     """
     if crop is None:
         return (0, 0, 0), shape
@@ -451,7 +453,7 @@ def _cropped(crop: Crop | None, shape: Shape, name: str) -> tuple[Shape, Shape]:
 
 
 def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
-    """Return an image on disk, of which nothing is read yet but what it says of itself.
+    """Return a lazy image on disk, of which only the metadata are read.
 
     TIFF, ImageJ and OME-TIFF (also in several files, or with a companion.ome), Zeiss LSM, OME-Zarr
     (0.1 to 0.6, the finest level), other Zarr arrays, and folders of TIFF planes.
@@ -461,67 +463,67 @@ def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
     path
         File or folder.
     **part
-        What of it, as for :class:`ImagePart`.
+        Part of the file, as for :class:`ImagePart`.
 
     Raises
     ------
     RlnError
-        If there is none, it cannot be read or is of another kind, parts of it are missing, or its
-        voxel size is not known.
+        If the file is absent, unreadable or of another kind, parts of it are missing, or its voxel
+        size is unknown.
     """
     file = path if isinstance(path, ImageFile) else ImagePart(**part).of(path)
     return Image(held(file), file)
 
 
 def held(file: ImageFile) -> Held:
-    """Return what lies at a place, without asking for anything of it.
+    """Return the contents of a file or folder, without checks of the part to read.
 
     Raises
     ------
     RlnError
-        If there is nothing, or nothing that can be read.
+        If it is absent or unreadable.
     """
     path = Path(file.path)
     try:
         if not path.exists():
             raise RlnError(f"there is no file {path}; check the name and the folder.")
         group = path if is_zarr(path) else None
-        if path.is_file() and not is_tiff_name(path):  # which may be one within a Zarr
+        if path.is_file() and not is_tiff_name(path):  # possibly a file within a Zarr
             group = zarr_around(path)
         if group is not None:
-            # It takes a while to load, and TIFF does without.
+            # Slow to import, and not needed for TIFF.
             from napari_rln.io import ome_zarr
 
             return ome_zarr.open_lazily(group)
         if path.is_dir():
-            found = tiff.open_set(path, file.series)
-            return found or plane_files.open_folder(path, file.series)
+            images = tiff.open_set(path, file.series)
+            return images or plane_files.open_folder(path, file.series)
         return tiff.open_lazily(path, file.series)
     except OSError as error:
         raise RlnError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
 def files_read(paths: Iterable[Path | None]) -> list[Path]:
-    """Return what is read of files and folders: with a file of a set all others of it.
+    """Return all files to be read, including the other files of sets.
 
     Parameters
     ----------
     paths
-        As they were named; nothing where there is none.
+        Named files and folders; None is ignored.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path is None:
             continue
-        found.append(path)
-        if is_zarr(path) or zarr_around(path) is not None:  # whose chunks are many
+        files.append(path)
+        if is_zarr(path) or zarr_around(path) is not None:  # not listed by its many chunks
             continue
         with contextlib.suppress(RlnError):  # a model or a table
-            found += held(ImageFile(path=str(path), series=0)).files()
-    return found
+            files += held(ImageFile(path=str(path), series=0)).files()
+    return files
 
 
 def checksum(data: npt.NDArray[Any]) -> str:
-    """Return eight hexadecimal digits that tell whether values are still what was written."""
+    """Return the CRC-32 of values, eight hexadecimal digits, to detect changes."""
     little = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
     return f"{zlib.crc32(little.data):08x}"

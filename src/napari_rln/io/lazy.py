@@ -1,4 +1,4 @@
-"""What is found in a file or folder before any of its values are read."""
+"""Lazy arrays of files and folders: axes, metadata and missing pieces, without the values."""
 
 import dataclasses
 import hashlib
@@ -15,19 +15,19 @@ from napari_rln.core.record import Record
 from napari_rln.core.volume import VoxelUm
 
 Index = tuple[int | slice, ...]
-"""Of a part of an array: a number, or start and stop, for each axis."""
+"""Index of a part of an array: a number, or start and stop, for each axis."""
 
 
 class Lazy(Protocol):
-    """An array whose values are read when it is indexed: zarr's, numpy's memory maps, dask's."""
+    """An array whose values are read by indexing: of zarr, numpy's memory maps, or dask."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the whole."""
+        """Shape of the array."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the values."""
+        """Type of the values."""
 
     def __getitem__(self, index: Any, /) -> Any:
         """Read a part."""
@@ -35,7 +35,7 @@ class Lazy(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """The planes or chunks that an array consists of, some of which may not be there.
+    """Planes or chunks of an array, some of which may be missing.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Pieces:
     axes
         A letter for each axis of the array.
     shape
-        Of the array.
+        Shape of the array.
     size
-        Of a piece; the last along an axis may be smaller.
+        Size of a piece; the last along an axis may be smaller.
     present
-        Numbers along every axis of those that are there.
+        Numbers along every axis of the existing pieces.
     more
-        Whether the file names further ones, and does not say how many.
+        Whether the file refers to an unknown number of further pieces.
     """
 
     kind: str
@@ -61,12 +61,12 @@ class Pieces:
     more: bool = False
 
     def lacking(self, index: Index) -> str:
-        """Return which pieces of a part of the array are not there; empty where all are.
+        """Return the missing pieces of a part of the array as text; empty where all exist.
 
         Parameters
         ----------
         index
-            Of the part.
+            Index of the part.
         """
         if self.more:
             return f"{self.kind} after the {len(self.present)} that it holds"
@@ -79,12 +79,12 @@ class Pieces:
         return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
 
     def there(self, index: Index) -> Iterator[tuple[Index, tuple[slice, ...]]]:
-        """Yield where the pieces are that are there: in the array, and in a part of it.
+        """Yield the places of existing pieces: in the array, and in a part of it.
 
         Parameters
         ----------
         index
-            Of the part. Where in it has an entry for each of its slices.
+            Index of the part. The place in it has an entry for each slice of the index.
         """
         for piece in self._held(self._wanted(index)):
             whole: list[int | slice] = []
@@ -100,12 +100,12 @@ class Pieces:
             yield tuple(whole), tuple(within)
 
     def last_plane(self, index: Index) -> int:
-        """Return how many planes there are up to the last of which something is there.
+        """Return the number of planes up to the last one with an existing piece.
 
         Parameters
         ----------
         index
-            Of a part of the array.
+            Index of a part of the array.
         """
         there = list(self._held(self._wanted(index)))
         at = self.axes.find("Z")
@@ -114,7 +114,7 @@ class Pieces:
         return min(self.shape[at], self.size[at] * (1 + max(piece[at] for piece in there)))
 
     def _wanted(self, index: Index) -> list[range]:
-        """Return which numbers along each axis a part of the array touches."""
+        """Return the numbers of the pieces along each axis that a part of the array touches."""
         wanted = []
         for part, n, size in zip(index, self.shape, self.size, strict=True):
             start, stop, _ = (part if isinstance(part, slice) else slice(part, part + 1)).indices(n)
@@ -122,7 +122,7 @@ class Pieces:
         return wanted
 
     def _held(self, wanted: Sequence[range]) -> Iterator[tuple[int, ...]]:
-        """Yield which of the wanted pieces are there, whether these or those there are more."""
+        """Yield the existing ones of the wanted pieces, by a loop over the smaller set."""
         if math.prod(map(len, wanted)) < len(self.present):
             yield from (piece for piece in _product(wanted) if piece in self.present)
             return
@@ -131,7 +131,7 @@ class Pieces:
                 yield piece
 
     def _listed(self, few: list[tuple[int, ...]], total: int) -> str:
-        """Return where missing pieces are, shortly: along the axes that have several."""
+        """Return the places of missing pieces as short text, along axes with several pieces."""
         named = [a for a, n in enumerate(self.shape) if n > self.size[a]] or [0]
         varying = [a for a, along in enumerate(zip(*few, strict=True)) if len(set(along)) > 1]
         if len(few) == total and len(varying) <= 1:
@@ -142,10 +142,10 @@ class Pieces:
 
 
 def _product(along: Sequence[range]) -> Iterator[tuple[int, ...]]:
-    """Yield all combinations of numbers, however many there are.
+    """Yield all combinations of numbers, without lists of them.
 
-    :func:`itertools.product` would first make lists of the numbers, which fill the memory where
-    damaged metadata tell of a size that no disk holds.
+    :func:`itertools.product` first makes lists, which fill the memory where damaged metadata state
+    a size that no disk holds.
     """
     if not along:
         yield ()
@@ -172,21 +172,21 @@ class Held(NamedTuple):
     Attributes
     ----------
     array
-        Its values.
+        Lazy array of the values.
     axes
         A letter for each axis.
     voxel_um
-        Voxel size (z, y, x) in micrometres, where it says it.
+        Voxel size (z, y, x) in micrometres; None where not stated.
     name
-        What to call it.
+        Name of the image.
     record
-        How it was made, where napari-rln made it.
+        Record of a result of napari-rln; None of other images.
     pieces
-        What it consists of; none where all is there for sure.
+        Planes or chunks of the array; None where none can be missing.
     files
-        Gives the files in which its values lie.
+        Function that returns the files of the values.
     piece_bytes
-        Of what has to be read for a single voxel.
+        Bytes to read for a single voxel.
     images
         Number of images in the file or set; this is one of them.
     """
@@ -203,21 +203,21 @@ class Held(NamedTuple):
 
 
 def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
-    """Return which of the images of a file is meant.
+    """Return the number of the chosen image of a file.
 
     Parameters
     ----------
     sizes
-        Of the images, in words.
+        Sizes of the images, as text.
     wanted
-        Which, from 0; the only one when none.
+        Number of the image, from 0; the only image if None.
     name
-        Of the file.
+        Name of the file.
 
     Raises
     ------
     RlnError
-        If there is none of that number, or there are several and none is wanted.
+        If the number does not exist, or if there are several images and none is chosen.
     """
     if not sizes:
         raise RlnError(f"{name} holds no image.")
@@ -237,22 +237,22 @@ def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
 
 
 MOST_PLANES = 10_000_000
-"""That a file may promise: lists of more would fill the memory."""
+"""Largest accepted number of planes: lists of more would fill the memory."""
 
 
 def stamp(files: Iterable[Path]) -> str:
-    """Return by what files are known to be unchanged: a hash of their names, sizes and times.
+    """Return a stamp of files: a hash of their names, sizes and times.
 
-    Files that were written or replaced since have another one; the opposite does not hold.
+    It changes when files are written or replaced, but may also change otherwise.
     """
     digest = hashlib.sha256()
-    for name, size, changed in sorted(_seen(files)):
+    for name, size, changed in sorted(_file_states(files)):
         digest.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
-def _seen(files: Iterable[Path]) -> Iterator[tuple[str, int, str]]:
+def _file_states(files: Iterable[Path]) -> Iterator[tuple[str, int, str]]:
     for file in files:
-        found = file.stat()
-        # Copying may keep the time of the content, but not that of the entry.
-        yield file.name, found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns}"
+        status = file.stat()
+        # A copy may keep the modification time, but not the change time.
+        yield file.name, status.st_size, f"{status.st_mtime_ns} {status.st_ctime_ns}"

@@ -1,8 +1,8 @@
-"""What a TIFF says about its voxels and how it was made.
+"""Metadata of TIFF files: voxel size and record.
 
-A voxel size is believed only where a file states it with a unit: in OME metadata, ImageJ's, Zeiss
-LSM's or Micro-Manager's. Resolution tags of a plain TIFF are printing dots per inch more often than
-not and are ignored.
+A voxel size is accepted only where a file states it with a unit: in OME metadata, ImageJ's, Zeiss
+LSM's or Micro-Manager's. Resolution tags of a plain TIFF are mostly dots per inch of a printer and
+are ignored.
 """
 
 import math
@@ -17,7 +17,7 @@ from napari_rln.core.record import Record
 from napari_rln.core.volume import VoxelUm
 
 RECORD_NAMESPACE = "napari-rln/record"
-"""Of the OME map annotation that holds a record."""
+"""Namespace of the OME map annotation with a record."""
 
 _UM_PER_UNIT = {
     "m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0,
@@ -33,16 +33,16 @@ Sizes = list[float | None]
 
 
 def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm | None:
-    """Return the voxel size (z, y, x) in micrometres that a file states; none if it states none.
+    """Return the voxel size (z, y, x) in micrometres that a file states; None if it states none.
 
     Parameters
     ----------
     tif
         An open file.
     series
-        Which of its images.
+        Number of the image in the file.
     planes
-        How many planes the volume has; one alone needs no step.
+        Number of planes of the volume; a single one needs no step.
     """
     if tif.is_lsm:
         sizes = _lsm_voxel_um(tif)
@@ -56,10 +56,10 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm |
 
 
 def _completed(sizes: Sizes, planes: int) -> VoxelUm | None:
-    """Return a voxel size of which all is known, or all that matters; else none."""
+    """Return a voxel size of which all necessary components are known; else None."""
     z, y, x = sizes
     if planes == 1 and z is None:
-        z = y  # a single plane has no step; its depth enters no computation
+        z = y  # a single plane has no step; its depth is not used
     return None if z is None or y is None or x is None else (z, y, x)
 
 
@@ -68,7 +68,7 @@ def read_record(tif: tifffile.TiffFile) -> Record | None:
     for text in _ome_records(tif) if tif.is_ome else _imagej_info(tif):
         try:
             return Record.from_json(text)
-        except ValueError:  # somebody else's text
+        except ValueError:  # text of another program
             continue
     return None
 
@@ -79,26 +79,26 @@ def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
 
 
 def images_in(ome: str, names: set[str]) -> list[int]:
-    """Return which of the images that OME metadata describe have planes in some files.
+    """Return the numbers of the images in OME metadata that have planes in some files.
 
     Parameters
     ----------
     ome
-        The metadata: XML.
+        OME metadata, XML.
     names
-        Of the files, as they call them. Planes of which no file is named are in each.
+        Names of the files in the metadata. Planes without a named file are in every file.
     """
     described = enumerate(_files_of_images(ome))
     return [number for number, (own, files) in described if own or names & files]
 
 
 def files_named(ome: str) -> set[str]:
-    """Return the names of all files in which OME metadata say that planes are."""
+    """Return the names of all files with planes by OME metadata."""
     return {file for _, files in _files_of_images(ome) for file in files}
 
 
 def _files_of_images(ome: str) -> Iterator[tuple[bool, set[str]]]:
-    """Yield for each image whether its planes are in the file that says so, and in which others."""
+    """Yield for each image whether it has planes in the describing file, and its other files."""
     try:
         root = ElementTree.fromstring(ome)
     except ElementTree.ParseError:
@@ -114,26 +114,26 @@ def _files_of_images(ome: str) -> Iterator[tuple[bool, set[str]]]:
 
 
 def files_of_pixels(pixels: ElementTree.Element) -> set[str]:
-    """Return the names of the files in which an image's planes are, by OME's element Pixels."""
+    """Return the names of the files of an image's planes, by OME's element Pixels."""
     named = map(file_of_planes, pixels.iterfind("{*}TiffData"))
     return {PureWindowsPath(name).name for name in named if name}
 
 
 def file_of_planes(data: ElementTree.Element) -> str | None:
-    """Return in which file planes are, by OME's element TiffData; none where it does not say."""
+    """Return the name of the file of planes, by OME's element TiffData; None where not stated."""
     uuid = data.find("{*}UUID")
     return None if uuid is None else uuid.get("FileName")
 
 
 def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None:
-    """Return the voxel size (z, y, x) in micrometres in OME's element Pixels; none if it says none.
+    """Return the voxel size (z, y, x) in micrometres of OME's element Pixels; None if not stated.
 
     Parameters
     ----------
     pixels
-        Its attributes.
+        Attributes of the element.
     planes
-        How many planes the volume has; one alone needs no step.
+        Number of planes of the volume; a single one needs no step.
     """
     return _completed(_sizes_of_pixels(pixels), planes)
 
@@ -150,24 +150,24 @@ def _sizes_of_pixels(pixels: Mapping[str, Any]) -> Sizes:
 
 
 def _number(value: object) -> float | None:
-    """Return a finite number; none for what is no number, such as one with a decimal comma."""
+    """Return a finite number; None for other text, such as a number with a decimal comma."""
     try:
-        found = float(str(value))
+        number = float(str(value))
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 def _lsm_voxel_um(tif: tifffile.TiffFile) -> Sizes:
-    said: dict[str, Any] = tif.lsm_metadata or {}
-    sizes = [_number(said.get(f"VoxelSize{axis}")) for axis in "ZYX"]
+    metadata: dict[str, Any] = tif.lsm_metadata or {}
+    sizes = [_number(metadata.get(f"VoxelSize{axis}")) for axis in "ZYX"]
     return [1e6 * size if size else None for size in sizes]  # they are in metres
 
 
 def _manager_um(tif: tifffile.TiffFile) -> Sizes:
-    """Return what Micro-Manager says, which is in micrometres."""
-    said: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
-    step, pixel = (_number(said.get(key)) for key in ("z-step_um", "PixelSize_um"))
+    """Return the voxel size in Micro-Manager's metadata, micrometres."""
+    summary: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
+    step, pixel = (_number(summary.get(key)) for key in ("z-step_um", "PixelSize_um"))
     return [abs(step) if step else None, pixel or None, pixel or None]
 
 
@@ -196,8 +196,8 @@ def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:
 
 
 def um_per(unit: object) -> float | None:
-    """Return the length of a unit in micrometres; none for what is no length."""
-    text = str(unit).strip().lower().replace("\\u00b5", "µ")  # ImageJ escapes what is not ASCII
+    """Return the length of a unit in micrometres; None for other units."""
+    text = str(unit).strip().lower().replace("\\u00b5", "µ")  # ImageJ escapes non-ASCII characters
     return _UM_PER_UNIT.get(text)
 
 
@@ -208,7 +208,7 @@ def _ome_records(tif: tifffile.TiffFile) -> Iterator[str]:
         if isinstance(entry, dict) and entry.get("Namespace") == RECORD_NAMESPACE:
             try:
                 yield str(entry["Value"]["M"]["value"])
-            except (KeyError, TypeError):  # somebody edited it
+            except (KeyError, TypeError):  # edited by another program
                 continue
 
 

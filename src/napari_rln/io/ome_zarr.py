@@ -1,7 +1,7 @@
-"""OME-Zarr by boxes (read to 0.6, written as 0.4 and 0.5), and Zarr arrays without such metadata.
+"""OME-Zarr by boxes (read up to 0.6, written as 0.4 and 0.5), and Zarr arrays without metadata.
 
-What is written is a pyramid of levels. In 0.5 the shards are what a worker writes at once, and a
-viewer reads the chunks in them; 0.4 has chunks only.
+Written images are pyramids of levels. In 0.5 a worker writes whole shards, and viewers read the
+chunks in them; 0.4 has chunks only.
 """
 
 import itertools
@@ -31,15 +31,15 @@ AnyArray = zarr.Array[Any]
 Version = Literal["0.4", "0.5"]
 
 RECORD_KEY = "napari-rln"
-"""Of a group's attributes, that holds the record."""
+"""Key of the record in a group's attributes."""
 
-# Bits of one significance lie together, which makes even noisy numbers shorter.
+# Bit shuffling puts bits of one significance together, which compresses even noisy values.
 _COMPRESSORS = {
     "0.4": Blosc(cname="zstd", clevel=1, shuffle=Blosc.BITSHUFFLE),
     "0.5": zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
 }
-_LONGEST = 2**40  # voxels along an axis that any disk holds
-_COARSEST = 256  # voxels along an axis below which no further level is made
+_LONGEST = 2**40  # voxels along an axis, beyond the capacity of any disk
+_COARSEST = 256  # voxels along an axis, below which no further level is made
 _LETTERS = {
     "t": "T", "time": "T", "c": "C", "channel": "C", "z": "Z", "depth": "Z", "y": "Y",
     "height": "Y", "x": "X", "width": "X",
@@ -52,7 +52,7 @@ def open_lazily(path: Path) -> Held:
     Raises
     ------
     RlnError
-        If there is no image, or it cannot be read.
+        If there is no image, or it is unreadable.
     """
     try:
         node = zarr.open(path, mode="r")
@@ -102,12 +102,12 @@ def _held(
 
 
 def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
-    """Return where in a group its only image lies.
+    """Return the path of the only image of a group.
 
     Raises
     ------
     RlnError
-        If there is none, or there are several.
+        If there is no image, or there are several.
     """
     images = [name for name, member in group.groups() if _is_image(member)]
     if "plate" in image:
@@ -126,19 +126,19 @@ def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
 
 
 def _folder_of(array: AnyArray) -> Path:
-    """Return where an array lies."""
+    """Return the folder of an array."""
     return Path(array.store.root) / array.path  # type: ignore[attr-defined]
 
 
 def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
-    """Return the files of the chunks, or shards, that are there, by their numbers.
+    """Return the files of existing chunks, or shards, by their numbers.
 
-    A file without content is what is left of a copy that broke off.
+    Empty files, left by an interrupted copy, count as missing.
     """
     folder = _folder_of(array)
     encoding = getattr(array.metadata, "chunk_key_encoding", None)
     begin = ("c",) if encoding is not None and encoding.name == "default" else ()
-    found = {}
+    files = {}
     for where, _, names in os.walk(folder):
         above = Path(where).relative_to(folder).parts
         for name in names:
@@ -151,15 +151,15 @@ def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
             if len(numbers) == array.ndim and all(word.isdecimal() for word in numbers):
                 file = Path(where) / name
                 if file.stat().st_size:
-                    found[tuple(map(int, numbers))] = file
-    return found
+                    files[tuple(map(int, numbers))] = file
+    return files
 
 
 def _ome(group: zarr.Group) -> dict[str, Any]:
-    """Return the OME metadata of a group, which 0.5 keeps apart from other attributes."""
+    """Return the OME metadata of a group, which 0.5 stores under a key of their own."""
     attributes: dict[str, Any] = dict(group.attrs)
-    found = attributes.get("ome", attributes)
-    return found if isinstance(found, dict) else {}
+    metadata = attributes.get("ome", attributes)
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _is_image(group: zarr.Group) -> bool:
@@ -172,12 +172,12 @@ def _axes(scale: dict[str, Any], ndim: int) -> tuple[str, list[float | None]]:
     Raises
     ------
     ValueError
-        If they are not some of t, c, z, y and x, one for each axis of the array.
+        If the axes are not some of t, c, z, y and x, one for each axis of the array.
     """
     axes = scale.get("axes")
     if axes is None and scale.get("coordinateSystems"):  # from 0.6 on
         axes = _system(scale)["axes"]
-    if axes is None:  # before 0.4 they were always these
+    if axes is None:  # fixed before 0.4
         return "TCZYX"[-ndim:], [None] * ndim
     named = [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
     names = [str(axis["name"]).lower() for axis in named]
@@ -198,11 +198,11 @@ def _system(scale: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scale(image: dict[str, Any], level: dict[str, Any], ndim: int) -> Sequence[float | None]:
-    """Return the size of a level's voxels along each axis; none where it is not clearly said."""
-    # From 0.6 on what is said of all levels leads on to other coordinate systems.
-    said = [level] if "coordinateSystems" in image else [level, image]
+    """Return the size of a level's voxels along each axis; None where not clearly stated."""
+    # From 0.6 on, transformations of all levels lead on to other coordinate systems.
+    entries = [level] if "coordinateSystems" in image else [level, image]
     try:
-        scales = [scale for entry in said for scale in _scales(entry, ndim)]
+        scales = [scale for entry in entries for scale in _scales(entry, ndim)]
     except (ValueError, TypeError, LookupError, AttributeError):
         return [None] * ndim
     return list(np.prod(scales, axis=0)) if scales else [None] * ndim
@@ -214,7 +214,7 @@ def _scales(entry: dict[str, Any], ndim: int) -> Iterator[npt.NDArray[np.float64
     Raises
     ------
     ValueError
-        If there is something else than scales and translations, or it is of other axes.
+        If there are other transformations than scales and translations, or other axes.
     """
     steps = list(entry.get("coordinateTransformations") or [])
     while steps:
@@ -239,7 +239,7 @@ def _plain_axes(array: AnyArray, name: str) -> str:
         letters = "".join(_LETTERS.get(str(n).lower(), "?") for n in names)
         if "?" not in letters and len(set(letters)) == array.ndim:
             return letters
-        if letters.strip("?"):  # some are known, and tell that the others are not as usual
+        if letters.strip("?"):  # the known axes imply that the others are not the usual ones
             raise RlnError(
                 f"the dimensions of {name} are called {', '.join(map(str, names))}; they must be "
                 "t, c, z, y, x."
@@ -261,7 +261,7 @@ def _record(attributes: dict[str, Any]) -> Record | None:
 
 
 def image_levels(path: Path) -> list[AnyArray]:
-    """Return all levels of an image on disk, the finest first; those of a plain array are itself.
+    """Return all levels of an image on disk, the finest first; of a plain array the array itself.
 
     Raises
     ------
@@ -273,42 +273,42 @@ def image_levels(path: Path) -> list[AnyArray]:
         return [node]
     if "multiscales" in _ome(node):
         return levels_of(node)
-    open_lazily(path)  # raises where there is not one image
+    open_lazily(path)  # raises unless there is exactly one image
     return next(image_levels(path / name) for name, group in node.groups() if _is_image(group))
 
 
 def pyramid(shape: Shape, voxel_um: VoxelUm) -> list[tuple[int, int, int]]:
-    """Return the factors (z, y, x) by which the levels are coarser than the finest.
+    """Return the downsampling factors (z, y, x) of the levels, relative to the finest.
 
-    Every level halves the axes with the smallest voxels, so that these get nearly cubic; z joins
-    when it is no longer the coarsest by far.
+    Every level halves the axes with the smallest voxels, which makes voxels nearly cubic; z is
+    halved too when it is no longer the coarsest by far.
     """
-    found = [(1, 1, 1)]
+    levels = [(1, 1, 1)]
     while True:
-        factors = found[-1]
+        factors = levels[-1]
         sizes = [n / f for n, f in zip(shape, factors, strict=True)]
         if max(sizes) <= _COARSEST:
-            return found
+            return levels
         voxels = [v * f for v, f in zip(voxel_um, factors, strict=True)]
         finest = min(v for v, n in zip(voxels, sizes, strict=True) if n >= 2)
         z, y, x = (
             f * (2 if n >= 2 and v < 1.5 * finest else 1)
             for f, v, n in zip(factors, voxels, sizes, strict=True)
         )
-        found.append((z, y, x))
+        levels.append((z, y, x))
 
 
 class ZarrTarget:
-    """An OME-Zarr image, written by boxes of whole shards, or of whole chunks where there are none.
+    """An OME-Zarr image, written by boxes of whole shards, or of whole chunks without shards.
 
     Parameters
     ----------
     path
-        Of a group that :meth:`create` made.
+        Group made by :meth:`create`.
     """
 
     def __init__(self, path: Path) -> None:
-        # A chunk that is not there is a lost one, so those that hold nothing are written too.
+        # Missing chunks count as lost, so chunks of the fill value are written too.
         self.levels = [
             level.with_config({"write_empty_chunks": True})
             for level in levels_of(zarr.open_group(path, mode="r+"))
@@ -337,23 +337,23 @@ class ZarrTarget:
         Parameters
         ----------
         path
-            Where.
+            Path of the new group.
         shape
             (Z, Y, X) of a volume.
         times
-            Number of volumes; the axes are z, y, x where none, else t, c, z, y, x.
+            Number of volumes; the axes are z, y, x if None, else t, c, z, y, x.
         dtype
-            Of the values.
+            Type of the values.
         voxel_um
             Voxel size (z, y, x) in micrometres.
         name, record
-            What the image is to say of itself.
+            Name and record in the metadata.
         version
-            Of OME-Zarr.
+            Version of OME-Zarr.
         chunk
-            (z, y, x) that a viewer reads at once.
+            Size (z, y, x) of a chunk.
         block
-            (z, y, x) that is written at once, whole chunks: a shard in version 0.5.
+            Size (z, y, x) of a block, whole chunks: a shard in version 0.5.
         """
         sharded = version == "0.5"
         group = zarr.create_group(path, zarr_format=3 if sharded else 2)
@@ -373,9 +373,9 @@ class ZarrTarget:
                 dimension_names="tczyx"[-len(lead) - 3 :] if sharded else None,
             )
         multiscale = _metadata(factors, voxel_um, name, len(lead), version)
-        said: dict[str, Any] = {"multiscales": [multiscale]}
-        said = {"ome": said | {"version": version}} if sharded else said
-        group.attrs.update(said | {RECORD_KEY: json.loads(record.to_json())})
+        metadata: dict[str, Any] = {"multiscales": [multiscale]}
+        metadata = {"ome": metadata | {"version": version}} if sharded else metadata
+        group.attrs.update(metadata | {RECORD_KEY: json.loads(record.to_json())})
         return cls(path)
 
     def write(self, box: Box, data: npt.NDArray[Any], time: int = 0, level: int = 0) -> None:
@@ -384,12 +384,12 @@ class ZarrTarget:
         self.levels[level][where] = data
 
     def read(self, box: Box, time: int = 0, level: int = 0) -> npt.NDArray[Any]:
-        """Return what was written, (z, y, x)."""
+        """Return a written part of a volume, (z, y, x)."""
         where: Any = (*self._lead(time), *box)
         return np.asarray(self.levels[level][where])
 
     def erase(self, box: Box, time: int = 0, level: int = 0) -> None:
-        """Remove what is stored of a part of a volume: damaged chunks cannot even be written to."""
+        """Remove the chunks of a part of a volume, as damaged ones cannot be overwritten."""
         array = self.levels[level]
         sizes = array.shards or array.chunks
         lead = self._lead(time)
@@ -403,19 +403,19 @@ class ZarrTarget:
             (folder / array.metadata.encode_chunk_key(where)).unlink(missing_ok=True)
 
     def coarsened(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:
-        """Return what belongs into a part of a level: the means of the level before it.
+        """Return a part of a level, as means of the previous level.
 
-        It is made chunk by chunk: what it is made from is up to eight times as large.
+        Computed chunk by chunk, as the source is up to eight times as large.
         """
-        found = np.empty([part.stop - part.start for part in box], self.dtype)
+        coarse = np.empty([part.stop - part.start for part in box], self.dtype)
         z, y, x = self.levels[level].chunks[-3:]
-        for tile in plan_tiles(found.shape, (z, y, x), (0, 0, 0)):
+        for tile in plan_tiles(coarse.shape, (z, y, x), (0, 0, 0)):
             place = tuple(
                 slice(p.start + c.start, p.start + c.stop)
                 for p, c in zip(box, tile.core, strict=True)
             )
-            found[tile.core] = self._means(place, time, level)  # type: ignore[arg-type]
-        return found
+            coarse[tile.core] = self._means(place, time, level)  # type: ignore[arg-type]
+        return coarse
 
     def _means(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:
         fine, coarse = (self.levels[n].shape[-3:] for n in (level - 1, level))
@@ -428,7 +428,7 @@ class ZarrTarget:
         for axis, factor in enumerate(factors):
             if factor == 1:
                 continue
-            if data.shape[axis] % 2:  # the last voxel stands for the one that is not there
+            if data.shape[axis] % 2:  # the last voxel is repeated
                 data = np.concatenate([data, data.take([-1], axis)], axis)
             first, second = (data[(slice(None),) * axis + (slice(s, None, 2),)] for s in (0, 1))
             data = (first + second) * np.float32(0.5)
@@ -441,7 +441,7 @@ class ZarrTarget:
 
 
 def coarser(shape: Shape, factors: tuple[int, int, int]) -> Shape:
-    """Return the size (z, y, x) of a level that is coarser by factors."""
+    """Return the size (z, y, x) of a level with downsampling factors."""
     z, y, x = (math.ceil(n / f) for n, f in zip(shape, factors, strict=True))
     return z, y, x
 
@@ -455,7 +455,7 @@ def levels_of(group: zarr.Group) -> list[AnyArray]:
 def _metadata(
     factors: list[tuple[int, int, int]], voxel_um: VoxelUm, name: str, lead: int, version: Version
 ) -> dict[str, Any]:
-    """Return what an image says of its axes and levels, checked against the specification."""
+    """Return the metadata of an image's axes and levels, validated against the specification."""
     from ome_zarr_models.v05.axes import Axis
     from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
@@ -464,10 +464,10 @@ def _metadata(
     datasets = []
     for level, factor in enumerate(factors):
         scale = [1.0] * lead + [v * f for v, f in zip(voxel_um, factor, strict=True)]
-        # The centre of a coarser level's first voxel lies between those that it stands for.
+        # The first voxel of a coarser level is centred between the voxels that it averages.
         shift = [0.0] * lead + [v * (f - 1) / 2 for v, f in zip(voxel_um, factor, strict=True)]
         datasets.append(Dataset.build(path=str(level), scale=scale, translation=shift))
     multiscale = Multiscale(axes=axes, datasets=tuple(datasets), name=name, type="mean")
     checked: Any = multiscale if version == "0.5" else multiscale.to_version("0.4")
-    found: dict[str, Any] = json.loads(checked.model_dump_json(exclude_none=True))
-    return found
+    metadata: dict[str, Any] = json.loads(checked.model_dump_json(exclude_none=True))
+    return metadata

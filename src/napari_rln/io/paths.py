@@ -1,4 +1,4 @@
-"""Files that are written: what they may be called, what they may replace; whole or not at all."""
+"""Output paths: valid names, protection of existing files, and atomic writing."""
 
 import contextlib
 import os
@@ -13,9 +13,9 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_SUFFIXES = (".ome.zarr", ".zarr")
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-"""Files by which a folder is known to be a Zarr."""
+"""Files that mark a folder as Zarr."""
 
-_LONGEST = 239  # bytes of a name: what is written beside it for a while has up to 16 more
+_LONGEST = 239  # bytes of a name: temporary names beside it have up to 16 more
 
 
 def is_tiff_name(path: Path) -> bool:
@@ -24,12 +24,12 @@ def is_tiff_name(path: Path) -> bool:
 
 
 def is_ome_name(path: Path) -> bool:
-    """Tell whether a file name asks for OME-TIFF."""
+    """Tell whether a file name is that of an OME-TIFF."""
     return path.name.lower().endswith((".ome.tif", ".ome.tiff"))
 
 
 def is_zarr_name(path: Path) -> bool:
-    """Tell whether a name asks for OME-Zarr."""
+    """Tell whether a name is that of an OME-Zarr."""
     return path.name.lower().endswith(ZARR_SUFFIXES)
 
 
@@ -39,7 +39,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def zarr_around(path: Path) -> Path | None:
-    """Return the innermost Zarr in which a path lies; none where it lies in none."""
+    """Return the innermost Zarr that contains a path; None without one."""
     return next((folder for folder in path.parents if is_zarr(folder)), None)
 
 
@@ -54,9 +54,9 @@ def ending(path: Path) -> str:
 
 
 def title(path: Path) -> str:
-    """Return what to call what lies in a file: its name without ending, which any text can hold.
+    """Return the name of a file without its ending, as valid text.
 
-    A name need not be text in the encoding of the system.
+    A file name may not be text in the encoding of the system.
     """
     return stem(path).encode(errors="replace").decode()
 
@@ -81,32 +81,32 @@ def check_outputs(
     overwrite: bool = False,
     room: int = 0,
 ) -> None:
-    """Raise if writing files would lose something or cannot end well; called before the work.
+    """Raise, before the work, if outputs would destroy files or cannot be written.
 
     Parameters
     ----------
     outputs
-        Files, or Zarr folders, that will be written.
+        Files, or Zarr folders, to be written.
     inputs
-        Files and folders that are read; nothing where there is none.
+        Files and folders that are read; None is ignored.
     overwrite
-        Whether files that are there may be replaced. What is read never is.
+        Whether existing files may be replaced. Inputs never are.
     room
-        Bytes that all of them will take.
+        Size of all outputs, bytes.
 
     Raises
     ------
     RlnError
-        If one of them is an input or lies within one, two are the same, one is there and may not
-        be replaced, its folder is absent or not writable, or the disk has not the room.
+        If an output is an input or lies within one, two are the same, one exists and may not be
+        replaced, its folder is absent or not writable, or the disk has too little space.
     """
-    seen: dict[str, Path] = {}
+    outputs_by_path: dict[str, Path] = {}
     read = [path for path in inputs if path is not None]
     for path in outputs:
         check_place(path)
         for source in read:
             check_apart(path, source)
-        other = seen.setdefault(os.path.realpath(path), path)
+        other = outputs_by_path.setdefault(os.path.realpath(path), path)
         if other is not path:
             raise RlnError(f"{other} and {path} are one file; name two different results.")
         if os.path.lexists(path) and not overwrite:
@@ -122,7 +122,7 @@ def check_place(path: Path) -> None:
     Raises
     ------
     RlnError
-        If its folder is absent or not writable, its name too long, or there is a folder.
+        If the folder is absent or not writable, the name is too long, or the path is a folder.
     """
     if len(os.fsencode(path.name)) > _LONGEST:
         raise RlnError(
@@ -151,12 +151,12 @@ def check_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for results, where there is none.
+    """Make a folder for results, unless it exists.
 
     Raises
     ------
     RlnError
-        If that cannot be, for instance as a file has its name.
+        If that fails, for instance because a file has its name.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -166,16 +166,16 @@ def make_folder(path: Path) -> None:
 
 
 def check_apart(output: Path, source: Path) -> None:
-    """Raise if a result would lie on or within what is read, or the other way round.
+    """Raise if an output is an input, lies within one, or contains one.
 
     Raises
     ------
     RlnError
-        Naming both.
+        If so, with both names.
     """
     there, here = (Path(os.path.realpath(path)) for path in (output, source))
     same = there == here or (output.exists() and source.exists() and output.samefile(source))
-    # Whatever is put into a Zarr damages it, and a TIFF in a folder of planes becomes one of them.
+    # Files added to a Zarr damage it, and a TIFF in a folder of planes becomes one of them.
     inside = any(
         around in there.parents and (is_zarr(around) or is_zarr_name(around))
         for around in (here, *here.parents)
@@ -188,19 +188,19 @@ def check_apart(output: Path, source: Path) -> None:
 
 
 def check_room(path: Path, needed: int) -> None:
-    """Raise if the disk of a result has less room than it takes.
+    """Raise if the disk has less free space than a result takes.
 
     Parameters
     ----------
     path
-        Of the result.
+        Path of the result.
     needed
-        Bytes.
+        Size of the result, bytes.
 
     Raises
     ------
     RlnError
-        With both numbers.
+        If so, with both numbers.
     """
     free = shutil.disk_usage(path.parent).free
     if needed > free:
@@ -212,22 +212,22 @@ def check_room(path: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def atomic(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
-    """Give a temporary name beside a path, renamed to it when the block ends without an error.
+    """Yield a temporary path beside a path, renamed to it when the block ends without an error.
 
-    The ending stays, so that writers that look at it behave. On any error, Ctrl-C included,
-    the temporary file is removed and the old file is untouched.
+    The ending is kept for writers that depend on it. On any error, Ctrl-C included, the temporary
+    file is removed and the old file is untouched.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     replace
-        Whether one that is there by then may be replaced, such as that of another run.
+        Whether a file that exists at the end may be replaced, such as that of another run.
 
     Raises
     ------
     RlnError
-        If it may not.
+        If it exists and may not be replaced.
     """
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")

@@ -1,8 +1,8 @@
-"""Stacks whose planes lie in files of their own: folders of TIFFs, and OME-TIFF with a companion.
+"""Stacks with one file per plane: folders of TIFFs, and OME-TIFF with a companion.
 
-Microscope programs export a file for every plane, channel and time, and say which is which in the
-names. The known patterns are read; where names do not tell, the folder is refused rather than
-planes of two channels mixed.
+Microscope programs export a file for every plane, channel and time, with their numbers in its name.
+Known patterns are read; a folder with ambiguous names is refused, rather than mixing planes of two
+channels.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from napari_rln.io.paths import is_tiff_name, title
 _COMPANION = ".companion.ome"
 _AXES = "TCZ"
 
-# What comes before a number in names of exported planes, and the axis that the number is along.
+# Text before a number in names of exported planes, and the axis of the number.
 _LABELS = {
     "z": "Z", "slice": "Z", "plane": "Z", "zstack": "Z", "zslice": "Z", "stack": "Z",
     "c": "C", "ch": "C", "channel": "C", "w": "C", "wave": "C", "wavelength": "C",
@@ -40,21 +40,21 @@ _LABELS = {
     "tile": "position", "x": "position", "y": "position",
 }  # fmt: skip
 _MANAGER = re.compile(r"img_(\d{9})_(.+)_(\d{3,})\.tiff?")  # of Micro-Manager: time, channel, z
-_SPARSE = 4  # times as many numbers as there are planes, from which on they are no numbering
-_LETTERS = {"s", "p", "f", "m", "x", "y"}  # that may also stand for slice, plane, frame, ...
+_SPARSE = 4  # ratio of numbers to planes above which the numbers are not an index
+_LETTERS = {"s", "p", "f", "m", "x", "y"}  # may also stand for slice, plane, frame, ...
 
 
 class Plane(NamedTuple):
-    """Where a plane lies.
+    """Place of a plane in a file.
 
     Attributes
     ----------
     path
-        Its file.
+        File of the plane.
     page
-        Its number there.
+        Number of the page in the file.
     offset
-        Where its values begin, uncompressed, instead of a page.
+        Start of uncompressed values in the file, bytes, instead of a page.
     """
 
     path: Path
@@ -68,13 +68,13 @@ class Planes:
     Parameters
     ----------
     parts
-        In C order of the leading axes; none for planes that are not there, which are read as 0.
+        In C order of the leading axes; None for missing planes, which are read as 0.
     lead
         Lengths of the leading axes.
     size
         (Y, X) of a plane.
     dtype
-        Of its values.
+        Type of the values.
     """
 
     def __init__(
@@ -92,15 +92,15 @@ class Planes:
         *lead, y, x = index
         numbers = np.arange(len(self._parts)).reshape(self._lead)[tuple(lead)]
         rows, columns = (len(range(*s.indices(n))) for s, n in zip((y, x), self._size, strict=True))
-        found = np.zeros((numbers.size, rows, columns), self.dtype)
+        values = np.zeros((numbers.size, rows, columns), self.dtype)
         for at, number in enumerate(numbers.ravel()):
             part = self._parts[number]
             if part is not None:
-                found[at] = read_plane(part, self._size, self.dtype)[y, x]
-        return found.reshape(*numbers.shape, rows, columns)
+                values[at] = read_plane(part, self._size, self.dtype)[y, x]
+        return values.reshape(*numbers.shape, rows, columns)
 
     def pieces(self, axes: str) -> Pieces:
-        """Return which planes are there."""
+        """Return the planes, with the numbers of the existing ones."""
         grid = itertools.product(*map(range, self._lead))
         present = {
             (*where, 0, 0)
@@ -117,7 +117,7 @@ def read_plane(part: Plane, size: tuple[int, int], dtype: np.dtype[Any]) -> npt.
     Raises
     ------
     RlnError
-        If its file holds a plane of another size or type.
+        If the file holds a plane of another size or type.
     """
     if part.offset is not None:
         return np.memmap(part.path, dtype, mode="r", offset=part.offset, shape=size)
@@ -133,20 +133,20 @@ def read_plane(part: Plane, size: tuple[int, int], dtype: np.dtype[Any]) -> npt.
 
 
 def tiffs_in(folder: Path) -> list[Path]:
-    """Return the TIFFs of a folder by their names, without hidden ones."""
+    """Return the TIFFs of a folder in order of their names, without hidden ones."""
     return sorted(f for f in folder.iterdir() if is_tiff_name(f) and not f.name.startswith("."))
 
 
 def open_folder(path: Path, series: int | None = None) -> Held:
     """Return the stack whose planes are the TIFFs of a folder.
 
-    Files with one number that varies are planes in its order. With several, names such as
-    ``Series001_z00_ch01.tif``, ``img_t001_z002.tif`` or ``cellxy01c1z01.tif`` tell which is which.
+    Files with one varying number are planes in its order. With several, the numbers are identified
+    by names such as ``Series001_z00_ch01.tif``, ``img_t001_z002.tif`` or ``cellxy01c1z01.tif``.
 
     Raises
     ------
     RlnError
-        If there are none, names do not tell their order, or they are not planes of one size.
+        If there are no TIFFs, the order is not clear from their names, or the sizes differ.
     """
     files = tiffs_in(path)
     companions = sorted(f for f in path.iterdir() if is_companion(f))
@@ -165,7 +165,7 @@ def open_folder(path: Path, series: int | None = None) -> Held:
         raise
     except Exception as error:  # a damaged file can make the parser raise anything
         raise RlnError(f"{first.name} cannot be read as TIFF ({error}).") from error
-    # A file without content is what is left of a copy that broke off.
+    # Empty files are left by an interrupted copy.
     places = {
         key: Plane(file) for key, file in zip(keys, files, strict=True) if file.stat().st_size
     }
@@ -188,7 +188,7 @@ def _ordered(
 ) -> tuple[str, dict[str, list[int]], list[tuple[int, ...]]]:
     """Sort files in place; return their axes, the numbers along each, and each file's own.
 
-    Numbers that are left out between others are among those of an axis: planes that are not there.
+    Numbers that are skipped between others belong to an axis too, as missing planes.
     """
     split = _numbered(files)
     files.sort(key=lambda file: [n for _, n in split[file]])
@@ -202,16 +202,16 @@ def _ordered(
     varying = [at for at, column in enumerate(columns) if len(set(column)) > 1]
     if not varying:
         raise _unclear(files, folder, "the names hold no numbers that tell their order")
-    found = {at: _LABELS.get(labels[at]) for at in varying}
-    if len(varying) == 1 and (found[varying[0]] is None or labels[varying[0]] in _LETTERS):
-        found[varying[0]] = "Z"  # a single number: the planes' own
-    if any(axis == "position" for axis in found.values()):
+    axis_of = {at: _LABELS.get(labels[at]) for at in varying}
+    if len(varying) == 1 and (axis_of[varying[0]] is None or labels[varying[0]] in _LETTERS):
+        axis_of[varying[0]] = "Z"  # a single number: the planes' own
+    if any(axis == "position" for axis in axis_of.values()):
         raise _unclear(files, folder, "there are several positions")
-    if None in found.values() or len(set(found.values())) < len(found):
+    if None in axis_of.values() or len(set(axis_of.values())) < len(axis_of):
         raise _unclear(files, folder, "several numbers vary and the names do not say of what")
-    axes = "".join(axis for axis in _AXES if axis in found.values())
-    numbers = {axis: _filled(columns[at]) for at, axis in found.items() if axis is not None}
-    order = [next(at for at, axis in found.items() if axis == letter) for letter in axes]
+    axes = "".join(axis for axis in _AXES if axis in axis_of.values())
+    numbers = {axis: _filled(columns[at]) for at, axis in axis_of.items() if axis is not None}
+    order = [next(at for at, axis in axis_of.items() if axis == letter) for letter in axes]
     own = {file: tuple(split[file][at][1] for at in order) for file in files}
     files.sort(key=own.__getitem__)
     keys = [own[file] for file in files]
@@ -229,21 +229,21 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
     """Return the numbers in the names of files, each with the letters before it."""
     managed = [_MANAGER.fullmatch(file.name) for file in files]
     if all(managed):
-        words = sorted({found[2] for found in managed if found})
+        words = sorted({match[2] for match in managed if match})
         return {
             file: [
-                ("time", int(found[1])),
-                ("channel", words.index(found[2])),
-                ("z", int(found[3])),
+                ("time", int(match[1])),
+                ("channel", words.index(match[2])),
+                ("z", int(match[3])),
             ]
-            for file, found in zip(files, managed, strict=True)
-            if found
+            for file, match in zip(files, managed, strict=True)
+            if match
         }
     split = {file: _split(file.name) for file in files}
-    # A dash belongs to a number where it is before some of the numbers only.
+    # A dash before only some of the numbers is a minus sign.
     depth = min(map(len, split.values()), default=0)
     dashes = [{parts[at][0].endswith("-") for parts in split.values()} for at in range(depth)]
-    signed = {at for at, found in enumerate(dashes) if len(found) == 2}
+    signed = {at for at, match in enumerate(dashes) if len(match) == 2}
     return {
         file: [
             (
@@ -257,14 +257,14 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
 
 
 def _filled(column: Sequence[int]) -> list[int]:
-    """Return the numbers along an axis, those left out between others among them.
+    """Return the numbers along an axis, including those skipped between others.
 
-    Where most would be left out they are taken as they follow each other: numbers may be times.
+    Where most would be skipped only the existing numbers are returned, as they may be times.
 
     Warns
     -----
     RlnWarning
-        If they are, though they do not follow in one step.
+        If so, and their steps differ.
     """
     numbers = sorted(set(column))
     steps = {b - a for a, b in itertools.pairwise(numbers)}
@@ -299,7 +299,7 @@ def _unclear(files: Sequence[Path], folder: Path, why: str) -> RlnError:
 def _plane_of(
     file: Path, planes: int
 ) -> tuple[tuple[int, int], np.dtype[Any], tuple[float, float, float] | None]:
-    """Return the size and type of a plane in a file, and the voxel size that it states."""
+    """Return the size and type of a plane in a file, and the stated voxel size."""
     with tifffile.TiffFile(file) as tif:
         series = tif.series[0]
         if "S" in series.axes:
@@ -312,7 +312,7 @@ def _plane_of(
                 f"{file.name} is of shape {shape}, no plane; a folder is read as one stack of "
                 "planes: name one of its files to read that."
             )
-        # Of a plane alone it does not matter how far the next one is; here it does.
+        # The z step does not matter for a single plane, but for this stack.
         return (shape[0], shape[1]), series.dtype, read_voxel_um(tif, 0, planes)
 
 
@@ -321,7 +321,7 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def is_companion(path: Path) -> bool:
-    """Tell whether a file describes a set of OME-TIFFs and holds no image itself."""
+    """Tell whether a file describes a set of OME-TIFFs without an image of its own."""
     return path.name.lower().endswith(_COMPANION)
 
 
@@ -331,16 +331,16 @@ def open_companion(path: Path, series: int | None = None, member: Path | None = 
     Parameters
     ----------
     path
-        The companion.
+        Companion file.
     series
-        Which of its images, from 0; the only one when none.
+        Number of the image, from 0; the only image if None.
     member
-        File of the set that was named; its image is meant where none is chosen.
+        Named file of the set, whose image is the default.
 
     Raises
     ------
     RlnError
-        If it cannot be read, or describes none.
+        If the file is unreadable, or describes no image.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -360,7 +360,7 @@ def open_companion(path: Path, series: int | None = None, member: Path | None = 
 
 
 def _described(pixels: ElementTree.Element, path: Path) -> Held:
-    """Return the image of an element Pixels, whose planes lie in files beside a path."""
+    """Return the image of an element Pixels, with planes in files beside a path."""
     order = pixels.attrib.get("DimensionOrder", "XYZCT")
     sizes = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "XYZCT"}
     axes = "".join(axis for axis in "TCZ" if sizes[axis] > 1) or "Z"
@@ -369,14 +369,14 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
         raise RlnError(f"{path.name} promises {' x '.join(map(str, lead))} planes; it is damaged.")
     places: dict[tuple[int, ...], Plane] = {}
     lengths: dict[Path, int] = {}  # of files that hold several planes
-    names: dict[Path, str] = {}  # as the description has them
+    names: dict[Path, str] = {}  # as in the description
     for data in (each for each in pixels if _tag(each) == "TiffData"):
         where = {axis: int(data.attrib.get(f"First{axis}", 0)) for axis in "ZCT"}
         name = file_of_planes(data)
         if name is None:
             raise RlnError(f"{path.name} does not say in which files its planes are.")
         file = path.parent / name
-        if not file.is_file():  # sets are moved out of the folders in which they were made
+        if not file.is_file():  # sets are moved out of their original folders
             file = path.parent / PureWindowsPath(name).name
         if names.setdefault(file, name) != name:
             raise RlnError(
@@ -416,7 +416,7 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
 
 
 def _advance(where: dict[str, int], sizes: dict[str, int], order: str) -> None:
-    """Go on to the next plane in the order in which a file holds them."""
+    """Advance to the next plane in the order of the file."""
     for axis in order[2:]:
         where[axis] += 1
         if where[axis] < sizes[axis]:

@@ -1,7 +1,7 @@
-"""TIFF by boxes: reading what lies in a file, writing one large OME-TIFF.
+"""TIFF by boxes: reading of TIFF files, and writing of one large OME-TIFF.
 
-Values that lie one after another are mapped into memory. Compressed or tiled ones are read strip by
-strip or tile by tile. What a file promises and does not hold is found before anything is read.
+Contiguous values are mapped into memory. Compressed or tiled ones are read strip by strip or tile
+by tile. Planes that are described but missing are detected before anything is read.
 """
 
 import itertools
@@ -34,31 +34,31 @@ from napari_rln.io.metadata import (
 from napari_rln.io.paths import title
 from napari_rln.io.plane_files import Plane, Planes, is_companion, open_companion, tiffs_in
 
-# What tifffile notes of a file is said by the errors here; without a handler it would be printed.
+# The errors here replace the log messages of tifffile, which would be printed without a handler.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 # Tags: width, length, bits, compression, predictor, size of tiles, format of the values.
 _LAYOUT = frozenset({256, 257, 258, 259, 317, 322, 323, 339})
-_MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # how Micro-Manager calls the axes
-_ZEROS_BYTES = 100_000_000  # at most, that are looked at behind the last plane
+_MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # Micro-Manager's names of the axes
+_ZEROS_BYTES = 100_000_000  # at most examined behind the last plane
 
 
 def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> Held:
-    """Return what a TIFF holds, or the set of files that it is one of.
+    """Return an image of a TIFF, or of the set of files that it belongs to.
 
     Parameters
     ----------
     path
-        The file, or a companion.ome that describes a set.
+        TIFF file, or a companion.ome that describes a set.
     series
-        Which of its images, from 0; the only one when none.
+        Number of the image, from 0; the only image if None.
     folder
-        Whether all images of the set in its folder are meant, rather than those in the file.
+        Whether to number all images of the set in the folder, rather than those in the file.
 
     Raises
     ------
     RlnError
-        If it is no TIFF, RGB, or damaged, or holds several images and none is chosen.
+        If the file is not a TIFF, RGB, or damaged, or holds several images and none is chosen.
     """
     if is_companion(path):
         return open_companion(path, series)
@@ -93,7 +93,7 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
 
 
 def open_set(folder: Path, series: int | None = None) -> Held | None:
-    """Return the image of a folder that holds a set of OME-TIFFs; none where it does not.
+    """Return the image of a folder with a set of OME-TIFFs; None of another folder.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def open_set(folder: Path, series: int | None = None) -> Held | None:
     try:
         with tifffile.TiffFile(files[0]) as tif:
             named = files_named(tif.ome_metadata or "")
-    except Exception:  # what is wrong with it is said where it is read
+    except Exception:  # reported where it is read
         return None
     among = len(named & {file.name for file in files}) > 1
     return open_lazily(files[0], series, folder=True) if among else None
@@ -124,13 +124,13 @@ def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) 
         raise RlnError(
             f"{path.name} is an RGB image; convert it to grey values or split its channels."
         )
-    found = _cut_hyperstack(tif, path) if number == 0 else None
-    if found is None:
+    truncated = _cut_hyperstack(tif, path) if number == 0 else None
+    if truncated is None:
         _check_planes(tif, series, path.name)
         array, axes = _array(series), named_axes(series.axes, series.shape)
         pieces = _pieces(tif, series, axes)
     else:
-        array, axes, pieces = found
+        array, axes, pieces = truncated
     planes = dict(zip(axes, array.shape, strict=True)).get("Z", 1)
     files = sorted(
         {path, *(Path(page.parent.filehandle.path) for page in series.pages if page is not None)}
@@ -149,10 +149,9 @@ def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) 
 
 
 def _images_of(tif: tifffile.TiffFile, folder: bool) -> list[int]:
-    """Return the numbers of the images of which something lies in a file, or in its folder.
+    """Return the numbers of the images with planes in a file, or in its folder.
 
-    A set of files may be of several images, each in files of its own. Small copies, for a quick
-    look, are none.
+    A set of files may hold several images, each in files of its own. Thumbnails do not count.
     """
     found = [
         number
@@ -174,9 +173,9 @@ def _size_of(series: tifffile.TiffPageSeries) -> str:
 def _described_as(
     tif: tifffile.TiffFile, own: Sequence[int], chosen: int, path: Path, folder: bool
 ) -> int:
-    """Return which of the images that OME metadata describe is one of a file.
+    """Return the number in the OME metadata of an image of a file.
 
-    Images of which no file is there are described, and are none of tifffile's.
+    Images without existing files are described there, but omitted by tifffile.
     """
     names = {file.name for file in path.parent.iterdir()} if folder else {path.name}
     described = images_in(tif.ome_metadata or "", names)
@@ -184,17 +183,17 @@ def _described_as(
 
 
 def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> None:
-    """Raise if planes are stored in another way than the first, which tifffile takes for granted.
+    """Raise unless all planes are stored as the first, which tifffile assumes.
 
     Raises
     ------
     RlnError
-        If one has another size, type, or compression, or other tiles.
+        If a plane has another size, type, or compression, or other tiles.
 
     Warns
     -----
     RlnWarning
-        If there are more than the description knows.
+        If there are more planes than described.
     """
     held = {each: [page for page in each.pages if page is not None] for each in tif.series}
     own = all(page.parent is tif for pages in held.values() for page in pages)
@@ -207,13 +206,13 @@ def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name:
 
 
 def _layout(page: Any) -> bytes:
-    """Return the tags, as they are in the file, that say how a plane is stored."""
+    """Return the raw tags that define the storage of a plane."""
     order = f"{page.parent.tiff.byteorder}H"
     return b"".join(tag for tag in _tags(page) if struct.unpack(order, tag[:2])[0] in _LAYOUT)
 
 
 def _tags(page: Any) -> list[bytes]:
-    """Return the tags of a plane as they are in the file, also where it ends among them."""
+    """Return the raw tags of a plane, also where the file ends among them."""
     form, file = page.parent.tiff, page.parent.filehandle
     file.seek(page.offset)
     count = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
@@ -229,12 +228,12 @@ def _mixed(name: str) -> RlnError:
 
 
 def _companion_of(tif: tifffile.TiffFile, path: Path) -> Path | None:
-    """Return the file that describes the set of which a TIFF is one; none where it is whole.
+    """Return the file that describes a TIFF's set; None where the TIFF describes itself.
 
     Raises
     ------
     RlnError
-        If it is not there.
+        If that file does not exist.
     """
     named = re.search(r'<BinaryOnly[^>]*MetadataFile="([^"]+)"', tif.ome_metadata or "")
     if named is None:
@@ -249,7 +248,7 @@ def _companion_of(tif: tifffile.TiffFile, path: Path) -> Path | None:
 
 
 def _check_promise(tif: tifffile.TiffFile, name: str) -> None:
-    """Raise if a file promises more planes than could ever be there, before they are listed."""
+    """Raise if a file describes impossibly many planes, before they are listed."""
     for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", tif.ome_metadata or ""):
         sizes = re.findall(r'\bSize[ZCT]="(\d+)"', pixels)
         if math.prod(map(int, sizes)) > MOST_PLANES:
@@ -260,14 +259,14 @@ def _check_promise(tif: tifffile.TiffFile, name: str) -> None:
 
 
 def named_axes(axes: str, shape: Sequence[int]) -> str:
-    """Return axes with the unnamed one (Q or I), of a stack without metadata, taken for z.
+    """Return axes with the unnamed one (Q or I), of a stack without metadata, renamed to z.
 
     Parameters
     ----------
     axes
-        As tifffile has them.
+        Axes of tifffile.
     shape
-        Of the array; unnamed axes of one entry count for nothing.
+        Shape of the array; unnamed axes of length 1 are ignored.
     """
     unnamed = [at for at, axis in enumerate(axes) if axis in "QI"]
     several = [at for at in unnamed if shape[at] > 1] or unnamed[-1:]
@@ -278,22 +277,22 @@ def named_axes(axes: str, shape: Sequence[int]) -> str:
 
 def _array(series: tifffile.TiffPageSeries) -> Lazy:
     """Return an image of an open file without reading it."""
-    if series.dataoffset is not None:  # values lie one after another
-        holder = series.keyframe.parent  # another file than this one where OME metadata say so
+    if series.dataoffset is not None:  # contiguous values
+        holder = series.keyframe.parent  # may be another file by OME metadata
         dtype, file = series.dtype.newbyteorder(holder.byteorder), holder.filehandle
         if series.dataoffset + series.nbytes <= file.size:
             return np.memmap(
                 file.path, dtype, mode="r", offset=series.dataoffset, shape=series.shape
             )
         return _flat(Path(file.path), dtype, series.dataoffset, series.shape, file.size)
-    import zarr  # takes a while to load, and most files do without
+    import zarr  # slow to import, and not needed for most files
 
     array: Lazy = zarr.open_array(series.aszarr(level=0), mode="r")
     return array
 
 
 def _flat(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...], end: int) -> Lazy:
-    """Return an array of planes that lie one after another in a file, as far as that goes."""
+    """Return an array of contiguous planes in a file, up to its end."""
     *lead, height, width = shape
     each = height * width * dtype.itemsize
     parts = [
@@ -304,7 +303,7 @@ def _flat(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...],
 
 
 def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) -> Pieces:
-    """Return which planes of an image are there, of those that its descriptions promise."""
+    """Return the described planes of an image, with those that exist."""
     *lead, height, width = series.shape
     grid = list(itertools.product(*map(range, lead)))
     if series.dataoffset is not None:
@@ -329,28 +328,28 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
 
 
 def _promised(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) -> dict[str, int]:
-    """Return how many planes, channels and times a file says that it has."""
-    said: dict[str, Any] = {}
+    """Return the described numbers of planes, channels and times of a file."""
+    described: dict[str, Any] = {}
     if tif.is_micromanager:
         summary = (tif.micromanager_metadata or {}).get("Summary") or {}
-        said = {axis: summary.get(key) for axis, key in _MANAGER.items()}
-    elif tif.is_imagej and series.kind != "imagej":  # a cut one is read as pages without meaning
-        said = {"Z": (tif.imagej_metadata or {}).get("images")}
-    return {axis: n for axis, n in said.items() if isinstance(n, int) and 1 < n <= MOST_PLANES}
+        described = {axis: summary.get(key) for axis, key in _MANAGER.items()}
+    elif tif.is_imagej and series.kind != "imagej":  # a truncated one is read as pages without axes
+        described = {"Z": (tif.imagej_metadata or {}).get("images")}
+    return {axis: n for axis, n in described.items() if isinstance(n, int) and 1 < n <= MOST_PLANES}
 
 
 def _is_whole(page: Any) -> bool:
-    """Tell whether a page says where its data are, and a file goes that far."""
+    """Tell whether a page locates its data, and the file contains them."""
     ends = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     size = page.parent.filehandle.size
     return bool(ends) and all(offset > 0 and offset + count <= size for offset, count in ends)
 
 
 def _names_more(tif: tifffile.TiffFile) -> bool:
-    """Tell whether the last plane names another one: a cut file of whole planes looks whole.
+    """Tell whether the last plane refers to another one, as in a file truncated between planes.
 
-    It does too where the other one is there but empty, as of a copy whose length was reserved; and
-    where that copy ended just before the name, so that nothing but zeros follows.
+    Also where the other one exists but is empty, as in a copy of reserved length, and where that
+    copy ended just before the reference, so that only zeros follow.
     """
     form, file = tif.tiff, tif.filehandle
     link = tif.pages.next_page_offset
@@ -367,14 +366,14 @@ def _names_more(tif: tifffile.TiffFile) -> bool:
 
 
 def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
-    """Tell whether zeros follow all that a file speaks of, as much of them as half a plane.
+    """Tell whether at least half a plane of zeros follows the described content of a file.
 
     Parameters
     ----------
     tif
-        A file.
+        Open file.
     end
-        Of its last list of tags.
+        End of its last list of tags, bytes.
     """
     last = tif.pages[len(tif.pages) - 1].aspage()
     pages: list[tifffile.TiffPage | tifffile.TiffFrame] = [last]
@@ -382,7 +381,7 @@ def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
     for series in tif.series:
         if series.dataoffset is None:
             pages += [page for page in series.pages if page is not None and page.parent is tif]
-        else:  # in one piece: to read the tags of each plane would take long
+        else:  # contiguous: reading the tags of each plane would take long
             joined.append(series.dataoffset + series.nbytes)
     values = (tag.valueoffset + tag.valuebytecount for tag in last.tags)
     end = max(end, *map(_end_of, pages), *joined, *values)
@@ -394,24 +393,24 @@ def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
 
 
 def _end_of(page: Any) -> int:
-    """Return where the data of a page end in the file."""
+    """Return the end of a page's data in the file, bytes."""
     parts = zip(page.dataoffsets, page.databytecounts, strict=False)
     return max((offset + count for offset, count in parts), default=0)
 
 
 def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Pieces] | None:
-    """Return an ImageJ hyperstack whose planes lie one after another, but not all of them.
+    """Return an ImageJ hyperstack of contiguous planes, of which some are missing.
 
-    Of such a file tifffile gives the first plane only.
+    Of such a file tifffile returns the first plane only.
     """
-    said = tif.imagej_metadata or {}
+    metadata = tif.imagej_metadata or {}
     page = tif.pages.first
-    planes = said.get("images", 1)
+    planes = metadata.get("images", 1)
     if len(tif.pages) > 1 or not isinstance(planes, int) or planes < 2 or not page.is_contiguous:
         return None
     if tif.series[0].shape[:-2] or planes > MOST_PLANES:
         return None
-    sizes = [said.get(key, 1) for key in ("frames", "slices", "channels")]
+    sizes = [metadata.get(key, 1) for key in ("frames", "slices", "channels")]
     axes = "".join(a for a, n in zip("TZC", sizes, strict=True) if n > 1) + "YX"
     lead = tuple(n for n in sizes if n > 1)
     if math.prod(lead) != planes:
@@ -424,13 +423,13 @@ def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Piec
 
 
 def _piece_bytes(array: Lazy) -> int:
-    """Return how much is read for a single voxel."""
+    """Return the number of bytes to read for a single voxel."""
     chunks = getattr(array, "chunks", None)
     return math.prod(chunks) * array.dtype.itemsize if chunks else 0
 
 
 def ome_metadata(axes: str, voxel_um: VoxelUm, name: str, record: Record | None) -> dict[str, Any]:
-    """Return what an OME-TIFF is to say of itself, as tifffile takes it."""
+    """Return the metadata of an OME-TIFF, as tifffile takes them."""
     metadata: dict[str, Any] = {"axes": axes, "Name": name}
     for axis, size in zip("ZYX", voxel_um, strict=True):
         metadata[f"PhysicalSize{axis}"] = size
@@ -441,7 +440,7 @@ def ome_metadata(axes: str, voxel_um: VoxelUm, name: str, record: Record | None)
 
 
 class TiffTarget:
-    """One large OME-TIFF, written by boxes: uncompressed, each value at a place of its own.
+    """One large OME-TIFF, written by boxes: uncompressed, each value at a fixed place.
 
     Boxes that do not overlap may be written by several processes at once. Nothing is mapped into
     memory: on a full disk that would kill the process, where writing raises an error.
@@ -449,11 +448,11 @@ class TiffTarget:
     Parameters
     ----------
     path
-        Of a file that :meth:`create` made.
+        File made by :meth:`create`.
     shape
         (Z, Y, X) of a volume.
     times
-        Number of volumes; none where there is no axis of time.
+        Number of volumes; None without a time axis.
     """
 
     def __init__(self, path: Path, shape: Shape, times: int | None) -> None:
@@ -476,22 +475,22 @@ class TiffTarget:
         name: str,
         record: Record,
     ) -> "TiffTarget":
-        """Make a file and reserve its place on the disk.
+        """Make a file and reserve its space on the disk.
 
         Parameters
         ----------
         path
-            Where.
+            Path of the new file.
         shape
             (Z, Y, X) of a volume.
         times
-            Number of volumes; no axis of time where none.
+            Number of volumes; no time axis if None.
         dtype
-            Of the values.
+            Type of the values.
         voxel_um
             Voxel size (z, y, x) in micrometres.
         name, record
-            What the file is to say of itself.
+            Name and record in the metadata.
 
         Raises
         ------
@@ -508,7 +507,7 @@ class TiffTarget:
             photometric="minisblack",
             metadata=ome_metadata(axes, voxel_um, name, record),
         )
-        if hasattr(os, "posix_fallocate"):  # a file with holes would fill the disk half-way
+        if hasattr(os, "posix_fallocate"):  # a sparse file could fill the disk during the run
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return cls(path, shape, times)
@@ -530,13 +529,13 @@ class TiffTarget:
                     _write_all(file, part)
 
     def read(self, box: Box, time: int = 0) -> npt.NDArray[Any]:
-        """Return what was written, (z, y, x)."""
+        """Return a written part of a volume, (z, y, x)."""
         values = np.memmap(self._path, self._stored, "r", self._offset, self._whole)
         return np.array(values[(time, *box)], dtype=self.dtype)
 
 
 def _write_all(file: Any, data: npt.NDArray[Any]) -> None:
-    """Write bytes to a file without a buffer, which may take them bit by bit."""
+    """Write all bytes to an unbuffered file, which may take several calls."""
     left = memoryview(np.ascontiguousarray(data).view(np.uint8).reshape(-1))  # type: ignore[arg-type]
     while left:
         left = left[file.write(left) :]

@@ -1,4 +1,4 @@
-"""Volumes from files of any kind, and to TIFF, with voxel size and record."""
+"""Reading of volumes from any format, and writing to TIFF, with voxel size and record."""
 
 import dataclasses
 import math
@@ -20,33 +20,33 @@ from napari_rln.io.tiff import ome_metadata
 OutputType = Literal["float32", "uint16", "uint8"]
 
 IMAGEJ_LIMIT = 2**32 - 2**16
-"""Bytes: ImageJ reads classic TIFF only, with 32-bit offsets."""
+"""Largest TIFF for ImageJ, bytes: it reads classic TIFF only, with 32-bit offsets."""
 
 
 def read_volume(path: str | Path | ImageFile, **part: Any) -> Volume:
-    """Return one volume of a file or folder, whatever it lies in.
+    """Return one volume of a file or folder.
 
-    TIFF, ImageJ and OME-TIFF, Zeiss LSM, OME-Zarr, Zarr, or a folder of TIFF planes.
+    Formats: TIFF, ImageJ and OME-TIFF, Zeiss LSM, OME-Zarr, Zarr, or a folder of TIFF planes.
 
     Parameters
     ----------
     path
         File or folder.
     **part
-        What of it, as for :class:`napari_rln.io.image.ImagePart`: ``voxel_um``, ``channel``,
+        Part of the file, as for :class:`napari_rln.io.image.ImagePart`: ``voxel_um``, ``channel``,
         ``time``, ``series``, ``planes_are``, ``missing``, ``crop``.
 
     Raises
     ------
     RlnError
-        If it is absent or of no such kind, cut short, or lacks planes or chunks; if it is RGB; if
-        it has several channels or time points and none is chosen; if neither the file nor the
-        caller gives a voxel size; if it does not fit into the memory.
+        If the file is absent, of another format, truncated, RGB, or lacks planes or chunks; if it
+        has several channels or time points and none is chosen; if the voxel size is unknown; or if
+        the volume does not fit into the memory.
 
     Warns
     -----
     RlnWarning
-        If the voxel size is unlikely, or parts are missing and may be.
+        If the voxel size is unlikely, or missing parts are accepted.
     """
     image = open_image(path, **part)
     image.check_one_channel()
@@ -62,7 +62,7 @@ def read_volume(path: str | Path | ImageFile, **part: Any) -> Volume:
 
 
 class Contents(NamedTuple):
-    """What a file holds: channels, time points, and its voxel size where it states one."""
+    """Contents of a file: channels, time points, and its voxel size where stated."""
 
     channels: int
     times: int
@@ -70,22 +70,22 @@ class Contents(NamedTuple):
 
 
 def contents(path: str | Path, series: int | None = None) -> Contents:
-    """Return what a file or folder holds, without reading it.
+    """Return the contents of a file or folder, without reading the values.
 
     Raises
     ------
     RlnError
-        If it is absent, of no known kind, or RGB.
+        If it is absent, of an unknown format, or RGB.
     """
-    found = held(ImageFile(path=str(path), series=series))
-    sizes = dict(zip(found.axes, found.array.shape, strict=True))
-    return Contents(sizes.get("C", 1), sizes.get("T", 1), found.voxel_um)
+    image = held(ImageFile(path=str(path), series=series))
+    sizes = dict(zip(image.axes, image.array.shape, strict=True))
+    return Contents(sizes.get("C", 1), sizes.get("T", 1), image.voxel_um)
 
 
 def write_volume(
     volume: Volume, path: str | Path, *, dtype: OutputType = "float32", replace: bool = True
 ) -> None:
-    """Write a volume with its voxel size and record, whole or not at all.
+    """Write a volume with its voxel size and record, atomically.
 
     A name ending in ``.ome.tif`` or ``.ome.tiff`` makes an OME-TIFF, any other ``.tif`` or
     ``.tiff`` an ImageJ hyperstack; float values keep their scale.
@@ -93,26 +93,26 @@ def write_volume(
     Parameters
     ----------
     volume
-        What to write.
+        Volume to write.
     path
-        Where; an existing file is replaced only when the new one is complete.
+        Path of the file; an existing one is replaced only when the new one is complete.
     dtype
         ``uint16`` and ``uint8`` round to the nearest integer and clip to the type's range.
     replace
-        Whether a file that is there may be replaced.
+        Whether an existing file may be replaced.
 
     Raises
     ------
     RlnError
-        If the name, the folder or the free space does not allow it, a file is there that may not
-        be replaced, or the values are not finite.
+        If the name, the folder or the free space does not allow it, an existing file may not be
+        replaced, or the values are not finite.
     OSError
-        If the system fails on the way; then nothing is left.
+        If the system fails on the way; no partial file is left.
 
     Warns
     -----
     RlnWarning
-        With the number of voxels that were clipped.
+        If voxels are clipped, with their number.
     """
     path = Path(path)
     check_tiff_output(path)
@@ -142,14 +142,14 @@ def write_channels(
     dtype: OutputType = "float32",
     replace: bool = True,
 ) -> None:
-    """Write volumes of one size as the channels of one OME-TIFF, whole or not at all.
+    """Write volumes of one size as the channels of one OME-TIFF, atomically.
 
     Parameters
     ----------
     volumes
-        One for each channel, in their order.
+        One volume per channel, in order.
     path
-        Where, ``.ome.tif`` or ``.ome.tiff``.
+        Path of the file, ``.ome.tif`` or ``.ome.tiff``.
     dtype, replace
         As for :func:`write_volume`.
 
@@ -158,7 +158,7 @@ def write_channels(
     RlnError
         If the name, the folder or the free space does not allow it, or the sizes differ.
     OSError
-        If the system fails on the way; then nothing is left.
+        If the system fails on the way; no partial file is left.
     """
     path, first = Path(path), volumes[0]
     check_channels_output(path)
@@ -167,7 +167,7 @@ def write_channels(
     shape = len(volumes), *first.shape
     size = math.prod(shape) * np.dtype(dtype).itemsize
     check_room(path, size)
-    # One after the other, so that the channels are not in memory a second time.
+    # Plane by plane, to avoid a second copy of the channels in memory.
     planes = (converted(plane, dtype)[0] for volume in volumes for plane in volume.data)
     records = [volume.record for volume in volumes]
     record = None
@@ -199,7 +199,7 @@ def check_channels_output(path: Path) -> None:
 def converted(
     data: npt.NDArray[np.float32], dtype: OutputType
 ) -> tuple[npt.NDArray[Any], int, int]:
-    """Return values as they are written, and how many were clipped below and above.
+    """Return values converted to a type, and the numbers clipped below and above.
 
     ``uint16`` and ``uint8`` round to the nearest integer.
     """
@@ -228,16 +228,16 @@ def _write_imagej(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
 def imagej_options(
     voxel_um: VoxelUm, limits: tuple[float, float], record: Record | None
 ) -> dict[str, Any]:
-    """Return what makes tifffile write an ImageJ hyperstack of one volume.
+    """Return the options with which tifffile writes an ImageJ hyperstack of one volume.
 
     Parameters
     ----------
     voxel_um
         Voxel size (z, y, x) in micrometres.
     limits
-        Of the values: what is shown black and white at first.
+        Display range: the values initially shown black and white.
     record
-        How it was made.
+        Record of the volume.
     """
     z, y, x = voxel_um
     metadata: dict[str, Any] = {

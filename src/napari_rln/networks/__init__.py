@@ -1,1 +1,1 @@
-"""The networks, and their weights from elsewhere."""
+"""Richardson-Lucy Networks: models, inference, and import of published weights."""

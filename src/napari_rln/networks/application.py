@@ -1,6 +1,6 @@
-"""A network applied to arrays: its input, its output, and tiles of a volume.
+"""Application of a network to arrays: its input, its output, and tiles of a volume.
 
-Tiles overlap by the network's receptive field, so that they give what the whole would.
+Tiles overlap by the network's receptive field, so that their result equals that of the whole.
 """
 
 import time
@@ -24,18 +24,18 @@ from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.rln import REACH as NETWORK_REACH
 
 REACH: int = NETWORK_REACH + MERGE_REACH
-"""Voxels on either side, from an even position on, that a voxel of a result depends on."""
+"""Receptive field: voxels on either side of an even position on which a result depends."""
 
 
 class BlockInput(NamedTuple):
-    """What a network is given, on its own scale.
+    """Normalised input of a network.
 
     Attributes
     ----------
     x
-        Its channels, each (z, y, x): the image, or views of it.
+        Channels, (z, y, x) each: the image, or its views.
     E0
-        As many, the first estimate; none where that is the image.
+        Channels of the initial estimate, as many; none if that is the image.
     """
 
     x: Sequence[FloatArray]
@@ -49,9 +49,9 @@ def input_of(
     estimate: FloatArray,
     seen: Mask | None = None,
 ) -> BlockInput:
-    """Return what a network is given of an image and its first estimate, (z, y, x), image units.
+    """Return a network's input for an image and its initial estimate, (z, y, x), image units.
 
-    Where the image is dark only because it was not measured, it is given the background.
+    Unmeasured voxels are raised to at least the background.
     """
     if seen is not None:
         image = np.where(seen, image, np.maximum(image, np.float32(background)))
@@ -71,35 +71,34 @@ def apply_to_tiles(
     seen: Mask | None = None,
     merge: Merge | None = None,
 ) -> Generator[Report, None, FloatArray]:
-    """Yield the tiles as they are finished; return (Z, Y, X), image units, background removed.
+    """Yield reports with finished tiles; return (Z, Y, X), image units, background removed.
 
     Parameters
     ----------
     window
-        Returns what the network is given of a part of the volume.
+        Returns the network's input for a box of the volume.
     tiles
-        That cover the volume, with the network's receptive field.
+        Tiles that cover the volume, with the network's receptive field as their halo.
     estimate
-        (Z, Y, X), the initial one, image units, background removed.
+        (Z, Y, X), initial estimate, image units, background removed.
     scaling
-        Of the whole volume.
+        Normalisation of the whole volume.
     background
-        Image units.
+        Background, image units.
     model, network
-        What is applied, and ready for that.
+        Model, and its network prepared for inference.
     began
-        ``time.perf_counter()`` from which the reports count.
+        ``time.perf_counter()`` at the start, for the seconds of reports.
     seen
-        (Z, Y, X) bool, where the image is a measurement; everywhere when none. Elsewhere the
-        network has nothing to go by, and the result is the initial estimate.
+        (Z, Y, X) bool, measured voxels; all when none. Elsewhere the result is the initial
+        estimate.
     merge
-        Makes the result of the network's output and the initial estimate; the output is the result
-        when none.
+        Merges the network's output with the initial estimate; the output is the result when none.
     """
     whole = np.empty_like(estimate)
     for number, tile in enumerate(tiles, 1):
-        given, start = window(tile.window), estimate[tile.window]
-        piece = output_of(network, model, scaling, background, given, start, tile.inner, merge)
+        block, start = window(tile.window), estimate[tile.window]
+        piece = output_of(network, model, scaling, background, block, start, tile.inner, merge)
         if seen is not None:
             piece = np.where(seen[tile.core], piece, estimate[tile.core])
         whole[tile.core] = piece
@@ -125,29 +124,29 @@ def through_network(
     seen: Mask | None = None,
     merge: Merge | None = None,
 ) -> FloatArray:
-    """Return what a network makes of a window, image units, background removed.
+    """Return the result of a network for a window, image units, background removed.
 
     Parameters
     ----------
     network
-        Of the model, ready to be applied.
+        Network of the model, prepared for inference.
     model
-        Says how it is applied.
+        Model, with the parameters of its application.
     scaling
-        Of the whole volume.
+        Normalisation of the whole volume.
     background
-        Image units.
+        Background, image units.
     image, estimate
         (z, y, x) of the window, the estimate without background.
     inner
-        Part of the window that is returned: what the network sees whole.
+        Part of the window to return, of which the network has the full receptive field.
     seen
         (z, y, x) bool of the window, as for :func:`apply_to_tiles`.
     merge
         As for :func:`apply_to_tiles`.
     """
-    given = input_of(scaling, background, image, estimate, seen)
-    piece = output_of(network, model, scaling, background, given, estimate, inner, merge)
+    block = input_of(scaling, background, image, estimate, seen)
+    piece = output_of(network, model, scaling, background, block, estimate, inner, merge)
     return piece if seen is None else np.where(seen[inner], piece, estimate[inner])
 
 
@@ -161,12 +160,12 @@ def output_of(
     inner: Box,
     merge: Merge | None = None,
 ) -> FloatArray:
-    """Return what a network makes of what it is given, as :func:`through_network` does."""
+    """Return the result of a network for an input, see :func:`through_network`."""
     x = _stacked(given.x)
     output = network(x, None if given.E0 is None else _stacked(given.E0))[0]
     whole = tuple(slice(n) for n in estimate.shape)
     data: FloatArray = output.to("cpu", torch.float32).numpy()[whole]
-    # The offset is part of the map; the background is not part of a result.
+    # The normalisation includes the offset; a result excludes the background.
     data = scaling.undo(data * np.float32(model.output_scale)) - np.float32(background)
     if model.share:
         data += np.float32(model.share) * (estimate - data)
@@ -181,16 +180,16 @@ def consistency_of(
     network: Folded,
     tiles_of: Callable[[Shape], Sequence[Tile]],
 ) -> Consistency:
-    """Return how a network's output is to be merged with its initial estimate, for an image.
+    """Return the parameters of merging a network's output with its initial estimate, for an image.
 
     Parameters
     ----------
     trial
-        By which the stop was found; nothing can be said without.
+        Trial of the image's deconvolution; the defaults are returned when none.
     model, network
-        What will be applied, and ready for that.
+        Model, and its network prepared for inference.
     tiles_of
-        Returns the tiles for a volume of a shape.
+        Returns the tiles of a volume of a shape.
     """
     if trial is None:
         return Consistency()
@@ -211,5 +210,5 @@ def consistency_of(
 
 
 def _stacked(channels: Sequence[FloatArray]) -> torch.Tensor:
-    """Return (C, z, y, x) of even sizes."""
+    """Return channels stacked to (C, z, y, x), padded to even sizes."""
     return torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])

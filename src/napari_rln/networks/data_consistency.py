@@ -1,23 +1,22 @@
-"""Data consistency: a network's output held to what the image shows.
+"""Data consistency: merging of a network's output with its initial estimate.
 
-A network is trained to guess what a microscope does not pass. Its first estimate, a classical
-deconvolution, holds what the microscope did pass, so the two are merged by what each is good for:
+A network is trained to restore frequencies that a microscope does not transmit. Its initial
+estimate, a classical deconvolution, holds those that are transmitted. The two are merged:
 
 brightness
-    A network may be some per cent too bright or too dark, since only structure counts in training.
-    Its output is multiplied so that it explains the image.
+    A network may be some per cent too bright or too dark, since its training weighs structure
+    alone. Its output is scaled to explain the image.
 darkness
-    Where the first estimate is dark the image holds no light: the network may sharpen and smooth
-    what is there, but not put light where none came from.
+    Where the initial estimate is dark the image has no light: the network may sharpen and smooth
+    existing structure, but not add light elsewhere.
 bright points
-    What is far brighter than anything in training is left to the first estimate.
+    Points far brighter than any in training are those of the initial estimate.
 detail
-    Photons that were kept back tell at which frequencies the network's output predicts them better
-    than the first estimate does. Where the PSF passes much, the estimate often wins; what it hardly
-    passes only the network can fill in. This needs a PSF that explains the image to within its
-    noise: with another one an estimate that follows the image follows the error of the PSF too.
-    That is in the unseen photons as in the seen ones, and they are predicted well for the wrong
-    reason.
+    Held-out photons show at which frequencies the network's output predicts them better than the
+    initial estimate. Well transmitted frequencies are often better in the estimate; those that the
+    PSF hardly transmits only the network can restore. This needs a PSF that explains the image
+    to within its noise: otherwise an estimate that fits the image fits the error of the PSF too,
+    which is in the held-out photons as well, and predicts them for the wrong reason.
 """
 
 from dataclasses import dataclass
@@ -34,35 +33,38 @@ from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.psf.shape import centre_crop
 
 REACH = 6
-"""Voxels around a part of a result that it depends on, beside those of the network."""
+"""Halo in voxels of the merging, in addition to that of the network."""
 
 VOXEL_BYTES = 48
-"""Memory that merging takes for each voxel beside the network's output."""
+"""Memory of merging per voxel, beside the network's output, in bytes."""
 
-_KERNEL = 5  # voxels on either side of the filter that takes detail from the estimate; measured
-_GRID = 64  # half of the voxels a side on which that filter is computed
-_BLUR, _ALLOWED = 0.7, 1.5  # voxels, and the factor on the blurred estimate that bounds a result
-_BRIGHT = 16.0  # of the network's scale: brighter voxels of an estimate are unlike any in training
-_BRIGHT_ALONE = 3.0  # and so are isolated ones brighter than this
-_CORE, _AROUND = 5, 17  # voxels across an isolated point, and of what is dark around it
-_ALONE = 0.8  # share of the squared light of these that is in the point
-_FADE = 5  # voxels across the rim of what is left to the estimate
-_HARDLY = 0.01  # passed by the PSF: of such detail no photons tell
-_NO_GOOD = 0.8  # least share of the estimate in all other detail from which it is taken there too
+_KERNEL = 5  # half width in voxels of the filter for detail of the estimate; measured
+_GRID = 64  # half the side in voxels of the grid on which that filter is computed
+_BLUR, _ALLOWED = (
+    0.7,
+    1.5,
+)  # sigma in voxels, and factor, of the blurred estimate that limits a result
+_BRIGHT = 16.0  # in units of the network's scale: above the range of training
+_BRIGHT_ALONE = 3.0  # the same for isolated points
+_CORE, _AROUND = 5, 17  # width in voxels of an isolated point, and of its dark surroundings
+_ALONE = 0.8  # least fraction of the squared light of these in an isolated point
+_FADE = 5  # width in voxels of the transition to the estimate
+_HARDLY = 0.01  # transmission of the PSF below which photons contain no information
+_UNSUITABLE = 0.8  # least weight of the estimate in all other detail to use it there too
 
 
 @dataclass(frozen=True, kw_only=True)
 class Consistency:
-    """How a network's output and its first estimate become a result.
+    """Parameters of merging a network's output with its initial estimate.
 
     Attributes
     ----------
     output
-        Factor on the network's output before the two are merged.
+        Factor on the network's output before merging.
     detail
-        Share of the first estimate in detail that the PSF passes little, more and most of, by
-        :data:`napari_rln.deconvolution.stopping.BANDS`. Where that is nearly all of all of it, a
-        network that is no good for such an object is not believed in other detail either.
+        Weight of the initial estimate in detail of low to high transmission by the PSF, by
+        :data:`napari_rln.deconvolution.stopping.BANDS`. If all are near 1, the network is
+        unsuitable for the object, and replaced in all other detail too.
     result
         Factor on the result.
     """
@@ -73,22 +75,22 @@ class Consistency:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Return what :func:`dataclasses.asdict` and JSON made of one."""
+        """Return an instance from the JSON of :func:`dataclasses.asdict`."""
         return cls(**fields | {"detail": tuple(fields["detail"])})
 
     @classmethod
     def of(cls, trial: Trial, estimate: FloatArray, output: FloatArray, scale: float) -> Self:
-        """Return how to merge what a network makes of an image, by photons that it was not shown.
+        """Return the parameters for an image, by prediction of its held-out photons.
 
         Parameters
         ----------
         trial
-            By which the stop of the image's deconvolution was found.
+            Trial of the image's deconvolution.
         estimate, output
-            (Z, Y, X), image units, background removed: what the trial made of the photons that it
-            was given, and the network of that.
+            (Z, Y, X), image units, background removed: estimate of the trial, and output of the
+            network for it.
         scale
-            What the network was given as 1, image units.
+            Scale of the normalisation, image units.
         """
         split, run = trial.split, trial.run
         outside = run.in_photons(trial.outside)
@@ -98,21 +100,21 @@ class Consistency:
         merit = split.compare(first, factor * second, outside)
         if merit.error > EXPLAINED:
             return cls(output=factor)
-        found = cls(output=factor, detail=merit.shares)
+        merged = cls(output=factor, detail=merit.shares)
         assert trial.view.psf is not None
-        result = Merge(found, trial.view.psf.data)(output, estimate, scale)
+        result = Merge(merged, trial.view.psf.data)(output, estimate, scale)
         return cls(
             output=factor, detail=merit.shares, result=split.scale(run.blurred(result), outside)
         )
 
 
 class Merge:
-    """Makes a result of a network's output and its first estimate.
+    """Merging of a network's output with its initial estimate.
 
     Parameters
     ----------
     consistency
-        How.
+        Parameters of the merging.
     psf
         (z, y, x), centre on voxel ``n // 2``.
     """
@@ -131,24 +133,24 @@ class Merge:
         output, estimate
             (z, y, x), image units, background removed.
         scale
-            What the network was given as 1, image units.
+            Scale of the normalisation, image units.
         """
         blurred = ndimage.gaussian_filter(estimate, _BLUR)
-        most = np.maximum(estimate, np.float32(_ALLOWED) * blurred)
-        found = np.minimum(output, most)
-        found *= np.float32(self._consistency.output)
-        share = _share_of_points(estimate, scale)
-        if share is not None:
-            found += share * (estimate - found)
+        limit = np.maximum(estimate, np.float32(_ALLOWED) * blurred)
+        merged = np.minimum(output, limit)
+        merged *= np.float32(self._consistency.output)
+        weight = _weight_of_points(estimate, scale)
+        if weight is not None:
+            merged += weight * (estimate - merged)
         if self._kernel is not None:
-            found += _filtered(estimate - found, self._kernel)
-            np.clip(found, 0, most, out=found)
-        result: FloatArray = found * np.float32(self._consistency.result)
+            merged += _filtered(estimate - merged, self._kernel)
+            np.clip(merged, 0, limit, out=merged)
+        result: FloatArray = merged * np.float32(self._consistency.result)
         return result
 
 
-def _share_of_points(estimate: FloatArray, scale: float) -> FloatArray | None:
-    """Return the share of the first estimate around points too bright for a network; none if 0."""
+def _weight_of_points(estimate: FloatArray, scale: float) -> FloatArray | None:
+    """Return the weight of the estimate around points too bright for a network; none if 0."""
     if not (estimate > _BRIGHT_ALONE * scale).any():
         return None
     square = np.square(estimate / np.float32(scale))
@@ -158,19 +160,19 @@ def _share_of_points(estimate: FloatArray, scale: float) -> FloatArray | None:
     if not bright.any():
         return None
     whole = ndimage.maximum_filter(bright, _AROUND).astype(np.float32)
-    share: FloatArray = ndimage.uniform_filter(whole, _FADE)
-    return share
+    weight: FloatArray = ndimage.uniform_filter(whole, _FADE)
+    return weight
 
 
 def _kernel(psf: FloatArray, detail: tuple[float, ...]) -> FloatArray:
-    """Return the filter that takes detail from the first estimate, (z, y, x) float32, odd sizes."""
+    """Return the filter for detail of the initial estimate, (z, y, x) float32, odd sizes."""
     grid = (2 * _GRID,) * 3
     passed = np.abs(scipy.fft.rfftn(centre_crop(psf, grid), grid, workers=torch.get_num_threads()))
     level = np.log(np.maximum(passed / passed.max(), 0.1 * _HARDLY))
     middles = np.sqrt(np.multiply(BANDS[:-1], BANDS[1:]))
-    hardly = max(0.0, (min(detail) - _NO_GOOD) / (1 - _NO_GOOD))
-    shares = np.interp(level, np.log([_HARDLY, *middles]), [hardly, *detail])
-    whole = scipy.fft.fftshift(scipy.fft.irfftn(shares, grid))
+    hardly = max(0.0, (min(detail) - _UNSUITABLE) / (1 - _UNSUITABLE))
+    weights = np.interp(level, np.log([_HARDLY, *middles]), [hardly, *detail])
+    whole = scipy.fft.fftshift(scipy.fft.irfftn(weights, grid))
     middle = slice(_GRID - _KERNEL, _GRID + _KERNEL + 1)
     return np.ascontiguousarray(whole[middle, middle, middle], np.float32)
 
@@ -182,6 +184,6 @@ def _filtered(data: FloatArray, kernel: FloatArray) -> FloatArray:
     workers = torch.get_num_threads()
     spectrum = scipy.fft.rfftn(padded, shape, workers=workers)
     spectrum *= scipy.fft.rfftn(kernel, shape, workers=workers)
-    found = scipy.fft.irfftn(spectrum, shape, workers=workers)
-    inner: FloatArray = found[tuple(slice(2 * _KERNEL, 2 * _KERNEL + n) for n in data.shape)]
+    whole = scipy.fft.irfftn(spectrum, shape, workers=workers)
+    inner: FloatArray = whole[tuple(slice(2 * _KERNEL, 2 * _KERNEL + n) for n in data.shape)]
     return inner

@@ -1,10 +1,10 @@
-"""The Richardson-Lucy Network for application: the module's numbers, many times as fast.
+"""Inference with the Richardson-Lucy Network: equal to the module, many times faster.
 
-Batch normalisation in inference is affine. After a convolution it goes into the weights and a bias;
-after a division or a product it stays as a scale and a shift.
+Batch normalisation in inference is affine. After a convolution it is folded into its weights and a
+bias; after a division or a product it remains a scale and a shift.
 
-On CPUs with numba (the extra "fast") :mod:`napari_rln.networks.cpu_kernels.compiled` computes; else
-torch does. Which of them is decided when a network is made ready, for all of its calls.
+On CPUs with numba (the extra "fast") :mod:`napari_rln.networks.cpu_kernels.compiled` is used, else
+torch; the choice is made once per network.
 """
 
 import functools
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "float64", "float16"]
 TORCH_VOXEL_BYTES = {"float64": 840, "float32": 420, "float16": 210}
-"""Memory that torch takes for each voxel beside input and output, by the precision; measured."""
+"""Memory of torch per voxel, beside input and output, in bytes, by precision; measured."""
 
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 class Folded:
-    """A trained network, ready to be applied.
+    """A trained network prepared for inference, with folded batch normalisation.
 
-    It has a copy of the weights: training the module further does not change it. Calls from several
-    threads at once are safe. Equal calls return equal bits if torch has equally many threads.
+    It holds a copy of the weights: further training of the module does not change it. Calls are
+    thread-safe. Equal calls return equal bits if torch has equally many threads.
 
     Parameters
     ----------
     network
-        In whichever mode; the running statistics of its batch normalisations are taken.
+        In any mode; the running statistics of its batch normalisations are used.
     device
-        Where to compute.
+        Compute device.
     precision
-        Of the computation. ``"float16"`` is that of the convolutions, for GPUs only.
+        Number type; ``"float16"`` is for the convolutions on GPUs only.
     compiled
-        Whether the compiled kernels may be used. They are where there is numba, on the CPU in
-        float32. The first network on a machine then takes some twenty seconds longer to make
-        ready, less if :func:`compile_ahead` was called before.
+        Whether to use the compiled kernels on CPUs in float32, if numba is installed. The first
+        network on a machine then takes some twenty seconds to prepare, less after
+        :func:`compile_ahead`.
 
     Attributes
     ----------
     path
-        What computes: ``"compiled"`` or ``"torch"``.
+        Implementation: ``"compiled"`` or ``"torch"``.
     bytes_per_voxel
-        Memory that a call takes beside input and output, as measured; compiled, each thread has a
-        workspace of some MB besides.
+        Memory of a call beside input and output, measured; compiled, each thread has a further
+        workspace of some MB.
 
     Raises
     ------
@@ -89,7 +89,7 @@ class Folded:
             return
         if device.type == "cpu":
             keep_freed_memory()
-        # oneDNN takes few channels only when told to, and likes them last.
+        # torch uses oneDNN for few channels on request only; it is fastest with channels last.
         self._onednn = (
             device.type == "cpu" and precision == "float32" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         )
@@ -115,12 +115,12 @@ class Folded:
             (C, D, H, W) or (N, C, D, H, W), the normalised image; even sizes. C is 2 for
             concatenated views, else 1.
         E0
-            The first estimate, of the shape of ``x``; the image itself when none.
+            Initial estimate, of the shape of ``x``; the image when none.
 
         Raises
         ------
         RlnError
-            If a shape is not such.
+            If a shape differs from these.
         """
         images = self._batch(x)
         starts = images if E0 is None else self._batch(E0)
@@ -134,7 +134,7 @@ class Folded:
             outputs = [self._compiled(i, i if E0 is None else s) for i, s in pairs]
             y = torch.stack([torch.from_numpy(output) for output in outputs])
         else:
-            # TensorFloat-32, torch's habit for convolutions, has three digits.
+            # TensorFloat-32, torch's default for convolutions, has three digits.
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 y = self._apply(images, starts)
         return y if x.ndim == 5 else y[0]
@@ -180,17 +180,17 @@ class Folded:
 
 @functools.cache
 def compile_ahead() -> "subprocess.Popen[bytes] | None":
-    """Begin to compile the network's kernels if this machine has not yet; return who does it.
+    """Compile the network's kernels in the background, unless cached; return the process.
 
-    In a process of its own, as in a thread it would hold Python's lock. numba keeps what was
-    compiled beside the kernels or, where nobody may write there, in the user's folder for caches.
-    A network that is made ready meanwhile waits for it.
+    In a separate process, as a thread would hold Python's lock. numba caches compiled code beside
+    the kernels or, where that is not writable, in the user's cache folder. A network prepared
+    meanwhile waits for it.
     """
     try:
         from napari_rln.networks.cpu_kernels.chain import kept
-    except (ImportError, RuntimeError):  # no numba, or no folder to keep anything in
+    except (ImportError, RuntimeError):  # no numba, or no writable cache folder
         return None
-    if kept() or getattr(sys, "frozen", False):  # which has no interpreter to start
+    if kept() or getattr(sys, "frozen", False):  # frozen programs have no interpreter to start
         return None
     try:
         return subprocess.Popen(
@@ -199,14 +199,14 @@ def compile_ahead() -> "subprocess.Popen[bytes] | None":
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-    except OSError:  # then whoever needs them compiles them
+    except OSError:  # the first network compiles them
         return None
 
 
 def is_compiling() -> bool:
-    """Tell whether kernels are being compiled ahead, for which a network would wait."""
-    ahead = compile_ahead() if compile_ahead.cache_info().currsize else None
-    return ahead is not None and ahead.poll() is None
+    """Return whether kernels are being compiled in the background."""
+    process = compile_ahead() if compile_ahead.cache_info().currsize else None
+    return process is not None and process.poll() is None
 
 
 _COMPILE = """
@@ -218,7 +218,7 @@ Folded(RLN(NetworkSettings()), torch.device("cpu"))
 
 
 def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
-    """Return the compiled network, or None where numba is absent, too old, or cannot compile it."""
+    """Return the compiled network; none if numba is absent, too old, or cannot compile it."""
     try:
         from numba.core.errors import NumbaError
 
@@ -227,19 +227,19 @@ def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
         return None
     channels = layers["e_1"][0].shape[1]
     least = np.zeros((channels, 2, 2, 2), np.float32)
-    ahead = compile_ahead() if compile_ahead.cache_info().currsize else None
-    if ahead is not None:
-        ahead.wait()
+    process = compile_ahead() if compile_ahead.cache_info().currsize else None
+    if process is not None:
+        process.wait()
     try:
         compiled = Compiled(layers, norms, eps)
-        compiled(least, least)  # compiles, or loads what was compiled before
-    except NumbaError:  # a numba of the future may not understand the kernels
+        compiled(least, least)  # compiles, or loads the cache
+    except NumbaError:  # a future numba may not support the kernels
         return None
     return compiled
 
 
 def fold(network: RLN) -> tuple[Pairs, Pairs]:
-    """Return weight and bias of each convolution, and scale and shift of what is no convolution.
+    """Return weight and bias of each convolution, and scale and shift of the other layers.
 
     float64, by the paper's names: ``e_1`` to ``u_7``; ``DV1``, ``e``, ``DV2`` and ``e2``.
     """

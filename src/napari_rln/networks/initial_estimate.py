@@ -1,7 +1,7 @@
-"""The initial estimate, from which the network starts.
+"""The initial estimate of a network.
 
 For the paper's network it is the image. For the started variant it is a classical deconvolution
-with the PSF at hand: that is how one set of weights serves any PSF.
+with the PSF of the image, so that one set of weights serves any PSF.
 """
 
 import time
@@ -26,18 +26,19 @@ StartMethod = Literal["image", "matched", "wiener-butterworth"]
 
 @dataclass(frozen=True, kw_only=True)
 class StartSettings:
-    """How the initial estimate is made.
+    """Settings of the initial estimate.
 
     Parameters
     ----------
     method
-        image for the paper's network; matched or wiener-butterworth for that back projector.
+        Initial estimate: image, as in the paper, or a classical deconvolution with the matched or
+        wiener-butterworth back projector.
     iterations
-        Accelerated iterations of the classical deconvolution; auto stops it where the image's own
-        noise says so, so that the network always meets an estimate of the same ripeness.
+        Number of iterations of the classical deconvolution, or auto: by the image's noise, for
+        initial estimates of equal quality.
     beyond
-        Factor on the iterations where auto stops: the network takes noise away better than blur,
-        of which it learns through its start alone.
+        Factor on the number of iterations of auto: the network removes noise better than blur,
+        about which it has information from the initial estimate alone.
     """
 
     method: StartMethod = "matched"
@@ -51,11 +52,11 @@ class StartSettings:
 
     @property
     def needs_psf(self) -> bool:
-        """Whether a PSF takes part."""
+        """Whether the initial estimate needs a PSF."""
         return self.method != "image"
 
     def after(self, stop: int) -> int:
-        """Return how many iterations to do where auto stops after so many."""
+        """Return the number of iterations for that of auto."""
         return max(1, round(self.beyond * stop))
 
     def rld(self) -> RichardsonLucySettings:
@@ -68,21 +69,20 @@ class StartSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InitialEstimate:
-    """What a network starts from, in image units, background removed.
+    """Initial estimate of a network, image units, background removed.
 
     Attributes
     ----------
     data
         (Z, Y, X) float32.
     iterations
-        Of the classical deconvolution; 0 for the image.
+        Number of iterations of the classical deconvolution; 0 for the image.
     outside
-        (Z, Y, X) float32, the light in the image that comes from beyond the field of view; none
-        where it was not asked for, there was no matched deconvolution of the whole, or the trial
-        shows it.
+        (Z, Y, X) float32, light in the image from beyond the field of view; none if not requested,
+        without a matched deconvolution of the whole, or if the trial has it.
     trial
-        By which the stop was found; none where the number of iterations is fixed, or no photons
-        could be held out.
+        Trial that determined the number of iterations; none if that is fixed, or without photon
+        noise.
     """
 
     data: FloatArray
@@ -94,17 +94,17 @@ class InitialEstimate:
 def initial_estimate(
     scene: Scene, start: StartSettings, *, outside: bool = False
 ) -> Generator[Report, None, InitialEstimate]:
-    """Yield reports of a classical deconvolution; return the initial estimate of a scene's object.
+    """Yield reports of a classical deconvolution; return the initial estimate of a scene.
 
     Parameters
     ----------
     scene
         Image, or views, with their PSFs.
     start
-        How.
+        Settings of the initial estimate.
     outside
-        Whether the light from beyond the field of view is wanted too, for which more iterations
-        may be needed than the estimate takes.
+        Whether to estimate the light from beyond the field of view too, which may need more
+        iterations than the estimate.
 
     Raises
     ------
@@ -119,18 +119,18 @@ def initial_estimate(
             "this model starts from a classical deconvolution and needs the PSF; give one (`psf`)."
         )
     settings, trial = start.rld(), None
-    if len(scene.views) > 1:
-        settings = replace(settings, start="image")
     if start.iterations == "auto":
         stop = yield from seek_stop_of(scene, settings)
         iterations, trial = start.after(stop.iterations), stop.trial
     else:
         iterations = start.iterations
     watch = None
-    # A trial of the whole image shows it too.
+    # A trial of the whole image has it too.
     shown_by_trial = trial is not None and trial.is_of(image)
     if outside and start.method == "matched" and not shown_by_trial:
         watch = Outside(image, calibration)
+    if len(scene.views) > 1:  # the stop is that of the first view alone
+        settings = replace(settings, start="image")
     run = path_of(scene, settings, iterations)
     while run.done < iterations:
         change = run.step(measure=False)
@@ -145,9 +145,9 @@ def initial_estimate(
         if watch is not None:
             watch.look(run)
     data = run.estimate()
-    # The result will be judged by it: it has to be steady, whatever the estimate is.
+    # The residual of the result needs it converged, whatever the number of iterations.
     while watch is not None and not watch.look(run):
         run.step(measure=False)
-    scene.shared.leave_path()  # a network follows, which needs the memory
+    scene.shared.leave_path()  # frees memory for the network
     light = None if watch is None else watch.light
     return InitialEstimate(data=data, iterations=iterations, outside=light, trial=trial)

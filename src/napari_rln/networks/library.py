@@ -1,7 +1,7 @@
-"""The models that a user has: those that come with the package, and those in a folder.
+"""The library of models: shipped ones, and those in the user's folder.
 
-A model in the folder is called as its file is, whatever its card says, so that names are unique
-and files may be put there and taken away by hand.
+A model in the folder has the name of its file, whatever its card says, so that names are unique and
+files may be added and removed by hand.
 """
 
 import re
@@ -24,40 +24,40 @@ from napari_rln.networks.model import (
     validation_of,
 )
 
-_LONGEST = 50  # characters of a name: file systems end at 255 bytes, and some take four
-_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f]')  # in file names, on one system or another
+_LONGEST = 50  # characters of a name: file names have at most 255 bytes, characters up to four
+_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f]')  # in file names on some operating system
 
 
 def default_folder() -> Path:
-    """Return the folder of the user's models; it need not exist."""
+    """Return the folder of the user's models, which may not exist yet."""
     return user_data_path("napari-rln", appauthor=False) / "models"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What there is to know about a model before it is loaded.
+    """Description of a model in the library, without its weights.
 
     Attributes
     ----------
     name
-        What it is loaded by.
+        Name to load it by.
     path
-        Its file; none for one that comes with the package.
+        Its file; none for a shipped model.
     error
-        Why it cannot be loaded, a sentence; empty where it can, as far as its card tells. With an
-        error, nothing below is known.
+        Reason why it cannot be loaded, one sentence; empty if its card is valid. With an error, the
+        other fields are unknown.
     time
-        When it was made, UTC, ISO 8601.
+        Time of training, UTC, ISO 8601.
     variant
-        ``"started"`` begins with a classical deconvolution and needs a PSF, ``"paper"`` with the
+        ``"started"``, from a classical deconvolution, which needs a PSF; or ``"paper"``, from the
         image.
     psf_name
-        Of the PSF that it is for; none for a family of PSFs.
+        Name of its PSF; none for a family of PSFs.
     voxel_um
-        Voxel size (z, y, x) in micrometres that it is for; none for any.
+        Its voxel size (z, y, x) in micrometres; none for any.
     validation
-        Quality on held-out volumes, ``"psnr_db"`` and ``"ssim"``, of ``"network"`` and of what it
-        was held against; empty where it was not examined.
+        Quality on held-out volumes, ``"psnr_db"`` and ``"ssim"``, of ``"network"`` and of the
+        methods it was compared with; empty if not validated.
     """
 
     name: str
@@ -72,20 +72,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Library:
-    """The shipped models and those in a folder, which is made when the first is saved.
+    """The shipped models and those in a folder, which is created by the first save.
 
     Parameters
     ----------
     folder
-        The user's own when none is given.
+        Folder of the user's models by default.
     """
 
     folder: Path = field(default_factory=default_folder)
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return what is there: shipped ones first, then the user's, the newest first.
+        """Return all models: shipped ones, the universal one first, then the user's, newest first.
 
-        Of the shipped ones the universal is first; damaged files come last.
+        Damaged files come last.
         """
         shipped = sorted(shipped_models(), key=lambda name: (name != UNIVERSAL, name))
         own = [_entry(path.name.removesuffix(SUFFIX), path) for path in self._files()]
@@ -97,7 +97,7 @@ class Library:
         return tuple(entry.name for entry in self.entries() if not entry.error)
 
     def path(self, name: str) -> Path | None:
-        """Return a model's file; none for one that comes with the package.
+        """Return the file of a model; none for a shipped one.
 
         Raises
         ------
@@ -106,21 +106,21 @@ class Library:
         """
         if name in shipped_models():
             return None
-        found = {path.name: path for path in self._files()}.get(f"{name}{SUFFIX}")
-        if found is None:
+        file = {path.name: path for path in self._files()}.get(f"{name}{SUFFIX}")
+        if file is None:
             raise RlnError(
                 f"there is no model called {name} in {self.folder}; give "
                 f"{', '.join(self.names())}, or add its file."
             )
-        return found
+        return file
 
     def load(self, name: str) -> Model:
-        """Return a model, called by that name.
+        """Return a model by its name.
 
         Raises
         ------
         RlnError
-            If there is none, or its file is damaged.
+            If there is no such model, or its file is damaged.
         """
         path = self.path(name)
         return load_model(name) if path is None else replace(Model.load(path), name=name)
@@ -128,13 +128,13 @@ class Library:
     def save(self, model: Model) -> Path:
         """Write a model into the folder and return its file.
 
-        It is called by the model's name as far as a file can be; where that is taken, with a
-        number: what was trained for minutes is not lost for a name, and none is overwritten.
+        The file has the model's name, without characters that file names cannot have, and with a
+        number if the name is taken: no model is overwritten.
 
         Raises
         ------
         OSError
-            If the system fails on the way; then nothing is left.
+            If writing fails; no file is left.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         name = self._free_name(model.name)
@@ -143,39 +143,39 @@ class Library:
         return path
 
     def add(self, path: str | Path) -> Path:
-        """Copy a model's file into the folder and return the copy; it is called as the file is.
+        """Copy a model's file into the folder and return the copy, of the same name.
 
         Raises
         ------
         RlnError
             If it is no model.
         OSError
-            If the system fails on the way; then nothing is left.
+            If writing fails; no file is left.
         """
         model = Model.load(path)
         return self.save(replace(model, name=Path(path).name.removesuffix(SUFFIX)))
 
     def export(self, name: str, path: str | Path) -> None:
-        """Write a model, a shipped one too, to a file elsewhere; one that is there is replaced.
+        """Write a model, shipped or not, to a file elsewhere; an existing file is replaced.
 
         Raises
         ------
         RlnError
-            If there is no such model, or the file cannot be written there.
+            If there is no such model, or the path is invalid.
         OSError
-            If the system fails on the way; then nothing is left.
+            If writing fails; no file is left.
         """
         self.load(name).save(path)
 
     def rename(self, old: str, new: str) -> Path:
-        """Give a model of the user's another name and return its file.
+        """Rename a model of the user and return its file.
 
         Raises
         ------
         RlnError
-            If it comes with the package, or the new name is taken or no name for a file.
+            If it is shipped, or the new name is taken or invalid.
         OSError
-            If the system fails on the way; then the old one is still there.
+            If writing fails; the old file is left.
         """
         before = self._own(old, "renamed")
         _check_name(new)
@@ -187,19 +187,19 @@ class Library:
         return after
 
     def delete(self, name: str) -> None:
-        """Delete the file of a model of the user's, damaged or not.
+        """Delete the file of a model of the user, damaged or not.
 
         Raises
         ------
         RlnError
-            If it comes with the package, or there is none.
+            If it is shipped, or there is no such model.
         """
         self._own(name, "deleted").unlink()
 
     def _files(self) -> list[Path]:
-        # What begins with a dot is being written.
-        found = self.folder.glob(f"*{SUFFIX}")
-        return sorted(p for p in found if p.is_file() and not p.name.startswith("."))
+        # Names that begin with a dot are of files being written.
+        files = self.folder.glob(f"*{SUFFIX}")
+        return sorted(p for p in files if p.is_file() and not p.name.startswith("."))
 
     def _own(self, name: str, what: str) -> Path:
         path = self.path(name)
@@ -211,7 +211,7 @@ class Library:
         return path
 
     def _taken(self) -> set[str]:
-        """Return the names in use; some file systems do not tell capitals from small letters."""
+        """Return the names in use, casefolded: some file systems ignore case."""
         own = (path.name.removesuffix(SUFFIX) for path in self._files())
         return {name.casefold() for name in (*shipped_models(), *own)}
 
@@ -225,7 +225,7 @@ class Library:
 
 
 def file_name(name: str) -> str:
-    """Return a name as a model's file can be called, with room for a number."""
+    """Return a valid name of a model's file, with room for a number."""
     return _FORBIDDEN.sub("-", name)[: _LONGEST - 5].strip(". ") or "model"
 
 
@@ -238,7 +238,7 @@ def _check_name(name: str) -> None:
 
 
 def _entry(name: str, path: Path | None) -> Entry:
-    """Return the entry of a shipped model or of a file, of a damaged one with the error."""
+    """Return the entry of a shipped model or of a file; with the error if damaged."""
     try:
         if path is not None and name in shipped_models():
             raise RlnError(
@@ -256,7 +256,7 @@ def _entry(name: str, path: Path | None) -> Entry:
             validation=validation_of(record["facts"]),
         )
     except RlnError as error:
-        said = str(error)
+        reason = str(error)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        said = f"the description in {path and path.name} is damaged ({error})."
-    return Entry(name=name, path=path, error=said)
+        reason = f"the description in {path and path.name} is damaged ({error})."
+    return Entry(name=name, path=path, error=reason)

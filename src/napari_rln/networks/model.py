@@ -1,6 +1,6 @@
-"""Trained networks as files: safetensors weights with JSON beside them, in one file.
+"""Trained models, as safetensors files of weights with a JSON card.
 
-Loading one reads numbers and text and runs no code, whoever made the file.
+Loading a file reads numbers and text and runs no code.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from napari_rln.networks.rln import RLN, NetworkSettings
 FORMAT = 1
 SUFFIX = ".safetensors"
 UNIVERSAL = "universal"
-"""Name of the shipped model that is used where none is named."""
+"""Name of the shipped model that is the default."""
 
 _KEY = "napari-rln"
 _PSFS = ("psf", "psf_b")  # names of their tensors, beside those of the weights
@@ -38,32 +38,32 @@ _PSFS = ("psf", "psf_b")  # names of their tensors, beside those of the weights
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """A trained network and all that is needed to apply it as it was trained.
+    """A trained network with all parameters of its application.
 
     Attributes
     ----------
     name
-        What to call it.
+        Name of the model.
     network
-        In inference mode.
+        Network in inference mode.
     start
-        How its first estimate is made.
+        Settings of the initial estimate.
     normalisation
-        Of image and first estimate.
+        Normalisation of image and initial estimate.
     output_scale
-        What the output's 1 is, in units of the normalisation's scale.
+        Output of 1 in units of the normalisation's scale.
     share
-        Of the first estimate in the result. Two estimates whose errors are only partly alike are
-        better together than either.
+        Weight of the initial estimate in the result: the mean of two estimates with partly
+        independent errors is better than either.
     psf
-        What it was trained for; none for a family of PSFs, or where that is not known.
+        PSF that it was trained for; none for a family of PSFs, or if unknown.
     psf_b
-        That of the second view, in the first's orientation, where it was trained for two.
+        PSF of the second view, in the orientation of the first; none for single views.
     reach
         Lowest and highest FWHM in voxels of the PSFs that it was trained for, along
-        ``"axial"`` and ``"lateral"``; empty where that is not known.
+        ``"axial"`` and ``"lateral"``; empty if unknown.
     record
-        How it was made: settings, seed, steps, losses, validation against RLD.
+        Record of the training: settings, seed, steps, losses, validation against RLD.
     """
 
     name: str
@@ -98,22 +98,22 @@ class Model:
 
     @property
     def hash(self) -> str:
-        """Hash of the weights, to tell in a record which model was used."""
+        """Hash of the weights, which identifies the model in records."""
         values = [v.numpy().ravel() for v in self.network.state_dict().values()]
         return array_hash(np.concatenate(values).astype(np.float32))
 
     @property
     def identity(self) -> str:
-        """Hash of the weights and of all that tells how they are applied."""
+        """Hash of the weights and of the parameters of their application."""
         card = self.card()
         kept = ("network", "start", "normalisation", "output_scale", "share")
         text = json.dumps({name: card[name] for name in kept}, sort_keys=True)
         return f"{self.hash}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def card(self) -> dict[str, Any]:
-        """Return what there is to know about the model, in JSON's types."""
+        """Return the description of the model, JSON types."""
         described = {}
-        if self.psf_b is not None:  # models of single views are written as ever
+        if self.psf_b is not None:  # keeps the format of models of single views
             described["psf_b"] = _described(self.psf_b)
         return {
             "format": FORMAT,
@@ -137,14 +137,14 @@ class Model:
         return validation_of(self.record.facts)
 
     def save(self, path: str | Path) -> None:
-        """Write the model, whole or not at all.
+        """Write the model, atomically.
 
         Raises
         ------
         RlnError
-            If the name does not end in .safetensors or there is no such folder.
+            If the name does not end in .safetensors, or the folder does not exist.
         OSError
-            If the system fails on the way; then nothing is left.
+            If writing fails; no file is left.
         """
         path = Path(path)
         check_model_path(path)
@@ -154,7 +154,7 @@ class Model:
             if psf is not None:
                 tensors[name] = torch.from_numpy(psf.data)
         with atomic(path) as temporary:
-            # Not save_file, which hides the file from everybody but its owner.
+            # Not save_file, which makes the file readable by its owner only.
             temporary.write_bytes(save(tensors, {_KEY: json.dumps(jsonable(self.card()))}))
 
     @classmethod
@@ -164,7 +164,7 @@ class Model:
         Raises
         ------
         RlnError
-            If there is none, or it is cut short, foreign, or of a later version.
+            If there is no file, or it is truncated, no model, or of a later version.
         """
         path = Path(path)
         with _opened(path) as file:
@@ -197,7 +197,7 @@ class Model:
                 reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
                 record=Record.from_dict(card["record"]),
             )
-            if card.get("weights", model.hash) != model.hash:  # the first models did not say it
+            if card.get("weights", model.hash) != model.hash:  # absent from the first models
                 raise ValueError("the weights are not those that were saved")
             return model
         except (
@@ -207,15 +207,15 @@ class Model:
 
 
 def validation_of(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Return the quality on held-out volumes in a record's facts, by what it is of.
+    """Return the quality on held-out volumes from the facts of a record, by method.
 
-    ``"psnr_db"`` and ``"ssim"`` of ``"network"`` and of what it was held against; empty where it
-    was not examined.
+    ``"psnr_db"`` and ``"ssim"`` of ``"network"`` and of the methods it was compared with; empty if
+    not validated.
 
     Raises
     ------
     ValueError, TypeError, LookupError, AttributeError
-        If it is something else.
+        If the facts have another form.
     """
     return {
         str(kind): {name: float(quality[name]) for name in ("psnr_db", "ssim")}
@@ -248,7 +248,7 @@ def _psf(described: dict[str, Any] | None, array: torch.Tensor | None) -> Volume
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Give a safetensors file, of which nothing but the header is read yet."""
+    """Yield an open safetensors file, of which only the header has been read."""
     if not path.is_file():
         raise RlnError(f"there is no model file {path}; check the name and the folder.")
     try:
@@ -262,7 +262,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _card(file: str, metadata: dict[str, str]) -> dict[str, Any]:
-    """Return the card in a file's metadata, of a format that this version reads."""
+    """Return the card from a file's metadata, if of a supported format."""
     if _KEY not in metadata:
         raise RlnError(f"{file} is a safetensors file, but no model of napari-rln.")
     try:
@@ -281,12 +281,12 @@ def _card(file: str, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def check_model_path(path: Path) -> None:
-    """Raise unless a model can be written at a path; to be called before the long work.
+    """Raise unless a model can be written at a path; to be called before training.
 
     Raises
     ------
     RlnError
-        If the ending is not that of a model, or there is no such folder.
+        If the suffix is not that of models, or the folder does not exist.
     """
     if path.suffix != SUFFIX:
         raise RlnError(f"{path.name} must end in {SUFFIX}.")
@@ -295,26 +295,26 @@ def check_model_path(path: Path) -> None:
 
 
 def shipped_models() -> dict[str, str]:
-    """Return the file names of the models that come with the package, by their names."""
+    """Return the file names of the shipped models, by name."""
     folder = files("napari_rln.networks.models")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
     return {name.removesuffix(SUFFIX): name for name in names}
 
 
 def load_model(name: str | Path = UNIVERSAL) -> Model:
-    """Return a model: one that comes with the package by its name, any other by its file.
+    """Return a model: a shipped one by its name, any other by its file.
 
     Raises
     ------
     RlnError
-        If there is none of that name, or the file is no model.
+        If there is no model of that name, or the file is no model.
     """
     with _located(name) as path:
         return Model.load(path)
 
 
 def read_card(name: str | Path = UNIVERSAL) -> dict[str, Any]:
-    """Return what a model says of itself, as :meth:`Model.card` does, without reading its weights.
+    """Return the card of a model, see :meth:`Model.card`, without reading its weights.
 
     Parameters
     ----------
@@ -324,7 +324,8 @@ def read_card(name: str | Path = UNIVERSAL) -> dict[str, Any]:
     Raises
     ------
     RlnError
-        If there is none of that name, or the file is cut short, foreign, or of a later version.
+        If there is no model of that name, or the file is truncated, no model, or of a later
+        version.
     """
     with _located(name) as path, _opened(path) as file:
         return _card(path.name, file.metadata() or {})
@@ -332,7 +333,7 @@ def read_card(name: str | Path = UNIVERSAL) -> dict[str, Any]:
 
 @contextmanager
 def _located(name: str | Path) -> Iterator[Path]:
-    """Give the file of a model that comes with the package, or the one that is named."""
+    """Yield the file of a shipped model, or the path itself."""
     shipped = shipped_models()
     if str(name) in shipped:
         with as_file(files("napari_rln.networks.models") / shipped[str(name)]) as path:
@@ -346,7 +347,7 @@ def _located(name: str | Path) -> Iterator[Path]:
 
 
 def unlikeness(psf: Volume, other: Volume) -> float:
-    """Return the share of light that two PSFs of one voxel size have in different places, 0 to 1.
+    """Return the fraction of light by which two PSFs of one voxel size differ, 0 to 1.
 
     Parameters
     ----------
@@ -354,12 +355,12 @@ def unlikeness(psf: Volume, other: Volume) -> float:
         Sum 1, centre on voxel ``n // 2``; any sizes.
     """
     size = [max(p, q) + 1 for p, q in zip(psf.shape, other.shape, strict=True)]
-    on_one = []
+    padded = []
     for volume in (psf, other):
         whole = np.zeros(size, np.float64)
         first = [m // 2 - n // 2 for m, n in zip(size, volume.shape, strict=True)]
         whole[tuple(slice(f, f + n) for f, n in zip(first, volume.shape, strict=True))] = (
             volume.data
         )
-        on_one.append(whole / whole.sum())
-    return float(0.5 * np.abs(on_one[0] - on_one[1]).sum())
+        padded.append(whole / whole.sum())
+    return float(0.5 * np.abs(padded[0] - padded[1]).sum())

@@ -1,4 +1,4 @@
-"""A Richardson-Lucy Network as a method: its initial estimate, and its blocks."""
+"""The Richardson-Lucy Network as a deconvolution method: whole images, and blocks."""
 
 import math
 import time
@@ -55,39 +55,39 @@ from napari_rln.networks.suitability import doubts, refuse_grid
 
 ADVICE = "take less memory at once (`memory_gb`), or use another device."
 
-_VOLUME_BYTES = 28  # measured: per voxel of the image, of all that is kept of its size on the way
-_WINDOW_BYTES = 60  # measured: per voxel of a tile, of what is cut out for it and comes of it
-_LEAST_SIDE = 16  # of a tile's core: smaller ones are halo for the most part
-_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and come seldom
+_VOLUME_BYTES = 28  # measured: bytes per voxel of the image, of all arrays of its size
+_WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
+_LEAST_SIDE = 16  # of a tile's core: smaller tiles are mostly halo
+_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and report less often
 _MODEL_FILE = "model.safetensors"
-_LEAST_BYTES = 60_000_000  # for a network, of which the smallest tiles take some 30 MB
+_LEAST_BYTES = 60_000_000  # for a network, whose smallest tiles take some 30 MB
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Settings of the application of a network.
+    """Settings of the application of a Richardson-Lucy Network.
 
     Parameters
     ----------
     background
-        Light that is not of the object, camera offset included, in image units; auto takes
-        the darkest parts of the image.
+        Background level, camera offset included, in image units; auto measures the darkest
+        regions of the image.
     offset
-        What the camera gives without light, in image units; auto tells it by the image's noise.
+        Camera offset, the value without light, in image units; auto estimates it from the noise.
     gain
-        Image units per photon of the camera; auto tells it by the image's noise.
+        Camera gain, in image units per photon; auto estimates it from the noise.
     repair_image
-        Replace isolated hot and cold voxels, which no light can make, by what is around them.
+        Replace isolated hot and cold voxels by the median of their neighbours.
     negatives
-        What to do with negative voxels, such as of a subtracted background: keep them, as the
-        camera's offset is found below them; clip, to set them to 0; or error.
+        Negative voxels, as after background subtraction: keep (auto puts the camera offset
+        below them), clip to 0, or error.
     grid
-        What to do with an image on other voxels than the model was trained for: refuse it, or
-        resample it and the result.
+        Images whose voxel size differs from the model's: refuse them, or resample them and,
+        afterwards, the result.
     precision
-        Of the network.
+        Number type of the network's computation; float16 is for GPUs.
     device
-        auto, cpu, cuda, cuda:1, mps.
+        Compute device: auto, cpu, cuda, cuda:1 or mps.
     """
 
     background: Level = "auto"
@@ -103,7 +103,7 @@ class NetworkOptions:
         check_limits(self)
 
     def of(self, model: str | Path | Model) -> "Network":
-        """Return the network of a model with these settings."""
+        """Return the method of a model with these settings."""
         names = (field.name for field in fields(NetworkOptions))
         return Network(model=model, **{name: getattr(self, name) for name in names})
 
@@ -115,8 +115,8 @@ class Network(NetworkOptions):
     Parameters
     ----------
     model
-        Name of a model that comes with the package, a model file, or a loaded model; the others
-        are as for :class:`NetworkOptions`.
+        Name of a shipped model, a model file, or a loaded model; the others are those of
+        :class:`NetworkOptions`.
     """
 
     kind: ClassVar[str] = "rln"
@@ -125,18 +125,18 @@ class Network(NetworkOptions):
 
     @cached_property
     def loaded(self) -> Model:
-        """The model itself, loaded when it is first asked for.
+        """The model, loaded on first access.
 
         Raises
         ------
         RlnError
-            If there is none of that name, or the file is no model.
+            If there is no model of that name, or the file is no model.
         """
         return self.model if isinstance(self.model, Model) else load_model(self.model)
 
     @property
     def title(self) -> str:
-        """What results are called."""
+        """Name of results in tables and layers."""
         return f"RLN {self.loaded.name}"
 
     @property
@@ -146,22 +146,22 @@ class Network(NetworkOptions):
 
     @property
     def tiles(self) -> ClassicalTiles | None:
-        """The classical deconvolution that the model starts from; none where that is the image."""
+        """Classical deconvolution that the model starts from; none if that is the image."""
         start = self.loaded.start
         return ClassicalTiles(start.rld(), start.beyond) if start.needs_psf else None
 
     @property
     def blocks(self) -> "NetworkBlocks":
-        """The network, block by block."""
+        """The stage of blocks: the network."""
         return NetworkBlocks(self)
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
-        """Raise unless image and PSF go together and the model can be applied to them.
+        """Raise unless image and PSF match and the model is applicable to them.
 
         Raises
         ------
         RlnError
-            If the model takes another number of views or other voxels, or needs a PSF.
+            If the model is for another number of views or other voxels, or needs a PSF.
         """
         model = self.loaded
         if views == 1 and model.network.settings.views != "single":
@@ -189,12 +189,12 @@ class Network(NetworkOptions):
             raise refuse_grid(model, image)
 
     def check_in_parts(self) -> None:
-        """Raise if the image would have to be resampled.
+        """Raise if images may be resampled.
 
         Raises
         ------
         RlnError
-            If it may be.
+            If ``grid`` is ``"resample"``.
         """
         if self.grid != "refuse":
             raise RlnError(
@@ -203,28 +203,28 @@ class Network(NetworkOptions):
             )
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
-        """Return what speaks against using the model with the PSFs of the views."""
+        """Return warnings about using the model with the PSFs of the views."""
         model = self.loaded
-        found = doubts(model, psfs[0])
+        sentences = doubts(model, psfs[0])
         if len(psfs) > 1 and model.psf_b is not None:
-            found += doubts(replace(model, psf=model.psf_b, reach={}), psfs[1])
-        return found
+            sentences += doubts(replace(model, psf=model.psf_b, reach={}), psfs[1])
+        return sentences
 
     def of_views(self, views: int) -> Self:
-        """Return it for so many views: itself."""
+        """Return the method for a number of views: itself."""
         return self
 
     def grid_of(self, image: OnGrid) -> VoxelUm:
-        """Return the voxel size (z, y, x) in micrometres on which it computes."""
+        """Return the voxel size (z, y, x) of the computation, micrometres."""
         trained_for = self.loaded.psf
         if self._is_on_grid(image) or trained_for is None:
             return image.voxel_um
         return trained_for.voxel_um
 
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
-        """Return the memory that a whole image takes at least, beside what the process has before.
+        """Return the least memory for a whole image, bytes, beside that already in use.
 
-        Of what is done tile by tile nothing is counted.
+        Memory of single tiles is not included.
         """
         kept = self._kept_bytes(shape, psf_shape)
         if resolve_device(self.device).type == "cuda":
@@ -234,17 +234,19 @@ class Network(NetworkOptions):
     def whole(self, scene: Scene) -> Generator[Report, None, Whole | None]:
         """Deconvolve a whole image; yield reports with finished tiles, return the result.
 
-        None where the initial estimate does not fit into the memory whole.
+        None if the initial estimate does not fit into memory whole.
         """
         model, device, shape = self.loaded, scene.device, scene.image.shape
         psf_shape = None if scene.psf is None else scene.psf.shape
         if device.type == "cpu" and self.precision == "float32":
-            compile_ahead()  # on a new machine it takes as long as the initial estimate
+            compile_ahead()  # in parallel: the first time it takes as long as the initial estimate
         most = bytes_allowed(scene.memory_gb, device)
         if scene.memory_gb != "auto":
             check_memory(most, device, ADVICE)
             if device.type != "cuda" and len(scene.views) == 1:
-                most -= self._kept_bytes(shape, psf_shape)  # on a GPU only what is computed lies
+                most -= self._kept_bytes(
+                    shape, psf_shape
+                )  # a GPU holds only what is being computed
                 _check_allowed(shape, psf_shape, scene.memory_gb, most)
         if model.start.needs_psf and len(scene.views) == 1:
             assert psf_shape is not None
@@ -293,10 +295,10 @@ class Network(NetworkOptions):
             )  # fmt: skip
             scene.memory.look()
         if len(scene.views) > 1:
-            found = _explained(scene, data) if merge is not None else None
-            if found is not None:
-                data *= np.float32(found.scale)
-                facts["consistency"] = asdict(Consistency(result=found.scale))
+            residual = _explained(scene, data) if merge is not None else None
+            if residual is not None:
+                data *= np.float32(residual.scale)
+                facts["consistency"] = asdict(Consistency(result=residual.scale))
             return Whole(data, facts)
         outside = start.outside
         if model.start.method == "matched" and start.trial and start.trial.is_of(scene.image):
@@ -306,7 +308,7 @@ class Network(NetworkOptions):
         return Whole(data, facts, outside if own else None)
 
     def described(self) -> Described:
-        """Return what is to be known of it."""
+        """Return settings, identity, inputs and facts."""
         model = self.loaded
         own = {name: value for name, value in as_dict(self).items() if name != "model"}
         return Described(
@@ -317,12 +319,12 @@ class Network(NetworkOptions):
         )
 
     def as_json(self) -> Json:
-        """Return its settings in JSON's types, the model by its name or file.
+        """Return the settings in JSON types, with the model's name or file.
 
         Raises
         ------
         RlnError
-            If the model lies in no file.
+            If the model has no file.
         """
         if isinstance(self.model, Model):
             raise RlnError(
@@ -333,32 +335,32 @@ class Network(NetworkOptions):
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:
-        """Return the method that :meth:`as_json` gave; model files are named from a folder.
+        """Return a method from the fields of :meth:`as_json`; files are relative to a folder.
 
         Raises
         ------
         RlnError
-            If a setting cannot be.
+            If a setting is invalid.
         """
         made = from_dict(cls, fields)
         file = folder / str(made.model)
         return replace(made, model=file) if file.is_file() else made
 
     def provide(self, folder: Path) -> Self:
-        """Write the model into a folder; return the network with that file."""
+        """Write the model into a folder; return the method that uses that file."""
         self.loaded.save(folder / _MODEL_FILE)
         return replace(self, model=Path(_MODEL_FILE))
 
     def _is_on_grid(self, image: OnGrid) -> bool:
-        """Tell whether an image has the voxels that the model was trained for.
+        """Return whether an image has the voxel size that the model was trained for.
 
-        A model of a family of PSFs knows widths in voxels only and takes any.
+        True of any image for a model of a family of PSFs, whose widths are in voxels.
         """
         trained_for = self.loaded.psf
         return trained_for is None or same_grid(trained_for.voxel_um, image.voxel_um, 0.03)
 
     def _kept_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
-        """Return what an application comes to have beside the image, whatever its tiles, bytes."""
+        """Return the memory of an application beside the image and its tiles, in bytes."""
         kept = LIBRARIES_BYTES + _VOLUME_BYTES * math.prod(shape)
         start = self.loaded.start
         if psf_shape is not None and start.needs_psf:
@@ -366,7 +368,7 @@ class Network(NetworkOptions):
         return kept
 
     def _scalings(self, scene: Scene, estimate: FloatArray) -> list[Normalisation]:
-        """Return the maps to the network's range, one for each view."""
+        """Return the normalisations, one for each view."""
         method = self.loaded.normalisation
         if len(scene.views) == 1:
             background = scene.calibration.background
@@ -381,7 +383,7 @@ class Network(NetworkOptions):
     def _reader(
         self, scene: Scene, scalings: Sequence[Normalisation], estimate: FloatArray
     ) -> Callable[[Box], BlockInput]:
-        """Return what makes the network's input of a part of the volume."""
+        """Return a function that reads the network's input of a box."""
         background, scaling = np.float32(scene.calibration.background), scalings[0]
         if len(scene.views) == 1:
             seen, image = scene.views[0].seen, scene.image.data
@@ -409,12 +411,12 @@ class Network(NetworkOptions):
     def _block_tiles(
         self, shape: Shape, network: Folded, tile: TileSide, most: int
     ) -> tuple[Tile, ...]:
-        """Return the tiles by which the network is applied, with its receptive field.
+        """Return the tiles of the network, with its receptive field as their halo.
 
         Raises
         ------
         RlnError
-            If no tile is small enough for so many bytes.
+            If the smallest tile needs more than ``most`` bytes.
         """
         halo = (REACH,) * 3
         if tile != "auto":
@@ -429,12 +431,12 @@ class Network(NetworkOptions):
 
 
 def check_views_model(model: Model) -> None:
-    """Raise unless a model can be applied to two views.
+    """Raise unless a model is applicable to two views.
 
     Raises
     ------
     RlnError
-        If it cannot.
+        If the model starts from the image and is for a single view.
     """
     if model.network.settings.views == "single" and not model.start.needs_psf:
         raise RlnError(
@@ -444,12 +446,12 @@ def check_views_model(model: Model) -> None:
 
 
 def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most: int) -> None:
-    """Raise unless a whole volume fits into the memory that was allowed.
+    """Raise unless a whole volume fits into the memory limit.
 
     Raises
     ------
     RlnError
-        If it does not.
+        If it needs more than ``most`` bytes.
     """
     needed = checking_bytes(shape, psf_shape)
     if needed > most:
@@ -462,22 +464,22 @@ def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most
 
 
 def _explained(scene: Scene, data: FloatArray) -> Residual | None:
-    """Return how far a result explains the first view as it was taken."""
-    view, as_taken = scene.original, data
+    """Return the residual of a result and the first view on its own voxels."""
+    view, resampled = scene.original, data
     if not scene.on_own_voxels:
         shape, voxel_um = view.image.shape, view.image.voxel_um
-        as_taken = on_grid(data, scene.image.voxel_um, shape, voxel_um)
+        resampled = on_grid(data, scene.image.voxel_um, shape, voxel_um)
     assert view.psf is not None
-    return explained(view.image, as_taken, view.psf, view.calibration, seen=view.seen)
+    return explained(view.image, resampled, view.psf, view.calibration, seen=view.seen)
 
 
 class NetworkBlocks:
-    """A network that is applied to an image block by block.
+    """The stage of blocks of a network.
 
     Parameters
     ----------
     method
-        The network with its settings.
+        Network with its settings.
     """
 
     def __init__(self, method: Network) -> None:
@@ -487,11 +489,11 @@ class NetworkBlocks:
 
     @property
     def learns_from_estimates(self) -> bool:
-        """Whether the map to the network's range is that of estimates of several parts."""
+        """Whether the normalisation needs estimates of several parts of the image."""
         return self._model.normalisation != "percentiles" and self._model.start.needs_psf
 
     def voxel_bytes(self, kind: str) -> float:
-        """Return the bytes per voxel of a block on a kind of device."""
+        """Return the memory per voxel of a block on a type of device, in bytes."""
         precision = self._method.precision
         network = (
             float(TORCH_VOXEL_BYTES[precision]) if kind != "cpu"
@@ -500,16 +502,16 @@ class NetworkBlocks:
         return max(network, MERGE_BYTES)
 
     def learn(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
-        """Return how the network's output is to be merged with its initial estimate."""
+        """Return the parameters of merging the network's output with its initial estimate."""
         if trial is None:
             return {}
         network = Folded(self._model.network, device, self._method.precision)
         most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
-        found = consistency_of(
+        consistency = consistency_of(
             trial, self._model, network,
             lambda shape: self._method._block_tiles(shape, network, "auto", most),
         )  # fmt: skip
-        return {"consistency": asdict(found)}
+        return {"consistency": asdict(consistency)}
 
     def learn_range(
         self,
@@ -520,7 +522,7 @@ class NetworkBlocks:
         *,
         whole: bool,
     ) -> Json:
-        """Return the map to the network's range.
+        """Return offset and scale of the normalisation.
 
         Raises
         ------
@@ -536,15 +538,15 @@ class NetworkBlocks:
             return _range(background, _joined_brightness([part - level for part in parts]))
         light = _joined_brightness(estimates)
         if not whole:
-            # How much brighter structures are in an estimate than in the image is taken from the
-            # parts that were deconvolved, how bright they are in the image from all samples.
+            # The ratio of brightness in an estimate to that in the image is from the deconvolved
+            # crops, the brightness in the image from all samples.
             here = _joined_brightness([crop - level for crop in crops])
             everywhere = _joined_brightness([part - level for part in parts])
             light = everywhere * light / here if here else 0.0
         return _range(background, light)
 
     def ready(self, psf: Volume | None, learnt: Json, device: torch.device) -> BlockComputer:
-        """Return it ready to compute with what was learnt."""
+        """Return a computer of blocks with these parameters."""
         model = self._model
         network = Folded(model.network, device, self._method.precision)
         scaling = Normalisation(offset=learnt["offset"], scale=learnt["scale"])
@@ -568,7 +570,7 @@ class NetworkBlocks:
         return block
 
     def facts(self, learnt: Json) -> Json:
-        """Return what the record says of what was learnt."""
+        """Return the parameters for the record."""
         facts: Json = {"normalisation": {name: learnt[name] for name in ("offset", "scale")}}
         if "consistency" in learnt:
             facts["consistency"] = learnt["consistency"]
@@ -576,7 +578,7 @@ class NetworkBlocks:
 
 
 def _joined_brightness(parts: Sequence[FloatArray]) -> float:
-    # A small image is one sample, of which a copy would take as much again.
+    # A small image is one sample, which need not be copied.
     return brightness(parts[0] if len(parts) == 1 else np.concatenate([p.ravel() for p in parts]))
 
 

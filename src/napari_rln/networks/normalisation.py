@@ -1,8 +1,8 @@
-"""One affine map per volume, to the range in which the network works and back.
+"""Normalisation: one affine map per volume, to the range of the network and back.
 
-The network's image and first estimate go through the same map, its output through the inverse, in
-training as in application, so that intensities are those of the image. Zero is the background;
-one is the brightness of the structures in the first estimate.
+Image and initial estimate are mapped equally, the network's output by the inverse, in training and
+in application, so that results are in image units. Zero is the background; one is the brightness of
+structures in the initial estimate.
 """
 
 import math
@@ -17,10 +17,10 @@ from napari_rln.core.volume import FloatArray
 Method = Literal["brightness", "percentiles"]
 
 LOW, HIGH = 0.01, 99.5
-"""Percentiles that the paper's authors map to 0 and 1."""
+"""Percentiles that become 0 and 1 in the paper's normalisation."""
 
-_HOT = 99.99  # percentile above which a voxel's value does not count: it may be a hot one
-_PIECE = 1 << 20  # values that are squared at once
+_HOT = 99.99  # percentile above which values are clipped, as they may be hot voxels
+_PIECE = 1 << 20  # values to square at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,9 @@ class Normalisation:
     Attributes
     ----------
     offset
-        What becomes 0, in image units.
+        Value that becomes 0, image units.
     scale
-        What becomes 1 above it.
+        Difference from the offset that becomes 1, image units.
     """
 
     offset: float
@@ -40,21 +40,21 @@ class Normalisation:
 
     @classmethod
     def of(cls, image: FloatArray, estimate: FloatArray, background: float, method: Method) -> Self:
-        """Return the map for an image and the first estimate of its object.
+        """Return the map for an image and its initial estimate.
 
         Parameters
         ----------
         image
             (Z, Y, X), image units.
         estimate
-            (Z, Y, X), image units less background; the image itself less background where the
-            network starts from that.
+            (Z, Y, X), image units, background removed; that of the image if the network starts
+            from it.
         background
-            Image units.
+            Background, image units.
         method
-            ``"brightness"`` takes the background for 0 and the mean intensity of the estimate,
-            weighted with intensity, for 1: it does not depend on how much of the volume is empty.
-            ``"percentiles"`` is the paper's map, of the image's percentiles.
+            ``"brightness"`` maps the background to 0 and the intensity-weighted mean intensity of
+            the estimate, which is independent of empty space in the volume, to 1.
+            ``"percentiles"`` is the paper's map, by percentiles of the image.
 
         Raises
         ------
@@ -75,12 +75,12 @@ class Normalisation:
         return ((image - self.offset) / self.scale).astype(np.float32)
 
     def undo(self, output: FloatArray) -> FloatArray:
-        """Return the network's values in image units."""
+        """Return values on the network's scale in image units."""
         return (output * self.scale + self.offset).astype(np.float32)
 
 
 def brightness(data: FloatArray) -> float:
-    """Return the mean of the values weighted with the values themselves, negative ones left out.
+    """Return the mean of positive values, weighted by the values themselves.
 
     Parameters
     ----------

@@ -1,17 +1,17 @@
-"""The Richardson-Lucy Network (Li et al., Nature Methods 19, 1427, 2022), by the paper's names.
+"""The Richardson-Lucy Network (Li et al., Nature Methods 19, 1427, 2022), with the paper's names.
 
 An iteration of Richardson-Lucy blurs the estimate (forward projection, FP), divides the image by
 that (DV), blurs the quotient back (BP) and multiplies the estimate by it. The network does so
 twice with learnt convolutions, once at half resolution (H1) and once at full (H2), and merges the
 two (H3).
 
-Two things play a part in an iteration: the image ``x``, and the estimate ``E0`` that is corrected.
-In the paper's network the estimate is the image. In the started variant it is a classical
-deconvolution of the image, through which the point spread function enters. The module is the same:
-called with ``E0 = x`` it is the paper's network to the bit.
+The inputs are the image ``x`` and the initial estimate ``E0``. In the paper's network the estimate
+is the image. In the started variant it is a classical deconvolution of the image, by which the
+network depends on the point spread function. The module is the same: with ``E0 = x`` it equals the
+paper's network to the bit.
 
-This module is for training and for reading; :mod:`napari_rln.networks.inference` computes the same
-faster.
+This module is for training and as a reference; :mod:`napari_rln.networks.inference` computes the
+same faster.
 """
 
 import math
@@ -30,23 +30,24 @@ from napari_rln.core.limits import check_limits
 Views = Literal["single", "averaged", "concatenated"]
 
 REACH = 16
-"""Voxels on either side, from an even position on, that an output voxel depends on (17 after)."""
+"""Receptive field: voxels on either side of an even position (17 after it) that it depends on."""
 
 BN_EPS = 1e-3
-_PAPER_SIGMAS = (4.0, 1.0, 2.0, 3.0)  # of the first FP kernels, one per output channel
+_PAPER_SIGMAS = (4.0, 1.0, 2.0, 3.0)  # of the first FP kernels, by output channel
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """What distinguishes one Richardson-Lucy network from another, weights apart.
+    """Architecture of a Richardson-Lucy Network.
 
     Parameters
     ----------
     views
-        One view; two views of one PSF, averaged; two views of different PSFs, concatenated.
+        Views of the input: single; averaged, two views of one PSF; or concatenated, two views of
+        different PSFs.
     division_eps
-        Added to the denominator of the division. 1e-3 in the authors' single-view code, 1e-4 in
-        the checkpoint that they released.
+        Constant added to the denominator of the division: 1e-3 in the authors' single-view code,
+        1e-4 in their released checkpoint.
     """
 
     views: Views = "single"
@@ -59,7 +60,7 @@ class NetworkSettings:
 
     @property
     def channels(self) -> int:
-        """Channels of the input: two where two views are told apart."""
+        """Number of input channels: 2 for concatenated views."""
         return 2 if self.views == "concatenated" else 1
 
 
@@ -67,15 +68,15 @@ T = TypeVar("T", npt.NDArray[np.float32], torch.Tensor)
 
 
 def together(views: Views, first: T, second: T) -> list[T]:
-    """Return the channels of a network's image, of two views on its scale.
+    """Return the input channels of a network for two normalised views.
 
     Parameters
     ----------
     views
-        By which the network was trained. One trained on single views is given the mean, which is
-        as bright as each; averaged views are their sum, as in the paper.
+        Views that the network was trained on: the mean for single ones, which is as bright as each;
+        the sum for averaged ones, as in the paper.
     first, second
-        Of any shape, the same.
+        Views of one shape.
     """
     if views == "concatenated":
         return [first, second]
@@ -84,10 +85,10 @@ def together(views: Views, first: T, second: T) -> list[T]:
 
 
 class Stages(NamedTuple):
-    """What the network computes on its way; all (N, 1, D, H, W) but where said.
+    """Intermediate results of the network, (N, 1, D, H, W) except DV1 and DV2.
 
     FP1 and DV1 are at half resolution; DV1 and DV2 have the channels of the input. Several channels
-    are shown by their mean.
+    of the others are averaged.
     """
 
     FP1: torch.Tensor
@@ -104,12 +105,12 @@ class Stages(NamedTuple):
 
 
 def mean_c(x: torch.Tensor) -> torch.Tensor:
-    """Return the mean over channels, the dimension kept."""
+    """Return the mean over channels, with the dimension kept."""
     return x.mean(1, keepdim=True)
 
 
 class ConvBN(nn.Module):
-    """A 3x3x3 convolution without bias, and batch normalisation."""
+    """A 3x3x3 convolution without bias, with batch normalisation."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -122,7 +123,7 @@ class ConvBN(nn.Module):
 
 
 class UpBN(ConvBN):
-    """A transposed 2x2x2 convolution of stride 2 without bias, and batch normalisation."""
+    """A transposed 2x2x2 convolution of stride 2 without bias, with batch normalisation."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
@@ -130,7 +131,7 @@ class UpBN(ConvBN):
 
 
 class Division(nn.Module):
-    """DV: the image over the forward projection, batch normalised."""
+    """DV: the image divided by the forward projection, with batch normalisation."""
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__()
@@ -197,7 +198,7 @@ class H2(nn.Module):
 
 
 class H3(nn.Module):
-    """Merging the two estimates."""
+    """The merging of the two estimates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,19 +207,19 @@ class H3(nn.Module):
         self.u_7 = ConvBN(16, 8)
 
     def forward(self, E1: torch.Tensor, E2: torch.Tensor) -> torch.Tensor:
-        """Return the output, (N, 1, D, H, W), above 0."""
+        """Return the output, (N, 1, D, H, W), positive."""
         m1 = softplus(self.u_5(E2))
         m2 = softplus(self.u_6(torch.cat((m1, E2, E1), 1)))
         return mean_c(softplus(self.u_7(torch.cat((m1, m2), 1))))
 
 
 class RLN(nn.Module):
-    """The Richardson-Lucy Network: 15,968 parameters, 16,620 for two views told apart.
+    """The Richardson-Lucy Network: 15,968 parameters, 16,620 for concatenated views.
 
     Parameters
     ----------
     settings
-        The defaults when none: a single view.
+        Architecture; that of a single view when none.
     """
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
@@ -227,25 +228,25 @@ class RLN(nn.Module):
         self.H1, self.H2, self.H3 = H1(self.settings), H2(self.settings), H3()
 
     def forward(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> Stages:
-        """Return all stages; the last is the output.
+        """Return all stages, the last of which is the output.
 
         Parameters
         ----------
         x
-            (N, C, D, H, W), the normalised image; even sizes. C is 2 for concatenated views, else
-            1; averaged views come as their sum.
+            (N, C, D, H, W), normalised image of even sizes. C is 2 for concatenated views, else 1;
+            averaged views are summed.
         E0
-            The first estimate, the shape of ``x``, normalised like it; the image itself when none,
-            which is the paper's network.
+            Initial estimate, of the shape and normalisation of ``x``; the image when none, as in
+            the paper.
 
         Raises
         ------
         RlnError
-            If the shape is not such.
+            If a shape differs from these.
         """
         E0 = x if E0 is None else E0
-        for given in (x, E0):
-            _check(given, self.settings.channels)
+        for volume in (x, E0):
+            _check(volume, self.settings.channels)
         if x.shape != E0.shape:
             raise RlnError(
                 f"the image is {tuple(x.shape)} but the first estimate {tuple(E0.shape)}."
@@ -272,9 +273,9 @@ def _check(x: torch.Tensor, channels: int) -> None:
 
 
 def initialise(network: RLN, generator: torch.Generator) -> None:
-    """Set the weights as the paper's authors do before training.
+    """Initialise the weights as the paper's authors do.
 
-    The momentum of batch normalisation is the training's to set (theirs is 0.01 in torch's terms).
+    The momentum of batch normalisation is set by the training (theirs is 0.01 as torch defines it).
     The kernels of the forward projections are Gaussians of several widths, all others truncated
     normal with standard deviation 1, and batch normalisation starts as the identity.
     """
@@ -291,12 +292,11 @@ def initialise(network: RLN, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def pass_estimate_on(network: RLN) -> None:
-    """Turn first weights into ones with which the network hands its first estimate on.
+    """Change initial weights so that the output is nearly the initial estimate.
 
-    The corrections become nearly constant, and the merging convolutions take the corrected
-    estimates through their middle, with a tenth of their random weights left to learn from. A
-    network that begins as what it is to improve learns several times faster than one that has
-    first to find it (``benchmarks/RESULTS.md``).
+    The corrections become nearly constant, and the merging convolutions pass the corrected
+    estimates through their centre, with a tenth of their random weights. Training from the initial
+    estimate is several times faster than from random weights (``benchmarks/RESULTS.md``).
     """
     merge = network.H3
     for bn in (network.H1.e_8.bn, network.H2.u_4.bn):
@@ -312,7 +312,7 @@ def pass_estimate_on(network: RLN) -> None:
 
 @torch.no_grad()
 def _blur_like(weight: torch.Tensor, generator: torch.Generator) -> None:
-    """Fill (4, C, 3, 3, 3) with Gaussians times a random factor per input channel."""
+    """Fill weights, (4, C, 3, 3, 3), with Gaussians times a random factor per input channel."""
     axis = torch.arange(-1.0, 2.0)
     squares = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
     gaussians = torch.stack([torch.exp(-squares / (2 * s**2)) for s in _PAPER_SIGMAS])

@@ -1,4 +1,4 @@
-"""What the network computes on its way: a volume for every stage, by the paper's names."""
+"""Intermediate results of the network as volumes, with the paper's names."""
 
 from dataclasses import replace
 
@@ -21,30 +21,30 @@ _ADVICE = "look at a smaller part of the image."
 
 
 STAGES = ("x", "E0", *Stages._fields)
-"""Names of the stages, in their order."""
+"""Names of the stages, in order of computation."""
 
 
 def network_stages(
     image: Volume, psf: Volume | None = None, method: Network | None = None
 ) -> dict[str, Volume]:
-    """Return the stages of a network for an image, untiled, on the network's scale.
+    """Return the stages of a network for a whole image, on the network's scale.
 
     Parameters
     ----------
     image, psf, method
-        As for :func:`napari_rln.engine.in_memory.deconvolve`; the universal network when none.
+        As for :func:`napari_rln.engine.in_memory.deconvolve`; by default the universal model.
 
     Returns
     -------
     dict
         ``x``, ``E0`` and the fields of :class:`napari_rln.networks.rln.Stages` by name. FP1 and DV1
-        have voxels of twice the size. The output is the network's own; a result of the started
-        variant is that merged with E0, see :mod:`napari_rln.networks.data_consistency`.
+        have voxels of twice the size. The output is unmerged; results of the started variant are
+        merged with E0, see :mod:`napari_rln.networks.data_consistency`.
 
     Raises
     ------
     RlnError
-        If image, PSF and model do not go together, or a GPU is missing.
+        If image, PSF and model do not match, or the GPU is unavailable.
     ComputeError
         If the computation fails.
     """
@@ -65,10 +65,10 @@ def network_stages(
             for data in (image.data, start + np.float32(background))
         )
         with torch.inference_mode():
-            found = Stages._asdict(model.network(x, E0))
+            stages = Stages._asdict(model.network(x, E0))
     z, y, x_um = image.voxel_um
     volumes = {}
-    for name, stage in ({"x": x, "E0": E0} | found).items():
+    for name, stage in ({"x": x, "E0": E0} | stages).items():
         whole = stage.shape[2:] == x.shape[2:]
         data = stage[0].mean(0).numpy()
         if whole:

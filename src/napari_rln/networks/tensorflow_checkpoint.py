@@ -1,15 +1,15 @@
-"""Reader of TensorFlow checkpoints, and of the published RLN weights in them.
+"""Reader of TensorFlow checkpoints, and of published RLN weights in them.
 
-Nothing else in the package knows this format or the names in it: :func:`read_checkpoint` returns
-variables, :func:`rln_from_checkpoint` a network, and the command ``import-tf`` is the only user.
-The format (V2, the "tensor bundle") is read here because TensorFlow would be half a gigabyte of
-dependency for 60 kB of numbers, and so that reading a checkpoint runs no code.
+The format and its names are confined to this module: :func:`read_checkpoint` returns variables,
+:func:`rln_from_checkpoint` a network, and only the command ``import-tf`` uses them. The format (V2,
+the "tensor bundle") is read directly because TensorFlow would be a dependency of half a gigabyte
+for 60 kB of numbers, and so that reading a checkpoint runs no code.
 
-A checkpoint ``model.ckpt`` is a table ``model.ckpt.index``, which says where each variable lies,
-and files ``model.ckpt.data-00000-of-00001``, which hold the numbers. The table is LevelDB's
-(``doc/table_format.md`` there): blocks of sorted keys and values, a block that lists these blocks,
-and a footer that says where that one is. The values are protocol buffers (``tensor_bundle.proto``
-in TensorFlow). Of both, only what a checkpoint contains is read.
+A checkpoint ``model.ckpt`` is a table ``model.ckpt.index``, with the position of each variable, and
+files ``model.ckpt.data-00000-of-00001`` of numbers. The table is LevelDB's
+(``doc/table_format.md`` there): blocks of sorted keys and values, an index block of these blocks,
+and a footer with the position of the index. The values are protocol buffers
+(``tensor_bundle.proto`` in TensorFlow). Only the parts of both that checkpoints use are supported.
 """
 
 import math
@@ -34,9 +34,11 @@ Array = npt.NDArray[Any]
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 FOOTER = 48
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
-"""Number types by TensorFlow's number for them."""
+"""NumPy types by TensorFlow's type number."""
 
-_LARGEST = 2**22  # bytes of a file; the authors' checkpoint has 192 kB with the optimiser's share
+_LARGEST = (
+    2**22
+)  # bytes of a file; the authors' checkpoint has 192 kB including the optimiser's state
 _LONGEST = 255  # bytes of a name
 _SAVE = "load it in TensorFlow and save it with tf.train.Saver's defaults"
 _STATISTICS = {
@@ -64,8 +66,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Array]:
     Raises
     ------
     RlnError
-        If a file is absent, cut short, changed (its checksum does not fit), compressed, larger
-        than any checkpoint of a Richardson-Lucy network, or not of this format.
+        If a file is missing, truncated, altered (wrong checksum), compressed, larger than any
+        checkpoint of a Richardson-Lucy Network, or of another format.
     """
     prefix = _prefix(Path(path))
     index = prefix.with_name(prefix.name + ".index")
@@ -88,29 +90,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Array]:
 
 
 def rln_from_checkpoint(variables: Mapping[str, Array], *, division_eps: float = 1e-4) -> RLN:
-    """Return the network that a checkpoint of the authors' code describes.
+    """Return the network of a checkpoint of the authors' code.
 
     Parameters
     ----------
     variables
-        As ``read_checkpoint`` returns them; the optimiser's are ignored. Convolutions are
-        found by the last part of their name (``estimation/e_1``), and batch normalisations by
+        As returned by ``read_checkpoint``; the optimiser's are ignored. Convolutions are
+        identified by the last part of their name (``estimation/e_1``), batch normalisations by
         their number (``batch_normalization``, ``batch_normalization_1``, ...), which is their
         order in the network.
     division_eps
-        Added to the denominator of the division, which the variables do not tell: 1e-4 in the
+        Constant added to the denominator of the division, not part of a checkpoint: 1e-4 in the
         released checkpoint and the authors' dual-view code, 1e-3 in their single-view code.
 
     Returns
     -------
     RLN
-        In evaluation mode. For two concatenated views where ``e_1`` takes two channels, for a
-        single view (or two averaged ones, which is the same network) where it takes one.
+        In evaluation mode. For concatenated views if ``e_1`` has two input channels, else for a
+        single view (or averaged ones, for which the network is the same).
 
     Raises
     ------
     RlnError
-        If variables are missing, there twice, of another shape or not finite; it names them.
+        If variables are missing, duplicate, of another shape or not finite.
     """
     weights = _last_parts(variables)
     two = "e_1" in weights and weights["e_1"].ndim == 5 and weights["e_1"].shape[3] == 2
@@ -132,7 +134,7 @@ def rln_from_checkpoint(variables: Mapping[str, Array], *, division_eps: float =
 
 
 class _Unreadable(Exception):
-    """The content of a file is not what it should be; says what is wrong and what to do."""
+    """Invalid content of a file, with the problem and advice."""
 
     def __init__(self, what: str, advice: str = "copy it again from where it came") -> None:
         super().__init__(f"{what}; {advice}")
@@ -140,7 +142,7 @@ class _Unreadable(Exception):
 
 @contextmanager
 def _reading(path: Path) -> Iterator[bytes]:
-    """Give the content of a file; what is found wrong with it becomes an RlnError naming it."""
+    """Yield the content of a file; errors in it become an RlnError with its name."""
     try:
         if not path.is_file():
             raise RlnError(
@@ -170,7 +172,7 @@ def _prefix(path: Path) -> Path:
             named = re.search(r'^\s*model_checkpoint_path:\s*"([^"\n]+)"', text, re.MULTILINE)
             if named is None:
                 raise _Unreadable("it does not say which checkpoint is the latest")
-        # Only a file of this folder: the place that it was trained in may be another machine's.
+        # Only a file in this folder: the recorded path may be of another machine.
         return folder / re.split(r"[/\\]", named[1])[-1]
     return folder / re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
 
@@ -179,7 +181,7 @@ def _prefix(path: Path) -> Path:
 
 
 class _Entry(NamedTuple):
-    """What a variable is, in which shard it lies, and which bytes there."""
+    """Type, shape, shard and bytes of a variable."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -203,7 +205,7 @@ def _shards(header: bytes) -> int:
 
 
 def _entry(value: bytes, shards: int) -> _Entry | None:
-    """Return what a BundleEntryProto says, checked against itself; None of what is no number.
+    """Return a validated BundleEntryProto; None if its type is not numeric.
 
     Its fields: 1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size, 6 crc32c, 7 slices. A shape's
     field 2 are its dimensions, whose field 1 is the length.
@@ -232,7 +234,7 @@ def _name(key: bytes) -> str:
 
 
 def _variable(data: bytes, name: str, entry: _Entry) -> Array:
-    """Return a variable out of the content of its shard."""
+    """Return a variable from the content of its shard."""
     numbers = _Cursor(data, entry.offset).take(entry.size)
     if masked_crc(numbers) != entry.crc:
         raise _Unreadable(f"the checksum of {name} is wrong")
@@ -243,7 +245,7 @@ def _variable(data: bytes, name: str, entry: _Entry) -> Array:
 
 
 class _Cursor:
-    """A place in bytes that moves forward, and never beyond their end."""
+    """A position in bytes that moves forward, at most to their end."""
 
     def __init__(self, data: bytes, at: int = 0) -> None:
         self.data, self.at = data, at
@@ -274,23 +276,23 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if data[-8:] != MAGIC or len(data) < FOOTER:
         raise _Unreadable("it does not end as such a file does")
     footer = _Cursor(data[-FOOTER:])
-    _handle(footer)  # of filters and statistics, which a checkpoint has not
+    _handle(footer)  # of filters and statistics, which checkpoints do not have
     end = 0
     for _, value in _items(_block(data, *_handle(footer))):
         offset, size = _handle(_Cursor(value))
-        if offset < end:  # or a small file could unfold to a huge table
+        if offset < end:  # otherwise a small file could expand to a huge table
             raise _Unreadable("its blocks overlap")
         end = offset + size
         yield from _items(_block(data, offset, size))
 
 
 def _handle(cursor: _Cursor) -> tuple[int, int]:
-    """Return where the next handle points to: offset and size of a block."""
+    """Return the next handle: offset and size of a block."""
     return cursor.varint(), cursor.varint()
 
 
 def _block(data: bytes, offset: int, size: int) -> bytes:
-    """Return the content of a block, behind which stand its compression and its checksum."""
+    """Return the content of a block, which is followed by its compression and checksum."""
     cursor = _Cursor(data, offset)
     block, kind, crc = cursor.take(size), cursor.take(1), cursor.take(4)
     if masked_crc(block + kind) != int.from_bytes(crc, "little"):
@@ -302,9 +304,9 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
 
 
 def _items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a block, whose keys leave out what they share with the last.
+    """Yield the keys and values of a block, whose keys omit the prefix of the previous one.
 
-    Behind them stand the positions of some whole keys, to search by, and their number.
+    They are followed by the positions of some whole keys, for searches, and their number.
     """
     end = len(block) - 4
     if end >= 0:
@@ -321,7 +323,7 @@ def _items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _message(data: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
-    """Return the numbers of a protocol buffer, and its parts, by their field's number."""
+    """Return the numbers and the parts of a protocol buffer, by field number."""
     numbers: dict[int, int] = {}
     parts: defaultdict[int, list[bytes]] = defaultdict(list)
     cursor = _Cursor(data)
@@ -362,7 +364,7 @@ def _tensorflow_names(network: RLN) -> dict[str, str]:
 
 
 def _last_parts(variables: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the variables by the part of their name that :func:`_tensorflow_names` gives."""
+    """Return the variables by the last part of their name, see :func:`_tensorflow_names`."""
     weights: dict[str, Array] = {}
     for name, value in variables.items():
         match = re.search(r"(?:^|/)([eu]_\d+|batch_normalization(?:_\d+)?/\w+)$", name)

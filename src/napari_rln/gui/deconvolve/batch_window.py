@@ -259,7 +259,7 @@ class Batch(QDialog):
         layout = QVBoxLayout(self)
         layout.addLayout(above, 1)
         layout.addLayout(rows)
-        said = "Methods and PSF are the dock's; tile, memory and workers its Result's, on disk."
+        said = "Methods, PSF and what is set below Result, on disk, are those of the dock."
         layout.addWidget(QLabel(said))
         layout.addWidget(self.table, 2)
         layout.addWidget(self.bar)
@@ -294,10 +294,11 @@ def _batch(
     """
     from napari_rln.engine.batch import Ending, Template, listed, run_batch_iter
     from napari_rln.engine.job import Job as DeconvolutionJob
+    from napari_rln.engine.run import read_psf
+    from napari_rln.engine.task import Task as TaskInParts
     from napari_rln.io.image import ImageFile
 
     assert ending in get_args(Ending)
-    names_models = False
 
     def named(mark: str) -> "tuple[Path, list[Item]]":
         place = folder / mark
@@ -313,8 +314,7 @@ def _batch(
 
     place, items = named(file_name(chosen.name).replace(" ", "-").lower())
     own = chosen.method
-    names_models = any(item.job.methods[0] != own for item in items)
-    if names_models:
+    if any(item.job.methods[0] != own for item in items):  # a table names models
         if sum(other.method.kind == own.kind for other in task.methods) > 1:
             raise RlnError("the table names models; tick one network only, which stands for them.")
         place, items = named(own.kind)  # not by the name of a model that is not used
@@ -335,9 +335,6 @@ def _batch(
             execution=execution,
         )
 
-    from napari_rln.engine.run import read_psf
-    from napari_rln.engine.task import Task as TaskInParts
-
     ended = yield from streamed(
         run_batch_iter(items, place, execution, own.device, prepare),
         lambda report: report,
@@ -351,6 +348,7 @@ def _batch(
 
 def _of_library(method: DeconvolutionMethod) -> DeconvolutionMethod:
     """Return a network whose model a table names: of the user's, a shipped one, or a file."""
-    name = str(getattr(method, "model", ""))
-    file = preferences.library().path(name)
+    name, library = str(getattr(method, "model", "")), preferences.library()
+    known = {entry.name for entry in library.entries()}
+    file = library.path(name) if name in known else None
     return dataclasses.replace(method, model=file) if file else method  # type: ignore[type-var]

@@ -149,6 +149,7 @@ class Methods(QWidget):
         self.rln = QGroupBox("Network (RLN)")
         self.rln_form = Form(NetworkOptions, top=(), hidden=("device",))
         self.models = QListWidget()
+        self.models.setSpacing(2)
         self.models.setToolTip("<p>Every ticked model is applied; universal needs no training.</p>")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -217,7 +218,8 @@ class Methods(QWidget):
             on = name in ticked
             item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
         rows = min(max(len(names), 2), 6)
-        self.models.setFixedHeight(self.models.sizeHintForRow(0) * rows + 6)
+        row = self.models.sizeHintForRow(0) + 2 * self.models.spacing()
+        self.models.setFixedHeight(row * rows + 6)
         self.models.blockSignals(False)
 
 
