@@ -54,7 +54,7 @@ def test_a_training_is_seen_and_ends_among_the_models(dock, library, idle):
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     assert dock.curves.steps == [*range(1, 9)]
-    assert [step for step, _ in dock.curves.examined] == [0, 4, 8]
+    assert [step for step, _ in dock.curves.qualities] == [0, 4, 8]
     names = [f"training · {what}" for what in ("input", "RLN now", "truth")]
     planes = [viewer.layers[name] for name in names]
     assert all(layer.data.shape == (32 + 2 + 32, 32) for layer in planes)
@@ -74,7 +74,7 @@ def test_a_training_is_seen_and_ends_among_the_models(dock, library, idle):
 def test_stop_keeps_the_best_also_while_paused(dock, library, qtbot, idle):
     dock.recipe.form.fields["steps"].value = 5000
     dock.bar.run_button.click()
-    qtbot.waitUntil(lambda: len(dock.curves.examined) > 1, timeout=60000)
+    qtbot.waitUntil(lambda: len(dock.curves.qualities) > 1, timeout=60000)
     dock.bar.pause_button.click()
     qtbot.waitUntil(lambda: dock.jobs.paused, timeout=5000)
     before = len(dock.curves.steps)
@@ -125,7 +125,7 @@ def test_what_was_cancelled_goes_on_from_where_it_was(dock, library, idle, in_st
     dock.recipe.psf.layer = dock.test_viewer.layers["bead"]
     dock.interrupted.resume_button.click()
     idle(dock.jobs)
-    assert "these are others" in dock.bar.message.text()
+    assert "psf differ now" in dock.bar.message.text()
     dock.recipe.psf.layer = dock.test_viewer.layers["renamed"]
     dock.interrupted.resume_button.click()
     idle(dock.jobs)
