@@ -1,4 +1,4 @@
-"""``napari-rln batch rld`` and ``napari-rln batch rln``."""
+"""The commands ``napari-rln batch rld`` and ``napari-rln batch rln``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,16 +44,15 @@ def rld(
     ----------
     images
         Files, folders of files, patterns ("plate/*.tif"), or tables (.csv) with a column image
-        and, where wanted, psf, channel, time, series, voxel_um, psf_voxel_um and out.
+        and optional columns psf, channel, time, series, voxel_um, psf_voxel_um and out.
     out
-        Folder of the results, and of batch.csv, which says what became of every image; made if it
-        is not there.
+        Folder of the results, and of batch.csv with the outcome of every image; created if absent.
     psf
-        Point spread function for all channels, or one for each, in their order.
+        Point spread function for all channels, or one per channel, in order.
     ending
-        Of the results.
+        Ending of the results.
     repair
-        Repair what is wrong with a PSF.
+        Repair defects of a PSF.
     """
     job = _job(image_options, psf, psf_options, repair, (method,), output, out, execution)
     template = Template(
@@ -83,18 +82,17 @@ def rln(
     ----------
     images
         Files, folders of files, patterns ("plate/*.tif"), or tables (.csv) with a column image
-        and, where wanted, psf, model, channel, time, series, voxel_um, psf_voxel_um and out.
+        and optional columns psf, model, channel, time, series, voxel_um, psf_voxel_um and out.
     out
-        Folder of the results, and of batch.csv, which says what became of every image; made if it
-        is not there.
+        Folder of the results, and of batch.csv with the outcome of every image; created if absent.
     psf
-        Point spread function for all channels, or one for each, in their order.
+        Point spread function for all channels, or one per channel, in order.
     ending
-        Of the results.
+        Ending of the results.
     repair
-        Repair what is wrong with a PSF.
+        Repair defects of a PSF.
     model
-        Name or file of a model for all channels, or one for each; the universal one when not given.
+        Name or file of a model for all channels, or one per channel; universal by default.
     """
     methods = tuple(network.of(name) for name in model or [UNIVERSAL])
     job = _job(image_options, psf, psf_options, repair, methods, output, out, execution)
@@ -114,8 +112,8 @@ def _job(
     out: Path,
     execution: Execution,
 ) -> Job:
-    """Return what the jobs of a batch have in common; its image is the folder of the results."""
-    Allowance(execution.memory_gb)  # no amount is refused once, not for every image
+    """Return the common settings of a batch's jobs; its image is the folder of the results."""
+    Allowance(execution.memory_gb)  # an invalid amount is reported once, not for every image
     make_folder(out)
     return Job(
         image=image_options.of(out),
@@ -127,7 +125,7 @@ def _job(
 
 
 def _go(images: list[str], template: Template, terminal: Terminal) -> None:
-    """Do a batch and say what became of it.
+    """Run a batch and print its outcomes.
 
     Raises
     ------
@@ -143,10 +141,10 @@ def _go(images: list[str], template: Template, terminal: Terminal) -> None:
             what = report.ended.error or f"{report.ended.status}, {item.out.name}"
             for warning in report.ended.warnings:
                 warn(f"{item.label}: {warning}")
-            said = f"{report.done}/{report.total} {item.label}: {what}"
+            line = f"{report.done}/{report.total} {item.label}: {what}"
             if report.ended.error and terminal.quiet:
-                warn(said)
-            terminal.say(said)
+                warn(line)
+            terminal.say(line)
 
     def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
         Terminal(quiet=True).findings(findings, mended=HARMFUL if repaired else ())

@@ -20,7 +20,6 @@ from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.forecast import duration
 from napari_rln.engine.job import Job, SecondView
-from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.run import Outcome, channels_of, forecast_of_job, is_in_parts, run_iter
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, make_folder
@@ -241,7 +240,8 @@ def do(
     """
     if stages is not None and channels_of(job):
         raise RlnError("stages are of one channel; choose one with `channel`.")
-    if stages is not None and is_in_parts(job):
+    in_parts = is_in_parts(job)
+    if stages is not None and in_parts:
         raise RlnError("stages are of a whole volume; crop the image for them.")
 
     def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
@@ -272,7 +272,7 @@ def do(
     try:
         outcomes = terminal.follow(steps, watch=shown)
     except KeyboardInterrupt as stop:
-        if not any(RunFolder(job.output_of(method).path).part.exists() for method in job.methods):
+        if not in_parts:
             raise
         raise KeyboardInterrupt(
             "what is finished is kept: the same command goes on from there"
@@ -333,12 +333,12 @@ def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
             terminal.say(f"{where}: {spent}, {exposure(facts)}, {judgement(facts)}")
             continue
         registration = facts.get("registration")
-        alike = ""
+        similarity = ""
         if registration is not None:
-            alike = f", views correlate by {number(registration['similarity_after'])}"
+            similarity = f", views correlate by {number(registration['similarity_after'])}"
         terminal.say(
             f"{where}: {spent}, backgrounds {facts['background']:.4g} and "
-            f"{facts['background_b']:.4g}{alike}"
+            f"{facts['background_b']:.4g}{similarity}"
         )
 
 

@@ -128,13 +128,13 @@ def train(
         blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(turn=turn, voxels=voxels))
     elif psf_b is not None or turn != "none" or voxels != "isotropic":
         raise RlnError("a second PSF, its turn and voxels are of two views; say which (`views`).")
-    given: dict[str, Any] = {
+    chosen: dict[str, Any] = {
         "learning_rate": learning_rate, "start_beyond": start_beyond, "patch": patch,
         "batch": batch, "minutes": minutes, "steps": steps,
     }  # fmt: skip
-    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    changes: dict[str, Any] = {k: v for k, v in chosen.items() if v is not None}
     if minutes is not None:
-        changes["steps"] = None  # of the preset
+        changes["steps"] = None  # replaces those of the preset
     settings = replace(settings, seed=seed, device=device, **changes)
     setting = setting_of(
         settings,
@@ -170,7 +170,7 @@ def _kept(report: TrainReport) -> Model:
 
 
 def _say_validation(model: Model, terminal: Terminal) -> None:
-    found = model.validation
-    if found:
-        rows = ((kind, f"{q['psnr_db']:.2f}", f"{q['ssim']:.3f}") for kind, q in found.items())
+    scores = model.validation
+    if scores:
+        rows = ((kind, f"{q['psnr_db']:.2f}", f"{q['ssim']:.3f}") for kind, q in scores.items())
         terminal.table("On held-out volumes", ("", "PSNR dB", "SSIM"), rows)

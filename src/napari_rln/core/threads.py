@@ -34,16 +34,16 @@ def share(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
     BaseException
         Error of the function, after all threads have ended.
     """
-    arguments = list(items)
+    all_items = list(items)
     threads = torch.get_num_threads()
     if threads == 1 or getattr(_here, "shared", False):
-        return [work(item) for item in arguments]
-    results: list[Found | None] = [None] * len(arguments)
-    waiting = iter(range(len(arguments)))
+        return [work(item) for item in all_items]
+    results: list[Found | None] = [None] * len(all_items)
+    waiting = iter(range(len(all_items)))
     pool = _pool(threads)
     workers = [
-        pool.submit(_work, lambda n: results.__setitem__(n, work(arguments[n])), waiting)
-        for _ in range(min(threads, len(arguments)))
+        pool.submit(_work, lambda n: results.__setitem__(n, work(all_items[n])), waiting)
+        for _ in range(min(threads, len(all_items)))
     ]
     try:
         for worker in workers:

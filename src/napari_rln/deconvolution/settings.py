@@ -39,11 +39,11 @@ class RichardsonLucySettings:
         matched, the adjoint of the blur, is standard Richardson-Lucy; the others need fewer
         iterations but amplify noise sooner.
     acceleration
-        biggs-andrews extrapolates successive estimates and is 5 to 10 times faster; auto is
+        biggs-andrews extrapolates successive estimates and is some 5 to 10 times faster; auto is
         biggs-andrews for the matched back projector and none for the others, which converge fast
-        without it and are then stopped closer to the best iteration.
+        without it and then stop closer to the best iteration.
     start
-        First estimate: flat, or the image. flat needs a few more iterations and carries less
+        Initial estimate: flat, or the image. flat needs a few more iterations and carries less
         noise.
     border
         extended estimates the object beyond the field of view, within the PSF's support;
@@ -69,7 +69,8 @@ class RichardsonLucySettings:
     order
         Order of the Butterworth filter.
     resolution_um
-        Resolution limit (z y x, um) of the unmatched back projectors; the PSF's FWHM by default.
+        Resolution limit z y x in micrometres of the unmatched back projectors; the FWHM of the
+        PSF by default.
     report_every
         Iterations between progress reports; a run can be cancelled at each report.
     device
@@ -77,7 +78,7 @@ class RichardsonLucySettings:
     precision
         float32, or float64 to verify float32 results at twice the memory.
     seed
-        Random seed for the split of photons by auto.
+        Random seed of the split into photons to deconvolve and photons held out, for auto.
     """
 
     iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 100_000}] = "auto"

@@ -58,11 +58,16 @@ class DualSettings:
         Registration of the second view: translation, rigid (with rotation), affine (with scaling
         and shear too), or none if it already lies on the voxels of the first.
     voxels
-        Voxels of the result: isotropic, of the finest side of the first view's, to keep the
-        resolution that the second view adds; or first, those of the first view.
-    background_b, offset_b, gain_b
-        Background, offset and gain of the second view; background, offset and gain are those of
-        the first.
+        Voxels of the result: isotropic, with the finest side of the first view's along all axes,
+        which keeps the resolution that the second view adds; or first, those of the first view.
+    background_b
+        Background level of the second view, camera offset included, in its image units; auto
+        measures the darkest regions.
+    offset_b
+        Camera offset of the second view, in its image units; auto estimates it from the noise.
+    gain_b
+        Camera gain of the second view, in its image units per photon; auto estimates it from the
+        noise.
     seed
         Random seed of the registration.
     """

@@ -182,8 +182,8 @@ def _of_table(path: Path, template: Template) -> list[_Row]:
     table = csv.DictReader(io.StringIO(text))
     rows, columns = list(table), set(table.fieldnames or ())
     if "image" not in columns or not columns <= set(_COLUMNS):
-        odd = ", ".join(sorted(str(c) for c in columns - set(_COLUMNS))) or "no image"
-        raise RlnError(f"{path.name} has {odd}; its columns may be {', '.join(_COLUMNS)}.")
+        problem = ", ".join(sorted(str(c) for c in columns - set(_COLUMNS))) or "no image"
+        raise RlnError(f"{path.name} has {problem}; its columns may be {', '.join(_COLUMNS)}.")
     part = template.job.image
     images: list[_Row] = []
     for number, row in enumerate(rows, 2):

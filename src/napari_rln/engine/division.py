@@ -169,8 +169,8 @@ def _whole(side: int, chunk: Shape, shape: Shape) -> Shape:
     return z, y, x
 
 
-def _block(shape: Shape, chunk: Shape, reach: Shape, most: int, form: Format) -> Shape:
-    """Return the largest block, in whole chunks, whose window has at most so many voxels.
+def _block(shape: Shape, chunk: Shape, receptive_field: Shape, most: int, form: Format) -> Shape:
+    """Return the largest block, in whole chunks, whose window has at most a number of voxels.
 
     It grows along the axis where that saves the most repeated reading; for a TIFF along x first,
     since whole rows are written in one piece.
@@ -180,7 +180,8 @@ def _block(shape: Shape, chunk: Shape, reach: Shape, most: int, form: Format) ->
 
     def window(counts: list[int]) -> int:
         return math.prod(
-            min(n, k * c + 2 * r) for n, k, c, r in zip(shape, counts, chunk, reach, strict=True)
+            min(n, k * c + 2 * r)
+            for n, k, c, r in zip(shape, counts, chunk, receptive_field, strict=True)
         )
 
     if window(counts) > most:

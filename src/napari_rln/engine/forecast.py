@@ -99,14 +99,14 @@ class Forecast:
         return (*rows, *(("missing", sentence) for sentence in self.missing))
 
 
-def in_disk(ahead: Forecast) -> str:
+def in_disk(expected: Forecast) -> str:
     """Return the disk space of a run as text."""
-    stored = f"{ahead.output_bytes / 1e9:.3g} GB"
-    if ahead.stored_bytes != ahead.output_bytes:
-        stored = f"about {ahead.stored_bytes / 1e9:.3g} GB ({stored} before compression)"
+    stored = f"{expected.output_bytes / 1e9:.3g} GB"
+    if expected.stored_bytes != expected.output_bytes:
+        stored = f"about {expected.stored_bytes / 1e9:.3g} GB ({stored} before compression)"
     return (
-        f"{stored}, meanwhile up to {ahead.most_bytes / 1e9:.3g} GB, "
-        f"{ahead.free_bytes / 1e9:.4g} GB free"
+        f"{stored}, meanwhile up to {expected.most_bytes / 1e9:.3g} GB, "
+        f"{expected.free_bytes / 1e9:.4g} GB free"
     )
 
 

@@ -209,10 +209,10 @@ def _begun(
             stamp=stamp,
         )
         folder.create(state, tile)
-    ahead = forecast_of(
+    expected = forecast_of(
         task, state.plan, state.known.tiles, workers.workers, kind, workers.taken_bytes
     )
-    yield Report(phase="plan", done=0, total=0, seconds=0.0, rows=ahead.rows())
+    yield Report(phase="plan", done=0, total=0, seconds=0.0, rows=expected.rows())
     return state
 
 

@@ -272,12 +272,12 @@ class _Run:
 
     def _in_parts(self) -> Generator[Report, None, Outcome]:
         self._check_in_parts()
-        found = yield from run_task_iter(self.task())
+        outcome = yield from run_task_iter(self.task())
         return Outcome(
-            out=found.out,
+            out=outcome.out,
             method=self.method,
-            facts=(found.summary,),
-            made=found.made,
+            facts=(outcome.summary,),
+            made=outcome.made,
             in_parts=True,
             findings=tuple(self._findings),
         )

@@ -51,7 +51,7 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm |
     else:
         sizes = _imagej_voxel_um(tif)
     if None in sizes and tif.is_micromanager:
-        sizes = [known or found for known, found in zip(sizes, _manager_um(tif), strict=True)]
+        sizes = [known or other for known, other in zip(sizes, _manager_um(tif), strict=True)]
     return _completed(sizes, planes)
 
 

@@ -153,17 +153,17 @@ def _images_of(tif: tifffile.TiffFile, folder: bool) -> list[int]:
 
     A set of files may hold several images, each in files of its own. Thumbnails do not count.
     """
-    found = [
+    numbers = [
         number
         for number, series in enumerate(tif.series)
         if not (series.keyframe is not None and series.keyframe.is_reduced)
     ]
     own = [
         number
-        for number in found
+        for number in numbers
         if any(page is not None and page.parent is tif for page in tif.series[number].pages)
     ]
-    return found if folder or not own else own
+    return numbers if folder or not own else own
 
 
 def _size_of(series: tifffile.TiffPageSeries) -> str:
