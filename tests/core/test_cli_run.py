@@ -205,6 +205,10 @@ def test_two_views_by_two_methods_are_registered_for_both_and_written_once(folde
     outcomes = run(job)
     assert [each.out.name for each in outcomes] == ["r-rld.ome.tif", "r-rln-universal.ome.tif"]
     assert registered.exists()
+    # Where to stop is found by the first view alone, as it would be without the second.
+    alone = run(_job(folder, Network(), output=Output(path=folder / "alone.ome.tif")))
+    stops = [each.facts[0]["start_iterations"] for each in (outcomes[1], alone[0])]
+    assert stops[0] == stops[1]
     with pytest.raises(RlnError, match="is there already"):
         run(replace(job, methods=(RichardsonLucy(iterations=4),)))
     for execution, message in (

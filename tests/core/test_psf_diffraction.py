@@ -99,7 +99,7 @@ def test_more_nodes_change_nothing(monkeypatch, case, radius_um):
     o, radii = optics(case), np.linspace(0, radius_um, 31)
     focus = around_focus(o)[::5] * (10 if o.depth_um == 0 else 1)
     found = intensity(o, focus, radii)
-    monkeypatch.setattr(diffraction, "_SPARE_NODES", 150)
+    monkeypatch.setattr(diffraction, "_RESERVE", 150)
     more = intensity(o, focus, radii)
     np.testing.assert_allclose(found, more, rtol=0, atol=1e-8 * more.max())
 

@@ -87,7 +87,7 @@ def test_labels_have_units_and_tips_wrap():
     assert label_of("na", float) == "NA"
     assert label_of("minimum_snr", float) == "Minimum SNR"
     tips = tooltips(RichardsonLucy)
-    assert tips["tolerance"].startswith("<p>Stop earlier")
+    assert tips["tolerance"].startswith("<p>Relative change per iteration")
 
 
 def test_a_type_without_a_widget_is_an_error():
