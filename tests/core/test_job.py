@@ -96,7 +96,7 @@ def test_relative_names_are_meant_from_where_the_job_lies(tmp_path):
             f"the job is of version {VERSION + 1} but this program knows {VERSION}; update it",
         ),
         (_fields(psf="p.tif"), r"a job has no psf; it may have execution, image, methods"),
-        (_fields(image={"path": "a.tif", "chanel": 1}), "ImageFile has no setting chanel"),
+        (_fields(image={"path": "a.tif", "colour": 1}), "ImageFile has no setting colour"),
         (_fields(output={"path": "r.tif", "type": "uint8"}), "Output has no setting type"),
         (_fields(execution={"memory": 2}), "Execution has no setting memory"),
         (_fields(methods=[{"kind": "rld", "steps": 2}]), "RichardsonLucy has no setting steps"),
