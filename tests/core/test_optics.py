@@ -62,7 +62,7 @@ def test_what_is_believed_does_not_change_what_is_true(drawn):
 
 def test_microscopes_of_every_kind_are_drawn_as_often_as_said():
     kinds = [module._microscope(np.random.default_rng(seed))[0].modality for seed in range(600)]
-    for kind, share in zip(module._MODALITIES, module._OFTEN, strict=True):
+    for kind, share in zip(module._MODALITIES, module._FREQUENCIES, strict=True):
         assert kinds.count(kind) / 600 == pytest.approx(share, abs=0.06)
 
 
