@@ -197,7 +197,7 @@ def searching_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySett
     if settings.iterations != "auto":
         return 0
     part = telling_shape(shape, psf_shape)
-    return memory_bytes(part, psf_shape, settings) + SPLIT_BYTES * math.prod(part)
+    return ClassicalTiles(settings).search_bytes(part, psf_shape)
 
 
 def checking_bytes(shape: Shape, psf_shape: Shape | None) -> int:
@@ -257,9 +257,7 @@ def step_through(
     tuple
         (Z, Y, X) float32, and the facts ``iterations``, ``stopped_by`` and ``relative_change``.
     """
-    stopped = "iterations"
-    if settings.iterations == "auto":
-        stopped = "held-out photons" if iterations < settings.max_iterations else "limit"
+    stopped = _stopped_by(settings, iterations)
     for done in range(run.done + 1, iterations + 1):
         due = done % every == 0 or done == iterations
         change = run.step(measure=due)
@@ -282,6 +280,13 @@ def step_through(
         "stopped_by": stopped,
         "relative_change": change,
     }
+
+
+def _stopped_by(settings: RichardsonLucySettings, iterations: int) -> str:
+    """Return the fact ``stopped_by``: what decided on the number of iterations."""
+    if settings.iterations != "auto":
+        return "iterations"
+    return "held-out photons" if iterations < settings.max_iterations else "limit"
 
 
 class ClassicalTiles:
@@ -311,12 +316,15 @@ class ClassicalTiles:
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return the number of iterations, and the trial that determined it."""
         if self.settings.iterations != "auto":
-            return {"iterations": self.settings.iterations}, None
+            return self._shared(self.settings.iterations, self.settings.iterations), None
         stop = yield from seek_stop(
             crop.image, psf, calibration, self.settings, device, began, crop.seen
         )
         iterations = max(1, round(self.beyond * stop.iterations))
-        return {"iterations": iterations}, stop.trial
+        return self._shared(iterations, stop.iterations), stop.trial
+
+    def _shared(self, iterations: int, stop: int) -> Json:
+        return {"iterations": iterations, "stopped_by": _stopped_by(self.settings, stop)}
 
     def sample(
         self,
@@ -413,7 +421,7 @@ class ClassicalTiles:
 
     def facts(self, shared: Json) -> Json:
         """Return the shared parameters of the tiles for the record."""
-        return {"iterations": shared["iterations"]}
+        return {name: shared[name] for name in ("iterations", "stopped_by")}
 
     def _run(
         self,

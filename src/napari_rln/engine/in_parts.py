@@ -146,8 +146,8 @@ def _begun(
             )
         if task.execution.memory_gb != "auto" and ram < state.ram:
             warn(
-                f"the run was begun with tiles for {state.ram / 1e9:.2f} GB for each worker and "
-                f"goes on with them, not within {ram / 1e9:.2f} GB."
+                f"the interrupted run was planned for {state.ram / 1e9:.2f} GB per worker and "
+                f"keeps its tiles, so it will take more than {ram / 1e9:.2f} GB."
             )
         folder.clean()
         folder.provide(task.psf, task.method)  # rewritten, as they may be damaged

@@ -231,7 +231,7 @@ class _Run:
         exceed the memory limit.
         """
         job, out = self.job, self.output.path
-        allowance = Allowance(job.execution.memory_gb)
+        Allowance(job.execution.memory_gb)  # raises where that is no amount
         image = Path(job.image.path)
         if job.execution.has_workers or is_zarr_name(out) or not image.is_file():
             return True
@@ -246,7 +246,7 @@ class _Run:
         folder = RunFolder(out)
         if folder.part.exists() or folder.manifest.exists():  # started or completed in parts
             return True
-        return self._whole_bytes(opened) > taken_bytes() + allowance.left_bytes
+        return self._whole_bytes(opened) > self._allowed_bytes()
 
     def check(self) -> None:
         """Raise unless the result can be written."""
@@ -392,6 +392,10 @@ class _Run:
 
     # --- memory
 
+    def _allowed_bytes(self) -> int:
+        """Return the memory that this process may have, bytes."""
+        return taken_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
+
     def _whole_bytes(self, opened: Image, psf: PsfFile | None = None) -> int:
         """Return the least memory of this process for the whole volume, bytes."""
         psfs = [psf] if psf is not None else self.job.psfs
@@ -412,7 +416,7 @@ class _Run:
         RlnError
             If so, with both numbers.
         """
-        allowed = taken_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
+        allowed = self._allowed_bytes()
         opened = open_image(self._image(channels[0][0]))
         needed = max(self._whole_bytes(opened, psf) for _, psf in channels)
         needed += _waiting_bytes(opened, len(channels))
@@ -429,7 +433,7 @@ class _Run:
         opened = open_image(self._image(channels[0][0]) if channels else self.job.image)
         self._psf(opened, channels[0][0] if channels else self.job.image.channel)
         needed = self._whole_bytes(opened) + _waiting_bytes(opened, count)
-        allowed = taken_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
+        allowed = self._allowed_bytes()
         size = count * opened.voxels * np.dtype(self.output.dtype).itemsize
         free = shutil.disk_usage(self.output.path.absolute().parent).free
         several = f"{count} channels of " if count > 1 else ""

@@ -47,8 +47,8 @@ class LayerChoice(QListWidget):
         for layer in images:
             item = QListWidgetItem(layer.name, self)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-            alike = layer.data.shape == images[0].data.shape and layer.visible
-            default = Qt.CheckState.Checked if alike else Qt.CheckState.Unchecked
+            comparable = layer.data.shape == images[0].data.shape and layer.visible
+            default = Qt.CheckState.Checked if comparable else Qt.CheckState.Unchecked
             item.setData(Qt.ItemDataRole.UserRole, layer)
             item.setCheckState(ticked.get(layer, default))
         self.blockSignals(False)
