@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import threading
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,12 @@ from napari_rln.io.paths import atomic
 from napari_rln.io.tiff import TiffTarget
 from napari_rln.io.volumes import OutputType, read_volume, write_volume
 
+FloatArray = npt.NDArray[np.float32]
 Target = TiffTarget | ZarrTarget
+
+# NumPy parses the header of a .npy file as Python, which CPython before 3.11.8 and 3.12.2 fails at
+# now and then when two threads do it at once ("AST constructor recursion depth mismatch").
+_reading_header = threading.Lock()
 
 # Errors of reading files that are damaged, or of another version.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
@@ -317,6 +323,18 @@ class RunFolder:
     def scratch(self, time: int, number: int) -> Path:
         """Return the path of a deconvolved tile that waits for its neighbours."""
         return self.part / f"tile-{time}-{number}.npy"
+
+    def read_scratch(self, time: int, number: int) -> FloatArray:
+        """Open a deconvolved tile that waits for its neighbours, mapped into memory.
+
+        Raises
+        ------
+        OSError, ValueError, EOFError
+            If the file is missing, half-written or damaged.
+        """
+        with _reading_header:
+            kept: FloatArray = np.load(self.scratch(time, number), mmap_mode="r")
+        return kept
 
     def clean(self) -> None:
         """Remove half-written files of a killed worker."""

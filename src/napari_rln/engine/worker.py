@@ -230,8 +230,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
     work, block = opened.work, opened.state.plan.blocks[number]
 
     def load(tile: int) -> FloatArray:
-        kept: FloatArray = np.load(opened.folder.scratch(time, tile), mmap_mode="r")
-        return kept
+        return opened.folder.read_scratch(time, tile)
 
     estimate = work.estimate(number, load)
     light, source = 0.0, ""
@@ -310,6 +309,6 @@ def check_block(out: str, device: str, key: Key, expected: str) -> bool:
             opened.target.erase(box_of(opened.state, key), key.time, key.level)
         return intact
     try:
-        return checksum(np.load(opened.folder.scratch(key.time, key.number))) == expected
+        return checksum(opened.folder.read_scratch(key.time, key.number)) == expected
     except (OSError, ValueError, EOFError):  # half-written or damaged, to be computed again
         return False
