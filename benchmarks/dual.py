@@ -42,11 +42,11 @@ def scene(kind, seed):
 def trained(views, psf, psf_b, minutes, seed):
     """Return a network trained for the PSFs at hand, on structures of every kind."""
     from napari_rln.train.loop import train_model
-    from napari_rln.train.training_set import choose_settings, setting_of
+    from napari_rln.train.training_set import choose_settings, training_set_of
 
     settings, _ = choose_settings("full", views=views)
     settings = replace(settings, minutes=minutes, seed=seed + 100, device="cpu")
-    setting = setting_of(settings, psf=psf, psf_b=None if views == "single" else psf_b)
+    setting = training_set_of(settings, psf=psf, psf_b=None if views == "single" else psf_b)
     model = train_model(setting, settings, name=views)
     facts = model.record.facts
     print(views, facts["steps"], "steps,", json.dumps(facts["validation"]), flush=True)
@@ -58,7 +58,7 @@ def main() -> None:
     from napari_rln.core.metrics import nrmse, psnr
     from napari_rln.core.volume import Volume
     from napari_rln.deconvolution.classical import RichardsonLucy
-    from napari_rln.deconvolution.views import DualSettings, pair_views, turned
+    from napari_rln.deconvolution.views import DualSettings, pair_views_iter, rotated
     from napari_rln.engine.in_memory import deconvolve
     from napari_rln.networks.network import Network
 
@@ -86,9 +86,9 @@ def main() -> None:
 
         first, second = view(a, 1), view(b, 2)
         pair = finish(
-            pair_views(
-                first, turned(second, "y-90"), a, turned(b, "y-90"),
-                settings=DualSettings(turn="y+90", transform=options.transform),
+            pair_views_iter(
+                first, rotated(second, "y-90"), a, rotated(b, "y-90"),
+                settings=DualSettings(rotation="y+90", transform=options.transform),
             )
         )  # fmt: skip
         networks = {

@@ -35,7 +35,7 @@ from napari_rln.core.metrics import fitted, psnr
 from napari_rln.core.record import Record
 from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.evaluate.figure import save_figure
-from napari_rln.evaluate.figure_view import FigureSettings
+from napari_rln.evaluate.figure_content import FigureSettings
 
 SHAPE = (48, 80, 80)
 VOXEL_UM = (0.25, 0.11, 0.11)
@@ -168,12 +168,12 @@ def reals(folder: Path | None) -> Iterator[tuple[str, Volume, Volume]]:
         print("(no folder of further real volumes was given: --real)")
         return
     optics = rln.psf.MicroscopeSettings(na=1.45, immersion_index=1.512, wavelength_um=0.461)
-    image = rln.read_volume(folder / "deconwolf_dapi" / "nucleus.tif")
+    image = rln.read(folder / "deconwolf_dapi" / "nucleus.tif")
     yield "nucleus", image, rln.psf.compute_psf(optics, image.voxel_um, planes=image.shape[0])
-    image = rln.read_volume(folder / "celegans_dapi" / "embryo.tif")
-    yield "embryo", *_fitted(image, rln.read_volume(folder / "celegans_dapi" / "psf.tif"))
+    image = rln.read(folder / "celegans_dapi" / "embryo.tif")
+    yield "embryo", *_fitted(image, rln.read(folder / "celegans_dapi" / "psf.tif"))
     bars, psf = (
-        rln.read_volume(folder / "flowdec_bars" / name, voxel_um=samples.NOMINAL_VOXEL_UM)
+        rln.read(folder / "flowdec_bars" / name, voxel_um=samples.NOMINAL_VOXEL_UM)
         for name in ("blurred.tif", "psf.tif")
     )
     yield "bars", *_fitted(bars, psf)

@@ -28,7 +28,7 @@ def write_inputs(place: Path, shape: tuple[int, int, int], times: int = 1) -> No
     import tifffile
 
     from napari_rln.core.volume import Volume
-    from napari_rln.io.volumes import write_volume
+    from napari_rln.io.volumes import write
 
     problem = Problem.generate(0, (64, 128, 128))
     counts = [-(-n // m) for n, m in zip(shape, (64, 128, 128), strict=True)]
@@ -41,7 +41,7 @@ def write_inputs(place: Path, shape: tuple[int, int, int], times: int = 1) -> No
     tifffile.imwrite(
         place / "image.ome.tif", data, ome=True, metadata={"axes": axes, **sizes, **units}
     )
-    write_volume(Volume.from_array(problem.psfs["sym"], VOXEL_UM), place / "psf.ome.tif")
+    write(Volume.from_array(problem.psfs["sym"], VOXEL_UM), place / "psf.ome.tif")
 
 
 def words_for(

@@ -41,7 +41,7 @@ from napari_rln.core.errors import RlnWarning
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.io.paths import atomic
-from napari_rln.networks.suitability import doubts
+from napari_rln.networks.suitability import psf_warnings
 
 COUNTS = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150)
 WB_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30)
@@ -259,10 +259,12 @@ def _about(given: argparse.Namespace) -> list[str]:
     ]
     for label, name, where in given.models:
         model = rln.load_model(name)
-        lines.append(f"{label}: weights {model.hash}, {model.variant}, share {model.share:g}.")
+        lines.append(
+            f"{label}: weights {model.hash}, {model.variant}, share {model.estimate_weight:g}."
+        )
         for psf in where:
             cell = Cell(psf=psf, photons=1, structure=CLASSES[0], seeds=1, mismatch=given.mismatch)
-            lines += [f"{label} warns, {psf}: {doubt}" for doubt in doubts(model, cell.given)]
+            lines += [f"{label} warns, {psf}: {doubt}" for doubt in psf_warnings(model, cell.given)]
     return lines
 
 

@@ -21,8 +21,8 @@ from rich.table import Table
 from tables import markdown
 
 from napari_rln import __version__
-from napari_rln.train.loop import train_steps
-from napari_rln.train.training_set import choose_settings, setting_of
+from napari_rln.train.loop import train_model_iter
+from napari_rln.train.training_set import choose_settings, training_set_of
 
 RECIPES = {
     "auto x 1.4": {},
@@ -75,7 +75,7 @@ def main() -> None:
             continue
         settings = replace(base, **changes)
         began = time.process_time()
-        for report in train_steps(setting_of(settings, any_psf=True), settings):
+        for report in train_model_iter(training_set_of(settings, any_psf=True), settings):
             last = report
         spent = time.process_time() - began
         quality, known = last.quality, last.baseline

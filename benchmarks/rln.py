@@ -43,7 +43,7 @@ def network_action(method: str, shape: list[int], threads: int) -> Action:
     """Return one application of the network to random data."""
     import torch
 
-    from napari_rln.networks.inference import Folded
+    from napari_rln.networks.inference import InferenceNetwork
     from napari_rln.networks.rln import RLN, initialise
 
     torch.set_num_threads(threads)
@@ -57,7 +57,7 @@ def network_action(method: str, shape: list[int], threads: int) -> Action:
         apply = lambda: network(x).output  # noqa: E731
     else:
         precision = "float16" if method.endswith("16") else "float32"
-        folded = Folded(network, device, precision, compiled=method == "compiled")
+        folded = InferenceNetwork(network, device, precision, compiled=method == "compiled")
         if method == "compiled" and folded.path != "compiled":
             raise SystemExit("numba is missing (pip install napari-rln[fast])")
         apply = lambda: folded(x)  # noqa: E731

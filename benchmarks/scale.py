@@ -63,10 +63,10 @@ def make_volume(path: Path, mvoxel: int) -> tuple[int, int, int]:
 
 def write_psf(path: Path) -> None:
     from napari_rln.core.volume import Volume
-    from napari_rln.io.volumes import write_volume
+    from napari_rln.io.volumes import write
 
     psf = Problem.generate(0, (32, 32, 32)).psfs["sym"]
-    write_volume(Volume.from_array(psf, _MODEL_VOXEL_UM), path)
+    write(Volume.from_array(psf, _MODEL_VOXEL_UM), path)
 
 
 def run(*words: Any) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def seams(options: argparse.Namespace) -> dict[str, Any]:
                 halo = tuple(2 * math.ceil(factor * s / 2) for s in support(psf))
                 plan = Plan(
                     shape=image.shape, times=1, chunk=(64, 64, 64), block=image.shape,
-                    reach=(0, 0, 0), core=(64, 96, 96), halo=halo,
+                    receptive_field=(0, 0, 0), core=(64, 96, 96), halo=halo,
                     overlap=tuple(2 * math.ceil(h / 4) for h in halo), levels=((1, 1, 1),),
                 )  # fmt: skip
                 kept = {}
@@ -175,7 +175,7 @@ def seams(options: argparse.Namespace) -> dict[str, Any]:
                     data, _ = _deconvolved(
                         part, psf, iterations, flat if alike else None, momenta if alike else None
                     )
-                    kept[number] = data[within(plan.kept(tile), tile.window)]
+                    kept[number] = data[within(plan.stored_part(tile), tile.window)]
                 error = np.abs(blend(plan, box, kept) - whole)
                 rms = float(np.sqrt((error**2).mean() / (whole**2).mean()))
                 row = {"rms": rms, "max": float(error.max() / top), "halo": halo}
@@ -194,9 +194,9 @@ def _deconvolved(image: Any, psf: Any, iterations: int, flat: Any, momenta: Any)
     import torch
 
     from napari_rln.deconvolution.calibration import Calibration
-    from napari_rln.deconvolution.settings import RichardsonLucySettings, start
+    from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration
 
-    steps = start(
+    steps = start_iteration(
         image, psf, Calibration(background=_BACKGROUND), RichardsonLucySettings(),
         torch.device("cpu"), momenta=momenta, flat=flat,
     )  # fmt: skip
@@ -215,7 +215,7 @@ def engine(options: argparse.Namespace) -> dict[str, Any]:
 
     import napari_rln as rln
     from napari_rln.core.generators import finish
-    from napari_rln.deconvolution.method import Crop
+    from napari_rln.deconvolution.method import PreparedCrop
     from napari_rln.engine.in_parts import run_task_iter
     from napari_rln.engine.journal import RunFolder
     from napari_rln.engine.task import Task
@@ -232,16 +232,16 @@ def engine(options: argparse.Namespace) -> dict[str, Any]:
         tiled = rln.deconvolve(image, psf, method, tile=options.tile)
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             place = Path(folder)
-            rln.write_volume(image, place / "image.ome.tif")
+            rln.write(image, place / "image.ome.tif")
             task = Task(
                 image=rln.ImageFile(path=str(place / "image.ome.tif")), psf=psf, method=method,
                 output=rln.Output(path=place / "result.ome.tif"),
                 execution=rln.Execution(tile=options.tile),
             )  # fmt: skip
-            stored = rln.read_volume(finish(run_task_iter(task)).out).data
-            known = RunFolder(task.out.absolute()).completed().state.known
+            stored = rln.read(finish(run_task_iter(task)).out).data
+            known = RunFolder(task.out.absolute()).completed().state.image_state
         alike = method.tiles.tile(
-            Crop(image, None), psf, known.calibrated, known.tiles, known.level,
+            PreparedCrop(image, None), psf, known.calibrated, known.tiles, known.level,
             torch.device("cpu"), tuple(slice(0, n) for n in image.shape),
         )  # fmt: skip
         cut = {"tile": tiled.record.facts["tile"], "halo": tiled.record.facts["halo"]}

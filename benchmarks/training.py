@@ -69,14 +69,14 @@ def _train(way: str, given: argparse.Namespace) -> tuple[list[TrainReport], Mode
     """Return the reports of the examinations, and the best model."""
     settings, begin = rln.train.choose_settings(**WAYS[way])
     settings = replace(settings, steps=None, minutes=given.minutes, seed=given.seed)
-    setting = rln.train.setting_of(
+    setting = rln.train.training_set_of(
         settings,
         psf=psf(given.psf),
         imaging=ImagingSettings(photons=tuple(given.photons)),
         begin=begin,
     )
     reports: list[TrainReport] = []
-    model = finish(relay(rln.train.train_steps(setting, settings, name=way), reports.append))
+    model = finish(relay(rln.train.train_model_iter(setting, settings, name=way), reports.append))
     return [report for report in reports if report.quality is not None], model
 
 

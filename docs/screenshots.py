@@ -24,7 +24,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 from scipy.signal import fftconvolve
 
 import napari_rln as rln
-from napari_rln.deconvolution.views import turned
+from napari_rln.deconvolution.views import rotated
 from napari_rln.gui import preferences
 from napari_rln.networks.library import Library
 from napari_rln.simulate.structures import draw
@@ -151,10 +151,10 @@ def drive_on_disk(session: Session, folder: Path) -> None:
     data = np.concatenate([data, data[:, :, ::-1]], axis=2).astype(np.uint16)
     tissue, single = folder / "tissue.zarr", folder / "psf.ome.tif"
     zarr.create_array(tissue, data=data, chunks=(64, 64, 64), dimension_names="zyx")
-    rln.write_volume(psf, single)
+    rln.write(psf, single)
     for number in range(4):
         part = quarter.with_data(quarter.data[:, 96 * number :][:, :96, :192])
-        rln.write_volume(part, folder / f"well-{number}.ome.tif")
+        rln.write(part, folder / f"well-{number}.ome.tif")
 
     viewer = session.viewer
     viewer.add_image(
@@ -206,9 +206,9 @@ def drive_two_views(session: Session, folder: Path) -> None:
         seen = fftconvolve(light, psf.data, mode="same").clip(0) + 10
         image = rln.Volume.from_array(np.random.default_rng(seed).poisson(seen), voxel_um)
         if name == "side":  # as its own camera took it
-            image, psf = (turned(volume, "y-90") for volume in (image, psf))
-        rln.write_volume(image, folder / f"{name}.ome.tif")
-        rln.write_volume(psf, folder / f"psf {name}.ome.tif")
+            image, psf = (rotated(volume, "y-90") for volume in (image, psf))
+        rln.write(image, folder / f"{name}.ome.tif")
+        rln.write(psf, folder / f"psf {name}.ome.tif")
         for kind in (name, f"psf {name}"):
             session.viewer.open(str(folder / f"{kind}.ome.tif"), plugin="napari-rln")
     layers = {layer.name: layer for layer in session.viewer.layers}

@@ -16,7 +16,7 @@ from napari_rln.evaluate.figure import save_figure
 image = samples.bead()
 psf, findings = rln.psf.fit_psf(samples.bead_psf(), image)
 for finding in findings:
-    print(finding.severity, finding.what)
+    print(finding.severity, finding.message)
 
 # %%
 # :func:`napari_rln.deconvolve_iter` yields reports with the estimate so far, and returns the
@@ -35,7 +35,7 @@ while True:
 # %%
 # The result carries how it was made, in the file too.
 
-rln.write_volume(result, "bead-rld.ome.tif")
+rln.write(result, "bead-rld.ome.tif")
 save_figure(rln.figure([image, result]), "bead.png")
 
 # %%

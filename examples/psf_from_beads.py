@@ -32,7 +32,7 @@ measured = rln.psf.measure_psf(
 )
 for name, value in measured.record.facts.items():
     print(f"{name}: {value}")
-rln.write_volume(measured, "measured-psf.ome.tif")
+rln.write(measured, "measured-psf.ome.tif")
 
 # %%
 # Beside the true one:

@@ -24,8 +24,8 @@ settings = replace(
 # It learns from synthetic structures blurred with the PSF, and is judged by others that it has
 # not seen.
 
-setting = rln.train.setting_of(settings, psf=psf, begin=universal)
-steps = rln.train.train_steps(setting, settings, name="bead")
+setting = rln.train.training_set_of(settings, psf=psf, begin=universal)
+steps = rln.train.train_model_iter(setting, settings, name="bead")
 while True:
     try:
         report = next(steps)
@@ -42,5 +42,5 @@ model.save("bead.safetensors")
 
 result = rln.deconvolve(image, psf, rln.Network(model=model))
 print(result.name, result.record.facts["chi2"])
-rln.write_volume(result, "bead-adapted.ome.tif")
+rln.write(result, "bead-adapted.ome.tif")
 save_figure(rln.figure([image, result]), "bead-adapted.png")

@@ -4,11 +4,11 @@ Everything that a script needs, by the names of the commands; imported when firs
 importing the package costs nothing:
 
 >>> import napari_rln as rln
->>> image = rln.read_volume("nucleus.tif")
+>>> image = rln.read("nucleus.tif")
 >>> optics = rln.psf.MicroscopeSettings(na=1.45, immersion_index=1.512, wavelength_um=0.461)
 >>> psf = rln.psf.compute_psf(optics, image.voxel_um, planes=image.shape[0])
 >>> result = rln.deconvolve(image, psf)
->>> rln.write_volume(result, "deconvolved.ome.tif")
+>>> rln.write(result, "deconvolved.ome.tif")
 """
 
 import lazy_loader

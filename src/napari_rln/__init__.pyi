@@ -20,13 +20,13 @@ from .engine.job import PsfFile as PsfFile
 from .engine.job import SecondView as SecondView
 from .engine.run import run as run
 from .engine.run import run_iter as run_iter
-from .evaluate.check import check_result as check_result
+from .evaluate.check import check as check
 from .evaluate.comparison import compare as compare
 from .evaluate.figure import figure as figure
 from .io.image import ImageFile as ImageFile
 from .io.image import open_image as open_image
-from .io.volumes import read_volume as read_volume
-from .io.volumes import write_volume as write_volume
+from .io.volumes import read as read
+from .io.volumes import write as write
 from .networks.model import load_model as load_model
 from .networks.network import Network as Network
 from .registration.register import register as register

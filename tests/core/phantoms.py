@@ -10,7 +10,7 @@ from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
-from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
+from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 
 VOXEL_UM = (0.2, 0.1, 0.1)
 FloatArray = npt.NDArray[np.float32]
@@ -90,7 +90,7 @@ def small_model(variant="started", *, seed=0, views="single", **changes) -> Mode
     """Return a model of first weights that hands its first estimate on, more or less."""
     network = RLN(NetworkSettings(views=views))
     initialise(network, torch.Generator().manual_seed(seed))
-    pass_estimate_on(network)
+    initialise_as_identity(network)
     x = torch.from_numpy(spots((16, 24, 24), level=1.0))[None, None]
     x = x.repeat(1, network.settings.channels, 1, 1, 1)
     for module in network.modules():

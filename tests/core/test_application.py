@@ -17,7 +17,7 @@ from napari_rln.core.volume import Volume
 from napari_rln.engine import tiled
 from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 from napari_rln.engine.progress import progress_of
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 from napari_rln.networks import network
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.networks.initial_estimate import StartSettings
@@ -310,11 +310,11 @@ def test_more_memory_than_there_is_is_refused():
 
 
 def test_the_whole_with_its_program_stays_within_what_was_allowed_or_is_refused(monkeypatch):
-    monkeypatch.setattr("napari_rln.core.machine.taken_bytes", lambda: 450_000_000)
+    monkeypatch.setattr("napari_rln.core.machine.used_bytes", lambda: 450_000_000)
     steps = apply_steps(_image(), PSF, MODELS["started"], _settings(memory_gb=0.5))
     with pytest.raises(RlnError, match=r"takes 0\.\d+ GB with the program but `memory_gb` is 0\.5"):
         next(steps)
-    monkeypatch.setattr("napari_rln.core.machine.taken_bytes", lambda: 100_000_000)
+    monkeypatch.setattr("napari_rln.core.machine.used_bytes", lambda: 100_000_000)
     assert apply_model(_image(), PSF, MODELS["started"], _settings(memory_gb=0.8)).shape
 
 
@@ -475,7 +475,7 @@ def test_tiles_see_as_far_as_the_network_and_less_would_not_do(variant, axis, mo
     tiled = apply_model(image, PSF, model, _settings(tile=16))
     assert (whole.record.facts["tiles"], tiled.record.facts["tiles"]) == (1, 5)
     assert _apart(tiled.data, whole.data) < 1e-5
-    monkeypatch.setattr(network, "REACH", 12)
+    monkeypatch.setattr(network, "HALO", 12)
     short = apply_model(image, PSF, model, _settings(tile=16))
     assert _apart(short.data, whole.data) > 1e-4
 
@@ -494,8 +494,8 @@ def test_a_psf_that_cannot_be_used_is_refused_also_where_it_only_judges_the_resu
 
 def test_a_result_can_be_written_as_integers(tmp_path):
     result = apply_model(_image(), PSF, MODELS["started"], _settings())
-    write_volume(result, tmp_path / "result.ome.tif", dtype="uint16")
-    back = read_volume(tmp_path / "result.ome.tif")
+    write(result, tmp_path / "result.ome.tif", dtype="uint16")
+    back = read(tmp_path / "result.ome.tif")
     assert tifffile.imread(tmp_path / "result.ome.tif").dtype == np.uint16
     np.testing.assert_allclose(back.data, result.data, rtol=0, atol=0.5001)
     assert json.loads(back.record.to_json()) == json.loads(result.record.to_json())

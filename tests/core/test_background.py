@@ -27,7 +27,7 @@ def photons() -> np.ndarray:
 def test_it_is_the_level_of_the_empty_parts(photons):
     background = estimate_background(taken(photons))
     assert background.level == pytest.approx(105, abs=1)
-    assert background.sure
+    assert background.certain
     assert background.uncertainty < 1
 
 
@@ -36,7 +36,7 @@ def test_a_part_without_empty_parts_is_not_sure_and_keeps_its_light(photons):
     part = image[4:20, 32:64, 32:64]
     whole = estimate_background(image)
     inside = estimate_background(part, zero=estimate_noise(image).zero)
-    assert not inside.sure
+    assert not inside.certain
     assert "structure in them" in inside.reason
     assert abs(inside.level - whole.level) <= inside.uncertainty
     assert (part - inside.level).sum() == pytest.approx((part - whole.level).sum(), rel=0.2)
@@ -54,7 +54,7 @@ def test_voxels_not_seen_do_not_count(photons):
     seen = np.ones(image.shape, bool)
     seen[:, :20] = False
     dark = np.where(seen, image, image - 50)
-    assert estimate_background(dark, seen=seen).level == pytest.approx(105, abs=1)
+    assert estimate_background(dark, mask=seen).level == pytest.approx(105, abs=1)
 
 
 def test_it_follows_offset_and_scale(photons):
@@ -79,7 +79,7 @@ def test_negative_images_have_a_negative_one(photons):
 def test_of_a_plane_and_of_a_tiny_image(photons):
     assert estimate_background(taken(photons[12:13])).level == pytest.approx(105, abs=3)
     tiny = estimate_background(np.full((1, 2, 3), 7, np.float32))
-    assert (tiny.level, tiny.sure) == (7, False)
+    assert (tiny.level, tiny.certain) == (7, False)
 
 
 def test_samples_are_looked_at_together(photons):
@@ -130,14 +130,14 @@ def test_it_is_the_half_per_cent_percentile_of_means_over_blocks():
     assert background.level == pytest.approx(101, abs=1e-9)
     # The lowest 5 % are the eleven from 100 to 110; of their variances, of 105 is the middle one.
     assert background.uncertainty == pytest.approx(np.sqrt((105 + READ) / 256), rel=1e-9)
-    assert background.sure
+    assert background.certain
 
 
 def test_blocks_are_empty_up_to_one_and_a_half_times_the_noise():
-    assert of_blocks(1.49).sure
+    assert of_blocks(1.49).certain
     assert of_blocks(1.49).level == pytest.approx(101)
     rough = of_blocks(1.51)
-    assert not rough.sure
+    assert not rough.certain
     assert rough.level < 101
 
 
@@ -159,20 +159,20 @@ def test_blocks_count_of_which_half_was_seen():
     seen = np.ones(image.shape, bool)
     seen[:, ::2] = False
     noise = Noise(gain=GAIN, intercept=READ)
-    half = estimate_background(image, seen=seen, noise=noise)
+    half = estimate_background(image, mask=seen, noise=noise)
     assert half.level == pytest.approx(101)
     # The same variance, of half the voxels.
     assert half.uncertainty == pytest.approx(np.sqrt(121 * 127 / 128 * 256 / 255 / 128), rel=0.02)
     less = seen & (np.kron(~darkest[None], np.ones((4, 8, 8), bool)) | (np.arange(536) % 8 > 0))
     # Without the two darkest of 201: the 0.5th percentile of 102, 103, ... is 0.99 above 102.
-    assert estimate_background(image, seen=less, noise=noise).level == pytest.approx(102.99)
+    assert estimate_background(image, mask=less, noise=noise).level == pytest.approx(102.99)
 
 
 def test_an_image_without_a_voxel_to_believe_in_has_its_zero():
     image = np.full((4, 16, 16), 7, np.float32)
     nothing = np.zeros(image.shape, bool)
     background = estimate_background(
-        image, seen=nothing, noise=Noise(gain=1.0, intercept=0.0), zero=5.0
+        image, mask=nothing, noise=Noise(gain=1.0, intercept=0.0), zero=5.0
     )
-    assert (background.level, background.sure) == (5, False)
+    assert (background.level, background.certain) == (5, False)
     assert np.isinf(background.uncertainty)

@@ -12,12 +12,12 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.engine.batch import REPORT, Template, listed, run_batch_iter
+from napari_rln.engine.batch import REPORT, BatchSettings, list_jobs, run_batch_iter
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.job import Job, PsfFile
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.networks.network import Network
 
 TWO = RichardsonLucy(iterations=2)
@@ -30,7 +30,7 @@ def folder(tmp_path):
     place.mkdir()
     for n in range(2):
         image = Volume.from_array(phantoms.spots((8, 20, 20), seed=n) + 10, phantoms.VOXEL_UM)
-        write_volume(image, place / f"cell{n}.ome.tif")
+        write(image, place / f"cell{n}.ome.tif")
     (place / "notes.txt").write_text("nothing")
     return place
 
@@ -42,7 +42,7 @@ def _template(folder, *, psfs=(), method=TWO, voxel_um=None, **more):
         methods=(method,),
         output=Output(path=folder),
     )
-    return Template(job=job, mark=method.kind, **more)
+    return BatchSettings(job=job, mark=method.kind, **more)
 
 
 def _prepare(item):
@@ -58,18 +58,18 @@ def _names(items):
 
 def test_folders_patterns_and_files_are_found(folder, tmp_path):
     names = ["cell0-rld.ome.tif", "cell1-rld.ome.tif"]
-    assert [i.out.name for i in listed([str(folder)], _template(tmp_path / "out"))] == names
+    assert [i.out.name for i in list_jobs([str(folder)], _template(tmp_path / "out"))] == names
     pattern = str(folder / "*.tif")
-    assert [i.out.name for i in listed([pattern], _template(tmp_path / "out"))] == names
-    one = listed([str(folder / "cell1.ome.tif")], _template(tmp_path / "out", ending="ome.zarr"))
+    assert [i.out.name for i in list_jobs([pattern], _template(tmp_path / "out"))] == names
+    one = list_jobs([str(folder / "cell1.ome.tif")], _template(tmp_path / "out", ending="ome.zarr"))
     assert [i.out.name for i in one] == ["cell1-rld.ome.zarr"]
 
 
 def test_nothing_found_and_names_that_clash_are_said(folder, tmp_path):
     with pytest.raises(RlnError, match="there are no images"):
-        listed([str(folder / "*.nothing")], _template(tmp_path / "out"))
+        list_jobs([str(folder / "*.nothing")], _template(tmp_path / "out"))
     with pytest.raises(RlnError, match="would both become"):
-        listed([str(folder), str(folder / "cell0.ome.tif")], _template(tmp_path / "out"))
+        list_jobs([str(folder), str(folder / "cell0.ome.tif")], _template(tmp_path / "out"))
 
 
 def test_a_table_says_what_belongs_to_each(folder, tmp_path):
@@ -82,7 +82,7 @@ def test_a_table_says_what_belongs_to_each(folder, tmp_path):
     given = _template(
         tmp_path / "out", psfs=[folder / "common.tif"], method=Network(), voxel_um=(1.0, 1.0, 1.0)
     )
-    first, second = listed([str(table)], given)
+    first, second = list_jobs([str(table)], given)
     assert _chosen(first) == (folder / "a.tif", "one", 0, (0.3, 0.1, 0.1))
     assert first.out == tmp_path / "out" / "first.ome.zarr"
     assert _chosen(second) == (folder / "common.tif", "universal", None, (1.0, 1.0, 1.0))
@@ -109,31 +109,31 @@ def _chosen(item):
 def test_tables_that_cannot_be_used(tmp_path, text, message):
     (tmp_path / "jobs.csv").write_text(text)
     with pytest.raises(RlnError, match=message):
-        listed([str(tmp_path / "jobs.csv")], _template(tmp_path / "out"))
+        list_jobs([str(tmp_path / "jobs.csv")], _template(tmp_path / "out"))
 
 
 def test_every_channel_has_its_own_psf(tmp_path):
     both = np.stack([phantoms.spots((8, 20, 20)) + 10] * 2, axis=1)
     tifffile.imwrite(tmp_path / "two.ome.tif", both, metadata={"axes": "ZCYX"})
     given = _template(tmp_path / "out", psfs=[tmp_path / "green.tif", tmp_path / "red.tif"])
-    items = listed([str(tmp_path / "two.ome.tif")], given)
+    items = list_jobs([str(tmp_path / "two.ome.tif")], given)
     assert [
         (i.job.image.channel, Path(i.job.psfs[0].file.path).name, i.out.name) for i in items
     ] == [(0, "green.tif", "two-c0-rld.ome.tif"), (1, "red.tif", "two-c1-rld.ome.tif")]
     three = _template(tmp_path / "out", psfs=[tmp_path / f"{n}.tif" for n in "abc"])
     assert (
         "2 channels but there are 3 PSFs"
-        in listed([str(tmp_path / "two.ome.tif")], three)[0].problem
+        in list_jobs([str(tmp_path / "two.ome.tif")], three)[0].problem
     )
 
 
 def test_one_failure_does_not_stop_the_others_and_a_second_start_does_nothing(folder, tmp_path):
     (folder / "broken.tif").write_text("nothing")
     dark = Volume.from_array(np.zeros((8, 20, 20)), phantoms.VOXEL_UM)
-    write_volume(dark, folder / "dark.ome.tif")
+    write(dark, folder / "dark.ome.tif")
     template = _template(tmp_path / "out")
     template.folder.mkdir()
-    items = listed([str(folder)], template)
+    items = list_jobs([str(folder)], template)
     ended = finish(run_batch_iter(items, template.folder, Execution(), prepare=_prepare))
     names = _names(one.item for one in ended)
     assert dict(zip(names, [one.status for one in ended], strict=True)) == {
@@ -150,9 +150,9 @@ def test_one_failure_does_not_stop_the_others_and_a_second_start_does_nothing(fo
 
 def test_results_and_reports_are_not_taken_for_images(folder, tmp_path):
     template = _template(folder)
-    items = listed([str(folder)], template)
+    items = list_jobs([str(folder)], template)
     finish(run_batch_iter(items, folder, Execution(), prepare=_prepare))
-    assert _names(listed([str(folder)], template)) == _names(items)
+    assert _names(list_jobs([str(folder)], template)) == _names(items)
     table = folder / REPORT
     with pytest.raises(RlnError, match="would be overwritten"):
-        listed([str(table)], template)
+        list_jobs([str(table)], template)

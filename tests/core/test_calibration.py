@@ -14,9 +14,9 @@ from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import (
     Calibration,
     Camera,
-    Given,
+    UserCalibration,
     calibrate,
-    measured_volume,
+    prepare_image,
 )
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.noise_spectrum import Spectrum
@@ -95,7 +95,7 @@ def test_the_unit_of_an_image_changes_nothing_but_that_of_the_result(scene):
 def test_a_known_camera_is_taken_and_recorded(scene):
     _, light = scene
     image = _volume(3.0 * light + 100)
-    found = calibrate(image, Given(offset=100.0, gain=3.0))
+    found = calibrate(image, UserCalibration(offset=100.0, gain=3.0))
     assert (found.camera.offset, found.camera.gain) == (100, 3)
     assert (found.camera.offset_from, found.camera.gain_from) == ("given", "given")
     assert found.camera.read_noise == pytest.approx(6, rel=0.35)
@@ -129,7 +129,7 @@ def test_an_image_without_noise_is_deconvolved_all_the_same():
 def test_a_background_above_the_image_is_refused(scene):
     _, light = scene
     with pytest.raises(RlnError, match=r"background.*1e\+06"):
-        calibrate(_volume(light), Given(background=1e6))
+        calibrate(_volume(light), UserCalibration(background=1e6))
 
 
 def test_hot_voxels_are_repaired_and_told(scene):
@@ -175,7 +175,7 @@ def test_a_calibration_goes_through_json():
     found = Calibration(
         camera=Camera(offset=98.5, gain=0.5, read_noise=1.5, gain_from="estimated"),
         background=101.0,
-        background_doubt="structure everywhere",
+        background_warning="structure everywhere",
         levels=Levels(saturation=4095.0),
         planes=(3, 7),
         spectrum=Spectrum(correlations=((0.5, 0.1), (), (0.25,))),
@@ -193,7 +193,7 @@ def test_views_in_one_unit_keep_their_zeros():
 def test_a_clean_image_is_passed_on_as_it_is(scene):
     _, light = scene
     image = _volume(light + 10)
-    clean, seen, facts = measured_volume(image, PSF, calibrate(image))
+    clean, seen, facts = prepare_image(image, PSF, calibrate(image))
     assert clean is image
     assert seen is None
     assert facts == {}

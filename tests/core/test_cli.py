@@ -14,7 +14,7 @@ from scipy import signal as scipy_signal
 
 from napari_rln import cli
 from napari_rln.core.volume import Volume
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def files(tmp_path):
     blurred = scipy_signal.fftconvolve(truth, psf.data, mode="same").clip(0) + 10
     image = np.random.default_rng(0).poisson(blurred).astype(np.float32)
     paths = {name: tmp_path / f"{name}.ome.tif" for name in ("image", "psf", "truth")}
-    write_volume(Volume.from_array(image, psf.voxel_um), paths["image"])
-    write_volume(psf, paths["psf"])
-    write_volume(Volume.from_array(truth, psf.voxel_um), paths["truth"])
+    write(Volume.from_array(image, psf.voxel_um), paths["image"])
+    write(psf, paths["psf"])
+    write(Volume.from_array(truth, psf.voxel_um), paths["truth"])
     return paths
 
 
@@ -41,14 +41,12 @@ def _run(*tokens):
 def test_rld_writes_a_result_with_its_record(files, tmp_path, capsys):
     out = tmp_path / "result.ome.tif"
     assert _run("rld", files["image"], "--psf", files["psf"], "-o", out, "--iterations", 5) == 0
-    result = read_volume(out)
+    result = read(out)
     assert result.voxel_um == phantoms.VOXEL_UM
     assert result.record.facts["iterations"] == 5
     assert result.record.settings["border"] == "extended"
-    truth = read_volume(files["truth"]).data
-    assert phantoms.nrmse(result.data, truth) < phantoms.nrmse(
-        read_volume(files["image"]).data, truth
-    )
+    truth = read(files["truth"]).data
+    assert phantoms.nrmse(result.data, truth) < phantoms.nrmse(read(files["image"]).data, truth)
     assert "5 iterations" in capsys.readouterr().out
 
 
@@ -110,13 +108,13 @@ def test_psf_compute_info_and_repair(files, tmp_path, capsys):
     optics = ("--na", 1.2, "--immersion-index", 1.33, "--wavelength-um", 0.52)
     size = ("--size", 15, 21, 21)
     assert _run("psf", "compute", "--image", files["image"], "-o", computed, *optics, *size) == 0
-    psf = read_volume(computed)
+    psf = read(computed)
     assert psf.voxel_um == phantoms.VOXEL_UM
     assert psf.shape == (15, 21, 21)
     assert psf.data.sum() == pytest.approx(1, abs=1e-5)
 
     spoilt = tmp_path / "spoilt.tif"
-    write_volume(psf.with_data(np.roll(psf.data, 3, axis=2) * 1000 + 50), spoilt)
+    write(psf.with_data(np.roll(psf.data, 3, axis=2) * 1000 + 50), spoilt)
     capsys.readouterr()
     assert _run("psf", "info", spoilt, "--json") == 0
     checks = {f["check"] for f in json.loads(capsys.readouterr().out)["findings"]}
@@ -137,11 +135,11 @@ def test_psf_measure(tmp_path):
     psf = phantoms.gaussian_psf((15, 15, 15))
     blurred = scipy_signal.fftconvolve(beads, psf.data / psf.data.max(), mode="same").clip(0)
     stack = np.random.default_rng(0).poisson(1000 * blurred + 10)
-    write_volume(Volume.from_array(stack, psf.voxel_um), tmp_path / "beads.tif")
+    write(Volume.from_array(stack, psf.voxel_um), tmp_path / "beads.tif")
     out = tmp_path / "psf.ome.tif"
     size = ("--size", 15, 15, 15)
     assert _run("psf", "measure", tmp_path / "beads.tif", "-o", out, *size) == 0
-    assert phantoms.nrmse(read_volume(out).data, psf.data) < 0.05
+    assert phantoms.nrmse(read(out).data, psf.data) < 0.05
 
 
 def test_demo_ends_with_table_and_figure(tmp_path, capsys):
@@ -175,7 +173,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(files, tmp_path, capsys, chan
 
 def test_a_missing_voxel_size_is_not_guessed(files, tmp_path, capsys):
     plain = tmp_path / "plain.tif"
-    tifffile.imwrite(plain, read_volume(files["image"]).data)
+    tifffile.imwrite(plain, read(files["image"]).data)
     out = ("-o", tmp_path / "r.tif")
     assert _run("rld", plain, "--psf", files["psf"], *out) == cli.CANNOT_BE_USED
     assert "--voxel-um" in capsys.readouterr().err

@@ -10,15 +10,15 @@ import tifffile
 from napari_rln import cli
 from napari_rln.core.volume import Volume
 from napari_rln.io.image import ImageFile, open_image
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 
 
 @pytest.fixture
 def files(tmp_path):
     psf = phantoms.gaussian_psf()
     image = Volume.from_array(phantoms.spots((16, 70, 80)) + 10, psf.voxel_um)
-    write_volume(image, tmp_path / "image.ome.tif")
-    write_volume(psf, tmp_path / "psf.ome.tif")
+    write(image, tmp_path / "image.ome.tif")
+    write(psf, tmp_path / "psf.ome.tif")
     return tmp_path
 
 
@@ -35,9 +35,7 @@ def test_rld_to_ome_zarr_is_what_it_is_to_tiff(files, capsys):
     common = ("rld", files / "image.ome.tif", "--psf", files / "psf.ome.tif", "--iterations", 4)
     assert _run(*common, "-o", files / "r.ome.tif") == 0
     assert _run(*common, "-o", files / "r.ome.zarr", "--quiet") == 0
-    np.testing.assert_array_equal(
-        _data(files / "r.ome.zarr"), read_volume(files / "r.ome.tif").data
-    )
+    np.testing.assert_array_equal(_data(files / "r.ome.zarr"), read(files / "r.ome.tif").data)
     assert _run(*common, "-o", files / "r.ome.zarr", "--quiet", "--json") == 0
     out = capsys.readouterr().out
     told = json.loads(out[out.index("{") :])
@@ -68,14 +66,14 @@ def test_a_dry_run_only_tells(files, capsys):
 
 
 def test_a_series_needs_no_choice_where_it_is_written_in_parts(files):
-    image = read_volume(files / "image.ome.tif").data
+    image = read(files / "image.ome.tif").data
     tifffile.imwrite(files / "series.ome.tif", np.stack([image, image]), metadata={"axes": "TZYX"})
     common = ("rld", files / "series.ome.tif", "--psf", files / "psf.ome.tif", "--iterations", 2,
               "--voxel-um", *phantoms.VOXEL_UM, "--quiet")  # fmt: skip
     assert _run(*common, "-o", files / "r.ome.tif") == 0
     assert open_image(ImageFile(path=str(files / "r.ome.tif"))).times == 2
     assert _run(*common, "-o", files / "one.ome.tif", "--time", 1) == 0
-    assert read_volume(files / "one.ome.tif").shape == image.shape
+    assert read(files / "one.ome.tif").shape == image.shape
     assert _run(*common, "-o", files / "r.tif") == cli.CANNOT_BE_USED
 
 

@@ -8,16 +8,17 @@ import pytest
 import tifffile
 import torch
 from scipy.signal import fftconvolve
-from test_tensorflow import random_variables, write
+from test_tensorflow import random_variables
+from test_tensorflow import write as write_checkpoint
 
 from napari_rln import cli
 from napari_rln.cli import train_command
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
-from napari_rln.networks.rln import RLN, initialise, pass_estimate_on
+from napari_rln.networks.rln import RLN, initialise, initialise_as_identity
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.train import pool, validation
 from napari_rln.train import state as run
@@ -39,9 +40,9 @@ def files(tmp_path):
     blurred = fftconvolve(truth, PSF.data, mode="same").clip(0) + 10
     image = np.random.default_rng(0).poisson(blurred).astype(np.float32)
     paths = {name: tmp_path / f"{name}.ome.tif" for name in ("image", "psf", "truth")}
-    write_volume(Volume.from_array(image, PSF.voxel_um), paths["image"])
-    write_volume(PSF, paths["psf"])
-    write_volume(Volume.from_array(truth, PSF.voxel_um), paths["truth"])
+    write(Volume.from_array(image, PSF.voxel_um), paths["image"])
+    write(PSF, paths["psf"])
+    write(Volume.from_array(truth, PSF.voxel_um), paths["truth"])
     return paths
 
 
@@ -77,7 +78,7 @@ def _model(name="mine", variant="started", **changes) -> Model:
     """Return a model that hands its first estimate on, more or less."""
     network = RLN()
     initialise(network, torch.Generator().manual_seed(0))
-    pass_estimate_on(network)
+    initialise_as_identity(network)
     x = torch.from_numpy(phantoms.spots((16, 24, 24), level=1.0))[None, None]
     estimate_statistics(network, [Batch(x, x, truth=x, power=torch.ones(1))])
     start = StartSettings(method="image" if variant == "paper" else "matched", iterations=2)
@@ -99,8 +100,8 @@ def _pairs(folder, count=5):
         (folder / part).mkdir(parents=True)
     for number in range(count):
         pair = simulate_pair(PSF, None, ImagingSettings(), shape=(16, 16, 16), seed=number)
-        write_volume(pair.image, folder / "input" / f"{number}.tif")
-        write_volume(pair.truth, folder / "ground_truth" / f"{number}.tif")
+        write(pair.image, folder / "input" / f"{number}.tif")
+        write(pair.truth, folder / "ground_truth" / f"{number}.tif")
     return folder
 
 
@@ -214,7 +215,7 @@ def test_rln_writes_a_result_with_its_record(files, tmp_path, capsys):
     model, out = _saved(tmp_path), tmp_path / "result.ome.tif"
     tokens = ("--psf", files["psf"], "-o", out, "--model", model, "--device", "cpu")
     assert _run("rln", files["image"], *tokens) == 0
-    result = read_volume(out)
+    result = read(out)
     assert result.voxel_um == phantoms.VOXEL_UM
     assert result.shape == (16, 24, 24)
     assert result.record.method == "rln"
@@ -251,7 +252,7 @@ def test_rln_needs_the_psf_unless_the_model_starts_from_the_image(files, tmp_pat
 
 def test_rln_warns_of_a_psf_that_the_model_does_not_know(files, tmp_path, capsys):
     model, psf = _saved(tmp_path), tmp_path / "wide.tif"
-    write_volume(phantoms.gaussian_psf((15, 15, 15), (2.5, 2.5, 2.5)), psf)
+    write(phantoms.gaussian_psf((15, 15, 15), (2.5, 2.5, 2.5)), psf)
     out = tmp_path / "result.tif"
     assert _run("rln", files["image"], "--psf", psf, "-o", out, "-m", model) == 0
     assert "was trained for another PSF" in capsys.readouterr().err
@@ -274,7 +275,7 @@ def test_train_writes_a_model_that_rln_takes(files, tmp_path, capsys, tiny):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".safetensors", *3 * [".tif"]]
     result = tmp_path / "result.tif"
     assert _run("rln", files["image"], "--psf", files["psf"], "-o", result, "-m", out) == 0
-    assert read_volume(result).shape == (16, 24, 24)
+    assert read(result).shape == (16, 24, 24)
 
 
 def test_train_begins_with_a_model_and_says_json(files, tmp_path, capsys, tiny):
@@ -304,7 +305,7 @@ def test_minutes_replace_the_steps_of_a_preset(files, tmp_path, monkeypatch):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(train_command, "train_steps", steps)
+    monkeypatch.setattr(train_command, "train_model_iter", steps)
     tokens = ("--psf", files["psf"], "-o", tmp_path / "m.safetensors", "--preset", "paper")
     assert _run("train", *tokens, "--minutes", 3) == cli.INTERRUPTED
     assert _run("train", *tokens) == cli.INTERRUPTED
@@ -326,7 +327,7 @@ def test_train_learns_from_pairs(files, tmp_path, tiny):
 def test_pairs_whose_files_state_no_voxel_size_are_given_it(files, tmp_path, tiny):
     folder, out = _pairs(tmp_path / "pairs"), tmp_path / "mine.safetensors"
     for path in folder.rglob("*.tif"):
-        tifffile.imwrite(path, read_volume(path).data)
+        tifffile.imwrite(path, read(path).data)
     tokens = ("--from", "none", "--variant", "paper", "--pairs", folder, "-o", out, "--quiet")
     assert _run("train", *tokens) == cli.CANNOT_BE_USED
     assert _run("train", *tokens, "--voxel-um", *phantoms.VOXEL_UM) == 0
@@ -411,11 +412,11 @@ def test_simulate_writes_pairs_and_how_they_were_made(files, tmp_path, capsys):
         "ground_truth/pair0000.tif", "ground_truth/pair0001.tif",
         "input/pair0000.tif", "input/pair0001.tif", "records.json",
     ]  # fmt: skip
-    psf = read_volume(files["psf"])
+    psf = read(files["psf"])
     for number in range(2):
         pair = simulate_pair(psf, shape=(16, 20, 24), seed=(3, number))
         for part, volume in (("input", pair.image), ("ground_truth", pair.truth)):
-            written = read_volume(out / part / f"pair{number:04d}.tif")
+            written = read(out / part / f"pair{number:04d}.tif")
             np.testing.assert_allclose(written.data, volume.data, rtol=1e-5)
             assert written.voxel_um == pytest.approx(phantoms.VOXEL_UM)
     records = json.loads((out / "records.json").read_text())
@@ -424,7 +425,7 @@ def test_simulate_writes_pairs_and_how_they_were_made(files, tmp_path, capsys):
     # More of them later begin with the same.
     assert _run("simulate", *tokens, "-o", tmp_path / "more", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"out": str(tmp_path / "more"), "count": 1}
-    first = [read_volume(f / "input" / "pair0000.tif").hash for f in (out, tmp_path / "more")]
+    first = [read(f / "input" / "pair0000.tif").hash for f in (out, tmp_path / "more")]
     assert first[0] == first[1]
 
 
@@ -466,16 +467,16 @@ def test_check_tells_what_explains_the_image(files, tmp_path, capsys):
     assert good["scale"] == pytest.approx(1, abs=0.05)
     assert good["flux_ratio"] == pytest.approx(1, abs=0.1)
     assert good["residual"] == str(residual)
-    noise = read_volume(residual)
+    noise = read(residual)
     assert noise.data.std() == pytest.approx(1, abs=0.2)
     assert noise.record.method == "check"
 
-    truth, wrong = read_volume(files["truth"]), tmp_path / "wrong.tif"
-    write_volume(truth.with_data(np.roll(truth.data, 3, axis=2)), wrong)
+    truth, wrong = read(files["truth"]), tmp_path / "wrong.tif"
+    write(truth.with_data(np.roll(truth.data, 3, axis=2)), wrong)
     bad = chi2(wrong, "--background", 10)
     assert bad["chi2"] > 3 * good["chi2"]
     assert bad["residual"] is None
-    write_volume(truth.with_data(1.25 * truth.data), wrong)
+    write(truth.with_data(1.25 * truth.data), wrong)
     scaled = chi2(wrong, "--background", 10)
     assert scaled["chi2"] > 1.2 * good["chi2"]
     assert scaled["scale"] == pytest.approx(good["scale"] / 1.25, rel=0.03)
@@ -486,8 +487,8 @@ def test_check_tells_what_explains_the_image(files, tmp_path, capsys):
 
 def test_check_refuses_a_result_of_another_shape(files, tmp_path, capsys):
     cut = tmp_path / "cut.tif"
-    truth = read_volume(files["truth"])
-    write_volume(truth.with_data(truth.data[:-1]), cut)
+    truth = read(files["truth"])
+    write(truth.with_data(truth.data[:-1]), cut)
     code = _run("check", files["image"], cut, "--psf", files["psf"])
     assert code == cli.CANNOT_BE_USED
     assert "crop or resample it to the image's shape" in capsys.readouterr().err
@@ -517,7 +518,7 @@ def test_model_lists_those_that_come_with_the_package(capsys):
 def test_import_tf_makes_a_model_that_rln_takes(files, tmp_path, capsys):
     checkpoint, out = tmp_path / "tf" / "model", tmp_path / "paper.safetensors"
     checkpoint.parent.mkdir()
-    write(checkpoint, random_variables())
+    write_checkpoint(checkpoint, random_variables())
     assert _run("import-tf", checkpoint.parent, "-o", out, "--division-eps", 1e-3) == 0
     assert "single view" in capsys.readouterr().out
     model = Model.load(out)
@@ -526,7 +527,7 @@ def test_import_tf_makes_a_model_that_rln_takes(files, tmp_path, capsys):
     assert model.record.method == "import-tf"
     result = tmp_path / "result.tif"
     assert _run("rln", files["image"], "-o", result, "-m", out, "--quiet") == 0
-    assert np.isfinite(read_volume(result).data).all()
+    assert np.isfinite(read(result).data).all()
     assert _run("import-tf", checkpoint.parent, "-o", out, "--json", "--overwrite") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["model"]["network"]["division_eps"] == 1e-4
@@ -534,7 +535,7 @@ def test_import_tf_makes_a_model_that_rln_takes(files, tmp_path, capsys):
 
 def test_a_network_of_two_views_is_not_applied_to_one_image(files, tmp_path, capsys):
     checkpoint, out = tmp_path / "model", tmp_path / "paper.safetensors"
-    write(checkpoint, random_variables(2))
+    write_checkpoint(checkpoint, random_variables(2))
     assert _run("import-tf", checkpoint, "-o", out) == 0
     assert "concatenated view" in capsys.readouterr().out
     result = tmp_path / "result.tif"

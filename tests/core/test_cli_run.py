@@ -16,7 +16,7 @@ from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.job import Job, PsfFile, SecondView
 from napari_rln.engine.run import run
 from napari_rln.io.image import ImageFile
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 from napari_rln.networks.network import Network
 from napari_rln.networks.stages import STAGES
 
@@ -32,8 +32,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     for number, name in enumerate(("raw", "b")):
         truth = phantoms.spots((16, 24, 24), seed=number)
-        write_volume(phantoms.noisy_image(truth, PSF), place / f"{name}.tif")
-    write_volume(PSF, place / "psf.tif")
+        write(phantoms.noisy_image(truth, PSF), place / f"{name}.tif")
+    write(PSF, place / "psf.tif")
     phantoms.small_model(name="mine").save(place / "mine.safetensors")
     return place
 
@@ -74,7 +74,7 @@ def test_a_job_in_a_file_does_what_the_command_does(folder, capsys):
     words = ("--psf", folder / "psf.tif", "--iterations", 3, "-o", folder / "c.ome.tif")
     assert _run("rld", folder / "raw.tif", *words) == 0
     assert "3 iterations" in capsys.readouterr().out
-    by_job, by_command = (read_volume(folder / name) for name in ("r.ome.tif", "c.ome.tif"))
+    by_job, by_command = (read(folder / name) for name in ("r.ome.tif", "c.ome.tif"))
     np.testing.assert_array_equal(by_job.data, by_command.data)
     assert by_job.record.settings == by_command.record.settings
     assert by_job.record.inputs == by_command.record.inputs
@@ -87,14 +87,12 @@ def test_a_job_from_standard_input_is_of_the_folder_where_one_is(folder, monkeyp
     assert "r.ome.tif: 3 iterations" in capsys.readouterr().out
     expected = run(_job(folder, output=Output(path=folder / "p.ome.tif")))
     assert expected[0].out == folder / "p.ome.tif"
-    np.testing.assert_array_equal(
-        read_volume("r.ome.tif").data, read_volume(folder / "p.ome.tif").data
-    )
+    np.testing.assert_array_equal(read("r.ome.tif").data, read(folder / "p.ome.tif").data)
 
 
 def test_a_dry_run_says_what_every_method_would_take(folder, capsys):
     bright = PSF.with_data(3 * PSF.data)
-    write_volume(bright, folder / "psf.tif")
+    write(bright, folder / "psf.tif")
     methods = [{"kind": "rld"}, {"kind": "rln", "model": "mine.safetensors"}]
     path = _written(folder, _fields(methods=methods))
     before = sorted(folder.rglob("*"))
@@ -125,7 +123,7 @@ def test_two_methods_make_two_results_named_after_them(folder, capsys):
     for method, out in zip((RichardsonLucy(), Network(model=folder / "mine.safetensors")), outs,
                            strict=True):  # fmt: skip
         (alone,) = run(_job(folder, method, output=Output(path=folder / "alone.ome.tif")))
-        np.testing.assert_array_equal(read_volume(out).data, read_volume(alone.out).data)
+        np.testing.assert_array_equal(read(out).data, read(alone.out).data)
         alone.out.unlink()
 
 
@@ -137,7 +135,7 @@ def test_a_method_goes_on_where_the_one_before_it_ended(folder):
     assert second.facts[0]["shared_iterations"] == 3
     (alone,) = run(_job(folder, more))
     assert "shared_iterations" not in alone.facts[0]
-    np.testing.assert_array_equal(read_volume(second.out).data, read_volume(alone.out).data)
+    np.testing.assert_array_equal(read(second.out).data, read(alone.out).data)
 
 
 def test_one_method_twice_is_refused(folder):

@@ -14,7 +14,7 @@ from scipy import signal as scipy_signal
 from napari_rln import cli
 from napari_rln.cli.terminal import as_options
 from napari_rln.core.volume import Volume
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 
 SHAPE = (10, 24, 28)
 VOXEL_UM = phantoms.VOXEL_UM
@@ -32,9 +32,9 @@ def files(tmp_path, monkeypatch):
     """Write an image, a PSF and two channels into a folder, and go there."""
     monkeypatch.chdir(tmp_path)
     psf = phantoms.gaussian_psf()
-    write_volume(Volume.from_array(_blurred(), VOXEL_UM), "raw.tif")
-    write_volume(Volume.from_array(_blurred(), VOXEL_UM), "raw.ome.tif")
-    write_volume(psf, "psf.tif")
+    write(Volume.from_array(_blurred(), VOXEL_UM), "raw.tif")
+    write(Volume.from_array(_blurred(), VOXEL_UM), "raw.ome.tif")
+    write(psf, "psf.tif")
     return tmp_path
 
 
@@ -108,8 +108,8 @@ def test_a_result_of_several_channels_is_checked_by_that_of_the_image(files, cap
     assert _type("compare two.ome.tif r.ome.tif --channel 1 -o compared") == 0
     assert _type("check two.ome.tif raw.tif --channel 1 --psf psf.tif") == 0
     coarse = Volume.from_array(_blurred(), tuple(2 * v for v in VOXEL_UM))
-    write_volume(coarse, "coarse.tif")
-    write_volume(Volume.from_array(-_blurred(), VOXEL_UM), "dark.tif")
+    write(coarse, "coarse.tif")
+    write(Volume.from_array(-_blurred(), VOXEL_UM), "dark.tif")
     capfd.readouterr()
     for name, said in (("coarse", "correct the one that is wrong"), ("dark", "holds no light")):
         assert _type(f"check raw.tif {name}.tif --psf psf.tif") == cli.CANNOT_BE_USED
@@ -130,9 +130,9 @@ def test_what_is_wrong_with_a_psf_file_is_mended_by_its_own_options(files, capfd
     assert _type(f"{line} --psf times.tif {sized}") == cli.CANNOT_BE_USED
     assert "--psf-planes-are time" in capfd.readouterr().err
     assert _type(f"{line} --psf times.tif {sized} --psf-planes-are time") == 0
-    one = read_volume("r.tif").data
+    one = read("r.tif").data
     assert _type(f"{line} --psf bare.tif {sized}") == 0
-    np.testing.assert_array_equal(one, read_volume("r.tif").data)
+    np.testing.assert_array_equal(one, read("r.tif").data)
     assert _type(f"psf info times.tif --voxel-um {z} {y} {x} --planes-are time") == 0
     with tifffile.TiffWriter("two.ome.tif") as tif:
         for data in (psf.data, psf.data[:5]):
@@ -152,11 +152,11 @@ def test_a_batch_does_every_position_once_and_sets_once(files):
             tif.write(data, metadata={"axes": "ZYX"} | sizes)
     assert _type("batch rld plate --psf psf.tif --iterations 2 -o out") == 0
     for number in range(2):
-        write_volume(Volume.from_array(positions[number], VOXEL_UM), "one.tif")
+        write(Volume.from_array(positions[number], VOXEL_UM), "one.tif")
         assert _type("rld one.tif --psf psf.tif --iterations 2 -o r.tif --overwrite") == 0
         np.testing.assert_array_equal(
-            read_volume(files / "out" / f"two-s{number}-rld.ome.tif").data,
-            read_volume("r.tif").data,
+            read(files / "out" / f"two-s{number}-rld.ome.tif").data,
+            read("r.tif").data,
         )
 
 
@@ -184,7 +184,7 @@ def test_a_batch_names_no_result_like_what_it_reads(files, capfd):
 
 def test_warnings_are_said_where_nothing_else_is(files, capfd):
     psf = phantoms.gaussian_psf()
-    write_volume(psf.with_data(3 * psf.data), "bright.tif")
+    write(psf.with_data(3 * psf.data), "bright.tif")
     line = "rld raw.tif --psf bright.tif --iterations 1 --quiet -o r.tif"
     assert _type(line) == 0
     said = capfd.readouterr()
@@ -194,7 +194,7 @@ def test_warnings_are_said_where_nothing_else_is(files, capfd):
 
 def test_a_batch_says_and_writes_what_is_wrong_with_each_image(files, capfd):
     psf = phantoms.gaussian_psf()
-    write_volume(psf.with_data(3 * psf.data), "bright.tif")
+    write(psf.with_data(3 * psf.data), "bright.tif")
     line = "batch rld raw.ome.tif raw.tif --psf bright.tif --iterations 2 -o out --quiet"
     assert _type(line) == cli.CANNOT_BE_USED  # both would be raw-rld.ome.tif
     capfd.readouterr()
@@ -249,10 +249,10 @@ def test_messages_name_options_as_they_are_typed(files, capfd):
 def test_a_crop_is_a_quick_try(files):
     line = "rld raw.tif --psf psf.tif --iterations 2 --crop 2:8 4:20 0:24 -o r.tif"
     assert _type(line) == 0
-    assert read_volume("r.tif").shape == (6, 16, 24)
+    assert read("r.tif").shape == (6, 16, 24)
     large = line.replace("-o r.tif", "-o r.ome.zarr")
     assert _type(large) == 0
-    np.testing.assert_array_equal(read_volume("r.ome.zarr").data, read_volume("r.tif").data)
+    np.testing.assert_array_equal(read("r.ome.zarr").data, read("r.tif").data)
 
 
 def test_the_crop_has_to_be_three_spans(files, capfd):
@@ -271,7 +271,7 @@ def test_a_psf_for_each_channel_makes_one_file(files, capfd):
         metadata={"axes": "ZCYX", "spacing": z, "unit": "um"},
     )  # fmt: skip
     narrow = phantoms.gaussian_psf((9, 9, 9), (1.5, 1.0, 1.0))
-    write_volume(narrow, "narrow.tif")
+    write(narrow, "narrow.tif")
     tokens = ("rld", "two.tif", "--psf", "psf.tif", "narrow.tif", "--iterations", 3)
     assert _run(*tokens, "-o", "r.ome.tif") == 0
     assert "chi2" in capfd.readouterr().out
@@ -279,7 +279,7 @@ def test_a_psf_for_each_channel_makes_one_file(files, capfd):
         one = ("rld", "two.tif", "--psf", psf, "--iterations", 3, "--channel", channel)
         assert _run(*one, "-o", f"c{channel}.tif") == 0
         np.testing.assert_array_equal(
-            read_volume("r.ome.tif", channel=channel).data, read_volume(f"c{channel}.tif").data
+            read("r.ome.tif", channel=channel).data, read(f"c{channel}.tif").data
         )
     assert _run(*tokens, "-o", "r.tif") == cli.CANNOT_BE_USED
     assert "must end in .ome.tif" in capfd.readouterr().err
@@ -310,13 +310,13 @@ def test_the_channel_of_a_psf_is_that_of_the_image(files, capfd):
         "psfs.ome.tif", np.stack([psf.data for psf in psfs]),
         metadata={"axes": "CZYX", "PhysicalSizeZ": z, "PhysicalSizeY": y, "PhysicalSizeX": x},
     )  # fmt: skip
-    write_volume(psfs[1], "second.tif")
+    write(psfs[1], "second.tif")
     assert _type("rld raw.tif --psf psfs.ome.tif --iterations 2 -o a.tif") == 1
     assert "2 entries along channel; choose one with --psf-channel=0..1." in capfd.readouterr().err
     line = "rld raw.tif --psf psfs.ome.tif --psf-channel 1 --iterations 2 -o a.tif"
     assert _type(line) == 0
     assert _type("rld raw.tif --psf second.tif --iterations 2 -o b.tif") == 0
-    np.testing.assert_array_equal(read_volume("a.tif").data, read_volume("b.tif").data)
+    np.testing.assert_array_equal(read("a.tif").data, read("b.tif").data)
 
 
 def test_every_format_is_taken_for_images_psfs_and_results(files, capfd):
@@ -338,7 +338,7 @@ def test_names_that_are_no_text_are_names(files, capfd):
     os.rename("raw.tif", name)  # noqa: PTH104
     for out in ("r.tif", "r.ome.tif", "r.ome.zarr"):
         assert _run("rld", name, "--psf", "psf.tif", "--iterations", 1, "-o", out) == 0
-    assert read_volume("r.ome.zarr").name.startswith("??")
+    assert read("r.ome.zarr").name.startswith("??")
     assert _run("batch", "rld", name, "--psf", "psf.tif", "--iterations", 1, "-o", "out") == 0
     assert _run("rld", name, "--psf", "psf.tif", "-o", name, "--overwrite") == 1
     assert "would lie on or in" in capfd.readouterr().err
@@ -360,7 +360,7 @@ def test_measuring_says_which_beads_were_used(files, capfd):
     psf = phantoms.gaussian_psf((15, 15, 15))
     blurred = scipy_signal.fftconvolve(beads, psf.data, mode="same").clip(0) + 20
     noisy = np.random.default_rng(0).poisson(blurred)
-    write_volume(Volume.from_array(noisy, VOXEL_UM), "beads.tif")
+    write(Volume.from_array(noisy, VOXEL_UM), "beads.tif")
     assert _run("psf", "measure", "beads.tif", "-o", "m.tif", "--size", 11, 11, 11) == 0
     assert "mean of 3 of 3 beads" in capfd.readouterr().out
 
@@ -428,7 +428,7 @@ def test_nothing_is_left_of_a_command_that_is_interrupted(files, monkeypatch, ca
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_rln.engine.run.write_volume", interrupt)
+    monkeypatch.setattr("napari_rln.engine.run.write", interrupt)
     assert _type("rld raw.tif --psf psf.tif --iterations 1 -o r.tif") == cli.INTERRUPTED
     assert "Interrupted; nothing half-written was left." in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -242,7 +242,7 @@ def test_what_was_found_is_said_with_numbers():
         "1,204 saturated voxels at 4095 are left out",
         "planes 7 and 12 hold one value only and are left out",
     )
-    np.testing.assert_array_equal(defects.seen, ~(ceiling | gone))
+    np.testing.assert_array_equal(defects.mask, ~(ceiling | gone))
 
 
 def test_nothing_found_is_nothing_said(clean):

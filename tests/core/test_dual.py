@@ -14,13 +14,13 @@ from napari_rln.core.generators import finish, relay
 from napari_rln.core.metrics import nrmse
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.deconvolution.settings import Seen, start_views
-from napari_rln.deconvolution.views import DualSettings, pair_views, turned
+from napari_rln.deconvolution.settings import PreparedView, start_iteration_of_views
+from napari_rln.deconvolution.views import DualSettings, pair_views_iter, rotated
 from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 from napari_rln.networks.model import load_model
 from napari_rln.networks.network import Network
-from napari_rln.networks.rln import together
+from napari_rln.networks.rln import combine_views
 
 VOXEL_UM = (0.1, 0.1, 0.1)
 SHAPE = (48, 56, 52)
@@ -60,23 +60,23 @@ def _image(truth, psf, seed, name):
 def views(truth):
     """Return both views as their cameras took them, and the second's PSF."""
     second = _image(truth, PSF_B, 1, "second")
-    return _image(truth, PSF_A, 0, "first"), turned(second, "y-90"), turned(PSF_B, "y-90")
+    return _image(truth, PSF_A, 0, "first"), rotated(second, "y-90"), rotated(PSF_B, "y-90")
 
 
 def _pair(views, **changes):
     first, second, psf_b = views
-    settings = DualSettings(**({"turn": "y+90", "transform": "none"} | changes))
-    return finish(pair_views(first, second, PSF_A, psf_b, settings=settings))
+    settings = DualSettings(**({"rotation": "y+90", "transform": "none"} | changes))
+    return finish(pair_views_iter(first, second, PSF_A, psf_b, settings=settings))
 
 
-@pytest.mark.parametrize("turn", ["x+90", "x-90", "y+90", "y-90"])
+@pytest.mark.parametrize("rotation", ["x+90", "x-90", "y+90", "y-90"])
 def test_a_turn_and_its_inverse_leave_a_volume_as_it_was(turn):
     volume = Volume.from_array(np.arange(60.0).reshape(3, 4, 5), (0.3, 0.2, 0.1))
     back = turn[:1] + {"+": "-", "-": "+"}[turn[1]] + "90"
-    there = turned(volume, turn)
+    there = rotated(volume, turn)
     assert there.shape != volume.shape
     assert sorted(there.voxel_um) == sorted(volume.voxel_um)
-    again = turned(there, back)
+    again = rotated(there, back)
     np.testing.assert_array_equal(again.data, volume.data)
     assert again.voxel_um == volume.voxel_um
 
@@ -92,7 +92,7 @@ def test_both_together_are_better_than_either(views, truth, projector):
     joint = deconvolve(_pair(views), method=settings)
     alone = [
         deconvolve(first, PSF_A, settings).data,
-        deconvolve(turned(second, "y+90"), PSF_B, settings).data,
+        deconvolve(rotated(second, "y+90"), PSF_B, settings).data,
     ]
     errors = [nrmse(data, truth) for data in (joint.data, *alone)]
     assert errors[0] < 0.85 * min(errors[1:])
@@ -123,9 +123,9 @@ def test_a_brighter_second_view_on_its_own_background_changes_nothing(views):
     settings = RichardsonLucy(iterations=10)
     one = deconvolve(_pair(views), method=settings)
     pair = finish(
-        pair_views(
+        pair_views_iter(
             first, brighter, PSF_A, psf_b,
-            settings=DualSettings(turn="y+90", transform="none"),
+            settings=DualSettings(rotation="y+90", transform="none"),
         )
     )  # fmt: skip
     assert pair.facts["brightness_b"] == pytest.approx(3, rel=0.05)
@@ -144,7 +144,7 @@ def test_a_second_view_that_lies_elsewhere_is_found(views, truth, transform):
     moved = _pair((first, shifted, psf_b), transform=transform)
     found = deconvolve(moved, method=RichardsonLucy(iterations=20))
     inside = (slice(6, -6),) * 3
-    assert moved.seen.mean() > 0.8
+    assert moved.mask.mean() > 0.8
     best, reached = (nrmse(v.data[inside], truth[inside]) for v in (there, found))
     alone = nrmse(
         deconvolve(first, PSF_A, RichardsonLucy(iterations=20)).data[inside], truth[inside]
@@ -156,9 +156,9 @@ def test_coarse_planes_become_as_fine_as_the_second_view_shows(views):
     first, second, psf_b = views
     coarse = Volume.from_array(first.data[::3], (0.3, 0.1, 0.1))
     pair = finish(
-        pair_views(
+        pair_views_iter(
             coarse, second, _coarse(PSF_A), psf_b,
-            settings=DualSettings(turn="y+90", transform="none"),
+            settings=DualSettings(rotation="y+90", transform="none"),
         )
     )  # fmt: skip
     assert pair.first.voxel_um == pytest.approx(VOXEL_UM)
@@ -179,14 +179,16 @@ def test_where_the_second_view_shows_nothing_it_corrects_nothing(views):
     cpu = torch.device("cpu")
 
     def estimate(second, seen):
-        run = start_views(
+        run = start_iteration_of_views(
             [
-                Seen(image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first),
-                Seen(
+                PreparedView(
+                    image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first
+                ),
+                PreparedView(
                     image=second,
                     psf=pair.psf_second,
                     calibration=pair.calibration_second,
-                    seen=seen,
+                    mask=seen,
                 ),
             ],
             settings,
@@ -208,7 +210,7 @@ def test_where_the_second_view_shows_nothing_it_corrects_nothing(views):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"turn": "none"}, "on one grid"),
+        ({"rotation": "none"}, "on one grid"),
         ({"background_b": 1e6}, "nothing stands above"),
     ],
 )
@@ -226,17 +228,17 @@ def test_two_views_that_outgrow_the_memory_are_refused(views, monkeypatch):
 def test_the_command_writes_both(views, tmp_path, capsys):
     first, second, psf_b = views
     for name, volume in (("a", first), ("b", second), ("pa", PSF_A), ("pb", psf_b)):
-        write_volume(volume, tmp_path / f"{name}.ome.tif")
+        write(volume, tmp_path / f"{name}.ome.tif")
     files = {name: str(tmp_path / f"{name}.ome.tif") for name in ("a", "b", "pa", "pb", "r", "reg")}
     code = cli.run(["dual", files["a"], files["b"], "--psf", files["pa"], "--psf-b", files["pb"],
-                    "--turn", "y+90", "--transform", "none", "--iterations", "5",
+                    "--rotation", "y+90", "--transform", "none", "--iterations", "5",
                     "--precision", "float64", "--registered", files["reg"],
                     "-o", files["r"]])  # fmt: skip
     assert code == 0
-    assert read_volume(files["r"]).record.settings["precision"] == "float64"
+    assert read(files["r"]).record.settings["precision"] == "float64"
     assert "5 iterations" in capsys.readouterr().out
-    assert read_volume(files["r"]).record.facts["dual"]["turn"] == "y+90"
-    assert read_volume(files["reg"]).shape == SHAPE
+    assert read(files["r"]).record.facts["dual"]["rotation"] == "y+90"
+    assert read(files["reg"]).shape == SHAPE
 
 
 def test_a_model_of_single_views_is_better_with_both_than_with_either(views, truth):
@@ -244,7 +246,7 @@ def test_a_model_of_single_views_is_better_with_both_than_with_either(views, tru
     both = deconvolve(_pair(views), method=Network())
     alone = (
         deconvolve(first, PSF_A, Network()),
-        deconvolve(turned(second, "y+90"), PSF_B, Network()),
+        deconvolve(rotated(second, "y+90"), PSF_B, Network()),
     )
     errors = [nrmse(volume.data, truth) for volume in (both, *alone)]
     assert errors[0] < 0.85 * min(errors[1:])
@@ -312,9 +314,9 @@ def test_networks_of_two_views_are_given_both(views, views_of, variant):
 
 def test_views_become_channels_as_the_network_was_trained():
     a, b = np.full((2, 2, 2), 1.0, np.float32), np.full((2, 2, 2), 3.0, np.float32)
-    assert [float(x.max()) for x in together("single", a, b)] == [2]
-    assert [float(x.max()) for x in together("averaged", a, b)] == [4]
-    assert [float(x.max()) for x in together("concatenated", a, b)] == [1, 3]
+    assert [float(x.max()) for x in combine_views("single", a, b)] == [2]
+    assert [float(x.max()) for x in combine_views("averaged", a, b)] == [4]
+    assert [float(x.max()) for x in combine_views("concatenated", a, b)] == [1, 3]
 
 
 def test_models_that_cannot_see_two_views_are_refused(views):
@@ -328,10 +330,10 @@ def test_models_that_cannot_see_two_views_are_refused(views):
 def test_the_command_applies_a_model_to_both(views, tmp_path, capsys):
     first, second, psf_b = views
     for name, volume in (("a", first), ("b", second), ("pa", PSF_A), ("pb", psf_b)):
-        write_volume(volume, tmp_path / f"{name}.ome.tif")
+        write(volume, tmp_path / f"{name}.ome.tif")
     files = {name: str(tmp_path / f"{name}.ome.tif") for name in ("a", "b", "pa", "pb", "r")}
     words = ["dual", files["a"], files["b"], "--psf", files["pa"], "--psf-b", files["pb"],
-             "--turn", "y+90", "--transform", "none", "-o", files["r"],
+             "--rotation", "y+90", "--transform", "none", "-o", files["r"],
              "-m", "universal"]  # fmt: skip
     assert cli.run([*words[:-2], "--tile", "32"]) == 1
     assert "name its --model" in capsys.readouterr().err
@@ -342,4 +344,4 @@ def test_the_command_applies_a_model_to_both(views, tmp_path, capsys):
     assert "one view" in capsys.readouterr().err
     assert cli.run(words) == 0
     assert "model universal" in capsys.readouterr().out
-    assert read_volume(files["r"]).record.settings["model"] == "universal"
+    assert read(files["r"]).record.settings["model"] == "universal"

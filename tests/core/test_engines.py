@@ -7,7 +7,7 @@ import torch
 from napari_rln.core.errors import RlnError
 from napari_rln.engine import executors as engines
 from napari_rln.engine.execution import Execution
-from napari_rln.engine.executors import WORKER_BYTES, engine, worker_count
+from napari_rln.engine.executors import WORKER_BYTES, start_workers, worker_count
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_more_workers_than_the_machine_holds_are_refused_before_any_is_started(
     monkeypatch.setattr(engines, "_local", lambda *_: pytest.fail("a process was started"))
     with (
         pytest.raises(RlnError, match=said),
-        engine(Execution(workers=workers), "cpu", tmp_path),
+        start_workers(Execution(workers=workers), "cpu", tmp_path),
     ):
         pass
 
@@ -68,8 +68,8 @@ def test_workers_listen_to_each_other_only(monkeypatch, tmp_path):
     _machine(monkeypatch, 2, 10**12)
     this = psutil.Process()
     before = {c.laddr for c in this.net_connections() if c.status == psutil.CONN_LISTEN}
-    with engine(Execution(workers=2), "cpu", tmp_path) as found:
-        assert found.workers == 2
+    with start_workers(Execution(workers=2), "cpu", tmp_path) as found:
+        assert found.count == 2
         places = [
             [c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
             for process in (this, *this.children(recursive=True))

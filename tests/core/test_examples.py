@@ -14,7 +14,7 @@ import pytest
 import napari_rln
 from napari_rln.cli import app
 from napari_rln.core.volume import Volume
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 
 _ROOT = Path(__file__).resolve().parents[2]
 _EXAMPLES = sorted((_ROOT / "examples").glob("*.py"))
@@ -32,7 +32,7 @@ def test_example_runs(script, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
     written = list(tmp_path.glob("*.ome.tif"))
     assert written
-    assert read_volume(written[0]).record is not None
+    assert read(written[0]).record is not None
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
@@ -40,7 +40,7 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     assert len(code) == 1
     monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).poisson(phantoms.spots((9, 32, 32)) + 10)
-    write_volume(Volume.from_array(image, (0.3, 0.13, 0.13)), "nucleus.tif")
+    write(Volume.from_array(image, (0.3, 0.13, 0.13)), "nucleus.tif")
     exec(compile(code[0], "README.md", "exec"), {})
     assert "'iterations': 20" in capsys.readouterr().out
     assert Path("nucleus-rln.ome.tif").exists()

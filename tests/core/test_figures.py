@@ -6,7 +6,7 @@ import pytest
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.evaluate.figure import figure, save_figure
-from napari_rln.evaluate.figure_view import FigureSettings
+from napari_rln.evaluate.figure_content import FigureSettings
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,12 @@ from torch import nn
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.memory import keep_freed_memory, release_freed_memory
-from napari_rln.networks.inference import Folded, Precision, compile_ahead, is_compiling
+from napari_rln.networks.inference import (
+    InferenceNetwork,
+    Precision,
+    compile_in_background,
+    is_compiling,
+)
 from napari_rln.networks.rln import RLN, NetworkSettings, Views, initialise
 
 CPU = torch.device("cpu")
@@ -58,10 +63,10 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-def make(network: RLN, path: str) -> Folded:
+def make(network: RLN, path: str) -> InferenceNetwork:
     if path == "compiled":
         pytest.importorskip("numba")
-    folded = Folded(network, CPU, compiled=path == "compiled")
+    folded = InferenceNetwork(network, CPU, compiled=path == "compiled")
     assert folded.path == path
     return folded
 
@@ -160,7 +165,7 @@ def test_input_stays_and_training_does_not_reach_it():
     network = trained()
     x = inputs(network, 4, 4, 4)
     before = x.clone()
-    folded = Folded(network, CPU)
+    folded = InferenceNetwork(network, CPU)
     y = folded(x)
     assert torch.equal(x, before)
     with torch.no_grad():
@@ -171,7 +176,7 @@ def test_input_stays_and_training_does_not_reach_it():
 
 def test_double_precision():
     network = trained()
-    folded = Folded(network, CPU, "float64")
+    folded = InferenceNetwork(network, CPU, "float64")
     x = inputs(network, 6, 6, 6)
     assert folded.path == "torch"
     assert error(folded(x), reference(network, x)) < 1e-12
@@ -179,7 +184,7 @@ def test_double_precision():
 
 def test_half_precision_is_for_gpus():
     with pytest.raises(RlnError, match=r"float16.*CPU"):
-        Folded(trained(), CPU, "float16")
+        InferenceNetwork(trained(), CPU, "float16")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -188,7 +193,7 @@ def test_cuda(precision: Precision, limit: float):
     for views in ("single", "concatenated"):
         network = trained(views)
         x, E0 = inputs(network, 12, 14, 10), inputs(network, 12, 14, 10, seed=2)
-        folded = Folded(network, torch.device("cuda"), precision)
+        folded = InferenceNetwork(network, torch.device("cuda"), precision)
         assert error(folded(x, E0).cpu(), reference(network, x, E0)) < limit
 
 
@@ -211,20 +216,20 @@ def test_kernels_are_compiled_again_after_a_change_of_any_of_their_files(tmp_pat
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "napari_rln.networks.cpu_kernels.compiled", None)
-    assert Folded(trained(), CPU).path == "torch"
+    assert InferenceNetwork(trained(), CPU).path == "torch"
 
 
 def test_kernels_are_compiled_ahead_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch):
     chain = pytest.importorskip("napari_rln.networks.cpu_kernels.chain")
     make(trained(), "compiled")
     assert chain.kept()
-    compile_ahead.cache_clear()
-    assert compile_ahead() is None
+    compile_in_background.cache_clear()
+    assert compile_in_background() is None
     monkeypatch.setattr(chain, "kept", lambda: False)
     monkeypatch.setattr("napari_rln.networks.inference._COMPILE", "import time; time.sleep(0.5)")
-    compile_ahead.cache_clear()
+    compile_in_background.cache_clear()
     try:
-        process = compile_ahead()
+        process = compile_in_background()
         assert process is not None
         assert process.poll() is None
         assert is_compiling()
@@ -232,12 +237,12 @@ def test_kernels_are_compiled_ahead_in_a_process_of_its_own(monkeypatch: pytest.
         assert process.poll() == 0  # it was waited for
         assert not is_compiling()
     finally:
-        compile_ahead.cache_clear()
+        compile_in_background.cache_clear()
 
 
 def test_wrong_shapes():
     network = trained()
-    folded = Folded(network, CPU)
+    folded = InferenceNetwork(network, CPU)
     with pytest.raises(RlnError, match="even"):
         folded(torch.rand(1, 4, 5, 4))
     with pytest.raises(RlnError, match="takes"):

@@ -19,21 +19,21 @@ from napari_rln.deconvolution.classical import (
     CHECK_BYTES,
     READ_BYTES,
     RichardsonLucy,
-    checking_bytes,
     fits_whole,
-    searching_bytes,
+    residual_bytes,
+    search_bytes,
 )
-from napari_rln.deconvolution.method import Scene
-from napari_rln.deconvolution.settings import Seen, memory_bytes
-from napari_rln.deconvolution.stopping import telling_crop, telling_shape
+from napari_rln.deconvolution.method import Observation
+from napari_rln.deconvolution.settings import PreparedView, memory_bytes
+from napari_rln.deconvolution.stopping import structured_crop, structured_shape
 from napari_rln.engine.division import make_plan
 from napari_rln.engine.execution import Execution, Output
-from napari_rln.engine.forecast import forecast, least
+from napari_rln.engine.forecast import forecast, least_memory
 from napari_rln.engine.history import remember
 from napari_rln.engine.needs import plan_of, reserved_bytes, worker_memory
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile, open_image
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.networks.network import Network
 
 SHAPE = (48, 256, 320)
@@ -48,7 +48,7 @@ def psf():
 @pytest.fixture
 def file(psf, tmp_path):
     image = Volume.from_array(np.ones(SHAPE, np.uint8), psf.voxel_um)
-    write_volume(image, tmp_path / "image.ome.tif", dtype="uint8")
+    write(image, tmp_path / "image.ome.tif", dtype="uint8")
     return ImageFile(path=str(tmp_path / "image.ome.tif"))
 
 
@@ -144,10 +144,10 @@ def test_tiles_wait_for_blocks_that_are_as_wide_as_the_image(file, psf, tmp_path
 
 def test_the_least_that_is_enough_is_found():
     plan = object()
-    found, much = least(lambda much: plan if much >= 12_345_678_901 else None, 5)
+    found, much = least_memory(lambda much: plan if much >= 12_345_678_901 else None, 5)
     assert found is plan
     assert 12_345_678_901 <= much < 1.01 * 12_345_678_901
-    assert least(lambda _: None, 5) is None
+    assert least_memory(lambda _: None, 5) is None
 
 
 @pytest.mark.parametrize("name", ["r.tif", "r.ome.zarr"])
@@ -155,7 +155,7 @@ def test_a_dry_run_never_refuses_for_want_of_memory(file, psf, tmp_path, capsys,
     earlier = tmp_path / "earlier" / "seconds.json"
     monkeypatch.setattr("napari_rln.engine.history._path", lambda: earlier)
     remember(FORTY, resolve_device().type, math.prod(SHAPE), {"seconds": 60.0})
-    write_volume(psf, tmp_path / "psf.ome.tif")
+    write(psf, tmp_path / "psf.ome.tif")
     words = ["rld", file.path, "--psf", str(tmp_path / "psf.ome.tif"), "--dry-run", "-o"]
     assert cli.run([*words, str(tmp_path / name), "--memory-gb", "0.5"]) == 0
     said = capsys.readouterr().out
@@ -173,8 +173,8 @@ IMAGE, PSF = (64, 256, 256), (31, 31, 31)
 @pytest.mark.parametrize("shape", [(64, 256, 256), (40, 201, 101), (1, 2000, 300), (300, 90, 90)])
 @pytest.mark.parametrize("psf", [(31, 31, 31), (1, 9, 9), (79, 125, 125)])
 def test_the_part_is_as_large_as_the_one_that_is_cut_out(shape, psf):
-    cut = telling_crop(np.zeros(shape, np.float32), psf)
-    assert telling_shape(shape, psf) == np.zeros(shape)[cut].shape
+    cut = structured_crop(np.zeros(shape, np.float32), psf)
+    assert structured_shape(shape, psf) == np.zeros(shape)[cut].shape
 
 
 @pytest.mark.parametrize(
@@ -186,17 +186,17 @@ def test_the_part_is_as_large_as_the_one_that_is_cut_out(shape, psf):
 )  # fmt: skip
 def test_memory_is_that_of_the_run_and_of_the_check_at_its_end(settings):
     method = RichardsonLucy(iterations=40, **settings)
-    expected = memory_bytes(IMAGE, PSF, method) + checking_bytes(IMAGE, PSF)
+    expected = memory_bytes(IMAGE, PSF, method) + residual_bytes(IMAGE, PSF)
     assert method.needed_bytes(IMAGE, PSF) == expected + READ_BYTES * math.prod(IMAGE)
     auto = replace(method, iterations="auto")  # which searches in a part
     more = auto.needed_bytes(IMAGE, PSF) - method.needed_bytes(IMAGE, PSF)
-    assert more == searching_bytes(IMAGE, PSF, auto) > 0
+    assert more == search_bytes(IMAGE, PSF, auto) > 0
 
 
 _TAKEN = """
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from napari_rln.core.machine import peak_bytes, taken_bytes
+from napari_rln.core.machine import peak_bytes, used_bytes
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.engine.in_memory import deconvolve
@@ -210,7 +210,7 @@ psf = Volume.from_array(psf / psf.sum(), (0.2, 0.1, 0.1))
 method = RichardsonLucy(iterations=2, background=10.0, device="cpu")
 small, image = images()
 deconvolve(small, psf, method)  # loads the libraries
-before = taken_bytes() - image.data.nbytes
+before = used_bytes() - image.data.nbytes
 deconvolve(image, psf, method)
 print(peak_bytes() - before, method.needed_bytes(image.shape, psf.shape))
 """
@@ -228,7 +228,9 @@ def test_the_memory_that_is_foretold_is_what_is_taken():
 
 def test_what_fits_is_held_against_what_is_free(psf, monkeypatch):
     image = Volume.from_array(np.ones((4, 8, 8)), psf.voxel_um)
-    scene = Scene.of(Seen(image=image, psf=psf, calibration=None), resolve_device("cpu"))
+    scene = Observation.of(
+        PreparedView(image=image, psf=psf, calibration=None), resolve_device("cpu")
+    )
     method = RichardsonLucy()
     assert fits_whole(method.needed_bytes((8, 64, 64), PSF), (8, 64, 64), scene)
     large = (1000, 10_000, 10_000)

@@ -70,7 +70,7 @@ def test_a_psf_larger_than_the_image_needs_the_extended_border():
 def test_normaliser_inverts_the_light_that_arrives():
     psf = _psf((5, 7, 9))
     blur = Convolution(psf, (12, 13, 11))
-    arrives = blur.arriving()
+    arrives = blur.sensitivity()
     normaliser = blur.normaliser(arrives.clone())
     seen = arrives > 0.011
     np.testing.assert_allclose((normaliser * arrives)[seen], 1, rtol=1e-5)

@@ -19,7 +19,7 @@ from napari_rln.engine.job import Job, PsfFile
 from napari_rln.engine.run import forecast_of_job
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.networks.network import Network
 
 METHOD = RichardsonLucy()
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
 @pytest.fixture
 def file(tmp_path):
     image = Volume.from_array(phantoms.spots((8, 20, 20)) + 10, phantoms.VOXEL_UM)
-    write_volume(image, tmp_path / "image.ome.tif")
+    write(image, tmp_path / "image.ome.tif")
     return ImageFile(path=str(tmp_path / "image.ome.tif"))
 
 
@@ -110,7 +110,7 @@ def test_a_run_is_kept_and_the_next_is_foretold_by_it(file, tmp_path):
 
 
 def test_a_job_in_memory_is_foretold_by_runs_on_its_device(file, tmp_path, monkeypatch):
-    write_volume(phantoms.gaussian_psf(), tmp_path / "psf.ome.tif")
+    write(phantoms.gaussian_psf(), tmp_path / "psf.ome.tif")
     psf = PsfFile(file=ImageFile(path=str(tmp_path / "psf.ome.tif")), repair=False)
     job = Job(image=file, psfs=(psf,), output=Output(path=tmp_path / "r.tif"))
     _ran(20.0, voxels=8 * 20 * 20)

@@ -31,7 +31,7 @@ def job(tmp_path):
         second=SecondView(
             image=replace(image, path=str(tmp_path / "b.ome.tif")),
             psf=psf,
-            views=DualSettings(turn="x+90", transform="rigid", background_b=7.0, gain_b=2.0),
+            views=DualSettings(rotation="x+90", transform="rigid", background_b=7.0, gain_b=2.0),
             registered=tmp_path / "registered.ome.tif",
         ),
         methods=(

@@ -32,7 +32,7 @@ from napari_rln.engine.journal import Key, RunFolder
 from napari_rln.engine.plan import Plan, blend
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile, open_image
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 from napari_rln.networks.model import load_model
 from napari_rln.networks.network import Network
 
@@ -56,7 +56,7 @@ def image(psf):
 
 @pytest.fixture
 def file(image, tmp_path):
-    write_volume(image, tmp_path / "spots.ome.tif", dtype="uint16")
+    write(image, tmp_path / "spots.ome.tif", dtype="uint16")
     return ImageFile(path=str(tmp_path / "spots.ome.tif"))
 
 
@@ -64,7 +64,7 @@ def file(image, tmp_path):
 def whole(image, psf, tmp_path_factory):
     """Return where a run in tiles ended that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    write_volume(image, folder / "spots.ome.tif", dtype="uint16")
+    write(image, folder / "spots.ome.tif", dtype="uint16")
     run = _task(ImageFile(path=str(folder / "spots.ome.tif")), psf, folder / "r.ome.zarr", tile=32)
     finish(run_task_iter(run))
     return run.out
@@ -157,7 +157,7 @@ def test_weights_of_tiles_add_up_to_one(psf):
     plan = _plan_for((40, 130, 66), psf, RichardsonLucy(), 10, memory=10**9, side=32)
     assert len(plan.tiles) > 8
     ones = {
-        n: np.ones([k.stop - k.start for k in plan.kept(tile)], np.float32)
+        n: np.ones([k.stop - k.start for k in plan.stored_part(tile)], np.float32)
         for n, tile in enumerate(plan.tiles)
     }
     whole = tuple(slice(0, n) for n in plan.shape)
@@ -262,12 +262,12 @@ import sys
 from napari_rln.engine.task import Task
 from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.execution import Execution, Output
-from napari_rln.io.volumes import read_volume
+from napari_rln.io.volumes import read
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.io.image import ImageFile
 from pathlib import Path
 image, psf, out = sys.argv[1:]
-task = Task(image=ImageFile(path=image), psf=read_volume(psf), output=Output(path=Path(out)),
+task = Task(image=ImageFile(path=image), psf=read(psf), output=Output(path=Path(out)),
             method=RichardsonLucy(iterations=6), execution=Execution(tile=32))
 for report in run_task_iter(task):
     print(report.phase, flush=True)
@@ -275,8 +275,8 @@ for report in run_task_iter(task):
 
 
 def test_a_driver_killed_at_once_is_resumed(file, psf, whole, tmp_path):
-    write_volume(psf, tmp_path / "psf.ome.tif")
-    psf = read_volume(tmp_path / "psf.ome.tif")
+    write(psf, tmp_path / "psf.ome.tif")
+    psf = read(tmp_path / "psf.ome.tif")
     broken = tmp_path / "broken.ome.zarr"
     driver = subprocess.Popen(
         [sys.executable, "-c", _DRIVER, file.path, tmp_path / "psf.ome.tif", broken],
@@ -332,7 +332,7 @@ def test_the_workers_of_a_scheduler_do_it(file, psf, whole, tmp_path):
 def test_a_part_without_light_stays_dark(psf, tmp_path):
     data = np.zeros(SHAPE, np.float32)
     data[:, :60, :70] = phantoms.spots((21, 60, 70), level=300.0)
-    write_volume(Volume.from_array(data, psf.voxel_um), tmp_path / "half.ome.tif")
+    write(Volume.from_array(data, psf.voxel_um), tmp_path / "half.ome.tif")
     file = ImageFile(path=str(tmp_path / "half.ome.tif"))
     out = tmp_path / "r.ome.zarr"
     method = RichardsonLucy(iterations=6, background=0.0)
@@ -384,7 +384,7 @@ def test_an_image_that_was_moved_is_read_where_it_is(file, psf, tmp_path):
 
 def test_a_single_plane_is_run(psf, tmp_path):
     plane = phantoms.spots((5, 60, 70), level=300.0)[2:3] + 10
-    write_volume(Volume.from_array(plane, psf.voxel_um), tmp_path / "plane.ome.tif")
+    write(Volume.from_array(plane, psf.voxel_um), tmp_path / "plane.ome.tif")
     flat = Volume(data=psf.data[4:5] / psf.data[4].sum(), voxel_um=psf.voxel_um)
     for name in ("r.ome.tif", "r.ome.zarr"):
         run = _task(ImageFile(path=str(tmp_path / "plane.ome.tif")), flat, tmp_path / name)
@@ -546,17 +546,17 @@ _BOUND = """
 import sys
 from pathlib import Path
 import numpy as np
-from napari_rln.io.volumes import read_volume
+from napari_rln.io.volumes import read
 from napari_rln.engine.needs import LEAST_BYTES
 from napari_rln.engine.task import Task
 from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.execution import Execution, Output
-from napari_rln.core.machine import LIBRARIES_BYTES, taken_bytes
+from napari_rln.core.machine import LIBRARIES_BYTES, used_bytes
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.io.image import ImageFile
 image, psf, out = sys.argv[1:]
-gb = 1.05 * (taken_bytes() + LIBRARIES_BYTES + LEAST_BYTES) / 1e9 + 0.3
-task = Task(image=ImageFile(path=image, voxel_um=(0.2, 0.1, 0.1)), psf=read_volume(psf),
+gb = 1.05 * (used_bytes() + LIBRARIES_BYTES + LEAST_BYTES) / 1e9 + 0.3
+task = Task(image=ImageFile(path=image, voxel_um=(0.2, 0.1, 0.1)), psf=read(psf),
             output=Output(path=Path(out)), execution=Execution(memory_gb=gb),
             method=RichardsonLucy(iterations=1, acceleration="none"))
 steps = run_task_iter(task)
@@ -580,7 +580,7 @@ def test_memory_stays_within_its_bound_on_a_volume_that_is_larger(psf, tmp_path)
     noise = np.random.default_rng(0).poisson(20, (32, 128, 128)).astype(np.uint16)
     for z in range(0, shape[0], 32):
         array[z : z + 32] = np.tile(noise, (1, 8, 8))
-    write_volume(psf, tmp_path / "psf.ome.tif")
+    write(psf, tmp_path / "psf.ome.tif")
     found = subprocess.run(
         [sys.executable, "-c", _BOUND,
          tmp_path / "big.zarr", tmp_path / "psf.ome.tif", tmp_path / "r.ome.zarr"],
@@ -598,8 +598,8 @@ def test_a_plain_tif_in_parts_is_the_file_that_the_whole_gives(file, psf, tmp_pa
     run = _task(file, psf, out, tile=32, dtype=dtype)
     finish(run_task_iter(run))
     assert len(_plan(out).tiles) > 8
-    parts = read_volume(out)
-    write_volume(parts, tmp_path / "whole.tif", dtype=dtype)
+    parts = read(out)
+    write(parts, tmp_path / "whole.tif", dtype=dtype)
     with tifffile.TiffFile(out) as one, tifffile.TiffFile(tmp_path / "whole.tif") as other:
         assert one.is_imagej
         assert one.imagej_metadata == other.imagej_metadata

@@ -22,7 +22,7 @@ from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
 from napari_rln.io.tiff import TiffTarget
-from napari_rln.io.volumes import read_volume
+from napari_rln.io.volumes import read
 
 SHAPE = (20, 40, 64)
 WHOLE = tuple(slice(0, n) for n in SHAPE)
@@ -53,7 +53,7 @@ def whole(photons, psf, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     file = _series(folder / "series.ome.tif", photons[:1], psf)
     finish(run_task_iter(_task(file, psf, folder / "whole.ome.zarr")))
-    return read_volume(folder / "whole.ome.zarr").data
+    return read(folder / "whole.ome.zarr").data
 
 
 def _series(path, volumes, psf):
@@ -90,7 +90,7 @@ def _touch(file):
 
 
 def _data(path, time):
-    return read_volume(path, time=time).data
+    return read(path, time=time).data
 
 
 def test_a_changed_volume_is_not_complete_already(series, psf, tmp_path):
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_is_said_or_done_again(series, psf, whole, tmp_path
         finish(run_task_iter(_task(one, psf, out)))
     except (RlnError, ComputeError, OSError):
         assert finish(run_task_iter(_task(one, psf, out, overwrite=True))).made
-    np.testing.assert_array_equal(read_volume(out).data, whole, str(damaged))
+    np.testing.assert_array_equal(read(out).data, whole, str(damaged))
 
 
 def test_a_series_that_begins_in_the_dark_is_deconvolved(photons, psf, tmp_path):
@@ -220,7 +220,7 @@ def test_a_series_that_begins_in_the_dark_is_deconvolved(photons, psf, tmp_path)
     finish(run_task_iter(_task(ImageFile(path=file.path, time=1), psf, tmp_path / "one.ome.tif")))
     assert np.abs(_data(tmp_path / "r.ome.tif", 0)).max() < 1e-3
     np.testing.assert_array_equal(
-        _data(tmp_path / "r.ome.tif", 1), read_volume(tmp_path / "one.ome.tif").data
+        _data(tmp_path / "r.ome.tif", 1), read(tmp_path / "one.ome.tif").data
     )
     manifest = json.loads((tmp_path / "r.ome.tif.run.json").read_text())
     assert manifest["known"]["time"] == 1

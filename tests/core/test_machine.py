@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from napari_rln.core.machine import available_bytes, cores, taken_bytes, total_bytes
+from napari_rln.core.machine import available_bytes, cores, total_bytes, used_bytes
 
 GB = 10**9
 V2 = "41 31 0:38 {root} /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw"
@@ -118,4 +118,4 @@ def test_nothing_is_left_where_more_is_taken_than_allowed(tree):
 def test_of_this_machine():
     assert 2**20 < available_bytes() <= total_bytes()
     assert 1 <= cores() <= psutil.cpu_count()
-    assert 2**20 < taken_bytes() < total_bytes()
+    assert 2**20 < used_bytes() < total_bytes()

@@ -19,12 +19,12 @@ from napari_rln.networks.model import (
     FORMAT,
     Model,
     load_model,
+    psf_difference,
     read_card,
     shipped_models,
-    unlikeness,
 )
 
-REACH = {"axial": (1.5, 10.0), "lateral": (1.4, 5.5)}
+WIDTHS = {"axial": (1.5, 10.0), "lateral": (1.4, 5.5)}
 
 
 def _model() -> Model:
@@ -37,7 +37,7 @@ def _model() -> Model:
         psf=Volume.from_array(
             psf.data, psf.voxel_um, name="beads", record=Record(method="psf measure")
         ),
-        reach=REACH,
+        psf_widths=WIDTHS,
         record=Record(method="train", settings={"seed": 3}, facts={"steps": 12, "loss": [0.5]}),
     )
 
@@ -76,7 +76,7 @@ def test_a_saved_model_comes_back_whole(path):
     assert loaded.psf.voxel_um == model.psf.voxel_um
     assert loaded.psf.record.method == "psf measure"
     assert loaded.start == model.start
-    assert loaded.reach == REACH
+    assert loaded.psf_widths == WIDTHS
     assert (loaded.normalisation, loaded.output_scale) == ("percentiles", 2.5)
     assert loaded.network.settings == model.network.settings
     assert not loaded.network.training
@@ -90,7 +90,7 @@ def test_a_model_without_psf_and_reach_comes_back_so(tmp_path):
     phantoms.small_model(psf=None).save(tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")
     assert loaded.psf is None
-    assert not loaded.reach
+    assert not loaded.psf_widths
 
 
 def test_a_loaded_model_computes_the_same(path):
@@ -323,20 +323,20 @@ def test_a_model_may_be_read_by_whoever_may_read_a_new_file(path):
 
 def test_unlikeness_is_the_share_of_light_elsewhere():
     psf = phantoms.gaussian_psf()
-    assert unlikeness(psf, psf) == 0
+    assert psf_difference(psf, psf) == 0
     points = np.zeros((2, 5, 5, 5), np.float32)
     points[0, 2, 2, 2] = points[1, 2, 2, 3] = 0.25
     points[:, 2, 0, 0] = 0.75
     one, other = (Volume.from_array(data, psf.voxel_um) for data in points)
-    assert unlikeness(one, other) == pytest.approx(0.25)
-    assert unlikeness(other, one) == pytest.approx(0.25)
+    assert psf_difference(one, other) == pytest.approx(0.25)
+    assert psf_difference(other, one) == pytest.approx(0.25)
 
 
 def test_unlikeness_does_not_see_sizes():
     psf = phantoms.gaussian_psf((15, 15, 15))
     for shape in ((11, 15, 15), (14, 16, 12), (20, 11, 17)):
-        assert unlikeness(psf, phantoms.gaussian_psf(shape)) < 0.01
-    assert unlikeness(psf, phantoms.gaussian_psf(sigma=(3.0, 1.2, 1.2))) > 0.2
+        assert psf_difference(psf, phantoms.gaussian_psf(shape)) < 0.01
+    assert psf_difference(psf, phantoms.gaussian_psf(sigma=(3.0, 1.2, 1.2))) > 0.2
 
 
 @pytest.mark.parametrize("text", ['{"format": Infinity}', '{"format": 0}', "[" * 100_000])

@@ -123,9 +123,9 @@ def test_voxels_not_seen_do_not_count(clean):
     seen = np.ones(clean.shape, bool)
     seen[:, :, :40] = False
     image = np.where(seen, clean, rng.normal(150, 40, clean.shape).astype(np.float32))
-    noise = estimate_noise(image, seen=seen)
+    noise = estimate_noise(image, mask=seen)
     assert noise.gain == pytest.approx(1, rel=0.12)
-    assert estimate_noise(image, seen=[seen]) == noise
+    assert estimate_noise(image, mask=[seen]) == noise
 
 
 @pytest.mark.parametrize("background", [0.1, 1, 30, 300])

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from napari_rln.core.errors import RlnError
-from napari_rln.networks.model import unlikeness
+from napari_rln.networks.model import psf_difference
 from napari_rln.networks.suitability import widths_in_voxels
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.prepare import check_psf
 from napari_rln.simulate import optics as module
-from napari_rln.simulate.optics import FamilySettings, draw_optics
+from napari_rln.simulate.optics import FamilySettings, draw_psf
 
 SMALL = FamilySettings(largest=(21, 17, 17))
 
@@ -19,13 +19,13 @@ SMALL = FamilySettings(largest=(21, 17, 17))
 @pytest.fixture(scope="module")
 def drawn():
     """Return a few PSFs and what is believed of them."""
-    return [draw_optics(SMALL, seed=seed) for seed in range(6)]
+    return [draw_psf(SMALL, seed=seed) for seed in range(6)]
 
 
 def test_a_seed_gives_the_same_psfs_again(drawn):
-    again = draw_optics(SMALL, seed=1)
+    again = draw_psf(SMALL, seed=1)
     np.testing.assert_array_equal(again.psf.data, drawn[1].psf.data)
-    np.testing.assert_array_equal(again.believed.data, drawn[1].believed.data)
+    np.testing.assert_array_equal(again.assumed.data, drawn[1].believed.data)
     assert again.psf.voxel_um == drawn[1].psf.voxel_um
     assert len({optics.psf.hash for optics in drawn}) == len(drawn)
 
@@ -46,18 +46,20 @@ def test_what_is_believed_lies_on_the_same_voxels_and_is_nearly_true(drawn):
     for optics in drawn:
         assert optics.believed.shape == optics.psf.shape
         assert optics.believed.voxel_um == optics.psf.voxel_um
-        assert 0 < unlikeness(optics.psf, optics.believed) < 0.3
+        assert 0 < psf_difference(optics.psf, optics.believed) < 0.3
 
 
 def test_without_mismatch_the_true_psf_is_believed():
-    optics = draw_optics(replace(SMALL, mismatch=0.0), seed=1)
-    assert optics.believed is optics.psf
+    optics = draw_psf(replace(SMALL, mismatch=0.0), seed=1)
+    assert optics.assumed is optics.psf
 
 
 def test_what_is_believed_does_not_change_what_is_true(drawn):
-    optics = draw_optics(replace(SMALL, mismatch=3.0), seed=1)
+    optics = draw_psf(replace(SMALL, mismatch=3.0), seed=1)
     np.testing.assert_array_equal(optics.psf.data, drawn[1].psf.data)
-    assert unlikeness(optics.psf, optics.believed) > unlikeness(drawn[1].psf, drawn[1].believed)
+    assert psf_difference(optics.psf, optics.assumed) > psf_difference(
+        drawn[1].psf, drawn[1].believed
+    )
 
 
 def test_microscopes_of_every_kind_are_drawn_as_often_as_said():
@@ -87,7 +89,7 @@ def test_settings_that_cannot_be_are_refused(given, said):
 def test_all_four_modalities_are_drawn_and_nearly_as_wide_as_the_family():
     seeds = {4: "light-sheet", 7: "confocal", 15: "two-photon", 25: "widefield"}
     for seed, modality in seeds.items():
-        psf = draw_optics(replace(SMALL, mismatch=0.0), seed=seed).psf
+        psf = draw_psf(replace(SMALL, mismatch=0.0), seed=seed).psf
         assert psf.record.settings["modality"] == modality
         for axis, width in widths_in_voxels(psf).items():
             low, high = module.FAMILY_WIDTHS[axis]
@@ -97,8 +99,8 @@ def test_all_four_modalities_are_drawn_and_nearly_as_wide_as_the_family():
 def test_a_greater_mismatch_is_believed_further_from_the_truth():
     def apart(mismatch):
         family = FamilySettings(mismatch=mismatch, largest=(15, 15, 15))
-        both = [draw_optics(family, seed=seed) for seed in (4, 5, 14, 31)]
-        return np.mean([unlikeness(one.psf, one.believed) for one in both])
+        both = [draw_psf(family, seed=seed) for seed in (4, 5, 14, 31)]
+        return np.mean([psf_difference(one.psf, one.assumed) for one in both])
 
     little, usual, much = (apart(mismatch) for mismatch in (0.2, 1.0, 4.0))
     assert 0 < little < 0.5 * usual

@@ -185,10 +185,10 @@ def test_beyond_the_sample_index_aperture_is_lost_at_depth():
 
 @pytest.mark.parametrize("settings", CASES, ids=lambda s: s.get("modality", "widefield"))
 def test_automatic_size_is_odd_capped_and_holds_the_share(settings):
-    made = compute_psf(MicroscopeSettings(**settings, energy_share=0.9), (0.4, 0.06, 0.06))
+    made = compute_psf(MicroscopeSettings(**settings, energy_fraction=0.9), (0.4, 0.06, 0.06))
     assert all(n % 2 == 1 and n <= 127 for n in made.shape)
     assert made.shape[1] == made.shape[2]
-    assert made.record.facts["energy_share"] >= 0.9
+    assert made.record.facts["energy_fraction"] >= 0.9
     assert made.record.settings["size"] == list(made.shape)
     json.loads(Record.from_json(made.record.to_json()).to_json(), parse_constant=pytest.fail)
 

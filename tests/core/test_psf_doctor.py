@@ -92,7 +92,7 @@ def test_repair_does_no_more_than_the_findings_say():
     assert mended.record.settings["background"] == "none"
     assert mended.record.settings["hot_pixels"] is False
     assert mended.record.settings["noise_floor"] == 0
-    assert mended.record.settings["energy_share"] == 1
+    assert mended.record.settings["energy_fraction"] == 1
     coarser = repair_psf(clean, examine_psf(clean), image_voxel_um=(0.4, 0.2, 0.2))
     assert coarser.voxel_um == (0.4, 0.2, 0.2)
 
@@ -147,7 +147,7 @@ def test_light_outside_the_file_is_estimated():
     z = np.exp(-np.abs(np.arange(41) - 20.0) / 8)
     data = z[:, None, None] * gaussian(centre=(0, 12, 12), shape=(1, 25, 25))
     report = examine_psf(psf(data))
-    assert report.facts.cut_share[0] == pytest.approx(np.exp(-20.5 / 8), rel=0.05)
+    assert report.facts.cut_fraction[0] == pytest.approx(np.exp(-20.5 / 8), rel=0.05)
     assert "cut" in checks(report, "note")
 
 

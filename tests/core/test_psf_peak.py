@@ -9,7 +9,7 @@ from napari_rln.core.volume import Volume
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import examine_psf, fit_psf
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
-from napari_rln.psf.peak import lone_voxels, peak_centre
+from napari_rln.psf.peak import isolated_voxels, peak_centre
 from napari_rln.psf.prepare import prepare_psf
 
 # NA, immersion index, lateral and axial voxel in micrometres of everyday objectives.
@@ -64,7 +64,7 @@ def test_no_voxel_of_a_computed_psf_is_hot_however_it_is_sampled(modality):
             na, index, lateral * width, axial * depth,
             modality=modality, wavelength_um=wavelength, **more,
         )  # fmt: skip
-        assert not lone_voxels(psf.data).hot.any()
+        assert not isolated_voxels(psf.data).hot.any()
         np.testing.assert_allclose(peak_centre(psf.data), (6, 10, 10), atol=0.2)
 
 
@@ -95,7 +95,7 @@ def test_hot_pixels_of_a_measured_bead_are_found_and_its_peak_is_left(sigma, amp
     near[10, 15, 18] = near[9, 12, 15] = True
     data[far] += amplitude
     data[near] += 6 * amplitude
-    found = lone_voxels(data).hot
+    found = isolated_voxels(data).hot
     assert (found & far).sum() >= 0.9 * far.sum()
     assert found[near].all()
     assert not (found & ~far & ~near).any()
@@ -106,5 +106,5 @@ def test_a_hot_pixel_in_front_of_the_peak_is_not_the_peak():
     centre = (10.0, 15.0, 15.0)
     data, _ = bead((21, 31, 31), centre, (2.0, 1.3, 1.3), 300, seed=2)
     data[15, 15, 15] += 5000
-    assert lone_voxels(data).hot[15, 15, 15]
+    assert isolated_voxels(data).hot[15, 15, 15]
     np.testing.assert_allclose(peak_centre(data), centre, atol=0.2)

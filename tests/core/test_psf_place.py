@@ -15,7 +15,7 @@ from napari_rln.psf.examine import examine_psf, fit_psf, repair_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.placement import find_fault, split_axes
 from napari_rln.psf.prepare import check_psf, prepare_psf
-from napari_rln.train.training_set import setting_of
+from napari_rln.train.training_set import training_set_of
 from napari_rln.train.training_settings import TrainSettings
 
 SHAPE = (21, 25, 25)
@@ -55,14 +55,14 @@ def test_what_is_no_psf_stops_a_run(why, mend):
     broken = psf(BROKEN[why])
     image = Volume.from_array(np.ones((24, 24, 24)), VOXEL, name="image")
     with pytest.raises(RlnError, match=why):
-        fit_psf(broken, image, mend=mend)
+        fit_psf(broken, image, repair=mend)
     for method in (RichardsonLucy(), Network()):
         with pytest.raises(RlnError, match=why):
             deconvolve(image, broken, method)
     with pytest.raises(RlnError, match=why):
-        setting_of(TrainSettings(), psf=broken)
+        training_set_of(TrainSettings(), psf=broken)
     report = examine_psf(broken)  # may be looked at
-    assert [f.severity for f in report.findings if why in f.what] == ["error"]
+    assert [f.severity for f in report.findings if why in f.message] == ["error"]
     with pytest.raises(RlnError, match=why):
         repair_psf(broken, report)
 
@@ -93,7 +93,7 @@ def test_a_psf_with_its_origin_in_the_corner_is_used_as_the_rolled_one():
     prepared = prepare_psf(cornered)
     assert prepared.record is not None
     assert prepared.record.facts["rolled"] == ["z", "y", "x"]
-    for refuse in (check_psf, lambda given: fit_psf(given, mend=False)):
+    for refuse in (check_psf, lambda given: fit_psf(given, repair=False)):
         with pytest.raises(RlnError, match=r"split between .* Repair it \(centre=peak\)"):
             refuse(cornered)
     check_psf(ready)
@@ -110,7 +110,7 @@ def test_a_cut_peak_is_not_taken_for_a_split_one(centre):
         assert split_axes(data) == ()
         fault = find_fault(data)
         assert fault is not None
-        assert "at the border" in fault.what
+        assert "at the border" in fault.message
 
 
 @pytest.mark.parametrize("shape", [(31, 31, 31), (1, 41, 41), (5, 64, 64)])
@@ -135,7 +135,7 @@ def test_several_spots_are_told_above_each_other_and_in_noise():
     for data in (above, 1000 * beads + noise(wide)):
         fault = find_fault(data)
         assert fault is not None
-        assert "2 separate spots" in fault.what
+        assert "2 separate spots" in fault.message
 
 
 def aberrated():
@@ -183,7 +183,9 @@ def test_an_unusual_psf_is_not_refused(kind):
 def test_a_psf_of_one_voxel_has_nothing_to_deconvolve(data):
     fault = find_fault(data)
     assert fault is not None
-    assert "in one voxel, so that it blurs nothing and there is nothing to deconvolve" in fault.what
+    assert (
+        "in one voxel, so that it blurs nothing and there is nothing to deconvolve" in fault.message
+    )
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (20, 24, 26)])

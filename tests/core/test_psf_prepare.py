@@ -7,11 +7,11 @@ from scipy.special import erf
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.psf.peak import peak_centre
-from napari_rln.psf.prepare import AS_IT_IS, PrepareSettings, check_psf, prepare_psf
+from napari_rln.psf.prepare import RESAMPLE_ONLY, PrepareSettings, check_psf, prepare_psf
 from napari_rln.psf.shape import asymmetry, fwhm_um
 
 VOXEL = (0.2, 0.1, 0.1)
-WHOLE = PrepareSettings(energy_share=1.0)
+WHOLE = PrepareSettings(energy_fraction=1.0)
 FWHM = 2 * np.sqrt(2 * np.log(2))
 
 
@@ -62,7 +62,7 @@ def test_result_is_a_psf_with_its_record():
 
 def test_the_files_centre_is_kept_on_request():
     data = spot((21, 21, 21), (10, 10, 10.4), (2, 1.5, 1.5))
-    trusted = PrepareSettings(centre="file", background="none", energy_share=1.0)
+    trusted = PrepareSettings(centre="file", background="none", energy_fraction=1.0)
     ready = prepare_psf(volume(data), trusted)
     assert np.allclose(ready.data, data / data.sum(), atol=1e-7)
     even = prepare_psf(volume(spot((20, 20, 20), (10, 10, 10), (2, 1.5, 1.5))), trusted)
@@ -85,7 +85,7 @@ def test_coarser_by_three_is_the_sum_of_three():
     rng = np.random.default_rng(0)
     data = spot((27, 27, 27), (13, 13, 13), (4, 4, 4)) * rng.uniform(0.5, 1, (27, 27, 27))
     keep = PrepareSettings(
-        background="none", hot_pixels=False, centre="file", noise_floor=0, energy_share=1
+        background="none", hot_pixels=False, centre="file", noise_floor=0, energy_fraction=1
     )
     ready = prepare_psf(volume(data, (0.1, 0.1, 0.1)), keep, image_voxel_um=(0.3, 0.3, 0.3))
     sums = data.reshape(9, 3, 9, 3, 9, 3).sum(axis=(1, 3, 5))
@@ -139,11 +139,11 @@ def test_a_psf_far_off_its_middle_keeps_its_light():
 def test_crops_by_energy_and_by_size():
     data = spot((41, 41, 41), (20, 20, 20), (2, 1.5, 1.5))
     assert prepare_psf(volume(data), WHOLE).shape == (41, 41, 41)
-    small = prepare_psf(volume(data), PrepareSettings(energy_share=0.99))
+    small = prepare_psf(volume(data), PrepareSettings(energy_fraction=0.99))
     assert max(small.shape) < 20
     assert small.record is not None
     assert 0.99 <= small.record.facts["energy_kept"] < 0.999
-    limited = prepare_psf(volume(data), PrepareSettings(energy_share=1, max_size=(8, 11, 100)))
+    limited = prepare_psf(volume(data), PrepareSettings(energy_fraction=1, max_size=(8, 11, 100)))
     assert limited.shape == (7, 11, 41)
 
 
@@ -172,7 +172,7 @@ def test_what_is_no_psf_is_refused(data, message):
 def test_a_psf_that_becomes_one_voxel_on_the_grid_of_the_image_is_refused():
     data = volume(spot((9, 9, 9), (4, 4, 4), (1, 1, 1)))
     z, y, x = data.voxel_um
-    for settings in (WHOLE, AS_IT_IS):
+    for settings in (WHOLE, RESAMPLE_ONLY):
         ready = prepare_psf(data, settings, image_voxel_um=(2 * z, 2 * y, 2 * x))
         assert ready.data.max() < 0.6
         with pytest.raises(RlnError, match="one voxel"):
@@ -189,8 +189,8 @@ def test_impossible_settings_are_refused():
         prepare_psf(data, PrepareSettings(background=5.0))
     with pytest.raises(RlnError, match="units"):
         prepare_psf(data, image_voxel_um=(5.0, 2.5, 2.5))
-    with pytest.raises(RlnError, match=r"`energy_share`.*0\.2"):
-        PrepareSettings(energy_share=0.2)
+    with pytest.raises(RlnError, match=r"`energy_fraction`.*0\.2"):
+        PrepareSettings(energy_fraction=0.2)
     with pytest.raises(RlnError, match="max_size"):
         PrepareSettings(max_size=(0, 3, 3))
     with pytest.raises(RlnError, match=r"`centre`.*middle"):

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import j1
 
 from napari_rln.core.errors import RlnError
-from napari_rln.psf.peak import lone_voxels, peak_centre
+from napari_rln.psf.peak import isolated_voxels, peak_centre
 from napari_rln.psf.pedestal import background_level
 from napari_rln.psf.shape import asymmetry, centre_crop, energy_box, fwhm_um
 
@@ -109,10 +109,10 @@ def test_hot_voxels_are_found_and_a_sharp_peak_is_left():
     for offset in ((0, 0, 0), (0.5, 0.5, 0.5), (0.25, 0, 0.25)):
         sharp = 1000 * gaussian((17, 33, 33), np.array((8, 16, 16)) + offset, (sigma,) * 3)
         sharp += rng.normal(100, 3, sharp.shape)
-        assert not lone_voxels(sharp).hot.any()
+        assert not isolated_voxels(sharp).hot.any()
     sharp[:, 5, 20] += 300  # a hot camera pixel is hot in every plane
     sharp[3, 25, 9] = 1e5
-    hot = lone_voxels(sharp).hot
+    hot = isolated_voxels(sharp).hot
     assert hot[:, 5, 20].all()
     assert hot[3, 25, 9]
     assert hot.sum() == 18
@@ -121,7 +121,7 @@ def test_hot_voxels_are_found_and_a_sharp_peak_is_left():
 def test_a_psf_of_a_single_voxel_is_not_hot():
     point = np.zeros((9, 9, 9))
     point[4, 4, 4] = 1
-    assert not lone_voxels(point).hot.any()
+    assert not isolated_voxels(point).hot.any()
     assert peak_centre(point) == pytest.approx((4, 4, 4))
 
 

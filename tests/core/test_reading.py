@@ -21,7 +21,7 @@ from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.ome_zarr import ZarrTarget
-from napari_rln.io.volumes import read_volume, write_channels, write_volume
+from napari_rln.io.volumes import read, write, write_channels
 
 VOXEL_UM = (0.3, 0.1, 0.1)
 SHAPE = (6, 14, 10)
@@ -33,7 +33,7 @@ def data():
 
 
 def _read(path, **options):
-    return read_volume(path, **options)
+    return read(path, **options)
 
 
 def _same(volume, data, voxel_um=VOXEL_UM):
@@ -761,7 +761,7 @@ def test_a_plane_without_content_is_a_missing_one(tmp_path):
 
 def test_a_crop_is_a_part_of_any_format(tmp_path, data):
     volume = Volume.from_array(data, VOXEL_UM)
-    write_volume(volume, tmp_path / "a.tif")
+    write(volume, tmp_path / "a.tif")
     _ngff(tmp_path / "a.zarr", data.transpose(2, 1, 0), "xyz", VOXEL_UM[::-1], "0.4")
     crop = ((1, 5), (2, 9), (3, 10))
     for name in ("a.tif", "a.zarr"):

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from napari_rln.core.errors import ComputeError, RlnError, RlnWarning
 from napari_rln.core.metrics import pearson
 from napari_rln.core.volume import Volume
-from napari_rln.registration.register import RegistrationSettings, register, register_steps
+from napari_rln.registration.register import RegistrationSettings, register, register_iter
 
 SHAPE, VOXEL_UM = (20, 48, 48), (0.3, 0.2, 0.2)
 SIZE_UM = np.multiply(SHAPE, VOXEL_UM)
@@ -70,7 +70,7 @@ def registered():
     """Return an image, the reports and the reference on it after all kinds of transform."""
     pytest.importorskip("SimpleITK")
     image, reports = raw(placement()), []
-    steps = register_steps(confocal(), image)
+    steps = register_iter(confocal(), image)
     while True:
         try:
             reports.append(next(steps))
@@ -179,7 +179,7 @@ def test_own_mirror_image_is_placed_but_doubted():
 
 def test_closing_early_is_quiet():
     pytest.importorskip("SimpleITK")
-    steps = register_steps(confocal(), raw(placement()))
+    steps = register_iter(confocal(), raw(placement()))
     for _ in range(8):  # as far as into SimpleITK's part
         report = next(steps)
     steps.close()

@@ -71,7 +71,7 @@ def test_noise_that_was_averaged_is_less(truth):
     mean = np.full((16, 32, 32), 400.0)
     image = rng.normal(mean, np.sqrt(0.5 * mean))  # as after a shift by half a voxel
     halved = Calibration(spectrum=Spectrum(correlations=((), (), (0.5,))))
-    assert halved.spectrum.share == 0.5
+    assert halved.spectrum.variance_ratio == 0.5
     fit = reconvolution_residual(image, mean, psf, halved)
     assert fit.chi2 == pytest.approx(1, abs=0.05)
 
@@ -84,7 +84,7 @@ def test_what_was_not_seen_does_not_count(truth, noisy):
     seen[:4] = False
     spoilt = noisy.copy()
     spoilt[:4] = 0
-    fit = reconvolution_residual(spoilt, truth, psf, known, seen=seen)
+    fit = reconvolution_residual(spoilt, truth, psf, known, mask=seen)
     assert fit.chi2 < 0.5 * reconvolution_residual(spoilt, truth, psf, known).chi2
     assert not fit.inside[:4].any()
 

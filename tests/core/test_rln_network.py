@@ -5,7 +5,7 @@ from torch import nn
 
 from napari_rln.core.errors import RlnError
 from napari_rln.networks.rln import (
-    REACH,
+    RECEPTIVE_FIELD,
     RLN,
     NetworkSettings,
     Stages,
@@ -128,7 +128,7 @@ def test_refuses_a_first_estimate_of_another_shape(shape):
 @pytest.mark.parametrize("at", [20, 21])
 def test_reach(network, random, axis, at):
     """From an even position 16 back and 17 ahead, from an odd one the reverse."""
-    within = (20 - REACH, 21 + REACH)
+    within = (20 - RECEPTIVE_FIELD, 21 + RECEPTIVE_FIELD)
     shape, place = [4, 4, 4], [2, 2, 2]
     shape[axis], place[axis] = 40, at
     x = torch.rand((1, 1, *shape), generator=random).double().requires_grad_()

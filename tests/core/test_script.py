@@ -23,7 +23,7 @@ from napari_rln.cli import app, deconvolve_commands, train_command
 from napari_rln.cli.script import command, job_command, job_python, python
 from napari_rln.engine.execution import OutputFormat
 from napari_rln.io.image import ImagePart
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.train import state as run
 from napari_rln.train import validation
@@ -343,15 +343,15 @@ def volumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     psf = phantoms.gaussian_psf()
     images = [phantoms.noisy_image(phantoms.spots((16, 24, 24), seed=n), psf) for n in range(2)]
-    write_volume(images[0], IMAGE)
-    write_volume(images[1], "b.tif")
+    write(images[0], IMAGE)
+    write(images[1], "b.tif")
     z, y, x = phantoms.VOXEL_UM
     tifffile.imwrite(
         "two.ome.tif", np.stack([image.data for image in images]),
         metadata={"axes": "CZYX", "PhysicalSizeZ": z, "PhysicalSizeY": y, "PhysicalSizeX": x},
     )  # fmt: skip
-    write_volume(psf, PSF)
-    write_volume(phantoms.gaussian_psf(sigma=(1.4, 1.0, 1.0)), "red.tif")
+    write(psf, PSF)
+    write(phantoms.gaussian_psf(sigma=(1.4, 1.0, 1.0)), "red.tif")
     phantoms.small_model().save(MODEL)
 
 
@@ -389,13 +389,13 @@ def test_a_copied_job_does_what_the_command_does(kind, tmp_path, monkeypatch):
         (job,) = jobs
         out = job.output.path
         channels = [0, 1] if kind == "channels" else [None]
-        results = [read_volume(out, channel=channel) for channel in channels]
+        results = [read(out, channel=channel) for channel in channels]
         data = [result.data for result in results]
         settings = [result.record and result.record.settings for result in results]
         (shutil.rmtree if out.is_dir() else Path.unlink)(out)
         Path(f"{out}.run.json").unlink(missing_ok=True)
         if job.second is not None:
-            data.append(read_volume(job.second.registered).data)
+            data.append(read(job.second.registered).data)
             job.second.registered.unlink()
         assert not [path for path in Path().iterdir() if path.name.startswith(("out", "moved"))]
         return data, settings
@@ -426,13 +426,13 @@ def trained(monkeypatch):
     seen = {}
     monkeypatch.setattr(train_command.PsfOptions, "fitted", lambda *_, **__: ("psf", ()))
     monkeypatch.setattr(train_command, "psfs_of_views", lambda psf, psf_b, dual: (psf, psf_b))
-    monkeypatch.setattr(train_command, "setting_of", lambda settings, **of: seen.update(of))
+    monkeypatch.setattr(train_command, "training_set_of", lambda settings, **of: seen.update(of))
 
     def stop(setting, settings, **_):
         seen["settings"] = settings
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_command, "train_steps", stop)
+    monkeypatch.setattr(train_command, "train_model_iter", stop)
 
     def run(line):
         seen.clear()
@@ -511,8 +511,8 @@ def test_what_is_imagined_goes_through_the_command_line(trained, cls, name):
 def bead(tmp_path, monkeypatch):
     """Write the shipped bead and its PSF into a folder and go there."""
     monkeypatch.chdir(tmp_path)
-    write_volume(samples.bead(), "my image.tif")
-    write_volume(samples.bead_psf(), "psf.tif")
+    write(samples.bead(), "my image.tif")
+    write(samples.bead_psf(), "psf.tif")
 
 
 def _run(text):
@@ -529,8 +529,8 @@ def test_the_python_of_rld_computes_what_the_command_does(repair):
     job = _job(psfs=(psf,), methods=(method,))
     _run(job_python(job))
     image = samples.bead()
-    fitted, _ = rln.psf.fit_psf(samples.bead_psf(), image, mend=repair)
-    assert read_volume(OUT).hash == rln.deconvolve(image, fitted, method).hash
+    fitted, _ = rln.psf.fit_psf(samples.bead_psf(), image, repair=repair)
+    assert read(OUT).hash == rln.deconvolve(image, fitted, method).hash
     OUT.unlink()
     words = [*LINES["rld"], "--iterations", 3, "--background", 200, "--dtype", "uint16"]
     words += [] if repair else ["--no-repair"]
@@ -544,7 +544,7 @@ def test_the_python_of_rln_computes_the_same():
     output = rln.Output(path=OUT, dtype="uint16")
     _run(job_python(_job(psfs=(), methods=(method,), output=output)))
     expected = rln.deconvolve(samples.bead(), method=method)
-    np.testing.assert_array_equal(read_volume(OUT).data, expected.data.round().clip(0))
+    np.testing.assert_array_equal(read(OUT).data, expected.data.round().clip(0))
 
 
 @pytest.mark.usefixtures("bead")
@@ -553,17 +553,17 @@ def test_the_python_of_psf_computes_the_same():
     own = (0.2, 0.1, 0.1)
     for where, voxel_um in (({"image": IMAGE}, samples.NOMINAL_VOXEL_UM), ({"voxel_um": own}, own)):
         _run(python("psf compute", **where, out=OUT, settings=optics))
-        assert read_volume(OUT).hash == rln.psf.compute_psf(optics, voxel_um, planes=64).hash
-        assert read_volume(OUT).voxel_um == pytest.approx(voxel_um)
+        assert read(OUT).hash == rln.psf.compute_psf(optics, voxel_um, planes=64).hash
+        assert read(OUT).voxel_um == pytest.approx(voxel_um)
 
     _run(python("psf repair", psf=PSF, out=OUT))
     psf = samples.bead_psf()
-    assert read_volume(OUT).hash == rln.psf.repair_psf(psf, rln.psf.examine_psf(psf)).hash
+    assert read(OUT).hash == rln.psf.repair_psf(psf, rln.psf.examine_psf(psf)).hash
     settings = rln.psf.PrepareSettings(max_size=(31, 31, 31))
     _run(python("psf repair", psf=PSF, image=IMAGE, out=OUT, settings=settings))
-    assert read_volume(OUT).hash == rln.psf.prepare_psf(psf, settings).hash
+    assert read(OUT).hash == rln.psf.prepare_psf(psf, settings).hash
     _run(python("psf repair", psf=PSF, out=OUT, everything=True))
-    assert read_volume(OUT).hash == rln.psf.prepare_psf(psf).hash
+    assert read(OUT).hash == rln.psf.prepare_psf(psf).hash
 
 
 def test_the_python_of_psf_measure_computes_the_same(tmp_path, monkeypatch):
@@ -571,10 +571,10 @@ def test_the_python_of_psf_measure_computes_the_same(tmp_path, monkeypatch):
     beads = np.zeros((24, 48, 48), np.float32)
     beads[8:17, 20:29, 20:29] = 5000 * phantoms.gaussian_psf().data
     stack = np.random.default_rng(0).poisson(beads + 10)
-    write_volume(rln.Volume.from_array(stack, phantoms.VOXEL_UM), IMAGE)
+    write(rln.Volume.from_array(stack, phantoms.VOXEL_UM), IMAGE)
     settings = rln.psf.MeasureSettings(size=(9, 9, 9))
     _run(python("psf measure", beads=IMAGE, out=OUT, settings=settings))
-    assert read_volume(OUT).hash == rln.psf.measure_psf(read_volume(IMAGE), settings).hash
+    assert read(OUT).hash == rln.psf.measure_psf(read(IMAGE), settings).hash
 
 
 @pytest.mark.usefixtures("bead")
@@ -585,7 +585,7 @@ def test_the_python_of_a_training_trains_the_same(monkeypatch):
     given = {"psf": PSF, "like": IMAGE, "begin": "none", "settings": TINY, "structures": structures}
     _run(python("train", out=MODEL, **given))
     psf, _ = rln.psf.fit_psf(samples.bead_psf(), samples.bead())
-    setting = rln.train.setting_of(TINY, psf=psf, like=samples.bead(), structures=structures)
+    setting = rln.train.training_set_of(TINY, psf=psf, like=samples.bead(), structures=structures)
     model = rln.load_model(MODEL)
     assert model.name == "mine"
     assert model.hash == rln.train.train_model(setting, TINY).hash
@@ -600,5 +600,5 @@ def test_the_python_of_other_trainings_says_what_they_are_of():
     )
     settings = dataclasses.replace(PRESETS["full"], variant="paper")
     text = python("train", any_psf=True, out=MODEL, preset="full", settings=settings)
-    assert "setting = rln.train.setting_of(settings, any_psf=True)\n" in text
+    assert "setting = rln.train.training_set_of(settings, any_psf=True)\n" in text
     compile(text, "script", "exec")

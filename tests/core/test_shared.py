@@ -34,9 +34,9 @@ def counted(monkeypatch):
 
         return counting
 
-    monkeypatch.setattr(studies, "seek_stop", count("stop", studies.seek_stop))
+    monkeypatch.setattr(studies, "find_iterations", count("stop", studies.find_iterations))
     monkeypatch.setattr(studies, "calibrate", count("calibration", studies.calibrate))
-    monkeypatch.setattr(studies.rld, "start", count("run", studies.rld.start))
+    monkeypatch.setattr(studies.rld, "start_iteration", count("run", studies.rld.start_iteration))
     return counts
 
 

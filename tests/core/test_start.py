@@ -7,16 +7,16 @@ import torch
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
-from napari_rln.deconvolution.calibration import Given, calibrate
+from napari_rln.deconvolution.calibration import UserCalibration, calibrate
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.deconvolution.method import Scene
-from napari_rln.deconvolution.settings import Seen
+from napari_rln.deconvolution.method import Observation
+from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.engine.in_memory import deconvolve
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 
 PSF = phantoms.gaussian_psf()
 CPU = torch.device("cpu")
-KNOWN = Given(background=10.0)
+KNOWN = UserCalibration(background=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def image():
 
 def _run(image, settings, psf=PSF, **options):
     """Return all reports and the first estimate."""
-    view = Seen(image=image, psf=psf, calibration=calibrate(image, KNOWN))
-    reports, steps = [], initial_estimate(Scene.of(view, CPU), settings, **options)
+    view = PreparedView(image=image, psf=psf, calibration=calibrate(image, KNOWN))
+    reports, steps = [], initial_estimate(Observation.of(view, CPU), settings, **options)
     while True:
         try:
             reports.append(next(steps))

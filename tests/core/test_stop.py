@@ -18,13 +18,13 @@ from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.noise import estimate_noise
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.deconvolution.stopping import (
-    SHARE,
+    DECONVOLVED_FRACTION,
     SplitPhotons,
-    Watch,
-    telling_crop,
-    telling_shape,
+    StoppingRule,
+    structured_crop,
+    structured_shape,
 )
-from napari_rln.deconvolution.stopping_trial import seek_stop
+from napari_rln.deconvolution.stopping_trial import find_iterations
 from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.6, 1.2, 1.2)).data
@@ -43,11 +43,11 @@ def _unseen(split, shape):
 def test_photons_go_to_one_part_or_the_other():
     photons = np.random.default_rng(0).poisson(20, (24, 64, 64))
     split = _split(photons)
-    assert split.image.mean() == pytest.approx(SHARE * 20, rel=0.01)
-    assert split.image.var() == pytest.approx(SHARE * 20, rel=0.03)
-    assert split.background == pytest.approx(SHARE * 20)
+    assert split.image.mean() == pytest.approx(DECONVOLVED_FRACTION * 20, rel=0.01)
+    assert split.image.var() == pytest.approx(DECONVOLVED_FRACTION * 20, rel=0.03)
+    assert split.background == pytest.approx(DECONVOLVED_FRACTION * 20)
     rest = _unseen(split, photons.shape)[8:-8, 8:-8, 8:-8]
-    assert rest.var() == pytest.approx((1 - SHARE) * 20, rel=0.05)
+    assert rest.var() == pytest.approx((1 - DECONVOLVED_FRACTION) * 20, rel=0.05)
     seen = split.image[8:-8, 8:-8, 8:-8]
     assert np.corrcoef(seen.ravel(), rest.ravel())[0, 1] == pytest.approx(0, abs=0.02)
 
@@ -128,7 +128,7 @@ def test_noise_is_added_to_one_part_and_taken_larger_from_the_other():
     taken = (photons - _unseen(split, photons.shape))[inside]
     # Times 3/7, so that the parts' noise is that of 7/10 and 3/10 of the photons.
     np.testing.assert_allclose(added, taken * 3 / 7, atol=0.01)
-    assert added.var() == pytest.approx(3 / 7 * 200 * spectrum.share, rel=0.1)
+    assert added.var() == pytest.approx(3 / 7 * 200 * spectrum.variance_ratio, rel=0.1)
 
 
 def test_no_part_to_deconvolve_is_negative():
@@ -229,11 +229,11 @@ def test_a_comparison_of_two_estimates_by_hand():
         common = (band * ((unseen - second) * gained.conj()).real).sum()
         shares.append(common / (band * np.abs(gained) ** 2).sum())
     assert all(0 < share < 1 for share in shares)
-    assert merit.shares == pytest.approx(shares, rel=1e-3)
+    assert merit.fractions == pytest.approx(shares, rel=1e-3)
     # Half of the way to the better one, or the way back, asks for more than all or less than none.
     halfway, none = (one + other) / 2, np.zeros(shape)
     short, back, same = (
-        split.compare(*(torch.from_numpy(v.astype(np.float32)) for v in (*pair, outside))).shares
+        split.compare(*(torch.from_numpy(v.astype(np.float32)) for v in (*pair, outside))).fractions
         for pair in ((halfway, other), (other, halfway), (none, none))
     )
     assert short == pytest.approx([min(2 * share, 1) for share in shares], rel=1e-3)
@@ -281,15 +281,15 @@ def test_the_truth_leaves_nothing_but_noise(share):
         light, photons = (shift(v, (0, 0, 0.5), order=1, mode="nearest") for v in (light, photons))
         spectrum = Spectrum(correlations=((), (), (share,)))
     split = _split(photons, spectrum=spectrum)
-    expected = torch.from_numpy((split.share * (light + 20)).astype(np.float32))
+    expected = torch.from_numpy((split.deconvolved_fraction * (light + 20)).astype(np.float32))
     assert split.error(expected, 0.0) == pytest.approx(1, abs=0.1)
     # A factor is no error, another shape is.
-    brighter = split.share * (1.3 * light + 20)
+    brighter = split.deconvolved_fraction * (1.3 * light + 20)
     assert split.error(torch.from_numpy(brighter.astype(np.float32)), 0.0) == pytest.approx(
         split.error(expected, 0.0), rel=1e-3
     )
     moved = np.roll(light, 3, axis=2)
-    wrong = torch.from_numpy((split.share * (moved + 20)).astype(np.float32))
+    wrong = torch.from_numpy((split.deconvolved_fraction * (moved + 20)).astype(np.float32))
     assert split.error(wrong, 0.0) > 1.3
 
 
@@ -318,7 +318,7 @@ def test_voxels_that_were_not_seen_are_not_judged_by():
 
 def _followed(errors):
     """Return the iteration that a watch names, and how many it wanted to see."""
-    watch = Watch()
+    watch = StoppingRule()
     for seen, error in enumerate(errors, start=1):
         if watch.add(float(error)):
             return watch.iteration, seen
@@ -398,7 +398,7 @@ def test_up_to_a_tenth_above_the_noise_everything_is_explained():
     [(1.0, 1.0), (1.01, 1.01), (1.05, 1.0516), (2.0, 2.0396), (50.0, 50.12)],
 )
 def test_the_first_that_is_hardly_worse_than_the_best_is_named(best, hardly):
-    watch = Watch()
+    watch = StoppingRule()
     for error in (60.0, hardly + 2e-4, hardly - 2e-4 if hardly > best else best, best):
         watch.add(error)
     assert watch.iteration == 3
@@ -406,12 +406,12 @@ def test_the_first_that_is_hardly_worse_than_the_best_is_named(best, hardly):
 
 
 def test_a_watch_that_saw_nothing_names_none():
-    assert Watch().iteration == 0
+    assert StoppingRule().iteration == 0
 
 
 @pytest.mark.parametrize(("best", "whole"), [(1.29, 1101), (1.31, 1000)])
 def test_more_photons_bear_more_iterations_where_noise_is_the_limit(best, whole):
-    watch = Watch()
+    watch = StoppingRule()
     for error in [9.0] * 999 + [best]:
         watch.add(error)
     split = _split(np.full((4, 16, 16), 20.0))
@@ -419,12 +419,12 @@ def test_more_photons_bear_more_iterations_where_noise_is_the_limit(best, whole)
 
 
 def test_the_whole_image_takes_one_iteration_at_least():
-    assert _split(np.full((4, 16, 16), 20.0)).whole(Watch()) == 1
+    assert _split(np.full((4, 16, 16), 20.0)).whole(StoppingRule()) == 1
 
 
 def _sought(image, psf, settings):
     """Return the reports of a search, and what it returns."""
-    steps = seek_stop(
+    steps = find_iterations(
         image, psf, calibrate(image), settings, torch.device("cpu"), time.perf_counter()
     )
     reports = []
@@ -476,7 +476,7 @@ def test_the_trial_is_as_bright_as_the_image(noisy):
     image, psf = noisy
     _, stop = _sought(image, psf, RichardsonLucy())
     trial = stop.trial
-    assert trial.is_of(image)
+    assert trial.covers(image)
     found = trial.estimate(trial.best)
     level = calibrate(image).background
     assert found.sum() == pytest.approx((image.data - level).sum(), rel=0.05)
@@ -487,7 +487,7 @@ def test_the_trial_is_as_bright_as_the_image(noisy):
 
 def test_the_trial_is_as_a_watch_of_its_reports_ends_it(noisy):
     reports, stop = _sought(*noisy, RichardsonLucy())
-    watch = Watch()
+    watch = StoppingRule()
     ended = [watch.add(report.held_out) for report in reports]
     assert ended == [False] * (len(reports) - 1) + [True]
     assert stop.trial.best == watch.iteration
@@ -518,19 +518,19 @@ def test_noise_of_an_interpolated_image_is_split_by_what_was_found():
     for lags in (spectrum.correlations[0], spectrum.correlations[2]):
         assert lags[0] == pytest.approx(0.5, abs=0.12)
     assert spectrum.correlations[1] == ()
-    assert spectrum.share == pytest.approx(0.25, abs=0.1)
+    assert spectrum.variance_ratio == pytest.approx(0.25, abs=0.1)
 
 
 def test_a_large_image_is_judged_by_its_structured_part():
     image = np.zeros((16, 1500, 900), np.float32)
     image[:, 1100:1200, 300:400] = phantoms.spots((16, 100, 100))
-    part = telling_crop(image, (9, 31, 31))
+    part = structured_crop(image, (9, 31, 31))
     assert image[part].size <= 2**20
     assert image[part].sum() == pytest.approx(image.sum(), rel=1e-3)
-    assert telling_crop(image[:, :200, :200], (9, 31, 31)) == (slice(None),) * 3
+    assert structured_crop(image[:, :200, :200], (9, 31, 31)) == (slice(None),) * 3
     image = np.zeros((16, 600, 600), np.float32)
     image[:, 500:520, 60:80] = 7  # alike in all planes
-    _, y, x = telling_crop(image, (9, 31, 31))
+    _, y, x = structured_crop(image, (9, 31, 31))
     assert y.start <= 500
     assert y.stop >= 520
     assert x.start <= 60
@@ -538,7 +538,7 @@ def test_a_large_image_is_judged_by_its_structured_part():
 
 
 def test_what_a_large_image_is_judged_by_is_a_square_of_a_million_voxels():
-    assert telling_shape((16, 1500, 900), (9, 31, 31)) == (16, 256, 256)  # of 2^20 voxels
-    assert telling_shape((64, 1500, 100), (9, 31, 31)) == (64, 128, 100)
-    assert telling_shape((1024, 500, 500), (9, 41, 31)) == (1024, 82, 82)  # twice the PSF
-    assert telling_shape((1024, 500, 500), (9, 31, 43)) == (1024, 86, 86)
+    assert structured_shape((16, 1500, 900), (9, 31, 31)) == (16, 256, 256)  # of 2^20 voxels
+    assert structured_shape((64, 1500, 100), (9, 31, 31)) == (64, 128, 100)
+    assert structured_shape((1024, 500, 500), (9, 41, 31)) == (1024, 82, 82)  # twice the PSF
+    assert structured_shape((1024, 500, 500), (9, 31, 43)) == (1024, 86, 86)

@@ -6,13 +6,13 @@ import pytest
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.networks.model import unlikeness
+from napari_rln.networks.model import psf_difference
 from napari_rln.networks.network import Network
-from napari_rln.networks.suitability import doubts, refuse_grid, widths_in_voxels
+from napari_rln.networks.suitability import grid_error, psf_warnings, widths_in_voxels
 
 PSF = phantoms.gaussian_psf((15, 15, 15))
 FWHM = 2 * np.sqrt(2 * np.log(2))
-REACH = {"axial": (3.0, 5.0), "lateral": (2.0, 4.0)}
+WIDTHS = {"axial": (3.0, 5.0), "lateral": (2.0, 4.0)}
 
 
 def _gaussian(axial=1.6, lateral=1.2, shape=(33, 33, 33)):
@@ -30,25 +30,25 @@ def test_widths_are_those_of_a_gaussian_in_voxels():
 
 
 def test_nothing_speaks_against_the_models_own_psf_or_none_at_all():
-    model = phantoms.small_model(psf=PSF, reach=REACH)
-    assert doubts(model, PSF) == ()
-    assert doubts(model, None) == ()
-    assert doubts(phantoms.small_model(psf=None), _gaussian(9.0, 6.0)) == ()
+    model = phantoms.small_model(psf=PSF, psf_widths=WIDTHS)
+    assert psf_warnings(model, PSF) == ()
+    assert psf_warnings(model, None) == ()
+    assert psf_warnings(phantoms.small_model(psf=None), _gaussian(9.0, 6.0)) == ()
 
 
 def test_a_little_wider_is_no_other_psf_and_a_lot_wider_is():
     model = phantoms.small_model(name="mine", psf=PSF)
-    assert doubts(model, _gaussian(1.65, 1.25)) == ()
+    assert psf_warnings(model, _gaussian(1.65, 1.25)) == ()
     wide = _gaussian(2.4, 1.8)
-    (doubt,) = doubts(model, wide)
-    assert f"{unlikeness(PSF, wide):.0%} of the light" in doubt
+    (doubt,) = psf_warnings(model, wide)
+    assert f"{psf_difference(PSF, wide):.0%} of the light" in doubt
     assert "mine was trained for another PSF (psf)" in doubt
 
 
 def test_psfs_on_other_voxels_are_not_compared():
     wide = _gaussian(2.4, 1.8)
     elsewhere = Volume.from_array(wide.data, (0.4, 0.2, 0.2))
-    assert doubts(phantoms.small_model(psf=PSF), elsewhere) == ()
+    assert psf_warnings(phantoms.small_model(psf=PSF), elsewhere) == ()
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_psfs_on_other_voxels_are_not_compared():
     ],
 )
 def test_widths_beyond_the_family_are_named_with_their_limits(axial, lateral, said):
-    model = phantoms.small_model(name="mine", psf=None, reach=REACH)
-    found = doubts(model, _gaussian(axial / FWHM, lateral / FWHM))
+    model = phantoms.small_model(name="mine", psf=None, psf_widths=WIDTHS)
+    found = psf_warnings(model, _gaussian(axial / FWHM, lateral / FWHM))
     assert len(found) == len(said)
     for doubt, words in zip(found, said, strict=True):
         assert words in doubt
 
 
 def test_a_flat_psf_has_no_axial_width_to_doubt():
-    model = phantoms.small_model(psf=None, reach=REACH)
-    assert doubts(model, _gaussian(1.0, 3.0 / FWHM, (1, 33, 33))) == ()
+    model = phantoms.small_model(psf=None, psf_widths=WIDTHS)
+    assert psf_warnings(model, _gaussian(1.0, 3.0 / FWHM, (1, 33, 33))) == ()
 
 
 def test_voxels_may_differ_by_three_percent():
@@ -90,7 +90,7 @@ def test_voxels_may_differ_by_three_percent():
 
 
 def test_the_refusal_names_both_grids_and_the_ways_out():
-    said = str(refuse_grid(phantoms.small_model(name="mine", psf=PSF), _on((0.4, 0.3, 0.3))))
+    said = str(grid_error(phantoms.small_model(name="mine", psf=PSF), _on((0.4, 0.3, 0.3))))
     for words in (
         "image has voxels of (0.4, 0.3, 0.3)",
         "mine",

@@ -14,8 +14,8 @@ from napari_rln.core.limits import as_dict, check_limits, from_dict
 from napari_rln.core.report import Report
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.classical import fits_whole
-from napari_rln.deconvolution.method import Described, Whole
-from napari_rln.deconvolution.settings import check_together
+from napari_rln.deconvolution.method import Description, WholeResult
+from napari_rln.deconvolution.settings import check_psf_fits
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.forecast import forecast
 from napari_rln.engine.in_memory import deconvolve
@@ -25,7 +25,7 @@ from napari_rln.engine.methods import METHODS
 from napari_rln.engine.run import run
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 
 SHAPE = (20, 70, 90)
 
@@ -55,9 +55,9 @@ class Sharpen:
         return SharpenTiles(self)
 
     def check(self, image, psf, *, views=1):
-        check_together(image, psf)
+        check_psf_fits(image, psf)
 
-    def check_in_parts(self):
+    def check_tiled(self):
         pass
 
     def warnings(self, *psfs):
@@ -78,10 +78,10 @@ class Sharpen:
             return None
         data = self.sharpened(scene.image, scene.calibration)
         yield Report(phase="deconvolve", done=1, total=1, seconds=0.0)
-        return Whole(data, {})
+        return WholeResult(data, {})
 
-    def described(self):
-        return Described(as_dict(self), as_dict(self), {}, {})
+    def describe(self):
+        return Description(as_dict(self), as_dict(self), {}, {})
 
     def as_json(self):
         return as_dict(self)
@@ -90,7 +90,7 @@ class Sharpen:
     def from_json(cls, fields, folder):
         return from_dict(cls, fields)
 
-    def provide(self, folder):
+    def save_files(self, folder):
         return self
 
     def sharpened(self, image, calibration):
@@ -146,14 +146,14 @@ def registered(monkeypatch):
 @pytest.fixture
 def psf(tmp_path):
     found = phantoms.gaussian_psf()
-    write_volume(found, tmp_path / "psf.ome.tif")
+    write(found, tmp_path / "psf.ome.tif")
     return found
 
 
 @pytest.fixture
 def image(psf, tmp_path):
     found = phantoms.noisy_image(phantoms.spots(SHAPE, level=300.0), psf)
-    write_volume(found, tmp_path / "image.ome.tif")
+    write(found, tmp_path / "image.ome.tif")
     return found
 
 
@@ -174,7 +174,7 @@ def test_it_gives_one_result_whole_in_tiles_and_in_parts(image, psf, tmp_path):
     )  # fmt: skip
     assert len(forecast(task).plan.tiles) == 9
     assert finish(run_task_iter(task)).made
-    parts = read_volume(tmp_path / "r.ome.zarr")
+    parts = read(tmp_path / "r.ome.zarr")
     np.testing.assert_array_equal(parts.data, whole.data)
     assert parts.record.method == "sharpen"
     assert not finish(run_task_iter(task)).made
@@ -192,4 +192,4 @@ def test_it_goes_into_a_job_like_any_other(image, psf, tmp_path):
     (outcome,) = run(Job.load(tmp_path / "job.json"))
     assert not outcome.in_parts
     whole = deconvolve(image, psf, Sharpen(amount=0.7))
-    np.testing.assert_array_equal(read_volume(tmp_path / "r.tif").data, whole.data)
+    np.testing.assert_array_equal(read(tmp_path / "r.tif").data, whole.data)

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from napari_rln.core.threads import share
+from napari_rln.core.threads import parallel_map
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -21,8 +21,8 @@ def threads(request):
 
 
 def test_results_come_in_the_order_of_the_items(threads):
-    assert share(lambda n: (time.sleep(0.001 * (5 - n)), n)[1], range(5)) == list(range(5))
-    assert share(abs, []) == []
+    assert parallel_map(lambda n: (time.sleep(0.001 * (5 - n)), n)[1], range(5)) == list(range(5))
+    assert parallel_map(abs, []) == []
 
 
 def test_all_threads_work_and_torch_has_one_in_each(threads):
@@ -32,7 +32,7 @@ def test_all_threads_work_and_torch_has_one_in_each(threads):
         together.wait(10)  # passed only if as many are at it at once
         return torch.get_num_threads()
 
-    assert share(work, range(threads)) == [1] * threads
+    assert parallel_map(work, range(threads)) == [1] * threads
     found = []
     thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     thread.start()
@@ -51,13 +51,17 @@ def test_a_failure_ends_the_work_and_is_raised(threads):
         time.sleep(0.001)
 
     with pytest.raises(ValueError, match="the fourth"):
-        share(work, range(1000))
+        parallel_map(work, range(1000))
     assert len(begun) < 100
-    assert share(abs, [-1]) == [1]  # the threads are there for the next
+    assert parallel_map(abs, [-1]) == [1]  # the threads are there for the next
 
 
 def test_work_may_share_its_own(threads):
-    assert share(lambda n: sum(share(lambda m: m * n, range(4))), range(3)) == [0, 6, 12]
+    assert parallel_map(lambda n: sum(parallel_map(lambda m: m * n, range(4))), range(3)) == [
+        0,
+        6,
+        12,
+    ]
 
 
 _BESIDE = """

@@ -15,10 +15,10 @@ from napari_rln.core.metrics import psnr
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.deconvolution.method import Scene
-from napari_rln.deconvolution.settings import Seen
+from napari_rln.deconvolution.method import Observation
+from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.engine.in_memory import deconvolve
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
@@ -28,15 +28,15 @@ from napari_rln.train.batches import Batch, draw_batch, inner, without_margin
 from napari_rln.train.examples import (
     AnyPsf,
     Example,
-    Folder,
     OnePsf,
+    PairFolder,
     Symmetry,
     example,
     pairs_in,
     symmetry_of,
 )
 from napari_rln.train.training_settings import TrainSettings
-from napari_rln.train.validation import apply_whole, baseline_steps, examine
+from napari_rln.train.validation import apply_whole, baseline_iter, validate
 
 SHAPE = (16, 16, 16)
 START = StartSettings(iterations=2)
@@ -107,8 +107,8 @@ def test_image_estimate_and_truth_are_on_one_scale():
     assert offset == made.calibration.background
     np.testing.assert_allclose(scale * made.x + offset, made.pair.image.data, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(3 * scale * made.target, made.pair.truth.data, rtol=1e-5, atol=1e-3)
-    view = Seen(image=made.pair.image, psf=made.psf, calibration=made.calibration)
-    estimate = finish(initial_estimate(Scene.of(view, torch.device("cpu")), start)).data
+    view = PreparedView(image=made.pair.image, psf=made.psf, calibration=made.calibration)
+    estimate = finish(initial_estimate(Observation.of(view, torch.device("cpu")), start)).data
     np.testing.assert_allclose(scale * made.E0, estimate, rtol=1e-5, atol=1e-3)
     assert phantoms.nrmse(made.E0, made.target) < phantoms.nrmse(made.x, made.target)
     assert made.mean == pytest.approx(made.target.mean())
@@ -166,14 +166,14 @@ def folder(tmp_path):
         (tmp_path / part).mkdir()
     for number in range(3):
         pair = simulate_pair(phantoms.gaussian_psf(), shape=SHAPE, seed=number)
-        write_volume(pair.image, tmp_path / "input" / f"{number}.tif")
-        write_volume(pair.truth, tmp_path / "ground_truth" / f"{number}.tif")
+        write(pair.image, tmp_path / "input" / f"{number}.tif")
+        write(pair.truth, tmp_path / "ground_truth" / f"{number}.tif")
     return tmp_path
 
 
 def test_pairs_of_a_folder_come_by_name_and_again_after_the_last(folder):
     psf = phantoms.gaussian_psf()
-    source = Folder(files=pairs_in(folder), psf=psf, symmetry=NONE)
+    source = PairFolder(files=pairs_in(folder), psf=psf, symmetry=NONE)
     for number in range(5):
         expected = simulate_pair(psf, shape=SHAPE, seed=number % 3)
         pair, believed = source.pair(number)
@@ -186,8 +186,8 @@ def test_pairs_of_a_folder_come_by_name_and_again_after_the_last(folder):
 
 def test_pairs_that_do_not_match_are_refused(folder):
     truth = Volume.from_array(np.ones((16, 16, 14)), phantoms.VOXEL_UM)
-    write_volume(truth, folder / "ground_truth" / "1.tif")
-    source = Folder(files=pairs_in(folder), psf=None, symmetry=NONE)
+    write(truth, folder / "ground_truth" / "1.tif")
+    source = PairFolder(files=pairs_in(folder), psf=None, symmetry=NONE)
     with pytest.raises(RlnError, match=r"\(16, 16, 16\) but .* is \(16, 16, 14\)"):
         source.pair(1)
     (folder / "ground_truth" / "2.tif").unlink()
@@ -203,10 +203,10 @@ def test_a_voxel_size_that_no_file_states_is_given_or_an_error(folder):
         tifffile.imwrite(folder / part / "0.tif", values)
     psf = phantoms.gaussian_psf()
     files = pairs_in(folder)
-    told = Folder(files=files, psf=psf, symmetry=NONE, voxel_um=psf.voxel_um)
+    told = PairFolder(files=files, psf=psf, symmetry=NONE, voxel_um=psf.voxel_um)
     assert told.pair(0)[0].image.voxel_um == psf.voxel_um
     with pytest.raises(RlnError, match="voxel"):
-        Folder(files=pairs_in(folder), psf=None, symmetry=NONE).pair(0)
+        PairFolder(files=pairs_in(folder), psf=None, symmetry=NONE).pair(0)
 
 
 # Symmetry
@@ -360,7 +360,7 @@ def test_margins_are_taken_off_on_all_sides():
 def test_what_is_to_be_beaten_is_the_best_of_classical_deconvolution():
     source = _one_psf(shape=(16, 20, 20))
     held = [example(source, number, START, "brightness") for number in range(2)]
-    found = finish(baseline_steps(held))
+    found = finish(baseline_iter(held))
     for kind in (found.rld, found.wiener_butterworth):
         assert kind.psnr_db > found.image.psnr_db
         assert kind.ssim > found.image.ssim
@@ -389,12 +389,12 @@ def test_held_out_examples_show_one_kind_at_a_time():
 
 
 def test_without_examples_or_psf_there_is_nothing_classical_to_beat():
-    assert finish(baseline_steps([])) is None
-    source = Folder(files=[], psf=None, symmetry=NONE)
+    assert finish(baseline_iter([])) is None
+    source = PairFolder(files=[], psf=None, symmetry=NONE)
     pair, _ = _one_psf().pair(0)
     object.__setattr__(source, "pair", lambda number: (pair, None))
     held = example(source, 0, StartSettings(method="image"), "percentiles")
-    found = finish(baseline_steps([held]))
+    found = finish(baseline_iter([held]))
     assert found.image.psnr_db > 0
     assert found.rld is found.wiener_butterworth is None
 
@@ -421,8 +421,10 @@ def test_the_share_of_the_first_estimate_is_the_one_that_errs_least():
     ]
     shares = (0.0, 0.25, 0.5, 0.75)
     left = [torch.from_numpy(error)[None] for error in errors]
-    found = examine(lambda x, E0: E0 + left.pop(0), held, shares=shares, output_scale=2.0)
-    assert found.share == 0.5
+    found = validate(
+        lambda x, E0: E0 + left.pop(0), held, estimate_weights=shares, output_scale=2.0
+    )
+    assert found.estimate_weight == 0.5
     assert found.quality.psnr_db > 60
 
 
@@ -431,7 +433,7 @@ def test_the_network_is_judged_on_whole_volumes_in_the_mean():
     held = [example(source, number, START, "brightness") for number in range(2)]
     for one in held:
         np.testing.assert_array_equal(apply_whole(_hand_on, one), one.E0)
-    quality, _, share, preview = examine(_hand_on, held)
+    quality, _, share, preview = validate(_hand_on, held)
     assert share == 0
     expected = np.mean([psnr(one.E0, one.target, fit=True) for one in held])
     assert quality.psnr_db == pytest.approx(expected)

@@ -20,24 +20,24 @@ from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.method import Scene
-from napari_rln.deconvolution.settings import Seen
-from napari_rln.deconvolution.views import turned
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.deconvolution.method import Observation
+from napari_rln.deconvolution.settings import PreparedView
+from napari_rln.deconvolution.views import rotated
+from napari_rln.io.volumes import read, write
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import brightness
-from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
+from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.simulate.imaging import ImagingSettings, simulate_again, simulate_pair
 from napari_rln.train import examples, pool, validation
 from napari_rln.train import state as run
 from napari_rln.train.batch_statistics import estimate_statistics
 from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.examples import Symmetry, example
-from napari_rln.train.loop import train_model, train_steps
-from napari_rln.train.training_set import setting_of
+from napari_rln.train.loop import train_model, train_model_iter
+from napari_rln.train.training_set import training_set_of
 from napari_rln.train.training_settings import PRESETS, Quality, TrainReport, TrainSettings
-from napari_rln.train.validation import Examination, examine
+from napari_rln.train.validation import ValidationResult, validate
 
 TINY = TrainSettings(
     steps=4, start_iterations=2, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
@@ -46,7 +46,7 @@ TINY = TrainSettings(
 PSF = phantoms.gaussian_psf()
 
 
-class Ended(NamedTuple):
+class Trained(NamedTuple):
     """What a training said, and the model it ended with; none where it was broken off."""
 
     reports: list[TrainReport]
@@ -57,18 +57,18 @@ class Ended(NamedTuple):
         return [report for report in self.reports if report.phase == "train"]
 
 
-def _run(settings, *, until=None, psf=PSF, setting=None, **options) -> Ended:
+def _run(settings, *, until=None, psf=PSF, setting=None, **options) -> Trained:
     """Train, or break off after a step."""
     reports = []
-    steps = train_steps(setting or setting_of(settings, psf=psf), settings, **options)
+    steps = train_model_iter(setting or training_set_of(settings, psf=psf), settings, **options)
     while True:
         try:
             reports.append(next(steps))
         except StopIteration as stop:
-            return Ended(reports, stop.value)
+            return Trained(reports, stop.value)
         if until is not None and reports[-1].phase == "train" and reports[-1].step == until:
             steps.close()
-            return Ended(reports, None)
+            return Trained(reports, None)
 
 
 def _batch(x: torch.Tensor, E0: torch.Tensor) -> Batch:
@@ -121,15 +121,15 @@ def judged(monkeypatch):
     def judge(*decibels):
         left, seen = list(decibels), []
 
-        def examine(network, held, **_):
+        def validate(network, held, **_):
             assert not network.training
             seen.append({k: v.clone() for k, v in network.state_dict().items()})
             decibels = left.pop(0)
-            return Examination(Quality(psnr_db=decibels, ssim=0.5), -decibels, 0.25, None)
+            return ValidationResult(Quality(psnr_db=decibels, ssim=0.5), -decibels, 0.25, None)
 
-        monkeypatch.setattr(run, "examine", examine)
+        monkeypatch.setattr(run, "validate", validate)
         monkeypatch.setattr(run, "preview", lambda *_, **__: None)
-        monkeypatch.setattr(run, "Folded", lambda network, device: network)
+        monkeypatch.setattr(run, "InferenceNetwork", lambda network, device: network)
         return seen
 
     return judge
@@ -146,7 +146,7 @@ def _initial(seed=0) -> RLN:
 
 @torch.no_grad()
 def test_first_weights_hand_the_estimate_on():
-    source = setting_of(replace(TINY, shape=(24, 24, 24)), psf=PSF).source
+    source = training_set_of(replace(TINY, shape=(24, 24, 24)), psf=PSF).source
     start = StartSettings(iterations=15)
     made = [example(source, number, start, "brightness") for number in range(2)]
     x, E0 = (
@@ -158,7 +158,7 @@ def test_first_weights_hand_the_estimate_on():
         for told in (True, False):
             network = _initial(seed)
             if told:
-                pass_estimate_on(network)
+                initialise_as_identity(network)
             estimate_statistics(network, [_batch(x, E0)])
             stages = network.eval()(x, E0)
             likeness[told] = {
@@ -191,7 +191,7 @@ def test_statistics_are_the_mean_over_batches():
 def test_held_statistics_are_those_of_the_first_weights(few):
     settings = replace(TINY, validate=0, steps=2, examples=1)
     found = _run(settings).model.network.state_dict()
-    source = setting_of(settings, psf=PSF).source
+    source = training_set_of(settings, psf=PSF).source
     made = example(source, 0, settings.start_settings, "brightness", by_truth=True)
     convolve = _initial().H1.e_1.conv
     with torch.no_grad():
@@ -250,14 +250,14 @@ def test_phases_are_told_in_order(few):
 
 
 def test_the_model_is_ready_for_use():
-    model = train_model(setting_of(TINY, psf=PSF), TINY, name="mine")
+    model = train_model(training_set_of(TINY, psf=PSF), TINY, name="mine")
     assert model.name == "mine"
     assert not model.network.training
     assert model.psf is PSF
     assert model.start == StartSettings(method="matched", iterations=2)
     assert model.normalisation == "brightness"
     assert model.record.settings["seed"] == 0
-    source = setting_of(TINY, psf=PSF).source
+    source = training_set_of(TINY, psf=PSF).source
     first = [example(source, n, model.start, "brightness", by_truth=True) for n in range(3)]
     scale = np.median([brightness(e.target) for e in first])
     assert model.output_scale == pytest.approx(scale, abs=1e-3)
@@ -292,8 +292,8 @@ def test_a_training_gone_on_with_is_one_that_was_not_broken_off(few, tmp_path, v
 
 
 def test_an_adaptation_is_gone_on_with(few, judged, tmp_path):
-    begin = replace(train_model(setting_of(TINY, psf=PSF), TINY), share=0.35)
-    setting = setting_of(TINY, psf=PSF, begin=begin)
+    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), share=0.35)
+    setting = training_set_of(TINY, psf=PSF, begin=begin)
     path = tmp_path / "training.checkpoint"
     judged(30.0, 29.0, 28.0)
     whole = _run(TINY, setting=setting)
@@ -306,15 +306,15 @@ def test_an_adaptation_is_gone_on_with(few, judged, tmp_path):
 
 
 def test_the_share_of_the_model_begun_with_is_tried(few, monkeypatch):
-    begin = replace(train_model(setting_of(TINY, psf=PSF), TINY), share=0.35)
+    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), share=0.35)
     tried = []
 
     def seen(network, held, *, shares, **options):
         tried.append(tuple(shares))
-        return examine(network, held, shares=shares, **options)
+        return validate(network, held, estimate_weights=shares, **options)
 
-    monkeypatch.setattr(run, "examine", seen)
-    _run(TINY, setting=setting_of(TINY, psf=PSF, begin=begin))
+    monkeypatch.setattr(run, "validate", seen)
+    _run(TINY, setting=training_set_of(TINY, psf=PSF, begin=begin))
     assert set(tried) == {(0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.5)}
 
 
@@ -372,7 +372,7 @@ main(["train", "--from", "none", "--psf", {psf!r}, "-o", {out!r}])
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_command_is_gone_on_with(tmp_path, monkeypatch):
     psf, out = tmp_path / "psf.ome.tif", tmp_path / "model.safetensors"
-    write_volume(PSF, psf)
+    write(PSF, psf)
     code = KILLED.format(folder=str(Path(__file__).parent), psf=str(psf), out=str(out))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -392,8 +392,8 @@ def test_a_killed_command_is_gone_on_with(tmp_path, monkeypatch):
 
 def test_what_was_prepared_is_kept_where_the_preparation_is_broken_off(tmp_path, monkeypatch):
     checkpoint = tmp_path / "m.checkpoint"
-    whole = finish(train_steps(setting_of(TINY, psf=PSF), TINY))
-    steps = train_steps(setting_of(TINY, psf=PSF), TINY, checkpoint=checkpoint)
+    whole = finish(train_model_iter(training_set_of(TINY, psf=PSF), TINY))
+    steps = train_model_iter(training_set_of(TINY, psf=PSF), TINY, checkpoint=checkpoint)
     while next(steps).step < 3:
         pass
     steps.close()
@@ -403,7 +403,7 @@ def test_what_was_prepared_is_kept_where_the_preparation_is_broken_off(tmp_path,
     made = []
     original = examples.initial_estimate
     monkeypatch.setattr(examples, "initial_estimate", lambda *a: made.append(a) or original(*a))
-    again = finish(train_steps(setting_of(TINY, psf=PSF), TINY, checkpoint=checkpoint))
+    again = finish(train_model_iter(training_set_of(TINY, psf=PSF), TINY, checkpoint=checkpoint))
     assert len(made) == 1 + TINY.validate + TINY.examples - len(kept)
     assert again.hash == whole.hash
     assert list(tmp_path.iterdir()) == []
@@ -445,8 +445,8 @@ def test_what_is_no_checkpoint_is_not_gone_on_with(broken_off):
 
 
 def test_a_wrong_checkpoint_is_refused_before_the_long_work(tmp_path):
-    reports = train_steps(
-        setting_of(TINY, psf=PSF), TINY, checkpoint=tmp_path / "absent.checkpoint", resume=True
+    reports = train_model_iter(
+        training_set_of(TINY, psf=PSF), TINY, checkpoint=tmp_path / "absent.checkpoint", resume=True
     )
     with pytest.raises(RlnError, match="there is no checkpoint"):
         next(reports)
@@ -467,9 +467,11 @@ def test_the_best_is_what_the_held_out_volumes_say(judged):
 
 
 def test_a_model_to_begin_with_is_kept_where_training_does_not_improve_it(few, judged):
-    begin = train_model(setting_of(replace(TINY, validate=0), psf=PSF), replace(TINY, validate=0))
+    begin = train_model(
+        training_set_of(replace(TINY, validate=0), psf=PSF), replace(TINY, validate=0)
+    )
     judged(30.0, 29.0, 28.0)
-    ended = _run(TINY, setting=setting_of(TINY, psf=PSF, begin=begin))
+    ended = _run(TINY, setting=training_set_of(TINY, psf=PSF, begin=begin))
     first = next(report for report in ended.reports if report.quality)
     assert (first.phase, first.quality.psnr_db) == ("baseline", 30)  # said before the first step
     assert ended.model.record.facts["best_step"] == 0
@@ -510,7 +512,7 @@ def test_the_statistics_can_be_estimated_after_a_training_was_cancelled(few):
 
 
 def test_a_report_has_no_model_while_examples_are_made(few):
-    steps = train_steps(setting_of(TINY, psf=PSF), TINY)
+    steps = train_model_iter(training_set_of(TINY, psf=PSF), TINY)
     report = next(steps)
     steps.close()
     with pytest.raises(RlnError, match="no model yet"):
@@ -563,12 +565,12 @@ def test_the_papers_recipe_trains(few):
 
 
 def test_a_model_is_where_a_training_begins(few):
-    begin = replace(train_model(setting_of(TINY, psf=PSF), TINY), share=0.3)
+    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), share=0.3)
     other = phantoms.gaussian_psf((7, 7, 7), (1.2, 1.0, 1.0))
     settings = replace(TINY, seed=5, steps=1, learning_rate=1e-6, validate=0)
-    model = train_model(setting_of(settings, psf=other, begin=begin), settings)
+    model = train_model(training_set_of(settings, psf=other, begin=begin), settings)
     assert model.output_scale == begin.output_scale
-    assert model.share == begin.share > 0
+    assert model.estimate_weight == begin.estimate_weight > 0
     assert model.record.inputs["begin"] == begin.hash
     found = model.network.state_dict()
     for name, value in begin.network.state_dict().items():
@@ -580,10 +582,10 @@ def test_a_model_is_where_a_training_begins(few):
 
 
 def test_a_training_for_any_psf(few):
-    setting = setting_of(TINY, any_psf=True)
+    setting = training_set_of(TINY, any_psf=True)
     model = train_model(setting, replace(TINY, steps=2))
     assert model.psf is None
-    assert model.reach == setting.reach
+    assert model.psf_widths == setting.psf_widths
 
 
 # Minutes
@@ -615,8 +617,8 @@ def clock(monkeypatch, few):
 
     for module in (run, pool):
         takes(module, "example", 1.0)
-    takes(run.Run, "_descend", 0.1)
-    takes(run, "examine", 2.0)
+    takes(run.TrainingState, "_descend", 0.1)
+    takes(run, "validate", 2.0)
     monkeypatch.setattr(run, "_WARM_UP", 6)
     return clock
 
@@ -650,7 +652,7 @@ def test_too_few_minutes_are_a_few_steps(clock):
 def test_making_examples_and_pauses_take_nothing_of_the_minutes(clock):
     ends = []
     for slow in (0.0, 1000.0):
-        steps = train_steps(setting_of(TIMED, psf=PSF), replace(TIMED, validate=0))
+        steps = train_model_iter(training_set_of(TIMED, psf=PSF), replace(TIMED, validate=0))
         for report in steps:
             clock.now += slow * (report.step in (1, 3, 40))  # somebody pauses
         ends.append((report.step, report.seconds))
@@ -664,7 +666,9 @@ def test_a_timed_training_warms_up_like_any_other(clock):
 
 def test_a_timed_training_holds_its_statistics_late_only(clock, monkeypatch):
     held = []
-    monkeypatch.setattr(run.Run, "_freeze", lambda run: held.append((run.step, run.total)))
+    monkeypatch.setattr(
+        run.TrainingState, "_freeze", lambda run: held.append((run.step, run.total))
+    )
     _run(replace(TIMED, frozen=0.2, validate=0))
     assert held[0][0] >= 0.8 * held[0][1] > 6
 
@@ -678,8 +682,8 @@ def _pairs(folder, count=5, shape=(16, 16, 16)):
     for number in range(count):
         imaging = ImagingSettings(photons=(200.0, 200.0))
         pair = simulate_pair(PSF, None, imaging, shape=shape, seed=number)
-        write_volume(pair.image, folder / "input" / f"{number}.ome.tif")
-        write_volume(pair.truth, folder / "ground_truth" / f"{number}.ome.tif")
+        write(pair.image, folder / "input" / f"{number}.ome.tif")
+        write(pair.truth, folder / "ground_truth" / f"{number}.ome.tif")
     return folder
 
 
@@ -688,7 +692,7 @@ def test_a_folder_of_pairs_is_learnt_from(few, tmp_path, variant):
     psf = PSF if variant == "started" else None
     folder = _pairs(tmp_path / "pairs")
     settings = replace(TINY, variant=variant, normalisation="brightness", steps=2)
-    setting = setting_of(settings, psf=psf, pairs=folder)
+    setting = training_set_of(settings, psf=psf, pairs=folder)
     ended = _run(settings, setting=setting)
     assert np.isfinite(ended.steps[-1].quality.psnr_db)
     assert ended.model.variant == variant
@@ -700,7 +704,7 @@ def _refused(settings, make_setting):
     """Return what is said of pairs that are refused, before the first step."""
     phases = []
     with pytest.raises(RlnError) as refused:  # noqa: PT012
-        for report in train_steps(make_setting(), settings):
+        for report in train_model_iter(make_setting(), settings):
             phases.append(report.phase)
     assert "train" not in phases
     return str(refused.value)
@@ -710,31 +714,31 @@ def _refused(settings, make_setting):
 def test_a_pair_of_two_shapes_is_refused_before_the_first_step(few, tmp_path, number):
     folder = _pairs(tmp_path / "pairs")
     shorter = simulate_pair(PSF, shape=(16, 16, 14)).truth
-    write_volume(shorter, folder / "ground_truth" / f"{number}.ome.tif")
-    said = _refused(TINY, lambda: setting_of(TINY, psf=PSF, pairs=folder))
+    write(shorter, folder / "ground_truth" / f"{number}.ome.tif")
+    said = _refused(TINY, lambda: training_set_of(TINY, psf=PSF, pairs=folder))
     assert f"{number}.ome.tif is (16, 16, 14); a pair has one shape" in said
 
 
 def test_pairs_smaller_than_a_patch_are_refused_before_the_first_step(few, tmp_path):
     folder = _pairs(tmp_path / "pairs", shape=(12, 16, 16))
     settings = replace(TINY, patch=16)
-    assert "patch" in _refused(settings, lambda: setting_of(settings, psf=PSF, pairs=folder))
+    assert "patch" in _refused(settings, lambda: training_set_of(settings, psf=PSF, pairs=folder))
 
 
 def test_negative_voxels_are_learnt_from_as_others(few, tmp_path):
     folder = _pairs(tmp_path / "pairs")
-    image = read_volume(folder / "input" / "0.ome.tif")
+    image = read(folder / "input" / "0.ome.tif")
     image.data[3, 3, 3] = -5
-    write_volume(image, folder / "input" / "0.ome.tif")
-    assert _run(TINY, setting=setting_of(TINY, psf=PSF, pairs=folder)).model is not None
+    write(image, folder / "input" / "0.ome.tif")
+    assert _run(TINY, setting=training_set_of(TINY, psf=PSF, pairs=folder)).model is not None
 
 
 def test_pairs_on_other_voxels_than_the_psfs_are_refused(few, tmp_path):
     folder = _pairs(tmp_path / "pairs")
     for part in ("input", "ground_truth"):
         for path in (folder / part).iterdir():
-            write_volume(replace(read_volume(path), voxel_um=(0.5, 0.5, 0.5)), path)
-    assert "voxel" in _refused(TINY, lambda: setting_of(TINY, psf=PSF, pairs=folder))
+            write(replace(read(path), voxel_um=(0.5, 0.5, 0.5)), path)
+    assert "voxel" in _refused(TINY, lambda: training_set_of(TINY, psf=PSF, pairs=folder))
 
 
 # What goes wrong on the way
@@ -746,7 +750,7 @@ class _Failing:
     symmetry, psf_b = Symmetry(), None
 
     def __init__(self, error):
-        self.error, self.source = error, setting_of(TINY, psf=PSF).source
+        self.error, self.source = error, training_set_of(TINY, psf=PSF).source
 
     def pair(self, number):
         if number:
@@ -759,7 +763,7 @@ class _Failing:
     [(RlnError("the file is gone"), RlnError), (RuntimeError("the disk is on fire"), ComputeError)],
 )
 def test_an_example_that_cannot_be_made_ends_the_training_with_its_reason(few, error, expected):
-    setting = setting_of(TINY, psf=PSF)._replace(source=_Failing(error))
+    setting = training_set_of(TINY, psf=PSF)._replace(source=_Failing(error))
     with pytest.raises(expected, match=str(error)):
         _run(TINY, setting=setting)
     assert not [t for t in threading.enumerate() if t.name.startswith("examples")]
@@ -771,12 +775,12 @@ def test_a_model_of_two_views_is_refused_before_the_long_work():
         name="two", network=network, start=StartSettings(iterations=2), record=Record(method="x")
     )
     with pytest.raises(RlnError, match="view"):
-        next(train_steps(setting_of(TINY, psf=PSF, begin=begin), TINY))
+        next(train_model_iter(training_set_of(TINY, psf=PSF, begin=begin), TINY))
 
 
 def test_an_unknown_device_is_refused_before_the_long_work():
     with pytest.raises(RlnError, match="cuda:77"):
-        next(train_steps(setting_of(TINY, psf=PSF), replace(TINY, device="cuda:77")))
+        next(train_model_iter(training_set_of(TINY, psf=PSF), replace(TINY, device="cuda:77")))
 
 
 # Two views
@@ -791,7 +795,7 @@ def test_two_views_are_trained_on_resumed_and_kept(tmp_path, views, variant):
     settings = replace(TINY, views=views, variant=variant)
     if variant == "paper":
         settings = replace(settings, loss="paper", normalisation="percentiles")
-    setting = setting_of(settings, psf=PSF, psf_b=PSF_B)
+    setting = training_set_of(settings, psf=PSF, psf_b=PSF_B)
     whole = _run(settings, setting=setting)
     assert whole.model.network.settings.views == views
     assert whole.steps[-1].loss == whole.steps[-1].loss  # no NaN
@@ -810,20 +814,20 @@ def test_two_views_are_trained_on_resumed_and_kept(tmp_path, views, variant):
 
 def test_two_views_of_one_object_and_their_joint_estimate():
     settings = replace(TINY, views="averaged", shape=(24, 24, 24))
-    source = setting_of(settings, psf=PSF, psf_b=PSF_B).source
+    source = training_set_of(settings, psf=PSF, psf_b=PSF_B).source
     start = StartSettings(iterations=8)
     made = example(source, 0, start, "brightness", views="averaged")
-    alone = example(setting_of(TINY, psf=PSF).source, 0, start, "brightness")
+    alone = example(training_set_of(TINY, psf=PSF).source, 0, start, "brightness")
     assert alone.second is None
-    [x], [E0] = made.given()
+    [x], [E0] = made.network_input()
     np.testing.assert_allclose(x, made.x + made.x_b)
     assert np.corrcoef(made.x.ravel(), made.x_b.ravel())[0, 1] > 0.4
     assert made.pair.second.data.mean() == pytest.approx(made.pair.image.data.mean(), rel=0.1)
-    view = Seen(image=made.pair.image, psf=made.psf, calibration=made.calibration)
-    single = finish(initial_estimate(Scene.of(view, torch.device("cpu")), start)).data
+    view = PreparedView(image=made.pair.image, psf=made.psf, calibration=made.calibration)
+    single = finish(initial_estimate(Observation.of(view, torch.device("cpu")), start)).data
     truth = made.pair.truth.data
     assert phantoms.nrmse(E0, truth) < phantoms.nrmse(single, truth)
-    both = example(source, 0, start, "brightness", views="concatenated").given()
+    both = example(source, 0, start, "brightness", views="concatenated").network_input()
     assert [len(channels) for channels in both] == [2, 2]
     np.testing.assert_array_equal(both[1][0], both[1][1])
     assert source.symmetry == Symmetry(flips=(True, True, True), quarter_turn=False)
@@ -855,19 +859,19 @@ def test_a_second_image_changes_nothing_of_the_first():
 )
 def test_what_two_views_cannot_be_trained_on(views, given, message):
     with pytest.raises(RlnError, match=message):
-        setting_of(replace(TINY, views=views), **given)
+        training_set_of(replace(TINY, views=views), **given)
 
 
 def test_the_command_trains_for_two_views(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "quick", TINY)
-    side = turned(PSF_B, "y-90")
-    write_volume(PSF, tmp_path / "a.ome.tif")
-    write_volume(side, tmp_path / "b.ome.tif")
+    side = rotated(PSF_B, "y-90")
+    write(PSF, tmp_path / "a.ome.tif")
+    write(side, tmp_path / "b.ome.tif")
     out = tmp_path / "two.safetensors"
     words = ["train", "--psf", str(tmp_path / "a.ome.tif"), "--out", str(out), "--steps", "2"]
-    assert cli.run([*words, "--turn", "y+90"]) == 1
+    assert cli.run([*words, "--rotation", "y+90"]) == 1
     assert "say which (--views)" in capsys.readouterr().err
-    words += ["--psf-b", str(tmp_path / "b.ome.tif"), "--turn", "y+90", "--views", "concatenated"]
+    words += ["--psf-b", str(tmp_path / "b.ome.tif"), "--rotation", "y+90", "--views", "concatenated"]
     assert cli.run([*words, "--from", "universal"]) == 1
     assert "is of single views" in capsys.readouterr().err
     assert cli.run([*words, "--preset", "quick"]) == 0

@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.rln import RLN
 from napari_rln.psf.shape import fwhm_um
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
-from napari_rln.train.training_set import choose_settings, setting_of
+from napari_rln.train.training_set import choose_settings, training_set_of
 from napari_rln.train.training_settings import PRESETS, Quality, TrainReport, TrainSettings
 
 SMALL = TrainSettings(steps=1, patch=8, shape=(16, 16, 16), validate=1)
@@ -36,8 +36,8 @@ def _write_pairs(folder, count=5, shape=(16, 16, 16), psf=None):
         (folder / part).mkdir(parents=True)
     for number in range(count):
         pair = simulate_pair(psf or phantoms.gaussian_psf(), shape=shape, seed=number)
-        write_volume(pair.image, folder / "input" / f"{number}.tif")
-        write_volume(pair.truth, folder / "ground_truth" / f"{number}.tif")
+        write(pair.image, folder / "input" / f"{number}.tif")
+        write(pair.truth, folder / "ground_truth" / f"{number}.tif")
     return folder
 
 
@@ -134,29 +134,29 @@ def test_a_model_of_the_other_variant_is_refused(tmp_path):
 def test_one_psf_or_any():
     for given in ({}, {"psf": phantoms.gaussian_psf(), "any_psf": True}):
         with pytest.raises(RlnError, match="PSF"):
-            setting_of(SMALL, **given)
+            training_set_of(SMALL, **given)
 
 
 def test_a_setting_tells_what_its_model_is_for():
     psf = phantoms.gaussian_psf()
-    setting = setting_of(SMALL, psf=psf)
+    setting = training_set_of(SMALL, psf=psf)
     assert setting.psf is psf
     assert setting.inputs["psf"] == psf.hash
     z, y, x = (w / v for w, v in zip(fwhm_um(psf.data, psf.voxel_um), psf.voxel_um, strict=True))
-    assert setting.reach["axial"] == pytest.approx((z, z))
-    assert setting.reach["lateral"] == pytest.approx(((y + x) / 2,) * 2)
+    assert setting.psf_widths["axial"] == pytest.approx((z, z))
+    assert setting.psf_widths["lateral"] == pytest.approx(((y + x) / 2,) * 2)
 
-    family = setting_of(SMALL, any_psf=True)
+    family = training_set_of(SMALL, any_psf=True)
     assert family.psf is None
-    assert all(low < high for low, high in family.reach.values())
+    assert all(low < high for low, high in family.psf_widths.values())
     begin = _model()
-    assert setting_of(SMALL, any_psf=True, begin=begin).inputs["begin"] == begin.hash
+    assert training_set_of(SMALL, any_psf=True, begin=begin).inputs["begin"] == begin.hash
     with pytest.raises(RlnError, match="paper"):
-        setting_of(SMALL, psf=psf, begin=phantoms.small_model("paper"))
+        training_set_of(SMALL, psf=psf, begin=phantoms.small_model("paper"))
 
 
 def test_nobody_is_examined_on_what_was_learnt_from():
-    setting = setting_of(SMALL, psf=phantoms.gaussian_psf())
+    setting = training_set_of(SMALL, psf=phantoms.gaussian_psf())
     learnt = [setting.source.pair(i)[0].truth.hash for i in range(3)]
     held = [setting.held_out.pair(i)[0].truth.hash for i in range(3)]
     assert len({*learnt, *held}) == 6
@@ -168,43 +168,43 @@ def test_light_and_noise_are_those_of_an_image():
         photons=(400.0, 400.0), background=(0.1, 0.1), read_noise=(1.0, 1.0), gain=2.0, offset=50.0
     )
     image = simulate_pair(psf, None, told, shape=(24, 48, 48), seed=1).image
-    setting = setting_of(SMALL, psf=psf, like=image)
+    setting = training_set_of(SMALL, psf=psf, like=image)
     found = setting.source.imaging
     assert found.gain == pytest.approx(2, rel=0.3)
     assert found.photons[0] < 400 < found.photons[1]
-    assert setting.inputs != setting_of(SMALL, psf=psf).inputs
-    below = setting_of(SMALL, psf=psf, like=image.with_data(image.data - 1000)).source.imaging
+    assert setting.inputs != training_set_of(SMALL, psf=psf).inputs
+    below = training_set_of(SMALL, psf=psf, like=image.with_data(image.data - 1000)).source.imaging
     assert below.gain == pytest.approx(found.gain, rel=1e-3)
 
 
 def test_pairs_are_split_and_the_last_held_out(tmp_path):
     folder = _write_pairs(tmp_path / "pairs", 10)
     psf = phantoms.gaussian_psf()
-    setting = setting_of(replace(SMALL, validate=4), psf=psf, pairs=folder)
+    setting = training_set_of(replace(SMALL, validate=4), psf=psf, pairs=folder)
     learnt, held = (
         [image.name for image, _ in s.files] for s in (setting.source, setting.held_out)
     )
     assert learnt == [f"{i}.tif" for i in range(8)]
     assert held == ["8.tif", "9.tif"]
-    every = setting_of(replace(SMALL, validate=0), psf=psf, pairs=folder)
+    every = training_set_of(replace(SMALL, validate=0), psf=psf, pairs=folder)
     assert len(every.source.files) == 10
 
 
 def test_pairs_that_cannot_be_used_are_refused(tmp_path):
     psf = phantoms.gaussian_psf()
     with pytest.raises(RlnError, match=r"pairs.*absent"):
-        setting_of(SMALL, psf=psf, pairs=tmp_path / "absent")
+        training_set_of(SMALL, psf=psf, pairs=tmp_path / "absent")
     (tmp_path / "empty" / "input").mkdir(parents=True)
     with pytest.raises(RlnError, match="no pairs"):
-        setting_of(SMALL, psf=psf, pairs=tmp_path / "empty")
+        training_set_of(SMALL, psf=psf, pairs=tmp_path / "empty")
     folder = _write_pairs(tmp_path / "pairs", 4)
     with pytest.raises(RlnError, match=r"4 pairs.*5"):
-        setting_of(SMALL, psf=psf, pairs=folder)
+        training_set_of(SMALL, psf=psf, pairs=folder)
     with pytest.raises(RlnError, match="PSF"):
-        setting_of(SMALL, pairs=folder)
+        training_set_of(SMALL, pairs=folder)
     (folder / "ground_truth" / "2.tif").unlink()
     with pytest.raises(RlnError, match=r"2\.tif.*truth"):
-        setting_of(SMALL, psf=psf, pairs=folder)
+        training_set_of(SMALL, psf=psf, pairs=folder)
 
 
 def test_there_is_no_model_before_the_first_step():

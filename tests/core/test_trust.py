@@ -12,7 +12,7 @@ from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.residual import reconvolution_residual
 from napari_rln.engine.in_memory import deconvolve
-from napari_rln.evaluate.check import check_result, outside_steps
+from napari_rln.evaluate.check import check, outside_light_iter
 from napari_rln.networks.network import Network
 
 PSF = phantoms.gaussian_psf((9, 9, 9), (1.4, 1.2, 1.2))
@@ -40,7 +40,7 @@ def scene():
 
 
 def _check(image, result, **options):
-    return check_result(image, _volume(result), PSF, device="cpu", **{"background": 20.0} | options)
+    return check(image, _volume(result), PSF, device="cpu", **{"background": 20.0} | options)
 
 
 def test_the_truth_explains_its_image(scene):
@@ -91,7 +91,7 @@ def test_light_from_outside_is_no_fault_of_the_result():
     truth = whole[..., 10:50]
     trust = _check(image, truth)
     assert trust.chi2 == pytest.approx(1, abs=0.15)
-    outside = finish(outside_steps(image, PSF, Calibration(background=20.0), "cpu"))
+    outside = finish(outside_light_iter(image, PSF, Calibration(background=20.0), "cpu"))
     seen = fftconvolve(truth, PSF.data, mode="same")
     beyond = full[..., 10:50] - seen
     assert outside.shape == image.shape
@@ -103,7 +103,7 @@ def test_the_background_is_that_of_the_record_where_there_is_one(scene):
     truth, image = scene
     record = Record(method="rln", facts={"background": 20.0})
     result = Volume.from_array(truth, PSF.voxel_um, record=record)
-    told = check_result(image, result, PSF, device="cpu")
+    told = check(image, result, PSF, device="cpu")
     assert told.flux_ratio == _check(image, truth).flux_ratio
     found = _check(image, truth, background=None)
     assert found.flux_ratio == pytest.approx(told.flux_ratio, rel=0.1)
@@ -128,7 +128,7 @@ def test_what_does_not_go_together_is_refused(scene):
         _check(smooth, truth)
     other = Volume.from_array(PSF.data, (0.4, 0.1, 0.1))
     with pytest.raises(RlnError, match=r"PSF.*voxel"):
-        check_result(image, _volume(truth), other)
+        check(image, _volume(truth), other)
 
 
 def test_a_background_above_the_image_is_refused(scene):
@@ -176,7 +176,7 @@ def test_light_from_outside_of_another_shape_is_refused(scene):
 def test_a_run_and_a_check_of_its_result_say_the_same(scene):
     _, image = scene
     result = deconvolve(image, PSF, Network(device="cpu"))
-    trust = check_result(image, result, PSF, device="cpu")
+    trust = check(image, result, PSF, device="cpu")
     facts = result.record.facts
     assert trust.chi2 == pytest.approx(facts["chi2"], rel=1e-3)
     assert trust.scale == pytest.approx(facts["reblur_scale"], rel=1e-3)

@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.evaluate.figure_view import FigureSettings, resolve_view
+from napari_rln.evaluate.figure_content import FigureSettings, figure_content
 from napari_rln.evaluate.plane_sections import round_length
 from napari_rln.evaluate.profiles import profile_between
 
@@ -24,7 +24,7 @@ def truth() -> Volume:
 
 
 def test_planes_cross_in_the_brightest_structure_of_the_first_result(volumes):
-    view = resolve_view(volumes)
+    view = figure_content(volumes)
     np.testing.assert_allclose(
         view.position_um, [(p + 0.5) * d for p, d in zip(SPOT, VOXEL_UM, strict=True)]
     )
@@ -39,14 +39,14 @@ def test_a_hot_voxel_or_a_bright_border_is_not_taken_for_structure(volumes):
     data = volumes[1].data.copy()
     data[3, 10, 12] += 320
     data[:, 0] += 2000
-    view = resolve_view([volumes[0], volumes[1].with_data(data)])
+    view = figure_content([volumes[0], volumes[1].with_data(data)])
     np.testing.assert_allclose(
         view.position_um, [(p + 0.5) * d for p, d in zip(SPOT, VOXEL_UM, strict=True)]
     )
 
 
 def test_results_share_one_scale_and_raw_and_truth_have_their_own(volumes, truth):
-    raw, first, second, true = resolve_view(volumes, truth=truth).columns
+    raw, first, second, true = figure_content(volumes, truth=truth).columns
     assert first.limits == second.limits
     assert len({raw.limits, first.limits, true.limits}) == 3
     assert [c.role for c in (raw, first, second, true)] == ["raw", "result", "result", "truth"]
@@ -56,7 +56,7 @@ def test_results_share_one_scale_and_raw_and_truth_have_their_own(volumes, truth
 
 @pytest.mark.parametrize("position", [(0, 0, 0), (11, 39, 59), (5, 3, 58)])
 def test_the_inset_stays_inside_and_holds_the_position(volumes, position):
-    view = resolve_view(volumes, settings=FigureSettings(position=position, inset_um=1.4))
+    view = figure_content(volumes, settings=FigureSettings(position=position, inset_um=1.4))
     for (start, stop), at, extent in zip(
         view.inset_um, view.position_um, view.extent_um, strict=True
     ):
@@ -66,7 +66,7 @@ def test_the_inset_stays_inside_and_holds_the_position(volumes, position):
 
 def test_the_inset_of_a_thin_stack_is_as_thick_as_the_stack(volumes):
     thin = [v.with_data(v.data[5:7]) for v in volumes]
-    view = resolve_view(thin, settings=FigureSettings(inset_um=2.0))
+    view = figure_content(thin, settings=FigureSettings(inset_um=2.0))
     assert view.inset_um[0] == pytest.approx((0, 0.6))
     assert view.inset_um[2][1] - view.inset_um[2][0] == pytest.approx(2)
 
@@ -80,7 +80,7 @@ def test_scale_bars_have_round_lengths(longest, expected):
 
 
 def test_fwhm_of_a_gaussian_is_exact(volumes):
-    for column, sigma_um in zip(resolve_view(volumes).columns[1:], (0.3, 0.2), strict=True):
+    for column, sigma_um in zip(figure_content(volumes).columns[1:], (0.3, 0.2), strict=True):
         expected = 2 * np.sqrt(2 * np.log(2)) * sigma_um
         assert column.profiles["x"].fwhm_um == pytest.approx(expected, rel=0.02)
         assert column.profiles["z"].fwhm_um == pytest.approx(expected, rel=0.1)
@@ -94,9 +94,9 @@ def test_no_fwhm_of_a_cut_or_a_double_peak(volumes):
         volumes[0].data + np.roll(volumes[2].data, 3, axis=2) + np.roll(volumes[2].data, -3, axis=2)
     )
     settings = FigureSettings(position=position)
-    two = resolve_view([volumes[0].with_data(double)], settings=settings)
+    two = figure_content([volumes[0].with_data(double)], settings=settings)
     assert two.columns[0].profiles["x"].fwhm_um is None
-    cut = resolve_view(
+    cut = figure_content(
         [v.with_data(v.data[:, :, 30:]) for v in volumes[:1]],
         settings=FigureSettings(position=(SPOT[0], SPOT[1], 0)),
     )
@@ -105,10 +105,10 @@ def test_no_fwhm_of_a_cut_or_a_double_peak(volumes):
 
 def test_projection_and_slab(volumes):
     data = volumes[1].data
-    whole = resolve_view(volumes, settings=FigureSettings(projection="max", yz=True)).columns[1]
+    whole = figure_content(volumes, settings=FigureSettings(projection="max", yz=True)).columns[1]
     np.testing.assert_array_equal(whole.pictures["xy"], data.max(0))
     np.testing.assert_array_equal(whole.pictures["yz"], data.max(2))
-    slab = resolve_view(volumes, settings=FigureSettings(slab_um=0.6)).columns[1]
+    slab = figure_content(volumes, settings=FigureSettings(slab_um=0.6)).columns[1]
     np.testing.assert_allclose(slab.pictures["xy"], data[5:8].mean(0), rtol=1e-6)
     np.testing.assert_allclose(slab.pictures["xz"], data[:, 17:24].mean(1), rtol=1e-6)
 
@@ -116,29 +116,29 @@ def test_projection_and_slab(volumes):
 def test_noise_does_not_move_the_planes_far(volumes):
     noise = np.random.default_rng(0).normal(0, 5, volumes[1].shape)
     noisy = volumes[1].with_data(gaussian_filter(volumes[1].data + noise, 0.3))
-    at = np.array(resolve_view([volumes[0], noisy]).position_um) / VOXEL_UM - 0.5
+    at = np.array(figure_content([volumes[0], noisy]).position_um) / VOXEL_UM - 0.5
     np.testing.assert_allclose(at, SPOT, atol=1.01)
 
 
 def test_a_single_plane_has_no_axial_pictures(volumes):
     flat = [v.with_data(v.data[6:7]) for v in volumes]
-    view = resolve_view(flat, settings=FigureSettings(yz=True))
+    view = figure_content(flat, settings=FigureSettings(yz=True))
     assert all([*c.pictures, *c.profiles] == ["xy", "x"] for c in view.columns)
 
 
 def test_a_flat_volume_has_limits(volumes):
     empty = volumes[1].with_data(np.zeros_like(volumes[1].data))
-    low, high = resolve_view([volumes[0], empty]).columns[1].limits
+    low, high = figure_content([volumes[0], empty]).columns[1].limits
     assert low < high
 
 
 def test_bad_input_is_named(volumes):
     with pytest.raises(RlnError, match="no volume to show"):
-        resolve_view([])
+        figure_content([])
     with pytest.raises(RlnError, match=r"RL 10.*\(11, 40, 60\)"):
-        resolve_view([volumes[0], volumes[1].with_data(volumes[1].data[1:])])
+        figure_content([volumes[0], volumes[1].with_data(volumes[1].data[1:])])
     with pytest.raises(RlnError, match="lies outside"):
-        resolve_view(volumes, settings=FigureSettings(position=(12, 0, 0)))
+        figure_content(volumes, settings=FigureSettings(position=(12, 0, 0)))
     with pytest.raises(RlnError, match=r"colormap.*nosuch"):
         FigureSettings(colormap="nosuch")
     with pytest.raises(RlnError, match=r"`gamma`.*0\.0"):

@@ -3,7 +3,7 @@ import pytest
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.volume import Volume, check_finite, same_grid, voxel_um_doubt
+from napari_rln.core.volume import Volume, check_finite, same_grid, voxel_um_problem
 
 VOXEL_UM = (0.3, 0.1, 0.2)
 
@@ -99,7 +99,7 @@ def test_voxel_sizes_in_nanometres_or_dots_per_inch_are_said_to_be_so(voxel_um, 
     ],
 )
 def test_unlikely_voxel_sizes_are_doubted(voxel_um, doubt):
-    found = voxel_um_doubt(voxel_um)
+    found = voxel_um_problem(voxel_um)
     assert doubt in found
     assert bool(doubt) == bool(found)
 

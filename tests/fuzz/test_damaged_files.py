@@ -23,7 +23,7 @@ from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.engine.execution import Output
 from napari_rln.engine.job import Job, PsfFile
 from napari_rln.io.image import ImageFile
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.networks.model import load_model
 from napari_rln.networks.network import Network
 
@@ -44,8 +44,8 @@ def sources(tmp_path_factory):
     data = rng.poisson(20 + 300 * (rng.random(SHAPE) > 0.97)).astype(np.uint16)
     grid = np.meshgrid(*(np.arange(n) - n // 2 for n in (5, 5, 5)), indexing="ij")
     psf = np.exp(-sum(g**2 for g in grid) / 2.0)
-    write_volume(Volume.from_array(psf, VOXEL_UM), root / "psf.tif")
-    write_volume(Volume.from_array(data, VOXEL_UM), root / "image.tif")
+    write(Volume.from_array(psf, VOXEL_UM), root / "psf.tif")
+    write(Volume.from_array(data, VOXEL_UM), root / "image.tif")
     made = {"psf": root / "psf.tif", "image": root / "image.tif"}
 
     def place(kind):
@@ -54,8 +54,8 @@ def sources(tmp_path_factory):
         return folder
 
     volume = Volume.from_array(data, VOXEL_UM)
-    write_volume(volume, place("imagej") / "a.tif", dtype="uint16")
-    write_volume(volume, place("ome") / "a.ome.tif", dtype="uint16")
+    write(volume, place("imagej") / "a.tif", dtype="uint16")
+    write(volume, place("ome") / "a.ome.tif", dtype="uint16")
     tifffile.imwrite(place("zlib") / "a.tif", data, compression="zlib", imagej=False)
     for version, fmt in (("zarr4", 2), ("zarr5", 3)):
         group = zarr.create_group(place(version) / "a.ome.zarr", zarr_format=fmt)

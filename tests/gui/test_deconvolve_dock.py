@@ -19,7 +19,7 @@ from napari_rln.engine.job import Job
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve import method_list as methods
 from napari_rln.gui.deconvolve.method_list import iterations_in
-from napari_rln.gui.deconvolve.region import DRAWN, SEEN, WHOLE
+from napari_rln.gui.deconvolve.region import DRAWN, VISIBLE, WHOLE
 from napari_rln.gui.layers import DISPLAY_ONLY, KEY, layer_data, record_of
 from napari_rln.psf.prepare import prepare_psf
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
@@ -127,7 +127,7 @@ def test_a_crop_is_tried_and_then_the_whole(dock, idle):
     [whole] = dock.results.layers()
     assert whole.data.shape == image.data.shape
     viewer.dims.order = (1, 0, 2)
-    dock.region.box.setCurrentText(SEEN)
+    dock.region.box.setCurrentText(VISIBLE)
     dock.bar.run_button.click()
     assert "xy plane" in dock.bar.message.text()
 
@@ -139,7 +139,7 @@ def tuning(dock):
     dock.viewer.layers.remove(dock.viewer.layers[2])
     camera = dock.viewer.scene.camera
     camera.center, camera.zoom = (0, 1.55, 1.95), min(dock.viewer.canvas.size) / 2.0
-    dock.region.box.setCurrentText(SEEN)
+    dock.region.box.setCurrentText(VISIBLE)
     return dock
 
 
@@ -218,7 +218,7 @@ def test_a_region_is_kept_until_another_is_chosen(tuning, idle):
     assert "region" not in dock.viewer.layers
     dock.bar.run_button.click()
     assert "Draw a rectangle" in dock.bar.message.text()
-    dock.region.box.setCurrentText(SEEN)  # all of it: nothing is cut, and nothing called so
+    dock.region.box.setCurrentText(VISIBLE)  # all of it: nothing is cut, and nothing called so
     dock.viewer.scene.camera.zoom = 10
     dock.bar.run_button.click()
     idle(dock.jobs)

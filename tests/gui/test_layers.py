@@ -10,7 +10,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.gui.copy_button import image_of, psf_of
-from napari_rln.gui.layer_files import read, reader, write
+from napari_rln.gui.layer_files import read_layers, reader, write_layer
 from napari_rln.gui.layers import (
     CHANNEL,
     contrast_limits,
@@ -20,7 +20,7 @@ from napari_rln.gui.layers import (
     voxel_um_of,
 )
 from napari_rln.io.ome_zarr import ZarrTarget
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 
 UM = ("um", "um", "um")
 ORIGIN = (0.0, 0.0, 0.0)
@@ -136,8 +136,8 @@ def test_a_time_point_lies_where_the_series_lies_with_an_affine_too():
 def test_an_affine_is_written_into_the_voxel_size_of_a_file(tmp_path):
     layer = stack(affine=np.diag([2, 3, 3, 1]))
     data, options, _ = layer.as_layer_data_tuple()
-    write(str(tmp_path / "a.tif"), data, options)
-    assert read_volume(tmp_path / "a.tif").voxel_um == pytest.approx((0.6, 0.3, 0.3))
+    write_layer(str(tmp_path / "a.tif"), data, options)
+    assert read(tmp_path / "a.tif").voxel_um == pytest.approx((0.6, 0.3, 0.3))
 
 
 def test_a_run_that_is_copied_reads_the_time_point_and_channel_that_are_seen():
@@ -223,9 +223,9 @@ def test_a_layer_is_written_and_read_with_voxel_size_and_record(tmp_path):
     volume = Volume.from_array(np.ones((4, 6, 8)), (0.3, 0.1, 0.1), name="result", record=record)
     data, options, _ = layer_data(volume)
     path = str(tmp_path / "result.ome.tif")
-    assert write(path, data, options) == [path]
+    assert write_layer(path, data, options) == [path]
     assert reader(path) is read
-    [(again, shown, kind)] = read(path)
+    [(again, shown, kind)] = read_layers(path)
     assert kind == "image"
     np.testing.assert_array_equal(again, volume.data)
     assert shown["scale"] == pytest.approx((0.3, 0.1, 0.1))
@@ -239,8 +239,8 @@ def test_nanometres_and_the_finest_level_are_written(tmp_path):
     )
     data, options, _ = layer.as_layer_data_tuple()
     path = tmp_path / "fine.tif"
-    write(str(path), data, options)
-    written = read_volume(path)
+    write_layer(str(path), data, options)
+    written = read(path)
     assert written.voxel_um == pytest.approx((0.3, 0.1, 0.1))
     np.testing.assert_array_equal(written.data, fine)
 
@@ -252,7 +252,7 @@ def test_channels_become_layers_and_times_an_axis(tmp_path):
     path = tmp_path / "series.ome.tif"
     sizes = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", (0.3, 0.1, 0.1), strict=True)}
     tifffile.imwrite(path, data, ome=True, metadata={"axes": "TZCYX"} | sizes)
-    layers = read(str(path))
+    layers = read_layers(str(path))
     assert [layer[1]["name"] for layer in layers] == [f"series channel {c}" for c in range(3)]
     for channel, (found, options, _) in enumerate(layers):
         np.testing.assert_array_equal(found, data[:, :, channel])
@@ -273,17 +273,17 @@ def test_a_tiff_without_voxel_size_is_left_to_napari(tmp_path):
 
 def test_writing_refuses_what_has_no_length(tmp_path):
     with pytest.raises(RlnError, match=r"voxel size.* a "):
-        write(
+        write_layer(
             str(tmp_path / "a.tif"),
             np.ones((4, 6, 8), np.float32),
             {"scale": (1, 1, 1), "units": ("pixel",) * 3, "name": "a"},
         )
     plane = {"scale": (0.1, 0.1), "units": ("um",) * 2, "name": "a", "rgb": True}
     with pytest.raises(RlnError, match="RGB"):
-        write(str(tmp_path / "a.tif"), np.ones((16, 16, 3), np.float32), plane)
+        write_layer(str(tmp_path / "a.tif"), np.ones((16, 16, 3), np.float32), plane)
     volume = Volume.from_array(np.ones((4, 6, 8)), (0.3, 0.1, 0.1))
-    write_volume(volume, tmp_path / "b.tif")
-    assert read_volume(tmp_path / "b.tif").voxel_um == pytest.approx((0.3, 0.1, 0.1))
+    write(volume, tmp_path / "b.tif")
+    assert read(tmp_path / "b.tif").voxel_um == pytest.approx((0.3, 0.1, 0.1))
 
 
 @pytest.mark.parametrize("times", [None, 2])

@@ -20,7 +20,7 @@ from napari_rln.gui.forms import Form, worded
 from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
 from napari_rln.gui.number import Number, take_typed
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
-from napari_rln.gui.scroll_area import Area
+from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.gui.voxel_size import VoxelField
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.measure import MeasureSettings
@@ -253,7 +253,7 @@ def test_the_wheel_scrolls_a_dock_and_changes_nothing_below_the_pointer(qtbot, m
     content = QWidget()
     rows = QVBoxLayout(content)
     rows.addWidget(form)
-    area = Area(content)
+    area = ScrollArea(content)
     qtbot.addWidget(area)
     later = Number(min=0.0, max=1.0)
     rows.addWidget(later.native)

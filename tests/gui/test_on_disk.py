@@ -28,7 +28,7 @@ from napari_rln.gui.deconvolve.result_place import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
 from napari_rln.io.image import ImageFile
 from napari_rln.io.ome_zarr import ZarrTarget, image_levels
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.networks.model import load_model
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 
@@ -67,7 +67,7 @@ def path(image, tmp_path):
 def dock(open_dock, path, psf):
     viewer, dock = open_dock(TITLE)
     viewer.open(str(path), plugin="napari-rln")
-    write_volume(psf, path.with_name("psf.ome.tif"))
+    write(psf, path.with_name("psf.ome.tif"))
     viewer.open(str(path.with_name("psf.ome.tif")), plugin="napari-rln")
     dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
     dock.methods.rld_form.fields["iterations"].value = 3
@@ -265,7 +265,7 @@ def test_a_batch_shows_how_far_every_image_is(dock, idle, image, tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
     small = image.with_data(image.data[:, :40, :40])
-    write_volume(small, tmp_path / "one.ome.tif")
+    write(small, tmp_path / "one.ome.tif")
     (tmp_path / "broken.tif").write_bytes(b"no image")
     dock.batch_button.click()
     batch = dock.batch
@@ -296,7 +296,7 @@ def test_a_batch_shows_how_far_every_image_is(dock, idle, image, tmp_path):
 
 def test_a_batch_takes_every_method_and_tables_with_psf_and_model(dock, idle, image, tmp_path):
     small = image.with_data(image.data[:, :40, :40])
-    write_volume(small, tmp_path / "one.ome.tif")
+    write(small, tmp_path / "one.ome.tif")
     load_model("universal").save(tmp_path / "mine.safetensors")
     table = tmp_path / "plate.csv"
     table.write_text(f"image,psf,model\none.ome.tif,psf.ome.tif,{tmp_path}/mine.safetensors\n")
@@ -321,7 +321,7 @@ def test_rows_stay_while_a_batch_is_under_way_and_say_when_it_was_cancelled(
 ):
     in_step(dock.jobs)
     for name in ("one", "two"):
-        write_volume(image.with_data(image.data[:, :64, :64]), tmp_path / f"{name}.ome.tif")
+        write(image.with_data(image.data[:, :64, :64]), tmp_path / f"{name}.ome.tif")
     dock.methods.rld_form.fields["iterations"].value = 50
     dock.place.folder.line.setText(str(tmp_path / "gone"))
     dock.batch_button.click()  # a folder that is not there is said when it is run

@@ -9,7 +9,7 @@ import pytest
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.core.errors import RlnError
-from napari_rln.deconvolution.views import turned
+from napari_rln.deconvolution.views import rotated
 from napari_rln.gui.training import model_list as models
 from napari_rln.gui.training import training_run as run
 from napari_rln.gui.training.interrupted import InterruptedTraining, checkpoint_of
@@ -176,7 +176,7 @@ def test_an_error_of_torch_is_said_in_the_dock(dock, monkeypatch, idle):
         yield from ()
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(run, "train_steps", failing)
+    monkeypatch.setattr(run, "train_model_iter", failing)
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert dock.bar.message.property("error")
@@ -254,7 +254,7 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
     dock.bar.run_button.click()
     assert "as the second PSF and as the image" in dock.bar.message.text()
     recipe.second.psf.layer = recipe.image.layer = None
-    recipe.second.form.fields["turn"].value = "y+90"
+    recipe.second.form.fields["rotation"].value = "y+90"
 
     recipe.preview_button.click()
     qtbot.waitUntil(lambda: "preview · truth" in viewer.layers, timeout=30000)
@@ -272,23 +272,23 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
 
     dock.copy_button.copy_command()
     line = QApplication.clipboard().text().splitlines()[-1]
-    assert {"--views concatenated", "--turn y+90"} <= {
+    assert {"--views concatenated", "--rotation y+90"} <= {
         " ".join(pair) for pair in itertools.pairwise(line.split())
     }
     assert "--psf-b" not in line  # the first's, turned
     dock.copy_button.copy_python()
-    assert 'turn="y+90"' in QApplication.clipboard().text().replace("'", '"')
+    assert 'rotation="y+90"' in QApplication.clipboard().text().replace("'", '"')
 
     cancelled_once_there_is_something(dock, library, idle)
     assert "can be resumed" in dock.bar.message.text()
-    recipe.second.form.fields["turn"].value = "none"  # of the next training
+    recipe.second.form.fields["rotation"].value = "none"  # of the next training
     recipe.second.box.setCurrentText("one")
     dock.interrupted.resume_button.click()
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     model = library.load("mine")
     assert model.network.settings.views == "concatenated"
-    np.testing.assert_allclose(model.psf_b.data, turned(model.psf, "y+90").data, atol=1e-7)
+    np.testing.assert_allclose(model.psf_b.data, rotated(model.psf, "y+90").data, atol=1e-7)
     assert model.record.facts["steps"] == 24
 
     recipe.preset.setCurrentText("Quick adaptation")
@@ -353,7 +353,7 @@ def test_curves_keep_up_with_long_trainings(qtbot):
 
 
 def test_a_folder_that_is_not_there_yet_is_watched(library, qtbot):
-    watch = models.LibraryWatch()
+    watch = models.LibraryWatcher()
     with qtbot.waitSignal(watch.changed, timeout=5000):
         library.save(library.load("universal"))
     assert Path(library.folder).is_dir()

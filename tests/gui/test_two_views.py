@@ -8,10 +8,10 @@ from qtpy.QtWidgets import QApplication
 from scipy.signal import fftconvolve
 
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.views import turned
+from napari_rln.deconvolution.views import rotated
 from napari_rln.engine.job import Job
 from napari_rln.gui.layers import DISPLAY_ONLY, record_of
-from napari_rln.io.volumes import read_volume, write_volume
+from napari_rln.io.volumes import read, write
 
 TITLE = "Deconvolve and compare"
 SHAPE, FINE, COARSE = (32, 40, 36), (0.1, 0.1, 0.1), (0.2, 0.1, 0.1)
@@ -39,7 +39,7 @@ def volumes():
 
     first = photons(PSF_A, 1)
     thick = (first[::2] + first[1::2]) / 2
-    second = turned(Volume.from_array(photons(PSF_B, 2), FINE, name="side"), "y-90")
+    second = rotated(Volume.from_array(photons(PSF_B, 2), FINE, name="side"), "y-90")
     return truth, Volume.from_array(thick, COARSE, name="front"), second
 
 
@@ -51,16 +51,16 @@ def dock(open_dock, volumes, tmp_path):
     files = {
         "front": first, "side": second,
         "psf front": Volume.from_array(psf / psf.sum(), COARSE),
-        "psf side": turned(PSF_B, "y-90"),
+        "psf side": rotated(PSF_B, "y-90"),
     }  # fmt: skip
     for name, volume in files.items():
         path = tmp_path / f"{name}.ome.tif"
-        write_volume(volume, path)
+        write(volume, path)
         viewer.open(str(path), plugin="napari-rln")
     layers = {layer.name: layer for layer in viewer.layers}
     dock.image.layer, dock.psf.layer = layers["front"], layers["psf front"]
     dock.second.image.layer, dock.second.psf.layer = layers["side"], layers["psf side"]
-    dock.second.form.fields["turn"].value = "y+90"
+    dock.second.form.fields["rotation"].value = "y+90"
     dock.second.form.fields["transform"].value = "none"
     dock.methods.rld_form.fields["iterations"].value = 10
     dock.viewer = viewer
@@ -126,7 +126,7 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method)
     assert first == "napari-rln run - <<'END'"
     job = Job.from_json(json.loads(document.removesuffix("\nEND")))
     assert [used.kind for used in job.methods] == [method]
-    assert job.second.views.turn == "y+90"
+    assert job.second.views.rotation == "y+90"
     assert [path.name for path in job.files] == [
         "front.ome.tif", "side.ome.tif", "psf front.ome.tif", "psf side.ome.tif",
     ]  # fmt: skip
@@ -137,7 +137,7 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method)
     dock.bar.run_button.click()
     idle(dock.jobs, 120)
     [layer] = dock.results.layers()
-    np.testing.assert_allclose(layer.data, read_volume(path).data, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(layer.data, read(path).data, rtol=1e-4, atol=1e-3)
 
 
 def test_what_cannot_be_is_said(dock, idle):
@@ -147,7 +147,7 @@ def test_what_cannot_be_is_said(dock, idle):
         assert dock.bar.message.property("error")
         return dock.bar.message.text()
 
-    dock.second.form.fields["turn"].value = "none"
+    dock.second.form.fields["rotation"].value = "none"
     dock.methods.rln.setChecked(False)
     assert "on one grid" in said()
     layer = dock.second.image.layer

@@ -9,7 +9,7 @@ import pytest
 from napari_rln.core.errors import ComputeError, RlnError, warn
 from napari_rln.core.report import Report
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.jobs import Job, Jobs, Update, streamed
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update, streamed
 from napari_rln.gui.runbar import RunBar, duration
 
 
@@ -18,7 +18,7 @@ def counting(n, result="result", seconds=0.0, error=None, seen=None):
         try:
             for i in range(n):
                 time.sleep(seconds)
-                yield Update(Progress(doing="counting", done=i + 1, total=n), i)
+                yield Update(Progress(activity="counting", done=i + 1, total=n), i)
             if error:
                 raise error
             return result
@@ -31,7 +31,7 @@ def counting(n, result="result", seconds=0.0, error=None, seen=None):
 
 @pytest.fixture
 def jobs(qtbot):
-    jobs = Jobs()
+    jobs = JobQueue()
     jobs.heard = []
     jobs.reported.connect(lambda job, update: jobs.heard.append((job.title, update.content)))
     jobs.failed.connect(lambda job, failure: jobs.heard.append((job.title, failure.sentence)))
@@ -49,9 +49,9 @@ def test_works_run_one_after_another_off_the_gui_thread(jobs, idle):
         yield None
 
     jobs.add(
-        Job("a", counting(3), done=lambda r: jobs.heard.append(("a", r))),
-        Job("b", counting(1, "other"), done=lambda r: jobs.heard.append(("b", r))),
-        Job("c", steps),
+        BackgroundJob("a", counting(3), done=lambda r: jobs.heard.append(("a", r))),
+        BackgroundJob("b", counting(1, "other"), done=lambda r: jobs.heard.append(("b", r))),
+        BackgroundJob("c", steps),
     )
     idle(jobs)
     assert jobs.heard == [
@@ -72,8 +72,8 @@ def test_works_run_one_after_another_off_the_gui_thread(jobs, idle):
 def test_every_error_is_told_and_the_next_work_runs(jobs, idle, error, sentence):
     left = []
     jobs.add(
-        Job("bad", counting(1, error=error), left=left.append),
-        Job("good", counting(1), done=lambda result: jobs.heard.append(("good", result))),
+        BackgroundJob("bad", counting(1, error=error), left=left.append),
+        BackgroundJob("good", counting(1), done=lambda result: jobs.heard.append(("good", result))),
     )
     idle(jobs)
     assert sentence in dict(jobs.heard)["bad"]
@@ -83,7 +83,10 @@ def test_every_error_is_told_and_the_next_work_runs(jobs, idle, error, sentence)
 
 def test_cancel_ends_what_runs_and_forgets_what_waits(jobs, idle, qtbot):
     closed = []
-    jobs.add(Job("a", counting(10_000, seconds=0.01, seen=closed)), Job("b", counting(1)))
+    jobs.add(
+        BackgroundJob("a", counting(10_000, seconds=0.01, seen=closed)),
+        BackgroundJob("b", counting(1)),
+    )
     qtbot.waitUntil(lambda: ("a", 1) in jobs.heard)
     began = time.monotonic()
     jobs.cancel()
@@ -101,12 +104,12 @@ def test_a_cancelled_work_ends_for_the_user_though_its_step_goes_on(jobs, idle, 
 
     def steps():
         step.wait(30)
-        yield Update(Progress(doing="counting"), "late")
+        yield Update(Progress(activity="counting"), "late")
         return "result"
 
-    bar = RunBar(jobs, lambda: jobs.add(Job("next", counting(1), done=done.append)))
+    bar = RunBar(jobs, lambda: jobs.add(BackgroundJob("next", counting(1), done=done.append)))
     qtbot.addWidget(bar)
-    jobs.add(Job("long", steps, done=done.append, left=done.append))
+    jobs.add(BackgroundJob("long", steps, done=done.append, left=done.append))
     qtbot.wait(50)
     bar.cancel_button.click()
     qtbot.waitUntil(lambda: jobs.running is None, timeout=2000)
@@ -123,15 +126,15 @@ def test_a_cancelled_work_ends_for_the_user_though_its_step_goes_on(jobs, idle, 
 
 
 def test_a_work_that_is_under_way_is_not_started_twice(jobs):
-    jobs.add(Job("a", counting(1000, seconds=0.01), key=1))
+    jobs.add(BackgroundJob("a", counting(1000, seconds=0.01), key=1))
     with pytest.raises(RlnError, match="under way"):
-        jobs.add(Job("a", counting(1), key=1))
-    jobs.add(Job("a", counting(1), key=2))
+        jobs.add(BackgroundJob("a", counting(1), key=1))
+    jobs.add(BackgroundJob("a", counting(1), key=2))
     assert len(jobs.waiting) == 1
 
 
 def test_pausing_holds_a_work_and_resuming_goes_on(jobs, idle, qtbot):
-    jobs.add(Job("a", counting(60, seconds=0.01)))
+    jobs.add(BackgroundJob("a", counting(60, seconds=0.01)))
     qtbot.waitUntil(lambda: len(jobs.heard) > 3)
     jobs.toggle_pause()
     qtbot.waitUntil(lambda: jobs.paused)
@@ -153,7 +156,7 @@ def test_reports_do_not_pile_up_in_napari_s_progress(make_napari_viewer_proxy, j
         depths.append(sum(frame.name == "_advance" for frame in frames))
 
     jobs.reported.connect(count)
-    jobs.add(Job("many", counting(400)))
+    jobs.add(BackgroundJob("many", counting(400)))
     idle(jobs)
     assert len(depths) == 400
     assert max(depths) <= 1
@@ -163,7 +166,7 @@ def test_works_of_another_window_are_not_spoken_of(jobs, idle, qtbot):
     bars = [RunBar(jobs, lambda: None, window=window) for window in ("", "batch")]
     for bar in bars:
         qtbot.addWidget(bar)
-    jobs.add(Job("a", counting(1, error=RlnError("boom")), window="batch"))
+    jobs.add(BackgroundJob("a", counting(1, error=RlnError("boom")), window="batch"))
     idle(jobs)
     assert [bar.message.text() for bar in bars] == ["", "A: boom"]
     assert [bar.warning.text() for bar in bars] == ["", ""]
@@ -180,13 +183,13 @@ def test_only_our_warnings_are_for_the_user(jobs, idle):
         yield None
 
     jobs.warned.connect(lambda job, sentence: told.append(sentence))
-    jobs.add(Job("a", steps))
+    jobs.add(BackgroundJob("a", steps))
     idle(jobs)
     assert told == ["look here"]
 
 
 def test_works_that_run_at_once_are_told_their_own_warnings(jobs, idle):
-    others, told, both = Jobs(), [], threading.Barrier(2)
+    others, told, both = JobQueue(), [], threading.Barrier(2)
 
     def steps(number):
         def work():
@@ -199,7 +202,7 @@ def test_works_that_run_at_once_are_told_their_own_warnings(jobs, idle):
 
     for number, each in enumerate((jobs, others)):
         each.warned.connect(lambda job, sentence: told.append((job.title, sentence)))
-        each.add(Job(f"work {number}", steps(number)))
+        each.add(BackgroundJob(f"work {number}", steps(number)))
     idle(jobs)
     idle(others)
     assert sorted(told) == [("work 0", "from 0"), ("work 1", "from 1")]
@@ -218,7 +221,7 @@ def test_updates_are_thinned_but_the_last_and_those_that_must_be_seen_are_there(
 
 def test_the_bar_shows_progress_errors_and_takes_a_double_click_for_one(jobs, idle, qtbot):
     def run():
-        jobs.add(Job("a", counting(100, seconds=0.01)))
+        jobs.add(BackgroundJob("a", counting(100, seconds=0.01)))
 
     bar = RunBar(jobs, run, can_pause=True)
     qtbot.addWidget(bar)
@@ -231,10 +234,10 @@ def test_the_bar_shows_progress_errors_and_takes_a_double_click_for_one(jobs, id
     bar.cancel_button.click()
     idle(jobs)
     assert bar.message.text() == "A: cancelled"
-    jobs.add(Job("b", counting(1, error=RuntimeError("boom"))))
+    jobs.add(BackgroundJob("b", counting(1, error=RuntimeError("boom"))))
     idle(jobs)
     assert "boom" in bar.message.text()
-    jobs.add(Job("c", counting(1)))
+    jobs.add(BackgroundJob("c", counting(1)))
     idle(jobs)
     assert bar.message.text() == "C: done"
     assert "boom" in bar.warning.text()  # and the details can still be read

@@ -10,7 +10,7 @@ from napari_rln.deconvolution.background import estimate_background
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.noise import estimate_noise
 from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
-from napari_rln.io.volumes import read_volume
+from napari_rln.io.volumes import read
 from napari_rln.psf.examine import examine_psf, fit_psf, repair_psf
 from napari_rln.psf.measure import MeasureSettings, measure_psf
 from napari_rln.psf.peak import peak_centre
@@ -76,10 +76,10 @@ def test_hollow_bars_come_out_as_well_as_known(volumes):
     # PSNR 27.9 dB after the best scale is what 100 plain iterations reach (input 26.2 dB).
     voxel_um = (0.1, 0.1, 0.1)
     image, kernel, truth = (
-        read_volume(volumes / "flowdec_bars" / f"{name}.tif", voxel_um=voxel_um)
+        read(volumes / "flowdec_bars" / f"{name}.tif", voxel_um=voxel_um)
         for name in ("blurred", "psf", "truth")
     )
-    psf, _ = fit_psf(kernel, image, mend=False)  # the image was blurred with the file as it is
+    psf, _ = fit_psf(kernel, image, repair=False)  # the image was blurred with the file as it is
     result = deconvolve(image, psf, RichardsonLucy(negatives="clip"))
     scaled = result.data * np.vdot(result.data, truth.data) / np.vdot(result.data, result.data)
     assert psnr(scaled, truth.data) > 28.4

@@ -12,10 +12,10 @@ from napari_rln.core.errors import ComputeError, warn
 from napari_rln.core.machine import Allowance
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
-from napari_rln.engine.batch import REPORT, Ending, Template, listed, run_batch_iter
+from napari_rln.engine.batch import REPORT, BatchSettings, Ending, list_jobs, run_batch_iter
 from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.job import Job
-from napari_rln.engine.reports import BatchReport, Item
+from napari_rln.engine.reports import BatchItem, BatchReport
 from napari_rln.engine.run import task_of
 from napari_rln.engine.task import Task
 from napari_rln.io.paths import make_folder
@@ -55,7 +55,7 @@ def rld(
         Repair defects of a PSF.
     """
     job = _job(image_options, psf, psf_options, repair, (method,), output, out, execution)
-    template = Template(
+    template = BatchSettings(
         job=job, mark="rld", ending=ending, repair=repair, psf_voxel_um=psf_options.psf_voxel_um
     )
     _go(images, template, terminal)
@@ -96,7 +96,7 @@ def rln(
     """
     methods = tuple(network.of(name) for name in model or [UNIVERSAL])
     job = _job(image_options, psf, psf_options, repair, methods, output, out, execution)
-    template = Template(
+    template = BatchSettings(
         job=job, mark="rln", ending=ending, repair=repair, psf_voxel_um=psf_options.psf_voxel_um
     )
     _go(images, template, terminal)
@@ -124,7 +124,7 @@ def _job(
     )
 
 
-def _go(images: list[str], template: Template, terminal: Terminal) -> None:
+def _go(images: list[str], template: BatchSettings, terminal: Terminal) -> None:
     """Run a batch and print its outcomes.
 
     Raises
@@ -133,23 +133,23 @@ def _go(images: list[str], template: Template, terminal: Terminal) -> None:
         If an image failed.
     """
     out, execution = template.folder, template.job.execution
-    items = listed(images, template)
+    items = list_jobs(images, template)
 
     def shown(report: BatchReport) -> None:
-        if report.ended is not None:
+        if report.outcome is not None:
             item = report.item
-            what = report.ended.error or f"{report.ended.status}, {item.out.name}"
-            for warning in report.ended.warnings:
+            what = report.outcome.error or f"{report.outcome.status}, {item.out.name}"
+            for warning in report.outcome.warnings:
                 warn(f"{item.label}: {warning}")
             line = f"{report.done}/{report.total} {item.label}: {what}"
-            if report.ended.error and terminal.quiet:
+            if report.outcome.error and terminal.quiet:
                 warn(line)
             terminal.say(line)
 
     def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
         Terminal(quiet=True).findings(findings, mended=HARMFUL if repaired else ())
 
-    def prepare(item: Item) -> Task:
+    def prepare(item: BatchItem) -> Task:
         return task_of(item.job, on_findings=on_findings)
 
     device = template.job.methods[0].device

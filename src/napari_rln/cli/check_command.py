@@ -5,10 +5,10 @@ from typing import Annotated
 
 from napari_rln.cli.options import Flat, ImageOptions, Overwrite, PsfOptions
 from napari_rln.cli.terminal import Terminal
-from napari_rln.evaluate.check import check_result
+from napari_rln.evaluate.check import check as check_result
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, check_tiff_output
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 
 
 def check(
@@ -55,7 +55,7 @@ def check(
     blur, _ = psf_options.fitted(psf, raw, terminal, channel=image_options.channel, repair=repair)
     trust = check_result(raw, volume, blur, background=background, device=device)
     if residual is not None:
-        write_volume(trust.residual, residual, replace=overwrite)
+        write(trust.residual, residual, replace=overwrite)
     terminal.say(
         f"{result.name}: chi2 {trust.chi2:.3g} (1 explains the image to within its noise), flux "
         f"ratio {trust.flux_ratio:.3g}, scale {trust.scale:.3g}"

@@ -12,7 +12,7 @@ from napari_rln.deconvolution.shared import Shared
 from napari_rln.evaluate.comparison import CompareSettings, Comparison
 from napari_rln.evaluate.comparison import compare as compare_volumes
 from napari_rln.evaluate.figure import figure, save_figure
-from napari_rln.evaluate.figure_view import FigureSettings
+from napari_rln.evaluate.figure_content import FigureSettings
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, make_folder
 

@@ -23,7 +23,7 @@ from napari_rln.engine.job import Job, SecondView
 from napari_rln.engine.run import Outcome, channels_of, forecast_of_job, is_in_parts, run_iter
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, make_folder
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import Network, NetworkOptions
 from napari_rln.networks.stages import STAGES, network_stages
@@ -262,7 +262,7 @@ def do(
             overwrite = job.output.overwrite
             check_outputs(paths.values(), inputs=files_read(job.files), overwrite=overwrite)
             for name, stage in network_stages(image, psf, method).items():
-                write_volume(stage, paths[name])
+                write(stage, paths[name])
 
     def shown(report: Any) -> None:
         if isinstance(report, Report) and report.rows:
@@ -346,7 +346,7 @@ def _reported(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return the outcome of a job for JSON: of a single method, or a list of several."""
     reports = []
     for outcome in outcomes:
-        findings = [finding.what for finding in outcome.findings]
+        findings = [finding.message for finding in outcome.findings]
         one: dict[str, Any] = {"out": str(outcome.out), "psf_findings": findings}
         if outcome.in_parts:
             one["made"] = outcome.made

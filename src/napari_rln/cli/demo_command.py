@@ -10,10 +10,10 @@ from napari_rln.cli.terminal import Terminal
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.evaluate.comparison import CompareSettings
-from napari_rln.evaluate.figure_view import FigureSettings
+from napari_rln.evaluate.figure_content import FigureSettings
 from napari_rln.io.paths import check_outputs, make_folder
-from napari_rln.io.volumes import write_volume
-from napari_rln.networks.inference import compile_ahead
+from napari_rln.io.volumes import write
+from napari_rln.networks.inference import compile_in_background
 from napari_rln.networks.network import Network
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL
@@ -42,7 +42,7 @@ def demo(
     networks = {name: out / f"bead-rln-{name}.ome.tif" for name in _MODELS}
     files = [classical, *networks.values(), *written(out, ("png",))]
     check_outputs(files, overwrite=overwrite)
-    compile_ahead()  # while Richardson-Lucy runs
+    compile_in_background()  # while Richardson-Lucy runs
     image = samples.bead()
     terminal.say(
         f"A hollow fluorescent bead, widefield, {image.shape} voxels (EPFL; voxel size nominal)."
@@ -51,10 +51,10 @@ def demo(
     terminal.findings(findings, mended=HARMFUL)
     shared = Shared()
     results = [terminal.follow(deconvolve_iter(image, psf, shared=shared))]
-    write_volume(results[0], classical)
+    write(results[0], classical)
     for name, file in networks.items():
         result = terminal.follow(deconvolve_iter(image, psf, Network(model=name), shared=shared))
-        write_volume(result, file)
+        write(result, file)
         results.append(result)
     look = FigureSettings(position=_MIDDLE)
     show(image, results, out, None, psf, CompareSettings(), look, ("png",), terminal, shared)

@@ -81,7 +81,7 @@ def _rows(model: Model) -> list[tuple[str, str]]:
     if model.psf is not None:
         size = " ".join(f"{v:.4g}" for v in model.psf.voxel_um)
         rows.append(("for PSF", f"{model.psf.name} ({model.psf.hash}), voxels {size} um"))
-    for axis, (low, high) in model.reach.items():
+    for axis, (low, high) in model.psf_widths.items():
         rows.append((f"{axis} FWHM", f"{low:.1f} to {high:.1f} voxels"))
     for fact in ("steps", "best_step", "seconds"):
         if fact in facts:

@@ -12,7 +12,7 @@ from napari_rln.core.volume import OnGrid, Volume, VoxelUm
 from napari_rln.engine.job import PsfFile
 from napari_rln.engine.run import read_psf
 from napari_rln.io.image import Crop, ImageFile, ImagePart, PlanesAre
-from napari_rln.io.volumes import contents, read_volume
+from napari_rln.io.volumes import contents, read
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL, Finding
 
@@ -52,7 +52,7 @@ class ImageOptions(ImagePart):
 
     def read(self, path: Path) -> Volume:
         """Return the volume."""
-        return read_volume(self.of(path))
+        return read(self.of(path))
 
     def read_beside(self, path: Path) -> Volume:
         """Return another volume on the image's grid, such as a result.
@@ -60,7 +60,7 @@ class ImageOptions(ImagePart):
         The voxel size, where set, and the channel and time of the image apply to it too.
         """
         there = contents(path)
-        return read_volume(
+        return read(
             path,
             voxel_um=self.voxel_um,
             channel=self.channel if there.channels > 1 else None,
@@ -132,6 +132,6 @@ class PsfOptions:
         repair
             Whether to repair defects.
         """
-        psf, findings = fit_psf(self.read(path, channel), image, mend=repair)
+        psf, findings = fit_psf(self.read(path, channel), image, repair=repair)
         terminal.findings(findings, mended=HARMFUL if repair else ())
         return psf, findings

@@ -12,11 +12,11 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.io.image import files_read, open_image
 from napari_rln.io.paths import check_outputs, check_tiff_output, title
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import examine_psf, repair_psf
 from napari_rln.psf.findings import HARMFUL
-from napari_rln.psf.measure import MeasureSettings, beads_in_words, measure_psf
+from napari_rln.psf.measure import MeasureSettings, beads_text, measure_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 from napari_rln.psf.shape import fwhm_um
@@ -76,7 +76,7 @@ def measure(
     _check_output(out, [beads], overwrite)
     psf = measure_psf(image_options.read(beads), settings, name=title(out))
     assert psf.record is not None
-    terminal.say(f"{beads.name}: {beads_in_words(psf.record.facts)}")
+    terminal.say(f"{beads.name}: {beads_text(psf.record.facts)}")
     _finish(psf, out, terminal)
 
 
@@ -184,7 +184,7 @@ def _check_output(out: Path, inputs: list[Path | None], overwrite: bool) -> None
 
 def _finish(psf: Volume, out: Path, terminal: Terminal) -> None:
     """Write a PSF and print its properties."""
-    write_volume(psf, out)
+    write(psf, out)
     widths = fwhm_um(psf.data, psf.voxel_um)
     facts = psf.record.facts if psf.record else {}
     terminal.say(

@@ -25,7 +25,7 @@ from napari_rln.train.training_set import choose_settings
 from napari_rln.train.training_settings import TrainSettings
 
 Verb = Literal["psf compute", "psf measure", "psf repair", "train"]
-Given = dict[str, Any]
+Value = dict[str, Any]
 
 # Public namespaces of settings whose name differs from that of their subpackage.
 _ROOMS = {"deconvolution": "views"}
@@ -103,18 +103,18 @@ def job_python(job: Job) -> str:
     return f"import napari_rln as rln\n\nrln.run(rln.Job.from_json({fields}))\n"
 
 
-def _without_none(arguments: Given) -> Given:
+def _without_none(arguments: Value) -> Value:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _differences(settings: Any, base: Any = None) -> Given:
+def _differences(settings: Any, base: Any = None) -> Value:
     """Return the fields of a settings dataclass that differ from the defaults, or from a base."""
     base = base or type(settings)()
     values = ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings))
     return {name: value for name, value in values if value != getattr(base, name)}
 
 
-def _training(arguments: Given) -> tuple[TrainSettings, TrainSettings, Model | None]:
+def _training(arguments: Value) -> tuple[TrainSettings, TrainSettings, Model | None]:
     """Return a training's settings, the base that they began as, and the initial model.
 
     If the settings have another variant than the base, that variant is added to the arguments.
@@ -130,7 +130,7 @@ def _training(arguments: Given) -> tuple[TrainSettings, TrainSettings, Model | N
     return settings, base, first
 
 
-def _of_training(arguments: Given) -> Given:
+def _of_training(arguments: Value) -> Value:
     """Return the differences of a training's settings from their base."""
     settings, base, _ = _training(arguments)
     changed = _differences(settings, base)
@@ -201,29 +201,29 @@ _IMAGE, _PSF = _Code("image"), _Code("psf")
 _VOXELS = _Code("image.voxel_um")
 
 
-def _read_image(arguments: Given, key: str = "image") -> list[str]:
+def _read_image(arguments: Value, key: str = "image") -> list[str]:
     if key not in arguments:
         return []
     how = {name: arguments.get(name) for name in ("voxel_um", "channel", "time")}
     return [f"image = {_call('read_volume', arguments[key], **how)}"]
 
 
-def _read_psf(arguments: Given) -> _Code:
-    return _call("read_volume", arguments["psf"], voxel_um=arguments.get("psf_voxel_um"))
+def _read_psf(arguments: Value) -> _Code:
+    return _call("read", arguments["psf"], voxel_um=arguments.get("psf_voxel_um"))
 
 
-def _fit_psf(arguments: Given, *image: _Code) -> list[str]:
+def _fit_psf(arguments: Value, *image: _Code) -> list[str]:
     if "psf" not in arguments:
         return []
-    mend = None if arguments.get("repair", True) else False
-    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(arguments), *image, mend=mend)}"]
+    repair = None if arguments.get("repair", True) else False
+    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(arguments), *image, repair=repair)}"]
 
 
-def _write(what: _Code, arguments: Given) -> str:
-    return _call("write_volume", what, arguments["out"], dtype=arguments.get("dtype"))
+def _write(what: _Code, arguments: Value) -> str:
+    return _call("write", what, arguments["out"], dtype=arguments.get("dtype"))
 
 
-def _psf_compute(arguments: Given) -> list[str]:
+def _psf_compute(arguments: Value) -> list[str]:
     settings = arguments.get("settings", MicroscopeSettings())
     where: tuple[Any, Any] = (arguments.get("voxel_um"), None)
     if "image" in arguments:
@@ -232,13 +232,13 @@ def _psf_compute(arguments: Given) -> list[str]:
     return [*_read_image(arguments), f"psf = {psf}", _write(_PSF, arguments)]
 
 
-def _psf_measure(arguments: Given) -> list[str]:
+def _psf_measure(arguments: Value) -> list[str]:
     settings, positions = arguments.get("settings", MeasureSettings()), arguments.get("positions")
     psf = _call("psf.measure_psf", _IMAGE, settings, positions=positions)
     return [*_read_image(arguments, "beads"), f"psf = {psf}", _write(_PSF, arguments)]
 
 
-def _psf_repair(arguments: Given) -> list[str]:
+def _psf_repair(arguments: Value) -> list[str]:
     image, voxels = (_IMAGE, _VOXELS) if "image" in arguments else (None, None)
     settings = arguments.get("settings")
     lines = [*_read_image(arguments), f"psf = {_read_psf(arguments)}"]
@@ -250,7 +250,7 @@ def _psf_repair(arguments: Given) -> list[str]:
     return [*lines, f"psf = {mended}", _write(_PSF, arguments)]
 
 
-def _train(arguments: Given) -> list[str]:
+def _train(arguments: Value) -> list[str]:
     settings, _, first = _training(arguments)
     like = _IMAGE if "like" in arguments else None
     parts = {
@@ -267,10 +267,10 @@ def _train(arguments: Given) -> list[str]:
     second = []
     if settings.views != "single":
         dual = DualSettings(
-            turn=arguments.get("turn", "none"), voxels=arguments.get("voxels", "isotropic")
+            rotation=arguments.get("rotation", "none"), voxels=arguments.get("voxels", "isotropic")
         )
         voxels = arguments.get("psf_b_voxel_um", arguments.get("psf_voxel_um"))
-        read = _call("read_volume", arguments.get("psf_b", arguments["psf"]), voxel_um=voxels)
+        read = _call("read", arguments.get("psf_b", arguments["psf"]), voxel_um=voxels)
         pair = _call("views.psfs_of_views", _PSF, _Code("psf_b"), dual)
         second = [f"psf_b, _ = {_call('psf.fit_psf', read)}", f"psf, psf_b = {pair}"]
         parts["psf_b"] = _Code("psf_b")
@@ -279,13 +279,13 @@ def _train(arguments: Given) -> list[str]:
         *_fit_psf(arguments, *([like] if like else [])),
         *second,
         f"settings = {_call('train.TrainSettings', **_differences(settings))}",
-        f"setting = {_call('train.setting_of', _Code('settings'), **parts)}",
+        f"setting = {_call('train.training_set_of', _Code('settings'), **parts)}",
         f"model = {_call('train.train_model', _Code('setting'), _Code('settings'), name=name)}",
         f"model.save({_literal(arguments['out'])})",
     ]
 
 
-_PYTHON: dict[Verb, Callable[[Given], list[str]]] = {
+_PYTHON: dict[Verb, Callable[[Value], list[str]]] = {
     "psf compute": _psf_compute,
     "psf measure": _psf_measure,
     "psf repair": _psf_repair,

@@ -10,7 +10,7 @@ from napari_rln.cli.terminal import Terminal
 from napari_rln.core.errors import RlnError
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import atomic, check_outputs, make_folder
-from napari_rln.io.volumes import write_volume
+from napari_rln.io.volumes import write
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL
 from napari_rln.simulate.imaging import ImagingSettings, imaging_like, simulate_pair
@@ -79,7 +79,7 @@ def simulate(
             blur, structures, imaging, shape=shape, seed=(seed, number), name=name[:-4]
         )
         for folder, volume in zip(folders, (pair.image, pair.truth), strict=True):
-            write_volume(volume, folder / name)
+            write(volume, folder / name)
         assert pair.image.record is not None
         records[name] = pair.image.record.as_dict()
     with atomic(out / "records.json") as temporary:

@@ -62,7 +62,7 @@ class Terminal:
             if finding.severity == "ok":
                 continue
             end = " Repaired." if finding.severity in mended and finding.repair else ""
-            text = f"PSF {finding.severity}: {finding.what}{end}"
+            text = f"PSF {finding.severity}: {finding.message}{end}"
             if finding.severity in HARMFUL:
                 warn(text)
             else:
@@ -118,10 +118,10 @@ class Terminal:
                 last = report
                 watch(report)
                 now = progress_of(report)
-                if now.doing not in tasks:
-                    tasks[now.doing] = progress.add_task(now.doing, note="")
+                if now.activity not in tasks:
+                    tasks[now.activity] = progress.add_task(now.activity, note="")
                 total = now.total or None  # None is drawn as a moving bar
-                progress.update(tasks[now.doing], completed=now.done, total=total, note=now.note)
+                progress.update(tasks[now.activity], completed=now.done, total=total, note=now.note)
 
             try:
                 return finish(relay(steps, show))

@@ -10,15 +10,15 @@ from napari_rln.cli.options import Flat, ImageOptions, Out, Overwrite, PsfOption
 from napari_rln.cli.terminal import Terminal
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm
-from napari_rln.deconvolution.views import DualSettings, Turn, psfs_of_views
+from napari_rln.deconvolution.views import DualSettings, Rotation, psfs_of_views
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, title
 from napari_rln.networks.model import Model, check_model_path
 from napari_rln.networks.rln import Views
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.simulate.structures import StructureSettings
-from napari_rln.train.loop import train_steps
-from napari_rln.train.training_set import choose_settings, setting_of
+from napari_rln.train.loop import train_model_iter
+from napari_rln.train.training_set import choose_settings, training_set_of
 from napari_rln.train.training_settings import Preset, TrainReport
 
 
@@ -34,7 +34,7 @@ def train(
     views: Views | None = None,
     psf_b: Path | None = None,
     psf_b_voxel_um: VoxelUm | None = None,
-    turn: Turn = "none",
+    rotation: Rotation = "none",
     voxels: Literal["isotropic", "first"] = "isotropic",
     preset: Preset | None = None,
     minutes: float | None = None,
@@ -79,7 +79,7 @@ def train(
         Point spread function of the second view, in its camera's orientation; --psf by default.
     psf_b_voxel_um
         Voxel size z y x of the second PSF in micrometres; --psf-voxel-um by default.
-    turn
+    rotation
         Rotation of the second view and its PSF by 90 degrees, as for dual.
     voxels
         Voxels of the result of two views, as for dual.
@@ -125,8 +125,8 @@ def train(
     if settings.views != "single" and psf is not None and blur is not None:
         source_b = PsfOptions(psf_voxel_um=psf_b_voxel_um or psf_options.psf_voxel_um)
         blur_b, _ = source_b.fitted(psf_b or psf, None, terminal)
-        blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(turn=turn, voxels=voxels))
-    elif psf_b is not None or turn != "none" or voxels != "isotropic":
+        blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(rotation=rotation, voxels=voxels))
+    elif psf_b is not None or rotation != "none" or voxels != "isotropic":
         raise RlnError("a second PSF, its turn and voxels are of two views; say which (`views`).")
     chosen: dict[str, Any] = {
         "learning_rate": learning_rate, "start_beyond": start_beyond, "patch": patch,
@@ -136,7 +136,7 @@ def train(
     if minutes is not None:
         changes["steps"] = None  # replaces those of the preset
     settings = replace(settings, seed=seed, device=device, **changes)
-    setting = setting_of(
+    setting = training_set_of(
         settings,
         psf=blur,
         psf_b=blur_b,
@@ -150,7 +150,7 @@ def train(
     )
     name = title(out)
     model = terminal.follow(
-        train_steps(setting, settings, name=name, checkpoint=checkpoint, resume=resume), _kept
+        train_model_iter(setting, settings, name=name, checkpoint=checkpoint, resume=resume), _kept
     )
     model.save(out)
     facts = model.record.facts

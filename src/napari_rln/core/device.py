@@ -6,7 +6,13 @@ from collections.abc import Iterator
 import torch
 
 from napari_rln.core.errors import ComputeError, RlnError
-from napari_rln.core.machine import SHARE, Allowance, MemoryGb, available_bytes, taken_bytes
+from napari_rln.core.machine import (
+    USABLE_FRACTION,
+    Allowance,
+    MemoryGb,
+    available_bytes,
+    used_bytes,
+)
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.core.volume import FloatArray
 
@@ -66,7 +72,9 @@ def bytes_allowed(memory_gb: MemoryGb, device: torch.device) -> int:
     """
     if device.type != "cuda":
         return Allowance(memory_gb).left_bytes
-    return int(SHARE * free_bytes(device)) if memory_gb == "auto" else int(memory_gb * 1e9)
+    return (
+        int(USABLE_FRACTION * free_bytes(device)) if memory_gb == "auto" else int(memory_gb * 1e9)
+    )
 
 
 def has_memory(needed: int, device: torch.device) -> bool:
@@ -112,22 +120,22 @@ def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
         raise ComputeError(f"the computation on {device} failed: {error}") from error
 
 
-class Peak:
-    """Peak memory since creation, sampled by :meth:`look`."""
+class PeakMemory:
+    """Peak memory since creation, sampled by :meth:`sample`."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
         release_freed_memory()  # otherwise memory kept from an earlier run would not count
-        self._before = taken_bytes()
+        self._before = used_bytes()
         self.peak = 0
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self._cuda)
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Sample the current memory."""
         now = (
             torch.cuda.max_memory_allocated(self._cuda)
             if self._cuda
-            else taken_bytes() - self._before
+            else used_bytes() - self._before
         )
         self.peak = max(self.peak, now)

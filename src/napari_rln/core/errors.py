@@ -43,7 +43,7 @@ def warn(message: str, *, stacklevel: int = 2) -> None:
 
 
 @contextmanager
-def listening(listener: Callable[[str], None]) -> Iterator[None]:
+def capture_warnings(listener: Callable[[str], None]) -> Iterator[None]:
     """Pass the warnings of this thread to a listener.
 
     Python's own hook, ``warnings.showwarning``, is global: of two concurrent runs, one would

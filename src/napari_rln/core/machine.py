@@ -27,7 +27,7 @@ LIBRARIES_BYTES = 250_000_000
 TRANSFORM_BYTES = 100_000_000
 """Part of :data:`LIBRARIES_BYTES` that is loaded without a network."""
 
-SHARE = 0.5
+USABLE_FRACTION = 0.5
 """Default fraction of the free memory."""
 
 _ROOT = Path("/")
@@ -75,8 +75,8 @@ class Allowance:
     def left_bytes(self) -> int:
         """Remaining memory, bytes; negative if the process exceeds its limit."""
         if self.memory_gb == "auto":
-            return int(SHARE * available_bytes())
-        return int(self.memory_gb * 1e9) - taken_bytes()
+            return int(USABLE_FRACTION * available_bytes())
+        return int(self.memory_gb * 1e9) - used_bytes()
 
 
 def available_bytes(root: Path = _ROOT) -> int:
@@ -110,7 +110,7 @@ def cores(root: Path = _ROOT) -> int:
     return max(1, int(min([allowed, there, *_quotas(root)])))
 
 
-def taken_bytes() -> int:
+def used_bytes() -> int:
     """Return the current memory of this process, its libraries included, bytes."""
     return int(psutil.Process().memory_info().rss)
 

@@ -46,7 +46,7 @@ def affine_fit(result: Array, truth: Array) -> tuple[float, float]:
     RlnError
         If the shapes differ.
     """
-    x, g = pair(result, truth)
+    x, g = fitted_pair(result, truth)
     x_mean, g_mean = float(x.mean()), float(g.mean())
     centred = x - x_mean
     power = float(np.vdot(centred, centred))
@@ -84,7 +84,7 @@ def psnr(
     RlnError
         If the shapes differ or the truth is flat.
     """
-    x, g = pair(result, truth, fit=fit)
+    x, g = fitted_pair(result, truth, fit=fit)
     rms = float(np.sqrt(np.mean((x - g) ** 2)))
     peak = _range(g, data_range)
     return 20 * float(np.log10(peak / rms)) if rms > 0 else float("inf")
@@ -105,7 +105,7 @@ def nrmse(result: Array, truth: Array, *, fit: bool = True) -> float:
     RlnError
         If the shapes differ or the truth is zero everywhere.
     """
-    x, g = pair(result, truth, fit=fit)
+    x, g = fitted_pair(result, truth, fit=fit)
     norm = float(np.linalg.norm(g))
     if norm == 0:
         raise RlnError("The truth is zero everywhere; choose a region that holds structure.")
@@ -132,7 +132,7 @@ def ssim(
     RlnError
         If the shapes differ, the truth is flat, or a plane is smaller than the window.
     """
-    x, g = pair(result, truth, fit=fit)
+    x, g = fitted_pair(result, truth, fit=fit)
     peak = _range(g, data_range)
     if min(g.shape[-2:]) < SSIM_WINDOW:
         raise RlnError(
@@ -156,13 +156,13 @@ def ssim(
 
 def pearson(result: Array, truth: Array) -> float:
     """Return Pearson's correlation coefficient, free of scale and offset; 0 if one is flat."""
-    x, g = pair(result, truth)
+    x, g = fitted_pair(result, truth)
     x, g = x - x.mean(), g - g.mean()
     norm = float(np.linalg.norm(x)) * float(np.linalg.norm(g))
     return float(np.vdot(x, g)) / norm if norm > 0 else 0.0
 
 
-def pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Float64, Float64]:
+def fitted_pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Float64, Float64]:
     """Return both as float64, the first fitted to the second if ``fit``.
 
     Raises

@@ -17,12 +17,12 @@ from typing import TypeVar
 import torch
 
 Item = TypeVar("Item")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 _here = threading.local()  # whether this thread belongs to the pool
 
 
-def share(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Return a function's results for all items, computed on as many threads as torch uses.
 
     Items are begun in order. Each should take longer than the wake-up of a thread, about 50
@@ -38,7 +38,7 @@ def share(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
     threads = torch.get_num_threads()
     if threads == 1 or getattr(_here, "shared", False):
         return [work(item) for item in all_items]
-    results: list[Found | None] = [None] * len(all_items)
+    results: list[Result | None] = [None] * len(all_items)
     waiting = iter(range(len(all_items)))
     pool = _pool(threads)
     workers = [

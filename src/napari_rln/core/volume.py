@@ -26,7 +26,7 @@ Box = tuple[slice, slice, slice]
 LARGEST_VOXEL_UM = 25.0
 """Largest accepted voxel size along any axis, micrometres."""
 
-DOUBTFUL_VOXEL_UM = 5.0
+UNUSUAL_VOXEL_UM = 5.0
 """Voxel size above which a mistake is likely and a warning is issued, micrometres."""
 
 
@@ -212,19 +212,19 @@ def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
         )
 
 
-def voxel_um_doubt(voxel_um: VoxelUm) -> str:
+def voxel_um_problem(voxel_um: VoxelUm) -> str:
     """Return why a voxel size (z, y, x) in micrometres is likely wrong; empty if it is plausible.
 
     Voxels above 5 um are mostly the camera's pixels without the magnification, and pixels that are
     not square are rare.
     """
     z, y, x = voxel_um
-    if max(y, x) > DOUBTFUL_VOXEL_UM:
+    if max(y, x) > UNUSUAL_VOXEL_UM:
         return (
             f"pixels of {y:g} x {x:g} um (y x) are large for a microscope: the camera's pixels "
             "have to be divided by the magnification"
         )
-    if z > DOUBTFUL_VOXEL_UM:
+    if z > UNUSUAL_VOXEL_UM:
         return f"a step of {z:g} um along z is large for a microscope"
     if not math.isclose(y, x, rel_tol=0.1):
         return f"pixels of {y:g} x {x:g} um (y x) are not square"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_rln.core.volume import FloatArray
 from napari_rln.deconvolution.noise import Noise, estimate_noise
-from napari_rln.deconvolution.noise_residuals import Float64Array, Mask, chunks_of, each_mask
+from napari_rln.deconvolution.noise_residuals import Float64Array, Mask, chunks_of, masks_of
 from napari_rln.deconvolution.unmeasured_voxels import constant_planes, filled, find_levels
 
 _EMPTY = 1.5  # highest ratio of variance to noise variance of an empty region
@@ -26,7 +26,7 @@ class Background:
         Image units.
     uncertainty
         Possible error of the level, image units.
-    sure
+    certain
         Whether the darkest regions are empty to within the noise.
     reason
         Explanation of ``sure``, one sentence.
@@ -34,13 +34,13 @@ class Background:
 
     level: float
     uncertainty: float
-    sure: bool
+    certain: bool
     reason: str
 
 
 def estimate_background(
     *images: FloatArray,
-    seen: Mask | Sequence[Mask] | None = None,
+    mask: Mask | Sequence[Mask] | None = None,
     noise: Noise | None = None,
     zero: float | None = None,
 ) -> Background:
@@ -56,7 +56,7 @@ def estimate_background(
     ----------
     *images
         (Z, Y, X), the image, or samples of it.
-    seen
+    mask
         Bool, of the shape of the image, or one per sample: valid voxels. Fill values and absent
         planes are excluded in any case.
     noise
@@ -68,15 +68,15 @@ def estimate_background(
     -----
     Without photon noise the level of the darkest regions is returned, and is not sure.
     """
-    noise = estimate_noise(*images, seen=seen) if noise is None else noise
+    noise = estimate_noise(*images, mask=mask) if noise is None else noise
     zero = noise.zero if zero is None else zero
     parts = [
-        _blocks(image, mask) for image, mask in zip(images, _measured(images, seen), strict=True)
+        _blocks(image, mask) for image, mask in zip(images, _measured(images, mask), strict=True)
     ]
     means, variances, counts = (np.concatenate(rows) for rows in zip(*parts, strict=True))
     if not means.size:
         return Background(
-            level=zero, uncertainty=math.inf, sure=False, reason="no voxel can be believed"
+            level=zero, uncertainty=math.inf, certain=False, reason="no voxel can be believed"
         )
     level = float(np.percentile(means, 0.5))
     dark = means <= np.percentile(means, 5)
@@ -85,7 +85,7 @@ def estimate_background(
         return Background(
             level=level,
             uncertainty=scatter,
-            sure=False,
+            certain=False,
             reason="there is no noise by which to tell whether the darkest parts are empty",
         )
     excess = float(np.median(variances[dark] / noise.variance(means[dark])))
@@ -93,7 +93,7 @@ def estimate_background(
         return Background(
             level=max(level, zero),
             uncertainty=scatter,
-            sure=True,
+            certain=True,
             reason="the darkest parts vary no more than noise makes them",
         )
     between = max(level - zero, 0.0)
@@ -101,7 +101,7 @@ def estimate_background(
     return Background(
         level=zero + noise_fraction * between,
         uncertainty=max(noise_fraction, 1 - noise_fraction) * between + noise.zero_uncertainty,
-        sure=False,
+        certain=False,
         reason=(
             f"the darkest parts, {level:.6g}, vary {math.sqrt(excess):.1f} times as much as noise "
             f"makes them, so there is structure in them; without light it would be {zero:.6g}"
@@ -110,26 +110,26 @@ def estimate_background(
 
 
 def _measured(
-    images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
+    images: Sequence[FloatArray], mask: Mask | Sequence[Mask] | None
 ) -> list[Mask | None]:
     """Return masks of the measured voxels of images, none where all are."""
     chunks = [image[where] for image in images for where in chunks_of(image)]
     levels = replace(find_levels(*chunks), saturation=None)
     measured: list[Mask | None] = []
-    for image, mask in zip(images, each_mask(images, seen), strict=True):
+    for image, shown in zip(images, masks_of(images, mask), strict=True):
         absent = list(constant_planes(image))
         unknown = bool(np.isnan(image.sum(dtype=np.float64)))
-        if mask is None and levels.fill is None and not absent and not unknown:
+        if shown is None and levels.fill is None and not absent and not unknown:
             measured.append(None)
             continue
         known = ~filled(image, levels)
         known[absent] = False
-        measured.append(known if mask is None else known & mask)
+        measured.append(known if shown is None else known & shown)
     return measured
 
 
 def _blocks(
-    image: FloatArray, seen: Mask | None
+    image: FloatArray, mask: Mask | None
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return mean, variance and voxel count of blocks with at least half of their voxels valid."""
     sizes = tuple(min(n, block) for n, block in zip(image.shape, (4, 8, 8), strict=True))
@@ -144,9 +144,9 @@ def _blocks(
     size = math.prod(sizes)
     level = image.dtype.type(np.nanmedian(image[::4, ::8, ::8]))  # keeps sums of squares exact
     above = image - level
-    if seen is not None:
-        above = np.where(seen, above, 0)
-    count = np.full(z * y * x, float(size)) if seen is None else total(seen)
+    if mask is not None:
+        above = np.where(mask, above, 0)
+    count = np.full(z * y * x, float(size)) if mask is None else total(mask)
     use = count >= size / 2
     count = count[use]
     mean = total(above)[use] / count

@@ -46,13 +46,13 @@ MOST_VOXELS = 1 << 24
 REPAIR_HALO = HALO + 2
 """Margin in voxels for a part of an image to have the masks and repairs of the whole."""
 
-WHOLLY = 0.99
+LEAST_MEASURED = 0.99
 """Fraction of a resampled voxel that must have been measured."""
 
 _BLOCK = (32, 64, 64)
 
 
-class Known(Protocol):
+class CalibrationSettings(Protocol):
     """Background, offset and gain from settings; auto where they are to be estimated."""
 
     @property
@@ -69,8 +69,8 @@ class Known(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """Background, offset and gain set by the user, see :class:`Known`."""
+class UserCalibration:
+    """Background, offset and gain set by the user, see :class:`CalibrationSettings`."""
 
     background: float | Literal["auto"] = "auto"
     offset: float | Literal["auto"] = "auto"
@@ -142,7 +142,7 @@ class Calibration:
         Conversion of photons to image values.
     background
         Background level, camera offset included, image units.
-    background_doubt
+    background_warning
         Reason why the background is uncertain; empty where it was set or the darkest regions are
         empty.
     levels
@@ -155,7 +155,7 @@ class Calibration:
 
     camera: Camera = Camera()
     background: float = 0.0
-    background_doubt: str = ""
+    background_warning: str = ""
     levels: Levels = field(default_factory=Levels)
     planes: tuple[int, ...] = ()
     spectrum: Spectrum = field(default_factory=Spectrum)
@@ -178,8 +178,8 @@ class Calibration:
     def facts(self) -> dict[str, Any]:
         """Return background, camera and noise for a record."""
         facts = {"background": self.background, "camera": asdict(self.camera)}
-        if self.background_doubt:
-            facts["background_doubt"] = self.background_doubt
+        if self.background_warning:
+            facts["background_warning"] = self.background_warning
         if not self.spectrum.white:
             facts["noise_correlations"] = [list(lags) for lags in self.spectrum.correlations]
         return facts
@@ -190,7 +190,7 @@ class Calibration:
         return {
             "camera": asdict(self.camera),
             "background": self.background,
-            "background_doubt": self.background_doubt,
+            "background_warning": self.background_warning,
             "levels": levels,
             "planes": list(self.planes),
             "spectrum": asdict(self.spectrum),
@@ -209,14 +209,14 @@ class Calibration:
         return cls(**fields | made)
 
 
-def calibrate(image: Volume, known: Known | None = None) -> Calibration:
+def calibrate(image: Volume, settings: CalibrationSettings | None = None) -> Calibration:
     """Return the calibration of an image, from all of it or, if large, from blocks.
 
     Parameters
     ----------
     image
         (Z, Y, X).
-    known
+    settings
         Values set by the user; all are estimated when none.
 
     Raises
@@ -225,7 +225,7 @@ def calibrate(image: Volume, known: Known | None = None) -> Calibration:
         If the mean of the image is not above its background.
     """
     parts = [image.data[box] for box in sample_boxes(image.shape)]
-    return calibrate_parts(parts, image.name, known, image.fill)
+    return calibrate_parts(parts, image.name, settings, image.fill)
 
 
 def sample_boxes(shape: Shape) -> list[Box]:
@@ -239,7 +239,7 @@ def sample_boxes(shape: Shape) -> list[Box]:
 def calibrate_parts(
     parts: Sequence[FloatArray],
     name: str,
-    known: Known | None = None,
+    settings: CalibrationSettings | None = None,
     fill: float | None = None,
 ) -> Calibration:
     """Return the calibration of an image from parts of it, see :func:`calibrate`.
@@ -250,21 +250,21 @@ def calibrate_parts(
         (Z, Y, X) each.
     name
         Name of the image in messages.
-    known
+    settings
         Values set by the user; all are estimated when none.
     fill
         Value of voxels without a measurement; detected when none.
     """
-    known = known or Given()
-    noise = estimate_noise(*parts, gain=None if known.gain == "auto" else known.gain)
-    doubt = ""
-    if known.background == "auto":
-        zero = None if known.offset == "auto" else min(known.offset, noise.darkest)
+    settings = settings or UserCalibration()
+    noise = estimate_noise(*parts, gain=None if settings.gain == "auto" else settings.gain)
+    warning = ""
+    if settings.background == "auto":
+        zero = None if settings.offset == "auto" else min(settings.offset, noise.darkest)
         estimated = estimate_background(*parts, noise=noise, zero=zero)
         level = estimated.level
-        doubt = "" if estimated.sure or not noise.gain > 0 else estimated.reason
+        warning = "" if estimated.certain or not noise.gain > 0 else estimated.reason
     else:
-        level = float(known.background)
+        level = float(settings.background)
     # Without noise, a frequent value does not indicate saturation or filling.
     levels = find_levels(*parts) if noise.gain > 0 else Levels()
     if fill is not None:
@@ -276,9 +276,9 @@ def calibrate_parts(
             "stands above it; give a lower one, such as the camera's offset (`background`)."
         )
     return Calibration(
-        camera=_camera(noise, level, known),
+        camera=_camera(noise, level, settings),
         background=level,
-        background_doubt=doubt,
+        background_warning=warning,
         levels=levels,
         planes=constant_planes(parts[0]) if noise.gain > 0 and len(parts) == 1 else (),
         spectrum=noise.spectrum,
@@ -292,17 +292,17 @@ def _mean(parts: Sequence[FloatArray], levels: Levels) -> float:
     return total / max(1, sum(part.size for part in shown))
 
 
-def _camera(noise: Noise, background: float, known: Known) -> Camera:
+def _camera(noise: Noise, background: float, settings: CalibrationSettings) -> Camera:
     """Return the camera, from the values set by the user and the noise of the image."""
     provenance: Provenance = "estimated" if noise.gain > 0 else "assumed"
-    gain = known.gain
+    gain = settings.gain
     if gain == "auto":
         gain = noise.gain if noise.gain > 0 else 1.0
     read_variance = 0.0
-    if known.offset == "auto":
+    if settings.offset == "auto":
         offset = min(noise.zero, background)
     else:
-        offset = known.offset
+        offset = settings.offset
         if noise.gain > 0:
             # At the background, where most voxels are and the noise is known best.
             variance = noise.gain * background + noise.intercept
@@ -311,37 +311,37 @@ def _camera(noise: Noise, background: float, known: Known) -> Camera:
         offset=offset,
         gain=gain,
         read_noise=read_variance**0.5,
-        offset_from=provenance if known.offset == "auto" else "given",
-        gain_from=provenance if known.gain == "auto" else "given",
+        offset_from=provenance if settings.offset == "auto" else "given",
+        gain_from=provenance if settings.gain == "auto" else "given",
     )
 
 
-class Measured(NamedTuple):
+class PreparedData(NamedTuple):
     """An image prepared for deconvolution.
 
     Attributes
     ----------
     data
         (Z, Y, X) float32, with isolated hot and cold voxels repaired.
-    seen
+    mask
         (Z, Y, X) bool, measured voxels; all when none.
     defects
         Defective voxels.
     """
 
     data: FloatArray
-    seen: Mask | None
+    mask: Mask | None
     defects: Defects
 
 
-def measured(
+def prepare_data(
     data: FloatArray,
     psf: FloatArray | None,
     calibration: Calibration,
     *,
     repair: bool = True,
     planes: Sequence[int] | None = None,
-) -> Measured:
+) -> PreparedData:
     """Return an image, or a part of one, with defective voxels repaired or masked.
 
     Parameters
@@ -372,13 +372,13 @@ def measured(
         planes=calibration.planes if planes is None else planes,
         background=calibration.background,
     )
-    seen = defects.seen
+    mask = defects.mask
     if defects.isolated.any():
-        data = repaired(data, defects.isolated, others=~seen)
-    return Measured(data, None if seen.all() else seen, defects)
+        data = repaired(data, defects.isolated, others=~mask)
+    return PreparedData(data, None if mask.all() else mask, defects)
 
 
-def measured_volume(
+def prepare_image(
     image: Volume, psf: Volume | None, calibration: Calibration, *, repair: bool = True
 ) -> tuple[Volume, Mask | None, dict[str, Any]]:
     """Return an image with its defects repaired, the mask of measured voxels, and facts.
@@ -388,10 +388,12 @@ def measured_volume(
     RlnWarning
         For each kind of defective voxels.
     """
-    prepared = measured(image.data, None if psf is None else psf.data, calibration, repair=repair)
+    prepared = prepare_data(
+        image.data, None if psf is None else psf.data, calibration, repair=repair
+    )
     sentences = prepared.defects.sentences()
     for sentence in sentences:
         warn(f"{image.name}: {sentence}.")
     facts = {"defects": list(sentences)} if sentences else {}
     clean = image if prepared.data is image.data else image.with_data(prepared.data)
-    return clean, prepared.seen, facts
+    return clean, prepared.mask, facts

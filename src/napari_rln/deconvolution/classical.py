@@ -21,17 +21,23 @@ from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm
 from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.convolution import padded_shape
-from napari_rln.deconvolution.method import Crop, Described, Json, Scene, Whole
+from napari_rln.deconvolution.method import (
+    Description,
+    Json,
+    Observation,
+    PreparedCrop,
+    WholeResult,
+)
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (
     RichardsonLucySettings,
-    check_together,
+    check_psf_fits,
     memory_bytes,
-    start,
-    start_views,
+    start_iteration,
+    start_iteration_of_views,
 )
-from napari_rln.deconvolution.stopping import telling_shape
-from napari_rln.deconvolution.stopping_trial import Stop, Trial, seek_stop
+from napari_rln.deconvolution.stopping import structured_shape
+from napari_rln.deconvolution.stopping_trial import IterationChoice, Trial, find_iterations
 from napari_rln.psf.shape import energy_box
 
 ADVICE = "crop the PSF (psf repair), deconvolve a part of the image, or use another device."
@@ -83,9 +89,9 @@ class RichardsonLucy(RichardsonLucySettings):
         """
         if psf is None:
             raise RlnError("Richardson-Lucy deconvolution needs the PSF; give one (`psf`).")
-        check_together(image, psf)
+        check_psf_fits(image, psf)
 
-    def check_in_parts(self) -> None:
+    def check_tiled(self) -> None:
         """Raise if tiles would stop at different iterations.
 
         Raises
@@ -114,12 +120,12 @@ class RichardsonLucy(RichardsonLucySettings):
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory for a whole image, bytes, beside that already in use."""
         assert psf_shape is not None
-        kept = READ_BYTES * math.prod(shape) + searching_bytes(shape, psf_shape, self)
+        kept = READ_BYTES * math.prod(shape) + search_bytes(shape, psf_shape, self)
         # The residual is computed while the iterations' arrays still exist.
-        kept += checking_bytes(shape, psf_shape)
+        kept += residual_bytes(shape, psf_shape)
         return kept + memory_bytes(shape, psf_shape, self)
 
-    def whole(self, scene: Scene) -> Generator[Report, None, Whole | None]:
+    def whole(self, scene: Observation) -> Generator[Report, None, WholeResult | None]:
         """Deconvolve a whole image; yield reports, return the result.
 
         None if it does not fit into memory.
@@ -144,21 +150,25 @@ class RichardsonLucy(RichardsonLucySettings):
         with computing(needed, device, ADVICE):
             iterations, stop = self.iterations, None
             if iterations == "auto":
-                stop = yield from seek_stop_of(scene, self)
+                stop = yield from find_iterations_of(scene, self)
                 iterations = stop.iterations
-            run = path_of(scene, self, iterations)
+            run = iteration_of(scene, self, iterations)
             facts: Json = {"shared_iterations": run.done} if run.done else {}
-            every = self.report_every if scene.watched or self.tolerance else self.max_iterations
-            data, steps = yield from step_through(run, iterations, self, every, scene)
+            every = (
+                self.report_every
+                if scene.shows_estimates or self.tolerance
+                else self.max_iterations
+            )
+            data, steps = yield from iterate(run, iterations, self, every, scene)
             outside = run.outside() if len(views) == 1 else None
             trial = None if stop is None else stop.trial
-            if self.back_projector == "matched" and trial and trial.is_of(scene.image):
+            if self.back_projector == "matched" and trial and trial.covers(scene.image):
                 outside = trial.outside  # converged, and the same for every residual
-        return Whole(data, facts | steps, outside)
+        return WholeResult(data, facts | steps, outside)
 
-    def described(self) -> Described:
+    def describe(self) -> Description:
         """Return settings, identity, inputs and facts."""
-        return Described(as_dict(self), as_dict(self), {}, {})
+        return Description(as_dict(self), as_dict(self), {}, {})
 
     def as_json(self) -> Json:
         """Return the settings in JSON types."""
@@ -175,7 +185,7 @@ class RichardsonLucy(RichardsonLucySettings):
         """
         return from_dict(cls, fields)
 
-    def provide(self, folder: Path) -> Self:
+    def save_files(self, folder: Path) -> Self:
         """Return the method itself, which uses no files."""
         return self
 
@@ -183,7 +193,7 @@ class RichardsonLucy(RichardsonLucySettings):
 RichardsonLucy.__doc__ = RichardsonLucySettings.__doc__  # read by forms and the command line
 
 
-def fits_whole(needed: int, shape: Shape, scene: Scene) -> bool:
+def fits_whole(needed: int, shape: Shape, scene: Observation) -> bool:
     """Return whether an image that needs so many bytes may be deconvolved whole."""
     if scene.tile != "auto" and len(scene.views) == 1:
         return scene.tile >= max(shape)
@@ -192,57 +202,59 @@ def fits_whole(needed: int, shape: Shape, scene: Scene) -> bool:
     return needed <= bytes_allowed(scene.memory_gb, scene.device)
 
 
-def searching_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings) -> int:
+def search_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings) -> int:
     """Return the memory kept by the trial for auto on a whole volume, in bytes."""
     if settings.iterations != "auto":
         return 0
-    part = telling_shape(shape, psf_shape)
+    part = structured_shape(shape, psf_shape)
     return ClassicalTiles(settings).search_bytes(part, psf_shape)
 
 
-def checking_bytes(shape: Shape, psf_shape: Shape | None) -> int:
+def residual_bytes(shape: Shape, psf_shape: Shape | None) -> int:
     """Return the memory of the reconvolution residual of a whole volume, in bytes."""
     if psf_shape is None:
         return 0
     return CHECK_BYTES * math.prod(padded_shape(shape, psf_shape, "extended"))
 
 
-def seek_stop_of(scene: Scene, settings: RichardsonLucySettings) -> Generator[Report, None, Stop]:
+def find_iterations_of(
+    scene: Observation, settings: RichardsonLucySettings
+) -> Generator[Report, None, IterationChoice]:
     """Yield reports; return the number of iterations, of several views that of the first."""
     view = scene.original
     assert view.psf is not None
-    stop: Stop = yield from scene.shared.seek_stop(
-        view.image, view.psf, view.calibration, settings, scene.device, scene.began, view.seen
+    stop: IterationChoice = yield from scene.shared.find_iterations(
+        view.image, view.psf, view.calibration, settings, scene.device, scene.started, view.mask
     )
     return stop
 
 
-def path_of(
-    scene: Scene, settings: RichardsonLucySettings, iterations: int
+def iteration_of(
+    scene: Observation, settings: RichardsonLucySettings, iterations: int
 ) -> RichardsonLucyIteration:
     """Return the iteration of a scene, with one view continued from an earlier method's."""
     if len(scene.views) > 1:
-        return start_views(scene.views, settings, scene.device)
+        return start_iteration_of_views(scene.views, settings, scene.device)
     (view,) = scene.views
     assert view.psf is not None
     return scene.shared.path(
-        view.image, view.psf, view.calibration, settings, scene.device, iterations, view.seen
+        view.image, view.psf, view.calibration, settings, scene.device, iterations, view.mask
     )
 
 
-def step_through(
+def iterate(
     run: RichardsonLucyIteration,
     iterations: int,
     settings: RichardsonLucySettings,
     every: int,
-    scene: Scene,
+    scene: Observation,
 ) -> Generator[Report, None, tuple[FloatArray, Json]]:
     """Run the iterations; yield reports, return the estimate and facts.
 
     Parameters
     ----------
     run
-        As returned by :func:`napari_rln.deconvolution.settings.start_views`.
+        As returned by :func:`napari_rln.deconvolution.settings.start_iteration_of_views`.
     iterations
         Maximal number of iterations.
     settings
@@ -263,13 +275,13 @@ def step_through(
         change = run.step(measure=due)
         if not due:
             continue
-        scene.memory.look()
+        scene.memory.sample()
         yield Report(
             phase="deconvolve",
             done=done,
             total=iterations,
             relative_change=change,
-            seconds=time.perf_counter() - scene.began,
+            seconds=time.perf_counter() - scene.started,
             snapshot=run.estimate,
         )
         if change < settings.tolerance:
@@ -312,13 +324,18 @@ class ClassicalTiles:
         return self.memory_bytes(shape, psf_shape) + SPLIT_BYTES * math.prod(shape)
 
     def search(
-        self, crop: Crop, psf: Volume, calibration: Calibration, device: torch.device, began: float
+        self,
+        crop: PreparedCrop,
+        psf: Volume,
+        calibration: Calibration,
+        device: torch.device,
+        started: float,
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return the number of iterations, and the trial that determined it."""
         if self.settings.iterations != "auto":
             return self._shared(self.settings.iterations, self.settings.iterations), None
-        stop = yield from seek_stop(
-            crop.image, psf, calibration, self.settings, device, began, crop.seen
+        stop = yield from find_iterations(
+            crop.image, psf, calibration, self.settings, device, started, crop.mask
         )
         iterations = max(1, round(self.beyond * stop.iterations))
         return self._shared(iterations, stop.iterations), stop.trial
@@ -328,13 +345,13 @@ class ClassicalTiles:
 
     def sample(
         self,
-        crops: Sequence[Crop],
+        crops: Sequence[PreparedCrop],
         psf: Volume,
         calibration: Calibration,
         shared: Json,
         level: float | None,
         device: torch.device,
-        began: float,
+        started: float,
     ) -> Generator[Report, None, tuple[Json, list[FloatArray]]]:
         """Yield reports; return the acceleration of the first crop, and the estimates of all."""
         iterations: int = shared["iterations"]
@@ -348,7 +365,7 @@ class ClassicalTiles:
                     phase="sample",
                     done=number * iterations + done,
                     total=len(crops) * iterations,
-                    seconds=time.perf_counter() - began,
+                    seconds=time.perf_counter() - started,
                 )
             momenta = momenta or [float(m) for m in run.momenta] or None
             estimates.append(run.estimate())
@@ -391,7 +408,7 @@ class ClassicalTiles:
 
     def tile(
         self,
-        crop: Crop,
+        crop: PreparedCrop,
         psf: Volume,
         calibration: Calibration,
         shared: Json,
@@ -425,16 +442,16 @@ class ClassicalTiles:
 
     def _run(
         self,
-        crop: Crop,
+        crop: PreparedCrop,
         psf: Volume,
         calibration: Calibration,
         momenta: list[float] | None,
         level: float | None,
         device: torch.device,
     ) -> RichardsonLucyIteration:
-        return start(
+        return start_iteration(
             crop.image, psf, calibration, self.settings, device, momenta=momenta, flat=level,
-            seen=crop.seen,
+            mask=crop.mask,
         )  # fmt: skip
 
 

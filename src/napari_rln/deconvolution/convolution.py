@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.threads import share
+from napari_rln.core.threads import parallel_map
 from napari_rln.deconvolution.fft import Shape, fast_shape, plan
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ Border = Literal["extended", "periodic", "reflect"]
 
 # Least fraction of a voxel's light that reaches the image for the voxel to be estimated: below, its
 # value would be noise divided by almost nothing.
-_LEAST_ARRIVING = 0.01
+_LEAST_SENSITIVITY = 0.01
 
 # Elements per piece of a pointwise pass. On a CPU, pieces that stay in the cache wait for memory
 # once and not once per operation; on a GPU they keep temporary tensors small.
@@ -41,9 +41,9 @@ def pieces(count: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def each(work: Callable[[slice], T], parts: Sequence[slice], device: torch.device) -> list[T]:
+def map_pieces(work: Callable[[slice], T], parts: Sequence[slice], device: torch.device) -> list[T]:
     """Return the results of a function for every piece, in order; on a CPU from threads."""
-    return share(work, parts) if device.type == "cpu" else [work(part) for part in parts]
+    return parallel_map(work, parts) if device.type == "cpu" else [work(part) for part in parts]
 
 
 def padded_shape(image_shape: Shape, psf_shape: Shape, border: Border) -> Shape:
@@ -140,7 +140,7 @@ class Convolution:
         A constant background is added at frequency 0, at no cost.
         """
         source = self._mirror(estimate) if self.border == "reflect" else estimate
-        self._transform.filter(source, self.otf, constant=background, wanted=self._field)
+        self._transform.filter(source, self.otf, constant=background, result_box=self._field)
         return self._transform.real[self._field]
 
     def A_adjoint(self, image: torch.Tensor) -> torch.Tensor:
@@ -148,7 +148,7 @@ class Convolution:
 
         ``image`` may be the view that :meth:`A` returned, changed in place.
         """
-        self._transform.filter(image, self.otf, conjugate=True, given=self._field)
+        self._transform.filter(image, self.otf, conjugate=True, source_box=self._field)
         return self._fold() if self.border == "reflect" else self._transform.real
 
     def filter(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
@@ -175,22 +175,22 @@ class Convolution:
         self._transform.filter(real, transfer)
         return real[self._field] if self.border == "reflect" else real
 
-    def arriving(self, seen: torch.Tensor | None = None) -> torch.Tensor:
+    def sensitivity(self, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return ``A_adjoint(seen)``: how much of every voxel's light arrives in the image.
 
         Parameters
         ----------
-        seen
+        mask
             Bool, shape ``image_shape``, measured voxels; all when none.
         """
         real = self._transform.real
-        ones = real.new_ones(self.image_shape) if seen is None else seen.to(real)
+        ones = real.new_ones(self.image_shape) if mask is None else mask.to(real)
         return self.A_adjoint(ones).clone(memory_format=torch.contiguous_format)
 
-    def normaliser(self, arriving: torch.Tensor) -> torch.Tensor:
+    def normaliser(self, sensitivity: torch.Tensor) -> torch.Tensor:
         """Return ``1 / arriving``, and 0 for voxels whose light hardly arrives; in place."""
-        hardly = arriving <= _LEAST_ARRIVING
-        return arriving.reciprocal_().masked_fill_(hardly, 0.0)
+        hardly = sensitivity <= _LEAST_SENSITIVITY
+        return sensitivity.reciprocal_().masked_fill_(hardly, 0.0)
 
     def _continue(self) -> None:
         """Repeat the edge voxels of the field of view in all of the work buffer around it."""

@@ -66,7 +66,7 @@ class Defects:
         return self.hot | self.cold
 
     @property
-    def seen(self) -> Mask:
+    def mask(self) -> Mask:
         """Measured voxels, (Z, Y, X) bool: neither saturated nor filled."""
         return ~(self.saturated | self.filled)
 

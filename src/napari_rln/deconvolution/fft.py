@@ -17,7 +17,7 @@ import numpy.typing as npt
 import scipy.fft
 import torch
 
-from napari_rln.core.threads import share
+from napari_rln.core.threads import parallel_map
 
 try:
     import pyfftw
@@ -42,7 +42,7 @@ Box = tuple[slice, ...]
 Array = npt.NDArray[Any]
 
 
-class Transform(Protocol):
+class Filter(Protocol):
     """A work buffer and the filters that fill it.
 
     Attributes
@@ -66,8 +66,8 @@ class Transform(Protocol):
         *,
         conjugate: bool = False,
         constant: float = 0.0,
-        given: Box = _EVERYWHERE,
-        wanted: Box = _EVERYWHERE,
+        source_box: Box = _EVERYWHERE,
+        result_box: Box = _EVERYWHERE,
     ) -> None:
         """Fill ``real`` with a volume whose spectrum is multiplied by a transfer function.
 
@@ -82,14 +82,14 @@ class Transform(Protocol):
             Whether to multiply by the complex conjugate instead.
         constant
             Added to every voxel, at frequency 0.
-        given
+        source_box
             Box of the source in the volume, which is 0 elsewhere.
-        wanted
+        result_box
             Box to fill; other values are undefined afterwards.
         """
 
 
-def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32) -> Transform:
+def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32) -> Filter:
     """Return the fastest transform of a shape on a device.
 
     Parameters
@@ -189,8 +189,8 @@ class FftwTransform:
         *,
         conjugate: bool = False,
         constant: float = 0.0,
-        given: Box = _EVERYWHERE,
-        wanted: Box = _EVERYWHERE,
+        source_box: Box = _EVERYWHERE,
+        result_box: Box = _EVERYWHERE,
     ) -> None:
         """Fill ``real``."""
         factors = transfer.permute(2, 1, 0).contiguous().view(self._columns, -1).numpy()
@@ -207,13 +207,13 @@ class FftwTransform:
                 lines[0, 0] += constant
             workspace.columns_inverse(lines, columns)
 
-        self._planes_forward(source.numpy(), given)
+        self._planes_forward(source.numpy(), source_box)
         self._distribute(multiply, self._blocks)
-        self._planes_inverse(wanted)
+        self._planes_inverse(result_box)
 
-    def _planes_forward(self, source: Array, given: Box) -> None:
+    def _planes_forward(self, source: Array, source_box: Box) -> None:
         """Fill the planes with the transforms of those of a volume along x and y."""
-        z, y, x = (range(n)[part] for n, part in zip(self._shape, given, strict=True))
+        z, y, x = (range(n)[part] for n, part in zip(self._shape, source_box, strict=True))
         full = (len(y), len(x)) == self._shape[1:]
 
         def transform(workspace: "_Workspace", slab: slice) -> None:
@@ -223,21 +223,23 @@ class FftwTransform:
             rows = workspace.rows[: slab.stop - slab.start]
             if not full:
                 rows.fill(0)
-            rows[:, given[1], given[2]] = source[slab.start - z.start : slab.stop - z.start]
+            rows[:, source_box[1], source_box[2]] = source[
+                slab.start - z.start : slab.stop - z.start
+            ]
             workspace.planes_forward(self._slab(slab))
 
         ends = (0, z.start, z.stop, self._shape[0])
         parts = [_parts(slice(*pair), self._thickness) for pair in pairwise(ends)]
         self._distribute(transform, list(chain(*parts)))
 
-    def _planes_inverse(self, wanted: Box) -> None:
+    def _planes_inverse(self, result_box: Box) -> None:
         """Fill the requested box of the volume from the planes."""
 
         def transform(workspace: "_Workspace", slab: slice) -> None:
             rows = workspace.planes_inverse(self._slab(slab))
-            self._real[slab, wanted[1], wanted[2]] = rows[:, wanted[1], wanted[2]]
+            self._real[slab, result_box[1], result_box[2]] = rows[:, result_box[1], result_box[2]]
 
-        z = range(self._shape[0])[wanted[0]]
+        z = range(self._shape[0])[result_box[0]]
         self._distribute(transform, _parts(slice(z.start, z.stop), self._thickness))
 
     def _slab(self, slab: slice) -> Array:
@@ -262,7 +264,7 @@ class FftwTransform:
             for part in parts:
                 work_on(part)
         else:
-            share(work_on, parts)
+            parallel_map(work_on, parts)
 
 
 class _Workspace:
@@ -363,18 +365,18 @@ class ScipyTransform:
         *,
         conjugate: bool = False,
         constant: float = 0.0,
-        given: Box = _EVERYWHERE,
-        wanted: Box = _EVERYWHERE,
+        source_box: Box = _EVERYWHERE,
+        result_box: Box = _EVERYWHERE,
     ) -> None:
         """Fill ``real``."""
-        spectrum = self.spectrum(_embedded(self.real, source, given)).numpy()
+        spectrum = self.spectrum(_embedded(self.real, source, source_box)).numpy()
         factors = transfer.numpy()
 
         def multiply(z: int) -> None:
             factor = factors[z].conj() if conjugate else factors[z]
             np.multiply(spectrum[z], factor, spectrum[z])
 
-        share(multiply, range(self._shape[0]))
+        parallel_map(multiply, range(self._shape[0]))
         spectrum[0, 0, 0] += constant
         back = scipy.fft.irfftn(
             spectrum,
@@ -384,7 +386,7 @@ class ScipyTransform:
             overwrite_x=True,
             workers=torch.get_num_threads(),
         )
-        self.real.numpy()[wanted] = back[wanted]
+        self.real.numpy()[result_box] = back[result_box]
 
 
 class TorchTransform:
@@ -409,12 +411,12 @@ class TorchTransform:
         *,
         conjugate: bool = False,
         constant: float = 0.0,
-        given: Box = _EVERYWHERE,
-        wanted: Box = _EVERYWHERE,
+        source_box: Box = _EVERYWHERE,
+        result_box: Box = _EVERYWHERE,
     ) -> None:
         """Fill ``real``, all of it."""
         spectrum = self._spectrum
-        torch.fft.rfftn(_embedded(self.real, source, given), dim=_AXES, out=spectrum)
+        torch.fft.rfftn(_embedded(self.real, source, source_box), dim=_AXES, out=spectrum)
         if conjugate:  # conj(conj(s) t) = s conj(t), without a second copy of the transfer function
             spectrum.conj_physical_()
         spectrum.mul_(transfer)
@@ -424,14 +426,14 @@ class TorchTransform:
         torch.fft.irfftn(spectrum, s=self._shape, dim=_AXES, norm="forward", out=self.real)
 
 
-def _embedded(real: torch.Tensor, source: torch.Tensor, given: Box) -> torch.Tensor:
+def _embedded(real: torch.Tensor, source: torch.Tensor, source_box: Box) -> torch.Tensor:
     """Return a volume with zeros around a box, in ``real`` if the box is smaller."""
     if source.shape == real.shape:
         return source
-    inside = real[given]
+    inside = real[source_box]
     if source.data_ptr() != inside.data_ptr():
         inside.copy_(source)
-    for axis, part in enumerate(given):
+    for axis, part in enumerate(source_box):
         real.narrow(axis, 0, part.start).zero_()
         real.narrow(axis, part.stop, real.shape[axis] - part.stop).zero_()
     return real

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 
-from napari_rln.core.device import Peak
+from napari_rln.core.device import PeakMemory
 from napari_rln.core.machine import MemoryGb
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import Shape, TileSide
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm
 from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Mask, Negatives
-from napari_rln.deconvolution.settings import Seen
+from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.stopping_trial import Trial
 
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scene:
+class Observation:
     """An image, or several views of one object, to deconvolve whole.
 
     Attributes
@@ -44,30 +44,31 @@ class Scene:
         Compute device.
     tile, memory_gb
         Side of tiles in voxels, and memory limit.
-    watched
+    shows_estimates
         Whether reports are displayed.
-    began
+    started
         ``time.perf_counter()`` at the start, for the seconds of reports.
     memory
         Peak memory so far.
     """
 
-    views: tuple[Seen, ...]
-    original: Seen
+    views: tuple[PreparedView, ...]
+    original: PreparedView
     shared: Shared
     device: torch.device
     tile: TileSide
     memory_gb: MemoryGb
-    watched: bool
-    began: float
-    memory: Peak
+    shows_estimates: bool
+    started: float
+    memory: PeakMemory
 
     @classmethod
-    def of(cls, view: Seen, device: torch.device, shared: Shared | None = None) -> Self:
+    def of(cls, view: PreparedView, device: torch.device, shared: Shared | None = None) -> Self:
         """Return the scene of one image, without displayed reports."""
         return cls(
             views=(view,), original=view, shared=shared or Shared(), device=device, tile="auto",
-            memory_gb="auto", watched=False, began=time.perf_counter(), memory=Peak(device),
+            memory_gb="auto", shows_estimates=False, started=time.perf_counter(),
+            memory=PeakMemory(device),
         )  # fmt: skip
 
     @property
@@ -91,7 +92,7 @@ class Scene:
         return self.image.shape == self.original.image.shape
 
 
-class Whole(NamedTuple):
+class WholeResult(NamedTuple):
     """Result of a method for a whole image.
 
     Attributes
@@ -109,11 +110,11 @@ class Whole(NamedTuple):
     outside: FloatArray | None = None
 
 
-class Crop(NamedTuple):
+class PreparedCrop(NamedTuple):
     """Prepared part of an image, and its mask of measured voxels (all when none)."""
 
     image: Volume
-    seen: Mask | None
+    mask: Mask | None
 
 
 class TileStage(Protocol):
@@ -126,19 +127,24 @@ class TileStage(Protocol):
         """Return the memory of :meth:`search` for a part of a shape, in bytes."""
 
     def search(
-        self, crop: Crop, psf: Volume, calibration: Calibration, device: torch.device, began: float
+        self,
+        crop: PreparedCrop,
+        psf: Volume,
+        calibration: Calibration,
+        device: torch.device,
+        started: float,
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return parameters that tiles share, and the trial that determined them."""
 
     def sample(
         self,
-        crops: Sequence[Crop],
+        crops: Sequence[PreparedCrop],
         psf: Volume,
         calibration: Calibration,
         shared: Json,
         level: float | None,
         device: torch.device,
-        began: float,
+        started: float,
     ) -> Generator[Report, None, tuple[Json, list[FloatArray]]]:
         """Yield reports; return further shared parameters, and the estimates of the crops.
 
@@ -157,7 +163,7 @@ class TileStage(Protocol):
 
     def tile(
         self,
-        crop: Crop,
+        crop: PreparedCrop,
         psf: Volume,
         calibration: Calibration,
         shared: Json,
@@ -185,7 +191,7 @@ class BlockComputer(Protocol):
     """The second stage, initialised for one image."""
 
     def __call__(
-        self, crop: Crop, estimate: FloatArray | None, calibration: Calibration, inner: Box
+        self, crop: PreparedCrop, estimate: FloatArray | None, calibration: Calibration, inner: Box
     ) -> FloatArray:
         """Return the result in the inner part of a block's window.
 
@@ -197,20 +203,20 @@ class BlockStage(Protocol):
     """A stage of blocks that read more voxels than they write."""
 
     @property
-    def reach(self) -> int:
+    def receptive_field(self) -> int:
         """Halo of a block in voxels on either side."""
 
     @property
-    def learns_from_estimates(self) -> bool:
-        """Whether :meth:`learn_range` needs estimates of several parts of the image."""
+    def fits_estimates(self) -> bool:
+        """Whether :meth:`fit_range` needs estimates of several parts of the image."""
 
     def voxel_bytes(self, kind: str) -> float:
         """Return the memory per voxel of a block on a type of device, in bytes."""
 
-    def learn(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
+    def fit(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
         """Return parameters from the trial of the first stage."""
 
-    def learn_range(
+    def fit_range(
         self,
         parts: Sequence[FloatArray],
         background: float,
@@ -224,14 +230,14 @@ class BlockStage(Protocol):
         ``parts`` are samples of the image. With ``whole`` the only crop is the whole image.
         """
 
-    def ready(self, psf: Volume | None, learnt: Json, device: torch.device) -> BlockComputer:
+    def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
         """Return a computer of blocks with these parameters."""
 
-    def facts(self, learnt: Json) -> Json:
+    def facts(self, fitted: Json) -> Json:
         """Return the parameters for the record."""
 
 
-class Described(NamedTuple):
+class Description(NamedTuple):
     """Description of a method in records.
 
     Attributes
@@ -301,7 +307,7 @@ class Method(Protocol):
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
         """Raise unless image and PSF are usable and match; values are not read."""
 
-    def check_in_parts(self) -> None:
+    def check_tiled(self) -> None:
         """Raise unless images can be deconvolved in parts."""
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
@@ -316,13 +322,13 @@ class Method(Protocol):
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory for a whole image, bytes, beside that already in use."""
 
-    def whole(self, scene: Scene) -> Generator[Report, None, Whole | None]:
+    def whole(self, scene: Observation) -> Generator[Report, None, WholeResult | None]:
         """Deconvolve a whole image; yield reports, return the result.
 
         None if its first stage does not fit into memory whole.
         """
 
-    def described(self) -> Described:
+    def describe(self) -> Description:
         """Return settings, identity, inputs and facts."""
 
     def as_json(self) -> Json:
@@ -344,5 +350,5 @@ class Method(Protocol):
             If a setting is invalid.
         """
 
-    def provide(self, folder: Path) -> Self:
+    def save_files(self, folder: Path) -> Self:
         """Write the files of the method into a folder; return the method that uses these."""

@@ -80,7 +80,7 @@ class Noise:
 
 def estimate_noise(
     *images: FloatArray,
-    seen: Mask | Sequence[Mask] | None = None,
+    mask: Mask | Sequence[Mask] | None = None,
     gain: float | None = None,
 ) -> Noise:
     """Return the photon transfer line of an image, from its highest spatial frequencies.
@@ -94,7 +94,7 @@ def estimate_noise(
     ----------
     *images
         (Z, Y, X), an image, or samples of it; differences need axes of at least 3 voxels.
-    seen
+    mask
         Bool, of the shape of the image, or one per sample: valid voxels.
     gain
         Gain of the camera, if known: then only the intercept is fitted.
@@ -105,9 +105,9 @@ def estimate_noise(
     each axis, of differences along the other two, yields the loss; the line is that of the noise
     before. An image too smooth to have noise left in the corner has gain 0, like one without noise.
     """
-    level, darkest, samples = take_samples(images, seen)
+    level, darkest, samples = take_samples(images, mask)
     if (
-        not any(sample.seen.any() for sample in samples)
+        not any(sample.mask.any() for sample in samples)
         or not stencil_of(samples[0].values.shape).taps
     ):
         return Noise(gain=0.0, intercept=0.0)
@@ -149,7 +149,7 @@ def _correlation(samples: list[Sample]) -> tuple[Spectrum, float]:
     loss = 1.0
     shape = samples[0].values.shape
     stencil = stencil_of(shape)
-    middle = float(np.median(np.concatenate([s.values[s.seen][::7] for s in samples])))
+    middle = float(np.median(np.concatenate([s.values[s.mask][::7] for s in samples])))
     for axis, taps in stencil.taps.items():
         others = across(shape, axis)
         if shape[axis] < 2 * _LAGS or not others.taps:
@@ -180,7 +180,7 @@ def _autocovariance(
     total, count = np.zeros(_LAGS + 1), np.zeros(_LAGS + 1)
     for sample in samples:
         value = others.differences(sample.values)
-        dark = others.believed(sample.seen) & (others.means(sample.values) <= middle)
+        dark = others.valid(sample.mask) & (others.means(sample.values) <= middle)
         most = 3 / 1.645 * float(np.quantile(np.abs(value[dark]), 0.9)) if dark.any() else 0.0
         value = np.where(dark, value.clip(-most, most) if most > 0 else value, 0)
         for lag in range(_LAGS + 1):

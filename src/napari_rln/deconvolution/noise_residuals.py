@@ -40,7 +40,7 @@ class Sample:
     """A part of an image, (Z, Y, X), relative to a level, and its mask of valid voxels."""
 
     values: FloatArray
-    seen: Mask
+    mask: Mask
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Stencil:
         return math.prod(len(taps) for taps in self.taps.values())
 
     @property
-    def alike(self) -> float:
+    def redundancy(self) -> float:
         """Number of overlapping differences equivalent to one independent one, for white noise."""
         return math.prod(float((_autocorrelation(t) ** 2).sum()) for t in self.taps.values())
 
@@ -90,11 +90,11 @@ class Stencil:
             values = _weighted(values, axis, [t * t / power for t in taps])
         return values
 
-    def believed(self, seen: Mask) -> Mask:
+    def valid(self, mask: Mask) -> Mask:
         """Return where all voxels of a difference are valid."""
         for axis, taps in self.taps.items():
-            seen = np.asarray(np.logical_and.reduce(_neighbours(seen, axis, len(taps))))
-        return seen
+            mask = np.asarray(np.logical_and.reduce(_neighbours(mask, axis, len(taps))))
+        return mask
 
     def beside(self, values: FloatArray) -> FloatArray:
         """Return the least of the means of neighbours along each axis, without the voxel.
@@ -164,7 +164,7 @@ def _neighbours(values: npt.NDArray[Any], axis: int, count: int) -> list[npt.NDA
 
 
 def take_samples(
-    images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
+    images: Sequence[FloatArray], mask: Mask | Sequence[Mask] | None
 ) -> tuple[float, float, list[Sample]]:
     """Return a level, the value of the darkest voxels, and samples of images minus that level.
 
@@ -173,7 +173,7 @@ def take_samples(
     room = max(_SAMPLE // len(images), math.prod(_CHUNK))
     parts = [
         (image[where], None if mask is None else mask[where])
-        for image, mask in zip(images, each_mask(images, seen), strict=True)
+        for image, mask in zip(images, masks_of(images, mask), strict=True)
         for where in chunks_of(image, room)
     ]
     levels = find_levels(*[part for part, _ in parts])
@@ -188,7 +188,7 @@ def take_samples(
     level = float(np.median(known[:: max(1, known.size // 2**18) | 1]))
     darkest = float(np.quantile(known, _DARKEST, method="lower"))
     samples = [
-        Sample(values=np.nan_to_num(part.astype(np.float64) - level).astype(np.float32), seen=mask)
+        Sample(values=np.nan_to_num(part.astype(np.float64) - level).astype(np.float32), mask=mask)
         for part, mask in masked
     ]
     return level, darkest, samples
@@ -210,13 +210,13 @@ def chunks_of(image: FloatArray, room: int = _SAMPLE) -> list[tuple[slice, ...]]
     return [chunks[i] for i in order[picked]]
 
 
-def each_mask(
-    images: Sequence[FloatArray], seen: Mask | Sequence[Mask] | None
+def masks_of(
+    images: Sequence[FloatArray], mask: Mask | Sequence[Mask] | None
 ) -> Sequence[Mask | None]:
     """Return one mask, or none, for each image."""
-    if seen is None:
+    if mask is None:
         return [None] * len(images)
-    return [seen] if isinstance(seen, np.ndarray) else seen
+    return [mask] if isinstance(mask, np.ndarray) else mask
 
 
 def without_spikes(samples: list[Sample], darkest: float) -> list[Sample]:
@@ -230,18 +230,18 @@ def without_spikes(samples: list[Sample], darkest: float) -> list[Sample]:
     sizes = [np.abs(stencil.differences(sample.values)) for sample in samples]
     levels = [stencil.beside(sample.values) for sample in samples]
     for _ in range(2):
-        believed = [stencil.believed(sample.seen) for sample in samples]
-        size = np.concatenate([s[b] for s, b in zip(sizes, believed, strict=True)])
-        level = np.concatenate([v[b] for v, b in zip(levels, believed, strict=True)])
+        valid = [stencil.valid(sample.mask) for sample in samples]
+        size = np.concatenate([s[b] for s, b in zip(sizes, valid, strict=True)])
+        level = np.concatenate([v[b] for v, b in zip(levels, valid, strict=True)])
         if size.size < _LEAST:
             return samples
         x, limit = _limits(size, level, darkest)
         kept = []
         for i, sample in enumerate(samples):
             spike = sizes[i] > np.interp(levels[i], x, limit)
-            seen = sample.seen.copy()
-            seen[inner] &= ~(spike & believed[i])
-            kept.append(Sample(values=sample.values, seen=seen))
+            mask = sample.mask.copy()
+            mask[inner] &= ~(spike & valid[i])
+            kept.append(Sample(values=sample.values, mask=mask))
         samples = kept
     return samples
 
@@ -286,7 +286,7 @@ def groups_of(mean: FloatArray) -> list[npt.NDArray[np.intp]]:
 
 def step_of(samples: list[Sample]) -> float:
     """Return the step between values of an image of integers, 0 without steps."""
-    values = np.concatenate([s.values[s.seen] for s in samples])
+    values = np.concatenate([s.values[s.mask] for s in samples])
     values = values[:: max(1, values.size // 2**16) | 1]
     distinct = np.unique(values)
     if distinct.size < 2 or distinct.size > 0.25 * values.size:

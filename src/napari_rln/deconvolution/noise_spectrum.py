@@ -36,7 +36,7 @@ class Spectrum:
         return not any(self.correlations)
 
     @property
-    def share(self) -> float:
+    def variance_ratio(self) -> float:
         """Variance of a voxel over that before its noise was correlated."""
         ratio = 1.0
         for lags in self.correlations:

@@ -19,7 +19,7 @@ MOST = 60
 _STEADY = 1e-2  # highest change between comparisons, as a fraction of the image's light
 
 
-class Outside:
+class OutsideLight:
     """Convergence of the light from outside in a matched, accelerated run from a flat start.
 
     Parameters
@@ -43,7 +43,7 @@ class Outside:
         self.settled = False
         self._least, self._next = _STEADY * whole, EVERY
 
-    def look(self, run: RichardsonLucyIteration) -> bool:
+    def update(self, run: RichardsonLucyIteration) -> bool:
         """Update the light from a run, if due; return whether it has converged."""
         if not self.settled and run.done >= self._next:
             self._next = run.done + EVERY

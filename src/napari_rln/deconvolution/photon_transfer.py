@@ -78,7 +78,7 @@ def take_bins(samples: list[Sample]) -> Bins | None:
     """
     stencil = stencil_of(samples[0].values.shape)
     inner = stencil.inner()
-    believed = [stencil.believed(sample.seen) for sample in samples]
+    believed = [stencil.valid(sample.mask) for sample in samples]
 
     def pooled(parts: list[FloatArray]) -> FloatArray:
         return np.concatenate([part[mask] for part, mask in zip(parts, believed, strict=True)])
@@ -89,7 +89,7 @@ def take_bins(samples: list[Sample]) -> Bins | None:
     mean = pooled([stencil.means(s.values) for s in samples])
     weighted = pooled([stencil.smoothed(s.values) for s in samples])
     centre = pooled([s.values[inner] for s in samples])
-    lowest = min(float(s.values[s.seen].min()) for s in samples if s.seen.any())
+    lowest = min(float(s.values[s.mask].min()) for s in samples if s.mask.any())
     groups: list[npt.NDArray[np.intp]] = []
     start = -math.inf
     for group in groups_of(mean):
@@ -103,7 +103,7 @@ def take_bins(samples: list[Sample]) -> Bins | None:
     return Bins(
         mean=np.array([weighted[g].mean(dtype=np.float64) for g in groups]),
         variance=np.array([_variance(residuals[g], centre[g], lowest) for g in groups]),
-        count=np.array([g.size for g in groups]) / stencil.alike,
+        count=np.array([g.size for g in groups]) / stencil.redundancy,
         lowest=np.array([(centre[g] == lowest).mean() for g in groups]),
     )
 

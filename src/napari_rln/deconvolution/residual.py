@@ -8,11 +8,11 @@ import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.metrics import Array, Float64, pair
+from napari_rln.core.metrics import Array, Float64, fitted_pair
 from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution.calibration import Calibration, Mask
 
-INSIDE_SHARE = 0.99
+INSIDE_FRACTION = 0.99
 """Least fraction of the PSF inside the field of view for a voxel to be evaluated."""
 
 
@@ -51,7 +51,7 @@ def reconvolution_residual(
     calibration: Calibration,
     *,
     outside: Array | None = None,
-    seen: npt.NDArray[np.bool_] | None = None,
+    mask: npt.NDArray[np.bool_] | None = None,
 ) -> Residual:
     """Return the residual of the image and the result blurred by the PSF, relative to the noise.
 
@@ -71,7 +71,7 @@ def reconvolution_residual(
     outside
         (Z, Y, X), light in the image from beyond the field of view, image units; with it the map
         covers all voxels.
-    seen
+    mask
         (Z, Y, X) bool, measured voxels; all when none.
 
     Raises
@@ -85,19 +85,19 @@ def reconvolution_residual(
             "the field of view."
         )
     camera = calibration.camera
-    x, y = pair(result, image)
+    x, y = fitted_pair(result, image)
     y = y - calibration.background
     blurred, fraction = _blur(x, psf), _blur(np.ones_like(x), psf)
     beyond: Float64 | float = 0.0 if outside is None else np.asarray(outside, np.float64)
-    inside = fraction >= INSIDE_SHARE
+    inside = fraction >= INSIDE_FRACTION
     if inside.mean() < 0.1:
         inside = np.ones_like(inside)
     elif outside is None:
-        blurred = blurred / np.maximum(fraction, 1 - INSIDE_SHARE)
-    if seen is not None:
-        inside &= seen
+        blurred = blurred / np.maximum(fraction, 1 - INSIDE_FRACTION)
+    if mask is not None:
+        inside &= mask
     model = blurred + beyond
-    per_value = camera.gain * calibration.spectrum.share
+    per_value = camera.gain * calibration.spectrum.variance_ratio
     variance = per_value * (model + calibration.background - camera.zero)
     average = float(variance[inside].mean()) if inside.any() else 0.0
     if not average > 0:
@@ -110,8 +110,8 @@ def reconvolution_residual(
     residual = (y - model) / np.sqrt(variance)
     if outside is None:
         residual[~inside] = 0
-    elif seen is not None:
-        residual[~seen] = 0
+    elif mask is not None:
+        residual[~mask] = 0
     weight = 1 / variance[inside]
     own, wanted = blurred[inside], (y - beyond)[inside]
     power = float(np.vdot(weight * own, own))
@@ -137,14 +137,14 @@ def _blur(volume: Float64, psf: Array) -> Float64:
     return middle
 
 
-def explained(
+def residual_of(
     image: Volume,
     data: FloatArray,
     psf: Volume,
     calibration: Calibration,
     *,
     outside: FloatArray | None = None,
-    seen: Mask | None = None,
+    mask: Mask | None = None,
 ) -> Residual | None:
     """Return the residual of an image and a result; none without photon noise.
 
@@ -160,7 +160,7 @@ def explained(
         Calibration of the image.
     outside
         (Z, Y, X), light in the image from beyond the field of view, image units; dark when none.
-    seen
+    mask
         (Z, Y, X) bool, measured voxels; all when none.
     """
     if not calibration.camera.counts_photons:
@@ -172,7 +172,7 @@ def explained(
             psf.data,
             calibration,
             outside=outside,
-            seen=seen,
+            mask=mask,
         )
     except RlnError:  # no photons by the calibration: the result is valid all the same
         return None

@@ -10,7 +10,7 @@ import torch
 
 from napari_rln.core.device import to_numpy
 from napari_rln.core.volume import FloatArray, VoxelUm
-from napari_rln.deconvolution.convolution import Convolution, each, pieces
+from napari_rln.deconvolution.convolution import Convolution, map_pieces, pieces
 from napari_rln.deconvolution.total_variation import total_variation_factor
 
 Start = Literal["flat", "image"]
@@ -26,14 +26,14 @@ _WORSE = 1 + 1e-5  # factor on the deviance beyond which a step is reverted
 class HeldOut(Protocol):
     """Photons held out of the image of a run."""
 
-    def error(self, expected: torch.Tensor, ahead: float) -> float:
+    def error(self, expected: torch.Tensor, extrapolation: float) -> float:
         """Return the error with which an estimate predicts them.
 
         Parameters
         ----------
         expected
             Blurred prediction from which the next step is taken, photons.
-        ahead
+        extrapolation
             Distance of the prediction beyond the estimate, in units of the estimate's last change.
         """
 
@@ -52,7 +52,7 @@ class View:
         Constant background, photons.
     transfer
         Transfer function of an unmatched back projector; none for the matched one.
-    seen
+    mask
         Bool, of the shape of the image, voxels that show the object; all when none.
     held_out
         Photons held out of the image, to score estimates.
@@ -62,7 +62,7 @@ class View:
     image: torch.Tensor
     background: float = 0.0
     transfer: torch.Tensor | None = None
-    seen: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
     held_out: HeldOut | None = None
 
 
@@ -135,7 +135,7 @@ class RichardsonLucyIteration:
         self._keeps_steps = accelerate or self._guarded
         self._length, self._deviance, self._change = 1.0, math.inf, math.nan
         # A GPU sums float32 in a tree, which is exact enough; not every GPU has float64.
-        shown = [view.image if view.seen is None else view.image[view.seen] for view in views]
+        shown = [view.image if view.mask is None else view.image[view.mask] for view in views]
         means = [float(image.mean()) for image in shown]
         self._floor = _FLOOR * max(means[0], flat or 0.0)  # above 0 in a dark part of a volume too
         self._corrections = [
@@ -195,9 +195,9 @@ class RichardsonLucyIteration:
         current = self._predicted
         # Only if needed: reading a number from a GPU waits for it.
         judged = any(view.judges for view in self._corrections)
-        ahead = self._ahead() if judged else 0.0
+        extrapolation = self._extrapolation() if judged else 0.0
         for view in self._corrections:
-            current = view.corrected(current, smooth, ahead)
+            current = view.corrected(current, smooth, extrapolation)
             smooth = None  # once per iteration
         errors = [view.error for view in self._corrections if not math.isnan(view.error)]
         self.error = sum(errors) / len(errors) if errors else math.nan
@@ -212,13 +212,13 @@ class RichardsonLucyIteration:
                 return estimate
             field, weight = torch.zeros_like(window), torch.zeros_like(window)
             for view in self._corrections:
-                seen = torch.ones_like(weight) if view.seen is None else view.seen
-                field += seen * view.field()
-                weight += seen
+                mask = torch.ones_like(weight) if view.mask is None else view.mask
+                field += mask * view.field()
+                weight += mask
             window.copy_(torch.where(weight > 0, field / weight.clamp_min(1), self._flat))
         return estimate
 
-    def _ahead(self) -> float:
+    def _extrapolation(self) -> float:
         """Return the distance of the prediction beyond the estimate, in last changes."""
         return max(float(self.momenta[-1]), 0.0) if self.momenta else 0.0
 
@@ -236,7 +236,7 @@ class RichardsonLucyIteration:
         """Revert the extrapolation or, without one, half of the last step."""
         last = self._last_step
         assert last is not None  # the first step cannot diverge
-        if not self._ahead():
+        if not self._extrapolation():
             self._length *= 0.5
             last.mul_(0.5)
             self._estimate.sub_(last)
@@ -246,7 +246,7 @@ class RichardsonLucyIteration:
 
     def _advance(self, new: torch.Tensor, *, measure: bool) -> float:
         """Adopt a new estimate and extrapolate from it; return the relative change."""
-        ahead = self._momentum(new) if self._keeps_steps else None
+        momentum = self._momentum(new) if self._keeps_steps else None
         # The previous step is no longer needed; its memory takes the next prediction.
         following = self._last_step
         if self._keeps_steps and following is None:
@@ -257,16 +257,16 @@ class RichardsonLucyIteration:
         def advance(part: slice) -> torch.Tensor:
             old, now = estimate[part], new[part]
             moved = now - old
-            if ahead is not None and following is not None:
+            if momentum is not None and following is not None:
                 values = following.view(-1)[part]
-                torch.addcmul(now, moved, ahead, out=values)
+                torch.addcmul(now, moved, momentum, out=values)
                 values.clamp_min_(self._floor)
             old.copy_(now)
             if not measure:
                 return nothing
             return torch.stack([torch.dot(moved, moved), torch.dot(now, now)])
 
-        change, norm = torch.stack(each(advance, self._pieces, new.device)).sum(0)
+        change, norm = torch.stack(map_pieces(advance, self._pieces, new.device)).sum(0)
         if following is not None:
             self._last_step, self._predicted = self._predicted, following
         self._length = min(1.0, _LONGER * self._length)
@@ -288,32 +288,32 @@ class RichardsonLucyIteration:
             product = nothing if last is None else torch.dot(step, last[part])
             return torch.stack([product, torch.dot(step, step)])
 
-        product, square = torch.stack(each(subtract, self._pieces, new.device)).sum(0)
-        ahead: torch.Tensor = (product / self._last_square.clamp_min(_TINY)).clamp(0.0, 0.999)
+        product, square = torch.stack(map_pieces(subtract, self._pieces, new.device)).sum(0)
+        momentum: torch.Tensor = (product / self._last_square.clamp_min(_TINY)).clamp(0.0, 0.999)
         if not self._accelerate or (self.momenta and self._guarded and self.momenta[-1] < 0):
-            ahead = torch.zeros_like(ahead)
+            momentum = torch.zeros_like(momentum)
         self._last_square = square
         if self._fixed_momenta is not None:
-            ahead = ahead.new_tensor(self._fixed_momenta[len(self.momenta)])
-        self.momenta.append(ahead)
-        return ahead
+            momentum = momentum.new_tensor(self._fixed_momenta[len(self.momenta)])
+        self.momenta.append(momentum)
+        return momentum
 
 
 class _Correction:
     """The correction of the estimate by one view."""
 
     def __init__(self, view: View, mean: float, floor: float, *, first: bool) -> None:
-        self.image, self.seen, self._blur = view.image, view.seen, view.blur
+        self.image, self.mask, self._blur = view.image, view.mask, view.blur
         self._background, self._transfer = view.background, view.transfer
         self._held_out = view.held_out
         self._floor = floor
         self.light = max(mean - view.background, floor)
         """Mean of the image minus background."""
-        shown = view.image.numel() if view.seen is None else int(view.seen.sum())
+        shown = view.image.numel() if view.mask is None else int(view.mask.sum())
         self._signal = self.light * shown
         self.error = math.nan
         self._expected: torch.Tensor | None = None
-        arrives = view.blur.arriving(view.seen)
+        arrives = view.blur.sensitivity(view.mask)
         self._normalise = self._arrives = None
         if view.transfer is None:
             self._normalise = view.blur.normaliser(arrives)
@@ -348,14 +348,14 @@ class _Correction:
         def deviance(planes: slice) -> float:
             part, image = expected[planes].clamp_min(self._floor), self.image[planes]
             terms = part - image + torch.xlogy(image, image / part)
-            if self.seen is not None:
-                terms = terms[self.seen[planes]]
+            if self.mask is not None:
+                terms = terms[self.mask[planes]]
             return float(terms.double().sum()) if terms.device.type == "cpu" else float(terms.sum())
 
-        return 2 * sum(each(deviance, self._planes, expected.device))
+        return 2 * sum(map_pieces(deviance, self._planes, expected.device))
 
     def corrected(
-        self, estimate: torch.Tensor, smooth: torch.Tensor | None, ahead: float
+        self, estimate: torch.Tensor, smooth: torch.Tensor | None, extrapolation: float
     ) -> torch.Tensor:
         """Return an estimate corrected by this view, valid until its next correction.
 
@@ -365,13 +365,13 @@ class _Correction:
             Left unchanged.
         smooth
             Factor of total variation.
-        ahead
+        extrapolation
             As for :meth:`HeldOut.error`.
         """
         expected, self._expected = self._expected, None
         if expected is None:
             expected = self._blur.A(estimate, background=self._background)
-        ratio = self._ratio(expected, ahead)
+        ratio = self._ratio(expected, extrapolation)
         if self._transfer is None:
             correction = self._blur.A_adjoint(ratio)
         else:
@@ -385,21 +385,21 @@ class _Correction:
         self._correct(correction.view(-1), factors)
         return correction
 
-    def _ratio(self, model: torch.Tensor, ahead: float) -> torch.Tensor:
+    def _ratio(self, model: torch.Tensor, extrapolation: float) -> torch.Tensor:
         """Replace the expected image by image / expected image, in place."""
         if self._held_out is not None:
-            self.error = self._held_out.error(model, ahead)
+            self.error = self._held_out.error(model, extrapolation)
 
         def divide(planes: slice) -> None:
             part = model[planes]
             part.clamp_min_(self._floor)
             torch.div(self.image[planes], part, out=part)
-            if self.seen is not None:
+            if self.mask is not None:
                 # Masked voxels correct nothing: they are not in the matched projector's weights,
                 # and count as equal to the expected image for filters, which have no weights.
-                part.masked_fill_(~self.seen[planes], 0.0 if self._transfer is None else 1.0)
+                part.masked_fill_(~self.mask[planes], 0.0 if self._transfer is None else 1.0)
 
-        each(divide, self._planes, model.device)
+        map_pieces(divide, self._planes, model.device)
         return model
 
     def _correct(self, new: torch.Tensor, factors: list[torch.Tensor]) -> None:
@@ -411,10 +411,10 @@ class _Correction:
                 values.mul_(factor[part])
             values.clamp_min_(self._floor)
 
-        each(correct, self._pieces, new.device)
+        map_pieces(correct, self._pieces, new.device)
         if self._arrives is not None:
             # Unmatched filters change the brightness: restore the photons of the image.
             arrives = self._arrives.view(-1)
-            light = each(lambda p: torch.dot(new[p], arrives[p]), self._pieces, new.device)
+            light = map_pieces(lambda p: torch.dot(new[p], arrives[p]), self._pieces, new.device)
             scale = self._signal / torch.stack(light).sum()
-            each(lambda part: new[part].mul_(scale), self._pieces, new.device)
+            map_pieces(lambda part: new[part].mul_(scale), self._pieces, new.device)

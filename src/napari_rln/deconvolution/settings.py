@@ -140,11 +140,11 @@ def check_pair(image: Volume, psf: Volume, negatives: Negatives = "keep") -> Vol
     RlnError
         If image or PSF is unusable, or their grids do not match.
     """
-    check_together(image, psf)
+    check_psf_fits(image, psf)
     return check_image(image, negatives)
 
 
-def check_together(image: OnGrid, psf: Volume) -> None:
+def check_psf_fits(image: OnGrid, psf: Volume) -> None:
     """Raise unless a PSF is usable and matches the grid of an image; values are not read.
 
     Raises
@@ -201,7 +201,7 @@ def without_negatives(data: FloatArray, negatives: Negatives, name: str) -> Floa
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class PreparedView:
     """One view of the object: image, PSF, calibration and mask.
 
     Attributes
@@ -210,7 +210,7 @@ class Seen:
         As validated by :func:`check_pair`; the PSF is none for a method without one.
     calibration
         Camera, background and noise of the image.
-    seen
+    mask
         (Z, Y, X) bool, voxels where the image shows the object; all when none.
     held_out
         Photons held out to score estimates, see :mod:`napari_rln.deconvolution.stopping`.
@@ -219,11 +219,11 @@ class Seen:
     image: Volume
     psf: Volume | None
     calibration: Calibration
-    seen: Mask | None = None
+    mask: Mask | None = None
     held_out: HeldOut | None = None
 
 
-def start(
+def start_iteration(
     image: Volume,
     psf: Volume,
     calibration: Calibration,
@@ -231,15 +231,15 @@ def start(
     device: torch.device,
     momenta: Sequence[float] | None = None,
     flat: float | None = None,
-    seen: Mask | None = None,
+    mask: Mask | None = None,
 ) -> RichardsonLucyIteration:
-    """Return the iteration of a single view before its first step; see :func:`start_views`."""
-    view = Seen(image=image, psf=psf, calibration=calibration, seen=seen)
-    return start_views([view], settings, device, momenta=momenta, flat=flat)
+    """Return :func:`start_iteration_of_views` for a single view."""
+    view = PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
+    return start_iteration_of_views([view], settings, device, momenta=momenta, flat=flat)
 
 
-def start_views(
-    views: Sequence[Seen],
+def start_iteration_of_views(
+    views: Sequence[PreparedView],
     settings: RichardsonLucySettings,
     device: torch.device,
     *,
@@ -280,7 +280,7 @@ def start_views(
 
 
 def _view(
-    view: Seen,
+    view: PreparedView,
     kernel: FloatArray,
     unit: float,
     settings: RichardsonLucySettings,
@@ -308,6 +308,6 @@ def _view(
         image=torch.from_numpy(calibration.camera.photons(view.image.data)).to(device, dtype),
         background=calibration.background_photons,
         transfer=transfer,
-        seen=None if view.seen is None else torch.from_numpy(view.seen).to(device),
+        mask=None if view.mask is None else torch.from_numpy(view.mask).to(device),
         held_out=view.held_out,
     )

@@ -18,14 +18,14 @@ from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import (
     Calibration,
-    Known,
+    CalibrationSettings,
     Mask,
     calibrate,
-    measured_volume,
+    prepare_image,
 )
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import RichardsonLucySettings
-from napari_rln.deconvolution.stopping_trial import Stop, seek_stop
+from napari_rln.deconvolution.stopping_trial import IterationChoice, find_iterations
 
 T = TypeVar("T")
 
@@ -44,34 +44,34 @@ class Shared:
         self._results: dict[Hashable, Any] = {}
         self._path: tuple[Hashable, RichardsonLucyIteration] | None = None
 
-    def calibrate(self, image: Volume, known: Known) -> Calibration:
+    def calibrate(self, image: Volume, settings: CalibrationSettings) -> Calibration:
         """Return the calibration of an image, see :func:`.calibration.calibrate`."""
-        key = ("calibration", image.hash, known.background, known.offset, known.gain)
-        return self.once(key, lambda: calibrate(image, known))
+        key = ("calibration", image.hash, settings.background, settings.offset, settings.gain)
+        return self.cached(key, lambda: calibrate(image, settings))
 
-    def measure(
+    def prepare(
         self, image: Volume, psf: Volume | None, calibration: Calibration, *, repair: bool
     ) -> tuple[Volume, Mask | None, dict[str, Any]]:
-        """Return a prepared image, see :func:`.calibration.measured_volume`; warns once."""
+        """Return a prepared image, see :func:`.calibration.prepare_image`; warns once."""
         key = ("measured", image.hash, psf and psf.hash, _text(calibration), repair)
-        return self.once(key, lambda: measured_volume(image, psf, calibration, repair=repair))
+        return self.cached(key, lambda: prepare_image(image, psf, calibration, repair=repair))
 
-    def seek_stop(
+    def find_iterations(
         self,
         image: Volume,
         psf: Volume,
         calibration: Calibration,
         settings: RichardsonLucySettings,
         device: torch.device,
-        began: float,
-        seen: Mask | None = None,
-    ) -> Generator[Report, None, Stop]:
-        """Yield reports, return the number of iterations, see :func:`.stopping_trial.seek_stop`."""
+        started: float,
+        mask: Mask | None = None,
+    ) -> Generator[Report, None, IterationChoice]:
+        """Return :func:`.stopping_trial.find_iterations`, as a generator of reports."""
         key = ("stop", _key(image, psf, calibration, settings, device))
         if key not in self._results:
-            steps = seek_stop(image, psf, calibration, settings, device, began, seen)
+            steps = find_iterations(image, psf, calibration, settings, device, started, mask)
             self._results[key] = yield from steps
-        stop: Stop = self._results[key]
+        stop: IterationChoice = self._results[key]
         return stop
 
     def path(
@@ -82,28 +82,31 @@ class Shared:
         settings: RichardsonLucySettings,
         device: torch.device,
         iterations: int,
-        seen: Mask | None = None,
+        mask: Mask | None = None,
     ) -> RichardsonLucyIteration:
         """Return a new run, or one continued from an earlier method.
 
         Parameters
         ----------
-        image, psf, calibration, settings, device, seen
-            As for :func:`napari_rln.deconvolution.settings.start`.
+        image, psf, calibration, settings, device, mask
+            As for :func:`napari_rln.deconvolution.settings.start_iteration`.
         iterations
             Number of iterations to reach; the run has done fewer.
         """
         key = _key(image, psf, calibration, settings, device)
         if self._path is None or self._path[0] != key or self._path[1].done >= iterations:
             self._path = None  # frees its memory for the next
-            self._path = key, rld.start(image, psf, calibration, settings, device, seen=seen)
+            self._path = (
+                key,
+                rld.start_iteration(image, psf, calibration, settings, device, mask=mask),
+            )
         return self._path[1]
 
-    def leave_path(self) -> None:
+    def release_path(self) -> None:
         """Discard the last run of :meth:`path`, and free its memory."""
         self._path = None
 
-    def keep_outside(
+    def store_outside(
         self, image: Volume, psf: Volume, calibration: Calibration, light: FloatArray
     ) -> None:
         """Store the light from beyond the field of view, for :meth:`outside`."""
@@ -116,7 +119,7 @@ class Shared:
         )
         return light
 
-    def once(self, key: Hashable, find: Callable[[], T]) -> T:
+    def cached(self, key: Hashable, find: Callable[[], T]) -> T:
         """Return the result of a function, called once for each key."""
         if key not in self._results:
             self._results[key] = find()

@@ -29,7 +29,7 @@ from scipy.stats import binom
 
 from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.convolution import each, pieces
+from napari_rln.deconvolution.convolution import map_pieces, pieces
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.psf.shape import centre_crop
 
@@ -39,7 +39,9 @@ BANDS: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
 EXPLAINED = 1.1
 """Highest error, relative to noise alone, that counts as explained by noise."""
 
-SHARE = 0.7  # fraction of photons to deconvolve; fewer held-out ones give noisier errors
+DECONVOLVED_FRACTION = (
+    0.7  # fraction of photons to deconvolve; fewer held-out ones give noisier errors
+)
 _GROWTH = 0.27  # exponent of the best number of iterations in the number of photons; measured
 _ALPHA = 1e-3  # Wiener parameter; measured: 1e-2 stops late, 1e-4 is dominated by noise
 _TAPER = 4  # voxels of taper at the border, as the transform is periodic
@@ -59,7 +61,7 @@ _CROP_VOXELS = 2**20  # more photons than in these do not change the result
 
 
 @dataclass
-class Watch:
+class StoppingRule:
     """Record of prediction errors, which detects when to end a trial.
 
     A trial ends when errors increase, or no longer decrease: relative to the total gain, or, if the
@@ -111,19 +113,19 @@ class Watch:
         return gain >= 0 and (settled or hopeless)
 
 
-class Merit(NamedTuple):
+class Prediction(NamedTuple):
     """Comparison of two estimates by their prediction of held-out photons.
 
     Attributes
     ----------
     error
         Error of the first, see :meth:`SplitPhotons.error`.
-    shares
+    fractions
         Weight of the first in the best mixture of both, for each of the :data:`BANDS`.
     """
 
     error: float
-    shares: tuple[float, ...]
+    fractions: tuple[float, ...]
 
 
 class SplitPhotons:
@@ -141,7 +143,7 @@ class SplitPhotons:
         Spectrum of the noise.
     seed
         Random seed.
-    seen
+    mask
         (Z, Y, X) bool, measured voxels; all when none.
     device
         Device of the run.
@@ -152,7 +154,7 @@ class SplitPhotons:
         (Z, Y, X) float32, part to deconvolve.
     background
         Background of ``image``, photons.
-    share
+    deconvolved_fraction
         Fraction of the photons in ``image``.
     """
 
@@ -163,26 +165,29 @@ class SplitPhotons:
         background: float,
         spectrum: Spectrum,
         seed: int,
-        seen: npt.NDArray[np.bool_] | None = None,
+        mask: npt.NDArray[np.bool_] | None = None,
         device: torch.device | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         if spectrum.white:
             self.image, held_out = _thinned(photons, rng)
-            self.share, self._held_out_ratio = SHARE, (1 - SHARE) / SHARE
-            variance = 1 - SHARE
+            self.deconvolved_fraction, self._held_out_ratio = (
+                DECONVOLVED_FRACTION,
+                (1 - DECONVOLVED_FRACTION) / DECONVOLVED_FRACTION,
+            )
+            variance = 1 - DECONVOLVED_FRACTION
         else:
             self.image, held_out = _recorrupted(photons, spectrum, rng)
-            self.share = self._held_out_ratio = 1.0
-            variance = 1 / (1 - SHARE)
-        self.background = self.share * background
+            self.deconvolved_fraction = self._held_out_ratio = 1.0
+            variance = 1 / (1 - DECONVOLVED_FRACTION)
+        self.background = self.deconvolved_fraction * background
         self._photons = torch.from_numpy(photons).to(device)
-        self._seen = None if seen is None else torch.from_numpy(seen).to(device)
+        self._seen = None if mask is None else torch.from_numpy(mask).to(device)
         passed = _passed(psf, photons.shape)
         weight = (passed / (passed**2 + _ALPHA)) ** 2
         window = np.broadcast_to(_window(photons.shape), photons.shape)
-        if seen is not None:
-            window = window * seen
+        if mask is not None:
+            window = window * mask
         # In a real transform each frequency but the first and the last stands for two.
         double = np.full(weight.shape[2], 2.0, np.float32)
         double[0] = 1
@@ -206,22 +211,22 @@ class SplitPhotons:
         self._power = math.fsum(self._product(self._unseen, self._unseen, p) for p in self._pieces)
         self._last: torch.Tensor | None = None
 
-    def whole(self, watch: Watch) -> int:
+    def whole(self, rule: StoppingRule) -> int:
         """Return the number of iterations for the whole image after a trial of the part.
 
         Higher than in the trial if limited by noise; equal if limited by the PSF.
         """
-        factor = float(SHARE**-_GROWTH) if watch.best <= _NOISE_LIMITED else 1.0
-        return max(1, round(watch.iteration * factor))
+        factor = float(DECONVOLVED_FRACTION**-_GROWTH) if rule.best <= _NOISE_LIMITED else 1.0
+        return max(1, round(rule.iteration * factor))
 
-    def error(self, expected: torch.Tensor, ahead: float) -> float:
+    def error(self, expected: torch.Tensor, extrapolation: float) -> float:
         """Return the error with which an estimate predicts the held-out photons.
 
         Parameters
         ----------
         expected
             Blurred prediction from which the run takes its next step, photons.
-        ahead
+        extrapolation
             Distance of the prediction beyond the estimate, in units of the estimate's last change.
 
         Returns
@@ -231,21 +236,21 @@ class SplitPhotons:
             estimate is no error: unmatched back projectors converge to it late.
         """
         now = self._spectrum(expected, self.background)
-        last = self._last if ahead else None
+        last = self._last if extrapolation else None
 
         def compare(part: slice) -> tuple[float, float]:
             if last is not None:
                 # The blur is linear: that of the estimate itself follows from two predictions.
-                now[part] += ahead * last[part]
-                now[part] /= 1 + ahead
+                now[part] += extrapolation * last[part]
+                now[part] /= 1 + extrapolation
             return self._product(self._unseen, now, part), self._product(now, now, part)
 
-        products = each(compare, self._pieces, now.device)
+        products = map_pieces(compare, self._pieces, now.device)
         common, own = (math.fsum(column) for column in zip(*products, strict=True))
         self._last = now
         return (self._power - common**2 / max(own, 1e-30)) / self._noise
 
-    def compare(self, one: torch.Tensor, other: torch.Tensor, outside: torch.Tensor) -> Merit:
+    def compare(self, one: torch.Tensor, other: torch.Tensor, outside: torch.Tensor) -> Prediction:
         """Return a comparison of two estimates by their prediction of the held-out photons.
 
         Parameters
@@ -262,12 +267,12 @@ class SplitPhotons:
         missing = self._unseen - ratio * first
         everything = slice(None)
         error = self._product(missing, missing, everything) / self._noise
-        shares = []
+        fractions = []
         for low, high in itertools.pairwise(BANDS):
             band = (self._passed >= low) & (self._passed < high if high < 1 else self._passed <= 1)
             common, power = (self._product(x, gained, band) for x in (left, gained))
-            shares.append(min(max(common / power, 0.0), 1.0) if power > 0 else 0.0)
-        return Merit(error, tuple(shares))
+            fractions.append(min(max(common / power, 0.0), 1.0) if power > 0 else 0.0)
+        return Prediction(error, tuple(fractions))
 
     def scale(self, expected: torch.Tensor, outside: torch.Tensor) -> float:
         """Return the factor on a blurred estimate that best fits all photons.
@@ -277,8 +282,8 @@ class SplitPhotons:
         expected, outside
             As for :meth:`compare`.
         """
-        own, beyond = (there.double() / self.share for there in (expected, outside))
-        level = self.background / self.share
+        own, beyond = (there.double() / self.deconvolved_fraction for there in (expected, outside))
+        level = self.background / self.deconvolved_fraction
         wanted = self._photons.double() - level - beyond
         variance = own + beyond + level
         weight = 1 / variance.clamp_min(_LEAST_VARIANCE * float(variance.mean()))
@@ -324,11 +329,13 @@ def _thinned(photons: FloatArray, rng: np.random.Generator) -> tuple[FloatArray,
     whole = np.floor(photons + rng.random(photons.shape, dtype=np.float32))
     chance = rng.random(photons.shape)
     # The fraction of many photons is Gaussian; that of few is looked up.
-    spread = np.sqrt(whole * (SHARE * (1 - SHARE))) * ndtri(chance)
-    first = np.clip(np.floor(SHARE * whole + spread + 0.5), 0, whole)
+    spread = np.sqrt(whole * (DECONVOLVED_FRACTION * (1 - DECONVOLVED_FRACTION))) * ndtri(chance)
+    first = np.clip(np.floor(DECONVOLVED_FRACTION * whole + spread + 0.5), 0, whole)
     few = whole <= _FEW
     counts = whole[few].astype(np.intp)
-    table = np.concatenate([n + binom.cdf(np.arange(n + 1), n, SHARE) for n in range(_FEW + 1)])
+    table = np.concatenate(
+        [n + binom.cdf(np.arange(n + 1), n, DECONVOLVED_FRACTION) for n in range(_FEW + 1)]
+    )
     begins = np.cumsum(np.arange(_FEW + 1))
     drawn = np.searchsorted(table, counts + chance[few]) - begins[counts]
     first[few] = np.minimum(drawn, counts)
@@ -340,7 +347,7 @@ def _recorrupted(
 ) -> tuple[FloatArray, FloatArray]:
     """Return two images of independent noise, as strong as after a split of the photons."""
     noise = spectrum.draw(ndimage.uniform_filter(photons, 3, mode="nearest"), rng)
-    more = np.float32(math.sqrt((1 - SHARE) / SHARE))
+    more = np.float32(math.sqrt((1 - DECONVOLVED_FRACTION) / DECONVOLVED_FRACTION))
     return np.maximum(photons + more * noise, 0), photons - noise / more
 
 
@@ -356,10 +363,10 @@ def _window(shape: Shape) -> FloatArray:
     return window
 
 
-def telling_shape(
+def structured_shape(
     image_shape: tuple[int, int, int], psf_shape: tuple[int, int, int]
 ) -> tuple[int, int, int]:
-    """Return the size (z, y, x) of the crop of :func:`telling_crop`.
+    """Return the size (z, y, x) of the crop of :func:`structured_crop`.
 
     All of z, along which light spreads most; in y and x at most a square, of at least twice the
     PSF's width.
@@ -369,10 +376,10 @@ def telling_shape(
     return planes, min(side, height), min(side, width)
 
 
-def telling_crop(image: FloatArray, psf_shape: tuple[int, int, int]) -> tuple[slice, ...]:
+def structured_crop(image: FloatArray, psf_shape: tuple[int, int, int]) -> tuple[slice, ...]:
     """Return the crop of a large image with the most structure, (z, y, x) slices."""
     _, height, width = image.shape
-    _, *crop = telling_shape(image.shape, psf_shape)
+    _, *crop = structured_shape(image.shape, psf_shape)
     if crop == [height, width]:
         return (slice(None),) * 3
     structure = image.var(axis=0, dtype=np.float64) + image.mean(axis=0, dtype=np.float64) ** 2

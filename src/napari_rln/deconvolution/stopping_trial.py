@@ -14,10 +14,14 @@ import torch
 from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution.calibration import Calibration, Camera, Mask
-from napari_rln.deconvolution.outside_light import Outside
+from napari_rln.deconvolution.outside_light import OutsideLight
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
-from napari_rln.deconvolution.settings import RichardsonLucySettings, Seen, start_views
-from napari_rln.deconvolution.stopping import SplitPhotons, Watch, telling_crop
+from napari_rln.deconvolution.settings import (
+    PreparedView,
+    RichardsonLucySettings,
+    start_iteration_of_views,
+)
+from napari_rln.deconvolution.stopping import SplitPhotons, StoppingRule, structured_crop
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,27 +38,27 @@ class Trial:
         Deconvolution, possibly continued.
     best
         Iteration with the best prediction of the held-out photons.
-    sought
+    done
         Number of iterations of the trial.
-    begin
+    restart
         Returns the deconvolution before its first iteration.
     """
 
-    view: Seen
+    view: PreparedView
     split: SplitPhotons
     run: RichardsonLucyIteration
     best: int
-    sought: int
-    begin: Callable[[], RichardsonLucyIteration]
+    done: int
+    restart: Callable[[], RichardsonLucyIteration]
 
-    def is_of(self, image: Volume) -> bool:
+    def covers(self, image: Volume) -> bool:
         """Return whether the trial covers a whole image, not a crop."""
         return self.view.image.shape == image.shape
 
     def estimate(self, iterations: int) -> FloatArray:
         """Return the estimate after ``iterations``, or after those of the trial if more."""
-        total = max(iterations, self.sought)
-        run = self.run if self.run.done <= total else self.begin()  # may have been continued
+        total = max(iterations, self.done)
+        run = self.run if self.run.done <= total else self.restart()  # may have been continued
         while run.done < total:
             run.step(measure=False)
         return run.estimate()
@@ -62,14 +66,14 @@ class Trial:
     @cached_property
     def outside(self) -> FloatArray:
         """Light in the crop from beyond it, image units; continues the run until it converges."""
-        watch = Outside(self.view.image, self.view.calibration)
-        while not watch.look(self.run):
+        watch = OutsideLight(self.view.image, self.view.calibration)
+        while not watch.update(self.run):
             self.run.step(measure=False)
         return watch.light
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stop:
+class IterationChoice:
     """Number of iterations of a deconvolution, and the trial behind it.
 
     Attributes
@@ -84,15 +88,15 @@ class Stop:
     trial: Trial | None = None
 
 
-def seek_stop(
+def find_iterations(
     image: Volume,
     psf: Volume,
     calibration: Calibration,
     settings: RichardsonLucySettings,
     device: torch.device,
-    began: float,
-    seen: Mask | None = None,
-) -> Generator[Report, None, Stop]:
+    started: float,
+    mask: Mask | None = None,
+) -> Generator[Report, None, IterationChoice]:
     """Yield reports; return the number of iterations.
 
     A part of the photons is deconvolved until it predicts the others best. Without photon noise the
@@ -108,31 +112,31 @@ def seek_stop(
         Settings of the deconvolution.
     device
         Compute device.
-    began
+    started
         ``time.perf_counter()`` at the start, for the seconds of reports.
-    seen
+    mask
         (Z, Y, X) bool, measured voxels; all when none.
     """
     if not calibration.camera.counts_photons:
-        return Stop(iterations=settings.max_iterations)
-    part = telling_crop(image.data, psf.shape)
+        return IterationChoice(iterations=settings.max_iterations)
+    part = structured_crop(image.data, psf.shape)
     photons = calibration.camera.photons(image.data[part])
     level = calibration.background_photons
-    shown = None if seen is None or seen[part].all() else seen[part]
+    shown = None if mask is None or mask[part].all() else mask[part]
     split = SplitPhotons(
-        photons, psf.data, level, calibration.spectrum, settings.seed, seen=shown, device=device
+        photons, psf.data, level, calibration.spectrum, settings.seed, mask=shown, device=device
     )
     # The estimate then has the brightness of that of the whole image.
-    unit = calibration.camera.gain / split.share
-    view = Seen(
+    unit = calibration.camera.gain / split.deconvolved_fraction
+    view = PreparedView(
         image=image.with_data(split.image * np.float32(unit)),
         psf=psf,
         calibration=Calibration(camera=Camera(gain=unit), background=unit * split.background),
-        seen=shown,
+        mask=shown,
         held_out=split,
     )
-    run = start_views([view], settings, device)
-    watch = Watch()
+    run = start_iteration_of_views([view], settings, device)
+    watch = StoppingRule()
     # A step returns the error of the estimate before it, so there is one step more.
     run.step()
     for done in range(1, settings.max_iterations + 1):
@@ -142,7 +146,7 @@ def seek_stop(
             done=done,
             total=settings.max_iterations,
             relative_change=change,
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
             held_out=run.error,
             part=part,
             snapshot=run.estimate,
@@ -151,7 +155,7 @@ def seek_stop(
             break
     iterations = min(split.whole(watch), settings.max_iterations)
     trial = Trial(
-        view=view, split=split, run=run, best=watch.iteration, sought=run.done,
-        begin=lambda: start_views([view], settings, device),
+        view=view, split=split, run=run, best=watch.iteration, done=run.done,
+        restart=lambda: start_iteration_of_views([view], settings, device),
     )  # fmt: skip
-    return Stop(iterations=iterations, trial=trial)
+    return IterationChoice(iterations=iterations, trial=trial)

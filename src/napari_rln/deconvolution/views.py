@@ -14,31 +14,33 @@ import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import finish
 from napari_rln.core.grid import resample_onto, resampled_image, translation
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_grid
 from napari_rln.deconvolution.calibration import (
-    WHOLLY,
+    LEAST_MEASURED,
     Calibration,
     Gain,
-    Given,
     Level,
     Mask,
-    Negatives,
+    UserCalibration,
     calibrate,
-    measured_volume,
+    prepare_image,
 )
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.settings import (
     check_pair,
 )
-from napari_rln.psf.prepare import AS_IT_IS, check_psf, prepare_psf
+from napari_rln.psf.prepare import RESAMPLE_ONLY, check_psf, prepare_psf
 from napari_rln.registration.register import (
     RegistrationReport,
     RegistrationSettings,
-    register_steps,
+    register_iter,
 )
 
-Turn = Literal["none", "x+90", "x-90", "y+90", "y-90"]
+Rotation = Literal["none", "x+90", "x-90", "y+90", "y-90"]
 
 _PLANES = {"x": (0, 1), "y": (0, 2)}  # axes exchanged by a rotation about an axis
 _LEAST_OVERLAP = 0.1  # least fraction of the first view that the second shows
@@ -51,7 +53,7 @@ class DualSettings:
 
     Parameters
     ----------
-    turn
+    rotation
         Initial rotation of the second stack and its PSF, by 90 degrees about its x or y axis, as
         for the second objective of a diSPIM; none if it is already rotated.
     transform
@@ -72,7 +74,7 @@ class DualSettings:
         Random seed of the registration.
     """
 
-    turn: Turn = "none"
+    rotation: Rotation = "none"
     transform: Literal["none", "translation", "rigid", "affine"] = "affine"
     voxels: Literal["isotropic", "first"] = "isotropic"
     background_b: Level = "auto"
@@ -96,11 +98,11 @@ class TwoViews:
         PSFs on that grid.
     calibration_first, calibration_second
         Calibrations in the unit of the first.
-    seen_first
+    mask_first
         (Z, Y, X) bool, measured voxels of the first view; all when none.
-    seen
+    mask
         (Z, Y, X) bool, voxels that the second view shows.
-    original, psf_original, seen_original
+    original, psf_original, mask_original
         First view, its PSF and its mask on its own voxels.
     facts
         Facts of the alignment.
@@ -114,11 +116,11 @@ class TwoViews:
     psf_second: Volume
     calibration_first: Calibration
     calibration_second: Calibration
-    seen_first: Mask | None
-    seen: Mask
+    mask_first: Mask | None
+    mask: Mask
     original: Volume
     psf_original: Volume
-    seen_original: Mask | None
+    mask_original: Mask | None
     facts: dict[str, Any]
     inputs: dict[str, str]
 
@@ -128,12 +130,12 @@ class TwoViews:
         return self.calibration_first.facts() | {f"{k}_b": v for k, v in second.facts().items()}
 
 
-def turned(volume: Volume, turn: Turn) -> Volume:
+def rotated(volume: Volume, rotation: Rotation) -> Volume:
     """Return a volume rotated by 90 degrees about its x or y axis, with its voxel size."""
-    if turn == "none":
+    if rotation == "none":
         return volume
-    axes = _PLANES[turn[0]]
-    data = np.rot90(volume.data, 1 if turn[1] == "+" else -1, axes)
+    axes = _PLANES[rotation[0]]
+    data = np.rot90(volume.data, 1 if rotation[1] == "+" else -1, axes)
     sizes = list(volume.voxel_um)
     sizes[axes[0]], sizes[axes[1]] = sizes[axes[1]], sizes[axes[0]]
     z, y, x = sizes
@@ -145,13 +147,20 @@ def pair_views(
     second: Volume,
     psf_first: Volume,
     psf_second: Volume,
-    background: float | Literal["auto"] = "auto",
-    negatives: Negatives = "keep",
     settings: DualSettings | None = None,
-    *,
-    offset: float | Literal["auto"] = "auto",
-    gain: float | Literal["auto"] = "auto",
-    repair_image: bool = True,
+    method: Method | None = None,
+) -> TwoViews:
+    """Return two views on one grid; see :func:`pair_views_iter`, which yields reports."""
+    return finish(pair_views_iter(first, second, psf_first, psf_second, settings, method))
+
+
+def pair_views_iter(
+    first: Volume,
+    second: Volume,
+    psf_first: Volume,
+    psf_second: Volume,
+    settings: DualSettings | None = None,
+    method: Method | None = None,
 ) -> Generator[RegistrationReport, None, TwoViews]:
     """Yield reports of the registration; return two views on one grid.
 
@@ -161,16 +170,11 @@ def pair_views(
         (Z, Y, X), each on its own voxels.
     psf_first, psf_second
         Sum 1, each on the voxels and in the orientation of its own view.
-    background
-        Background of the first view, in its unit.
-    negatives
-        Treatment of negative voxels.
     settings
         Settings of the alignment; the defaults when none.
-    offset, gain
-        Camera of the first view, image units and image units per photon.
-    repair_image
-        Whether to replace isolated hot and cold voxels of both views.
+    method
+        Method of the deconvolution, for the background and the camera of the first view, and the
+        treatment of negative and defective voxels of both; Richardson-Lucy by default.
 
     Raises
     ------
@@ -182,28 +186,29 @@ def pair_views(
     The PSF of the second view is rotated by 90 degrees with it, but not by the small rotation of
     the registration.
     """
-    settings = settings or DualSettings()
-    first = check_pair(first, psf_first, negatives)
-    second = check_pair(second, psf_second, negatives)
-    one = calibrate(first, Given(background=background, offset=offset, gain=gain))
+    settings, method = settings or DualSettings(), method or RichardsonLucy()
+    first = check_pair(first, psf_first, method.negatives)
+    second = check_pair(second, psf_second, method.negatives)
+    one = calibrate(first, method)
     two = calibrate(
         second,
-        Given(background=settings.background_b, offset=settings.offset_b, gain=settings.gain_b),
+        UserCalibration(
+            background=settings.background_b, offset=settings.offset_b, gain=settings.gain_b
+        ),
     )
     inputs = {"image": first.hash, "image_b": second.hash, "psf": psf_first.hash,
               "psf_b": psf_second.hash}  # fmt: skip
-    first, seen_first, first_facts = measured_volume(first, psf_first, one, repair=repair_image)
-    second, seen_second, second_facts = measured_volume(
-        second, psf_second, two, repair=repair_image
-    )
-    seen_original = seen_first
+    repair = method.repair_image
+    first, mask_first, first_facts = prepare_image(first, psf_first, one, repair=repair)
+    second, mask_second, second_facts = prepare_image(second, psf_second, two, repair=repair)
+    mask_original = mask_first
     grid = _grid(first.voxel_um, settings)
-    image, other = _resampled(first, grid), _resampled(turned(second, settings.turn), grid)
-    if seen_first is not None:
-        seen_first = _resampled(_as_volume(seen_first, first), grid).data > WHOLLY
+    image, other = _resampled(first, grid), _resampled(rotated(second, settings.rotation), grid)
+    if mask_first is not None:
+        mask_first = _resampled(_as_volume(mask_first, first), grid).data > LEAST_MEASURED
     shows = np.ones(other.shape, np.float32)
-    if seen_second is not None:
-        shows = _resampled(turned(_as_volume(seen_second, second), settings.turn), grid).data
+    if mask_second is not None:
+        shows = _resampled(rotated(_as_volume(mask_second, second), settings.rotation), grid).data
     psfs = psfs_of_views(psf_first, psf_second, settings, first.voxel_um)
     facts: dict[str, Any] = {"dual": as_dict(settings)} | first_facts
     facts |= {f"{name}_b": value for name, value in second_facts.items()}
@@ -213,30 +218,32 @@ def pair_views(
                 f"{other.name} has {other.shape} voxels but {image.name} {image.shape} on one "
                 "grid; register it (`transform=affine`), or crop both to the same part."
             )
-        seen = shows > WHOLLY
+        mask = shows > LEAST_MEASURED
     else:
         # Blurred by each other's PSF they are similar; unblurred, a scaling would compensate for
         # their different blur along an axis.
         similar = _blurred(other, psfs[0]), _blurred(image, psfs[1])
-        registered = yield from register_steps(
+        registered = yield from register_iter(
             *similar, RegistrationSettings(transform=settings.transform, seed=settings.seed)
         )
         assert registered.record is not None
         registration = registered.record.facts
         matrix = np.array(registration["matrix"])
         data = _moved_onto(other, image, matrix)
-        seen = np.isfinite(data)
-        if seen_second is not None:
-            seen &= np.nan_to_num(_moved_onto(other.with_data(shows), image, matrix)) > WHOLLY
+        mask = np.isfinite(data)
+        if mask_second is not None:
+            mask &= (
+                np.nan_to_num(_moved_onto(other.with_data(shows), image, matrix)) > LEAST_MEASURED
+            )
         other = image.with_data(np.nan_to_num(data), name=second.name)
         kept = ("matrix", "shift_um", "transform", "similarity_after", "overlap")
         facts["registration"] = {name: registration[name] for name in kept}
-    if seen.mean() < _LEAST_OVERLAP:
+    if mask.mean() < _LEAST_OVERLAP:
         raise RlnError(
-            f"{second.name} shows {seen.mean():.0%} of {first.name} only, at least "
+            f"{second.name} shows {mask.mean():.0%} of {first.name} only, at least "
             f"{_LEAST_OVERLAP:.0%} are needed; crop {first.name} to what both show."
         )
-    brightness = _light(other, seen, two.background) / _light(image, seen, one.background)
+    brightness = _light(other, mask, two.background) / _light(image, mask, one.background)
     if not brightness > 0:
         raise RlnError(f"{second.name} has no light above its background where {first.name} has.")
     facts["brightness_b"] = brightness
@@ -249,10 +256,10 @@ def pair_views(
         psf_second=psfs[1],
         calibration_first=one,
         calibration_second=two.scaled(1 / brightness),
-        seen_first=seen_first,
-        seen=seen,
+        mask_first=mask_first,
+        mask=mask,
         original=first,
-        seen_original=seen_original,
+        mask_original=mask_original,
         psf_original=psf_first,
         facts=facts,
         inputs=inputs,
@@ -277,7 +284,7 @@ def psfs_of_views(
         Voxel size (z, y, x) of the first view in micrometres; that of its PSF when none.
     """
     grid = _grid(voxel_um or psf_first.voxel_um, settings)
-    return _on_grid(psf_first, grid), _on_grid(turned(psf_second, settings.turn), grid)
+    return _on_grid(psf_first, grid), _on_grid(rotated(psf_second, settings.rotation), grid)
 
 
 def _grid(voxel_um: VoxelUm, settings: DualSettings) -> VoxelUm:
@@ -290,7 +297,7 @@ def _grid(voxel_um: VoxelUm, settings: DualSettings) -> VoxelUm:
 def _on_grid(psf: Volume, grid: VoxelUm) -> Volume:
     check_psf(psf)
     like = Volume(data=psf.data[:1], voxel_um=grid)
-    return psf if on_one_grid(psf, like) else prepare_psf(psf, AS_IT_IS, image_voxel_um=grid)
+    return psf if on_one_grid(psf, like) else prepare_psf(psf, RESAMPLE_ONLY, image_voxel_um=grid)
 
 
 def _resampled(volume: Volume, grid: VoxelUm) -> Volume:
@@ -314,6 +321,6 @@ def _as_volume(mask: Mask, like: Volume) -> Volume:
     return like.with_data(mask.astype(np.float32))
 
 
-def _light(volume: Volume, seen: Mask, background: float) -> float:
+def _light(volume: Volume, mask: Mask, background: float) -> float:
     """Return the mean light above the background in a part of a volume."""
-    return float(volume.data[seen].mean(dtype=np.float64)) - background
+    return float(volume.data[mask].mean(dtype=np.float64)) - background

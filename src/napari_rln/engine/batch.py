@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from napari_rln.core.errors import RlnError, listening
+from napari_rln.core.errors import RlnError, capture_warnings
 from napari_rln.core.volume import VoxelUm
 from napari_rln.deconvolution.method import Method
 from napari_rln.engine.execution import Execution
-from napari_rln.engine.executors import engine
+from napari_rln.engine.executors import start_workers
 from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job, PsfFile
 from napari_rln.engine.journal import RunFolder
-from napari_rln.engine.reports import BatchReport, Ended, Item
+from napari_rln.engine.reports import BatchItem, BatchReport, ItemOutcome
 from napari_rln.engine.run import task_of
 from napari_rln.engine.task import Task
-from napari_rln.io.image import ImageFile, files_read, held
+from napari_rln.io.image import ImageFile, files_read, open_held
 from napari_rln.io.paths import atomic, is_tiff_name, is_zarr, stem
 from napari_rln.io.volumes import contents
 from napari_rln.networks.network import NetworkOptions
@@ -38,7 +38,7 @@ _COLUMNS = ("image", "psf", "model", "channel", "time", "series", "voxel_um", "p
 
 
 @dataclass(frozen=True, kw_only=True)
-class Template:
+class BatchSettings:
     """Settings common to all images of a batch, unless a table overrides them.
 
     Parameters
@@ -67,7 +67,7 @@ class Template:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class _ListedImage:
     """A named image, before it is opened."""
 
     image: ImageFile
@@ -77,7 +77,7 @@ class _Row:
     psf_voxel_um: VoxelUm | None = None
 
 
-def listed(inputs: Sequence[str], template: Template) -> list[Item]:
+def list_jobs(inputs: Sequence[str], template: BatchSettings) -> list[BatchItem]:
     """Return the images of a batch as jobs, one for every channel and position.
 
     Parameters
@@ -95,20 +95,20 @@ def listed(inputs: Sequence[str], template: Template) -> list[Item]:
     RlnError
         If there are no images, a table is unreadable, or two results would have the same name.
     """
-    items: list[Item] = []
+    items: list[BatchItem] = []
     for word in inputs:
         if Path(word).suffix.lower() == ".csv":
             rows = _of_table(Path(word), template)
         else:
             part = template.job.image
-            rows = [_Row(image=replace(part, path=str(image))) for image in _expanded(word)]
+            rows = [_ListedImage(image=replace(part, path=str(image))) for image in _expanded(word)]
         for row in rows:
             for position in _positions(row):
                 items += _channels(position, template)
     if not items:
         raise RlnError(f"there are no images in {', '.join(inputs)}; name others.")
     read = {os.path.realpath(path) for item in items for path in item.job.files}
-    names: dict[Path, Item] = {}
+    names: dict[Path, BatchItem] = {}
     for item in items:
         if os.path.realpath(item.out) in read:
             raise RlnError(
@@ -145,13 +145,13 @@ def _sets_once(images: Sequence[Path]) -> list[Path]:
     return kept
 
 
-def _positions(row: _Row) -> list[_Row]:
+def _positions(row: _ListedImage) -> list[_ListedImage]:
     """Return a row for each image, of one size, in a file."""
     image = row.image
     if image.series is None:
         with contextlib.suppress(ValueError, OSError):  # reported where it is read
-            first = held(replace(image, series=0))
-            others = (held(replace(image, series=n)) for n in range(1, first.images))
+            first = open_held(replace(image, series=0))
+            others = (open_held(replace(image, series=n)) for n in range(1, first.images))
             if first.images > 1 and all(h.array.shape == first.array.shape for h in others):
                 return [
                     replace(row, image=replace(image, series=number))
@@ -168,7 +168,7 @@ def _is_image(path: Path) -> bool:
     return is_zarr(path) if path.is_dir() else is_tiff_name(path)
 
 
-def _of_table(path: Path, template: Template) -> list[_Row]:
+def _of_table(path: Path, template: BatchSettings) -> list[_ListedImage]:
     """Return the images of a table."""
     if path.resolve() == (template.folder / REPORT).resolve():
         raise RlnError(
@@ -185,7 +185,7 @@ def _of_table(path: Path, template: Template) -> list[_Row]:
         problem = ", ".join(sorted(str(c) for c in columns - set(_COLUMNS))) or "no image"
         raise RlnError(f"{path.name} has {problem}; its columns may be {', '.join(_COLUMNS)}.")
     part = template.job.image
-    images: list[_Row] = []
+    images: list[_ListedImage] = []
     for number, row in enumerate(rows, 2):
         if None in row:
             raise RlnError(f"{path.name}, line {number} has more cells than there are columns.")
@@ -218,7 +218,7 @@ def _of_table(path: Path, template: Template) -> list[_Row]:
                     voxel_um=psf_voxel_um or (common[0] if common else template.psf_voxel_um),
                 )
             images.append(
-                _Row(
+                _ListedImage(
                     image=image,
                     out=template.folder / words["out"] if words.get("out") else None,
                     psf=psf,
@@ -245,7 +245,7 @@ def _voxel_um(words: str | None) -> VoxelUm | None:
     return z, y, x
 
 
-def _channels(row: _Row, template: Template) -> list[Item]:
+def _channels(row: _ListedImage, template: BatchSettings) -> list[BatchItem]:
     """Return an item for each channel of an image, with its PSF and method."""
     image, common = row.image, template.job
     count, problem = 1, ""
@@ -269,11 +269,11 @@ def _channels(row: _Row, template: Template) -> list[Item]:
             methods=(_method_of(row, common.methods, channel),),
             output=replace(common.output, path=row.out or template.folder / name),
         )
-        items.append(Item(job=job, problem=problem))
+        items.append(BatchItem(job=job, problem=problem))
     return items
 
 
-def _psfs_of(row: _Row, template: Template, channel: int) -> tuple[PsfFile, ...]:
+def _psfs_of(row: _ListedImage, template: BatchSettings, channel: int) -> tuple[PsfFile, ...]:
     if row.psf is not None:
         return (PsfFile(file=row.psf, repair=template.repair),)
     one = _of_channel(template.job.psfs, channel)
@@ -284,7 +284,7 @@ def _psfs_of(row: _Row, template: Template, channel: int) -> tuple[PsfFile, ...]
     return (one,)
 
 
-def _method_of(row: _Row, methods: Sequence[Method], channel: int) -> Method:
+def _method_of(row: _ListedImage, methods: Sequence[Method], channel: int) -> Method:
     method = _of_channel(methods, channel)
     assert method is not None
     if row.model is not None and isinstance(method, NetworkOptions):
@@ -300,12 +300,12 @@ def _of_channel(words: Sequence[T], channel: int) -> T | None:
 
 
 def run_batch_iter(
-    items: Sequence[Item],
+    items: Sequence[BatchItem],
     folder: Path,
     execution: Execution,
     device: str = "auto",
-    prepare: Callable[[Item], Task] = lambda item: task_of(item.job),
-) -> Generator[BatchReport, None, list[Ended]]:
+    prepare: Callable[[BatchItem], Task] = lambda item: task_of(item.job),
+) -> Generator[BatchReport, None, list[ItemOutcome]]:
     """Run a batch; yield reports, return the outcome of every image.
 
     Parameters
@@ -328,20 +328,20 @@ def run_batch_iter(
     OSError
         If the table cannot be written.
     """
-    ended: list[Ended] = []
-    with engine(execution, device, folder.absolute()) as workers:
+    ended: list[ItemOutcome] = []
+    with start_workers(execution, device, folder.absolute()) as workers:
         for number, item in enumerate(items):
-            began = time.perf_counter()
+            started = time.perf_counter()
             warnings: list[str] = []
             error, summary, made = "", {}, True
             try:
                 if item.problem:
                     raise RlnError(item.problem)
-                with listening(warnings.append):
+                with capture_warnings(warnings.append):
                     steps = run_task_iter(prepare(item), workers=workers)
                 with contextlib.closing(steps):
                     while True:
-                        with listening(warnings.append):
+                        with capture_warnings(warnings.append):
                             report = next(steps)
                         yield BatchReport(done=number, total=len(items), item=item, inner=report)
             except StopIteration as stop:
@@ -349,21 +349,21 @@ def run_batch_iter(
             except Exception as failure:  # whatever the error, the other images follow
                 error = str(failure) or type(failure).__name__
             ended.append(
-                Ended(
+                ItemOutcome(
                     item=item,
                     error=error,
-                    seconds=time.perf_counter() - began,
+                    seconds=time.perf_counter() - started,
                     summary=summary,
                     made=made,
                     warnings=tuple(dict.fromkeys(warnings)),
                 )
             )
             _write(folder / REPORT, ended)
-            yield BatchReport(done=number + 1, total=len(items), item=item, ended=ended[-1])
+            yield BatchReport(done=number + 1, total=len(items), item=item, outcome=ended[-1])
     return ended
 
 
-def _write(path: Path, ended: Iterable[Ended]) -> None:
+def _write(path: Path, ended: Iterable[ItemOutcome]) -> None:
     """Write the table of outcomes of a batch."""
     names = ("iterations", "background", "chi2", "flux_ratio", "clipped")
     head = ("image", "channel", "time", "result", "status", "seconds", *names, "error", "warnings")

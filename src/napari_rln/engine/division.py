@@ -72,7 +72,7 @@ def make_plan(
     most = min(int(ram / (BLOCK_BYTES + per_voxel)), _MOST_BLOCK)
     if second is not None:
         most = min(most, int(memory / per_voxel))
-    field = (0, 0, 0) if second is None else (second.reach,) * 3
+    field = (0, 0, 0) if second is None else (second.receptive_field,) * 3
     block = _block(shape, chunk, field, most, form)
     if side is not None:
         z, y, x = (min(a, b) for a, b in zip(block, _whole(side, chunk, shape), strict=True))
@@ -93,8 +93,8 @@ def make_plan(
             stage.check_division()
     levels = tuple(pyramid(shape, image.voxel_um)) if form == "zarr" else ((1, 1, 1),)
     return Plan(
-        shape=shape, times=times, chunk=chunk, block=block, reach=field, core=core, halo=halo,
-        overlap=overlap, levels=levels,
+        shape=shape, times=times, chunk=chunk, block=block, receptive_field=field, core=core,
+        halo=halo, overlap=overlap, levels=levels,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import torch
 from napari_rln import __version__
 from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
-from napari_rln.core.machine import available_bytes, cores, taken_bytes
+from napari_rln.core.machine import available_bytes, cores, used_bytes
 from napari_rln.engine.execution import Execution
 from napari_rln.engine.plan import IN_FLIGHT
 from napari_rln.engine.survey import survey
@@ -33,16 +33,16 @@ _WAIT_S = 120.0  # for the start of workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class Workers:
     """Workers that are ready.
 
     Attributes
     ----------
     submit
         Function that takes a function and its arguments, and returns a future.
-    workers
+    count
         Number of workers.
-    crowd
+    per_machine
         Largest number of workers on one machine.
     threads
         Number of computing threads of each worker.
@@ -54,22 +54,22 @@ class Engine:
         Free memory of the device, the least of all workers.
     ram_bytes
         Free memory of the machine for each worker, the least of all.
-    taken_bytes
+    worker_bytes
         Memory of a worker before its first task.
-    beside_bytes
+    driver_bytes
         Memory of the driving process, where it is another one on the same machine.
     """
 
     submit: Callable[..., "Future[Any]"]
-    workers: int
-    crowd: int
+    count: int
+    per_machine: int
     threads: int
     device: str
     device_name: str
     device_bytes: int
     ram_bytes: int
-    taken_bytes: int
-    beside_bytes: int = 0
+    worker_bytes: int
+    driver_bytes: int = 0
 
 
 def worker_count(settings: Execution, device: str) -> int:
@@ -131,7 +131,7 @@ def _gpus(settings: Execution, device: str) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def engine(settings: Execution, device: str, folder: Path) -> Iterator[Engine]:
+def start_workers(settings: Execution, device: str, folder: Path) -> Iterator[Workers]:
     """Start workers, or connect to those of a scheduler; stop those that were started.
 
     Parameters
@@ -161,13 +161,13 @@ def engine(settings: Execution, device: str, folder: Path) -> Iterator[Engine]:
     properties = survey(str(folder), device)
     with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="tiles") as pool:
         try:
-            yield _engine(pool.submit, [properties], min(torch.get_num_threads(), cores()), device)
+            yield _workers(pool.submit, [properties], min(torch.get_num_threads(), cores()), device)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iterator[Engine]:
+def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iterator[Workers]:
     """Start processes on this machine, each with its part of the cores or a GPU of its own."""
     import dask
     from distributed import Client, Nanny, SpecCluster
@@ -206,8 +206,8 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
     ):
         client.wait_for_workers(count, timeout=_WAIT_S)
         surveys = _surveyed(client, device, folder)
-        workers = _engine(_submitter(client), surveys, max(1, cores() // count), device)
-        yield replace(workers, beside_bytes=taken_bytes())
+        workers = _workers(_submitter(client), surveys, max(1, cores() // count), device)
+        yield replace(workers, driver_bytes=used_bytes())
 
 
 @contextlib.contextmanager
@@ -229,7 +229,7 @@ def _environment_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _remote(address: str, device: str, folder: Path) -> Iterator[Engine]:
+def _remote(address: str, device: str, folder: Path) -> Iterator[Workers]:
     """Connect to the workers of a running scheduler."""
     from distributed import Client
 
@@ -250,7 +250,7 @@ def _remote(address: str, device: str, folder: Path) -> Iterator[Engine]:
         surveys = _surveyed(client, device, folder)
         hosts = [s["host"] for s in surveys]
         threads = max(1, min(s["cores"] // hosts.count(s["host"]) for s in surveys))
-        yield _engine(_submitter(client), surveys, threads, device)
+        yield _workers(_submitter(client), surveys, threads, device)
 
 
 def _submitter(client: Any) -> Callable[..., "Future[Any]"]:
@@ -295,18 +295,18 @@ def _surveyed(client: Any, device: str, folder: Path) -> list[dict[str, Any]]:
     return surveys
 
 
-def _engine(
+def _workers(
     submit: Callable[..., "Future[Any]"], surveys: list[dict[str, Any]], threads: int, device: str
-) -> Engine:
+) -> Workers:
     hosts = [s["host"] for s in surveys]
-    return Engine(
+    return Workers(
         submit=submit,
-        workers=len(surveys),
-        crowd=max(hosts.count(host) for host in hosts),
+        count=len(surveys),
+        per_machine=max(hosts.count(host) for host in hosts),
         threads=threads,
         device=surveys[0]["device"],
         device_name=device,
         device_bytes=min(s["device_free"] for s in surveys),
         ram_bytes=min(s["ram"] // hosts.count(s["host"]) for s in surveys),
-        taken_bytes=max(s["taken"] for s in surveys),
+        worker_bytes=max(s["taken"] for s in surveys),
     )

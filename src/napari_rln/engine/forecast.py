@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
-from napari_rln.core.machine import LIBRARIES_BYTES, SHARE, TRANSFORM_BYTES
+from napari_rln.core.machine import LIBRARIES_BYTES, TRANSFORM_BYTES, USABLE_FRACTION
 from napari_rln.deconvolution.method import Json
 from napari_rln.engine.executors import worker_count
 from napari_rln.engine.history import expected_seconds
@@ -149,7 +149,7 @@ def forecast(task: Task) -> Forecast:
     )
     plan = planned(memory, ram) if ram >= LEAST_BYTES else None
     if plan is None:
-        enough = least(lambda ram: planned(memory if kind != "cpu" else ram, ram), ram)
+        enough = least_memory(lambda ram: planned(memory if kind != "cpu" else ram, ram), ram)
         if enough is None:  # memory is not the reason
             plan = plan_of(task, image, shared, kind, memory, ram)
         else:
@@ -178,8 +178,8 @@ def _too_little(task: Task, needed: int, ram: int, count: int) -> str:
     short = count * (needed - ram) / 1e9
     if task.execution.memory_gb == "auto":
         return (
-            f"memory: {short / SHARE:.2f} GB more have to be free, of which half is taken unless "
-            "`memory_gb` says otherwise"
+            f"memory: {short / USABLE_FRACTION:.2f} GB more have to be free, of which half is used "
+            "unless `memory_gb` sets another limit"
         )
     short /= SLACK
     return (
@@ -188,7 +188,9 @@ def _too_little(task: Task, needed: int, ram: int, count: int) -> str:
     )
 
 
-def least(planned: Callable[[int], Plan | None], least_bytes: int) -> tuple[Plan, int] | None:
+def least_memory(
+    planned: Callable[[int], Plan | None], least_bytes: int
+) -> tuple[Plan, int] | None:
     """Return the plan for the least sufficient memory, and that memory; None if there is no plan.
 
     Parameters

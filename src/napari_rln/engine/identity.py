@@ -28,7 +28,7 @@ def identity_of(task: Task, image: Image, samples: Samples) -> Json:
         "dtype": task.output.dtype,
         "version": __version__,
     }
-    own = {k: v for k, v in task.method.described().identity.items() if k not in _WHERE}
+    own = {k: v for k, v in task.method.describe().identity.items() if k not in _WHERE}
     fields: Json = json.loads(json.dumps(identity | own))
     return fields
 

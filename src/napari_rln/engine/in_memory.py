@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_rln.core.device import Peak, resolve_device
+from napari_rln.core.device import PeakMemory, resolve_device
 from napari_rln.core.errors import warn
 from napari_rln.core.generators import finish
 from napari_rln.core.grid import on_grid, resampled_image
@@ -16,16 +16,16 @@ from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
 from napari_rln.core.volume import Volume, same_grid
-from napari_rln.deconvolution.calibration import WHOLLY
+from napari_rln.deconvolution.calibration import LEAST_MEASURED
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.deconvolution.method import Method, Scene, Whole
-from napari_rln.deconvolution.residual import explained, facts_of
-from napari_rln.deconvolution.settings import Seen, check_image
+from napari_rln.deconvolution.method import Method, Observation, WholeResult
+from napari_rln.deconvolution.residual import facts_of, residual_of
+from napari_rln.deconvolution.settings import PreparedView, check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.views import TwoViews
 from napari_rln.engine.execution import Execution
 from napari_rln.engine.tiled import deconvolve_tiled
-from napari_rln.psf.prepare import AS_IT_IS, prepare_psf
+from napari_rln.psf.prepare import RESAMPLE_ONLY, prepare_psf
 
 
 def deconvolve(
@@ -56,7 +56,7 @@ def deconvolve_iter(
     ----------
     image
         (Z, Y, X), in any unit proportional to photons; or two views of one object with their PSFs,
-        from :func:`napari_rln.deconvolution.views.pair_views`.
+        from :func:`napari_rln.deconvolution.views.pair_views_iter`.
     psf
         On the image's voxel grid, sum 1, centre on voxel ``n // 2``; None for a network of the
         paper's variant.
@@ -101,8 +101,8 @@ class _Input:
     """Views on the grid of the result, with their entries of the record."""
 
     raw: Volume
-    views: tuple[Seen, ...]
-    original: Seen
+    views: tuple[PreparedView, ...]
+    original: PreparedView
     facts: dict[str, Any]
     inputs: dict[str, str]
     psfs: dict[str, Volume]
@@ -118,7 +118,7 @@ def _steps(
     *,
     watched: bool,
 ) -> Generator[Report, None, Volume]:
-    began = time.perf_counter()
+    started = time.perf_counter()
     Execution(tile=tile, memory_gb=memory_gb)  # checks their limits
     method, shared = method or RichardsonLucy(), shared or Shared()
     if isinstance(image, TwoViews):
@@ -129,23 +129,23 @@ def _steps(
     for message in method.warnings(*(view.psf for view in prepared.views)):
         warn(message)
     device = resolve_device(method.device)
-    scene = Scene(
+    scene = Observation(
         views=prepared.views,
         original=prepared.original,
         shared=shared,
         device=device,
         tile=tile,
         memory_gb=memory_gb,
-        watched=watched,
-        began=began,
-        memory=Peak(device),
+        shows_estimates=watched,
+        started=started,
+        memory=PeakMemory(device),
     )
     whole = yield from method.whole(scene)
     if whole is None:
         data, facts = yield from deconvolve_tiled(
             prepared.raw, prepared.original.psf, method, tile, memory_gb
         )
-        whole = Whole(data, facts)
+        whole = WholeResult(data, facts)
     original = prepared.original
     data, outside = whole.data, whole.outside
     on_image = data
@@ -156,14 +156,14 @@ def _steps(
     facts = prepared.facts | {"device": str(device)} | whole.facts
     if original.psf is not None:
         facts |= facts_of(
-            explained(
+            residual_of(
                 original.image, on_image, original.psf, original.calibration, outside=outside,
-                seen=original.seen,
+                mask=original.mask,
             )
         )  # fmt: skip
-    described = method.described()
+    described = method.describe()
     facts |= described.facts | {
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(time.perf_counter() - started, 3),
         "peak_mb": round(scene.memory.peak / 1e6),
     }
     facts |= {name: its.record.as_dict() for name, its in prepared.psfs.items() if its.record}
@@ -193,16 +193,16 @@ def _one_view(image: Volume, psf: Volume | None, method: Method, shared: Shared)
     if psf is not None:
         inputs["psf"], psfs["psf"] = psf.hash, psf
     calibration = shared.calibrate(image, method)
-    clean, mask, defects = shared.measure(image, psf, calibration, repair=method.repair_image)
-    original = Seen(image=clean, psf=psf, calibration=calibration, seen=mask)
+    clean, mask, defects = shared.prepare(image, psf, calibration, repair=method.repair_image)
+    original = PreparedView(image=clean, psf=psf, calibration=calibration, mask=mask)
     view, voxel_um = original, method.grid_of(image)
     if not same_grid(voxel_um, image.voxel_um, 0.0):
         resampled, shown = resampled_image(clean, voxel_um), None
         if mask is not None:
             mask_volume = clean.with_data(mask.astype(np.float32))
-            shown = resampled_image(mask_volume, voxel_um).data > WHOLLY
-        fitted = psf and prepare_psf(psf, AS_IT_IS, image_voxel_um=voxel_um)
-        view = Seen(image=resampled, psf=fitted, calibration=calibration, seen=shown)
+            shown = resampled_image(mask_volume, voxel_um).data > LEAST_MEASURED
+        fitted = psf and prepare_psf(psf, RESAMPLE_ONLY, image_voxel_um=voxel_um)
+        view = PreparedView(image=resampled, psf=fitted, calibration=calibration, mask=shown)
     return _Input(
         raw=image,
         views=(view,),
@@ -215,17 +215,17 @@ def _one_view(image: Volume, psf: Volume | None, method: Method, shared: Shared)
 
 def _two_views(pair: TwoViews, method: Method) -> _Input:
     method.check(pair.first, pair.psf_first, views=2)
-    first = Seen(
+    first = PreparedView(
         image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first,
-        seen=pair.seen_first,
+        mask=pair.mask_first,
     )  # fmt: skip
-    second = Seen(
+    second = PreparedView(
         image=pair.second, psf=pair.psf_second, calibration=pair.calibration_second,
-        seen=None if pair.seen.all() else pair.seen,
+        mask=None if pair.mask.all() else pair.mask,
     )  # fmt: skip
-    original = Seen(
+    original = PreparedView(
         image=pair.original, psf=pair.psf_original, calibration=pair.calibration_first,
-        seen=pair.seen_original,
+        mask=pair.mask_original,
     )  # fmt: skip
     return _Input(
         raw=pair.original,

@@ -16,8 +16,8 @@ from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import ComputeError, RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
-from napari_rln.deconvolution.residual import explained, facts_of
-from napari_rln.engine.executors import Engine, engine
+from napari_rln.deconvolution.residual import facts_of, residual_of
+from napari_rln.engine.executors import Workers, start_workers
 from napari_rln.engine.forecast import forecast_of
 from napari_rln.engine.history import remember
 from napari_rln.engine.identity import check_same, identity_of
@@ -33,15 +33,21 @@ from napari_rln.engine.journal import (
 )
 from napari_rln.engine.methods import method_as_json
 from napari_rln.engine.needs import check_disk, plan_of, worker_memory
-from napari_rln.engine.sampling import Samples, learn, look, measured_crop, search_bytes
-from napari_rln.engine.schedule import Drive
+from napari_rln.engine.sampling import (
+    Samples,
+    calibrate_samples,
+    fit_stages,
+    prepared_crop,
+    search_bytes,
+)
+from napari_rln.engine.schedule import Driver
 from napari_rln.engine.task import Task, check_task
 from napari_rln.engine.tiled import parts_facts
-from napari_rln.engine.worker import close, compute_with
+from napari_rln.engine.worker import close, set_threads
 from napari_rln.io.image import Image, checksum, open_image
 
 
-class Outcome(NamedTuple):
+class TaskOutcome(NamedTuple):
     """Outcome of a run in parts.
 
     Attributes
@@ -59,7 +65,9 @@ class Outcome(NamedTuple):
     made: bool = True
 
 
-def run_task_iter(task: Task, workers: Engine | None = None) -> Generator[Report, None, Outcome]:
+def run_task_iter(
+    task: Task, workers: Workers | None = None
+) -> Generator[Report, None, TaskOutcome]:
     """Deconvolve an image on disk to a result on disk; yield reports, return the outcome.
 
     Closing the generator interrupts the run, as killing the process does. The same call resumes it;
@@ -80,7 +88,7 @@ def run_task_iter(task: Task, workers: Engine | None = None) -> Generator[Report
     ComputeError
         If computing, reading or writing fails. Finished parts are kept.
     """
-    began, threads = time.perf_counter(), torch.get_num_threads()
+    started, threads = time.perf_counter(), torch.get_num_threads()
     image = open_image(task.image)
     check_task(task, image)
     folder = RunFolder(task.out.absolute())
@@ -96,20 +104,20 @@ def run_task_iter(task: Task, workers: Engine | None = None) -> Generator[Report
             held = folder.completed()
             check_same(identity_of(task, image, samples), held and held.state, task.out)
             assert held is not None
-            yield from _verified(folder, held, image, began)
+            yield from _verified(folder, held, image, started)
             folder.tidy()
-            return Outcome(task.out, held.summary, made=False)
+            return TaskOutcome(task.out, held.summary, made=False)
         with (
-            engine(task.execution, task.method.device, folder.out.parent)
+            start_workers(task.execution, task.method.device, folder.out.parent)
             if workers is None
             else contextlib.nullcontext(workers)
-        ) as started:
-            state = yield from _begun(task, image, samples, folder, started)
-            summary = yield from _driven(task, folder, state, started, began)
-        return Outcome(task.out, summary)
+        ) as ready:
+            state = yield from _begun(task, image, samples, folder, ready)
+            summary = yield from _driven(task, folder, state, ready, started)
+        return TaskOutcome(task.out, summary)
     finally:
         close()
-        compute_with(threads)
+        set_threads(threads)
         with contextlib.suppress(OSError):  # Windows cannot delete open files
             folder.lock.unlink()
         lock.release()
@@ -120,7 +128,7 @@ def _begun(
     image: Image,
     samples: Samples,
     folder: RunFolder,
-    workers: Engine,
+    workers: Workers,
 ) -> Generator[Report, None, RunState]:
     """Yield reports; return the state of an interrupted run, or a new one."""
     identity = identity_of(task, image, samples)
@@ -128,8 +136,8 @@ def _begun(
     device = resolve_device("auto" if task.execution.scheduler else task.method.device)
     free, kind = workers.device_bytes, workers.device
     memory, ram = worker_memory(
-        task, workers.ram_bytes, workers.taken_bytes, kind, free, workers.crowd,
-        workers.beside_bytes,
+        task, workers.ram_bytes, workers.worker_bytes, kind, free, workers.per_machine,
+        workers.driver_bytes,
     )  # fmt: skip
     stamp = image.stamp()
     state = _interrupted(folder, task.output.overwrite)
@@ -150,16 +158,16 @@ def _begun(
                 f"keeps its tiles, so it will take more than {ram / 1e9:.2f} GB."
             )
         folder.clean()
-        folder.provide(task.psf, task.method)  # rewritten, as they may be damaged
+        folder.save_inputs(task.psf, task.method)  # rewritten, as they may be damaged
         before = state.stamp
         state = replace(state, image=file)  # which may have been moved
         folder.write(state)
         if before != stamp:  # before tiles of two images are mixed
-            drive = Drive(folder, state, workers, time.perf_counter())
+            driver = Driver(folder, state, workers, time.perf_counter())
             try:
-                yield from drive.check_source()
+                yield from driver.check_source()
             finally:
-                drive.cancel()
+                driver.cancel()
             state = replace(state, stamp=stamp)
             folder.write(state)
     else:
@@ -169,19 +177,21 @@ def _begun(
                 f"a part of the image with this PSF takes {needed / 1e9:.2f} GB but "
                 f"{memory / 1e9:.2f} GB may be taken; allow more (`memory_gb`), or crop the PSF."
             )
-        known = yield from look(samples, task.psf, task.method, device, task.execution.memory_gb)
+        known = yield from calibrate_samples(
+            samples, task.psf, task.method, device, task.execution.memory_gb
+        )
         for message in task.method.warnings(task.psf):
             warn(message)
         plan = plan_of(task, image, known.tiles, kind, memory, ram)
         check_disk(task, plan)
-        known, estimate = yield from learn(
+        known, estimate = yield from fit_stages(
             samples, task.psf, task.method, known, device, whole=len(plan.tiles) == 1
         )
         tile = None
         if estimate is not None:
             z, y, x = (slice(0, n) for n in image.shape)
             tile = WholeTile(estimate, checksum(image.read((z, y, x), known.time)))
-        described = task.method.described()
+        described = task.method.describe()
         inputs = {"image": samples.hash} | described.inputs
         if task.psf is not None:
             inputs["psf"] = task.psf.hash
@@ -198,7 +208,7 @@ def _begun(
             record=record,
             name=f"{image.name} · {task.method.title}",
             voxel_um=image.voxel_um,
-            known=known,
+            image_state=known,
             plan=plan,
             form=task.form,
             ome_zarr=task.output.ome_zarr,
@@ -210,7 +220,7 @@ def _begun(
         )
         folder.create(state, tile)
     expected = forecast_of(
-        task, state.plan, state.known.tiles, workers.workers, kind, workers.taken_bytes
+        task, state.plan, state.image_state.tiles, workers.count, kind, workers.worker_bytes
     )
     yield Report(phase="plan", done=0, total=0, seconds=0.0, rows=expected.rows())
     return state
@@ -231,7 +241,7 @@ def _interrupted(folder: RunFolder, overwrite: bool) -> RunState | None:
 
 
 def _verified(
-    folder: RunFolder, held: Completed, image: Image, began: float
+    folder: RunFolder, held: Completed, image: Image, started: float
 ) -> Generator[Report, None, None]:
     """Yield reports; raise unless a complete result is undamaged, and of this image.
 
@@ -254,24 +264,24 @@ def _verified(
                 f"{folder.out} is not as it was written (part {key.number} of level {key.level}); "
                 "make it anew with `overwrite`."
             )
-        lasted = time.perf_counter() - began
+        lasted = time.perf_counter() - started
         yield Report(phase="check", done=done, total=len(held.finished), seconds=lasted)
 
 
 def _driven(
-    task: Task, folder: RunFolder, state: RunState, workers: Engine, began: float
+    task: Task, folder: RunFolder, state: RunState, workers: Workers, started: float
 ) -> Generator[Report, None, dict[str, Any]]:
     """Yield reports until everything is written; return the summary."""
-    drive = Drive(folder, state, workers, began, task.first)
+    driver = Driver(folder, state, workers, started, task.first)
     blocks = state.plan.times * len(state.plan.blocks)
     try:
-        yield from drive.check()
-        yield from drive.blocks()
-        yield from drive.levels()
+        yield from driver.check()
+        yield from driver.blocks()
+        yield from driver.levels()
         if open_image(state.image).stamp() != state.stamp:  # perhaps still being written
-            yield from drive.check_source()
+            yield from driver.check_source()
     except Exception as error:  # also what a cluster raises when workers keep dying
-        written = sum(key.level == 0 for key in drive.finished)
+        written = sum(key.level == 0 for key in driver.finished)
         kept = (
             f"{_explained(error).rstrip('.')}. {written} of {blocks} blocks are finished and kept: "
             "the same command goes on from there."
@@ -280,11 +290,11 @@ def _driven(
             raise RlnError(kept) from error
         raise ComputeError(kept) from error
     finally:
-        drive.cancel()
-    summary = _summary(task, folder, state, drive) | {
-        "workers": workers.workers,
-        "seconds": round(time.perf_counter() - began, 3),
-        "peak_mb": round(drive.peak_bytes / 1e6),
+        driver.cancel()
+    summary = _summary(task, folder, state, driver) | {
+        "workers": workers.count,
+        "seconds": round(time.perf_counter() - started, 3),
+        "peak_mb": round(driver.peak_bytes / 1e6),
     }
     if is_plain_name(task.out):
         write_plain(folder.result, state.plan.shape, state.voxel_um, state.record)
@@ -298,22 +308,22 @@ def _driven(
     return summary
 
 
-def _summary(task: Task, folder: RunFolder, state: RunState, drive: Drive) -> dict[str, Any]:
+def _summary(task: Task, folder: RunFolder, state: RunState, driver: Driver) -> dict[str, Any]:
     """Return the facts of a result: its light, and how well it explains the image.
 
     The ``light_ratio`` is that of the whole result and the whole image; ``chi2``, ``flux_ratio``
     and ``reblur_scale`` are those of the part with most structure, which sets the stop.
     """
-    known, plan = state.known, state.plan
-    finest = [entry for key, entry in drive.finished.items() if key.level == 0]
+    known, plan = state.image_state, state.plan
+    finest = [entry for key, entry in driver.finished.items() if key.level == 0]
     light = math.fsum(entry["light"] for entry in finest)
-    shown = math.fsum(entry.get("image", 0.0) for entry in drive.finished.values())
+    shown = math.fsum(entry.get("image", 0.0) for entry in driver.finished.values())
     flux = shown - known.background * plan.times * math.prod(plan.shape)
     facts: dict[str, Any] = known.calibrated.facts() | {
         "iterations": known.tiles.get("iterations", 0),
         "clipped": sum(entry["clipped"] for entry in finest),
         "light_ratio": light / flux if flux > 0 else None,
-        "seconds_of_tasks": {part: round(s, 3) for part, s in drive.seconds.items()},
+        "seconds_of_tasks": {part: round(s, 3) for part, s in driver.seconds.items()},
     }
     if task.psf is None:
         return facts
@@ -323,9 +333,9 @@ def _summary(task: Task, folder: RunFolder, state: RunState, drive: Drive) -> di
         for (start, stop), p, n in zip(known.structure, task.psf.shape, plan.shape, strict=True)
     )
     image = open_image(state.image)
-    crop = measured_crop(image, (z, y, x), known.calibrated, task.psf, task.method, known.time)
+    crop = prepared_crop(image, (z, y, x), known.calibrated, task.psf, task.method, known.time)
     result = folder.target(state).read((z, y, x), known.time).astype("float32")
-    residual = explained(crop.image, result, task.psf, known.calibrated, seen=crop.seen)
+    residual = residual_of(crop.image, result, task.psf, known.calibrated, mask=crop.mask)
     # With too few such voxels this would assess the border, not the result.
     judged = residual is not None and residual.inside.mean() < 1
     return facts | facts_of(residual) if judged else facts

@@ -27,14 +27,14 @@ from napari_rln.core.record import Record, jsonable
 from napari_rln.core.tiles import as_text
 from napari_rln.core.volume import Box, Volume, VoxelUm
 from napari_rln.deconvolution.method import Json, Method
-from napari_rln.engine.known import Known
+from napari_rln.engine.image_state import ImageState
 from napari_rln.engine.methods import method_from_json
 from napari_rln.engine.plan import Format, Plan
 from napari_rln.io.image import ImageFile, checksum
 from napari_rln.io.ome_zarr import Version, ZarrTarget
 from napari_rln.io.paths import atomic
 from napari_rln.io.tiff import TiffTarget
-from napari_rln.io.volumes import OutputType, read_volume, write_volume
+from napari_rln.io.volumes import OutputType, read, write
 
 FloatArray = npt.NDArray[np.float32]
 Target = TiffTarget | ZarrTarget
@@ -78,7 +78,7 @@ class RunState:
         Name of the result.
     voxel_um
         Voxel size (z, y, x) in micrometres.
-    known, plan
+    image_state, plan
         Calibration of the whole image and division, made before the first tile.
     form, ome_zarr, dtype
         Format, OME-Zarr version and type of the result.
@@ -100,7 +100,7 @@ class RunState:
     record: Record
     name: str
     voxel_um: VoxelUm
-    known: Known
+    image_state: ImageState
     plan: Plan
     form: Format
     ome_zarr: Version
@@ -122,7 +122,7 @@ class RunState:
         made = {
             "image": ImageFile.from_json(fields["image"]),
             "record": Record.from_dict(fields["record"]),
-            "known": Known(**fields["known"]),
+            "image_state": ImageState(**fields["image_state"]),
             "plan": Plan.of(fields["plan"]),
             "voxel_um": tuple(fields["voxel_um"]),
         }
@@ -220,7 +220,7 @@ class RunFolder:
         self.tidy()
         self.part.mkdir()
         self._mark.touch()
-        return self.provide(psf, method)
+        return self.save_inputs(psf, method)
 
     def create(self, state: RunState, tile: WholeTile | None) -> None:
         """Make the empty result, and last the state, which marks the folder as complete.
@@ -238,9 +238,9 @@ class RunFolder:
             If the disk is full.
         """
         if tile is not None:
-            when = state.known.time
+            when = state.image_state.time
             np.save(self.scratch(when, 0), tile.estimate)
-            light = state.known.mean * math.prod(state.plan.shape)
+            light = state.image_state.mean * math.prod(state.plan.shape)
             entry = {"image": light, "source": tile.source, "checksum": checksum(tile.estimate)}
             self.add_finished(Key(when, TILE, 0), entry)
         self._create(state)
@@ -254,11 +254,11 @@ class RunFolder:
             return False
         return target.shape == state.plan.shape and target.dtype == np.dtype(state.dtype)
 
-    def provide(self, psf: Volume | None, method: Method) -> Method:
+    def save_inputs(self, psf: Volume | None, method: Method) -> Method:
         """Write the PSF and the files of the method; return the method with these files."""
         if psf is not None:
-            write_volume(psf, self._psf)
-        return method.provide(self.part)
+            write(psf, self._psf)
+        return method.save_files(self.part)
 
     def write(self, state: RunState) -> None:
         """Write the state, atomically."""
@@ -307,7 +307,7 @@ class RunFolder:
 
     def psf(self) -> Volume | None:
         """Return the PSF."""
-        return read_volume(self._psf) if self._psf.exists() else None
+        return read(self._psf) if self._psf.exists() else None
 
     def method(self, state: RunState) -> Method:
         """Return the method."""

@@ -7,7 +7,7 @@ import math
 import shutil
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.machine import LIBRARIES_BYTES, SHARE
+from napari_rln.core.machine import LIBRARIES_BYTES, USABLE_FRACTION
 from napari_rln.deconvolution.method import Json
 from napari_rln.engine.division import BLOCK_BYTES, make_plan
 from napari_rln.engine.imagej import is_plain_name
@@ -49,10 +49,10 @@ def allowed_bytes(
     """
     memory_gb = task.execution.memory_gb
     if memory_gb == "auto":
-        mine = int(SHARE * ram) - LIBRARIES_BYTES
+        mine = int(USABLE_FRACTION * ram) - LIBRARIES_BYTES
     else:
         mine = int((SLACK * memory_gb * 1e9 - beside) / crowd) - taken - LIBRARIES_BYTES
-    return (mine if kind == "cpu" else int(SHARE * device_free)), mine
+    return (mine if kind == "cpu" else int(USABLE_FRACTION * device_free)), mine
 
 
 def worker_memory(

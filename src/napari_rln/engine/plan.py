@@ -41,7 +41,7 @@ class Plan:
         Size (z, y, x) of a chunk of the output.
     block
         Size (z, y, x) of a block, which is written in one piece; whole chunks.
-    reach
+    receptive_field
         Receptive field (z, y, x) on each side of a block, voxels.
     core
         Size (z, y, x) of the cores of the deconvolution's tiles; zeros without tiles.
@@ -57,7 +57,7 @@ class Plan:
     times: int
     chunk: Shape
     block: Shape
-    reach: Shape
+    receptive_field: Shape
     core: Shape
     halo: Shape
     overlap: Shape
@@ -72,7 +72,7 @@ class Plan:
     @cached_property
     def blocks(self) -> tuple[Tile, ...]:
         """Output blocks of a volume, in the order of writing."""
-        return self._ordered(plan_tiles(self.shape, self.block, self.reach))
+        return self._ordered(plan_tiles(self.shape, self.block, self.receptive_field))
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -106,11 +106,11 @@ class Plan:
     def _kept(self) -> list[dict[int, slice]]:
         """Along each axis, the range where a tile has a weight, by the start of its core."""
         return [
-            {tile.core[axis].start: self.kept(tile)[axis] for tile in self.tiles}
+            {tile.core[axis].start: self.stored_part(tile)[axis] for tile in self.tiles}
             for axis in range(3)
         ]
 
-    def kept(self, tile: Tile) -> Box:
+    def stored_part(self, tile: Tile) -> Box:
         """Return the part of a volume where a tile of the deconvolution has a weight."""
         z, y, x = (
             slice(max(w.start, c.start - o), min(w.stop, c.stop + o))
@@ -174,7 +174,7 @@ def _ramp(core: slice, part: slice, overlap: int, length: int) -> FloatArray:
 
 
 def blend(
-    plan: Plan, box: Box, kept: dict[int, npt.NDArray[np.float32]]
+    plan: Plan, box: Box, stored: dict[int, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
     """Return a part of a volume blended from tiles, (z, y, x).
 
@@ -184,20 +184,20 @@ def blend(
         Plan of the volume.
     box
         Part (z, y, x) of the volume.
-    kept
-        Deconvolved values in :meth:`Plan.kept`, by tile number; of all tiles with a weight there.
+    stored
+        Deconvolved values in :meth:`Plan.stored`, by tile number; of all tiles with a weight there.
     """
     whole = np.zeros([part.stop - part.start for part in box], dtype=np.float32)
-    for number in sorted(kept):
+    for number in sorted(stored):
         tile = plan.tiles[number]
-        place = plan.kept(tile)
+        place = plan.stored_part(tile)
         z, y, x = (
             slice(max(k.start, b.start), min(k.stop, b.stop))
             for k, b in zip(place, box, strict=True)
         )
         part = z, y, x
         along_z, along_y, along_x = plan.weights(tile, part)
-        weighted = np.multiply(kept[number][within(part, place)], along_y[:, None] * along_x)
+        weighted = np.multiply(stored[number][within(part, place)], along_y[:, None] * along_x)
         weighted *= along_z[:, None, None]
         whole[within(part, box)] += weighted
     return whole

@@ -39,7 +39,7 @@ class Progress:
 
     Attributes
     ----------
-    doing
+    activity
         Phase, in words.
     done, total
         Finished and total steps of the phase; a total of 0 where unknown.
@@ -49,7 +49,7 @@ class Progress:
         Time left of the whole work, seconds, where known.
     """
 
-    doing: str
+    activity: str
     done: int = 0
     total: int = 0
     note: str = ""
@@ -60,13 +60,13 @@ def progress_of(report: AnyReport) -> Progress:
     """Return the progress that a report describes."""
     if isinstance(report, BatchReport):
         if report.inner is None:
-            return Progress(doing="images", done=report.done, total=report.total)
+            return Progress(activity="images", done=report.done, total=report.total)
         inner = progress_of(report.inner)
-        return replace(inner, doing=f"{report.item.label}: {inner.doing}")
+        return replace(inner, activity=f"{report.item.label}: {inner.activity}")
     doing = _DOING[report.phase]
     if isinstance(report, TrainReport):
         return Progress(
-            doing=doing,
+            activity=doing,
             done=report.step,
             total=report.total,
             note="" if report.loss is None else f"loss {report.loss:.3f}",
@@ -75,4 +75,4 @@ def progress_of(report: AnyReport) -> Progress:
     note = ""
     if isinstance(report, Report) and not math.isnan(report.relative_change):
         note = f"change {report.relative_change:.2%}"
-    return Progress(doing=doing, done=report.done, total=report.total, note=note)
+    return Progress(activity=doing, done=report.done, total=report.total, note=note)

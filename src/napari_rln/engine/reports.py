@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class BatchItem:
     """One image of a batch.
 
     Attributes
@@ -40,7 +40,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class ItemOutcome:
     """Outcome of one image of a batch.
 
     Attributes
@@ -59,7 +59,7 @@ class Ended:
         Warnings for the user.
     """
 
-    item: Item
+    item: BatchItem
     error: str = ""
     seconds: float = 0.0
     summary: dict[str, Any] = field(default_factory=dict)
@@ -86,13 +86,13 @@ class BatchReport:
         Image being deconvolved, or just finished.
     inner
         Report on that image; None when finished.
-    ended
+    outcome
         Outcome of that image; None until finished.
     """
 
     done: int
     total: int
-    item: Item
+    item: BatchItem
     inner: Report | None = None
-    ended: Ended | None = None
+    outcome: ItemOutcome | None = None
     phase: Literal["batch"] = "batch"

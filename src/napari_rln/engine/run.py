@@ -12,12 +12,12 @@ import numpy as np
 from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
-from napari_rln.core.machine import Allowance, taken_bytes
+from napari_rln.core.machine import Allowance, used_bytes
 from napari_rln.core.report import Report
 from napari_rln.core.volume import OnGrid, Volume
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.shared import Shared
-from napari_rln.deconvolution.views import pair_views
+from napari_rln.deconvolution.views import pair_views_iter
 from napari_rln.engine.forecast import duration, forecast
 from napari_rln.engine.history import expected_seconds
 from napari_rln.engine.imagej import is_plain_name
@@ -25,8 +25,8 @@ from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job, PsfFile
 from napari_rln.engine.journal import RunFolder
-from napari_rln.engine.task import Task, check_name_in_parts, has_name_in_parts
-from napari_rln.io.image import Image, ImageFile, files_read, held, open_image
+from napari_rln.engine.task import Task, can_write_in_parts, check_output_name
+from napari_rln.io.image import Image, ImageFile, files_read, open_held, open_image
 from napari_rln.io.paths import (
     check_apart,
     check_outputs,
@@ -37,9 +37,9 @@ from napari_rln.io.paths import (
 from napari_rln.io.volumes import (
     check_channels_output,
     contents,
-    read_volume,
+    read,
+    write,
     write_channels,
-    write_volume,
 )
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import Finding
@@ -235,7 +235,7 @@ class _Run:
         image = Path(job.image.path)
         if job.execution.has_workers or is_zarr_name(out) or not image.is_file():
             return True
-        if not has_name_in_parts(out):
+        if not can_write_in_parts(out):
             return False
         opened = open_image(job.image)
         if opened.times > 1:
@@ -257,7 +257,7 @@ class _Run:
             self._check_whole(channels)
 
     def _check_in_parts(self) -> None:
-        check_name_in_parts(self.output.path)
+        check_output_name(self.output.path)
         for source in files_read([*self.job.files, *_method_files(self.method)]):
             check_apart(self.output.path, source)
 
@@ -293,7 +293,7 @@ class _Run:
         numbers: list[int | None] = [number for number, _ in channels]
         for channel in numbers or [self.job.image.channel]:
             file = self.job.image if channel is None else self._image(channel)
-            image = read_volume(file)
+            image = read(file)
             psf = self._psf(image, channel)
             self._on_input(image, psf, self.method)
             execution = self.job.execution
@@ -306,7 +306,7 @@ class _Run:
         if channels:
             write_channels(results, out, dtype=output.dtype, replace=output.overwrite)
         else:
-            write_volume(results[0], out, dtype=output.dtype, replace=output.overwrite)
+            write(results[0], out, dtype=output.dtype, replace=output.overwrite)
         return self._outcome(results)
 
     def _two_views(self) -> Generator[Report | RegistrationReport, None, Outcome]:
@@ -323,22 +323,18 @@ class _Run:
             raise RlnError("two views have tiles (`tile`) with a network only; name its `model`.")
         if len(job.psfs) != 1:
             raise RlnError("two views need the PSF of the first, or of both; give one (`psf`).")
-        first, other = read_volume(job.image), read_volume(second.image)
+        first, other = read(job.image), read(second.image)
         psf = self._fitted(job.psfs[0], first, job.image.channel)
         psf_b = self._fitted(second.psf or job.psfs[0], other, second.image.channel)
         method = self.method
-        pair = yield from pair_views(
-            first, other, psf, psf_b,
-            method.background, method.negatives, second.views,
-            offset=method.offset, gain=method.gain, repair_image=method.repair_image,
-        )  # fmt: skip
+        pair = yield from pair_views_iter(first, other, psf, psf_b, second.views, method)
         for path in self._registered:
-            write_volume(pair.second, path, replace=output.overwrite)
+            write(pair.second, path, replace=output.overwrite)
         result = yield from deconvolve_iter(
             pair, method=method, tile=execution.tile, memory_gb=execution.memory_gb,
             shared=self.shared,
         )  # fmt: skip
-        write_volume(result, output.path, dtype=output.dtype, replace=output.overwrite)
+        write(result, output.path, dtype=output.dtype, replace=output.overwrite)
         return self._outcome([result])
 
     @property
@@ -385,7 +381,7 @@ class _Run:
         return self._fitted(psfs[(channel or 0) % len(psfs)], image, channel)
 
     def _fitted(self, psf: PsfFile, image: OnGrid, channel: int | None) -> Volume:
-        fitted, findings = fit_psf(read_psf(psf.file, channel), image, mend=psf.repair)
+        fitted, findings = fit_psf(read_psf(psf.file, channel), image, repair=psf.repair)
         self._findings += findings
         self._on_findings(findings, psf.repair)
         return fitted
@@ -394,19 +390,19 @@ class _Run:
 
     def _allowed_bytes(self) -> int:
         """Return the memory that this process may have, bytes."""
-        return taken_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
+        return used_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
 
     def _whole_bytes(self, opened: Image, psf: PsfFile | None = None) -> int:
         """Return the least memory of this process for the whole volume, bytes."""
         psfs = [psf] if psf is not None else self.job.psfs
         kernel: tuple[int, int, int] | None = None
         if psfs:
-            there = held(replace(psfs[0].file, series=psfs[0].file.series or 0))
+            there = open_held(replace(psfs[0].file, series=psfs[0].file.series or 0))
             sizes = dict(zip(there.axes, there.array.shape, strict=True))
             kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
         elif self.method.needs_psf:
             self.method.check(opened, None)  # raises with the reason
-        return taken_bytes() + self.method.needed_bytes(opened.shape, kernel)
+        return used_bytes() + self.method.needed_bytes(opened.shape, kernel)
 
     def _check_channels_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> None:
         """Raise if the channels of one file, which are kept as a whole, exceed the memory limit.
@@ -495,14 +491,14 @@ def read_psf(file: ImageFile, channel: int | None = None) -> Volume:
     Raises
     ------
     RlnError
-        As :func:`napari_rln.io.volumes.read_volume`, naming the options of the PSF.
+        As :func:`napari_rln.io.volumes.read`, naming the options of the PSF.
     """
     if file.channel is not None or file.planes_are == "channel":
         channel = file.channel
     elif contents(file.path, file.series or 0).channels == 1:
         channel = None
     try:
-        return read_volume(replace(file, channel=channel))
+        return read(replace(file, channel=channel))
     except RlnError as error:
         raise RlnError(_of_psf(str(error))) from error
 

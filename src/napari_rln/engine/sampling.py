@@ -25,13 +25,13 @@ from napari_rln.deconvolution.calibration import (
     Calibration,
     Negatives,
     calibrate_parts,
-    measured,
+    prepare_data,
     sample_boxes,
 )
-from napari_rln.deconvolution.method import Crop, Json, Method, TileStage
+from napari_rln.deconvolution.method import Json, Method, PreparedCrop, TileStage
 from napari_rln.deconvolution.settings import without_negatives
-from napari_rln.deconvolution.stopping import telling_crop, telling_shape
-from napari_rln.engine.known import Known
+from napari_rln.deconvolution.stopping import structured_crop, structured_shape
+from napari_rln.engine.image_state import ImageState
 from napari_rln.io.image import checksum
 
 _PIECE = (32, 256, 256)  # of a sample, processed at once
@@ -96,17 +96,17 @@ class Samples:
             for tile in plan_tiles(part.shape, _PIECE, (REPAIR_HALO,) * 3):
                 z = tile.window[0]
                 planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
-                data, mask, _ = measured(part[tile.window], None, calibration, planes=planes)
+                data, mask, _ = prepare_data(part[tile.window], None, calibration, planes=planes)
                 shown = data[tile.inner] if mask is None else data[tile.inner][mask[tile.inner]]
                 total += float(shown.sum(dtype=np.float64))
                 count += shown.size
         return total / max(1, count)
 
     def structure(self, psf_shape: Shape) -> Box:
-        """Return the part of the volume with most structure, as :func:`telling_crop` does."""
+        """Return the part of the volume with most structure, as :func:`structured_crop` does."""
         shape = self.image.shape
         if len(self.parts) == 1:
-            crop = telling_crop(self.parts[0], psf_shape)
+            crop = structured_crop(self.parts[0], psf_shape)
             z, y, x = (slice(*part.indices(n)) for part, n in zip(crop, shape, strict=True))
             return z, y, x
         energies = [np.square(part, dtype=np.float64).mean() for part in self.parts]
@@ -123,8 +123,8 @@ class Samples:
 def structure_size(shape: Shape, psf_shape: Shape) -> Shape:
     """Return the size (z, y, x) of the part of a volume with most structure."""
     if len(sample_boxes(shape)) == 1:
-        return telling_shape(shape, psf_shape)
-    return telling_shape((min(shape[0], max(2 * psf_shape[0], 64)), *shape[1:]), psf_shape)
+        return structured_shape(shape, psf_shape)
+    return structured_shape((min(shape[0], max(2 * psf_shape[0], 64)), *shape[1:]), psf_shape)
 
 
 def sampled_bytes(image: OnGrid) -> int:
@@ -140,7 +140,7 @@ def search_bytes(shape: Shape, psf: Volume | None, stage: TileStage | None) -> i
     return stage.search_bytes(structure_size(shape, psf.shape), psf.shape)
 
 
-def further(shape: Shape, size: Shape) -> list[Box]:
+def spread_boxes(shape: Shape, size: Shape) -> list[Box]:
     """Return boxes spread over a volume, each of an eighth of it or less."""
     voxels = size[0] * size[1] * size[2]
     whole = shape[0] * shape[1] * shape[2]
@@ -148,13 +148,13 @@ def further(shape: Shape, size: Shape) -> list[Box]:
     return list(blocks(shape, size, most)) if most else []
 
 
-def look(
+def calibrate_samples(
     samples: Samples,
     psf: Volume | None,
     method: Method,
     device: torch.device,
     memory_gb: MemoryGb = "auto",
-) -> Generator[Report, None, Known]:
+) -> Generator[Report, None, ImageState]:
     """Yield reports, return the basis of the plan: calibration and shared state of the stages.
 
     Parameters
@@ -175,21 +175,21 @@ def look(
     RlnError
         If nothing stands above the background.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     image = samples.image
     box = samples.structure(psf.shape if psf is not None else _STRUCTURE)
     calibration = calibrate_parts(samples.parts, image.name, method, image.fill)
     release_freed_memory()  # otherwise the memory of the next step would add to that of this one
     tiles: Json = {}
-    learnt: Json = {}
+    fitted: Json = {}
     if method.tiles is not None:
         assert psf is not None
-        crop = measured_crop(image, box, calibration, psf, method, samples.time)
-        tiles, trial = yield from method.tiles.search(crop, psf, calibration, device, began)
+        crop = prepared_crop(image, box, calibration, psf, method, samples.time)
+        tiles, trial = yield from method.tiles.search(crop, psf, calibration, device, started)
         release_freed_memory()
         if method.blocks is not None:
-            learnt = method.blocks.learn(trial, device, memory_gb)
-    return Known(
+            fitted = method.blocks.fit(trial, device, memory_gb)
+    return ImageState(
         hash=samples.hash,
         time=samples.time,
         sampled=samples.voxels,
@@ -197,27 +197,27 @@ def look(
         mean=samples.mean(calibration),
         structure=[[part.start, part.stop] for part in box],
         tiles=tiles,
-        blocks=learnt,
+        blocks=fitted,
     )
 
 
-def learn(
+def fit_stages(
     samples: Samples,
     psf: Volume | None,
     method: Method,
-    known: Known,
+    known: ImageState,
     device: torch.device,
     *,
     whole: bool,
-) -> Generator[Report, None, tuple[Known, FloatArray | None]]:
+) -> Generator[Report, None, tuple[ImageState, FloatArray | None]]:
     """Yield reports; return the shared state of the tiles, and the result of a single tile.
 
     Parameters
     ----------
     samples, psf, method, device
-        As for :func:`look`.
+        As for :func:`calibrate_samples`.
     known
-        Result of :func:`look`.
+        Result of :func:`calibrate_samples`.
     whole
         Whether the plan has a single tile. It is deconvolved here, so that the shared state is
         exact; otherwise parts of the volume are.
@@ -228,8 +228,8 @@ def learn(
         If the image is flat.
     """
     image, stage, second = samples.image, method.tiles, method.blocks
-    asks = second is not None and second.learns_from_estimates
-    crops: list[Crop] = []
+    asks = second is not None and second.fits_estimates
+    crops: list[PreparedCrop] = []
     estimates: list[FloatArray] = []
     estimate = None
     # A single tile is computed here if the second stage needs it, else by a worker.
@@ -242,9 +242,9 @@ def learn(
             boxes = [(z, y, x)]
         elif asks:
             size = z.stop - z.start, y.stop - y.start, x.stop - x.start
-            boxes += further(image.shape, size)
+            boxes += spread_boxes(image.shape, size)
         calibration = known.calibrated
-        crops = [measured_crop(image, box, calibration, psf, method, samples.time) for box in boxes]
+        crops = [prepared_crop(image, box, calibration, psf, method, samples.time) for box in boxes]
         level = None if whole else known.level
         shared, estimates = yield from stage.sample(
             crops, psf, calibration, known.tiles, level, device, time.perf_counter()
@@ -252,27 +252,27 @@ def learn(
         known = replace(known, tiles=known.tiles | shared)
         estimate = estimates[0] if whole else None
     if second is not None:
-        learnt = second.learn_range(
+        fitted = second.fit_range(
             samples.parts, known.background, [crop.image.data for crop in crops], estimates,
             whole=whole,
         )  # fmt: skip
-        known = replace(known, blocks=known.blocks | learnt)
+        known = replace(known, blocks=known.blocks | fitted)
     return known, estimate
 
 
-def measured_crop(
+def prepared_crop(
     image: ImageLike,
     box: Box,
     calibration: Calibration,
     psf: Volume | None,
     method: Method,
     time: int = 0,
-) -> Crop:
+) -> PreparedCrop:
     """Return a part of a volume prepared for deconvolution, with its mask of measured voxels."""
-    return Around(image, box, method, time).measured(calibration, psf, method)
+    return PaddedPart(image, box, method, time).prepared(calibration, psf, method)
 
 
-class Around:
+class PaddedPart:
     """A part of an image, read with the margin for detecting defective voxels.
 
     Parameters
@@ -304,11 +304,13 @@ class Around:
         self._data: FloatArray | None = without_negatives(data, method.negatives, where)
 
     def checksum(self, part: Box) -> str:
-        """Return the checksum of a part (z, y, x) of the box; call before :meth:`measured`."""
+        """Return the checksum of a part (z, y, x) of the box; call before :meth:`prepared`."""
         assert self._data is not None
         return checksum(self._data[self._inner][part])
 
-    def measured(self, calibration: Calibration, psf: Volume | None, method: Method) -> Crop:
+    def prepared(
+        self, calibration: Calibration, psf: Volume | None, method: Method
+    ) -> PreparedCrop:
         """Return the part prepared for deconvolution with its mask, as of the whole; call once.
 
         Parameters
@@ -325,10 +327,10 @@ class Around:
         self._data = None
         planes = [p - z.start for p in calibration.planes if z.start <= p < z.stop]
         kernel = None if psf is None else psf.data
-        data, mask, _ = measured(
+        data, mask, _ = prepare_data(
             data, kernel, calibration, repair=method.repair_image, planes=planes
         )
         mask = None if mask is None or mask[self._inner].all() else mask[self._inner].copy()
         inside = np.ascontiguousarray(data[self._inner])
         volume = Volume(data=inside, voxel_um=self._image.voxel_um, name=self._image.name)
-        return Crop(volume, mask)
+        return PreparedCrop(volume, mask)

@@ -15,11 +15,11 @@ from napari_rln.core.errors import ComputeError
 from napari_rln.core.report import Phase, Report
 from napari_rln.core.tiles import overlap
 from napari_rln.core.volume import Box
-from napari_rln.engine.executors import Engine
+from napari_rln.engine.executors import Workers
 from napari_rln.engine.journal import TILE, Key, RunFolder, RunState, changed_since
 from napari_rln.engine.plan import IN_FLIGHT, pairs
 from napari_rln.engine.worker import (
-    Done,
+    TaskResult,
     check_block,
     check_source,
     coarsen_block,
@@ -39,7 +39,7 @@ _Task = tuple[_Work, Callable[..., Any], tuple[Any, ...]]
 _OVER: Any = object()
 
 
-class Drive:
+class Driver:
     """Driver of a run.
 
     Parameters
@@ -50,7 +50,7 @@ class Drive:
         State of the run.
     workers
         Workers that compute.
-    began
+    started
         Start of the run by ``time.perf_counter()``, for the times of reports.
     first
         Part (z, y, x) of a volume whose blocks come before the others.
@@ -69,22 +69,22 @@ class Drive:
         self,
         folder: RunFolder,
         state: RunState,
-        workers: Engine,
-        began: float,
+        workers: Workers,
+        started: float,
         first: Box | None = None,
     ) -> None:
-        self.folder, self.state, self.workers, self.began = folder, state, workers, began
+        self.folder, self.state, self.workers, self.started = folder, state, workers, started
         self._first = first
         self.finished = folder.finished()
         self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
         self.peak_bytes = 0
         self._where = str(folder.out), workers.device_name
         self._pending: dict[Future[Any], _Work] = {}
-        self._most = workers.workers * IN_FLIGHT
+        self._most = workers.count * IN_FLIGHT
 
     def report(self, phase: Phase, done: int, total: int, **more: Any) -> Report:
         """Return a report of the run."""
-        lasted = time.perf_counter() - self.began
+        lasted = time.perf_counter() - self.started
         return Report(phase=phase, done=done, total=total, seconds=lasted, **more)
 
     def check(self) -> Generator[Report, None, None]:
@@ -239,12 +239,12 @@ class Drive:
                 work = self._pending.pop(future)
                 yield work, future.result()
 
-    def _count(self, done: Done) -> None:
+    def _count(self, done: TaskResult) -> None:
         for part, seconds in zip(self.seconds, done.seconds, strict=True):
             self.seconds[part] += seconds
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
 
-    def _note(self, done: Done) -> None:
+    def _note(self, done: TaskResult) -> None:
         entry: dict[str, Any] = {"checksum": done.checksum}
         if done.key.level == 0:
             entry |= {"clipped": done.clipped, "light": done.light}

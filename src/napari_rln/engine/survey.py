@@ -6,7 +6,7 @@ from typing import Any
 
 from napari_rln import __version__
 from napari_rln.core.device import free_bytes, resolve_device
-from napari_rln.core.machine import available_bytes, cores, taken_bytes
+from napari_rln.core.machine import available_bytes, cores, used_bytes
 
 
 def survey(folder: str, device: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def survey(folder: str, device: str) -> dict[str, Any]:
         "device": resolved.type,
         "device_free": free_bytes(resolved),
         "ram": available_bytes(),
-        "taken": taken_bytes(),
+        "taken": used_bytes(),
         "host": platform.node(),
         "cores": cores(),
     }

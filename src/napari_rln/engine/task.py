@@ -48,7 +48,7 @@ class Task:
     first: Box | None = None
 
     def __post_init__(self) -> None:
-        self.method.check_in_parts()
+        self.method.check_tiled()
 
     @property
     def out(self) -> Path:
@@ -61,12 +61,12 @@ class Task:
         return "zarr" if is_zarr_name(self.out) else "tiff"
 
 
-def has_name_in_parts(out: Path) -> bool:
+def can_write_in_parts(out: Path) -> bool:
     """Tell whether a result of a name can be written in parts."""
     return is_zarr_name(out) or is_ome_name(out) or is_plain_name(out)
 
 
-def check_name_in_parts(out: Path) -> None:
+def check_output_name(out: Path) -> None:
     """Raise unless a result can be written in parts under a name.
 
     Raises
@@ -74,7 +74,7 @@ def check_name_in_parts(out: Path) -> None:
     RlnError
         If the ending is another, or the folder is absent or not writable.
     """
-    if not has_name_in_parts(out):
+    if not can_write_in_parts(out):
         raise RlnError(f"{out.name} must end in .ome.zarr, .ome.tif or .tif.")
     check_place(out)
 
@@ -87,7 +87,7 @@ def check_task(task: Task, image: Image) -> None:
     RlnError
         If they do not.
     """
-    check_name_in_parts(task.out)
+    check_output_name(task.out)
     for file in files_read([Path(task.image.path)]):
         check_apart(task.out, file)
     image.check_one_channel()

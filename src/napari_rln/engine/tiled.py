@@ -15,9 +15,9 @@ from napari_rln.core.tiles import TileSide, within
 from napari_rln.core.volume import FloatArray, ImageLike, Volume
 from napari_rln.deconvolution.method import Json, Method
 from napari_rln.engine.division import make_plan
-from napari_rln.engine.known import Known
+from napari_rln.engine.image_state import ImageState
 from napari_rln.engine.plan import Plan, blend
-from napari_rln.engine.sampling import Around, Samples, learn, look
+from napari_rln.engine.sampling import PaddedPart, Samples, calibrate_samples, fit_stages
 
 _KEPT_BYTES = 12  # per voxel of an image in memory: result, tiles, and copies of parts
 
@@ -46,7 +46,7 @@ class Computation:
         image: ImageLike,
         psf: Volume | None,
         method: Method,
-        known: Known,
+        known: ImageState,
         plan: Plan,
         device: torch.device,
     ) -> None:
@@ -55,26 +55,26 @@ class Computation:
         second = method.blocks
         self.second = None if second is None else second.ready(psf, known.blocks, device)
 
-    def read_tile(self, number: int, time: int = 0) -> Around:
+    def read_tile(self, number: int, time: int = 0) -> PaddedPart:
         """Return the input of a tile."""
-        return Around(self.image, self.plan.tiles[number].window, self.method, time)
+        return PaddedPart(self.image, self.plan.tiles[number].window, self.method, time)
 
-    def read_block(self, number: int, time: int = 0) -> Around:
+    def read_block(self, number: int, time: int = 0) -> PaddedPart:
         """Return the input of a block."""
-        return Around(self.image, self.plan.blocks[number].window, self.method, time)
+        return PaddedPart(self.image, self.plan.blocks[number].window, self.method, time)
 
-    def tile(self, read: Around, number: int, time: int = 0) -> tuple[FloatArray, float]:
+    def tile(self, read: PaddedPart, number: int, time: int = 0) -> tuple[FloatArray, float]:
         """Return the kept box of a tile, image units, and the light of the image in its core."""
         plan, stage, psf = self.plan, self.method.tiles, self.psf
         assert stage is not None
         assert psf is not None
         tile = plan.tiles[number]
         calibration = self.known.calibrated_at(time)
-        crop = read.measured(calibration, psf, self.method)
+        crop = read.prepared(calibration, psf, self.method)
         light = float(crop.image.data[tile.inner].sum(dtype=np.float64))
         # All tiles share their start and iterations; a single one has its own.
         level = self.known.level if len(plan.tiles) > 1 else None
-        kept = within(plan.kept(tile), tile.window)
+        kept = within(plan.stored_part(tile), tile.window)
         data = stage.tile(crop, psf, calibration, self.known.tiles, level, self.device, kept)
         return data, light
 
@@ -94,7 +94,7 @@ class Computation:
         return blend(self.plan, window, {n: load(n) for n in self.plan.needed(window)})
 
     def block(
-        self, read: Around | None, number: int, estimate: FloatArray | None, time: int = 0
+        self, read: PaddedPart | None, number: int, estimate: FloatArray | None, time: int = 0
     ) -> tuple[FloatArray, float]:
         """Return the result of a block, and the light of the image in it if there are no tiles.
 
@@ -114,7 +114,7 @@ class Computation:
             assert estimate is not None
             return estimate[inner], 0.0
         calibration = self.known.calibrated_at(time)
-        crop = read.measured(calibration, self.psf, self.method)
+        crop = read.prepared(calibration, self.psf, self.method)
         light = 0.0
         if estimate is None:
             light = float(crop.image.data[inner].sum(dtype=np.float64))
@@ -144,8 +144,8 @@ def deconvolve_tiled(
     RlnError
         If the memory holds no tile, or the method cannot be applied in parts.
     """
-    began = time.perf_counter()
-    method.check_in_parts()
+    started = time.perf_counter()
+    method.check_tiled()
     device = resolve_device(method.device)
     kept_bytes = _KEPT_BYTES * image.data.size
     ram = Allowance(memory_gb).left_bytes - kept_bytes
@@ -160,15 +160,17 @@ def deconvolve_tiled(
     if method.tiles is not None:
         plan_of(method.tiles.expected())  # raises for too little memory before the work
     samples = Samples(image, method.negatives)
-    known = yield from look(samples, psf, method, device, memory_gb)
+    known = yield from calibrate_samples(samples, psf, method, device, memory_gb)
     plan = plan_of(known.tiles)
-    known, only = yield from learn(samples, psf, method, known, device, whole=len(plan.tiles) == 1)
+    known, only = yield from fit_stages(
+        samples, psf, method, known, device, whole=len(plan.tiles) == 1
+    )
     work = Computation(image, psf, method, known, plan, device)
     kept: dict[int, FloatArray] = {} if only is None else {0: only}
     for number in range(len(kept), len(plan.tiles)):
         kept[number], _ = work.tile(work.read_tile(number), number)
         release_freed_memory()
-        lasted = time.perf_counter() - began
+        lasted = time.perf_counter() - started
         yield Report(phase="deconvolve", done=number + 1, total=len(plan.tiles), seconds=lasted)
     result = np.empty_like(image.data)
     for number, block in enumerate(plan.blocks):
@@ -179,7 +181,7 @@ def deconvolve_tiled(
             phase="tiles",
             done=number + 1,
             total=len(plan.blocks),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
             tile=block,
             piece=result[block.core],
             box=block.core,
@@ -190,7 +192,7 @@ def deconvolve_tiled(
     return result, facts
 
 
-def parts_facts(method: Method, known: Known, plan: Plan) -> dict[str, Any]:
+def parts_facts(method: Method, known: ImageState, plan: Plan) -> dict[str, Any]:
     """Return the facts in the record of a result that was computed in parts."""
     facts: dict[str, Any] = {"sampled_voxels": known.sampled, "block": list(plan.block)}
     if method.tiles is not None:

@@ -36,7 +36,7 @@ _few = threading.BoundedSemaphore(IN_FLIGHT)  # whatever the number of threads o
 
 
 @dataclass
-class Took:
+class TaskTimer:
     """Times of reading, computing and writing of a task, seconds."""
 
     read: float = 0.0
@@ -61,7 +61,7 @@ class Took:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class TaskResult:
     """Result of a task.
 
     Attributes
@@ -97,8 +97,8 @@ class Done:
 class _Opened:
     """A run opened by a worker."""
 
-    def __init__(self, out: str, device: str, began: int) -> None:
-        self.folder, self._began = RunFolder(Path(out)), began
+    def __init__(self, out: str, device: str, started: int) -> None:
+        self.folder, self._began = RunFolder(Path(out)), started
         state = self.folder.state()
         assert state is not None
         self.state: RunState = state
@@ -107,7 +107,7 @@ class _Opened:
             self.image,
             self.folder.psf(),
             self.folder.method(state),
-            state.known,
+            state.image_state,
             state.plan,
             resolve_device(device),
         )
@@ -146,14 +146,14 @@ _cached = functools.lru_cache(maxsize=2)(_Opened)
 
 def _open(out: str, device: str) -> _Opened:
     """Return a run opened by this process, but not an earlier run of the same name."""
-    began = _stamp(RunFolder(Path(out)))
+    started = _stamp(RunFolder(Path(out)))
     with _opening:
-        opened = _cached(out, device, began)
-    compute_with(opened.state.threads)
+        opened = _cached(out, device, started)
+    set_threads(opened.state.threads)
     return opened
 
 
-def compute_with(threads: int) -> None:
+def set_threads(threads: int) -> None:
     """Set the number of computing threads of this process.
 
     Only where it differs: setting it changes the last digits of later results.
@@ -167,7 +167,7 @@ def close() -> None:
     _cached.cache_clear()
 
 
-def few_at_once(task: Callable[..., T]) -> Callable[..., T]:
+def limit_concurrency(task: Callable[..., T]) -> Callable[..., T]:
     """Limit the concurrent tasks of a process to the number that its memory is planned for."""
 
     @functools.wraps(task)
@@ -178,8 +178,8 @@ def few_at_once(task: Callable[..., T]) -> Callable[..., T]:
     return waiting
 
 
-@few_at_once
-def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
+@limit_concurrency
+def deconvolve_tile(out: str, device: str, time: int, number: int) -> TaskResult:
     """Compute a tile and keep it for the blocks that need it.
 
     Raises
@@ -191,34 +191,34 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> Done:
     OSError
         If the image cannot be read or the disk is full.
     """
-    opened, took = _open(out, device), Took()
+    opened, timer = _open(out, device), TaskTimer()
     work, tile = opened.work, opened.state.plan.tiles[number]
     read = work.read_tile(number, time)
-    took.lap("read")
+    timer.lap("read")
     with _computing:
-        took.skip()
+        timer.skip()
         # Within the lock for one tile at a time, as it takes as much memory as a deconvolution.
         source = read.checksum(tile.inner)
         data, light = work.tile(read, number, time)
-        took.lap("compute")
+        timer.lap("compute")
     release_freed_memory()  # otherwise every thread would keep its peak memory
     opened.check_current()
     path = opened.folder.scratch(time, number)
     with atomic(path) as temporary:
         np.save(temporary, data)
-    took.lap("write")
-    return Done(
+    timer.lap("write")
+    return TaskResult(
         key=Key(time, TILE, number),
         checksum=checksum(data),
         image=light,
         source=source,
-        seconds=took.seconds,
+        seconds=timer.seconds,
         peak_bytes=peak_bytes(),
     )
 
 
-@few_at_once
-def finish_block(out: str, device: str, time: int, number: int) -> Done:
+@limit_concurrency
+def finish_block(out: str, device: str, time: int, number: int) -> TaskResult:
     """Write a block of the result, after all tiles that overlap it.
 
     Raises
@@ -226,7 +226,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
     RlnError, ComputeError, OSError
         As :func:`deconvolve_tile`.
     """
-    opened, took = _open(out, device), Took()
+    opened, timer = _open(out, device), TaskTimer()
     work, block = opened.work, opened.state.plan.blocks[number]
 
     def load(tile: int) -> FloatArray:
@@ -235,37 +235,37 @@ def finish_block(out: str, device: str, time: int, number: int) -> Done:
     estimate = work.estimate(number, load)
     light, source = 0.0, ""
     if work.second is None:
-        took.lap("read")
+        timer.lap("read")
         data, _ = work.block(None, number, estimate, time)
     else:
         read = work.read_block(number, time)
-        took.lap("read")
+        timer.lap("read")
         with _computing:
-            took.skip()
+            timer.skip()
             if estimate is None:  # without tiles, the block reads the image
                 source = read.checksum(block.inner)
             data, light = work.block(read, number, estimate, time)
-            took.lap("compute")
+            timer.lap("compute")
     del estimate
     stored, low, high = converted(np.ascontiguousarray(data), opened.state.dtype)
     opened.check_current()
     opened.target.write(block.core, stored, time)
     release_freed_memory()
-    took.lap("write")
-    return Done(
+    timer.lap("write")
+    return TaskResult(
         key=Key(time, 0, number),
         checksum=checksum(stored),
         clipped=low + high,
         light=float(data.sum(dtype=np.float64)),
         image=light,
         source=source,
-        seconds=took.seconds,
+        seconds=timer.seconds,
         peak_bytes=peak_bytes(),
     )
 
 
-@few_at_once
-def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> Done:
+@limit_concurrency
+def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> TaskResult:
     """Write a block of a coarser level from the previous level.
 
     Raises
@@ -273,23 +273,23 @@ def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> 
     OSError
         If the disk is full.
     """
-    opened, took = _open(out, device), Took()
+    opened, timer = _open(out, device), TaskTimer()
     assert isinstance(opened.target, ZarrTarget)
     box = opened.state.plan.level_boxes(level)[number]
     stored = opened.target.coarsened(box, time, level)
-    took.lap("read")
+    timer.lap("read")
     opened.check_current()
     opened.target.write(box, stored, time, level)
-    took.lap("write")
-    return Done(
+    timer.lap("write")
+    return TaskResult(
         key=Key(time, level, number),
         checksum=checksum(stored),
-        seconds=took.seconds,
+        seconds=timer.seconds,
         peak_bytes=peak_bytes(),
     )
 
 
-@few_at_once
+@limit_concurrency
 def check_source(out: str, device: str, key: Key, expected: str) -> bool:
     """Tell whether the image is unchanged since a tile, or a block without tiles, was computed."""
     opened = _open(out, device)
@@ -299,7 +299,7 @@ def check_source(out: str, device: str, key: Key, expected: str) -> bool:
     return checksum(opened.image.read(core, time)) == expected
 
 
-@few_at_once
+@limit_concurrency
 def check_block(out: str, device: str, key: Key, expected: str) -> bool:
     """Tell whether a block or a tile of an interrupted run has its expected checksum."""
     opened = _open(out, device)

@@ -17,13 +17,13 @@ from napari_rln.core.volume import FloatArray, Volume, check_on_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import (
     Calibration,
-    Given,
     Mask,
+    UserCalibration,
     calibrate,
-    measured_volume,
+    prepare_image,
 )
-from napari_rln.deconvolution.outside_light import MOST, Outside
-from napari_rln.deconvolution.residual import explained, facts_of
+from napari_rln.deconvolution.outside_light import MOST, OutsideLight
+from napari_rln.deconvolution.residual import facts_of, residual_of
 from napari_rln.deconvolution.settings import RichardsonLucySettings, check_pair, memory_bytes
 from napari_rln.deconvolution.shared import Shared
 
@@ -56,7 +56,7 @@ class Trust:
     residual: Volume
 
 
-def check_result(
+def check(
     image: Volume,
     result: Volume,
     psf: Volume,
@@ -64,11 +64,11 @@ def check_result(
     background: float | None = None,
     device: str = "auto",
 ) -> Trust:
-    """Return how far a result explains the image; the last word of :func:`check_steps`."""
-    return finish(check_steps(image, result, psf, background=background, device=device))
+    """Return how far a result explains the image; the last word of :func:`check_iter`."""
+    return finish(check_iter(image, result, psf, background=background, device=device))
 
 
-def check_steps(
+def check_iter(
     image: Volume,
     result: Volume,
     psf: Volume,
@@ -106,11 +106,11 @@ def check_steps(
         raise RlnError(f"{result.name} holds no light; there is nothing to check.")
     if background is None and result.record is not None:
         background = result.record.facts.get("background")
-    known = Given(background="auto" if background is None else background)
+    known = UserCalibration(background="auto" if background is None else background)
     calibration = calibrate(image, known)
-    clean, seen, _ = measured_volume(image, psf, calibration)
-    outside = yield from outside_steps(clean, psf, calibration, device, seen=seen)
-    found = explained(clean, result.data, psf, calibration, outside=outside, seen=seen)
+    clean, mask, _ = prepare_image(image, psf, calibration)
+    outside = yield from outside_light_iter(clean, psf, calibration, device, mask=mask)
+    found = residual_of(clean, result.data, psf, calibration, outside=outside, mask=mask)
     if found is None:
         raise RlnError(
             f"{image.name} has no noise to measure the residual by: it was smoothed or simulated "
@@ -129,13 +129,13 @@ def check_steps(
     )
 
 
-def outside_steps(
+def outside_light_iter(
     image: Volume,
     psf: Volume,
     calibration: Calibration,
     device: str = "auto",
     *,
-    seen: Mask | None = None,
+    mask: Mask | None = None,
     shared: Shared | None = None,
 ) -> Generator[Report, None, FloatArray]:
     """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
@@ -154,9 +154,9 @@ def outside_steps(
         return known
     settings, where = RichardsonLucySettings(), resolve_device(device)
     check_memory(memory_bytes(image.shape, psf.shape, settings), where, _ADVICE)
-    began = time.perf_counter()
-    run = rld.start(image, psf, calibration, settings, where, seen=seen)
-    outside = Outside(image, calibration)
+    started = time.perf_counter()
+    run = rld.start_iteration(image, psf, calibration, settings, where, mask=mask)
+    outside = OutsideLight(image, calibration)
     for done in range(1, MOST + 1):
         change = run.step()
         yield Report(
@@ -164,9 +164,9 @@ def outside_steps(
             done=done,
             total=MOST,
             relative_change=change,
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
             snapshot=run.estimate,
         )
-        if outside.look(run):
+        if outside.update(run):
             break
     return outside.light

@@ -191,12 +191,12 @@ def compare(
     settings: CompareSettings | None = None,
     shared: "Shared | None" = None,
 ) -> Comparison:
-    """Return the table; see :func:`compare_steps`."""
-    steps = compare_steps(image, results, truth=truth, psf=psf, settings=settings, shared=shared)
+    """Return the table; see :func:`compare_iter`."""
+    steps = compare_iter(image, results, truth=truth, psf=psf, settings=settings, shared=shared)
     return finish(steps)
 
 
-def compare_steps(
+def compare_iter(
     image: Volume,
     results: Sequence[Volume],
     *,
@@ -236,7 +236,7 @@ def compare_steps(
         raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
     if psf is not None and not on_one_grid(psf, image):
         raise RlnError(voxel_message(psf, image, "load it for the image's voxel size"))
-    residual_of: Callable[[Volume], dict[str, Any]] | None = None
+    residual: Callable[[Volume], dict[str, Any]] | None = None
     calibration = None
     if psf is not None and np.ptp(image.data):
         from napari_rln.deconvolution.shared import Shared  # loads torch: only where it is needed
@@ -244,14 +244,14 @@ def compare_steps(
         shared = shared or Shared()
         calibration = shared.calibrate(image, settings)
     if psf is not None and calibration is not None and calibration.camera.counts_photons:
-        from napari_rln.deconvolution.residual import explained, facts_of
-        from napari_rln.evaluate.check import outside_steps
+        from napari_rln.deconvolution.residual import facts_of, residual_of
+        from napari_rln.evaluate.check import outside_light_iter
 
         kernel, measured = psf, calibration
         assert shared is not None
-        clean, mask, _ = shared.measure(image, psf, calibration, repair=True)
+        clean, mask, _ = shared.prepare(image, psf, calibration, repair=True)
         outside = yield from relay(
-            outside_steps(clean, psf, calibration, seen=mask, shared=shared),
+            outside_light_iter(clean, psf, calibration, mask=mask, shared=shared),
             lambda r: CompareReport(phase="outside", done=r.done, total=r.total),
         )
 
@@ -261,13 +261,13 @@ def compare_steps(
                 data, facts = volume.data, volume.record.facts if volume.record else {}
                 if facts.get("background") is not None:
                     own = dataclasses.replace(measured, background=facts["background"])
-            return facts_of(explained(clean, data, kernel, own, outside=outside, seen=mask))
+            return facts_of(residual_of(clean, data, kernel, own, outside=outside, mask=mask))
 
-        residual_of = of_volume
+        residual = of_volume
 
     rows: list[Row] = []
     for volume in (image, *results):
-        rows.append(_row(volume, truth, residual_of(volume) if residual_of else {}, settings))
+        rows.append(_row(volume, truth, residual(volume) if residual else {}, settings))
         yield CompareReport(phase="compare", done=len(rows), total=1 + len(results), row=rows[-1])
     return Comparison(
         rows=tuple(rows),

@@ -1,7 +1,7 @@
 """Comparison figure: raw, deconvolved and true volumes side by side, laterally and axially.
 
 A column per volume on Matplotlib's grid, with the content of
-:mod:`napari_rln.evaluate.figure_view`. Every picture has its true proportions, and all pictures
+:mod:`napari_rln.evaluate.figure_content`. Every picture has its true proportions, and all pictures
 outside the magnified row share one scale. Lengths on the page are in inches.
 """
 
@@ -24,7 +24,12 @@ from matplotlib_scalebar.scalebar import ScaleBar
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.evaluate.figure_view import Column, FigureSettings, View, resolve_view
+from napari_rln.evaluate.figure_content import (
+    FigureColumn,
+    FigureContent,
+    FigureSettings,
+    figure_content,
+)
 from napari_rln.evaluate.plane_sections import ACROSS_DOWN, round_length
 from napari_rln.io.paths import atomic
 
@@ -58,10 +63,10 @@ def figure(
     Raises
     ------
     RlnError
-        As :func:`resolve_view`.
+        As :func:`figure_content`.
     """
     settings = settings or FigureSettings()
-    view = resolve_view(volumes, truth=truth, settings=settings)
+    view = figure_content(volumes, truth=truth, settings=settings)
     n, planes = len(view.columns), list(view.columns[0].pictures)
     sizes_um = [view.size_um(plane) for plane in planes]
     widest_um = max(across for across, _ in sizes_um)
@@ -144,8 +149,8 @@ def _fit_height(fig: Figure, width: float, heights: list[float]) -> None:
 
 def _show(
     ax: Axes,
-    view: View,
-    column: Column,
+    view: FigureContent,
+    column: FigureColumn,
     plane: str,
     settings: FigureSettings,
     *,
@@ -193,7 +198,7 @@ def _inks(settings: FigureSettings) -> tuple[str, str]:
     return ("black", "white") if bright else ("white", "black")
 
 
-def _draw_profiles(fig: Figure, cell: SubplotSpec, view: View) -> None:
+def _draw_profiles(fig: Figure, cell: SubplotSpec, view: FigureContent) -> None:
     """Draw the profiles along x and z, and beside them a table of their widths."""
     colors = itertools.cycle(_COLORS)
     truth = {"color": "black", "lw": 0.9, "ls": (0, (3, 1.5))}
@@ -233,7 +238,7 @@ def _draw_profiles(fig: Figure, cell: SubplotSpec, view: View) -> None:
     table.legend(handles, labels, **look, **spacing)
 
 
-def _note(view: View, settings: FigureSettings) -> str:
+def _note(view: FigureContent, settings: FigureSettings) -> str:
     """Return the line that states the displayed range of intensities."""
     names = {"raw": "raw", "result": "deconvolved", "truth": "truth"}
     limits = {names[c.role]: c.limits for c in view.columns}

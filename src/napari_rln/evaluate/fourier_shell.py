@@ -9,7 +9,7 @@ from scipy.fft import rfftn
 from scipy.signal.windows import hann
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.metrics import Array, Float64, pair
+from napari_rln.core.metrics import Array, Float64, fitted_pair
 from napari_rln.core.volume import VoxelUm
 
 Direction = Literal["lateral", "axial"]
@@ -75,7 +75,7 @@ def fourier_shell_correlation(
     RlnError
         If the shapes differ, or there are fewer than four voxels along the direction.
     """
-    x, g = pair(result, truth)
+    x, g = fitted_pair(result, truth)
     axes = (0,) if direction == "axial" else (1, 2)
     if min(g.shape[a] for a in axes) < 4:
         raise RlnError(

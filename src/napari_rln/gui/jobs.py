@@ -15,7 +15,7 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from superqt.utils import GeneratorWorker
 
-from napari_rln.core.errors import ComputeError, RlnError, RlnWarning, listening
+from napari_rln.core.errors import ComputeError, RlnError, RlnWarning, capture_warnings
 from napari_rln.core.generators import relay
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.engine.progress import AnyReport, Progress, progress_of
@@ -53,7 +53,7 @@ Steps = Generator[Update | None, None, T]
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class BackgroundJob:
     """A long work.
 
     Attributes
@@ -122,14 +122,14 @@ def streamed(
     def convert(report: R) -> Update | None:
         nonlocal last, doing, receipt
         progress, now = progress_of(report), time.monotonic()
-        ends = progress.done == progress.total or progress.doing != doing
+        ends = progress.done == progress.total or progress.activity != doing
         shown = receipt.seconds
         due = shown is not None and now - last >= max(every_s, shown / _SHARE)
         if not (due or ends or always(report)):
             return None
         update = Update(progress, content(report), due or ends)
         if update.due:
-            last, doing, receipt = now, progress.doing, update.receipt
+            last, doing, receipt = now, progress.activity, update.receipt
         return update
 
     return relay(steps, convert)
@@ -166,7 +166,7 @@ class _Worker(GeneratorWorker):
 
     def work(self) -> Any:
         """Do it, to the end or until it is cancelled."""
-        with listening(lambda message: self.warned.emit((message, RlnWarning))):
+        with capture_warnings(lambda message: self.warned.emit((message, RlnWarning))):
             try:
                 return super().work()
             finally:
@@ -174,7 +174,7 @@ class _Worker(GeneratorWorker):
                 release_freed_memory()
 
 
-class Jobs(QObject):
+class JobQueue(QObject):
     """The works of a dock: one runs, the others wait for it.
 
     One that is cancelled ends at once for the user. A long step that it is in goes on in the
@@ -192,14 +192,14 @@ class Jobs(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self.waiting: list[Job] = []
+        self.waiting: list[BackgroundJob] = []
         self.paused = False
-        self._job: Job | None = None
+        self._job: BackgroundJob | None = None
         self._worker: GeneratorWorker | None = None
         self._ended = False
         self._closed = False  # whether the dock is out of its window
         self._advancing = False  # while napari's bar lets other events in
-        self._left: Job | None = None
+        self._left: BackgroundJob | None = None
         self._patience = QTimer(self, singleShot=True, interval=_PATIENCE_MS)
         self._patience.timeout.connect(self._let_go)
         if parent is not None:
@@ -223,16 +223,16 @@ class Jobs(QObject):
             self.parent().deleteLater()
 
     @property
-    def leaving(self) -> Job | None:
+    def leaving(self) -> BackgroundJob | None:
         """The work that was cancelled and is still in its last step."""
         return self._left
 
     @property
-    def running(self) -> Job | None:
+    def running(self) -> BackgroundJob | None:
         """The work that runs now."""
         return self._job
 
-    def add(self, *jobs: Job) -> None:
+    def add(self, *jobs: BackgroundJob) -> None:
         """Run works as soon as those before them are done.
 
         Raises
@@ -246,7 +246,7 @@ class Jobs(QObject):
         self.waiting += jobs
         self._next()
 
-    def is_under_way(self, job: Job) -> bool:
+    def is_under_way(self, job: BackgroundJob) -> bool:
         """Tell whether the same as a work runs or waits."""
         others = (other for other in (self._job, *self.waiting) if other)
         return any((other.title, other.key) == (job.title, job.key) for other in others)
@@ -365,10 +365,10 @@ class Jobs(QObject):
             self._leave(job)
         self.ended.emit(job)
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: BackgroundJob) -> None:
         job.left("cancelled")
         self.cancelled.emit(job)
 
 
-def _sign(receipt: Receipt, began: float) -> None:
-    receipt.seconds = time.monotonic() - began
+def _sign(receipt: Receipt, started: float) -> None:
+    receipt.seconds = time.monotonic() - started

@@ -21,7 +21,7 @@ from napari_rln.gui.layers import (
     source_of,
 )
 from napari_rln.io.paths import is_zarr
-from napari_rln.io.volumes import contents, read_volume, write_volume
+from napari_rln.io.volumes import contents, read, write
 
 
 def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
@@ -40,15 +40,15 @@ def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None
         known = contents(path).voxel_um is not None
     except RlnError:
         return None
-    return read if known else None
+    return read_layers if known else None
 
 
-def read(path: str) -> list[LayerData]:
+def read_layers(path: str) -> list[LayerData]:
     """Return a layer for every channel; several time points become a leading axis."""
     channels, times, _ = contents(path)
     layers = []
     for channel in range(channels):
-        volumes = [read_volume(path, channel=channel, time=time) for time in range(times)]
+        volumes = [read(path, channel=channel, time=time) for time in range(times)]
         first = volumes[0]
         data, options, kind = layer_data(first)
         if channels > 1:
@@ -98,7 +98,7 @@ def read_zarr(path: str) -> list[LayerData]:
     return layers
 
 
-def write(path: str, data: Any, options: dict[str, Any]) -> list[str]:
+def write_layer(path: str, data: Any, options: dict[str, Any]) -> list[str]:
     """Write an image layer as TIFF or, where the name ends so, OME-TIFF.
 
     Raises
@@ -115,5 +115,5 @@ def write(path: str, data: Any, options: dict[str, Any]) -> list[str]:
     kept = ("scale", "affine", "rotate", "shear", "units", "metadata", "multiscale", "rgb")
     layer = Image(data, name=name, **{k: options[k] for k in kept if k in options})
     volume = source_of(layer, (0,) * layer.ndim).read()
-    write_volume(volume, path)
+    write(volume, path)
     return [path]

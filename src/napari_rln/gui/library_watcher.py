@@ -6,10 +6,10 @@ from napari_rln.gui import preferences
 from napari_rln.networks.library import Entry
 
 
-class LibraryWatch(QObject):
+class LibraryWatcher(QObject):
     """Tells when models come or go, whoever made or deleted them.
 
-    Where the system cannot tell, such as on a network drive, :meth:`look` when it matters.
+    Where the system cannot tell, such as on a network drive, :meth:`check` when it matters.
     """
 
     changed = Signal()
@@ -18,15 +18,15 @@ class LibraryWatch(QObject):
         super().__init__(parent)
         self._watcher = QFileSystemWatcher(self)
         self._entries: tuple[Entry, ...] = ()
-        self._watcher.directoryChanged.connect(self.look)
-        self.look()
+        self._watcher.directoryChanged.connect(self.check)
+        self.check()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """The models that there were at the last look."""
         return self._entries
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Look now."""
         library = preferences.library()
         # Until the first model is saved there is no such folder.

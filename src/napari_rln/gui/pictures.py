@@ -22,7 +22,7 @@ _SPACING, _TITLE = 4, 20  # pixels between rows, and of a row of titles
 _BAR = 0.4  # longest scale bar, as a fraction of a picture's width
 
 
-class Board(pg.GraphicsLayoutWidget):
+class PictureBoard(pg.GraphicsLayoutWidget):
     """A canvas for planes and traces, side by side and below each other.
 
     Parameters

@@ -18,7 +18,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.field_errors import FieldError, point_at
 from napari_rln.gui.forms import worded
-from napari_rln.gui.jobs import Failure, Job, Jobs, Update
+from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Update
 from napari_rln.gui.number import take_typed
 
 _SPINNER = 5  # per cent of its speed, some pictures a second
@@ -44,7 +44,7 @@ class RunBar(QWidget):
 
     def __init__(
         self,
-        jobs: Jobs,
+        jobs: JobQueue,
         run: Callable[[], None],
         *,
         label: str = "Run",
@@ -159,18 +159,18 @@ class RunBar(QWidget):
             self.bar.setRange(0, 0)
             calm_spinners(self.window())
 
-    def _on_report(self, job: Job, update: Update) -> None:
+    def _on_report(self, job: BackgroundJob, update: Update) -> None:
         if not update.due or job.window != self._window:
             return
         progress = update.progress
-        if progress.doing != self._phase:
-            self._phase, self._phase_from = progress.doing, progress.done
+        if progress.activity != self._phase:
+            self._phase, self._phase_from = progress.activity, progress.done
             self._phase_began = time.monotonic()
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
         count = f" {progress.done} of {progress.total}" if progress.total else ""
         left = self._seconds_left(progress)
-        parts = [f"{job.title}: {progress.doing}{count}", progress.note]
+        parts = [f"{job.title}: {progress.activity}{count}", progress.note]
         parts += [f"{duration(left)} left"] if left is not None else []
         self.say(", ".join(part for part in parts if part))
 
@@ -179,11 +179,11 @@ class RunBar(QWidget):
             return progress.seconds_left
         passed, done = time.monotonic() - self._phase_began, progress.done - self._phase_from
         # How long the search for the stop takes is not known: it ends when it has found it.
-        if passed < _LEAST_S or done <= 0 or progress.doing == "finding when to stop":
+        if passed < _LEAST_S or done <= 0 or progress.activity == "finding when to stop":
             return None
         return passed / done * (progress.total - progress.done)
 
-    def _on_warning(self, job: Job, sentence: str) -> None:
+    def _on_warning(self, job: BackgroundJob, sentence: str) -> None:
         if job.window == self._window:
             self._warn(f"{job.title}: {sentence}")
 
@@ -192,11 +192,11 @@ class RunBar(QWidget):
         self.warning.setText(f"{before}{worded(sentence)}")
         self.warning.setVisible(True)
 
-    def _on_success(self, job: Job, result: object) -> None:
+    def _on_success(self, job: BackgroundJob, result: object) -> None:
         if job.window == self._window:
             self.say(f"{job.title}: done")
 
-    def show_failure(self, job: Job, failure: Failure) -> None:
+    def show_failure(self, job: BackgroundJob, failure: Failure) -> None:
         """Show why a work failed; it stays to be read until something is run anew."""
         if job.window != self._window:
             return
@@ -205,7 +205,7 @@ class RunBar(QWidget):
         self._details += f"{self._failure}\n\n{failure.details}\n"
         self.details_button.setVisible(True)
 
-    def _on_cancelled(self, job: Job) -> None:
+    def _on_cancelled(self, job: BackgroundJob) -> None:
         if job.window == self._window:
             self.say(f"{job.title}: cancelled{'; ' if job.kept else ''}{job.kept}")
 

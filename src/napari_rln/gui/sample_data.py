@@ -8,12 +8,12 @@ from napari_rln import samples
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.fields import Numbers
 from napari_rln.gui.forms import Form
-from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.layers import LayerData, is_psf, layer_data
 from napari_rln.gui.number import Number
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import Area
+from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -72,7 +72,7 @@ class Simulate(QWidget):
         self.imaging = Form(ImagingSettings, top=("photons", "background"))
         self.shape = Numbers(value=_SHAPE, label=_SHAPE_LABEL, min=1, max=4096)
         self.seed = Number(annotation=int, label="Seed", min=0)
-        self.jobs = Jobs(self)
+        self.jobs = JobQueue(self)
         self.bar = RunBar(self.jobs, self.run, label="Simulate")
         rows = QFormLayout()
         rows.addRow(self.shape.label, self.shape.native)
@@ -90,7 +90,7 @@ class Simulate(QWidget):
         layout.addStretch(1)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(Area(content))
+        whole.addWidget(ScrollArea(content))
 
     def run(self) -> None:
         """Queue a simulation.
@@ -107,15 +107,15 @@ class Simulate(QWidget):
         name = f"simulated {seed}"
 
         def steps() -> Steps[Pair]:
-            yield Update(Progress(doing="preparing the PSF"))
+            yield Update(Progress(activity="preparing the PSF"))
             ready, _ = fit_psf(psf.read())
-            yield Update(Progress(doing="simulating"))
+            yield Update(Progress(activity="simulating"))
             pair = simulate_pair(ready, structures, imaging, shape=shape, seed=seed, name=name)
             yield None  # here it may be cancelled
             return pair
 
         key = (id(psf.layer), structures, imaging, shape, seed)
-        self.jobs.add(Job(name, steps, key=key, done=self._show))
+        self.jobs.add(BackgroundJob(name, steps, key=key, done=self._show))
 
     def _show(self, pair: Pair) -> None:
         for volume in (pair.truth, pair.image):

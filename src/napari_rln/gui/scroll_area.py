@@ -4,7 +4,7 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QScrollArea, QWidget
 
 
-class Area(QScrollArea):
+class ScrollArea(QScrollArea):
     """A vertically scrolling area, at least as wide as its content.
 
     The wheel scrolls; it changes a number or choice below the pointer only if that has the focus.

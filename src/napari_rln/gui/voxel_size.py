@@ -4,7 +4,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_doubt
+from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import Numbers
 
@@ -82,7 +82,7 @@ class VoxelField(QWidget):
             sizes = self.value
             if all(sizes):
                 check_voxel_um(sizes, "it")
-                text, colour = voxel_um_doubt(sizes), _DOUBTFUL
+                text, colour = voxel_um_problem(sizes), _DOUBTFUL
         except RlnError as error:
             text = str(error)
         self.warning.setText(f"{text[:1].upper()}{text[1:]}")

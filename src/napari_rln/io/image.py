@@ -21,10 +21,10 @@ from napari_rln.core.volume import (
     VoxelUm,
     check_finite,
     check_voxel_um,
-    voxel_um_doubt,
+    voxel_um_problem,
 )
 from napari_rln.io import plane_files, tiff
-from napari_rln.io.lazy import Held, Lazy, Pieces, stamp
+from napari_rln.io.lazy import Lazy, OpenedArray, Pieces, stamp
 from napari_rln.io.paths import is_tiff_name, is_zarr, zarr_around
 
 Missing = Literal["error", "zero", "mask"]
@@ -139,7 +139,7 @@ class Image:
         If the voxel size is unlikely, or missing parts are accepted.
     """
 
-    def __init__(self, held: Held, file: ImageFile) -> None:
+    def __init__(self, held: OpenedArray, file: ImageFile) -> None:
         name = Path(file.path).name or held.name  # in messages
         axes, shape = held.axes, tuple(int(n) for n in held.array.shape)
         voxel_um = file.voxel_um or held.voxel_um
@@ -149,7 +149,7 @@ class Image:
                 "instance 0.3 0.13 0.13 (`voxel_um`)."
             )
         check_voxel_um(voxel_um, name)
-        problem = voxel_um_doubt(voxel_um)
+        problem = voxel_um_problem(voxel_um)
         if problem:
             warn(f"{name}: {problem}; where that is wrong, give the right size (`voxel_um`).")
         if 0 in shape:
@@ -220,7 +220,7 @@ class Image:
             along = iter(self._space)
             index = [spans[next(along)] if isinstance(i, slice) and n not in others else i
                      for n, i in enumerate(index)]  # fmt: skip
-        missing = pieces.lacking(tuple(index))
+        missing = pieces.missing(tuple(index))
         if not missing:
             return whole[0]
         what = f"{self._file} lacks {missing}"
@@ -348,12 +348,12 @@ class _ZeroWhereMissing:
         self.shape, self.dtype = array.shape, array.dtype
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
-        if not self._pieces.lacking(index):
+        if not self._pieces.missing(index):
             return np.asarray(self._array[index])
         spans = zip(index, self.shape, strict=True)
         sizes = [len(range(*part.indices(n))) for part, n in spans if isinstance(part, slice)]
         values = np.zeros(sizes, self.dtype)
-        for there, within in self._pieces.there(index):
+        for there, within in self._pieces.existing(index):
             values[within] = self._array[there]
         return values
 
@@ -472,10 +472,10 @@ def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
         size is unknown.
     """
     file = path if isinstance(path, ImageFile) else ImagePart(**part).of(path)
-    return Image(held(file), file)
+    return Image(open_held(file), file)
 
 
-def held(file: ImageFile) -> Held:
+def open_held(file: ImageFile) -> OpenedArray:
     """Return the contents of a file or folder, without checks of the part to read.
 
     Raises
@@ -519,7 +519,7 @@ def files_read(paths: Iterable[Path | None]) -> list[Path]:
         if is_zarr(path) or zarr_around(path) is not None:  # not listed by its many chunks
             continue
         with contextlib.suppress(RlnError):  # a model or a table
-            files += held(ImageFile(path=str(path), series=0)).files()
+            files += open_held(ImageFile(path=str(path), series=0)).files()
     return files
 
 

@@ -49,7 +49,7 @@ class Pieces:
         Size of a piece; the last along an axis may be smaller.
     present
         Numbers along every axis of the existing pieces.
-    more
+    has_unknown
         Whether the file refers to an unknown number of further pieces.
     """
 
@@ -58,9 +58,9 @@ class Pieces:
     shape: tuple[int, ...]
     size: tuple[int, ...]
     present: Collection[tuple[int, ...]]
-    more: bool = False
+    has_unknown: bool = False
 
-    def lacking(self, index: Index) -> str:
+    def missing(self, index: Index) -> str:
         """Return the missing pieces of a part of the array as text; empty where all exist.
 
         Parameters
@@ -68,7 +68,7 @@ class Pieces:
         index
             Index of the part.
         """
-        if self.more:
+        if self.has_unknown:
             return f"{self.kind} after the {len(self.present)} that it holds"
         wanted = self._wanted(index)
         total, held = math.prod(map(len, wanted)), sum(1 for _ in self._held(wanted))
@@ -78,7 +78,7 @@ class Pieces:
         few = list(itertools.islice(absent, 1000))
         return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
 
-    def there(self, index: Index) -> Iterator[tuple[Index, tuple[slice, ...]]]:
+    def existing(self, index: Index) -> Iterator[tuple[Index, tuple[slice, ...]]]:
         """Yield the places of existing pieces: in the array, and in a part of it.
 
         Parameters
@@ -166,7 +166,7 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{a} to {b}" if b > a else f"{a}" for a, b in spans)
 
 
-class Held(NamedTuple):
+class OpenedArray(NamedTuple):
     """An image on disk.
 
     Attributes

@@ -23,7 +23,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import Shape, plan_tiles
 from napari_rln.core.volume import Box, VoxelUm
-from napari_rln.io.lazy import Held, Pieces
+from napari_rln.io.lazy import OpenedArray, Pieces
 from napari_rln.io.metadata import um_per
 from napari_rln.io.paths import title
 
@@ -46,7 +46,7 @@ _LETTERS = {
 }  # fmt: skip
 
 
-def open_lazily(path: Path) -> Held:
+def open_lazily(path: Path) -> OpenedArray:
     """Return the finest level of an OME-Zarr image, or a Zarr array.
 
     Raises
@@ -89,7 +89,7 @@ def open_lazily(path: Path) -> Held:
 
 def _held(
     array: AnyArray, axes: str, voxel_um: VoxelUm | None, name: str, record: Record | None = None
-) -> Held:
+) -> OpenedArray:
     size = array.shards or array.chunks
     if not all(size) or max(array.shape, default=0) > _LONGEST:
         raise RlnError(
@@ -98,7 +98,7 @@ def _held(
     stored = _stored(array)
     pieces = Pieces(kind="chunks", axes=axes, shape=array.shape, size=size, present=stored)
     in_memory = math.prod(array.chunks) * array.dtype.itemsize
-    return Held(array, axes, voxel_um, name, record, pieces, stored.values, in_memory)
+    return OpenedArray(array, axes, voxel_um, name, record, pieces, stored.values, in_memory)
 
 
 def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.core.errors import RlnError, warn
-from napari_rln.io.lazy import MOST_PLANES, Held, Pieces, choose_image
+from napari_rln.io.lazy import MOST_PLANES, OpenedArray, Pieces, choose_image
 from napari_rln.io.metadata import (
     file_of_planes,
     files_of_pixels,
@@ -44,7 +44,7 @@ _SPARSE = 4  # ratio of numbers to planes above which the numbers are not an ind
 _LETTERS = {"s", "p", "f", "m", "x", "y"}  # may also stand for slice, plane, frame, ...
 
 
-class Plane(NamedTuple):
+class PlaneLocation(NamedTuple):
     """Place of a plane in a file.
 
     Attributes
@@ -79,7 +79,7 @@ class Planes:
 
     def __init__(
         self,
-        parts: Sequence[Plane | None],
+        parts: Sequence[PlaneLocation | None],
         lead: tuple[int, ...],
         size: tuple[int, int],
         dtype: np.dtype[Any],
@@ -111,7 +111,9 @@ class Planes:
         return Pieces(kind="planes", axes=axes, shape=self.shape, size=size, present=present)
 
 
-def read_plane(part: Plane, size: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def read_plane(
+    part: PlaneLocation, size: tuple[int, int], dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
     """Return a plane, (Y, X).
 
     Raises
@@ -137,7 +139,7 @@ def tiffs_in(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if is_tiff_name(f) and not f.name.startswith("."))
 
 
-def open_folder(path: Path, series: int | None = None) -> Held:
+def open_folder(path: Path, series: int | None = None) -> OpenedArray:
     """Return the stack whose planes are the TIFFs of a folder.
 
     Files with one varying number are planes in its order. With several, the numbers are identified
@@ -167,13 +169,15 @@ def open_folder(path: Path, series: int | None = None) -> Held:
         raise RlnError(f"{first.name} cannot be read as TIFF ({error}).") from error
     # Empty files are left by an interrupted copy.
     places = {
-        key: Plane(file) for key, file in zip(keys, files, strict=True) if file.stat().st_size
+        key: PlaneLocation(file)
+        for key, file in zip(keys, files, strict=True)
+        if file.stat().st_size
     }
     lead = tuple(len(numbers[axis]) for axis in axes)
     parts = [places.get(key) for key in itertools.product(*(numbers[axis] for axis in axes))]
     planes = Planes(parts, lead, size, dtype)
     letters = f"{axes}YX"
-    return Held(
+    return OpenedArray(
         planes,
         letters,
         voxel_um,
@@ -325,7 +329,9 @@ def is_companion(path: Path) -> bool:
     return path.name.lower().endswith(_COMPANION)
 
 
-def open_companion(path: Path, series: int | None = None, member: Path | None = None) -> Held:
+def open_companion(
+    path: Path, series: int | None = None, member: Path | None = None
+) -> OpenedArray:
     """Return the image that a companion file describes.
 
     Parameters
@@ -359,7 +365,7 @@ def open_companion(path: Path, series: int | None = None, member: Path | None = 
         ) from error
 
 
-def _described(pixels: ElementTree.Element, path: Path) -> Held:
+def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
     """Return the image of an element Pixels, with planes in files beside a path."""
     order = pixels.attrib.get("DimensionOrder", "XYZCT")
     sizes = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "XYZCT"}
@@ -367,7 +373,7 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
     lead = tuple(sizes[axis] for axis in axes)
     if math.prod(lead) > MOST_PLANES:
         raise RlnError(f"{path.name} promises {' x '.join(map(str, lead))} planes; it is damaged.")
-    places: dict[tuple[int, ...], Plane] = {}
+    places: dict[tuple[int, ...], PlaneLocation] = {}
     lengths: dict[Path, int] = {}  # of files that hold several planes
     names: dict[Path, str] = {}  # as in the description
     for data in (each for each in pixels if _tag(each) == "TiffData"):
@@ -394,7 +400,7 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
             held = lengths[file]
         for number in range(first, held if whole else first + count):
             if number < held:
-                places[tuple(where[axis] for axis in axes)] = Plane(file, number)
+                places[tuple(where[axis] for axis in axes)] = PlaneLocation(file, number)
             _advance(where, sizes, order)
     if not places:
         raise RlnError(f"none of the files that {path.name} describes is beside it.")
@@ -405,7 +411,7 @@ def _described(pixels: ElementTree.Element, path: Path) -> Held:
         dtype = np.dtype(tif.pages[some.page].dtype)
     planes, letters = Planes(parts, lead, size, dtype), f"{axes}YX"
     files = sorted({path, *(part.path for part in places.values())})
-    return Held(
+    return OpenedArray(
         planes,
         letters,
         voxel_um_of_pixels(pixels.attrib, sizes["Z"]),

@@ -23,7 +23,7 @@ from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import Box, VoxelUm
-from napari_rln.io.lazy import MOST_PLANES, Held, Lazy, Pieces, choose_image
+from napari_rln.io.lazy import MOST_PLANES, Lazy, OpenedArray, Pieces, choose_image
 from napari_rln.io.metadata import (
     RECORD_NAMESPACE,
     files_named,
@@ -32,7 +32,7 @@ from napari_rln.io.metadata import (
     read_voxel_um,
 )
 from napari_rln.io.paths import title
-from napari_rln.io.plane_files import Plane, Planes, is_companion, open_companion, tiffs_in
+from napari_rln.io.plane_files import PlaneLocation, Planes, is_companion, open_companion, tiffs_in
 
 # The errors here replace the log messages of tifffile, which would be printed without a handler.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -43,7 +43,7 @@ _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # Micro-Manager's na
 _ZEROS_BYTES = 100_000_000  # at most examined behind the last plane
 
 
-def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> Held:
+def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> OpenedArray:
     """Return an image of a TIFF, or of the set of files that it belongs to.
 
     Parameters
@@ -92,7 +92,7 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
     return held
 
 
-def open_set(folder: Path, series: int | None = None) -> Held | None:
+def open_set(folder: Path, series: int | None = None) -> OpenedArray | None:
     """Return the image of a folder with a set of OME-TIFFs; None of another folder.
 
     Raises
@@ -112,7 +112,7 @@ def open_set(folder: Path, series: int | None = None) -> Held | None:
     return open_lazily(files[0], series, folder=True) if among else None
 
 
-def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> Held:
+def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> OpenedArray:
     _check_promise(tif, path.name)
     own = _images_of(tif, folder)
     if len(own) > 1 and _names_more(tif):
@@ -135,7 +135,7 @@ def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) 
     files = sorted(
         {path, *(Path(page.parent.filehandle.path) for page in series.pages if page is not None)}
     )
-    return Held(
+    return OpenedArray(
         array,
         axes,
         read_voxel_um(tif, _described_as(tif, own, chosen, path, folder), planes),
@@ -296,7 +296,9 @@ def _flat(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...],
     *lead, height, width = shape
     each = height * width * dtype.itemsize
     parts = [
-        Plane(path, offset=offset + number * each) if offset + (number + 1) * each <= end else None
+        PlaneLocation(path, offset=offset + number * each)
+        if offset + (number + 1) * each <= end
+        else None
         for number in range(math.prod(lead))
     ]
     return Planes(parts, tuple(lead), (height, width), dtype)
@@ -323,7 +325,7 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
         shape=shape,
         size=(*(1 for _ in lead), height, width),
         present={(*where, 0, 0) for where, is_there in zip(grid, there, strict=True) if is_there},
-        more=more,
+        has_unknown=more,
     )
 
 

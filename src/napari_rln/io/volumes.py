@@ -13,7 +13,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume, VoxelUm, check_finite
-from napari_rln.io.image import ImageFile, held, open_image
+from napari_rln.io.image import ImageFile, open_held, open_image
 from napari_rln.io.paths import atomic, check_room, check_tiff_output, is_ome_name, stem
 from napari_rln.io.tiff import ome_metadata
 
@@ -23,7 +23,7 @@ IMAGEJ_LIMIT = 2**32 - 2**16
 """Largest TIFF for ImageJ, bytes: it reads classic TIFF only, with 32-bit offsets."""
 
 
-def read_volume(path: str | Path | ImageFile, **part: Any) -> Volume:
+def read(path: str | Path | ImageFile, **part: Any) -> Volume:
     """Return one volume of a file or folder.
 
     Formats: TIFF, ImageJ and OME-TIFF, Zeiss LSM, OME-Zarr, Zarr, or a folder of TIFF planes.
@@ -77,12 +77,12 @@ def contents(path: str | Path, series: int | None = None) -> Contents:
     RlnError
         If it is absent, of an unknown format, or RGB.
     """
-    image = held(ImageFile(path=str(path), series=series))
+    image = open_held(ImageFile(path=str(path), series=series))
     sizes = dict(zip(image.axes, image.array.shape, strict=True))
     return Contents(sizes.get("C", 1), sizes.get("T", 1), image.voxel_um)
 
 
-def write_volume(
+def write(
     volume: Volume, path: str | Path, *, dtype: OutputType = "float32", replace: bool = True
 ) -> None:
     """Write a volume with its voxel size and record, atomically.
@@ -151,7 +151,7 @@ def write_channels(
     path
         Path of the file, ``.ome.tif`` or ``.ome.tiff``.
     dtype, replace
-        As for :func:`write_volume`.
+        As for :func:`write`.
 
     Raises
     ------

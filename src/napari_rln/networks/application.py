@@ -16,14 +16,14 @@ from napari_rln.core.tiles import Shape, Tile, even_sized
 from napari_rln.core.volume import Box, FloatArray
 from napari_rln.deconvolution.calibration import Mask
 from napari_rln.deconvolution.stopping_trial import Trial
-from napari_rln.networks.data_consistency import REACH as MERGE_REACH
+from napari_rln.networks.data_consistency import HALO as MERGE_REACH
 from napari_rln.networks.data_consistency import Consistency, Merge
-from napari_rln.networks.inference import Folded
+from napari_rln.networks.inference import InferenceNetwork
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import Normalisation
-from napari_rln.networks.rln import REACH as NETWORK_REACH
+from napari_rln.networks.rln import RECEPTIVE_FIELD as NETWORK_REACH
 
-REACH: int = NETWORK_REACH + MERGE_REACH
+HALO: int = NETWORK_REACH + MERGE_REACH
 """Receptive field: voxels on either side of an even position on which a result depends."""
 
 
@@ -47,14 +47,14 @@ def input_of(
     background: float,
     image: FloatArray,
     estimate: FloatArray,
-    seen: Mask | None = None,
+    mask: Mask | None = None,
 ) -> BlockInput:
     """Return a network's input for an image and its initial estimate, (z, y, x), image units.
 
     Unmeasured voxels are raised to at least the background.
     """
-    if seen is not None:
-        image = np.where(seen, image, np.maximum(image, np.float32(background)))
+    if mask is not None:
+        image = np.where(mask, image, np.maximum(image, np.float32(background)))
     return BlockInput([scaling.apply(image)], [scaling.apply(estimate + np.float32(background))])
 
 
@@ -65,10 +65,10 @@ def apply_to_tiles(
     scaling: Normalisation,
     background: float,
     model: Model,
-    network: Folded,
-    began: float,
+    network: InferenceNetwork,
+    started: float,
     *,
-    seen: Mask | None = None,
+    mask: Mask | None = None,
     merge: Merge | None = None,
 ) -> Generator[Report, None, FloatArray]:
     """Yield reports with finished tiles; return (Z, Y, X), image units, background removed.
@@ -87,9 +87,9 @@ def apply_to_tiles(
         Background, image units.
     model, network
         Model, and its network prepared for inference.
-    began
+    started
         ``time.perf_counter()`` at the start, for the seconds of reports.
-    seen
+    mask
         (Z, Y, X) bool, measured voxels; all when none. Elsewhere the result is the initial
         estimate.
     merge
@@ -99,29 +99,29 @@ def apply_to_tiles(
     for number, tile in enumerate(tiles, 1):
         block, start = window(tile.window), estimate[tile.window]
         piece = output_of(network, model, scaling, background, block, start, tile.inner, merge)
-        if seen is not None:
-            piece = np.where(seen[tile.core], piece, estimate[tile.core])
+        if mask is not None:
+            piece = np.where(mask[tile.core], piece, estimate[tile.core])
         whole[tile.core] = piece
         yield Report(
             phase="network",
             done=number,
             total=len(tiles),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
             tile=tile,
             piece=piece,
         )
     return whole
 
 
-def through_network(
-    network: Folded,
+def apply_to_window(
+    network: InferenceNetwork,
     model: Model,
     scaling: Normalisation,
     background: float,
     image: FloatArray,
     estimate: FloatArray,
     inner: Box,
-    seen: Mask | None = None,
+    mask: Mask | None = None,
     merge: Merge | None = None,
 ) -> FloatArray:
     """Return the result of a network for a window, image units, background removed.
@@ -140,35 +140,35 @@ def through_network(
         (z, y, x) of the window, the estimate without background.
     inner
         Part of the window to return, of which the network has the full receptive field.
-    seen
+    mask
         (z, y, x) bool of the window, as for :func:`apply_to_tiles`.
     merge
         As for :func:`apply_to_tiles`.
     """
-    block = input_of(scaling, background, image, estimate, seen)
+    block = input_of(scaling, background, image, estimate, mask)
     piece = output_of(network, model, scaling, background, block, estimate, inner, merge)
-    return piece if seen is None else np.where(seen[inner], piece, estimate[inner])
+    return piece if mask is None else np.where(mask[inner], piece, estimate[inner])
 
 
 def output_of(
-    network: Folded,
+    network: InferenceNetwork,
     model: Model,
     scaling: Normalisation,
     background: float,
-    given: BlockInput,
+    network_input: BlockInput,
     estimate: FloatArray,
     inner: Box,
     merge: Merge | None = None,
 ) -> FloatArray:
-    """Return the result of a network for an input, see :func:`through_network`."""
-    x = _stacked(given.x)
-    output = network(x, None if given.E0 is None else _stacked(given.E0))[0]
+    """Return the result of a network for an input, see :func:`apply_to_window`."""
+    x = _stacked(network_input.x)
+    output = network(x, None if network_input.E0 is None else _stacked(network_input.E0))[0]
     whole = tuple(slice(n) for n in estimate.shape)
     data: FloatArray = output.to("cpu", torch.float32).numpy()[whole]
     # The normalisation includes the offset; a result excludes the background.
     data = scaling.undo(data * np.float32(model.output_scale)) - np.float32(background)
-    if model.share:
-        data += np.float32(model.share) * (estimate - data)
+    if model.estimate_weight:
+        data += np.float32(model.estimate_weight) * (estimate - data)
     if merge is not None:
         data = merge(data, estimate, scaling.scale)
     return data[inner]
@@ -177,7 +177,7 @@ def output_of(
 def consistency_of(
     trial: Trial | None,
     model: Model,
-    network: Folded,
+    network: InferenceNetwork,
     tiles_of: Callable[[Shape], Sequence[Tile]],
 ) -> Consistency:
     """Return the parameters of merging a network's output with its initial estimate, for an image.
@@ -193,18 +193,18 @@ def consistency_of(
     """
     if trial is None:
         return Consistency()
-    image, seen = trial.view.image.data, trial.view.seen
+    image, mask = trial.view.image.data, trial.view.mask
     estimate = trial.estimate(model.start.after(trial.best))
     background = trial.view.calibration.background
     scaling = Normalisation.of(image, estimate, background, model.normalisation)
 
     def window(box: Box) -> BlockInput:
-        shown = None if seen is None else seen[box]
+        shown = None if mask is None else mask[box]
         return input_of(scaling, background, image[box], estimate[box], shown)
 
     steps = apply_to_tiles(
         window, tiles_of(trial.view.image.shape), estimate, scaling, background, model, network,
-        0.0, seen=seen,
+        0.0, mask=mask,
     )  # fmt: skip
     return Consistency.of(trial, estimate, finish(steps), scaling.scale)
 

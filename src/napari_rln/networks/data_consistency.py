@@ -32,7 +32,7 @@ from napari_rln.deconvolution.stopping import BANDS, EXPLAINED
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.psf.shape import centre_crop
 
-REACH = 6
+HALO = 6
 """Halo in voxels of the merging, in addition to that of the network."""
 
 VOXEL_BYTES = 48
@@ -100,11 +100,11 @@ class Consistency:
         merit = split.compare(first, factor * second, outside)
         if merit.error > EXPLAINED:
             return cls(output=factor)
-        merged = cls(output=factor, detail=merit.shares)
+        merged = cls(output=factor, detail=merit.fractions)
         assert trial.view.psf is not None
         result = Merge(merged, trial.view.psf.data)(output, estimate, scale)
         return cls(
-            output=factor, detail=merit.shares, result=split.scale(run.blurred(result), outside)
+            output=factor, detail=merit.fractions, result=split.scale(run.blurred(result), outside)
         )
 
 

@@ -30,7 +30,7 @@ TORCH_VOXEL_BYTES = {"float64": 840, "float32": 420, "float16": 210}
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
-class Folded:
+class InferenceNetwork:
     """A trained network prepared for inference, with folded batch normalisation.
 
     It holds a copy of the weights: further training of the module does not change it. Calls are
@@ -47,7 +47,7 @@ class Folded:
     compiled
         Whether to use the compiled kernels on CPUs in float32, if numba is installed. The first
         network on a machine then takes some twenty seconds to prepare, less after
-        :func:`compile_ahead`.
+        :func:`compile_in_background`.
 
     Attributes
     ----------
@@ -179,7 +179,7 @@ class Folded:
 
 
 @functools.cache
-def compile_ahead() -> "subprocess.Popen[bytes] | None":
+def compile_in_background() -> "subprocess.Popen[bytes] | None":
     """Compile the network's kernels in the background, unless cached; return the process.
 
     In a separate process, as a thread would hold Python's lock. numba caches compiled code beside
@@ -205,15 +205,15 @@ def compile_ahead() -> "subprocess.Popen[bytes] | None":
 
 def is_compiling() -> bool:
     """Return whether kernels are being compiled in the background."""
-    process = compile_ahead() if compile_ahead.cache_info().currsize else None
+    process = compile_in_background() if compile_in_background.cache_info().currsize else None
     return process is not None and process.poll() is None
 
 
 _COMPILE = """
 import torch
-from napari_rln.networks.inference import Folded
+from napari_rln.networks.inference import InferenceNetwork
 from napari_rln.networks.rln import RLN, NetworkSettings
-Folded(RLN(NetworkSettings()), torch.device("cpu"))
+InferenceNetwork(RLN(NetworkSettings()), torch.device("cpu"))
 """
 
 
@@ -227,7 +227,7 @@ def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
         return None
     channels = layers["e_1"][0].shape[1]
     least = np.zeros((channels, 2, 2, 2), np.float32)
-    process = compile_ahead() if compile_ahead.cache_info().currsize else None
+    process = compile_in_background() if compile_in_background.cache_info().currsize else None
     if process is not None:
         process.wait()
     try:

@@ -15,9 +15,9 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.classical import path_of, seek_stop_of
-from napari_rln.deconvolution.method import Scene
-from napari_rln.deconvolution.outside_light import Outside
+from napari_rln.deconvolution.classical import find_iterations_of, iteration_of
+from napari_rln.deconvolution.method import Observation
+from napari_rln.deconvolution.outside_light import OutsideLight
 from napari_rln.deconvolution.settings import RichardsonLucySettings
 from napari_rln.deconvolution.stopping_trial import Trial
 
@@ -92,7 +92,7 @@ class InitialEstimate:
 
 
 def initial_estimate(
-    scene: Scene, start: StartSettings, *, outside: bool = False
+    scene: Observation, start: StartSettings, *, outside: bool = False
 ) -> Generator[Report, None, InitialEstimate]:
     """Yield reports of a classical deconvolution; return the initial estimate of a scene.
 
@@ -120,18 +120,18 @@ def initial_estimate(
         )
     settings, trial = start.rld(), None
     if start.iterations == "auto":
-        stop = yield from seek_stop_of(scene, settings)
+        stop = yield from find_iterations_of(scene, settings)
         iterations, trial = start.after(stop.iterations), stop.trial
     else:
         iterations = start.iterations
     watch = None
     # A trial of the whole image has it too.
-    shown_by_trial = trial is not None and trial.is_of(image)
+    shown_by_trial = trial is not None and trial.covers(image)
     if outside and start.method == "matched" and not shown_by_trial:
-        watch = Outside(image, calibration)
+        watch = OutsideLight(image, calibration)
     if len(scene.views) > 1:  # the stop is that of the first view alone
         settings = replace(settings, start="image")
-    run = path_of(scene, settings, iterations)
+    run = iteration_of(scene, settings, iterations)
     while run.done < iterations:
         change = run.step(measure=False)
         yield Report(
@@ -139,15 +139,15 @@ def initial_estimate(
             done=run.done,
             total=iterations,
             relative_change=change,
-            seconds=time.perf_counter() - scene.began,
+            seconds=time.perf_counter() - scene.started,
             snapshot=run.estimate,
         )
         if watch is not None:
-            watch.look(run)
+            watch.update(run)
     data = run.estimate()
     # The residual of the result needs it converged, whatever the number of iterations.
-    while watch is not None and not watch.look(run):
+    while watch is not None and not watch.update(run):
         run.step(measure=False)
-    scene.shared.leave_path()  # frees memory for the network
+    scene.shared.release_path()  # frees memory for the network
     light = None if watch is None else watch.light
     return InitialEstimate(data=data, iterations=iterations, outside=light, trial=trial)

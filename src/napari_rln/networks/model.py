@@ -24,7 +24,7 @@ from napari_rln.core.record import Record, array_hash, jsonable
 from napari_rln.core.volume import Volume
 from napari_rln.io.paths import atomic
 from napari_rln.networks.initial_estimate import StartSettings
-from napari_rln.networks.normalisation import Method
+from napari_rln.networks.normalisation import NormalisationMethod
 from napari_rln.networks.rln import RLN, NetworkSettings
 
 FORMAT = 1
@@ -52,14 +52,14 @@ class Model:
         Normalisation of image and initial estimate.
     output_scale
         Output of 1 in units of the normalisation's scale.
-    share
+    estimate_weight
         Weight of the initial estimate in the result: the mean of two estimates with partly
         independent errors is better than either.
     psf
         PSF that it was trained for; none for a family of PSFs, or if unknown.
     psf_b
         PSF of the second view, in the orientation of the first; none for single views.
-    reach
+    psf_widths
         Lowest and highest FWHM in voxels of the PSFs that it was trained for, along
         ``"axial"`` and ``"lateral"``; empty if unknown.
     record
@@ -69,25 +69,25 @@ class Model:
     name: str
     network: RLN
     start: StartSettings
-    normalisation: Method = "brightness"
+    normalisation: NormalisationMethod = "brightness"
     output_scale: float = 1.0
-    share: float = 0.0
+    estimate_weight: float = 0.0
     psf: Volume | None = None
     psf_b: Volume | None = None
-    reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    psf_widths: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     record: Record
 
     def __post_init__(self) -> None:
         if (
             not isinstance(self.name, str)
-            or self.normalisation not in get_args(Method)
+            or self.normalisation not in get_args(NormalisationMethod)
             or not 0 < self.output_scale < math.inf
-            or not 0 <= self.share <= 1
-            or not all(0 < low <= high for low, high in self.reach.values())
+            or not 0 <= self.estimate_weight <= 1
+            or not all(0 < low <= high for low, high in self.psf_widths.values())
         ):
             raise RlnError(
                 f"a model cannot have normalisation {self.normalisation!r}, output_scale "
-                f"{self.output_scale}, share {self.share} and reach {self.reach}."
+                f"{self.output_scale}, share {self.estimate_weight} and reach {self.psf_widths}."
             )
         self.network.eval()
 
@@ -123,10 +123,10 @@ class Model:
             "start": as_dict(self.start),
             "normalisation": self.normalisation,
             "output_scale": self.output_scale,
-            "share": self.share,
+            "share": self.estimate_weight,
             "psf": self.psf and _described(self.psf),
             **described,
-            "reach": {axis: list(span) for axis, span in self.reach.items()},
+            "reach": {axis: list(span) for axis, span in self.psf_widths.items()},
             "record": self.record.as_dict(),
             "weights": self.hash,
         }
@@ -191,10 +191,10 @@ class Model:
                 start=StartSettings(**card["start"]),
                 normalisation=card["normalisation"],
                 output_scale=float(card["output_scale"]),
-                share=float(card["share"]),
+                estimate_weight=float(card["share"]),
                 psf=psf,
                 psf_b=psf_b,
-                reach={axis: (low, high) for axis, (low, high) in card["reach"].items()},
+                psf_widths={axis: (low, high) for axis, (low, high) in card["reach"].items()},
                 record=Record.from_dict(card["record"]),
             )
             if card.get("weights", model.hash) != model.hash:  # absent from the first models
@@ -346,7 +346,7 @@ def _located(name: str | Path) -> Iterator[Path]:
         )
 
 
-def unlikeness(psf: Volume, other: Volume) -> float:
+def psf_difference(psf: Volume, other: Volume) -> float:
     """Return the fraction of light by which two PSFs of one voxel size differ, 0 to 1.
 
     Parameters

@@ -23,35 +23,42 @@ from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm, sam
 from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
 from napari_rln.deconvolution.classical import (
     ClassicalTiles,
-    checking_bytes,
-    searching_bytes,
+    residual_bytes,
+    search_bytes,
 )
-from napari_rln.deconvolution.method import BlockComputer, Crop, Described, Json, Scene, Whole
-from napari_rln.deconvolution.residual import Residual, explained
-from napari_rln.deconvolution.settings import check_together, memory_bytes
+from napari_rln.deconvolution.method import (
+    BlockComputer,
+    Description,
+    Json,
+    Observation,
+    PreparedCrop,
+    WholeResult,
+)
+from napari_rln.deconvolution.residual import Residual, residual_of
+from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.application import (
-    REACH,
+    HALO,
     BlockInput,
     apply_to_tiles,
+    apply_to_window,
     consistency_of,
     input_of,
-    through_network,
 )
 from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.networks.inference import (
     TORCH_VOXEL_BYTES,
-    Folded,
+    InferenceNetwork,
     Precision,
-    compile_ahead,
+    compile_in_background,
     is_compiling,
 )
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.model import UNIVERSAL, Model, load_model
 from napari_rln.networks.normalisation import HIGH, LOW, Normalisation, brightness
-from napari_rln.networks.rln import together
-from napari_rln.networks.suitability import doubts, refuse_grid
+from napari_rln.networks.rln import combine_views
+from napari_rln.networks.suitability import grid_error, psf_warnings
 
 ADVICE = "take less memory at once (`memory_gb`), or use another device."
 
@@ -177,7 +184,7 @@ class Network(NetworkOptions):
                 "one (`psf`), or use a model of the paper's variant."
             )
         if psf is not None and views == 1:
-            check_together(image, psf)
+            check_psf_fits(image, psf)
         if views > 1 and not self._is_on_grid(image):
             assert model.psf is not None
             raise RlnError(
@@ -186,9 +193,9 @@ class Network(NetworkOptions):
                 "(`voxels`), or the universal model."
             )
         if self.grid == "refuse" and not self._is_on_grid(image):
-            raise refuse_grid(model, image)
+            raise grid_error(model, image)
 
-    def check_in_parts(self) -> None:
+    def check_tiled(self) -> None:
         """Raise if images may be resampled.
 
         Raises
@@ -205,9 +212,9 @@ class Network(NetworkOptions):
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
         """Return warnings about using the model with the PSFs of the views."""
         model = self.loaded
-        sentences = doubts(model, psfs[0])
+        sentences = psf_warnings(model, psfs[0])
         if len(psfs) > 1 and model.psf_b is not None:
-            sentences += doubts(replace(model, psf=model.psf_b, reach={}), psfs[1])
+            sentences += psf_warnings(replace(model, psf=model.psf_b, psf_widths={}), psfs[1])
         return sentences
 
     def of_views(self, views: int) -> Self:
@@ -229,9 +236,9 @@ class Network(NetworkOptions):
         kept = self._kept_bytes(shape, psf_shape)
         if resolve_device(self.device).type == "cuda":
             return kept
-        return kept + checking_bytes(shape, psf_shape)
+        return kept + residual_bytes(shape, psf_shape)
 
-    def whole(self, scene: Scene) -> Generator[Report, None, Whole | None]:
+    def whole(self, scene: Observation) -> Generator[Report, None, WholeResult | None]:
         """Deconvolve a whole image; yield reports with finished tiles, return the result.
 
         None if the initial estimate does not fit into memory whole.
@@ -239,7 +246,7 @@ class Network(NetworkOptions):
         model, device, shape = self.loaded, scene.device, scene.image.shape
         psf_shape = None if scene.psf is None else scene.psf.shape
         if device.type == "cpu" and self.precision == "float32":
-            compile_ahead()  # in parallel: the first time it takes as long as the initial estimate
+            compile_in_background()  # the first time it takes as long as the initial estimate
         most = bytes_allowed(scene.memory_gb, device)
         if scene.memory_gb != "auto":
             check_memory(most, device, ADVICE)
@@ -261,19 +268,19 @@ class Network(NetworkOptions):
                 lambda report: replace(
                     report,
                     phase="stop" if report.phase == "stop" else "start",
-                    seconds=time.perf_counter() - scene.began,
+                    seconds=time.perf_counter() - scene.started,
                     snapshot=report.snapshot if own else None,
                 ),
             )
             facts["start_iterations"] = start.iterations
-            scene.memory.look()
+            scene.memory.sample()
             scalings = self._scalings(scene, start.data)
             for number, scaling in enumerate(scalings):
                 facts[f"normalisation{'_b' * number}"] = asdict(scaling)
             if is_compiling():
-                lasted = time.perf_counter() - scene.began
+                lasted = time.perf_counter() - scene.started
                 yield Report(phase="compile", done=0, total=0, seconds=lasted)
-            network = Folded(model.network, device, self.precision)
+            network = InferenceNetwork(model.network, device, self.precision)
             merge = None
             if model.start.needs_psf and len(scene.views) == 1:
                 assert scene.psf is not None
@@ -288,30 +295,30 @@ class Network(NetworkOptions):
             tiles = self._block_tiles(shape, network, scene.tile, most)
             core = [part.stop - part.start for part in tiles[0].core]
             facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
-            seen = scene.views[0].seen if len(scene.views) == 1 else None
+            mask = scene.views[0].mask if len(scene.views) == 1 else None
             data = yield from apply_to_tiles(
                 self._reader(scene, scalings, start.data), tiles, start.data, scalings[0],
-                scene.calibration.background, model, network, scene.began, seen=seen, merge=merge,
+                scene.calibration.background, model, network, scene.started, mask=mask, merge=merge,
             )  # fmt: skip
-            scene.memory.look()
+            scene.memory.sample()
         if len(scene.views) > 1:
             residual = _explained(scene, data) if merge is not None else None
             if residual is not None:
                 data *= np.float32(residual.scale)
                 facts["consistency"] = asdict(Consistency(result=residual.scale))
-            return Whole(data, facts)
+            return WholeResult(data, facts)
         outside = start.outside
-        if model.start.method == "matched" and start.trial and start.trial.is_of(scene.image):
+        if model.start.method == "matched" and start.trial and start.trial.covers(scene.image):
             outside = start.trial.outside
         if outside is not None and own and scene.psf is not None:
-            scene.shared.keep_outside(scene.image, scene.psf, scene.calibration, outside)
-        return Whole(data, facts, outside if own else None)
+            scene.shared.store_outside(scene.image, scene.psf, scene.calibration, outside)
+        return WholeResult(data, facts, outside if own else None)
 
-    def described(self) -> Described:
+    def describe(self) -> Description:
         """Return settings, identity, inputs and facts."""
         model = self.loaded
         own = {name: value for name, value in as_dict(self).items() if name != "model"}
-        return Described(
+        return Description(
             settings=own | {"model": model.name, "start": as_dict(model.start)},
             identity=own | {"model": model.identity},
             inputs={"model": model.hash},
@@ -346,7 +353,7 @@ class Network(NetworkOptions):
         file = folder / str(made.model)
         return replace(made, model=file) if file.is_file() else made
 
-    def provide(self, folder: Path) -> Self:
+    def save_files(self, folder: Path) -> Self:
         """Write the model into a folder; return the method that uses that file."""
         self.loaded.save(folder / _MODEL_FILE)
         return replace(self, model=Path(_MODEL_FILE))
@@ -364,32 +371,32 @@ class Network(NetworkOptions):
         kept = LIBRARIES_BYTES + _VOLUME_BYTES * math.prod(shape)
         start = self.loaded.start
         if psf_shape is not None and start.needs_psf:
-            kept += searching_bytes(shape, psf_shape, start.rld())
+            kept += search_bytes(shape, psf_shape, start.rld())
         return kept
 
-    def _scalings(self, scene: Scene, estimate: FloatArray) -> list[Normalisation]:
+    def _scalings(self, scene: Observation, estimate: FloatArray) -> list[Normalisation]:
         """Return the normalisations, one for each view."""
         method = self.loaded.normalisation
         if len(scene.views) == 1:
             background = scene.calibration.background
             return [Normalisation.of(scene.image.data, estimate, background, method)]
         first, second = scene.views
-        shown = second.image.data if second.seen is None else second.image.data[second.seen]
+        shown = second.image.data if second.mask is None else second.image.data[second.mask]
         return [
             Normalisation.of(data, estimate, view.calibration.background, method)
             for data, view in ((first.image.data, first), (shown, second))
         ]
 
     def _reader(
-        self, scene: Scene, scalings: Sequence[Normalisation], estimate: FloatArray
+        self, scene: Observation, scalings: Sequence[Normalisation], estimate: FloatArray
     ) -> Callable[[Box], BlockInput]:
         """Return a function that reads the network's input of a box."""
         background, scaling = np.float32(scene.calibration.background), scalings[0]
         if len(scene.views) == 1:
-            seen, image = scene.views[0].seen, scene.image.data
+            mask, image = scene.views[0].mask, scene.image.data
 
             def of_one(box: Box) -> BlockInput:
-                shown = None if seen is None else seen[box]
+                shown = None if mask is None else mask[box]
                 return input_of(scaling, float(background), image[box], estimate[box], shown)
 
             return of_one
@@ -399,9 +406,9 @@ class Network(NetworkOptions):
         def of_two(box: Box) -> BlockInput:
             a = scaling.apply(first.image.data[box])
             b = scalings[1].apply(second.image.data[box])
-            if second.seen is not None:
-                b = np.where(second.seen[box], b, a)
-            x = together(model.network.settings.views, a, b)
+            if second.mask is not None:
+                b = np.where(second.mask[box], b, a)
+            x = combine_views(model.network.settings.views, a, b)
             if not model.start.needs_psf:
                 return BlockInput(x, None)
             return BlockInput(x, [scaling.apply(estimate[box] + background)] * len(x))
@@ -409,7 +416,7 @@ class Network(NetworkOptions):
         return of_two
 
     def _block_tiles(
-        self, shape: Shape, network: Folded, tile: TileSide, most: int
+        self, shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
     ) -> tuple[Tile, ...]:
         """Return the tiles of the network, with its receptive field as their halo.
 
@@ -418,7 +425,7 @@ class Network(NetworkOptions):
         RlnError
             If the smallest tile needs more than ``most`` bytes.
         """
-        halo = (REACH,) * 3
+        halo = (HALO,) * 3
         if tile != "auto":
             return plan_tiles(shape, (tile,) * 3, halo)
         voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
@@ -453,7 +460,7 @@ def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most
     RlnError
         If it needs more than ``most`` bytes.
     """
-    needed = checking_bytes(shape, psf_shape)
+    needed = residual_bytes(shape, psf_shape)
     if needed > most:
         more = memory_gb + (needed - most) / 1e9
         raise RlnError(
@@ -463,14 +470,14 @@ def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most
         )
 
 
-def _explained(scene: Scene, data: FloatArray) -> Residual | None:
+def _explained(scene: Observation, data: FloatArray) -> Residual | None:
     """Return the residual of a result and the first view on its own voxels."""
     view, resampled = scene.original, data
     if not scene.on_own_voxels:
         shape, voxel_um = view.image.shape, view.image.voxel_um
         resampled = on_grid(data, scene.image.voxel_um, shape, voxel_um)
     assert view.psf is not None
-    return explained(view.image, resampled, view.psf, view.calibration, seen=view.seen)
+    return residual_of(view.image, resampled, view.psf, view.calibration, mask=view.mask)
 
 
 class NetworkBlocks:
@@ -485,10 +492,10 @@ class NetworkBlocks:
     def __init__(self, method: Network) -> None:
         self._method, self._model = method, method.loaded
 
-    reach: int = REACH
+    receptive_field: int = HALO
 
     @property
-    def learns_from_estimates(self) -> bool:
+    def fits_estimates(self) -> bool:
         """Whether the normalisation needs estimates of several parts of the image."""
         return self._model.normalisation != "percentiles" and self._model.start.needs_psf
 
@@ -497,15 +504,17 @@ class NetworkBlocks:
         precision = self._method.precision
         network = (
             float(TORCH_VOXEL_BYTES[precision]) if kind != "cpu"
-            else Folded(self._model.network, torch.device(kind), precision).bytes_per_voxel
+            else InferenceNetwork(
+                self._model.network, torch.device(kind), precision
+            ).bytes_per_voxel
         )  # fmt: skip
         return max(network, MERGE_BYTES)
 
-    def learn(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
+    def fit(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
         """Return the parameters of merging the network's output with its initial estimate."""
         if trial is None:
             return {}
-        network = Folded(self._model.network, device, self._method.precision)
+        network = InferenceNetwork(self._model.network, device, self._method.precision)
         most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
         consistency = consistency_of(
             trial, self._model, network,
@@ -513,7 +522,7 @@ class NetworkBlocks:
         )  # fmt: skip
         return {"consistency": asdict(consistency)}
 
-    def learn_range(
+    def fit_range(
         self,
         parts: Sequence[FloatArray],
         background: float,
@@ -545,35 +554,35 @@ class NetworkBlocks:
             light = everywhere * light / here if here else 0.0
         return _range(background, light)
 
-    def ready(self, psf: Volume | None, learnt: Json, device: torch.device) -> BlockComputer:
+    def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
         """Return a computer of blocks with these parameters."""
         model = self._model
-        network = Folded(model.network, device, self._method.precision)
-        scaling = Normalisation(offset=learnt["offset"], scale=learnt["scale"])
+        network = InferenceNetwork(model.network, device, self._method.precision)
+        scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
         merge: Merge | None = None
         if psf is not None and model.start.needs_psf:
-            known = learnt.get("consistency")
+            known = fitted.get("consistency")
             merge = Merge(
                 Consistency() if known is None else Consistency.from_json(known), psf.data
             )
 
         def block(
-            crop: Crop, estimate: FloatArray | None, calibration: Calibration, inner: Box
+            crop: PreparedCrop, estimate: FloatArray | None, calibration: Calibration, inner: Box
         ) -> FloatArray:
             background, image = calibration.background, crop.image.data
             if estimate is None:
                 estimate = image - np.float32(background)
-            return through_network(
-                network, model, scaling, background, image, estimate, inner, crop.seen, merge
+            return apply_to_window(
+                network, model, scaling, background, image, estimate, inner, crop.mask, merge
             )
 
         return block
 
-    def facts(self, learnt: Json) -> Json:
+    def facts(self, fitted: Json) -> Json:
         """Return the parameters for the record."""
-        facts: Json = {"normalisation": {name: learnt[name] for name in ("offset", "scale")}}
-        if "consistency" in learnt:
-            facts["consistency"] = learnt["consistency"]
+        facts: Json = {"normalisation": {name: fitted[name] for name in ("offset", "scale")}}
+        if "consistency" in fitted:
+            facts["consistency"] = fitted["consistency"]
         return facts
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import FloatArray
 
-Method = Literal["brightness", "percentiles"]
+NormalisationMethod = Literal["brightness", "percentiles"]
 
 LOW, HIGH = 0.01, 99.5
 """Percentiles that become 0 and 1 in the paper's normalisation."""
@@ -39,7 +39,9 @@ class Normalisation:
     scale: float
 
     @classmethod
-    def of(cls, image: FloatArray, estimate: FloatArray, background: float, method: Method) -> Self:
+    def of(
+        cls, image: FloatArray, estimate: FloatArray, background: float, method: NormalisationMethod
+    ) -> Self:
         """Return the map for an image and its initial estimate.
 
         Parameters

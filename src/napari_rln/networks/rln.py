@@ -29,7 +29,7 @@ from napari_rln.core.limits import check_limits
 
 Views = Literal["single", "averaged", "concatenated"]
 
-REACH = 16
+RECEPTIVE_FIELD = 16
 """Receptive field: voxels on either side of an even position (17 after it) that it depends on."""
 
 BN_EPS = 1e-3
@@ -67,7 +67,7 @@ class NetworkSettings:
 T = TypeVar("T", npt.NDArray[np.float32], torch.Tensor)
 
 
-def together(views: Views, first: T, second: T) -> list[T]:
+def combine_views(views: Views, first: T, second: T) -> list[T]:
     """Return the input channels of a network for two normalised views.
 
     Parameters
@@ -291,7 +291,7 @@ def initialise(network: RLN, generator: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def pass_estimate_on(network: RLN) -> None:
+def initialise_as_identity(network: RLN) -> None:
     """Change initial weights so that the output is nearly the initial estimate.
 
     The corrections become nearly constant, and the merging convolutions pass the corrected

@@ -9,9 +9,9 @@ from napari_rln.core.device import computing, resolve_device
 from napari_rln.core.generators import finish
 from napari_rln.core.tiles import even_sized
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.calibration import calibrate, measured_volume
-from napari_rln.deconvolution.method import Scene
-from napari_rln.deconvolution.settings import Seen, check_image
+from napari_rln.deconvolution.calibration import calibrate, prepare_image
+from napari_rln.deconvolution.method import Observation
+from napari_rln.deconvolution.settings import PreparedView, check_image
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.network import Network
 from napari_rln.networks.normalisation import Normalisation
@@ -54,11 +54,11 @@ def network_stages(
     image = check_image(image, method.negatives)
     calibration = calibrate(image, method)
     background = calibration.background
-    image, seen, _ = measured_volume(image, psf, calibration, repair=method.repair_image)
+    image, mask, _ = prepare_image(image, psf, calibration, repair=method.repair_image)
     device = resolve_device(method.device)
-    view = Seen(image=image, psf=psf, calibration=calibration, seen=seen)
+    view = PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
     with computing(0, device, _ADVICE):
-        start = finish(initial_estimate(Scene.of(view, device), model.start)).data
+        start = finish(initial_estimate(Observation.of(view, device), model.start)).data
         scaling = Normalisation.of(image.data, start, background, model.normalisation)
         x, E0 = (
             torch.from_numpy(even_sized(scaling.apply(data)))[None, None]

@@ -4,7 +4,7 @@ import math
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import OnGrid, Volume, on_one_grid
-from napari_rln.networks.model import Model, unlikeness
+from napari_rln.networks.model import Model, psf_difference
 from napari_rln.psf.shape import fwhm_um
 
 _UNLIKE = 0.15  # fraction of different light above which PSFs differ
@@ -20,7 +20,7 @@ def widths_in_voxels(psf: Volume) -> dict[str, float]:
     }
 
 
-def doubts(model: Model, psf: Volume | None) -> tuple[str, ...]:
+def psf_warnings(model: Model, psf: Volume | None) -> tuple[str, ...]:
     """Return warnings about using a model with a PSF, if any.
 
     Parameters
@@ -34,16 +34,16 @@ def doubts(model: Model, psf: Volume | None) -> tuple[str, ...]:
         return ()
     sentences = []
     if model.psf is not None and on_one_grid(model.psf, psf):
-        fraction = unlikeness(model.psf, psf)
+        fraction = psf_difference(model.psf, psf)
         if fraction > _UNLIKE:
             sentences.append(
                 f"model {model.name} was trained for another PSF ({model.psf.name}): "
                 f"{fraction:.0%} of the light lies elsewhere. Adapt it to this PSF (napari-rln "
                 "train), or use the universal one."
             )
-    if model.reach:
+    if model.psf_widths:
         for axis, width in widths_in_voxels(psf).items():
-            low, high = model.reach[axis]
+            low, high = model.psf_widths[axis]
             if math.isfinite(width) and not low / _BEYOND <= width <= high * _BEYOND:
                 sentences.append(
                     f"the PSF is {width:.1f} voxels wide ({axis} FWHM) but model {model.name} was "
@@ -52,7 +52,7 @@ def doubts(model: Model, psf: Volume | None) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def refuse_grid(model: Model, image: OnGrid) -> RlnError:
+def grid_error(model: Model, image: OnGrid) -> RlnError:
     """Return the error for an image with voxels other than the model's."""
     assert model.psf is not None
     return RlnError(

@@ -89,11 +89,11 @@ def compute_psf(
         facts["focal_shift_um"] = round(focus - settings.depth_um, 4) + 0.0  # no -0
     size = settings.size
     if size is None:
-        box = energy_box(data, settings.energy_share)
+        box = energy_box(data, settings.energy_fraction)
         size = _square_sided((max(box[0], deep), *box[1:]), voxel_um)
     cropped = centre_crop(data, size)
     if settings.size is None:
-        facts["energy_share"] = round(float(cropped.sum() / data.sum()), 5)
+        facts["energy_fraction"] = round(float(cropped.sum() / data.sum()), 5)
     if settings.z_order == "to coverslip":
         cropped = cropped[::-1]
     normal = cropped / cropped.sum()

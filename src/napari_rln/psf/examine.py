@@ -17,12 +17,12 @@ from scipy import ndimage
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import jsonable
 from napari_rln.core.volume import OnGrid, Volume, VoxelUm, on_one_grid
-from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, Size, judge
+from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, Size, findings_of
 from napari_rln.psf.peak import Triple, peak_centre
 from napari_rln.psf.pedestal import Float64Array, background_level
-from napari_rln.psf.placement import find_fault, in_order
+from napari_rln.psf.placement import find_fault, in_image_order
 from napari_rln.psf.prepare import (
-    AS_IT_IS,
+    RESAMPLE_ONLY,
     above_noise,
     is_computed,
     prepare_psf,
@@ -69,13 +69,13 @@ class PsfReport:
             ("peak off the middle", _join(f.offset_um, "+.3f", "um")),
             ("asymmetry", _join(f.asymmetry, ".1%", "")),
             ("sum", f"{f.total:.6g}"),
-            ("negative voxels", f"{f.negative_voxels} ({f.negative_share:.2%} of the light)"),
-            ("background", f"{f.background:.4g} ({f.background_share:.1%} of the light)"),
+            ("negative voxels", f"{f.negative_voxels} ({f.negative_fraction:.2%} of the light)"),
+            ("background", f"{f.background:.4g} ({f.background_fraction:.1%} of the light)"),
             ("noise", f"{f.noise_to_peak:.2%} of the peak"),
-            ("hot pixels", f"{f.hot_pixels} ({f.hot_share:.2%} of the light)"),
+            ("hot pixels", f"{f.hot_pixels} ({f.hot_fraction:.2%} of the light)"),
             ("saturated voxels", str(f.saturated_voxels)),
             ("faces over peak", _join(f.edge_to_peak, ".1%", "")),
-            ("light outside the file", _join(f.cut_share, ".0%", "")),
+            ("light outside the file", _join(f.cut_fraction, ".0%", "")),
         ]
         if f.recommended_size is not None:
             rows.append(("recommended size", _join(f.recommended_size, "d", "voxels")))
@@ -116,7 +116,7 @@ def examine_psf(
     fault = find_fault(psf.data)
     data = psf.data.astype(np.float64)
     if fault:
-        data = in_order(data, fault.split)
+        data = in_image_order(data, fault.split)
     computed = is_computed(psf)
     filtered, hot_pixels = (data, 0) if computed else without_hot(data)
     hot_light = float((data - filtered).sum())
@@ -142,13 +142,13 @@ def examine_psf(
         voxel_um=psf.voxel_um,
         total=float(psf.data.sum(dtype=np.float64)),
         negative_voxels=int((psf.data < 0).sum()),
-        negative_share=negative / positive if positive else math.inf,
+        negative_fraction=negative / positive if positive else math.inf,
         background=level,
-        background_share=level * data.size / light,
+        background_fraction=level * data.size / light,
         noise_to_peak=noise_sd / peak,
-        noise_share=0.0 if computed else _signed_sums(clean)[0] / light,
+        noise_fraction=0.0 if computed else _signed_sums(clean)[0] / light,
         hot_pixels=hot_pixels,
-        hot_share=hot_light / light,
+        hot_fraction=hot_light / light,
         offset_voxels=offset,
         offset_um=_times(offset, psf.voxel_um),
         fault=fault,
@@ -157,7 +157,7 @@ def examine_psf(
         asymmetry=asymmetry(clean, centre, floor=max(3 * noise_sd, 1e-3 * peak)),
         saturated_voxels=_saturated(data, centre, fwhm_voxels),
         edge_to_peak=_edges(kept / peak),
-        cut_share=_cut(kept),
+        cut_fraction=_cut(kept),
         nyquist_um=nyquist,
         expected_fwhm_um=expected,
         image_voxel_um=None if image is None else image.voxel_um,
@@ -165,7 +165,7 @@ def examine_psf(
         size_on_image=_size_on(psf, image),
         recommended_size=_recommended(psf, image),
     )
-    return PsfReport(facts=facts, findings=judge(facts))
+    return PsfReport(facts=facts, findings=findings_of(facts))
 
 
 def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = None) -> Volume:
@@ -200,11 +200,11 @@ def repair_psf(psf: Volume, report: PsfReport, image_voxel_um: VoxelUm | None = 
     if not repairs and image_voxel_um is None:
         return psf
     target = changes.pop("image_voxel_um", None)
-    return prepare_psf(psf, dataclasses.replace(AS_IT_IS, **changes), image_voxel_um=target)
+    return prepare_psf(psf, dataclasses.replace(RESAMPLE_ONLY, **changes), image_voxel_um=target)
 
 
 def fit_psf(
-    psf: Volume, image: OnGrid | None = None, *, mend: bool = True
+    psf: Volume, image: OnGrid | None = None, *, repair: bool = True
 ) -> tuple[Volume, tuple[Finding, ...]]:
     """Return a PSF ready for use and the findings about the original.
 
@@ -214,7 +214,7 @@ def fit_psf(
         Unprepared PSF, such as that of a file.
     image
         Image to deconvolve, if known; the PSF is resampled to its voxels where they differ.
-    mend
+    repair
         Repair findings that harm the result (warnings and errors); otherwise only resample and
         normalise the sum.
 
@@ -226,12 +226,12 @@ def fit_psf(
     report = examine_psf(psf, image=image)
     harmful = tuple(f for f in report.findings if f.severity in HARMFUL)
     target = None if image is None or on_one_grid(psf, image) else image.voxel_um
-    if mend:
+    if repair:
         ready = repair_psf(psf, dataclasses.replace(report, findings=harmful), target)
     elif report.facts.fault:
         raise unusable(psf, report.facts.fault)
     else:
-        ready = prepare_psf(psf, AS_IT_IS, image_voxel_um=target)
+        ready = prepare_psf(psf, RESAMPLE_ONLY, image_voxel_um=target)
     return ready, report.findings
 
 

@@ -45,14 +45,14 @@ class PsfFacts:
         Name, size and voxel size of the examined PSF.
     total
         Sum of all voxels.
-    negative_voxels, negative_share
+    negative_voxels, negative_fraction
         Number of negative voxels, and their absolute sum over the sum of the positive ones.
-    background, background_share
+    background, background_fraction
         Constant level in the file's unit, and its sum over the PSF's own light.
-    noise_to_peak, noise_share
+    noise_to_peak, noise_fraction
         Noise of the background over the peak; negative light after subtracting the background
         over the PSF's light.
-    hot_pixels, hot_share
+    hot_pixels, hot_fraction
         Number of isolated voxels far above their neighbours, and their sum over the PSF's light.
     offset_voxels, offset_um
         Position of the main lobe's peak minus that of voxel ``n // 2``.
@@ -67,7 +67,7 @@ class PsfFacts:
         Number of voxels at the highest value, if they are too many for a peak; else 0.
     edge_to_peak
         Brightest 3 x 3 mean on the two faces across each axis, over the peak.
-    cut_share
+    cut_fraction
         Fraction of all light outside the file along each axis, extrapolated from the decay of the
         light per plane at the edge.
     nyquist_um
@@ -88,13 +88,13 @@ class PsfFacts:
     voxel_um: VoxelUm
     total: float
     negative_voxels: int
-    negative_share: float
+    negative_fraction: float
     background: float
-    background_share: float
+    background_fraction: float
     noise_to_peak: float
-    noise_share: float
+    noise_fraction: float
     hot_pixels: int
-    hot_share: float
+    hot_fraction: float
     offset_voxels: Triple
     offset_um: Triple
     fault: Fault | None
@@ -103,7 +103,7 @@ class PsfFacts:
     asymmetry: Triple
     saturated_voxels: int
     edge_to_peak: Triple
-    cut_share: Triple
+    cut_fraction: Triple
     nyquist_um: Triple
     expected_fwhm_um: float
     image_voxel_um: VoxelUm | None
@@ -123,7 +123,7 @@ class Finding:
     severity
         ``"note"`` for information; ``"warning"`` if it harms the result; ``"error"`` if it makes
         it useless, so that the PSF is refused unless repaired; ``"ok"`` if nothing is wrong.
-    what
+    message
         A sentence with the value and the limit.
     repair
         Settings of ``prepare`` that remove it, such as ``"background=auto"``; none if none does.
@@ -133,12 +133,12 @@ class Finding:
 
     check: str
     severity: Severity
-    what: str
+    message: str
     repair: str | None = None
     settings: dict[str, Any] | None = None
 
 
-def judge(facts: PsfFacts) -> tuple[Finding, ...]:
+def findings_of(facts: PsfFacts) -> tuple[Finding, ...]:
     """Return the findings that follow from the facts; a single ``"ok"`` if none."""
     findings = (
         *_light(facts),
@@ -149,7 +149,7 @@ def judge(facts: PsfFacts) -> tuple[Finding, ...]:
     )
     if findings:
         return findings
-    return (Finding(check="all", severity="ok", what="Nothing to repair."),)
+    return (Finding(check="all", severity="ok", message="Nothing to repair."),)
 
 
 def _repairable(check: str, severity: Severity, what: str, **settings: Any) -> Finding:
@@ -157,7 +157,7 @@ def _repairable(check: str, severity: Severity, what: str, **settings: Any) -> F
     return Finding(
         check=check,
         severity=severity,
-        what=what,
+        message=what,
         repair=text or "any preparation",
         settings=settings,
     )
@@ -165,28 +165,28 @@ def _repairable(check: str, severity: Severity, what: str, **settings: Any) -> F
 
 def _light(facts: PsfFacts) -> Iterator[Finding]:
     """Yield findings on sum, negatives, background, noise, hot pixels, saturation."""
-    if facts.hot_share > _HOT:
+    if facts.hot_fraction > _HOT:
         what = (
             f"{facts.hot_pixels} isolated voxels more than 4 times as bright as their neighbours, "
-            f"hot pixels, add up to {facts.hot_share:.2%} of the light (limit {_HOT:.1%})."
+            f"hot pixels, add up to {facts.hot_fraction:.2%} of the light (limit {_HOT:.1%})."
         )
         yield _repairable("hot pixels", "warning", what, hot_pixels=True)
-    if abs(facts.background_share) > _BACKGROUND:
+    if abs(facts.background_fraction) > _BACKGROUND:
         what = (
             f"A constant background of {facts.background:.4g} adds up to "
-            f"{facts.background_share:.0%} of the PSF's own light (limit {_BACKGROUND:.0%})."
+            f"{facts.background_fraction:.0%} of the PSF's own light (limit {_BACKGROUND:.0%})."
         )
         yield _repairable("background", "warning", what, background="auto")
-    if facts.noise_share > _NOISE:
+    if facts.noise_fraction > _NOISE:
         what = (
             f"Noise of {facts.noise_to_peak:.2%} of the peak leaves negative values that add up "
-            f"to {facts.noise_share:.0%} of the light (limit {_NOISE:.0%}); clipped alone, they "
+            f"to {facts.noise_fraction:.0%} of the light (limit {_NOISE:.0%}); clipped alone, they "
             "become a pedestal."
         )
         yield _repairable("noise", "warning", what, background="auto", noise_floor=3.0)
     if facts.negative_voxels:
         what = (
-            f"{facts.negative_voxels} voxels are negative, {facts.negative_share:.2%} of the "
+            f"{facts.negative_voxels} voxels are negative, {facts.negative_fraction:.2%} of the "
             "light; a PSF has none."
         )
         yield _repairable("negatives", "warning", what)
@@ -198,7 +198,7 @@ def _light(facts: PsfFacts) -> Iterator[Finding]:
             f"{facts.saturated_voxels} voxels at the peak have the highest value: the detector "
             "was saturated. Measure again with less light or exposure."
         )
-        yield Finding(check="saturation", severity="warning", what=what)
+        yield Finding(check="saturation", severity="warning", message=what)
 
 
 def _place(facts: PsfFacts) -> Iterator[Finding]:
@@ -206,7 +206,7 @@ def _place(facts: PsfFacts) -> Iterator[Finding]:
     if facts.fault and facts.fault.split:
         yield _repairable(facts.fault.check, "error", _sentence(facts.fault), centre="peak")
     elif facts.fault:
-        yield Finding(check=facts.fault.check, severity="error", what=_sentence(facts.fault))
+        yield Finding(check=facts.fault.check, severity="error", message=_sentence(facts.fault))
     elif max(abs(offset) for offset in facts.offset_voxels) > _OFFSET:
         what = (
             f"The peak is off the middle voxel by {_zyx(facts.offset_voxels, '+.2f')} voxels or "
@@ -219,7 +219,7 @@ def _place(facts: PsfFacts) -> Iterator[Finding]:
             f"The mirror image differs in {_zyx(facts.asymmetry, '.0%')} of the light (z, y, x; "
             f"limit {_ASYMMETRY:.0%}): an aberrated PSF, whose orientation must be the image's."
         )
-        yield Finding(check="asymmetry", severity="note", what=what)
+        yield Finding(check="asymmetry", severity="note", message=what)
 
 
 def _grid(facts: PsfFacts) -> Iterator[Finding]:
@@ -246,13 +246,13 @@ def _grid(facts: PsfFacts) -> Iterator[Finding]:
             f"image {_zyx(facts.image_shape, 'd')} (z, y, x): haze from farther away is "
             "removed with the extended border only."
         )
-        yield Finding(check="size", severity="note", what=what)
+        yield Finding(check="size", severity="note", message=what)
     if facts.shape[0] == 1 and facts.image_shape[0] > 1:
         what = (
             f"The PSF is one plane and the image has {facts.image_shape[0]}: light from other "
             "planes cannot be removed. Use a 3D PSF."
         )
-        yield Finding(check="planes", severity="warning", what=what)
+        yield Finding(check="planes", severity="warning", message=what)
 
 
 def _resolution(facts: PsfFacts) -> Iterator[Finding]:
@@ -262,20 +262,20 @@ def _resolution(facts: PsfFacts) -> Iterator[Finding]:
             f"The FWHM is {_zyx(facts.fwhm_um, '.3g')} um (z, y, x): the light does not fall to "
             "half within the file. Use a larger one."
         )
-        yield Finding(check="width", severity="warning", what=what)
+        yield Finding(check="width", severity="warning", message=what)
     steps = zip(facts.shape, facts.voxel_um, facts.nyquist_um, strict=True)
     if any(n > 1 and voxel > _NYQUIST * limit for n, voxel, limit in steps):
         what = (
             f"The voxel size of {_zyx(facts.voxel_um, '.3g')} um exceeds the sampling limit of "
             f"{_zyx(facts.nyquist_um, '.3g')} um (z, y, x): the finest detail is lost."
         )
-        yield Finding(check="sampling", severity="warning", what=what)
+        yield Finding(check="sampling", severity="warning", message=what)
     elif any(width < _FWHM_VOXELS for width in facts.fwhm_voxels):
         what = (
             f"The FWHM is {_zyx(facts.fwhm_voxels, '.2f')} voxels (z, y, x); below "
             f"{_FWHM_VOXELS:g} it is undersampled."
         )
-        yield Finding(check="sampling", severity="warning", what=what)
+        yield Finding(check="sampling", severity="warning", message=what)
     ratio = max(facts.fwhm_um[1:]) / facts.expected_fwhm_um
     if ratio < _NARROW or _BROAD < ratio < math.inf:
         what = (
@@ -289,7 +289,7 @@ def _resolution(facts: PsfFacts) -> Iterator[Finding]:
             else ": aberrations, a large bead, or a wrong voxel size."
         )
         severity: Severity = "warning" if ratio < _NARROW else "note"
-        yield Finding(check="resolution", severity=severity, what=what)
+        yield Finding(check="resolution", severity=severity, message=what)
 
 
 def _extent(facts: PsfFacts) -> Iterator[Finding]:
@@ -299,13 +299,13 @@ def _extent(facts: PsfFacts) -> Iterator[Finding]:
             f"Faces of the file have up to {_zyx(facts.edge_to_peak, '.0%')} of the peak (z, y, x; "
             f"limit {_EDGE:.0%}): the PSF is cut. Use a larger file."
         )
-        yield Finding(check="cut", severity="warning", what=what)
-    elif max(facts.cut_share) > _CUT:
+        yield Finding(check="cut", severity="warning", message=what)
+    elif max(facts.cut_fraction) > _CUT:
         what = (
-            f"About {_zyx(facts.cut_share, '.0%')} of the light lies outside the file (z, y, x), "
-            "judged by its fall-off: a larger file would remove more haze."
+            f"About {_zyx(facts.cut_fraction, '.0%')} of the light lies outside the file (z, y, "
+            "x), judged by its fall-off: a larger file would remove more haze."
         )
-        yield Finding(check="cut", severity="note", what=what)
+        yield Finding(check="cut", severity="note", message=what)
     if facts.recommended_size is None:
         return
     if math.prod(facts.size_on_image) > _SPARE * math.prod(facts.recommended_size):
@@ -313,11 +313,11 @@ def _extent(facts: PsfFacts) -> Iterator[Finding]:
             f"{_zyx(facts.recommended_size, 'd')} of {_zyx(facts.size_on_image, 'd')} voxels "
             "(z, y, x) hold 99.9 % of the light: a smaller PSF is faster."
         )
-        yield _repairable("crop", "note", what, energy_share=0.999)
+        yield _repairable("crop", "note", what, energy_fraction=0.999)
 
 
 def _sentence(fault: Fault) -> str:
-    return fault.what[:1].upper() + fault.what[1:]
+    return fault.message[:1].upper() + fault.message[1:]
 
 
 def _zyx(values: tuple[float, ...], form: str) -> str:

@@ -194,7 +194,7 @@ def average(
     return Volume.from_array(psf, image.voxel_um, name=name, record=record)
 
 
-def beads_in_words(facts: dict[str, Any]) -> str:
+def beads_text(facts: dict[str, Any]) -> str:
     """Return the numbers of beads used and rejected as text, from the facts of a record."""
     rejected = ", ".join(f"{n} {why}" for why, n in facts["beads_rejected"].items())
     used = f"mean of {facts['beads_used']} of {facts['beads_found']} beads"

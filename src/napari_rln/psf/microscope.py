@@ -44,7 +44,7 @@ class MicroscopeSettings:
         from it (to coverslip).
     size
         Number of voxels (z y x), odd; none: chosen by the energy share, at most 127 each.
-    energy_share
+    energy_fraction
         Fraction of the energy that an automatic size keeps, relative to that within 127 voxels
         per axis and 8 axial widths of the focus.
     """
@@ -64,7 +64,7 @@ class MicroscopeSettings:
     fwhm_um: tuple[float, float, float] = (0.7, 0.25, 0.25)
     z_order: Literal["from coverslip", "to coverslip"] = "from coverslip"
     size: tuple[int, int, int] | None = None
-    energy_share: Annotated[float, {"min": 0.5, "max": 0.9999}] = 0.99
+    energy_fraction: Annotated[float, {"min": 0.5, "max": 0.9999}] = 0.99
 
     def __post_init__(self) -> None:
         for field in ("wavelength_um", "excitation_um"):

@@ -29,7 +29,7 @@ _FLAT = 0.8  # of the peak: an axis along which the light stays above has no pea
 _TILT = 2  # planes around the peak in which the axis of a tilted PSF is located separately
 
 
-class Alone(NamedTuple):
+class IsolatedVoxels(NamedTuple):
     """Masks (Z, Y, X) of voxels that are isolated in their planes.
 
     Attributes
@@ -56,7 +56,7 @@ class Peak(NamedTuple):
     noise_sd
         Standard deviation of the noise in the background.
     own
-        See :class:`Alone`.
+        See :class:`IsolatedVoxels`.
     """
 
     centre: Triple
@@ -90,7 +90,7 @@ def find_peak(data: npt.NDArray[Any]) -> Peak:
     """Return the peak of the main lobe with intermediate results; see :func:`peak_centre`."""
     data = np.asarray(data, dtype=np.float64)
     level, noise_sd = background_level(data)
-    hot, own = _lone_voxels(data, level, noise_sd)
+    hot, own = _isolated_voxels(data, level, noise_sd)
     rise = np.where(hot, 0.0, data - level)
     spot = brightest_spot(rise)
     if own.any():  # a peak of one voxel, which the filters of brightest_spot remove
@@ -117,7 +117,7 @@ def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:
     return all(_inside(c, n) for c, n in zip(centre, shape, strict=True))
 
 
-def lone_voxels(data: npt.NDArray[Any]) -> Alone:
+def isolated_voxels(data: npt.NDArray[Any]) -> IsolatedVoxels:
     """Return the voxels that are isolated in their planes: hot ones and those of the PSF.
 
     A voxel is isolated if it exceeds the background by more than four times as much as the second
@@ -132,25 +132,25 @@ def lone_voxels(data: npt.NDArray[Any]) -> Alone:
         (Z, Y, X), any unit.
     """
     data = np.asarray(data, dtype=np.float64)
-    return _lone_voxels(data, *background_level(data))
+    return _isolated_voxels(data, *background_level(data))
 
 
-def _lone_voxels(data: Float64Array, level: float, noise_sd: float) -> Alone:
+def _isolated_voxels(data: Float64Array, level: float, noise_sd: float) -> IsolatedVoxels:
     none = np.zeros(data.shape, dtype=bool)
     if min(data.shape[1:]) < 3:
-        return Alone(none, none)
+        return IsolatedVoxels(none, none)
     noise_sd = max(noise_sd, noise_among(data, data > level))
     rise = data - level
     second = ndimage.rank_filter(rise, -3, size=(1, 3, 3), mode="nearest")
     least = max(10 * noise_sd, 0.01 * float(second.max()))
     alone: Mask = (rise > _ISOLATED * np.maximum(second, 0)) & (rise > least)
     if not alone.any():
-        return Alone(none, none)
+        return IsolatedVoxels(none, none)
     rest = np.where(alone, ndimage.median_filter(rise, size=(1, 3, 3), mode="nearest"), rise)
     if rest[~alone].max() <= max(10 * noise_sd, 1e-6 * float(rise.max())):
-        return Alone(none, alone)  # a point source without spread
+        return IsolatedVoxels(none, alone)  # a point source without spread
     own = _psf_voxels(rise, rest, alone)
-    return Alone(alone & ~own, own)
+    return IsolatedVoxels(alone & ~own, own)
 
 
 def profile(rise: Float64Array, spot: tuple[int, int, int], axis: int) -> Float64Array:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_rln.psf.peak import Triple, find_peak, lone_voxels, peak_inside, profile
+from napari_rln.psf.peak import Triple, find_peak, isolated_voxels, peak_inside, profile
 from napari_rln.psf.pedestal import Float64Array, background_level
 
 _DARK = 0.5  # of the peak: limit of the middle of a file whose peak is split between the ends
@@ -32,14 +32,14 @@ class Fault:
     ----------
     check
         Short name of what was checked.
-    what
+    message
         A sentence with the value and the next step.
     split
         Axes between whose ends the peak is split, which centring repairs; else empty.
     """
 
     check: str
-    what: str
+    message: str
     split: tuple[int, ...] = ()
 
 
@@ -61,7 +61,7 @@ def find_fault(data: npt.NDArray[Any]) -> Fault | None:
     if fault is not None:
         return fault
     axes = split_axes(data)
-    fault = _spot_fault(in_order(data, axes))
+    fault = _spot_fault(in_image_order(data, axes))
     if axes and fault is None:
         return Fault(
             "centre",
@@ -120,7 +120,7 @@ def cut_fault(centre: Triple, shape: tuple[int, ...]) -> Fault:
     )
 
 
-def in_order(data: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:
+def in_image_order(data: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return data with the origin of axes moved from the first voxel to the middle one."""
     rolled: npt.NDArray[Any] = np.fft.fftshift(data, axes=axes)
     return rolled
@@ -142,9 +142,9 @@ def split_axes(data: npt.NDArray[Any]) -> tuple[int, ...]:
     every = tuple(a for a, n in enumerate(data.shape) if n > 1)
     if not _bright_border(data):
         return ()
-    rolled = in_order(data, every)
+    rolled = in_image_order(data, every)
     level, noise_sd = background_level(rolled)
-    rise = np.where(lone_voxels(rolled).hot, 0.0, rolled - level)
+    rise = np.where(isolated_voxels(rolled).hot, 0.0, rolled - level)
     mean = (
         ndimage.uniform_filter(rise, size=[min(3, n) for n in data.shape], mode="wrap")
         + 1e-6 * rise

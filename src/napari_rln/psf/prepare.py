@@ -21,9 +21,16 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume, VoxelUm, check_voxel_um
-from napari_rln.psf.peak import Triple, lone_voxels, peak_centre, peak_inside
+from napari_rln.psf.peak import Triple, isolated_voxels, peak_centre, peak_inside
 from napari_rln.psf.pedestal import Float64Array, background_level
-from napari_rln.psf.placement import Fault, cut_fault, find_fault, in_order, point_fault, split_axes
+from napari_rln.psf.placement import (
+    Fault,
+    cut_fault,
+    find_fault,
+    in_image_order,
+    point_fault,
+    split_axes,
+)
 from napari_rln.psf.shape import centre_crop, energy_box
 
 _SPLINE = 5  # order of the spline from which the slopes are taken
@@ -54,7 +61,7 @@ class PrepareSettings:
         Standard errors by which the surroundings of a voxel must exceed the noise where
         subtracting the background leaves negative values; other voxels are set to zero, since
         clipped noise adds up to a pedestal. 0 keeps all positive values.
-    energy_share
+    energy_fraction
         Fraction of the energy that the cropped box keeps; 1 does not crop.
     max_size
         Maximum size after cropping (z, y, x) in voxels.
@@ -64,7 +71,7 @@ class PrepareSettings:
     hot_pixels: bool = True
     centre: Literal["peak", "file"] = "peak"
     noise_floor: Annotated[float, {"min": 0.0, "max": 20.0, "label": "Noise floor"}] = 3.0
-    energy_share: Annotated[float, {"min": 0.5, "max": 1.0, "label": "Energy share"}] = 0.999
+    energy_fraction: Annotated[float, {"min": 0.5, "max": 1.0, "label": "Energy fraction"}] = 0.999
     max_size: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -75,8 +82,8 @@ class PrepareSettings:
             )
 
 
-AS_IT_IS = PrepareSettings(
-    background="none", hot_pixels=False, centre="file", noise_floor=0.0, energy_share=1.0
+RESAMPLE_ONLY = PrepareSettings(
+    background="none", hot_pixels=False, centre="file", noise_floor=0.0, energy_fraction=1.0
 )
 """Only resampling, where requested, and normalisation of the sum."""
 
@@ -189,7 +196,7 @@ def unusable(volume: Volume, fault: Fault) -> RlnError:
     repair = (
         " Repair it (centre=peak), as commands and fit_psf do by default." if fault.split else ""
     )
-    return RlnError(f"{volume.name} cannot be used as a PSF: {fault.what}{repair}")
+    return RlnError(f"{volume.name} cannot be used as a PSF: {fault.message}{repair}")
 
 
 def is_computed(volume: Volume) -> bool:
@@ -202,7 +209,7 @@ def is_computed(volume: Volume) -> bool:
 
 def without_hot(data: Float64Array) -> tuple[Float64Array, int]:
     """Return data with hot voxels replaced by the median of 3 x 3 voxels, and their number."""
-    hot = lone_voxels(data).hot
+    hot = isolated_voxels(data).hot
     if not hot.any():
         return data, 0
     filtered = ndimage.median_filter(data, size=(1, 3, 3), mode="nearest")
@@ -243,7 +250,7 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
             "bright spot on a darker background. Check whether the file is inverted."
         )
     rolled = split_axes(data) if settings.centre == "peak" else ()
-    data, hot_pixels, computed = in_order(data, rolled), 0, is_computed(volume)
+    data, hot_pixels, computed = in_image_order(data, rolled), 0, is_computed(volume)
     if settings.hot_pixels and not computed:
         data, hot_pixels = without_hot(data)
     measured, noise_sd = background_level(data)
@@ -333,6 +340,6 @@ def _half_size(n: int, centre: float, scale: float) -> int:
 
 def _crop(data: Float64Array, settings: PrepareSettings) -> Float64Array:
     """Return the central crop of odd-sized data according to the settings."""
-    if settings.energy_share < 1:
-        data = centre_crop(data, energy_box(data, settings.energy_share))
+    if settings.energy_fraction < 1:
+        data = centre_crop(data, energy_box(data, settings.energy_fraction))
     return data if settings.max_size is None else centre_crop(data, settings.max_size)

@@ -87,7 +87,7 @@ def asymmetry(
     return _three(fractions)
 
 
-def energy_box(data: npt.NDArray[Any], share: float) -> tuple[int, int, int]:
+def energy_box(data: npt.NDArray[Any], fraction: float) -> tuple[int, int, int]:
     """Return the odd size (z, y, x) of a small box around voxel ``n // 2`` with a given energy.
 
     The box grows from one voxel, in each step along the axis whose two new faces hold the most
@@ -97,11 +97,11 @@ def energy_box(data: npt.NDArray[Any], share: float) -> tuple[int, int, int]:
     ----------
     data
         (Z, Y, X), any unit, background removed and centred; negative values count as zero.
-    share
+    fraction
         Fraction of the total in the box, 0 to 1.
     """
     table = np.clip(np.asarray(data, dtype=np.float64), 0, None)
-    goal = share * float(table.sum())
+    goal = fraction * float(table.sum())
     for axis in range(3):
         table = np.cumsum(table, axis=axis)
     table = np.pad(table, ((1, 0), (1, 0), (1, 0)))

@@ -33,7 +33,7 @@ from napari_rln.core.metrics import pearson
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 
-Transform = Literal["translation", "rigid", "affine"]
+TransformKind = Literal["translation", "rigid", "affine"]
 
 LEAST_CORRELATION = 0.3
 """Of the smoothed volumes; below it they show different objects."""
@@ -76,7 +76,7 @@ class RegistrationSettings:
         Of the random points at which the volumes are compared.
     """
 
-    transform: Transform = "affine"
+    transform: TransformKind = "affine"
     seed: Annotated[int, {"min": 0, "max": 2**30}] = 0
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class RegistrationReport:
         Since the start.
     """
 
-    phase: Transform
+    phase: TransformKind
     done: int
     total: int
     similarity: float
@@ -109,11 +109,11 @@ class RegistrationReport:
 def register(
     reference: Volume, image: Volume, settings: RegistrationSettings | None = None
 ) -> Volume:
-    """Return the reference on the grid of the image; see :func:`register_steps`."""
-    return finish(register_steps(reference, image, settings))
+    """Return the reference on the grid of the image; see :func:`register_iter`."""
+    return finish(register_iter(reference, image, settings))
 
 
-def register_steps(
+def register_iter(
     reference: Volume, image: Volume, settings: RegistrationSettings | None = None
 ) -> Generator[RegistrationReport, None, Volume]:
     """Yield reports, return the reference on the grid of the image.
@@ -158,12 +158,12 @@ def register_steps(
     sitk = _simpleitk()
     _check(reference, image)
     start, steps = time.perf_counter(), itertools.count(1)
-    kinds: tuple[Transform, ...] = get_args(Transform)
+    kinds: tuple[TransformKind, ...] = get_args(TransformKind)
     kinds = kinds[: kinds.index(settings.transform) + 1]
     widths_um, slabs = _widths_um(reference, image), _slabs(image)
     total = len(widths_um) * (1 + len(kinds) * ROUNDS) + 4 * len(OVERLAPS) + len(slabs)
 
-    def report(phase: Transform, similarity: float = 0.0) -> RegistrationReport:
+    def report(phase: TransformKind, similarity: float = 0.0) -> RegistrationReport:
         return RegistrationReport(
             phase=phase,
             done=next(steps),
@@ -177,7 +177,7 @@ def register_steps(
         levels.append(_Level.smoothed(reference, image, width_um))
         yield report("translation")
     coarse, fine = levels[0], levels[-1]
-    kept: Transform = "translation"
+    kept: TransformKind = "translation"
     matrix = yield from relay(_best_shift(coarse), lambda match: report(kept, match.correlation))
     for kind in kinds:
         refined = matrix
@@ -405,7 +405,7 @@ def _simpleitk() -> ModuleType:
 
 
 def _refine(
-    levels: Sequence[_Level], transform: Transform, matrix: Float64, seed: int, sitk: ModuleType
+    levels: Sequence[_Level], transform: TransformKind, matrix: Float64, seed: int, sitk: ModuleType
 ) -> Iterator[Float64]:
     """Yield matrices of one kind of transform with increasing mutual information.
 
@@ -456,7 +456,7 @@ def _itk_image(volume: Volume, sitk: ModuleType) -> Any:
 
 
 def _itk_transform(
-    transform: Transform, matrix: Float64, centre_um: Float64, sitk: ModuleType
+    transform: TransformKind, matrix: Float64, centre_um: Float64, sitk: ModuleType
 ) -> Any:
     """Return SimpleITK's transform of a kind, about a centre, for a matrix."""
     linear = matrix[:3, :3]

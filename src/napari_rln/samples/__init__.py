@@ -5,7 +5,7 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from napari_rln.core.volume import Volume, VoxelUm
-from napari_rln.io.volumes import read_volume
+from napari_rln.io.volumes import read
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 
@@ -54,4 +54,4 @@ def nucleus_confocal() -> Volume:
 
 def _read(name: str, voxel_um: VoxelUm | None = None) -> Volume:
     with as_file(files("napari_rln.samples") / name) as path:
-        return read_volume(path, voxel_um=voxel_um)
+        return read(path, voxel_um=voxel_um)

@@ -53,22 +53,22 @@ class FamilySettings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Optics:
+class DrawnPsf:
     """A true PSF and the one assumed for it.
 
     Attributes
     ----------
     psf
         True PSF, which blurs.
-    believed
+    assumed
         Assumed PSF of the same size, for deconvolution.
     """
 
     psf: Volume
-    believed: Volume
+    assumed: Volume
 
 
-def draw_optics(settings: FamilySettings, *, seed: int | tuple[int, ...]) -> Optics:
+def draw_psf(settings: FamilySettings, *, seed: int | tuple[int, ...]) -> DrawnPsf:
     """Return a random PSF of the family, true and assumed.
 
     Parameters
@@ -83,7 +83,7 @@ def draw_optics(settings: FamilySettings, *, seed: int | tuple[int, ...]) -> Opt
     size = _size(microscope, voxel_um, settings)
     psf = compute_psf(_with(microscope, size=size), voxel_um, name="true")
     believed = _believed(rng, microscope, psf, settings.mismatch)
-    return Optics(psf=psf, believed=believed)
+    return DrawnPsf(psf=psf, assumed=believed)
 
 
 def _microscope(rng: np.random.Generator) -> tuple[MicroscopeSettings, VoxelUm]:

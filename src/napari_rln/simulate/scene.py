@@ -88,14 +88,14 @@ class Scene:
         places[0] = low + (high - low) * self.rng.uniform(0.3, 0.7, 3)
         return places
 
-    def box(self, centre: npt.ArrayLike, reach: npt.ArrayLike) -> tuple[Slices, list[FloatArray]]:
+    def box(self, centre: npt.ArrayLike, radius: npt.ArrayLike) -> tuple[Slices, list[FloatArray]]:
         """Return the part of the canvas within a distance of a point, and its coordinates.
 
         Parameters
         ----------
         centre
             (3,) point, in lateral voxels.
-        reach
+        radius
             Distance, scalar or (3,), in lateral voxels.
 
         Returns
@@ -106,7 +106,7 @@ class Scene:
             Distances from the point along z, y and x, shaped for broadcasting.
         """
         slices, offsets = [], []
-        middle, far = np.broadcast_arrays(np.asarray(centre), np.asarray(reach))
+        middle, far = np.broadcast_arrays(np.asarray(centre), np.asarray(radius))
         for axis, (c, r, n, s) in enumerate(
             zip(middle.tolist(), far.tolist(), self.shape, self.steps, strict=True)
         ):

@@ -8,7 +8,7 @@ import torch
 
 from napari_rln.core.volume import FloatArray
 from napari_rln.networks.normalisation import HIGH, LOW
-from napari_rln.networks.rln import together
+from napari_rln.networks.rln import combine_views
 from napari_rln.train.examples import Example, Symmetry
 from napari_rln.train.training_settings import TrainSettings
 
@@ -58,7 +58,7 @@ def draw_batch(
     *images, E0, truth = (stack[:, i : i + 1] for i in range(stack.shape[1]))
     x = images[0]
     if len(images) == 2:
-        x = torch.cat(together(settings.views, *images), 1)
+        x = torch.cat(combine_views(settings.views, *images), 1)
         E0 = x if settings.variant == "paper" else E0.expand_as(x)
     x, E0, truth = (
         part.contiguous(memory_format=torch.channels_last_3d) for part in (x, E0, truth)

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
 from napari_rln.io.paths import atomic
-from napari_rln.train.estimates_on_disk import Prepared
+from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.training_settings import Quality
 
 _KEY = "napari-rln training"
@@ -27,8 +27,8 @@ class BestWeights(NamedTuple):
 
     Attributes
     ----------
-    quality, error, share
-        See :class:`napari_rln.train.validation.Examination`.
+    quality, error, estimate_weight
+        See :class:`napari_rln.train.validation.ValidationResult`.
     step
         Step after which they were reached; 0 for the initial weights.
     weights
@@ -37,7 +37,7 @@ class BestWeights(NamedTuple):
 
     quality: Quality
     error: float
-    share: float
+    estimate_weight: float
     step: int
     weights: Tensors
 
@@ -101,7 +101,7 @@ class Checkpoint:
             fields["best"] = {
                 "quality": as_dict(self.best.quality),
                 "error": self.best.error,
-                "share": self.best.share,
+                "share": self.best.estimate_weight,
                 "step": self.best.step,
             }
         tensors = {
@@ -144,7 +144,7 @@ class Checkpoint:
 def discard(checkpoint: Path) -> None:
     """Remove a checkpoint and the initial estimates prepared for its training."""
     checkpoint.unlink(missing_ok=True)
-    Prepared.beside(checkpoint).remove()
+    EstimateCache.beside(checkpoint).remove()
 
 
 def _part(tensors: Tensors, prefix: str) -> Tensors:

@@ -17,7 +17,7 @@ from napari_rln.io.paths import atomic
 _ENDING = ".estimate.npy"
 
 
-class Prepared:
+class EstimateCache:
     """Cached initial estimates of a training.
 
     Parameters
@@ -30,7 +30,7 @@ class Prepared:
         self._folder = folder
 
     @classmethod
-    def beside(cls, checkpoint: Path | None) -> "Prepared":
+    def beside(cls, checkpoint: Path | None) -> "EstimateCache":
         """Return the cache beside a checkpoint; without a checkpoint, no cache."""
         return cls(checkpoint and checkpoint.with_suffix(".prepared"))
 

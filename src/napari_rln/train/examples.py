@@ -21,18 +21,18 @@ from napari_rln.core.limits import as_dict
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, same_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate
-from napari_rln.deconvolution.method import Scene
-from napari_rln.deconvolution.stopping_trial import seek_stop
+from napari_rln.deconvolution.method import Observation
+from napari_rln.deconvolution.stopping_trial import find_iterations
 from napari_rln.io.paths import is_tiff_name, is_zarr
-from napari_rln.io.volumes import read_volume
+from napari_rln.io.volumes import read
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
-from napari_rln.networks.normalisation import Method, Normalisation
-from napari_rln.networks.rln import Views, together
+from napari_rln.networks.normalisation import Normalisation, NormalisationMethod
+from napari_rln.networks.rln import Views, combine_views
 from napari_rln.psf.shape import asymmetry, centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
-from napari_rln.simulate.optics import FamilySettings, draw_optics
+from napari_rln.simulate.optics import FamilySettings, draw_psf
 from napari_rln.simulate.structures import StructureSettings
-from napari_rln.train.estimates_on_disk import Prepared
+from napari_rln.train.estimates_on_disk import EstimateCache
 
 _SYMMETRIC = 0.05  # asymmetry up to which a PSF may be mirrored
 # For accelerated deconvolution: iterations between comparisons, factor beyond the best at which it
@@ -98,23 +98,23 @@ class Example:
     target: FloatArray
     mean: float
     power: float
-    second: rld.Seen | None = None
+    second: rld.PreparedView | None = None
     x_b: FloatArray | None = None
     views: Views = "single"
     from_image: bool = False
 
-    def given(self) -> tuple[list[FloatArray], list[FloatArray]]:
+    def network_input(self) -> tuple[list[FloatArray], list[FloatArray]]:
         """Return the network's input: channels (Z, Y, X) of image and of initial estimate."""
         if self.x_b is None:
             return [self.x], [self.E0]
-        x = together(self.views, self.x, self.x_b)
+        x = combine_views(self.views, self.x, self.x_b)
         return x, x if self.from_image else [self.E0] * len(x)
 
-    def seen(self) -> list[rld.Seen]:
+    def classical_views(self) -> list[rld.PreparedView]:
         """Return the views for a classical deconvolution; empty without a PSF."""
         if self.psf is None:
             return []
-        first = rld.Seen(image=self.pair.image, psf=self.psf, calibration=self.calibration)
+        first = rld.PreparedView(image=self.pair.image, psf=self.psf, calibration=self.calibration)
         return [first] if self.second is None else [first, self.second]
 
 
@@ -204,15 +204,15 @@ class AnyPsf:
 
     def pair(self, number: int) -> tuple[Pair, Volume]:
         """Return a synthetic pair and its assumed PSF."""
-        optics = draw_optics(self.family, seed=(self.seed, number, 2))
+        optics = draw_psf(self.family, seed=(self.seed, number, 2))
         structures = _single_kind(self.structures, number) if self.one_kind else self.structures
         seed = self.seed, number
         pair = simulate_pair(optics.psf, structures, self.imaging, shape=self.shape, seed=seed)
-        return pair, optics.believed
+        return pair, optics.assumed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder:
+class PairFolder:
     """Pairs from files: ``input/NAME`` and ``ground_truth/NAME`` in a folder.
 
     Parameters
@@ -242,7 +242,7 @@ class Folder:
             If shapes or voxel sizes differ, or the PSF does not fit the image.
         """
         files = self.files[number % len(self.files)]
-        image, truth = (read_volume(path, voxel_um=self.voxel_um) for path in files)
+        image, truth = (read(path, voxel_um=self.voxel_um) for path in files)
         if image.shape != truth.shape:
             raise RlnError(
                 f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; "
@@ -309,12 +309,12 @@ def example(
     source: ExampleSource,
     number: int,
     start: StartSettings,
-    method: Method,
+    method: NormalisationMethod,
     *,
     output_scale: float = 1.0,
     by_truth: bool = False,
     views: Views = "single",
-    prepared: Prepared | None = None,
+    prepared: EstimateCache | None = None,
 ) -> Example:
     """Return the example of a number.
 
@@ -344,7 +344,7 @@ def example(
     second = x_b = None
     if pair.second is not None:
         assert source.psf_b is not None
-        second = rld.Seen(
+        second = rld.PreparedView(
             image=pair.second, psf=_cropped(source.psf_b), calibration=calibrate(pair.second)
         )
 
@@ -354,8 +354,8 @@ def example(
         if second is not None and psf is not None and start.needs_psf:
             return _joint(pair, psf, calibration, start, second)
         cpu = torch.device("cpu")
-        view = rld.Seen(image=pair.image, psf=psf, calibration=calibration)
-        return finish(initial_estimate(Scene.of(view, cpu), start)).data
+        view = rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)
+        return finish(initial_estimate(Observation.of(view, cpu), start)).data
 
     volumes = (pair.image, pair.truth, psf, pair.second, source.psf_b)
     made_of = {
@@ -364,7 +364,7 @@ def example(
         "by_truth": by_truth and number,
         "version": __version__,
     }
-    estimate = (prepared or Prepared()).estimate(made_of, estimated)
+    estimate = (prepared or EstimateCache()).estimate(made_of, estimated)
     if second is not None:
         level = second.calibration.background
         own = Normalisation.of(second.image.data, estimate, level, method)
@@ -399,17 +399,23 @@ def rescaled(made: Example, factor: float) -> Example:
 
 
 def _joint(
-    pair: Pair, psf: Volume, calibration: Calibration, start: StartSettings, second: rld.Seen
+    pair: Pair,
+    psf: Volume,
+    calibration: Calibration,
+    start: StartSettings,
+    second: rld.PreparedView,
 ) -> FloatArray:
     """Return the initial estimate of inference with two views."""
     settings, cpu = start.rld(), torch.device("cpu")
     if start.iterations == "auto":
-        stop = finish(seek_stop(pair.image, psf, calibration, settings, cpu, time.perf_counter()))
+        stop = finish(
+            find_iterations(pair.image, psf, calibration, settings, cpu, time.perf_counter())
+        )
         iterations = start.after(stop.iterations)
     else:
         iterations = start.iterations
-    first = rld.Seen(image=pair.image, psf=psf, calibration=calibration)
-    run = rld.start_views([first, second], replace(settings, start="image"), cpu)
+    first = rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)
+    run = rld.start_iteration_of_views([first, second], replace(settings, start="image"), cpu)
     for _ in range(iterations):
         run.step(measure=False)
     return run.estimate()
@@ -421,7 +427,7 @@ def _stopped_by_truth(
     calibration: Calibration,
     start: StartSettings,
     number: int,
-    second: rld.Seen | None = None,
+    second: rld.PreparedView | None = None,
 ) -> FloatArray:
     """Return approximately the initial estimate of inference.
 
@@ -429,10 +435,10 @@ def _stopped_by_truth(
     stopping, times the factor of the settings.
     """
     settings = start.rld()
-    observed = [rld.Seen(image=pair.image, psf=psf, calibration=calibration)]
+    observed = [rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)]
     if second is not None:
         observed, settings = [*observed, second], replace(settings, start="image")
-    run = rld.start_views(observed, settings, torch.device("cpu"))
+    run = rld.start_iteration_of_views(observed, settings, torch.device("cpu"))
     truth = pair.truth.data - pair.truth.data.mean()
     estimates: list[FloatArray] = []
     similarity: list[float] = []

@@ -11,21 +11,21 @@ from napari_rln.core.limits import as_dict
 from napari_rln.core.memory import keep_freed_memory
 from napari_rln.networks.model import Model
 from napari_rln.train.checkpoint import Checkpoint, discard
-from napari_rln.train.estimates_on_disk import Prepared
-from napari_rln.train.state import Run
-from napari_rln.train.training_set import Setting
+from napari_rln.train.estimates_on_disk import EstimateCache
+from napari_rln.train.state import TrainingState
+from napari_rln.train.training_set import TrainingSet
 from napari_rln.train.training_settings import TrainReport, TrainSettings
 
 _ADVICE = "use smaller patches or batches (`patch`, `batch`)."
 
 
-def train_model(setting: Setting, settings: TrainSettings, *, name: str = "model") -> Model:
-    """Return the trained model; see :func:`train_steps`."""
-    return finish(train_steps(setting, settings, name=name))
+def train_model(setting: TrainingSet, settings: TrainSettings, *, name: str = "model") -> Model:
+    """Return the trained model; see :func:`train_model_iter`."""
+    return finish(train_model_iter(setting, settings, name=name))
 
 
-def train_steps(
-    setting: Setting,
+def train_model_iter(
+    setting: TrainingSet,
     settings: TrainSettings,
     *,
     name: str = "model",
@@ -60,10 +60,10 @@ def train_steps(
     """
     keep_freed_memory()
     device = resolve_device(settings.device)
-    prepared = Prepared.beside(checkpoint)
+    prepared = EstimateCache.beside(checkpoint)
     with (
         computing(0, device, _ADVICE),
-        closing(Run(setting, settings, name, device, prepared)) as run,
+        closing(TrainingState(setting, settings, name, device, prepared)) as run,
     ):
         saved = None
         if resume:
@@ -79,7 +79,7 @@ def train_steps(
 
 
 def _train(
-    run: Run, saved: Checkpoint | None, checkpoint: Path | None
+    run: TrainingState, saved: Checkpoint | None, checkpoint: Path | None
 ) -> Generator[TrainReport, None, None]:
     yield from run.prepare()
     if saved is not None:

@@ -3,7 +3,7 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from napari_rln.train.batches import Batch, draw_batch
-from napari_rln.train.estimates_on_disk import Prepared
+from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Example, ExampleSource, example, rescaled
 from napari_rln.train.training_settings import TrainSettings
 
@@ -29,7 +29,9 @@ class Pool:
         Cache of initial estimates.
     """
 
-    def __init__(self, source: ExampleSource, settings: TrainSettings, prepared: Prepared) -> None:
+    def __init__(
+        self, source: ExampleSource, settings: TrainSettings, prepared: EstimateCache
+    ) -> None:
         self._source, self._settings, self._prepared = source, settings, prepared
         self._futures: list[Future[Example]] = []
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="examples")

@@ -12,20 +12,20 @@ from torch import nn
 from napari_rln.core.generators import Stopwatch, relay
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
-from napari_rln.networks.inference import Folded
+from napari_rln.networks.inference import InferenceNetwork
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import brightness
-from napari_rln.networks.rln import RLN, NetworkSettings, initialise, pass_estimate_on
+from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
 from napari_rln.train.batches import inner, without_margin
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
-from napari_rln.train.estimates_on_disk import Prepared
+from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Example, example, rescaled
 from napari_rln.train.loss import Losses, paper_loss, relative_loss
 from napari_rln.train.pool import FIRST, Pool
-from napari_rln.train.training_set import Setting
+from napari_rln.train.training_set import TrainingSet
 from napari_rln.train.training_settings import Baseline, Preview, TrainReport, TrainSettings
-from napari_rln.train.validation import Examination, baseline_steps, examine, preview
+from napari_rln.train.validation import ValidationResult, baseline_iter, preview, validate
 
 _WARM_UP = 20  # steps of rising learning rate, also used for timing
 _UNTIMED = 3  # first steps, which are slower
@@ -35,16 +35,16 @@ _FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # candidate weights of the initial 
 _STEPS, _STATS = 0, 1  # streams of random numbers
 
 
-class Run:
+class TrainingState:
     """State of a training between two steps."""
 
     def __init__(
         self,
-        setting: Setting,
+        setting: TrainingSet,
         settings: TrainSettings,
         name: str,
         device: torch.device,
-        prepared: Prepared,
+        prepared: EstimateCache,
     ) -> None:
         self.settings, self.setting, self.name, self.device = settings, setting, name, device
         self.step = 0
@@ -95,7 +95,7 @@ class Run:
             self._pool.rescale(scale)
         self._pool.request(self.step)
         self._baseline = yield from relay(
-            baseline_steps(self._held), lambda done: self._report("baseline", done, held)
+            baseline_iter(self._held), lambda done: self._report("baseline", done, held)
         )
 
     def examine_first(self) -> TrainReport:
@@ -158,10 +158,14 @@ class Run:
             start=self.settings.start_settings,
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
-            share=self._best.share if self._best else begin.share if begin else 0.0,
+            estimate_weight=self._best.estimate_weight
+            if self._best
+            else begin.estimate_weight
+            if begin
+            else 0.0,
             psf=self.setting.psf,
             psf_b=self.setting.source.psf_b,
-            reach=self.setting.reach,
+            psf_widths=self.setting.psf_widths,
             record=Record(
                 method="train",
                 settings=as_dict(self.settings),
@@ -204,7 +208,7 @@ class Run:
         else:
             initialise(network, torch.Generator().manual_seed(settings.seed))
             if settings.initial == "estimate":
-                pass_estimate_on(network)
+                initialise_as_identity(network)
             nn.init.constant_(network.H3.u_7.bn.bias, settings.last_beta)
         set_momentum(network, settings.bn_momentum)
         # With few channels, torch's convolutions are faster in the channels-last layout.
@@ -247,7 +251,7 @@ class Run:
         each = (self.clock.seconds - self._timed) / (_WARM_UP - self._timed_from)
         examination = 0.0
         if self._held:
-            Folded(self.network.eval(), self.device)  # compiles, once per machine
+            InferenceNetwork(self.network.eval(), self.device)  # compiles, once per machine
             before = self.clock.seconds
             self._examine()
             examination = self.clock.seconds - before
@@ -260,27 +264,27 @@ class Run:
         result = self._examine()
         if self._best is None or result.error < self._best.error:
             self._best = BestWeights(
-                result.quality, result.error, result.share, self.step, self._weights()
+                result.quality, result.error, result.estimate_weight, self.step, self._weights()
             )
         return replace(
             report, quality=result.quality, preview=result.preview, best_step=self._best.step
         )
 
-    def _examine(self) -> Examination:
+    def _examine(self) -> ValidationResult:
         begin = self.setting.begin
         fractions = {0.0} if self.settings.variant == "paper" else {*_FRACTIONS}
-        return examine(
-            Folded(self.network.eval(), self.device),
+        return validate(
+            InferenceNetwork(self.network.eval(), self.device),
             self._held,
-            shares=sorted(fractions | ({begin.share} if begin else set())),
+            estimate_weights=sorted(fractions | ({begin.estimate_weight} if begin else set())),
             output_scale=self._pool.output_scale,
         )
 
     def _preview(self, begin: Model) -> Preview:
         return preview(
-            Folded(self.network.eval(), self.device),
+            InferenceNetwork(self.network.eval(), self.device),
             self._held[0],
-            share=begin.share,
+            estimate_weight=begin.estimate_weight,
             output_scale=begin.output_scale,
         )
 

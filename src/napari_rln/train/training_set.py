@@ -18,8 +18,8 @@ from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.examples import (
     AnyPsf,
     ExampleSource,
-    Folder,
     OnePsf,
+    PairFolder,
     Symmetry,
     pairs_in,
     symmetry_of,
@@ -29,7 +29,7 @@ from napari_rln.train.training_settings import PRESETS, Preset, TrainSettings
 _HELD_OUT = 1_000_000  # added to the seed: validation differs from training
 
 
-class Setting(NamedTuple):
+class TrainingSet(NamedTuple):
     """Training set, validation set and initial model of a training.
 
     Attributes
@@ -40,7 +40,7 @@ class Setting(NamedTuple):
         Source of the validation pairs.
     psf
         PSF of the model; none for a family.
-    reach
+    psf_widths
         See :class:`napari_rln.networks.model.Model`.
     begin
         Initial model; none for new weights.
@@ -51,7 +51,7 @@ class Setting(NamedTuple):
     source: ExampleSource
     held_out: ExampleSource
     psf: Volume | None
-    reach: dict[str, tuple[float, float]]
+    psf_widths: dict[str, tuple[float, float]]
     begin: Model | None
     inputs: dict[str, str]
 
@@ -113,7 +113,7 @@ def choose_settings(
     return settings, model
 
 
-def setting_of(
+def training_set_of(
     settings: TrainSettings,
     *,
     psf: Volume | None = None,
@@ -125,7 +125,7 @@ def setting_of(
     structures: StructureSettings | None = None,
     imaging: ImagingSettings | None = None,
     begin: Model | None = None,
-) -> Setting:
+) -> TrainingSet:
     """Return training set, validation set and initial model of a training.
 
     Parameters
@@ -183,7 +183,7 @@ def setting_of(
         raise RlnError("give the PSF of the model (`psf`) or `any_psf`, not both.")
     if pairs is not None:
         train_pairs, held_pairs = _folders(pairs, psf, pairs_voxel_um, settings)
-        return Setting(train_pairs, held_pairs, psf, {}, begin, inputs | {"pairs": pairs.name})
+        return TrainingSet(train_pairs, held_pairs, psf, {}, begin, inputs | {"pairs": pairs.name})
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
     shape, seed = settings.shape, settings.seed
     train: OnePsf | AnyPsf
@@ -198,7 +198,7 @@ def setting_of(
         )
         widths = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
     held = replace(train, seed=seed + _HELD_OUT, one_kind=True)
-    return Setting(train, held, psf, widths, begin, inputs)
+    return TrainingSet(train, held, psf, widths, begin, inputs)
 
 
 def _check_views(
@@ -227,7 +227,7 @@ def _check_views(
 
 def _folders(
     folder: Path, psf: Volume | None, voxel_um: VoxelUm | None, settings: TrainSettings
-) -> tuple[Folder, Folder]:
+) -> tuple[PairFolder, PairFolder]:
     """Return the pairs for training and for validation: the last ones, at most a fifth."""
     if settings.variant == "started" and psf is None:
         raise RlnError("pairs for the started variant need the PSF of their images.")
@@ -237,7 +237,7 @@ def _folders(
             f"{folder} holds {len(files)} pairs; at least 5 are needed, of which one is held out."
         )
     symmetry = symmetry_of(psf) if psf else Symmetry(flips=(False, True, True))
-    whole = Folder(files=files, psf=psf, voxel_um=voxel_um, symmetry=symmetry)
+    whole = PairFolder(files=files, psf=psf, voxel_um=voxel_um, symmetry=symmetry)
     whole.check(settings.patch)
     split = len(files) - min(settings.validate, len(files) // 5)
     return replace(whole, files=files[:split]), replace(whole, files=files[split:] or files)

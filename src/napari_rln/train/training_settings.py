@@ -9,8 +9,8 @@ from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
-from napari_rln.networks.normalisation import Method
-from napari_rln.networks.rln import REACH, Views
+from napari_rln.networks.normalisation import NormalisationMethod
+from napari_rln.networks.rln import RECEPTIVE_FIELD, Views
 
 Preset = Literal["quick", "full", "universal", "paper"]
 
@@ -100,7 +100,7 @@ class TrainSettings:
     schedule: Literal["cosine", "paper"] = "cosine"
     batch: Annotated[int, {"min": 1, "max": 1024}] = 4
     patch: Annotated[int, {"min": 8, "max": 512}] = 32
-    margin: Annotated[int, {"min": 0, "max": REACH}] = 0
+    margin: Annotated[int, {"min": 0, "max": RECEPTIVE_FIELD}] = 0
     fullness: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.4
     augment: bool = True
     loss: Literal["relative", "paper"] = "relative"
@@ -112,7 +112,7 @@ class TrainSettings:
     examples: Annotated[int, {"min": 1, "max": 100_000}] = 48
     every: Annotated[int, {"min": 1, "max": 10_000}] = 12
     shape: tuple[int, int, int] = (64, 64, 64)
-    normalisation: Method = "brightness"
+    normalisation: NormalisationMethod = "brightness"
     validate: Annotated[int, {"min": 0, "max": 1000}] = 11
     validate_every: Annotated[int, {"min": 1, "max": 1_000_000}] = 100
     seed: Annotated[int, {"min": 0}] = 0

@@ -11,7 +11,7 @@ import torch
 from napari_rln.core.metrics import fitted, psnr, ssim
 from napari_rln.core.tiles import even_sized
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.settings import RichardsonLucySettings, start_views
+from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration_of_views
 from napari_rln.train.examples import Example
 from napari_rln.train.loss import ERROR_FLOOR
 from napari_rln.train.training_settings import Baseline, Preview, Quality
@@ -38,7 +38,7 @@ class _BestScores:
         return better
 
 
-def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline | None]:
+def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline | None]:
     """Yield the number of examples done, after every iteration; return the baseline.
 
     The iteration is selected by ground truth, for each score separately. Without a PSF only the
@@ -66,7 +66,7 @@ def baseline_steps(examples: Sequence[Example]) -> Generator[int, None, Baseline
     return Baseline(image=image, rld=rld, wiener_butterworth=wb)
 
 
-class Examination(NamedTuple):
+class ValidationResult(NamedTuple):
     """Result of a validation.
 
     Attributes
@@ -77,7 +77,7 @@ class Examination(NamedTuple):
         Criterion for weights and fraction, smaller being better: the mean logarithm of the error
         after the fit, as in :func:`napari_rln.train.loss.relative_loss`. The mean PSNR would be
         dominated by a few nearly perfect volumes.
-    share
+    estimate_weight
         Fraction of the initial estimate in the result with the smallest error.
     preview
         Middle planes of the first example.
@@ -85,17 +85,17 @@ class Examination(NamedTuple):
 
     quality: Quality
     error: float
-    share: float
+    estimate_weight: float
     preview: Preview
 
 
-def examine(
+def validate(
     network: Network,
     examples: Sequence[Example],
     *,
-    shares: Sequence[float] = (0.0,),
+    estimate_weights: Sequence[float] = (0.0,),
     output_scale: float = 1.0,
-) -> Examination:
+) -> ValidationResult:
     """Return the scores of a network on examples.
 
     Parameters
@@ -105,7 +105,7 @@ def examine(
         (1, D, H, W).
     examples
         At least one.
-    shares
+    estimate_weights
         Candidate fractions of the initial estimate in the result.
     output_scale
         Output scale of the targets.
@@ -120,18 +120,20 @@ def examine(
         pairs = zip(mixed(fraction), examples, strict=True)
         return fmean(_log_error(result, held) for result, held in pairs)
 
-    best = min(shares, key=error)
+    best = min(estimate_weights, key=error)
     pairs = list(zip(mixed(best), examples, strict=True))
     quality = Quality(
         psnr_db=fmean(psnr(result, held.target, fit=True) for result, held in pairs),
         ssim=fmean(ssim(result, held.target) for result, held in pairs),
     )
-    return Examination(quality, error(best), best, _preview(examples[0], pairs[0][0]))
+    return ValidationResult(quality, error(best), best, _preview(examples[0], pairs[0][0]))
 
 
-def preview(network: Network, held: Example, *, share: float, output_scale: float) -> Preview:
-    """Return the preview of an example; see :func:`examine`."""
-    return _preview(held, _mixed(apply_whole(network, held), held, share, output_scale))
+def preview(
+    network: Network, held: Example, *, estimate_weight: float, output_scale: float
+) -> Preview:
+    """Return the preview of an example; see :func:`validate`."""
+    return _preview(held, _mixed(apply_whole(network, held), held, estimate_weight, output_scale))
 
 
 def _mixed(output: FloatArray, held: Example, fraction: float, output_scale: float) -> FloatArray:
@@ -149,7 +151,7 @@ def apply_whole(network: Network, held: Example) -> FloatArray:
     """Return the network's output (Z, Y, X) for an example, in normalised units."""
     x, E0 = (
         torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])
-        for channels in held.given()
+        for channels in held.network_input()
     )
     output = network(x, E0)[0].cpu().numpy()
     whole: FloatArray = output[tuple(slice(n) for n in held.x.shape)]
@@ -167,10 +169,10 @@ def _classical(
     )
     patience = _PATIENCE if projector == "matched" else len(counts)
     worse = 0
-    observed = held.seen()
+    observed = held.classical_views()
     if len(observed) > 1:  # as in the deconvolution of two views
         settings = replace(settings, start="image")
-    run = start_views(observed, settings, torch.device("cpu"))
+    run = start_iteration_of_views(observed, settings, torch.device("cpu"))
     for done in range(1, counts[-1] + 1):
         run.step(measure=False)
         if done in counts:

@@ -33,17 +33,17 @@ from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.progress import Progress, progress_of
 from napari_rln.engine.reports import BatchReport
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve.method_list import Chosen
+from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.deconvolve.ondisk import fit_to
-from napari_rln.gui.deconvolve.result_place import FolderField, Place, file_name
+from napari_rln.gui.deconvolve.result_place import FolderField, ResultPlace, file_name
 from napari_rln.gui.forms import worded
-from napari_rln.gui.jobs import Job, Jobs, Steps, Update, streamed
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.runbar import RunBar
 
 # It brings what reads and writes Zarr; napari opens the dock faster without.
 if TYPE_CHECKING:
-    from napari_rln.engine.reports import Ended, Item
+    from napari_rln.engine.reports import BatchItem, ItemOutcome
 
 _ENDINGS = {"OME-Zarr": "ome.zarr", "OME-TIFF": "ome.tif"}
 _FILES = "Images and tables (*.tif *.tiff *.csv);;All files (*)"
@@ -54,22 +54,22 @@ _OPEN = Qt.ItemDataRole.UserRole  # of a row's state: whether it is still to be 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class BatchTask:
     """What all images of a batch are to undergo."""
 
-    methods: Sequence[Chosen]
+    methods: Sequence[ChosenMethod]
     psf: LayerImage | None
-    mend: bool
+    repair: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Listed:
+class ListedImages:
     """The images of a batch, each once for every channel."""
 
-    items: "list[Item]"
+    items: "list[BatchItem]"
 
 
-class Batch(QDialog):
+class BatchWindow(QDialog):
     """Images, and a row for everything that becomes of them.
 
     Parameters
@@ -89,9 +89,9 @@ class Batch(QDialog):
     def __init__(
         self,
         viewer: ViewerModel,
-        jobs: Jobs,
-        task: Callable[[], Task],
-        place: Place,
+        jobs: JobQueue,
+        task: Callable[[], BatchTask],
+        place: ResultPlace,
         parent: QWidget,
     ) -> None:
         super().__init__(parent)
@@ -118,7 +118,7 @@ class Batch(QDialog):
         header.setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
         self.bar = RunBar(jobs, self.run, label="Run batch", window=_WINDOW)
         self._rows: dict[Path, int] = {}  # by the results
-        self._mine: dict[Job, Chosen] = {}
+        self._mine: dict[BackgroundJob, ChosenMethod] = {}
         self._lay_out()
         jobs.reported.connect(self._on_report)
         jobs.ended.connect(self._on_end)
@@ -141,12 +141,12 @@ class Batch(QDialog):
         if not words:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
         ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
-        jobs: dict[Job, Chosen] = {}
+        jobs: dict[BackgroundJob, ChosenMethod] = {}
         for method in task.methods:
-            job = Job(
+            job = BackgroundJob(
                 f"batch {method.name}",
                 partial(_batch, words, method, task, folder, ending, output, execution),
-                key=(*words, folder, ending, method, task.mend, task.psf and task.psf.key),
+                key=(*words, folder, ending, method, task.repair, task.psf and task.psf.key),
                 kept="what is finished stays there, and Run goes on with it",
                 window=_WINDOW,
             )
@@ -175,24 +175,24 @@ class Batch(QDialog):
     def _words(self) -> list[str]:
         return [self.inputs.item(i).text() for i in range(self.inputs.count())]
 
-    def _on_report(self, job: Job, update: Update) -> None:
+    def _on_report(self, job: BackgroundJob, update: Update) -> None:
         method, content = self._mine.get(job), update.content
         if method is None:
             return
-        if isinstance(content, Listed):
+        if isinstance(content, ListedImages):
             for item in content.items:
                 self._add_row(item, method)
         elif isinstance(content, BatchReport):
             self._show(content)
 
-    def _on_end(self, job: Job) -> None:
+    def _on_end(self, job: BackgroundJob) -> None:
         if self._mine.pop(job, None) is None or self._mine:
             return
         for row in self._rows.values():  # of a batch that was cancelled
             if self.table.item(row, _STATE).data(_OPEN):
                 self._set(row, "cancelled", 0, 1)
 
-    def _add_row(self, item: "Item", method: Chosen) -> None:
+    def _add_row(self, item: "BatchItem", method: ChosenMethod) -> None:
         row = self._rows.setdefault(item.out, self.table.rowCount())
         if row == self.table.rowCount():
             self.table.insertRow(row)
@@ -211,7 +211,7 @@ class Batch(QDialog):
         row = self._rows.get(report.item.out)
         if row is None:
             return
-        ended = report.ended
+        ended = report.outcome
         if ended is not None:
             chi2 = ended.summary.get("chi2")
             quality = f", \N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO} {chi2:.3g}" if chi2 else ""
@@ -219,7 +219,7 @@ class Batch(QDialog):
             self._set(row, ". ".join([text, *ended.warnings]), 0 if ended.error else 1, 1)
         elif report.inner is not None:
             progress = progress_of(report.inner)
-            self._set(row, progress.doing, progress.done, progress.total, is_open=True)
+            self._set(row, progress.activity, progress.done, progress.total, is_open=True)
 
     def _set(self, row: int, text: str, done: int, total: int, *, is_open: bool = False) -> None:
         bar: Any = self.table.cellWidget(row, _STATE - 1)
@@ -278,13 +278,13 @@ class Batch(QDialog):
 
 def _batch(
     words: list[str],
-    chosen: Chosen,
-    task: Task,
+    chosen: ChosenMethod,
+    task: BatchTask,
     folder: Path,
     ending: str,
     output: OutputFormat,
     execution: Execution,
-) -> "Steps[list[Ended]]":
+) -> "Steps[list[ItemOutcome]]":
     """Do a batch by one method; yield what becomes of the images, return it.
 
     Raises
@@ -292,7 +292,7 @@ def _batch(
     RlnError
         If an image failed, when all are done.
     """
-    from napari_rln.engine.batch import Ending, Template, listed, run_batch_iter
+    from napari_rln.engine.batch import BatchSettings, Ending, list_jobs, run_batch_iter
     from napari_rln.engine.job import Job as DeconvolutionJob
     from napari_rln.engine.run import read_psf
     from napari_rln.engine.task import Task as TaskInParts
@@ -300,7 +300,7 @@ def _batch(
 
     assert ending in get_args(Ending)
 
-    def named(mark: str) -> "tuple[Path, list[Item]]":
+    def named(mark: str) -> "tuple[Path, list[BatchItem]]":
         place = folder / mark
         place.mkdir(exist_ok=True)
         job = DeconvolutionJob(
@@ -309,8 +309,8 @@ def _batch(
             output=output.at(place),
             execution=execution,
         )
-        template = Template(job=job, mark=mark, ending=ending, repair=task.mend)  # type: ignore[arg-type]
-        return place, listed(words, template)
+        template = BatchSettings(job=job, mark=mark, ending=ending, repair=task.repair)  # type: ignore[arg-type]
+        return place, list_jobs(words, template)
 
     place, items = named(file_name(chosen.name).replace(" ", "-").lower())
     own = chosen.method
@@ -318,10 +318,10 @@ def _batch(
         if sum(other.method.kind == own.kind for other in task.methods) > 1:
             raise RlnError("the table names models; tick one network only, which stands for them.")
         place, items = named(own.kind)  # not by the name of a model that is not used
-    yield Update(Progress(doing="planning"), Listed(items))
+    yield Update(Progress(activity="planning"), ListedImages(items))
     shared = task.psf.read() if task.psf else None
 
-    def prepare(item: "Item") -> "TaskInParts":
+    def prepare(item: "BatchItem") -> "TaskInParts":
         job = item.job
         psf = read_psf(job.psfs[0].file, job.image.channel) if job.psfs else shared
         (method,) = job.methods
@@ -329,7 +329,7 @@ def _batch(
             method = _of_library(method)
         return TaskInParts(
             image=job.image,
-            psf=fit_to(job.image, psf, task.mend) if psf else None,
+            psf=fit_to(job.image, psf, task.repair) if psf else None,
             method=method,
             output=job.output,
             execution=execution,
@@ -338,7 +338,7 @@ def _batch(
     ended = yield from streamed(
         run_batch_iter(items, place, execution, own.device, prepare),
         lambda report: report,
-        always=lambda report: report.ended is not None,
+        always=lambda report: report.outcome is not None,
     )
     failed = [one for one in ended if one.error]
     if failed:

@@ -11,25 +11,25 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.tiles import Shape
 from napari_rln.engine.history import expected_seconds
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve.method_list import Chosen
+from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.forms import worded
-from napari_rln.gui.jobs import Job, Jobs, Steps
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 from napari_rln.gui.runbar import duration
 
 _WAIT_MS = 400  # after a change: others may follow
 
 
-class Plan(NamedTuple):
+class PlannedMethods(NamedTuple):
     """What is to be run.
 
     Methods, shapes (z, y, x) of the image and the PSF on its voxels, and what says how much a
     method takes, where that is no run of one image in memory.
     """
 
-    methods: Sequence[Chosen]
+    methods: Sequence[ChosenMethod]
     image: Shape
     psf: Shape | None
-    needs: Callable[[Chosen], str] | None = None
+    needs: Callable[[ChosenMethod], str] | None = None
 
 
 class Costs(QLabel):
@@ -41,10 +41,10 @@ class Costs(QLabel):
         Returns what would be run now, or raises what speaks against it.
     """
 
-    def __init__(self, plan: Callable[[], Plan]) -> None:
+    def __init__(self, plan: Callable[[], PlannedMethods]) -> None:
         super().__init__()
         self._plan = plan
-        self.jobs = Jobs(self)
+        self.jobs = JobQueue(self)
         self.setWordWrap(True)
         self.setToolTip(
             "<p>Memory beside what the program has, and how long runs of the method took on this "
@@ -70,12 +70,12 @@ class Costs(QLabel):
             return "\n".join(_line(chosen, plan) for chosen in plan.methods)
 
         if self.jobs.running is None:
-            self.jobs.add(Job("needs", steps, done=self.setText, quiet=True))
+            self.jobs.add(BackgroundJob("needs", steps, done=self.setText, quiet=True))
         else:
             self._timer.start()
 
 
-def _line(chosen: Chosen, plan: Plan) -> str:
+def _line(chosen: ChosenMethod, plan: PlannedMethods) -> str:
     """Return what a method will take, or why it cannot be run."""
     try:
         needs = plan.needs(chosen) if plan.needs else needs_in_memory(chosen, plan.image, plan.psf)
@@ -84,7 +84,7 @@ def _line(chosen: Chosen, plan: Plan) -> str:
     return f"{chosen.name}: {needs}"
 
 
-def needs_in_memory(chosen: Chosen, image: Shape, psf: Shape | None, times: int = 1) -> str:
+def needs_in_memory(chosen: ChosenMethod, image: Shape, psf: Shape | None, times: int = 1) -> str:
     """Return memory and a rough time, and what is free where that is less.
 
     Parameters

@@ -21,22 +21,22 @@ from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.job import Job as DeconvolutionJob
 from napari_rln.engine.job import SecondView as SecondViewOfJob
 from napari_rln.gui.copy_button import CopyButton, Run
-from napari_rln.gui.deconvolve.batch_window import Batch, Task
-from napari_rln.gui.deconvolve.costs import Costs, Plan, needs_in_memory
-from napari_rln.gui.deconvolve.method_list import Chosen, Methods, deconvolved
+from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
+from napari_rln.gui.deconvolve.costs import Costs, PlannedMethods, needs_in_memory
+from napari_rln.gui.deconvolve.method_list import ChosenMethod, MethodList, deconvolved
 from napari_rln.gui.deconvolve.ondisk import Growing, Stored, needs_on_disk, stored
 from napari_rln.gui.deconvolve.region import Region
-from napari_rln.gui.deconvolve.result_place import Place
+from napari_rln.gui.deconvolve.result_place import ResultPlace
 from napari_rln.gui.deconvolve.results import Results
-from napari_rln.gui.deconvolve.second_view import SecondView, Views
-from napari_rln.gui.deconvolve.streams import Stream
+from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
+from napari_rln.gui.deconvolve.streams import ResultStream
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.jobs import Job, Jobs, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layer_jobs import image_file, path_of, psf_file
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import Area
+from napari_rln.gui.scroll_area import ScrollArea
 
 if TYPE_CHECKING:
     import napari
@@ -48,16 +48,18 @@ class DeconvolveDock(QWidget):
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.jobs = Jobs(self)
+        self.jobs = JobQueue(self)
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
-        self.mend = QCheckBox("Repair the PSF")
-        self.mend.setChecked(True)
-        self.mend.setToolTip("<p>Centre, background, hot pixels, voxel size, as far as needed.</p>")
-        self.second = SecondView(napari_viewer)
+        self.repair = QCheckBox("Repair the PSF")
+        self.repair.setChecked(True)
+        self.repair.setToolTip(
+            "<p>Centre, background, hot pixels, voxel size, as far as needed.</p>"
+        )
+        self.second = SecondViewChoice(napari_viewer)
         self.region = Region(napari_viewer)
-        self.place = Place()
-        self.methods = Methods()
+        self.place = ResultPlace()
+        self.methods = MethodList()
         self.results = Results(napari_viewer, self.jobs)
         self.bar = RunBar(self.jobs, self.run)
         self.results.bar = self.bar
@@ -66,7 +68,7 @@ class DeconvolveDock(QWidget):
         self.costs = Costs(self._plan)
         self.copy = CopyButton(self._described, self.bar.attempt)
         self.bar.add_button(self.copy)
-        self.batch = Batch(napari_viewer, self.jobs, self._task, self.place, self)
+        self.batch = BatchWindow(napari_viewer, self.jobs, self._task, self.place, self)
         self.batch_button = QPushButton("Batch\N{HORIZONTAL ELLIPSIS}")
         self.batch_button.setToolTip(
             "<p>Hand files, all their channels and time points, to the batch runner, with the "
@@ -74,7 +76,7 @@ class DeconvolveDock(QWidget):
         )
         self.batch_button.clicked.connect(self._open_batch)
         self.bar.add_button(self.batch_button)
-        self._streams: dict[Job, Stream | Growing] = {}
+        self._streams: dict[BackgroundJob, ResultStream | Growing] = {}
         self._arrived = False  # whether there is a result that was not compared yet
         self._lay_out()
         self.region.taken_anew.connect(lambda: self.bar.attempt(self._hold_anew))
@@ -99,14 +101,14 @@ class DeconvolveDock(QWidget):
             If image, PSF, region or methods cannot be.
         """
         image, psf, methods = self._given()
-        mend, views = self.mend.isChecked(), self._views(image, psf)
-        streams: dict[Job, Stream | Growing] = {}
+        repair, views = self.repair.isChecked(), self._views(image, psf)
+        streams: dict[BackgroundJob, ResultStream | Growing] = {}
         shared = Shared()
         for method in methods:
-            made: tuple[Job, Stream | Growing] = (
-                self._job_on_disk(image, psf, method, mend)
+            made: tuple[BackgroundJob, ResultStream | Growing] = (
+                self._job_on_disk(image, psf, method, repair)
                 if self.on_disk
-                else self._job(image, psf, views, method, mend, shared)
+                else self._job(image, psf, views, method, repair, shared)
             )
             streams[made[0]] = made[1]
         self.region.hold(self.image.source("the image"))
@@ -116,7 +118,7 @@ class DeconvolveDock(QWidget):
 
     def showEvent(self, event: Any) -> None:
         """Look again which models there are: they may have been trained meanwhile."""
-        self.methods.watch.look()
+        self.methods.watch.check()
         self.costs.refresh()
         super().showEvent(event)
 
@@ -125,18 +127,18 @@ class DeconvolveDock(QWidget):
         """Whether results are written to disk; those of a part are in memory."""
         return self.place.on_disk and self.region.is_whole
 
-    def _given(self) -> tuple[LayerImage, LayerImage | None, list[Chosen]]:
+    def _given(self) -> tuple[LayerImage, LayerImage | None, list[ChosenMethod]]:
         image = self.region.of(self.image.source("the image"))
         methods = self.methods.chosen()
         needed = any(method.needs_psf for method in methods)
         return image, self._psf(image) if needed or self.psf.layer else None, methods
 
-    def _task(self) -> Task:
+    def _task(self) -> BatchTask:
         """Return what a batch is to do."""
         methods = self.methods.chosen()
         needed = self.psf.layer or any(method.needs_psf for method in methods)
         psf = self.psf.source("the PSF") if needed else None
-        return Task(methods=methods, psf=psf, mend=self.mend.isChecked())
+        return BatchTask(methods=methods, psf=psf, repair=self.repair.isChecked())
 
     def _open_batch(self) -> None:
         if self.image.layer is not None:
@@ -148,45 +150,45 @@ class DeconvolveDock(QWidget):
         self.batch.show()
         self.batch.raise_()
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> PlannedMethods:
         """Return what would be run now; the PSF as large as it is on the image's voxels."""
         image, psf, methods = self._given()
         views = self._views(image, psf)
         if views is not None and psf is not None:
             shape, kernel = views.shape(), views.kernel()
 
-            def of_views(method: Chosen) -> str:
+            def of_views(method: ChosenMethod) -> str:
                 return f"{needs_in_memory(method, shape, kernel, times=2)}, once registered"
 
-            return Plan(methods, image.shape, None, of_views)
+            return PlannedMethods(methods, image.shape, None, of_views)
         if self.on_disk:
-            mend, execution = self.mend.isChecked(), self.place.run_by()
+            repair, execution = self.repair.isChecked(), self.place.run_by()
             outputs = {m.name: self.place.output(self.place.result(image, m.name)) for m in methods}
 
-            def on_disk(method: Chosen) -> str:
-                return needs_on_disk(image, psf, method, mend, outputs[method.name], execution)
+            def on_disk(method: ChosenMethod) -> str:
+                return needs_on_disk(image, psf, method, repair, outputs[method.name], execution)
 
-            return Plan(methods, image.shape, None, on_disk)
+            return PlannedMethods(methods, image.shape, None, on_disk)
         if psf is None:
-            return Plan(methods, image.shape, None)
+            return PlannedMethods(methods, image.shape, None)
         sizes = zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
         z, y, x = (max(1, round(n * of / on)) for n, of, on in sizes)
-        return Plan(methods, image.shape, (z, y, x))
+        return PlannedMethods(methods, image.shape, (z, y, x))
 
     def _described(self) -> list[Run]:
         """Return what would be run now as jobs, one for each method."""
         image, psf, methods = self._given()
-        mend, views = self.mend.isChecked(), self._views(image, psf)
+        repair, views = self.repair.isChecked(), self._views(image, psf)
         if image.box is not None and views is None:
             raise RlnError("a region is chosen; a job reads whole files: choose the whole.")
         file, second = image_file(image), None
-        psfs = () if psf is None else (psf_file(psf, repair=mend),)
+        psfs = () if psf is None else (psf_file(psf, repair=repair),)
         if views is not None:
             other = image_file(views.second)
             if file.time != other.time:
                 raise RlnError("a job reads one time point of both views; choose the same.")
             second = SecondViewOfJob(
-                image=other, psf=psf_file(views.psf_second, repair=mend), views=views.settings
+                image=other, psf=psf_file(views.psf_second, repair=repair), views=views.settings
             )
         return [
             DeconvolutionJob(
@@ -200,13 +202,13 @@ class DeconvolveDock(QWidget):
             for chosen in methods
         ]
 
-    def _output(self, image: LayerImage, chosen: Chosen, dual: bool) -> Output:
+    def _output(self, image: LayerImage, chosen: ChosenMethod, dual: bool) -> Output:
         """Return where the result of a copied job goes."""
         if self.on_disk:
             return self.place.output(self.place.result(image, chosen.name))
         return Output(path=Path(f"{image.name} {'dual ' * dual}{chosen.name}.ome.tif"))
 
-    def _views(self, image: LayerImage, psf: LayerImage | None) -> Views | None:
+    def _views(self, image: LayerImage, psf: LayerImage | None) -> ViewLayers | None:
         """Return both views; none where there is no second."""
         if self.second.image.layer is None:
             return None
@@ -244,35 +246,35 @@ class DeconvolveDock(QWidget):
         self,
         image: LayerImage,
         psf: LayerImage | None,
-        views: Views | None,
-        method: Chosen,
-        mend: bool,
+        views: ViewLayers | None,
+        method: ChosenMethod,
+        repair: bool,
         shared: Shared,
-    ) -> tuple[Job, Stream]:
+    ) -> tuple[BackgroundJob, ResultStream]:
         dual = "" if views is None else "dual "
         title = f"{image.name} \N{MIDDLE DOT} {dual}{method.name}"
-        stream = Stream(self._viewer, image, title)
+        stream = ResultStream(self._viewer, image, title)
         if views is None:
-            steps = partial(deconvolved, image, psf, method, mend, shared)
+            steps = partial(deconvolved, image, psf, method, repair, shared)
         else:
-            steps = partial(views.steps, method, mend)
-        key = (views or image).key, psf and psf.key, mend, method
+            steps = partial(views.steps, method, repair)
+        key = (views or image).key, psf and psf.key, repair, method
 
         def finish(result: Volume) -> None:
             stream.finish(result)
             assert result.record is not None
             self._arrived = True
-            self.results.arrived(stream, result.record, image, psf, mend, shared)
+            self.results.arrived(stream, result.record, image, psf, repair, shared)
 
         def leave(why: str) -> None:
             name = " ".join([method.method.kind, *dual.split()])
             stream.leave(Record(method=name, settings=method.method.as_json()), why)
 
-        return Job(title, steps, key=key, done=finish, left=leave), stream
+        return BackgroundJob(title, steps, key=key, done=finish, left=leave), stream
 
     def _job_on_disk(
-        self, image: LayerImage, psf: LayerImage | None, method: Chosen, mend: bool
-    ) -> tuple[Job, Growing]:
+        self, image: LayerImage, psf: LayerImage | None, method: ChosenMethod, repair: bool
+    ) -> tuple[BackgroundJob, Growing]:
         image.check_upright()
         title = f"{image.name} \N{MIDDLE DOT} {method.name}"
         out = self.place.result(image, method.name)
@@ -284,12 +286,12 @@ class DeconvolveDock(QWidget):
         def finish(result: Stored) -> None:
             stream.finish(result)
             self._arrived = True
-            self.results.arrived(stream, result.record, sample, psf, mend)
+            self.results.arrived(stream, result.record, sample, psf, repair)
 
-        job = Job(
+        job = BackgroundJob(
             title,
-            lambda: stored(image, psf, method, mend, output, execution, first),
-            key=(image.key, psf and psf.key, mend, method, out),
+            lambda: stored(image, psf, method, repair, output, execution, first),
+            key=(image.key, psf and psf.key, repair, method, out),
             done=finish,
             left=lambda why: stream.leave(),
             kept=f"what is finished of {out.name} stays there, and Run goes on with it",
@@ -309,11 +311,11 @@ class DeconvolveDock(QWidget):
         except RlnError:  # it is said when it is run
             self.place.follow(None)
 
-    def _on_report(self, job: Job, update: Update) -> None:
+    def _on_report(self, job: BackgroundJob, update: Update) -> None:
         if job in self._streams and update.content is not None:
             self._streams[job].take(update.content, update.due)
 
-    def _on_end(self, job: Job) -> None:
+    def _on_end(self, job: BackgroundJob) -> None:
         self.costs.refresh()  # while something runs this machine is not measured
         # After the last method the results are set side by side and compared.
         if self._streams.pop(job, None) is None or self._streams or not self._arrived:
@@ -328,7 +330,7 @@ class DeconvolveDock(QWidget):
         rows = QFormLayout()
         rows.addRow("Image", self.image)
         rows.addRow("PSF", self.psf)
-        rows.addRow("", self.mend)
+        rows.addRow("", self.repair)
         rows.addRow("Second view", self.second)
         rows.addRow("Region", self.region)
         rows.addRow("Result", self.place)
@@ -343,4 +345,4 @@ class DeconvolveDock(QWidget):
         layout.addStretch(1)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(Area(inside))
+        whole.addWidget(ScrollArea(inside))

@@ -18,12 +18,12 @@ from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.history import remember
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.gui import preferences
-from napari_rln.gui.deconvolve.streams import Estimate, Piece
+from napari_rln.gui.deconvolve.streams import Estimate, FinishedPart
 from napari_rln.gui.fields import field_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, streamed
 from napari_rln.gui.layers import LayerImage
-from napari_rln.gui.library_watcher import LibraryWatch
+from napari_rln.gui.library_watcher import LibraryWatcher
 from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.examine import fit_psf
@@ -32,7 +32,7 @@ _KEPT = "1 2 5 10 20 50 100"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenMethod:
     """A ticked method.
 
     Attributes
@@ -66,15 +66,15 @@ class Chosen:
             (Z, Y, X) of the image.
         """
 
-        def shown(report: Report) -> Estimate | Piece | None:
+        def shown(report: Report) -> Estimate | FinishedPart | None:
             if report.tile is not None and report.piece is not None:
-                return Piece(report.tile, report.piece)
+                return FinishedPart(report.tile, report.piece)
             estimate = report.estimate()
             data = None if estimate is None else _in_place(estimate, report.part, shape)
             if data is None:
                 return None
             sought = report.phase == "stop"
-            return Estimate(report.done, data, kept=is_kept(report), sought=sought)
+            return Estimate(report.done, data, kept=is_kept(report), done=sought)
 
         def is_kept(report: Report) -> bool:
             return report.phase == "deconvolve" and report.done in self.kept
@@ -99,7 +99,7 @@ def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatA
 
 
 def deconvolved(
-    image: LayerImage, psf: LayerImage | None, chosen: Chosen, mend: bool, shared: Shared
+    image: LayerImage, psf: LayerImage | None, chosen: ChosenMethod, repair: bool, shared: Shared
 ) -> Steps[Volume]:
     """Yield what a method shows on its way; return its result.
 
@@ -109,13 +109,13 @@ def deconvolved(
         Read here, in the thread.
     chosen
         How.
-    mend
+    repair
         Whether to repair what is wrong with the PSF.
     shared
         What is known of the image, for all methods that are applied to it.
     """
     volume = image.read()
-    fitted = fitted_psf(psf, volume, mend, shared)
+    fitted = fitted_psf(psf, volume, repair, shared)
     steps = deconvolve_iter(volume, fitted, chosen.method, tile=chosen.tile, shared=shared)
     result = yield from chosen.watched(steps, volume.shape)
     assert result.record is not None
@@ -124,16 +124,18 @@ def deconvolved(
     return result
 
 
-def fitted_psf(psf: LayerImage | None, image: Volume, mend: bool, shared: Shared) -> Volume | None:
+def fitted_psf(
+    psf: LayerImage | None, image: Volume, repair: bool, shared: Shared
+) -> Volume | None:
     """Return the PSF as methods need it, prepared once for all of them."""
     if psf is None:
         return None
     given = psf.read()
-    key = ("fit", given.hash, given.voxel_um, image.shape, image.voxel_um, mend)
-    return shared.once(key, lambda: fit_psf(given, image, mend=mend)[0])
+    key = ("fit", given.hash, given.voxel_um, image.shape, image.voxel_um, repair)
+    return shared.cached(key, lambda: fit_psf(given, image, repair=repair)[0])
 
 
-class Methods(QWidget):
+class MethodList(QWidget):
     """RLD with its settings, and RLN with its models; each may be ticked."""
 
     changed = Signal()
@@ -164,14 +166,14 @@ class Methods(QWidget):
                 inside.addWidget(part)
             box.toggled.connect(self.changed)
             layout.addWidget(box)
-        self.watch = LibraryWatch(self)
+        self.watch = LibraryWatcher(self)
         self.watch.changed.connect(self._show_models)
         self._show_models()
         self.rld_form.changed.connect(self.changed)
         self.rln_form.changed.connect(self.changed)
         self.models.itemChanged.connect(self.changed)
 
-    def chosen(self) -> list[Chosen]:
+    def chosen(self) -> list[ChosenMethod]:
         """Return the methods that are ticked.
 
         Raises
@@ -179,17 +181,17 @@ class Methods(QWidget):
         RlnError
             If there is none, or its settings cannot be.
         """
-        found: list[Chosen] = []
+        found: list[ChosenMethod] = []
         if self.rld.isChecked():
             method = self.rld_form.settings(device=preferences.device(), report_every=1)
             kept = iterations_in(self.kept.value)
-            found.append(Chosen(method=method, name=method.title, kept=kept))
+            found.append(ChosenMethod(method=method, name=method.title, kept=kept))
         if self.rln.isChecked():
             library = preferences.library()
             options = self.rln_form.settings(device=preferences.device())
             variants = {entry.name: entry.variant for entry in self.watch.entries}
             found += [
-                Chosen(
+                ChosenMethod(
                     method=options.of(library.path(name) or name),
                     name=f"RLN {name}",
                     needs_psf=variants.get(name) != "paper",

@@ -18,7 +18,7 @@ from napari_rln.core.tiles import Shape, plan_tiles
 from napari_rln.core.volume import Box, Volume, check_finite
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.deconvolve.method_list import Chosen
+from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.deconvolve.result_place import file_name
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layer_jobs import image_file
@@ -65,8 +65,8 @@ class Stored(NamedTuple):
 def stored(
     image: LayerImage,
     psf: LayerImage | None,
-    chosen: Chosen,
-    mend: bool,
+    chosen: ChosenMethod,
+    repair: bool,
     output: Output,
     execution: Execution,
     first: Box | None,
@@ -79,7 +79,7 @@ def stored(
         Of them the PSF is read here, in the thread.
     chosen
         How.
-    mend
+    repair
         Whether to repair what is wrong with the PSF.
     output, execution
         The result, ``.ome.zarr``, and by what it is computed.
@@ -97,7 +97,7 @@ def stored(
 
     out = output.path
     file = file_of(image) or (yield from _copied(image, out.parent))
-    task = task_for(file, psf, chosen, mend, output, execution, first)
+    task = task_for(file, psf, chosen, repair, output, execution, first)
     folder = RunFolder(out.absolute())
     plane, preview = image.data.ndim == 2, None
 
@@ -125,8 +125,8 @@ def stored(
 def needs_on_disk(
     image: LayerImage,
     psf: LayerImage | None,
-    chosen: Chosen,
-    mend: bool,
+    chosen: ChosenMethod,
+    repair: bool,
     output: Output,
     execution: Execution,
 ) -> str:
@@ -143,7 +143,7 @@ def needs_on_disk(
     if file is None:
         size = image.data.dtype.itemsize * np.prod(image.shape, dtype=float) / 1e9
         return f"known once the image is on disk; {size:.2g} GB are written first"
-    ahead = forecast(task_for(file, psf, chosen, mend, output, execution))
+    ahead = forecast(task_for(file, psf, chosen, repair, output, execution))
     time = f"about {duration(ahead.seconds)}, " if ahead.seconds is not None else ""
     return (
         f"{time}{ahead.workers * ahead.memory_bytes / 1e9:.2g} GB, "
@@ -155,8 +155,8 @@ def needs_on_disk(
 def task_for(
     file: "ImageFile",
     psf: LayerImage | None,
-    chosen: Chosen,
-    mend: bool,
+    chosen: ChosenMethod,
+    repair: bool,
     output: Output,
     execution: Execution,
     first: Box | None = None,
@@ -166,7 +166,7 @@ def task_for(
 
     return Task(
         image=file,
-        psf=fit_to(file, psf.read(), mend) if psf else None,
+        psf=fit_to(file, psf.read(), repair) if psf else None,
         method=chosen.method,
         output=output,
         execution=execution,
@@ -174,11 +174,11 @@ def task_for(
     )
 
 
-def fit_to(file: "ImageFile", psf: Volume, mend: bool) -> Volume:
+def fit_to(file: "ImageFile", psf: Volume, repair: bool) -> Volume:
     """Return a PSF, as it was read, fit for an image on disk."""
     from napari_rln.io.image import open_image
 
-    return fit_psf(psf, open_image(file), mend=mend)[0]
+    return fit_psf(psf, open_image(file), repair=repair)[0]
 
 
 def file_of(image: LayerImage) -> "ImageFile | None":
@@ -254,7 +254,9 @@ def _copied(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
     tiles = plan_tiles(image.shape, (z, y, x), (0, 0, 0))
     try:
         for done, tile in enumerate(tiles):
-            yield Update(Progress(doing="writing the image to disk", done=done, total=len(tiles)))
+            yield Update(
+                Progress(activity="writing the image to disk", done=done, total=len(tiles))
+            )
             part: Any = tile.core[-ndim:]
             data = np.asarray(image.data[part])
             check_finite(data, image.name)

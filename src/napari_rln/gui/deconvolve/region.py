@@ -12,7 +12,7 @@ from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.layers import DISPLAY_ONLY, LayerImage, units_um
 
-WHOLE, SEEN, DRAWN = "whole volume", "visible region", "drawn rectangle"
+WHOLE, VISIBLE, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers
 _SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
 _LINE, _LINE_WIDTH = "#ffd400", 0.006  # of the rectangle: colour, share of its height
@@ -41,7 +41,7 @@ class Region(QWidget):
         self._held: Shapes | None = None
         self._had_drawn = False
         self.box = QComboBox()
-        self.box.addItems([WHOLE, SEEN, DRAWN])
+        self.box.addItems([WHOLE, VISIBLE, DRAWN])
         self.box.setToolTip(
             "<p>Try settings on a part, in seconds: what is seen of the planes, or the last "
             "rectangle of a shapes layer. All planes are taken.</p>"
@@ -91,7 +91,7 @@ class Region(QWidget):
         RlnError
             As :meth:`of`.
         """
-        if self.box.currentText() != SEEN or self._held is not None:
+        if self.box.currentText() != VISIBLE or self._held is not None:
             return
         _, rows, columns = self._box(source)
         corners = [(y, x) for y in (rows.start, rows.stop) for x in (columns.start, columns.stop)]
@@ -248,7 +248,7 @@ class Region(QWidget):
         self.anew_button.setVisible(False)
 
     def _on_choice(self) -> None:
-        if self.box.currentText() != SEEN:
+        if self.box.currentText() != VISIBLE:
             self._release()
         self._had_drawn = bool(self._drawings())
         self.changed.emit()

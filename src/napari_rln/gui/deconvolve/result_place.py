@@ -76,7 +76,7 @@ class FolderField(QWidget):
             self.line.setText(found)
 
 
-class Place(QWidget):
+class ResultPlace(QWidget):
     """The choice of where results are, with the folder and who works there."""
 
     changed = Signal()

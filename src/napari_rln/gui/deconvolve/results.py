@@ -24,20 +24,26 @@ from napari_rln.core.grid import on_grid
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.shared import Shared
-from napari_rln.evaluate.check import check_steps
-from napari_rln.evaluate.comparison import Comparison, compare_steps
+from napari_rln.evaluate.check import check_iter
+from napari_rln.evaluate.comparison import Comparison, compare_iter
 from napari_rln.gui.deconvolve.comparison_table import Table
 from napari_rln.gui.deconvolve.method_list import fitted_psf
 from napari_rln.gui.deconvolve.ondisk import Growing
-from napari_rln.gui.deconvolve.streams import COMPARED, RESULTS, Stream, made_of, share_contrast
+from napari_rln.gui.deconvolve.streams import (
+    COMPARED,
+    RESULTS,
+    ResultStream,
+    made_of,
+    share_contrast,
+)
 from napari_rln.gui.events import follow
 from napari_rln.gui.fields import field_for
-from napari_rln.gui.jobs import Job, Jobs, Steps, streamed
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.psf.examine import fit_psf
-from napari_rln.registration.register import RegistrationSettings, Transform, register_steps
+from napari_rln.registration.register import RegistrationSettings, TransformKind, register_iter
 
 _RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations of the noise
 
@@ -55,7 +61,7 @@ class Results(QWidget):
 
     compared = Signal(object)  # the comparison
 
-    def __init__(self, viewer: ViewerModel, jobs: Jobs) -> None:
+    def __init__(self, viewer: ViewerModel, jobs: JobQueue) -> None:
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
         self._image: LayerImage | None = None
@@ -63,7 +69,7 @@ class Results(QWidget):
         self._mend = True
         self._shared: Shared | None = None
         self._hash = ""
-        self._streams: list[Stream] = []
+        self._streams: list[ResultStream] = []
         self._states: list[State] = []  # of the table's rows
         self._residuals: WeakKeyDictionary[Image, Image] = WeakKeyDictionary()
         self.truth = LayerPicker(viewer, optional="no truth")
@@ -73,7 +79,7 @@ class Results(QWidget):
             "<p>The same object by another microscope or program, to be brought onto the image's "
             "grid and compared.</p>"
         )
-        self.transform = field_for(Transform, value=RegistrationSettings().transform)
+        self.transform = field_for(TransformKind, value=RegistrationSettings().transform)
         self.register_button = QPushButton("Register")
         self.compare_button = QPushButton("Compare")
         self.residual_button = QPushButton("Residual maps")
@@ -122,11 +128,11 @@ class Results(QWidget):
 
     def arrived(
         self,
-        stream: Stream | Growing,
+        stream: ResultStream | Growing,
         record: Record,
         image: LayerImage,
         psf: LayerImage | None,
-        mend: bool,
+        repair: bool,
         shared: Shared | None = None,
     ) -> None:
         """Take a result that is there.
@@ -139,15 +145,15 @@ class Results(QWidget):
             Its own.
         image, psf
             What it was made of; a part of the image where only within that results are compared.
-        mend
+        repair
             Whether the PSF was repaired.
         shared
             What the methods found out about the image, for the comparison that follows.
         """
         self._shared = shared
         self._image, self._hash = image, record.inputs["image"]
-        self._psf, self._mend = psf, mend
-        if isinstance(stream, Stream):
+        self._psf, self._mend = psf, repair
+        if isinstance(stream, ResultStream):
             self._streams.append(stream)
         share_contrast(self.layers())
         self._list_browsed()
@@ -171,20 +177,20 @@ class Results(QWidget):
     def compare(self) -> None:
         """Compare all results of the image, in numbers."""
         image, psf, results = self._held()
-        truth, mend = self._truth(image), self._mend
+        truth, repair = self._truth(image), self._mend
         shared, self._shared = self._shared or Shared(), None  # it holds volumes
 
         def steps() -> Steps[Comparison]:
             raw = image.read()
             volumes = [on_voxels_of(raw, result.read()) for result in results]
-            blur = fitted_psf(psf, raw, mend, shared)
+            blur = fitted_psf(psf, raw, repair, shared)
             known = truth.read() if truth else None
-            work = compare_steps(raw, volumes, truth=known, psf=blur, shared=shared)
+            work = compare_iter(raw, volumes, truth=known, psf=blur, shared=shared)
             return (yield from streamed(work))
 
         states = [state_of(image.layer), *(state_of(result.layer) for result in results)]
         sources = (image, psf, truth, *results)
-        key = mend, *states, *(source and source.key for source in sources)
+        key = repair, *states, *(source and source.key for source in sources)
 
         def show(comparison: Comparison) -> None:
             self._states = states
@@ -192,7 +198,7 @@ class Results(QWidget):
             self._mark_rows()
             self.compared.emit(comparison)
 
-        job = Job("comparison", steps, key=key, done=show)
+        job = BackgroundJob("comparison", steps, key=key, done=show)
         if not self._jobs.is_under_way(job):
             self._jobs.add(job)
 
@@ -201,14 +207,14 @@ class Results(QWidget):
         image, psf, results = self._held()
         if psf is None:
             raise RlnError("a residual map needs the PSF; choose it above, and run a method.")
-        mend = self._mend
+        repair = self._mend
         for result in results:
 
             def steps(result: LayerImage = result) -> Steps[Volume]:
                 raw = image.read()
-                blur, _ = fit_psf(psf.read(), raw, mend=mend)
+                blur, _ = fit_psf(psf.read(), raw, repair=repair)
                 seen = on_voxels_of(raw, result.read())
-                trust = yield from streamed(check_steps(raw, seen, blur))
+                trust = yield from streamed(check_iter(raw, seen, blur))
                 return trust.residual
 
             def show(residual: Volume, beside: Image = result.layer) -> None:
@@ -216,7 +222,7 @@ class Results(QWidget):
                 layer = image.layer_of(residual, colormap="PiYG", contrast_limits=limits)
                 self._show_residual(layer, beside)
 
-            self._jobs.add(Job(f"residual of {result.name}", steps, done=show))
+            self._jobs.add(BackgroundJob(f"residual of {result.name}", steps, done=show))
 
     def _show_residual(self, layer: Image, result: Image) -> None:
         """Add a map beside its result, in place of an older one, with what is seen in the cells."""
@@ -247,13 +253,13 @@ class Results(QWidget):
         settings = RegistrationSettings(transform=self.transform.value)
 
         def steps() -> Steps[Volume]:
-            work = register_steps(reference.read(), image.read(), settings)
+            work = register_iter(reference.read(), image.read(), settings)
             return (yield from streamed(work))
 
         def show(found: Volume) -> None:
             self._viewer.add_layer(image.layer_of(found, colormap=reference.layer.colormap))
 
-        self._jobs.add(Job(f"registration of {reference.name}", steps, done=show))
+        self._jobs.add(BackgroundJob(f"registration of {reference.name}", steps, done=show))
 
     def arrange(self) -> None:
         """Show raw image and results side by side, or on top of each other."""
@@ -299,7 +305,7 @@ class Results(QWidget):
         now = [state_of(layer) for layer in self._viewer.layers if isinstance(layer, Image)]
         self.table.mark([state not in now for state in self._states])
 
-    def _browsed(self) -> Stream | None:
+    def _browsed(self) -> ResultStream | None:
         held = [s for s in self._streams if s.kept]
         at = self.browsed.currentIndex()
         return held[at] if 0 <= at < len(held) else None

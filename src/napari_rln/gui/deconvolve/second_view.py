@@ -10,11 +10,11 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.views import DualSettings, TwoViews, pair_views
+from napari_rln.deconvolution.views import DualSettings, TwoViews, pair_views_iter
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.deconvolve.method_list import Chosen
-from napari_rln.gui.deconvolve.streams import Paired
+from napari_rln.gui.deconvolve.method_list import ChosenMethod
+from napari_rln.gui.deconvolve.streams import PairedViews
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
@@ -22,7 +22,7 @@ from napari_rln.gui.pickers import SecondPsfPicker, VolumePicker
 from napari_rln.psf.examine import fit_psf
 
 
-class SecondView(QWidget):
+class SecondViewChoice(QWidget):
     """The choice of the second view, its PSF, and how it is brought onto the first."""
 
     changed = Signal()
@@ -35,7 +35,7 @@ class SecondView(QWidget):
             "are deconvolved together, each by its own PSF.</p>"
         )
         self.psf = SecondPsfPicker(viewer)
-        self.form = Form(DualSettings, top=("turn", "transform"))
+        self.form = Form(DualSettings, top=("rotation", "transform"))
         self._below = QWidget()
         rows = QFormLayout(self._below)
         rows.setContentsMargins(0, 0, 0, 0)
@@ -50,7 +50,7 @@ class SecondView(QWidget):
         for part in (self.psf, self.form):
             part.changed.connect(self.changed)
 
-    def given(self, image: LayerImage, psf: LayerImage) -> "Views | None":
+    def given(self, image: LayerImage, psf: LayerImage) -> "ViewLayers | None":
         """Return both views; none where there is no second.
 
         Parameters
@@ -65,7 +65,7 @@ class SecondView(QWidget):
         """
         if self.image.layer is None:
             return None
-        return Views(
+        return ViewLayers(
             first=image,
             second=self.image.source("the second view"),
             psf_first=psf,
@@ -79,7 +79,7 @@ class SecondView(QWidget):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Views:
+class ViewLayers:
     """Two views with their PSFs, not read yet.
 
     Several methods share them: the second is brought onto the first once.
@@ -98,47 +98,36 @@ class Views:
         sources = (self.first, self.second, self.psf_first, self.psf_second)
         return *(source.key for source in sources), self.settings
 
-    def steps(self, chosen: Chosen, mend: bool) -> Steps[Volume]:
+    def steps(self, chosen: ChosenMethod, repair: bool) -> Steps[Volume]:
         """Yield what a method shows on its way; return its result.
 
         Parameters
         ----------
         chosen
             How.
-        mend
+        repair
             Whether to repair what is wrong with the PSFs.
         """
-        pair = yield from self._pair(chosen, mend)
+        pair = yield from self._pair(chosen, repair)
         yield Update(
-            Progress(doing="views are one upon the other"), Paired(pair.first, pair.second)
+            Progress(activity="views are one upon the other"), PairedViews(pair.first, pair.second)
         )
         steps = deconvolve_iter(pair, method=chosen.method, tile=chosen.tile)
         return (yield from chosen.watched(steps, pair.first.shape))
 
-    def _pair(self, chosen: Chosen, mend: bool) -> Steps[TwoViews]:
+    def _pair(self, chosen: ChosenMethod, repair: bool) -> Steps[TwoViews]:
         method = chosen.method
         key = (
             method.background, method.offset, method.gain, method.repair_image, method.negatives,
-            mend,
+            repair,
         )  # fmt: skip
         known = self._made.get(key)
         if known is not None:
             return known
         first, second = self.first.read(), self.second.read()
-        psf, _ = fit_psf(self.psf_first.read(), first, mend=mend)
-        psf_b, _ = fit_psf(self.psf_second.read(), second, mend=mend)
-        work = pair_views(
-            first,
-            second,
-            psf,
-            psf_b,
-            method.background,
-            method.negatives,
-            settings=self.settings,
-            offset=method.offset,
-            gain=method.gain,
-            repair_image=method.repair_image,
-        )
+        psf, _ = fit_psf(self.psf_first.read(), first, repair=repair)
+        psf_b, _ = fit_psf(self.psf_second.read(), second, repair=repair)
+        work = pair_views_iter(first, second, psf, psf_b, self.settings, method)
         pair = yield from streamed(work)
         self._made[key] = pair
         return pair

@@ -37,11 +37,11 @@ class Estimate:
     iteration: int
     data: FloatArray
     kept: bool = False
-    sought: bool = False
+    done: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class FinishedPart:
     """A part of a result, and where it lies."""
 
     tile: Tile
@@ -49,14 +49,14 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
-class Paired:
+class PairedViews:
     """Two views on the voxels that the result will have, which may be others than the image's."""
 
     first: Volume
     second: Volume
 
 
-class Stream:
+class ResultStream:
     """One result in its layer, which is there from the first estimate on.
 
     Parameters
@@ -75,9 +75,9 @@ class Stream:
         self.kept: dict[int, FloatArray] = {}
         self._shown: Estimate | None = None
 
-    def take(self, content: Estimate | Piece | Paired, draw: bool) -> None:
+    def take(self, content: Estimate | FinishedPart | PairedViews, draw: bool) -> None:
         """Take what is there now, and show it; an estimate only where there is time to draw it."""
-        if isinstance(content, Paired):
+        if isinstance(content, PairedViews):
             self._source = self._source.on_voxels(content.first)
             self._show_second(content.second)
         elif isinstance(content, Estimate):
@@ -127,7 +127,7 @@ class Stream:
                 self._viewer.layers.remove(self.layer)
             return
         facts = record.facts | {"iterations": shown.iteration, "stopped_by": why}
-        if shown.sought:
+        if shown.done:
             facts["made_of"] = "a part of the photons, while it was sought when to stop"
         self.layer.metadata = {KEY: dataclasses.replace(record, facts=facts).as_dict()}
         self.layer.name = f"{self._title} {shown.iteration} ({why})"

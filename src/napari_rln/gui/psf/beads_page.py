@@ -20,7 +20,7 @@ from napari_rln.engine.progress import Progress
 from napari_rln.gui.copy_button import CopyButton, Run, image_of
 from napari_rln.gui.events import follow
 from napari_rln.gui.forms import Form
-from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
@@ -92,7 +92,7 @@ class DetectedBeads:
         return positions, {"beads_removed": len(detected - now), "beads_added": len(now - detected)}
 
 
-class Beads(QWidget):
+class BeadsPage(QWidget):
     """A stack of beads, its detected beads, and buttons to find and average them.
 
     Parameters
@@ -105,7 +105,7 @@ class Beads(QWidget):
 
     made = Signal(object)
 
-    def __init__(self, viewer: ViewerModel, jobs: Jobs, bar: RunBar) -> None:
+    def __init__(self, viewer: ViewerModel, jobs: JobQueue, bar: RunBar) -> None:
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
         self.stack = VolumePicker(viewer)
@@ -146,24 +146,24 @@ class Beads(QWidget):
         stack.check_upright()  # else the points would not lie where the beads are
 
         def steps() -> Steps[BeadTable]:
-            yield Update(Progress(doing="reading"))
+            yield Update(Progress(activity="reading"))
             volume = stack.read()
             importlib.import_module("pandas")  # else a points layer does, in the GUI's thread
-            yield Update(Progress(doing="finding"))
+            yield Update(Progress(activity="finding"))
             table = find_beads(
                 volume,
                 size=settings.size,
                 minimum_snr=settings.minimum_snr,
                 saturation=settings.saturation,
             )
-            yield Update(Progress(doing="comparing"))
+            yield Update(Progress(activity="comparing"))
             with contextlib.suppress(RlnError):  # no usable bead: shown with the reasons
                 table = align(volume, table, settings)
             yield None
             return table
 
         self._jobs.add(
-            Job(
+            BackgroundJob(
                 f"Beads of {stack.name}",
                 steps,
                 key=(id(stack.layer), settings),
@@ -184,9 +184,9 @@ class Beads(QWidget):
         name = f"{stack.name} \N{MIDDLE DOT} PSF"
 
         def steps() -> Steps[Volume]:
-            yield Update(Progress(doing="reading"))
+            yield Update(Progress(activity="reading"))
             volume = stack.read()
-            yield Update(Progress(doing="averaging"))
+            yield Update(Progress(activity="averaging"))
             psf = measure_psf(volume, settings, positions=positions, name=name)
             yield None
             assert psf.record is not None
@@ -194,7 +194,7 @@ class Beads(QWidget):
             return dataclasses.replace(psf, record=record)
 
         key = (id(stack.layer), settings)
-        self._jobs.add(Job(f"PSF of {stack.name}", steps, key=key, done=self.made.emit))
+        self._jobs.add(BackgroundJob(f"PSF of {stack.name}", steps, key=key, done=self.made.emit))
 
     def _show(self, table: BeadTable, stack: LayerImage) -> None:
         """Add the points; without z, so that they are visible and editable in any plane."""

@@ -10,16 +10,16 @@ from napari_rln.core.volume import Volume
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import field_for
-from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.voxel_size import LABEL, VoxelField
-from napari_rln.io.volumes import contents, read_volume
+from napari_rln.io.volumes import contents, read
 
 _KINDS = "Volumes (*.tif *.tiff *.lsm *.ome zarr.json .zattrs)"
 _AS_IN_FILE = "file"  # placeholder of the voxel size
 
 
-class Opening(QWidget):
+class FilePage(QWidget):
     """A file, and its voxel size where the file lacks it.
 
     Parameters
@@ -30,7 +30,7 @@ class Opening(QWidget):
 
     made = Signal(object)
 
-    def __init__(self, jobs: Jobs, bar: RunBar) -> None:
+    def __init__(self, jobs: JobQueue, bar: RunBar) -> None:
         super().__init__()
         self._jobs = jobs
         self.path = field_for(str)
@@ -67,7 +67,7 @@ class Opening(QWidget):
         voxel_um = self.voxel.voxel_um(path.name) if any(sizes) else None
 
         def steps() -> Steps[Volume]:
-            yield Update(Progress(doing="reading"))
+            yield Update(Progress(activity="reading"))
             held = contents(path) if path.exists() else None
             if held and held.channels * held.times > 1:
                 raise RlnError(
@@ -76,12 +76,12 @@ class Opening(QWidget):
                 )
             if held and voxel_um is None and held.voxel_um is None:
                 raise RlnError(f"{path.name} has no voxel size; type it below the file.")
-            psf = read_volume(path, voxel_um=voxel_um)
+            psf = read(path, voxel_um=voxel_um)
             yield None
             return psf
 
         self._jobs.add(
-            Job(f"Opening {path.name}", steps, key=(path, voxel_um), done=self.made.emit)
+            BackgroundJob(f"Opening {path.name}", steps, key=(path, voxel_um), done=self.made.emit)
         )
 
     def _browse(self) -> None:

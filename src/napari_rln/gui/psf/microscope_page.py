@@ -9,7 +9,7 @@ from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.copy_button import CopyButton, Run, image_of
 from napari_rln.gui.forms import Form
-from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
@@ -39,7 +39,7 @@ _TOP = (
 )
 
 
-class Microscope(QWidget):
+class MicroscopePage(QWidget):
     """Microscope settings, and a button for their PSF on the voxels of an image.
 
     Parameters
@@ -52,7 +52,7 @@ class Microscope(QWidget):
 
     made = Signal(object)
 
-    def __init__(self, image: VolumePicker, jobs: Jobs, bar: RunBar) -> None:
+    def __init__(self, image: VolumePicker, jobs: JobQueue, bar: RunBar) -> None:
         super().__init__()
         self._image, self._jobs = image, jobs
         self.form = Form(MicroscopeSettings, top=_TOP)
@@ -90,12 +90,14 @@ class Microscope(QWidget):
         name = name_of(settings)
 
         def steps() -> Steps[Volume]:
-            yield Update(Progress(doing="computing"))
+            yield Update(Progress(activity="computing"))
             psf = compute_psf(settings, voxel_um, planes=planes, name=name)
             yield None  # here it may be cancelled
             return psf
 
-        self._jobs.add(Job(name, steps, key=(settings, voxel_um, planes), done=self.made.emit))
+        self._jobs.add(
+            BackgroundJob(name, steps, key=(settings, voxel_um, planes), done=self.made.emit)
+        )
 
     def _grid(self) -> tuple[LayerImage | None, VoxelUm]:
         """Return the chosen image, or none, and the voxel size."""

@@ -22,19 +22,19 @@ from napari_rln.core.volume import Volume
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.copy_button import CopyButton, Run, image_of, psf_of
 from napari_rln.gui.forms import worded
-from napari_rln.gui.jobs import Failure, Job, Jobs, Steps, Update
+from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Steps, Update
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.psf.beads_page import Beads
-from napari_rln.gui.psf.file_page import Opening
-from napari_rln.gui.psf.microscope_page import Microscope
+from napari_rln.gui.psf.beads_page import BeadsPage
+from napari_rln.gui.psf.file_page import FilePage
+from napari_rln.gui.psf.microscope_page import MicroscopePage
 from napari_rln.gui.psf.psf_pictures import PsfPictures, psf_pictures
 from napari_rln.gui.psf.repairs import Repairs
-from napari_rln.gui.psf.stacked_pages import Pages
+from napari_rln.gui.psf.stacked_pages import StackedPages
 from napari_rln.gui.psf.thumbnails import Thumbnails
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import Area
+from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 
@@ -50,13 +50,13 @@ class PsfDock(QWidget):
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.jobs, self.examinations = Jobs(self), Jobs(self)
+        self.jobs, self.examinations = JobQueue(self), JobQueue(self)
         self.bar = RunBar(self.jobs, self.repair)
         self.bar.run_button.setVisible(False)  # every page has its own
         self.image = VolumePicker(napari_viewer, prefer=is_raw, optional="none")
-        self.microscope = Microscope(self.image, self.jobs, self.bar)
-        self.beads = Beads(napari_viewer, self.jobs, self.bar)
-        self.opening = Opening(self.jobs, self.bar)
+        self.microscope = MicroscopePage(self.image, self.jobs, self.bar)
+        self.beads = BeadsPage(napari_viewer, self.jobs, self.bar)
+        self.opening = FilePage(self.jobs, self.bar)
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
         self.judge = QCheckBox("Judge by the microscope above")
         self.judge.setToolTip(
@@ -109,12 +109,14 @@ class PsfDock(QWidget):
             return
 
         def steps() -> Steps[PsfPictures]:
-            yield Update(Progress(doing="examining"))
+            yield Update(Progress(activity="examining"))
             pictures = psf_pictures(psf.read(), image, optics)
             yield None  # an outdated one is cancelled here
             return pictures
 
-        self.examinations.add(Job(f"Examining {psf.name}", steps, key=object(), done=self._show))
+        self.examinations.add(
+            BackgroundJob(f"Examining {psf.name}", steps, key=object(), done=self._show)
+        )
 
     def repair(self) -> None:
         """Queue the ticked repairs.
@@ -129,13 +131,13 @@ class PsfDock(QWidget):
         name = f"{psf.name} \N{MIDDLE DOT} prepared"
 
         def steps() -> Steps[Volume]:
-            yield Update(Progress(doing="preparing"))
+            yield Update(Progress(activity="preparing"))
             ready = prepare_psf(psf.read(), settings, image_voxel_um=target)
             yield None
             return dataclasses.replace(ready, name=name)
 
         key = (id(psf.layer), settings, target)
-        self.jobs.add(Job(f"Preparing {psf.name}", steps, key=key, done=self.take))
+        self.jobs.add(BackgroundJob(f"Preparing {psf.name}", steps, key=key, done=self.take))
 
     def _examine_soon(self) -> None:
         self._timer.start()
@@ -181,7 +183,7 @@ class PsfDock(QWidget):
         self.repairs.advise(pictures.report.findings)
         self.repairs.allow_resampling(self.image.layer is not None)
 
-    def _on_failure(self, job: Job, failure: Failure) -> None:
+    def _on_failure(self, job: BackgroundJob, failure: Failure) -> None:
         self._say(failure.sentence)
 
     def _say(self, sentence: str) -> None:
@@ -189,7 +191,7 @@ class PsfDock(QWidget):
         self.thumbnails.clear(f"{sentence[:1].upper()}{sentence[1:]}")
 
     def _lay_out(self) -> None:
-        pages = Pages()
+        pages = StackedPages()
         pages.add("Compute", self.microscope)
         pages.add("Measure beads", self.beads)
         pages.add("Open a file", self.opening)
@@ -209,6 +211,6 @@ class PsfDock(QWidget):
         above.addStretch(1)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(Area(content), 1)
+        whole.addWidget(ScrollArea(content), 1)
         self.bar.layout().setContentsMargins(9, 0, 9, 9)
         whole.addWidget(self.bar)

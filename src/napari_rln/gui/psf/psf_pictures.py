@@ -11,7 +11,7 @@ from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.evaluate.profiles import Profile, profile_at
 from napari_rln.psf.examine import PsfReport, examine_psf
 from napari_rln.psf.microscope import MicroscopeSettings
-from napari_rln.psf.placement import in_order
+from napari_rln.psf.placement import in_image_order
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +63,7 @@ def psf_pictures(
         known = {name: getattr(optics, name) for name in ("na", "wavelength_um", "immersion_index")}
     report = examine_psf(psf, image=image, **known)
     facts = report.facts
-    data = in_order(psf.data, facts.fault.split) if facts.fault else psf.data
+    data = in_image_order(psf.data, facts.fault.split) if facts.fault else psf.data
     clean = (data - np.float32(facts.background)).astype(np.float32)
     z, y, x = (
         min(max(round(n // 2 + offset), 0), n - 1)

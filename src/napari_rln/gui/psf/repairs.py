@@ -8,14 +8,14 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QVBoxLayout, QWidget
 
 from napari_rln.gui.forms import Form
 from napari_rln.psf.findings import Finding
-from napari_rln.psf.prepare import AS_IT_IS, PrepareSettings
+from napari_rln.psf.prepare import RESAMPLE_ONLY, PrepareSettings
 
 RESAMPLE = "Resample"
 _FIELDS = {
     "Centre": ("centre",),
     "Background": ("background", "noise_floor"),
     "Hot pixels": ("hot_pixels",),
-    "Crop": ("energy_share", "max_size"),
+    "Crop": ("energy_fraction", "max_size"),
     RESAMPLE: ("image_voxel_um",),
 }
 _TIPS = {
@@ -84,7 +84,7 @@ class Repairs(QWidget):
             if name != RESAMPLE and self.boxes[name].isChecked()
             for field in fields
         }
-        return dataclasses.replace(AS_IT_IS, **changes)
+        return dataclasses.replace(RESAMPLE_ONLY, **changes)
 
 
 def _fields() -> tuple[dataclasses.Field[Any], ...]:

@@ -4,7 +4,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QTabBar, QVBoxLayout, QWidget
 
 
-class Pages(QWidget):
+class StackedPages(QWidget):
     """Tabbed pages; Qt's tab widget is always as high as its highest page."""
 
     changed = Signal()

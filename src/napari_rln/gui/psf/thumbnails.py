@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.volume import FloatArray
 from napari_rln.evaluate.profiles import Profile
-from napari_rln.gui.pictures import Board, Plane, Trace
+from napari_rln.gui.pictures import PictureBoard, Plane, Trace
 from napari_rln.gui.psf.psf_pictures import PsfPictures
 from napari_rln.psf.findings import Finding, Severity
 
@@ -31,7 +31,7 @@ class Thumbnails(QWidget):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
-        self.board = Board(viewer)
+        self.board = PictureBoard(viewer)
         self.board.setFixedHeight(_HEIGHT)
         self.lateral, self.axial = Plane("xy"), Plane("xz")
         self.along_x, self.along_z = Trace(), Trace()
@@ -155,7 +155,7 @@ def _as_html(findings: tuple[Finding, ...]) -> str:
     rows = []
     for finding in findings:
         colour, sign = _COLOURS[finding.severity]
-        what = html.escape(finding.what, quote=False)
+        what = html.escape(finding.message, quote=False)
         if finding.severity != "ok":
             what = f"<b>{finding.check.capitalize()}.</b> {what}"
         sign = f'<td style="color: {colour}; padding-right: 6px">{sign}</td>'

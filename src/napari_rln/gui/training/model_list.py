@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
-from napari_rln.gui.library_watcher import LibraryWatch
+from napari_rln.gui.library_watcher import LibraryWatcher
 from napari_rln.gui.training.model_summary import COLUMNS, describe, row
 from napari_rln.networks.library import Entry
 from napari_rln.networks.model import SUFFIX, read_card
@@ -45,7 +45,7 @@ class ModelList(QWidget):
     def __init__(self, say: Callable[..., None]) -> None:
         super().__init__()
         self._say = say
-        self.watch = LibraryWatch(self)
+        self.watch = LibraryWatcher(self)
         self.tree = QTreeWidget()
         self.tree.setRootIsDecorated(False)
         self.tree.setHeaderLabels(COLUMNS)
@@ -96,7 +96,7 @@ class ModelList(QWidget):
 
     def showEvent(self, event: Any) -> None:
         """Update the list."""
-        self.watch.look()
+        self.watch.check()
         super().showEvent(event)
 
     def _button(self, text: str, action: Callable[[], None], tip: str = "") -> QPushButton:
@@ -110,7 +110,7 @@ class ModelList(QWidget):
             action()
         except (RlnError, OSError) as error:
             self._say(str(error), error=True)
-        self.watch.look()
+        self.watch.check()
 
     def _entry(self) -> Entry | None:
         item = self.tree.currentItem()
@@ -164,7 +164,7 @@ class ModelList(QWidget):
         name, accepted = QInputDialog.getText(self, "Rename", "New name:", text=entry.name)
         if accepted and name != entry.name:
             preferences.library().rename(entry.name, name)
-            self.watch.look()
+            self.watch.check()
             self.select(name)
 
     def _export(self) -> None:
@@ -189,5 +189,5 @@ class ModelList(QWidget):
         path, _ = QFileDialog.getOpenFileName(self, "Import", "", _FILTER)
         if path:
             added = preferences.library().add(path)
-            self.watch.look()
+            self.watch.check()
             self.select(added.name.removesuffix(SUFFIX))

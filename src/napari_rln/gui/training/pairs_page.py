@@ -4,10 +4,10 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_rln.engine.progress import Progress
 from napari_rln.gui import preferences
-from napari_rln.gui.jobs import Job, Jobs, Steps, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.training.example_layers import ExampleLayers
-from napari_rln.gui.training.training_form import Recipe
+from napari_rln.gui.training.training_form import TrainingForm
 from napari_rln.simulate.imaging import Pair
 
 _TITLE = "preview"
@@ -27,10 +27,10 @@ class PairPreview(QObject):
         Shows errors.
     """
 
-    def __init__(self, recipe: Recipe, examples: ExampleLayers, bar: RunBar) -> None:
+    def __init__(self, recipe: TrainingForm, examples: ExampleLayers, bar: RunBar) -> None:
         super().__init__(recipe)
         self._recipe, self._examples, self._bar = recipe, examples, bar
-        self.jobs = Jobs(self)
+        self.jobs = JobQueue(self)
         self._number = 0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -57,11 +57,11 @@ class PairPreview(QObject):
         plan, library, number = self._recipe.plan(), preferences.library(), self._number
 
         def steps() -> Steps[Pair]:
-            yield Update(Progress(doing="drawing"))
+            yield Update(Progress(activity="drawing"))
             return plan.setting(library).source.pair(number)[0]
 
         self.jobs.cancel()  # one being drawn is outdated
-        self.jobs.add(Job(_TITLE, steps, key=object(), done=self._examples.show_pair))
+        self.jobs.add(BackgroundJob(_TITLE, steps, key=object(), done=self._examples.show_pair))
 
     def _refresh(self) -> None:
         drawing = self.jobs.running is not None

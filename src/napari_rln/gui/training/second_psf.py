@@ -52,7 +52,7 @@ class SecondViewForm(QWidget):
         self.box.setToolTip(tooltips(TrainSettings)["views"])
         self.psf = SecondPsfPicker(viewer)
         self.form = Form(
-            DualSettings, top=("turn", "voxels"), hidden=("transform", "background_b", "seed")
+            DualSettings, top=("rotation", "voxels"), hidden=("transform", "background_b", "seed")
         )
         rows = QFormLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)

@@ -8,16 +8,16 @@ from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import CopyButton
 from napari_rln.gui.events import follow
-from napari_rln.gui.jobs import Job, Jobs, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import Area
+from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.gui.training.example_layers import ExampleLayers
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.gui.training.model_list import ModelList
 from napari_rln.gui.training.pairs_page import PairPreview
-from napari_rln.gui.training.training_form import Recipe
-from napari_rln.gui.training.training_run import Plan, TrainingRun, TrainingUpdate
+from napari_rln.gui.training.training_form import TrainingForm
+from napari_rln.gui.training.training_run import TrainingPlan, TrainingRun, TrainingUpdate
 from napari_rln.networks.model import Model
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ class TrainingDock(QWidget):
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.jobs = Jobs(self)
-        self.runs: dict[Job, TrainingRun] = {}
+        self.jobs = JobQueue(self)
+        self.runs: dict[BackgroundJob, TrainingRun] = {}
         self.examples = ExampleLayers(napari_viewer, self)
-        self.recipe = Recipe(napari_viewer)
+        self.recipe = TrainingForm(napari_viewer)
         self.curves = Curves()
         self.bar = RunBar(self.jobs, self.run, label="Train", can_pause=True)
         self.models = ModelList(self.bar.say)
@@ -42,7 +42,7 @@ class TrainingDock(QWidget):
         self.stop_button = QPushButton("Stop and keep the best")
         self.copy_button = CopyButton(lambda: [self.recipe.run()], self.bar.attempt)
         self.tabs = QTabWidget()
-        self._drawn: Job | None = None  # training of the curves
+        self._drawn: BackgroundJob | None = None  # training of the curves
         self._lay_out()
         self._connect()
         self._show_theme()
@@ -80,9 +80,9 @@ class TrainingDock(QWidget):
         self._refresh()
         super().showEvent(event)
 
-    def _add(self, plan: Plan) -> None:
+    def _add(self, plan: TrainingPlan) -> None:
         run = TrainingRun(plan, preferences.library())
-        job = Job(f"RLN {plan.name}", run.steps, done=self._on_model)
+        job = BackgroundJob(f"RLN {plan.name}", run.steps, done=self._on_model)
         self.runs[job] = run
         try:
             self.jobs.add(job)
@@ -97,10 +97,10 @@ class TrainingDock(QWidget):
     def _running(self) -> TrainingRun | None:
         return self.runs.get(self.jobs.running) if self.jobs.running else None
 
-    def _is_busy(self, plan: Plan) -> bool:
+    def _is_busy(self, plan: TrainingPlan) -> bool:
         return plan.name in [run.plan.name for run in self.runs.values()]
 
-    def _on_report(self, job: Job, update: Update) -> None:
+    def _on_report(self, job: BackgroundJob, update: Update) -> None:
         content = update.content
         if not isinstance(content, TrainingUpdate):
             return
@@ -118,10 +118,10 @@ class TrainingDock(QWidget):
             self.examples.show_preview(report.preview, content.voxel_um)
 
     def _on_model(self, model: Model) -> None:
-        self.models.watch.look()
+        self.models.watch.check()
         self.models.select(model.name)
 
-    def _on_success(self, job: Job, model: Model) -> None:
+    def _on_success(self, job: BackgroundJob, model: Model) -> None:
         sentence = f"model {model.name} is ready"
         validation = model.record.facts.get("validation")
         if validation:
@@ -129,12 +129,12 @@ class TrainingDock(QWidget):
             sentence += f": {network:.2f} dB on held-out volumes, RLD at its best {rld:.2f}"
         self.bar.say(f"{sentence}.")
 
-    def _on_cancelled(self, job: Job) -> None:
+    def _on_cancelled(self, job: BackgroundJob) -> None:
         run = self.runs[job]
         if checkpoint_of(run.library, run.plan.name).exists():
             self.bar.say(f"{job.title}: cancelled; it can be resumed")
 
-    def _on_end(self, job: Job) -> None:
+    def _on_end(self, job: BackgroundJob) -> None:
         if job is self._drawn:
             self._drawn = None
         self._refresh()
@@ -166,7 +166,7 @@ class TrainingDock(QWidget):
         self.stop_button.clicked.connect(self.stop)
 
     def _lay_out(self) -> None:
-        self.tabs.addTab(Area(self.recipe), "What to train")
+        self.tabs.addTab(ScrollArea(self.recipe), "What to train")
         self.tabs.addTab(self.curves, "Progress")
         self.tabs.addTab(self.models, "Models")
         row = QHBoxLayout()

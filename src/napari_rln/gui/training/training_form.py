@@ -24,7 +24,7 @@ from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.interrupted import InterruptedTraining
 from napari_rln.gui.training.second_psf import SecondPsf, SecondViewForm
-from napari_rln.gui.training.training_run import Plan
+from napari_rln.gui.training.training_run import TrainingPlan
 from napari_rln.networks.library import file_name
 from napari_rln.networks.model import SUFFIX, UNIVERSAL, Model
 from napari_rln.simulate.structures import StructureSettings
@@ -50,7 +50,7 @@ _PRESETS: dict[str, tuple[Preset, str]] = {
 _NEW = "new weights"
 
 
-class Recipe(QWidget):
+class TrainingForm(QWidget):
     """The choices of a training.
 
     Parameters
@@ -94,7 +94,7 @@ class Recipe(QWidget):
         """The chosen preset."""
         return _PRESETS[self.preset.currentText()][0]
 
-    def plan(self) -> Plan:
+    def plan(self) -> TrainingPlan:
         """Return the chosen training, with nothing read yet.
 
         Raises
@@ -103,7 +103,7 @@ class Recipe(QWidget):
             If something is missing, or settings contradict each other.
         """
         psf = self._psf()
-        return Plan(
+        return TrainingPlan(
             name=file_name(self.name.text() or self.name.placeholderText()),
             psf=psf,
             image=self._image(),
@@ -113,7 +113,7 @@ class Recipe(QWidget):
             begin=self._model,
         )
 
-    def resumed_plan(self, training: InterruptedTraining) -> Plan:
+    def resumed_plan(self, training: InterruptedTraining) -> TrainingPlan:
         """Return a training to resume, and choose its layers as far as the viewer has them.
 
         The settings shown stay those of the next new training.
@@ -136,7 +136,7 @@ class Recipe(QWidget):
         psf, second = self._psf(), None
         if training.dual is not None:
             second = SecondPsf(psf=self.second.psf.source_beside(psf), settings=training.dual)
-        return Plan(
+        return TrainingPlan(
             name=training.name,
             psf=psf,
             image=self._image(),
@@ -166,7 +166,7 @@ class Recipe(QWidget):
         if plan.image is not None:
             arguments |= image_of(plan.image, "like")
         if plan.second is not None:
-            arguments |= {name: getattr(plan.second.settings, name) for name in ("turn", "voxels")}
+            arguments |= {name: getattr(plan.second.settings, name) for name in ("rotation", "voxels")}
             arguments |= psf_b_of(plan.second.psf, arguments)
         return "train", arguments
 

@@ -19,13 +19,13 @@ from napari_rln.networks.model import SUFFIX, Model
 from napari_rln.psf.examine import fit_psf
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.checkpoint import discard
-from napari_rln.train.loop import train_steps
-from napari_rln.train.training_set import Setting, setting_of
+from napari_rln.train.loop import train_model_iter
+from napari_rln.train.training_set import TrainingSet, training_set_of
 from napari_rln.train.training_settings import TrainReport, TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class TrainingPlan:
     """The choices of a training; nothing is read yet.
 
     Attributes
@@ -53,7 +53,7 @@ class Plan:
     begin: Model | None = None
     interrupted: InterruptedTraining | None = None
 
-    def setting(self, library: Library) -> Setting:
+    def setting(self, library: Library) -> TrainingSet:
         """Return the inputs of the training, read; call it in a thread."""
         image = self.image.read() if self.image else None
         psf, psf_b = self._psfs(image)
@@ -62,7 +62,7 @@ class Plan:
         if self.interrupted is not None:
             begin = _by_hash(library, self.interrupted.inputs.get("begin"))
             names = self.interrupted.layers  # these may have other names now
-        setting = setting_of(
+        setting = training_set_of(
             self.settings, psf=psf, psf_b=psf_b, like=image, structures=self.structures, begin=begin
         )
         setting = setting._replace(inputs=setting.inputs | names)
@@ -109,7 +109,7 @@ class TrainingRun:
         The models, among which its model is saved.
     """
 
-    plan: Plan
+    plan: TrainingPlan
     library: Library
     _stop: Event = field(default_factory=Event)
     _losses: list[tuple[int, float]] = field(default_factory=list)
@@ -125,13 +125,13 @@ class TrainingRun:
 
     def steps(self) -> Steps[Model]:
         """Yield updates; return the model as saved in the library."""
-        yield Update(Progress(doing="preparing the PSF"))
+        yield Update(Progress(activity="preparing the PSF"))
         setting = self.plan.setting(self.library)
         assert setting.psf is not None
         voxel_um = setting.psf.voxel_um
         self.library.folder.mkdir(parents=True, exist_ok=True)
         checkpoint = checkpoint_of(self.library, self.plan.name)
-        training = train_steps(
+        training = train_model_iter(
             setting,
             self.plan.settings,
             name=self.plan.name,

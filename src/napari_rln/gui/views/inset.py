@@ -5,7 +5,7 @@ import pyqtgraph as pg
 from qtpy.QtCore import Signal
 
 from napari_rln.core.volume import VoxelUm
-from napari_rln.gui.views.sections import Column
+from napari_rln.gui.views.sections import SectionColumn
 
 _COLOUR = "#40c0ff"
 _FRACTION = 0.25  # of the shorter side, until the user resizes it
@@ -36,7 +36,7 @@ class InsetBox(pg.RectROI):
         width, height = self.size()
         return height, width
 
-    def centre(self, column: Column, position: VoxelUm) -> None:
+    def centre(self, column: SectionColumn, position: VoxelUm) -> None:
         """Centre it on a position, but within the plane of a column."""
         if self._is_held:
             return

@@ -15,7 +15,7 @@ from napari_rln.core.volume import VoxelUm
 from napari_rln.evaluate.profiles import profile_between
 from napari_rln.gui.events import follow
 from napari_rln.gui.pictures import paint_axes
-from napari_rln.gui.views.sections import Column
+from napari_rln.gui.views.sections import SectionColumn
 
 _COLORS = ("#b0b0b0", "#ff7f0e", "#2ca0ff", "#33c56b", "#e377c2", "#e6c229")
 # Pixels: least of the plot, of the axis and below it, of a line of the legend.
@@ -61,7 +61,7 @@ class LineProfile(pg.PlotWidget):
         paint_axes(self.getPlotItem(), text, "bottom", "left")
         self._legend.setLabelTextColor(text)
 
-    def draw_on(self, column: Column, plane: str, position: VoxelUm) -> None:
+    def draw_on(self, column: SectionColumn, plane: str, position: VoxelUm) -> None:
         """Draw the line across a plane of a column, through a position; no line without a plane."""
         self._plane = plane
         self.setVisible(bool(plane))
@@ -82,7 +82,7 @@ class LineProfile(pg.PlotWidget):
             handle.setPos(self._line.mapFromParent(pg.Point(*at)))
         self._line.stateChanged()
 
-    def draw(self, columns: Sequence[Column], position: VoxelUm) -> None:
+    def draw(self, columns: Sequence[SectionColumn], position: VoxelUm) -> None:
         """Plot the profiles of all columns along the line, through a position."""
         self.clear()
         self.widths = {}

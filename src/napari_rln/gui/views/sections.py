@@ -113,7 +113,7 @@ class Cut(NamedTuple):
     planes
         Among xy, xz and yz.
     projection, slab
-        See :class:`napari_rln.evaluate.figure_view.FigureSettings`.
+        See :class:`napari_rln.evaluate.figure_content.FigureSettings`.
     """
 
     data: Any
@@ -142,7 +142,7 @@ class Cut(NamedTuple):
         }
 
 
-class Column:
+class SectionColumn:
     """The sections of a layer, one below the other; rebuilt when the layer's units change.
 
     Parameters

@@ -22,19 +22,19 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm
 from napari_rln.evaluate.figure import figure, save_figure
-from napari_rln.evaluate.figure_view import FigureSettings
+from napari_rln.evaluate.figure_content import FigureSettings
 from napari_rln.evaluate.plane_sections import Projection, brightest
 from napari_rln.gui.events import follow
-from napari_rln.gui.jobs import Job, Jobs, Steps
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 from napari_rln.gui.layers import contrast_limits, source_of
 from napari_rln.gui.number import Number
-from napari_rln.gui.pictures import MICROMETRE, Board
+from napari_rln.gui.pictures import MICROMETRE, PictureBoard
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.views.cursor import Crosshair
 from napari_rln.gui.views.inset import InsetBox
 from napari_rln.gui.views.layer_choice import LayerChoice
 from napari_rln.gui.views.line_profile import LineProfile
-from napari_rln.gui.views.sections import Column, ColumnTitle, Section
+from napari_rln.gui.views.sections import ColumnTitle, Section, SectionColumn
 
 if TYPE_CHECKING:
     import napari
@@ -49,9 +49,9 @@ class ViewsDock(QWidget):
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.jobs, self.drawings = Jobs(self), Jobs(self)
+        self.jobs, self.drawings = JobQueue(self), JobQueue(self)
         self._is_outdated = False
-        self.columns: list[Column] = []
+        self.columns: list[SectionColumn] = []
         self._followed: set[Image] = set()
         self.layers = LayerChoice(napari_viewer)
         self.crosshair = Crosshair(napari_viewer, self)
@@ -64,7 +64,7 @@ class ViewsDock(QWidget):
         self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
         self.profile_on = QComboBox()
         self.profile_on.addItems(["no profile", "profile in xy", "profile in xz", "profile in yz"])
-        self.canvas = Board(napari_viewer)
+        self.canvas = PictureBoard(napari_viewer)
         self.box = InsetBox()
         self.profile = LineProfile(napari_viewer)
         self.brightest_button = QPushButton("Go to the brightest")
@@ -109,7 +109,7 @@ class ViewsDock(QWidget):
                 if columns is self.columns:
                     self._show(columns, pictures, position)
 
-            self.drawings.add(Job("planes", steps, done=done, quiet=True))
+            self.drawings.add(BackgroundJob("planes", steps, done=done, quiet=True))
         else:
             self._is_outdated = True
 
@@ -119,7 +119,7 @@ class ViewsDock(QWidget):
             self.draw()
 
     def _show(
-        self, columns: list[Column], pictures: list[dict[str, FloatArray]], position: VoxelUm
+        self, columns: list[SectionColumn], pictures: list[dict[str, FloatArray]], position: VoxelUm
     ) -> None:
         shared = self._shared_limits()
         for column, planes in zip(columns, pictures, strict=True):
@@ -135,7 +135,7 @@ class ViewsDock(QWidget):
         self.canvas.clear()
         planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
         move, layers = self.crosshair.move, self.layers.chosen()
-        self.columns = [Column(self._viewer, layer, planes, move) for layer in layers]
+        self.columns = [SectionColumn(self._viewer, layer, planes, move) for layer in layers]
         self.crosshair.own_units = self.columns[0].units if self.columns else None
         lengths = {column.has_lengths for column in self.columns}
         unit = MICROMETRE if False not in lengths else "" if True in lengths else "px"
@@ -209,7 +209,7 @@ class ViewsDock(QWidget):
             yield None
             save_figure(figure(volumes, settings=settings), path)
 
-        self.jobs.add(Job(f"figure {path}", steps))
+        self.jobs.add(BackgroundJob(f"figure {path}", steps))
 
     def go_to_brightest(self) -> None:
         """Go to the brightest structure of the second layer, or of the only one.
@@ -229,7 +229,7 @@ class ViewsDock(QWidget):
             index = brightest(Volume.from_array(np.asarray(data), voxel, name=column.layer.name))
             return [c + (i + 0.5) * v for c, i, v in zip(corner, index, voxel, strict=True)]
 
-        self.jobs.add(Job("brightest structure", steps, done=self.crosshair.move))
+        self.jobs.add(BackgroundJob("brightest structure", steps, done=self.crosshair.move))
 
     def _slab(self) -> float | None:
         return self.slab.value or None

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_rln.core.threads import share
+from napari_rln.core.threads import parallel_map
 from napari_rln.networks.cpu_kernels.chain import Weights, chain, halve, workspace
 from napari_rln.networks.cpu_kernels.chain_ends import DIVIDE, KEEP, MEAN, MULTIPLY, End
 from napari_rln.networks.cpu_kernels.simd import Array
@@ -141,7 +141,7 @@ class Compiled:
             )
             self._spaces.append(space)
 
-        share(compute, grid)
+        parallel_map(compute, grid)
 
     def _space(self, size: int) -> Array:
         """Return a workspace; the same again and again, as fresh memory would have to be paged."""
@@ -157,7 +157,7 @@ class Compiled:
 def _halve(volume: Array) -> Array:
     channels, depth, height, width = volume.shape
     out = np.empty((channels, depth // 2, height // 2, width // 2), np.float32)
-    share(lambda z: halve(volume, out, z), range(out.shape[1]))
+    parallel_map(lambda z: halve(volume, out, z), range(out.shape[1]))
     return out
 
 

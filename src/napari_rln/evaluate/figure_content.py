@@ -82,7 +82,7 @@ class FigureSettings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Column:
+class FigureColumn:
     """Pictures and profiles of one volume.
 
     Attributes
@@ -105,7 +105,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class View:
+class FigureContent:
     """Content of a comparison figure.
 
     Attributes
@@ -120,7 +120,7 @@ class View:
         Magnified region as (start, stop) along z, y and x, inside the field; None without one.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[FigureColumn, ...]
     position_um: VoxelUm
     extent_um: VoxelUm
     inset_um: tuple[Limits, Limits, Limits] | None
@@ -131,12 +131,12 @@ class View:
         return self.extent_um[across], self.extent_um[down]
 
 
-def resolve_view(
+def figure_content(
     volumes: Sequence[Volume],
     *,
     truth: Volume | None = None,
     settings: FigureSettings | None = None,
-) -> View:
+) -> FigureContent:
     """Return the content of a figure of these volumes.
 
     Parameters
@@ -185,7 +185,7 @@ def resolve_view(
         if shape[0] > 1:
             profiles["z"] = profile_at(volume.data[:, y, x], z, dz, half_um)
         columns.append(
-            Column(
+            FigureColumn(
                 name=volume.name,
                 role=role,
                 limits=limits[role],
@@ -196,7 +196,7 @@ def resolve_view(
     centre = (np.array(position) + 0.5) * voxel_um
     start = np.clip(centre - box / 2, 0, extent - box)
     inset: Any = tuple((float(a), float(a + b)) for a, b in zip(start, box, strict=True))
-    return View(
+    return FigureContent(
         columns=tuple(columns),
         position_um=_triple(centre),
         extent_um=_triple(extent),

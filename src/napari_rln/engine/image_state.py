@@ -8,7 +8,7 @@ from napari_rln.deconvolution.method import Json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class ImageState:
     """Calibration and shared state of a whole image for all of its tiles; JSON types.
 
     Attributes
