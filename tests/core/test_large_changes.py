@@ -223,4 +223,4 @@ def test_a_series_that_begins_in_the_dark_is_deconvolved(photons, psf, tmp_path)
         _data(tmp_path / "r.ome.tif", 1), read(tmp_path / "one.ome.tif").data
     )
     manifest = json.loads((tmp_path / "r.ome.tif.run.json").read_text())
-    assert manifest["known"]["time"] == 1
+    assert manifest["image_state"]["time"] == 1

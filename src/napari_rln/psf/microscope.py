@@ -43,7 +43,7 @@ class MicroscopeSettings:
         Order of the planes: the first is nearest to the coverslip (from coverslip) or farthest
         from it (to coverslip).
     size
-        Number of voxels (z y x), odd; none: chosen by the energy share, at most 127 each.
+        Number of voxels (z y x), odd; none: chosen by the energy fraction, at most 127 each.
     energy_fraction
         Fraction of the energy that an automatic size keeps, relative to that within 127 voxels
         per axis and 8 axial widths of the focus.
