@@ -25,14 +25,14 @@ def drawn():
 def test_a_seed_gives_the_same_psfs_again(drawn):
     again = draw_psf(SMALL, seed=1)
     np.testing.assert_array_equal(again.psf.data, drawn[1].psf.data)
-    np.testing.assert_array_equal(again.assumed.data, drawn[1].believed.data)
+    np.testing.assert_array_equal(again.assumed.data, drawn[1].assumed.data)
     assert again.psf.voxel_um == drawn[1].psf.voxel_um
     assert len({optics.psf.hash for optics in drawn}) == len(drawn)
 
 
 def test_psfs_are_odd_centred_and_of_sum_one(drawn):
     for optics in drawn:
-        for psf in (optics.psf, optics.believed):
+        for psf in (optics.psf, optics.assumed):
             check_psf(psf)
             assert all(n % 2 for n in psf.shape)
             assert all(n <= m for n, m in zip(psf.shape, SMALL.largest, strict=True))
@@ -44,9 +44,9 @@ def test_psfs_are_odd_centred_and_of_sum_one(drawn):
 
 def test_what_is_believed_lies_on_the_same_voxels_and_is_nearly_true(drawn):
     for optics in drawn:
-        assert optics.believed.shape == optics.psf.shape
-        assert optics.believed.voxel_um == optics.psf.voxel_um
-        assert 0 < psf_difference(optics.psf, optics.believed) < 0.3
+        assert optics.assumed.shape == optics.psf.shape
+        assert optics.assumed.voxel_um == optics.psf.voxel_um
+        assert 0 < psf_difference(optics.psf, optics.assumed) < 0.3
 
 
 def test_without_mismatch_the_true_psf_is_believed():
@@ -58,7 +58,7 @@ def test_what_is_believed_does_not_change_what_is_true(drawn):
     optics = draw_psf(replace(SMALL, mismatch=3.0), seed=1)
     np.testing.assert_array_equal(optics.psf.data, drawn[1].psf.data)
     assert psf_difference(optics.psf, optics.assumed) > psf_difference(
-        drawn[1].psf, drawn[1].believed
+        drawn[1].psf, drawn[1].assumed
     )
 
 

@@ -181,7 +181,7 @@ def test_the_error_by_hand(shape, correlated):
     photons = rng.poisson(100, shape).astype(np.float64)
     seen = rng.random(shape) > 0.1
     spectrum = Spectrum(correlations=((), (), (0.4,))) if correlated else WHITE
-    split = _split(photons, background=30.0, spectrum=spectrum, seen=seen)
+    split = _split(photons, background=30.0, spectrum=spectrum, mask=seen)
     expected = rng.uniform(50, 90, shape)
     if correlated:
         unseen = photons - (split.image - photons) * 7 / 3
@@ -248,7 +248,7 @@ def test_the_scale_is_that_of_a_weighted_fit_to_all_photons():
     photons = rng.poisson(100, shape).astype(np.float32)
     seen = rng.random(shape) > 0.2
     photons[~seen] = 1e4
-    split = _split(photons, background=20.0, seen=seen)
+    split = _split(photons, background=20.0, mask=seen)
     own, outside = rng.uniform(0, 90, shape), rng.uniform(0, 5, shape)
     own[0] = 0
     outside[0] = 0
@@ -312,7 +312,7 @@ def test_voxels_that_were_not_seen_are_not_judged_by():
     spoilt = photons.copy()
     spoilt[~seen] = 5000
     flat = torch.full(photons.shape, 35.0)
-    clean, kept = (_split(p, background=50.0, seen=seen) for p in (photons, spoilt))
+    clean, kept = (_split(p, background=50.0, mask=seen) for p in (photons, spoilt))
     assert kept.error(flat, 0.0) == pytest.approx(clean.error(flat, 0.0), rel=0.2)
 
 
@@ -448,7 +448,7 @@ def test_a_report_tells_how_well_the_estimate_of_its_iteration_predicts(noisy, b
         back_projector=back_projector, border="periodic", acceleration="none", max_iterations=12
     )
     reports, stop = _sought(image, psf, settings)
-    run, split = stop.trial.begin(), stop.trial.split
+    run, split = stop.trial.restart(), stop.trial.split
     unit = calibrate(image).camera.gain / split.share
     for report in itertools.islice(reports, 6):
         run.step()
@@ -491,7 +491,7 @@ def test_the_trial_is_as_a_watch_of_its_reports_ends_it(noisy):
     ended = [watch.add(report.held_out) for report in reports]
     assert ended == [False] * (len(reports) - 1) + [True]
     assert stop.trial.best == watch.iteration
-    assert stop.trial.sought == stop.trial.run.done == len(reports) + 1
+    assert stop.trial.done == stop.trial.run.done == len(reports) + 1
     assert stop.iterations == stop.trial.split.whole(watch) > watch.iteration
 
 

@@ -292,7 +292,7 @@ def test_a_training_gone_on_with_is_one_that_was_not_broken_off(few, tmp_path, v
 
 
 def test_an_adaptation_is_gone_on_with(few, judged, tmp_path):
-    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), share=0.35)
+    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), estimate_weight=0.35)
     setting = training_set_of(TINY, psf=PSF, begin=begin)
     path = tmp_path / "training.checkpoint"
     judged(30.0, 29.0, 28.0)
@@ -306,7 +306,7 @@ def test_an_adaptation_is_gone_on_with(few, judged, tmp_path):
 
 
 def test_the_share_of_the_model_begun_with_is_tried(few, monkeypatch):
-    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), share=0.35)
+    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), estimate_weight=0.35)
     tried = []
 
     def seen(network, held, *, shares, **options):
@@ -565,7 +565,7 @@ def test_the_papers_recipe_trains(few):
 
 
 def test_a_model_is_where_a_training_begins(few):
-    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), share=0.3)
+    begin = replace(train_model(training_set_of(TINY, psf=PSF), TINY), estimate_weight=0.3)
     other = phantoms.gaussian_psf((7, 7, 7), (1.2, 1.0, 1.0))
     settings = replace(TINY, seed=5, steps=1, learning_rate=1e-6, validate=0)
     model = train_model(training_set_of(settings, psf=other, begin=begin), settings)
@@ -871,7 +871,14 @@ def test_the_command_trains_for_two_views(tmp_path, capsys, monkeypatch):
     words = ["train", "--psf", str(tmp_path / "a.ome.tif"), "--out", str(out), "--steps", "2"]
     assert cli.run([*words, "--rotation", "y+90"]) == 1
     assert "say which (--views)" in capsys.readouterr().err
-    words += ["--psf-b", str(tmp_path / "b.ome.tif"), "--rotation", "y+90", "--views", "concatenated"]
+    words += [
+        "--psf-b",
+        str(tmp_path / "b.ome.tif"),
+        "--rotation",
+        "y+90",
+        "--views",
+        "concatenated",
+    ]
     assert cli.run([*words, "--from", "universal"]) == 1
     assert "is of single views" in capsys.readouterr().err
     assert cli.run([*words, "--preset", "quick"]) == 0

@@ -338,7 +338,7 @@ def test_a_second_click_queues_what_is_new_and_the_comparison_comes_all_the_same
     dock.bar.run_button.click()
     assert "under way" in dock.bar.message.text()
     waiting = len(dock.jobs.waiting)
-    dock.mend.setChecked(False)  # another run, of every method
+    dock.repair.setChecked(False)  # another run, of every method
     dock.bar.run_button.click()
     assert len(dock.jobs.waiting) == 2 * waiting + 1
     dock.methods.rld_form.fields["iterations"].value = 41  # RLN is under way as it is

@@ -224,7 +224,7 @@ def test_a_layer_is_written_and_read_with_voxel_size_and_record(tmp_path):
     data, options, _ = layer_data(volume)
     path = str(tmp_path / "result.ome.tif")
     assert write_layer(path, data, options) == [path]
-    assert reader(path) is read
+    assert reader(path) is read_layers
     [(again, shown, kind)] = read_layers(path)
     assert kind == "image"
     np.testing.assert_array_equal(again, volume.data)

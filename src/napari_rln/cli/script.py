@@ -205,7 +205,7 @@ def _read_image(arguments: Value, key: str = "image") -> list[str]:
     if key not in arguments:
         return []
     how = {name: arguments.get(name) for name in ("voxel_um", "channel", "time")}
-    return [f"image = {_call('read_volume', arguments[key], **how)}"]
+    return [f"image = {_call('read', arguments[key], **how)}"]
 
 
 def _read_psf(arguments: Value) -> _Code:
