@@ -242,7 +242,8 @@ def test_messages_name_options_as_they_are_typed(files, capfd):
         assert option in said
         assert "`" not in said
     assert (
-        as_options("give `missing=mask`, or `begin=none`") == "give --missing mask, or --from none"
+        as_options("give `missing=mask`, or `initial_model=none`")
+        == "give --missing mask, or --initial-model none"
     )
 
 

@@ -101,7 +101,7 @@ class Checkpoint:
             fields["best"] = {
                 "quality": as_dict(self.best.quality),
                 "error": self.best.error,
-                "share": self.best.estimate_weight,
+                "estimate_weight": self.best.estimate_weight,
                 "step": self.best.step,
             }
         tensors = {

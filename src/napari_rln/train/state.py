@@ -40,13 +40,18 @@ class TrainingState:
 
     def __init__(
         self,
-        setting: TrainingSet,
+        training_set: TrainingSet,
         settings: TrainSettings,
         name: str,
         device: torch.device,
         prepared: EstimateCache,
     ) -> None:
-        self.settings, self.setting, self.name, self.device = settings, setting, name, device
+        self.settings, self.training_set, self.name, self.device = (
+            settings,
+            training_set,
+            name,
+            device,
+        )
         self.step = 0
         self.total = settings.steps or _GUESS
         self.clock = Stopwatch()
@@ -56,9 +61,9 @@ class TrainingState:
         self._best: BestWeights | None = None
         self._last: dict[str, float] = {}
         self._frozen = False
-        self._pool, self._prepared = Pool(setting.source, settings, prepared), prepared
-        if setting.begin is not None:
-            self._pool.output_scale = setting.begin.output_scale
+        self._pool, self._prepared = Pool(training_set.source, settings, prepared), prepared
+        if training_set.initial_model is not None:
+            self._pool.output_scale = training_set.initial_model.output_scale
         self._held: list[Example] = []
         self.network = self._network().to(device)
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
@@ -72,7 +77,7 @@ class TrainingState:
         first, held = min(FIRST, self.settings.examples), self.settings.validate
         for number in range(held):
             made = example(
-                self.setting.held_out,
+                self.training_set.held_out,
                 number,
                 self.settings.start_settings,
                 self.settings.normalisation,
@@ -82,14 +87,14 @@ class TrainingState:
             )
             self._held.append(made)
             report = self._report("examples", number + 1, first + held)
-            if number == 0 and self.setting.begin is not None:  # an early preview
-                report = replace(report, preview=self._preview(self.setting.begin))
+            if number == 0 and self.training_set.initial_model is not None:  # an early preview
+                report = replace(report, preview=self._preview(self.training_set.initial_model))
             yield report
         bright = []
         for number in range(first):
             bright.append(brightness(self._pool.add(number).target))
             yield self._report("examples", held + number + 1, first + held)
-        if self.setting.begin is None and self.settings.normalisation == "brightness":
+        if self.training_set.initial_model is None and self.settings.normalisation == "brightness":
             scale = round(median(bright), 4)
             self._held = [rescaled(made, scale / self._pool.output_scale) for made in self._held]
             self._pool.rescale(scale)
@@ -133,7 +138,7 @@ class TrainingState:
         if self._best is None:
             self._estimate_statistics()
         weights = self._best.weights if self._best else self._weights()
-        begin = self.setting.begin
+        initial = self.training_set.initial_model
         network = RLN(self.network.settings)
         network.load_state_dict(weights)
         facts: dict[str, Any] = {
@@ -160,17 +165,17 @@ class TrainingState:
             output_scale=self._pool.output_scale,
             estimate_weight=self._best.estimate_weight
             if self._best
-            else begin.estimate_weight
-            if begin
+            else initial.estimate_weight
+            if initial
             else 0.0,
-            psf=self.setting.psf,
-            psf_b=self.setting.source.psf_b,
-            psf_widths=self.setting.psf_widths,
+            psf=self.training_set.psf,
+            psf_b=self.training_set.source.psf_b,
+            psf_widths=self.training_set.psf_widths,
             record=Record(
                 method="train",
                 settings=as_dict(self.settings),
                 facts=facts,
-                inputs=self.setting.inputs,
+                inputs=self.training_set.inputs,
             ),
         )
 
@@ -179,7 +184,7 @@ class TrainingState:
         moments = self._optimiser.state_dict()["state"]
         return Checkpoint(
             settings=as_dict(self.settings),
-            inputs=self.setting.inputs,
+            inputs=self.training_set.inputs,
             step=self.step,
             total=self.total,
             frozen=self._frozen,
@@ -200,11 +205,11 @@ class TrainingState:
         self._time_from_here()
 
     def _network(self) -> RLN:
-        begin, settings = self.setting.begin, self.settings
+        initial, settings = self.training_set.initial_model, self.settings
         fresh = NetworkSettings(views=settings.views)
-        network = RLN(begin.network.settings if begin else fresh)
-        if begin is not None:
-            network.load_state_dict(begin.network.state_dict())
+        network = RLN(initial.network.settings if initial else fresh)
+        if initial is not None:
+            network.load_state_dict(initial.network.state_dict())
         else:
             initialise(network, torch.Generator().manual_seed(settings.seed))
             if settings.initial == "estimate":
@@ -271,28 +276,30 @@ class TrainingState:
         )
 
     def _examine(self) -> ValidationResult:
-        begin = self.setting.begin
+        initial = self.training_set.initial_model
         fractions = {0.0} if self.settings.variant == "paper" else {*_FRACTIONS}
         return validate(
             InferenceNetwork(self.network.eval(), self.device),
             self._held,
-            estimate_weights=sorted(fractions | ({begin.estimate_weight} if begin else set())),
+            estimate_weights=sorted(fractions | ({initial.estimate_weight} if initial else set())),
             output_scale=self._pool.output_scale,
         )
 
-    def _preview(self, begin: Model) -> Preview:
+    def _preview(self, initial: Model) -> Preview:
         return preview(
             InferenceNetwork(self.network.eval(), self.device),
             self._held[0],
-            estimate_weight=begin.estimate_weight,
-            output_scale=begin.output_scale,
+            estimate_weight=initial.estimate_weight,
+            output_scale=initial.output_scale,
         )
 
     def _time_from_here(self) -> None:
         self._timed, self._timed_from = self.clock.seconds, self.step
 
     def _freeze(self) -> None:
-        if self.step or self.setting.begin is None:  # otherwise those of the initial model
+        if (
+            self.step or self.training_set.initial_model is None
+        ):  # otherwise those of the initial model
             self._estimate_statistics()
         self._frozen = True
 
