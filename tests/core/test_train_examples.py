@@ -22,15 +22,13 @@ from napari_rln.io.volumes import write
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
-from napari_rln.simulate.optics import FamilySettings
 from napari_rln.simulate.structures import TRAINING, StructureSettings
 from napari_rln.train.batches import Batch, draw_batch, inner, without_margin
 from napari_rln.train.examples import (
-    AnyPsf,
     Example,
-    OnePsf,
     PairFolder,
     Symmetry,
+    SyntheticPairs,
     example,
     pairs_in,
     symmetry_of,
@@ -44,18 +42,15 @@ NONE = Symmetry(flips=(False, False, False), quarter_turn=False)
 SETTINGS = TrainSettings(patch=8, shape=SHAPE, batch=4, augment=False, fullness=0.0)
 
 
-def _one_psf(psf=None, seed=0, shape=SHAPE) -> OnePsf:
-    return OnePsf(
+def _one_psf(psf=None, seed=0, shape=SHAPE) -> SyntheticPairs:
+    return SyntheticPairs(
         psf=psf or phantoms.gaussian_psf(), structures=StructureSettings(),
         imaging=ImagingSettings(), shape=shape, seed=seed,
     )  # fmt: skip
 
 
-def _any_psf(seed=0) -> AnyPsf:
-    return AnyPsf(
-        family=FamilySettings(largest=(9, 9, 9)), structures=StructureSettings(),
-        imaging=ImagingSettings(), shape=SHAPE, seed=seed,
-    )  # fmt: skip
+def _any_psf(seed=0) -> SyntheticPairs:
+    return replace(_one_psf(seed=seed), psf=None, largest=(9, 9, 9))
 
 
 def _example(target: np.ndarray, x: np.ndarray | None = None, power=1.0) -> Example:

@@ -13,14 +13,13 @@ from napari_rln.networks.rln import Views
 from napari_rln.networks.suitability import widths_in_voxels
 from napari_rln.psf.prepare import check_psf
 from napari_rln.simulate.imaging import ImagingSettings, imaging_like
-from napari_rln.simulate.optics import FAMILY_WIDTHS, FamilySettings
+from napari_rln.simulate.optics import FAMILY_WIDTHS
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.examples import (
-    AnyPsf,
     ExampleSource,
-    OnePsf,
     PairFolder,
     Symmetry,
+    SyntheticPairs,
     pairs_in,
     symmetry_of,
 )
@@ -170,19 +169,18 @@ def training_set_of(
         inputs["pairs"] = pairs.name
         return TrainingSet(train_pairs, held_pairs, psf, {}, initial_model, inputs)
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
-    shape, seed = settings.shape, settings.seed
-    train: OnePsf | AnyPsf
-    if psf is None:
-        train = AnyPsf(
-            family=FamilySettings(), structures=structures, imaging=imaging, shape=shape, seed=seed
-        )
-        widths = FAMILY_WIDTHS
-    else:
-        train = OnePsf(
-            psf=psf, structures=structures, imaging=imaging, shape=shape, seed=seed, psf_b=psf_b
-        )
+    train = SyntheticPairs(
+        psf=psf,
+        psf_b=psf_b,
+        structures=structures,
+        imaging=imaging,
+        shape=settings.shape,
+        seed=settings.seed,
+    )
+    widths = FAMILY_WIDTHS
+    if psf is not None:
         widths = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
-    held = replace(train, seed=seed + _HELD_OUT, one_kind=True)
+    held = replace(train, seed=settings.seed + _HELD_OUT, one_kind=True)
     return TrainingSet(train, held, psf, widths, initial_model, inputs)
 
 
