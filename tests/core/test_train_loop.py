@@ -617,8 +617,7 @@ def clock(monkeypatch, few):
 
         monkeypatch.setattr(owner, name, timed)
 
-    for module in (run, pool):
-        takes(module, "example", 1.0)
+    takes(pool, "example", 1.0)
     takes(run.TrainingState, "_descend", 0.1)
     takes(run, "validate", 2.0)
     monkeypatch.setattr(run, "_WARM_UP", 6)

@@ -87,7 +87,7 @@ def _train(
     if saved is not None:
         run.restore(saved)
     elif run.training_set.initial_model is not None and run.settings.validate:
-        yield run.examine_first()
+        yield run.validate_initial()
     while run.step < run.total:
         report = run.advance()
         if checkpoint is not None and run.due():
