@@ -853,7 +853,7 @@ def test_a_second_image_changes_nothing_of_the_first():
         (
             "averaged",
             {"psf": PSF, "psf_b": Volume(data=PSF.data, voxel_um=(1, 1, 1))},
-            "onto one grid",
+            "0.2, 0.1, 0.1.* one grid",
         ),
         (
             "averaged",

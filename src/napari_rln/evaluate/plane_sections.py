@@ -1,4 +1,4 @@
-"""Sections of a volume, and the brightest structure to cut them through."""
+"""Sections of a volume, and the position of its brightest structure."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ ACROSS_DOWN = {"xy": (2, 1), "xz": (2, 0), "yz": (1, 0)}
 
 
 def round_length(longest: float) -> float:
-    """Return the largest 1, 2 or 5 times a power of ten that is not above a length."""
+    """Return the largest 1, 2 or 5 times a power of ten up to a length."""
     power = 10.0 ** np.floor(np.log10(longest))
     step = max(s for s in (1, 2, 5) if s <= longest / power * (1 + 1e-9))
     return float(f"{step * power:.1g}")
@@ -88,7 +88,7 @@ def slab_of(
     projection: Projection,
     slab_um: float | None,
 ) -> tuple[slice, ...]:
-    """Return the part of a volume that is averaged or projected to a :func:`section`."""
+    """Return the slab of a volume that :func:`section` averages or projects."""
     n, step, at = shape[axis], voxel_um[axis], position[axis]
     thickness = slab_um
     if thickness is None:

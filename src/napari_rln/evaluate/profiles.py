@@ -26,7 +26,7 @@ class Profile:
         (N,) float64, intensity scaled to the range from 0 to 1.
     fwhm_um
         Full width at half maximum of the peak next to the position; None if the profile ends, or
-        rises again, before it has fallen to half on both sides.
+        rises again, before falling to half on both sides.
     """
 
     offset_um: npt.NDArray[np.float64]
@@ -90,7 +90,7 @@ def profile_between(
     start, stop = np.asarray(start_um, np.float64), np.asarray(stop_um, np.float64)
     length = float(np.linalg.norm(stop - start))
     if length == 0:
-        raise RlnError("the line has no length; draw it from one point to another.")
+        raise RlnError("the line has length 0; draw it between two different points.")
     step = min(voxel_um) / 2  # no voxel is skipped
     count = max(round(length / step), 2) + 1
     points = start + np.linspace(0, 1, count)[:, None] * (stop - start)
@@ -138,7 +138,7 @@ def flanks(value: npt.NDArray[np.float64], peak: int) -> tuple[float, float] | N
 
 
 def _fwhm(value: npt.NDArray[np.float64], at: int, step_um: float) -> float | None:
-    """Return the full width at half maximum of the peak that is reached uphill from a sample."""
+    """Return the full width at half maximum of the peak uphill from a sample."""
     peak = at
     while True:
         near = range(max(peak - 1, 0), min(peak + 2, value.size))
