@@ -14,7 +14,6 @@ from napari_rln.simulate import imaging as module
 from napari_rln.simulate.imaging import (
     ImagingSettings,
     imaging_like,
-    simulate_again,
     simulate_pair,
 )
 from napari_rln.simulate.structures import Drawing, StructureSettings
@@ -128,7 +127,7 @@ def test_a_pair_is_made_again_from_its_records_json(seed):
     imaging = ImagingSettings(photons=(50, 90), gain=1.7, offset=20)
     pair = simulate_pair(PSF, structures, imaging, shape=SHAPE, seed=seed)
     for volume in (pair.image, pair.truth):
-        again = simulate_again(Record.from_json(volume.record.to_json()), PSF)
+        again = phantoms.simulated_again(Record.from_json(volume.record.to_json()), PSF)
         np.testing.assert_array_equal(again.image.data, pair.image.data)
         np.testing.assert_array_equal(again.truth.data, pair.truth.data)
 
@@ -136,14 +135,6 @@ def test_a_pair_is_made_again_from_its_records_json(seed):
 def test_seeds_give_other_objects_and_other_noise():
     first, second = (simulate_pair(PSF, shape=(8, 8, 8), seed=seed) for seed in (0, 1))
     assert not np.array_equal(first.truth.data, second.truth.data)
-
-
-def test_a_record_of_something_else_is_not_made_again():
-    pair = simulate_pair(PSF, shape=(8, 8, 8))
-    with pytest.raises(RlnError, match="not of a simulated pair"):
-        simulate_again(Record(method="rld"), PSF)
-    with pytest.raises(RlnError, match=phantoms.gaussian_psf().hash):
-        simulate_again(pair.image.record, phantoms.gaussian_psf())
 
 
 # Imitating an image

@@ -62,14 +62,7 @@ class BeadTable:
 def find_beads(
     image: Volume, *, size: Size | None, minimum_snr: float, saturation: float | None
 ) -> BeadTable:
-    """Return the beads of a stack with their status.
-
-    Parameters
-    ----------
-    image
-        The stack, any unit.
-    size, minimum_snr, saturation
-        As in :class:`~napari_rln.psf.measure.MeasureSettings`.
+    """Return the beads of a stack with their status, selected as by the settings of measurement.
 
     Raises
     ------
@@ -114,16 +107,8 @@ def find_beads(
 def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Size | None) -> BeadTable:
     """Return the beads at chosen positions; only those cut by the border are rejected.
 
-    Each position moves to the brightest voxel within 1.5 FWHMs; duplicates are merged.
-
-    Parameters
-    ----------
-    image
-        The stack, any unit.
-    positions
-        (N, 3), z, y, x in voxels; nan for an unknown z.
-    size
-        As in :class:`~napari_rln.psf.measure.MeasureSettings`.
+    Positions, (N, 3) of z, y, x in voxels with nan for an unknown z, move to the brightest voxel
+    within 1.5 FWHMs; duplicates are merged.
 
     Raises
     ------
@@ -133,12 +118,12 @@ def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Size | None) 
     data = image.data
     places = np.atleast_2d(np.array(positions, np.float64))
     if places.size == 0:
-        raise RlnError("no bead is chosen; choose one or more.")
+        raise RlnError("no bead is chosen; choose at least one.")
     outside = ((places < -0.5) | (places > np.array(data.shape) - 0.5)).any(axis=1)
     if outside.any():
         where = ", ".join(f"{c:.1f}" for c in places[outside][0])
         raise RlnError(
-            f"a bead is chosen at voxel ({where}), outside {image.name} of {data.shape} voxels "
+            f"the bead chosen at voxel ({where}) is outside {image.name} of {data.shape} voxels "
             "(z, y, x); remove or move it."
         )
     smooth = _smooth(data)
@@ -190,8 +175,8 @@ def _candidates(data: npt.NDArray[np.float32], name: str) -> tuple[Float64Array,
     )
     if rise <= 0 or len(maxima) == 0:
         raise RlnError(
-            f"{name} shows no bead: no maximum exceeds 5 times its noise ({noise:.3g}). Check "
-            "the channel, or use a brighter stack."
+            f"{name} has no bead: no maximum exceeds 5 times its noise ({noise:.3g}). Check the "
+            "channel, or use a brighter stack."
         )
     y, x = maxima.T
     z = smooth[:, y, x].argmax(axis=0)

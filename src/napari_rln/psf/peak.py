@@ -1,4 +1,4 @@
-"""Sub-voxel peak of a point spread function, as distinct from hot voxels.
+"""Sub-voxel peak of a point spread function, distinguished from hot voxels.
 
 A hot voxel of the camera is isolated in its plane. So is the peak of a PSF whose pixels are as wide
 as its Airy disk; no threshold separates the two. The light around them does: optics spread some of
@@ -6,6 +6,7 @@ it about the peak, into rings and adjacent planes, but none about a hot voxel, w
 PSF.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -100,7 +101,7 @@ def find_peak(data: npt.NDArray[Any]) -> Peak:
     peak = float(rise[tuple(slice(max(0, i - 1), i + 2) for i in spot)].max())
     if peak <= 0:
         raise RlnError(
-            "The PSF has no peak: no voxel rises above the background. Give a file with one bright "
+            "The PSF has no peak: no voxel is above the background. Give a file with one bright "
             "spot."
         )
     centre = _refine(rise, ~hot, spot, peak)
@@ -108,8 +109,13 @@ def find_peak(data: npt.NDArray[Any]) -> Peak:
         line = profile(rise, spot, axis)
         if not _inside(centre[axis], n) and line.min() > _FLAT * line.max():
             centre[axis] = n // 2
-    where = float(centre[0]), float(centre[1]), float(centre[2])
-    return Peak(centre=where, rise=rise, noise_sd=noise_sd, own=own)
+    return Peak(centre=triple(centre), rise=rise, noise_sd=noise_sd, own=own)
+
+
+def triple(values: Iterable[float]) -> Triple:
+    """Return three values (z, y, x) as a tuple of floats."""
+    z, y, x = (float(value) for value in values)
+    return z, y, x
 
 
 def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Checks that a file holds exactly one PSF, complete and near its centre.
+"""Checks that a file has exactly one PSF, complete and near its centre.
 
 They run before every long computation that uses a PSF.
 """
@@ -65,8 +65,8 @@ def find_fault(data: npt.NDArray[Any]) -> Fault | None:
     if axes and fault is None:
         return Fault(
             "centre",
-            f"the peak is split between the two ends of {_axis_names(axes)}: its origin is the "
-            "first voxel, as for a Fourier transform, but must be the middle one.",
+            f"the peak is split between the two ends of {' and '.join('zyx'[a] for a in axes)}: "
+            "its origin is the first voxel, as for a Fourier transform, not the middle one.",
             split=axes,
         )
     return fault
@@ -84,16 +84,16 @@ def _spot_fault(data: Float64Array) -> Fault | None:
         if not peak.own.any() and mean.max() <= least:
             return Fault(
                 "peak",
-                f"the brightest 3 x 3 x 3 voxels rise {mean.max() / least * _SIGMAS:.1f} standard "
-                f"errors above the noise (a peak {_SIGMAS:g} at least): this is noise and not a "
-                "PSF. Choose another file, or measure beads with more light.",
+                f"the brightest 3 x 3 x 3 voxels are {mean.max() / least * _SIGMAS:.1f} standard "
+                f"errors above the noise (a peak at least {_SIGMAS:g}): this is noise, not a PSF. "
+                "Choose another file, or measure beads with more light.",
             )
         count = 1 + _other_spots(mean, least)
         if count > 1:
             return Fault(
                 "peak",
-                f"{count} separate spots are brighter than {_SECOND:.0%} of the brightest; a PSF "
-                "is one spot. Crop the file to one of them, or average beads with `napari-rln psf "
+                f"{count} separate spots have more than {_SECOND:.0%} of the peak; a PSF is one "
+                "spot. Crop the file to one of them, or average beads with `napari-rln psf "
                 "measure`.",
             )
     return None if peak_inside(peak.centre, data.shape) else cut_fault(peak.centre, data.shape)
@@ -106,8 +106,8 @@ def point_fault(data: npt.NDArray[Any]) -> Fault | None:
         return None
     return Fault(
         "width",
-        "all of its light is in one voxel, so that it blurs nothing and there is nothing to "
-        "deconvolve; check the voxel sizes of PSF and image, or use a larger PSF.",
+        "all of its light is in one voxel, so it does not blur; check the voxel sizes of PSF and "
+        "image, or use a larger PSF.",
     )
 
 
@@ -116,7 +116,7 @@ def cut_fault(centre: Triple, shape: tuple[int, ...]) -> Fault:
     return Fault(
         "centre",
         f"the peak is at voxel ({', '.join(f'{c:.1f}' for c in centre)}) of {shape} (z, y, x), at "
-        "the border, so that half of the PSF is missing; use a file that contains the whole spot.",
+        "the border, and part of the PSF is missing; use a file that contains the whole spot.",
     )
 
 
@@ -207,7 +207,3 @@ def _other_spots(mean: Float64Array, least: float) -> int:
         above = bool((lobe.any(axis=0) & below).any())
         count += not (above and bool((together[lobe] == together[spot]).any()))
     return count
-
-
-def _axis_names(axes: tuple[int, ...]) -> str:
-    return " and ".join("zyx"[a] for a in axes)

@@ -117,8 +117,8 @@ def prepare_psf(
     Raises
     ------
     RlnError
-        If the PSF is constant or nowhere above its background, if its peak to be centred is at
-        the border, or if all of its light is in one voxel of the new grid.
+        If the PSF is constant or does not exceed its background, if its peak is at the border, or
+        if all of its light is in one voxel of the new grid.
     """
     settings = settings or PrepareSettings()
     if image_voxel_um is not None:
@@ -242,12 +242,12 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
     data = volume.data.astype(np.float64)
     if data.max() == data.min() and data.size > 1:
         raise RlnError(
-            f"{volume.name} is {data.flat[0]:.6g} in every voxel; a PSF needs one bright spot."
+            f"{volume.name} is {data.flat[0]:.6g} in every voxel; give a file with one bright spot."
         )
     if data.max() <= 0:
         raise RlnError(
-            f"{volume.name} is nowhere positive (highest value {data.max():.6g}); a PSF is a "
-            "bright spot on a darker background. Check whether the file is inverted."
+            f"{volume.name} has no positive value (highest {data.max():.6g}); a PSF is a bright "
+            "spot on a darker background. Check whether the file is inverted."
         )
     rolled = split_axes(data) if settings.centre == "peak" else ()
     data, hot_pixels, computed = in_image_order(data, rolled), 0, is_computed(volume)
@@ -260,7 +260,7 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
     data = data - level
     if data.max() <= 0:
         raise RlnError(
-            f"{volume.name} is nowhere above its background of {level:.6g}; give a lower "
+            f"{volume.name} has no value above its background of {level:.6g}; give a lower "
             "background, or a file with one bright spot."
         )
     if settings.noise_floor and not computed:

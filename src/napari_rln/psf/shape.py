@@ -8,14 +8,14 @@ aberration the centroid differs from it and depends on the size of the box.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import make_interp_spline
 
 from napari_rln.core.volume import VoxelUm
-from napari_rln.psf.peak import Triple, peak_centre
+from napari_rln.psf.peak import Triple, peak_centre, triple
 from napari_rln.psf.pedestal import Float64Array
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -39,7 +39,7 @@ def fwhm_um(data: npt.NDArray[Any], voxel_um: VoxelUm, centre: Triple | None = N
     voxel_um
         Voxel size (z, y, x) in micrometres.
     centre
-        Position (z, y, x) in voxels; that of :func:`peak_centre` when left out.
+        Position (z, y, x) in voxels; that of :func:`peak_centre` if None.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def fwhm_um(data: npt.NDArray[Any], voxel_um: VoxelUm, centre: Triple | None = N
     data = np.asarray(data, dtype=np.float64)
     at = peak_centre(data) if centre is None else centre
     widths = [_axis_fwhm(data, at, axis) * voxel_um[axis] for axis in range(3)]
-    return _three(widths)
+    return triple(widths)
 
 
 def asymmetry(
@@ -67,7 +67,7 @@ def asymmetry(
     data
         (Z, Y, X), any unit, background removed.
     centre
-        Position (z, y, x) in voxels; that of :func:`peak_centre` when left out.
+        Position (z, y, x) in voxels; that of :func:`peak_centre` if None.
     floor
         Voxels at or below this value, both themselves and mirrored, are excluded, since noise has
         no symmetry. A few times the noise is a good choice.
@@ -84,7 +84,7 @@ def asymmetry(
         total = float(here[above].sum())
         unpaired = 0.5 * float(np.abs(here[above] - mirrored[above]).sum())
         fractions.append(0.0 if n == 1 or total <= 0 else unpaired / total)
-    return _three(fractions)
+    return triple(fractions)
 
 
 def energy_box(data: npt.NDArray[Any], fraction: float) -> tuple[int, int, int]:
@@ -134,10 +134,6 @@ def centre_crop(data: npt.NDArray[Scalar], largest: Sequence[int]) -> npt.NDArra
             for n, m in zip(data.shape, sizes, strict=True)
         )
     ]
-
-
-def _three(values: Any) -> Triple:
-    return cast("Triple", tuple(float(v) for v in values))
 
 
 def _sample_axis(data: Float64Array, axis: int, positions: npt.ArrayLike) -> Float64Array:
