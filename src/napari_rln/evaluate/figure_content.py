@@ -84,8 +84,6 @@ class FigureColumn(NamedTuple):
 
     Attributes
     ----------
-    name, role
-        Title, and whether it is the raw image, a result or the truth.
     limits
         Lowest and highest displayed intensity; the same for all results.
     pictures
@@ -134,21 +132,12 @@ def figure_content(
     truth: Volume | None = None,
     settings: FigureSettings | None = None,
 ) -> FigureContent:
-    """Return the content of a figure of these volumes.
-
-    Parameters
-    ----------
-    volumes
-        The raw image, then the results, all on one grid.
-    truth
-        Ground truth; the last column.
-    settings
-        Content of the figure; the defaults if None.
+    """Return the content of a figure; the arguments are those of :func:`figure`.
 
     Raises
     ------
     RlnError
-        If there is no volume, the grids disagree, or the position lies outside.
+        If there is no volume, the grids differ, or the position lies outside.
     """
     settings = settings or FigureSettings()
     if not volumes:

@@ -35,18 +35,9 @@ class Profile:
 
 
 def profile_at(line: FloatArray, at: int, step_um: float, half_um: float) -> Profile:
-    """Return the profile along a line of voxels, around one of them.
+    """Return the profile along a line (N,) of voxels, around one of them.
 
-    Parameters
-    ----------
-    line
-        (N,) float32.
-    at
-        Index of the central voxel.
-    step_um
-        Distance between voxels.
-    half_um
-        Half length of the profile, at least two voxels; shorter at the ends of the line.
+    Its half length ``half_um`` is at least two voxels, and shorter at the ends of the line.
     """
     half = max(round(half_um / step_um), 2)
     first = max(at - half, 0)
@@ -114,17 +105,8 @@ def profile_between(
 def flanks(value: npt.NDArray[np.float64], peak: int) -> tuple[float, float] | None:
     """Return the positions at half height to the left and to the right of a peak.
 
-    Parameters
-    ----------
-    value
-        (N,), with a minimum of 0.
-    peak
-        Index of the peak.
-
-    Returns
-    -------
-    tuple of float or None
-        Fractional indices, linearly interpolated; None if the profile ends above half height.
+    Fractional indices of values (N,) with a minimum of 0, linearly interpolated; None if the
+    profile ends above half height.
     """
     half = value[peak] / 2
     below = np.flatnonzero(value < half)

@@ -211,16 +211,10 @@ def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float6
     """Return the median FWHM (z, y, x) in voxels of up to 15 beads of all brightnesses."""
     some = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
     half = np.array([data.shape[0], 12, 12])
-    measured = []
-    for position in some:
-        crop = data[box_around(position, half, data.shape)].astype(np.float64)
-        widths = fwhm_um(crop - background_level(crop)[0], (1.0, 1.0, 1.0))
-        measured.append(widths)
-    table = np.array(measured)
-    table[~np.isfinite(table)] = np.nan
-    return np.array(
-        [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 1.0 for c in table.T]
-    )
+    crops = [data[box_around(p, half, data.shape)].astype(np.float64) for p in some]
+    table = np.array([fwhm_um(c - background_level(c)[0], (1.0, 1.0, 1.0)) for c in crops])
+    finite = (column[np.isfinite(column)] for column in table.T)
+    return np.array([np.median(widths) if widths.size else 1.0 for widths in finite])
 
 
 def _automatic_size(

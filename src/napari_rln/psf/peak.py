@@ -33,12 +33,8 @@ _TILT = 2  # planes around the peak in which the axis of a tilted PSF is located
 class IsolatedVoxels(NamedTuple):
     """Masks (Z, Y, X) of voxels that are isolated in their planes.
 
-    Attributes
-    ----------
-    hot
-        Hot voxels, outside the light of the PSF.
-    own
-        Voxels of the PSF: its peak, and further maxima along the optical axis.
+    Hot voxels lie outside the light of the PSF; its own are its peak, and further maxima along the
+    optical axis.
     """
 
     hot: Mask
@@ -124,18 +120,13 @@ def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:
 
 
 def isolated_voxels(data: npt.NDArray[Any]) -> IsolatedVoxels:
-    """Return the voxels that are isolated in their planes: hot ones and those of the PSF.
+    """Return the voxels of (Z, Y, X) that are isolated in their planes, hot ones and the PSF's own.
 
     A voxel is isolated if it exceeds the background by more than four times as much as the second
     brightest of its eight neighbours in the plane, by at least ten times the noise (also that of
     the lit voxels) and 1 % of the PSF's peak. Neighbours in other planes do not count: a hot
     camera pixel is hot in all planes. It belongs to the PSF if the peak of the remaining light,
     without all such voxels, is centred on it.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit.
     """
     data = np.asarray(data, dtype=np.float64)
     return _isolated_voxels(data, *background_level(data))
@@ -234,15 +225,12 @@ def _refine(
 def _half_widths(rise: Float64Array, spot: tuple[int, int, int]) -> Float64Array:
     """Return rough half widths at half maximum (z, y, x) in voxels, at least 0.8."""
     widths = []
-    for axis, n in enumerate(rise.shape):
+    for axis in range(3):
         line = profile(rise, spot, axis)
         above = line > 0.5 * line[spot[axis]]
-        low = high = spot[axis]
-        while low > 0 and above[low - 1]:
-            low -= 1
-        while high < n - 1 and above[high + 1]:
-            high += 1
-        widths.append(max(0.8, (high - low + 1) / 2))
+        above[spot[axis]] = True
+        lobe, _ = ndimage.label(above)
+        widths.append(max(0.8, np.count_nonzero(lobe == lobe[spot[axis]]) / 2))
     return np.array(widths)
 
 

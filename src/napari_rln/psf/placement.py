@@ -26,16 +26,9 @@ _POINT = 0.99  # of the light: with so much in one voxel, a PSF does not blur
 
 @dataclass(frozen=True)
 class Fault:
-    """Reason why a file cannot be used as a PSF.
+    """Reason why a file cannot be used as a PSF, by the short name of a check.
 
-    Attributes
-    ----------
-    check
-        Short name of what was checked.
-    message
-        A sentence with the value and the next step.
-    split
-        Axes between whose ends the peak is split, which centring repairs; else empty.
+    ``split`` are the axes between whose ends the peak is split, which centring repairs; else empty.
     """
 
     check: str
@@ -44,17 +37,14 @@ class Fault:
 
 
 def find_fault(data: npt.NDArray[Any]) -> Fault | None:
-    """Return the reason why data cannot be used as a PSF, or none.
+    """Return the reason why data (Z, Y, X) cannot be used as a PSF, or none.
 
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit; background and noise need not be removed.
+    Background and noise need not be removed.
 
     Raises
     ------
     RlnError
-        If no voxel rises above the background.
+        If no voxel is above the background.
     """
     data = np.asarray(data, dtype=np.float64)
     fault = point_fault(data)
@@ -127,16 +117,11 @@ def in_image_order(data: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray
 
 
 def split_axes(data: npt.NDArray[Any]) -> tuple[int, ...]:
-    """Return the axes between whose ends the peak is split, as in Fourier order.
+    """Return the axes of (Z, Y, X) between whose ends the peak is split, as in Fourier order.
 
     There the light around the peak continues at the other end, and the middle is dark. At a border
     that merely cuts the PSF, the other end is dark too. An undecided axis, such as that of a peak
     one voxel wide, follows the others.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit.
     """
     data = np.asarray(data, dtype=np.float64)
     every = tuple(a for a, n in enumerate(data.shape) if n > 1)
@@ -169,14 +154,8 @@ def _bright_border(data: Float64Array) -> bool:
 def _is_split(line: Float64Array, spot: int, noise_sd: float) -> bool | None:
     """Return whether the peak of a line was split between its ends; none if undecided.
 
-    Parameters
-    ----------
-    line
-        (N,) light along the axis, its former ends now meeting before voxel ``n // 2``.
-    spot
-        Voxel of the peak.
-    noise_sd
-        Standard deviation of the noise of single voxels.
+    ``line`` is the light along the axis, its former ends now meeting before voxel ``n // 2``, and
+    ``spot`` the voxel of the peak.
     """
     n = line.size
     seam = n // 2

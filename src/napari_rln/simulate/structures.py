@@ -12,7 +12,7 @@ unknown to them.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -28,29 +28,15 @@ Structure = Literal[
     "filaments", "networks", "tubes", "sheets", "nuclei", "haze", "coils", "bars",
 ]  # fmt: skip
 
+# The function that draws a kind has its name.
 _DRAW: dict[Structure, Callable[[FloatArray, Scene], None]] = {
-    "spheres": shapes.spheres,
-    "shells": shapes.shells,
-    "dots": shapes.dots,
-    "rods": shapes.rods,
-    "plates": shapes.plates,
-    "boxes": shapes.boxes,
-    "filaments": curves.filaments,
-    "networks": curves.networks,
-    "tubes": curves.tubes,
-    "sheets": shapes.sheets,
-    "nuclei": shapes.nuclei,
-    "haze": shapes.haze,
-    "coils": curves.coils,
-    "bars": shapes.bars,
+    kind: getattr(curves if hasattr(curves, kind) else shapes, kind) for kind in get_args(Structure)
 }
 
 REFERENCE: tuple[Structure, ...] = ("spheres", "shells", "dots", "rods", "plates", "boxes")
 """Kinds of the reference, in its drawing order."""
 
-TRAINING: tuple[Structure, ...] = (
-    *REFERENCE, "filaments", "networks", "tubes", "sheets", "nuclei", "haze",
-)  # fmt: skip
+TRAINING: tuple[Structure, ...] = tuple(kind for kind in _DRAW if kind not in ("coils", "bars"))
 """Kinds for training: all except coils and bars."""
 
 _Z_RATIO = (0.5, 8.0)
@@ -108,15 +94,7 @@ class StructureSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
-    """A volume of synthetic objects.
-
-    Attributes
-    ----------
-    data
-        (Z, Y, X) float32, non-negative, in arbitrary units of emission.
-    structures
-        Kinds drawn.
-    """
+    """Synthetic objects, (Z, Y, X) float32 in arbitrary units of emission, and the kinds drawn."""
 
     data: FloatArray
     structures: tuple[Structure, ...]

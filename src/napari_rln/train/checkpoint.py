@@ -23,16 +23,9 @@ Tensors = dict[str, torch.Tensor]
 
 
 class BestWeights(NamedTuple):
-    """The best weights so far and their scores.
+    """The best weights so far and their scores, as in a validation.
 
-    Attributes
-    ----------
-    quality, error, estimate_weight
-        See :class:`napari_rln.train.validation.ValidationResult`.
-    step
-        Step after which they were reached; 0 for the initial weights.
-    weights
-        Tensors by name in the network.
+    ``step`` is that after which they were reached; 0 for the initial weights.
     """
 
     quality: Quality
@@ -50,14 +43,10 @@ class Checkpoint:
     ----------
     settings, inputs
         Settings and inputs of the training, compared on resuming.
-    step, total
-        Number of steps done and in total.
     frozen
         Whether the statistics of batch normalisation are frozen.
     losses
         Losses of the last step.
-    weights
-        Tensors by name in the network.
     moments
         Moments of the optimiser, by number of the weight.
     best

@@ -18,13 +18,7 @@ _ENDING = ".estimate.npy"
 
 
 class EstimateCache:
-    """Cached initial estimates of a training.
-
-    Parameters
-    ----------
-    folder
-        Folder of the cache, created when needed; none: no cache.
-    """
+    """Cached initial estimates of a training, in a folder created when needed; none: no cache."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -37,12 +31,7 @@ class EstimateCache:
     def estimate(self, depends_on: object, compute: Callable[[], FloatArray]) -> FloatArray:
         """Return an estimate, (Z, Y, X), from the cache or newly computed.
 
-        Parameters
-        ----------
-        depends_on
-            Everything it depends on, in JSON types.
-        compute
-            Function that computes it.
+        ``depends_on`` is everything it depends on, in JSON types.
 
         Raises
         ------

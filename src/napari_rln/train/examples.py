@@ -44,12 +44,7 @@ _LARGEST_CROP = (63, 63, 63)  # of a PSF, voxels: larger ones are slow for littl
 class Symmetry:
     """Allowed augmentations, under which images remain consistent with the PSF.
 
-    Attributes
-    ----------
-    flips
-        Whether mirroring along z, y and x is allowed.
-    quarter_turn
-        Whether exchanging y and x is allowed.
+    Mirroring along z, y and x (``flips``), and exchanging y and x (``quarter_turn``).
     """
 
     flips: tuple[bool, bool, bool] = (True, True, True)
@@ -66,20 +61,14 @@ class Example:
         Image and ground truth in image units.
     psf
         Assumed PSF; none for pairs of unknown origin.
-    calibration
-        Calibration of the image.
     scaling
         Normalisation of the network's input and output.
     x, E0, target
         (Z, Y, X), normalised image, initial estimate and ground truth.
     mean, power
         Mean and variance of the target.
-    second
-        The second view with its PSF and calibration, if any.
-    x_b
-        (Z, Y, X), normalised image of the second view.
-    views
-        How the network combines two views.
+    second, x_b
+        The second view, if any, and its normalised image (Z, Y, X).
     from_image
         Whether the network starts from the image.
     """
@@ -191,10 +180,8 @@ class PairFolder:
     ----------
     files
         Images and ground truths; see :func:`pairs_in`.
-    psf
-        PSF of all pairs, for the started variant.
-    symmetry
-        Allowed augmentations.
+    psf, symmetry
+        PSF of all pairs, for the started variant, and the augmentations it allows.
     voxel_um
         Voxel size (z, y, x) in micrometres, if missing or wrong in the files.
     """
@@ -288,27 +275,11 @@ def example(
     views: Views = "single",
     prepared: EstimateCache | None = None,
 ) -> Example:
-    """Return the example of a number.
+    """Return the example of a number, from 0.
 
-    Parameters
-    ----------
-    source
-        Source of pairs.
-    number
-        Number of the example, from 0.
-    start
-        Settings of the initial estimate.
-    method
-        Method of the normalisation.
-    output_scale
-        Ground truth that becomes 1, in units of the normalisation's scale.
-    by_truth
-        Replace automatic stopping of the initial estimate by a similar iteration selected by
-        ground truth, in one run instead of two.
-    views
-        How the network combines two views.
-    prepared
-        Cache of initial estimates; none: no cache.
+    ``output_scale`` is the ground truth that becomes 1, in units of the normalisation's scale.
+    ``by_truth`` replaces automatic stopping of the initial estimate by a similar iteration selected
+    by ground truth, in one run instead of two.
     """
     pair, psf = source.pair(number)
     calibration = calibrate(pair.image)

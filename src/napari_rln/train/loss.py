@@ -68,18 +68,8 @@ def relative_loss(
     For each patch ``ln(mse / power) / 2``, a tenth of it for ``e``, and the paper's term in the
     structural similarity. So dim, sparse or noisy volumes weigh as much as bright, dense and clear
     ones. Errors below a thirtieth of the ground truth's standard deviation count less, so that
-    nearly empty patches do not dominate.
-
-    Parameters
-    ----------
-    stages
-        Result of the network.
-    E0
-        (N, C, D, H, W), the initial estimate.
-    truth
-        (N, 1, D, H, W), the ground truth.
-    power
-        (N,), variance of the whole volume's ground truth.
+    nearly empty patches do not dominate. Initial estimate (N, C, D, H, W) and ground truth
+    (N, 1, D, H, W) are normalised; ``power`` (N,) is the variance of each volume's ground truth.
     """
     mse = (stages.output - truth).square().mean((1, 2, 3, 4))
     e_mse = (stages.e - (0.8 * truth + 0.2 * mean_c(E0))).square().mean((1, 2, 3, 4))

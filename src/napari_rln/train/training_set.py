@@ -29,22 +29,10 @@ _HELD_OUT = 1_000_000  # added to the seed: validation differs from training
 
 
 class TrainingSet(NamedTuple):
-    """Training set, validation set and initial model of a training.
+    """Sources of training and validation pairs, PSF and initial model of a training.
 
-    Attributes
-    ----------
-    source
-        Source of the training pairs.
-    held_out
-        Source of the validation pairs.
-    psf
-        PSF of the model; none for a family.
-    psf_widths
-        See :class:`napari_rln.networks.model.Model`.
-    initial_model
-        Initial model; none for new weights.
-    inputs
-        Names and hashes for the record.
+    The PSF is none for a family, the initial model for new weights; ``inputs`` are names and hashes
+    for the record.
     """
 
     source: ExampleSource

@@ -96,19 +96,11 @@ def validate(
     estimate_weights: Sequence[float] = (0.0,),
     output_scale: float = 1.0,
 ) -> ValidationResult:
-    """Return the scores of a network on examples.
+    """Return the scores of a network on one or more examples.
 
-    Parameters
-    ----------
-    network
-        Function from image and initial estimate (C, D, H, W), of even sizes, to the output
-        (1, D, H, W).
-    examples
-        At least one.
-    estimate_weights
-        Candidate fractions of the initial estimate in the result.
-    output_scale
-        Output scale of the targets.
+    The network is a function from image and initial estimate (C, D, H, W), of even sizes, to the
+    output (1, D, H, W); ``estimate_weights`` are candidate fractions of the initial estimate in the
+    result, and ``output_scale`` is that of the targets.
     """
     outputs = [apply_whole(network, example) for example in examples]
 
