@@ -31,7 +31,7 @@ _ADVICE = "crop the PSF (psf repair), check a part of the image, or use another 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trust:
+class CheckResult:
     """Agreement of a result with its image.
 
     Attributes
@@ -63,7 +63,7 @@ def check(
     *,
     background: float | None = None,
     device: str = "auto",
-) -> Trust:
+) -> CheckResult:
     """Return the agreement of a result with its image; see :func:`check_iter`."""
     return finish(check_iter(image, result, psf, background=background, device=device))
 
@@ -75,7 +75,7 @@ def check_iter(
     *,
     background: float | None = None,
     device: str = "auto",
-) -> Generator[Report, None, Trust]:
+) -> Generator[Report, None, CheckResult]:
     """Yield reports, return the agreement of a result of any method with its image.
 
     A Richardson-Lucy deconvolution estimates the light from outside the field of view.
@@ -121,7 +121,7 @@ def check_iter(
         facts=calibration.facts() | facts_of(measured),
         inputs={"image": image.hash, "result": result.hash, "psf": psf.hash},
     )
-    return Trust(
+    return CheckResult(
         chi2=measured.chi2,
         flux_ratio=measured.flux_ratio,
         scale=measured.scale,

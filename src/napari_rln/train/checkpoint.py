@@ -76,8 +76,8 @@ class Checkpoint:
             differ = sorted(k for k in {*saved, *now} if saved.get(k) != now.get(k))
             if differ:
                 raise RlnError(
-                    f"{path.name} is of another training: {', '.join(differ)} differ; train anew "
-                    "without `resume`, or with the same settings."
+                    f"{path.name} is of another training: {', '.join(differ)} differ; resume with "
+                    "the same settings, or train without `resume`."
                 )
 
     def save(self, path: Path) -> None:
@@ -127,7 +127,9 @@ class Checkpoint:
                 best = BestWeights(quality=quality, weights=_part(tensors, "best"), **best)
             return cls(**fields, weights=_part(tensors, "network"), moments=moments, best=best)
         except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RlnError(f"{path.name} is not a training checkpoint ({error}).") from error
+            raise RlnError(
+                f"{path.name} is not a training checkpoint ({error}); train without `resume`."
+            ) from error
 
 
 def discard(checkpoint: Path) -> None:

@@ -204,13 +204,13 @@ class PairFolder:
         image, truth = (read(path, voxel_um=self.voxel_um) for path in files)
         if image.shape != truth.shape:
             raise RlnError(
-                f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; "
-                "a pair has one shape."
+                f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; crop them to one "
+                "shape."
             )
         if not same_grid(image.voxel_um, truth.voxel_um):
             raise RlnError(
                 f"{files[0]} has voxels of {image.voxel_um} um but {files[1]} of "
-                f"{truth.voxel_um} um (z, y, x); correct the wrong one."
+                f"{truth.voxel_um} um (z, y, x); correct one of them."
             )
         try:
             checked = (
@@ -234,7 +234,7 @@ class PairFolder:
             image = self.pair(number)[0].image
             if min(image.shape) < patch:
                 raise RlnError(
-                    f"{image.name} is {image.shape} voxels but patches are {patch} wide; use "
+                    f"{image.name} is {image.shape} voxels, less than the {patch} of a patch; use "
                     "smaller patches (`patch`)."
                 )
 
@@ -254,13 +254,13 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     )
     if not images:
         raise RlnError(
-            f"there are no pairs in {folder}: it needs input/ and ground_truth/ with volumes of "
-            "the same names, .tif or .ome.zarr."
+            f"there are no pairs in {folder}; give a folder with input/ and ground_truth/, and "
+            "volumes of equal names in both, .tif or .ome.zarr."
         )
     pairs = [(image, folder / "ground_truth" / image.name) for image in images]
     for image, truth in pairs:
         if not truth.exists():
-            raise RlnError(f"{image} has no ground truth: there is no {truth}.")
+            raise RlnError(f"{image} has no ground truth; add {truth}, or remove the image.")
     return pairs
 
 

@@ -70,7 +70,7 @@ def train_model_iter(
         saved = None
         if resume:
             if checkpoint is None:
-                raise RlnError("there is no checkpoint to resume from: name one.")
+                raise RlnError("`resume` needs a checkpoint to resume from; give `checkpoint`.")
             saved = Checkpoint.load(checkpoint)
             saved.check(as_dict(settings), training_set.inputs, checkpoint)
         yield from run.clock.follow(_train(run, saved, checkpoint))

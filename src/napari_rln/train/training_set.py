@@ -1,4 +1,4 @@
-"""Choice of training set, settings and initial model."""
+"""Training set, settings and initial model of a training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -137,7 +137,9 @@ def training_set_of(
     """
     structures = structures or StructureSettings()
     if like is not None and imaging not in (None, ImagingSettings()):
-        raise RlnError("light and noise are those of the imitated image (`like`); omit `imaging`.")
+        raise RlnError(
+            "light and noise are those of the image to imitate (`like`); omit their settings."
+        )
     imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
     inputs = {"initial_model": initial_model.hash} if initial_model else {}
     if psf is not None:
@@ -153,9 +155,9 @@ def training_set_of(
     if any_psf == (psf is not None) and pairs is None:
         raise RlnError("give either the PSF of the model (`psf`) or `any_psf`.")
     if pairs is not None:
-        train_pairs, held_pairs = _folders(pairs, psf, pairs_voxel_um, settings)
+        train_pairs, validation_pairs = _folders(pairs, psf, pairs_voxel_um, settings)
         inputs["pairs"] = pairs.name
-        return TrainingSet(train_pairs, held_pairs, psf, {}, initial_model, inputs)
+        return TrainingSet(train_pairs, validation_pairs, psf, {}, initial_model, inputs)
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
     train = SyntheticPairs(
         psf=psf,
@@ -168,8 +170,8 @@ def training_set_of(
     widths = FAMILY_WIDTHS
     if psf is not None:
         widths = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
-    held = replace(train, seed=settings.seed + _HELD_OUT, one_kind=True)
-    return TrainingSet(train, held, psf, widths, initial_model, inputs)
+    validation = replace(train, seed=settings.seed + _HELD_OUT, one_kind=True)
+    return TrainingSet(train, validation, psf, widths, initial_model, inputs)
 
 
 def _check_initial_model(model: Model, variant: str, views: str) -> None:
