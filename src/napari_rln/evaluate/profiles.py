@@ -58,20 +58,8 @@ def profile_between(
 ) -> Profile:
     """Return the profile between two points of a volume, linearly interpolated.
 
-    Parameters
-    ----------
-    data
-        (Z, Y, X).
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    start_um, stop_um
-        (z, y, x) from the centre of the first voxel, in micrometres; the intensity outside the
-        volume is 0.
-
-    Returns
-    -------
-    Profile
-        Offsets from the start, and the width of the highest peak.
+    The points (z, y, x) are in micrometres from the centre of the first voxel, the offsets from the
+    start; the width is that of the highest peak. The intensity outside the volume is 0.
 
     Raises
     ------

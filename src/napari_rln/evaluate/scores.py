@@ -42,20 +42,10 @@ class Scores:
 
 
 def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores | None:
-    """Return the scores of a result.
+    """Return the scores of a result, in the whole volume or as the mean over planes.
 
-    Parameters
-    ----------
-    result, truth
-        Volumes of one shape.
-    plane
-        ``"xy"``, ``"xz"`` or ``"yz"`` for the mean over the planes in which the truth varies;
-        the whole volume if None.
-
-    Returns
-    -------
-    Scores or None
-        None if the truth is constant in all these planes, as where it varies along z only.
+    The planes, xy, xz or yz, are those in which the truth varies; None if there are none, as where
+    it varies along z only.
     """
     # One fit for all planes.
     fit = metrics.fitted(result.data, truth.data)

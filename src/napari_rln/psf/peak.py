@@ -67,18 +67,14 @@ def peak_centre(data: npt.NDArray[Any]) -> Triple:
 
     A three-dimensional Gaussian of any orientation is fitted to the logarithm of the intensity
     in a window centred on the estimate and as wide as the lobe, until convergence: exact for a
-    Gaussian, and unbiased for any symmetric lobe. Hot voxels are excluded. Along an axis on which
-    the light hardly decays, a maximum at the end is replaced by the middle voxel.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit; the background need not be removed.
+    Gaussian, and unbiased for any symmetric lobe. Hot voxels are excluded, and the background need
+    not be removed. Along an axis on which the light hardly decays, a maximum at the end is replaced
+    by the middle voxel.
 
     Raises
     ------
     RlnError
-        If no voxel rises above the background.
+        If no voxel is above the background.
     """
     return find_peak(data).centre
 

@@ -29,23 +29,11 @@ _SPLINE, _POWER = 5, 0.6
 def fwhm_um(data: npt.NDArray[Any], voxel_um: VoxelUm, centre: Triple | None = None) -> Triple:
     """Return the full widths at half maximum (z, y, x) in micrometres.
 
-    Measured on line profiles through the sub-voxel centre, interpolated by splines with an error
-    within 4 % at two voxels per FWHM. Half maximum is half of the interpolated value at the centre.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit, background removed.
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    centre
-        Position (z, y, x) in voxels; that of :func:`peak_centre` if None.
-
-    Returns
-    -------
-    (z, y, x)
-        nan for an axis with one voxel; inf where the profile does not fall below half on both
-        sides within the volume.
+    Measured on line profiles through the sub-voxel centre (in voxels; that of :func:`peak_centre`
+    if None), interpolated by splines with an error within 4 % at two voxels per FWHM. Half maximum
+    is half of the interpolated value at the centre. The background is already removed. The width is
+    nan for an axis with one voxel, and inf where the profile does not fall below half on both sides
+    within the volume.
     """
     data = np.asarray(data, dtype=np.float64)
     at = peak_centre(data) if centre is None else centre
@@ -59,18 +47,10 @@ def asymmetry(
     """Return, per axis, the fraction of light that differs from the mirror image; 0 is symmetric.
 
     Half of the sum of ``|data - mirrored|`` over the sum of both halves, where mirrored is the
-    image in the plane across that axis through the centre. Voxels whose mirror image lies
-    outside the volume are excluded.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit, background removed.
-    centre
-        Position (z, y, x) in voxels; that of :func:`peak_centre` if None.
-    floor
-        Voxels at or below this value, both themselves and mirrored, are excluded, since noise has
-        no symmetry. A few times the noise is a good choice.
+    image in the plane across that axis through the centre (in voxels; that of :func:`peak_centre`
+    if None). Voxels whose mirror image lies outside the volume are excluded, as are those at or
+    below ``floor``, both themselves and mirrored, since noise has no symmetry. A few times the
+    noise is a good choice. The background is already removed.
     """
     data = np.asarray(data, dtype=np.float64)
     at = peak_centre(data) if centre is None else centre
@@ -88,17 +68,11 @@ def asymmetry(
 
 
 def energy_box(data: npt.NDArray[Any], fraction: float) -> tuple[int, int, int]:
-    """Return the odd size (z, y, x) of a small box around voxel ``n // 2`` with a given energy.
+    """Return the odd size (z, y, x) of a small box around voxel ``n // 2``, by its energy.
 
     The box grows from one voxel, in each step along the axis whose two new faces hold the most
     light per voxel, and so adapts to the shape of the PSF. An even axis is limited to ``n - 1``.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit, background removed and centred; negative values count as zero.
-    fraction
-        Fraction of the total in the box, 0 to 1.
+    The background is already removed; negative values count as zero.
     """
     table = np.clip(np.asarray(data, dtype=np.float64), 0, None)
     goal = fraction * float(table.sum())

@@ -23,18 +23,14 @@ class Scene:
 
     Attributes
     ----------
-    shape
-        Voxels (z, y, x) of the canvas.
-    step
-        Distance of its planes in lateral voxels.
+    shape, step
+        Voxels (z, y, x) of the canvas, and distance of its planes.
     field
-        Start and end of the field of view along z, y and x, in lateral voxels.
+        Start and end of the field of view along z, y and x.
     density
         Factor on the number of objects.
     brightness
         Lowest and highest emission of a voxel filled by an object.
-    rng
-        Random generator, advanced by each object.
     """
 
     shape: tuple[int, int, int]

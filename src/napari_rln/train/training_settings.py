@@ -189,12 +189,8 @@ any PSF; paper follows the paper's authors."""
 class Quality:
     """Agreement with ground truth after fitting scale and offset, mean over volumes.
 
-    Attributes
-    ----------
-    psnr_db
-        Peak signal-to-noise ratio; the peak is the range of the ground truth.
-    ssim
-        Windowed structural similarity.
+    Peak signal-to-noise ratio, the peak being the range of the ground truth, and windowed
+    structural similarity.
     """
 
     psnr_db: float
