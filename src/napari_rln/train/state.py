@@ -1,4 +1,4 @@
-"""State of a training, and its single step."""
+"""State of a training between steps, and the step itself."""
 
 from collections.abc import Generator
 from dataclasses import replace

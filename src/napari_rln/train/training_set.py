@@ -151,7 +151,7 @@ def training_set_of(
     if psf_b is not None:
         inputs["psf_b"] = psf_b.hash
     if any_psf and pairs is not None:
-        raise RlnError("a folder of pairs (`pairs`) has its own PSF; omit `any_psf`.")
+        raise RlnError("pairs from a folder (`pairs`) are of one PSF; omit `any_psf`.")
     if any_psf == (psf is not None) and pairs is None:
         raise RlnError("give either the PSF of the model (`psf`) or `any_psf`.")
     if pairs is not None:
