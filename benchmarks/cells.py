@@ -32,7 +32,7 @@ from napari_rln.deconvolution import (
 from napari_rln.psf.microscope import MicroscopeSettings as Microscope
 from napari_rln.psf.shape import centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
-from napari_rln.simulate.optics import FamilySettings
+from napari_rln.simulate.optics import LARGEST_PSF
 from napari_rln.simulate.structures import TRAINING, StructureSettings
 
 SHAPE = (64, 64, 64)
@@ -182,7 +182,7 @@ def believed(name: str) -> Volume:
 
 
 def _cut(whole: Volume, name: str) -> Volume:
-    data = centre_crop(whole.data, FamilySettings().largest)
+    data = centre_crop(whole.data, LARGEST_PSF)
     return Volume.from_array(data / data.sum(), whole.voxel_um, name=name)
 
 

@@ -67,13 +67,13 @@ def main() -> None:
 
 def _train(way: str, given: argparse.Namespace) -> tuple[list[TrainReport], Model]:
     """Return the reports of the examinations, and the best model."""
-    settings, begin = rln.train.choose_settings(**WAYS[way])
+    settings, initial_model = rln.train.choose_settings(**WAYS[way])
     settings = replace(settings, steps=None, minutes=given.minutes, seed=given.seed)
     setting = rln.train.training_set_of(
         settings,
         psf=psf(given.psf),
         imaging=ImagingSettings(photons=tuple(given.photons)),
-        begin=begin,
+        initial_model=initial_model,
     )
     reports: list[TrainReport] = []
     model = finish(relay(rln.train.train_model_iter(setting, settings, name=way), reports.append))

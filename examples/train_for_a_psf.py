@@ -24,7 +24,7 @@ settings = replace(
 # It learns from synthetic structures blurred with the PSF, and is judged by others that it has
 # not seen.
 
-setting = rln.train.training_set_of(settings, psf=psf, begin=universal)
+setting = rln.train.training_set_of(settings, psf=psf, initial_model=universal)
 steps = rln.train.train_model_iter(setting, settings, name="bead")
 while True:
     try:

@@ -11,6 +11,8 @@ from napari_rln.core.volume import Volume
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
+from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
+from napari_rln.simulate.structures import StructureSettings
 
 VOXEL_UM = (0.2, 0.1, 0.1)
 FloatArray = npt.NDArray[np.float32]
@@ -104,3 +106,15 @@ def small_model(variant="started", *, seed=0, views="single", **changes) -> Mode
         "record": Record(method="train", facts={"steps": 12}),
     }  # fmt: skip
     return Model(**given | changes)
+
+
+def simulated_again(record: Record, psf: Volume, psf_b: Volume | None = None) -> Pair:
+    """Return the pair that a record describes."""
+
+    def tuples(values):
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+    settings = tuples(record.settings)
+    structures = StructureSettings(**tuples(settings.pop("structures")))
+    imaging = ImagingSettings(**tuples(settings.pop("imaging")))
+    return simulate_pair(psf, structures, imaging, psf_b=psf_b, **settings)

@@ -119,30 +119,38 @@ REFUSED = {
     "rln, small tile": ("rln image psf -o r.tif --model model --tile 4", "tile is 4"),
     "rln, background": (
         "rln image psf -o r.tif --model model --background nan", "background is nan"),
-    "train, neither PSF": ("train -o m.safetensors --from none", "--any-psf"),
-    "train, both PSFs": ("train psf -o m.safetensors --from none --any-psf", "not both"),
+    "train, neither PSF": ("train -o m.safetensors --initial-model none", "--any-psf"),
+    "train, both PSFs": ("train psf -o m.safetensors --initial-model none --any-psf", "--any-psf"),
     "train, minutes and steps": (
-        "train psf -o m.safetensors --from none --minutes 1 --steps 5", "the minutes or the steps"),
-    "train, wrong ending": ("train psf -o m.pt --from none", "m.pt must end in .safetensors"),
-    "train, absent folder": ("train psf -o no/m.safetensors --from none", "a folder that exists"),
-    "train, no model": ("train psf -o m.safetensors --from nobody", "no model called nobody"),
+        "train psf -o m.safetensors --initial-model none --minutes 1 --steps 5",
+        "the minutes or the steps"),
+    "train, wrong ending": (
+        "train psf -o m.pt --initial-model none", "m.pt must end in .safetensors"),
+    "train, absent folder": (
+        "train psf -o no/m.safetensors --initial-model none", "a folder that exists"),
+    "train, no model": (
+        "train psf -o m.safetensors --initial-model nobody", "no model called nobody"),
     "train, other variant": (
-        "train psf -o m.safetensors --from model --variant paper", "of the started variant"),
-    "train, odd patch": ("train psf -o m.safetensors --from none --patch 31", "must be even"),
-    "train, no steps": ("train psf -o m.safetensors --from none --steps 0", "steps is 0"),
-    "train, no minutes": ("train psf -o m.safetensors --from none --minutes 0", "minutes is 0"),
+        "train psf -o m.safetensors --initial-model model --variant paper", "variant started"),
+    "train, odd patch": (
+        "train psf -o m.safetensors --initial-model none --patch 31", "must be even"),
+    "train, no steps": ("train psf -o m.safetensors --initial-model none --steps 0", "steps is 0"),
+    "train, no minutes": (
+        "train psf -o m.safetensors --initial-model none --minutes 0", "minutes is 0"),
     "train, no device": (
-        "train psf -o m.safetensors --from none --device cuda:77", "device cuda:77 is not there"),
+        "train psf -o m.safetensors --initial-model none --device cuda:77",
+        "device cuda:77 is not there"),
     "train, no pairs": (
-        "train psf -o m.safetensors --from none --pairs no", "there are no pairs in no"),
+        "train psf -o m.safetensors --initial-model none --pairs no", "there are no pairs in no"),
     "train, few pairs": (
-        "train psf -o m.safetensors --from none --pairs few", "at least 5 are needed"),
+        "train psf -o m.safetensors --initial-model none --pairs few", "at least 5"),
     "train, pairs without PSF": (
-        "train -o m.safetensors --from none --pairs few", "need the PSF"),
+        "train -o m.safetensors --initial-model none --pairs few", "--psf"),
     "train, dark light": (
-        "train psf -o m.safetensors --from none --photons 9 3", "photons is (9.0, 3.0)"),
+        "train psf -o m.safetensors --initial-model none --photons 9 3", "photons is (9.0, 3.0)"),
     "train, no image to imitate": (
-        "train psf -o m.safetensors --from none --like absent.tif", "there is no file absent.tif"),
+        "train psf -o m.safetensors --initial-model none --like absent.tif",
+        "there is no file absent.tif"),
     "simulate, no pairs": ("simulate psf -o out --count 0", "count is 0"),
     "simulate, image and light": (
         "simulate psf -o out --like image --photons 9 30", "give it or the settings"),
@@ -183,14 +191,14 @@ def test_what_cannot_be_used_is_refused_at_once(
 
 
 def test_nothing_to_resume_is_refused_at_once(files, tmp_path, monkeypatch, capsys, no_work):
-    line = "train psf -o m.safetensors --from none --resume"
+    line = "train psf -o m.safetensors --initial-model none --resume"
     assert "no checkpoint" in _refused(files, tmp_path, monkeypatch, capsys, line)
 
 
 def test_an_image_to_imitate_and_its_light_are_refused_at_once(
     files, tmp_path, monkeypatch, capsys, no_work
 ):
-    line = "train psf -o m.safetensors --from none --like image --photons 9 30"
+    line = "train psf -o m.safetensors --initial-model none --like image --photons 9 30"
     assert "--like" in _refused(files, tmp_path, monkeypatch, capsys, line)
 
 
@@ -263,7 +271,7 @@ def test_rln_warns_of_a_psf_that_the_model_does_not_know(files, tmp_path, capsys
 
 def test_train_writes_a_model_that_rln_takes(files, tmp_path, capsys, tiny):
     out = tmp_path / "mine.safetensors"
-    assert _run("train", "--psf", files["psf"], "-o", out, "--from", "none") == 0
+    assert _run("train", "--psf", files["psf"], "-o", out, "--initial-model", "none") == 0
     said = capsys.readouterr().out
     assert "best of step" in said
     assert "PSNR dB" in said
@@ -280,7 +288,7 @@ def test_train_writes_a_model_that_rln_takes(files, tmp_path, capsys, tiny):
 
 def test_train_begins_with_a_model_and_says_json(files, tmp_path, capsys, tiny):
     begin, out = _saved(tmp_path), tmp_path / "adapted.safetensors"
-    tokens = ("--psf", files["psf"], "--from", begin, "-o", out, "--json")
+    tokens = ("--psf", files["psf"], "--initial-model", begin, "-o", out, "--json")
     given = (
         "--steps", 3, "--patch", 16, "--batch", 1, "--seed", 7, "--device", "cpu",
         "--learning-rate", 0.002, "--start-beyond", 1.2,
@@ -293,7 +301,7 @@ def test_train_begins_with_a_model_and_says_json(files, tmp_path, capsys, tiny):
     assert {name: record["settings"][name] for name in told} == {
         "steps": 3, "patch": 16, "batch": 1, "seed": 7, "learning_rate": 0.002, "start_beyond": 1.2,
     }  # fmt: skip
-    assert record["inputs"]["begin"] == Model.load(begin).hash
+    assert record["inputs"]["initial_model"] == Model.load(begin).hash
     assert report["model"] == json.loads(json.dumps(Model.load(out).card()))
 
 
@@ -314,7 +322,7 @@ def test_minutes_replace_the_steps_of_a_preset(files, tmp_path, monkeypatch):
 
 def test_train_learns_from_pairs(files, tmp_path, tiny):
     folder, out = _pairs(tmp_path / "pairs"), tmp_path / "mine.safetensors"
-    tokens = ("--from", "none", "--pairs", folder, "-o", out, "--quiet")
+    tokens = ("--initial-model", "none", "--pairs", folder, "-o", out, "--quiet")
     assert _run("train", *tokens, "--psf", files["psf"]) == 0
     assert Model.load(out).variant == "started"
     assert _run("train", *tokens, "--variant", "paper") == cli.CANNOT_BE_USED  # it is there
@@ -328,14 +336,24 @@ def test_pairs_whose_files_state_no_voxel_size_are_given_it(files, tmp_path, tin
     folder, out = _pairs(tmp_path / "pairs"), tmp_path / "mine.safetensors"
     for path in folder.rglob("*.tif"):
         tifffile.imwrite(path, read(path).data)
-    tokens = ("--from", "none", "--variant", "paper", "--pairs", folder, "-o", out, "--quiet")
+    tokens = (
+        "--initial-model",
+        "none",
+        "--variant",
+        "paper",
+        "--pairs",
+        folder,
+        "-o",
+        out,
+        "--quiet",
+    )
     assert _run("train", *tokens) == cli.CANNOT_BE_USED
     assert _run("train", *tokens, "--voxel-um", *phantoms.VOXEL_UM) == 0
 
 
 def test_train_imitates_an_image(files, tmp_path, tiny):
     out = tmp_path / "mine.safetensors"
-    tokens = ("--psf", files["psf"], "--from", "none", "--quiet", "-o", out)
+    tokens = ("--psf", files["psf"], "--initial-model", "none", "--quiet", "-o", out)
     assert _run("train", *tokens, "--like", files["image"], "--steps", 1) == 0
     imitated = Model.load(out).record.inputs["imaging"]
     light = ("--photons", 50, 60, "--structures", "dots", "--steps", 1, "--overwrite")
@@ -349,7 +367,7 @@ def test_train_imitates_an_image(files, tmp_path, tiny):
 def test_a_psf_on_other_voxels_is_resampled_to_the_image_to_imitate(files, tmp_path, tiny):
     out = tmp_path / "mine.safetensors"
     finer = ("--psf-voxel-um", 0.1, 0.05, 0.05)
-    tokens = ("--psf", files["psf"], "--from", "none", "--quiet", "-o", out, "--steps", 1)
+    tokens = ("--psf", files["psf"], "--initial-model", "none", "--quiet", "-o", out, "--steps", 1)
     assert _run("train", *tokens, *finer, "--like", files["image"]) == 0
     assert Model.load(out).psf.voxel_um == pytest.approx(phantoms.VOXEL_UM)
 
@@ -371,7 +389,7 @@ def _interrupt_at(monkeypatch, name, call):
 def test_ctrl_c_keeps_the_best_model_so_far(files, tmp_path, monkeypatch, capsys, tiny):
     _interrupt_at(monkeypatch, "draw_batch", 5)  # in step 4; the first was for the statistics
     out = tmp_path / "mine.safetensors"
-    assert _run("train", "--psf", files["psf"], "-o", out, "--from", "none") == 0
+    assert _run("train", "--psf", files["psf"], "-o", out, "--initial-model", "none") == 0
     captured = capsys.readouterr()
     assert "best of step 2 of 3" in captured.out
     assert captured.err == ""
@@ -382,7 +400,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(files, tmp_path, monkeypatch, capsys
     monkeypatch.undo()
     monkeypatch.setitem(PRESETS, "full", TINY)
     monkeypatch.setattr(run, "_STATISTICS", 1)
-    tokens = ("--psf", files["psf"], "-o", out, "--from", "none", "--resume", "--quiet")
+    tokens = ("--psf", files["psf"], "-o", out, "--initial-model", "none", "--resume", "--quiet")
     assert _run("train", *tokens) == 0
     assert Model.load(out).record.facts["steps"] == 4
     assert not out.with_suffix(".checkpoint").exists()
@@ -394,7 +412,7 @@ def test_ctrl_c_before_the_first_step_is_an_interruption(
 ):
     _interrupt_at(monkeypatch, "example", call)
     out = tmp_path / "mine.safetensors"
-    code = _run("train", "--psf", files["psf"], "-o", out, "--from", "none")
+    code = _run("train", "--psf", files["psf"], "-o", out, "--initial-model", "none")
     assert not out.exists()
     assert code == cli.INTERRUPTED
     assert "Interrupted" in capsys.readouterr().err

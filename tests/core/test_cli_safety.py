@@ -111,7 +111,7 @@ def test_a_result_of_several_channels_is_checked_by_that_of_the_image(files, cap
     write(coarse, "coarse.tif")
     write(Volume.from_array(-_blurred(), VOXEL_UM), "dark.tif")
     capfd.readouterr()
-    for name, said in (("coarse", "correct the one that is wrong"), ("dark", "holds no light")):
+    for name, said in (("coarse", "correct the one that is wrong"), ("dark", "no positive value")):
         assert _type(f"check raw.tif {name}.tif --psf psf.tif") == cli.CANNOT_BE_USED
         assert said in capfd.readouterr().err
 
@@ -242,7 +242,8 @@ def test_messages_name_options_as_they_are_typed(files, capfd):
         assert option in said
         assert "`" not in said
     assert (
-        as_options("give `missing=mask`, or `begin=none`") == "give --missing mask, or --from none"
+        as_options("give `missing=mask`, or `initial_model=none`")
+        == "give --missing mask, or --initial-model none"
     )
 
 

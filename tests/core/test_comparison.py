@@ -132,7 +132,7 @@ def test_disagreeing_inputs_are_named(image, result, truth, psf):
         compare(image, [other])
     with pytest.raises(RlnError, match=r"psf.*voxel size"):
         compare(image, [], psf=psf.with_data(psf.data, voxel_um=(0.1, 0.1, 0.1)))
-    with pytest.raises(RlnError, match="truth is flat"):
+    with pytest.raises(RlnError, match="truth is constant"):
         compare(image, [], truth=truth.with_data(np.ones_like(truth.data)))
     with pytest.raises(RlnError, match=r"`gain`.*-1"):
         CompareSettings(gain=-1.0)

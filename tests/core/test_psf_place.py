@@ -183,9 +183,7 @@ def test_an_unusual_psf_is_not_refused(kind):
 def test_a_psf_of_one_voxel_has_nothing_to_deconvolve(data):
     fault = find_fault(data)
     assert fault is not None
-    assert (
-        "in one voxel, so that it blurs nothing and there is nothing to deconvolve" in fault.message
-    )
+    assert "in one voxel" in fault.message
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (20, 24, 26)])

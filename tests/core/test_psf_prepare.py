@@ -160,7 +160,7 @@ def test_one_plane_stays_one_plane():
     [
         (np.zeros((5, 5, 5)), "is 0 in every voxel"),
         (np.full((5, 5, 5), 7.0), "is 7 in every voxel"),
-        (-1 - spot((9, 9, 9), (4, 4, 4), (1, 1, 1)), "nowhere positive"),
+        (-1 - spot((9, 9, 9), (4, 4, 4), (1, 1, 1)), "no positive value"),
         (spot((21, 21, 21), (0, 10, 10), (2, 2, 2)), "at the border"),
     ],
 )

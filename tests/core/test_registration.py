@@ -159,7 +159,7 @@ def test_unrelated_noise_is_refused():
 @pytest.mark.filterwarnings("error::napari_rln.core.errors.RlnWarning")
 def test_unrelated_objects_are_refused_or_doubted():
     pytest.importorskip("SimpleITK")
-    with pytest.raises((RlnError, RlnWarning), match=r"do not match|may be chance"):
+    with pytest.raises((RlnError, RlnWarning), match=r"do not match|by chance"):
         register(confocal(seed=1), raw(placement()))
 
 
@@ -172,7 +172,7 @@ def test_own_mirror_image_is_placed_but_doubted():
         photons = np.random.default_rng(seed).poisson(100 / (1 + np.exp((radius - 1.5) / 0.2)) + 10)
         return Volume.from_array(photons, VOXEL_UM, name=f"ball {seed}")
 
-    with pytest.warns(RlnWarning, match="may be chance"):
+    with pytest.warns(RlnWarning, match="by chance"):
         result = register(ball((3.0, 5.0, 4.0), 0), ball((2.6, 4.0, 5.3), 1), SHIFT_ONLY)
     np.testing.assert_allclose(result.record.facts["shift_um"], (0.4, 1.0, -1.3), atol=0.05)
 
@@ -193,9 +193,9 @@ def flat(shape=SHAPE, voxel_um=VOXEL_UM) -> Volume:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (flat(), "flat is flat"),
+        (flat(), "flat is constant"),
         (flat((1, 48, 48)), "at least 2 voxels along every axis"),
-        (confocal((8, 8, 8), (0.25, 0.01, 0.2)), "along y confocal spans 0.08 um and raw 9.6 um"),
+        (confocal((8, 8, 8), (0.25, 0.01, 0.2)), r"confocal.*0\.08 um.*along y.*raw 9\.6 um"),
     ],
 )
 def test_what_cannot_be_registered_is_refused(reference, message):

@@ -473,7 +473,7 @@ def test_a_preset_is_said_by_its_name(trained, name):
     assert line == f"napari-rln train --out {MODEL} --psf {PSF} --preset {name}"
     seen = trained(line)
     assert seen["settings"] == settings
-    assert (seen["begin"] and seen["begin"].hash) == (begin and begin.hash)
+    assert (seen["initial_model"] and seen["initial_model"].hash) == (begin and begin.hash)
 
 
 @pytest.mark.parametrize("name", ["universal", "paper"])
@@ -485,13 +485,15 @@ def test_minutes_take_the_place_of_a_presets_steps(trained, name):
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"variant": "paper"}, {"begin": "bead-paper"}, {"begin": "none"}]
+    "given", [{}, {"variant": "paper"}, {"initial_model": "bead-paper"}, {"initial_model": "none"}]
 )
 def test_what_a_training_begins_with_is_said(trained, given):
-    settings, begin = rln.train.choose_settings(None, given.get("variant"), given.get("begin"))
+    settings, begin = rln.train.choose_settings(
+        None, given.get("variant"), given.get("initial_model")
+    )
     seen = trained(command("train", psf=PSF, out=MODEL, settings=settings, **given))
     assert seen["settings"] == settings
-    assert (seen["begin"] and seen["begin"].hash) == (begin and begin.hash)
+    assert (seen["initial_model"] and seen["initial_model"].hash) == (begin and begin.hash)
 
 
 @pytest.mark.parametrize(
@@ -582,7 +584,13 @@ def test_the_python_of_a_training_trains_the_same(monkeypatch):
     monkeypatch.setattr(run, "_STATISTICS", 1)
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))
     structures = rln.simulate.StructureSettings(structures=("dots",))
-    given = {"psf": PSF, "like": IMAGE, "begin": "none", "settings": TINY, "structures": structures}
+    given = {
+        "psf": PSF,
+        "like": IMAGE,
+        "initial_model": "none",
+        "settings": TINY,
+        "structures": structures,
+    }
     _run(python("train", out=MODEL, **given))
     psf, _ = rln.psf.fit_psf(samples.bead_psf(), samples.bead())
     setting = rln.train.training_set_of(TINY, psf=psf, like=samples.bead(), structures=structures)
@@ -595,8 +603,8 @@ def test_the_python_of_other_trainings_says_what_they_are_of():
     text = python("train", pairs=Path("pairs"), out=MODEL, voxel_um=(0.3, 0.1, 0.1), preset="quick")
     assert text.startswith("from pathlib import Path\n\nimport napari_rln as rln\n")
     assert (
-        "pairs=Path('pairs'), pairs_voxel_um=(0.3, 0.1, 0.1), begin=rln.load_model('universal')"
-        in text
+        "pairs=Path('pairs'), pairs_voxel_um=(0.3, 0.1, 0.1), "
+        "initial_model=rln.load_model('universal')" in text
     )
     settings = dataclasses.replace(PRESETS["full"], variant="paper")
     text = python("train", any_psf=True, out=MODEL, preset="full", settings=settings)

@@ -22,15 +22,13 @@ from napari_rln.io.volumes import write
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
-from napari_rln.simulate.optics import FamilySettings
 from napari_rln.simulate.structures import TRAINING, StructureSettings
 from napari_rln.train.batches import Batch, draw_batch, inner, without_margin
 from napari_rln.train.examples import (
-    AnyPsf,
     Example,
-    OnePsf,
     PairFolder,
     Symmetry,
+    SyntheticPairs,
     example,
     pairs_in,
     symmetry_of,
@@ -44,18 +42,15 @@ NONE = Symmetry(flips=(False, False, False), quarter_turn=False)
 SETTINGS = TrainSettings(patch=8, shape=SHAPE, batch=4, augment=False, fullness=0.0)
 
 
-def _one_psf(psf=None, seed=0, shape=SHAPE) -> OnePsf:
-    return OnePsf(
+def _one_psf(psf=None, seed=0, shape=SHAPE) -> SyntheticPairs:
+    return SyntheticPairs(
         psf=psf or phantoms.gaussian_psf(), structures=StructureSettings(),
         imaging=ImagingSettings(), shape=shape, seed=seed,
     )  # fmt: skip
 
 
-def _any_psf(seed=0) -> AnyPsf:
-    return AnyPsf(
-        family=FamilySettings(largest=(9, 9, 9)), structures=StructureSettings(),
-        imaging=ImagingSettings(), shape=SHAPE, seed=seed,
-    )  # fmt: skip
+def _any_psf(seed=0) -> SyntheticPairs:
+    return replace(_one_psf(seed=seed), psf=None, largest=(9, 9, 9))
 
 
 def _example(target: np.ndarray, x: np.ndarray | None = None, power=1.0) -> Example:
@@ -407,7 +402,7 @@ def _hand_on(x, E0):
     return E0
 
 
-def test_the_share_of_the_first_estimate_is_the_one_that_errs_least():
+def test_the_weight_of_the_initial_estimate_is_the_one_that_errs_least():
     """Of two estimates with opposite errors of one size, half of each is the truth."""
     source = _one_psf(shape=(16, 16, 16))
     held = [example(source, number, START, "brightness", output_scale=2.0) for number in range(2)]
@@ -419,10 +414,10 @@ def test_the_share_of_the_first_estimate_is_the_one_that_errs_least():
     errors = [
         (one.target - w - one.E0).astype(np.float32) for one, w in zip(held, wrong, strict=True)
     ]
-    shares = (0.0, 0.25, 0.5, 0.75)
+    weights = (0.0, 0.25, 0.5, 0.75)
     left = [torch.from_numpy(error)[None] for error in errors]
     found = validate(
-        lambda x, E0: E0 + left.pop(0), held, estimate_weights=shares, output_scale=2.0
+        lambda x, E0: E0 + left.pop(0), held, estimate_weights=weights, output_scale=2.0
     )
     assert found.estimate_weight == 0.5
     assert found.quality.psnr_db > 60
@@ -433,8 +428,8 @@ def test_the_network_is_judged_on_whole_volumes_in_the_mean():
     held = [example(source, number, START, "brightness") for number in range(2)]
     for one in held:
         np.testing.assert_array_equal(apply_whole(_hand_on, one), one.E0)
-    quality, _, share, preview = validate(_hand_on, held)
-    assert share == 0
+    quality, _, weight, preview = validate(_hand_on, held)
+    assert weight == 0
     expected = np.mean([psnr(one.E0, one.target, fit=True) for one in held])
     assert quality.psnr_db == pytest.approx(expected)
     assert 0 < quality.ssim < 1

@@ -51,7 +51,7 @@ def _write_pairs(folder, count=5, shape=(16, 16, 16), psf=None):
         ({"patch": 6}, "`patch`.*6.*8.*512"),
         ({"patch": 8, "margin": 4}, "margin.*4.*8"),
         ({"shape": (64, 16, 64)}, "32.*volumes"),
-        ({"start": "image"}, "needs a start"),
+        ({"start": "image"}, "`start` is image"),
         ({"variant": "mine"}, "mine.*started, paper"),
         ({"schedule": "linear"}, "linear.*cosine, paper"),
         ({"loss": "mse"}, "mse.*relative, paper"),
@@ -102,7 +102,7 @@ def test_the_paper_preset_is_the_papers():
 
 
 def test_nothing_to_begin_with_trains_in_full():
-    assert choose_settings(begin="none") == (PRESETS["full"], None)
+    assert choose_settings(initial_model="none") == (PRESETS["full"], None)
     assert choose_settings("full") == (PRESETS["full"], None)
     assert choose_settings("paper") == (PRESETS["paper"], None)
     settings, begin = choose_settings(variant="paper")
@@ -112,13 +112,13 @@ def test_nothing_to_begin_with_trains_in_full():
 
 def test_a_model_is_adapted_quickly_and_as_it_was_trained(tmp_path):
     _model().save(tmp_path / "given.safetensors")
-    settings, begin = choose_settings(begin=str(tmp_path / "given.safetensors"))
+    settings, begin = choose_settings(initial_model=str(tmp_path / "given.safetensors"))
     assert begin.name == "given"
     assert settings == replace(PRESETS["quick"], start_iterations=7, start_beyond=1.0)
 
     image = _model(start=StartSettings(method="image"), normalisation="percentiles")
     image.save(tmp_path / "image.safetensors")
-    settings, _ = choose_settings(begin=str(tmp_path / "image.safetensors"))
+    settings, _ = choose_settings(initial_model=str(tmp_path / "image.safetensors"))
     assert (settings.variant, settings.normalisation) == ("paper", "percentiles")
     assert settings.start_settings.method == "image"
 
@@ -126,9 +126,9 @@ def test_a_model_is_adapted_quickly_and_as_it_was_trained(tmp_path):
 def test_a_model_of_the_other_variant_is_refused(tmp_path):
     _model().save(tmp_path / "given.safetensors")
     with pytest.raises(RlnError, match=r"started.*paper"):
-        choose_settings(variant="paper", begin=str(tmp_path / "given.safetensors"))
+        choose_settings(variant="paper", initial_model=str(tmp_path / "given.safetensors"))
     with pytest.raises(RlnError, match="nobody"):
-        choose_settings(begin="nobody")
+        choose_settings(initial_model="nobody")
 
 
 def test_one_psf_or_any():
@@ -150,9 +150,12 @@ def test_a_setting_tells_what_its_model_is_for():
     assert family.psf is None
     assert all(low < high for low, high in family.psf_widths.values())
     begin = _model()
-    assert training_set_of(SMALL, any_psf=True, begin=begin).inputs["begin"] == begin.hash
+    assert (
+        training_set_of(SMALL, any_psf=True, initial_model=begin).inputs["initial_model"]
+        == begin.hash
+    )
     with pytest.raises(RlnError, match="paper"):
-        training_set_of(SMALL, psf=psf, begin=phantoms.small_model("paper"))
+        training_set_of(SMALL, psf=psf, initial_model=phantoms.small_model("paper"))
 
 
 def test_nobody_is_examined_on_what_was_learnt_from():

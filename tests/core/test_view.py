@@ -133,11 +133,11 @@ def test_a_flat_volume_has_limits(volumes):
 
 
 def test_bad_input_is_named(volumes):
-    with pytest.raises(RlnError, match="no volume to show"):
+    with pytest.raises(RlnError, match="no volume"):
         figure_content([])
     with pytest.raises(RlnError, match=r"RL 10.*\(11, 40, 60\)"):
         figure_content([volumes[0], volumes[1].with_data(volumes[1].data[1:])])
-    with pytest.raises(RlnError, match="lies outside"):
+    with pytest.raises(RlnError, match=r"\(12, 0, 0\)"):
         figure_content(volumes, settings=FigureSettings(position=(12, 0, 0)))
     with pytest.raises(RlnError, match=r"colormap.*nosuch"):
         FigureSettings(colormap="nosuch")
@@ -160,5 +160,5 @@ def test_a_profile_between_two_points_measures_the_width_of_a_tilted_sheet():
 
 
 def test_a_line_without_length_is_refused():
-    with pytest.raises(RlnError, match="no length"):
+    with pytest.raises(RlnError, match="length 0"):
         profile_between(np.ones((2, 2, 2), np.float32), VOXEL_UM, (0, 0, 0), (0, 0, 0))

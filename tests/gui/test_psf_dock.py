@@ -83,7 +83,7 @@ def test_compute_examine_and_repair(open_dock, make_napari_viewer_proxy, settled
 
     form.fields["modality"].value = "confocal"
     dock.microscope.button.click()
-    assert "A confocal PSF needs" in dock.bar.message.text()
+    assert "confocal PSF needs" in dock.bar.message.text()
     form.fields["modality"].value = "widefield"
 
     count = len(viewer.layers)

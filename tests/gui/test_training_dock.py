@@ -218,13 +218,13 @@ def test_presets_names_and_what_is_copied(dock, library):
     recipe.preset.setCurrentText("As in the paper")
     settings = recipe.plan().settings
     assert settings.variant == "paper"
-    assert recipe.plan().begin is None
+    assert recipe.plan().initial_model is None
     assert not recipe.form.fields["minutes"].native.isVisibleTo(recipe.form)  # its steps are given
     recipe.preset.setCurrentText("Full training")
     assert recipe.plan().settings.minutes == 30
     assert recipe.plan().settings.variant == "started"
     recipe.preset.setCurrentText("Quick adaptation")
-    assert recipe.plan().begin.name == "universal"
+    assert recipe.plan().initial_model.name == "universal"
     recipe.name.setText("a/b: c")
     assert recipe.plan().name == "a-b- c"
     recipe.name.setText("")
@@ -292,7 +292,7 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
     assert model.record.facts["steps"] == 24
 
     recipe.preset.setCurrentText("Quick adaptation")
-    recipe.begin.setCurrentText("mine")
+    recipe.initial_model.setCurrentText("mine")
     assert recipe.second.box.currentText() == "two, each"
     assert not recipe.second.box.isEnabled()
     assert recipe.plan().second is not None
@@ -326,7 +326,7 @@ def test_models_are_renamed_exported_deleted_and_imported(
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(target), ""))
     shown.import_button.click()
     assert shown.selected == "out"
-    assert dock.recipe.begin.findText("out") >= 0  # one can begin with it
+    assert dock.recipe.initial_model.findText("out") >= 0  # one can begin with it
     shown.show_button.click()
     (library.folder / "broken.safetensors").write_bytes(b"nothing")
     qtbot.waitUntil(lambda: shown.tree.topLevelItemCount() == 4, timeout=5000)

@@ -43,7 +43,7 @@ def command(verb: Verb, **arguments: Any) -> str:
         ``out``, ``beads``, ``like``, ``pairs``) and their reading (``voxel_um``, ``channel``,
         ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``, ``structures``, ``imaging``
         and ``settings``, and ``positions`` of beads. The settings of a training are those after
-        ``preset``, ``variant`` and ``begin`` were applied. None is the default.
+        ``preset``, ``variant`` and ``initial_model`` were applied. None is the default.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def _training(arguments: Value) -> tuple[TrainSettings, TrainSettings, Model | N
     """
     chosen: TrainSettings | None = arguments.get("settings")
     views = chosen.views if chosen is not None and chosen.views != "single" else None
-    named = {name: arguments.get(name) for name in ("preset", "variant", "begin")}
+    named = {name: arguments.get(name) for name in ("preset", "variant", "initial_model")}
     base, first = choose_settings(**named, views=views)
     settings: TrainSettings = arguments.get("settings", base)
     if settings.variant != base.variant:
@@ -261,7 +261,7 @@ def _train(arguments: Value) -> list[str]:
         "like": like,
         "structures": arguments.get("structures"),
         "imaging": arguments.get("imaging"),
-        "begin": first and _call("load_model", arguments.get("begin", UNIVERSAL)),
+        "initial_model": first and _call("load_model", arguments.get("initial_model", UNIVERSAL)),
     }
     name = Path(arguments["out"]).stem
     second = []

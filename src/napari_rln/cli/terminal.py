@@ -131,7 +131,7 @@ class Terminal:
                 return keep(last)
 
 
-_OPTIONS = {"begin": "--from", "everything": "--all"}  # options named unlike their arguments
+_OPTIONS = {"everything": "--all"}  # options named unlike their arguments
 
 
 def as_options(text: str) -> str:

@@ -29,7 +29,7 @@ def train(
     any_psf: Annotated[bool, Parameter(negative="")] = False,
     like: Path | None = None,
     pairs: Path | None = None,
-    begin: Annotated[str | None, Parameter(name="--from")] = None,
+    initial_model: str | None = None,
     variant: Literal["started", "paper"] | None = None,
     views: Views | None = None,
     psf_b: Path | None = None,
@@ -69,7 +69,7 @@ def train(
         Real image whose voxels, light, background and noise are imitated.
     pairs
         Folder of training pairs (input/, ground_truth/), instead of synthetic ones.
-    begin
+    initial_model
         Initial model: a name, a file, or none; universal unless the variant is paper.
     variant
         Initial estimate of the network: started is a classical deconvolution, paper the image.
@@ -118,7 +118,7 @@ def train(
     blur = None
     if psf is not None:
         blur, _ = psf_options.fitted(psf, image, terminal, channel=image_options.channel)
-    settings, first = choose_settings(preset, variant, begin, views)
+    settings, model_before = choose_settings(preset, variant, initial_model, views)
     blur_b = None
     if settings.views != "single" and blur is None:
         raise RlnError(f"a training for {settings.views} views needs the first's PSF (`psf`).")
@@ -146,7 +146,7 @@ def train(
         like=image,
         structures=structures,
         imaging=imaging,
-        begin=first,
+        initial_model=model_before,
     )
     name = title(out)
     model = terminal.follow(

@@ -1,1 +1,1 @@
-"""How good a result is: scores, resolution, tables and figures."""
+"""Evaluation of results: scores, resolution, tables and figures."""

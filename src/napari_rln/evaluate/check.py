@@ -1,7 +1,7 @@
-"""Whether a result can be trusted: it must explain the image, no more and no less.
+"""Check of a result against its image, without ground truth.
 
-Blurred again, a result is to be the image to within its noise. Where it is not, it lost something
-or invented it. That holds for any method, a network's result most of all.
+Blurred again, a result must equal the image to within its noise. Where it does not, structure was
+lost or invented. This holds for every method, and matters most for networks.
 """
 
 import time
@@ -31,23 +31,23 @@ _ADVICE = "crop the PSF (psf repair), check a part of the image, or use another 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trust:
-    """How far a result explains the image that it is of.
+class CheckResult:
+    """Agreement of a result with its image.
 
     Attributes
     ----------
     chi2
-        Reduced chi squared of the blurred result, as it is, against the image: 1 if they agree to
-        within the image's noise, more if something was lost or invented, less if noise was fitted.
+        Reduced chi squared between the blurred result, without a fit, and the image: 1 if they
+        agree to within the noise, more if structure was lost or invented, less if noise was fitted.
     flux_ratio
-        Light of the blurred result, with that from outside the field of view, over light of the
-        image after its background: 1 where all of it is explained.
+        Flux of the blurred result plus that of light from outside the field of view, divided by
+        the flux of the image above its background; ideally 1.
     scale
-        Factor on the blurred result by which it fits the image best: 1 for a result that is as
-        bright as the image says.
+        Factor on the blurred result that fits the image best; 1 for a result of the right
+        brightness.
     residual
-        (Z, Y, X), image less blurred result in standard deviations of the noise: above 0 where the
-        result lacks something, below where it has too much.
+        (Z, Y, X), image minus blurred result in standard deviations of the noise: positive where
+        the result lacks light, negative where it has too much.
     """
 
     chi2: float
@@ -63,8 +63,8 @@ def check(
     *,
     background: float | None = None,
     device: str = "auto",
-) -> Trust:
-    """Return how far a result explains the image; the last word of :func:`check_iter`."""
+) -> CheckResult:
+    """Return the agreement of a result with its image; see :func:`check_iter`."""
     return finish(check_iter(image, result, psf, background=background, device=device))
 
 
@@ -75,11 +75,10 @@ def check_iter(
     *,
     background: float | None = None,
     device: str = "auto",
-) -> Generator[Report, None, Trust]:
-    """Yield reports, return how far a result, of whatever method, explains the image.
+) -> Generator[Report, None, CheckResult]:
+    """Yield reports, return the agreement of a result of any method with its image.
 
-    The light that comes into the image from beyond its sides is found by a Richardson-Lucy
-    deconvolution.
+    A Richardson-Lucy deconvolution estimates the light from outside the field of view.
 
     Parameters
     ----------
@@ -90,42 +89,43 @@ def check_iter(
     psf
         On the image's voxels, sum 1.
     background
-        Image units; what the result's record says when none, else as found in the image.
+        Background in image units. None: that of the result's record, or else estimated from the
+        image.
     device
-        Where to compute.
+        Device: auto, cpu, cuda, cuda:1, mps.
 
     Raises
     ------
     RlnError
-        If the three do not go together, the image has no noise to measure by, or the memory is
-        not enough.
+        If grids or units of the three do not match, the image has no noise, or memory is
+        insufficient.
     """
     check_pair(image, psf)
     check_on_grid(result, image)
     if not result.data.max() > 0:
-        raise RlnError(f"{result.name} holds no light; there is nothing to check.")
+        raise RlnError(f"{result.name} has no positive value; check that it is a result.")
     if background is None and result.record is not None:
         background = result.record.facts.get("background")
     known = UserCalibration(background="auto" if background is None else background)
     calibration = calibrate(image, known)
     clean, mask, _ = prepare_image(image, psf, calibration)
     outside = yield from outside_light_iter(clean, psf, calibration, device, mask=mask)
-    found = residual_of(clean, result.data, psf, calibration, outside=outside, mask=mask)
-    if found is None:
+    measured = residual_of(clean, result.data, psf, calibration, outside=outside, mask=mask)
+    if measured is None:
         raise RlnError(
-            f"{image.name} has no noise to measure the residual by: it was smoothed or simulated "
-            "without."
+            f"{image.name} has no noise to compare the residual with: it was smoothed, or "
+            "simulated without noise. Give the image as acquired."
         )
     record = Record(
         method="check",
-        facts=calibration.facts() | facts_of(found),
+        facts=calibration.facts() | facts_of(measured),
         inputs={"image": image.hash, "result": result.hash, "psf": psf.hash},
     )
-    return Trust(
-        chi2=found.chi2,
-        flux_ratio=found.flux_ratio,
-        scale=found.scale,
-        residual=image.with_data(found.map, name=f"{result.name} · residual", record=record),
+    return CheckResult(
+        chi2=measured.chi2,
+        flux_ratio=measured.flux_ratio,
+        scale=measured.scale,
+        residual=image.with_data(measured.map, name=f"{result.name} · residual", record=record),
     )
 
 
@@ -138,16 +138,15 @@ def outside_light_iter(
     mask: Mask | None = None,
     shared: Shared | None = None,
 ) -> Generator[Report, None, FloatArray]:
-    """Return the light (Z, Y, X) in an image from beyond its field of view, image units.
+    """Yield reports, return the light (Z, Y, X) in an image from outside its field of view.
 
-    It is that of a Richardson-Lucy deconvolution; see
-    :mod:`napari_rln.deconvolution.outside_light`. Where a method found it already, and left it in
-    the shared, that is taken.
+    In image units, estimated by a Richardson-Lucy deconvolution (see
+    :mod:`napari_rln.deconvolution.outside_light`), or taken from the results that methods share.
 
     Raises
     ------
     RlnError
-        If the device has not the memory for it.
+        If the memory of the device is insufficient.
     """
     known = None if shared is None else shared.outside(image, psf, calibration)
     if known is not None:

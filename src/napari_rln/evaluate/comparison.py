@@ -53,7 +53,7 @@ class CompareSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Row of the table; None for values that are unknown or do not apply.
+    """Row of the table; values are None where unknown or not applicable.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class Comparison:
     rows
         The raw image first, then the results in their order.
     settings
-        As used.
+        Settings of the comparison.
     truth, psf
         Names of the truth and of the PSF, if any.
     """
@@ -139,7 +139,7 @@ class Comparison:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that hold at least one value, in a fixed order."""
+        """Names of the columns with at least one value, in a fixed order."""
         filled = {column for row in self.rows for column in row.cells()}
         return tuple(column for column in _columns() if column in filled)
 
@@ -173,7 +173,7 @@ class CompareReport:
     done, total
         Iterations, or rows of the table.
     row
-        The row that was finished last.
+        Last finished row.
     """
 
     phase: Literal["outside", "compare"]
@@ -220,51 +220,25 @@ def compare_iter(
     psf
         The point spread function, for the reconvolution residual.
     settings
-        The defaults if None.
+        Settings of the comparison; the defaults if None.
     shared
-        The one that was passed to the methods, whose estimates of the image are used again.
+        Results that the methods share, reused here.
 
     Raises
     ------
     RlnError
-        If shapes or voxel sizes disagree, or the truth is flat.
+        If shapes or voxel sizes differ, or the truth is constant.
     """
     settings = settings or CompareSettings()
     for other in (*results, *((truth,) if truth else ())):
         check_on_grid(other, image)
     if truth is not None and np.ptp(truth.data) == 0:
-        raise RlnError(f"{truth.name} is flat; choose a region that holds structure.")
+        raise RlnError(f"{truth.name} is constant; choose a region with structure.")
     if psf is not None and not on_one_grid(psf, image):
-        raise RlnError(voxel_message(psf, image, "load it for the image's voxel size"))
-    residual: Callable[[Volume], dict[str, Any]] | None = None
-    calibration = None
+        raise RlnError(voxel_message(psf, image, "load it with the image's voxel size"))
+    residual = None
     if psf is not None and np.ptp(image.data):
-        from napari_rln.deconvolution.shared import Shared  # loads torch: only where it is needed
-
-        shared = shared or Shared()
-        calibration = shared.calibrate(image, settings)
-    if psf is not None and calibration is not None and calibration.camera.counts_photons:
-        from napari_rln.deconvolution.residual import facts_of, residual_of
-        from napari_rln.evaluate.check import outside_light_iter
-
-        kernel, measured = psf, calibration
-        assert shared is not None
-        clean, mask, _ = shared.prepare(image, psf, calibration, repair=True)
-        outside = yield from relay(
-            outside_light_iter(clean, psf, calibration, mask=mask, shared=shared),
-            lambda r: CompareReport(phase="outside", done=r.done, total=r.total),
-        )
-
-        def of_volume(volume: Volume) -> dict[str, Any]:
-            data, own = clean.data - np.float32(measured.background), measured
-            if volume is not image:
-                data, facts = volume.data, volume.record.facts if volume.record else {}
-                if facts.get("background") is not None:
-                    own = dataclasses.replace(measured, background=facts["background"])
-            return facts_of(residual_of(clean, data, kernel, own, outside=outside, mask=mask))
-
-        residual = of_volume
-
+        residual = yield from _residual_iter(image, psf, settings, shared)
     rows: list[Row] = []
     for volume in (image, *results):
         rows.append(_row(volume, truth, residual(volume) if residual else {}, settings))
@@ -275,6 +249,39 @@ def compare_iter(
         truth=truth.name if truth else None,
         psf=psf.name if psf else None,
     )
+
+
+def _residual_iter(
+    image: Volume, psf: Volume, settings: CompareSettings, shared: "Shared | None"
+) -> Generator[CompareReport, None, Callable[[Volume], dict[str, Any]] | None]:
+    """Yield reports, return a function for the facts of a volume's reconvolution residual.
+
+    None if the noise of the image cannot be measured.
+    """
+    # All of these load torch.
+    from napari_rln.deconvolution.residual import facts_of, residual_of
+    from napari_rln.deconvolution.shared import Shared
+    from napari_rln.evaluate.check import outside_light_iter
+
+    shared = shared or Shared()
+    calibration = shared.calibrate(image, settings)
+    if not calibration.camera.counts_photons:
+        return None
+    clean, mask, _ = shared.prepare(image, psf, calibration, repair=True)
+    outside = yield from relay(
+        outside_light_iter(clean, psf, calibration, mask=mask, shared=shared),
+        lambda r: CompareReport(phase="outside", done=r.done, total=r.total),
+    )
+
+    def residual(volume: Volume) -> dict[str, Any]:
+        data, own = clean.data - np.float32(calibration.background), calibration
+        if volume is not image:
+            data, facts = volume.data, volume.record.facts if volume.record else {}
+            if facts.get("background") is not None:
+                own = dataclasses.replace(calibration, background=facts["background"])
+        return facts_of(residual_of(clean, data, psf, own, outside=outside, mask=mask))
+
+    return residual
 
 
 def _row(

@@ -63,7 +63,7 @@ def figure(
     Raises
     ------
     RlnError
-        As :func:`figure_content`.
+        As for :func:`figure_content`.
     """
     settings = settings or FigureSettings()
     view = figure_content(volumes, truth=truth, settings=settings)
@@ -120,25 +120,25 @@ def figure(
 
 
 def save_figure(fig: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, PDF or SVG, by the ending of the name; whole or not at all.
+    """Write a figure atomically, as PNG, PDF or SVG by the ending of the name.
 
     Raises
     ------
     RlnError
-        If the ending is another.
+        If the name has another ending.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "pdf", "svg"):
-        raise RlnError(f"A figure cannot be written as {path.name}; end it in .png, .pdf or .svg.")
+        raise RlnError(f"{path.name} is not a figure file; end it in .png, .pdf or .svg.")
     with atomic(path) as temporary:
         fig.savefig(temporary, format=kind)
 
 
 def _fit_height(fig: Figure, width: float, heights: list[float]) -> None:
-    """Make a page as tall as its pictures are, at the width that the labels leave to a column."""
+    """Set the height of a page to that of its pictures, for the width left to a column."""
     layout: Any = fig.get_layout_engine()
-    for _ in range(2):  # its margins are fractions of the page, which becomes another
+    for _ in range(2):  # margins are fractions of the page, whose height changes
         layout.execute(fig)
         cell, (across, down) = fig.axes[0].get_position(original=True), fig.get_size_inches()
         excess = cell.height * down / heights[0] - cell.width * across / width
@@ -177,10 +177,7 @@ def _show(
 def _annotate(
     ax: Axes, labels: tuple[str, str], height: float, bar_um: float, settings: FigureSettings
 ) -> None:
-    """Label a row of pictures with the longer text that fits its height, and draw a scale bar.
-
-    The bar has a round length of at most ``bar_um``; none at 0.
-    """
+    """Add the longest label that fits a picture's height, and a scale bar of at most ``bar_um``."""
     label = labels[0] if len(labels[0]) * _CHARACTER < height else labels[1]
     ax.set_ylabel(label, fontsize=_MEDIUM, labelpad=2)
     if bar_um:
@@ -193,13 +190,13 @@ def _annotate(
 
 
 def _inks(settings: FigureSettings) -> tuple[str, str]:
-    """Return the colours of lines and of the ground on pictures of a colormap."""
+    """Return the colours of lines and of their background on pictures of a colormap."""
     bright = sum(matplotlib.colormaps[settings.colormap](0.0)[:3]) > 1.5
     return ("black", "white") if bright else ("white", "black")
 
 
 def _draw_profiles(fig: Figure, cell: SubplotSpec, view: FigureContent) -> None:
-    """Draw the profiles along x and z, and beside them a table of their widths."""
+    """Draw the profiles along x and z, and a table of their widths beside them."""
     colors = itertools.cycle(_COLORS)
     truth = {"color": "black", "lw": 0.9, "ls": (0, (3, 1.5))}
     styles: list[dict[str, Any]] = [
@@ -250,6 +247,6 @@ def _note(view: FigureContent, settings: FigureSettings) -> str:
 
 
 def _number(value: float, largest: float) -> str:
-    """Return a number with as many decimals as the largest one needs for three digits."""
+    """Return a number with the decimals that the largest one needs for three digits."""
     digits = max(2 - int(np.floor(np.log10(max(abs(largest), 1e-9)))), 0)
     return f"{value:,.{digits}f}"

@@ -5,11 +5,10 @@ Positions and extents are in micrometres, (z, y, x) from the corner of the field
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
@@ -76,19 +75,15 @@ class FigureSettings:
         check_limits(self)
         if self.colormap not in matplotlib.colormaps:
             raise RlnError(
-                f"There is no colormap {self.colormap!r}; take gray, magma or another of "
-                "Matplotlib's."
+                f"`colormap` is {self.colormap!r}; give gray, magma or another one of Matplotlib."
             )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FigureColumn:
+class FigureColumn(NamedTuple):
     """Pictures and profiles of one volume.
 
     Attributes
     ----------
-    name, role
-        Title, and whether it is the raw image, a result or the truth.
     limits
         Lowest and highest displayed intensity; the same for all results.
     pictures
@@ -113,7 +108,7 @@ class FigureContent:
     columns
         From left to right.
     position_um
-        Crossing point of the planes, (z, y, x) from the corner of the field.
+        Point at which the planes cross, (z, y, x) from the corner of the field.
     extent_um
         Size of the field, (z, y, x).
     inset_um
@@ -137,25 +132,16 @@ def figure_content(
     truth: Volume | None = None,
     settings: FigureSettings | None = None,
 ) -> FigureContent:
-    """Return the content of a figure of these volumes.
-
-    Parameters
-    ----------
-    volumes
-        The raw image, then the results, all on one grid.
-    truth
-        Ground truth; the last column.
-    settings
-        Content of the figure; the defaults if None.
+    """Return the content of a figure; the arguments are those of :func:`figure`.
 
     Raises
     ------
     RlnError
-        If there is no volume, the grids disagree, or the position lies outside.
+        If there is no volume, the grids differ, or the position lies outside.
     """
     settings = settings or FigureSettings()
     if not volumes:
-        raise RlnError("There is no volume to show; give at least the raw image.")
+        raise RlnError("no volume is given; give at least the raw image.")
     every = [*volumes, *((truth,) if truth else ())]
     for other in every[1:]:
         check_on_grid(other, every[0])
@@ -166,14 +152,18 @@ def figure_content(
     position = settings.position or brightest(volumes[min(1, len(volumes) - 1)], box)
     if not all(0 <= p < n for p, n in zip(position, shape, strict=True)):
         raise RlnError(
-            f"Position {position} lies outside the volume of {shape} voxels (z, y, x); count "
+            f"`position` is {position}, outside the volume of {shape} voxels (z, y, x); count "
             "from 0."
         )
     roles: list[Role] = ["raw", *["result"] * (len(volumes) - 1), *["truth"] * (truth is not None)]  # type: ignore[list-item]
-    slab = settings.projection, settings.slab_um
     planes = ["xy"] if shape[0] == 1 else ["xy", "xz", *["yz"] * settings.yz]
     pictures = [
-        {p: section(volume.data, voxel_um, PLANES[p], position, *slab) for p in planes}
+        {
+            p: section(
+                volume.data, voxel_um, PLANES[p], position, settings.projection, settings.slab_um
+            )
+            for p in planes
+        }
         for volume in every
     ]
     limits = _limits(pictures, roles, settings.contrast_percentile)
@@ -184,22 +174,14 @@ def figure_content(
         profiles = {"x": profile_at(volume.data[z, y], x, dx, half_um)}
         if shape[0] > 1:
             profiles["z"] = profile_at(volume.data[:, y, x], z, dz, half_um)
-        columns.append(
-            FigureColumn(
-                name=volume.name,
-                role=role,
-                limits=limits[role],
-                pictures=shown,
-                profiles=profiles,
-            )
-        )
+        columns.append(FigureColumn(volume.name, role, limits[role], shown, profiles))
     centre = (np.array(position) + 0.5) * voxel_um
     start = np.clip(centre - box / 2, 0, extent - box)
-    inset: Any = tuple((float(a), float(a + b)) for a, b in zip(start, box, strict=True))
+    inset: Any = tuple(zip(start.tolist(), (start + box).tolist(), strict=True))
     return FigureContent(
         columns=tuple(columns),
-        position_um=_triple(centre),
-        extent_um=_triple(extent),
+        position_um=tuple(centre.tolist()),
+        extent_um=tuple(extent.tolist()),
         inset_um=inset if side else None,
     )
 
@@ -215,8 +197,3 @@ def _limits(
         lowest, highest = limits.get(role, (low, high))
         limits[role] = min(low, lowest), max(high, highest)
     return {role: (low, high if high > low else low + 1) for role, (low, high) in limits.items()}
-
-
-def _triple(values: npt.NDArray[Any]) -> VoxelUm:
-    z, y, x = (float(v) for v in values)
-    return z, y, x

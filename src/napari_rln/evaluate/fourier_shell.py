@@ -61,15 +61,6 @@ def fourier_shell_correlation(
     borders do not correlate; scale and offset have no influence. The width of a shell is the
     frequency step along the shortest side in the direction.
 
-    Parameters
-    ----------
-    result, truth
-        (Z, Y, X).
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    direction
-        Component of the frequency on the axis of the curve.
-
     Raises
     ------
     RlnError

@@ -1,4 +1,4 @@
-"""Sections of a volume, and the brightest structure to cut them through."""
+"""Sections of a volume, and the position of its brightest structure."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ ACROSS_DOWN = {"xy": (2, 1), "xz": (2, 0), "yz": (1, 0)}
 
 
 def round_length(longest: float) -> float:
-    """Return the largest 1, 2 or 5 times a power of ten that is not above a length."""
+    """Return the largest 1, 2 or 5 times a power of ten up to a length."""
     power = 10.0 ** np.floor(np.log10(longest))
     step = max(s for s in (1, 2, 5) if s <= longest / power * (1 + 1e-9))
     return float(f"{step * power:.1g}")
@@ -28,15 +28,8 @@ def round_length(longest: float) -> float:
 def brightest(volume: Volume, box_um: npt.ArrayLike = (0.0, 0.0, 0.0)) -> tuple[int, int, int]:
     """Return the brightest voxel (z, y, x) of the plane with the highest contrast.
 
-    Smoothing by one voxel excludes single hot voxels.
-
-    Parameters
-    ----------
-    volume
-        (Z, Y, X).
-    box_um
-        Box (z, y, x) in micrometres around the voxel that must lie inside the volume; at least a
-        tenth of the volume along each axis.
+    Smoothing by one voxel excludes single hot voxels. The box ``box_um`` (z, y, x) around the
+    voxel, at least a tenth of the volume along each axis, lies inside the volume.
     """
     extent = np.multiply(volume.shape, volume.voxel_um)
     margin_box_um = np.maximum(box_um, 0.1 * extent)
@@ -62,18 +55,8 @@ def section(
 ) -> FloatArray:
     """Return a plane of a volume, or the mean or projection of a slab, normal to an axis.
 
-    Parameters
-    ----------
-    data
-        (Z, Y, X).
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    axis
-        0 for the xy plane, 1 for xz, 2 for yz.
-    position
-        Voxel (z, y, x) where the planes cross.
-    projection, slab_um
-        As in :class:`FigureSettings`.
+    The axis is 0 for the xy plane, 1 for xz and 2 for yz; the planes cross at voxel ``position``
+    (z, y, x). Projection and thickness are those of :class:`FigureSettings`.
     """
     slab = data[slab_of(data.shape, voxel_um, axis, position, projection, slab_um)]
     picture: FloatArray = slab.max(axis) if projection == "max" else slab.mean(axis)
@@ -88,7 +71,7 @@ def slab_of(
     projection: Projection,
     slab_um: float | None,
 ) -> tuple[slice, ...]:
-    """Return the part of a volume that is averaged or projected to a :func:`section`."""
+    """Return the slab of a volume that :func:`section` averages or projects."""
     n, step, at = shape[axis], voxel_um[axis], position[axis]
     thickness = slab_um
     if thickness is None:

@@ -26,7 +26,7 @@ class Profile:
         (N,) float64, intensity scaled to the range from 0 to 1.
     fwhm_um
         Full width at half maximum of the peak next to the position; None if the profile ends, or
-        rises again, before it has fallen to half on both sides.
+        rises again, before falling to half on both sides.
     """
 
     offset_um: npt.NDArray[np.float64]
@@ -35,18 +35,9 @@ class Profile:
 
 
 def profile_at(line: FloatArray, at: int, step_um: float, half_um: float) -> Profile:
-    """Return the profile along a line of voxels, around one of them.
+    """Return the profile along a line (N,) of voxels, around one of them.
 
-    Parameters
-    ----------
-    line
-        (N,) float32.
-    at
-        Index of the central voxel.
-    step_um
-        Distance between voxels.
-    half_um
-        Half length of the profile, at least two voxels; shorter at the ends of the line.
+    Its half length ``half_um`` is at least two voxels, and shorter at the ends of the line.
     """
     half = max(round(half_um / step_um), 2)
     first = max(at - half, 0)
@@ -67,20 +58,8 @@ def profile_between(
 ) -> Profile:
     """Return the profile between two points of a volume, linearly interpolated.
 
-    Parameters
-    ----------
-    data
-        (Z, Y, X).
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    start_um, stop_um
-        (z, y, x) from the centre of the first voxel, in micrometres; the intensity outside the
-        volume is 0.
-
-    Returns
-    -------
-    Profile
-        Offsets from the start, and the width of the highest peak.
+    The points (z, y, x) are in micrometres from the centre of the first voxel, the offsets from the
+    start; the width is that of the highest peak. The intensity outside the volume is 0.
 
     Raises
     ------
@@ -90,7 +69,7 @@ def profile_between(
     start, stop = np.asarray(start_um, np.float64), np.asarray(stop_um, np.float64)
     length = float(np.linalg.norm(stop - start))
     if length == 0:
-        raise RlnError("the line has no length; draw it from one point to another.")
+        raise RlnError("the line has length 0; draw it between two different points.")
     step = min(voxel_um) / 2  # no voxel is skipped
     count = max(round(length / step), 2) + 1
     points = start + np.linspace(0, 1, count)[:, None] * (stop - start)
@@ -114,17 +93,8 @@ def profile_between(
 def flanks(value: npt.NDArray[np.float64], peak: int) -> tuple[float, float] | None:
     """Return the positions at half height to the left and to the right of a peak.
 
-    Parameters
-    ----------
-    value
-        (N,), with a minimum of 0.
-    peak
-        Index of the peak.
-
-    Returns
-    -------
-    tuple of float or None
-        Fractional indices, linearly interpolated; None if the profile ends above half height.
+    Fractional indices of values (N,) with a minimum of 0, linearly interpolated; None if the
+    profile ends above half height.
     """
     half = value[peak] / 2
     below = np.flatnonzero(value < half)
@@ -138,7 +108,7 @@ def flanks(value: npt.NDArray[np.float64], peak: int) -> tuple[float, float] | N
 
 
 def _fwhm(value: npt.NDArray[np.float64], at: int, step_um: float) -> float | None:
-    """Return the full width at half maximum of the peak that is reached uphill from a sample."""
+    """Return the full width at half maximum of the peak uphill from a sample."""
     peak = at
     while True:
         near = range(max(peak - 1, 0), min(peak + 2, value.size))

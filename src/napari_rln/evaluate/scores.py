@@ -1,8 +1,8 @@
 """Scores of a volume against the ground truth, for the whole volume and for its planes.
 
 Scale and offset are fitted once per volume, and the data range is that of the whole truth, so that
-all planes share one scale. Means over planes leave out those in which the truth is flat: those with
-a range below 5 % of the volume's.
+all planes have one scale. Means over planes exclude those in which the truth is nearly constant,
+with a range below 5 % of that of the volume.
 """
 
 from dataclasses import dataclass
@@ -42,20 +42,10 @@ class Scores:
 
 
 def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores | None:
-    """Return the scores of a result.
+    """Return the scores of a result, in the whole volume or as the mean over planes.
 
-    Parameters
-    ----------
-    result, truth
-        Volumes of one shape.
-    plane
-        ``"xy"``, ``"xz"`` or ``"yz"`` for the mean over the planes in which the truth is not flat;
-        the whole volume if None.
-
-    Returns
-    -------
-    Scores or None
-        None if the truth is flat in all these planes, for example if it varies along z only.
+    The planes, xy, xz or yz, are those in which the truth varies; None if there are none, as where
+    it varies along z only.
     """
     # One fit for all planes.
     fit = metrics.fitted(result.data, truth.data)

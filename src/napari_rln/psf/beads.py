@@ -62,14 +62,7 @@ class BeadTable:
 def find_beads(
     image: Volume, *, size: Size | None, minimum_snr: float, saturation: float | None
 ) -> BeadTable:
-    """Return the beads of a stack with their status.
-
-    Parameters
-    ----------
-    image
-        The stack, any unit.
-    size, minimum_snr, saturation
-        As in :class:`~napari_rln.psf.measure.MeasureSettings`.
+    """Return the beads of a stack with their status, selected as by the settings of measurement.
 
     Raises
     ------
@@ -114,16 +107,8 @@ def find_beads(
 def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Size | None) -> BeadTable:
     """Return the beads at chosen positions; only those cut by the border are rejected.
 
-    Each position moves to the brightest voxel within 1.5 FWHMs; duplicates are merged.
-
-    Parameters
-    ----------
-    image
-        The stack, any unit.
-    positions
-        (N, 3), z, y, x in voxels; nan for an unknown z.
-    size
-        As in :class:`~napari_rln.psf.measure.MeasureSettings`.
+    Positions, (N, 3) of z, y, x in voxels with nan for an unknown z, move to the brightest voxel
+    within 1.5 FWHMs; duplicates are merged.
 
     Raises
     ------
@@ -133,12 +118,12 @@ def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Size | None) 
     data = image.data
     places = np.atleast_2d(np.array(positions, np.float64))
     if places.size == 0:
-        raise RlnError("no bead is chosen; choose one or more.")
+        raise RlnError("no bead is chosen; choose at least one.")
     outside = ((places < -0.5) | (places > np.array(data.shape) - 0.5)).any(axis=1)
     if outside.any():
         where = ", ".join(f"{c:.1f}" for c in places[outside][0])
         raise RlnError(
-            f"a bead is chosen at voxel ({where}), outside {image.name} of {data.shape} voxels "
+            f"the bead chosen at voxel ({where}) is outside {image.name} of {data.shape} voxels "
             "(z, y, x); remove or move it."
         )
     smooth = _smooth(data)
@@ -190,8 +175,8 @@ def _candidates(data: npt.NDArray[np.float32], name: str) -> tuple[Float64Array,
     )
     if rise <= 0 or len(maxima) == 0:
         raise RlnError(
-            f"{name} shows no bead: no maximum exceeds 5 times its noise ({noise:.3g}). Check "
-            "the channel, or use a brighter stack."
+            f"{name} has no bead: no maximum exceeds 5 times its noise ({noise:.3g}). Check the "
+            "channel, or use a brighter stack."
         )
     y, x = maxima.T
     z = smooth[:, y, x].argmax(axis=0)
@@ -226,16 +211,10 @@ def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float6
     """Return the median FWHM (z, y, x) in voxels of up to 15 beads of all brightnesses."""
     some = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
     half = np.array([data.shape[0], 12, 12])
-    measured = []
-    for position in some:
-        crop = data[box_around(position, half, data.shape)].astype(np.float64)
-        widths = fwhm_um(crop - background_level(crop)[0], (1.0, 1.0, 1.0))
-        measured.append(widths)
-    table = np.array(measured)
-    table[~np.isfinite(table)] = np.nan
-    return np.array(
-        [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 1.0 for c in table.T]
-    )
+    crops = [data[box_around(p, half, data.shape)].astype(np.float64) for p in some]
+    table = np.array([fwhm_um(c - background_level(c)[0], (1.0, 1.0, 1.0)) for c in crops])
+    finite = (column[np.isfinite(column)] for column in table.T)
+    return np.array([np.median(widths) if widths.size else 1.0 for widths in finite])
 
 
 def _automatic_size(

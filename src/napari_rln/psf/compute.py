@@ -84,13 +84,18 @@ def compute_psf(
     if settings.modality == "gaussian":
         data = _gaussian(settings.fwhm_um, voxel_um, full)
     else:
-        _check_square(voxel_um)
+        if abs(voxel_um[1] - voxel_um[2]) > 1e-3 * voxel_um[2]:
+            raise RlnError(
+                f"`voxel_um` is {voxel_um}; a PSF computed from the optics needs square pixels (y "
+                "equal to x). Compute it with square pixels and resample it."
+            )
         data, focus = _centred(settings, voxel_um, full)
         facts["focal_shift_um"] = round(focus - settings.depth_um, 4) + 0.0  # no -0
     size = settings.size
     if size is None:
         box = energy_box(data, settings.energy_fraction)
-        size = _square_sided((max(box[0], deep), *box[1:]), voxel_um)
+        side = max(box[1:])
+        size = max(box[0], deep), *((side, side) if voxel_um[1] == voxel_um[2] else box[1:])
     cropped = centre_crop(data, size)
     if settings.size is None:
         facts["energy_fraction"] = round(float(cropped.sum() / data.sum()), 5)
@@ -106,14 +111,6 @@ def compute_psf(
 
 def _sample_index(settings: MicroscopeSettings) -> float:
     return settings.sample_index or settings.immersion_index
-
-
-def _check_square(voxel_um: VoxelUm) -> None:
-    if abs(voxel_um[1] - voxel_um[2]) > 1e-3 * voxel_um[2]:
-        raise RlnError(
-            f"`voxel_um` is {voxel_um}; a PSF computed from the optics needs square pixels (y "
-            "equal to x). Compute it with square pixels and resample it."
-        )
 
 
 def _largest_size(settings: MicroscopeSettings, voxel_um: VoxelUm) -> Size:
@@ -134,12 +131,6 @@ def _axial_lateral(settings: MicroscopeSettings) -> tuple[float, float]:
     """Return the theoretical axial and lateral FWHM of the light that limits the modality."""
     limit = settings.excitation_um if settings.modality == "two-photon" else settings.wavelength_um
     return theoretical_fwhm_um(settings.na, settings.immersion_index, cast("float", limit))
-
-
-def _square_sided(size: Size, voxel_um: VoxelUm) -> Size:
-    """Return the size with equal y and x where the pixels are square."""
-    side = max(size[1:])
-    return (size[0], side, side) if voxel_um[1] == voxel_um[2] else size
 
 
 def _gaussian(widths: VoxelUm, voxel_um: VoxelUm, size: Size) -> Float64Array:

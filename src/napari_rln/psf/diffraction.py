@@ -39,20 +39,9 @@ _BLOCK = 64  # planes at a time, to limit memory
 
 @dataclass(frozen=True, kw_only=True)
 class Optics:
-    """Objective, light and layers below the objective.
+    """Objective, light and layers below the objective; the indices are refractive indices.
 
-    Attributes
-    ----------
-    model
-        ``scalar`` or ``vectorial``.
-    na
-        Numerical aperture, below the immersion index.
-    wavelength_um
-        Wavelength in vacuum.
-    immersion_index, sample_index
-        Refractive indices.
-    depth_um
-        Distance of the point source from the coverslip.
+    ``depth_um`` is the distance of the point source from the coverslip.
     """
 
     model: Literal["scalar", "vectorial"]
@@ -73,15 +62,8 @@ def intensity(optics: Optics, focus_um: Float64Array, radii_um: Float64Array) ->
 
     Scalar: ``|I|^2`` with the Kirchhoff integral ``I = int J0(k s r) exp(i k path) s ds``;
     vectorial: ``|I0|^2 + 2 |I1|^2 + |I2|^2``, the mean over the directions of polarisation.
-
-    Parameters
-    ----------
-    optics
-        Objective, light and layers.
-    focus_um
-        (Z,) positions of the focus drive, from the coverslip into the sample.
-    radii_um
-        (R,) distances from the optical axis, in the sample.
+    ``focus_um`` (Z,) are positions of the focus drive, from the coverslip into the sample, and
+    ``radii_um`` (R,) distances from the optical axis, in the sample.
     """
     s, weight = _aperture(optics, focus_um, float(radii_um.max()))
     terms = list(_terms(optics, s, weight, radii_um))

@@ -18,7 +18,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.record import jsonable
 from napari_rln.core.volume import OnGrid, Volume, VoxelUm, on_one_grid
 from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, Size, findings_of
-from napari_rln.psf.peak import Triple, peak_centre
+from napari_rln.psf.peak import Triple, peak_centre, triple
 from napari_rln.psf.pedestal import Float64Array, background_level
 from napari_rln.psf.placement import find_fault, in_image_order
 from napari_rln.psf.prepare import (
@@ -112,7 +112,7 @@ def examine_psf(
     RlnError
         If the PSF has no peak, or if NA, index or wavelength are out of range.
     """
-    nyquist, expected = _optics(na, wavelength_um, immersion_index)
+    nyquist, expected = _sampling_limits(na, wavelength_um, immersion_index)
     fault = find_fault(psf.data)
     data = psf.data.astype(np.float64)
     if fault:
@@ -129,11 +129,10 @@ def examine_psf(
     light = float(kept.sum())
     if not light > 0:
         raise RlnError(
-            f"nothing in {psf.name} rises above its noise; a PSF is one bright spot on a dark "
+            f"{psf.name} has no signal above its noise; give a file with one bright spot on a dark "
             "background."
         )
-    z, y, x = (c - n // 2 for c, n in zip(centre, psf.shape, strict=True))
-    offset = z, y, x
+    offset = triple(c - n // 2 for c, n in zip(centre, psf.shape, strict=True))
     fwhm_voxels = fwhm_um(clean, (1.0, 1.0, 1.0), centre)
     negative, positive = _signed_sums(psf.data)
     facts = PsfFacts(
@@ -150,9 +149,9 @@ def examine_psf(
         hot_pixels=hot_pixels,
         hot_fraction=hot_light / light,
         offset_voxels=offset,
-        offset_um=_times(offset, psf.voxel_um),
+        offset_um=triple(np.multiply(offset, psf.voxel_um)),
         fault=fault,
-        fwhm_um=_times(fwhm_voxels, psf.voxel_um),
+        fwhm_um=triple(np.multiply(fwhm_voxels, psf.voxel_um)),
         fwhm_voxels=fwhm_voxels,
         asymmetry=asymmetry(clean, centre, floor=max(3 * noise_sd, 1e-3 * peak)),
         saturated_voxels=_saturated(data, centre, fwhm_voxels),
@@ -235,18 +234,19 @@ def fit_psf(
     return ready, report.findings
 
 
-def _optics(
+def _sampling_limits(
     na: float | None, wavelength_um: float | None, index: float | None
 ) -> tuple[Triple, float]:
     """Return the sampling limits (z, y, x) and the lateral FWHM in um; nan where unknown."""
     if wavelength_um is not None and not 0.1 <= wavelength_um <= 3:
         raise RlnError(
-            f"The wavelength is {wavelength_um} um; give it in micrometres, between 0.1 and 3."
+            f"`wavelength_um` is {wavelength_um} um but must lie between 0.1 and 3; give it in "
+            "micrometres."
         )
     if na is not None and not 0 < na < (index or 2.0):
         raise RlnError(
-            f"The numerical aperture is {na}; it must lie between 0 and the immersion's refractive "
-            f"index ({index or 2.0})."
+            f"`na` is {na} but must lie between 0 and the refractive index of the immersion, "
+            f"{index or 2.0}; correct one of them."
         )
     if na is None or wavelength_um is None:
         return _UNKNOWN, math.nan
@@ -277,7 +277,7 @@ def _edges(relative: Float64Array) -> Triple:
         for side in (0, -1):
             face = ndimage.uniform_filter(relative.take(side, axis=axis), 3, mode="nearest")
             brightest[axis] = max(brightest[axis], float(face.max()))
-    return brightest[0], brightest[1], brightest[2]
+    return triple(brightest)
 
 
 def _cut(light: Float64Array) -> Triple:
@@ -290,7 +290,7 @@ def _cut(light: Float64Array) -> Triple:
             ratio = min(math.sqrt(last / before), _SLOWEST) if before > 0 else 0.0
             outside += float(last) * ratio / (1 - ratio)
         fractions[axis] = outside / (outside + float(planes.sum()))
-    return fractions[0], fractions[1], fractions[2]
+    return triple(fractions)
 
 
 def _size_on(psf: Volume, image: OnGrid | None) -> Size:
@@ -318,10 +318,6 @@ def _signed_sums(data: npt.NDArray[Any]) -> tuple[float, float]:
         float(np.abs(data[data < 0]).sum(dtype=np.float64)),
         float(data[data > 0].sum(dtype=np.float64)),
     )
-
-
-def _times(values: Triple, voxel_um: VoxelUm) -> Triple:
-    return values[0] * voxel_um[0], values[1] * voxel_um[1], values[2] * voxel_um[2]
 
 
 def _join(values: tuple[float, ...], form: str, unit: str) -> str:

@@ -167,21 +167,21 @@ def _light(facts: PsfFacts) -> Iterator[Finding]:
     """Yield findings on sum, negatives, background, noise, hot pixels, saturation."""
     if facts.hot_fraction > _HOT:
         what = (
-            f"{facts.hot_pixels} isolated voxels more than 4 times as bright as their neighbours, "
-            f"hot pixels, add up to {facts.hot_fraction:.2%} of the light (limit {_HOT:.1%})."
+            f"{facts.hot_pixels} hot pixels, more than 4 times as bright as their neighbours, have "
+            f"{facts.hot_fraction:.2%} of the light (limit {_HOT:.1%})."
         )
         yield _repairable("hot pixels", "warning", what, hot_pixels=True)
     if abs(facts.background_fraction) > _BACKGROUND:
         what = (
-            f"A constant background of {facts.background:.4g} adds up to "
-            f"{facts.background_fraction:.0%} of the PSF's own light (limit {_BACKGROUND:.0%})."
+            f"A constant background of {facts.background:.4g} sums to "
+            f"{facts.background_fraction:.0%} of the PSF's light (limit {_BACKGROUND:.0%})."
         )
         yield _repairable("background", "warning", what, background="auto")
     if facts.noise_fraction > _NOISE:
         what = (
-            f"Noise of {facts.noise_to_peak:.2%} of the peak leaves negative values that add up "
-            f"to {facts.noise_fraction:.0%} of the light (limit {_NOISE:.0%}); clipped alone, they "
-            "become a pedestal."
+            f"Noise of {facts.noise_to_peak:.2%} of the peak causes negative values of "
+            f"{facts.noise_fraction:.0%} of the light (limit {_NOISE:.0%}); if they were only "
+            "clipped, a pedestal would remain."
         )
         yield _repairable("noise", "warning", what, background="auto", noise_floor=3.0)
     if facts.negative_voxels:
@@ -195,18 +195,21 @@ def _light(facts: PsfFacts) -> Iterator[Finding]:
         yield _repairable("sum", "warning", what)
     if facts.saturated_voxels:
         what = (
-            f"{facts.saturated_voxels} voxels at the peak have the highest value: the detector "
-            "was saturated. Measure again with less light or exposure."
+            f"{facts.saturated_voxels} voxels at the peak have the highest value: the detector was "
+            "saturated. Measure again with less light or a shorter exposure."
         )
         yield Finding(check="saturation", severity="warning", message=what)
 
 
 def _place(facts: PsfFacts) -> Iterator[Finding]:
     """Yield findings on centre and symmetry."""
-    if facts.fault and facts.fault.split:
-        yield _repairable(facts.fault.check, "error", _sentence(facts.fault), centre="peak")
-    elif facts.fault:
-        yield Finding(check=facts.fault.check, severity="error", message=_sentence(facts.fault))
+    if facts.fault:
+        check, what = facts.fault.check, facts.fault.message
+        what = what[:1].upper() + what[1:]
+        if facts.fault.split:
+            yield _repairable(check, "error", what, centre="peak")
+        else:
+            yield Finding(check=check, severity="error", message=what)
     elif max(abs(offset) for offset in facts.offset_voxels) > _OFFSET:
         what = (
             f"The peak is off the middle voxel by {_zyx(facts.offset_voxels, '+.2f')} voxels or "
@@ -217,7 +220,7 @@ def _place(facts: PsfFacts) -> Iterator[Finding]:
     if max(facts.asymmetry) > _ASYMMETRY:
         what = (
             f"The mirror image differs in {_zyx(facts.asymmetry, '.0%')} of the light (z, y, x; "
-            f"limit {_ASYMMETRY:.0%}): an aberrated PSF, whose orientation must be the image's."
+            f"limit {_ASYMMETRY:.0%}): the PSF is aberrated and must have the image's orientation."
         )
         yield Finding(check="asymmetry", severity="note", message=what)
 
@@ -243,8 +246,8 @@ def _grid(facts: PsfFacts) -> Iterator[Finding]:
     elif any(p > n for p, n in zip(facts.size_on_image, facts.image_shape, strict=True)):
         what = (
             f"On the image's grid the PSF has {_zyx(facts.size_on_image, 'd')} voxels but the "
-            f"image {_zyx(facts.image_shape, 'd')} (z, y, x): haze from farther away is "
-            "removed with the extended border only."
+            f"image {_zyx(facts.image_shape, 'd')} (z, y, x): only the extended border removes "
+            "haze from farther away."
         )
         yield Finding(check="size", severity="note", message=what)
     if facts.shape[0] == 1 and facts.image_shape[0] > 1:
@@ -302,8 +305,8 @@ def _extent(facts: PsfFacts) -> Iterator[Finding]:
         yield Finding(check="cut", severity="warning", message=what)
     elif max(facts.cut_fraction) > _CUT:
         what = (
-            f"About {_zyx(facts.cut_fraction, '.0%')} of the light lies outside the file (z, y, "
-            "x), judged by its fall-off: a larger file would remove more haze."
+            f"About {_zyx(facts.cut_fraction, '.0%')} of the light is outside the file (z, y, x), "
+            "extrapolated from its decay: a larger PSF would remove more haze."
         )
         yield Finding(check="cut", severity="note", message=what)
     if facts.recommended_size is None:
@@ -311,13 +314,9 @@ def _extent(facts: PsfFacts) -> Iterator[Finding]:
     if math.prod(facts.size_on_image) > _SPARE * math.prod(facts.recommended_size):
         what = (
             f"{_zyx(facts.recommended_size, 'd')} of {_zyx(facts.size_on_image, 'd')} voxels "
-            "(z, y, x) hold 99.9 % of the light: a smaller PSF is faster."
+            "(z, y, x) contain 99.9 % of the light: a smaller PSF is faster."
         )
         yield _repairable("crop", "note", what, energy_fraction=0.999)
-
-
-def _sentence(fault: Fault) -> str:
-    return fault.message[:1].upper() + fault.message[1:]
 
 
 def _zyx(values: tuple[float, ...], form: str) -> str:

@@ -23,6 +23,7 @@ from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.psf.beads import BeadTable, box_around, chosen_beads, find_beads
+from napari_rln.psf.microscope import check_odd_size
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.pedestal import MAD_TO_SD, background_level
 from napari_rln.psf.prepare import above_noise
@@ -65,11 +66,7 @@ class MeasureSettings:
 
     def __post_init__(self) -> None:
         check_limits(self)
-        if self.size is not None and any(n < 1 or n % 2 == 0 for n in self.size):
-            raise RlnError(
-                f"`size` is {self.size}, but each of z, y, x must be a positive odd number so that "
-                f"one voxel is the centre; take {tuple(max(1, n) // 2 * 2 + 1 for n in self.size)}."
-            )
+        check_odd_size(self.size)
 
 
 def measure_psf(
@@ -103,17 +100,13 @@ def measure_psf(
     Raises
     ------
     RlnError
-        If no bead is detected, or none is fit for use.
+        If no bead is detected, or none is usable.
     """
     if positions is not None:
         beads = chosen_beads(image, positions, size=settings.size)
     else:
-        beads = find_beads(
-            image,
-            size=settings.size,
-            minimum_snr=settings.minimum_snr,
-            saturation=settings.saturation,
-        )
+        snr, saturation = settings.minimum_snr, settings.saturation
+        beads = find_beads(image, size=settings.size, minimum_snr=snr, saturation=saturation)
     return average(image, align(image, beads, settings), settings, name=name)
 
 
@@ -241,7 +234,7 @@ def _similar(crops: Float64Array, minimum: float) -> npt.NDArray[np.bool_]:
     """Return the mask of the crops that correlate with their median.
 
     Compared after slight smoothing, so that a dim bead is not rejected for its noise. From five
-    beads on, outliers below the usual correlation are rejected too, such as a doublet among good
+    beads on, outliers below the median correlation are rejected too, such as a doublet among good
     beads.
     """
     smooth = ndimage.gaussian_filter(crops, (0, 1, 1, 1))
@@ -250,9 +243,9 @@ def _similar(crops: Float64Array, minimum: float) -> npt.NDArray[np.bool_]:
     similarity = np.array([np.corrcoef(crop[core], median[core])[0, 1] for crop in smooth])
     similar: npt.NDArray[np.bool_] = similarity >= minimum
     if len(crops) >= 5:
-        usual = float(np.median(similarity))
-        spread = MAD_TO_SD * float(np.median(np.abs(similarity - usual)))
-        similar &= similarity >= usual - 5 * max(spread, _MINIMUM_SPREAD)
+        middle = float(np.median(similarity))
+        spread = MAD_TO_SD * float(np.median(np.abs(similarity - middle)))
+        similar &= similarity >= middle - 5 * max(spread, _MINIMUM_SPREAD)
     return similar
 
 
@@ -284,8 +277,7 @@ def _none_left(beads: BeadTable) -> RlnError:
     """Return the error for a stack without usable beads, with the reasons."""
     reasons = ", ".join(f"{n} {reason}" for reason, n in beads.rejected.items())
     return RlnError(
-        f"Of {len(beads.status)} beads none is fit for use ({reasons}). "
-        "Beads are clustered or cut where a crop of "
-        f"{beads.size} voxels (z, y, x) around them is not free: give a smaller `size`; "
-        "or lower `minimum_snr` or `minimum_correlation`, or use a sparser stack."
+        f"None of {len(beads.status)} beads is usable ({reasons}). Clustered or cut ones have "
+        f"other beads or the border within {beads.size} voxels (z, y, x): give a smaller `size`, "
+        "lower `minimum_snr` or `minimum_correlation`, or use a sparser stack."
     )

@@ -71,15 +71,11 @@ class MicroscopeSettings:
             value = getattr(self, field)
             if value is not None and 200 <= value <= 2000:
                 raise RlnError(
-                    f"`{field}` is {value:g}; did you mean {value / 1000:g} ({value:g} nm)? "
-                    "Wavelengths are in micrometres."
+                    f"`{field}` is {value:g} um; give it in micrometres, {value / 1000:g} for "
+                    f"{value:g} nm."
                 )
         check_limits(self)
-        if self.size is not None and any(n < 1 or n % 2 == 0 for n in self.size):
-            raise RlnError(
-                f"`size` is {self.size}, but each of z, y, x must be a positive odd number so that "
-                f"one voxel is the centre; take {tuple(max(1, n) // 2 * 2 + 1 for n in self.size)}."
-            )
+        check_odd_size(self.size)
         if self.modality == "gaussian":
             if not all(0.01 <= width <= 100 for width in self.fwhm_um):
                 raise RlnError(
@@ -87,6 +83,15 @@ class MicroscopeSettings:
                 )
         else:
             _check_optics(self)
+
+
+def check_odd_size(size: tuple[int, int, int] | None) -> None:
+    """Raise unless a PSF of a size (z, y, x) has a voxel in its centre; none is valid."""
+    if size is not None and any(n < 1 or n % 2 == 0 for n in size):
+        raise RlnError(
+            f"`size` is {size} but must be three positive odd numbers (z y x), so that one voxel "
+            f"is the centre; give {tuple(max(1, n) // 2 * 2 + 1 for n in size)}."
+        )
 
 
 def theoretical_fwhm_um(na: float, index: float, wavelength_um: float) -> tuple[float, float]:
@@ -103,16 +108,18 @@ def _check_optics(settings: MicroscopeSettings) -> None:
     if settings.na >= settings.immersion_index:
         raise RlnError(
             f"`na` is {settings.na} but must be below `immersion_index` "
-            f"{settings.immersion_index}; check both on the objective's barrel."
+            f"{settings.immersion_index}; read both from the objective's engraving."
         )
     if settings.modality not in ("confocal", "two-photon"):
         return
     excitation, emission = settings.excitation_um, settings.wavelength_um
     if excitation is None:
-        raise RlnError(f"A {settings.modality} PSF needs `excitation_um`, the laser's wavelength.")
+        raise RlnError(
+            f"a {settings.modality} PSF needs the laser's wavelength; give `excitation_um`."
+        )
     if (settings.modality == "confocal") == (excitation > emission):
         raise RlnError(
-            f"`excitation_um` is {excitation} and `wavelength_um` (the emission) {emission}: "
+            f"`excitation_um` is {excitation} and `wavelength_um` (the emission) {emission}, but "
             f"{settings.modality} excitation is the "
-            f"{'shorter' if settings.modality == 'confocal' else 'longer'} one; swap or fix them."
+            f"{'shorter' if settings.modality == 'confocal' else 'longer'} one; correct them."
         )

@@ -1,4 +1,4 @@
-"""Sub-voxel peak of a point spread function, as distinct from hot voxels.
+"""Sub-voxel peak of a point spread function, distinguished from hot voxels.
 
 A hot voxel of the camera is isolated in its plane. So is the peak of a PSF whose pixels are as wide
 as its Airy disk; no threshold separates the two. The light around them does: optics spread some of
@@ -6,6 +6,7 @@ it about the peak, into rings and adjacent planes, but none about a hot voxel, w
 PSF.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -32,12 +33,8 @@ _TILT = 2  # planes around the peak in which the axis of a tilted PSF is located
 class IsolatedVoxels(NamedTuple):
     """Masks (Z, Y, X) of voxels that are isolated in their planes.
 
-    Attributes
-    ----------
-    hot
-        Hot voxels, outside the light of the PSF.
-    own
-        Voxels of the PSF: its peak, and further maxima along the optical axis.
+    Hot voxels lie outside the light of the PSF; its own are its peak, and further maxima along the
+    optical axis.
     """
 
     hot: Mask
@@ -70,18 +67,14 @@ def peak_centre(data: npt.NDArray[Any]) -> Triple:
 
     A three-dimensional Gaussian of any orientation is fitted to the logarithm of the intensity
     in a window centred on the estimate and as wide as the lobe, until convergence: exact for a
-    Gaussian, and unbiased for any symmetric lobe. Hot voxels are excluded. Along an axis on which
-    the light hardly decays, a maximum at the end is replaced by the middle voxel.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit; the background need not be removed.
+    Gaussian, and unbiased for any symmetric lobe. Hot voxels are excluded, and the background need
+    not be removed. Along an axis on which the light hardly decays, a maximum at the end is replaced
+    by the middle voxel.
 
     Raises
     ------
     RlnError
-        If no voxel rises above the background.
+        If no voxel is above the background.
     """
     return find_peak(data).centre
 
@@ -100,7 +93,7 @@ def find_peak(data: npt.NDArray[Any]) -> Peak:
     peak = float(rise[tuple(slice(max(0, i - 1), i + 2) for i in spot)].max())
     if peak <= 0:
         raise RlnError(
-            "The PSF has no peak: no voxel rises above the background. Give a file with one bright "
+            "The PSF has no peak: no voxel is above the background. Give a file with one bright "
             "spot."
         )
     centre = _refine(rise, ~hot, spot, peak)
@@ -108,8 +101,13 @@ def find_peak(data: npt.NDArray[Any]) -> Peak:
         line = profile(rise, spot, axis)
         if not _inside(centre[axis], n) and line.min() > _FLAT * line.max():
             centre[axis] = n // 2
-    where = float(centre[0]), float(centre[1]), float(centre[2])
-    return Peak(centre=where, rise=rise, noise_sd=noise_sd, own=own)
+    return Peak(centre=triple(centre), rise=rise, noise_sd=noise_sd, own=own)
+
+
+def triple(values: Iterable[float]) -> Triple:
+    """Return three values (z, y, x) as a tuple of floats."""
+    z, y, x = (float(value) for value in values)
+    return z, y, x
 
 
 def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:
@@ -118,18 +116,13 @@ def peak_inside(centre: Triple, shape: tuple[int, ...]) -> bool:
 
 
 def isolated_voxels(data: npt.NDArray[Any]) -> IsolatedVoxels:
-    """Return the voxels that are isolated in their planes: hot ones and those of the PSF.
+    """Return the voxels of (Z, Y, X) that are isolated in their planes, hot ones and the PSF's own.
 
     A voxel is isolated if it exceeds the background by more than four times as much as the second
     brightest of its eight neighbours in the plane, by at least ten times the noise (also that of
     the lit voxels) and 1 % of the PSF's peak. Neighbours in other planes do not count: a hot
     camera pixel is hot in all planes. It belongs to the PSF if the peak of the remaining light,
     without all such voxels, is centred on it.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit.
     """
     data = np.asarray(data, dtype=np.float64)
     return _isolated_voxels(data, *background_level(data))
@@ -228,15 +221,12 @@ def _refine(
 def _half_widths(rise: Float64Array, spot: tuple[int, int, int]) -> Float64Array:
     """Return rough half widths at half maximum (z, y, x) in voxels, at least 0.8."""
     widths = []
-    for axis, n in enumerate(rise.shape):
+    for axis in range(3):
         line = profile(rise, spot, axis)
         above = line > 0.5 * line[spot[axis]]
-        low = high = spot[axis]
-        while low > 0 and above[low - 1]:
-            low -= 1
-        while high < n - 1 and above[high + 1]:
-            high += 1
-        widths.append(max(0.8, (high - low + 1) / 2))
+        above[spot[axis]] = True
+        lobe, _ = ndimage.label(above)
+        widths.append(max(0.8, np.count_nonzero(lobe == lobe[spot[axis]]) / 2))
     return np.array(widths)
 
 

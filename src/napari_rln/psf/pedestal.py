@@ -12,22 +12,12 @@ MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absol
 
 
 def background_level(data: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return the constant background of a PSF and its noise, robust against the PSF's own light.
+    """Return the constant background of a PSF (Z, Y, X) and the standard deviation of its noise.
 
     Measured at the lateral border of the planes around the brightest, where the cones of
     out-of-focus light are narrowest. Since light only adds, the background cannot exceed the
     darkest voxels by more than the noise explains; this bound keeps the tails of a noise-free or
     tightly cropped PSF from being counted as background.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit.
-
-    Returns
-    -------
-    level, noise_sd
-        Background and the standard deviation of its noise, in the unit of the data.
     """
     data = np.asarray(data, dtype=np.float64)
     depth, height, width = data.shape

@@ -1,4 +1,4 @@
-"""Checks that a file holds exactly one PSF, complete and near its centre.
+"""Checks that a file has exactly one PSF, complete and near its centre.
 
 They run before every long computation that uses a PSF.
 """
@@ -26,16 +26,9 @@ _POINT = 0.99  # of the light: with so much in one voxel, a PSF does not blur
 
 @dataclass(frozen=True)
 class Fault:
-    """Reason why a file cannot be used as a PSF.
+    """Reason why a file cannot be used as a PSF, by the short name of a check.
 
-    Attributes
-    ----------
-    check
-        Short name of what was checked.
-    message
-        A sentence with the value and the next step.
-    split
-        Axes between whose ends the peak is split, which centring repairs; else empty.
+    ``split`` are the axes between whose ends the peak is split, which centring repairs; else empty.
     """
 
     check: str
@@ -44,17 +37,14 @@ class Fault:
 
 
 def find_fault(data: npt.NDArray[Any]) -> Fault | None:
-    """Return the reason why data cannot be used as a PSF, or none.
+    """Return the reason why data (Z, Y, X) cannot be used as a PSF, or none.
 
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit; background and noise need not be removed.
+    Background and noise need not be removed.
 
     Raises
     ------
     RlnError
-        If no voxel rises above the background.
+        If no voxel is above the background.
     """
     data = np.asarray(data, dtype=np.float64)
     fault = point_fault(data)
@@ -65,8 +55,8 @@ def find_fault(data: npt.NDArray[Any]) -> Fault | None:
     if axes and fault is None:
         return Fault(
             "centre",
-            f"the peak is split between the two ends of {_axis_names(axes)}: its origin is the "
-            "first voxel, as for a Fourier transform, but must be the middle one.",
+            f"the peak is split between the two ends of {' and '.join('zyx'[a] for a in axes)}: "
+            "its origin is the first voxel, as for a Fourier transform, not the middle one.",
             split=axes,
         )
     return fault
@@ -84,16 +74,16 @@ def _spot_fault(data: Float64Array) -> Fault | None:
         if not peak.own.any() and mean.max() <= least:
             return Fault(
                 "peak",
-                f"the brightest 3 x 3 x 3 voxels rise {mean.max() / least * _SIGMAS:.1f} standard "
-                f"errors above the noise (a peak {_SIGMAS:g} at least): this is noise and not a "
-                "PSF. Choose another file, or measure beads with more light.",
+                f"the brightest 3 x 3 x 3 voxels are {mean.max() / least * _SIGMAS:.1f} standard "
+                f"errors above the noise (a peak at least {_SIGMAS:g}): this is noise, not a PSF. "
+                "Choose another file, or measure beads with more light.",
             )
         count = 1 + _other_spots(mean, least)
         if count > 1:
             return Fault(
                 "peak",
-                f"{count} separate spots are brighter than {_SECOND:.0%} of the brightest; a PSF "
-                "is one spot. Crop the file to one of them, or average beads with `napari-rln psf "
+                f"{count} separate spots have more than {_SECOND:.0%} of the peak; a PSF is one "
+                "spot. Crop the file to one of them, or average beads with `napari-rln psf "
                 "measure`.",
             )
     return None if peak_inside(peak.centre, data.shape) else cut_fault(peak.centre, data.shape)
@@ -106,8 +96,8 @@ def point_fault(data: npt.NDArray[Any]) -> Fault | None:
         return None
     return Fault(
         "width",
-        "all of its light is in one voxel, so that it blurs nothing and there is nothing to "
-        "deconvolve; check the voxel sizes of PSF and image, or use a larger PSF.",
+        "all of its light is in one voxel, so it does not blur; check the voxel sizes of PSF and "
+        "image, or use a larger PSF.",
     )
 
 
@@ -116,7 +106,7 @@ def cut_fault(centre: Triple, shape: tuple[int, ...]) -> Fault:
     return Fault(
         "centre",
         f"the peak is at voxel ({', '.join(f'{c:.1f}' for c in centre)}) of {shape} (z, y, x), at "
-        "the border, so that half of the PSF is missing; use a file that contains the whole spot.",
+        "the border, and part of the PSF is missing; use a file that contains the whole spot.",
     )
 
 
@@ -127,16 +117,11 @@ def in_image_order(data: npt.NDArray[Any], axes: tuple[int, ...]) -> npt.NDArray
 
 
 def split_axes(data: npt.NDArray[Any]) -> tuple[int, ...]:
-    """Return the axes between whose ends the peak is split, as in Fourier order.
+    """Return the axes of (Z, Y, X) between whose ends the peak is split, as in Fourier order.
 
     There the light around the peak continues at the other end, and the middle is dark. At a border
     that merely cuts the PSF, the other end is dark too. An undecided axis, such as that of a peak
     one voxel wide, follows the others.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit.
     """
     data = np.asarray(data, dtype=np.float64)
     every = tuple(a for a, n in enumerate(data.shape) if n > 1)
@@ -169,14 +154,8 @@ def _bright_border(data: Float64Array) -> bool:
 def _is_split(line: Float64Array, spot: int, noise_sd: float) -> bool | None:
     """Return whether the peak of a line was split between its ends; none if undecided.
 
-    Parameters
-    ----------
-    line
-        (N,) light along the axis, its former ends now meeting before voxel ``n // 2``.
-    spot
-        Voxel of the peak.
-    noise_sd
-        Standard deviation of the noise of single voxels.
+    ``line`` is the light along the axis, its former ends now meeting before voxel ``n // 2``, and
+    ``spot`` the voxel of the peak.
     """
     n = line.size
     seam = n // 2
@@ -207,7 +186,3 @@ def _other_spots(mean: Float64Array, least: float) -> int:
         above = bool((lobe.any(axis=0) & below).any())
         count += not (above and bool((together[lobe] == together[spot]).any()))
     return count
-
-
-def _axis_names(axes: tuple[int, ...]) -> str:
-    return " and ".join("zyx"[a] for a in axes)

@@ -117,8 +117,8 @@ def prepare_psf(
     Raises
     ------
     RlnError
-        If the PSF is constant or nowhere above its background, if its peak to be centred is at
-        the border, or if all of its light is in one voxel of the new grid.
+        If the PSF is constant or does not exceed its background, if its peak is at the border, or
+        if all of its light is in one voxel of the new grid.
     """
     settings = settings or PrepareSettings()
     if image_voxel_um is not None:
@@ -135,7 +135,11 @@ def prepare_psf(
     for axis in range(3):
         data = _regrid(data, axis, centre[axis], target[axis] / volume.voxel_um[axis])
     data = np.clip(data, 0, None)
-    cropped = _crop(data, settings)
+    cropped = data
+    if settings.energy_fraction < 1:
+        cropped = centre_crop(cropped, energy_box(cropped, settings.energy_fraction))
+    if settings.max_size is not None:
+        cropped = centre_crop(cropped, settings.max_size)
     fault = point_fault(cropped)
     if fault:
         raise unusable(volume, fault)
@@ -219,16 +223,8 @@ def without_hot(data: Float64Array) -> tuple[Float64Array, int]:
 def above_noise(data: Float64Array, noise_sd: float, floor: float) -> Float64Array:
     """Return data with voxels set to zero where the 5 x 5 x 5 mean is within its noise.
 
-    Data with hardly any negative light, such as a computed PSF, are returned unchanged.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), background removed, in the unit of the noise.
-    noise_sd
-        Standard deviation of the noise.
-    floor
-        Threshold of the mean, in its standard errors.
+    The limit ``floor`` is in standard errors of the mean; the background is already removed. Data
+    with hardly any negative light, such as a computed PSF, are returned unchanged.
     """
     if -data[data < 0].sum() < 1e-3 * data[data > 0].sum():
         return data
@@ -242,12 +238,12 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
     data = volume.data.astype(np.float64)
     if data.max() == data.min() and data.size > 1:
         raise RlnError(
-            f"{volume.name} is {data.flat[0]:.6g} in every voxel; a PSF needs one bright spot."
+            f"{volume.name} is {data.flat[0]:.6g} in every voxel; give a file with one bright spot."
         )
     if data.max() <= 0:
         raise RlnError(
-            f"{volume.name} is nowhere positive (highest value {data.max():.6g}); a PSF is a "
-            "bright spot on a darker background. Check whether the file is inverted."
+            f"{volume.name} has no positive value (highest {data.max():.6g}); a PSF is a bright "
+            "spot on a darker background. Check whether the file is inverted."
         )
     rolled = split_axes(data) if settings.centre == "peak" else ()
     data, hot_pixels, computed = in_image_order(data, rolled), 0, is_computed(volume)
@@ -260,7 +256,7 @@ def _clean(volume: Volume, settings: PrepareSettings) -> tuple[Float64Array, dic
     data = data - level
     if data.max() <= 0:
         raise RlnError(
-            f"{volume.name} is nowhere above its background of {level:.6g}; give a lower "
+            f"{volume.name} has no value above its background of {level:.6g}; give a lower "
             "background, or a file with one bright spot."
         )
     if settings.noise_floor and not computed:
@@ -284,18 +280,10 @@ def _check_scale(volume: Volume, target: VoxelUm) -> None:
 
 
 def _regrid(data: Float64Array, axis: int, centre: float, scale: float) -> Float64Array:
-    """Return data resampled along one axis, the middle voxel centred on a position.
+    """Return data (Z, Y, X), light per voxel, resampled along one axis around a centre.
 
-    Parameters
-    ----------
-    data
-        (Z, Y, X), light per voxel.
-    axis
-        Unchanged if it has one voxel.
-    centre
-        Position in old voxels.
-    scale
-        New voxel size over the old one.
+    ``centre`` is in old voxels, ``scale`` the new voxel size over the old one. An axis of one voxel
+    is not changed.
     """
     n = data.shape[axis]
     if n == 1:
@@ -336,10 +324,3 @@ def _half_size(n: int, centre: float, scale: float) -> int:
     equal = int((n / scale - 1) / 2 + 1e-6)
     longer = int(max(centre, n - 1 - centre) / scale + 1e-6)
     return equal if longer - equal <= 1 else longer
-
-
-def _crop(data: Float64Array, settings: PrepareSettings) -> Float64Array:
-    """Return the central crop of odd-sized data according to the settings."""
-    if settings.energy_fraction < 1:
-        data = centre_crop(data, energy_box(data, settings.energy_fraction))
-    return data if settings.max_size is None else centre_crop(data, settings.max_size)

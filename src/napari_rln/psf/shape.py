@@ -8,14 +8,14 @@ aberration the centroid differs from it and depends on the size of the box.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import make_interp_spline
 
 from napari_rln.core.volume import VoxelUm
-from napari_rln.psf.peak import Triple, peak_centre
+from napari_rln.psf.peak import Triple, peak_centre, triple
 from napari_rln.psf.pedestal import Float64Array
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -29,28 +29,16 @@ _SPLINE, _POWER = 5, 0.6
 def fwhm_um(data: npt.NDArray[Any], voxel_um: VoxelUm, centre: Triple | None = None) -> Triple:
     """Return the full widths at half maximum (z, y, x) in micrometres.
 
-    Measured on line profiles through the sub-voxel centre, interpolated by splines with an error
-    within 4 % at two voxels per FWHM. Half maximum is half of the interpolated value at the centre.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit, background removed.
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    centre
-        Position (z, y, x) in voxels; that of :func:`peak_centre` when left out.
-
-    Returns
-    -------
-    (z, y, x)
-        nan for an axis with one voxel; inf where the profile does not fall below half on both
-        sides within the volume.
+    Measured on line profiles through the sub-voxel centre (in voxels; that of :func:`peak_centre`
+    if None), interpolated by splines with an error within 4 % at two voxels per FWHM. Half maximum
+    is half of the interpolated value at the centre. The background is already removed. The width is
+    nan for an axis with one voxel, and inf where the profile does not fall below half on both sides
+    within the volume.
     """
     data = np.asarray(data, dtype=np.float64)
     at = peak_centre(data) if centre is None else centre
     widths = [_axis_fwhm(data, at, axis) * voxel_um[axis] for axis in range(3)]
-    return _three(widths)
+    return triple(widths)
 
 
 def asymmetry(
@@ -59,18 +47,10 @@ def asymmetry(
     """Return, per axis, the fraction of light that differs from the mirror image; 0 is symmetric.
 
     Half of the sum of ``|data - mirrored|`` over the sum of both halves, where mirrored is the
-    image in the plane across that axis through the centre. Voxels whose mirror image lies
-    outside the volume are excluded.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit, background removed.
-    centre
-        Position (z, y, x) in voxels; that of :func:`peak_centre` when left out.
-    floor
-        Voxels at or below this value, both themselves and mirrored, are excluded, since noise has
-        no symmetry. A few times the noise is a good choice.
+    image in the plane across that axis through the centre (in voxels; that of :func:`peak_centre`
+    if None). Voxels whose mirror image lies outside the volume are excluded, as are those at or
+    below ``floor``, both themselves and mirrored, since noise has no symmetry. A few times the
+    noise is a good choice. The background is already removed.
     """
     data = np.asarray(data, dtype=np.float64)
     at = peak_centre(data) if centre is None else centre
@@ -84,21 +64,15 @@ def asymmetry(
         total = float(here[above].sum())
         unpaired = 0.5 * float(np.abs(here[above] - mirrored[above]).sum())
         fractions.append(0.0 if n == 1 or total <= 0 else unpaired / total)
-    return _three(fractions)
+    return triple(fractions)
 
 
 def energy_box(data: npt.NDArray[Any], fraction: float) -> tuple[int, int, int]:
-    """Return the odd size (z, y, x) of a small box around voxel ``n // 2`` with a given energy.
+    """Return the odd size (z, y, x) of a small box around voxel ``n // 2``, by its energy.
 
     The box grows from one voxel, in each step along the axis whose two new faces hold the most
     light per voxel, and so adapts to the shape of the PSF. An even axis is limited to ``n - 1``.
-
-    Parameters
-    ----------
-    data
-        (Z, Y, X), any unit, background removed and centred; negative values count as zero.
-    fraction
-        Fraction of the total in the box, 0 to 1.
+    The background is already removed; negative values count as zero.
     """
     table = np.clip(np.asarray(data, dtype=np.float64), 0, None)
     goal = fraction * float(table.sum())
@@ -134,10 +108,6 @@ def centre_crop(data: npt.NDArray[Scalar], largest: Sequence[int]) -> npt.NDArra
             for n, m in zip(data.shape, sizes, strict=True)
         )
     ]
-
-
-def _three(values: Any) -> Triple:
-    return cast("Triple", tuple(float(v) for v in values))
 
 
 def _sample_axis(data: Float64Array, axis: int, positions: npt.ArrayLike) -> Float64Array:

@@ -1,15 +1,15 @@
-"""Registration: the volume of an object from elsewhere, resampled onto the grid of an image.
+"""Registration of a reference volume to an image, onto whose grid it is resampled.
 
 The reference may come from another microscope or another program: voxels, crop, position, contrast
-and blur may all differ. Masked phase correlation (Padfield, IEEE TIP 21, 2012) gives the shift,
-wherever the reference lies; then SimpleITK maximises the mutual information (Mattes et al., IEEE
+and blur may all differ. Masked phase correlation (Padfield, IEEE TIP 21, 2012) finds the shift, of
+any size; then SimpleITK maximises the mutual information (Mattes et al., IEEE
 TMI 22, 2003), which assumes nothing about the contrast, from coarse to fine and for one kind of
-transform after another. Rotations of up to some 15 degrees are recovered.
+transform after another. Rotations up to about 15 degrees are recovered.
 
-The volumes are compared by their square roots, smoothed by one width, so that neither noise, nor a
-few bright spots, nor the finer detail of the sharper one decides. A matrix, 4 x 4 for (z, y, x, 1),
-maps a position in the image to one in the reference, in micrometres from the first corner of
-either, which stays the same when voxels are binned.
+The square roots of the volumes, smoothed by one width, are compared, so that neither noise, nor a
+few bright spots, nor the finer detail of the sharper one dominates. A matrix, 4 x 4 for
+(z, y, x, 1), maps a position in the image to one in the reference, both in micrometres from the
+first corner, which stays the same when voxels are binned.
 """
 
 import importlib
@@ -35,32 +35,19 @@ from napari_rln.core.volume import Volume
 
 TransformKind = Literal["translation", "rigid", "affine"]
 
-LEAST_CORRELATION = 0.3
-"""Of the smoothed volumes; below it they show different objects."""
-
-CLEAR = 1.5
-"""Ratio of the score to that of the best mirror image, below which the user is warned."""
-
-LARGEST_RATIO = 20.0
-"""Of the two fields along an axis; beyond it a voxel size is more likely to be wrong."""
-
-TOLERANCE = 0.1
-"""Permitted loss of Fisher's z of the correlation; mutual information is better in fine matters."""
-
-LARGEST_SCALING = 1.4
-"""Along any direction, or its inverse; larger ones match different structures."""
-
-COARSE_VOXELS, FINE_VOXELS = 2**15, 2**22
-"""Approximate number of voxels of the coarsest level, and largest number of the finest."""
-
-OVERLAPS = (0.5, 0.25, 0.1)
-"""Least common fractions of the smaller field; phase correlation gives a shift for each."""
-
-SAMPLES = 2**14
-"""Number of random points at which the mutual information is taken."""
-
-ROUNDS, ITERATIONS = 6, 6
-"""Rounds per level, each with new points and half the step size; iterations per round."""
+_MIN_CORRELATION = 0.3  # of the smoothed volumes; below it they show different objects
+_CLEAR = 1.5  # ratio of the score to that of the best mirror image, below which a warning is given
+_MAX_FIELD_RATIO = 20.0  # of the sizes along an axis; beyond it a voxel size is likely wrong
+_TOLERANCE = 0.1  # permitted loss of Fisher's z; in details mutual information is the better judge
+_MAX_SCALING = 1.4  # maximum scaling along any axis, or its inverse; more matches other structures
+_COARSE_VOXELS, _FINE_VOXELS = (
+    2**15,
+    2**22,
+)  # about those of the coarsest level; limit of the finest
+_OVERLAPS = (0.5, 0.25, 0.1)  # minimum overlaps as fractions of the smaller field, tried in turn
+_SAMPLES = 2**14  # number of random points at which the mutual information is computed
+_ROUNDS = 6  # per level, each with new points and half the step size
+_ITERATIONS = 6  # per round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +57,10 @@ class RegistrationSettings:
     Parameters
     ----------
     transform
-        Freedom of the reference: translation; rigid adds rotation; affine adds scaling and shear,
-        for another microscope's calibration and refractive index.
+        Transform of the reference: translation; rigid adds rotation; affine adds scaling and
+        shear, for another microscope's calibration and refractive index.
     seed
-        Of the random points at which the volumes are compared.
+        Seed of the random points at which the volumes are compared.
     """
 
     transform: TransformKind = "affine"
@@ -92,11 +79,11 @@ class RegistrationReport:
     phase
         The current kind of transform.
     done, total
-        Steps.
+        Number of steps done and in total.
     similarity
         Pearson correlation of the smoothed volumes in their overlap; 0 before the first match.
     seconds
-        Since the start.
+        Time since the start.
     """
 
     phase: TransformKind
@@ -126,7 +113,7 @@ def register_iter(
         (Z, Y, X), any units; of the same object, such as the raw image. It may be blurred more
         than the reference: the smoothing hides most of the difference.
     settings
-        Kinds of transform; the defaults if None.
+        Settings of the registration; the defaults if None.
 
     Returns
     -------
@@ -134,18 +121,18 @@ def register_iter(
         (Z, Y, X) float32 in units of the reference, on the voxels of the image, interpolated
         linearly; the 1st percentile of the reference outside its field. Facts of its record:
         ``matrix``, 4 x 4 for (z, y, x, 1), maps micrometres of the image to micrometres of the
-        reference, either counted from the centre of the first voxel, as in napari; ``shift_um``,
-        displacement of the image's centre; ``transform``, the last kind that was not rejected for
-        a worse match; ``similarity_before``, with the first corners on one another, and
+        reference, both from the centre of the first voxel, as in napari; ``shift_um``,
+        displacement of the image's centre; ``transform``, the last kind that did not worsen the
+        match; ``similarity_before``, with the first corners on one another, and
         ``similarity_after``, Pearson correlations of the smoothed volumes in their overlap;
-        ``similarity_by_chance``, that of mirror images of the reference after a shift;
+        ``similarity_by_chance``, the best of shifted mirror images of the reference;
         ``overlap``, the fraction of the image that the reference covers; ``seconds``.
 
     Raises
     ------
     RlnError
-        If SimpleITK is missing, a volume is flat or a single plane, the fields differ too much in
-        size, or the volumes do not match.
+        If SimpleITK is not installed, a volume is constant or a single plane, the fields differ
+        too much in size, or the volumes do not match.
     ComputeError
         If SimpleITK fails.
 
@@ -161,7 +148,7 @@ def register_iter(
     kinds: tuple[TransformKind, ...] = get_args(TransformKind)
     kinds = kinds[: kinds.index(settings.transform) + 1]
     widths_um, slabs = _widths_um(reference, image), _slabs(image)
-    total = len(widths_um) * (1 + len(kinds) * ROUNDS) + 4 * len(OVERLAPS) + len(slabs)
+    total = len(widths_um) * (1 + len(kinds) * _ROUNDS) + 4 * len(_OVERLAPS) + len(slabs)
 
     def report(phase: TransformKind, similarity: float = 0.0) -> RegistrationReport:
         return RegistrationReport(
@@ -186,14 +173,14 @@ def register_iter(
         if fine.accepts(refined, matrix):
             matrix, kept = refined, kind
     match = fine.match(matrix)
-    # Mirror images have everything in common with the reference but the object.
+    # Mirror images have the statistics of the reference but show another object.
     chance = Match(0.0, 0.0)
     for axis in range(3):
         mirrored = _best_shift(coarse.mirrored(axis))
         shift = yield from relay(mirrored, lambda _: report(kept, match.correlation))
         chance = max(chance, fine.mirrored(axis).match(shift), key=lambda match: match.score)
     smaller = min(1.0, float(size_um(reference).prod() / size_um(image).prod()))
-    _judge(match, chance, OVERLAPS[-1] * smaller, f"{reference.name} and {image.name}")
+    _judge(match, chance, _OVERLAPS[-1] * smaller, f"{reference.name} and {image.name}")
     # Two million voxels are enough for a percentile.
     lowest = np.percentile(reference.data.ravel()[:: 1 + reference.data.size // 2**21], 1)
     data = np.full(image.shape, lowest, np.float32)
@@ -228,16 +215,16 @@ def _check(reference: Volume, image: Volume) -> None:
         if 1 in volume.shape:
             raise RlnError(
                 f"{volume.name} is {volume.shape} but must be at least 2 voxels along every axis; "
-                "give a stack of planes."
+                "give a z-stack."
             )
         if volume.data.min() == volume.data.max():
-            raise RlnError(f"{volume.name} is flat; give a volume that shows the object.")
+            raise RlnError(f"{volume.name} is constant; give a volume that shows the object.")
     for axis, a, b in zip("zyx", size_um(reference), size_um(image), strict=True):
-        if max(a, b) > LARGEST_RATIO * min(a, b):
+        if max(a, b) > _MAX_FIELD_RATIO * min(a, b):
             raise RlnError(
-                f"along {axis} {reference.name} spans {a:.3g} um and {image.name} {b:.3g} um, but "
-                f"one may be at most {LARGEST_RATIO:g} times the other; check the voxel sizes, or "
-                "crop the larger one."
+                f"{reference.name} is {a:.3g} um wide along {axis} and {image.name} {b:.3g} um; "
+                f"the ratio may be at most {_MAX_FIELD_RATIO:g}. Check the voxel sizes, or crop "
+                "the larger one."
             )
 
 
@@ -251,19 +238,18 @@ class Match(NamedTuple):
     def score(self) -> float:
         """Fisher's z of the correlation, in units proportional to its standard error.
 
-        The correlation alone does not tell which of two placements is better, because small
-        overlaps correlate well by chance.
+        Small overlaps correlate well by chance, so the correlation alone cannot rank placements.
         """
         return _fisher_z(self.correlation) * math.sqrt(self.overlap)
 
 
 def _judge(match: Match, chance: Match, least: float, names: str) -> None:
     """Raise if a match is poor, small or no better than by chance, warn if hardly better."""
-    advice = "check that both show one object the same way round, and their voxel sizes"
-    result = f"correlation is {match.correlation:.2f} on {match.overlap:.0%} of the image at best"
-    if match.correlation < LEAST_CORRELATION or match.overlap < least:
+    advice = "check their orientation and voxel sizes, and that both show one object"
+    result = f"best correlation is {match.correlation:.2f} on {match.overlap:.0%} of the image"
+    if match.correlation < _MIN_CORRELATION or match.overlap < least:
         raise RlnError(
-            f"{names} do not match: their {result} but must be at least {LEAST_CORRELATION} on "
+            f"{names} do not match: their {result}, but must be at least {_MIN_CORRELATION} on "
             f"{least:.0%}; {advice}."
         )
     result += f", that of a mirror image {chance.correlation:.2f} on {chance.overlap:.0%}"
@@ -272,13 +258,13 @@ def _judge(match: Match, chance: Match, least: float, names: str) -> None:
             f"{names} do not match: their {result}; {advice}. An object that is its own mirror "
             "image, such as a bead, can be registered by a translation only."
         )
-    if match.score < CLEAR * chance.score:
-        warn(f"the match of {names} may be chance: their {result}; look at it, and {advice}.")
+    if match.score < _CLEAR * chance.score:
+        warn(f"{names} may match by chance only: their {result}; inspect the result, and {advice}.")
 
 
 def _slabs(image: Volume) -> list[slice]:
-    """Return ranges of planes that are resampled in well under a second."""
-    planes = max(1, FINE_VOXELS // (image.shape[1] * image.shape[2]))
+    """Return ranges of planes, each resampled in well under a second."""
+    planes = max(1, _FINE_VOXELS // (image.shape[1] * image.shape[2]))
     return [slice(z, z + planes) for z in range(0, image.shape[0], planes)]
 
 
@@ -327,16 +313,16 @@ class _Level:
         return Match(correlation, float(inside.mean()))
 
     def accepts(self, new: Float64, old: Float64) -> bool:
-        """Tell whether a placement is plausible and matches no worse than a previous one."""
+        """Return whether a placement is plausible and matches no worse than a previous one."""
         scaling = np.linalg.svd(new[:3, :3], compute_uv=False)
         a, b = (resample_onto(self.reference, self.image, matrix) for matrix in (new, old))
-        inside = np.isfinite(a) & np.isfinite(b)  # other regions have other correlations
+        inside = np.isfinite(a) & np.isfinite(b)  # correlations of other regions differ
         image = self.image.data[inside]
         return bool(
-            max(scaling.max(), 1 / scaling.min()) < LARGEST_SCALING
+            max(scaling.max(), 1 / scaling.min()) < _MAX_SCALING
             and inside.sum() > 0.75 * np.isfinite(b).sum()  # a small overlap is no advantage
             and _fisher_z(pearson(a[inside], image))
-            > _fisher_z(pearson(b[inside], image)) - TOLERANCE
+            > _fisher_z(pearson(b[inside], image)) - _TOLERANCE
         )
 
 
@@ -360,9 +346,9 @@ def _widths_um(reference: Volume, image: Volume) -> list[float]:
         return float(largest_um3 / _level_voxel_um(reference, image, width).prod())
 
     widths = [finest]
-    while voxels(widths[0]) > COARSE_VOXELS:
+    while voxels(widths[0]) > _COARSE_VOXELS:
         widths[0] *= 1.1
-    while widths[-1] > finest and voxels(half := max(widths[-1] / 2, finest)) < FINE_VOXELS:
+    while widths[-1] > finest and voxels(half := max(widths[-1] / 2, finest)) < _FINE_VOXELS:
         widths.append(half)
     return widths
 
@@ -380,7 +366,7 @@ def _best_shift(level: _Level) -> Generator[Match, None, Float64]:
     fixed, moving = (np.pad(part, pad) for part, pad in zip(parts, pads, strict=True))
     masks = [np.pad(np.ones(a.shape, bool), pad) for a, pad in zip(parts, pads, strict=True)]
     candidates = []
-    for overlap in OVERLAPS:
+    for overlap in _OVERLAPS:
         shift, *_ = phase_cross_correlation(  # type: ignore[no-untyped-call]
             fixed, moving, reference_mask=masks[0], moving_mask=masks[1], overlap_ratio=overlap
         )
@@ -412,7 +398,7 @@ def _refine(
     Rounds are short, so that a registration can be cancelled: SimpleITK's own pyramid runs
     uninterrupted.
     """
-    for level, number in itertools.product(levels, range(ROUNDS)):
+    for level, number in itertools.product(levels, range(_ROUNDS)):
         itk_transform = _itk_transform(transform, matrix, size_um(level.image) / 2, sitk)
         method = sitk.ImageRegistrationMethod()
         method.SetInitialTransform(itk_transform, inPlace=True)
@@ -420,7 +406,7 @@ def _refine(
         method.SetInterpolator(sitk.sitkLinear)
         method.SetMetricAsMattesMutualInformation()
         method.SetMetricSamplingStrategy(method.RANDOM)
-        fraction = min(1.0, SAMPLES / level.image.data.size)
+        fraction = min(1.0, _SAMPLES / level.image.data.size)
         method.SetMetricSamplingPercentage(fraction, 1 + seed + number)  # seed 0 means the clock
         # Gradients of whole volumes take longer than those at the points.
         method.SetMetricUseFixedImageGradientFilter(False)
@@ -429,7 +415,7 @@ def _refine(
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=1.0,
             minStep=1e-4,
-            numberOfIterations=ITERATIONS,
+            numberOfIterations=_ITERATIONS,
             estimateLearningRate=method.EachIteration,
             maximumStepSizeInPhysicalUnits=level.width_um * 0.5**number,
         )

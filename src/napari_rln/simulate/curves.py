@@ -26,17 +26,7 @@ _FAR = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, kw_only=True)
 class Strokes:
-    """Points of curves, one row each.
-
-    Attributes
-    ----------
-    points
-        (P, 3) positions z, y, x.
-    radii
-        (P,) radius of the curve at each point.
-    lights
-        (P,) emission at each point.
-    """
+    """Points of curves: (P, 3) positions z, y, x, (P,) radii of the curves and (P,) emissions."""
 
     points: FloatArray
     radii: FloatArray
@@ -48,23 +38,9 @@ class Strokes:
 
 
 def walks(scene: Scene, n: int, length: float, persistence: float) -> FloatArray:
-    """Return smooth random curves centred at random positions, the first in the field of view.
+    """Return smooth random curves, (n, P, 3) points, the first in the field of view.
 
-    Parameters
-    ----------
-    scene
-        Geometry and random numbers.
-    n
-        Number of curves.
-    length
-        Length of each curve, in lateral voxels.
-    persistence
-        Persistence length, in lateral voxels.
-
-    Returns
-    -------
-    FloatArray
-        (n, P, 3) points.
+    They are centred at random positions; length and persistence length are in lateral voxels.
     """
     size = max(8, round(length / _STEP))
     sigma = persistence / _STEP / 2

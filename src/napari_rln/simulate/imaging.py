@@ -1,4 +1,4 @@
-"""Simulation of microscope images, and estimation of its settings from an image.
+"""Simulation of microscope images, and its settings estimated from an image.
 
 The object extends beyond the field of view by the PSF's support, so that light enters from outside
 as in a microscope, without periodicity. Each voxel receives a Poisson number of photons, to which
@@ -6,7 +6,8 @@ the camera adds Gaussian read noise, gain and offset.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
-from napari_rln.core.volume import FloatArray, Volume, VoxelUm
+from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.convolution import Convolution, of_one_size
 from napari_rln.deconvolution.fft import Shape
@@ -62,7 +63,7 @@ class ImagingSettings:
                 least <= span[0] <= span[1] < 1e7
             ):
                 raise RlnError(
-                    f"{name} is {span}; give its lowest and highest value, from {least:g}."
+                    f"`{name}` is {span}; give its lowest and highest value, at least {least:g}."
                 )
 
 
@@ -73,8 +74,8 @@ class Pair:
     Attributes
     ----------
     image
-        (Z, Y, X) in image units, non-negative. Its record holds everything needed to repeat it,
-        except for the PSF, of which it holds the hash.
+        (Z, Y, X) in image units, non-negative. Its record suffices to repeat it, with the PSF,
+        which it identifies by its hash.
     truth
         (Z, Y, X), the object in the field of view: the image without blur, noise, background and
         offset.
@@ -104,13 +105,13 @@ def simulate_pair(
     psf
         PSF on the image's voxels, sum 1, centred on voxel ``n // 2``.
     structures
-        Settings of the object; the defaults when none.
+        Settings of the object; the defaults if None.
     imaging
-        Light and camera; the defaults when none.
+        Light and camera; the defaults if None.
     shape
         Size (Z, Y, X) of the image.
     seed
-        Seed of all random numbers: the same arguments return the same pair.
+        Seed of all random numbers; equal arguments return equal pairs.
     name
         Name of both volumes.
     psf_b
@@ -125,9 +126,9 @@ def simulate_pair(
     structures, imaging = structures or StructureSettings(), imaging or ImagingSettings()
     seeds = (seed,) if isinstance(seed, int) else seed
     if min(shape) < 1:
-        raise RlnError(f"the shape is {shape} but must be at least one voxel along every axis.")
+        raise RlnError(f"`shape` is {shape} but must be at least one voxel along every axis.")
     if min(seeds) < 0:
-        raise RlnError(f"the seed is {seed} but must not be negative.")
+        raise RlnError(f"`seed` is {seed} but must not be negative.")
     kernels = of_one_size([psf.data] if psf_b is None else [psf.data, psf_b.data])
     blur = Convolution(kernels[0], shape, border="extended")
     drawing = draw(
@@ -144,9 +145,14 @@ def simulate_pair(
     read_noise = _drawn(rng, imaging.read_noise)
     brightest = float(np.percentile(light, _BRIGHT))
     scale = level / brightest if brightest > 0 else 0.0
-    photons = rng.poisson(scale * light + background).astype(np.float32)
-    photons += rng.normal(0.0, read_noise, shape).astype(np.float32)
-    data = np.maximum(imaging.gain * photons + imaging.offset, 0)
+
+    def exposed(light: FloatArray, exposure: float = 1.0) -> FloatArray:
+        photons = rng.poisson(exposure * (scale * light + background)).astype(np.float32)
+        photons += rng.normal(0.0, read_noise, shape).astype(np.float32)
+        image: FloatArray = imaging.gain * photons / np.float32(exposure) + imaging.offset
+        return np.maximum(image, 0)
+
+    data = exposed(light)
     record = Record(
         method="simulate",
         settings={
@@ -163,50 +169,16 @@ def simulate_pair(
         },
         inputs={"psf": psf.hash} | ({} if psf_b is None else {"psf_b": psf_b.hash}),
     )
+    volume = partial(Volume.from_array, voxel_um=psf.voxel_um, record=record)
     truth = (imaging.gain * scale) * drawing.data[blur.window]
     second = None
     if psf_b is not None:
         side = Convolution(kernels[1], shape, border="extended")
         light = side.A(torch.from_numpy(drawing.data)).numpy().clip(0)
-        exposure = _drawn(rng, _EXPOSURES, log=True)
-        photons = rng.poisson(exposure * (scale * light + background)).astype(np.float32)
-        photons += rng.normal(0.0, read_noise, shape).astype(np.float32)
-        data_b = np.maximum(imaging.gain * photons / np.float32(exposure) + imaging.offset, 0)
-        second = _volume(data_b, psf.voxel_um, f"{name} · second view", record)
+        data_b = exposed(light, _drawn(rng, _EXPOSURES, log=True))
+        second = volume(data_b, name=f"{name} · second view")
     return Pair(
-        image=_volume(data, psf.voxel_um, name, record),
-        truth=_volume(truth, psf.voxel_um, f"{name} · truth", record),
-        second=second,
-    )
-
-
-def simulate_again(record: Record, psf: Volume, psf_b: Volume | None = None) -> Pair:
-    """Return the pair that a record describes.
-
-    Raises
-    ------
-    RlnError
-        If the record is not of a simulation, or a PSF is not the recorded one.
-    """
-    if record.method != "simulate":
-        raise RlnError(f"the record is of {record.method}, not of a simulated pair.")
-    if record.inputs.get("psf") != psf.hash:
-        raise RlnError(
-            f"the pair was made with PSF {record.inputs.get('psf')}, this one is {psf.hash}."
-        )
-    if record.inputs.get("psf_b") != (None if psf_b is None else psf_b.hash):
-        raise RlnError(
-            f"the second view's PSF was {record.inputs.get('psf_b')}; give that one, if any."
-        )
-    settings = record.settings
-    z, y, x = settings["shape"]
-    return simulate_pair(
-        psf,
-        StructureSettings(**_tuples(settings["structures"])),
-        ImagingSettings(**_tuples(settings["imaging"])),
-        shape=(z, y, x),
-        seed=tuple(settings["seed"]),
-        psf_b=psf_b,
+        image=volume(data, name=name), truth=volume(truth, name=f"{name} · truth"), second=second
     )
 
 
@@ -220,14 +192,17 @@ def imaging_like(image: Volume) -> ImagingSettings:
     """
     if not estimate_noise(image.data).gain > 0:
         raise RlnError(
-            f"{image.name} has no noise from which to estimate photons; it was smoothed or "
-            "simulated without. Give `photons` and `background` instead of an image to imitate."
+            f"{image.name} has no noise from which to estimate photons: it was smoothed, or "
+            "simulated without noise. Give `photons` and `background` instead of an image."
         )
     calibration = calibrate(image)
     camera, background = calibration.camera, calibration.background
     signal = (float(np.percentile(image.data, _BRIGHT)) - background) / camera.gain
     if signal <= 0:
-        raise RlnError(f"nothing of {image.name} rises above its background {background:g}.")
+        raise RlnError(
+            f"{image.name} has no signal above its background of {background:g}; give a brighter "
+            "image, or `photons` and `background`."
+        )
     # A negative offset is due to read noise of a camera without offset.
     offset = max(camera.offset, 0.0)
     read_noise = max(-camera.gain * camera.offset, 0.0) ** 0.5 / camera.gain
@@ -245,12 +220,3 @@ def _drawn(rng: np.random.Generator, span: Range, *, log: bool = False) -> float
     low, high = span
     fraction = float(rng.random())
     return low * (high / low) ** fraction if log else low + (high - low) * fraction
-
-
-def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with the lists of :func:`as_dict` as tuples again."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-
-
-def _volume(data: FloatArray, voxel_um: VoxelUm, name: str, record: Record) -> Volume:
-    return Volume.from_array(data, voxel_um, name=name, record=record)

@@ -1,17 +1,15 @@
-"""Random PSFs over the range of common microscopes, for training a universal network.
+"""Random PSFs of common microscopes, for training a universal network.
 
 Each draw consists of a true PSF, which blurs, and of an assumed PSF, as a user has it: computed
 from slightly wrong parameters, or measured on noisy beads of finite size.
 """
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from napari_rln.core.errors import RlnError
-from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
@@ -20,70 +18,46 @@ from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 _MEDIA = {1.515: (0.9, 1.45), 1.47: (0.8, 1.3), 1.333: (0.6, 1.2), 1.0: (0.3, 0.9)}
 _MODALITIES = ("widefield", "confocal", "two-photon", "light-sheet")
 _FREQUENCIES = (0.45, 0.2, 0.15, 0.2)  # widefield is deconvolved most
-_LATERAL = (
-    1.3,
-    6.0,
-)  # voxels per lateral FWHM: undersampled to oversampled
+_LATERAL = (1.3, 6.0)  # voxels per lateral FWHM: undersampled to oversampled
 _AXIAL = (1.2, 11.0)  # voxels per axial FWHM
 _STEP = (0.8, 4.0)  # z step over lateral voxel
+
+Size = tuple[int, int, int]
+
+LARGEST_PSF: Size = (47, 39, 39)
+"""Maximum size (z, y, x) of the random PSFs, in voxels."""
 
 FAMILY_WIDTHS = {"axial": (1.3, 11.5), "lateral": (1.5, 6.5)}
 """Lowest and highest FWHM in voxels of the random PSFs, except for a few per cent."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FamilySettings:
-    """Settings of the family of random PSFs.
-
-    Parameters
-    ----------
-    mismatch
-        Deviation of the assumed PSF from the true one: 1 as for careful users, 0 none.
-    largest
-        Maximum size (z y x) in voxels; larger PSFs are cropped.
-    """
-
-    mismatch: Annotated[float, {"min": 0.0, "max": 5.0}] = 1.0
-    largest: tuple[int, int, int] = (47, 39, 39)
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-        if min(self.largest) < 3:
-            raise RlnError(f"largest is {self.largest}; give three sizes of at least 3 voxels.")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DrawnPsf:
-    """A true PSF and the one assumed for it.
-
-    Attributes
-    ----------
-    psf
-        True PSF, which blurs.
-    assumed
-        Assumed PSF of the same size, for deconvolution.
-    """
+class DrawnPsf(NamedTuple):
+    """A true PSF, which blurs, and the PSF of the same size assumed for deconvolution."""
 
     psf: Volume
     assumed: Volume
 
 
-def draw_psf(settings: FamilySettings, *, seed: int | tuple[int, ...]) -> DrawnPsf:
-    """Return a random PSF of the family, true and assumed.
+def draw_psf(
+    *, seed: int | tuple[int, ...], mismatch: float = 1.0, largest: Size = LARGEST_PSF
+) -> DrawnPsf:
+    """Return a random PSF of the family, true and assumed; the same seed gives the same PSFs.
 
     Parameters
     ----------
-    settings
-        Settings of the family.
     seed
-        Seed of all random numbers: the same seed gives the same PSFs.
+        Seed of all random numbers.
+    mismatch
+        Deviation of the assumed PSF from the true one: 1 as for careful users, 0 none.
+    largest
+        Maximum size (z y x) in voxels; larger PSFs are cropped.
     """
     rng = np.random.default_rng(seed)
     microscope, voxel_um = _microscope(rng)
-    size = _size(microscope, voxel_um, settings)
-    psf = compute_psf(_with(microscope, size=size), voxel_um, name="true")
-    believed = _believed(rng, microscope, psf, settings.mismatch)
-    return DrawnPsf(psf=psf, assumed=believed)
+    whole = compute_psf(microscope, voxel_um).shape
+    z, y, x = (min(n, m - 1 + m % 2) for n, m in zip(whole, largest, strict=True))
+    psf = compute_psf(replace(microscope, size=(z, y, x)), voxel_um, name="true")
+    return DrawnPsf(psf, _assumed(rng, microscope, psf, mismatch))
 
 
 def _microscope(rng: np.random.Generator) -> tuple[MicroscopeSettings, VoxelUm]:
@@ -127,30 +101,17 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(low * (high / low) ** rng.random())
 
 
-def _with(settings: MicroscopeSettings, **changes: Any) -> MicroscopeSettings:
-    return replace(settings, **changes)
-
-
-def _size(
-    microscope: MicroscopeSettings, voxel_um: VoxelUm, settings: FamilySettings
-) -> tuple[int, int, int]:
-    """Return the automatic size, limited to the largest."""
-    whole = compute_psf(microscope, voxel_um).shape
-    z, y, x = (min(n, m - 1 + m % 2) for n, m in zip(whole, settings.largest, strict=True))
-    return z, y, x
-
-
-def _believed(
+def _assumed(
     rng: np.random.Generator, true: MicroscopeSettings, psf: Volume, mismatch: float
 ) -> Volume:
-    """Return an assumed PSF: computed or measured, with equal probability."""
+    """Return an assumed PSF, computed or measured, with equal probability."""
     if mismatch == 0:
         return psf
     if rng.random() < 0.5:
         errors = rng.normal(size=4) * mismatch
         na = float(np.clip(true.na * (1 + 0.015 * errors[0]), 0.1, true.immersion_index - 0.02))
         sample = true.sample_index or true.immersion_index
-        changed = _with(
+        changed = replace(
             true,
             na=na,
             wavelength_um=true.wavelength_um * float(1 + 0.01 * np.clip(errors[1], -3, 3)),
@@ -159,10 +120,9 @@ def _believed(
             size=psf.shape,
         )
         if changed.excitation_um and true.modality == "confocal":
-            changed = _with(
-                changed, excitation_um=min(changed.excitation_um, changed.wavelength_um)
-            )
-        return compute_psf(changed, psf.voxel_um, name="believed")
+            shorter = min(changed.excitation_um, changed.wavelength_um)
+            changed = replace(changed, excitation_um=shorter)
+        return compute_psf(changed, psf.voxel_um, name="assumed")
     # Average of beads of finite size: broader, slightly off centre, noisy.
     width = float(rng.uniform(0.0, 0.7)) * mismatch  # lateral voxels
     z_width = width * psf.voxel_um[1] / psf.voxel_um[0]
@@ -173,4 +133,4 @@ def _believed(
     data = data + peak * float(rng.uniform(0.0, 0.004)) * mismatch * rng.normal(size=data.shape)
     # Residual noise is clipped with the background, as by psf.prepare.
     data = np.where(data > 0.006 * mismatch * peak, data, np.maximum(data, 0) * 0.5)
-    return Volume.from_array(data / data.sum(), psf.voxel_um, name="believed")
+    return Volume.from_array(data / data.sum(), psf.voxel_um, name="assumed")

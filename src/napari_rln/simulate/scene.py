@@ -23,18 +23,14 @@ class Scene:
 
     Attributes
     ----------
-    shape
-        Voxels (z, y, x) of the canvas.
-    step
-        Distance of its planes in lateral voxels.
+    shape, step
+        Voxels (z, y, x) of the canvas, and distance of its planes.
     field
-        Start and end of the field of view along z, y and x, in lateral voxels.
+        Start and end of the field of view along z, y and x.
     density
         Factor on the number of objects.
     brightness
         Lowest and highest emission of a voxel filled by an object.
-    rng
-        Random generator, advanced by each object.
     """
 
     shape: tuple[int, int, int]
@@ -91,19 +87,9 @@ class Scene:
     def box(self, centre: npt.ArrayLike, radius: npt.ArrayLike) -> tuple[Slices, list[FloatArray]]:
         """Return the part of the canvas within a distance of a point, and its coordinates.
 
-        Parameters
-        ----------
-        centre
-            (3,) point, in lateral voxels.
-        radius
-            Distance, scalar or (3,), in lateral voxels.
-
-        Returns
-        -------
-        slices
-            Into the canvas; empty where the part lies outside.
-        offsets
-            Distances from the point along z, y and x, shaped for broadcasting.
+        Point (3,) and distance, scalar or (3,), are in lateral voxels. Slices are empty where the
+        part lies outside; the coordinates along z, y and x are relative to the point, shaped for
+        broadcasting.
         """
         slices, offsets = [], []
         middle, far = np.broadcast_arrays(np.asarray(centre), np.asarray(radius))
@@ -120,10 +106,7 @@ class Scene:
     def smooth_field(self, sigma: float) -> FloatArray:
         """Return a smooth Gaussian random field (Z, Y, X), mean 0 and variance 1.
 
-        Parameters
-        ----------
-        sigma
-            Standard deviation of the smoothing Gaussian, in lateral voxels.
+        ``sigma`` is the standard deviation of the smoothing Gaussian, in lateral voxels.
         """
         # White noise on a grid as coarse as the smoothing allows: three small matrix products.
         weights = []

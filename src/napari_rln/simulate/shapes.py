@@ -14,9 +14,11 @@ from napari_rln.core.volume import FloatArray
 from napari_rln.simulate.scene import Scene, brighten, overwrite, soft
 
 
-def _cuboids(canvas: FloatArray, scene: Scene, sizes: FloatArray) -> None:
-    """Draw axis-aligned boxes of (n, 3) sizes."""
-    n = len(sizes)
+def _cuboids(canvas: FloatArray, scene: Scene, limits: Sequence[Sequence[int]]) -> None:
+    """Draw axis-aligned boxes of random integer sizes between inclusive limits per axis."""
+    n = scene.count(50)
+    low, high = np.transpose(limits)
+    sizes = scene.rng.integers(low, high, (n, 3), endpoint=True).astype(np.float32)
     for centre, half, light in zip(scene.places(n), sizes / 2, scene.evenly(n), strict=True):
         part, offsets = scene.box(centre, half + 1)
         z, y, x = (
@@ -26,35 +28,26 @@ def _cuboids(canvas: FloatArray, scene: Scene, sizes: FloatArray) -> None:
         overwrite(canvas, part, z * y * x, light)
 
 
-def _sizes(scene: Scene, per_cube: float, limits: Sequence[Sequence[int]]) -> FloatArray:
-    """Return (n, 3) random integer sizes of boxes between inclusive limits per axis."""
-    low, high = np.transpose(limits)
-    sizes = scene.rng.integers(low, high, (scene.count(per_cube), 3), endpoint=True)
-    return sizes.astype(np.float32)
-
-
 def dots(canvas: FloatArray, scene: Scene) -> None:
     """Draw cubes of two voxels."""
-    _cuboids(canvas, scene, _sizes(scene, 50, [(2, 2)] * 3))
+    _cuboids(canvas, scene, [(2, 2)] * 3)
 
 
 def rods(canvas: FloatArray, scene: Scene) -> None:
     """Draw rods along each of the axes."""
     for axis in range(3):
-        limits = [(2, 10) if i == axis else (2, 2) for i in range(3)]
-        _cuboids(canvas, scene, _sizes(scene, 50, limits))
+        _cuboids(canvas, scene, [(2, 10) if i == axis else (2, 2) for i in range(3)])
 
 
 def plates(canvas: FloatArray, scene: Scene) -> None:
     """Draw plates across each of the axes."""
     for axis in range(3):
-        limits = [(2, 2) if i == axis else (2, 10) for i in range(3)]
-        _cuboids(canvas, scene, _sizes(scene, 50, limits))
+        _cuboids(canvas, scene, [(2, 2) if i == axis else (2, 10) for i in range(3)])
 
 
 def boxes(canvas: FloatArray, scene: Scene) -> None:
     """Draw small boxes."""
-    _cuboids(canvas, scene, _sizes(scene, 50, [(2, 6)] * 3))
+    _cuboids(canvas, scene, [(2, 6)] * 3)
 
 
 def spheres(canvas: FloatArray, scene: Scene) -> None:

@@ -3,7 +3,7 @@
 The objects of the reference (Li et al., Nature Methods 2022) are small axis-aligned solids, later
 ones hiding earlier ones. None of them is filamentous, folded or far out of focus, so kinds typical
 of biological samples are added, whose light adds up. All are isotropic in space: sizes are in
-lateral voxels, and a plane of the result holds the light between it and the next.
+lateral voxels, and a plane of the result has the light up to the next plane.
 
 Coils and hollow bars are excluded from training, so that networks can be evaluated on structures
 unknown to them.
@@ -28,29 +28,15 @@ Structure = Literal[
     "filaments", "networks", "tubes", "sheets", "nuclei", "haze", "coils", "bars",
 ]  # fmt: skip
 
+# The function that draws a kind has its name.
 _DRAW: dict[Structure, Callable[[FloatArray, Scene], None]] = {
-    "spheres": shapes.spheres,
-    "shells": shapes.shells,
-    "dots": shapes.dots,
-    "rods": shapes.rods,
-    "plates": shapes.plates,
-    "boxes": shapes.boxes,
-    "filaments": curves.filaments,
-    "networks": curves.networks,
-    "tubes": curves.tubes,
-    "sheets": shapes.sheets,
-    "nuclei": shapes.nuclei,
-    "haze": shapes.haze,
-    "coils": curves.coils,
-    "bars": shapes.bars,
+    kind: getattr(curves if hasattr(curves, kind) else shapes, kind) for kind in get_args(Structure)
 }
 
 REFERENCE: tuple[Structure, ...] = ("spheres", "shells", "dots", "rods", "plates", "boxes")
 """Kinds of the reference, in its drawing order."""
 
-TRAINING: tuple[Structure, ...] = (
-    *REFERENCE, "filaments", "networks", "tubes", "sheets", "nuclei", "haze",
-)  # fmt: skip
+TRAINING: tuple[Structure, ...] = tuple(kind for kind in _DRAW if kind not in ("coils", "bars"))
 """Kinds for training: all except coils and bars."""
 
 _Z_RATIO = (0.5, 8.0)
@@ -66,8 +52,8 @@ class StructureSettings:
     structures
         Kinds of objects to draw from.
     at_once
-        Maximum number of kinds in one volume, haze not counted; 0, or no fewer than there are: all
-        kinds in every volume.
+        Maximum number of kinds in one volume, haze not counted; 0, or the number of kinds and
+        more: all kinds in every volume.
     haze
         Fraction of volumes with haze, if it is among the kinds; all if it is the only kind.
     density
@@ -91,32 +77,24 @@ class StructureSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         if not self.structures:
-            raise RlnError(f"structures is empty; give one or more of {', '.join(_DRAW)}.")
-        for word in self.structures:
-            if word not in get_args(Structure):
-                raise RlnError(f"structures has {word!r}; give any of {', '.join(_DRAW)}.")
+            raise RlnError(f"`structures` is empty; give one or more of {', '.join(_DRAW)}.")
+        for kind in self.structures:
+            if kind not in _DRAW:
+                raise RlnError(f"`structures` has {kind!r}; give any of {', '.join(_DRAW)}.")
         if len(set(self.structures)) < len(self.structures):
-            raise RlnError(f"structures is {self.structures}; give every kind once.")
+            raise RlnError(f"`structures` is {self.structures}; give every kind once.")
         for name, limit in (("density_jitter", 100.0), ("brightness", 1e6)):
             pair = getattr(self, name)
             if len(pair) != 2 or not 0.01 <= pair[0] <= pair[1] <= limit:
                 raise RlnError(
-                    f"{name} is {pair}; give two numbers between 0.01 and {limit:g}, "
+                    f"`{name}` is {pair}; give two numbers between 0.01 and {limit:g}, "
                     "the smaller first."
                 )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
-    """A volume of synthetic objects.
-
-    Attributes
-    ----------
-    data
-        (Z, Y, X) float32, non-negative, in arbitrary units of emission.
-    structures
-        Kinds drawn.
-    """
+    """Synthetic objects, (Z, Y, X) float32 in arbitrary units of emission, and the kinds drawn."""
 
     data: FloatArray
     structures: tuple[Structure, ...]
@@ -130,7 +108,7 @@ def draw(
     z_ratio: float = 1.0,
     field: tuple[slice, slice, slice] | None = None,
 ) -> Drawing:
-    """Return synthetic objects, reproducible for the same arguments.
+    """Return synthetic objects; equal arguments give equal objects.
 
     Parameters
     ----------
@@ -152,10 +130,13 @@ def draw(
         If the shape, the ratio or the field is invalid.
     """
     if len(shape) != 3 or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
-        raise RlnError(f"shape is {shape}; give three whole numbers (z y x) of at least 1.")
+        raise RlnError(f"`shape` is {shape}; give three whole numbers (z y x) of at least 1.")
     low, high = _Z_RATIO
     if not low <= z_ratio <= high:
-        raise RlnError(f"z_ratio is {z_ratio} but must lie between {low} and {high}.")
+        raise RlnError(
+            f"z_ratio, the distance of planes in lateral voxels, is {z_ratio} but must lie between "
+            f"{low} and {high}; check the voxel size of the PSF."
+        )
     rng = np.random.default_rng(seed)
     finer = math.ceil(z_ratio / _COARSE)
     scene = Scene(
@@ -168,27 +149,27 @@ def draw(
     )
     chosen = _choose(settings, rng)
     total = np.zeros(scene.shape, np.float32)
-    for word in chosen:
+    for kind in chosen:
         jittered = replace(scene, density=settings.density * scene.one(*settings.density_jitter))
-        if word in REFERENCE or len(chosen) == 1:
-            _DRAW[word](total, jittered)  # drawn first; may hide each other
+        if kind in REFERENCE or len(chosen) == 1:
+            _DRAW[kind](total, jittered)  # drawn first; may hide each other
         else:
             canvas = np.zeros_like(total)
-            _DRAW[word](canvas, jittered)
+            _DRAW[kind](canvas, jittered)
             total += canvas
     return Drawing(data=_smooth(total, scene, finer, settings.smooth_voxels), structures=chosen)
 
 
 def _choose(settings: StructureSettings, rng: np.random.Generator) -> tuple[Structure, ...]:
     """Return the kinds of one volume, in drawing order."""
-    plain: list[Structure] = [word for word in settings.structures if word != "haze"]
+    plain: list[Structure] = [kind for kind in settings.structures if kind != "haze"]
     chosen: set[Structure] = set(plain)
     if 0 < settings.at_once < len(plain):
         n = rng.integers(1, settings.at_once, endpoint=True)
         chosen = {plain[i] for i in rng.choice(len(plain), n, replace=False)}
     if "haze" in settings.structures and (not plain or rng.random() < settings.haze):
         chosen.add("haze")
-    return tuple(word for word in _DRAW if word in chosen)
+    return tuple(kind for kind in _DRAW if kind in chosen)
 
 
 def _field_voxels(

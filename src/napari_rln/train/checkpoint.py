@@ -23,16 +23,9 @@ Tensors = dict[str, torch.Tensor]
 
 
 class BestWeights(NamedTuple):
-    """The best weights so far and their scores.
+    """The best weights so far and their scores, as in a validation.
 
-    Attributes
-    ----------
-    quality, error, estimate_weight
-        See :class:`napari_rln.train.validation.ValidationResult`.
-    step
-        Step after which they were reached; 0 for the initial weights.
-    weights
-        Tensors by name in the network.
+    ``step`` is that after which they were reached; 0 for the initial weights.
     """
 
     quality: Quality
@@ -50,14 +43,10 @@ class Checkpoint:
     ----------
     settings, inputs
         Settings and inputs of the training, compared on resuming.
-    step, total
-        Number of steps done and in total.
     frozen
         Whether the statistics of batch normalisation are frozen.
     losses
         Losses of the last step.
-    weights
-        Tensors by name in the network.
     moments
         Moments of the optimiser, by number of the weight.
     best
@@ -87,8 +76,8 @@ class Checkpoint:
             differ = sorted(k for k in {*saved, *now} if saved.get(k) != now.get(k))
             if differ:
                 raise RlnError(
-                    f"{path.name} is of another training: {', '.join(differ)} differ; train anew "
-                    "without `resume`, or with the same settings."
+                    f"{path.name} is of another training: {', '.join(differ)} differ; resume with "
+                    "the same settings, or train without `resume`."
                 )
 
     def save(self, path: Path) -> None:
@@ -138,7 +127,9 @@ class Checkpoint:
                 best = BestWeights(quality=quality, weights=_part(tensors, "best"), **best)
             return cls(**fields, weights=_part(tensors, "network"), moments=moments, best=best)
         except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RlnError(f"{path.name} is not a training checkpoint ({error}).") from error
+            raise RlnError(
+                f"{path.name} is not a training checkpoint ({error}); train without `resume`."
+            ) from error
 
 
 def discard(checkpoint: Path) -> None:

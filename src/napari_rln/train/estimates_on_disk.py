@@ -1,7 +1,7 @@
 """Disk cache of the initial estimates of examples during a training.
 
-Computing them takes minutes; an interrupted training reuses those already computed. Each is stored
-under the hash of everything it depends on.
+Computing them takes minutes; an interrupted training reuses those already computed. The name of a
+file is the hash of everything that its estimate depends on.
 """
 
 import hashlib
@@ -18,13 +18,7 @@ _ENDING = ".estimate.npy"
 
 
 class EstimateCache:
-    """Cached initial estimates of a training.
-
-    Parameters
-    ----------
-    folder
-        Folder of the cache, created when needed; none: no cache.
-    """
+    """Cached initial estimates of a training, in a folder created when needed; none: no cache."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -34,15 +28,10 @@ class EstimateCache:
         """Return the cache beside a checkpoint; without a checkpoint, no cache."""
         return cls(checkpoint and checkpoint.with_suffix(".prepared"))
 
-    def estimate(self, made_of: object, make: Callable[[], FloatArray]) -> FloatArray:
+    def estimate(self, depends_on: object, compute: Callable[[], FloatArray]) -> FloatArray:
         """Return an estimate, (Z, Y, X), from the cache or newly computed.
 
-        Parameters
-        ----------
-        made_of
-            Everything it depends on, in JSON types.
-        make
-            Function that computes it.
+        ``depends_on`` is everything it depends on, in JSON types.
 
         Raises
         ------
@@ -50,13 +39,13 @@ class EstimateCache:
             If the disk is full.
         """
         if self._folder is None:
-            return make()
-        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+            return compute()
+        key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
         path = self._folder / f"{key}{_ENDING}"
         try:
             cached: FloatArray = np.load(path)
         except (OSError, ValueError, EOFError):  # missing or damaged
-            cached = make()
+            cached = compute()
             self._folder.mkdir(exist_ok=True)
             with atomic(path) as temporary:
                 np.save(temporary, cached)

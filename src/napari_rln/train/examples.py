@@ -4,7 +4,6 @@ A source returns the same example for the same number, so that a resumed trainin
 of an uninterrupted one.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,11 +17,11 @@ from napari_rln import __version__
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.limits import as_dict
+from napari_rln.core.tiles import Shape
 from napari_rln.core.volume import FloatArray, Volume, VoxelUm, same_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate
 from napari_rln.deconvolution.method import Observation
-from napari_rln.deconvolution.stopping_trial import find_iterations
 from napari_rln.io.paths import is_tiff_name, is_zarr
 from napari_rln.io.volumes import read
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
@@ -30,7 +29,7 @@ from napari_rln.networks.normalisation import Normalisation, NormalisationMethod
 from napari_rln.networks.rln import Views, combine_views
 from napari_rln.psf.shape import asymmetry, centre_crop
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
-from napari_rln.simulate.optics import FamilySettings, draw_psf
+from napari_rln.simulate.optics import LARGEST_PSF, draw_psf
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.estimates_on_disk import EstimateCache
 
@@ -38,23 +37,14 @@ _SYMMETRIC = 0.05  # asymmetry up to which a PSF may be mirrored
 # For accelerated deconvolution: iterations between comparisons, factor beyond the best at which it
 # ends, and mean factor and spread between the automatic stop and the best, measured over all PSFs.
 _INTERVAL, _PAST, _STOP_FACTOR, _STOP_SPREAD = 3, 1.2, 0.85, 0.4
-_LARGEST_PSF = (
-    63,
-    63,
-    63,
-)  # voxels, for simulated images: larger ones are slow for little effect
+_LARGEST_CROP = (63, 63, 63)  # of a PSF, voxels: larger ones are slow for little effect
 
 
 @dataclass(frozen=True, kw_only=True)
 class Symmetry:
     """Allowed augmentations, under which images remain consistent with the PSF.
 
-    Attributes
-    ----------
-    flips
-        Whether mirroring along z, y and x is allowed.
-    quarter_turn
-        Whether exchanging y and x is allowed.
+    Mirroring along z, y and x (``flips``), and exchanging y and x (``quarter_turn``).
     """
 
     flips: tuple[bool, bool, bool] = (True, True, True)
@@ -71,20 +61,14 @@ class Example:
         Image and ground truth in image units.
     psf
         Assumed PSF; none for pairs of unknown origin.
-    calibration
-        Calibration of the image.
     scaling
         Normalisation of the network's input and output.
     x, E0, target
         (Z, Y, X), normalised image, initial estimate and ground truth.
     mean, power
         Mean and variance of the target.
-    second
-        The second view with its PSF and calibration, if any.
-    x_b
-        (Z, Y, X), normalised image of the second view.
-    views
-        How the network combines two views.
+    second, x_b
+        The second view, if any, and its normalised image (Z, Y, X).
     from_image
         Whether the network starts from the image.
     """
@@ -134,13 +118,15 @@ class ExampleSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnePsf:
-    """Synthetic pairs for one PSF.
+class SyntheticPairs:
+    """Synthetic pairs, of one PSF or each of another PSF of the family.
 
     Parameters
     ----------
     psf
-        PSF on the image's voxels, sum 1.
+        PSF on the image's voxels, sum 1; none: random PSFs of the family.
+    psf_b
+        PSF of a second view on the same voxels, if any.
     structures, imaging
         Settings of the objects, and of light and camera.
     shape
@@ -149,66 +135,41 @@ class OnePsf:
         Seed of all examples.
     one_kind
         Use a single kind of structures per example, cycling through the kinds.
-    psf_b
-        PSF of a second view on the same voxels, if any.
+    largest
+        Maximum size (z, y, x) of random PSFs in voxels.
     """
 
-    psf: Volume
+    psf: Volume | None
+    psf_b: Volume | None = None
     structures: StructureSettings
     imaging: ImagingSettings
-    shape: tuple[int, int, int]
+    shape: Shape
     seed: int
     one_kind: bool = False
-    psf_b: Volume | None = None
+    largest: Shape = LARGEST_PSF
 
     @cached_property
     def symmetry(self) -> Symmetry:
-        """Augmentations allowed by the PSF, or by both."""
-        first = symmetry_of(self.psf)
-        if self.psf_b is None:
-            return first
-        other = symmetry_of(self.psf_b)
-        z, y, x = (a and b for a, b in zip(first.flips, other.flips, strict=True))
-        return Symmetry(flips=(z, y, x), quarter_turn=first.quarter_turn and other.quarter_turn)
-
-    def pair(self, number: int) -> tuple[Pair, Volume]:
-        """Return a synthetic pair and the PSF."""
-        psf, psf_b = _cropped(self.psf), self.psf_b and _cropped(self.psf_b)
-        structures = _single_kind(self.structures, number) if self.one_kind else self.structures
-        pair = simulate_pair(
-            psf, structures, self.imaging, shape=self.shape, seed=(self.seed, number), psf_b=psf_b
-        )
-        return pair, psf
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnyPsf:
-    """Synthetic pairs, each for another PSF of the family.
-
-    Parameters
-    ----------
-    family
-        Settings of the family of PSFs.
-    structures, imaging, shape, seed, one_kind
-        As for :class:`OnePsf`.
-    """
-
-    family: FamilySettings
-    structures: StructureSettings
-    imaging: ImagingSettings
-    shape: tuple[int, int, int]
-    seed: int
-    one_kind: bool = False
-    symmetry: Symmetry = Symmetry()
-    psf_b: None = None
+        """Augmentations that all PSFs allow; all of them for the family."""
+        each = [symmetry_of(psf) for psf in (self.psf, self.psf_b) if psf is not None]
+        z, y, x = (all(one.flips[axis] for one in each) for axis in range(3))
+        return Symmetry(flips=(z, y, x), quarter_turn=all(one.quarter_turn for one in each))
 
     def pair(self, number: int) -> tuple[Pair, Volume]:
         """Return a synthetic pair and its assumed PSF."""
-        optics = draw_psf(self.family, seed=(self.seed, number, 2))
-        structures = _single_kind(self.structures, number) if self.one_kind else self.structures
-        seed = self.seed, number
-        pair = simulate_pair(optics.psf, structures, self.imaging, shape=self.shape, seed=seed)
-        return pair, optics.assumed
+        if self.psf is None:
+            psf, assumed = draw_psf(seed=(self.seed, number, 2), largest=self.largest)
+        else:
+            psf = assumed = _cropped(self.psf)
+        pair = simulate_pair(
+            psf,
+            _single_kind(self.structures, number) if self.one_kind else self.structures,
+            self.imaging,
+            shape=self.shape,
+            seed=(self.seed, number),
+            psf_b=self.psf_b and _cropped(self.psf_b),
+        )
+        return pair, assumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,10 +180,8 @@ class PairFolder:
     ----------
     files
         Images and ground truths; see :func:`pairs_in`.
-    psf
-        PSF of all pairs, for the started variant.
-    symmetry
-        Allowed augmentations.
+    psf, symmetry
+        PSF of all pairs, for the started variant, and the augmentations it allows.
     voxel_um
         Voxel size (z, y, x) in micrometres, if missing or wrong in the files.
     """
@@ -245,13 +204,13 @@ class PairFolder:
         image, truth = (read(path, voxel_um=self.voxel_um) for path in files)
         if image.shape != truth.shape:
             raise RlnError(
-                f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; "
-                "a pair has one shape."
+                f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; crop them to one "
+                "shape."
             )
         if not same_grid(image.voxel_um, truth.voxel_um):
             raise RlnError(
                 f"{files[0]} has voxels of {image.voxel_um} um but {files[1]} of "
-                f"{truth.voxel_um} um (z, y, x); correct the wrong one."
+                f"{truth.voxel_um} um (z, y, x); correct one of them."
             )
         try:
             checked = (
@@ -275,7 +234,7 @@ class PairFolder:
             image = self.pair(number)[0].image
             if min(image.shape) < patch:
                 raise RlnError(
-                    f"{image.name} is {image.shape} voxels but patches are {patch} wide; use "
+                    f"{image.name} is {image.shape} voxels, less than the {patch} of a patch; use "
                     "smaller patches (`patch`)."
                 )
 
@@ -295,13 +254,13 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     )
     if not images:
         raise RlnError(
-            f"there are no pairs in {folder}: it needs input/ and ground_truth/ with volumes of "
-            "the same names, .tif or .ome.zarr."
+            f"there are no pairs in {folder}; give a folder with input/ and ground_truth/, and "
+            "volumes of equal names in both, .tif or .ome.zarr."
         )
     pairs = [(image, folder / "ground_truth" / image.name) for image in images]
     for image, truth in pairs:
         if not truth.exists():
-            raise RlnError(f"{image} has no ground truth: there is no {truth}.")
+            raise RlnError(f"{image} has no ground truth; add {truth}, or remove the image.")
     return pairs
 
 
@@ -316,27 +275,11 @@ def example(
     views: Views = "single",
     prepared: EstimateCache | None = None,
 ) -> Example:
-    """Return the example of a number.
+    """Return the example of a number, from 0.
 
-    Parameters
-    ----------
-    source
-        Source of pairs.
-    number
-        Number of the example, from 0.
-    start
-        Settings of the initial estimate.
-    method
-        Method of the normalisation.
-    output_scale
-        Ground truth that becomes 1, in units of the normalisation's scale.
-    by_truth
-        Replace automatic stopping of the initial estimate by a similar iteration selected by
-        ground truth, in one run instead of two.
-    views
-        How the network combines two views.
-    prepared
-        Cache of initial estimates; none: no cache.
+    ``output_scale`` is the ground truth that becomes 1, in units of the normalisation's scale.
+    ``by_truth`` replaces automatic stopping of the initial estimate by a similar iteration selected
+    by ground truth, in one run instead of two.
     """
     pair, psf = source.pair(number)
     calibration = calibrate(pair.image)
@@ -348,23 +291,23 @@ def example(
             image=pair.second, psf=_cropped(source.psf_b), calibration=calibrate(pair.second)
         )
 
+    first = rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)
+    observed = [first] if second is None else [first, second]
+
     def estimated() -> FloatArray:
         if by_truth and psf is not None and start.needs_psf and start.iterations == "auto":
-            return _stopped_by_truth(pair, psf, calibration, start, number, second)
-        if second is not None and psf is not None and start.needs_psf:
-            return _joint(pair, psf, calibration, start, second)
-        cpu = torch.device("cpu")
-        view = rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)
-        return finish(initial_estimate(Observation.of(view, cpu), start)).data
+            return _stopped_by_truth(observed, pair.truth.data, start, number)
+        scene = replace(Observation.of(first, torch.device("cpu")), views=tuple(observed))
+        return finish(initial_estimate(scene, start)).data
 
     volumes = (pair.image, pair.truth, psf, pair.second, source.psf_b)
-    made_of = {
+    depends_on = {
         "volumes": [volume and volume.hash for volume in volumes],
         "start": as_dict(start),
         "by_truth": by_truth and number,
         "version": __version__,
     }
-    estimate = (prepared or EstimateCache()).estimate(made_of, estimated)
+    estimate = (prepared or EstimateCache()).estimate(depends_on, estimated)
     if second is not None:
         level = second.calibration.background
         own = Normalisation.of(second.image.data, estimate, level, method)
@@ -398,36 +341,8 @@ def rescaled(made: Example, factor: float) -> Example:
     )
 
 
-def _joint(
-    pair: Pair,
-    psf: Volume,
-    calibration: Calibration,
-    start: StartSettings,
-    second: rld.PreparedView,
-) -> FloatArray:
-    """Return the initial estimate of inference with two views."""
-    settings, cpu = start.rld(), torch.device("cpu")
-    if start.iterations == "auto":
-        stop = finish(
-            find_iterations(pair.image, psf, calibration, settings, cpu, time.perf_counter())
-        )
-        iterations = start.after(stop.iterations)
-    else:
-        iterations = start.iterations
-    first = rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)
-    run = rld.start_iteration_of_views([first, second], replace(settings, start="image"), cpu)
-    for _ in range(iterations):
-        run.step(measure=False)
-    return run.estimate()
-
-
 def _stopped_by_truth(
-    pair: Pair,
-    psf: Volume,
-    calibration: Calibration,
-    start: StartSettings,
-    number: int,
-    second: rld.PreparedView | None = None,
+    observed: Sequence[rld.PreparedView], truth: FloatArray, start: StartSettings, number: int
 ) -> FloatArray:
     """Return approximately the initial estimate of inference.
 
@@ -435,11 +350,10 @@ def _stopped_by_truth(
     stopping, times the factor of the settings.
     """
     settings = start.rld()
-    observed = [rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)]
-    if second is not None:
-        observed, settings = [*observed, second], replace(settings, start="image")
+    if len(observed) > 1:
+        settings = replace(settings, start="image")
     run = rld.start_iteration_of_views(observed, settings, torch.device("cpu"))
-    truth = pair.truth.data - pair.truth.data.mean()
+    truth = truth - truth.mean()
     estimates: list[FloatArray] = []
     similarity: list[float] = []
     further = max(1.0, start.beyond)
@@ -482,7 +396,7 @@ def _round(psf: Volume) -> bool:
 
 def _cropped(psf: Volume) -> Volume:
     """Return the central part of a PSF, of at most the largest size, sum 1."""
-    if all(n <= most for n, most in zip(psf.shape, _LARGEST_PSF, strict=True)):
+    if all(n <= most for n, most in zip(psf.shape, _LARGEST_CROP, strict=True)):
         return psf
-    data = centre_crop(psf.data, _LARGEST_PSF)
+    data = centre_crop(psf.data, _LARGEST_CROP)
     return psf.with_data(data / data.sum())

@@ -19,13 +19,15 @@ from napari_rln.train.training_settings import TrainReport, TrainSettings
 _ADVICE = "use smaller patches or batches (`patch`, `batch`)."
 
 
-def train_model(setting: TrainingSet, settings: TrainSettings, *, name: str = "model") -> Model:
+def train_model(
+    training_set: TrainingSet, settings: TrainSettings, *, name: str = "model"
+) -> Model:
     """Return the trained model; see :func:`train_model_iter`."""
-    return finish(train_model_iter(setting, settings, name=name))
+    return finish(train_model_iter(training_set, settings, name=name))
 
 
 def train_model_iter(
-    setting: TrainingSet,
+    training_set: TrainingSet,
     settings: TrainSettings,
     *,
     name: str = "model",
@@ -39,7 +41,7 @@ def train_model_iter(
 
     Parameters
     ----------
-    setting
+    training_set
         Source of examples and initial model.
     settings
         Settings of the training.
@@ -63,14 +65,14 @@ def train_model_iter(
     prepared = EstimateCache.beside(checkpoint)
     with (
         computing(0, device, _ADVICE),
-        closing(TrainingState(setting, settings, name, device, prepared)) as run,
+        closing(TrainingState(training_set, settings, name, device, prepared)) as run,
     ):
         saved = None
         if resume:
             if checkpoint is None:
-                raise RlnError("there is no checkpoint to resume from: name one.")
+                raise RlnError("`resume` needs a checkpoint to resume from; give `checkpoint`.")
             saved = Checkpoint.load(checkpoint)
-            saved.check(as_dict(settings), setting.inputs, checkpoint)
+            saved.check(as_dict(settings), training_set.inputs, checkpoint)
         yield from run.clock.follow(_train(run, saved, checkpoint))
         model = run.model()
     if checkpoint is not None:
@@ -84,8 +86,8 @@ def _train(
     yield from run.prepare()
     if saved is not None:
         run.restore(saved)
-    elif run.setting.begin is not None and run.settings.validate:
-        yield run.examine_first()
+    elif run.training_set.initial_model is not None and run.settings.validate:
+        yield run.validate_initial()
     while run.step < run.total:
         report = run.advance()
         if checkpoint is not None and run.due():

@@ -29,16 +29,9 @@ def paper_loss(stages: Stages, x: torch.Tensor, truth: torch.Tensor) -> Losses:
 
     ``mse + 0.1 e_mse - ln((1 + ssim) / 2)``: the target of the output is the ground truth, that of
     the estimate ``e`` of the iteration at half resolution 80 % of the ground truth and 20 % of the
-    image. Both mean squared errors have 1e-4 added, as in their code.
-
-    Parameters
-    ----------
-    stages
-        Result of the network for the image.
-    x
-        (N, C, D, H, W), the normalised image; for averaged views, half of the network's input.
-    truth
-        (N, 1, D, H, W), the normalised ground truth.
+    image. Both mean squared errors have 1e-4 added, as in their code. Image ``x`` (N, C, D, H, W)
+    and ground truth (N, 1, D, H, W) are normalised; for averaged views x is half of the network's
+    input.
     """
     mse = mse_loss(stages.output, truth) + _MSE_FLOOR
     e_mse = mse_loss(stages.e, 0.8 * truth + 0.2 * mean_c(x)) + _MSE_FLOOR
@@ -68,18 +61,8 @@ def relative_loss(
     For each patch ``ln(mse / power) / 2``, a tenth of it for ``e``, and the paper's term in the
     structural similarity. So dim, sparse or noisy volumes weigh as much as bright, dense and clear
     ones. Errors below a thirtieth of the ground truth's standard deviation count less, so that
-    nearly empty patches do not dominate.
-
-    Parameters
-    ----------
-    stages
-        Result of the network.
-    E0
-        (N, C, D, H, W), the initial estimate.
-    truth
-        (N, 1, D, H, W), the ground truth.
-    power
-        (N,), variance of the whole volume's ground truth.
+    nearly empty patches do not dominate. Initial estimate (N, C, D, H, W) and ground truth
+    (N, 1, D, H, W) are normalised; ``power`` (N,) is the variance of each volume's ground truth.
     """
     mse = (stages.output - truth).square().mean((1, 2, 3, 4))
     e_mse = (stages.e - (0.8 * truth + 0.2 * mean_c(E0))).square().mean((1, 2, 3, 4))

@@ -18,15 +18,6 @@ class Pool:
 
     The number of examples of a step depends on the step alone and not on how many are ready, so
     that the result does not depend on the speed of the machine.
-
-    Parameters
-    ----------
-    source
-        Source of pairs.
-    settings
-        Settings of the training.
-    prepared
-        Cache of initial estimates.
     """
 
     def __init__(
@@ -45,19 +36,14 @@ class Pool:
 
     def add(self, number: int) -> Example:
         """Create, add and return the example of a number."""
-        made = self._make(number)
-        done: Future[Example] = Future()
-        done.set_result(made)
-        self._futures.append(done)
+        made = self.create(number)
+        self._futures.append(_done(made))
         return made
 
     def rescale(self, output_scale: float) -> None:
         """Change the output scale of all examples."""
         factor, self.output_scale = output_scale / self.output_scale, output_scale
-        for i, future in enumerate(self._futures):
-            done: Future[Example] = Future()
-            done.set_result(rescaled(future.result(), factor))
-            self._futures[i] = done
+        self._futures = [_done(rescaled(future.result(), factor)) for future in self._futures]
 
     def request(self, step: int) -> None:
         """Schedule the creation of the examples of a step and of the next ones."""
@@ -65,7 +51,7 @@ class Pool:
             return
         count = min(self._needed(step) + _PREFETCH, self._settings.examples)
         for number in range(len(self._futures), count):
-            self._futures.append(self._workers.submit(self._make, number))
+            self._futures.append(self._workers.submit(self.create, number))
 
     def batch(self, step: int, *seed: int) -> Batch:
         """Return the batch of a step and a seed."""
@@ -81,14 +67,22 @@ class Pool:
     def _needed(self, step: int) -> int:
         return min(FIRST + step // self._settings.every, self._settings.examples)
 
-    def _make(self, number: int) -> Example:
+    def create(self, number: int, held_out: ExampleSource | None = None) -> Example:
+        """Return a new example, of the held-out source if given, then stopped as in inference."""
         return example(
-            self._source,
+            held_out or self._source,
             number,
             self._settings.start_settings,
             self._settings.normalisation,
             output_scale=self.output_scale,
-            by_truth=True,
+            by_truth=held_out is None,
             views=self._settings.views,
             prepared=self._prepared,
         )
+
+
+def _done(made: Example) -> Future[Example]:
+    """Return a finished future of an example."""
+    future: Future[Example] = Future()
+    future.set_result(made)
+    return future

@@ -1,4 +1,4 @@
-"""State of a training, and its single step."""
+"""State of a training between steps, and the step itself."""
 
 from collections.abc import Generator
 from dataclasses import replace
@@ -20,7 +20,7 @@ from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
 from napari_rln.train.batches import inner, without_margin
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
-from napari_rln.train.examples import Example, example, rescaled
+from napari_rln.train.examples import Example, rescaled
 from napari_rln.train.loss import Losses, paper_loss, relative_loss
 from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.training_set import TrainingSet
@@ -40,13 +40,18 @@ class TrainingState:
 
     def __init__(
         self,
-        setting: TrainingSet,
+        training_set: TrainingSet,
         settings: TrainSettings,
         name: str,
         device: torch.device,
         prepared: EstimateCache,
     ) -> None:
-        self.settings, self.setting, self.name, self.device = settings, setting, name, device
+        self.settings, self.training_set, self.name, self.device = (
+            settings,
+            training_set,
+            name,
+            device,
+        )
         self.step = 0
         self.total = settings.steps or _GUESS
         self.clock = Stopwatch()
@@ -56,10 +61,10 @@ class TrainingState:
         self._best: BestWeights | None = None
         self._last: dict[str, float] = {}
         self._frozen = False
-        self._pool, self._prepared = Pool(setting.source, settings, prepared), prepared
-        if setting.begin is not None:
-            self._pool.output_scale = setting.begin.output_scale
-        self._held: list[Example] = []
+        self._pool = Pool(training_set.source, settings, prepared)
+        if training_set.initial_model is not None:
+            self._pool.output_scale = training_set.initial_model.output_scale
+        self._held_out: list[Example] = []
         self.network = self._network().to(device)
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
 
@@ -69,39 +74,32 @@ class TrainingState:
 
     def prepare(self) -> Generator[TrainReport, None, None]:
         """Create the held-out and the first examples, and the baseline of the former."""
-        first, held = min(FIRST, self.settings.examples), self.settings.validate
-        for number in range(held):
-            made = example(
-                self.setting.held_out,
-                number,
-                self.settings.start_settings,
-                self.settings.normalisation,
-                output_scale=self._pool.output_scale,
-                views=self.settings.views,
-                prepared=self._prepared,
-            )
-            self._held.append(made)
-            report = self._report("examples", number + 1, first + held)
-            if number == 0 and self.setting.begin is not None:  # an early preview
-                report = replace(report, preview=self._preview(self.setting.begin))
+        first, held_out = min(FIRST, self.settings.examples), self.settings.validate
+        for number in range(held_out):
+            self._held_out.append(self._pool.create(number, self.training_set.held_out))
+            report = self._report("examples", number + 1, first + held_out)
+            if number == 0 and self.training_set.initial_model is not None:  # an early preview
+                report = replace(report, preview=self._preview(self.training_set.initial_model))
             yield report
         bright = []
         for number in range(first):
             bright.append(brightness(self._pool.add(number).target))
-            yield self._report("examples", held + number + 1, first + held)
-        if self.setting.begin is None and self.settings.normalisation == "brightness":
+            yield self._report("examples", held_out + number + 1, first + held_out)
+        if self.training_set.initial_model is None and self.settings.normalisation == "brightness":
             scale = round(median(bright), 4)
-            self._held = [rescaled(made, scale / self._pool.output_scale) for made in self._held]
+            self._held_out = [
+                rescaled(made, scale / self._pool.output_scale) for made in self._held_out
+            ]
             self._pool.rescale(scale)
         self._pool.request(self.step)
         self._baseline = yield from relay(
-            baseline_iter(self._held), lambda done: self._report("baseline", done, held)
+            baseline_iter(self._held_out), lambda done: self._report("baseline", done, held_out)
         )
 
-    def examine_first(self) -> TrainReport:
+    def validate_initial(self) -> TrainReport:
         """Validate the initial model as the first candidate, so that training cannot worsen it."""
-        held = len(self._held)
-        return self._examined(self._report("baseline", held, held))
+        count = len(self._held_out)
+        return self._validated(self._report("baseline", count, count))
 
     def advance(self) -> TrainReport:
         """Perform one step and return its report."""
@@ -119,9 +117,9 @@ class TrainingState:
         if self.settings.steps is None and self.step == _WARM_UP:
             self.total = self._steps_in_time()
         report = self._report("train", self.step, self.total, rate=rate)
-        if self._held and self.due():
+        if self._held_out and self.due():
             self._estimate_statistics()
-            report = self._examined(report)
+            report = self._validated(report)
         return replace(report, _model=self.model)
 
     def due(self) -> bool:
@@ -133,7 +131,7 @@ class TrainingState:
         if self._best is None:
             self._estimate_statistics()
         weights = self._best.weights if self._best else self._weights()
-        begin = self.setting.begin
+        source = self._best or self.training_set.initial_model
         network = RLN(self.network.settings)
         network.load_state_dict(weights)
         facts: dict[str, Any] = {
@@ -158,19 +156,15 @@ class TrainingState:
             start=self.settings.start_settings,
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
-            estimate_weight=self._best.estimate_weight
-            if self._best
-            else begin.estimate_weight
-            if begin
-            else 0.0,
-            psf=self.setting.psf,
-            psf_b=self.setting.source.psf_b,
-            psf_widths=self.setting.psf_widths,
+            estimate_weight=source.estimate_weight if source else 0.0,
+            psf=self.training_set.psf,
+            psf_b=self.training_set.source.psf_b,
+            psf_widths=self.training_set.psf_widths,
             record=Record(
                 method="train",
                 settings=as_dict(self.settings),
                 facts=facts,
-                inputs=self.setting.inputs,
+                inputs=self.training_set.inputs,
             ),
         )
 
@@ -179,7 +173,7 @@ class TrainingState:
         moments = self._optimiser.state_dict()["state"]
         return Checkpoint(
             settings=as_dict(self.settings),
-            inputs=self.setting.inputs,
+            inputs=self.training_set.inputs,
             step=self.step,
             total=self.total,
             frozen=self._frozen,
@@ -200,11 +194,11 @@ class TrainingState:
         self._time_from_here()
 
     def _network(self) -> RLN:
-        begin, settings = self.setting.begin, self.settings
+        initial, settings = self.training_set.initial_model, self.settings
         fresh = NetworkSettings(views=settings.views)
-        network = RLN(begin.network.settings if begin else fresh)
-        if begin is not None:
-            network.load_state_dict(begin.network.state_dict())
+        network = RLN(initial.network.settings if initial else fresh)
+        if initial is not None:
+            network.load_state_dict(initial.network.state_dict())
         else:
             initialise(network, torch.Generator().manual_seed(settings.seed))
             if settings.initial == "estimate":
@@ -249,19 +243,19 @@ class TrainingState:
     def _steps_in_time(self) -> int:
         """Return the number of steps that fits the time limit, from the time of the first."""
         each = (self.clock.seconds - self._timed) / (_WARM_UP - self._timed_from)
-        examination = 0.0
-        if self._held:
+        validation = 0.0
+        if self._held_out:
             InferenceNetwork(self.network.eval(), self.device)  # compiles, once per machine
             before = self.clock.seconds
-            self._examine()
-            examination = self.clock.seconds - before
+            self._validate()
+            validation = self.clock.seconds - before
         left = 60 * self.settings.minutes - (self.clock.seconds - self._began)
-        each += examination / self.settings.validate_every
+        each += validation / self.settings.validate_every
         return max(_WARM_UP + 1, _WARM_UP + int(left / each))
 
-    def _examined(self, report: TrainReport) -> TrainReport:
+    def _validated(self, report: TrainReport) -> TrainReport:
         """Return a report with the scores of the present weights, and keep the best weights."""
-        result = self._examine()
+        result = self._validate()
         if self._best is None or result.error < self._best.error:
             self._best = BestWeights(
                 result.quality, result.error, result.estimate_weight, self.step, self._weights()
@@ -270,29 +264,31 @@ class TrainingState:
             report, quality=result.quality, preview=result.preview, best_step=self._best.step
         )
 
-    def _examine(self) -> ValidationResult:
-        begin = self.setting.begin
+    def _validate(self) -> ValidationResult:
+        initial = self.training_set.initial_model
         fractions = {0.0} if self.settings.variant == "paper" else {*_FRACTIONS}
         return validate(
             InferenceNetwork(self.network.eval(), self.device),
-            self._held,
-            estimate_weights=sorted(fractions | ({begin.estimate_weight} if begin else set())),
+            self._held_out,
+            estimate_weights=sorted(fractions | ({initial.estimate_weight} if initial else set())),
             output_scale=self._pool.output_scale,
         )
 
-    def _preview(self, begin: Model) -> Preview:
+    def _preview(self, initial: Model) -> Preview:
         return preview(
             InferenceNetwork(self.network.eval(), self.device),
-            self._held[0],
-            estimate_weight=begin.estimate_weight,
-            output_scale=begin.output_scale,
+            self._held_out[0],
+            estimate_weight=initial.estimate_weight,
+            output_scale=initial.output_scale,
         )
 
     def _time_from_here(self) -> None:
         self._timed, self._timed_from = self.clock.seconds, self.step
 
     def _freeze(self) -> None:
-        if self.step or self.setting.begin is None:  # otherwise those of the initial model
+        if (
+            self.step or self.training_set.initial_model is None
+        ):  # otherwise those of the initial model
             self._estimate_statistics()
         self._frozen = True
 

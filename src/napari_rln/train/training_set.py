@@ -1,4 +1,4 @@
-"""Choice of training set, settings and initial model."""
+"""Training set, settings and initial model of a training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +13,13 @@ from napari_rln.networks.rln import Views
 from napari_rln.networks.suitability import widths_in_voxels
 from napari_rln.psf.prepare import check_psf
 from napari_rln.simulate.imaging import ImagingSettings, imaging_like
-from napari_rln.simulate.optics import FAMILY_WIDTHS, FamilySettings
+from napari_rln.simulate.optics import FAMILY_WIDTHS
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.examples import (
-    AnyPsf,
     ExampleSource,
-    OnePsf,
     PairFolder,
     Symmetry,
+    SyntheticPairs,
     pairs_in,
     symmetry_of,
 )
@@ -30,36 +29,24 @@ _HELD_OUT = 1_000_000  # added to the seed: validation differs from training
 
 
 class TrainingSet(NamedTuple):
-    """Training set, validation set and initial model of a training.
+    """Sources of training and validation pairs, PSF and initial model of a training.
 
-    Attributes
-    ----------
-    source
-        Source of the training pairs.
-    held_out
-        Source of the validation pairs.
-    psf
-        PSF of the model; none for a family.
-    psf_widths
-        See :class:`napari_rln.networks.model.Model`.
-    begin
-        Initial model; none for new weights.
-    inputs
-        Names and hashes for the record.
+    The PSF is none for a family, the initial model for new weights; ``inputs`` are names and hashes
+    for the record.
     """
 
     source: ExampleSource
     held_out: ExampleSource
     psf: Volume | None
     psf_widths: dict[str, tuple[float, float]]
-    begin: Model | None
+    initial_model: Model | None
     inputs: dict[str, str]
 
 
 def choose_settings(
     preset: Preset | None = None,
     variant: Literal["started", "paper"] | None = None,
-    begin: str | None = None,
+    initial_model: str | None = None,
     views: Views | None = None,
 ) -> tuple[TrainSettings, Model | None]:
     """Return the settings of a preset and the initial model.
@@ -70,7 +57,7 @@ def choose_settings(
         Name of the preset. None: quick with an initial model, otherwise full.
     variant
         Variant of the network. None: that of the initial model, or else of the preset.
-    begin
+    initial_model
         Name or file of the initial model, or ``"none"``. None: the universal model, except for the
         variant or preset paper, the presets full and universal, and two views.
     views
@@ -82,29 +69,21 @@ def choose_settings(
         If the model is of another variant, or of other views.
     """
     paper = "paper" in (preset, variant)
-    if begin is None:
+    if initial_model is None:
         fresh = paper or preset in ("full", "universal") or views not in (None, "single")
-        begin = "none" if fresh else UNIVERSAL
-    model = None if begin == "none" else load_model(begin)
+        initial_model = "none" if fresh else UNIVERSAL
+    model = None if initial_model == "none" else load_model(initial_model)
     settings = PRESETS[preset or ("full" if model is None else "quick")]
     if variant is not None:
         settings = replace(settings, variant=variant)
     if model is None:
         return replace(settings, views=views or "single"), None
-    if views not in (None, model.network.settings.views):
-        raise RlnError(
-            f"model {model.name} is of {model.network.settings.views} views, not {views}; begin "
-            "with another one or with none (`begin=none`)."
-        )
-    if variant is not None and model.variant != variant:
-        raise RlnError(
-            f"model {model.name} is of the {model.variant} variant, not {variant}; begin with "
-            "another one or with none (`begin=none`)."
-        )
+    own_views = model.network.settings.views
+    _check_initial_model(model, variant or model.variant, views or own_views)
     settings = replace(
         settings,
         variant=model.variant,
-        views=model.network.settings.views,
+        views=own_views,
         start=model.start.method if model.start.needs_psf else settings.start,
         start_iterations=model.start.iterations,
         start_beyond=model.start.beyond,
@@ -124,7 +103,7 @@ def training_set_of(
     like: Volume | None = None,
     structures: StructureSettings | None = None,
     imaging: ImagingSettings | None = None,
-    begin: Model | None = None,
+    initial_model: Model | None = None,
 ) -> TrainingSet:
     """Return training set, validation set and initial model of a training.
 
@@ -147,8 +126,8 @@ def training_set_of(
         Image whose light, background and noise are imitated, instead of ``imaging``.
     structures, imaging
         Settings of synthetic pairs; the defaults when none.
-    begin
-        Initial model.
+    initial_model
+        Initial model; none for new weights.
 
     Raises
     ------
@@ -158,47 +137,52 @@ def training_set_of(
     """
     structures = structures or StructureSettings()
     if like is not None and imaging not in (None, ImagingSettings()):
-        raise RlnError("light and noise come from the image to imitate (`like`); give no others.")
+        raise RlnError(
+            "light and noise are those of the image to imitate (`like`); omit their settings."
+        )
     imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
-    inputs = {"begin": begin.hash} if begin else {}
+    inputs = {"initial_model": initial_model.hash} if initial_model else {}
     if psf is not None:
         check_psf(psf)
         inputs["psf"] = psf.hash
-    if begin is not None and begin.variant != settings.variant:
-        raise RlnError(
-            f"model {begin.name} is of the {begin.variant} variant, the training of the "
-            f"{settings.variant} one; begin with another model, or with none."
-        )
-    if begin is not None and begin.network.settings.views != settings.views:
-        raise RlnError(
-            f"model {begin.name} takes {begin.network.settings.views} views, the training "
-            f"{settings.views} ones; begin with another model, or with none (`begin=none`)."
-        )
+    if initial_model is not None:
+        _check_initial_model(initial_model, settings.variant, settings.views)
     _check_views(settings, psf, psf_b, any_psf or pairs is not None)
     if psf_b is not None:
         inputs["psf_b"] = psf_b.hash
     if any_psf and pairs is not None:
-        raise RlnError("pairs have a PSF of their own: omit `any_psf`.")
+        raise RlnError("pairs from a folder (`pairs`) are of one PSF; omit `any_psf`.")
     if any_psf == (psf is not None) and pairs is None:
-        raise RlnError("give the PSF of the model (`psf`) or `any_psf`, not both.")
+        raise RlnError("give either the PSF of the model (`psf`) or `any_psf`.")
     if pairs is not None:
-        train_pairs, held_pairs = _folders(pairs, psf, pairs_voxel_um, settings)
-        return TrainingSet(train_pairs, held_pairs, psf, {}, begin, inputs | {"pairs": pairs.name})
+        train_pairs, validation_pairs = _folders(pairs, psf, pairs_voxel_um, settings)
+        inputs["pairs"] = pairs.name
+        return TrainingSet(train_pairs, validation_pairs, psf, {}, initial_model, inputs)
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
-    shape, seed = settings.shape, settings.seed
-    train: OnePsf | AnyPsf
-    if psf is None:
-        train = AnyPsf(
-            family=FamilySettings(), structures=structures, imaging=imaging, shape=shape, seed=seed
-        )
-        widths = FAMILY_WIDTHS
-    else:
-        train = OnePsf(
-            psf=psf, structures=structures, imaging=imaging, shape=shape, seed=seed, psf_b=psf_b
-        )
+    train = SyntheticPairs(
+        psf=psf,
+        psf_b=psf_b,
+        structures=structures,
+        imaging=imaging,
+        shape=settings.shape,
+        seed=settings.seed,
+    )
+    widths = FAMILY_WIDTHS
+    if psf is not None:
         widths = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
-    held = replace(train, seed=seed + _HELD_OUT, one_kind=True)
-    return TrainingSet(train, held, psf, widths, begin, inputs)
+    validation = replace(train, seed=settings.seed + _HELD_OUT, one_kind=True)
+    return TrainingSet(train, validation, psf, widths, initial_model, inputs)
+
+
+def _check_initial_model(model: Model, variant: str, views: str) -> None:
+    """Raise unless a model is of a variant and of a number of views."""
+    own_views = model.network.settings.views
+    for kind, own, needed in (("variant", model.variant, variant), ("views", own_views, views)):
+        if own != needed:
+            raise RlnError(
+                f"the initial model {model.name} is of {kind} {own}, the training of {needed}; "
+                "choose another one, or none (`initial_model=none`)."
+            )
 
 
 def _check_views(
@@ -208,20 +192,20 @@ def _check_views(
     if settings.views == "single":
         if psf_b is not None:
             raise RlnError(
-                "a second PSF is for a second view; train for two views (`views=averaged`, or "
-                "concatenated), or omit it."
+                "a second PSF needs a training for two views (`views=averaged` or "
+                "`views=concatenated`); choose one, or omit the PSF."
             )
         return
     if other or psf is None or psf_b is None:
         raise RlnError(
-            f"a training for {settings.views} views needs the PSFs of both (`psf`, `psf_b`), and "
-            "synthetic structures."
+            f"a training for {settings.views} views needs the PSFs of both (`psf`, `psf_b`) and "
+            "synthetic pairs; omit `any_psf` and `pairs`."
         )
     check_psf(psf_b)
     if not on_one_grid(psf, psf_b):
         raise RlnError(
             f"the PSFs of the two views have voxels of {psf.voxel_um} and {psf_b.voxel_um} um; "
-            "bring them onto one grid first (psfs_of_views)."
+            "resample them to one grid first (psfs_of_views)."
         )
 
 
@@ -230,11 +214,11 @@ def _folders(
 ) -> tuple[PairFolder, PairFolder]:
     """Return the pairs for training and for validation: the last ones, at most a fifth."""
     if settings.variant == "started" and psf is None:
-        raise RlnError("pairs for the started variant need the PSF of their images.")
+        raise RlnError("pairs for the started variant need the PSF of their images (`psf`).")
     files = pairs_in(folder)
     if settings.validate and len(files) < 5:
         raise RlnError(
-            f"{folder} holds {len(files)} pairs; at least 5 are needed, of which one is held out."
+            f"{folder} has {len(files)} pairs; at least 5 are needed, one of them for validation."
         )
     symmetry = symmetry_of(psf) if psf else Symmetry(flips=(False, True, True))
     whole = PairFolder(files=files, psf=psf, voxel_um=voxel_um, symmetry=symmetry)

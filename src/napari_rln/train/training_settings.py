@@ -121,16 +121,24 @@ class TrainSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         if self.patch % 2:
-            raise RlnError(f"`patch` is {self.patch} voxels but must be even.")
+            raise RlnError(
+                f"`patch` is {self.patch} voxels but must be even; give {self.patch + 1}."
+            )
         if 2 * self.margin >= self.patch:
-            raise RlnError(f"a margin of {self.margin} leaves nothing of patches of {self.patch}.")
+            raise RlnError(
+                f"`margin` is {self.margin} but must be less than half of `patch`, {self.patch}; "
+                "make it smaller."
+            )
         if min(self.shape) < self.patch:
             raise RlnError(
-                f"patches are {self.patch} voxels wide but the volumes {self.shape}; make the "
-                "patches smaller or the volumes larger."
+                f"`patch` is {self.patch} voxels, more than the {self.shape} of `shape`; make "
+                "patches smaller or volumes larger."
             )
         if self.variant == "started" and self.start == "image":
-            raise RlnError("the started variant needs a start: matched or wiener-butterworth.")
+            raise RlnError(
+                "`start` is image, but the started variant starts from a deconvolution; give "
+                "matched or wiener-butterworth."
+            )
 
     @property
     def start_settings(self) -> StartSettings:
@@ -181,12 +189,8 @@ any PSF; paper follows the paper's authors."""
 class Quality:
     """Agreement with ground truth after fitting scale and offset, mean over volumes.
 
-    Attributes
-    ----------
-    psnr_db
-        Peak signal-to-noise ratio; the peak is the range of the ground truth.
-    ssim
-        Windowed structural similarity.
+    Peak signal-to-noise ratio, the peak being the range of the ground truth, and windowed
+    structural similarity.
     """
 
     psnr_db: float

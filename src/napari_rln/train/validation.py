@@ -25,7 +25,7 @@ _PATIENCE = 2  # scores of matched RLD without improvement before stopping
 
 @dataclass
 class _BestScores:
-    """The best PSNR and the best SSIM so far, independently of each other."""
+    """The best PSNR and the best SSIM so far, each by itself."""
 
     psnr_db: float = -np.inf
     ssim: float = -np.inf
@@ -47,13 +47,13 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
     if not examples:
         return None
     kinds: list[list[_BestScores]] = [[], [], []]
-    for number, held in enumerate(examples):
+    for number, example in enumerate(examples):
         best = [_BestScores(), _BestScores(), _BestScores()]
-        best[0].add(_image(held), held.pair.truth.data)
-        if held.psf is not None:
-            for _ in _classical(held, "matched", _ITERATIONS, best[1]):
+        best[0].add(_image(example), example.pair.truth.data)
+        if example.psf is not None:
+            for _ in _classical(example, "matched", _ITERATIONS, best[1]):
                 yield number
-            for _ in _classical(held, "wiener-butterworth", _WB_ITERATIONS, best[2]):
+            for _ in _classical(example, "wiener-butterworth", _WB_ITERATIONS, best[2]):
                 yield number
         for kind, scores in zip(kinds, best, strict=True):
             kind.append(scores)
@@ -61,7 +61,7 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
         Quality(psnr_db=fmean(b.psnr_db for b in kind), ssim=fmean(b.ssim for b in kind))
         for kind in kinds
     )
-    if any(held.psf is None for held in examples):
+    if any(example.psf is None for example in examples):
         return Baseline(image=image)
     return Baseline(image=image, rld=rld, wiener_butterworth=wb)
 
@@ -96,70 +96,67 @@ def validate(
     estimate_weights: Sequence[float] = (0.0,),
     output_scale: float = 1.0,
 ) -> ValidationResult:
-    """Return the scores of a network on examples.
+    """Return the scores of a network on one or more examples.
 
-    Parameters
-    ----------
-    network
-        Function from image and initial estimate (C, D, H, W), of even sizes, to the output
-        (1, D, H, W).
-    examples
-        At least one.
-    estimate_weights
-        Candidate fractions of the initial estimate in the result.
-    output_scale
-        Output scale of the targets.
+    The network is a function from image and initial estimate (C, D, H, W), of even sizes, to the
+    output (1, D, H, W); ``estimate_weights`` are candidate fractions of the initial estimate in the
+    result, and ``output_scale`` is that of the targets.
     """
-    outputs = [apply_whole(network, held) for held in examples]
+    outputs = [apply_whole(network, example) for example in examples]
 
     def mixed(fraction: float) -> list[FloatArray]:
         pairs = zip(outputs, examples, strict=True)
-        return [_mixed(output, held, fraction, output_scale) for output, held in pairs]
+        return [_mixed(output, example, fraction, output_scale) for output, example in pairs]
 
     def error(fraction: float) -> float:
         pairs = zip(mixed(fraction), examples, strict=True)
-        return fmean(_log_error(result, held) for result, held in pairs)
+        return fmean(_log_error(result, example) for result, example in pairs)
 
     best = min(estimate_weights, key=error)
-    pairs = list(zip(mixed(best), examples, strict=True))
+    results = mixed(best)
+    pairs = [(result, example.target) for result, example in zip(results, examples, strict=True)]
     quality = Quality(
-        psnr_db=fmean(psnr(result, held.target, fit=True) for result, held in pairs),
-        ssim=fmean(ssim(result, held.target) for result, held in pairs),
+        psnr_db=fmean(psnr(result, target, fit=True) for result, target in pairs),
+        ssim=fmean(ssim(result, target) for result, target in pairs),
     )
-    return ValidationResult(quality, error(best), best, _preview(examples[0], pairs[0][0]))
+    return ValidationResult(quality, error(best), best, _preview(examples[0], results[0]))
 
 
 def preview(
-    network: Network, held: Example, *, estimate_weight: float, output_scale: float
+    network: Network, example: Example, *, estimate_weight: float, output_scale: float
 ) -> Preview:
     """Return the preview of an example; see :func:`validate`."""
-    return _preview(held, _mixed(apply_whole(network, held), held, estimate_weight, output_scale))
+    return _preview(
+        example, _mixed(apply_whole(network, example), example, estimate_weight, output_scale)
+    )
 
 
-def _mixed(output: FloatArray, held: Example, fraction: float, output_scale: float) -> FloatArray:
-    estimate = held.E0 / np.float32(output_scale)
+def _mixed(
+    output: FloatArray, example: Example, fraction: float, output_scale: float
+) -> FloatArray:
+    estimate = example.E0 / np.float32(output_scale)
     mixed: FloatArray = output + np.float32(fraction) * (estimate - output)
     return mixed
 
 
-def _log_error(result: FloatArray, held: Example) -> float:
-    off = fitted(result, held.target) - held.target
-    return float(np.log(np.square(off).mean() / held.power + ERROR_FLOOR))
+def _log_error(result: FloatArray, example: Example) -> float:
+    off = fitted(result, example.target) - example.target
+    return float(np.log(np.square(off).mean() / example.power + ERROR_FLOOR))
 
 
-def apply_whole(network: Network, held: Example) -> FloatArray:
+def apply_whole(network: Network, example: Example) -> FloatArray:
     """Return the network's output (Z, Y, X) for an example, in normalised units."""
     x, E0 = (
         torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])
-        for channels in held.network_input()
+        for channels in example.network_input()
     )
     output = network(x, E0)[0].cpu().numpy()
-    whole: FloatArray = output[tuple(slice(n) for n in held.x.shape)]
+    whole: FloatArray = output[tuple(slice(n) for n in example.x.shape)]
     return whole
 
 
 def _classical(
-    held: Example, projector: str, counts: Sequence[int], best: _BestScores
+    example: Example, projector: str, counts: Sequence[int], best: _BestScores
 ) -> Iterator[None]:
     """Yield after every iteration, updating the best scores."""
     settings = RichardsonLucySettings(
@@ -169,32 +166,35 @@ def _classical(
     )
     patience = _PATIENCE if projector == "matched" else len(counts)
     worse = 0
-    observed = held.classical_views()
+    observed = example.classical_views()
     if len(observed) > 1:  # as in the deconvolution of two views
         settings = replace(settings, start="image")
     run = start_iteration_of_views(observed, settings, torch.device("cpu"))
     for done in range(1, counts[-1] + 1):
         run.step(measure=False)
         if done in counts:
-            better = best.add(run.estimate(), held.pair.truth.data)
+            better = best.add(run.estimate(), example.pair.truth.data)
             worse = 0 if better else worse + 1
             if worse == patience:
                 return
         yield
 
 
-def _image(held: Example) -> FloatArray:
+def _image(example: Example) -> FloatArray:
     """Return the image, or the mean of two views."""
-    first = held.pair.image.data
-    return first if held.second is None else 0.5 * (first + held.second.image.data)
+    first = example.pair.image.data
+    return first if example.second is None else 0.5 * (first + example.second.image.data)
 
 
-def _preview(held: Example, now: FloatArray) -> Preview:
-    z, y = held.x.shape[0] // 2, held.x.shape[1] // 2
+def _preview(example: Example, now: FloatArray) -> Preview:
+    z, y = example.x.shape[0] // 2, example.x.shape[1] // 2
 
     def planes(volume: FloatArray) -> tuple[FloatArray, FloatArray]:
         return volume[z].copy(), volume[:, y].copy()
 
     return Preview(
-        image=planes(held.x), start=planes(held.E0), now=planes(now), truth=planes(held.target)
+        image=planes(example.x),
+        start=planes(example.E0),
+        now=planes(now),
+        truth=planes(example.target),
     )

@@ -71,7 +71,7 @@ class TrainingForm(QWidget):
         self.preset.addItems([*_PRESETS])
         self.explanation = QLabel()
         self.explanation.setWordWrap(True)
-        self.begin = QComboBox()
+        self.initial_model = QComboBox()
         self.second = SecondViewForm(viewer)
         self.name = QLineEdit()
         self.form = Form(
@@ -84,7 +84,7 @@ class TrainingForm(QWidget):
         self._lay_out()
         self.psf.changed.connect(self._show_name)
         self.preset.currentIndexChanged.connect(self._on_preset)
-        self.begin.currentIndexChanged.connect(self._on_begin)
+        self.initial_model.currentIndexChanged.connect(self._on_initial_model)
         self.form.changed.connect(self._show_budget)
         self._on_preset()
         self._show_name()
@@ -110,7 +110,7 @@ class TrainingForm(QWidget):
             second=self._second(psf),
             settings=self.form.settings(device=preferences.device(), views=self.second.views),
             structures=self.structures.settings(),
-            begin=self._model,
+            initial_model=self._model,
         )
 
     def resumed_plan(self, training: InterruptedTraining) -> TrainingPlan:
@@ -159,7 +159,7 @@ class TrainingForm(QWidget):
             "out": Path(f"{plan.name}{SUFFIX}"),
             **psf_of(plan.psf),
             "preset": self.chosen_preset,
-            "begin": self._begin(),
+            "initial_model": self._initial_model(),
             "settings": plan.settings,
             "structures": plan.structures,
         }
@@ -177,17 +177,17 @@ class TrainingForm(QWidget):
         names = [_NEW]
         if self.chosen_preset == "quick":
             names = [*preferences.library().names()]
-        chosen = self.begin.currentText()
-        if [self.begin.itemText(i) for i in range(self.begin.count())] == names:
+        chosen = self.initial_model.currentText()
+        if [self.initial_model.itemText(i) for i in range(self.initial_model.count())] == names:
             return
-        self.begin.blockSignals(True)
-        self.begin.clear()
-        self.begin.addItems(names)
-        self.begin.setCurrentText(chosen if chosen in names else names[0])
-        self.begin.blockSignals(False)
-        self.begin.setEnabled(len(names) > 1)
-        if self.begin.currentText() != chosen:
-            self._on_begin()
+        self.initial_model.blockSignals(True)
+        self.initial_model.clear()
+        self.initial_model.addItems(names)
+        self.initial_model.setCurrentText(chosen if chosen in names else names[0])
+        self.initial_model.blockSignals(False)
+        self.initial_model.setEnabled(len(names) > 1)
+        if self.initial_model.currentText() != chosen:
+            self._on_initial_model()
 
     def _psf(self) -> LayerImage:
         source = self.psf.source("the PSF")
@@ -209,23 +209,23 @@ class TrainingForm(QWidget):
                 f"{source.name} is chosen as the {what} and as the image; choose another."
             )
 
-    def _begin(self) -> str | None:
+    def _initial_model(self) -> str | None:
         """Return path or name of the initial model; none for the preset's own."""
-        name = self.begin.currentText()
+        name = self.initial_model.currentText()
         if name in (_NEW, UNIVERSAL):
             return None
         return str(preferences.library().path(name) or name)
 
     def _on_preset(self) -> None:
         self.explanation.setText(_PRESETS[self.preset.currentText()][1])
-        self.begin.blockSignals(True)
-        self.begin.clear()
-        self.begin.blockSignals(False)
+        self.initial_model.blockSignals(True)
+        self.initial_model.clear()
+        self.initial_model.blockSignals(False)
         self.refresh_models()
 
-    def _on_begin(self) -> None:
+    def _on_initial_model(self) -> None:
         try:
-            settings, self._model = choose_settings(self.chosen_preset, None, self._begin())
+            settings, self._model = choose_settings(self.chosen_preset, None, self._initial_model())
         except RlnError as error:  # its file is damaged or gone
             self.explanation.setText(str(error))
             return
@@ -253,7 +253,7 @@ class TrainingForm(QWidget):
         rows.addRow(self.image)
         rows.addRow("Training", self.preset)
         rows.addRow(self.explanation)
-        rows.addRow("Begin with", self.begin)
+        rows.addRow("Initial model", self.initial_model)
         rows.addRow("Views", self.second.box)
         rows.addRow(self.second)
         rows.addRow("Name", self.name)

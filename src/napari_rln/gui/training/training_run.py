@@ -38,7 +38,7 @@ class TrainingPlan:
         Settings of the training and of its structures.
     second
         The second view, for a network of two views.
-    begin
+    initial_model
         Initial model; none for new weights.
     interrupted
         Training to resume; none for a new one.
@@ -50,20 +50,25 @@ class TrainingPlan:
     settings: TrainSettings
     structures: StructureSettings
     second: SecondPsf | None = None
-    begin: Model | None = None
+    initial_model: Model | None = None
     interrupted: InterruptedTraining | None = None
 
     def setting(self, library: Library) -> TrainingSet:
         """Return the inputs of the training, read; call it in a thread."""
         image = self.image.read() if self.image else None
         psf, psf_b = self._psfs(image)
-        begin = self.begin
+        initial_model = self.initial_model
         names = layer_names(self.psf, self.image, self.second)
         if self.interrupted is not None:
-            begin = _by_hash(library, self.interrupted.inputs.get("begin"))
+            initial_model = _by_hash(library, self.interrupted.inputs.get("initial_model"))
             names = self.interrupted.layers  # these may have other names now
         setting = training_set_of(
-            self.settings, psf=psf, psf_b=psf_b, like=image, structures=self.structures, begin=begin
+            self.settings,
+            psf=psf,
+            psf_b=psf_b,
+            like=image,
+            structures=self.structures,
+            initial_model=initial_model,
         )
         setting = setting._replace(inputs=setting.inputs | names)
         if self.interrupted is not None:
@@ -182,4 +187,6 @@ def _by_hash(library: Library, wanted: str | None) -> Model | None:
         model = library.load(name)
         if model.hash == wanted:
             return model
-    raise RlnError("the model that this training began with is no longer among the models.")
+    raise RlnError(
+        "the initial model of this training is no longer among the models; start a new one."
+    )
