@@ -1,9 +1,8 @@
 """The commands ``napari-rln import-tf`` and ``napari-rln model``."""
 
 from pathlib import Path
-from typing import Annotated
 
-from napari_rln.cli.options import Flat, Out, Overwrite
+from napari_rln.cli.options import Out, Overwrite
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.core.record import Record
 from napari_rln.io.paths import check_outputs, title
@@ -18,7 +17,7 @@ def import_tf(
     out: Out,
     division_eps: float = 1e-4,
     overwrite: Overwrite = False,
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
     """Turn a checkpoint of the paper's authors' TensorFlow code into a model file.
 
@@ -54,9 +53,9 @@ def import_tf(
 def model(
     name: str | None = None,
     *,
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
-    """Tell what is known about a model, or which models come with the package.
+    """Describe a model, or all models that come with the package.
 
     Parameters
     ----------

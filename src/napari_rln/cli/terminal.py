@@ -53,7 +53,7 @@ class Terminal:
         """Print a line of text."""
         self.console.print(as_options(text), markup=False)
 
-    def findings(self, findings: Sequence[Finding], *, mended: Container[Severity] = ()) -> None:
+    def findings(self, findings: Sequence[Finding], *, repaired: Container[Severity] = ()) -> None:
         """Print the findings on a PSF, and whether those of their severity were repaired.
 
         Harmful findings are warnings, which are also printed when quiet.
@@ -61,7 +61,7 @@ class Terminal:
         for finding in findings:
             if finding.severity == "ok":
                 continue
-            end = " Repaired." if finding.severity in mended and finding.repair else ""
+            end = " Repaired." if finding.severity in repaired and finding.repair else ""
             text = f"PSF {finding.severity}: {finding.message}{end}"
             if finding.severity in HARMFUL:
                 warn(text)
