@@ -108,7 +108,7 @@ def nrmse(result: Array, truth: Array, *, fit: bool = True) -> float:
     x, g = fitted_pair(result, truth, fit=fit)
     norm = float(np.linalg.norm(g))
     if norm == 0:
-        raise RlnError("The truth is zero everywhere; choose a region that holds structure.")
+        raise RlnError("the ground truth is zero everywhere; choose a region with structure.")
     return float(np.linalg.norm(x - g)) / norm
 
 
@@ -172,8 +172,8 @@ def fitted_pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Floa
     """
     if result.shape != truth.shape:
         raise RlnError(
-            f"The result is {result.shape} but what it is compared with is {truth.shape}; crop or "
-            "resample one of them so that the shapes agree."
+            f"the result is {result.shape} but the ground truth {truth.shape}; crop or resample "
+            "one of them to the shape of the other."
         )
     g = np.asarray(truth, np.float64)
     return (fitted(result, g) if fit else np.asarray(result, np.float64)), g
@@ -183,5 +183,5 @@ def _range(truth: Float64, data_range: float | None) -> float:
     """Return the range of values that a score refers to."""
     peak = float(np.ptp(truth)) if data_range is None else data_range
     if peak <= 0:
-        raise RlnError("The truth is flat, so its range is 0; choose a region with structure.")
+        raise RlnError("the ground truth is flat; choose a region with structure.")
     return peak

@@ -108,10 +108,10 @@ def check_outputs(
             check_apart(path, source)
         other = outputs_by_path.setdefault(os.path.realpath(path), path)
         if other is not path:
-            raise RlnError(f"{other} and {path} are one file; name two different results.")
+            raise RlnError(f"{other} and {path} are one file; name different results.")
         if os.path.lexists(path) and not overwrite:
             raise RlnError(
-                f"{path} is there already; name another result, or replace it with `overwrite`."
+                f"{path} already exists; name another result, or replace it with `overwrite`."
             )
         check_room(path, room)
 
@@ -132,20 +132,14 @@ def check_place(path: Path) -> None:
     if path.is_dir() and not is_zarr_name(path):
         raise RlnError(f"{path} is a folder; name a file in it.")
     if path.is_dir() and not is_zarr(path) and any(path.iterdir()):
-        raise RlnError(f"{path} is a folder with other things than a Zarr; name another result.")
+        raise RlnError(f"{path} is a folder that is not a Zarr; name another result.")
     check_folder(path)
 
 
 def check_folder(path: Path) -> None:
-    """Raise unless a file can be made in the folder of a path.
-
-    Raises
-    ------
-    RlnError
-        If it is absent or not writable.
-    """
+    """Raise an RlnError unless the folder of a path exists and is writable."""
     if not path.parent.is_dir():
-        raise RlnError(f"there is no folder {path.parent}; make it first.")
+        raise RlnError(f"there is no folder {path.parent}; create it first.")
     if not os.access(path.parent, os.W_OK):
         raise RlnError(f"{path.parent} is not writable; name another folder.")
 
@@ -166,13 +160,7 @@ def make_folder(path: Path) -> None:
 
 
 def check_apart(output: Path, source: Path) -> None:
-    """Raise if an output is an input, lies within one, or contains one.
-
-    Raises
-    ------
-    RlnError
-        If so, with both names.
-    """
+    """Raise an RlnError if an output is an input, lies within one, or contains one."""
     there, here = (Path(os.path.realpath(path)) for path in (output, source))
     same = there == here or (output.exists() and source.exists() and output.samefile(source))
     # Files added to a Zarr damage it, and a TIFF in a folder of planes becomes one of them.
@@ -183,30 +171,17 @@ def check_apart(output: Path, source: Path) -> None:
     inside |= here.is_dir() and there.parent == here and is_tiff_name(there)
     if same or inside or there in here.parents:
         raise RlnError(
-            f"the result {output} would lie on or in {source}, which is read; name another result."
+            f"the result {output} would lie on or in the input {source}; name another result."
         )
 
 
 def check_room(path: Path, needed: int) -> None:
-    """Raise if the disk has less free space than a result takes.
-
-    Parameters
-    ----------
-    path
-        Path of the result.
-    needed
-        Size of the result, bytes.
-
-    Raises
-    ------
-    RlnError
-        If so, with both numbers.
-    """
+    """Raise an RlnError if the disk has less free space than a result takes, in bytes."""
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise RlnError(
             f"{path.name} needs {needed / 1e9:.4g} GB but {free / 1e9:.4g} GB are free in "
-            f"{path.parent}; make room, or name another folder."
+            f"{path.parent}; free some space, or name another folder."
         )
 
 
@@ -235,8 +210,8 @@ def atomic(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
         yield temporary
         if not replace and os.path.lexists(path):
             raise RlnError(
-                f"{path} has been written meanwhile, by another run or program; it is left as it "
-                "is. Name another result."
+                f"{path} has been written by another run or program in the meantime, and is not "
+                "replaced; name another result."
             )
         temporary.replace(path)
     finally:
