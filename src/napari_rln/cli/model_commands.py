@@ -70,10 +70,11 @@ def model(
 
 def _rows(model: Model) -> list[tuple[str, str]]:
     facts, start = model.record.facts, model.start
+    factor = "" if start.beyond == 1 else f" x {start.beyond:g}"
     rows = [
         ("variant", model.variant),
         ("starts from", "the image" if start.method == "image" else
-         f"{_iterations(start)} iterations, {start.method}"),
+         f"{start.iterations}{factor} iterations, {start.method}"),
         ("normalisation", model.normalisation),
         ("made", f"{model.record.method} {model.record.time}, version {model.record.version}"),
     ]  # fmt: skip
@@ -90,8 +91,3 @@ def _rows(model: Model) -> list[tuple[str, str]]:
             (f"held out, {kind}", f"{quality['psnr_db']:.2f} dB, SSIM {quality['ssim']:.3f}")
         )
     return rows
-
-
-def _iterations(start: StartSettings) -> str:
-    factor = "" if start.beyond == 1 else f" x {start.beyond:g}"
-    return f"{start.iterations}{factor}"

@@ -209,8 +209,7 @@ def _read_psf(arguments: Value) -> _Code:
 def _fit_psf(arguments: Value, *image: _Code) -> list[str]:
     if "psf" not in arguments:
         return []
-    repair = None if arguments.get("repair", True) else False
-    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(arguments), *image, repair=repair)}"]
+    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(arguments), *image)}"]
 
 
 def _write(arguments: Value) -> str:

@@ -90,15 +90,8 @@ class Terminal:
     ) -> T:
         """Run long work with a progress bar and return its result.
 
-        Parameters
-        ----------
-        steps
-            Generator of reports.
-        keep
-            Function of the last report that gives the result on an interruption by the user;
-            without it the interruption is raised.
-        watch
-            Called with every report.
+        When the user interrupts, ``keep`` returns the result from the last report; without it the
+        interruption is raised. ``watch`` is called with every report.
         """
         columns = (
             TextColumn("{task.description}"),

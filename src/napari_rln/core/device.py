@@ -77,13 +77,7 @@ def has_memory(needed: int, device: torch.device) -> bool:
 
 
 def check_memory(needed: int, device: torch.device, advice: str) -> None:
-    """Raise before the work if a device has too little free memory.
-
-    Raises
-    ------
-    RlnError
-        If so, with the needed and the free memory, and the advice.
-    """
+    """Raise an RlnError with an advice, before the work, if a device has too little free memory."""
     free = free_bytes(device)
     if needed > free:
         raise RlnError(

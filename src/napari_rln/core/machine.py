@@ -169,11 +169,8 @@ def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[tuple[P
 
 def _stated(path: Path, name: str) -> float:
     """Return a number from a file of names and numbers; 0 if absent."""
-    for line in _text(path).splitlines():
-        first, _, rest = line.partition(" ")
-        if first == name:
-            return _parsed(rest) or 0.0
-    return 0.0
+    stated = re.search(rf"^{name} (\d+)$", _text(path), re.MULTILINE)
+    return float(stated[1]) if stated else 0.0
 
 
 def _number(path: Path) -> float | None:

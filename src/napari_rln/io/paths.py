@@ -10,7 +10,6 @@ from pathlib import Path
 from napari_rln.core.errors import RlnError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-ZARR_SUFFIXES = (".ome.zarr", ".zarr")
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 """Files that mark a folder as Zarr."""
@@ -30,7 +29,7 @@ def is_ome_name(path: Path) -> bool:
 
 def is_zarr_name(path: Path) -> bool:
     """Tell whether a name is that of an OME-Zarr."""
-    return path.name.lower().endswith(ZARR_SUFFIXES)
+    return path.name.lower().endswith(".zarr")
 
 
 def is_zarr(path: Path) -> bool:
@@ -62,13 +61,7 @@ def title(path: Path) -> str:
 
 
 def check_tiff_output(path: Path) -> None:
-    """Raise unless a TIFF can be written at a path.
-
-    Raises
-    ------
-    RlnError
-        If the ending is not a TIFF's, or no file can be made there.
-    """
+    """Raise an RlnError unless a TIFF can be written at a path: by its ending and its folder."""
     if not is_tiff_name(path):
         raise RlnError(f"{path.name} must end in .tif, .tiff, .ome.tif or .ome.tiff.")
     check_place(path)
@@ -117,13 +110,7 @@ def check_outputs(
 
 
 def check_place(path: Path) -> None:
-    """Raise unless a file can be made at a path, or replaced there.
-
-    Raises
-    ------
-    RlnError
-        If the folder is absent or not writable, the name is too long, or the path is a folder.
-    """
+    """Raise an RlnError unless a file can be created at a path, or replaced there."""
     if len(os.fsencode(path.name)) > _LONGEST:
         raise RlnError(
             f"the name {path.name[:40]}\N{HORIZONTAL ELLIPSIS} has {len(os.fsencode(path.name))} "
@@ -145,13 +132,7 @@ def check_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for results, unless it exists.
-
-    Raises
-    ------
-    RlnError
-        If that fails, for instance because a file has its name.
-    """
+    """Make a folder for results, unless it exists; raise an RlnError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -265,12 +265,8 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
 def _filled(column: Sequence[int]) -> list[int]:
     """Return the numbers along an axis, including those skipped between others.
 
-    Where most would be skipped only the existing numbers are returned, as they may be times.
-
-    Warns
-    -----
-    RlnWarning
-        If so, and their steps differ.
+    Where most would be skipped only the existing numbers are returned, as they may be times; with a
+    warning.
     """
     numbers = sorted(set(column))
     steps = {b - a for a, b in itertools.pairwise(numbers)}

@@ -44,16 +44,10 @@ _ZEROS_BYTES = 100_000_000  # at most examined behind the last plane
 
 
 def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> OpenedArray:
-    """Return an image of a TIFF, or of the set of files that it belongs to.
+    """Return an image of a TIFF, or of the set of files that it, or a companion.ome, belongs to.
 
-    Parameters
-    ----------
-    path
-        TIFF file, or a companion.ome that describes a set.
-    series
-        Number of the image, from 0; the only image if None.
-    folder
-        Whether to number all images of the set in the folder, rather than those in the file.
+    The only image if ``series`` is None. With ``folder`` all images of the set in the folder are
+    numbered, rather than those in the file.
 
     Raises
     ------
@@ -180,17 +174,9 @@ def _described_as(
 
 
 def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> None:
-    """Raise unless all planes are stored as the first, which tifffile assumes.
+    """Raise an RlnError unless all planes are stored as the first, which tifffile assumes.
 
-    Raises
-    ------
-    RlnError
-        If a plane has another size, type, or compression, or other tiles.
-
-    Warns
-    -----
-    RlnWarning
-        If there are more planes than described.
+    Warn if there are more planes than described.
     """
     held = {each: [page for page in each.pages if page is not None] for each in tif.series}
     own = all(page.parent is tif for pages in held.values() for page in pages)
