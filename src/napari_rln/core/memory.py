@@ -16,8 +16,8 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
 
     For the whole process, and for buffers allocated from then on; further calls change nothing. No
     effect without glibc: other allocators either do so by default or cannot be configured.
-    :func:`release_freed_memory` returns the kept memory to the system. Buffers above ``limit`` bytes
-    are still returned when freed.
+    :func:`release_freed_memory` returns the kept memory to the system. Buffers above ``limit``
+    bytes are still returned when freed.
     """
     mallopt = _glibc("mallopt")
     if mallopt is None:
