@@ -130,12 +130,12 @@ _OPTIONS = {"begin": "--from", "everything": "--all"}  # options named unlike th
 def as_options(text: str) -> str:
     """Return a message with the arguments in backticks replaced by options."""
 
-    def option(match: re.Match[str]) -> str:
+    def replaced(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
-        words = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
-        return f"{words} {value}" if value else words
+        option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        return f"{option} {value}" if value else option
 
-    return re.sub(r"`(\w+)(?:=([^`]*))?`", option, text)
+    return re.sub(r"`(\w+)(?:=([^`]*))?`", replaced, text)
 
 
 def exposure(facts: dict[str, Any]) -> str:

@@ -101,7 +101,7 @@ def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
         out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
         # The CPU and MPS have no error class for this, only messages.
         messages = ("allocate memory", "out of memory", "not enough memory")
-        if out_of_memory or any(words in str(error) for words in messages):
+        if out_of_memory or any(message in str(error) for message in messages):
             raise ComputeError(
                 f"{device} ran out of memory; about {needed / 1e9:.2f} GB were needed; {advice}"
             ) from error

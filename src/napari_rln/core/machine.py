@@ -70,7 +70,7 @@ def available_bytes(root: Path = _ROOT) -> int:
     ``root`` is the root of the file system, with ``proc`` and ``sys``.
     """
     free = int(psutil.virtual_memory().available)
-    return max(0, min([free, *(limit - taken for limit, taken in _memory(root))]))
+    return max(0, min([free, *(limit - used for limit, used in _memory(root))]))
 
 
 def cores(root: Path = _ROOT) -> int:
@@ -105,12 +105,12 @@ def _memory(root: Path) -> Iterator[tuple[int, int]]:
         else:  # above memory.high a process is throttled almost to a halt
             limits, use, stale = ["memory.max", "memory.high"], "current", "inactive_file"
         values = [value for name in limits if (value := _number(folder / name)) is not None]
-        taken = _number(folder / f"memory.{use}")
-        if values and taken is not None:
+        used = _number(folder / f"memory.{use}")
+        if values and used is not None:
             # Cached files that are not in use are released on demand.
             yield (
                 int(min(values)),
-                int(max(0, taken - _stated(folder / "memory.stat", stale))),
+                int(max(0, used - _stated(folder / "memory.stat", stale))),
             )
 
 
@@ -121,9 +121,9 @@ def _quotas(root: Path) -> Iterator[float]:
             quota = _number(folder / "cpu.cfs_quota_us")
             period = _number(folder / "cpu.cfs_period_us")
         else:
-            words = _text(folder / "cpu.max").split()
-            quota = _parsed(words[0]) if words else None
-            period = _parsed(words[1]) if len(words) > 1 else _PERIOD_US
+            fields = _text(folder / "cpu.max").split()
+            quota = _parsed(fields[0]) if fields else None
+            period = _parsed(fields[1]) if len(fields) > 1 else _PERIOD_US
         if quota is not None and quota > 0 and period:  # -1 is no limit in version 1
             yield quota / period
 

@@ -29,8 +29,8 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
         # Arenas of other threads are limited to 64 MB, which is of no use to worker threads.
         _ARENA_MAX: 1,
     }
-    taken = [mallopt(key, value) for key, value in settings.items()]
-    return all(taken)
+    accepted = [mallopt(key, value) for key, value in settings.items()]
+    return all(accepted)
 
 
 def release_freed_memory() -> None:

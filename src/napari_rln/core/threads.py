@@ -71,7 +71,7 @@ def _empty(remaining: Iterator[int]) -> None:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Return threads for the life of the process: starting some takes as long as a small item."""
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "share", initializer=_begin)
+    pool = ThreadPoolExecutor(threads, "parallel_map", initializer=_begin)
     together = threading.Barrier(threads + 1)
     for _ in range(threads):
         pool.submit(together.wait)

@@ -191,14 +191,14 @@ def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
         )
     if max(sizes) > LARGEST_VOXEL_UM:
         large = [v for v in sizes if v > LARGEST_VOXEL_UM]
-        meant = (
+        hint = (
             "did you mean " + " ".join(f"{v / 1000:g}" for v in large)
             + f" ({' '.join(f'{v:g}' for v in large)} nm)?"
             if max(large) <= 5000
             else "that is a printing resolution, not a microscope's; give the true one."
         )  # fmt: skip
         raise RlnError(
-            f"{name} has voxel size {' '.join(f'{v:g}' for v in sizes)} um (z y x); {meant} Voxel "
+            f"{name} has voxel size {' '.join(f'{v:g}' for v in sizes)} um (z y x); {hint} Voxel "
             f"sizes are in micrometres, each at most {LARGEST_VOXEL_UM:g}."
         )
 

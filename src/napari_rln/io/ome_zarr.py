@@ -142,10 +142,10 @@ def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
     for where, _, names in os.walk(folder):
         above = Path(where).relative_to(folder).parts
         for name in names:
-            words = [*above, *name.split(".")]
-            if tuple(words[: len(begin)]) != begin:
+            parts = [*above, *name.split(".")]
+            if tuple(parts[: len(begin)]) != begin:
                 continue
-            numbers = words[len(begin) :]
+            numbers = parts[len(begin) :]
             if len(numbers) == array.ndim and all(word.isdecimal() for word in numbers):
                 file = Path(where) / name
                 if file.stat().st_size:

@@ -235,11 +235,11 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
     """Return the numbers in the names of files, each with the letters before it."""
     managed = [_MANAGER.fullmatch(file.name) for file in files]
     if all(managed):
-        words = sorted({match[2] for match in managed if match})
+        channels = sorted({match[2] for match in managed if match})
         return {
             file: [
                 ("time", int(match[1])),
-                ("channel", words.index(match[2])),
+                ("channel", channels.index(match[2])),
                 ("z", int(match[3])),
             ]
             for file, match in zip(files, managed, strict=True)
@@ -277,7 +277,7 @@ def _filled(column: Sequence[int]) -> list[int]:
         return list(whole)
     warn(
         f"the numbers of the planes are irregular ({', '.join(map(str, numbers[:4]))}, ...); they "
-        "are taken as neighbours."
+        "are treated as neighbours."
     )
     return numbers
 
@@ -376,14 +376,14 @@ def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
         first = int(data.attrib.get("IFD", 0))
         count = min(int(data.attrib.get("PlaneCount", 1)), math.prod(lead))
         whole = "IFD" not in data.attrib and "PlaneCount" not in data.attrib
-        held = int(file.is_file() and file.stat().st_size > 0)
-        if held and (whole or first + count > 1):
+        pages = int(file.is_file() and file.stat().st_size > 0)
+        if pages and (whole or first + count > 1):
             if file not in lengths:
                 with tifffile.TiffFile(file) as tif:
                     lengths[file] = len(tif.pages)
-            held = lengths[file]
-        for number in range(first, held if whole else first + count):
-            if number < held:
+            pages = lengths[file]
+        for number in range(first, pages if whole else first + count):
+            if number < pages:
                 places[tuple(where[axis] for axis in axes)] = PlaneLocation(file, number)
             _advance(where, sizes, order)
     if not places:

@@ -178,12 +178,12 @@ def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name:
 
     Warn if there are more planes than described.
     """
-    held = {each: [page for page in each.pages if page is not None] for each in tif.series}
-    own = all(page.parent is tif for pages in held.values() for page in pages)
-    more = len(tif.pages) - sum(map(len, held.values()))
+    pages_of = {each: [page for page in each.pages if page is not None] for each in tif.series}
+    own = all(page.parent is tif for pages in pages_of.values() for page in pages)
+    more = len(tif.pages) - sum(map(len, pages_of.values()))
     if own and more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
         warn(f"{name} contains {more} planes more than it describes; they are ignored.")
-    mine = [page for page in held[series] if page.parent is tif]
+    mine = [page for page in pages_of[series] if page.parent is tif]
     if len(mine) > 1 and len({_layout(page) for page in mine}) > 1:
         raise _mixed(name)
 
@@ -341,8 +341,8 @@ def _names_more(tif: tifffile.TiffFile) -> bool:
     if not codes or bytes(2) in codes:
         return True
     file.seek(link)
-    held = file.read(form.offsetsize)
-    if len(held) < form.offsetsize or struct.unpack(form.offsetformat, held)[0] != 0:
+    reference = file.read(form.offsetsize)
+    if len(reference) < form.offsetsize or struct.unpack(form.offsetformat, reference)[0] != 0:
         return True
     return _zeros_follow(tif, link + form.offsetsize)
 
