@@ -498,7 +498,7 @@ def test_check_refuses_a_result_of_another_shape(files, tmp_path, capsys):
 
 
 def test_model_tells_what_is_known(tmp_path, capsys):
-    path = _saved(tmp_path, reach={"axial": (2.0, 9.0), "lateral": (1.5, 4.0)})
+    path = _saved(tmp_path, psf_widths={"axial": (2.0, 9.0), "lateral": (1.5, 4.0)})
     assert _run("model", path) == 0
     said = capsys.readouterr().out
     for words in ("mine", "started", "2 iterations, matched", "axial FWHM", "2.0 to 9.0 voxels",

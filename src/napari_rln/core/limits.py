@@ -101,7 +101,8 @@ def from_dict(kind: type[T], fields: Mapping[str, Any]) -> T:
     hints = get_type_hints(kind)
     for name, value in fields.items():
         if not _is_of(_tuples(value), hints[name]):
-            raise RlnError(f"`{name}` is {value!r}, of the wrong type; its type is {hints[name]}.")
+            kind_name = getattr(hints[name], "__name__", hints[name])
+            raise RlnError(f"`{name}` is {value!r}, of the wrong type; it must be {kind_name}.")
     try:
         return kind(**{name: _tuples(value) for name, value in fields.items()})
     except TypeError as error:
