@@ -157,7 +157,7 @@ def test_demo_ends_with_table_and_figure(tmp_path, capsys):
         ({"out": "result.png"}, "must end in .tif"),
         ({"out": "no/folder/result.tif"}, "there is no folder"),
         ({"extra": ("--tolerance", -1)}, "tolerance is -1"),
-        ({"extra": ("--device", "cuda:77")}, "device cuda:77 is not there"),
+        ({"extra": ("--device", "cuda:77")}, "device cuda:77"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_a_sentence(files, tmp_path, capsys, change, message):
@@ -197,6 +197,27 @@ def test_help_comes_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Exit codes" in done.stdout
+
+
+def _commands(app, above=""):
+    """Yield every command, those of groups too, with its name."""
+    for name in app:
+        if not name.startswith("-"):
+            command = app[name]
+            if command.default_command is not None:
+                yield above + name, command
+            yield from _commands(command, f"{above}{name} ")
+
+
+def test_every_option_of_every_command_has_a_help_text():
+    helps = {
+        (verb, argument.name): argument.parameter.help
+        for verb, command in _commands(cli.app)
+        for argument in command.assemble_argument_collection(parse_docstring=True)
+        if argument.parse and argument.show
+    }
+    assert len(helps) > 200
+    assert [option for option, text in helps.items() if not text] == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")

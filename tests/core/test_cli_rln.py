@@ -122,14 +122,10 @@ REFUSED = {
     "train, neither PSF": ("train -o m.safetensors --initial-model none", "--any-psf"),
     "train, both PSFs": ("train psf -o m.safetensors --initial-model none --any-psf", "--any-psf"),
     "train, minutes and steps": (
-        "train psf -o m.safetensors --initial-model none --minutes 1 --steps 5",
-        "the minutes or the steps"),
-    "train, wrong ending": (
-        "train psf -o m.pt --initial-model none", "m.pt must end in .safetensors"),
-    "train, absent folder": (
-        "train psf -o no/m.safetensors --initial-model none", "a folder that exists"),
-    "train, no model": (
-        "train psf -o m.safetensors --initial-model nobody", "no model called nobody"),
+        "train psf -o m.safetensors --initial-model none --minutes 1 --steps 5", "--minutes and --steps"),
+    "train, wrong ending": ("train psf -o m.pt --initial-model none", "m.pt must end in .safetensors"),
+    "train, absent folder": ("train psf -o no/m.safetensors --initial-model none", "a folder that exists"),
+    "train, no model": ("train psf -o m.safetensors --initial-model nobody", "no model called nobody"),
     "train, other variant": (
         "train psf -o m.safetensors --initial-model model --variant paper", "variant started"),
     "train, odd patch": (
@@ -138,8 +134,7 @@ REFUSED = {
     "train, no minutes": (
         "train psf -o m.safetensors --initial-model none --minutes 0", "minutes is 0"),
     "train, no device": (
-        "train psf -o m.safetensors --initial-model none --device cuda:77",
-        "device cuda:77 is not there"),
+        "train psf -o m.safetensors --initial-model none --device cuda:77", "device cuda:77"),
     "train, no pairs": (
         "train psf -o m.safetensors --initial-model none --pairs no", "there are no pairs in no"),
     "train, few pairs": (
@@ -153,7 +148,7 @@ REFUSED = {
         "there is no file absent.tif"),
     "simulate, no pairs": ("simulate psf -o out --count 0", "count is 0"),
     "simulate, image and light": (
-        "simulate psf -o out --like image --photons 9 30", "give it or the settings"),
+        "simulate psf -o out --like image --photons 9 30", "--like sets"),
     "simulate, no PSF": ("simulate --psf absent.tif -o out", "there is no file absent.tif"),
     "check, wrong ending": ("check image image psf --residual r.png", "must end in .tif"),
     "check, no result": ("check image absent.tif psf", "there is no file absent.tif"),
@@ -273,7 +268,7 @@ def test_train_writes_a_model_that_rln_takes(files, tmp_path, capsys, tiny):
     out = tmp_path / "mine.safetensors"
     assert _run("train", "--psf", files["psf"], "-o", out, "--initial-model", "none") == 0
     said = capsys.readouterr().out
-    assert "best of step" in said
+    assert "best model at step" in said
     assert "PSNR dB" in said
     model = Model.load(out)
     assert model.name == "mine"
@@ -391,7 +386,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(files, tmp_path, monkeypatch, capsys
     out = tmp_path / "mine.safetensors"
     assert _run("train", "--psf", files["psf"], "-o", out, "--initial-model", "none") == 0
     captured = capsys.readouterr()
-    assert "best of step 2 of 3" in captured.out
+    assert "best model at step 2 of 3" in captured.out
     assert captured.err == ""
     facts = Model.load(out).record.facts
     assert (facts["steps"], facts["total"], facts["best_step"]) == (3, 4, 2)

@@ -147,7 +147,7 @@ def test_a_result_that_is_there_is_said_before_the_first_method_is_begun(folder,
     (folder / "r-rln-mine.ome.tif").write_bytes(b"mine")
     methods = [{"kind": "rld"}, {"kind": "rln", "model": "mine.safetensors"}]
     assert _run("run", _written(folder, _fields(methods=methods))) == cli.CANNOT_BE_USED
-    assert "r-rln-mine.ome.tif is there already" in capsys.readouterr().err
+    assert "r-rln-mine.ome.tif already exists" in capsys.readouterr().err
     assert not (folder / "r-rld.ome.tif").exists()
     assert (folder / "r-rln-mine.ome.tif").read_bytes() == b"mine"
 
@@ -160,18 +160,18 @@ def test_a_result_that_is_there_is_said_before_the_first_method_is_begun(folder,
         (_fields(psf="psf.tif"), "job.json: a job has no psf; it may have"),
         (_fields(methods=[{"kind": "deep"}]), "\"kind\" is 'deep'; give rld, rln"),
         (_fields(methods=[{"kind": "rld", "iterations": 0}]), '"iterations" is 0 but must'),
-        (_fields(methods=[{"kind": "rld", "device": 3}]), '"device" is 3, which is of another'),
+        (_fields(methods=[{"kind": "rld", "device": 3}]), '"device" is 3'),
         (_fields(methods=[{"kind": "rln", "model": "absent.safetensors"}]), "absent.safetensors"),
-        (_fields(image={"path": "raw.tif", "channel": "1"}), "\"channel\" is '1', which is of"),
-        (_fields(image={"path": "raw.tif", "voxel_um": [1]}), '"voxel_um" is [1], which is of'),
+        (_fields(image={"path": "raw.tif", "channel": "1"}), "\"channel\" is '1'"),
+        (_fields(image={"path": "raw.tif", "voxel_um": [1]}), '"voxel_um" is [1]'),
         (_fields(image={"path": "absent.tif"}), "there is no file"),
         (_fields(psfs=[]), "needs the PSF"),
         (_fields(psfs=[{"file": {"path": "absent.tif"}}]), "absent.tif"),
         (_fields(output={"path": "no/r.tif"}), "there is no folder"),
         (_fields(output={"path": "r.png"}), "r.png must end in .tif"),
         (_fields(output={"path": "raw.tif", "overwrite": True}), "would lie on or in"),
-        (_fields(output={"path": "r.tif", "overwrite": "yes"}), "\"overwrite\" is 'yes', which"),
-        (_fields(execution={"workers": True}), '"workers" is True, which is of another type'),
+        (_fields(output={"path": "r.tif", "overwrite": "yes"}), "\"overwrite\" is 'yes'"),
+        (_fields(execution={"workers": True}), '"workers" is True'),
     ],
 )
 def test_what_is_wrong_with_a_job_is_said(folder, capsys, fields, message):
@@ -190,7 +190,7 @@ def test_a_job_that_is_not_there_or_no_json_is_said(folder, monkeypatch, capsys)
     assert "absent.json cannot be read as a job" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO("raw.tif"))
     assert _run("run", "-") == cli.CANNOT_BE_USED
-    assert "standard input holds no JSON" in capsys.readouterr().err
+    assert "standard input is not JSON" in capsys.readouterr().err
 
 
 def test_two_views_by_two_methods_are_registered_for_both_and_written_once(folder):
@@ -207,7 +207,7 @@ def test_two_views_by_two_methods_are_registered_for_both_and_written_once(folde
     alone = run(_job(folder, Network(), output=Output(path=folder / "alone.ome.tif")))
     stops = [each.facts[0]["start_iterations"] for each in (outcomes[1], alone[0])]
     assert stops[0] == stops[1]
-    with pytest.raises(RlnError, match="is there already"):
+    with pytest.raises(RlnError, match="already exists"):
         run(replace(job, methods=(RichardsonLucy(iterations=4),)))
     for execution, message in (
         (Execution(workers=1), "leave out `workers`"),
@@ -223,7 +223,7 @@ def test_stages_are_of_a_whole_volume_of_one_channel(folder, capsys):
     words = ("rln", folder / "raw.tif", "--psf", folder / "psf.tif", "-m",
              folder / "mine.safetensors", "--stages", folder / "stages")  # fmt: skip
     assert _run(*words, "-o", folder / "r.ome.zarr") == cli.CANNOT_BE_USED
-    assert "stages are of a whole volume" in capsys.readouterr().err
+    assert "--stages" in capsys.readouterr().err
     assert _run(*words, "-o", folder / "raw.tif") == cli.CANNOT_BE_USED
     assert "would lie on or in" in capsys.readouterr().err
     assert not (folder / "stages").exists()
@@ -231,5 +231,5 @@ def test_stages_are_of_a_whole_volume_of_one_channel(folder, capsys):
     names = {path.name for path in (folder / "stages").iterdir()}
     assert names == {f"{name}.ome.tif" for name in STAGES}
     assert _run(*words, "-o", folder / "q.tif") == cli.CANNOT_BE_USED
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert not (folder / "q.tif").exists()

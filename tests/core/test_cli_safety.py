@@ -77,7 +77,7 @@ def test_no_command_writes_over_what_it_reads(files, verb, more, capfd):
 def test_no_command_replaces_a_file_unasked(files, verb, capfd):
     (files / "there.tif").write_bytes(b"mine")
     assert _run(*WRITERS[verb].split(), "there.tif") == cli.CANNOT_BE_USED
-    assert "there already" in capfd.readouterr().err
+    assert "already exists" in capfd.readouterr().err
     assert (files / "there.tif").read_bytes() == b"mine"
 
 
@@ -170,7 +170,7 @@ def test_tables_pairs_and_models_are_not_replaced_unasked(files, capfd):
         "train --psf psf.tif -o m.safetensors",
     ):
         assert _type(line) == cli.CANNOT_BE_USED
-        assert "there already" in capfd.readouterr().err
+        assert "already exists" in capfd.readouterr().err
     (files / "m.safetensors").unlink()
     assert _type("train --psf psf.tif -o m.safetensors") == cli.CANNOT_BE_USED
     assert (files / "m.checkpoint").read_bytes() == b"mine"
@@ -411,7 +411,7 @@ def test_a_batch_system_that_ends_the_job_leaves_it_to_be_gone_on_with(files):
     )  # fmt: skip
     assert ended.returncode == cli.INTERRUPTED, ended.stderr
     assert ended.stderr.splitlines()[-1] == (
-        "Interrupted; what is finished is kept: the same command goes on from there."
+        "Interrupted; finished parts are kept; repeat the command to continue."
     )
     assert not list(files.glob(".*"))
     assert not (files / "r.ome.zarr").exists()
@@ -421,7 +421,7 @@ def test_a_batch_system_that_ends_the_job_leaves_it_to_be_gone_on_with(files):
         [sys.executable, "-c", _SLOW, *small.split()], capture_output=True, text=True, check=False
     )
     assert ended.returncode == cli.INTERRUPTED, ended.stderr
-    assert ended.stderr.splitlines()[-1] == "Interrupted; nothing half-written was left."
+    assert ended.stderr.splitlines()[-1] == "Interrupted; no partial file is left."
     assert sorted(path.name for path in files.glob("*s.tif")) == []
 
 
@@ -431,5 +431,5 @@ def test_nothing_is_left_of_a_command_that_is_interrupted(files, monkeypatch, ca
 
     monkeypatch.setattr("napari_rln.engine.run.write", interrupt)
     assert _type("rld raw.tif --psf psf.tif --iterations 1 -o r.tif") == cli.INTERRUPTED
-    assert "Interrupted; nothing half-written was left." in capfd.readouterr().err
+    assert "Interrupted; no partial file is left." in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -43,12 +43,12 @@ def test_a_result_within_what_is_read_is_refused(tmp_path):
 
 
 def test_what_is_there_is_replaced_only_where_that_is_wanted(raw):
-    with pytest.raises(RlnError, match=r"there already.*`overwrite`"):
+    with pytest.raises(RlnError, match=r"already exists.*`overwrite`"):
         check_outputs([raw])
     check_outputs([raw], overwrite=True)
     dangling = raw.with_name("dangling.tif")
     dangling.symlink_to(raw.with_name("nowhere.tif"))
-    with pytest.raises(RlnError, match="there already"):
+    with pytest.raises(RlnError, match="already exists"):
         check_outputs([dangling])
 
 
@@ -96,7 +96,7 @@ def test_a_folder_that_is_no_zarr_is_not_replaced_by_one(tmp_path):
     mine.mkdir()
     check_outputs([mine], overwrite=True)
     (mine / "thesis.txt").write_text("years")
-    with pytest.raises(RlnError, match="other things than a Zarr"):
+    with pytest.raises(RlnError, match="that is not a Zarr"):
         check_outputs([mine], overwrite=True)
     (mine / "zarr.json").write_text("{}")
     check_outputs([mine], overwrite=True)

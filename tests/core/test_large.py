@@ -412,7 +412,7 @@ def test_other_settings_on_the_same_result_are_refused(file, psf, tmp_path):
 def test_what_is_there_from_elsewhere_is_not_touched(file, psf, tmp_path):
     out = tmp_path / "r.ome.tif"
     out.write_text("precious")
-    with pytest.raises(RlnError, match="is there already"):
+    with pytest.raises(RlnError, match="already exists"):
         finish(run_task_iter(_task(file, psf, out)))
     assert out.read_text() == "precious"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from napari_rln.core.machine import available_bytes, cores, total_bytes, used_bytes
+from napari_rln.core.machine import available_bytes, cores, used_bytes
 
 GB = 10**9
 V2 = "41 31 0:38 {root} /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw"
@@ -47,7 +47,7 @@ def _v2(group, **folders):
 
 def test_without_control_groups_it_is_the_machine(tree):
     root = tree({})
-    assert (available_bytes(root), total_bytes(root)) == (400 * GB, 500 * GB)
+    assert available_bytes(root) == 400 * GB
     assert cores(root) == 64
 
 
@@ -62,7 +62,6 @@ def test_a_job_of_slurm_has_what_it_was_given(tree):
         )
     )  # fmt: skip
     assert available_bytes(root) == 6 * GB  # files that were merely read make room
-    assert total_bytes(root) == 8 * GB
     assert cores(root) == 4
 
 
@@ -116,6 +115,6 @@ def test_nothing_is_left_where_more_is_taken_than_allowed(tree):
 
 
 def test_of_this_machine():
-    assert 2**20 < available_bytes() <= total_bytes()
+    assert 2**20 < available_bytes() <= psutil.virtual_memory().total
     assert 1 <= cores() <= psutil.cpu_count()
-    assert 2**20 < used_bytes() < total_bytes()
+    assert 2**20 < used_bytes() < psutil.virtual_memory().total

@@ -683,7 +683,7 @@ def test_times_in_names_are_times(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a1_b1.tif", "a1_b2.tif", "a2_b1.tif", "a2_b2.tif"], "do not say of what"),
+        (["a1_b1.tif", "a1_b2.tif", "a2_b1.tif", "a2_b2.tif"], "several numbers vary"),
         (["pos1_z1.tif", "pos1_z2.tif", "pos2_z1.tif", "pos2_z2.tif"], "several positions"),
         (["one.tif", "two.tif"], "no numbers"),
         (["a1.tif", "b_2_3.tif"], "several kinds"),

@@ -873,7 +873,7 @@ def test_the_command_trains_for_two_views(tmp_path, capsys, monkeypatch):
     out = tmp_path / "two.safetensors"
     words = ["train", "--psf", str(tmp_path / "a.ome.tif"), "--out", str(out), "--steps", "2"]
     assert cli.run([*words, "--rotation", "y+90"]) == 1
-    assert "say which (--views)" in capsys.readouterr().err
+    assert "choose --views" in capsys.readouterr().err
     words += [
         "--psf-b",
         str(tmp_path / "b.ome.tif"),

@@ -1,4 +1,4 @@
-"""The command ``napari-rln``: every verb of the package without a window."""
+"""The command line, ``napari-rln``."""
 
 import contextlib
 import os
@@ -43,17 +43,17 @@ for _name, _place, _summary in (
     ("rln", "deconvolve_commands:rln", "Deconvolve an image by a Richardson-Lucy Network."),
     ("dual", "deconvolve_commands:dual",
      "Deconvolve two views of one object together, as of a diSPIM."),
-    ("run", "deconvolve_commands:run", "Do a job that is written in a file, as JSON."),
+    ("run", "deconvolve_commands:run", "Run a job from a JSON file."),
     ("train", "train_command:train",
      "Train a network for a PSF, on synthetic structures blurred with it."),
     ("simulate", "simulate_command:simulate",
-     "Make images of synthetic structures, and the structures, for training or for tests."),
+     "Simulate images of synthetic structures, with the ground truth."),
     ("compare", "compare_command:compare",
      "Compare an image with results made from it: a table and a lateral/axial figure."),
     ("check", "check_command:check",
      "Check how well a deconvolved image, blurred again, explains the raw one."),
     ("model", "model_commands:model",
-     "Tell what is known about a model, or which models come with the package."),
+     "Describe a model, or all models that come with the package."),
     ("import-tf", "model_commands:import_tf",
      "Turn a checkpoint of the paper's authors' TensorFlow code into a model file."),
     ("demo", "demo_command:demo",
@@ -61,7 +61,7 @@ for _name, _place, _summary in (
 ):  # fmt: skip
     app.command(f"napari_rln.cli.{_place}", name=_name, help=_summary)
 
-batch = App(name="batch", help="Deconvolve many images; go on where a batch was interrupted.")
+batch = App(name="batch", help="Deconvolve many images; an interrupted batch continues.")
 for _name, _summary in (
     ("rld", "Deconvolve many images by Richardson-Lucy; one that fails does not stop the others."),
     ("rln", "Deconvolve many images by networks; one that fails does not stop the others."),
@@ -73,8 +73,8 @@ psf = App(name="psf", help="Compute, measure, examine and repair point spread fu
 for _name, _summary in (
     ("compute", "Compute a PSF from the optics."),
     ("measure", "Measure a PSF from a stack of sub-resolution beads."),
-    ("info", "Examine a PSF: what it measures, what is wrong with it, and how to repair that."),
-    ("repair", "Repair what is wrong with a PSF, and write it ready for use."),
+    ("info", "Examine a PSF: its size, its defects and how to repair them."),
+    ("repair", "Repair the defects of a PSF and write it ready for use."),
 ):
     psf.command(f"napari_rln.cli.psf_commands:{_name}", name=_name, help=_summary)
 app.command(psf)
@@ -114,10 +114,10 @@ def run(tokens: list[str] | None = None) -> int:
         _say(f"Error: {error}")
         return FAILED
     except MemoryError:
-        _say("Error: out of memory; compare or prepare a smaller part.")
+        _say("Error: out of memory; crop the image (--crop).")
         return FAILED
     except KeyboardInterrupt as stop:
-        kept = str(stop) or "nothing half-written was left"
+        kept = str(stop) or "no partial file is left"
         _say(f"Interrupted; {kept}.")
         return INTERRUPTED
     return DONE

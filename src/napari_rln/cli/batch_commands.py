@@ -1,20 +1,19 @@
 """The commands ``napari-rln batch rld`` and ``napari-rln batch rln``."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageOptions, Out, PsfOptions
+from napari_rln.cli.options import Flat, JobOptions, Out
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.core.errors import ComputeError, warn
 from napari_rln.core.machine import Allowance
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
 from napari_rln.engine.batch import REPORT, BatchSettings, Ending, list_jobs, run_batch_iter
-from napari_rln.engine.execution import Execution, OutputFormat
-from napari_rln.engine.job import Job
 from napari_rln.engine.reports import BatchItem, BatchReport
 from napari_rln.engine.run import task_of
 from napari_rln.engine.task import Task
@@ -24,19 +23,44 @@ from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.findings import HARMFUL, Finding
 
 
+@Flat
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Options of both commands.
+
+    Parameters
+    ----------
+    out
+        Folder of the results, and of batch.csv with the outcome of every image; created if absent.
+    psf
+        Point spread function for all channels, or one per channel, in order.
+    ending
+        Ending of the results.
+    """
+
+    out: Out
+    psf: list[Path] | None = None
+    ending: Ending = "ome.tif"
+    common: JobOptions = field(default_factory=JobOptions)
+
+    def template(self, mark: str, methods: tuple[Method, ...]) -> BatchSettings:
+        """Return the settings of all images; the image of their job is the output folder."""
+        Allowance(self.common.execution.memory_gb)  # reported once, not per image
+        make_folder(self.out)
+        return BatchSettings(
+            job=self.common.job(self.out, self.psf or (), methods, self.out),
+            mark=mark,
+            ending=self.ending,
+            repair=self.common.repair,
+            psf_voxel_um=self.common.psf.psf_voxel_um,
+        )
+
+
 def rld(
     images: list[str],
     *,
-    out: Out,
-    psf: list[Path] | None = None,
-    ending: Ending = "ome.tif",
-    repair: bool = True,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    options: BatchOptions,
     method: Annotated[RichardsonLucy, Flat] = RichardsonLucy(),
-    output: Annotated[OutputFormat, Flat] = OutputFormat(),
-    execution: Annotated[Execution, Flat] = Execution(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Deconvolve many images by Richardson-Lucy; one that fails does not stop the others.
 
@@ -45,36 +69,16 @@ def rld(
     images
         Files, folders of files, patterns ("plate/*.tif"), or tables (.csv) with a column image
         and optional columns psf, channel, time, series, voxel_um, psf_voxel_um and out.
-    out
-        Folder of the results, and of batch.csv with the outcome of every image; created if absent.
-    psf
-        Point spread function for all channels, or one per channel, in order.
-    ending
-        Ending of the results.
-    repair
-        Repair defects of a PSF.
     """
-    job = _job(image_options, psf, psf_options, repair, (method,), output, out, execution)
-    template = BatchSettings(
-        job=job, mark="rld", ending=ending, repair=repair, psf_voxel_um=psf_options.psf_voxel_um
-    )
-    _go(images, template, terminal)
+    _run(images, options.template("rld", (method,)), options.common.terminal)
 
 
 def rln(
     images: list[str],
     *,
-    out: Out,
-    psf: list[Path] | None = None,
-    ending: Ending = "ome.tif",
-    repair: bool = True,
     model: Annotated[list[str] | None, Parameter(name=["--model", "-m"])] = None,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    options: BatchOptions,
     network: Annotated[NetworkOptions, Flat] = NetworkOptions(),
-    output: Annotated[OutputFormat, Flat] = OutputFormat(),
-    execution: Annotated[Execution, Flat] = Execution(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
 ) -> None:
     """Deconvolve many images by networks; one that fails does not stop the others.
 
@@ -83,55 +87,15 @@ def rln(
     images
         Files, folders of files, patterns ("plate/*.tif"), or tables (.csv) with a column image
         and optional columns psf, model, channel, time, series, voxel_um, psf_voxel_um and out.
-    out
-        Folder of the results, and of batch.csv with the outcome of every image; created if absent.
-    psf
-        Point spread function for all channels, or one per channel, in order.
-    ending
-        Ending of the results.
-    repair
-        Repair defects of a PSF.
     model
         Name or file of a model for all channels, or one per channel; universal by default.
     """
     methods = tuple(network.of(name) for name in model or [UNIVERSAL])
-    job = _job(image_options, psf, psf_options, repair, methods, output, out, execution)
-    template = BatchSettings(
-        job=job, mark="rln", ending=ending, repair=repair, psf_voxel_um=psf_options.psf_voxel_um
-    )
-    _go(images, template, terminal)
+    _run(images, options.template("rln", methods), options.common.terminal)
 
 
-def _job(
-    image_options: ImageOptions,
-    psf: list[Path] | None,
-    psf_options: PsfOptions,
-    repair: bool,
-    methods: tuple[Method, ...],
-    output: OutputFormat,
-    out: Path,
-    execution: Execution,
-) -> Job:
-    """Return the common settings of a batch's jobs; its image is the folder of the results."""
-    Allowance(execution.memory_gb)  # an invalid amount is reported once, not for every image
-    make_folder(out)
-    return Job(
-        image=image_options.of(out),
-        psfs=tuple(psf_options.of(file, repair=repair) for file in psf or ()),
-        methods=methods,
-        output=output.at(out),
-        execution=execution,
-    )
-
-
-def _go(images: list[str], template: BatchSettings, terminal: Terminal) -> None:
-    """Run a batch and print its outcomes.
-
-    Raises
-    ------
-    ComputeError
-        If an image failed.
-    """
+def _run(images: list[str], template: BatchSettings, terminal: Terminal) -> None:
+    """Run a batch and print its outcomes; raise a ComputeError if an image failed."""
     out, execution = template.folder, template.job.execution
     items = list_jobs(images, template)
 
@@ -147,7 +111,7 @@ def _go(images: list[str], template: BatchSettings, terminal: Terminal) -> None:
             terminal.say(line)
 
     def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
-        Terminal(quiet=True).findings(findings, mended=HARMFUL if repaired else ())
+        Terminal(quiet=True).findings(findings, repaired=HARMFUL if repaired else ())
 
     def prepare(item: BatchItem) -> Task:
         return task_of(item.job, on_findings=on_findings)

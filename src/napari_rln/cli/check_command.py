@@ -1,9 +1,8 @@
 """The command ``napari-rln check``."""
 
 from pathlib import Path
-from typing import Annotated
 
-from napari_rln.cli.options import Flat, ImageOptions, Overwrite, PsfOptions
+from napari_rln.cli.options import ImageOptions, Overwrite, PsfOptions
 from napari_rln.cli.terminal import Terminal
 from napari_rln.evaluate.check import check as check_result
 from napari_rln.io.image import files_read
@@ -21,9 +20,9 @@ def check(
     repair: bool = True,
     device: str = "auto",
     overwrite: Overwrite = False,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    image_options: ImageOptions = ImageOptions(),
+    psf_options: PsfOptions = PsfOptions(),
+    terminal: Terminal = Terminal(),
 ) -> None:
     """Check how well a deconvolved image, blurred again, explains the raw one.
 

@@ -28,11 +28,11 @@ def compare(
     repair: bool = True,
     figure_format: tuple[FigureFormat, ...] = ("png",),
     overwrite: Overwrite = False,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    image_options: ImageOptions = ImageOptions(),
+    psf_options: PsfOptions = PsfOptions(),
     settings: Annotated[CompareSettings, Flat] = CompareSettings(),
     look: Annotated[FigureSettings, Flat] = FigureSettings(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
     """Compare an image with results made from it: a table and a lateral/axial figure.
 
@@ -56,9 +56,7 @@ def compare(
         Replace an existing table and figure.
     """
     if not results:
-        raise RlnError(
-            "there is nothing to compare with; name at least one result after the image."
-        )
+        raise RlnError("no result to compare; name at least one after the image.")
     make_folder(out)
     read = files_read([image, *results, truth, psf])
     check_outputs(written(out, figure_format), inputs=read, overwrite=overwrite)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Flat, ImageOptions, Out, PsfOptions
+from napari_rln.cli.options import Flat, JobOptions, Out
 from napari_rln.cli.terminal import Terminal, exposure, judgement, number
 from napari_rln.core.errors import RlnError
 from napari_rln.core.report import Report
@@ -17,7 +17,6 @@ from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.views import DualSettings
-from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.forecast import duration
 from napari_rln.engine.job import Job, SecondView
 from napari_rln.engine.run import Outcome, channels_of, forecast_of_job, is_in_parts, run_iter
@@ -41,14 +40,9 @@ def rld(
     *,
     psf: list[Path],
     out: Out,
-    repair: bool = True,
     dry_run: DryRun = False,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
     method: Annotated[RichardsonLucy, Flat] = RichardsonLucy(),
-    output: Annotated[OutputFormat, Flat] = OutputFormat(),
-    execution: Annotated[Execution, Flat] = Execution(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    options: JobOptions = JobOptions(),
 ) -> None:
     """Deconvolve an image by Richardson-Lucy.
 
@@ -62,19 +56,10 @@ def rld(
     out
         Result, .tif (ImageJ), .ome.tif or .ome.zarr. Volumes beyond the memory limit are written in
         parts; an interrupted run is resumed.
-    repair
-        Repair defects of the PSF (background, centre, ...) and report them.
     dry_run
         Only print the division of the volume, memory and disk space.
     """
-    job = Job(
-        image=image_options.of(image),
-        psfs=tuple(psf_options.of(file, repair=repair) for file in psf),
-        methods=(method,),
-        output=output.at(out),
-        execution=execution,
-    )
-    do(job, terminal, dry_run=dry_run)
+    do(options.job(image, psf, (method,), out), options.terminal, dry_run=dry_run)
 
 
 def rln(
@@ -84,14 +69,9 @@ def rln(
     psf: list[Path] | None = None,
     model: Annotated[str, Parameter(name=["--model", "-m"])] = UNIVERSAL,
     stages: Path | None = None,
-    repair: bool = True,
     dry_run: DryRun = False,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
     network: Annotated[NetworkOptions, Flat] = NetworkOptions(),
-    output: Annotated[OutputFormat, Flat] = OutputFormat(),
-    execution: Annotated[Execution, Flat] = Execution(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    options: JobOptions = JobOptions(),
 ) -> None:
     """Deconvolve an image by a Richardson-Lucy Network.
 
@@ -111,19 +91,11 @@ def rln(
     stages
         Folder for the intermediate images of the network (FP1, DV1, BP1, e, E1, ...), on its own
         scale and untiled; created if absent.
-    repair
-        Repair defects of the PSF (background, centre, ...) and report them.
     dry_run
         Only print the division of the volume, memory and disk space.
     """
-    job = Job(
-        image=image_options.of(image),
-        psfs=tuple(psf_options.of(file, repair=repair) for file in psf or ()),
-        methods=(network.of(model),),
-        output=output.at(out),
-        execution=execution,
-    )
-    do(job, terminal, dry_run=dry_run, stages=stages)
+    job = options.job(image, psf or (), (network.of(model),), out)
+    do(job, options.terminal, dry_run=dry_run, stages=stages)
 
 
 def dual(
@@ -135,17 +107,12 @@ def dual(
     out: Out,
     model: Annotated[str | None, Parameter(name=["--model", "-m"])] = None,
     registered: Path | None = None,
-    repair: bool = True,
     channel_b: int | None = None,
     voxel_um_b: VoxelUm | None = None,
     psf_b_voxel_um: VoxelUm | None = None,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
     views: Annotated[DualSettings, Flat] = DualSettings(),
     settings: Annotated[RichardsonLucy, Flat] = RichardsonLucy(),
-    output: Annotated[OutputFormat, Flat] = OutputFormat(),
-    execution: Annotated[Execution, Flat] = Execution(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    options: JobOptions = JobOptions(),
 ) -> None:
     """Deconvolve two views of one object together, as of a diSPIM.
 
@@ -158,58 +125,51 @@ def dual(
     image_b
         Second view, in its camera's orientation.
     psf
-        Point spread function of the first view; without psf_b of both, each in its own orientation.
+        Point spread function of the first view; without --psf-b that of both, each in its own
+        orientation.
     psf_b
-        Point spread function of the second view, in its camera's orientation.
+        Point spread function of the second view, in its camera's orientation; --psf by default.
     out
         Result, .tif (ImageJ) or .ome.tif.
     model
         Name of a shipped model, such as universal, or a model file.
     registered
         File for the registered second view, for inspection.
-    repair
-        Repair defects of a PSF and report them.
     channel_b
         Channel of the second view; that of the first by default.
     voxel_um_b
         Voxel size z y x of the second view in micrometres; --voxel-um by default.
     psf_b_voxel_um
-        Voxel size z y x of the second view's PSF in micrometres.
+        Voxel size z y x of the second view's PSF in micrometres; --psf-voxel-um by default.
     """
-    second = replace(
-        image_options,
-        voxel_um=voxel_um_b or image_options.voxel_um,
-        channel=image_options.channel if channel_b is None else channel_b,
+    image_options_b = replace(
+        options.image,
+        voxel_um=voxel_um_b or options.image.voxel_um,
+        channel=options.image.channel if channel_b is None else channel_b,
     )
-    options_b = replace(psf_options, psf_voxel_um=psf_b_voxel_um or psf_options.psf_voxel_um)
-    job = Job(
-        image=image_options.of(image),
-        psfs=(psf_options.of(psf, repair=repair),),
-        second=SecondView(
-            image=second.of(image_b),
-            psf=options_b.of(psf_b or psf, repair=repair),
-            views=views,
-            registered=registered,
-        ),
-        methods=(settings if model is None else _network_of(settings, model),),
-        output=output.at(out),
-        execution=execution,
+    psf_options_b = replace(options.psf, psf_voxel_um=psf_b_voxel_um or options.psf.psf_voxel_um)
+    second = SecondView(
+        image=image_options_b.of(image_b),
+        psf=psf_options_b.of(psf_b or psf, repair=options.repair),
+        views=views,
+        registered=registered,
     )
-    do(job, terminal)
+    method = settings if model is None else _network_of(settings, model)
+    do(options.job(image, [psf], (method,), out, second), options.terminal)
 
 
 def run(
     job: Annotated[str, Parameter(allow_leading_hyphen=True)],
     *,
     dry_run: DryRun = False,
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
-    """Do a job that is written in a file, as JSON.
+    """Run a job from a JSON file.
 
     Parameters
     ----------
     job
-        Job file; - for standard input. Relative names in it are resolved from its folder.
+        Job file; - for standard input. Relative paths in it start from its folder.
     dry_run
         Only print the division of the volume, memory and disk space.
     """
@@ -218,7 +178,7 @@ def run(
     except RlnError as error:  # with names of fields, not of options
         raise RlnError(str(error).replace("`", '"')) from error
     except ValueError as error:
-        raise RlnError(f"standard input holds no JSON ({error}).") from error
+        raise RlnError(f"standard input is not JSON ({error}); pipe in a job.") from error
     do(loaded, terminal, dry_run=dry_run)
 
 
@@ -227,25 +187,16 @@ def do(
 ) -> tuple[Outcome, ...]:
     """Run a job, or only print its needs; print the outcome.
 
-    Parameters
-    ----------
-    job
-        Job to run.
-    terminal
-        Output terminal.
-    dry_run
-        Whether to print the needs only.
-    stages
-        Folder for the stages of a network; not written if None.
+    ``stages`` is the folder for the intermediate images of a network; not written if None.
     """
     if stages is not None and channels_of(job):
-        raise RlnError("stages are of one channel; choose one with `channel`.")
+        raise RlnError("`stages` needs a single channel; choose one with `channel`.")
     in_parts = is_in_parts(job)
     if stages is not None and in_parts:
-        raise RlnError("stages are of a whole volume; crop the image for them.")
+        raise RlnError("`stages` needs a run that is not in parts; crop the image (`crop`).")
 
     def on_findings(findings: Sequence[Finding], repaired: bool) -> None:
-        terminal.findings(findings, mended=HARMFUL if repaired else ())
+        terminal.findings(findings, repaired=HARMFUL if repaired else ())
 
     if dry_run:
         plans = forecast_of_job(job, on_findings=on_findings)
@@ -274,9 +225,7 @@ def do(
     except KeyboardInterrupt as stop:
         if not in_parts:
             raise
-        raise KeyboardInterrupt(
-            "what is finished is kept: the same command goes on from there"
-        ) from stop
+        raise KeyboardInterrupt("finished parts are kept; repeat the command to continue") from stop
     for outcome in outcomes:
         _say(job, outcome, terminal)
     terminal.report(_reported(outcomes))
@@ -299,8 +248,8 @@ def _network_of(settings: RichardsonLucy, model: str) -> Network:
     ]
     if changed:
         raise RlnError(
-            f"{', '.join(changed)} is of Richardson-Lucy, but a model has its own start; leave it "
-            "out, or leave out `model`."
+            f"{', '.join(changed)} applies to Richardson-Lucy, not to a model; leave it out, or "
+            "leave out `model`."
         )
     common = {field.name for field in fields(NetworkOptions)} & {
         field.name for field in fields(RichardsonLucy)
@@ -314,7 +263,7 @@ def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
     if outcome.in_parts:
         (facts,) = outcome.facts
         if not outcome.made:
-            terminal.say(f"{out}: complete already, nothing was done")
+            terminal.say(f"{out}: already complete")
             return
         terminal.say(
             f"{out}: {duration(facts['seconds'])}, background {facts['background']:.4g}, "
@@ -335,7 +284,7 @@ def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
         registration = facts.get("registration")
         similarity = ""
         if registration is not None:
-            similarity = f", views correlate by {number(registration['similarity_after'])}"
+            similarity = f", correlation of the views {number(registration['similarity_after'])}"
         terminal.say(
             f"{where}: {spent}, backgrounds {facts['background']:.4g} and "
             f"{facts['background_b']:.4g}{similarity}"

@@ -1,11 +1,10 @@
 """The command ``napari-rln demo``."""
 
 from pathlib import Path
-from typing import Annotated
 
 from napari_rln import samples
 from napari_rln.cli.compare_command import show, written
-from napari_rln.cli.options import Flat, Out, Overwrite
+from napari_rln.cli.options import Out, Overwrite
 from napari_rln.cli.terminal import Terminal
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
@@ -26,7 +25,7 @@ def demo(
     *,
     out: Out = Path("demo"),
     overwrite: Overwrite = False,
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
     """Deconvolve the shipped sample, a hollow bead, and show raw, RLD and RLN side by side.
 
@@ -48,7 +47,7 @@ def demo(
         f"A hollow fluorescent bead, widefield, {image.shape} voxels (EPFL; voxel size nominal)."
     )
     psf, findings = fit_psf(samples.bead_psf(), image)
-    terminal.findings(findings, mended=HARMFUL)
+    terminal.findings(findings, repaired=HARMFUL)
     shared = Shared()
     results = [terminal.follow(deconvolve_iter(image, psf, shared=shared))]
     write(results[0], classical)

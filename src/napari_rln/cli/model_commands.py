@@ -1,9 +1,8 @@
 """The commands ``napari-rln import-tf`` and ``napari-rln model``."""
 
 from pathlib import Path
-from typing import Annotated
 
-from napari_rln.cli.options import Flat, Out, Overwrite
+from napari_rln.cli.options import Out, Overwrite
 from napari_rln.cli.terminal import Terminal, number
 from napari_rln.core.record import Record
 from napari_rln.io.paths import check_outputs, title
@@ -18,7 +17,7 @@ def import_tf(
     out: Out,
     division_eps: float = 1e-4,
     overwrite: Overwrite = False,
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
     """Turn a checkpoint of the paper's authors' TensorFlow code into a model file.
 
@@ -54,9 +53,9 @@ def import_tf(
 def model(
     name: str | None = None,
     *,
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
-    """Tell what is known about a model, or which models come with the package.
+    """Describe a model, or all models that come with the package.
 
     Parameters
     ----------
@@ -71,10 +70,11 @@ def model(
 
 def _rows(model: Model) -> list[tuple[str, str]]:
     facts, start = model.record.facts, model.start
+    factor = "" if start.beyond == 1 else f" x {start.beyond:g}"
     rows = [
         ("variant", model.variant),
         ("starts from", "the image" if start.method == "image" else
-         f"{_iterations(start)} iterations, {start.method}"),
+         f"{start.iterations}{factor} iterations, {start.method}"),
         ("normalisation", model.normalisation),
         ("made", f"{model.record.method} {model.record.time}, version {model.record.version}"),
     ]  # fmt: skip
@@ -91,8 +91,3 @@ def _rows(model: Model) -> list[tuple[str, str]]:
             (f"held out, {kind}", f"{quality['psnr_db']:.2f} dB, SSIM {quality['ssim']:.3f}")
         )
     return rows
-
-
-def _iterations(start: StartSettings) -> str:
-    factor = "" if start.beyond == 1 else f" x {start.beyond:g}"
-    return f"{start.iterations}{factor}"

@@ -1,7 +1,7 @@
 """Options common to several commands, and reading of their files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +9,9 @@ from cyclopts import Parameter
 
 from napari_rln.cli.terminal import Terminal
 from napari_rln.core.volume import OnGrid, Volume, VoxelUm
-from napari_rln.engine.job import PsfFile
+from napari_rln.deconvolution.method import Method
+from napari_rln.engine.execution import Execution, OutputFormat
+from napari_rln.engine.job import Job, PsfFile, SecondView
 from napari_rln.engine.run import read_psf
 from napari_rln.io.image import Crop, ImageFile, ImagePart, PlanesAre
 from napari_rln.io.volumes import contents, read
@@ -22,16 +24,10 @@ Flat = Parameter(name="*")  # a settings dataclass whose fields become options o
 
 
 def _span(word: str) -> tuple[int, int]:
-    """Return the start and stop of a text such as ``10:20``.
-
-    Raises
-    ------
-    ValueError
-        If the text is something else.
-    """
+    """Return the start and stop of a text such as ``10:20``; cyclopts reports a ValueError."""
     start, _, stop = word.partition(":")
     if not (start.isdecimal() and stop.isdecimal()):
-        raise ValueError(f"{word} is no span of voxels; give it as start:stop, such as 10:42")
+        raise ValueError(f"{word} is not a range of voxels; write start:stop, such as 10:42")
     return int(start), int(stop)
 
 
@@ -40,15 +36,12 @@ def _spans(_: Any, tokens: Sequence[Any]) -> Crop:
     return z, y, x
 
 
-CropOption = Annotated[Crop | None, Parameter(converter=_spans, n_tokens=3)]
-
-
 @Flat
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(ImagePart):
-    """Options of the part of the image file to read."""
+    """Options of the part of the image file to read; their help is that of :class:`ImagePart`."""
 
-    crop: CropOption = None
+    crop: Annotated[Crop | None, Parameter(converter=_spans, n_tokens=3)] = None
 
     def read(self, path: Path) -> Volume:
         """Return the volume."""
@@ -57,7 +50,7 @@ class ImageOptions(ImagePart):
     def read_beside(self, path: Path) -> Volume:
         """Return another volume on the image's grid, such as a result.
 
-        The voxel size, where set, and the channel and time of the image apply to it too.
+        The image's voxel size, channel and time, where set, apply to it too.
         """
         there = contents(path)
         return read(
@@ -66,9 +59,6 @@ class ImageOptions(ImagePart):
             channel=self.channel if there.channels > 1 else None,
             time=self.time if there.times > 1 else None,
         )
-
-
-ImageOptions.__doc__ = ImagePart.__doc__  # source of the options' help
 
 
 @Flat
@@ -82,8 +72,12 @@ class PsfOptions:
         Voxel size z y x in micrometres of the PSF, where its file does not state it or is wrong.
     psf_channel
         Channel, from 0, of a PSF file with several; that of the image by default.
-    psf_time, psf_series, psf_planes_are
-        As time, series and planes_are of the image, for the PSF file.
+    psf_time
+        Time point, from 0, of a PSF file with several.
+    psf_series
+        Image, from 0, of a PSF file with several.
+    psf_planes_are
+        Axis that holds the planes of a PSF in a file without an axis z; as --planes-are.
     """
 
     psf_voxel_um: VoxelUm | None = None
@@ -117,21 +111,47 @@ class PsfOptions:
         channel: int | None = None,
         repair: bool = True,
     ) -> tuple[Volume, Sequence[Finding]]:
-        """Return the PSF prepared for an image, and its findings, which are also printed.
+        """Return the PSF prepared for an image, if any, and its findings, which are also printed.
 
-        Parameters
-        ----------
-        path
-            PSF file.
-        image
-            Image of the PSF; None if unknown.
-        terminal
-            Output terminal.
-        channel
-            Channel of the image.
-        repair
-            Whether to repair defects.
+        ``channel`` is the image's.
         """
         psf, findings = fit_psf(self.read(path, channel), image, repair=repair)
-        terminal.findings(findings, mended=HARMFUL if repair else ())
+        terminal.findings(findings, repaired=HARMFUL if repair else ())
         return psf, findings
+
+
+@Flat
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """Options of the commands that deconvolve.
+
+    Parameters
+    ----------
+    repair
+        Repair defects of the PSF (background, centre, ...) and report them.
+    """
+
+    repair: bool = True
+    image: ImageOptions = field(default_factory=ImageOptions)
+    psf: PsfOptions = field(default_factory=PsfOptions)
+    output: Annotated[OutputFormat, Flat] = field(default_factory=OutputFormat)
+    execution: Annotated[Execution, Flat] = field(default_factory=Execution)
+    terminal: Terminal = field(default_factory=Terminal)
+
+    def job(
+        self,
+        image: Path,
+        psfs: Sequence[Path],
+        methods: tuple[Method, ...],
+        out: Path,
+        second: SecondView | None = None,
+    ) -> Job:
+        """Return the job with these options."""
+        return Job(
+            image=self.image.of(image),
+            psfs=tuple(self.psf.of(file, repair=self.repair) for file in psfs),
+            second=second,
+            methods=methods,
+            output=self.output.at(out),
+            execution=self.execution,
+        )

@@ -29,9 +29,9 @@ def compute(
     out: Out,
     image: ForImage = None,
     overwrite: Overwrite = False,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    image_options: ImageOptions = ImageOptions(),
     settings: Annotated[MicroscopeSettings, Flat] = MicroscopeSettings(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
     """Compute a PSF from the optics.
 
@@ -49,7 +49,9 @@ def compute(
     voxel_um = target.voxel_um if target else image_options.voxel_um
     planes = target.shape[0] if target else None
     if voxel_um is None:
-        raise RlnError("give the voxel size (`voxel_um`), or the image whose it is (`image`).")
+        raise RlnError(
+            "the voxel size is unknown; give it (`voxel_um`), or an image with it (`image`)."
+        )
     _finish(compute_psf(settings, voxel_um, planes=planes, name=title(out)), out, terminal)
 
 
@@ -58,9 +60,9 @@ def measure(
     *,
     out: Out,
     overwrite: Overwrite = False,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    image_options: ImageOptions = ImageOptions(),
     settings: Annotated[MeasureSettings, Flat] = MeasureSettings(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
     """Measure a PSF from a stack of sub-resolution beads.
 
@@ -87,11 +89,11 @@ def info(
     na: float | None = None,
     wavelength_um: float | None = None,
     immersion_index: float | None = None,
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    psf_options: PsfOptions = PsfOptions(),
+    image_options: ImageOptions = ImageOptions(),
+    terminal: Terminal = Terminal(),
 ) -> None:
-    """Examine a PSF: what it measures, what is wrong with it, and how to repair that.
+    """Examine a PSF: its size, its defects and how to repair them.
 
     Parameters
     ----------
@@ -130,12 +132,12 @@ def repair(
     image: ForImage = None,
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
     overwrite: Overwrite = False,
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    psf_options: PsfOptions = PsfOptions(),
+    image_options: ImageOptions = ImageOptions(),
     settings: Annotated[PrepareSettings, Flat] = PrepareSettings(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
-    """Repair what is wrong with a PSF, and write it ready for use.
+    """Repair the defects of a PSF and write it ready for use.
 
     Parameters
     ----------
@@ -155,12 +157,12 @@ def repair(
     volume = _options_of_psf(psf_options, image_options, image).read(psf, image_options.channel)
     target = image_options.read(image) if image else None
     if everything or settings != PrepareSettings():
-        mended = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
+        repaired = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
     else:
         report = examine_psf(volume, image=target)
-        terminal.findings(report.findings, mended=(*HARMFUL, "note"))
-        mended = repair_psf(volume, report, image_voxel_um=target.voxel_um if target else None)
-    _finish(mended, out, terminal)
+        terminal.findings(report.findings, repaired=(*HARMFUL, "note"))
+        repaired = repair_psf(volume, report, image_voxel_um=target.voxel_um if target else None)
+    _finish(repaired, out, terminal)
 
 
 def _options_of_psf(psf: PsfOptions, image: ImageOptions, file: Path | None) -> PsfOptions:

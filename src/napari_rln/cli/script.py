@@ -1,7 +1,6 @@
 """Work on a PSF, or a training, as text: the equivalent command line, and Python code.
 
-Both contain only values that differ from the defaults; names and defaults are those of the command
-line and of the settings.
+Both contain only values that differ from the defaults of the command line and the settings.
 """
 
 import dataclasses
@@ -27,9 +26,6 @@ from napari_rln.train.training_settings import TrainSettings
 Verb = Literal["psf compute", "psf measure", "psf repair", "train"]
 Value = dict[str, Any]
 
-# Public namespaces of settings whose name differs from that of their subpackage.
-_ROOMS = {"deconvolution": "views"}
-
 
 def command(verb: Verb, **arguments: Any) -> str:
     """Return the command line of a run.
@@ -41,8 +37,8 @@ def command(verb: Verb, **arguments: Any) -> str:
     **arguments
         Arguments by their parameters' names in :mod:`napari_rln.cli`: files (``image``, ``psf``,
         ``out``, ``beads``, ``like``, ``pairs``) and their reading (``voxel_um``, ``channel``,
-        ``time``, ``psf_voxel_um``), ``model``, ``repair``, ``dtype``, ``structures``, ``imaging``
-        and ``settings``, and ``positions`` of beads. The settings of a training are those after
+        ``time``, ``psf_voxel_um``), ``everything``, ``structures``, ``imaging`` and ``settings``,
+        and ``positions`` of beads. The settings of a training are those after
         ``preset``, ``variant`` and ``initial_model`` were applied. None is the default.
 
     Returns
@@ -79,8 +75,8 @@ def command(verb: Verb, **arguments: Any) -> str:
             words += _words(value) if field.is_positional else [argument.name, *_words(value)]
     if plain:
         raise TypeError(f"{verb} has no {', '.join(plain)}")
-    left = ", ".join(f"{name}={_literal(value)}" for name, value in changed.items())
-    note = f"# not an option of the command line: {left}\n" if left else ""
+    others = ", ".join(f"{name}={_literal(value)}" for name, value in changed.items())
+    note = f"# not an option of the command line: {others}\n" if others else ""
     return note + shlex.join(words)
 
 
@@ -180,10 +176,8 @@ def _literal(value: Any) -> str:
         case float() if math.isnan(value):
             return 'float("nan")'
     if dataclasses.is_dataclass(value):
-        kind = type(value)
-        room = kind.__module__.removeprefix("napari_rln.").partition(".")[0]
-        name = "DualSettings" if kind is DualSettings else kind.__name__
-        return _call(f"{_ROOMS.get(room, room)}.{name}", **_differences(value))
+        package = type(value).__module__.split(".")[1].replace("deconvolution", "views")
+        return _call(f"{package}.{type(value).__name__}", **_differences(value))
     return repr(value)
 
 
@@ -215,27 +209,26 @@ def _read_psf(arguments: Value) -> _Code:
 def _fit_psf(arguments: Value, *image: _Code) -> list[str]:
     if "psf" not in arguments:
         return []
-    repair = None if arguments.get("repair", True) else False
-    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(arguments), *image, repair=repair)}"]
+    return [f"psf, _ = {_call('psf.fit_psf', _read_psf(arguments), *image)}"]
 
 
-def _write(what: _Code, arguments: Value) -> str:
-    return _call("write", what, arguments["out"], dtype=arguments.get("dtype"))
+def _write(arguments: Value) -> str:
+    return _call("write", _PSF, arguments["out"])
 
 
 def _psf_compute(arguments: Value) -> list[str]:
-    settings = arguments.get("settings", MicroscopeSettings())
-    where: tuple[Any, Any] = (arguments.get("voxel_um"), None)
+    voxels, planes = arguments.get("voxel_um"), None
     if "image" in arguments:
-        where = (_VOXELS, _Code("image.shape[0]"))
-    psf = _call("psf.compute_psf", settings, where[0], planes=where[1])
-    return [*_read_image(arguments), f"psf = {psf}", _write(_PSF, arguments)]
+        voxels, planes = _VOXELS, _Code("image.shape[0]")
+    settings = arguments.get("settings", MicroscopeSettings())
+    psf = _call("psf.compute_psf", settings, voxels, planes=planes)
+    return [*_read_image(arguments), f"psf = {psf}", _write(arguments)]
 
 
 def _psf_measure(arguments: Value) -> list[str]:
-    settings, positions = arguments.get("settings", MeasureSettings()), arguments.get("positions")
-    psf = _call("psf.measure_psf", _IMAGE, settings, positions=positions)
-    return [*_read_image(arguments, "beads"), f"psf = {psf}", _write(_PSF, arguments)]
+    settings = arguments.get("settings", MeasureSettings())
+    psf = _call("psf.measure_psf", _IMAGE, settings, positions=arguments.get("positions"))
+    return [*_read_image(arguments, "beads"), f"psf = {psf}", _write(arguments)]
 
 
 def _psf_repair(arguments: Value) -> list[str]:
@@ -243,11 +236,11 @@ def _psf_repair(arguments: Value) -> list[str]:
     settings = arguments.get("settings")
     lines = [*_read_image(arguments), f"psf = {_read_psf(arguments)}"]
     if arguments.get("everything") or (settings and _differences(settings)):
-        mended = _call("psf.prepare_psf", _PSF, settings=settings, image_voxel_um=voxels)
+        repaired = _call("psf.prepare_psf", _PSF, settings=settings, image_voxel_um=voxels)
     else:
         lines.append(f"report = {_call('psf.examine_psf', _PSF, image=image)}")
-        mended = _call("psf.repair_psf", _PSF, _Code("report"), image_voxel_um=voxels)
-    return [*lines, f"psf = {mended}", _write(_PSF, arguments)]
+        repaired = _call("psf.repair_psf", _PSF, _Code("report"), image_voxel_um=voxels)
+    return [*lines, f"psf = {repaired}", _write(arguments)]
 
 
 def _train(arguments: Value) -> list[str]:

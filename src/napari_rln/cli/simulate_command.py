@@ -26,13 +26,13 @@ def simulate(
     seed: int = 0,
     like: Path | None = None,
     overwrite: Overwrite = False,
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
+    psf_options: PsfOptions = PsfOptions(),
+    image_options: ImageOptions = ImageOptions(),
     structures: Annotated[StructureSettings, Flat] = StructureSettings(),
     imaging: Annotated[ImagingSettings, Flat] = ImagingSettings(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
-    """Make images of synthetic structures, and the structures, for training or for tests.
+    """Simulate images of synthetic structures, with the ground truth.
 
     Parameters
     ----------
@@ -52,16 +52,16 @@ def simulate(
         Replace existing pairs of these names.
     """
     if count < 1:
-        raise RlnError(f"`count` is {count}; make at least one pair.")
+        raise RlnError(f"`count` is {count}; it must be at least 1.")
     if min(shape) < 1:
         raise RlnError(f"`shape` is {shape}; give three numbers of voxels (z y x), at least 1.")
     if seed < 0:
         raise RlnError(f"`seed` is {seed} but must be at least 0.")
     blur, findings = fit_psf(psf_options.read(psf))
-    terminal.findings(findings, mended=HARMFUL)
+    terminal.findings(findings, repaired=HARMFUL)
     if like is not None:
         if imaging != ImagingSettings():
-            raise RlnError("`like` takes light and noise from the image; give it or the settings.")
+            raise RlnError("`like` sets light and noise; leave it out, or their own options.")
         imaging = imaging_like(image_options.read(like))
     folders = [out / "input", out / "ground_truth"]
     for folder in folders:

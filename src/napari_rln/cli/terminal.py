@@ -53,7 +53,7 @@ class Terminal:
         """Print a line of text."""
         self.console.print(as_options(text), markup=False)
 
-    def findings(self, findings: Sequence[Finding], *, mended: Container[Severity] = ()) -> None:
+    def findings(self, findings: Sequence[Finding], *, repaired: Container[Severity] = ()) -> None:
         """Print the findings on a PSF, and whether those of their severity were repaired.
 
         Harmful findings are warnings, which are also printed when quiet.
@@ -61,7 +61,7 @@ class Terminal:
         for finding in findings:
             if finding.severity == "ok":
                 continue
-            end = " Repaired." if finding.severity in mended and finding.repair else ""
+            end = " Repaired." if finding.severity in repaired and finding.repair else ""
             text = f"PSF {finding.severity}: {finding.message}{end}"
             if finding.severity in HARMFUL:
                 warn(text)
@@ -90,15 +90,8 @@ class Terminal:
     ) -> T:
         """Run long work with a progress bar and return its result.
 
-        Parameters
-        ----------
-        steps
-            Generator of reports.
-        keep
-            Function of the last report that gives the result on an interruption by the user;
-            without it the interruption is raised.
-        watch
-            Called with every report.
+        When the user interrupts, ``keep`` returns the result from the last report; without it the
+        interruption is raised. ``watch`` is called with every report.
         """
         columns = (
             TextColumn("{task.description}"),
@@ -137,12 +130,12 @@ _OPTIONS = {"everything": "--all"}  # options named unlike their arguments
 def as_options(text: str) -> str:
     """Return a message with the arguments in backticks replaced by options."""
 
-    def option(match: re.Match[str]) -> str:
+    def replaced(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
-        words = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
-        return f"{words} {value}" if value else words
+        option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        return f"{option} {value}" if value else option
 
-    return re.sub(r"`(\w+)(?:=([^`]*))?`", option, text)
+    return re.sub(r"`(\w+)(?:=([^`]*))?`", replaced, text)
 
 
 def exposure(facts: dict[str, Any]) -> str:

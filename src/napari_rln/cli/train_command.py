@@ -47,11 +47,11 @@ def train(
     device: str = "auto",
     resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Overwrite = False,
-    image_options: Annotated[ImageOptions, Flat] = ImageOptions(),
-    psf_options: Annotated[PsfOptions, Flat] = PsfOptions(),
+    image_options: ImageOptions = ImageOptions(),
+    psf_options: PsfOptions = PsfOptions(),
     structures: Annotated[StructureSettings, Flat] = StructureSettings(),
     imaging: Annotated[ImagingSettings, Flat] = ImagingSettings(),
-    terminal: Annotated[Terminal, Flat] = Terminal(),
+    terminal: Terminal = Terminal(),
 ) -> None:
     """Train a network for a PSF, on synthetic structures blurred with it.
 
@@ -113,7 +113,7 @@ def train(
         [out, checkpoint], inputs=files_read([psf, psf_b, like]), overwrite=overwrite or resume
     )
     if minutes is not None and steps is not None:
-        raise RlnError("give the minutes or the steps, not both.")
+        raise RlnError("`minutes` and `steps` both set the duration; give one of them.")
     image = image_options.read(like) if like else None
     blur = None
     if psf is not None:
@@ -121,13 +121,13 @@ def train(
     settings, model_before = choose_settings(preset, variant, initial_model, views)
     blur_b = None
     if settings.views != "single" and blur is None:
-        raise RlnError(f"a training for {settings.views} views needs the first's PSF (`psf`).")
+        raise RlnError(f"a training for {settings.views} views needs the PSF of the first (`psf`).")
     if settings.views != "single" and psf is not None and blur is not None:
         source_b = PsfOptions(psf_voxel_um=psf_b_voxel_um or psf_options.psf_voxel_um)
         blur_b, _ = source_b.fitted(psf_b or psf, None, terminal)
         blur, blur_b = psfs_of_views(blur, blur_b, DualSettings(rotation=rotation, voxels=voxels))
     elif psf_b is not None or rotation != "none" or voxels != "isotropic":
-        raise RlnError("a second PSF, its turn and voxels are of two views; say which (`views`).")
+        raise RlnError("`psf_b`, `rotation` and `voxels` are for two views; choose `views`.")
     chosen: dict[str, Any] = {
         "learning_rate": learning_rate, "start_beyond": start_beyond, "patch": patch,
         "batch": batch, "minutes": minutes, "steps": steps,
@@ -154,19 +154,17 @@ def train(
     )
     model.save(out)
     facts = model.record.facts
-    terminal.say(f"{out}: best of step {facts['best_step']} of {facts['steps']}")
+    terminal.say(f"{out}: best model at step {facts['best_step']} of {facts['steps']}")
     _say_validation(model, terminal)
     terminal.report({"out": str(out), "model": model.card()})
 
 
 def _kept(report: TrainReport) -> Model:
-    """Return the best model so far where the user interrupts; if there is none, that is that."""
+    """Return the best model so far; interrupt if there is none yet."""
     try:
         return report.model()
     except RlnError:
-        raise KeyboardInterrupt(
-            "what was prepared is kept: the same command goes on from there"
-        ) from None
+        raise KeyboardInterrupt("the preparation is kept; repeat the command to continue") from None
 
 
 def _say_validation(model: Model, terminal: Terminal) -> None:

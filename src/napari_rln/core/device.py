@@ -36,7 +36,7 @@ def resolve_device(name: str = "auto") -> torch.device:
         ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RlnError(
-            f"device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            f"device {name} does not exist: torch finds {torch.cuda.device_count()} CUDA devices; "
             "use `device=cpu`, or install a CUDA build of torch."
         )
     if device.type == "mps" and not mps:
@@ -62,13 +62,7 @@ def free_bytes(device: torch.device) -> int:
 def bytes_allowed(memory_gb: MemoryGb, device: torch.device) -> int:
     """Return the remaining memory by a limit, bytes, whether or not it is free.
 
-    Parameters
-    ----------
-    memory_gb
-        Memory limit of the process with its libraries, GB; on a CUDA device, of the device's
-        memory. auto is half of the free memory.
-    device
-        Device for computing.
+    The limit is that of the process with its libraries, or on CUDA of the device's memory.
     """
     if device.type != "cuda":
         return Allowance(memory_gb).left_bytes
@@ -83,13 +77,7 @@ def has_memory(needed: int, device: torch.device) -> bool:
 
 
 def check_memory(needed: int, device: torch.device, advice: str) -> None:
-    """Raise before the work if a device has too little free memory.
-
-    Raises
-    ------
-    RlnError
-        If so, with the needed and the free memory, and the advice.
-    """
+    """Raise an RlnError with an advice, before the work, if a device has too little free memory."""
     free = free_bytes(device)
     if needed > free:
         raise RlnError(
@@ -113,7 +101,7 @@ def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
         out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
         # The CPU and MPS have no error class for this, only messages.
         messages = ("allocate memory", "out of memory", "not enough memory")
-        if out_of_memory or any(words in str(error) for words in messages):
+        if out_of_memory or any(message in str(error) for message in messages):
             raise ComputeError(
                 f"{device} ran out of memory; about {needed / 1e9:.2f} GB were needed; {advice}"
             ) from error

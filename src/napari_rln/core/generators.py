@@ -1,4 +1,4 @@
-"""Tools for generators of reports: their result, converted reports, and their own duration."""
+"""Results, conversion and timing of generators of reports."""
 
 import time
 from collections.abc import Callable, Generator

@@ -84,12 +84,7 @@ def _jsonable(value: Any) -> Any:
 def from_dict(kind: type[T], fields: Mapping[str, Any]) -> T:
     """Return the settings from the dictionary of :func:`as_dict`, with lists as tuples.
 
-    Parameters
-    ----------
-    kind
-        The dataclass.
-    fields
-        Values by name; missing fields have their defaults.
+    Missing fields have their defaults.
 
     Raises
     ------
@@ -106,11 +101,14 @@ def from_dict(kind: type[T], fields: Mapping[str, Any]) -> T:
     hints = get_type_hints(kind)
     for name, value in fields.items():
         if not _is_of(_tuples(value), hints[name]):
-            raise RlnError(f"`{name}` is {value!r}, which is of another type than it may be.")
+            kind_name = getattr(hints[name], "__name__", hints[name])
+            raise RlnError(f"`{name}` is {value!r}, of the wrong type; it must be {kind_name}.")
     try:
         return kind(**{name: _tuples(value) for name, value in fields.items()})
     except TypeError as error:
-        raise RlnError(f"{kind.__name__} cannot be made of {dict(fields)} ({error}).") from error
+        raise RlnError(
+            f"{kind.__name__} cannot be created from {dict(fields)} ({error})."
+        ) from error
 
 
 def _is_of(value: Any, hint: Any) -> bool:

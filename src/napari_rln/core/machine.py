@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import psutil
 
@@ -32,21 +32,6 @@ USABLE_FRACTION = 0.5
 
 _ROOT = Path("/")
 _PERIOD_US = 100_000.0  # default of cpu.max
-
-
-class _Group(NamedTuple):
-    """A folder of a control group that a process is in, itself or one above it.
-
-    Attributes
-    ----------
-    folder
-        Folder with the files of its limits.
-    version
-        Version of control groups, 1 or 2.
-    """
-
-    folder: Path
-    version: int
 
 
 @dataclass(frozen=True)
@@ -82,29 +67,14 @@ class Allowance:
 def available_bytes(root: Path = _ROOT) -> int:
     """Return the memory that is available to this process, bytes.
 
-    Parameters
-    ----------
-    root
-        Root of the file system, with ``proc`` and ``sys``.
+    ``root`` is the root of the file system, with ``proc`` and ``sys``.
     """
     free = int(psutil.virtual_memory().available)
-    return max(0, min([free, *(limit - taken for limit, taken in _memory(root))]))
-
-
-def total_bytes(root: Path = _ROOT) -> int:
-    """Return the total memory of this machine, or the limit of this process, bytes."""
-    total = int(psutil.virtual_memory().total)
-    return min([total, *(limit for limit, _ in _memory(root))])
+    return max(0, min([free, *(limit - used for limit, used in _memory(root))]))
 
 
 def cores(root: Path = _ROOT) -> int:
-    """Return the number of cores that this process may use, at least one.
-
-    Parameters
-    ----------
-    root
-        As for :func:`available_bytes`.
-    """
+    """Return the number of cores that this process may use, at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
     there = psutil.cpu_count(logical=False) or 1
     return max(1, int(min([allowed, there, *_quotas(root)])))
@@ -135,12 +105,12 @@ def _memory(root: Path) -> Iterator[tuple[int, int]]:
         else:  # above memory.high a process is throttled almost to a halt
             limits, use, stale = ["memory.max", "memory.high"], "current", "inactive_file"
         values = [value for name in limits if (value := _number(folder / name)) is not None]
-        taken = _number(folder / f"memory.{use}")
-        if values and taken is not None:
+        used = _number(folder / f"memory.{use}")
+        if values and used is not None:
             # Cached files that are not in use are released on demand.
             yield (
                 int(min(values)),
-                int(max(0, taken - _stated(folder / "memory.stat", stale))),
+                int(max(0, used - _stated(folder / "memory.stat", stale))),
             )
 
 
@@ -151,15 +121,18 @@ def _quotas(root: Path) -> Iterator[float]:
             quota = _number(folder / "cpu.cfs_quota_us")
             period = _number(folder / "cpu.cfs_period_us")
         else:
-            words = _text(folder / "cpu.max").split()
-            quota = _parsed(words[0]) if words else None
-            period = _parsed(words[1]) if len(words) > 1 else _PERIOD_US
+            fields = _text(folder / "cpu.max").split()
+            quota = _parsed(fields[0]) if fields else None
+            period = _parsed(fields[1]) if len(fields) > 1 else _PERIOD_US
         if quota is not None and quota > 0 and period:  # -1 is no limit in version 1
             yield quota / period
 
 
-def _groups(root: Path, controller: str) -> Iterator[_Group]:
-    """Yield the control groups of this process that have a controller, from its own upwards."""
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
+    """Yield the control groups of this process that have a controller, from its own upwards.
+
+    Each as the folder of its limits, and the version of control groups, 1 or 2.
+    """
     mounts = [line.split() for line in _text(root / "proc/self/mountinfo").splitlines()]
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -178,7 +151,7 @@ def _groups(root: Path, controller: str) -> Iterator[_Group]:
                 yield from _upwards(root / mount[4].lstrip("/"), mount[3], path, version)
 
 
-def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[_Group]:
+def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[tuple[Path, int]]:
     """Yield the folders of a group and of its mounted ancestors.
 
     In a container its own group is at the top, and the path from outside is meaningless.
@@ -188,7 +161,7 @@ def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[_Group]
     if not folder.is_dir():
         folder = place
     while True:
-        yield _Group(folder, version)
+        yield folder, version
         if folder == place or place not in folder.parents:
             return
         folder = folder.parent
@@ -196,11 +169,8 @@ def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[_Group]
 
 def _stated(path: Path, name: str) -> float:
     """Return a number from a file of names and numbers; 0 if absent."""
-    for line in _text(path).splitlines():
-        first, _, rest = line.partition(" ")
-        if first == name:
-            return _parsed(rest) or 0.0
-    return 0.0
+    stated = re.search(rf"^{name} (\d+)$", _text(path), re.MULTILINE)
+    return float(stated[1]) if stated else 0.0
 
 
 def _number(path: Path) -> float | None:

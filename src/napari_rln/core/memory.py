@@ -16,12 +16,8 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
 
     For the whole process, and for buffers allocated from then on; further calls change nothing. No
     effect without glibc: other allocators either do so by default or cannot be configured.
-    :func:`release_freed_memory` returns the kept memory to the system.
-
-    Parameters
-    ----------
-    limit
-        Largest buffer to keep, bytes. Larger ones are still returned to the system.
+    :func:`release_freed_memory` returns the kept memory to the system. Buffers above ``limit``
+    bytes are still returned when freed.
     """
     mallopt = _glibc("mallopt")
     if mallopt is None:
@@ -33,8 +29,8 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
         # Arenas of other threads are limited to 64 MB, which is of no use to worker threads.
         _ARENA_MAX: 1,
     }
-    taken = [mallopt(key, value) for key, value in settings.items()]
-    return all(taken)
+    accepted = [mallopt(key, value) for key, value in settings.items()]
+    return all(accepted)
 
 
 def release_freed_memory() -> None:

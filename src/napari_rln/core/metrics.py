@@ -1,6 +1,6 @@
 """Metrics of a result against ground truth: PSNR, NRMSE, SSIM and Pearson's correlation.
 
-All functions take plain arrays of one shape and compute in float64.
+All functions take plain arrays, compute in float64, and raise an RlnError if the shapes differ.
 :mod:`napari_rln.evaluate.fourier_shell` measures up to which frequency the two agree, and
 :mod:`napari_rln.deconvolution.residual` how well a result explains its image without ground truth.
 
@@ -30,21 +30,8 @@ SSIM_WINDOW = 11
 def affine_fit(result: Array, truth: Array) -> tuple[float, float]:
     """Return the least-squares scale and offset of a result to the ground truth.
 
-    Parameters
-    ----------
-    result, truth
-        Arrays of one shape, any real type.
-
-    Returns
-    -------
-    tuple of float
-        ``(scale, offset)`` minimising ``||scale * result + offset - truth||``; for a flat result
-        the scale is 0 and the offset is the mean of the truth.
-
-    Raises
-    ------
-    RlnError
-        If the shapes differ.
+    They minimise ``||scale * result + offset - truth||``; for a flat result the scale is 0 and the
+    offset is the mean of the truth.
     """
     x, g = fitted_pair(result, truth)
     x_mean, g_mean = float(x.mean()), float(g.mean())
@@ -65,24 +52,12 @@ def psnr(
 ) -> float:
     """Return the peak signal-to-noise ratio in dB: ``20 log10(range / rms error)``.
 
-    Parameters
-    ----------
-    result, truth
-        Arrays of one shape.
-    fit
-        Fit scale and offset to the truth first; otherwise the values are unchanged.
-    data_range
-        The peak; the truth's maximum minus its minimum if None.
-
-    Returns
-    -------
-    float
-        Infinite if the two are equal.
+    Infinite if the two are equal. The range is the truth's maximum minus its minimum if None.
 
     Raises
     ------
     RlnError
-        If the shapes differ or the truth is flat.
+        If the truth is flat.
     """
     x, g = fitted_pair(result, truth, fit=fit)
     rms = float(np.sqrt(np.mean((x - g) ** 2)))
@@ -93,22 +68,17 @@ def psnr(
 def nrmse(result: Array, truth: Array, *, fit: bool = True) -> float:
     """Return ``||scale * result + offset - truth|| / ||truth||``.
 
-    Parameters
-    ----------
-    result, truth
-        Arrays of one shape.
-    fit
-        Fit scale and offset to the truth first; otherwise they are 1 and 0.
+    Without ``fit`` the scale is 1 and the offset 0.
 
     Raises
     ------
     RlnError
-        If the shapes differ or the truth is zero everywhere.
+        If the truth is zero everywhere.
     """
     x, g = fitted_pair(result, truth, fit=fit)
     norm = float(np.linalg.norm(g))
     if norm == 0:
-        raise RlnError("The truth is zero everywhere; choose a region that holds structure.")
+        raise RlnError("the ground truth is zero everywhere; choose a region with structure.")
     return float(np.linalg.norm(x - g)) / norm
 
 
@@ -117,20 +87,13 @@ def ssim(
 ) -> float:
     """Return the mean structural similarity, with a Gaussian window of sigma 1.5 voxels.
 
-    Parameters
-    ----------
-    result, truth
-        (Z, Y, X) or (Y, X). Volumes with fewer planes than the window (11) are compared plane by
-        plane and the mean over planes is returned.
-    fit
-        Fit scale and offset to the truth first.
-    data_range
-        The range of values; the truth's maximum minus its minimum if None.
+    Of (Z, Y, X) or (Y, X); of volumes with fewer planes than the window (11), the mean over planes.
+    The range of values is the truth's maximum minus its minimum if None.
 
     Raises
     ------
     RlnError
-        If the shapes differ, the truth is flat, or a plane is smaller than the window.
+        If the truth is flat, or a plane is smaller than the window.
     """
     x, g = fitted_pair(result, truth, fit=fit)
     peak = _range(g, data_range)
@@ -163,17 +126,11 @@ def pearson(result: Array, truth: Array) -> float:
 
 
 def fitted_pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Float64, Float64]:
-    """Return both as float64, the first fitted to the second if ``fit``.
-
-    Raises
-    ------
-    RlnError
-        If the shapes differ.
-    """
+    """Return both as float64, the first fitted to the second if ``fit``; check their shapes."""
     if result.shape != truth.shape:
         raise RlnError(
-            f"The result is {result.shape} but what it is compared with is {truth.shape}; crop or "
-            "resample one of them so that the shapes agree."
+            f"the result is {result.shape} but the ground truth {truth.shape}; crop or resample "
+            "one of them to the shape of the other."
         )
     g = np.asarray(truth, np.float64)
     return (fitted(result, g) if fit else np.asarray(result, np.float64)), g
@@ -183,5 +140,5 @@ def _range(truth: Float64, data_range: float | None) -> float:
     """Return the range of values that a score refers to."""
     peak = float(np.ptp(truth)) if data_range is None else data_range
     if peak <= 0:
-        raise RlnError("The truth is flat, so its range is 0; choose a region with structure.")
+        raise RlnError("the ground truth is flat; choose a region with structure.")
     return peak

@@ -25,7 +25,7 @@ _here = threading.local()  # whether this thread belongs to the pool
 def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Return a function's results for all items, computed on as many threads as torch uses.
 
-    Items are begun in order. Each should take longer than the wake-up of a thread, about 50
+    Items start in order. Each should take longer than the wake-up of a thread, about 50
     microseconds, and run outside of Python's lock: in torch, numpy, FFTW or compiled code. torch's
     operations use one thread each there.
 
@@ -39,31 +39,31 @@ def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
     if threads == 1 or getattr(_here, "shared", False):
         return [work(item) for item in all_items]
     results: list[Result | None] = [None] * len(all_items)
-    waiting = iter(range(len(all_items)))
+    remaining = iter(range(len(all_items)))
     pool = _pool(threads)
     workers = [
-        pool.submit(_work, lambda n: results.__setitem__(n, work(all_items[n])), waiting)
+        pool.submit(_work, lambda n: results.__setitem__(n, work(all_items[n])), remaining)
         for _ in range(min(threads, len(all_items)))
     ]
     try:
         for worker in workers:
             worker.result()
     finally:
-        _empty(waiting)
+        _empty(remaining)
         wait(workers)
     return results  # type: ignore[return-value]
 
 
-def _work(work: Callable[[int], None], waiting: Iterator[int]) -> None:
+def _work(work: Callable[[int], None], remaining: Iterator[int]) -> None:
     try:
-        for number in waiting:
+        for number in remaining:
             work(number)
     finally:
-        _empty(waiting)  # after a failure the other threads stop
+        _empty(remaining)  # after a failure the other threads stop
 
 
-def _empty(waiting: Iterator[int]) -> None:
-    for _ in waiting:
+def _empty(remaining: Iterator[int]) -> None:
+    for _ in remaining:
         pass
 
 
@@ -71,7 +71,7 @@ def _empty(waiting: Iterator[int]) -> None:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Return threads for the life of the process: starting some takes as long as a small item."""
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "share", initializer=_begin)
+    pool = ThreadPoolExecutor(threads, "parallel_map", initializer=_begin)
     together = threading.Barrier(threads + 1)
     for _ in range(threads):
         pool.submit(together.wait)

@@ -163,13 +163,7 @@ class Volume:
 
 
 def check_finite(data: npt.NDArray[Any], name: str) -> None:
-    """Raise if an array holds NaN or infinities.
-
-    Raises
-    ------
-    RlnError
-        If so, with the number of such voxels and the index of the first.
-    """
+    """Raise an RlnError if an array contains NaN or infinities."""
     with np.errstate(invalid="ignore", over="ignore"):
         total = data.sum(dtype=np.float64)  # one pass, no second array: enough for most
     if np.isfinite(total):
@@ -185,13 +179,10 @@ def check_finite(data: npt.NDArray[Any], name: str) -> None:
 
 
 def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
-    """Raise unless a voxel size is three positive, finite, plausible lengths in micrometres.
+    """Raise an RlnError unless a voxel size is three positive, plausible lengths in micrometres.
 
-    Raises
-    ------
-    RlnError
-        If not, with the sizes. No microscope for deconvolution has voxels above 25 um: such numbers
-        are nanometres, or the dots per inch of a printer.
+    No microscope for deconvolution has voxels above 25 um: such numbers are nanometres, or the dots
+    per inch of a printer.
     """
     sizes = tuple(map(float, voxel_um))
     if len(sizes) != 3 or not all(0 < v < math.inf for v in sizes):
@@ -200,14 +191,14 @@ def check_voxel_um(voxel_um: VoxelUm, name: str) -> None:
         )
     if max(sizes) > LARGEST_VOXEL_UM:
         large = [v for v in sizes if v > LARGEST_VOXEL_UM]
-        meant = (
+        hint = (
             "did you mean " + " ".join(f"{v / 1000:g}" for v in large)
             + f" ({' '.join(f'{v:g}' for v in large)} nm)?"
             if max(large) <= 5000
             else "that is a printing resolution, not a microscope's; give the true one."
         )  # fmt: skip
         raise RlnError(
-            f"{name} has voxel size {' '.join(f'{v:g}' for v in sizes)} um (z y x); {meant} Voxel "
+            f"{name} has voxel size {' '.join(f'{v:g}' for v in sizes)} um (z y x); {hint} Voxel "
             f"sizes are in micrometres, each at most {LARGEST_VOXEL_UM:g}."
         )
 
@@ -237,13 +228,7 @@ def same_grid(a: VoxelUm, b: VoxelUm, tolerance: float = 0.01) -> bool:
 
 
 def check_on_grid(volume: OnGrid, image: OnGrid) -> None:
-    """Raise unless a volume, such as a result, lies on an image's grid.
-
-    Raises
-    ------
-    RlnError
-        If its shape or its voxel size is another.
-    """
+    """Raise an RlnError unless a volume, such as a result, has an image's shape and voxel size."""
     if volume.shape != image.shape:
         raise RlnError(
             f"{volume.name} is {volume.shape} but the image {image.name} is {image.shape}; crop or "

@@ -43,7 +43,7 @@ def check_same(identity: Json, state: RunState | None, out: Path) -> None:
     """
     if state is None:
         raise RlnError(
-            f"{out} is there already; name another result, or replace it with `overwrite`."
+            f"{out} already exists; name another result, or replace it with `overwrite`."
         )
     other = [
         f"{name} {state.identity.get(name)!r}, not {value!r}"

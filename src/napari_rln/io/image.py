@@ -109,7 +109,7 @@ class Image:
 
     Parameters
     ----------
-    held
+    opened
         The array with its axes and metadata. Axes are letters of T, C, Z, Y and X, in any order;
         others must have the length 1.
     file
@@ -139,10 +139,10 @@ class Image:
         If the voxel size is unlikely, or missing parts are accepted.
     """
 
-    def __init__(self, held: OpenedArray, file: ImageFile) -> None:
-        name = Path(file.path).name or held.name  # in messages
-        axes, shape = held.axes, tuple(int(n) for n in held.array.shape)
-        voxel_um = file.voxel_um or held.voxel_um
+    def __init__(self, opened: OpenedArray, file: ImageFile) -> None:
+        name = Path(file.path).name or opened.name  # in messages
+        axes, shape = opened.axes, tuple(int(n) for n in opened.array.shape)
+        voxel_um = file.voxel_um or opened.voxel_um
         if voxel_um is None:
             raise RlnError(
                 f"{name} does not say its voxel size; give it as z y x in micrometres, for "
@@ -151,45 +151,42 @@ class Image:
         check_voxel_um(voxel_um, name)
         problem = voxel_um_problem(voxel_um)
         if problem:
-            warn(f"{name}: {problem}; where that is wrong, give the right size (`voxel_um`).")
+            warn(f"{name}: {problem}; if that is wrong, give the size (`voxel_um`).")
         if 0 in shape:
             raise RlnError(f"{name} is empty: its shape is {shape}.")
-        if held.array.dtype.kind not in "buif":
-            raise RlnError(f"{name} is of type {held.array.dtype}; it must be integer or float.")
+        if opened.array.dtype.kind not in "buif":
+            raise RlnError(f"{name} is of type {opened.array.dtype}; it must be integer or float.")
         axes = with_planes(axes, shape, file.planes_are)
         sizes = dict(zip(axes, shape, strict=True))
-        self._file, self.name, self.record = name, held.name, held.record
+        self._file, self.name, self.record = name, opened.name, opened.record
         self.timed = file.time is None and "T" in axes
         self.channels = sizes.get("C", 1) if file.channel is None else 1
         channel = 0 if self.channels > 1 else file.channel
         chosen = {"C": channel, "T": 0 if self.timed else file.time}
         # Zarr arrays and results of napari-rln have a reliable time axis.
-        if held.record is None and held.pieces is not None and held.pieces.kind == "planes":
+        if opened.record is None and opened.pieces is not None and opened.pieces.kind == "planes":
             self._check_planes(sizes, file)
         self._index = volume_index(axes, shape, chosen, name)
         self.axes, self._stored_shape = axes, shape
-        self._array, self._time_axis, self._channel_axis = (
-            held.array,
-            axes.find("T"),
-            axes.find("C"),
-        )
+        self._array = opened.array
+        self._time_axis, self._channel_axis = axes.find("T"), axes.find("C")
         self._space = "".join(
             axis for axis, i in zip(axes, self._index, strict=True) if isinstance(i, slice)
         )
         whole: Shape = (sizes.get("Z", 1), sizes.get("Y", 1), sizes["X"])
         self.times = sizes.get("T", 1) if self.timed else 1
-        self.dtype = held.array.dtype
+        self.dtype = opened.array.dtype
         z, y, x = voxel_um
         self.voxel_um: VoxelUm = (float(z), float(y), float(x))
-        self.files = held.files
+        self.files = opened.files
         self.fill: float | None = None
-        pieces = held.pieces and dataclasses.replace(held.pieces, axes=axes)
+        pieces = opened.pieces and dataclasses.replace(opened.pieces, axes=axes)
         planes = self._check_pieces(pieces, file, whole)
         self._offset, self.shape = _cropped(file.crop, (planes, *whole[1:]), name)
-        if held.piece_bytes > _MOST_PIECE * available_bytes():
+        if opened.piece_bytes > _MOST_PIECE * available_bytes():
             raise RlnError(
-                f"{name} is stored in pieces of {held.piece_bytes / 1e9:.1f} GB, of which one does "
-                "not fit into the memory; write it anew in smaller strips, tiles or chunks."
+                f"{name} is stored in pieces of {opened.piece_bytes / 1e9:.1f} GB, more than "
+                "fits into the memory; save it with smaller strips, tiles or chunks."
             )
 
     def _check_planes(self, sizes: dict[str, int], file: ImageFile) -> None:
@@ -233,8 +230,8 @@ class Image:
             )
         planes = min(whole[0], pieces.last_plane(tuple(index)))
         if not planes:
-            raise RlnError(f"{what}: there is nothing to read.")
-        warn(f"{what}; the run goes on without.")
+            raise RlnError(f"{what}: nothing is left to read; copy it again.")
+        warn(f"{what}; the run continues without.")
         if file.missing == "mask":
             self.fill = 0.0
         if pieces.kind == "chunks":
@@ -251,13 +248,7 @@ class Image:
         return stamp(self.files())
 
     def check_one_channel(self) -> None:
-        """Raise if there are several channels and none was chosen.
-
-        Raises
-        ------
-        RlnError
-            If so, with the way to choose one.
-        """
+        """Raise an RlnError if there are several channels and none was chosen."""
         if self.channels > 1:
             volume_index(self.axes, self._stored_shape, {"C": None, "T": 0}, self._file)
 
@@ -361,13 +352,6 @@ class _ZeroWhereMissing:
 def with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None) -> str:
     """Return the axes of an array whose planes of a stack are stored along another axis.
 
-    Parameters
-    ----------
-    axes, shape
-        Axes and shape of the array.
-    planes_are
-        As in :class:`ImageFile`.
-
     Raises
     ------
     RlnError
@@ -378,7 +362,7 @@ def with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None)
         return axes
     planes = dict(zip(axes, shape, strict=True)).get("Z", 1)
     if planes > 1:
-        raise RlnError(f"it has {planes} planes along z already; leave out `planes_are`.")
+        raise RlnError(f"it has {planes} planes along z; leave out `planes_are`.")
     return axes.replace("Z", "_").replace(letter, "Z")
 
 
@@ -387,14 +371,8 @@ def volume_index(
 ) -> tuple[int | slice, ...]:
     """Return the index of a volume in an array: a channel and a time, with all of z, y and x.
 
-    Parameters
-    ----------
-    axes, shape
-        Axes and shape of the array; letters as in tifffile.
-    chosen
-        Entries along ``"C"`` and ``"T"``; needed only where there are several.
-    name
-        Name of the image in messages.
+    ``chosen`` has the entries along ``"C"`` and ``"T"``, which are needed only where there are
+    several.
 
     Raises
     ------
@@ -504,13 +482,7 @@ def open_held(file: ImageFile) -> OpenedArray:
 
 
 def files_read(paths: Iterable[Path | None]) -> list[Path]:
-    """Return all files to be read, including the other files of sets.
-
-    Parameters
-    ----------
-    paths
-        Named files and folders; None is ignored.
-    """
+    """Return all files to be read, including the other files of sets; None is ignored."""
     files: list[Path] = []
     for path in paths:
         if path is None:

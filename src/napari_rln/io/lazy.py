@@ -61,32 +61,23 @@ class Pieces:
     has_unknown: bool = False
 
     def missing(self, index: Index) -> str:
-        """Return the missing pieces of a part of the array as text; empty where all exist.
-
-        Parameters
-        ----------
-        index
-            Index of the part.
-        """
+        """Return the missing pieces of a part of the array as text; empty where all exist."""
         if self.has_unknown:
             return f"{self.kind} after the {len(self.present)} that it holds"
         wanted = self._wanted(index)
-        total, held = math.prod(map(len, wanted)), sum(1 for _ in self._held(wanted))
-        if held >= total:
+        total, existing = math.prod(map(len, wanted)), sum(1 for _ in self._existing(wanted))
+        if existing >= total:
             return ""
         absent = (piece for piece in _product(wanted) if piece not in self.present)
         few = list(itertools.islice(absent, 1000))
-        return f"{total - held} of {total} {self.kind} ({self._listed(few, total - held)})"
+        return f"{total - existing} of {total} {self.kind} ({self._listed(few, total - existing)})"
 
     def existing(self, index: Index) -> Iterator[tuple[Index, tuple[slice, ...]]]:
         """Yield the places of existing pieces: in the array, and in a part of it.
 
-        Parameters
-        ----------
-        index
-            Index of the part. The place in it has an entry for each slice of the index.
+        The place in the part has an entry for each slice of the index.
         """
-        for piece in self._held(self._wanted(index)):
+        for piece in self._existing(self._wanted(index)):
             whole: list[int | slice] = []
             within = []
             for part, n, number, size in zip(index, self.shape, piece, self.size, strict=True):
@@ -100,18 +91,12 @@ class Pieces:
             yield tuple(whole), tuple(within)
 
     def last_plane(self, index: Index) -> int:
-        """Return the number of planes up to the last one with an existing piece.
-
-        Parameters
-        ----------
-        index
-            Index of a part of the array.
-        """
-        there = list(self._held(self._wanted(index)))
+        """Return the number of planes, of a part, up to the last one with an existing piece."""
+        existing = list(self._existing(self._wanted(index)))
         at = self.axes.find("Z")
-        if at < 0 or not there:
-            return min(len(there), 1)
-        return min(self.shape[at], self.size[at] * (1 + max(piece[at] for piece in there)))
+        if at < 0 or not existing:
+            return min(len(existing), 1)
+        return min(self.shape[at], self.size[at] * (1 + max(piece[at] for piece in existing)))
 
     def _wanted(self, index: Index) -> list[range]:
         """Return the numbers of the pieces along each axis that a part of the array touches."""
@@ -121,7 +106,7 @@ class Pieces:
             wanted.append(range(start // size, -(-stop // size)))
         return wanted
 
-    def _held(self, wanted: Sequence[range]) -> Iterator[tuple[int, ...]]:
+    def _existing(self, wanted: Sequence[range]) -> Iterator[tuple[int, ...]]:
         """Yield the existing ones of the wanted pieces, by a loop over the smaller set."""
         if math.prod(map(len, wanted)) < len(self.present):
             yield from (piece for piece in _product(wanted) if piece in self.present)
@@ -203,16 +188,7 @@ class OpenedArray(NamedTuple):
 
 
 def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
-    """Return the number of the chosen image of a file.
-
-    Parameters
-    ----------
-    sizes
-        Sizes of the images, as text.
-    wanted
-        Number of the image, from 0; the only image if None.
-    name
-        Name of the file.
+    """Return the number of the chosen image of a file; of its only image if none is chosen.
 
     Raises
     ------
@@ -220,18 +196,18 @@ def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
         If the number does not exist, or if there are several images and none is chosen.
     """
     if not sizes:
-        raise RlnError(f"{name} holds no image.")
+        raise RlnError(f"{name} contains no image; name another file.")
     if wanted is None and len(sizes) > 1:
         few = ", ".join(sizes[:4]) + (", ..." if len(sizes) > 4 else "")
         raise RlnError(
-            f"{name} holds {len(sizes)} images ({few}); choose one with `series`=0.."
-            f"{len(sizes) - 1}, or save that on its own. Planes of one stack that are of several "
-            "sizes, types or compressions count as several images too."
+            f"{name} contains {len(sizes)} images ({few}); choose one with `series`=0.."
+            f"{len(sizes) - 1}, or save it separately. Planes of one stack with different sizes, "
+            "types or compressions count as several images too."
         )
     if not 0 <= (wanted or 0) < len(sizes):
         raise RlnError(
-            f"{name} holds {len(sizes)} image{'s' * (len(sizes) > 1)}; {wanted} is not among 0 to "
-            f"{len(sizes) - 1} (`series`)."
+            f"{name} contains {len(sizes)} image{'s' * (len(sizes) > 1)}; {wanted} is not among 0 "
+            f"to {len(sizes) - 1} (`series`)."
         )
     return wanted or 0
 
@@ -245,14 +221,12 @@ def stamp(files: Iterable[Path]) -> str:
 
     It changes when files are written or replaced, but may also change otherwise.
     """
+    # A copy may keep the modification time, but not the change time.
+    states = (
+        (file.name, status.st_size, f"{status.st_mtime_ns} {status.st_ctime_ns}")
+        for file, status in ((file, file.stat()) for file in files)
+    )
     digest = hashlib.sha256()
-    for name, size, changed in sorted(_file_states(files)):
+    for name, size, changed in sorted(states):
         digest.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
-
-
-def _file_states(files: Iterable[Path]) -> Iterator[tuple[str, int, str]]:
-    for file in files:
-        status = file.stat()
-        # A copy may keep the modification time, but not the change time.
-        yield file.name, status.st_size, f"{status.st_mtime_ns} {status.st_ctime_ns}"

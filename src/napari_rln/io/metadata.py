@@ -35,14 +35,7 @@ Sizes = list[float | None]
 def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm | None:
     """Return the voxel size (z, y, x) in micrometres that a file states; None if it states none.
 
-    Parameters
-    ----------
-    tif
-        An open file.
-    series
-        Number of the image in the file.
-    planes
-        Number of planes of the volume; a single one needs no step.
+    ``series`` is the number of the image in the file; a volume of one plane needs no step.
     """
     if tif.is_lsm:
         sizes = _lsm_voxel_um(tif)
@@ -65,7 +58,8 @@ def _completed(sizes: Sizes, planes: int) -> VoxelUm | None:
 
 def read_record(tif: tifffile.TiffFile) -> Record | None:
     """Return the record that napari-rln wrote into a file, if any."""
-    for text in _ome_records(tif) if tif.is_ome else _imagej_info(tif):
+    info = str((tif.imagej_metadata or {}).get("Info", ""))
+    for text in _ome_records(tif) if tif.is_ome else [info]:
         try:
             return Record.from_json(text)
         except ValueError:  # text of another program
@@ -81,15 +75,10 @@ def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
 def images_in(ome: str, names: set[str]) -> list[int]:
     """Return the numbers of the images in OME metadata that have planes in some files.
 
-    Parameters
-    ----------
-    ome
-        OME metadata, XML.
-    names
-        Names of the files in the metadata. Planes without a named file are in every file.
+    Planes without a named file are in every file.
     """
-    described = enumerate(_files_of_images(ome))
-    return [number for number, (own, files) in described if own or names & files]
+    images = enumerate(_files_of_images(ome))
+    return [number for number, (own, files) in images if own or names & files]
 
 
 def files_named(ome: str) -> set[str]:
@@ -128,12 +117,7 @@ def file_of_planes(data: ElementTree.Element) -> str | None:
 def voxel_um_of_pixels(pixels: Mapping[str, Any], planes: int) -> VoxelUm | None:
     """Return the voxel size (z, y, x) in micrometres of OME's element Pixels; None if not stated.
 
-    Parameters
-    ----------
-    pixels
-        Attributes of the element.
-    planes
-        Number of planes of the volume; a single one needs no step.
+    A volume of one plane needs no step.
     """
     return _completed(_sizes_of_pixels(pixels), planes)
 
@@ -210,7 +194,3 @@ def _ome_records(tif: tifffile.TiffFile) -> Iterator[str]:
                 yield str(entry["Value"]["M"]["value"])
             except (KeyError, TypeError):  # edited by another program
                 continue
-
-
-def _imagej_info(tif: tifffile.TiffFile) -> Iterator[str]:
-    yield str((tif.imagej_metadata or {}).get("Info", ""))

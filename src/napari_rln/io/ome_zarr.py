@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +58,7 @@ def open_lazily(path: Path) -> OpenedArray:
     except Exception as error:  # damaged metadata can make the parser raise anything
         raise RlnError(f"{path.name} cannot be read as Zarr ({error}).") from error
     if isinstance(node, zarr.Array):
-        return _held(node, _plain_axes(node, path.name), None, title(path))
+        return _opened(node, _plain_axes(node, path.name), None, title(path))
     image = _ome(node)
     if "multiscales" not in image:
         return open_lazily(_only_image(node, image, path))
@@ -74,7 +73,7 @@ def open_lazily(path: Path) -> OpenedArray:
         name = str(scale.get("name") or title(path))
     except Exception as error:  # as above
         raise RlnError(
-            f"{path.name} says it is OME-Zarr but its metadata cannot be used ({error})."
+            f"{path.name} has OME-Zarr metadata that cannot be used ({error}); export it again."
         ) from error
     sizes = {
         axis: abs(float(factor)) * unit if unit and factor else None
@@ -84,16 +83,17 @@ def open_lazily(path: Path) -> OpenedArray:
     voxel_um = None if y is None or x is None else (z or y, y, x)
     if "Z" in axes and z is None:
         voxel_um = None
-    return _held(array, axes, voxel_um, name, _record(dict(node.attrs)))
+    return _opened(array, axes, voxel_um, name, _record(dict(node.attrs)))
 
 
-def _held(
+def _opened(
     array: AnyArray, axes: str, voxel_um: VoxelUm | None, name: str, record: Record | None = None
 ) -> OpenedArray:
     size = array.shards or array.chunks
     if not all(size) or max(array.shape, default=0) > _LONGEST:
         raise RlnError(
-            f"{name} is {array.shape} voxels in chunks of {size}; its metadata are damaged."
+            f"{name} is {array.shape} voxels in chunks of {size}: its metadata are damaged; copy "
+            "it again."
         )
     stored = _stored(array)
     pieces = Pieces(kind="chunks", axes=axes, shape=array.shape, size=size, present=stored)
@@ -109,17 +109,17 @@ def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
     RlnError
         If there is no image, or there are several.
     """
-    images = [name for name, member in group.groups() if _is_image(member)]
+    images = [name for name, member in group.groups() if "multiscales" in _ome(member)]
     if "plate" in image:
         images = [f"{well['path']}/0" for well in image["plate"].get("wells") or ()]
     if "plate" in image or "well" in image or not images:
         raise RlnError(
-            f"{path} is a Zarr group without an image; name the image in it"
+            f"{path} is a Zarr group without an image; name an image in it"
             + (f", for instance {path / images[0]}." if images else ".")
         )
     if len(images) > 1:
         raise RlnError(
-            f"{path} holds the images {', '.join(sorted(images))}; name one of them, for "
+            f"{path} contains the images {', '.join(sorted(images))}; name one of them, for "
             f"instance {path / min(images)}."
         )
     return path / images[0]
@@ -142,12 +142,10 @@ def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
     for where, _, names in os.walk(folder):
         above = Path(where).relative_to(folder).parts
         for name in names:
-            words = [*above, *re.split(r"[./]", name)]
-            if encoding is not None and begin and "." in name:
-                words = [*above, *name.split(".")]
-            if tuple(words[: len(begin)]) != begin:
+            parts = [*above, *name.split(".")]
+            if tuple(parts[: len(begin)]) != begin:
                 continue
-            numbers = words[len(begin) :]
+            numbers = parts[len(begin) :]
             if len(numbers) == array.ndim and all(word.isdecimal() for word in numbers):
                 file = Path(where) / name
                 if file.stat().st_size:
@@ -160,10 +158,6 @@ def _ome(group: zarr.Group) -> dict[str, Any]:
     attributes: dict[str, Any] = dict(group.attrs)
     metadata = attributes.get("ome", attributes)
     return metadata if isinstance(metadata, dict) else {}
-
-
-def _is_image(group: zarr.Group) -> bool:
-    return "multiscales" in _ome(group)
 
 
 def _axes(scale: dict[str, Any], ndim: int) -> tuple[str, list[float | None]]:
@@ -273,8 +267,7 @@ def image_levels(path: Path) -> list[AnyArray]:
         return [node]
     if "multiscales" in _ome(node):
         return levels_of(node)
-    open_lazily(path)  # raises unless there is exactly one image
-    return next(image_levels(path / name) for name, group in node.groups() if _is_image(group))
+    return image_levels(_only_image(node, _ome(node), path))
 
 
 def pyramid(shape: Shape, voxel_um: VoxelUm) -> list[tuple[int, int, int]]:
@@ -334,26 +327,8 @@ class ZarrTarget:
     ) -> "ZarrTarget":
         """Make an image and its levels, all of them empty.
 
-        Parameters
-        ----------
-        path
-            Path of the new group.
-        shape
-            (Z, Y, X) of a volume.
-        times
-            Number of volumes; the axes are z, y, x if None, else t, c, z, y, x.
-        dtype
-            Type of the values.
-        voxel_um
-            Voxel size (z, y, x) in micrometres.
-        name, record
-            Name and record in the metadata.
-        version
-            Version of OME-Zarr.
-        chunk
-            Size (z, y, x) of a chunk.
-        block
-            Size (z, y, x) of a block, whole chunks: a shard in version 0.5.
+        ``shape`` (Z, Y, X) is that of one of the volumes; the axes are z, y, x if ``times`` is
+        None, else t, c, z, y, x. A ``block`` is of whole chunks: a shard in version 0.5.
         """
         sharded = version == "0.5"
         group = zarr.create_group(path, zarr_format=3 if sharded else 2)

@@ -10,7 +10,6 @@ from pathlib import Path
 from napari_rln.core.errors import RlnError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-ZARR_SUFFIXES = (".ome.zarr", ".zarr")
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 """Files that mark a folder as Zarr."""
@@ -30,7 +29,7 @@ def is_ome_name(path: Path) -> bool:
 
 def is_zarr_name(path: Path) -> bool:
     """Tell whether a name is that of an OME-Zarr."""
-    return path.name.lower().endswith(ZARR_SUFFIXES)
+    return path.name.lower().endswith(".zarr")
 
 
 def is_zarr(path: Path) -> bool:
@@ -62,13 +61,7 @@ def title(path: Path) -> str:
 
 
 def check_tiff_output(path: Path) -> None:
-    """Raise unless a TIFF can be written at a path.
-
-    Raises
-    ------
-    RlnError
-        If the ending is not a TIFF's, or no file can be made there.
-    """
+    """Raise an RlnError unless a TIFF can be written at a path: by its ending and its folder."""
     if not is_tiff_name(path):
         raise RlnError(f"{path.name} must end in .tif, .tiff, .ome.tif or .ome.tiff.")
     check_place(path)
@@ -108,22 +101,16 @@ def check_outputs(
             check_apart(path, source)
         other = outputs_by_path.setdefault(os.path.realpath(path), path)
         if other is not path:
-            raise RlnError(f"{other} and {path} are one file; name two different results.")
+            raise RlnError(f"{other} and {path} are one file; name different results.")
         if os.path.lexists(path) and not overwrite:
             raise RlnError(
-                f"{path} is there already; name another result, or replace it with `overwrite`."
+                f"{path} already exists; name another result, or replace it with `overwrite`."
             )
         check_room(path, room)
 
 
 def check_place(path: Path) -> None:
-    """Raise unless a file can be made at a path, or replaced there.
-
-    Raises
-    ------
-    RlnError
-        If the folder is absent or not writable, the name is too long, or the path is a folder.
-    """
+    """Raise an RlnError unless a file can be created at a path, or replaced there."""
     if len(os.fsencode(path.name)) > _LONGEST:
         raise RlnError(
             f"the name {path.name[:40]}\N{HORIZONTAL ELLIPSIS} has {len(os.fsencode(path.name))} "
@@ -132,32 +119,20 @@ def check_place(path: Path) -> None:
     if path.is_dir() and not is_zarr_name(path):
         raise RlnError(f"{path} is a folder; name a file in it.")
     if path.is_dir() and not is_zarr(path) and any(path.iterdir()):
-        raise RlnError(f"{path} is a folder with other things than a Zarr; name another result.")
+        raise RlnError(f"{path} is a folder that is not a Zarr; name another result.")
     check_folder(path)
 
 
 def check_folder(path: Path) -> None:
-    """Raise unless a file can be made in the folder of a path.
-
-    Raises
-    ------
-    RlnError
-        If it is absent or not writable.
-    """
+    """Raise an RlnError unless the folder of a path exists and is writable."""
     if not path.parent.is_dir():
-        raise RlnError(f"there is no folder {path.parent}; make it first.")
+        raise RlnError(f"there is no folder {path.parent}; create it first.")
     if not os.access(path.parent, os.W_OK):
         raise RlnError(f"{path.parent} is not writable; name another folder.")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for results, unless it exists.
-
-    Raises
-    ------
-    RlnError
-        If that fails, for instance because a file has its name.
-    """
+    """Make a folder for results, unless it exists; raise an RlnError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -166,13 +141,7 @@ def make_folder(path: Path) -> None:
 
 
 def check_apart(output: Path, source: Path) -> None:
-    """Raise if an output is an input, lies within one, or contains one.
-
-    Raises
-    ------
-    RlnError
-        If so, with both names.
-    """
+    """Raise an RlnError if an output is an input, lies within one, or contains one."""
     there, here = (Path(os.path.realpath(path)) for path in (output, source))
     same = there == here or (output.exists() and source.exists() and output.samefile(source))
     # Files added to a Zarr damage it, and a TIFF in a folder of planes becomes one of them.
@@ -183,30 +152,17 @@ def check_apart(output: Path, source: Path) -> None:
     inside |= here.is_dir() and there.parent == here and is_tiff_name(there)
     if same or inside or there in here.parents:
         raise RlnError(
-            f"the result {output} would lie on or in {source}, which is read; name another result."
+            f"the result {output} would lie on or in the input {source}; name another result."
         )
 
 
 def check_room(path: Path, needed: int) -> None:
-    """Raise if the disk has less free space than a result takes.
-
-    Parameters
-    ----------
-    path
-        Path of the result.
-    needed
-        Size of the result, bytes.
-
-    Raises
-    ------
-    RlnError
-        If so, with both numbers.
-    """
+    """Raise an RlnError if the disk has less free space than a result takes, in bytes."""
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise RlnError(
             f"{path.name} needs {needed / 1e9:.4g} GB but {free / 1e9:.4g} GB are free in "
-            f"{path.parent}; make room, or name another folder."
+            f"{path.parent}; free some space, or name another folder."
         )
 
 
@@ -235,8 +191,8 @@ def atomic(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
         yield temporary
         if not replace and os.path.lexists(path):
             raise RlnError(
-                f"{path} has been written meanwhile, by another run or program; it is left as it "
-                "is. Name another result."
+                f"{path} has been written by another run or program in the meantime, and is not "
+                "replaced; name another result."
             )
         temporary.replace(path)
     finally:

@@ -156,9 +156,9 @@ def open_folder(path: Path, series: int | None = None) -> OpenedArray:
         return open_companion(companions[0], series)
     if companions:
         names = ", ".join(companion.name for companion in companions)
-        raise RlnError(f"{path} holds several sets; name one of {names}.")
+        raise RlnError(f"{path} contains several sets; name one of {names}.")
     if not files:
-        raise RlnError(f"{path} holds no .tif or .tiff and is no Zarr; name a file, or such one.")
+        raise RlnError(f"{path} is a folder without TIFFs and not a Zarr; name another folder.")
     axes, numbers, keys = _ordered(files, path)
     try:
         first = next((file for file in files if file.stat().st_size), files[0])
@@ -205,21 +205,23 @@ def _ordered(
     columns = [[split[file][at][1] for file in files] for at in range(len(labels))]
     varying = [at for at, column in enumerate(columns) if len(set(column)) > 1]
     if not varying:
-        raise _unclear(files, folder, "the names hold no numbers that tell their order")
+        raise _unclear(files, folder, "the names contain no numbers for the order")
     axis_of = {at: _LABELS.get(labels[at]) for at in varying}
     if len(varying) == 1 and (axis_of[varying[0]] is None or labels[varying[0]] in _LETTERS):
         axis_of[varying[0]] = "Z"  # a single number: the planes' own
     if any(axis == "position" for axis in axis_of.values()):
         raise _unclear(files, folder, "there are several positions")
     if None in axis_of.values() or len(set(axis_of.values())) < len(axis_of):
-        raise _unclear(files, folder, "several numbers vary and the names do not say of what")
+        raise _unclear(files, folder, "several numbers vary, without known labels")
     axes = "".join(axis for axis in _AXES if axis in axis_of.values())
     numbers = {axis: _filled(columns[at]) for at, axis in axis_of.items() if axis is not None}
     order = [next(at for at, axis in axis_of.items() if axis == letter) for letter in axes]
     own = {file: tuple(split[file][at][1] for at in order) for file in files}
     files.sort(key=own.__getitem__)
     keys = [own[file] for file in files]
-    _checked_twice(files, keys, folder)
+    for (one, first), (other, second) in itertools.pairwise(zip(files, keys, strict=True)):
+        if first == second:
+            raise _unclear([one, other], folder, "two files are the same plane")
     return axes, numbers, keys
 
 
@@ -233,11 +235,11 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
     """Return the numbers in the names of files, each with the letters before it."""
     managed = [_MANAGER.fullmatch(file.name) for file in files]
     if all(managed):
-        words = sorted({match[2] for match in managed if match})
+        channels = sorted({match[2] for match in managed if match})
         return {
             file: [
                 ("time", int(match[1])),
-                ("channel", words.index(match[2])),
+                ("channel", channels.index(match[2])),
                 ("z", int(match[3])),
             ]
             for file, match in zip(files, managed, strict=True)
@@ -263,12 +265,8 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
 def _filled(column: Sequence[int]) -> list[int]:
     """Return the numbers along an axis, including those skipped between others.
 
-    Where most would be skipped only the existing numbers are returned, as they may be times.
-
-    Warns
-    -----
-    RlnWarning
-        If so, and their steps differ.
+    Where most would be skipped only the existing numbers are returned, as they may be times; with a
+    warning.
     """
     numbers = sorted(set(column))
     steps = {b - a for a, b in itertools.pairwise(numbers)}
@@ -279,24 +277,17 @@ def _filled(column: Sequence[int]) -> list[int]:
         return list(whole)
     warn(
         f"the numbers of the planes are irregular ({', '.join(map(str, numbers[:4]))}, ...); they "
-        "are taken as neighbours."
+        "are treated as neighbours."
     )
     return numbers
-
-
-def _checked_twice(files: Sequence[Path], keys: Sequence[tuple[int, ...]], folder: Path) -> None:
-    """Raise if two files are the same plane."""
-    for (one, first), (other, second) in itertools.pairwise(zip(files, keys, strict=True)):
-        if first == second:
-            raise _unclear([one, other], folder, "two files are the same plane")
 
 
 def _unclear(files: Sequence[Path], folder: Path, why: str) -> RlnError:
     few = ", ".join(file.name for file in files[:4])
     more = f" and {len(files) - 4} more" if len(files) > 4 else ""
     return RlnError(
-        f"{folder} holds {few}{more}: {why}; keep the planes of one stack in a folder, numbered, "
-        "or named like name_t00_z00_ch00.tif."
+        f"{folder} contains {few}{more}: {why}; keep the planes of one stack in a folder, "
+        "numbered, or named like name_t00_z00_ch00.tif."
     )
 
 
@@ -313,8 +304,8 @@ def _plane_of(
         shape = _squeezed(series.shape)
         if len(shape) != 2:
             raise RlnError(
-                f"{file.name} is of shape {shape}, no plane; a folder is read as one stack of "
-                "planes: name one of its files to read that."
+                f"{file.name} is of shape {shape}, not a plane; a folder is read as one stack "
+                "of planes: name one of its files to read it alone."
             )
         # The z step does not matter for a single plane, but for this stack.
         return (shape[0], shape[1]), series.dtype, read_voxel_um(tif, 0, planes)
@@ -332,16 +323,9 @@ def is_companion(path: Path) -> bool:
 def open_companion(
     path: Path, series: int | None = None, member: Path | None = None
 ) -> OpenedArray:
-    """Return the image that a companion file describes.
+    """Return the image that a companion file describes: its only one, unless ``series`` is given.
 
-    Parameters
-    ----------
-    path
-        Companion file.
-    series
-        Number of the image, from 0; the only image if None.
-    member
-        Named file of the set, whose image is the default.
+    ``member`` is a named file of the set, whose image is the default.
 
     Raises
     ------
@@ -350,7 +334,7 @@ def open_companion(
     """
     try:
         root = ElementTree.parse(path).getroot()
-        images = [each for each in root.iter() if _tag(each) == "Pixels"]
+        images = root.findall(".//{*}Pixels")
         if member is not None and series is None:
             own = [each for each in images if member.name in files_of_pixels(each)]
             images = own or images
@@ -372,15 +356,15 @@ def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
     axes = "".join(axis for axis in "TCZ" if sizes[axis] > 1) or "Z"
     lead = tuple(sizes[axis] for axis in axes)
     if math.prod(lead) > MOST_PLANES:
-        raise RlnError(f"{path.name} promises {' x '.join(map(str, lead))} planes; it is damaged.")
+        raise RlnError(f"{path.name} describes {' x '.join(map(str, lead))} planes; it is damaged.")
     places: dict[tuple[int, ...], PlaneLocation] = {}
     lengths: dict[Path, int] = {}  # of files that hold several planes
     names: dict[Path, str] = {}  # as in the description
-    for data in (each for each in pixels if _tag(each) == "TiffData"):
+    for data in pixels.iterfind("{*}TiffData"):
         where = {axis: int(data.attrib.get(f"First{axis}", 0)) for axis in "ZCT"}
         name = file_of_planes(data)
         if name is None:
-            raise RlnError(f"{path.name} does not say in which files its planes are.")
+            raise RlnError(f"{path.name} names no files of its planes; export it again.")
         file = path.parent / name
         if not file.is_file():  # sets are moved out of their original folders
             file = path.parent / PureWindowsPath(name).name
@@ -392,18 +376,18 @@ def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
         first = int(data.attrib.get("IFD", 0))
         count = min(int(data.attrib.get("PlaneCount", 1)), math.prod(lead))
         whole = "IFD" not in data.attrib and "PlaneCount" not in data.attrib
-        held = int(file.is_file() and file.stat().st_size > 0)
-        if held and (whole or first + count > 1):
+        pages = int(file.is_file() and file.stat().st_size > 0)
+        if pages and (whole or first + count > 1):
             if file not in lengths:
                 with tifffile.TiffFile(file) as tif:
                     lengths[file] = len(tif.pages)
-            held = lengths[file]
-        for number in range(first, held if whole else first + count):
-            if number < held:
+            pages = lengths[file]
+        for number in range(first, pages if whole else first + count):
+            if number < pages:
                 places[tuple(where[axis] for axis in axes)] = PlaneLocation(file, number)
             _advance(where, sizes, order)
     if not places:
-        raise RlnError(f"none of the files that {path.name} describes is beside it.")
+        raise RlnError(f"none of the files that {path.name} describes is beside it; copy the set.")
     parts = [places.get(key) for key in itertools.product(*map(range, lead))]
     size = sizes["Y"], sizes["X"]
     some = next(iter(places.values()))
@@ -428,8 +412,3 @@ def _advance(where: dict[str, int], sizes: dict[str, int], order: str) -> None:
         if where[axis] < sizes[axis]:
             return
         where[axis] = 0
-
-
-def _tag(element: ElementTree.Element) -> str:
-    """Return an element's name without its namespace."""
-    return element.tag.rpartition("}")[2]

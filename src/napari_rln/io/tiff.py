@@ -44,16 +44,10 @@ _ZEROS_BYTES = 100_000_000  # at most examined behind the last plane
 
 
 def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> OpenedArray:
-    """Return an image of a TIFF, or of the set of files that it belongs to.
+    """Return an image of a TIFF, or of the set of files that it, or a companion.ome, belongs to.
 
-    Parameters
-    ----------
-    path
-        TIFF file, or a companion.ome that describes a set.
-    series
-        Number of the image, from 0; the only image if None.
-    folder
-        Whether to number all images of the set in the folder, rather than those in the file.
+    The only image if ``series`` is None. With ``folder`` all images of the set in the folder are
+    numbered, rather than those in the file.
 
     Raises
     ------
@@ -66,10 +60,10 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
         tif = tifffile.TiffFile(path)
         try:
             companion = _companion_of(tif, path)
-            held = (
+            opened = (
                 open_companion(companion, series, path)
                 if companion
-                else _held(tif, series, path, folder)
+                else _opened(tif, series, path, folder)
             )
         except BaseException:
             tif.close()
@@ -85,11 +79,11 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
             f"{path.name} cannot be read as TIFF ({error}); it may be cut short or of another "
             "format: open and save it again in Fiji."
         ) from error
-    if isinstance(held.array, np.memmap | Planes):
+    if isinstance(opened.array, np.memmap | Planes):
         tif.close()
     else:  # strips and tiles are read from the open file
-        weakref.finalize(held.array, tif.close)
-    return held
+        weakref.finalize(opened.array, tif.close)
+    return opened
 
 
 def open_set(folder: Path, series: int | None = None) -> OpenedArray | None:
@@ -112,12 +106,13 @@ def open_set(folder: Path, series: int | None = None) -> OpenedArray | None:
     return open_lazily(files[0], series, folder=True) if among else None
 
 
-def _held(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> OpenedArray:
-    _check_promise(tif, path.name)
+def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> OpenedArray:
+    _check_described(tif, path.name)
     own = _images_of(tif, folder)
     if len(own) > 1 and _names_more(tif):
         raise _mixed(path.name)
-    chosen = choose_image([_size_of(tif.series[n]) for n in own], wanted, path.name)
+    sizes = [" x ".join(map(str, tif.series[number].shape)) for number in own]
+    chosen = choose_image(sizes, wanted, path.name)
     number = own[chosen]
     series = tif.series[number]
     if "S" in series.axes:
@@ -166,10 +161,6 @@ def _images_of(tif: tifffile.TiffFile, folder: bool) -> list[int]:
     return numbers if folder or not own else own
 
 
-def _size_of(series: tifffile.TiffPageSeries) -> str:
-    return " x ".join(map(str, series.shape))
-
-
 def _described_as(
     tif: tifffile.TiffFile, own: Sequence[int], chosen: int, path: Path, folder: bool
 ) -> int:
@@ -183,24 +174,16 @@ def _described_as(
 
 
 def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name: str) -> None:
-    """Raise unless all planes are stored as the first, which tifffile assumes.
+    """Raise an RlnError unless all planes are stored as the first, which tifffile assumes.
 
-    Raises
-    ------
-    RlnError
-        If a plane has another size, type, or compression, or other tiles.
-
-    Warns
-    -----
-    RlnWarning
-        If there are more planes than described.
+    Warn if there are more planes than described.
     """
-    held = {each: [page for page in each.pages if page is not None] for each in tif.series}
-    own = all(page.parent is tif for pages in held.values() for page in pages)
-    more = len(tif.pages) - sum(map(len, held.values()))
+    pages_of = {each: [page for page in each.pages if page is not None] for each in tif.series}
+    own = all(page.parent is tif for pages in pages_of.values() for page in pages)
+    more = len(tif.pages) - sum(map(len, pages_of.values()))
     if own and more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
-        warn(f"{name} holds {more} planes more than its description says; they are left out.")
-    mine = [page for page in held[series] if page.parent is tif]
+        warn(f"{name} contains {more} planes more than it describes; they are ignored.")
+    mine = [page for page in pages_of[series] if page.parent is tif]
     if len(mine) > 1 and len({_layout(page) for page in mine}) > 1:
         raise _mixed(name)
 
@@ -247,26 +230,21 @@ def _companion_of(tif: tifffile.TiffFile, path: Path) -> Path | None:
     return companion
 
 
-def _check_promise(tif: tifffile.TiffFile, name: str) -> None:
-    """Raise if a file describes impossibly many planes, before they are listed."""
+def _check_described(tif: tifffile.TiffFile, name: str) -> None:
+    """Raise if a file describes impossibly many planes, before tifffile lists them."""
     for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", tif.ome_metadata or ""):
         sizes = re.findall(r'\bSize[ZCT]="(\d+)"', pixels)
         if math.prod(map(int, sizes)) > MOST_PLANES:
             raise RlnError(
-                f"{name} promises {' x '.join(sizes)} planes, more than any file holds; its "
-                "description is damaged."
+                f"{name} describes {' x '.join(sizes)} planes, more than any file has; its "
+                "metadata are damaged: copy it again."
             )
 
 
 def named_axes(axes: str, shape: Sequence[int]) -> str:
     """Return axes with the unnamed one (Q or I), of a stack without metadata, renamed to z.
 
-    Parameters
-    ----------
-    axes
-        Axes of tifffile.
-    shape
-        Shape of the array; unnamed axes of length 1 are ignored.
+    Unnamed axes of length 1 are ignored.
     """
     unnamed = [at for at, axis in enumerate(axes) if axis in "QI"]
     several = [at for at in unnamed if shape[at] > 1] or unnamed[-1:]
@@ -316,9 +294,11 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
         there = [page is not None and _is_whole(page) for page in series.pages]
         if len(there) != len(grid):  # a page holds several planes
             there = [all(there)] * len(grid)
-    promised = _promised(tif, series, axes)
-    more = _names_more(tif) or any(axis not in axes and n > 1 for axis, n in promised.items())
-    shape = tuple(max(n, promised.get(axis, 1)) for axis, n in zip(axes, series.shape, strict=True))
+    described = _sizes_of(tif, series, axes)
+    more = _names_more(tif) or any(axis not in axes and n > 1 for axis, n in described.items())
+    shape = tuple(
+        max(n, described.get(axis, 1)) for axis, n in zip(axes, series.shape, strict=True)
+    )
     return Pieces(
         kind="planes",
         axes=axes,
@@ -329,15 +309,15 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
     )
 
 
-def _promised(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) -> dict[str, int]:
+def _sizes_of(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) -> dict[str, int]:
     """Return the described numbers of planes, channels and times of a file."""
-    described: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
     if tif.is_micromanager:
         summary = (tif.micromanager_metadata or {}).get("Summary") or {}
-        described = {axis: summary.get(key) for axis, key in _MANAGER.items()}
+        sizes = {axis: summary.get(key) for axis, key in _MANAGER.items()}
     elif tif.is_imagej and series.kind != "imagej":  # a truncated one is read as pages without axes
-        described = {"Z": (tif.imagej_metadata or {}).get("images")}
-    return {axis: n for axis, n in described.items() if isinstance(n, int) and 1 < n <= MOST_PLANES}
+        sizes = {"Z": (tif.imagej_metadata or {}).get("images")}
+    return {axis: n for axis, n in sizes.items() if isinstance(n, int) and 1 < n <= MOST_PLANES}
 
 
 def _is_whole(page: Any) -> bool:
@@ -361,8 +341,8 @@ def _names_more(tif: tifffile.TiffFile) -> bool:
     if not codes or bytes(2) in codes:
         return True
     file.seek(link)
-    held = file.read(form.offsetsize)
-    if len(held) < form.offsetsize or struct.unpack(form.offsetformat, held)[0] != 0:
+    reference = file.read(form.offsetsize)
+    if len(reference) < form.offsetsize or struct.unpack(form.offsetformat, reference)[0] != 0:
         return True
     return _zeros_follow(tif, link + form.offsetsize)
 
@@ -370,12 +350,7 @@ def _names_more(tif: tifffile.TiffFile) -> bool:
 def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
     """Tell whether at least half a plane of zeros follows the described content of a file.
 
-    Parameters
-    ----------
-    tif
-        Open file.
-    end
-        End of its last list of tags, bytes.
+    ``end`` is the end of its last list of tags, bytes.
     """
     last = tif.pages[len(tif.pages) - 1].aspage()
     pages: list[tifffile.TiffPage | tifffile.TiffFrame] = [last]
@@ -479,21 +454,6 @@ class TiffTarget:
     ) -> "TiffTarget":
         """Make a file and reserve its space on the disk.
 
-        Parameters
-        ----------
-        path
-            Path of the new file.
-        shape
-            (Z, Y, X) of a volume.
-        times
-            Number of volumes; no time axis if None.
-        dtype
-            Type of the values.
-        voxel_um
-            Voxel size (z, y, x) in micrometres.
-        name, record
-            Name and record in the metadata.
-
         Raises
         ------
         OSError
@@ -521,23 +481,16 @@ class TiffTarget:
         _, height, width = self.shape
         size = self._stored.itemsize
         whole_rows = columns == slice(0, width)
-        with self._path.open("r+b", buffering=0) as file:
+        with self._path.open("r+b") as file:
             for z, plane in zip(range(planes.start, planes.stop), stored, strict=True):
                 before = (time * self.shape[0] + z) * height
                 parts = [plane] if whole_rows else plane
                 for y, part in zip(range(rows.start, rows.stop), parts, strict=False):
                     start = (before + y) * width + columns.start
                     file.seek(self._offset + size * start)
-                    _write_all(file, part)
+                    file.write(np.ascontiguousarray(part).data)
 
     def read(self, box: Box, time: int = 0) -> npt.NDArray[Any]:
         """Return a written part of a volume, (z, y, x)."""
         values = np.memmap(self._path, self._stored, "r", self._offset, self._whole)
         return np.array(values[(time, *box)], dtype=self.dtype)
-
-
-def _write_all(file: Any, data: npt.NDArray[Any]) -> None:
-    """Write all bytes to an unbuffered file, which may take several calls."""
-    left = memoryview(np.ascontiguousarray(data).view(np.uint8).reshape(-1))  # type: ignore[arg-type]
-    while left:
-        left = left[file.write(left) :]

@@ -58,7 +58,7 @@ def read(path: str | Path | ImageFile, **part: Any) -> Volume:
     try:
         return image.volume()
     except OSError as error:
-        raise RlnError(f"{error}; copy the file again, or open and save it in Fiji.") from error
+        raise RlnError(f"{error}; copy the file again, or save it anew in Fiji.") from error
 
 
 class Contents(NamedTuple):
@@ -163,7 +163,7 @@ def write_channels(
     path, first = Path(path), volumes[0]
     check_channels_output(path)
     if len({volume.shape for volume in volumes}) > 1:
-        raise RlnError("channels of one file must have one size.")
+        raise RlnError("channels of one file need volumes of one size; crop them.")
     shape = len(volumes), *first.shape
     size = math.prod(shape) * np.dtype(dtype).itemsize
     check_room(path, size)
@@ -184,13 +184,7 @@ def write_channels(
 
 
 def check_channels_output(path: Path) -> None:
-    """Raise unless several channels can be written into one file at a path.
-
-    Raises
-    ------
-    RlnError
-        If the ending is not that of an OME-TIFF, or no file can be made there.
-    """
+    """Raise an RlnError unless an OME-TIFF of several channels can be written at a path."""
     if not is_ome_name(path):
         raise RlnError(f"{path.name} must end in .ome.tif to hold several channels.")
     check_tiff_output(path)
@@ -228,16 +222,9 @@ def _write_imagej(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
 def imagej_options(
     voxel_um: VoxelUm, limits: tuple[float, float], record: Record | None
 ) -> dict[str, Any]:
-    """Return the options with which tifffile writes an ImageJ hyperstack of one volume.
+    """Return tifffile's options for an ImageJ hyperstack of one volume.
 
-    Parameters
-    ----------
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    limits
-        Display range: the values initially shown black and white.
-    record
-        Record of the volume.
+    ``limits`` are the values initially shown black and white.
     """
     z, y, x = voxel_um
     metadata: dict[str, Any] = {
