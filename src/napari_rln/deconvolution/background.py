@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.noise import Noise, estimate_noise
-from napari_rln.deconvolution.noise_residuals import Float64Array, Mask, chunks_of, masks_of
+from napari_rln.deconvolution.noise_residuals import chunks_of, masks_of
 from napari_rln.deconvolution.unmeasured_voxels import constant_planes, filled, find_levels
 
 _EMPTY = 1.5  # highest ratio of variance to noise variance of an empty region

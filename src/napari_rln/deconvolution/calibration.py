@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_rln.core.errors import RlnError, warn
-from napari_rln.core.tiles import Shape, blocks
-from napari_rln.core.volume import Box, FloatArray, Volume
+from napari_rln.core.tiles import blocks
+from napari_rln.core.volume import Box, FloatArray, Mask, Shape, Volume
 from napari_rln.deconvolution.background import estimate_background
 from napari_rln.deconvolution.defective_voxels import Defects, find_defects, repaired
 from napari_rln.deconvolution.noise import Noise, estimate_noise
@@ -38,7 +38,6 @@ Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9}]
 """A setting in image units per photon; auto estimates it from the image."""
 
 Provenance = Literal["given", "estimated", "assumed"]
-Mask = npt.NDArray[np.bool_]
 
 MOST_VOXELS = 1 << 24
 """Images up to this size are calibrated whole; of larger ones a quarter as many are sampled."""

@@ -17,8 +17,7 @@ from napari_rln.core.device import bytes_allowed, computing, has_memory
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm
 from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.convolution import padded_shape
 from napari_rln.deconvolution.method import (

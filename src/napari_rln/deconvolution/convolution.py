@@ -21,7 +21,8 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.threads import parallel_map
-from napari_rln.deconvolution.fft import Shape, fast_shape, plan
+from napari_rln.core.volume import Shape
+from napari_rln.deconvolution.fft import fast_shape, plan
 
 T = TypeVar("T")
 Border = Literal["extended", "periodic", "reflect"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.noise import Noise
 from napari_rln.deconvolution.unmeasured_voxels import (
     Levels,
@@ -22,9 +22,6 @@ from napari_rln.deconvolution.unmeasured_voxels import (
     find_levels,
     saturated,
 )
-
-Mask = npt.NDArray[np.bool_]
-Float64Array = npt.NDArray[np.float64]
 
 _SURE = 6.0  # standard deviations of noise by which a defect must differ
 _SKEWED = (_SURE**2 - 1) / 6  # photons by which the Poisson tail exceeds a Gaussian's

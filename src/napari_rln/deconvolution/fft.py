@@ -13,11 +13,11 @@ from itertools import chain, pairwise
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 import torch
 
 from napari_rln.core.threads import parallel_map
+from napari_rln.core.volume import Array, Shape
 
 try:
     import pyfftw
@@ -37,9 +37,7 @@ _FEW = 1 << 16  # voxels below which starting threads takes longer than the work
 _SHORT = 16  # lengths whose factors do not matter
 _SEVENS = 112  # greatest length with a factor of 7
 
-Shape = tuple[int, int, int]
 Box = tuple[slice, ...]
-Array = npt.NDArray[Any]
 
 
 class Filter(Protocol):

@@ -17,9 +17,9 @@ import torch
 from napari_rln.core.device import PeakMemory
 from napari_rln.core.machine import MemoryGb
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, TileSide
-from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm
-from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Mask, Negatives
+from napari_rln.core.tiles import TileSide
+from napari_rln.core.volume import Box, FloatArray, Mask, OnGrid, Shape, Volume, VoxelUm
+from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
 from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.stopping_trial import Trial

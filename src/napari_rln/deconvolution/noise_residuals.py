@@ -14,16 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.unmeasured_voxels import (
     constant_planes,
     filled,
     find_levels,
     saturated,
 )
-
-Mask = npt.NDArray[np.bool_]
-Float64Array = npt.NDArray[np.float64]
 
 _SAMPLE = 2**20  # voxels to estimate noise from: more do not change the result
 _CHUNK = (32, 64, 64)  # shape of a sample of a large image

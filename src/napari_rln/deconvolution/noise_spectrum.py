@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import FloatArray, Shape
 
-Shape = tuple[int, int, int]
 Lags = tuple[float, ...]
 
 _LEAST = 1e-3  # lowest power at any frequency, over that of white noise

@@ -7,14 +7,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.noise_residuals import (
-    Float64Array,
-    Mask,
-    Sample,
-    groups_of,
-    stencil_of,
-)
+from napari_rln.core.volume import Float64Array, FloatArray, Mask
+from napari_rln.deconvolution.noise_residuals import Sample, groups_of, stencil_of
 
 _WIDTH = 3.0  # width of a bin, in standard deviations of a local mean
 _BRIGHT = 10.0  # photons from which residuals are normally distributed

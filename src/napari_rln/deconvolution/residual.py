@@ -8,9 +8,9 @@ import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.metrics import Array, Float64, fitted_pair
-from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.deconvolution.calibration import Calibration, Mask
+from napari_rln.core.metrics import fitted_pair
+from napari_rln.core.volume import Array, Float64Array, FloatArray, Mask, Volume
+from napari_rln.deconvolution.calibration import Calibration
 
 INSIDE_FRACTION = 0.99
 """Least fraction of the PSF inside the field of view for a voxel to be evaluated."""
@@ -88,7 +88,7 @@ def reconvolution_residual(
     x, y = fitted_pair(result, image)
     y = y - calibration.background
     blurred, fraction = _blur(x, psf), _blur(np.ones_like(x), psf)
-    beyond: Float64 | float = 0.0 if outside is None else np.asarray(outside, np.float64)
+    beyond: Float64Array | float = 0.0 if outside is None else np.asarray(outside, np.float64)
     inside = fraction >= INSIDE_FRACTION
     if inside.mean() < 0.1:
         inside = np.ones_like(inside)
@@ -125,13 +125,13 @@ def reconvolution_residual(
     )
 
 
-def _blur(volume: Float64, psf: Array) -> Float64:
+def _blur(volume: Float64Array, psf: Array) -> Float64Array:
     """Return a volume blurred, with 0 outside."""
     # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
     kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
     # Not mode="same", which keeps the size of whichever is larger.
     full = fftconvolve(volume, kernel / kernel.sum(), mode="full")
-    middle: Float64 = full[
+    middle: Float64Array = full[
         tuple(slice(k // 2, k // 2 + n) for n, k in zip(volume.shape, kernel.shape, strict=True))
     ]
     return middle

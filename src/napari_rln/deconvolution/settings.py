@@ -13,9 +13,9 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
-from napari_rln.core.volume import FloatArray, OnGrid, Volume, on_one_grid
+from napari_rln.core.volume import FloatArray, Mask, OnGrid, Volume, on_one_grid
 from napari_rln.deconvolution.back_projectors import BackProjector, transfer_function
-from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Mask, Negatives
+from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
 from napari_rln.deconvolution.convolution import Border, Convolution, of_one_size, padded_shape
 from napari_rln.deconvolution.richardson_lucy import HeldOut, RichardsonLucyIteration, Start, View
 from napari_rln.psf.prepare import check_psf

@@ -14,12 +14,11 @@ import torch
 
 from napari_rln.core.limits import as_dict
 from napari_rln.core.report import Report
-from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.core.volume import FloatArray, Mask, Volume
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import (
     Calibration,
     CalibrationSettings,
-    Mask,
     calibrate,
     prepare_image,
 )

@@ -27,8 +27,7 @@ from scipy import ndimage
 from scipy.special import ndtri
 from scipy.stats import binom
 
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import FloatArray, Shape
 from napari_rln.deconvolution.convolution import map_pieces, pieces
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.psf.shape import centre_crop

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from napari_rln.core.report import Report
-from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.deconvolution.calibration import Calibration, Camera, Mask
+from napari_rln.core.volume import FloatArray, Mask, Volume
+from napari_rln.deconvolution.calibration import Calibration, Camera
 from napari_rln.deconvolution.outside_light import OutsideLight
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (

@@ -10,11 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
-
-Mask = npt.NDArray[np.bool_]
+from napari_rln.core.volume import FloatArray, Mask
 
 HALO = 4  # voxels around a part on which its masks depend
 

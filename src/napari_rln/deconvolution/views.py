@@ -17,13 +17,12 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.grid import resample_onto, resampled_image, translation
 from napari_rln.core.limits import as_dict, check_limits
-from napari_rln.core.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_grid
+from napari_rln.core.volume import FloatArray, Mask, Volume, VoxelUm, on_one_grid, same_grid
 from napari_rln.deconvolution.calibration import (
     LEAST_MEASURED,
     Calibration,
     Gain,
     Level,
-    Mask,
     UserCalibration,
     calibrate,
     prepare_image,

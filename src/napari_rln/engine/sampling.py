@@ -17,8 +17,8 @@ from napari_rln.core.machine import MemoryGb
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.core.record import array_hash
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, as_text, blocks, plan_tiles, within
-from napari_rln.core.volume import Box, FloatArray, ImageLike, OnGrid, Volume
+from napari_rln.core.tiles import as_text, blocks, plan_tiles, within
+from napari_rln.core.volume import Box, FloatArray, ImageLike, OnGrid, Shape, Volume
 from napari_rln.deconvolution.calibration import (
     MOST_VOXELS,
     REPAIR_HALO,

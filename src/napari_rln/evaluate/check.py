@@ -13,11 +13,10 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
-from napari_rln.core.volume import FloatArray, Volume, check_on_grid
+from napari_rln.core.volume import FloatArray, Mask, Volume, check_on_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import (
     Calibration,
-    Mask,
     UserCalibration,
     calibrate,
     prepare_image,

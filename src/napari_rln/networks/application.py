@@ -12,9 +12,8 @@ import torch
 
 from napari_rln.core.generators import finish
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, Tile, even_sized
-from napari_rln.core.volume import Box, FloatArray
-from napari_rln.deconvolution.calibration import Mask
+from napari_rln.core.tiles import Tile, even_sized
+from napari_rln.core.volume import Box, FloatArray, Mask, Shape
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.data_consistency import HALO as MERGE_REACH
 from napari_rln.networks.data_consistency import Consistency, Merge

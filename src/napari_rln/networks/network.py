@@ -18,8 +18,8 @@ from napari_rln.core.grid import on_grid
 from napari_rln.core.limits import as_dict, check_limits, from_dict
 from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, Tile, TileSide, largest_core, plan_tiles
-from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm, same_grid
+from napari_rln.core.tiles import Tile, TileSide, largest_core, plan_tiles
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm, same_grid
 from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
 from napari_rln.deconvolution.classical import (
     ClassicalTiles,

@@ -18,18 +18,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Array
 from napari_rln.networks.rln import RLN, NetworkSettings, Views
-
-Array = npt.NDArray[Any]
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 FOOTER = 48

@@ -8,8 +8,7 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import Volume
+from napari_rln.core.volume import Shape, Volume
 from napari_rln.deconvolution.views import DualSettings, TwoViews, pair_views_iter
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress

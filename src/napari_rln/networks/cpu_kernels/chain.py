@@ -11,16 +11,9 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
+from napari_rln.core.volume import FloatArray
 from napari_rln.networks.cpu_kernels.chain_ends import KEEP, End, finish, load, load_doubled
-from napari_rln.networks.cpu_kernels.simd import (
-    LANES,
-    OPTIONS,
-    Array,
-    Function,
-    inlined,
-    kernel,
-    padded,
-)
+from napari_rln.networks.cpu_kernels.simd import LANES, OPTIONS, Function, inlined, kernel, padded
 from napari_rln.networks.cpu_kernels.winograd import (
     POINTS,
     STRIP,
@@ -30,7 +23,7 @@ from napari_rln.networks.cpu_kernels.winograd import (
     transform,
 )
 
-Weights = tuple[Array, Array, Array]
+Weights = tuple[FloatArray, FloatArray, FloatArray]
 _MOST = 8  # output channels of a convolution
 
 
@@ -66,7 +59,9 @@ def workspace(width: int, strips: int, channels: tuple[int, int, int]) -> int:
 
 
 @inlined
-def _ring(space: Array, used: int, strips: int, channels: int, pitch: int) -> tuple[Array, int]:
+def _ring(
+    space: FloatArray, used: int, strips: int, channels: int, pitch: int
+) -> tuple[FloatArray, int]:
     """Return a ring and how much of the workspace is used then."""
     size = 4 * strips * POINTS * channels * pitch
     ring = space[used : used + size].reshape((4, strips, POINTS, channels, pitch))
@@ -81,8 +76,8 @@ def _ring(space: Array, used: int, strips: int, channels: int, pitch: int) -> tu
 
 @inlined
 def _carve(
-    space: Array, width: int, strips: int, channels: tuple[int, int, int]
-) -> tuple[tuple[Array, Array, Array], Array, Array, Array, Array, Array]:
+    space: FloatArray, width: int, strips: int, channels: tuple[int, int, int]
+) -> tuple[tuple[FloatArray, ...], FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return the parts of a workspace: rings, two planes of zeros, and scratch for one strip."""
     inner = padded(width)
     pitch, rows = inner + LANES, STRIP * strips + 2
@@ -118,16 +113,16 @@ def _limit(y: int, height: int, width: int) -> tuple[int, int, int, int]:
 
 @kernel
 def _pass_on(
-    newer: Array,
-    older: Array,
+    newer: FloatArray,
+    older: FloatArray,
     z: int,
-    weight: Array,
-    bias: Array,
-    points: Array,
+    weight: FloatArray,
+    bias: FloatArray,
+    points: FloatArray,
     first: int,
     size: tuple[int, int],
-    plane: Array,
-    ring: Array,
+    plane: FloatArray,
+    ring: FloatArray,
 ) -> None:
     """Fill slot z of the ring that the next convolution takes.
 
@@ -146,17 +141,17 @@ def _pass_on(
 
 @kernel
 def _write(
-    newer: Array,
-    older: Array,
+    newer: FloatArray,
+    older: FloatArray,
     z: int,
-    weight: Array,
-    bias: Array,
-    points: Array,
+    weight: FloatArray,
+    bias: FloatArray,
+    points: FloatArray,
     first: int,
     strips: tuple[int, int],
-    results: Array,
+    results: FloatArray,
     end: End,
-    out: Array,
+    out: FloatArray,
 ) -> None:
     """Fill strips of plane z of the result from rings, whose first strip is ``first``."""
     height, width = out.shape[2], out.shape[3]
@@ -180,15 +175,15 @@ def _write(
 @_cached
 def chain(
     count: int,
-    source: Array,
-    doubling: Array,
-    doubling_bias: Array,
+    source: FloatArray,
+    doubling: FloatArray,
+    doubling_bias: FloatArray,
     weights: Weights,
     biases: Weights,
     end: End,
-    out: Array,
+    out: FloatArray,
     block: tuple[int, int, int, int],
-    space: Array,
+    space: FloatArray,
 ) -> None:
     """Compute a block of a chain of convolutions, each with bias and softplus, plane after plane.
 
@@ -256,7 +251,7 @@ def chain(
 
 
 @_cached
-def halve(volume: Array, out: Array, z: int) -> None:
+def halve(volume: FloatArray, out: FloatArray, z: int) -> None:
     """Fill plane z of ``out`` (C, d, h, w) with the means of 2x2x2 voxels of ``volume``."""
     eighth = np.float32(0.125)
     for c in range(out.shape[0]):

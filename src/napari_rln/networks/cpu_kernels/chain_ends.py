@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from napari_rln.networks.cpu_kernels.simd import LANES, Array, kernel, softplus
+from napari_rln.core.volume import FloatArray
+from napari_rln.networks.cpu_kernels.simd import LANES, kernel, softplus
 
 DIVIDE, MULTIPLY, MEAN, KEEP = range(4)
 """Last step of a chain of convolutions, see :class:`End`."""
@@ -18,19 +19,19 @@ class End(NamedTuple):
     """
 
     kind: int
-    image: Array
+    image: FloatArray
     """(C, D, H, W); only for ``DIVIDE``."""
-    estimate: Array
+    estimate: FloatArray
     """(C, D, H, W); for ``DIVIDE`` and ``MULTIPLY``."""
-    scale: Array
-    shift: Array
+    scale: FloatArray
+    shift: FloatArray
     """(C,) each, of the batch normalisation of the quotient or the product."""
     plus: np.float32
     """Added to the denominator of the division, or to the correction."""
 
 
 @kernel
-def load(volume: Array, z: int, top: int, out: Array) -> None:
+def load(volume: FloatArray, z: int, top: int, out: FloatArray) -> None:
     """Fill a plane with rows of ``volume`` (C, D, H, W) from ``top`` on, zeros outside."""
     width = volume.shape[3]
     for c in range(volume.shape[0]):
@@ -47,7 +48,13 @@ def load(volume: Array, z: int, top: int, out: Array) -> None:
 
 @kernel
 def load_doubled(
-    volume: Array, z: int, top: int, out: Array, weight: Array, bias: Array, pair: Array
+    volume: FloatArray,
+    z: int,
+    top: int,
+    out: FloatArray,
+    weight: FloatArray,
+    bias: FloatArray,
+    pair: FloatArray,
 ) -> None:
     """Fill a plane as :func:`load` from the transposed convolution of a volume of half the size.
 
@@ -80,7 +87,7 @@ def load_doubled(
 
 
 @kernel
-def finish(end: End, mean: Array, out: Array, z: int, y: int) -> None:
+def finish(end: End, mean: FloatArray, out: FloatArray, z: int, y: int) -> None:
     """Write a row of the result from the mean over the channels of the last convolution.
 
     DIVIDE: the image over the mean plus the softplus of the estimate, normalised.

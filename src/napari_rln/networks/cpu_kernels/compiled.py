@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 from napari_rln.core.threads import parallel_map
+from napari_rln.core.volume import FloatArray
 from napari_rln.networks.cpu_kernels.chain import Weights, chain, halve, workspace
 from napari_rln.networks.cpu_kernels.chain_ends import DIVIDE, KEEP, MEAN, MULTIPLY, End
-from napari_rln.networks.cpu_kernels.simd import Array
 from napari_rln.networks.cpu_kernels.winograd import STRIP, transform_weights
 
 Block = tuple[int, int, int, int]
@@ -33,8 +33,8 @@ class _Chain:
     count: int
     weights: Weights
     biases: Weights
-    scale: Array
-    shift: Array
+    scale: FloatArray
+    shift: FloatArray
     plus: float
 
 
@@ -85,9 +85,9 @@ class Compiled:
         self._DV2 = plan(DIVIDE, "u_1 u_2", "DV2", eps)
         self._E2 = plan(MULTIPLY, "u_3 u_4", "e2", 1.0)
         self._output = plan(MEAN, "u_5 u_6 u_7")
-        self._spaces: list[Array] = []  # workspaces not in use: as many as there were threads
+        self._spaces: list[FloatArray] = []  # workspaces not in use: as many as there were threads
 
-    def __call__(self, x: Array, E0: Array) -> Array:
+    def __call__(self, x: FloatArray, E0: FloatArray) -> FloatArray:
         """Return the output, (1, D, H, W), of ``x`` and ``E0``, (C, D, H, W)."""
         shape = x.shape[1:]
         depth, height, width = (n // 2 for n in shape)
@@ -110,10 +110,10 @@ class Compiled:
     def _run(
         self,
         plan: _Chain,
-        source: Array,
-        out: Array,
-        image: Array | None = None,
-        estimate: Array | None = None,
+        source: FloatArray,
+        out: FloatArray,
+        image: FloatArray | None = None,
+        estimate: FloatArray | None = None,
     ) -> None:
         """Fill ``out`` with the result of a chain."""
         strips = math.ceil(out.shape[2] / STRIP)
@@ -143,7 +143,7 @@ class Compiled:
 
         parallel_map(compute, grid)
 
-    def _space(self, size: int) -> Array:
+    def _space(self, size: int) -> FloatArray:
         """Return a workspace; the same again and again, as fresh memory would have to be paged."""
         while True:
             try:
@@ -154,7 +154,7 @@ class Compiled:
                 return space
 
 
-def _halve(volume: Array) -> Array:
+def _halve(volume: FloatArray) -> FloatArray:
     channels, depth, height, width = volume.shape
     out = np.empty((channels, depth // 2, height // 2, width // 2), np.float32)
     parallel_map(lambda z: halve(volume, out, z), range(out.shape[1]))
@@ -181,5 +181,5 @@ def blocks(depth: int, strips: int, threads: int) -> Iterator[Block]:
         yield depth * i // z, depth * (i + 1) // z, strips * j // s, strips * (j + 1) // s
 
 
-def _single(array: npt.NDArray[np.float64]) -> Array:
+def _single(array: npt.NDArray[np.float64]) -> FloatArray:
     return np.ascontiguousarray(array, np.float32)

@@ -12,13 +12,11 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-Array = npt.NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 LANES = 16

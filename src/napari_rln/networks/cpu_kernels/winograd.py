@@ -12,11 +12,11 @@ last four planes, plane z in slot ``z & 3``.
 import numpy as np
 import numpy.typing as npt
 
+from napari_rln.core.volume import FloatArray
 from napari_rln.networks.cpu_kernels.simd import (
     GROUP,
     LANES,
     WIDE,
-    Array,
     add_4x16,
     add_4x32,
     add_8x16,
@@ -42,7 +42,7 @@ _G = np.array(
 """F(4, 3) at 0, 1, -1, 2, -2 and infinity. In float32 it costs one digit at most."""
 
 
-def transform_weights(weight: npt.NDArray[np.float64]) -> Array:
+def transform_weights(weight: npt.NDArray[np.float64]) -> FloatArray:
     """Return the weights of a 3x3x3 convolution as :func:`convolve` takes them.
 
     Parameters
@@ -63,7 +63,7 @@ def transform_weights(weight: npt.NDArray[np.float64]) -> Array:
 
 
 @kernel
-def transform(plane: Array, ring: Array, z: int, strip: int) -> None:
+def transform(plane: FloatArray, ring: FloatArray, z: int, strip: int) -> None:
     """Fill a strip s of the ring's slot of z from rows 4 s to 4 s + 5 of a plane."""
     four, five, two = np.float32(4), np.float32(5), np.float32(2)
     out = ring[z & 3, strip]
@@ -86,7 +86,9 @@ def transform(plane: Array, ring: Array, z: int, strip: int) -> None:
 
 
 @kernel
-def convolve(newer: Array, older: Array, z: int, strip: int, weight: Array, out: Array) -> None:
+def convolve(
+    newer: FloatArray, older: FloatArray, z: int, strip: int, weight: FloatArray, out: FloatArray
+) -> None:
     """Fill ``out`` (6, outputs, width) from a strip of two rings, still to be transformed back.
 
     The first input channels are all of ``newer``, the rest of them the first of ``older``.
@@ -142,10 +144,10 @@ def _back(
 
 @kernel
 def activate(
-    points: Array,
+    points: FloatArray,
     o: int,
     bias: float,
-    out: Array,
+    out: FloatArray,
     row: int,
     start: int,
     limit: tuple[int, int, int, int],
@@ -176,7 +178,7 @@ def activate(
 
 
 @kernel
-def activate_mean(points: Array, bias: Array, out: Array) -> None:
+def activate_mean(points: FloatArray, bias: FloatArray, out: FloatArray) -> None:
     """Fill ``out`` (4, width) as :func:`activate` with the mean over the outputs."""
     share = np.float32(1 / bias.size)
     y0, y1, y2, y3 = out[0], out[1], out[2], out[3]
