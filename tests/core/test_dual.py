@@ -14,7 +14,7 @@ from napari_rln.core.generators import finish, relay
 from napari_rln.core.metrics import nrmse
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.deconvolution.settings import PreparedView, start_iteration_of_views
+from napari_rln.deconvolution.settings import PreparedView, start_iteration
 from napari_rln.deconvolution.views import DualSettings, pair_views_iter, rotated
 from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 from napari_rln.io.volumes import read, write
@@ -179,7 +179,7 @@ def test_where_the_second_view_shows_nothing_it_corrects_nothing(views):
     cpu = torch.device("cpu")
 
     def estimate(second, seen):
-        run = start_iteration_of_views(
+        run = start_iteration(
             [
                 PreparedView(
                     image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first

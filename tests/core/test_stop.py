@@ -17,6 +17,7 @@ from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.noise import estimate_noise
 from napari_rln.deconvolution.noise_spectrum import Spectrum
+from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.deconvolution.stopping import (
     DECONVOLVED_FRACTION,
     SplitPhotons,
@@ -424,9 +425,8 @@ def test_the_whole_image_takes_one_iteration_at_least():
 
 def _sought(image, psf, settings):
     """Return the reports of a search, and what it returns."""
-    steps = find_iterations(
-        image, psf, calibrate(image), settings, torch.device("cpu"), time.perf_counter()
-    )
+    view = PreparedView(image=image, psf=psf, calibration=calibrate(image))
+    steps = find_iterations(view, settings, torch.device("cpu"), time.perf_counter())
     reports = []
     while True:
         try:

@@ -13,7 +13,6 @@ from napari_rln.core.generators import finish
 from napari_rln.core.limits import as_dict, check_limits, from_dict
 from napari_rln.core.report import Report
 from napari_rln.deconvolution.calibration import calibrate
-from napari_rln.deconvolution.classical import fits_whole
 from napari_rln.deconvolution.method import Description, WholeResult
 from napari_rln.deconvolution.settings import check_psf_fits
 from napari_rln.engine.execution import Execution, Output
@@ -73,8 +72,7 @@ class Sharpen:
         return 20 * math.prod(shape)
 
     def whole(self, scene):
-        shape = scene.image.shape
-        if not fits_whole(self.needed_bytes(shape, None), shape, scene):
+        if not scene.fits_whole(self.needed_bytes(scene.image.shape, None)):
             return None
         data = self.sharpened(scene.image, scene.calibration)
         yield Report(phase="deconvolve", done=1, total=1, seconds=0.0)
@@ -111,13 +109,13 @@ class SharpenTiles:
     def search_bytes(self, shape, psf_shape):
         return 0
 
-    def search(self, crop, psf, calibration, device, began):
+    def search(self, crop, device, started):
         yield from ()
         return {}, None
 
-    def sample(self, crops, psf, calibration, shared, level, device, began):
+    def sample(self, crops, shared, level, device, started):
         yield from ()
-        return {}, [self.method.sharpened(crop.image, calibration) for crop in crops]
+        return {}, [self.method.sharpened(crop.image, crop.calibration) for crop in crops]
 
     def halo(self, psf, shared):
         return 4, 4, 4  # of which two are blended, and two are the mask's radius
@@ -128,8 +126,8 @@ class SharpenTiles:
     def check_division(self):
         pass
 
-    def tile(self, crop, psf, calibration, shared, level, device, part):
-        return self.method.sharpened(crop.image, calibration)[part]
+    def tile(self, crop, shared, level, device, part):
+        return self.method.sharpened(crop.image, crop.calibration)[part]
 
     def expected(self, *, most=False):
         return {}

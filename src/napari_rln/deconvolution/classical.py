@@ -13,27 +13,25 @@ from typing import ClassVar, Self
 
 import torch
 
-from napari_rln.core.device import bytes_allowed, computing, has_memory
+from napari_rln.core.device import computing
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.report import Report
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm
-from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.convolution import padded_shape
 from napari_rln.deconvolution.method import (
     Description,
     Json,
     Observation,
-    PreparedCrop,
     WholeResult,
 )
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (
+    PreparedView,
     RichardsonLucySettings,
     check_psf_fits,
     memory_bytes,
     start_iteration,
-    start_iteration_of_views,
 )
 from napari_rln.deconvolution.stopping import structured_shape
 from napari_rln.deconvolution.stopping_trial import IterationChoice, Trial, find_iterations
@@ -137,9 +135,8 @@ class RichardsonLucy(RichardsonLucySettings):
         views, device = scene.views, scene.device
         shapes = [view.psf.shape for view in views if view.psf is not None]
         z, y, x = (max(sizes) for sizes in zip(*shapes, strict=True))
-        shape = scene.image.shape
-        needed = memory_bytes(shape, (z, y, x), self, views=len(views))
-        if not fits_whole(needed, shape, scene):
+        needed = memory_bytes(scene.image.shape, (z, y, x), self, views=len(views))
+        if not scene.fits_whole(needed):
             if len(views) > 1:  # there are no tiles of two views
                 raise RlnError(
                     f"two views take {needed / 1e9:.2f} GB to deconvolve, which is more than may "
@@ -192,15 +189,6 @@ class RichardsonLucy(RichardsonLucySettings):
 RichardsonLucy.__doc__ = RichardsonLucySettings.__doc__  # read by forms and the command line
 
 
-def fits_whole(needed: int, shape: Shape, scene: Observation) -> bool:
-    """Return whether an image that needs so many bytes may be deconvolved whole."""
-    if scene.tile != "auto" and len(scene.views) == 1:
-        return scene.tile >= max(shape)
-    if scene.memory_gb == "auto":
-        return has_memory(needed, scene.device)
-    return needed <= bytes_allowed(scene.memory_gb, scene.device)
-
-
 def search_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings) -> int:
     """Return the memory kept by the trial for auto on a whole volume, in bytes."""
     if settings.iterations != "auto":
@@ -220,12 +208,11 @@ def find_iterations_of(
     scene: Observation, settings: RichardsonLucySettings
 ) -> Generator[Report, None, IterationChoice]:
     """Yield reports; return the number of iterations, of several views that of the first."""
-    view = scene.original
-    assert view.psf is not None
-    stop: IterationChoice = yield from scene.shared.find_iterations(
-        view.image, view.psf, view.calibration, settings, scene.device, scene.started, view.mask
+    return (
+        yield from scene.shared.find_iterations(
+            scene.original, settings, scene.device, scene.started
+        )
     )
-    return stop
 
 
 def iteration_of(
@@ -233,12 +220,8 @@ def iteration_of(
 ) -> RichardsonLucyIteration:
     """Return the iteration of a scene, with one view continued from an earlier method's."""
     if len(scene.views) > 1:
-        return start_iteration_of_views(scene.views, settings, scene.device)
-    (view,) = scene.views
-    assert view.psf is not None
-    return scene.shared.path(
-        view.image, view.psf, view.calibration, settings, scene.device, iterations, view.mask
-    )
+        return start_iteration(scene.views, settings, scene.device)
+    return scene.shared.path(scene.views[0], settings, scene.device, iterations)
 
 
 def iterate(
@@ -253,7 +236,7 @@ def iterate(
     Parameters
     ----------
     run
-        As returned by :func:`napari_rln.deconvolution.settings.start_iteration_of_views`.
+        As returned by :func:`napari_rln.deconvolution.settings.start_iteration`.
     iterations
         Maximal number of iterations.
     settings
@@ -323,19 +306,12 @@ class ClassicalTiles:
         return self.memory_bytes(shape, psf_shape) + SPLIT_BYTES * math.prod(shape)
 
     def search(
-        self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
-        device: torch.device,
-        started: float,
+        self, crop: PreparedView, device: torch.device, started: float
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return the number of iterations, and the trial that determined it."""
         if self.settings.iterations != "auto":
             return self._shared(self.settings.iterations, self.settings.iterations), None
-        stop = yield from find_iterations(
-            crop.image, psf, calibration, self.settings, device, started, crop.mask
-        )
+        stop = yield from find_iterations(crop, self.settings, device, started)
         iterations = max(1, round(self.beyond * stop.iterations))
         return self._shared(iterations, stop.iterations), stop.trial
 
@@ -344,9 +320,7 @@ class ClassicalTiles:
 
     def sample(
         self,
-        crops: Sequence[PreparedCrop],
-        psf: Volume,
-        calibration: Calibration,
+        crops: Sequence[PreparedView],
         shared: Json,
         level: float | None,
         device: torch.device,
@@ -357,7 +331,7 @@ class ClassicalTiles:
         momenta: list[float] | None = None
         estimates = []
         for number, crop in enumerate(crops):
-            run = self._run(crop, psf, calibration, momenta, level, device)
+            run = start_iteration([crop], self.settings, device, momenta=momenta, flat=level)
             for done in range(1, iterations + 1):
                 run.step(measure=False)
                 yield Report(
@@ -407,9 +381,7 @@ class ClassicalTiles:
 
     def tile(
         self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
+        crop: PreparedView,
         shared: Json,
         level: float | None,
         device: torch.device,
@@ -417,7 +389,7 @@ class ClassicalTiles:
     ) -> FloatArray:
         """Return the estimate of a tile, cropped to a part of its window, image units."""
         momenta = None if level is None else shared["momenta"]
-        run = self._run(crop, psf, calibration, momenta, level, device)
+        run = start_iteration([crop], self.settings, device, momenta=momenta, flat=level)
         for _ in range(shared["iterations"]):
             run.step(measure=False)
         return run.estimate(part)
@@ -438,20 +410,6 @@ class ClassicalTiles:
     def facts(self, shared: Json) -> Json:
         """Return the shared parameters of the tiles for the record."""
         return {name: shared[name] for name in ("iterations", "stopped_by")}
-
-    def _run(
-        self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
-        momenta: list[float] | None,
-        level: float | None,
-        device: torch.device,
-    ) -> RichardsonLucyIteration:
-        return start_iteration(
-            crop.image, psf, calibration, self.settings, device, momenta=momenta, flat=level,
-            mask=crop.mask,
-        )  # fmt: skip
 
 
 def support(psf: Volume) -> Shape:

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 
-from napari_rln.core.device import PeakMemory
+from napari_rln.core.device import PeakMemory, bytes_allowed, has_memory
 from napari_rln.core.machine import MemoryGb
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
-from napari_rln.core.volume import Box, FloatArray, Mask, OnGrid, Shape, Volume, VoxelUm
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm
 from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
 from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.deconvolution.shared import Shared
@@ -91,6 +91,14 @@ class Observation:
         """Whether the result has the voxels of the original image."""
         return self.image.shape == self.original.image.shape
 
+    def fits_whole(self, needed: int) -> bool:
+        """Return whether it may be deconvolved whole if that needs so many bytes."""
+        if self.tile != "auto" and len(self.views) == 1:
+            return self.tile >= max(self.image.shape)
+        if self.memory_gb == "auto":
+            return has_memory(needed, self.device)
+        return needed <= bytes_allowed(self.memory_gb, self.device)
+
 
 class WholeResult(NamedTuple):
     """Result of a method for a whole image.
@@ -110,13 +118,6 @@ class WholeResult(NamedTuple):
     outside: FloatArray | None = None
 
 
-class PreparedCrop(NamedTuple):
-    """Prepared part of an image, and its mask of measured voxels (all when none)."""
-
-    image: Volume
-    mask: Mask | None
-
-
 class TileStage(Protocol):
     """A stage of tiles that overlap by a halo and are blended."""
 
@@ -127,20 +128,13 @@ class TileStage(Protocol):
         """Return the memory of :meth:`search` for a part of a shape, in bytes."""
 
     def search(
-        self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
-        device: torch.device,
-        started: float,
+        self, crop: PreparedView, device: torch.device, started: float
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return parameters that tiles share, and the trial that determined them."""
 
     def sample(
         self,
-        crops: Sequence[PreparedCrop],
-        psf: Volume,
-        calibration: Calibration,
+        crops: Sequence[PreparedView],
         shared: Json,
         level: float | None,
         device: torch.device,
@@ -163,9 +157,7 @@ class TileStage(Protocol):
 
     def tile(
         self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
+        crop: PreparedView,
         shared: Json,
         level: float | None,
         device: torch.device,
@@ -190,9 +182,7 @@ class TileStage(Protocol):
 class BlockComputer(Protocol):
     """The second stage, initialised for one image."""
 
-    def __call__(
-        self, crop: PreparedCrop, estimate: FloatArray | None, calibration: Calibration, inner: Box
-    ) -> FloatArray:
+    def __call__(self, crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
         """Return the result in the inner part of a block's window.
 
         ``estimate`` is the result of the first stage in the window; none without a first stage.

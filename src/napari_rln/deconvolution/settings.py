@@ -224,21 +224,6 @@ class PreparedView:
 
 
 def start_iteration(
-    image: Volume,
-    psf: Volume,
-    calibration: Calibration,
-    settings: RichardsonLucySettings,
-    device: torch.device,
-    momenta: Sequence[float] | None = None,
-    flat: float | None = None,
-    mask: Mask | None = None,
-) -> RichardsonLucyIteration:
-    """Return :func:`start_iteration_of_views` for a single view."""
-    view = PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
-    return start_iteration_of_views([view], settings, device, momenta=momenta, flat=flat)
-
-
-def start_iteration_of_views(
     views: Sequence[PreparedView],
     settings: RichardsonLucySettings,
     device: torch.device,

@@ -154,7 +154,8 @@ def outside_light_iter(
     settings, where = RichardsonLucySettings(), resolve_device(device)
     check_memory(memory_bytes(image.shape, psf.shape, settings), where, _ADVICE)
     started = time.perf_counter()
-    run = rld.start_iteration(image, psf, calibration, settings, where, mask=mask)
+    view = rld.PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
+    run = rld.start_iteration([view], settings, where)
     outside = OutsideLight(image, calibration)
     for done in range(1, MOST + 1):
         change = run.step()

@@ -20,7 +20,7 @@ from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import Tile, TileSide, largest_core, plan_tiles
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm, same_grid
-from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
+from napari_rln.deconvolution.calibration import Gain, Level, Negatives
 from napari_rln.deconvolution.classical import (
     ClassicalTiles,
     residual_bytes,
@@ -31,11 +31,10 @@ from napari_rln.deconvolution.method import (
     Description,
     Json,
     Observation,
-    PreparedCrop,
     WholeResult,
 )
 from napari_rln.deconvolution.residual import Residual, residual_of
-from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
+from napari_rln.deconvolution.settings import PreparedView, check_psf_fits, memory_bytes
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.application import (
     HALO,
@@ -286,13 +285,13 @@ class Network(NetworkOptions):
                 assert scene.psf is not None
                 consistency = consistency_of(
                     start.trial, model, network,
-                    lambda s: self._block_tiles(s, network, scene.tile, most),
+                    lambda s: _block_tiles(s, network, scene.tile, most),
                 )  # fmt: skip
                 facts["consistency"] = asdict(consistency)
                 merge = Merge(consistency, scene.psf.data)
             elif model.start.needs_psf:
                 merge = Merge(Consistency())
-            tiles = self._block_tiles(shape, network, scene.tile, most)
+            tiles = _block_tiles(shape, network, scene.tile, most)
             core = [part.stop - part.start for part in tiles[0].core]
             facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
             mask = scene.views[0].mask if len(scene.views) == 1 else None
@@ -415,26 +414,27 @@ class Network(NetworkOptions):
 
         return of_two
 
-    def _block_tiles(
-        self, shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
-    ) -> tuple[Tile, ...]:
-        """Return the tiles of the network, with its receptive field as their halo.
 
-        Raises
-        ------
-        RlnError
-            If the smallest tile needs more than ``most`` bytes.
-        """
-        halo = (HALO,) * 3
-        if tile != "auto":
-            return plan_tiles(shape, (tile,) * 3, halo)
-        voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
-        core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
-        if max(core) < min(_LEAST_SIDE, max(shape)):
-            raise RlnError(
-                f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {ADVICE}"
-            )
-        return plan_tiles(shape, core, halo)
+def _block_tiles(
+    shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
+) -> tuple[Tile, ...]:
+    """Return the tiles of the network, with its receptive field as their halo.
+
+    Raises
+    ------
+    RlnError
+        If the smallest tile needs more than ``most`` bytes.
+    """
+    halo = (HALO,) * 3
+    if tile != "auto":
+        return plan_tiles(shape, (tile,) * 3, halo)
+    voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
+    core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
+    if max(core) < min(_LEAST_SIDE, max(shape)):
+        raise RlnError(
+            f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {ADVICE}"
+        )
+    return plan_tiles(shape, core, halo)
 
 
 def check_views_model(model: Model) -> None:
@@ -518,7 +518,7 @@ class NetworkBlocks:
         most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
         consistency = consistency_of(
             trial, self._model, network,
-            lambda shape: self._method._block_tiles(shape, network, "auto", most),
+            lambda shape: _block_tiles(shape, network, "auto", most),
         )  # fmt: skip
         return {"consistency": asdict(consistency)}
 
@@ -566,10 +566,8 @@ class NetworkBlocks:
                 Consistency() if known is None else Consistency.from_json(known), psf.data
             )
 
-        def block(
-            crop: PreparedCrop, estimate: FloatArray | None, calibration: Calibration, inner: Box
-        ) -> FloatArray:
-            background, image = calibration.background, crop.image.data
+        def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
+            background, image = crop.calibration.background, crop.image.data
             if estimate is None:
                 estimate = image - np.float32(background)
             return apply_to_window(

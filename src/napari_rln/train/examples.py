@@ -407,15 +407,13 @@ def _joint(
 ) -> FloatArray:
     """Return the initial estimate of inference with two views."""
     settings, cpu = start.rld(), torch.device("cpu")
+    first = rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)
     if start.iterations == "auto":
-        stop = finish(
-            find_iterations(pair.image, psf, calibration, settings, cpu, time.perf_counter())
-        )
+        stop = finish(find_iterations(first, settings, cpu, time.perf_counter()))
         iterations = start.after(stop.iterations)
     else:
         iterations = start.iterations
-    first = rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)
-    run = rld.start_iteration_of_views([first, second], replace(settings, start="image"), cpu)
+    run = rld.start_iteration([first, second], replace(settings, start="image"), cpu)
     for _ in range(iterations):
         run.step(measure=False)
     return run.estimate()
@@ -438,7 +436,7 @@ def _stopped_by_truth(
     observed = [rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)]
     if second is not None:
         observed, settings = [*observed, second], replace(settings, start="image")
-    run = rld.start_iteration_of_views(observed, settings, torch.device("cpu"))
+    run = rld.start_iteration(observed, settings, torch.device("cpu"))
     truth = pair.truth.data - pair.truth.data.mean()
     estimates: list[FloatArray] = []
     similarity: list[float] = []
