@@ -70,10 +70,10 @@ def _pair(views, **changes):
 
 
 @pytest.mark.parametrize("rotation", ["x+90", "x-90", "y+90", "y-90"])
-def test_a_turn_and_its_inverse_leave_a_volume_as_it_was(turn):
+def test_a_rotation_and_its_inverse_leave_a_volume_as_it_was(rotation):
     volume = Volume.from_array(np.arange(60.0).reshape(3, 4, 5), (0.3, 0.2, 0.1))
-    back = turn[:1] + {"+": "-", "-": "+"}[turn[1]] + "90"
-    there = rotated(volume, turn)
+    back = rotation[:1] + {"+": "-", "-": "+"}[rotation[1]] + "90"
+    there = rotated(volume, rotation)
     assert there.shape != volume.shape
     assert sorted(there.voxel_um) == sorted(volume.voxel_um)
     again = rotated(there, back)
@@ -211,7 +211,7 @@ def test_where_the_second_view_shows_nothing_it_corrects_nothing(views):
     ("change", "message"),
     [
         ({"rotation": "none"}, "on one grid"),
-        ({"background_b": 1e6}, "nothing stands above"),
+        ({"background_b": 1e6}, "the background is 1e.06"),
     ],
 )
 def test_views_that_do_not_go_together(views, change, message):

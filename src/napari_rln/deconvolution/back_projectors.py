@@ -96,8 +96,8 @@ def _resolution(psf: npt.NDArray[np.floating]) -> tuple[float, float, float]:
     )
     if not all(math.isfinite(width) for width in (z, y, x)):
         raise RlnError(
-            f"the PSF's box {psf.shape} is too small to hold its half maximum (FWHM {z, y, x} "
-            "voxels); use a larger PSF, the matched back projector, or give the resolution."
+            f"the PSF's box {psf.shape} is too small for its half maximum (FWHM {z, y, x} "
+            "voxels); use a larger PSF, the matched back projector, or set `resolution_um`."
         )
     return z, y, x
 

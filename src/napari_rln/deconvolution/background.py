@@ -29,7 +29,7 @@ class Background:
     certain
         Whether the darkest regions are empty to within the noise.
     reason
-        Explanation of ``sure``, one sentence.
+        Explanation of ``certain``, one sentence.
     """
 
     level: float
@@ -49,8 +49,8 @@ def estimate_background(
     The level is the 0.5th percentile of means over blocks of up to 4 x 8 x 8 voxels: low enough to
     spare dim structures, averaged enough not to follow the noise. Where the darkest blocks vary
     more than their noise, they hold structure. The background is then interpolated between them and
-    the level without light, weighted by the fraction of their variance that is noise, and is not
-    sure.
+    the level without light, weighted by the fraction of their variance that is noise, and is
+    uncertain.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def estimate_background(
 
     Notes
     -----
-    Without photon noise the level of the darkest regions is returned, and is not sure.
+    Without photon noise the level of the darkest regions is returned, and is uncertain.
     """
     noise = estimate_noise(*images, mask=mask) if noise is None else noise
     zero = noise.zero if zero is None else zero
@@ -76,7 +76,7 @@ def estimate_background(
     means, variances, counts = (np.concatenate(rows) for rows in zip(*parts, strict=True))
     if not means.size:
         return Background(
-            level=zero, uncertainty=math.inf, certain=False, reason="no voxel can be believed"
+            level=zero, uncertainty=math.inf, certain=False, reason="no voxel is valid"
         )
     level = float(np.percentile(means, 0.5))
     dark = means <= np.percentile(means, 5)
@@ -86,7 +86,7 @@ def estimate_background(
             level=level,
             uncertainty=scatter,
             certain=False,
-            reason="there is no noise by which to tell whether the darkest parts are empty",
+            reason="without noise it is unknown whether the darkest regions are empty",
         )
     excess = float(np.median(variances[dark] / noise.variance(means[dark])))
     if excess <= _EMPTY:
@@ -94,7 +94,7 @@ def estimate_background(
             level=max(level, zero),
             uncertainty=scatter,
             certain=True,
-            reason="the darkest parts vary no more than noise makes them",
+            reason="the darkest regions vary no more than their noise",
         )
     between = max(level - zero, 0.0)
     noise_fraction = _EMPTY / excess
@@ -103,8 +103,8 @@ def estimate_background(
         uncertainty=max(noise_fraction, 1 - noise_fraction) * between + noise.zero_uncertainty,
         certain=False,
         reason=(
-            f"the darkest parts, {level:.6g}, vary {math.sqrt(excess):.1f} times as much as noise "
-            f"makes them, so there is structure in them; without light it would be {zero:.6g}"
+            f"the darkest regions, at {level:.6g}, vary {math.sqrt(excess):.1f} times as much as "
+            f"their noise and contain structure; the level without light is {zero:.6g}"
         ),
     )
 

@@ -271,8 +271,8 @@ def calibrate_parts(
     mean = _mean(parts, levels)
     if not level < mean:
         raise RlnError(
-            f"the background is {level:g} but {name} is {mean:g} on average, so nothing "
-            "stands above it; give a lower one, such as the camera's offset (`background`)."
+            f"the background is {level:g} but the mean of {name} is {mean:g}; set a lower "
+            "background (`background`), such as the camera's offset."
         )
     return Calibration(
         camera=_camera(noise, level, settings),

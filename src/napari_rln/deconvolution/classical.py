@@ -98,8 +98,9 @@ class RichardsonLucy(RichardsonLucySettings):
         """
         if self.tolerance:
             raise RlnError(
-                f"`tolerance` is {self.tolerance:g}, which would stop every tile elsewhere; an "
-                "image that is deconvolved in parts needs `iterations`, a number or auto."
+                f"`tolerance` is {self.tolerance:g}, which would stop tiles at different "
+                "iterations; for an image deconvolved in parts, set `iterations` instead, to a "
+                "number or auto."
             )
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
@@ -139,8 +140,8 @@ class RichardsonLucy(RichardsonLucySettings):
         if not scene.fits_whole(needed):
             if len(views) > 1:  # there are no tiles of two views
                 raise RlnError(
-                    f"two views take {needed / 1e9:.2f} GB to deconvolve, which is more than may "
-                    f"be taken; allow more (`memory_gb`), {ADVICE}"
+                    f"two views need {needed / 1e9:.2f} GB to deconvolve, more than the memory "
+                    f"limit; raise it (`memory_gb`), {ADVICE}"
                 )
             return None
         with computing(needed, device, ADVICE):
@@ -375,8 +376,8 @@ class ClassicalTiles:
         """
         if self.settings.border == "periodic":
             raise RlnError(
-                "the periodic border is of the whole volume, which does not fit into the memory "
-                "that may be taken; use the extended border."
+                "the periodic border needs the whole volume, which exceeds the memory limit; use "
+                "the extended border."
             )
 
     def tile(

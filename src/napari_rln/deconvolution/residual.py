@@ -81,8 +81,8 @@ def reconvolution_residual(
     """
     if outside is not None and outside.shape != image.shape:
         raise RlnError(
-            f"the light from outside is {outside.shape} but the image {image.shape}; both are of "
-            "the field of view."
+            f"the shape of the light from outside is {outside.shape} but that of the image is "
+            f"{image.shape}; give both in the field of view."
         )
     camera = calibration.camera
     x, y = fitted_pair(result, image)
@@ -102,8 +102,8 @@ def reconvolution_residual(
     average = float(variance[inside].mean()) if inside.any() else 0.0
     if not average > 0:
         raise RlnError(
-            f"a gain of {camera.gain:g} and an offset of {camera.offset:g} leave the image no "
-            "photons; give others (`offset`, `gain`), or auto."
+            f"the image has no photons with a gain of {camera.gain:g} and an offset of "
+            f"{camera.offset:g}; set others (`offset`, `gain`), or auto."
         )
     # The floor keeps a few voxels of almost no variance from dominating the sum.
     variance = np.maximum(variance, 0.05 * average)

@@ -194,8 +194,8 @@ def without_negatives(data: FloatArray, negatives: Negatives, name: str) -> Floa
         return data
     if negatives == "error":
         raise RlnError(
-            f"{name} has {int((data < 0).sum())} negative voxels (lowest {lowest:g}); take them as "
-            "they are with `negatives=keep`, or set them to 0 with `negatives=clip`."
+            f"{name} has {int((data < 0).sum())} negative voxels (lowest {lowest:g}); keep them "
+            "with `negatives=keep`, or set them to 0 with `negatives=clip`."
         )
     return data.clip(0)
 

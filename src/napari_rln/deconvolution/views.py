@@ -214,8 +214,8 @@ def pair_views_iter(
     if settings.transform == "none":
         if other.shape != image.shape:
             raise RlnError(
-                f"{other.name} has {other.shape} voxels but {image.name} {image.shape} on one "
-                "grid; register it (`transform=affine`), or crop both to the same part."
+                f"{other.name} is {other.shape} but {image.name} is {image.shape} on one grid; "
+                "register it (`transform=affine`), or crop both to the same part."
             )
         mask = shows > LEAST_MEASURED
     else:
@@ -239,12 +239,15 @@ def pair_views_iter(
         facts["registration"] = {name: registration[name] for name in kept}
     if mask.mean() < _LEAST_OVERLAP:
         raise RlnError(
-            f"{second.name} shows {mask.mean():.0%} of {first.name} only, at least "
-            f"{_LEAST_OVERLAP:.0%} are needed; crop {first.name} to what both show."
+            f"{second.name} overlaps {mask.mean():.0%} of {first.name}, less than "
+            f"{_LEAST_OVERLAP:.0%}; crop {first.name} to what both show."
         )
     brightness = _light(other, mask, two.background) / _light(image, mask, one.background)
     if not brightness > 0:
-        raise RlnError(f"{second.name} has no light above its background where {first.name} has.")
+        raise RlnError(
+            f"{second.name} is not brighter than its background where {first.name} is; check the "
+            "alignment, or set the backgrounds (`background`, `background_b`)."
+        )
     facts["brightness_b"] = brightness
     return TwoViews(
         first=image,

@@ -126,8 +126,8 @@ class InferenceNetwork:
         starts = images if E0 is None else self._batch(E0)
         if starts.shape != images.shape:
             raise RlnError(
-                f"the first estimate is {tuple(starts.shape)} but the image "
-                f"{tuple(images.shape)}; give both the same shape."
+                f"the initial estimate is {tuple(starts.shape)} but the image "
+                f"{tuple(images.shape)}; give both in one shape."
             )
         if self._compiled is not None:
             pairs = [(i.numpy(), s.numpy()) for i, s in zip(images, starts, strict=True)]

@@ -180,7 +180,7 @@ class Library:
         before = self._own(old, "renamed")
         _check_name(new)
         if new.casefold() in self._taken():
-            raise RlnError(f"there is a model called {new} already; give another name.")
+            raise RlnError(f"there is a model called {new} already; choose another name.")
         after = self.folder / f"{new}{SUFFIX}"
         replace(self.load(old), name=new).save(after)
         before.unlink()
@@ -205,8 +205,8 @@ class Library:
         path = self.path(name)
         if path is None:
             raise RlnError(
-                f"model {name} comes with napari-rln and cannot be {what}; export it to have a "
-                "file of your own."
+                f"model {name} comes with napari-rln and cannot be {what}; export it for a copy "
+                "of your own."
             )
         return path
 
@@ -242,7 +242,7 @@ def _entry(name: str, path: Path | None) -> Entry:
     try:
         if path is not None and name in shipped_models():
             raise RlnError(
-                f"{path.name} is called as a model that comes with napari-rln; rename the file."
+                f"{path.name} has the name of a model of napari-rln itself; rename the file."
             )
         card = read_card(path or name)
         psf, record = card["psf"], card["record"]

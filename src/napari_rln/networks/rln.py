@@ -249,7 +249,8 @@ class RLN(nn.Module):
             _check(volume, self.settings.channels)
         if x.shape != E0.shape:
             raise RlnError(
-                f"the image is {tuple(x.shape)} but the first estimate {tuple(E0.shape)}."
+                f"the initial estimate is {tuple(E0.shape)} but the image {tuple(x.shape)}; give "
+                "both in one shape."
             )
         FP1 = mean_c(self.H1.FP1(avg_pool3d(E0, 2)))
         DV1 = self.H1.DV(avg_pool3d(x, 2), FP1)
@@ -267,8 +268,8 @@ class RLN(nn.Module):
 def _check(x: torch.Tensor, channels: int) -> None:
     if x.ndim != 5 or x.shape[1] != channels or any(n % 2 or n == 0 for n in x.shape[2:]):
         raise RlnError(
-            f"the network was given {tuple(x.shape)} but takes (N, {channels}, D, H, W) with even "
-            "D, H and W; pad it."
+            f"the input is {tuple(x.shape)} but the network takes (N, {channels}, D, H, W) with "
+            "even D, H and W; pad it."
         )
 
 
