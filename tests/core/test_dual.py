@@ -286,9 +286,9 @@ def test_where_the_second_view_shows_nothing_a_network_sees_the_first(views, nor
     garbage = pair.second.data.copy()
     garbage[~seen] = 5000
     spoiled = deconvolve(
-        replace(pair, seen=seen, second=pair.second.with_data(garbage)), method=Network(model=model)
+        replace(pair, mask=seen, second=pair.second.with_data(garbage)), method=Network(model=model)
     )
-    clean = deconvolve(replace(pair, seen=seen), method=Network(model=model))
+    clean = deconvolve(replace(pair, mask=seen), method=Network(model=model))
     np.testing.assert_array_equal(spoiled.data, clean.data)
 
 

@@ -187,10 +187,10 @@ def compile_in_background() -> "subprocess.Popen[bytes] | None":
     meanwhile waits for it.
     """
     try:
-        from napari_rln.networks.cpu_kernels.chain import kept
+        from napari_rln.networks.cpu_kernels.chain import is_cached
     except (ImportError, RuntimeError):  # no numba, or no writable cache folder
         return None
-    if kept() or getattr(sys, "frozen", False):  # frozen programs have no interpreter to start
+    if is_cached() or getattr(sys, "frozen", False):  # frozen programs have no interpreter to start
         return None
     try:
         return subprocess.Popen(

@@ -12,9 +12,9 @@ DIVIDE, MULTIPLY, MEAN, KEEP = range(4)
 
 
 class End(NamedTuple):
-    """Last step of a chain: what its result is, given the last convolution.
+    """Last step of a chain, applied to the last convolution.
 
-    ``KEEP`` all its channels, or their ``MEAN``; or ``DIVIDE`` the image by the projection of the
+    ``KEEP`` all its channels, or their ``MEAN``; ``DIVIDE`` the image by the projection of the
     estimate; or ``MULTIPLY`` the estimate with its correction. See :func:`finish`.
     """
 
@@ -69,7 +69,7 @@ def load_doubled(
                 target[:] = 0
                 continue
             for odd in range(2):
-                # Four channels at a time: with eight the compiler gives up its vectors.
+                # Four channels at a time: with eight the compiler does not vectorise.
                 part = pair[odd]
                 for x in range(half):
                     part[x] = bias[c]
@@ -92,7 +92,7 @@ def finish(end: End, mean: FloatArray, out: FloatArray, z: int, y: int) -> None:
 
     DIVIDE: the image over the mean plus the softplus of the estimate, normalised.
     MULTIPLY: the estimate times the mean, normalised, softplus.
-    Of two channels the estimate is their mean.
+    The estimate is the mean of its channels.
     """
     width = out.shape[3]
     if end.kind == MEAN:
@@ -101,17 +101,17 @@ def finish(end: End, mean: FloatArray, out: FloatArray, z: int, y: int) -> None:
             target[x] = mean[x]
         return
     channels = end.estimate.shape[0]
-    share = np.float32(1 / channels)
+    fraction = np.float32(1 / channels)
     first, last = end.estimate[0, z, y], end.estimate[channels - 1, z, y]
     plus = end.plus
     if end.kind == DIVIDE:
         for c in range(channels):
             a, b, image, target = end.scale[c], end.shift[c], end.image[c, z, y], out[c, z, y]
             for x in range(width):
-                estimate = first[x] if channels == 1 else share * (first[x] + last[x])
+                estimate = first[x] if channels == 1 else fraction * (first[x] + last[x])
                 target[x] = a * (image[x] / (mean[x] + softplus(estimate) + plus)) + b
     else:
         a, b, target = end.scale[0], end.shift[0], out[0, z, y]
         for x in range(width):
-            estimate = first[x] if channels == 1 else share * (first[x] + last[x])
+            estimate = first[x] if channels == 1 else fraction * (first[x] + last[x])
             target[x] = softplus(a * (estimate * (mean[x] + plus)) + b)

@@ -1,7 +1,7 @@
 """The network as chains of compiled convolutions, on several threads: CPU, float32.
 
-Six chains, each a pass over the volume, leave nothing in memory but what the network's equations
-name: two quotients, two corrected estimates, the output, and eight channels at half resolution.
+Six chains, each a pass over the volume, keep in memory only the variables of the network's
+equations: two quotients, two corrected estimates, the output, eight channels at half resolution.
 """
 
 import math
@@ -21,8 +21,8 @@ from napari_rln.networks.cpu_kernels.winograd import STRIP, transform_weights
 
 Block = tuple[int, int, int, int]
 
-_SWAPPED = ("e_3", "u_7")  # chains want the channels of the convolution before first
-_MOST_STRIPS = 16  # so many rows of the widest chain stay in a usual cache
+_SWAPPED = ("e_3", "u_7")  # in chains the channels of the previous convolution come first
+_MOST_STRIPS = 16  # of the widest chain, which fit a usual cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class _Chain:
 
 
 class Compiled:
-    """The network with its weights. Calls from several threads at once are safe.
+    """The network with its weights. Calls are thread-safe.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Compiled:
     norms
         Scale and shift, (channels,), of DV1, e, DV2, e2.
     eps
-        Of the division.
+        Constant of the division.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Compiled:
         self._DV2 = plan(DIVIDE, "u_1 u_2", "DV2", eps)
         self._E2 = plan(MULTIPLY, "u_3 u_4", "e2", 1.0)
         self._output = plan(MEAN, "u_5 u_6 u_7")
-        self._spaces: list[FloatArray] = []  # workspaces not in use: as many as there were threads
+        self._spaces: list[FloatArray] = []  # workspaces not in use, at most one for each thread
 
     def __call__(self, x: FloatArray, E0: FloatArray) -> FloatArray:
         """Return the output, (1, D, H, W), of ``x`` and ``E0``, (C, D, H, W)."""
@@ -127,7 +127,7 @@ class Compiled:
         )
         end = End(
             plan.kind,
-            out if image is None else image,  # an array anyway: one type, compiled once
+            out if image is None else image,  # an array in any case, so that one type is compiled
             out if estimate is None else estimate,
             plan.scale,
             plan.shift,
@@ -144,7 +144,7 @@ class Compiled:
         parallel_map(compute, grid)
 
     def _space(self, size: int) -> FloatArray:
-        """Return a workspace; the same again and again, as fresh memory would have to be paged."""
+        """Return a workspace, reused: the first access to new memory is slow."""
         while True:
             try:
                 space = self._spaces.pop()
@@ -162,10 +162,10 @@ def _halve(volume: FloatArray) -> FloatArray:
 
 
 def blocks(depth: int, strips: int, threads: int) -> Iterator[Block]:
-    """Yield the blocks of a volume as (z0, z1, strip0, strip1), so that threads end together.
+    """Yield the blocks of a volume as (z0, z1, strip0, strip1), for threads that end together.
 
-    Of all grids of blocks the one whose slowest thread has least to do, planes and strips at the
-    blocks' borders, which are computed twice, included.
+    They are the grid whose slowest thread has the least work, with planes and strips at borders,
+    which are computed twice.
     """
 
     def work(grid: tuple[int, int]) -> float:

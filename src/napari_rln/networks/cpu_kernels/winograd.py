@@ -43,7 +43,7 @@ _G = np.array(
 
 
 def transform_weights(weight: npt.NDArray[np.float64]) -> FloatArray:
-    """Return the weights of a 3x3x3 convolution as :func:`convolve` takes them.
+    """Return the weights of a 3x3x3 convolution in the layout for :func:`convolve`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def convolve(
 ) -> None:
     """Fill ``out`` (6, outputs, width) from a strip of two rings, still to be transformed back.
 
-    The first input channels are all of ``newer``, the rest of them the first of ``older``.
+    The first input channels are those of ``newer``, the others the first of ``older``.
     """
     inputs, outputs = weight.shape[2], weight.shape[5]
     from_newer = min(inputs, newer.shape[3])
@@ -159,7 +159,7 @@ def activate(
     zero = np.float32(0)
     m0, m1, m2 = points[0, o], points[1, o], points[2, o]
     m3, m4, m5 = points[3, o], points[4, o], points[5, o]
-    # Rows of contiguous arrays, or the compiler gives up its vectors.
+    # Rows of contiguous arrays, as the compiler does not vectorise others.
     y0, y1 = out[row, start:], out[row + 1, start:]
     y2, y3 = out[row + 2, start:], out[row + 3, start:]
     n0, n1, n2, n3 = limit
@@ -180,7 +180,7 @@ def activate(
 @kernel
 def activate_mean(points: FloatArray, bias: FloatArray, out: FloatArray) -> None:
     """Fill ``out`` (4, width) as :func:`activate` with the mean over the outputs."""
-    share = np.float32(1 / bias.size)
+    fraction = np.float32(1 / bias.size)
     y0, y1, y2, y3 = out[0], out[1], out[2], out[3]
     out[:] = 0
     for o in range(bias.size):
@@ -189,7 +189,7 @@ def activate_mean(points: FloatArray, bias: FloatArray, out: FloatArray) -> None
         b = bias[o]
         for x in range(m0.size):
             v0, v1, v2, v3 = _back(m0[x], m1[x], m2[x], m3[x], m4[x], m5[x])
-            y0[x] += share * softplus(v0 + b)
-            y1[x] += share * softplus(v1 + b)
-            y2[x] += share * softplus(v2 + b)
-            y3[x] += share * softplus(v3 + b)
+            y0[x] += fraction * softplus(v0 + b)
+            y1[x] += fraction * softplus(v1 + b)
+            y2[x] += fraction * softplus(v2 + b)
+            y3[x] += fraction * softplus(v3 + b)
