@@ -10,10 +10,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_rln.core.generators import finish
-from napari_rln.core.limits import as_dict, check_limits, from_dict
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.report import Report
 from napari_rln.deconvolution.calibration import calibrate
-from napari_rln.deconvolution.method import Description, WholeResult
+from napari_rln.deconvolution.method import Method, WholeResult
 from napari_rln.deconvolution.settings import check_psf_fits
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.forecast import forecast
@@ -30,7 +30,7 @@ SHAPE = (20, 70, 90)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharpen:
+class Sharpen(Method):
     """An unsharp mask, in whole photons so that blending equal tiles gives just these."""
 
     kind: ClassVar[str] = "sharpen"
@@ -56,18 +56,6 @@ class Sharpen:
     def check(self, image, psf, *, views=1):
         check_psf_fits(image, psf)
 
-    def check_tiled(self):
-        pass
-
-    def warnings(self, *psfs):
-        return ()
-
-    def of_views(self, views):
-        return self
-
-    def grid_of(self, image):
-        return image.voxel_um
-
     def needed_bytes(self, shape, psf_shape):
         return 20 * math.prod(shape)
 
@@ -77,19 +65,6 @@ class Sharpen:
         data = self.sharpened(scene.image, scene.calibration)
         yield Report(phase="deconvolve", done=1, total=1, seconds=0.0)
         return WholeResult(data, {})
-
-    def describe(self):
-        return Description(as_dict(self), as_dict(self), {}, {})
-
-    def as_json(self):
-        return as_dict(self)
-
-    @classmethod
-    def from_json(cls, fields, folder):
-        return from_dict(cls, fields)
-
-    def save_files(self, folder):
-        return self
 
     def sharpened(self, image, calibration):
         blurred = gaussian_filter(image.data, 1.0, radius=2, mode="nearest")

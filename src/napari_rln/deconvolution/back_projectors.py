@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Shape
 from napari_rln.deconvolution.convolution import Convolution
 from napari_rln.psf.shape import fwhm_um
 
@@ -102,9 +103,7 @@ def _resolution(psf: npt.NDArray[np.floating]) -> tuple[float, float, float]:
     return z, y, x
 
 
-def _gain_at_cut_off(
-    otf: torch.Tensor, shape: tuple[int, int, int], limit: tuple[float, float, float]
-) -> float:
+def _gain_at_cut_off(otf: torch.Tensor, shape: Shape, limit: tuple[float, float, float]) -> float:
     """Return |OTF| at the cut-off frequency 1 / d, averaged over the axes longer than 1."""
     gains = []
     for axis, (n, d) in enumerate(zip(shape, limit, strict=True)):

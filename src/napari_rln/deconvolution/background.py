@@ -3,12 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_rln.core.volume import Float64Array, FloatArray, Mask
+from napari_rln.core.volume import Array, Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.noise import Noise, estimate_noise
 from napari_rln.deconvolution.noise_residuals import chunks_of, masks_of
 from napari_rln.deconvolution.unmeasured_voxels import constant_planes, filled, find_levels
@@ -136,7 +134,7 @@ def _blocks(
     whole = tuple(slice(n - n % s) for n, s in zip(image.shape, sizes, strict=True))
     z, y, x = (n // s for n, s in zip(image.shape, sizes, strict=True))
 
-    def total(values: npt.NDArray[Any]) -> Float64Array:
+    def total(values: Array) -> Float64Array:
         blocks = values[whole].reshape(z, sizes[0], y, sizes[1], x, sizes[2])
         sums: Float64Array = blocks.sum((1, 3, 5), dtype=np.float64).ravel()
         return sums

@@ -8,21 +8,20 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 
 from napari_rln.core.device import computing
 from napari_rln.core.errors import RlnError
-from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.report import Report
-from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume
 from napari_rln.deconvolution.convolution import padded_shape
 from napari_rln.deconvolution.method import (
-    Description,
     Json,
+    Method,
     Observation,
+    TileStage,
     WholeResult,
 )
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
@@ -59,7 +58,7 @@ _USUAL = {(True, True): 40, (True, False): 100, (False, True): 10, (False, False
 
 
 @dataclass(frozen=True, kw_only=True)
-class RichardsonLucy(RichardsonLucySettings):
+class RichardsonLucy(RichardsonLucySettings, Method):
     """Richardson-Lucy deconvolution as a method; the parameters are those of its settings."""
 
     kind: ClassVar[str] = "rld"
@@ -103,17 +102,9 @@ class RichardsonLucy(RichardsonLucySettings):
                 "number or auto."
             )
 
-    def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
-        """Return warnings about its use with the PSFs of the views: none."""
-        return ()
-
     def of_views(self, views: int) -> Self:
         """Return the method for a number of views; several start from their mean."""
         return self if views == 1 else replace(self, start="image")
-
-    def grid_of(self, image: OnGrid) -> VoxelUm:
-        """Return the voxel size (z, y, x) of the computation, micrometres: the image's."""
-        return image.voxel_um
 
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory for a whole image, bytes, beside that already in use."""
@@ -163,29 +154,6 @@ class RichardsonLucy(RichardsonLucySettings):
                 outside = trial.outside  # converged, and the same for every residual
         return WholeResult(data, facts | steps, outside)
 
-    def describe(self) -> Description:
-        """Return settings, identity, inputs and facts."""
-        return Description(as_dict(self), as_dict(self), {}, {})
-
-    def as_json(self) -> Json:
-        """Return the settings in JSON types."""
-        return as_dict(self)
-
-    @classmethod
-    def from_json(cls, fields: Json, folder: Path) -> Self:
-        """Return a method from the fields of :meth:`as_json`.
-
-        Raises
-        ------
-        RlnError
-            If a setting is invalid.
-        """
-        return from_dict(cls, fields)
-
-    def save_files(self, folder: Path) -> Self:
-        """Return the method itself, which uses no files."""
-        return self
-
 
 RichardsonLucy.__doc__ = RichardsonLucySettings.__doc__  # read by forms and the command line
 
@@ -232,25 +200,9 @@ def iterate(
     every: int,
     scene: Observation,
 ) -> Generator[Report, None, tuple[FloatArray, Json]]:
-    """Run the iterations; yield reports, return the estimate and facts.
+    """Run up to ``iterations``; yield reports, return the estimate and facts.
 
-    Parameters
-    ----------
-    run
-        As returned by :func:`napari_rln.deconvolution.settings.start_iteration`.
-    iterations
-        Maximal number of iterations.
-    settings
-        Settings of the run: origin of ``iterations``, and tolerance.
-    every
-        Number of iterations between reports; there is one after the last.
-    scene
-        Scene to deconvolve.
-
-    Returns
-    -------
-    tuple
-        (Z, Y, X) float32, and the facts ``iterations``, ``stopped_by`` and ``relative_change``.
+    There is a report after ``every`` so many iterations, and after the last.
     """
     stopped = _stopped_by(settings, iterations)
     for done in range(run.done + 1, iterations + 1):
@@ -284,15 +236,10 @@ def _stopped_by(settings: RichardsonLucySettings, iterations: int) -> str:
     return "held-out photons" if iterations < settings.max_iterations else "limit"
 
 
-class ClassicalTiles:
+class ClassicalTiles(TileStage):
     """Richardson-Lucy iterations in tiles, with one start, acceleration and number of iterations.
 
-    Parameters
-    ----------
-    settings
-        Settings of the deconvolution.
-    beyond
-        Factor on the number of iterations of auto.
+    ``beyond`` is a factor on the number of iterations of auto.
     """
 
     def __init__(self, settings: RichardsonLucySettings, beyond: float = 1.0) -> None:

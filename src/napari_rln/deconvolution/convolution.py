@@ -1,7 +1,7 @@
 """Forward model of the microscope: blur by the PSF and crop to the field of view, and its adjoint.
 
 ``A`` blurs an estimate with the PSF and cuts out the field of view, ``A_adjoint`` is its exact
-transpose. The three borders differ in what the estimate holds:
+transpose. The three borders differ in the extent of the estimate:
 
 extended
     every voxel whose light can reach the image, so that nothing is assumed about the object
@@ -21,7 +21,7 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.threads import parallel_map
-from napari_rln.core.volume import Shape
+from napari_rln.core.volume import FloatArray, Shape
 from napari_rln.deconvolution.fft import fast_shape, plan
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def padded_shape(image_shape: Shape, psf_shape: Shape, border: Border) -> Shape:
 class Convolution:
     """Blur by a PSF and crop to the field of view, with its adjoint.
 
-    Results are views of one work buffer: they hold until the next call.
+    Results are views of one work buffer, valid until the next call.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class Convolution:
         return real[self._field] if self.border == "reflect" else real
 
     def sensitivity(self, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Return ``A_adjoint(seen)``: how much of every voxel's light arrives in the image.
+        """Return ``A_adjoint(mask)``: the fraction of every voxel's light that reaches the image.
 
         Parameters
         ----------
@@ -189,9 +189,9 @@ class Convolution:
         return self.A_adjoint(ones).clone(memory_format=torch.contiguous_format)
 
     def normaliser(self, sensitivity: torch.Tensor) -> torch.Tensor:
-        """Return ``1 / arriving``, and 0 for voxels whose light hardly arrives; in place."""
-        hardly = sensitivity <= _LEAST_SENSITIVITY
-        return sensitivity.reciprocal_().masked_fill_(hardly, 0.0)
+        """Return ``1 / sensitivity``, and 0 where it is almost 0; in place."""
+        dark = sensitivity <= _LEAST_SENSITIVITY
+        return sensitivity.reciprocal_().masked_fill_(dark, 0.0)
 
     def _continue(self) -> None:
         """Repeat the edge voxels of the field of view in all of the work buffer around it."""
@@ -223,7 +223,7 @@ class Convolution:
         return real[self._field]
 
 
-def of_one_size(kernels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+def of_one_size(kernels: Sequence[FloatArray]) -> list[FloatArray]:
     """Return PSFs, (z, y, x) each with centre on ``n // 2``, zero-padded to one size."""
     sizes = [max(kernel.shape[axis] for kernel in kernels) for axis in range(3)]
     padded = []

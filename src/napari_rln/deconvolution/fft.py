@@ -72,7 +72,7 @@ class Filter(Protocol):
         Parameters
         ----------
         source
-            Values in the box ``given``; may be a view of ``real``, else it is unchanged.
+            Values in ``source_box``; may be a view of ``real``, else it is unchanged.
         transfer
             (z, y, x // 2 + 1), divided by the number of voxels, as the inverse transform is not
             normalised. Fastest in the memory layout of ``spectrum``.

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import torch
 
 from napari_rln.core.device import PeakMemory, bytes_allowed, has_memory
+from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.machine import MemoryGb
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
@@ -64,7 +65,7 @@ class Observation:
 
     @classmethod
     def of(cls, view: PreparedView, device: torch.device, shared: Shared | None = None) -> Self:
-        """Return the scene of one image, without displayed reports."""
+        """Return the observation of one image, without displayed reports."""
         return cls(
             views=(view,), original=view, shared=shared or Shared(), device=device, tile="auto",
             memory_gb="auto", shows_estimates=False, started=time.perf_counter(),
@@ -249,7 +250,10 @@ class Description(NamedTuple):
 
 
 class Method(Protocol):
-    """A deconvolution method with its settings; a frozen dataclass."""
+    """A deconvolution method with its settings: a frozen dataclass that inherits from this class.
+
+    Methods with a body are defaults.
+    """
 
     kind: ClassVar[str]
     """Name of the method in commands, records and files."""
@@ -299,15 +303,19 @@ class Method(Protocol):
 
     def check_tiled(self) -> None:
         """Raise unless images can be deconvolved in parts."""
+        return
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
         """Return warnings about its use with the PSFs of the views."""
+        return ()
 
     def of_views(self, views: int) -> Self:
         """Return the method for a number of views."""
+        return self
 
     def grid_of(self, image: OnGrid) -> VoxelUm:
         """Return the voxel size (z, y, x) of the computation, micrometres."""
+        return image.voxel_um
 
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory for a whole image, bytes, beside that already in use."""
@@ -320,6 +328,7 @@ class Method(Protocol):
 
     def describe(self) -> Description:
         """Return settings, identity, inputs and facts."""
+        return Description(as_dict(self), as_dict(self), {}, {})
 
     def as_json(self) -> Json:
         """Return the settings in JSON types.
@@ -329,6 +338,7 @@ class Method(Protocol):
         RlnError
             If it uses an object without a file.
         """
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:
@@ -339,6 +349,8 @@ class Method(Protocol):
         RlnError
             If a setting is invalid.
         """
+        return from_dict(cls, fields)
 
     def save_files(self, folder: Path) -> Self:
         """Write the files of the method into a folder; return the method that uses these."""
+        return self

@@ -9,12 +9,11 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import Float64Array, FloatArray, Mask
+from napari_rln.core.volume import Array, Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.unmeasured_voxels import (
     constant_planes,
     filled,
@@ -153,7 +152,7 @@ def _weighted(values: FloatArray, axis: int, weights: Sequence[float]) -> FloatA
     return np.asarray(total)
 
 
-def _neighbours(values: npt.NDArray[Any], axis: int, count: int) -> list[npt.NDArray[Any]]:
+def _neighbours(values: Array, axis: int, count: int) -> list[Array]:
     """Return neighbours along an axis, first to last, for voxels that have all."""
     n = values.shape[axis] - count + 1
     around = (slice(None),) * axis

@@ -6,7 +6,6 @@ Interpolation, deskewing, registration and smoothing correlate the noise of neig
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 
 from napari_rln.core.volume import FloatArray, Shape
@@ -77,7 +76,7 @@ class Spectrum:
             return noise
         z, y, x = variance.shape
         coloured = scipy.fft.rfftn(noise) * np.sqrt(self.powers((z, y, x)))
-        drawn: npt.NDArray[np.float32] = scipy.fft.irfftn(coloured, s=noise.shape)
+        drawn: FloatArray = scipy.fft.irfftn(coloured, s=noise.shape)
         return drawn
 
 

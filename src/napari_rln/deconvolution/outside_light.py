@@ -22,13 +22,6 @@ _STEADY = 1e-2  # highest change between comparisons, as a fraction of the image
 class OutsideLight:
     """Convergence of the light from outside in a matched, accelerated run from a flat start.
 
-    Parameters
-    ----------
-    image
-        (Z, Y, X), prepared for deconvolution.
-    calibration
-        Calibration of the image.
-
     Attributes
     ----------
     light

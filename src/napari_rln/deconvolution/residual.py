@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
@@ -40,8 +39,8 @@ class Residual:
     chi2: float
     scale: float
     flux_ratio: float
-    map: npt.NDArray[np.float32]
-    inside: npt.NDArray[np.bool_]
+    map: FloatArray
+    inside: Mask
 
 
 def reconvolution_residual(
@@ -51,7 +50,7 @@ def reconvolution_residual(
     calibration: Calibration,
     *,
     outside: Array | None = None,
-    mask: npt.NDArray[np.bool_] | None = None,
+    mask: Mask | None = None,
 ) -> Residual:
     """Return the residual of the image and the result blurred by the PSF, relative to the noise.
 
@@ -146,33 +145,16 @@ def residual_of(
     outside: FloatArray | None = None,
     mask: Mask | None = None,
 ) -> Residual | None:
-    """Return the residual of an image and a result; none without photon noise.
+    """Return :func:`reconvolution_residual`; none without photon noise.
 
-    Parameters
-    ----------
-    image
-        (Z, Y, X), prepared for deconvolution.
-    data
-        (Z, Y, X), result, image units, background removed.
-    psf
-        On the image's voxels, sum 1.
-    calibration
-        Calibration of the image.
-    outside
-        (Z, Y, X), light in the image from beyond the field of view, image units; dark when none.
-    mask
-        (Z, Y, X) bool, measured voxels; all when none.
+    Image and mask are prepared for deconvolution; ``data`` is the result, image units, background
+    removed.
     """
     if not calibration.camera.counts_photons:
         return None
     try:
         return reconvolution_residual(
-            image.data,
-            data,
-            psf.data,
-            calibration,
-            outside=outside,
-            mask=mask,
+            image.data, data, psf.data, calibration, outside=outside, mask=mask
         )
     except RlnError:  # no photons by the calibration: the result is valid all the same
         return None

@@ -13,7 +13,7 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
-from napari_rln.core.volume import FloatArray, Mask, OnGrid, Volume, on_one_grid
+from napari_rln.core.volume import FloatArray, Mask, OnGrid, Shape, Volume, on_one_grid
 from napari_rln.deconvolution.back_projectors import BackProjector, transfer_function
 from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
 from napari_rln.deconvolution.convolution import Border, Convolution, of_one_size, padded_shape
@@ -117,10 +117,7 @@ class RichardsonLucySettings:
 
 
 def memory_bytes(
-    image_shape: tuple[int, int, int],
-    psf_shape: tuple[int, int, int],
-    settings: RichardsonLucySettings,
-    views: int = 1,
+    image_shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings, views: int = 1
 ) -> int:
     """Return the memory of a deconvolution beside image and result, in bytes."""
     unmatched = settings.back_projector != "matched"
@@ -233,19 +230,9 @@ def start_iteration(
 ) -> RichardsonLucyIteration:
     """Return the iteration, in photons, before its first step.
 
-    Parameters
-    ----------
-    views
-        One or more images of one shape, in one unit.
-    settings
-        Settings of the run.
-    device
-        Compute device.
-    momenta
-        Acceleration factors of another run, one per iteration; computed from the images when
-        none.
-    flat
-        Value of a flat estimate, image units; the image's mean minus background when none.
+    The views are images of one shape in one unit. ``momenta`` are the acceleration factors of
+    another run, one per iteration; they are computed from the images when none. ``flat`` is the
+    value of a flat estimate, image units; the image's mean minus background when none.
     """
     kernels = of_one_size([view.psf.data for view in views if view.psf is not None])
     unit = views[0].calibration.camera.gain

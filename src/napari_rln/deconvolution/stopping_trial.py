@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -72,17 +73,8 @@ class Trial:
         return watch.light
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class IterationChoice:
-    """Number of iterations of a deconvolution, and the trial behind it.
-
-    Attributes
-    ----------
-    iterations
-        Number of iterations.
-    trial
-        Trial that determined it; none for an image without photon noise.
-    """
+class IterationChoice(NamedTuple):
+    """Number of iterations, and the trial behind it; none for an image without photon noise."""
 
     iterations: int
     trial: Trial | None = None
@@ -94,18 +86,7 @@ def find_iterations(
     """Yield reports; return the number of iterations.
 
     A part of the photons is deconvolved until it predicts the others best. Without photon noise the
-    number is ``max_iterations``.
-
-    Parameters
-    ----------
-    whole
-        Image with its PSF.
-    settings
-        Settings of the deconvolution.
-    device
-        Compute device.
-    started
-        ``time.perf_counter()`` at the start, for the seconds of reports.
+    number is ``max_iterations``. ``started`` is ``time.perf_counter()`` at the start.
     """
     image, psf, calibration, mask = whole.image, whole.psf, whole.calibration, whole.mask
     assert psf is not None

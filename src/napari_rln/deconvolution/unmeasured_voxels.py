@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_rln.core.volume import FloatArray, Mask
+from napari_rln.core.volume import FloatArray, Mask, Shape
 
 HALO = 4  # voxels around a part on which its masks depend
 
@@ -109,9 +109,7 @@ def saturation_level(*images: FloatArray) -> float | None:
     the rarest. Isolated voxels at one value are hot, not saturated: neighbours of saturated voxels
     are bright.
     """
-    images = tuple(
-        image[_varied(image)] for image in images
-    )  # an absent plane has no highest value
+    images = tuple(image[_varied(image)] for image in images)  # without absent planes
     images = tuple(image for image in images if image.size)
     if not images:
         return None
@@ -226,7 +224,7 @@ def _constant(image: FloatArray, value: float) -> Mask:
     return ~_widened(image != value, (0, 1, 1))
 
 
-def _widened(mask: Mask, radii: tuple[int, int, int]) -> Mask:
+def _widened(mask: Mask, radii: Shape) -> Mask:
     """Return a mask dilated by radii (z, y, x) in voxels."""
     for axis, voxels in enumerate(radii):
         for _ in range(voxels):

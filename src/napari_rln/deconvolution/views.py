@@ -10,14 +10,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.grid import resample_onto, resampled_image, translation
 from napari_rln.core.limits import as_dict, check_limits
-from napari_rln.core.volume import FloatArray, Mask, Volume, VoxelUm, on_one_grid, same_grid
+from napari_rln.core.volume import (
+    Float64Array,
+    FloatArray,
+    Mask,
+    Volume,
+    VoxelUm,
+    on_one_grid,
+    same_grid,
+)
 from napari_rln.deconvolution.calibration import (
     LEAST_MEASURED,
     Calibration,
@@ -29,9 +36,7 @@ from napari_rln.deconvolution.calibration import (
 )
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
-from napari_rln.deconvolution.settings import (
-    check_pair,
-)
+from napari_rln.deconvolution.settings import check_pair
 from napari_rln.psf.prepare import RESAMPLE_ONLY, check_psf, prepare_psf
 from napari_rln.registration.register import (
     RegistrationReport,
@@ -313,7 +318,7 @@ def _blurred(volume: Volume, psf: Volume) -> Volume:
     return volume.with_data(data.astype(np.float32))
 
 
-def _moved_onto(other: Volume, image: Volume, matrix: npt.NDArray[np.float64]) -> FloatArray:
+def _moved_onto(other: Volume, image: Volume, matrix: Float64Array) -> FloatArray:
     """Return a view on the voxels of another by the matrix of its record, NaN outside."""
     half, other_half = (np.divide(volume.voxel_um, 2) for volume in (image, other))
     return resample_onto(other, image, translation(other_half) @ matrix @ translation(-half))

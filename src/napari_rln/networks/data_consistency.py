@@ -108,15 +108,7 @@ class Consistency:
 
 
 class Merge:
-    """Merging of a network's output with its initial estimate.
-
-    Parameters
-    ----------
-    consistency
-        Parameters of the merging.
-    psf
-        (z, y, x), centre on voxel ``n // 2``.
-    """
+    """Merging of a network's output with its initial estimate; the PSF is for detail."""
 
     def __init__(self, consistency: Consistency, psf: FloatArray | None = None) -> None:
         self._consistency = consistency
@@ -125,14 +117,9 @@ class Merge:
             self._kernel = _kernel(psf, consistency.detail)
 
     def __call__(self, output: FloatArray, estimate: FloatArray, scale: float) -> FloatArray:
-        """Return the result, (z, y, x) float32, image units, background removed.
+        """Return the result; all are (z, y, x) float32, image units, background removed.
 
-        Parameters
-        ----------
-        output, estimate
-            (z, y, x), image units, background removed.
-        scale
-            Scale of the normalisation, image units.
+        ``scale`` is that of the normalisation, image units.
         """
         blurred = ndimage.gaussian_filter(estimate, _BLUR)
         limit = np.maximum(estimate, np.float32(_ALLOWED) * blurred)

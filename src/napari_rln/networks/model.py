@@ -319,11 +319,6 @@ def load_model(name: str | Path = UNIVERSAL) -> Model:
 def read_card(name: str | Path = UNIVERSAL) -> dict[str, Any]:
     """Return the card of a model, see :meth:`Model.card`, without reading its weights.
 
-    Parameters
-    ----------
-    name
-        As for :func:`load_model`.
-
     Raises
     ------
     RlnError

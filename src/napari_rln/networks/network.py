@@ -30,6 +30,7 @@ from napari_rln.deconvolution.method import (
     BlockComputer,
     Description,
     Json,
+    Method,
     Observation,
     WholeResult,
 )
@@ -113,7 +114,7 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network(NetworkOptions):
+class Network(NetworkOptions, Method):
     """A Richardson-Lucy Network as a method.
 
     Parameters
@@ -213,10 +214,6 @@ class Network(NetworkOptions):
         if len(psfs) > 1 and model.psf_b is not None:
             sentences += psf_warnings(replace(model, psf=model.psf_b, psf_widths={}), psfs[1])
         return sentences
-
-    def of_views(self, views: int) -> Self:
-        """Return the method for a number of views: itself."""
-        return self
 
     def grid_of(self, image: OnGrid) -> VoxelUm:
         """Return the voxel size (z, y, x) of the computation, micrometres."""
@@ -483,13 +480,7 @@ def _explained(scene: Observation, data: FloatArray) -> Residual | None:
 
 
 class NetworkBlocks:
-    """The stage of blocks of a network.
-
-    Parameters
-    ----------
-    method
-        Network with its settings.
-    """
+    """The stage of blocks of a network."""
 
     def __init__(self, method: Network) -> None:
         self._method, self._model = method, method.loaded
