@@ -27,7 +27,6 @@ from napari_rln.core.volume import (
 )
 from napari_rln.deconvolution.calibration import (
     LEAST_MEASURED,
-    Calibration,
     Gain,
     Level,
     UserCalibration,
@@ -36,7 +35,7 @@ from napari_rln.deconvolution.calibration import (
 )
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
-from napari_rln.deconvolution.settings import check_pair
+from napari_rln.deconvolution.settings import PreparedView, check_pair
 from napari_rln.psf.prepare import RESAMPLE_ONLY, check_psf, prepare_psf
 from napari_rln.registration.register import (
     RegistrationReport,
@@ -97,41 +96,25 @@ class TwoViews:
     Attributes
     ----------
     first, second
-        (Z, Y, X), the second scaled to the brightness of the first.
-    psf_first, psf_second
-        PSFs on that grid.
-    calibration_first, calibration_second
-        Calibrations in the unit of the first.
-    mask_first
-        (Z, Y, X) bool, measured voxels of the first view; all when none.
-    mask
-        (Z, Y, X) bool, voxels that the second view shows.
-    original, psf_original, mask_original
-        First view, its PSF and its mask on its own voxels.
+        Views with PSFs and masks on that grid, the second scaled to the brightness of the first.
+    original
+        First view on its own voxels.
     facts
         Facts of the alignment.
     inputs
         Hashes of the original views and PSFs.
     """
 
-    first: Volume
-    second: Volume
-    psf_first: Volume
-    psf_second: Volume
-    calibration_first: Calibration
-    calibration_second: Calibration
-    mask_first: Mask | None
-    mask: Mask
-    original: Volume
-    psf_original: Volume
-    mask_original: Mask | None
+    first: PreparedView
+    second: PreparedView
+    original: PreparedView
     facts: dict[str, Any]
     inputs: dict[str, str]
 
     def calibrations(self) -> dict[str, Any]:
         """Return the calibrations for a record, each in the unit of its own view."""
-        second = self.calibration_second.scaled(self.facts["brightness_b"])
-        return self.calibration_first.facts() | {f"{k}_b": v for k, v in second.facts().items()}
+        second = self.second.calibration.scaled(self.facts["brightness_b"])
+        return self.first.calibration.facts() | {f"{k}_b": v for k, v in second.facts().items()}
 
 
 def rotated(volume: Volume, rotation: Rotation) -> Volume:
@@ -205,7 +188,7 @@ def pair_views_iter(
     repair = method.repair_image
     first, mask_first, first_facts = prepare_image(first, psf_first, one, repair=repair)
     second, mask_second, second_facts = prepare_image(second, psf_second, two, repair=repair)
-    mask_original = mask_first
+    original = PreparedView(image=first, psf=psf_first, calibration=one, mask=mask_first)
     grid = _grid(first.voxel_um, settings)
     image, other = _resampled(first, grid), _resampled(rotated(second, settings.rotation), grid)
     if mask_first is not None:
@@ -254,20 +237,16 @@ def pair_views_iter(
             "alignment, or set the backgrounds (`background`, `background_b`)."
         )
     facts["brightness_b"] = brightness
+    scaled = (other.data.clip(0) / brightness).astype(np.float32)
     return TwoViews(
-        first=image,
-        second=image.with_data(
-            (other.data.clip(0) / brightness).astype(np.float32), name=second.name
+        first=PreparedView(image=image, psf=psfs[0], calibration=one, mask=mask_first),
+        second=PreparedView(
+            image=image.with_data(scaled, name=second.name),
+            psf=psfs[1],
+            calibration=two.scaled(1 / brightness),
+            mask=None if mask.all() else mask,
         ),
-        psf_first=psfs[0],
-        psf_second=psfs[1],
-        calibration_first=one,
-        calibration_second=two.scaled(1 / brightness),
-        mask_first=mask_first,
-        mask=mask,
-        original=first,
-        mask_original=mask_original,
-        psf_original=psf_first,
+        original=original,
         facts=facts,
         inputs=inputs,
     )

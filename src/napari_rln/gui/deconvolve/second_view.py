@@ -109,10 +109,11 @@ class ViewLayers:
         """
         pair = yield from self._pair(chosen, repair)
         yield Update(
-            Progress(activity="views are one upon the other"), PairedViews(pair.first, pair.second)
+            Progress(activity="views are one upon the other"),
+            PairedViews(pair.first.image, pair.second.image),
         )
         steps = deconvolve_iter(pair, method=chosen.method, tile=chosen.tile)
-        return (yield from chosen.watched(steps, pair.first.shape))
+        return (yield from chosen.watched(steps, pair.first.image.shape))
 
     def _pair(self, chosen: ChosenMethod, repair: bool) -> Steps[TwoViews]:
         method = chosen.method
