@@ -144,7 +144,7 @@ def test_a_second_view_that_lies_elsewhere_is_found(views, truth, transform):
     moved = _pair((first, shifted, psf_b), transform=transform)
     found = deconvolve(moved, method=RichardsonLucy(iterations=20))
     inside = (slice(6, -6),) * 3
-    assert moved.mask.mean() > 0.8
+    assert moved.second.mask.mean() > 0.8
     best, reached = (nrmse(v.data[inside], truth[inside]) for v in (there, found))
     alone = nrmse(
         deconvolve(first, PSF_A, RichardsonLucy(iterations=20)).data[inside], truth[inside]

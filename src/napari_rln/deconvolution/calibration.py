@@ -199,13 +199,13 @@ class Calibration:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Return a calibration from the fields of :meth:`as_json`."""
         z, y, x = fields["spectrum"]["correlations"]
-        made = {
+        values = {
             "camera": Camera(**fields["camera"]),
             "levels": Levels(**fields["levels"]),
             "planes": tuple(fields["planes"]),
             "spectrum": Spectrum(correlations=(tuple(z), tuple(y), tuple(x))),
         }
-        return cls(**fields | made)
+        return cls(**fields | values)
 
 
 def calibrate(image: Volume, settings: CalibrationSettings | None = None) -> Calibration:

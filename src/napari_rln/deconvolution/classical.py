@@ -303,7 +303,7 @@ class ClassicalTiles(TileStage):
         """
         iterations = max(shared["iterations"], 1)
         factor = _HALO + _HALO_PER_DECADE * max(0.0, math.log10(iterations / 10))
-        z, y, x = (_even(math.ceil(factor * s)) for s in support(psf))
+        z, y, x = (2 * math.ceil(math.ceil(factor * s) / 2) for s in support(psf))
         return z, y, x
 
     def margin(self, psf_shape: Shape) -> Shape:
@@ -361,10 +361,6 @@ class ClassicalTiles(TileStage):
 
 
 def support(psf: Volume) -> Shape:
-    """Return the half width in voxels (z, y, x) that holds 99 % of a PSF's light."""
+    """Return the half width in voxels (z, y, x) of the box with 99 % of a PSF's light."""
     z, y, x = (n // 2 for n in energy_box(psf.data, _SUPPORT))
     return z, y, x
-
-
-def _even(n: int) -> int:
-    return n + n % 2

@@ -156,14 +156,8 @@ class Convolution:
         """Return an image filtered by a transfer function, shape ``estimate_shape``.
 
         The image is extended beyond the field of view: mirrored for the reflect border, by its
-        edge voxels for the extended one.
-
-        Parameters
-        ----------
-        image
-            Shape ``image_shape``; may be the view that :meth:`A` returned.
-        transfer
-            Shape of ``otf``, divided by the number of voxels like it.
+        edge voxels for the extended one. It may be the view that :meth:`A` returned. The transfer
+        function is divided by the number of voxels, like ``otf``.
         """
         real = self._transform.real
         field = real[self._field]
@@ -177,13 +171,7 @@ class Convolution:
         return real[self._field] if self.border == "reflect" else real
 
     def sensitivity(self, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Return ``A_adjoint(mask)``: the fraction of every voxel's light that reaches the image.
-
-        Parameters
-        ----------
-        mask
-            Bool, shape ``image_shape``, measured voxels; all when none.
-        """
+        """Return ``A_adjoint(mask)``: the fraction of each voxel's light that reaches the image."""
         real = self._transform.real
         ones = real.new_ones(self.image_shape) if mask is None else mask.to(real)
         return self.A_adjoint(ones).clone(memory_format=torch.contiguous_format)

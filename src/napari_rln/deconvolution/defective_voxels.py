@@ -70,10 +70,10 @@ class Defects:
     def sentences(self) -> tuple[str, ...]:
         """Return one sentence for each kind of defect, with its number of voxels."""
         sentences = []
-        for mask, word in ((self.hot, "hot"), (self.cold, "cold")):
+        for mask, kind in ((self.hot, "hot"), (self.cold, "cold")):
             if count := int(mask.sum()):
                 rate = f"1 in {mask.size // count:,}"
-                sentences.append(f"repaired {count:,} isolated {word} voxel{_s(count)} ({rate})")
+                sentences.append(f"repaired {count:,} isolated {kind} voxel{_s(count)} ({rate})")
         if count := int(self.saturated.sum()):
             level = f"{self.levels.saturation:g}"
             sentences.append(f"excluded {count:,} voxel{_s(count)} saturated at {level}")

@@ -41,15 +41,10 @@ Box = tuple[slice, ...]
 
 
 class Filter(Protocol):
-    """A work buffer and the filters that fill it.
-
-    Attributes
-    ----------
-    real
-        Result of the last filter.
-    """
+    """A work buffer and the filters that fill it."""
 
     real: torch.Tensor
+    """Result of the last filter."""
 
     def spectrum(self, source: torch.Tensor) -> torch.Tensor:
         """Return the transform of a volume, (z, y, x // 2 + 1), laid out as ``filter`` reads it.
@@ -88,17 +83,7 @@ class Filter(Protocol):
 
 
 def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32) -> Filter:
-    """Return the fastest transform of a shape on a device.
-
-    Parameters
-    ----------
-    shape
-        (Z, Y, X) of the real buffer.
-    device
-        Device of the buffers.
-    dtype
-        ``torch.float32`` or ``torch.float64``.
-    """
+    """Return the fastest transform of a shape (Z, Y, X) in float32 or float64 on a device."""
     if device.type != "cpu":
         return TorchTransform(shape, device, dtype)
     if pyfftw is not None:
@@ -131,10 +116,6 @@ def _smooth(n: int) -> bool:
         while n % prime == 0:
             n //= prime
     return n == 1
-
-
-def _half(shape: Shape) -> Shape:
-    return (shape[0], shape[1], shape[2] // 2 + 1)
 
 
 class FftwTransform:
@@ -266,18 +247,13 @@ class FftwTransform:
 
 
 class _Workspace:
-    """Workspace of a thread: its buffers, and plans between them and those of the volume.
-
-    Attributes
-    ----------
-    rows : numpy.ndarray
-        (planes, y, x), real.
-    """
+    """Workspace of a thread: its buffers, and plans between them and those of the volume."""
 
     def __init__(self, shape: Shape, thickness: int, width: int, types: tuple[str, str]) -> None:
         z, y, x = shape
         size = np.dtype(types[1]).itemsize
         self.rows = pyfftw.zeros_aligned((thickness, y, x), types[0])
+        """(planes, y, x), real."""
         length = _row_bytes((x // 2 + 1) * size) // size
         half = pyfftw.zeros_aligned((thickness, y, length), types[1])
         self._half = half[:, :, : x // 2 + 1]
@@ -394,7 +370,8 @@ class TorchTransform:
         self, shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         self.real = torch.zeros(shape, dtype=dtype, device=device)
-        self._spectrum = torch.zeros(_half(shape), dtype=_COMPLEX[dtype], device=device)
+        z, y, x = shape
+        self._spectrum = torch.zeros((z, y, x // 2 + 1), dtype=_COMPLEX[dtype], device=device)
         self._shape = shape
 
     def spectrum(self, source: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from napari_rln.core.machine import MemoryGb
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm
-from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
+from napari_rln.deconvolution.calibration import Calibration, CalibrationSettings, Negatives
 from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.stopping_trial import Trial
@@ -167,10 +167,7 @@ class TileStage(Protocol):
         """Return the result in a part of a tile's window, image units, background removed."""
 
     def expected(self, *, most: bool = False) -> Json:
-        """Return the shared parameters expected before the image is read.
-
-        With ``most``, those with the widest possible halo.
-        """
+        """Return those expected before the image is read; with ``most``, of the widest halo."""
 
     @property
     def depends_on_image(self) -> bool:
@@ -249,7 +246,7 @@ class Description(NamedTuple):
     facts: Json
 
 
-class Method(Protocol):
+class Method(CalibrationSettings, Protocol):
     """A deconvolution method with its settings: a frozen dataclass that inherits from this class.
 
     Methods with a body are defaults.
@@ -257,18 +254,6 @@ class Method(Protocol):
 
     kind: ClassVar[str]
     """Name of the method in commands, records and files."""
-
-    @property
-    def background(self) -> Level:
-        """Background level, camera offset included, image units."""
-
-    @property
-    def offset(self) -> Level:
-        """Camera offset, the value without light, image units."""
-
-    @property
-    def gain(self) -> Gain:
-        """Camera gain, image units per photon."""
 
     @property
     def repair_image(self) -> bool:

@@ -41,15 +41,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Stencil:
-    """Differences of even order along axes, with matching means and masks.
-
-    Attributes
-    ----------
-    taps
-        Weights of neighbours, by axis.
-    """
+    """Differences of even order along axes, with matching means and masks."""
 
     taps: dict[int, tuple[float, ...]]
+    """Weights of neighbours, by axis."""
 
     @property
     def voxels(self) -> int:
@@ -125,12 +120,7 @@ def across(shape: Sequence[int], axis: int) -> Stencil:
 def corner_power(covariance: Float64Array, taps: Sequence[float]) -> float:
     """Return the variance of differences along an axis, relative to white noise.
 
-    Parameters
-    ----------
-    covariance
-        At lags of 0, 1, 2, ... voxels.
-    taps
-        Weights of the differences.
+    The covariance is at lags of 0, 1, 2, ... voxels.
     """
     weights = _autocorrelation(taps)[len(taps) - 1 :]
     weights[1:] *= 2

@@ -42,12 +42,9 @@ class Spectrum:
         return ratio
 
     def powers(self, shape: Shape) -> FloatArray:
-        """Return the power by frequency, over that of the original white noise.
+        """Return the power at the frequencies of an image, over that of the original white noise.
 
-        Parameters
-        ----------
-        shape
-            (Z, Y, X) of the image; the result has the shape of its real transform.
+        The result has the shape of the image's real transform.
         """
         power = np.ones((1, 1, 1))
         for axis, (n, lags) in enumerate(zip(shape, self.correlations, strict=True)):
@@ -61,15 +58,7 @@ class Spectrum:
         return power.astype(np.float32)
 
     def draw(self, variance: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return noise of this spectrum, float32.
-
-        Parameters
-        ----------
-        variance
-            (Z, Y, X), variance of each voxel before correlation.
-        rng
-            Random number generator.
-        """
+        """Return noise of this spectrum, from the variance of each voxel before correlation."""
         noise: FloatArray = rng.standard_normal(variance.shape, dtype=np.float32)
         noise *= np.sqrt(variance)
         if self.white:

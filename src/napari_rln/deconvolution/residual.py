@@ -112,12 +112,12 @@ def reconvolution_residual(
     elif mask is not None:
         residual[~mask] = 0
     weight = 1 / variance[inside]
-    own, wanted = blurred[inside], (y - beyond)[inside]
+    own, target = blurred[inside], (y - beyond)[inside]
     power = float(np.vdot(weight * own, own))
     light = float(y[inside].sum())
     return Residual(
         chi2=float(np.square(residual[inside]).mean()),
-        scale=float(np.vdot(weight * own, wanted)) / power if power > 0 else float("nan"),
+        scale=float(np.vdot(weight * own, target)) / power if power > 0 else float("nan"),
         flux_ratio=float(model[inside].sum()) / light if light > 0 else float("nan"),
         map=residual.astype(np.float32),
         inside=inside,

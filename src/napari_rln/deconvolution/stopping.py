@@ -65,13 +65,10 @@ class StoppingRule:
     image has no best iteration: the error of the PSF, equal in both parts of the photons, would be
     fitted without end.
 
-    Attributes
-    ----------
-    best
-        Lowest error so far.
     """
 
     best: float = math.inf
+    """Lowest error so far."""
     _at: int = 0
     _errors: list[float] = field(default_factory=list)
 
@@ -99,8 +96,8 @@ class StoppingRule:
         gain = (self._errors[-1 - window] - error) / window
         settled = gain < _SETTLED * (self._errors[0] - self.best)
         unexplained = min(error - 1, _MOST_UNEXPLAINED)
-        hopeless = error > EXPLAINED and gain < _WORTHWHILE * unexplained
-        return gain >= 0 and (settled or hopeless)
+        futile = error > EXPLAINED and gain < _WORTHWHILE * unexplained
+        return gain >= 0 and (settled or futile)
 
 
 class Prediction(NamedTuple):
@@ -258,13 +255,13 @@ class SplitPhotons:
         """Return the factor on a blurred estimate that best fits all photons."""
         own, beyond = (part.double() / self.deconvolved_fraction for part in (expected, outside))
         level = self.background / self.deconvolved_fraction
-        wanted = self._photons.double() - level - beyond
+        target = self._photons.double() - level - beyond
         variance = own + beyond + level
         weight = 1 / variance.clamp_min(_LEAST_VARIANCE * float(variance.mean()))
         if self._mask is not None:
             weight *= self._mask
         power = float((weight * own * own).sum())
-        return float((weight * own * wanted).sum()) / power if power > 0 else 1.0
+        return float((weight * own * target).sum()) / power if power > 0 else 1.0
 
     def _spectrum(self, expected: torch.Tensor, background: float) -> torch.Tensor:
         """Return the transform, flat, of light minus a background, tapered at the border."""

@@ -44,12 +44,9 @@ class Levels:
 
 
 def find_levels(*images: FloatArray) -> Levels:
-    """Return the values of saturated and filled voxels.
+    """Return the values of saturated and filled voxels of an image, or of samples of it.
 
-    Parameters
-    ----------
-    *images
-        (Z, Y, X), an image, or samples of it. NaN is always unmeasured and needs no level.
+    NaN is always unmeasured and needs no level.
     """
     saturation = saturation_level(*images)
     fill, least = _fill_level(images, saturation)
@@ -68,13 +65,6 @@ def filled(part: FloatArray, levels: Levels) -> Mask:
 
     These are regions of the fill value, at least 3 voxels wide in the plane, and voxels within a
     distance of 2 that interpolation mixed with them. Isolated voxels of that value are measured.
-
-    Parameters
-    ----------
-    part
-        (Z, Y, X), of the volume of the levels.
-    levels
-        As returned by :func:`find_levels`.
     """
     unknown = np.isnan(part)
     if levels.fill is None:

@@ -76,10 +76,10 @@ class Application:
             image = np.where(mask, image, np.maximum(image, background))
         return BlockInput([scaling.apply(image)], [scaling.apply(estimate + background)])
 
-    def output_of(self, given: BlockInput, estimate: FloatArray, inner: Box) -> FloatArray:
+    def output_of(self, channels: BlockInput, estimate: FloatArray, inner: Box) -> FloatArray:
         """Return the result in the inner part of a window, image units, background removed."""
-        x = _stacked(given.x)
-        output = self.network(x, None if given.E0 is None else _stacked(given.E0))[0]
+        x = _stacked(channels.x)
+        output = self.network(x, None if channels.E0 is None else _stacked(channels.E0))[0]
         whole = tuple(slice(n) for n in estimate.shape)
         data: FloatArray = output.to("cpu", torch.float32).numpy()[whole]
         # The normalisation includes the offset; a result excludes the background.

@@ -72,13 +72,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Library:
-    """The shipped models and those in a folder, which is created by the first save.
-
-    Parameters
-    ----------
-    folder
-        Folder of the user's models by default.
-    """
+    """The shipped models and those in a folder, which is created by the first save."""
 
     folder: Path = field(default_factory=default_folder)
 
@@ -215,8 +209,8 @@ class Library:
         own = (path.name.removesuffix(SUFFIX) for path in self._files())
         return {name.casefold() for name in (*shipped_models(), *own)}
 
-    def _free_name(self, wanted: str) -> str:
-        name = file_name(wanted)
+    def _free_name(self, name: str) -> str:
+        name = file_name(name)
         free, number, taken = name, 1, self._taken()
         while free.casefold() in taken:
             number += 1

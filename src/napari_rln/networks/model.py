@@ -345,13 +345,8 @@ def _located(name: str | Path) -> Iterator[Path]:
 
 
 def psf_difference(psf: Volume, other: Volume) -> float:
-    """Return the fraction of light by which two PSFs of one voxel size differ, 0 to 1.
-
-    Parameters
-    ----------
-    psf, other
-        Sum 1, centre on voxel ``n // 2``; any sizes.
-    """
+    """Return the fraction of light by which two PSFs of one voxel size differ, 0 to 1."""
+    # Of different sizes, each with its centre on voxel n // 2.
     size = [max(p, q) + 1 for p, q in zip(psf.shape, other.shape, strict=True)]
     padded = []
     for volume in (psf, other):

@@ -346,9 +346,9 @@ class Network(NetworkOptions, Method):
         RlnError
             If a setting is invalid.
         """
-        made = from_dict(cls, fields)
-        file = folder / str(made.model)
-        return replace(made, model=file) if file.is_file() else made
+        method = from_dict(cls, fields)
+        file = folder / str(method.model)
+        return replace(method, model=file) if file.is_file() else method
 
     def save_files(self, folder: Path) -> Self:
         """Write the model into a folder; return the method that uses that file."""

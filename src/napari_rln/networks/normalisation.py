@@ -89,13 +89,7 @@ class Normalisation:
 
 
 def brightness(data: FloatArray) -> float:
-    """Return the mean of positive values, weighted by the values themselves.
-
-    Parameters
-    ----------
-    data
-        Any shape, background removed.
-    """
+    """Return the mean of positive values, weighted by themselves, of data without background."""
     positive = data[data > 0]
     if not positive.size:
         return 0.0

@@ -14,7 +14,6 @@ This module is for training and as a reference; :mod:`napari_rln.networks.infere
 same faster.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
@@ -214,13 +213,7 @@ class H3(nn.Module):
 
 
 class RLN(nn.Module):
-    """The Richardson-Lucy Network: 15,968 parameters, 16,620 for concatenated views.
-
-    Parameters
-    ----------
-    settings
-        Architecture; that of a single view when none.
-    """
+    """The Richardson-Lucy Network: 15,968 parameters, 16,620 for concatenated views."""
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         super().__init__()
@@ -319,8 +312,3 @@ def _blur_like(weight: torch.Tensor, generator: torch.Generator) -> None:
     gaussians = torch.stack([torch.exp(-squares / (2 * s**2)) for s in _PAPER_SIGMAS])
     factor = 0.7 + 0.3 * torch.rand(weight.shape[1], generator=generator)
     weight.copy_(gaussians[:, None] * factor[None, :, None, None, None])
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(math.prod(p.shape) for p in network.parameters() if p.requires_grad)

@@ -43,17 +43,9 @@ _G = np.array(
 
 
 def transform_weights(weight: npt.NDArray[np.float64]) -> FloatArray:
-    """Return the weights of a 3x3x3 convolution in the layout for :func:`convolve`.
+    """Return the weights of a convolution, (outputs, inputs, 3, 3, 3), for :func:`convolve`.
 
-    Parameters
-    ----------
-    weight
-        (outputs, inputs, 3, 3, 3).
-
-    Returns
-    -------
-    numpy.ndarray
-        (6, groups, inputs, 3, 3, outputs per group) float32, with z and x the axes of 3.
+    They are (6, groups, inputs, 3, 3, outputs per group) float32, with z and x the axes of 3.
     """
     outputs, inputs = weight.shape[:2]
     size = min(outputs, GROUP)
