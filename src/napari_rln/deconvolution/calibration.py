@@ -40,7 +40,7 @@ Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9}]
 Provenance = Literal["given", "estimated", "assumed"]
 
 MOST_VOXELS = 1 << 24
-"""Images up to this size are calibrated whole; of larger ones a quarter as many are sampled."""
+"""Largest image that is calibrated whole; of larger ones a quarter of this is sampled."""
 
 REPAIR_HALO = HALO + 2
 """Margin in voxels for a part of an image to have the masks and repairs of the whole."""

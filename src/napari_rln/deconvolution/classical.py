@@ -76,25 +76,13 @@ class RichardsonLucy(RichardsonLucySettings, Method):
         return ClassicalTiles(self)
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
-        """Raise unless there is a PSF that matches the image.
-
-        Raises
-        ------
-        RlnError
-            If there is no PSF, or its voxel size or number of planes does not match.
-        """
+        """Raise unless there is a PSF that matches the image."""
         if psf is None:
             raise RlnError("Richardson-Lucy deconvolution needs the PSF; give one (`psf`).")
         check_psf_fits(image, psf)
 
     def check_tiled(self) -> None:
-        """Raise if tiles would stop at different iterations.
-
-        Raises
-        ------
-        RlnError
-            If a tolerance is set.
-        """
+        """Raise if tiles would stop at different iterations."""
         if self.tolerance:
             raise RlnError(
                 f"`tolerance` is {self.tolerance:g}, which would stop tiles at different "
@@ -118,11 +106,6 @@ class RichardsonLucy(RichardsonLucySettings, Method):
         """Deconvolve a whole image; yield reports, return the result.
 
         None if it does not fit into memory.
-
-        Raises
-        ------
-        RlnError
-            If two views do not fit into memory.
         """
         views, device = scene.views, scene.device
         shapes = [view.psf.shape for view in views if view.psf is not None]
@@ -202,7 +185,7 @@ def iterate(
 ) -> Generator[Report, None, tuple[FloatArray, Json]]:
     """Run up to ``iterations``; yield reports, return the estimate and facts.
 
-    There is a report after ``every`` so many iterations, and after the last.
+    There is a report after every ``every`` iterations, and after the last.
     """
     stopped = _stopped_by(settings, iterations)
     for done in range(run.done + 1, iterations + 1):
@@ -314,13 +297,7 @@ class ClassicalTiles(TileStage):
         return z, y, x
 
     def check_division(self) -> None:
-        """Raise if tiles are impossible.
-
-        Raises
-        ------
-        RlnError
-            If the border is periodic.
-        """
+        """Raise if tiles are impossible."""
         if self.settings.border == "periodic":
             raise RlnError(
                 "the periodic border needs the whole volume, which exceeds the memory limit; use "

@@ -28,8 +28,8 @@ _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _AXES = (0, 1, 2)
 _EVERYWHERE = (slice(None),) * 3
 _LINE_BYTES = 64  # cache line
-# Working set of a thread: for planes the size of a core's own cache; columns are read from all over
-# the volume in any case, and longer rows of them are faster.
+# Working set of a thread: for planes the size of a core's own cache; columns are spread over the
+# volume, and longer rows of them are faster.
 _SLAB_BYTES, _BLOCK_BYTES = 1 << 18, 1 << 19
 
 _FEW = 1 << 16  # voxels below which starting threads takes longer than the work

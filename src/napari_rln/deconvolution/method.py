@@ -93,7 +93,7 @@ class Observation:
         return self.image.shape == self.original.image.shape
 
     def fits_whole(self, needed: int) -> bool:
-        """Return whether it may be deconvolved whole if that needs so many bytes."""
+        """Return whether it may be deconvolved whole with this memory, in bytes."""
         if self.tile != "auto" and len(self.views) == 1:
             return self.tile >= max(self.image.shape)
         if self.memory_gb == "auto":

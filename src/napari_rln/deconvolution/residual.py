@@ -128,7 +128,7 @@ def _blur(volume: Float64Array, psf: Array) -> Float64Array:
     """Return a volume blurred, with 0 outside."""
     # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
     kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
-    # Not mode="same", which keeps the size of whichever is larger.
+    # Not mode="same", whose size is that of the larger array.
     full = fftconvolve(volume, kernel / kernel.sum(), mode="full")
     middle: Float64Array = full[
         tuple(slice(k // 2, k // 2 + n) for n, k in zip(volume.shape, kernel.shape, strict=True))
@@ -156,7 +156,7 @@ def residual_of(
         return reconvolution_residual(
             image.data, data, psf.data, calibration, outside=outside, mask=mask
         )
-    except RlnError:  # no photons by the calibration: the result is valid all the same
+    except RlnError:  # no photons by the calibration, which does not invalidate the result
         return None
 
 

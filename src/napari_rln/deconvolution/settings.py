@@ -30,7 +30,7 @@ class RichardsonLucySettings:
     Parameters
     ----------
     iterations
-        Number of iterations, or auto: as many as predict held-out photons best.
+        Number of iterations, or auto: the number that best predicts held-out photons.
     max_iterations
         Upper limit for auto, and its number of iterations for images without photon noise.
     tolerance

@@ -1,8 +1,8 @@
 """Cache of intermediate results that several methods use for one image.
 
 Richardson-Lucy deconvolution and a network that starts from it need the same calibration, defective
-voxels, number of iterations, and sequence of estimates, of which the network's initial estimate is
-a few iterations beyond the end of the deconvolution.
+voxels, number of iterations, and sequence of estimates: the network's initial estimate is a few
+iterations beyond the end of the deconvolution.
 """
 
 import json

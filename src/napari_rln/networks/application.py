@@ -35,7 +35,7 @@ class BlockInput(NamedTuple):
     x
         Channels, (z, y, x) each: the image, or its views.
     E0
-        Channels of the initial estimate, as many; none if that is the image.
+        Same number of channels of the initial estimate; none if that is the image.
     """
 
     x: Sequence[FloatArray]

@@ -107,7 +107,7 @@ class InferenceNetwork:
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the network's output, (1, D, H, W), or (N, 1, D, H, W) for as many inputs.
+        """Return the network's output, (1, D, H, W), or (N, 1, D, H, W) for N inputs.
 
         Parameters
         ----------
@@ -218,7 +218,7 @@ InferenceNetwork(RLN(NetworkSettings()), torch.device("cpu"))
 
 
 def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
-    """Return the compiled network; none if numba is absent, too old, or cannot compile it."""
+    """Return the compiled network; none if numba is missing, too old, or unable to compile it."""
     try:
         from numba.core.errors import NumbaError
 

@@ -102,7 +102,7 @@ def initial_estimate(
     Raises
     ------
     RlnError
-        If a PSF is needed and there is none.
+        If a PSF is needed but missing.
     """
     image, calibration = scene.image, scene.calibration
     if not start.needs_psf:

@@ -1,6 +1,6 @@
 """The library of models: shipped ones, and those in the user's folder.
 
-A model in the folder has the name of its file, whatever its card says, so that names are unique and
+A model in the folder has the name of its file, not of its card, so that names are unique and
 files may be added and removed by hand.
 """
 

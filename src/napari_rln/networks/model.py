@@ -251,7 +251,7 @@ def _psf(described: dict[str, Any] | None, array: torch.Tensor | None) -> Volume
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Yield an open safetensors file, of which only the header has been read."""
+    """Yield an open safetensors file, with only its header read."""
     if not path.is_file():
         raise RlnError(f"there is no model file {path}; check the name and the folder.")
     try:

@@ -161,13 +161,7 @@ class Network(NetworkOptions, Method):
         return NetworkBlocks(self)
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
-        """Raise unless image and PSF match and the model is applicable to them.
-
-        Raises
-        ------
-        RlnError
-            If the model is for another number of views or other voxels, or needs a PSF.
-        """
+        """Raise unless image and PSF match and the model is applicable to them."""
         model = self.loaded
         if views == 1 and model.network.settings.views != "single":
             raise RlnError(
@@ -194,13 +188,7 @@ class Network(NetworkOptions, Method):
             raise grid_error(model, image)
 
     def check_tiled(self) -> None:
-        """Raise if images may be resampled.
-
-        Raises
-        ------
-        RlnError
-            If ``grid`` is ``"resample"``.
-        """
+        """Raise if images may be resampled."""
         if self.grid != "refuse":
             raise RlnError(
                 "an image that is deconvolved in parts is not resampled (`grid=resample`); "
@@ -324,13 +312,7 @@ class Network(NetworkOptions, Method):
         )
 
     def as_json(self) -> Json:
-        """Return the settings in JSON types, with the model's name or file.
-
-        Raises
-        ------
-        RlnError
-            If the model has no file.
-        """
+        """Return the settings in JSON types, with the model's name or file."""
         if isinstance(self.model, Model):
             raise RlnError(
                 f"model {self.model.name} has no file; save it (`Model.save`) and use that file."
@@ -339,13 +321,7 @@ class Network(NetworkOptions, Method):
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:
-        """Return a method from the fields of :meth:`as_json`; files are relative to a folder.
-
-        Raises
-        ------
-        RlnError
-            If a setting is invalid.
-        """
+        """Return a method from the fields of :meth:`as_json`; files are relative to a folder."""
         method = from_dict(cls, fields)
         file = folder / str(method.model)
         return replace(method, model=file) if file.is_file() else method
@@ -388,13 +364,7 @@ class Network(NetworkOptions, Method):
 def _block_tiles(
     shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
 ) -> tuple[Tile, ...]:
-    """Return the tiles of the network, with its receptive field as their halo.
-
-    Raises
-    ------
-    RlnError
-        If the smallest tile needs more than ``most`` bytes.
-    """
+    """Return the tiles of the network, with its receptive field as their halo."""
     halo = (HALO,) * 3
     if tile != "auto":
         return plan_tiles(shape, (tile,) * 3, halo)
@@ -437,13 +407,7 @@ def _reader(
 
 
 def check_views_model(model: Model) -> None:
-    """Raise unless a model is applicable to two views.
-
-    Raises
-    ------
-    RlnError
-        If the model starts from the image and is for a single view.
-    """
+    """Raise unless a model is applicable to two views."""
     if model.network.settings.views == "single" and not model.start.needs_psf:
         raise RlnError(
             f"model {model.name} is for a single view of the object; use one that starts from a "
@@ -452,13 +416,7 @@ def check_views_model(model: Model) -> None:
 
 
 def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most: int) -> None:
-    """Raise unless a whole volume fits into the memory limit.
-
-    Raises
-    ------
-    RlnError
-        If it needs more than ``most`` bytes.
-    """
+    """Raise unless a whole volume fits into the memory limit."""
     needed = residual_bytes(shape, psf_shape)
     if needed > most:
         more = memory_gb + (needed - most) / 1e9

@@ -221,7 +221,7 @@ class RLN(nn.Module):
         self.H1, self.H2, self.H3 = H1(self.settings), H2(self.settings), H3()
 
     def forward(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> Stages:
-        """Return all stages, the last of which is the output.
+        """Return all stages; the last is the output.
 
         Parameters
         ----------

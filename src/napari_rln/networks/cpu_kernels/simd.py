@@ -1,7 +1,7 @@
 """Vector operations (SIMD) of the kernels of :mod:`chain`, written in LLVM.
 
 Along x a vector holds neighbouring voxels, one in each of its lanes, and shifts by a voxel are
-unaligned loads. What decides the network's speed is the loop over the products of a convolution.
+unaligned loads. The network's speed is that of the loop over the products of a convolution.
 The compiler alone does not keep its sums in registers, so :func:`_accumulator` writes it
 in LLVM: 8 channels x 32 voxels of sums with AVX-512, 4 x 16 with the smaller registers of AVX2 and
 NEON. Options of the compiler and the length of a vector are here too.
