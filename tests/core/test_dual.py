@@ -208,7 +208,7 @@ def test_views_that_do_not_go_together(views, change, message):
 
 def test_two_views_that_outgrow_the_memory_are_refused(views, monkeypatch):
     monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 1)
-    with pytest.raises(RlnError, match=r"two views take \d+\.\d+ GB"):
+    with pytest.raises(RlnError, match=r"two views .*\d\.\d+ GB.*`memory_gb`"):
         deconvolve(_pair(views), method=RichardsonLucy(iterations=2, device="cpu"))
 
 
@@ -309,7 +309,7 @@ def test_views_become_channels_as_the_network_was_trained():
 
 
 def test_models_that_cannot_see_two_views_are_refused(views):
-    with pytest.raises(RlnError, match="one view of the object only"):
+    with pytest.raises(RlnError, match="single view"):
         deconvolve(_pair(views), method=Network(model=load_model("bead-paper")))
     other = phantoms.small_model("started")  # of other voxels
     with pytest.raises(RlnError, match="was trained for"):
