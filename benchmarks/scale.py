@@ -194,12 +194,16 @@ def _deconvolved(image: Any, psf: Any, iterations: int, flat: Any, momenta: Any)
     import torch
 
     from napari_rln.deconvolution.calibration import Calibration
-    from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration
+    from napari_rln.deconvolution.settings import (
+        PreparedView,
+        RichardsonLucySettings,
+        start_iteration,
+    )
 
+    view = PreparedView(image=image, psf=psf, calibration=Calibration(background=_BACKGROUND))
     steps = start_iteration(
-        image, psf, Calibration(background=_BACKGROUND), RichardsonLucySettings(),
-        torch.device("cpu"), momenta=momenta, flat=flat,
-    )  # fmt: skip
+        [view], RichardsonLucySettings(), torch.device("cpu"), momenta=momenta, flat=flat
+    )
     for _ in range(iterations):
         steps.step(measure=False)
     return steps.field_of_view().numpy().copy(), [float(m) for m in steps.momenta]
@@ -215,7 +219,7 @@ def engine(options: argparse.Namespace) -> dict[str, Any]:
 
     import napari_rln as rln
     from napari_rln.core.generators import finish
-    from napari_rln.deconvolution.method import PreparedCrop
+    from napari_rln.deconvolution.settings import PreparedView
     from napari_rln.engine.in_parts import run_task_iter
     from napari_rln.engine.journal import RunFolder
     from napari_rln.engine.task import Task
@@ -241,8 +245,8 @@ def engine(options: argparse.Namespace) -> dict[str, Any]:
             stored = rln.read(finish(run_task_iter(task)).out).data
             known = RunFolder(task.out.absolute()).completed().state.image_state
         alike = method.tiles.tile(
-            PreparedCrop(image, None), psf, known.calibrated, known.tiles, known.level,
-            torch.device("cpu"), tuple(slice(0, n) for n in image.shape),
+            PreparedView(image=image, psf=psf, calibration=known.calibrated), known.tiles,
+            known.level, torch.device("cpu"), tuple(slice(0, n) for n in image.shape),
         )  # fmt: skip
         cut = {"tile": tiled.record.facts["tile"], "halo": tiled.record.facts["halo"]}
         print(f"{name}, {iterations} iterations, tiles of {cut['tile']}, halo {cut['halo']}:")

@@ -312,7 +312,7 @@ def test_more_memory_than_there_is_is_refused():
 def test_the_whole_with_its_program_stays_within_what_was_allowed_or_is_refused(monkeypatch):
     monkeypatch.setattr("napari_rln.core.machine.used_bytes", lambda: 450_000_000)
     steps = apply_steps(_image(), PSF, MODELS["started"], _settings(memory_gb=0.5))
-    with pytest.raises(RlnError, match=r"takes 0\.\d+ GB with the program but `memory_gb` is 0\.5"):
+    with pytest.raises(RlnError, match=r"0\.\d+ GB.* `memory_gb` is 0\.5"):
         next(steps)
     monkeypatch.setattr("napari_rln.core.machine.used_bytes", lambda: 100_000_000)
     assert apply_model(_image(), PSF, MODELS["started"], _settings(memory_gb=0.8)).shape
@@ -507,5 +507,5 @@ def test_too_little_memory_for_the_network_is_refused_before_its_first_tile(monk
         _image((40, 48, 48)), None, MODELS["paper"],
         _settings(precision="float64"),
     )  # fmt: skip
-    with pytest.raises(RlnError, match=r"the network needs more than the 0\.02 GB"):
+    with pytest.raises(RlnError, match=r"network .* 0\.02 GB"):
         next(steps)

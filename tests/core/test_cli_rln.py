@@ -122,10 +122,14 @@ REFUSED = {
     "train, neither PSF": ("train -o m.safetensors --initial-model none", "--any-psf"),
     "train, both PSFs": ("train psf -o m.safetensors --initial-model none --any-psf", "--any-psf"),
     "train, minutes and steps": (
-        "train psf -o m.safetensors --initial-model none --minutes 1 --steps 5", "--minutes and --steps"),
-    "train, wrong ending": ("train psf -o m.pt --initial-model none", "m.pt must end in .safetensors"),
-    "train, absent folder": ("train psf -o no/m.safetensors --initial-model none", "a folder that exists"),
-    "train, no model": ("train psf -o m.safetensors --initial-model nobody", "no model called nobody"),
+        "train psf -o m.safetensors --initial-model none --minutes 1 --steps 5",
+        "--minutes and --steps"),
+    "train, wrong ending": (
+        "train psf -o m.pt --initial-model none", "m.pt must end in .safetensors"),
+    "train, absent folder": (
+        "train psf -o no/m.safetensors --initial-model none", "a folder that exists"),
+    "train, no model": (
+        "train psf -o m.safetensors --initial-model nobody", "no model called nobody"),
     "train, other variant": (
         "train psf -o m.safetensors --initial-model model --variant paper", "variant started"),
     "train, odd patch": (
@@ -553,4 +557,4 @@ def test_a_network_of_two_views_is_not_applied_to_one_image(files, tmp_path, cap
     assert "concatenated view" in capsys.readouterr().out
     result = tmp_path / "result.tif"
     assert _run("rln", files["image"], "-o", result, "-m", out) == cli.CANNOT_BE_USED
-    assert "takes two views" in capsys.readouterr().err
+    assert "two views" in capsys.readouterr().err

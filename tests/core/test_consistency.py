@@ -17,6 +17,7 @@ from napari_rln.core.metrics import psnr
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.deconvolution.stopping_trial import find_iterations
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
@@ -37,7 +38,8 @@ def _image(truth, psf=PSF, photons=100.0, seed=0):
 
 def _trial(image, psf=PSF):
     calibration = calibrate(image)
-    return finish(find_iterations(image, psf, calibration, RLD, CPU, time.perf_counter())).trial
+    view = PreparedView(image=image, psf=psf, calibration=calibration)
+    return finish(find_iterations(view, RLD, CPU, time.perf_counter())).trial
 
 
 @pytest.fixture(scope="module")

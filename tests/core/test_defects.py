@@ -238,9 +238,9 @@ def test_what_was_found_is_said_with_numbers():
         hot=hot, cold=empty, saturated=ceiling, filled=gone, planes=(7, 12), levels=levels
     )
     assert defects.sentences() == (
-        "52 isolated hot voxels (1 in 1,575) were repaired",
-        "1,204 saturated voxels at 4095 are left out",
-        "planes 7 and 12 hold one value only and are left out",
+        "repaired 52 isolated hot voxels (1 in 1,575)",
+        "excluded 1,204 voxels saturated at 4095",
+        "excluded planes 7, 12 without any contrast",
     )
     np.testing.assert_array_equal(defects.mask, ~(ceiling | gone))
 

@@ -222,7 +222,7 @@ def test_without_numba(monkeypatch: pytest.MonkeyPatch):
 def test_kernels_are_compiled_ahead_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch):
     chain = pytest.importorskip("napari_rln.networks.cpu_kernels.chain")
     make(trained(), "compiled")
-    assert chain.kept()
+    assert chain.is_cached()
     compile_in_background.cache_clear()
     assert compile_in_background() is None
     monkeypatch.setattr(chain, "kept", lambda: False)

@@ -19,7 +19,6 @@ from napari_rln.deconvolution.classical import (
     CHECK_BYTES,
     READ_BYTES,
     RichardsonLucy,
-    fits_whole,
     residual_bytes,
     search_bytes,
 )
@@ -232,11 +231,10 @@ def test_what_fits_is_held_against_what_is_free(psf, monkeypatch):
         PreparedView(image=image, psf=psf, calibration=None), resolve_device("cpu")
     )
     method = RichardsonLucy()
-    assert fits_whole(method.needed_bytes((8, 64, 64), PSF), (8, 64, 64), scene)
-    large = (1000, 10_000, 10_000)
-    assert not fits_whole(method.needed_bytes(large, PSF), large, scene)
+    assert scene.fits_whole(method.needed_bytes((8, 64, 64), PSF))
+    assert not scene.fits_whole(method.needed_bytes((1000, 10_000, 10_000), PSF))
     monkeypatch.setattr("napari_rln.core.device.free_bytes", lambda device: 5)
-    assert [fits_whole(needed, IMAGE, scene) for needed in (5, 6)] == [True, False]
+    assert [scene.fits_whole(needed) for needed in (5, 6)] == [True, False]
 
 
 def test_a_network_takes_the_memory_that_it_may(file, psf, tmp_path, of_400_mb):

@@ -103,10 +103,10 @@ def test_a_damaged_file_is_listed_with_its_error_and_can_be_deleted(library):
     path.write_bytes(whole[: len(whole) // 2])
     entry = library.entries()[-1]
     assert (entry.name, entry.path, entry.variant) == ("mine", path, None)
-    assert "cut short" in entry.error
+    assert "truncated" in entry.error
     assert library.names() == SHIPPED
     for refused in (library.load, lambda name: library.rename(name, "other")):
-        with pytest.raises(RlnError, match="cut short"):
+        with pytest.raises(RlnError, match="truncated"):
             refused("mine")
     library.delete("mine")
     assert library.entries()[-1].name == "bead-paper"

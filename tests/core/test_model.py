@@ -120,7 +120,7 @@ def test_a_card_that_cannot_be_read_is_refused(path):
     whole = path.read_bytes()
     for size in (0, 100, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(RlnError, match="cut short"):
+        with pytest.raises(RlnError, match=r"\.safetensors.* truncated"):
             read_card(path)
     path.write_bytes(whole)
     _rewrite(path, card=lambda card: card.update(format=FORMAT + 1))
@@ -140,7 +140,7 @@ def test_a_file_cut_short_is_refused_wherever_it_was_cut(path):
     whole = path.read_bytes()
     for size in (0, 4, 8, 100, 3000, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(RlnError, match="cut short"):
+        with pytest.raises(RlnError, match=r"\.safetensors.* truncated"):
             Model.load(path)
 
 
@@ -150,10 +150,10 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(RlnError, match=r"other\.safetensors"):
         Model.load(path)
     save_file({"weight": torch.ones(3)}, path)
-    with pytest.raises(RlnError, match="no model of napari-rln"):
+    with pytest.raises(RlnError, match="a model of napari-rln"):
         Model.load(path)
     save_file({"weight": torch.ones(3)}, path, {"format": "pt"})
-    with pytest.raises(RlnError, match="no model of napari-rln"):
+    with pytest.raises(RlnError, match="a model of napari-rln"):
         Model.load(path)
 
 
@@ -256,9 +256,9 @@ def _spoil_psf(tensors):
         (_lose, "H1.e_1.conv.weight"),
         (_add, "H4.weight"),
         (_reshape, "H3.u_5.weight"),
-        (_spoil, "H3.u_5.weight hold NaN"),
-        (_spoil_statistics, "H1.DV.bn.running_var hold NaN"),
-        (_below_zero, "H1.DV.bn.running_var hold negative variances"),
+        (_spoil, "H3.u_5.weight contain NaN"),
+        (_spoil_statistics, "H1.DV.bn.running_var contain NaN"),
+        (_below_zero, "H1.DV.bn.running_var contain negative variances"),
         (_spoil_psf, "NaN"),
     ],
 )

@@ -10,7 +10,6 @@ from napari_rln.networks.rln import (
     NetworkSettings,
     Stages,
     initialise,
-    parameter_count,
 )
 from napari_rln.train.loss import paper_loss
 
@@ -22,6 +21,10 @@ KERNELS = {
 }
 NORMS = [4, 4, 4, 1, 8, 8, 8, 4, 4, 1, 4, 4, 1, 8, 8, 1, 8]
 BLURS = ("H1.e_1.conv", "H1.e_2.conv", "H1.e_3.conv", "H2.u_1.conv", "H2.u_2.conv")
+
+
+def parameter_count(network):
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_rln.core.generators import finish
-from napari_rln.core.limits import as_dict, check_limits, from_dict
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.report import Report
 from napari_rln.deconvolution.calibration import calibrate
-from napari_rln.deconvolution.classical import fits_whole
-from napari_rln.deconvolution.method import Description, WholeResult
+from napari_rln.deconvolution.method import Method, WholeResult
 from napari_rln.deconvolution.settings import check_psf_fits
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.forecast import forecast
@@ -31,7 +30,7 @@ SHAPE = (20, 70, 90)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharpen:
+class Sharpen(Method):
     """An unsharp mask, in whole photons so that blending equal tiles gives just these."""
 
     kind: ClassVar[str] = "sharpen"
@@ -57,41 +56,15 @@ class Sharpen:
     def check(self, image, psf, *, views=1):
         check_psf_fits(image, psf)
 
-    def check_tiled(self):
-        pass
-
-    def warnings(self, *psfs):
-        return ()
-
-    def of_views(self, views):
-        return self
-
-    def grid_of(self, image):
-        return image.voxel_um
-
     def needed_bytes(self, shape, psf_shape):
         return 20 * math.prod(shape)
 
     def whole(self, scene):
-        shape = scene.image.shape
-        if not fits_whole(self.needed_bytes(shape, None), shape, scene):
+        if not scene.fits_whole(self.needed_bytes(scene.image.shape, None)):
             return None
         data = self.sharpened(scene.image, scene.calibration)
         yield Report(phase="deconvolve", done=1, total=1, seconds=0.0)
         return WholeResult(data, {})
-
-    def describe(self):
-        return Description(as_dict(self), as_dict(self), {}, {})
-
-    def as_json(self):
-        return as_dict(self)
-
-    @classmethod
-    def from_json(cls, fields, folder):
-        return from_dict(cls, fields)
-
-    def save_files(self, folder):
-        return self
 
     def sharpened(self, image, calibration):
         blurred = gaussian_filter(image.data, 1.0, radius=2, mode="nearest")
@@ -111,13 +84,13 @@ class SharpenTiles:
     def search_bytes(self, shape, psf_shape):
         return 0
 
-    def search(self, crop, psf, calibration, device, began):
+    def search(self, crop, device, started):
         yield from ()
         return {}, None
 
-    def sample(self, crops, psf, calibration, shared, level, device, began):
+    def sample(self, crops, shared, level, device, started):
         yield from ()
-        return {}, [self.method.sharpened(crop.image, calibration) for crop in crops]
+        return {}, [self.method.sharpened(crop.image, crop.calibration) for crop in crops]
 
     def halo(self, psf, shared):
         return 4, 4, 4  # of which two are blended, and two are the mask's radius
@@ -128,8 +101,8 @@ class SharpenTiles:
     def check_division(self):
         pass
 
-    def tile(self, crop, psf, calibration, shared, level, device, part):
-        return self.method.sharpened(crop.image, calibration)[part]
+    def tile(self, crop, shared, level, device, part):
+        return self.method.sharpened(crop.image, crop.calibration)[part]
 
     def expected(self, *, most=False):
         return {}

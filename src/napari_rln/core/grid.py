@@ -4,10 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import FloatArray, Volume, VoxelUm
-
-Float64 = npt.NDArray[np.float64]
+from napari_rln.core.volume import Float64Array, FloatArray, Shape, Volume, VoxelUm
 
 
 def resampled_image(image: Volume, voxel_um: VoxelUm) -> Volume:
@@ -41,19 +38,19 @@ def on_grid(data: FloatArray, voxel_um: VoxelUm, shape: Shape, target_um: VoxelU
     return resampled
 
 
-def size_um(volume: Volume) -> Float64:
+def size_um(volume: Volume) -> Float64Array:
     """Return the size of a field (z, y, x) in micrometres."""
     return np.multiply(volume.shape, volume.voxel_um)
 
 
-def translation(shift_um: npt.ArrayLike) -> Float64:
+def translation(shift_um: npt.ArrayLike) -> Float64Array:
     """Return the 4 x 4 matrix of a shift (z, y, x)."""
     matrix = np.eye(4)
     matrix[:3, 3] = shift_um
     return matrix
 
 
-def resample_onto(reference: Volume, image: Volume, matrix: Float64) -> FloatArray:
+def resample_onto(reference: Volume, image: Volume, matrix: Float64Array) -> FloatArray:
     """Return a reference resampled to an image's voxels by linear interpolation, NaN outside.
 
     Parameters

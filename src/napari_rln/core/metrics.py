@@ -9,16 +9,11 @@ results are compared after a least-squares fit of scale and offset to the ground
 default wherever a function has ``fit``, except for the PSNR, where both are customary.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
 from napari_rln.core.errors import RlnError
-
-Array = npt.NDArray[Any]
-Float64 = npt.NDArray[np.float64]
+from napari_rln.core.volume import Array, Float64Array
 
 SSIM_SIGMA = 1.5
 """Standard deviation of the SSIM's Gaussian window in voxels (Wang et al., IEEE TIP 13, 2004)."""
@@ -41,7 +36,7 @@ def affine_fit(result: Array, truth: Array) -> tuple[float, float]:
     return scale, g_mean - scale * x_mean
 
 
-def fitted(result: Array, truth: Array) -> Float64:
+def fitted(result: Array, truth: Array) -> Float64Array:
     """Return the result after the scale and offset of :func:`affine_fit`, float64."""
     scale, offset = affine_fit(result, truth)
     return scale * np.asarray(result, np.float64) + offset
@@ -125,7 +120,9 @@ def pearson(result: Array, truth: Array) -> float:
     return float(np.vdot(x, g)) / norm if norm > 0 else 0.0
 
 
-def fitted_pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Float64, Float64]:
+def fitted_pair(
+    result: Array, truth: Array, *, fit: bool = False
+) -> tuple[Float64Array, Float64Array]:
     """Return both as float64, the first fitted to the second if ``fit``; check their shapes."""
     if result.shape != truth.shape:
         raise RlnError(
@@ -136,7 +133,7 @@ def fitted_pair(result: Array, truth: Array, *, fit: bool = False) -> tuple[Floa
     return (fitted(result, g) if fit else np.asarray(result, np.float64)), g
 
 
-def _range(truth: Float64, data_range: float | None) -> float:
+def _range(truth: Float64Array, data_range: float | None) -> float:
     """Return the range of values that a score refers to."""
     peak = float(np.ptp(truth)) if data_range is None else data_range
     if peak <= 0:

@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from napari_rln.core.volume import Box, FloatArray
+from napari_rln.core.volume import Box, FloatArray, Shape
 
-Shape = tuple[int, int, int]
 TileSide = Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}]
 """Side of a tile, voxels; a smaller tile would be mostly halo."""
 

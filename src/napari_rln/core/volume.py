@@ -17,7 +17,12 @@ import numpy.typing as npt
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record, array_hash
 
+Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+Shape = tuple[int, int, int]
 VoxelUm = tuple[float, float, float]
 
 Box = tuple[slice, slice, slice]

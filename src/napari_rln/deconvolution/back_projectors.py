@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Shape
 from napari_rln.deconvolution.convolution import Convolution
 from napari_rln.psf.shape import fwhm_um
 
@@ -96,15 +97,13 @@ def _resolution(psf: npt.NDArray[np.floating]) -> tuple[float, float, float]:
     )
     if not all(math.isfinite(width) for width in (z, y, x)):
         raise RlnError(
-            f"the PSF's box {psf.shape} is too small to hold its half maximum (FWHM {z, y, x} "
-            "voxels); use a larger PSF, the matched back projector, or give the resolution."
+            f"the PSF's box {psf.shape} is too small for its half maximum (FWHM {z, y, x} "
+            "voxels); use a larger PSF, the matched back projector, or set `resolution_um`."
         )
     return z, y, x
 
 
-def _gain_at_cut_off(
-    otf: torch.Tensor, shape: tuple[int, int, int], limit: tuple[float, float, float]
-) -> float:
+def _gain_at_cut_off(otf: torch.Tensor, shape: Shape, limit: tuple[float, float, float]) -> float:
     """Return |OTF| at the cut-off frequency 1 / d, averaged over the axes longer than 1."""
     gains = []
     for axis, (n, d) in enumerate(zip(shape, limit, strict=True)):

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Array, Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.noise import Noise, estimate_noise
-from napari_rln.deconvolution.noise_residuals import Float64Array, Mask, chunks_of, masks_of
+from napari_rln.deconvolution.noise_residuals import chunks_of, masks_of
 from napari_rln.deconvolution.unmeasured_voxels import constant_planes, filled, find_levels
 
 _EMPTY = 1.5  # highest ratio of variance to noise variance of an empty region
@@ -29,7 +27,7 @@ class Background:
     certain
         Whether the darkest regions are empty to within the noise.
     reason
-        Explanation of ``sure``, one sentence.
+        Explanation of ``certain``, one sentence.
     """
 
     level: float
@@ -49,8 +47,8 @@ def estimate_background(
     The level is the 0.5th percentile of means over blocks of up to 4 x 8 x 8 voxels: low enough to
     spare dim structures, averaged enough not to follow the noise. Where the darkest blocks vary
     more than their noise, they hold structure. The background is then interpolated between them and
-    the level without light, weighted by the fraction of their variance that is noise, and is not
-    sure.
+    the level without light, weighted by the fraction of their variance that is noise, and is
+    uncertain.
 
     Parameters
     ----------
@@ -66,7 +64,7 @@ def estimate_background(
 
     Notes
     -----
-    Without photon noise the level of the darkest regions is returned, and is not sure.
+    Without photon noise the level of the darkest regions is returned, and is uncertain.
     """
     noise = estimate_noise(*images, mask=mask) if noise is None else noise
     zero = noise.zero if zero is None else zero
@@ -76,7 +74,7 @@ def estimate_background(
     means, variances, counts = (np.concatenate(rows) for rows in zip(*parts, strict=True))
     if not means.size:
         return Background(
-            level=zero, uncertainty=math.inf, certain=False, reason="no voxel can be believed"
+            level=zero, uncertainty=math.inf, certain=False, reason="no voxel is valid"
         )
     level = float(np.percentile(means, 0.5))
     dark = means <= np.percentile(means, 5)
@@ -86,7 +84,7 @@ def estimate_background(
             level=level,
             uncertainty=scatter,
             certain=False,
-            reason="there is no noise by which to tell whether the darkest parts are empty",
+            reason="without noise it is unknown whether the darkest regions are empty",
         )
     excess = float(np.median(variances[dark] / noise.variance(means[dark])))
     if excess <= _EMPTY:
@@ -94,7 +92,7 @@ def estimate_background(
             level=max(level, zero),
             uncertainty=scatter,
             certain=True,
-            reason="the darkest parts vary no more than noise makes them",
+            reason="the darkest regions vary no more than their noise",
         )
     between = max(level - zero, 0.0)
     noise_fraction = _EMPTY / excess
@@ -103,8 +101,8 @@ def estimate_background(
         uncertainty=max(noise_fraction, 1 - noise_fraction) * between + noise.zero_uncertainty,
         certain=False,
         reason=(
-            f"the darkest parts, {level:.6g}, vary {math.sqrt(excess):.1f} times as much as noise "
-            f"makes them, so there is structure in them; without light it would be {zero:.6g}"
+            f"the darkest regions, at {level:.6g}, vary {math.sqrt(excess):.1f} times as much as "
+            f"their noise and contain structure; the level without light is {zero:.6g}"
         ),
     )
 
@@ -136,7 +134,7 @@ def _blocks(
     whole = tuple(slice(n - n % s) for n, s in zip(image.shape, sizes, strict=True))
     z, y, x = (n // s for n, s in zip(image.shape, sizes, strict=True))
 
-    def total(values: npt.NDArray[Any]) -> Float64Array:
+    def total(values: Array) -> Float64Array:
         blocks = values[whole].reshape(z, sizes[0], y, sizes[1], x, sizes[2])
         sums: Float64Array = blocks.sum((1, 3, 5), dtype=np.float64).ravel()
         return sums

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_rln.core.errors import RlnError, warn
-from napari_rln.core.tiles import Shape, blocks
-from napari_rln.core.volume import Box, FloatArray, Volume
+from napari_rln.core.tiles import blocks
+from napari_rln.core.volume import Box, FloatArray, Mask, Shape, Volume
 from napari_rln.deconvolution.background import estimate_background
 from napari_rln.deconvolution.defective_voxels import Defects, find_defects, repaired
 from napari_rln.deconvolution.noise import Noise, estimate_noise
@@ -38,10 +38,9 @@ Gain = Annotated[float | Literal["auto"], {"min": 1e-9, "max": 1e9}]
 """A setting in image units per photon; auto estimates it from the image."""
 
 Provenance = Literal["given", "estimated", "assumed"]
-Mask = npt.NDArray[np.bool_]
 
 MOST_VOXELS = 1 << 24
-"""Images up to this size are calibrated whole; of larger ones a quarter as many are sampled."""
+"""Largest image that is calibrated whole; of larger ones a quarter of this is sampled."""
 
 REPAIR_HALO = HALO + 2
 """Margin in voxels for a part of an image to have the masks and repairs of the whole."""
@@ -200,13 +199,13 @@ class Calibration:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Return a calibration from the fields of :meth:`as_json`."""
         z, y, x = fields["spectrum"]["correlations"]
-        made = {
+        values = {
             "camera": Camera(**fields["camera"]),
             "levels": Levels(**fields["levels"]),
             "planes": tuple(fields["planes"]),
             "spectrum": Spectrum(correlations=(tuple(z), tuple(y), tuple(x))),
         }
-        return cls(**fields | made)
+        return cls(**fields | values)
 
 
 def calibrate(image: Volume, settings: CalibrationSettings | None = None) -> Calibration:
@@ -272,8 +271,8 @@ def calibrate_parts(
     mean = _mean(parts, levels)
     if not level < mean:
         raise RlnError(
-            f"the background is {level:g} but {name} is {mean:g} on average, so nothing "
-            "stands above it; give a lower one, such as the camera's offset (`background`)."
+            f"the background is {level:g} but the mean of {name} is {mean:g}; set a lower "
+            "background (`background`), such as the camera's offset."
         )
     return Calibration(
         camera=_camera(noise, level, settings),

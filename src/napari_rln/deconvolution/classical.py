@@ -8,33 +8,29 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 
-from napari_rln.core.device import bytes_allowed, computing, has_memory
+from napari_rln.core.device import computing
 from napari_rln.core.errors import RlnError
-from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm
-from napari_rln.deconvolution.calibration import Calibration
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume
 from napari_rln.deconvolution.convolution import padded_shape
 from napari_rln.deconvolution.method import (
-    Description,
     Json,
+    Method,
     Observation,
-    PreparedCrop,
+    TileStage,
     WholeResult,
 )
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (
+    PreparedView,
     RichardsonLucySettings,
     check_psf_fits,
     memory_bytes,
     start_iteration,
-    start_iteration_of_views,
 )
 from napari_rln.deconvolution.stopping import structured_shape
 from napari_rln.deconvolution.stopping_trial import IterationChoice, Trial, find_iterations
@@ -62,7 +58,7 @@ _USUAL = {(True, True): 40, (True, False): 100, (False, True): 10, (False, False
 
 
 @dataclass(frozen=True, kw_only=True)
-class RichardsonLucy(RichardsonLucySettings):
+class RichardsonLucy(RichardsonLucySettings, Method):
     """Richardson-Lucy deconvolution as a method; the parameters are those of its settings."""
 
     kind: ClassVar[str] = "rld"
@@ -80,42 +76,23 @@ class RichardsonLucy(RichardsonLucySettings):
         return ClassicalTiles(self)
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
-        """Raise unless there is a PSF that matches the image.
-
-        Raises
-        ------
-        RlnError
-            If there is no PSF, or its voxel size or number of planes does not match.
-        """
+        """Raise unless there is a PSF that matches the image."""
         if psf is None:
             raise RlnError("Richardson-Lucy deconvolution needs the PSF; give one (`psf`).")
         check_psf_fits(image, psf)
 
     def check_tiled(self) -> None:
-        """Raise if tiles would stop at different iterations.
-
-        Raises
-        ------
-        RlnError
-            If a tolerance is set.
-        """
+        """Raise if tiles would stop at different iterations."""
         if self.tolerance:
             raise RlnError(
-                f"`tolerance` is {self.tolerance:g}, which would stop every tile elsewhere; an "
-                "image that is deconvolved in parts needs `iterations`, a number or auto."
+                f"`tolerance` is {self.tolerance:g}, which would stop tiles at different "
+                "iterations; for an image deconvolved in parts, set `iterations` instead, to a "
+                "number or auto."
             )
-
-    def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
-        """Return warnings about its use with the PSFs of the views: none."""
-        return ()
 
     def of_views(self, views: int) -> Self:
         """Return the method for a number of views; several start from their mean."""
         return self if views == 1 else replace(self, start="image")
-
-    def grid_of(self, image: OnGrid) -> VoxelUm:
-        """Return the voxel size (z, y, x) of the computation, micrometres: the image's."""
-        return image.voxel_um
 
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory for a whole image, bytes, beside that already in use."""
@@ -129,22 +106,16 @@ class RichardsonLucy(RichardsonLucySettings):
         """Deconvolve a whole image; yield reports, return the result.
 
         None if it does not fit into memory.
-
-        Raises
-        ------
-        RlnError
-            If two views do not fit into memory.
         """
         views, device = scene.views, scene.device
         shapes = [view.psf.shape for view in views if view.psf is not None]
         z, y, x = (max(sizes) for sizes in zip(*shapes, strict=True))
-        shape = scene.image.shape
-        needed = memory_bytes(shape, (z, y, x), self, views=len(views))
-        if not fits_whole(needed, shape, scene):
+        needed = memory_bytes(scene.image.shape, (z, y, x), self, views=len(views))
+        if not scene.fits_whole(needed):
             if len(views) > 1:  # there are no tiles of two views
                 raise RlnError(
-                    f"two views take {needed / 1e9:.2f} GB to deconvolve, which is more than may "
-                    f"be taken; allow more (`memory_gb`), {ADVICE}"
+                    f"two views need {needed / 1e9:.2f} GB to deconvolve, more than the memory "
+                    f"limit; raise it (`memory_gb`), {ADVICE}"
                 )
             return None
         with computing(needed, device, ADVICE):
@@ -166,40 +137,8 @@ class RichardsonLucy(RichardsonLucySettings):
                 outside = trial.outside  # converged, and the same for every residual
         return WholeResult(data, facts | steps, outside)
 
-    def describe(self) -> Description:
-        """Return settings, identity, inputs and facts."""
-        return Description(as_dict(self), as_dict(self), {}, {})
-
-    def as_json(self) -> Json:
-        """Return the settings in JSON types."""
-        return as_dict(self)
-
-    @classmethod
-    def from_json(cls, fields: Json, folder: Path) -> Self:
-        """Return a method from the fields of :meth:`as_json`.
-
-        Raises
-        ------
-        RlnError
-            If a setting is invalid.
-        """
-        return from_dict(cls, fields)
-
-    def save_files(self, folder: Path) -> Self:
-        """Return the method itself, which uses no files."""
-        return self
-
 
 RichardsonLucy.__doc__ = RichardsonLucySettings.__doc__  # read by forms and the command line
-
-
-def fits_whole(needed: int, shape: Shape, scene: Observation) -> bool:
-    """Return whether an image that needs so many bytes may be deconvolved whole."""
-    if scene.tile != "auto" and len(scene.views) == 1:
-        return scene.tile >= max(shape)
-    if scene.memory_gb == "auto":
-        return has_memory(needed, scene.device)
-    return needed <= bytes_allowed(scene.memory_gb, scene.device)
 
 
 def search_bytes(shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings) -> int:
@@ -221,12 +160,11 @@ def find_iterations_of(
     scene: Observation, settings: RichardsonLucySettings
 ) -> Generator[Report, None, IterationChoice]:
     """Yield reports; return the number of iterations, of several views that of the first."""
-    view = scene.original
-    assert view.psf is not None
-    stop: IterationChoice = yield from scene.shared.find_iterations(
-        view.image, view.psf, view.calibration, settings, scene.device, scene.started, view.mask
+    return (
+        yield from scene.shared.find_iterations(
+            scene.original, settings, scene.device, scene.started
+        )
     )
-    return stop
 
 
 def iteration_of(
@@ -234,12 +172,8 @@ def iteration_of(
 ) -> RichardsonLucyIteration:
     """Return the iteration of a scene, with one view continued from an earlier method's."""
     if len(scene.views) > 1:
-        return start_iteration_of_views(scene.views, settings, scene.device)
-    (view,) = scene.views
-    assert view.psf is not None
-    return scene.shared.path(
-        view.image, view.psf, view.calibration, settings, scene.device, iterations, view.mask
-    )
+        return start_iteration(scene.views, settings, scene.device)
+    return scene.shared.path(scene.views[0], settings, scene.device, iterations)
 
 
 def iterate(
@@ -249,25 +183,9 @@ def iterate(
     every: int,
     scene: Observation,
 ) -> Generator[Report, None, tuple[FloatArray, Json]]:
-    """Run the iterations; yield reports, return the estimate and facts.
+    """Run up to ``iterations``; yield reports, return the estimate and facts.
 
-    Parameters
-    ----------
-    run
-        As returned by :func:`napari_rln.deconvolution.settings.start_iteration_of_views`.
-    iterations
-        Maximal number of iterations.
-    settings
-        Settings of the run: origin of ``iterations``, and tolerance.
-    every
-        Number of iterations between reports; there is one after the last.
-    scene
-        Scene to deconvolve.
-
-    Returns
-    -------
-    tuple
-        (Z, Y, X) float32, and the facts ``iterations``, ``stopped_by`` and ``relative_change``.
+    There is a report after every ``every`` iterations, and after the last.
     """
     stopped = _stopped_by(settings, iterations)
     for done in range(run.done + 1, iterations + 1):
@@ -301,15 +219,10 @@ def _stopped_by(settings: RichardsonLucySettings, iterations: int) -> str:
     return "held-out photons" if iterations < settings.max_iterations else "limit"
 
 
-class ClassicalTiles:
+class ClassicalTiles(TileStage):
     """Richardson-Lucy iterations in tiles, with one start, acceleration and number of iterations.
 
-    Parameters
-    ----------
-    settings
-        Settings of the deconvolution.
-    beyond
-        Factor on the number of iterations of auto.
+    ``beyond`` is a factor on the number of iterations of auto.
     """
 
     def __init__(self, settings: RichardsonLucySettings, beyond: float = 1.0) -> None:
@@ -324,19 +237,12 @@ class ClassicalTiles:
         return self.memory_bytes(shape, psf_shape) + SPLIT_BYTES * math.prod(shape)
 
     def search(
-        self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
-        device: torch.device,
-        started: float,
+        self, crop: PreparedView, device: torch.device, started: float
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return the number of iterations, and the trial that determined it."""
         if self.settings.iterations != "auto":
             return self._shared(self.settings.iterations, self.settings.iterations), None
-        stop = yield from find_iterations(
-            crop.image, psf, calibration, self.settings, device, started, crop.mask
-        )
+        stop = yield from find_iterations(crop, self.settings, device, started)
         iterations = max(1, round(self.beyond * stop.iterations))
         return self._shared(iterations, stop.iterations), stop.trial
 
@@ -345,9 +251,7 @@ class ClassicalTiles:
 
     def sample(
         self,
-        crops: Sequence[PreparedCrop],
-        psf: Volume,
-        calibration: Calibration,
+        crops: Sequence[PreparedView],
         shared: Json,
         level: float | None,
         device: torch.device,
@@ -358,7 +262,7 @@ class ClassicalTiles:
         momenta: list[float] | None = None
         estimates = []
         for number, crop in enumerate(crops):
-            run = self._run(crop, psf, calibration, momenta, level, device)
+            run = start_iteration([crop], self.settings, device, momenta=momenta, flat=level)
             for done in range(1, iterations + 1):
                 run.step(measure=False)
                 yield Report(
@@ -382,7 +286,7 @@ class ClassicalTiles:
         """
         iterations = max(shared["iterations"], 1)
         factor = _HALO + _HALO_PER_DECADE * max(0.0, math.log10(iterations / 10))
-        z, y, x = (_even(math.ceil(factor * s)) for s in support(psf))
+        z, y, x = (2 * math.ceil(math.ceil(factor * s) / 2) for s in support(psf))
         return z, y, x
 
     def margin(self, psf_shape: Shape) -> Shape:
@@ -393,24 +297,16 @@ class ClassicalTiles:
         return z, y, x
 
     def check_division(self) -> None:
-        """Raise if tiles are impossible.
-
-        Raises
-        ------
-        RlnError
-            If the border is periodic.
-        """
+        """Raise if tiles are impossible."""
         if self.settings.border == "periodic":
             raise RlnError(
-                "the periodic border is of the whole volume, which does not fit into the memory "
-                "that may be taken; use the extended border."
+                "the periodic border needs the whole volume, which exceeds the memory limit; use "
+                "the extended border."
             )
 
     def tile(
         self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
+        crop: PreparedView,
         shared: Json,
         level: float | None,
         device: torch.device,
@@ -418,7 +314,7 @@ class ClassicalTiles:
     ) -> FloatArray:
         """Return the estimate of a tile, cropped to a part of its window, image units."""
         momenta = None if level is None else shared["momenta"]
-        run = self._run(crop, psf, calibration, momenta, level, device)
+        run = start_iteration([crop], self.settings, device, momenta=momenta, flat=level)
         for _ in range(shared["iterations"]):
             run.step(measure=False)
         return run.estimate(part)
@@ -440,26 +336,8 @@ class ClassicalTiles:
         """Return the shared parameters of the tiles for the record."""
         return {name: shared[name] for name in ("iterations", "stopped_by")}
 
-    def _run(
-        self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
-        momenta: list[float] | None,
-        level: float | None,
-        device: torch.device,
-    ) -> RichardsonLucyIteration:
-        return start_iteration(
-            crop.image, psf, calibration, self.settings, device, momenta=momenta, flat=level,
-            mask=crop.mask,
-        )  # fmt: skip
-
 
 def support(psf: Volume) -> Shape:
-    """Return the half width in voxels (z, y, x) that holds 99 % of a PSF's light."""
+    """Return the half width in voxels (z, y, x) of the box with 99 % of a PSF's light."""
     z, y, x = (n // 2 for n in energy_box(psf.data, _SUPPORT))
     return z, y, x
-
-
-def _even(n: int) -> int:
-    return n + n % 2

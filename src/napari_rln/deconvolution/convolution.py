@@ -1,7 +1,7 @@
 """Forward model of the microscope: blur by the PSF and crop to the field of view, and its adjoint.
 
 ``A`` blurs an estimate with the PSF and cuts out the field of view, ``A_adjoint`` is its exact
-transpose. The three borders differ in what the estimate holds:
+transpose. The three borders differ in the extent of the estimate:
 
 extended
     every voxel whose light can reach the image, so that nothing is assumed about the object
@@ -21,7 +21,8 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.threads import parallel_map
-from napari_rln.deconvolution.fft import Shape, fast_shape, plan
+from napari_rln.core.volume import FloatArray, Shape
+from napari_rln.deconvolution.fft import fast_shape, plan
 
 T = TypeVar("T")
 Border = Literal["extended", "periodic", "reflect"]
@@ -57,7 +58,7 @@ def padded_shape(image_shape: Shape, psf_shape: Shape, border: Border) -> Shape:
 class Convolution:
     """Blur by a PSF and crop to the field of view, with its adjoint.
 
-    Results are views of one work buffer: they hold until the next call.
+    Results are views of one work buffer, valid until the next call.
 
     Parameters
     ----------
@@ -155,14 +156,8 @@ class Convolution:
         """Return an image filtered by a transfer function, shape ``estimate_shape``.
 
         The image is extended beyond the field of view: mirrored for the reflect border, by its
-        edge voxels for the extended one.
-
-        Parameters
-        ----------
-        image
-            Shape ``image_shape``; may be the view that :meth:`A` returned.
-        transfer
-            Shape of ``otf``, divided by the number of voxels like it.
+        edge voxels for the extended one. It may be the view that :meth:`A` returned. The transfer
+        function is divided by the number of voxels, like ``otf``.
         """
         real = self._transform.real
         field = real[self._field]
@@ -176,21 +171,15 @@ class Convolution:
         return real[self._field] if self.border == "reflect" else real
 
     def sensitivity(self, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Return ``A_adjoint(seen)``: how much of every voxel's light arrives in the image.
-
-        Parameters
-        ----------
-        mask
-            Bool, shape ``image_shape``, measured voxels; all when none.
-        """
+        """Return ``A_adjoint(mask)``: the fraction of each voxel's light that reaches the image."""
         real = self._transform.real
         ones = real.new_ones(self.image_shape) if mask is None else mask.to(real)
         return self.A_adjoint(ones).clone(memory_format=torch.contiguous_format)
 
     def normaliser(self, sensitivity: torch.Tensor) -> torch.Tensor:
-        """Return ``1 / arriving``, and 0 for voxels whose light hardly arrives; in place."""
-        hardly = sensitivity <= _LEAST_SENSITIVITY
-        return sensitivity.reciprocal_().masked_fill_(hardly, 0.0)
+        """Return ``1 / sensitivity``, and 0 where it is almost 0; in place."""
+        dark = sensitivity <= _LEAST_SENSITIVITY
+        return sensitivity.reciprocal_().masked_fill_(dark, 0.0)
 
     def _continue(self) -> None:
         """Repeat the edge voxels of the field of view in all of the work buffer around it."""
@@ -222,7 +211,7 @@ class Convolution:
         return real[self._field]
 
 
-def of_one_size(kernels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+def of_one_size(kernels: Sequence[FloatArray]) -> list[FloatArray]:
     """Return PSFs, (z, y, x) each with centre on ``n // 2``, zero-padded to one size."""
     sizes = [max(kernel.shape[axis] for kernel in kernels) for axis in range(3)]
     padded = []

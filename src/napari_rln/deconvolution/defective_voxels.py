@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.noise import Noise
 from napari_rln.deconvolution.unmeasured_voxels import (
     Levels,
@@ -23,11 +23,8 @@ from napari_rln.deconvolution.unmeasured_voxels import (
     saturated,
 )
 
-Mask = npt.NDArray[np.bool_]
-Float64Array = npt.NDArray[np.float64]
-
 _SURE = 6.0  # standard deviations of noise by which a defect must differ
-_SKEWED = (_SURE**2 - 1) / 6  # photons by which the Poisson tail exceeds a Gaussian's
+_SKEW = (_SURE**2 - 1) / 6  # photons by which the Poisson tail exceeds a Gaussian's
 _CANDIDATE = 4.0  # standard deviations above or below the neighbours to become a candidate
 _SHARPER = 1.5  # factor by which light may be sharper than the PSF, which is never exact
 _FAINT = 0.01  # fraction of the PSF's greatest local mean below which sharpness is ignored
@@ -73,30 +70,21 @@ class Defects:
     def sentences(self) -> tuple[str, ...]:
         """Return one sentence for each kind of defect, with its number of voxels."""
         sentences = []
-        for mask, word in ((self.hot, "hot"), (self.cold, "cold")):
+        for mask, kind in ((self.hot, "hot"), (self.cold, "cold")):
             if count := int(mask.sum()):
-                sentences.append(
-                    f"{count:,} isolated {word} voxel{_s(count)} (1 in {mask.size // count:,}) "
-                    f"{_were(count)} repaired"
-                )
+                rate = f"1 in {mask.size // count:,}"
+                sentences.append(f"repaired {count:,} isolated {kind} voxel{_s(count)} ({rate})")
         if count := int(self.saturated.sum()):
-            sentences.append(
-                f"{count:,} saturated voxel{_s(count)} at {self.levels.saturation:g} "
-                f"{_are(count)} left out"
-            )
+            level = f"{self.levels.saturation:g}"
+            sentences.append(f"excluded {count:,} voxel{_s(count)} saturated at {level}")
         if count := len(self.planes):
-            verb = "holds" if count == 1 else "hold"
-            listed = _listed([str(z) for z in self.planes])
-            sentences.append(
-                f"plane{_s(count)} {listed} {verb} one value only and {_are(count)} left out"
-            )
+            listed = ", ".join(str(z) for z in self.planes)
+            sentences.append(f"excluded plane{_s(count)} {listed} without any contrast")
         others = self.filled.copy()
         others[list(self.planes)] = False
         if count := int(others.sum()):
-            sentences.append(
-                f"{count:,} voxel{_s(count)} ({count / others.size:.1%}) {_are(count)} filled in, "
-                f"not measured, and left out"
-            )
+            fraction = f"{count / others.size:.1%}"
+            sentences.append(f"excluded {count:,} unmeasured, filled voxel{_s(count)} ({fraction})")
         return tuple(sentences)
 
 
@@ -178,15 +166,15 @@ def repaired(image: FloatArray, defects: Mask, *, others: Mask | None = None) ->
     """
     result = np.array(image, dtype=np.float32)
     invalid = defects if others is None else defects | others
-    left = np.argwhere(defects)
+    remaining = np.argwhere(defects)
     for radius in (1, 2):
-        if not left.size:
+        if not remaining.size:
             break
         known = np.pad(np.where(invalid, np.nan, image), radius, constant_values=np.nan)
-        around = _around(known, left, radius)
+        around = _around(known, remaining, radius)
         can = ~np.isnan(around).all(axis=1)
-        result[tuple(left[can].T)] = np.nanmedian(around[can], axis=1)
-        left = left[~can]
+        result[tuple(remaining[can].T)] = np.nanmedian(around[can], axis=1)
+        remaining = remaining[~can]
     return result
 
 
@@ -282,26 +270,26 @@ def _isolated(
         for test in tests:
             light = np.maximum(_sum(around, test.mean), 0)
             margin = _SURE * np.sqrt(_sum(variance, test.differences**2))
-            skew = np.float32(_SKEWED * noise.gain * test.differences[13])
+            skew = np.float32(_SKEW * noise.gain * test.differences[13])
             up |= test.above(around) > test.most * light + margin + skew
             down |= -test.above(-around) < test.least * light - margin
         hot[tuple(some[up].T)] = True
         cold[tuple(some[down].T)] = True
     size = np.abs(rise)
-    return hot & ~_outdone(hot, cold, size), cold & ~_outdone(cold, hot, size)
+    return hot & ~_less_extreme(hot, cold, size), cold & ~_less_extreme(cold, hot, size)
 
 
-def _outdone(mask: Mask, others: Mask, size: FloatArray) -> Mask:
+def _less_extreme(mask: Mask, others: Mask, size: FloatArray) -> Mask:
     """Return voxels of a mask beside one of the others that differs more from its neighbours.
 
     Neighbours of a hot voxel at the border look cold.
     """
-    outdone = np.zeros(mask.shape, dtype=bool)
+    less = np.zeros(mask.shape, dtype=bool)
     voxels = np.argwhere(mask)
     if len(voxels) and others.any():
         theirs = _around(np.pad(np.where(others, size, 0), 1), voxels, 1)
-        outdone[tuple(voxels.T)] = theirs.max(axis=1) > size[tuple(voxels.T)]
-    return outdone
+        less[tuple(voxels.T)] = theirs.max(axis=1) > size[tuple(voxels.T)]
+    return less
 
 
 def _sum(around: FloatArray, weights: FloatArray) -> FloatArray:
@@ -330,18 +318,5 @@ def _around(padded: FloatArray, voxels: npt.NDArray[np.intp], radius: int) -> Fl
     return np.asarray(padded[z + steps[0], y + steps[1], x + steps[2]])
 
 
-def _listed(words: Sequence[str]) -> str:
-    """Return words as an enumeration: "7, 9 and 12"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
 def _s(count: int) -> str:
     return "" if count == 1 else "s"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"

@@ -13,11 +13,11 @@ from itertools import chain, pairwise
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 import torch
 
 from napari_rln.core.threads import parallel_map
+from napari_rln.core.volume import Array, Shape
 
 try:
     import pyfftw
@@ -28,8 +28,8 @@ _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _AXES = (0, 1, 2)
 _EVERYWHERE = (slice(None),) * 3
 _LINE_BYTES = 64  # cache line
-# Working set of a thread: for planes the size of a core's own cache; columns are read from all over
-# the volume in any case, and longer rows of them are faster.
+# Working set of a thread: for planes the size of a core's own cache; columns are spread over the
+# volume, and longer rows of them are faster.
 _SLAB_BYTES, _BLOCK_BYTES = 1 << 18, 1 << 19
 
 _FEW = 1 << 16  # voxels below which starting threads takes longer than the work
@@ -37,21 +37,14 @@ _FEW = 1 << 16  # voxels below which starting threads takes longer than the work
 _SHORT = 16  # lengths whose factors do not matter
 _SEVENS = 112  # greatest length with a factor of 7
 
-Shape = tuple[int, int, int]
 Box = tuple[slice, ...]
-Array = npt.NDArray[Any]
 
 
 class Filter(Protocol):
-    """A work buffer and the filters that fill it.
-
-    Attributes
-    ----------
-    real
-        Result of the last filter.
-    """
+    """A work buffer and the filters that fill it."""
 
     real: torch.Tensor
+    """Result of the last filter."""
 
     def spectrum(self, source: torch.Tensor) -> torch.Tensor:
         """Return the transform of a volume, (z, y, x // 2 + 1), laid out as ``filter`` reads it.
@@ -74,7 +67,7 @@ class Filter(Protocol):
         Parameters
         ----------
         source
-            Values in the box ``given``; may be a view of ``real``, else it is unchanged.
+            Values in ``source_box``; may be a view of ``real``, else it is unchanged.
         transfer
             (z, y, x // 2 + 1), divided by the number of voxels, as the inverse transform is not
             normalised. Fastest in the memory layout of ``spectrum``.
@@ -90,17 +83,7 @@ class Filter(Protocol):
 
 
 def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32) -> Filter:
-    """Return the fastest transform of a shape on a device.
-
-    Parameters
-    ----------
-    shape
-        (Z, Y, X) of the real buffer.
-    device
-        Device of the buffers.
-    dtype
-        ``torch.float32`` or ``torch.float64``.
-    """
+    """Return the fastest transform of a shape (Z, Y, X) in float32 or float64 on a device."""
     if device.type != "cpu":
         return TorchTransform(shape, device, dtype)
     if pyfftw is not None:
@@ -133,10 +116,6 @@ def _smooth(n: int) -> bool:
         while n % prime == 0:
             n //= prime
     return n == 1
-
-
-def _half(shape: Shape) -> Shape:
-    return (shape[0], shape[1], shape[2] // 2 + 1)
 
 
 class FftwTransform:
@@ -268,18 +247,13 @@ class FftwTransform:
 
 
 class _Workspace:
-    """Workspace of a thread: its buffers, and plans between them and those of the volume.
-
-    Attributes
-    ----------
-    rows : numpy.ndarray
-        (planes, y, x), real.
-    """
+    """Workspace of a thread: its buffers, and plans between them and those of the volume."""
 
     def __init__(self, shape: Shape, thickness: int, width: int, types: tuple[str, str]) -> None:
         z, y, x = shape
         size = np.dtype(types[1]).itemsize
         self.rows = pyfftw.zeros_aligned((thickness, y, x), types[0])
+        """(planes, y, x), real."""
         length = _row_bytes((x // 2 + 1) * size) // size
         half = pyfftw.zeros_aligned((thickness, y, length), types[1])
         self._half = half[:, :, : x // 2 + 1]
@@ -396,7 +370,8 @@ class TorchTransform:
         self, shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         self.real = torch.zeros(shape, dtype=dtype, device=device)
-        self._spectrum = torch.zeros(_half(shape), dtype=_COMPLEX[dtype], device=device)
+        z, y, x = shape
+        self._spectrum = torch.zeros((z, y, x // 2 + 1), dtype=_COMPLEX[dtype], device=device)
         self._shape = shape
 
     def spectrum(self, source: torch.Tensor) -> torch.Tensor:

@@ -14,12 +14,13 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 
-from napari_rln.core.device import PeakMemory
+from napari_rln.core.device import PeakMemory, bytes_allowed, has_memory
+from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.machine import MemoryGb
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, TileSide
-from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm
-from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Mask, Negatives
+from napari_rln.core.tiles import TileSide
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm
+from napari_rln.deconvolution.calibration import Calibration, CalibrationSettings, Negatives
 from napari_rln.deconvolution.settings import PreparedView
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.stopping_trial import Trial
@@ -64,7 +65,7 @@ class Observation:
 
     @classmethod
     def of(cls, view: PreparedView, device: torch.device, shared: Shared | None = None) -> Self:
-        """Return the scene of one image, without displayed reports."""
+        """Return the observation of one image, without displayed reports."""
         return cls(
             views=(view,), original=view, shared=shared or Shared(), device=device, tile="auto",
             memory_gb="auto", shows_estimates=False, started=time.perf_counter(),
@@ -91,6 +92,14 @@ class Observation:
         """Whether the result has the voxels of the original image."""
         return self.image.shape == self.original.image.shape
 
+    def fits_whole(self, needed: int) -> bool:
+        """Return whether it may be deconvolved whole with this memory, in bytes."""
+        if self.tile != "auto" and len(self.views) == 1:
+            return self.tile >= max(self.image.shape)
+        if self.memory_gb == "auto":
+            return has_memory(needed, self.device)
+        return needed <= bytes_allowed(self.memory_gb, self.device)
+
 
 class WholeResult(NamedTuple):
     """Result of a method for a whole image.
@@ -110,13 +119,6 @@ class WholeResult(NamedTuple):
     outside: FloatArray | None = None
 
 
-class PreparedCrop(NamedTuple):
-    """Prepared part of an image, and its mask of measured voxels (all when none)."""
-
-    image: Volume
-    mask: Mask | None
-
-
 class TileStage(Protocol):
     """A stage of tiles that overlap by a halo and are blended."""
 
@@ -127,20 +129,13 @@ class TileStage(Protocol):
         """Return the memory of :meth:`search` for a part of a shape, in bytes."""
 
     def search(
-        self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
-        device: torch.device,
-        started: float,
+        self, crop: PreparedView, device: torch.device, started: float
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return parameters that tiles share, and the trial that determined them."""
 
     def sample(
         self,
-        crops: Sequence[PreparedCrop],
-        psf: Volume,
-        calibration: Calibration,
+        crops: Sequence[PreparedView],
         shared: Json,
         level: float | None,
         device: torch.device,
@@ -163,9 +158,7 @@ class TileStage(Protocol):
 
     def tile(
         self,
-        crop: PreparedCrop,
-        psf: Volume,
-        calibration: Calibration,
+        crop: PreparedView,
         shared: Json,
         level: float | None,
         device: torch.device,
@@ -174,10 +167,7 @@ class TileStage(Protocol):
         """Return the result in a part of a tile's window, image units, background removed."""
 
     def expected(self, *, most: bool = False) -> Json:
-        """Return the shared parameters expected before the image is read.
-
-        With ``most``, those with the widest possible halo.
-        """
+        """Return those expected before the image is read; with ``most``, of the widest halo."""
 
     @property
     def depends_on_image(self) -> bool:
@@ -190,9 +180,7 @@ class TileStage(Protocol):
 class BlockComputer(Protocol):
     """The second stage, initialised for one image."""
 
-    def __call__(
-        self, crop: PreparedCrop, estimate: FloatArray | None, calibration: Calibration, inner: Box
-    ) -> FloatArray:
+    def __call__(self, crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
         """Return the result in the inner part of a block's window.
 
         ``estimate`` is the result of the first stage in the window; none without a first stage.
@@ -258,23 +246,14 @@ class Description(NamedTuple):
     facts: Json
 
 
-class Method(Protocol):
-    """A deconvolution method with its settings; a frozen dataclass."""
+class Method(CalibrationSettings, Protocol):
+    """A deconvolution method with its settings: a frozen dataclass that inherits from this class.
+
+    Methods with a body are defaults.
+    """
 
     kind: ClassVar[str]
     """Name of the method in commands, records and files."""
-
-    @property
-    def background(self) -> Level:
-        """Background level, camera offset included, image units."""
-
-    @property
-    def offset(self) -> Level:
-        """Camera offset, the value without light, image units."""
-
-    @property
-    def gain(self) -> Gain:
-        """Camera gain, image units per photon."""
 
     @property
     def repair_image(self) -> bool:
@@ -309,15 +288,19 @@ class Method(Protocol):
 
     def check_tiled(self) -> None:
         """Raise unless images can be deconvolved in parts."""
+        return
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
         """Return warnings about its use with the PSFs of the views."""
+        return ()
 
     def of_views(self, views: int) -> Self:
         """Return the method for a number of views."""
+        return self
 
     def grid_of(self, image: OnGrid) -> VoxelUm:
         """Return the voxel size (z, y, x) of the computation, micrometres."""
+        return image.voxel_um
 
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory for a whole image, bytes, beside that already in use."""
@@ -330,6 +313,7 @@ class Method(Protocol):
 
     def describe(self) -> Description:
         """Return settings, identity, inputs and facts."""
+        return Description(as_dict(self), as_dict(self), {}, {})
 
     def as_json(self) -> Json:
         """Return the settings in JSON types.
@@ -339,6 +323,7 @@ class Method(Protocol):
         RlnError
             If it uses an object without a file.
         """
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:
@@ -349,6 +334,8 @@ class Method(Protocol):
         RlnError
             If a setting is invalid.
         """
+        return from_dict(cls, fields)
 
     def save_files(self, folder: Path) -> Self:
         """Write the files of the method into a folder; return the method that uses these."""
+        return self

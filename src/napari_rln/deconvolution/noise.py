@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.noise_residuals import (
-    Float64Array,
-    Mask,
     Sample,
     Stencil,
     across,

@@ -9,21 +9,17 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Array, Float64Array, FloatArray, Mask
 from napari_rln.deconvolution.unmeasured_voxels import (
     constant_planes,
     filled,
     find_levels,
     saturated,
 )
-
-Mask = npt.NDArray[np.bool_]
-Float64Array = npt.NDArray[np.float64]
 
 _SAMPLE = 2**20  # voxels to estimate noise from: more do not change the result
 _CHUNK = (32, 64, 64)  # shape of a sample of a large image
@@ -45,15 +41,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Stencil:
-    """Differences of even order along axes, with matching means and masks.
-
-    Attributes
-    ----------
-    taps
-        Weights of neighbours, by axis.
-    """
+    """Differences of even order along axes, with matching means and masks."""
 
     taps: dict[int, tuple[float, ...]]
+    """Weights of neighbours, by axis."""
 
     @property
     def voxels(self) -> int:
@@ -129,12 +120,7 @@ def across(shape: Sequence[int], axis: int) -> Stencil:
 def corner_power(covariance: Float64Array, taps: Sequence[float]) -> float:
     """Return the variance of differences along an axis, relative to white noise.
 
-    Parameters
-    ----------
-    covariance
-        At lags of 0, 1, 2, ... voxels.
-    taps
-        Weights of the differences.
+    The covariance is at lags of 0, 1, 2, ... voxels.
     """
     weights = _autocorrelation(taps)[len(taps) - 1 :]
     weights[1:] *= 2
@@ -156,7 +142,7 @@ def _weighted(values: FloatArray, axis: int, weights: Sequence[float]) -> FloatA
     return np.asarray(total)
 
 
-def _neighbours(values: npt.NDArray[Any], axis: int, count: int) -> list[npt.NDArray[Any]]:
+def _neighbours(values: Array, axis: int, count: int) -> list[Array]:
     """Return neighbours along an axis, first to last, for voxels that have all."""
     n = values.shape[axis] - count + 1
     around = (slice(None),) * axis

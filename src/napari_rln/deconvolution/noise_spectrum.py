@@ -6,12 +6,10 @@ Interpolation, deskewing, registration and smoothing correlate the noise of neig
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import FloatArray, Shape
 
-Shape = tuple[int, int, int]
 Lags = tuple[float, ...]
 
 _LEAST = 1e-3  # lowest power at any frequency, over that of white noise
@@ -44,12 +42,9 @@ class Spectrum:
         return ratio
 
     def powers(self, shape: Shape) -> FloatArray:
-        """Return the power by frequency, over that of the original white noise.
+        """Return the power at the frequencies of an image, over that of the original white noise.
 
-        Parameters
-        ----------
-        shape
-            (Z, Y, X) of the image; the result has the shape of its real transform.
+        The result has the shape of the image's real transform.
         """
         power = np.ones((1, 1, 1))
         for axis, (n, lags) in enumerate(zip(shape, self.correlations, strict=True)):
@@ -63,22 +58,14 @@ class Spectrum:
         return power.astype(np.float32)
 
     def draw(self, variance: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return noise of this spectrum, float32.
-
-        Parameters
-        ----------
-        variance
-            (Z, Y, X), variance of each voxel before correlation.
-        rng
-            Random number generator.
-        """
+        """Return noise of this spectrum, from the variance of each voxel before correlation."""
         noise: FloatArray = rng.standard_normal(variance.shape, dtype=np.float32)
         noise *= np.sqrt(variance)
         if self.white:
             return noise
         z, y, x = variance.shape
         coloured = scipy.fft.rfftn(noise) * np.sqrt(self.powers((z, y, x)))
-        drawn: npt.NDArray[np.float32] = scipy.fft.irfftn(coloured, s=noise.shape)
+        drawn: FloatArray = scipy.fft.irfftn(coloured, s=noise.shape)
         return drawn
 
 

@@ -20,27 +20,14 @@ _STEADY = 1e-2  # highest change between comparisons, as a fraction of the image
 
 
 class OutsideLight:
-    """Convergence of the light from outside in a matched, accelerated run from a flat start.
-
-    Parameters
-    ----------
-    image
-        (Z, Y, X), prepared for deconvolution.
-    calibration
-        Calibration of the image.
-
-    Attributes
-    ----------
-    light
-        (Z, Y, X) float32, image units; zeros before the first comparison.
-    settled
-        Whether it has converged.
-    """
+    """Convergence of the light from outside in a matched, accelerated run from a flat start."""
 
     def __init__(self, image: Volume, calibration: Calibration) -> None:
         whole = float(image.data.sum(dtype=np.float64)) - calibration.background * image.data.size
         self.light: FloatArray = np.zeros_like(image.data)
+        """Image units; zeros before the first comparison."""
         self.settled = False
+        """Whether it has converged."""
         self._least, self._next = _STEADY * whole, EVERY
 
     def update(self, run: RichardsonLucyIteration) -> bool:

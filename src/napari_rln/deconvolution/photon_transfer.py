@@ -7,14 +7,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.noise_residuals import (
-    Float64Array,
-    Mask,
-    Sample,
-    groups_of,
-    stencil_of,
-)
+from napari_rln.core.volume import Float64Array, FloatArray, Mask
+from napari_rln.deconvolution.noise_residuals import Sample, groups_of, stencil_of
 
 _WIDTH = 3.0  # width of a bin, in standard deviations of a local mean
 _BRIGHT = 10.0  # photons from which residuals are normally distributed
@@ -39,13 +33,7 @@ class Bins:
 
     def chosen(self, which: Mask) -> Self:
         """Return a selection of the bins."""
-        return replace(
-            self,
-            mean=self.mean[which],
-            variance=self.variance[which],
-            count=self.count[which],
-            lowest=self.lowest[which],
-        )
+        return replace(self, **{name: values[which] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +66,10 @@ def take_bins(samples: list[Sample]) -> Bins | None:
     """
     stencil = stencil_of(samples[0].values.shape)
     inner = stencil.inner()
-    believed = [stencil.valid(sample.mask) for sample in samples]
+    valid = [stencil.valid(sample.mask) for sample in samples]
 
     def pooled(parts: list[FloatArray]) -> FloatArray:
-        return np.concatenate([part[mask] for part, mask in zip(parts, believed, strict=True)])
+        return np.concatenate([part[mask] for part, mask in zip(parts, valid, strict=True)])
 
     residuals = pooled([stencil.differences(s.values) for s in samples])
     if not residuals.any():

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.metrics import Array, Float64, fitted_pair
-from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.deconvolution.calibration import Calibration, Mask
+from napari_rln.core.metrics import fitted_pair
+from napari_rln.core.volume import Array, Float64Array, FloatArray, Mask, Volume
+from napari_rln.deconvolution.calibration import Calibration
 
 INSIDE_FRACTION = 0.99
 """Least fraction of the PSF inside the field of view for a voxel to be evaluated."""
@@ -40,8 +39,8 @@ class Residual:
     chi2: float
     scale: float
     flux_ratio: float
-    map: npt.NDArray[np.float32]
-    inside: npt.NDArray[np.bool_]
+    map: FloatArray
+    inside: Mask
 
 
 def reconvolution_residual(
@@ -51,7 +50,7 @@ def reconvolution_residual(
     calibration: Calibration,
     *,
     outside: Array | None = None,
-    mask: npt.NDArray[np.bool_] | None = None,
+    mask: Mask | None = None,
 ) -> Residual:
     """Return the residual of the image and the result blurred by the PSF, relative to the noise.
 
@@ -81,14 +80,14 @@ def reconvolution_residual(
     """
     if outside is not None and outside.shape != image.shape:
         raise RlnError(
-            f"the light from outside is {outside.shape} but the image {image.shape}; both are of "
-            "the field of view."
+            f"the shape of the light from outside is {outside.shape} but that of the image is "
+            f"{image.shape}; give both in the field of view."
         )
     camera = calibration.camera
     x, y = fitted_pair(result, image)
     y = y - calibration.background
     blurred, fraction = _blur(x, psf), _blur(np.ones_like(x), psf)
-    beyond: Float64 | float = 0.0 if outside is None else np.asarray(outside, np.float64)
+    beyond: Float64Array | float = 0.0 if outside is None else np.asarray(outside, np.float64)
     inside = fraction >= INSIDE_FRACTION
     if inside.mean() < 0.1:
         inside = np.ones_like(inside)
@@ -102,8 +101,8 @@ def reconvolution_residual(
     average = float(variance[inside].mean()) if inside.any() else 0.0
     if not average > 0:
         raise RlnError(
-            f"a gain of {camera.gain:g} and an offset of {camera.offset:g} leave the image no "
-            "photons; give others (`offset`, `gain`), or auto."
+            f"the image has no photons with a gain of {camera.gain:g} and an offset of "
+            f"{camera.offset:g}; set others (`offset`, `gain`), or auto."
         )
     # The floor keeps a few voxels of almost no variance from dominating the sum.
     variance = np.maximum(variance, 0.05 * average)
@@ -113,25 +112,25 @@ def reconvolution_residual(
     elif mask is not None:
         residual[~mask] = 0
     weight = 1 / variance[inside]
-    own, wanted = blurred[inside], (y - beyond)[inside]
+    own, target = blurred[inside], (y - beyond)[inside]
     power = float(np.vdot(weight * own, own))
     light = float(y[inside].sum())
     return Residual(
         chi2=float(np.square(residual[inside]).mean()),
-        scale=float(np.vdot(weight * own, wanted)) / power if power > 0 else float("nan"),
+        scale=float(np.vdot(weight * own, target)) / power if power > 0 else float("nan"),
         flux_ratio=float(model[inside].sum()) / light if light > 0 else float("nan"),
         map=residual.astype(np.float32),
         inside=inside,
     )
 
 
-def _blur(volume: Float64, psf: Array) -> Float64:
+def _blur(volume: Float64Array, psf: Array) -> Float64Array:
     """Return a volume blurred, with 0 outside."""
     # scipy centres an even kernel half a voxel away from n // 2; a trailing zero makes it odd.
     kernel = np.pad(np.asarray(psf, np.float64), [(0, 1 - n % 2) for n in psf.shape])
-    # Not mode="same", which keeps the size of whichever is larger.
+    # Not mode="same", whose size is that of the larger array.
     full = fftconvolve(volume, kernel / kernel.sum(), mode="full")
-    middle: Float64 = full[
+    middle: Float64Array = full[
         tuple(slice(k // 2, k // 2 + n) for n, k in zip(volume.shape, kernel.shape, strict=True))
     ]
     return middle
@@ -146,35 +145,18 @@ def residual_of(
     outside: FloatArray | None = None,
     mask: Mask | None = None,
 ) -> Residual | None:
-    """Return the residual of an image and a result; none without photon noise.
+    """Return :func:`reconvolution_residual`; none without photon noise.
 
-    Parameters
-    ----------
-    image
-        (Z, Y, X), prepared for deconvolution.
-    data
-        (Z, Y, X), result, image units, background removed.
-    psf
-        On the image's voxels, sum 1.
-    calibration
-        Calibration of the image.
-    outside
-        (Z, Y, X), light in the image from beyond the field of view, image units; dark when none.
-    mask
-        (Z, Y, X) bool, measured voxels; all when none.
+    Image and mask are prepared for deconvolution; ``data`` is the result, image units, background
+    removed.
     """
     if not calibration.camera.counts_photons:
         return None
     try:
         return reconvolution_residual(
-            image.data,
-            data,
-            psf.data,
-            calibration,
-            outside=outside,
-            mask=mask,
+            image.data, data, psf.data, calibration, outside=outside, mask=mask
         )
-    except RlnError:  # no photons by the calibration: the result is valid all the same
+    except RlnError:  # no photons by the calibration, which does not invalidate the result
         return None
 
 

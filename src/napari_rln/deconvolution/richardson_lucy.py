@@ -164,13 +164,7 @@ class RichardsonLucyIteration:
         return self._in_units(self._blur.A(beyond))
 
     def blurred(self, data: FloatArray) -> torch.Tensor:
-        """Return the photons in the (first) image of an object in the field of view.
-
-        Parameters
-        ----------
-        data
-            (Z, Y, X), image units, as returned by :meth:`estimate`.
-        """
+        """Return the photons in the (first) image of an object, as from :meth:`estimate`."""
         field = torch.zeros_like(self._estimate)
         field[self._blur.window] = self.in_photons(data)
         return self._blur.A(field).clone()
@@ -194,8 +188,8 @@ class RichardsonLucyIteration:
             smooth = total_variation_factor(self._predicted, self._tv, self._voxel_um)
         current = self._predicted
         # Only if needed: reading a number from a GPU waits for it.
-        judged = any(view.judges for view in self._corrections)
-        extrapolation = self._extrapolation() if judged else 0.0
+        scored = any(view.held_out is not None for view in self._corrections)
+        extrapolation = self._extrapolation() if scored else 0.0
         for view in self._corrections:
             current = view.corrected(current, smooth, extrapolation)
             smooth = None  # once per iteration
@@ -305,7 +299,7 @@ class _Correction:
     def __init__(self, view: View, mean: float, floor: float, *, first: bool) -> None:
         self.image, self.mask, self._blur = view.image, view.mask, view.blur
         self._background, self._transfer = view.background, view.transfer
-        self._held_out = view.held_out
+        self.held_out = view.held_out
         self._floor = floor
         self.light = max(mean - view.background, floor)
         """Mean of the image minus background."""
@@ -313,14 +307,14 @@ class _Correction:
         self._signal = self.light * shown
         self.error = math.nan
         self._expected: torch.Tensor | None = None
-        arrives = view.blur.sensitivity(view.mask)
-        self._normalise = self._arrives = None
+        sensitivity = view.blur.sensitivity(view.mask)
+        self._normalise = self._sensitivity = None
         if view.transfer is None:
-            self._normalise = view.blur.normaliser(arrives)
+            self._normalise = view.blur.normaliser(sensitivity)
             if not first:  # the others correct what this view does not show
                 self._normalise.masked_fill_(self._normalise == 0, 1.0)
         else:
-            self._arrives = arrives
+            self._sensitivity = sensitivity
         self._pieces = pieces(math.prod(view.blur.estimate_shape), view.blur.device)
         rows = max(1, self._pieces[0].stop // (view.image.shape[1] * view.image.shape[2]))
         self._planes = [slice(z, z + rows) for z in range(0, view.image.shape[0], rows)]
@@ -331,11 +325,6 @@ class _Correction:
         Floored well above 0: a voxel that starts near 0 by chance would take long to leave it.
         """
         return (self.image - self._background).clamp_min_(0.1 * self.light)
-
-    @property
-    def judges(self) -> bool:
-        """Whether photons were held out of the image."""
-        return self._held_out is not None
 
     def expect(self, estimate: torch.Tensor) -> float:
         """Return the Poisson deviance of the image from the blur of an estimate.
@@ -359,14 +348,7 @@ class _Correction:
     ) -> torch.Tensor:
         """Return an estimate corrected by this view, valid until its next correction.
 
-        Parameters
-        ----------
-        estimate
-            Left unchanged.
-        smooth
-            Factor of total variation.
-        extrapolation
-            As for :meth:`HeldOut.error`.
+        ``smooth`` is the factor of total variation, ``extrapolation`` as for :meth:`HeldOut.error`.
         """
         expected, self._expected = self._expected, None
         if expected is None:
@@ -387,8 +369,8 @@ class _Correction:
 
     def _ratio(self, model: torch.Tensor, extrapolation: float) -> torch.Tensor:
         """Replace the expected image by image / expected image, in place."""
-        if self._held_out is not None:
-            self.error = self._held_out.error(model, extrapolation)
+        if self.held_out is not None:
+            self.error = self.held_out.error(model, extrapolation)
 
         def divide(planes: slice) -> None:
             part = model[planes]
@@ -412,9 +394,11 @@ class _Correction:
             values.clamp_min_(self._floor)
 
         map_pieces(correct, self._pieces, new.device)
-        if self._arrives is not None:
+        if self._sensitivity is not None:
             # Unmatched filters change the brightness: restore the photons of the image.
-            arrives = self._arrives.view(-1)
-            light = map_pieces(lambda p: torch.dot(new[p], arrives[p]), self._pieces, new.device)
+            sensitivity = self._sensitivity.view(-1)
+            light = map_pieces(
+                lambda p: torch.dot(new[p], sensitivity[p]), self._pieces, new.device
+            )
             scale = self._signal / torch.stack(light).sum()
             map_pieces(lambda part: new[part].mul_(scale), self._pieces, new.device)

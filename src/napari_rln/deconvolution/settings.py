@@ -13,9 +13,9 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
-from napari_rln.core.volume import FloatArray, OnGrid, Volume, on_one_grid
+from napari_rln.core.volume import FloatArray, Mask, OnGrid, Shape, Volume, on_one_grid
 from napari_rln.deconvolution.back_projectors import BackProjector, transfer_function
-from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Mask, Negatives
+from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
 from napari_rln.deconvolution.convolution import Border, Convolution, of_one_size, padded_shape
 from napari_rln.deconvolution.richardson_lucy import HeldOut, RichardsonLucyIteration, Start, View
 from napari_rln.psf.prepare import check_psf
@@ -30,7 +30,7 @@ class RichardsonLucySettings:
     Parameters
     ----------
     iterations
-        Number of iterations, or auto: as many as predict held-out photons best.
+        Number of iterations, or auto: the number that best predicts held-out photons.
     max_iterations
         Upper limit for auto, and its number of iterations for images without photon noise.
     tolerance
@@ -117,10 +117,7 @@ class RichardsonLucySettings:
 
 
 def memory_bytes(
-    image_shape: tuple[int, int, int],
-    psf_shape: tuple[int, int, int],
-    settings: RichardsonLucySettings,
-    views: int = 1,
+    image_shape: Shape, psf_shape: Shape, settings: RichardsonLucySettings, views: int = 1
 ) -> int:
     """Return the memory of a deconvolution beside image and result, in bytes."""
     unmatched = settings.back_projector != "matched"
@@ -194,8 +191,8 @@ def without_negatives(data: FloatArray, negatives: Negatives, name: str) -> Floa
         return data
     if negatives == "error":
         raise RlnError(
-            f"{name} has {int((data < 0).sum())} negative voxels (lowest {lowest:g}); take them as "
-            "they are with `negatives=keep`, or set them to 0 with `negatives=clip`."
+            f"{name} has {int((data < 0).sum())} negative voxels (lowest {lowest:g}); keep them "
+            "with `negatives=keep`, or set them to 0 with `negatives=clip`."
         )
     return data.clip(0)
 
@@ -224,21 +221,6 @@ class PreparedView:
 
 
 def start_iteration(
-    image: Volume,
-    psf: Volume,
-    calibration: Calibration,
-    settings: RichardsonLucySettings,
-    device: torch.device,
-    momenta: Sequence[float] | None = None,
-    flat: float | None = None,
-    mask: Mask | None = None,
-) -> RichardsonLucyIteration:
-    """Return :func:`start_iteration_of_views` for a single view."""
-    view = PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
-    return start_iteration_of_views([view], settings, device, momenta=momenta, flat=flat)
-
-
-def start_iteration_of_views(
     views: Sequence[PreparedView],
     settings: RichardsonLucySettings,
     device: torch.device,
@@ -248,19 +230,9 @@ def start_iteration_of_views(
 ) -> RichardsonLucyIteration:
     """Return the iteration, in photons, before its first step.
 
-    Parameters
-    ----------
-    views
-        One or more images of one shape, in one unit.
-    settings
-        Settings of the run.
-    device
-        Compute device.
-    momenta
-        Acceleration factors of another run, one per iteration; computed from the images when
-        none.
-    flat
-        Value of a flat estimate, image units; the image's mean minus background when none.
+    The views are images of one shape in one unit. ``momenta`` are the acceleration factors of
+    another run, one per iteration; they are computed from the images when none. ``flat`` is the
+    value of a flat estimate, image units; the image's mean minus background when none.
     """
     kernels = of_one_size([view.psf.data for view in views if view.psf is not None])
     unit = views[0].calibration.camera.gain

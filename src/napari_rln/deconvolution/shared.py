@@ -1,8 +1,8 @@
 """Cache of intermediate results that several methods use for one image.
 
 Richardson-Lucy deconvolution and a network that starts from it need the same calibration, defective
-voxels, number of iterations, and sequence of estimates, of which the network's initial estimate is
-a few iterations beyond the end of the deconvolution.
+voxels, number of iterations, and sequence of estimates: the network's initial estimate is a few
+iterations beyond the end of the deconvolution.
 """
 
 import json
@@ -14,17 +14,16 @@ import torch
 
 from napari_rln.core.limits import as_dict
 from napari_rln.core.report import Report
-from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.core.volume import FloatArray, Mask, Volume
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import (
     Calibration,
     CalibrationSettings,
-    Mask,
     calibrate,
     prepare_image,
 )
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
-from napari_rln.deconvolution.settings import RichardsonLucySettings
+from napari_rln.deconvolution.settings import PreparedView, RichardsonLucySettings
 from napari_rln.deconvolution.stopping_trial import IterationChoice, find_iterations
 
 T = TypeVar("T")
@@ -58,48 +57,30 @@ class Shared:
 
     def find_iterations(
         self,
-        image: Volume,
-        psf: Volume,
-        calibration: Calibration,
+        view: PreparedView,
         settings: RichardsonLucySettings,
         device: torch.device,
         started: float,
-        mask: Mask | None = None,
     ) -> Generator[Report, None, IterationChoice]:
         """Return :func:`.stopping_trial.find_iterations`, as a generator of reports."""
-        key = ("stop", _key(image, psf, calibration, settings, device))
+        key = ("stop", _key(view, settings, device))
         if key not in self._results:
-            steps = find_iterations(image, psf, calibration, settings, device, started, mask)
-            self._results[key] = yield from steps
+            self._results[key] = yield from find_iterations(view, settings, device, started)
         stop: IterationChoice = self._results[key]
         return stop
 
     def path(
         self,
-        image: Volume,
-        psf: Volume,
-        calibration: Calibration,
+        view: PreparedView,
         settings: RichardsonLucySettings,
         device: torch.device,
         iterations: int,
-        mask: Mask | None = None,
     ) -> RichardsonLucyIteration:
-        """Return a new run, or one continued from an earlier method.
-
-        Parameters
-        ----------
-        image, psf, calibration, settings, device, mask
-            As for :func:`napari_rln.deconvolution.settings.start_iteration`.
-        iterations
-            Number of iterations to reach; the run has done fewer.
-        """
-        key = _key(image, psf, calibration, settings, device)
+        """Return a run with fewer iterations than requested, continued from an earlier method."""
+        key = _key(view, settings, device)
         if self._path is None or self._path[0] != key or self._path[1].done >= iterations:
             self._path = None  # frees its memory for the next
-            self._path = (
-                key,
-                rld.start_iteration(image, psf, calibration, settings, device, mask=mask),
-            )
+            self._path = key, rld.start_iteration([view], settings, device)
         return self._path[1]
 
     def release_path(self) -> None:
@@ -127,17 +108,12 @@ class Shared:
         return result
 
 
-def _key(
-    image: Volume,
-    psf: Volume,
-    calibration: Calibration,
-    settings: RichardsonLucySettings,
-    device: torch.device,
-) -> Hashable:
+def _key(view: PreparedView, settings: RichardsonLucySettings, device: torch.device) -> Hashable:
     """Return a key that is equal for runs with the same estimates."""
     plain = RichardsonLucySettings()
     path = replace(settings, **{name: getattr(plain, name) for name in _IRRELEVANT})
-    return image.hash, psf.hash, _text(calibration), json.dumps(as_dict(path)), str(device)
+    text = json.dumps(as_dict(path))
+    return view.image.hash, view.psf and view.psf.hash, _text(view.calibration), text, str(device)
 
 
 def _text(calibration: Calibration) -> str:

@@ -20,15 +20,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 import torch
 from scipy import ndimage
 from scipy.special import ndtri
 from scipy.stats import binom
 
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import FloatArray, Mask, Shape
 from napari_rln.deconvolution.convolution import map_pieces, pieces
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.psf.shape import centre_crop
@@ -39,9 +37,7 @@ BANDS: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
 EXPLAINED = 1.1
 """Highest error, relative to noise alone, that counts as explained by noise."""
 
-DECONVOLVED_FRACTION = (
-    0.7  # fraction of photons to deconvolve; fewer held-out ones give noisier errors
-)
+DECONVOLVED_FRACTION = 0.7  # of the photons; fewer held-out ones give noisier errors
 _GROWTH = 0.27  # exponent of the best number of iterations in the number of photons; measured
 _ALPHA = 1e-3  # Wiener parameter; measured: 1e-2 stops late, 1e-4 is dominated by noise
 _TAPER = 4  # voxels of taper at the border, as the transform is periodic
@@ -52,7 +48,7 @@ _LEAST_PATIENCE = 8  # iterations; unmatched back projectors overshoot before th
 _SETTLED = 4e-5  # gain per iteration, relative to the total gain, below which to stop
 _WORTHWHILE = 0.05  # least gain per iteration to continue, relative to the error beyond noise
 _NOISE_LIMITED = 1.3  # highest error of a result limited by noise, not by the PSF
-_HARDLY = 0.04  # tolerance of the best error, relative to the error beyond noise; measured
+_TOLERANCE = 0.04  # tolerance of the best error, relative to the error beyond noise; measured
 _BY_NOISE = 1.01  # error explained by noise and the uncertainty of its estimate
 _MOST_UNEXPLAINED = 3.0  # cap on the error beyond noise; above, noise is too weak to be fitted
 _WINDOW, _LEAST_WINDOW = 0.1, 3  # fraction of the iterations so far whose gain is averaged
@@ -69,13 +65,10 @@ class StoppingRule:
     image has no best iteration: the error of the PSF, equal in both parts of the photons, would be
     fitted without end.
 
-    Attributes
-    ----------
-    best
-        Lowest error so far.
     """
 
     best: float = math.inf
+    """Lowest error so far."""
     _at: int = 0
     _errors: list[float] = field(default_factory=list)
 
@@ -86,17 +79,11 @@ class StoppingRule:
         With an error beyond noise, the first iteration within a tolerance of the best: later gains
         mostly come from fitting the error of the PSF.
         """
-        hardly = self.best + _HARDLY * min(max(self.best - _BY_NOISE, 0.0), _MOST_UNEXPLAINED)
-        return next((i for i, e in enumerate(self._errors, 1) if e <= hardly), 0)
+        limit = self.best + _TOLERANCE * min(max(self.best - _BY_NOISE, 0.0), _MOST_UNEXPLAINED)
+        return next((i for i, e in enumerate(self._errors, 1) if e <= limit), 0)
 
     def add(self, error: float) -> bool:
-        """Add the error of the next iteration; return whether to end the trial.
-
-        Parameters
-        ----------
-        error
-            From :meth:`SplitPhotons.error`: 1 for the noise of the held-out photons alone.
-        """
+        """Add :meth:`SplitPhotons.error` of the next iteration; return whether to end the trial."""
         self._errors.append(error)
         done = len(self._errors)
         if error < self.best:
@@ -109,8 +96,8 @@ class StoppingRule:
         gain = (self._errors[-1 - window] - error) / window
         settled = gain < _SETTLED * (self._errors[0] - self.best)
         unexplained = min(error - 1, _MOST_UNEXPLAINED)
-        hopeless = error > EXPLAINED and gain < _WORTHWHILE * unexplained
-        return gain >= 0 and (settled or hopeless)
+        futile = error > EXPLAINED and gain < _WORTHWHILE * unexplained
+        return gain >= 0 and (settled or futile)
 
 
 class Prediction(NamedTuple):
@@ -165,16 +152,14 @@ class SplitPhotons:
         background: float,
         spectrum: Spectrum,
         seed: int,
-        mask: npt.NDArray[np.bool_] | None = None,
+        mask: Mask | None = None,
         device: torch.device | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         if spectrum.white:
             self.image, held_out = _thinned(photons, rng)
-            self.deconvolved_fraction, self._held_out_ratio = (
-                DECONVOLVED_FRACTION,
-                (1 - DECONVOLVED_FRACTION) / DECONVOLVED_FRACTION,
-            )
+            self.deconvolved_fraction = DECONVOLVED_FRACTION
+            self._held_out_ratio = (1 - DECONVOLVED_FRACTION) / DECONVOLVED_FRACTION
             variance = 1 - DECONVOLVED_FRACTION
         else:
             self.image, held_out = _recorrupted(photons, spectrum, rng)
@@ -182,7 +167,7 @@ class SplitPhotons:
             variance = 1 / (1 - DECONVOLVED_FRACTION)
         self.background = self.deconvolved_fraction * background
         self._photons = torch.from_numpy(photons).to(device)
-        self._seen = None if mask is None else torch.from_numpy(mask).to(device)
+        self._mask = None if mask is None else torch.from_numpy(mask).to(device)
         passed = _passed(psf, photons.shape)
         weight = (passed / (passed**2 + _ALPHA)) ** 2
         window = np.broadcast_to(_window(photons.shape), photons.shape)
@@ -206,9 +191,11 @@ class SplitPhotons:
         self._weight = self._weight.view(-1)
         self._passed = torch.from_numpy(passed).to(device).view(-1)
         rest = torch.from_numpy(held_out).to(device)
-        self._unseen = self._spectrum(rest, self._held_out_ratio * self.background)
-        self._pieces = pieces(self._unseen.numel(), self._unseen.device)
-        self._power = math.fsum(self._product(self._unseen, self._unseen, p) for p in self._pieces)
+        self._held_out = self._spectrum(rest, self._held_out_ratio * self.background)
+        self._pieces = pieces(self._held_out.numel(), self._held_out.device)
+        self._power = math.fsum(
+            self._product(self._held_out, self._held_out, p) for p in self._pieces
+        )
         self._last: torch.Tensor | None = None
 
     def whole(self, rule: StoppingRule) -> int:
@@ -220,20 +207,10 @@ class SplitPhotons:
         return max(1, round(rule.iteration * factor))
 
     def error(self, expected: torch.Tensor, extrapolation: float) -> float:
-        """Return the error with which an estimate predicts the held-out photons.
+        """Return the error with which an estimate predicts them, see :meth:`.HeldOut.error`.
 
-        Parameters
-        ----------
-        expected
-            Blurred prediction from which the run takes its next step, photons.
-        extrapolation
-            Distance of the prediction beyond the estimate, in units of the estimate's last change.
-
-        Returns
-        -------
-        float
-            Power of the sharpened residual over that of the noise alone. A factor on the whole
-            estimate is no error: unmatched back projectors converge to it late.
+        It is the power of the sharpened residual over that of the noise alone. A factor on the
+        whole estimate is no error: unmatched back projectors converge to it late.
         """
         now = self._spectrum(expected, self.background)
         last = self._last if extrapolation else None
@@ -243,7 +220,7 @@ class SplitPhotons:
                 # The blur is linear: that of the estimate itself follows from two predictions.
                 now[part] += extrapolation * last[part]
                 now[part] /= 1 + extrapolation
-            return self._product(self._unseen, now, part), self._product(now, now, part)
+            return self._product(self._held_out, now, part), self._product(now, now, part)
 
         products = map_pieces(compare, self._pieces, now.device)
         common, own = (math.fsum(column) for column in zip(*products, strict=True))
@@ -262,9 +239,9 @@ class SplitPhotons:
         """
         first, second = (self._spectrum(blurred + outside, 0.0) for blurred in (one, other))
         ratio = self._held_out_ratio
-        left = self._unseen - ratio * second
+        left = self._held_out - ratio * second
         gained = ratio * (first - second)
-        missing = self._unseen - ratio * first
+        missing = self._held_out - ratio * first
         everything = slice(None)
         error = self._product(missing, missing, everything) / self._noise
         fractions = []
@@ -275,22 +252,16 @@ class SplitPhotons:
         return Prediction(error, tuple(fractions))
 
     def scale(self, expected: torch.Tensor, outside: torch.Tensor) -> float:
-        """Return the factor on a blurred estimate that best fits all photons.
-
-        Parameters
-        ----------
-        expected, outside
-            As for :meth:`compare`.
-        """
-        own, beyond = (there.double() / self.deconvolved_fraction for there in (expected, outside))
+        """Return the factor on a blurred estimate that best fits all photons."""
+        own, beyond = (part.double() / self.deconvolved_fraction for part in (expected, outside))
         level = self.background / self.deconvolved_fraction
-        wanted = self._photons.double() - level - beyond
+        target = self._photons.double() - level - beyond
         variance = own + beyond + level
         weight = 1 / variance.clamp_min(_LEAST_VARIANCE * float(variance.mean()))
-        if self._seen is not None:
-            weight *= self._seen
+        if self._mask is not None:
+            weight *= self._mask
         power = float((weight * own * own).sum())
-        return float((weight * own * wanted).sum()) / power if power > 0 else 1.0
+        return float((weight * own * target).sum()) / power if power > 0 else 1.0
 
     def _spectrum(self, expected: torch.Tensor, background: float) -> torch.Tensor:
         """Return the transform, flat, of light minus a background, tapered at the border."""
@@ -363,9 +334,7 @@ def _window(shape: Shape) -> FloatArray:
     return window
 
 
-def structured_shape(
-    image_shape: tuple[int, int, int], psf_shape: tuple[int, int, int]
-) -> tuple[int, int, int]:
+def structured_shape(image_shape: Shape, psf_shape: Shape) -> Shape:
     """Return the size (z, y, x) of the crop of :func:`structured_crop`.
 
     All of z, along which light spreads most; in y and x at most a square, of at least twice the
@@ -376,7 +345,7 @@ def structured_shape(
     return planes, min(side, height), min(side, width)
 
 
-def structured_crop(image: FloatArray, psf_shape: tuple[int, int, int]) -> tuple[slice, ...]:
+def structured_crop(image: FloatArray, psf_shape: Shape) -> tuple[slice, ...]:
     """Return the crop of a large image with the most structure, (z, y, x) slices."""
     _, height, width = image.shape
     _, *crop = structured_shape(image.shape, psf_shape)

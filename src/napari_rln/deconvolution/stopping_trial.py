@@ -7,19 +7,20 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray, Volume
-from napari_rln.deconvolution.calibration import Calibration, Camera, Mask
+from napari_rln.deconvolution.calibration import Calibration, Camera
 from napari_rln.deconvolution.outside_light import OutsideLight
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (
     PreparedView,
     RichardsonLucySettings,
-    start_iteration_of_views,
+    start_iteration,
 )
 from napari_rln.deconvolution.stopping import SplitPhotons, StoppingRule, structured_crop
 
@@ -72,51 +73,23 @@ class Trial:
         return watch.light
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class IterationChoice:
-    """Number of iterations of a deconvolution, and the trial behind it.
-
-    Attributes
-    ----------
-    iterations
-        Number of iterations.
-    trial
-        Trial that determined it; none for an image without photon noise.
-    """
+class IterationChoice(NamedTuple):
+    """Number of iterations, and the trial behind it; none for an image without photon noise."""
 
     iterations: int
     trial: Trial | None = None
 
 
 def find_iterations(
-    image: Volume,
-    psf: Volume,
-    calibration: Calibration,
-    settings: RichardsonLucySettings,
-    device: torch.device,
-    started: float,
-    mask: Mask | None = None,
+    whole: PreparedView, settings: RichardsonLucySettings, device: torch.device, started: float
 ) -> Generator[Report, None, IterationChoice]:
     """Yield reports; return the number of iterations.
 
     A part of the photons is deconvolved until it predicts the others best. Without photon noise the
-    number is ``max_iterations``.
-
-    Parameters
-    ----------
-    image, psf
-        As validated by :func:`napari_rln.deconvolution.settings.check_pair`.
-    calibration
-        Calibration of the image.
-    settings
-        Settings of the deconvolution.
-    device
-        Compute device.
-    started
-        ``time.perf_counter()`` at the start, for the seconds of reports.
-    mask
-        (Z, Y, X) bool, measured voxels; all when none.
+    number is ``max_iterations``. ``started`` is ``time.perf_counter()`` at the start.
     """
+    image, psf, calibration, mask = whole.image, whole.psf, whole.calibration, whole.mask
+    assert psf is not None
     if not calibration.camera.counts_photons:
         return IterationChoice(iterations=settings.max_iterations)
     part = structured_crop(image.data, psf.shape)
@@ -135,7 +108,7 @@ def find_iterations(
         mask=shown,
         held_out=split,
     )
-    run = start_iteration_of_views([view], settings, device)
+    run = start_iteration([view], settings, device)
     watch = StoppingRule()
     # A step returns the error of the estimate before it, so there is one step more.
     run.step()
@@ -156,6 +129,6 @@ def find_iterations(
     iterations = min(split.whole(watch), settings.max_iterations)
     trial = Trial(
         view=view, split=split, run=run, best=watch.iteration, done=run.done,
-        restart=lambda: start_iteration_of_views([view], settings, device),
+        restart=lambda: start_iteration([view], settings, device),
     )  # fmt: skip
     return IterationChoice(iterations=iterations, trial=trial)

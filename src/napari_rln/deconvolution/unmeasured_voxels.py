@@ -10,11 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
-
-Mask = npt.NDArray[np.bool_]
+from napari_rln.core.volume import FloatArray, Mask, Shape
 
 HALO = 4  # voxels around a part on which its masks depend
 
@@ -47,12 +44,9 @@ class Levels:
 
 
 def find_levels(*images: FloatArray) -> Levels:
-    """Return the values of saturated and filled voxels.
+    """Return the values of saturated and filled voxels of an image, or of samples of it.
 
-    Parameters
-    ----------
-    *images
-        (Z, Y, X), an image, or samples of it. NaN is always unmeasured and needs no level.
+    NaN is always unmeasured and needs no level.
     """
     saturation = saturation_level(*images)
     fill, least = _fill_level(images, saturation)
@@ -71,13 +65,6 @@ def filled(part: FloatArray, levels: Levels) -> Mask:
 
     These are regions of the fill value, at least 3 voxels wide in the plane, and voxels within a
     distance of 2 that interpolation mixed with them. Isolated voxels of that value are measured.
-
-    Parameters
-    ----------
-    part
-        (Z, Y, X), of the volume of the levels.
-    levels
-        As returned by :func:`find_levels`.
     """
     unknown = np.isnan(part)
     if levels.fill is None:
@@ -112,9 +99,7 @@ def saturation_level(*images: FloatArray) -> float | None:
     the rarest. Isolated voxels at one value are hot, not saturated: neighbours of saturated voxels
     are bright.
     """
-    images = tuple(
-        image[_varied(image)] for image in images
-    )  # an absent plane has no highest value
+    images = tuple(image[_varied(image)] for image in images)  # without absent planes
     images = tuple(image for image in images if image.size)
     if not images:
         return None
@@ -229,7 +214,7 @@ def _constant(image: FloatArray, value: float) -> Mask:
     return ~_widened(image != value, (0, 1, 1))
 
 
-def _widened(mask: Mask, radii: tuple[int, int, int]) -> Mask:
+def _widened(mask: Mask, radii: Shape) -> Mask:
     """Return a mask dilated by radii (z, y, x) in voxels."""
     for axis, voxels in enumerate(radii):
         for _ in range(voxels):

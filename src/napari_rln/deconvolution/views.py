@@ -10,29 +10,32 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.grid import resample_onto, resampled_image, translation
 from napari_rln.core.limits import as_dict, check_limits
-from napari_rln.core.volume import FloatArray, Volume, VoxelUm, on_one_grid, same_grid
+from napari_rln.core.volume import (
+    Float64Array,
+    FloatArray,
+    Mask,
+    Volume,
+    VoxelUm,
+    on_one_grid,
+    same_grid,
+)
 from napari_rln.deconvolution.calibration import (
     LEAST_MEASURED,
-    Calibration,
     Gain,
     Level,
-    Mask,
     UserCalibration,
     calibrate,
     prepare_image,
 )
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
-from napari_rln.deconvolution.settings import (
-    check_pair,
-)
+from napari_rln.deconvolution.settings import PreparedView, check_pair
 from napari_rln.psf.prepare import RESAMPLE_ONLY, check_psf, prepare_psf
 from napari_rln.registration.register import (
     RegistrationReport,
@@ -93,41 +96,25 @@ class TwoViews:
     Attributes
     ----------
     first, second
-        (Z, Y, X), the second scaled to the brightness of the first.
-    psf_first, psf_second
-        PSFs on that grid.
-    calibration_first, calibration_second
-        Calibrations in the unit of the first.
-    mask_first
-        (Z, Y, X) bool, measured voxels of the first view; all when none.
-    mask
-        (Z, Y, X) bool, voxels that the second view shows.
-    original, psf_original, mask_original
-        First view, its PSF and its mask on its own voxels.
+        Views with PSFs and masks on that grid, the second scaled to the brightness of the first.
+    original
+        First view on its own voxels.
     facts
         Facts of the alignment.
     inputs
         Hashes of the original views and PSFs.
     """
 
-    first: Volume
-    second: Volume
-    psf_first: Volume
-    psf_second: Volume
-    calibration_first: Calibration
-    calibration_second: Calibration
-    mask_first: Mask | None
-    mask: Mask
-    original: Volume
-    psf_original: Volume
-    mask_original: Mask | None
+    first: PreparedView
+    second: PreparedView
+    original: PreparedView
     facts: dict[str, Any]
     inputs: dict[str, str]
 
     def calibrations(self) -> dict[str, Any]:
         """Return the calibrations for a record, each in the unit of its own view."""
-        second = self.calibration_second.scaled(self.facts["brightness_b"])
-        return self.calibration_first.facts() | {f"{k}_b": v for k, v in second.facts().items()}
+        second = self.second.calibration.scaled(self.facts["brightness_b"])
+        return self.first.calibration.facts() | {f"{k}_b": v for k, v in second.facts().items()}
 
 
 def rotated(volume: Volume, rotation: Rotation) -> Volume:
@@ -201,7 +188,7 @@ def pair_views_iter(
     repair = method.repair_image
     first, mask_first, first_facts = prepare_image(first, psf_first, one, repair=repair)
     second, mask_second, second_facts = prepare_image(second, psf_second, two, repair=repair)
-    mask_original = mask_first
+    original = PreparedView(image=first, psf=psf_first, calibration=one, mask=mask_first)
     grid = _grid(first.voxel_um, settings)
     image, other = _resampled(first, grid), _resampled(rotated(second, settings.rotation), grid)
     if mask_first is not None:
@@ -215,8 +202,8 @@ def pair_views_iter(
     if settings.transform == "none":
         if other.shape != image.shape:
             raise RlnError(
-                f"{other.name} has {other.shape} voxels but {image.name} {image.shape} on one "
-                "grid; register it (`transform=affine`), or crop both to the same part."
+                f"{other.name} is {other.shape} but {image.name} is {image.shape} on one grid; "
+                "register it (`transform=affine`), or crop both to the same part."
             )
         mask = shows > LEAST_MEASURED
     else:
@@ -240,27 +227,26 @@ def pair_views_iter(
         facts["registration"] = {name: registration[name] for name in kept}
     if mask.mean() < _LEAST_OVERLAP:
         raise RlnError(
-            f"{second.name} shows {mask.mean():.0%} of {first.name} only, at least "
-            f"{_LEAST_OVERLAP:.0%} are needed; crop {first.name} to what both show."
+            f"{second.name} overlaps {mask.mean():.0%} of {first.name}, less than "
+            f"{_LEAST_OVERLAP:.0%}; crop {first.name} to what both show."
         )
     brightness = _light(other, mask, two.background) / _light(image, mask, one.background)
     if not brightness > 0:
-        raise RlnError(f"{second.name} has no light above its background where {first.name} has.")
+        raise RlnError(
+            f"{second.name} is not brighter than its background where {first.name} is; check the "
+            "alignment, or set the backgrounds (`background`, `background_b`)."
+        )
     facts["brightness_b"] = brightness
+    scaled = (other.data.clip(0) / brightness).astype(np.float32)
     return TwoViews(
-        first=image,
-        second=image.with_data(
-            (other.data.clip(0) / brightness).astype(np.float32), name=second.name
+        first=PreparedView(image=image, psf=psfs[0], calibration=one, mask=mask_first),
+        second=PreparedView(
+            image=image.with_data(scaled, name=second.name),
+            psf=psfs[1],
+            calibration=two.scaled(1 / brightness),
+            mask=None if mask.all() else mask,
         ),
-        psf_first=psfs[0],
-        psf_second=psfs[1],
-        calibration_first=one,
-        calibration_second=two.scaled(1 / brightness),
-        mask_first=mask_first,
-        mask=mask,
-        original=first,
-        mask_original=mask_original,
-        psf_original=psf_first,
+        original=original,
         facts=facts,
         inputs=inputs,
     )
@@ -311,7 +297,7 @@ def _blurred(volume: Volume, psf: Volume) -> Volume:
     return volume.with_data(data.astype(np.float32))
 
 
-def _moved_onto(other: Volume, image: Volume, matrix: npt.NDArray[np.float64]) -> FloatArray:
+def _moved_onto(other: Volume, image: Volume, matrix: Float64Array) -> FloatArray:
     """Return a view on the voxels of another by the matrix of its record, NaN outside."""
     half, other_half = (np.divide(volume.voxel_um, 2) for volume in (image, other))
     return resample_onto(other, image, translation(other_half) @ matrix @ translation(-half))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.tiles import Shape, plan_tiles
-from napari_rln.core.volume import OnGrid, Volume
+from napari_rln.core.tiles import plan_tiles
+from napari_rln.core.volume import OnGrid, Shape, Volume
 from napari_rln.deconvolution.fft import fast_shape
 from napari_rln.deconvolution.method import Json, Method, TileStage
 from napari_rln.engine.plan import Format, Plan

@@ -14,8 +14,7 @@ import tifffile
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import VoxelUm
+from napari_rln.core.volume import Shape, VoxelUm
 from napari_rln.io.image import Image
 from napari_rln.io.paths import atomic, is_ome_name, is_tiff_name, stem
 from napari_rln.io.tiff import TiffTarget

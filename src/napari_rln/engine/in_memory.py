@@ -214,24 +214,15 @@ def _one_view(image: Volume, psf: Volume | None, method: Method, shared: Shared)
 
 
 def _two_views(pair: TwoViews, method: Method) -> _Input:
-    method.check(pair.first, pair.psf_first, views=2)
-    first = PreparedView(
-        image=pair.first, psf=pair.psf_first, calibration=pair.calibration_first,
-        mask=pair.mask_first,
-    )  # fmt: skip
-    second = PreparedView(
-        image=pair.second, psf=pair.psf_second, calibration=pair.calibration_second,
-        mask=None if pair.mask.all() else pair.mask,
-    )  # fmt: skip
-    original = PreparedView(
-        image=pair.original, psf=pair.psf_original, calibration=pair.calibration_first,
-        mask=pair.mask_original,
-    )  # fmt: skip
+    first, second = pair.first, pair.second
+    assert first.psf is not None
+    assert second.psf is not None
+    method.check(first.image, first.psf, views=2)
     return _Input(
-        raw=pair.original,
+        raw=pair.original.image,
         views=(first, second),
-        original=original,
+        original=pair.original,
         facts=pair.facts | pair.calibrations(),
         inputs=pair.inputs,
-        psfs={"psf": pair.psf_first, "psf_b": pair.psf_second},
+        psfs={"psf": first.psf, "psf_b": second.psf},
     )

@@ -25,7 +25,7 @@ from napari_rln import __version__
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record, jsonable
 from napari_rln.core.tiles import as_text
-from napari_rln.core.volume import Box, Volume, VoxelUm
+from napari_rln.core.volume import Box, FloatArray, Volume, VoxelUm
 from napari_rln.deconvolution.method import Json, Method
 from napari_rln.engine.image_state import ImageState
 from napari_rln.engine.methods import method_from_json
@@ -36,7 +36,6 @@ from napari_rln.io.paths import atomic
 from napari_rln.io.tiff import TiffTarget
 from napari_rln.io.volumes import OutputType, read, write
 
-FloatArray = npt.NDArray[np.float32]
 Target = TiffTarget | ZarrTarget
 
 # NumPy parses the header of a .npy file as Python, which CPython before 3.11.8 and 3.12.2 fails at

@@ -17,8 +17,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.tiles import Shape, Tile, plan_tiles, within
-from napari_rln.core.volume import Box, FloatArray
+from napari_rln.core.tiles import Tile, plan_tiles, within
+from napari_rln.core.volume import Box, FloatArray, Shape
 from napari_rln.io.ome_zarr import coarser
 
 Format = Literal["zarr", "tiff"]

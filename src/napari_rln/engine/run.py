@@ -329,7 +329,7 @@ class _Run:
         method = self.method
         pair = yield from pair_views_iter(first, other, psf, psf_b, second.views, method)
         for path in self._registered:
-            write(pair.second, path, replace=output.overwrite)
+            write(pair.second.image, path, replace=output.overwrite)
         result = yield from deconvolve_iter(
             pair, method=method, tile=execution.tile, memory_gb=execution.memory_gb,
             shared=self.shared,

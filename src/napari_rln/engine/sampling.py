@@ -17,8 +17,8 @@ from napari_rln.core.machine import MemoryGb
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.core.record import array_hash
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, as_text, blocks, plan_tiles, within
-from napari_rln.core.volume import Box, FloatArray, ImageLike, OnGrid, Volume
+from napari_rln.core.tiles import as_text, blocks, plan_tiles, within
+from napari_rln.core.volume import Box, FloatArray, ImageLike, OnGrid, Shape, Volume
 from napari_rln.deconvolution.calibration import (
     MOST_VOXELS,
     REPAIR_HALO,
@@ -28,8 +28,8 @@ from napari_rln.deconvolution.calibration import (
     prepare_data,
     sample_boxes,
 )
-from napari_rln.deconvolution.method import Json, Method, PreparedCrop, TileStage
-from napari_rln.deconvolution.settings import without_negatives
+from napari_rln.deconvolution.method import Json, Method, TileStage
+from napari_rln.deconvolution.settings import PreparedView, without_negatives
 from napari_rln.deconvolution.stopping import structured_crop, structured_shape
 from napari_rln.engine.image_state import ImageState
 from napari_rln.io.image import checksum
@@ -185,7 +185,7 @@ def calibrate_samples(
     if method.tiles is not None:
         assert psf is not None
         crop = prepared_crop(image, box, calibration, psf, method, samples.time)
-        tiles, trial = yield from method.tiles.search(crop, psf, calibration, device, started)
+        tiles, trial = yield from method.tiles.search(crop, device, started)
         release_freed_memory()
         if method.blocks is not None:
             fitted = method.blocks.fit(trial, device, memory_gb)
@@ -229,7 +229,7 @@ def fit_stages(
     """
     image, stage, second = samples.image, method.tiles, method.blocks
     asks = second is not None and second.fits_estimates
-    crops: list[PreparedCrop] = []
+    crops: list[PreparedView] = []
     estimates: list[FloatArray] = []
     estimate = None
     # A single tile is computed here if the second stage needs it, else by a worker.
@@ -247,7 +247,7 @@ def fit_stages(
         crops = [prepared_crop(image, box, calibration, psf, method, samples.time) for box in boxes]
         level = None if whole else known.level
         shared, estimates = yield from stage.sample(
-            crops, psf, calibration, known.tiles, level, device, time.perf_counter()
+            crops, known.tiles, level, device, time.perf_counter()
         )
         known = replace(known, tiles=known.tiles | shared)
         estimate = estimates[0] if whole else None
@@ -267,7 +267,7 @@ def prepared_crop(
     psf: Volume | None,
     method: Method,
     time: int = 0,
-) -> PreparedCrop:
+) -> PreparedView:
     """Return a part of a volume prepared for deconvolution, with its mask of measured voxels."""
     return PaddedPart(image, box, method, time).prepared(calibration, psf, method)
 
@@ -310,7 +310,7 @@ class PaddedPart:
 
     def prepared(
         self, calibration: Calibration, psf: Volume | None, method: Method
-    ) -> PreparedCrop:
+    ) -> PreparedView:
         """Return the part prepared for deconvolution with its mask, as of the whole; call once.
 
         Parameters
@@ -333,4 +333,4 @@ class PaddedPart:
         mask = None if mask is None or mask[self._inner].all() else mask[self._inner].copy()
         inside = np.ascontiguousarray(data[self._inner])
         volume = Volume(data=inside, voxel_um=self._image.voxel_um, name=self._image.name)
-        return PreparedCrop(volume, mask)
+        return PreparedView(image=volume, psf=psf, calibration=calibration, mask=mask)

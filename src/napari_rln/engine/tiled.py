@@ -75,7 +75,7 @@ class Computation:
         # All tiles share their start and iterations; a single one has its own.
         level = self.known.level if len(plan.tiles) > 1 else None
         kept = within(plan.stored_part(tile), tile.window)
-        data = stage.tile(crop, psf, calibration, self.known.tiles, level, self.device, kept)
+        data = stage.tile(crop, self.known.tiles, level, self.device, kept)
         return data, light
 
     def estimate(self, number: int, load: Callable[[int], FloatArray]) -> FloatArray | None:
@@ -118,7 +118,7 @@ class Computation:
         light = 0.0
         if estimate is None:
             light = float(crop.image.data[inner].sum(dtype=np.float64))
-        return self.second(crop, estimate, calibration, inner), light
+        return self.second(crop, estimate, inner), light
 
 
 def deconvolve_tiled(

@@ -13,11 +13,10 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
-from napari_rln.core.volume import FloatArray, Volume, check_on_grid
+from napari_rln.core.volume import FloatArray, Mask, Volume, check_on_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import (
     Calibration,
-    Mask,
     UserCalibration,
     calibrate,
     prepare_image,
@@ -154,7 +153,8 @@ def outside_light_iter(
     settings, where = RichardsonLucySettings(), resolve_device(device)
     check_memory(memory_bytes(image.shape, psf.shape, settings), where, _ADVICE)
     started = time.perf_counter()
-    run = rld.start_iteration(image, psf, calibration, settings, where, mask=mask)
+    view = rld.PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
+    run = rld.start_iteration([view], settings, where)
     outside = OutsideLight(image, calibration)
     for done in range(1, MOST + 1):
         change = run.step()

@@ -9,8 +9,8 @@ from scipy.fft import rfftn
 from scipy.signal.windows import hann
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.metrics import Array, Float64, fitted_pair
-from napari_rln.core.volume import VoxelUm
+from napari_rln.core.metrics import fitted_pair
+from napari_rln.core.volume import Array, Float64Array, VoxelUm
 
 Direction = Literal["lateral", "axial"]
 
@@ -32,8 +32,8 @@ class ShellCurve:
         Nyquist frequency of the voxel grid in this direction.
     """
 
-    frequency_per_um: Float64
-    correlation: Float64
+    frequency_per_um: Float64Array
+    correlation: Float64Array
     nyquist_per_um: float
 
     @property
@@ -94,7 +94,7 @@ def fourier_shell_correlation(
     )
 
 
-def _component(shape: tuple[int, ...], voxel_um: VoxelUm, direction: Direction) -> Float64:
+def _component(shape: tuple[int, ...], voxel_um: VoxelUm, direction: Direction) -> Float64Array:
     """Return the magnitude of the lateral or axial frequency, on the half spectrum of rfftn."""
     frequencies = [np.fft.fftfreq(n, d) for n, d in zip(shape, voxel_um, strict=True)]
     frequencies[2] = np.fft.rfftfreq(shape[2], voxel_um[2])
@@ -103,7 +103,7 @@ def _component(shape: tuple[int, ...], voxel_um: VoxelUm, direction: Direction) 
     return np.broadcast_to(component, (*shape[:2], frequencies[2].size))
 
 
-def _windowed_spectrum(volume: Float64) -> npt.NDArray[np.complex128]:
+def _windowed_spectrum(volume: Float64Array) -> npt.NDArray[np.complex128]:
     """Return the half spectrum of rfftn, without the mean and with a Hann window."""
     volume = volume - volume.mean()
     for axis, n in enumerate(volume.shape):

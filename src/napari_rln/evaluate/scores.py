@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_rln.core import metrics
-from napari_rln.core.volume import Volume
+from napari_rln.core.volume import Array, Volume
 from napari_rln.evaluate.plane_sections import PLANES
 
 _FLAT_FRACTION = 0.05
@@ -50,7 +50,7 @@ def score(result: Volume, truth: Volume, plane: str | None = None) -> Scores | N
     # One fit for all planes.
     fit = metrics.fitted(result.data, truth.data)
     peak = float(np.ptp(truth.data))
-    arrays: tuple[metrics.Array, ...] = (result.data, fit, truth.data)
+    arrays: tuple[Array, ...] = (result.data, fit, truth.data)
     if plane is None:
         triples = [arrays]
     else:

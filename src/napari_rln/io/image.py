@@ -13,10 +13,11 @@ import numpy.typing as npt
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.core.machine import available_bytes
-from napari_rln.core.tiles import Shape, as_text
+from napari_rln.core.tiles import as_text
 from napari_rln.core.volume import (
     Box,
     FloatArray,
+    Shape,
     Volume,
     VoxelUm,
     check_finite,

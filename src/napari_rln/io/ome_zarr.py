@@ -20,8 +20,8 @@ from numcodecs import Blosc
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.tiles import Shape, plan_tiles
-from napari_rln.core.volume import Box, VoxelUm
+from napari_rln.core.tiles import plan_tiles
+from napari_rln.core.volume import Box, Shape, VoxelUm
 from napari_rln.io.lazy import OpenedArray, Pieces
 from napari_rln.io.metadata import um_per
 from napari_rln.io.paths import title

@@ -21,8 +21,7 @@ import tifffile
 
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import Box, VoxelUm
+from napari_rln.core.volume import Box, Shape, VoxelUm
 from napari_rln.io.lazy import MOST_PLANES, Lazy, OpenedArray, Pieces, choose_image
 from napari_rln.io.metadata import (
     RECORD_NAMESPACE,

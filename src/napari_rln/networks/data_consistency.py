@@ -40,16 +40,14 @@ VOXEL_BYTES = 48
 
 _KERNEL = 5  # half width in voxels of the filter for detail of the estimate; measured
 _GRID = 64  # half the side in voxels of the grid on which that filter is computed
-_BLUR, _ALLOWED = (
-    0.7,
-    1.5,
-)  # sigma in voxels, and factor, of the blurred estimate that limits a result
+# Sigma in voxels, and factor, of the blurred estimate that limits a result.
+_BLUR, _ALLOWED = 0.7, 1.5
 _BRIGHT = 16.0  # in units of the network's scale: above the range of training
-_BRIGHT_ALONE = 3.0  # the same for isolated points
+_BRIGHT_ISOLATED = 3.0  # the same for isolated points
 _CORE, _AROUND = 5, 17  # width in voxels of an isolated point, and of its dark surroundings
-_ALONE = 0.8  # least fraction of the squared light of these in an isolated point
+_ISOLATED = 0.8  # least fraction of the squared light of these in an isolated point
 _FADE = 5  # width in voxels of the transition to the estimate
-_HARDLY = 0.01  # transmission of the PSF below which photons contain no information
+_OPAQUE = 0.01  # transmission of the PSF below which photons carry no information
 _UNSUITABLE = 0.8  # least weight of the estimate in all other detail to use it there too
 
 
@@ -75,8 +73,9 @@ class Consistency:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Return an instance from the JSON of :func:`dataclasses.asdict`."""
-        return cls(**fields | {"detail": tuple(fields["detail"])})
+        """Return an instance from the JSON of :func:`dataclasses.asdict`; defaults if empty."""
+        known: dict[str, Any] = {k: tuple(v) if k == "detail" else v for k, v in fields.items()}
+        return cls(**known)
 
     @classmethod
     def of(cls, trial: Trial, estimate: FloatArray, output: FloatArray, scale: float) -> Self:
@@ -109,15 +108,7 @@ class Consistency:
 
 
 class Merge:
-    """Merging of a network's output with its initial estimate.
-
-    Parameters
-    ----------
-    consistency
-        Parameters of the merging.
-    psf
-        (z, y, x), centre on voxel ``n // 2``.
-    """
+    """Merging of a network's output with its initial estimate; the PSF is for detail."""
 
     def __init__(self, consistency: Consistency, psf: FloatArray | None = None) -> None:
         self._consistency = consistency
@@ -126,14 +117,9 @@ class Merge:
             self._kernel = _kernel(psf, consistency.detail)
 
     def __call__(self, output: FloatArray, estimate: FloatArray, scale: float) -> FloatArray:
-        """Return the result, (z, y, x) float32, image units, background removed.
+        """Return the result; all are (z, y, x) float32, image units, background removed.
 
-        Parameters
-        ----------
-        output, estimate
-            (z, y, x), image units, background removed.
-        scale
-            Scale of the normalisation, image units.
+        ``scale`` is that of the normalisation, image units.
         """
         blurred = ndimage.gaussian_filter(estimate, _BLUR)
         limit = np.maximum(estimate, np.float32(_ALLOWED) * blurred)
@@ -151,12 +137,12 @@ class Merge:
 
 def _weight_of_points(estimate: FloatArray, scale: float) -> FloatArray | None:
     """Return the weight of the estimate around points too bright for a network; none if 0."""
-    if not (estimate > _BRIGHT_ALONE * scale).any():
+    if not (estimate > _BRIGHT_ISOLATED * scale).any():
         return None
     square = np.square(estimate / np.float32(scale))
     core = _CORE**3 * ndimage.uniform_filter(square, _CORE)
     around = _AROUND**3 * ndimage.uniform_filter(square, _AROUND)
-    bright = estimate > np.where(core > _ALONE * around, _BRIGHT_ALONE, _BRIGHT) * scale
+    bright = estimate > np.where(core > _ISOLATED * around, _BRIGHT_ISOLATED, _BRIGHT) * scale
     if not bright.any():
         return None
     whole = ndimage.maximum_filter(bright, _AROUND).astype(np.float32)
@@ -168,10 +154,10 @@ def _kernel(psf: FloatArray, detail: tuple[float, ...]) -> FloatArray:
     """Return the filter for detail of the initial estimate, (z, y, x) float32, odd sizes."""
     grid = (2 * _GRID,) * 3
     passed = np.abs(scipy.fft.rfftn(centre_crop(psf, grid), grid, workers=torch.get_num_threads()))
-    level = np.log(np.maximum(passed / passed.max(), 0.1 * _HARDLY))
+    level = np.log(np.maximum(passed / passed.max(), 0.1 * _OPAQUE))
     middles = np.sqrt(np.multiply(BANDS[:-1], BANDS[1:]))
-    hardly = max(0.0, (min(detail) - _UNSUITABLE) / (1 - _UNSUITABLE))
-    weights = np.interp(level, np.log([_HARDLY, *middles]), [hardly, *detail])
+    opaque = max(0.0, (min(detail) - _UNSUITABLE) / (1 - _UNSUITABLE))
+    weights = np.interp(level, np.log([_OPAQUE, *middles]), [opaque, *detail])
     whole = scipy.fft.fftshift(scipy.fft.irfftn(weights, grid))
     middle = slice(_GRID - _KERNEL, _GRID + _KERNEL + 1)
     return np.ascontiguousarray(whole[middle, middle, middle], np.float32)

@@ -107,7 +107,7 @@ class InferenceNetwork:
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the network's output, (1, D, H, W), or (N, 1, D, H, W) for as many inputs.
+        """Return the network's output, (1, D, H, W), or (N, 1, D, H, W) for N inputs.
 
         Parameters
         ----------
@@ -126,8 +126,8 @@ class InferenceNetwork:
         starts = images if E0 is None else self._batch(E0)
         if starts.shape != images.shape:
             raise RlnError(
-                f"the first estimate is {tuple(starts.shape)} but the image "
-                f"{tuple(images.shape)}; give both the same shape."
+                f"the initial estimate is {tuple(starts.shape)} but the image "
+                f"{tuple(images.shape)}; give both in one shape."
             )
         if self._compiled is not None:
             pairs = [(i.numpy(), s.numpy()) for i, s in zip(images, starts, strict=True)]
@@ -187,10 +187,10 @@ def compile_in_background() -> "subprocess.Popen[bytes] | None":
     meanwhile waits for it.
     """
     try:
-        from napari_rln.networks.cpu_kernels.chain import kept
+        from napari_rln.networks.cpu_kernels.chain import is_cached
     except (ImportError, RuntimeError):  # no numba, or no writable cache folder
         return None
-    if kept() or getattr(sys, "frozen", False):  # frozen programs have no interpreter to start
+    if is_cached() or getattr(sys, "frozen", False):  # frozen programs have no interpreter to start
         return None
     try:
         return subprocess.Popen(
@@ -218,7 +218,7 @@ InferenceNetwork(RLN(NetworkSettings()), torch.device("cpu"))
 
 
 def _compile(layers: Pairs, norms: Pairs, eps: float) -> "Compiled | None":
-    """Return the compiled network; none if numba is absent, too old, or cannot compile it."""
+    """Return the compiled network; none if numba is missing, too old, or unable to compile it."""
     try:
         from numba.core.errors import NumbaError
 

@@ -96,20 +96,13 @@ def initial_estimate(
 ) -> Generator[Report, None, InitialEstimate]:
     """Yield reports of a classical deconvolution; return the initial estimate of a scene.
 
-    Parameters
-    ----------
-    scene
-        Image, or views, with their PSFs.
-    start
-        Settings of the initial estimate.
-    outside
-        Whether to estimate the light from beyond the field of view too, which may need more
-        iterations than the estimate.
+    With ``outside`` the light from beyond the field of view is estimated too, which may need more
+    iterations.
 
     Raises
     ------
     RlnError
-        If a PSF is needed and there is none.
+        If a PSF is needed but missing.
     """
     image, calibration = scene.image, scene.calibration
     if not start.needs_psf:
@@ -125,9 +118,8 @@ def initial_estimate(
     else:
         iterations = start.iterations
     watch = None
-    # A trial of the whole image has it too.
-    shown_by_trial = trial is not None and trial.covers(image)
-    if outside and start.method == "matched" and not shown_by_trial:
+    known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
+    if outside and start.method == "matched" and not known:
         watch = OutsideLight(image, calibration)
     if len(scene.views) > 1:  # the stop is that of the first view alone
         settings = replace(settings, start="image")

@@ -1,6 +1,6 @@
 """The library of models: shipped ones, and those in the user's folder.
 
-A model in the folder has the name of its file, whatever its card says, so that names are unique and
+A model in the folder has the name of its file, not of its card, so that names are unique and
 files may be added and removed by hand.
 """
 
@@ -72,13 +72,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Library:
-    """The shipped models and those in a folder, which is created by the first save.
-
-    Parameters
-    ----------
-    folder
-        Folder of the user's models by default.
-    """
+    """The shipped models and those in a folder, which is created by the first save."""
 
     folder: Path = field(default_factory=default_folder)
 
@@ -180,7 +174,7 @@ class Library:
         before = self._own(old, "renamed")
         _check_name(new)
         if new.casefold() in self._taken():
-            raise RlnError(f"there is a model called {new} already; give another name.")
+            raise RlnError(f"there is a model called {new} already; choose another name.")
         after = self.folder / f"{new}{SUFFIX}"
         replace(self.load(old), name=new).save(after)
         before.unlink()
@@ -205,8 +199,8 @@ class Library:
         path = self.path(name)
         if path is None:
             raise RlnError(
-                f"model {name} comes with napari-rln and cannot be {what}; export it to have a "
-                "file of your own."
+                f"model {name} comes with napari-rln and cannot be {what}; export it for a copy "
+                "of your own."
             )
         return path
 
@@ -215,8 +209,8 @@ class Library:
         own = (path.name.removesuffix(SUFFIX) for path in self._files())
         return {name.casefold() for name in (*shipped_models(), *own)}
 
-    def _free_name(self, wanted: str) -> str:
-        name = file_name(wanted)
+    def _free_name(self, name: str) -> str:
+        name = file_name(name)
         free, number, taken = name, 1, self._taken()
         while free.casefold() in taken:
             number += 1
@@ -242,7 +236,7 @@ def _entry(name: str, path: Path | None) -> Entry:
     try:
         if path is not None and name in shipped_models():
             raise RlnError(
-                f"{path.name} is called as a model that comes with napari-rln; rename the file."
+                f"{path.name} has the name of a model of napari-rln itself; rename the file."
             )
         card = read_card(path or name)
         psf, record = card["psf"], card["record"]

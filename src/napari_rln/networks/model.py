@@ -87,7 +87,8 @@ class Model:
         ):
             raise RlnError(
                 f"a model cannot have normalisation {self.normalisation!r}, output_scale "
-                f"{self.output_scale}, share {self.estimate_weight} and reach {self.psf_widths}."
+                f"{self.output_scale}, estimate_weight {self.estimate_weight} and psf_widths "
+                f"{self.psf_widths}."
             )
         self.network.eval()
 
@@ -180,10 +181,10 @@ class Model:
             network.load_state_dict(tensors)
             bad = [name for name, values in tensors.items() if not torch.isfinite(values).all()]
             if bad:
-                raise ValueError(f"{', '.join(bad)} hold NaN or infinities")
+                raise ValueError(f"{', '.join(bad)} contain NaN or infinities")
             bad = [n for n, v in tensors.items() if n.endswith("running_var") and (v < 0).any()]
             if bad:
-                raise ValueError(f"{', '.join(bad)} hold negative variances")
+                raise ValueError(f"{', '.join(bad)} contain negative variances")
             validation_of(card["record"]["facts"])
             model = cls(
                 name=card["name"],
@@ -203,7 +204,9 @@ class Model:
         except (
             AttributeError, LookupError, TypeError, ValueError, RuntimeError, OverflowError,
         ) as error:  # fmt: skip
-            raise RlnError(f"{file} does not hold the model that it describes: {error}") from error
+            raise RlnError(
+                f"{file} does not contain the model that it describes: {error}"
+            ) from error
 
 
 def validation_of(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -234,7 +237,7 @@ def _described(psf: Volume) -> dict[str, Any]:
 
 def _psf(described: dict[str, Any] | None, array: torch.Tensor | None) -> Volume | None:
     if (described is None) != (array is None):
-        raise ValueError("a PSF is described but not there, or there but not described")
+        raise ValueError("a PSF is described but missing, or present but not described")
     if described is None or array is None:
         return None
     record = described["record"]
@@ -248,7 +251,7 @@ def _psf(described: dict[str, Any] | None, array: torch.Tensor | None) -> Volume
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Yield an open safetensors file, of which only the header has been read."""
+    """Yield an open safetensors file, with only its header read."""
     if not path.is_file():
         raise RlnError(f"there is no model file {path}; check the name and the folder.")
     try:
@@ -256,7 +259,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError) as error:
         raise RlnError(
-            f"{path.name} cannot be read as a model ({error}); it may be cut short or no "
+            f"{path.name} cannot be read as a model ({error}); it may be truncated, or not a "
             f"{SUFFIX} file."
         ) from error
 
@@ -264,7 +267,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _card(file: str, metadata: dict[str, str]) -> dict[str, Any]:
     """Return the card from a file's metadata, if of a supported format."""
     if _KEY not in metadata:
-        raise RlnError(f"{file} is a safetensors file, but no model of napari-rln.")
+        raise RlnError(f"{file} is a safetensors file but not a model of napari-rln.")
     try:
         card: dict[str, Any] = json.loads(metadata[_KEY])
         version = int(card["format"])
@@ -274,8 +277,8 @@ def _card(file: str, metadata: dict[str, str]) -> dict[str, Any]:
         raise RlnError(f"the description in {file} is damaged (format {version}).")
     if version > FORMAT:
         raise RlnError(
-            f"{file} is of model format {version}, made by a later version; this one reads "
-            f"formats up to {FORMAT}: update napari-rln."
+            f"{file} is of model format {version}, of a later version; this one reads formats up "
+            f"to {FORMAT}: update napari-rln."
         )
     return card
 
@@ -316,11 +319,6 @@ def load_model(name: str | Path = UNIVERSAL) -> Model:
 def read_card(name: str | Path = UNIVERSAL) -> dict[str, Any]:
     """Return the card of a model, see :meth:`Model.card`, without reading its weights.
 
-    Parameters
-    ----------
-    name
-        As for :func:`load_model`.
-
     Raises
     ------
     RlnError
@@ -347,13 +345,8 @@ def _located(name: str | Path) -> Iterator[Path]:
 
 
 def psf_difference(psf: Volume, other: Volume) -> float:
-    """Return the fraction of light by which two PSFs of one voxel size differ, 0 to 1.
-
-    Parameters
-    ----------
-    psf, other
-        Sum 1, centre on voxel ``n // 2``; any sizes.
-    """
+    """Return the fraction of light by which two PSFs of one voxel size differ, 0 to 1."""
+    # Of different sizes, each with its centre on voxel n // 2.
     size = [max(p, q) + 1 for p, q in zip(psf.shape, other.shape, strict=True)]
     padded = []
     for volume in (psf, other):

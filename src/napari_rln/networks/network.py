@@ -18,9 +18,9 @@ from napari_rln.core.grid import on_grid
 from napari_rln.core.limits import as_dict, check_limits, from_dict
 from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, Tile, TileSide, largest_core, plan_tiles
-from napari_rln.core.volume import Box, FloatArray, OnGrid, Volume, VoxelUm, same_grid
-from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
+from napari_rln.core.tiles import Tile, TileSide, largest_core, plan_tiles
+from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm, same_grid
+from napari_rln.deconvolution.calibration import Gain, Level, Negatives
 from napari_rln.deconvolution.classical import (
     ClassicalTiles,
     residual_bytes,
@@ -30,20 +30,18 @@ from napari_rln.deconvolution.method import (
     BlockComputer,
     Description,
     Json,
+    Method,
     Observation,
-    PreparedCrop,
     WholeResult,
 )
 from napari_rln.deconvolution.residual import Residual, residual_of
-from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
+from napari_rln.deconvolution.settings import PreparedView, check_psf_fits, memory_bytes
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.application import (
     HALO,
+    Application,
     BlockInput,
-    apply_to_tiles,
-    apply_to_window,
     consistency_of,
-    input_of,
 )
 from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.networks.data_consistency import Consistency, Merge
@@ -56,11 +54,11 @@ from napari_rln.networks.inference import (
 )
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.model import UNIVERSAL, Model, load_model
-from napari_rln.networks.normalisation import HIGH, LOW, Normalisation, brightness
+from napari_rln.networks.normalisation import Normalisation, brightness
 from napari_rln.networks.rln import combine_views
 from napari_rln.networks.suitability import grid_error, psf_warnings
 
-ADVICE = "take less memory at once (`memory_gb`), or use another device."
+ADVICE = "set a lower memory limit (`memory_gb`), or use another device."
 
 _VOLUME_BYTES = 28  # measured: bytes per voxel of the image, of all arrays of its size
 _WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
@@ -116,7 +114,7 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network(NetworkOptions):
+class Network(NetworkOptions, Method):
     """A Richardson-Lucy Network as a method.
 
     Parameters
@@ -163,17 +161,11 @@ class Network(NetworkOptions):
         return NetworkBlocks(self)
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
-        """Raise unless image and PSF match and the model is applicable to them.
-
-        Raises
-        ------
-        RlnError
-            If the model is for another number of views or other voxels, or needs a PSF.
-        """
+        """Raise unless image and PSF match and the model is applicable to them."""
         model = self.loaded
         if views == 1 and model.network.settings.views != "single":
             raise RlnError(
-                f"model {model.name} takes two views of the object, not one image; give both "
+                f"model {model.name} is for two views of the object, not one image; give both "
                 "(napari-rln dual)."
             )
         if views > 1:
@@ -196,17 +188,11 @@ class Network(NetworkOptions):
             raise grid_error(model, image)
 
     def check_tiled(self) -> None:
-        """Raise if images may be resampled.
-
-        Raises
-        ------
-        RlnError
-            If ``grid`` is ``"resample"``.
-        """
+        """Raise if images may be resampled."""
         if self.grid != "refuse":
             raise RlnError(
                 "an image that is deconvolved in parts is not resampled (`grid=resample`); "
-                "resample it first, or use a model that takes its voxels."
+                "resample it first, or use a model for its voxel size."
             )
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
@@ -216,10 +202,6 @@ class Network(NetworkOptions):
         if len(psfs) > 1 and model.psf_b is not None:
             sentences += psf_warnings(replace(model, psf=model.psf_b, psf_widths={}), psfs[1])
         return sentences
-
-    def of_views(self, views: int) -> Self:
-        """Return the method for a number of views: itself."""
-        return self
 
     def grid_of(self, image: OnGrid) -> VoxelUm:
         """Return the voxel size (z, y, x) of the computation, micrometres."""
@@ -244,27 +226,25 @@ class Network(NetworkOptions):
         None if the initial estimate does not fit into memory whole.
         """
         model, device, shape = self.loaded, scene.device, scene.image.shape
+        single, own = len(scene.views) == 1, scene.on_own_voxels
         psf_shape = None if scene.psf is None else scene.psf.shape
         if device.type == "cpu" and self.precision == "float32":
             compile_in_background()  # the first time it takes as long as the initial estimate
         most = bytes_allowed(scene.memory_gb, device)
         if scene.memory_gb != "auto":
             check_memory(most, device, ADVICE)
-            if device.type != "cuda" and len(scene.views) == 1:
-                most -= self._kept_bytes(
-                    shape, psf_shape
-                )  # a GPU holds only what is being computed
+            if device.type != "cuda" and single:  # a GPU holds only what is being computed
+                most -= self._kept_bytes(shape, psf_shape)
                 _check_allowed(shape, psf_shape, scene.memory_gb, most)
-        if model.start.needs_psf and len(scene.views) == 1:
+        if model.start.needs_psf and single:
             assert psf_shape is not None
             needed = memory_bytes(shape, psf_shape, model.start.rld())
             if needed > most and max(shape) > _LEAST_SIDE:
                 return None
         facts: Json = {}
         with computing(most, device, ADVICE):
-            own = scene.on_own_voxels
             start = yield from relay(
-                initial_estimate(scene, model.start, outside=own and len(scene.views) == 1),
+                initial_estimate(scene, model.start, outside=own and single),
                 lambda report: replace(
                     report,
                     phase="stop" if report.phase == "stop" else "start",
@@ -281,27 +261,33 @@ class Network(NetworkOptions):
                 lasted = time.perf_counter() - scene.started
                 yield Report(phase="compile", done=0, total=0, seconds=lasted)
             network = InferenceNetwork(model.network, device, self.precision)
+
+            def tiles_of(shape: Shape) -> tuple[Tile, ...]:
+                return _block_tiles(shape, network, scene.tile, most)
+
             merge = None
-            if model.start.needs_psf and len(scene.views) == 1:
+            if model.start.needs_psf and single:
                 assert scene.psf is not None
-                consistency = consistency_of(
-                    start.trial, model, network,
-                    lambda s: self._block_tiles(s, network, scene.tile, most),
-                )  # fmt: skip
+                consistency = consistency_of(start.trial, model, network, tiles_of)
                 facts["consistency"] = asdict(consistency)
                 merge = Merge(consistency, scene.psf.data)
             elif model.start.needs_psf:
                 merge = Merge(Consistency())
-            tiles = self._block_tiles(shape, network, scene.tile, most)
+            tiles = tiles_of(shape)
             core = [part.stop - part.start for part in tiles[0].core]
             facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
-            mask = scene.views[0].mask if len(scene.views) == 1 else None
-            data = yield from apply_to_tiles(
-                self._reader(scene, scalings, start.data), tiles, start.data, scalings[0],
-                scene.calibration.background, model, network, scene.started, mask=mask, merge=merge,
-            )  # fmt: skip
+            applied = Application(
+                model=model,
+                network=network,
+                scaling=scalings[0],
+                background=scene.calibration.background,
+                merge=merge,
+            )
+            mask = scene.views[0].mask if single else None
+            read = _reader(scene, applied, scalings, start.data)
+            data = yield from applied.tiles(read, tiles, start.data, scene.started, mask)
             scene.memory.sample()
-        if len(scene.views) > 1:
+        if not single:
             residual = _explained(scene, data) if merge is not None else None
             if residual is not None:
                 data *= np.float32(residual.scale)
@@ -326,32 +312,19 @@ class Network(NetworkOptions):
         )
 
     def as_json(self) -> Json:
-        """Return the settings in JSON types, with the model's name or file.
-
-        Raises
-        ------
-        RlnError
-            If the model has no file.
-        """
+        """Return the settings in JSON types, with the model's name or file."""
         if isinstance(self.model, Model):
             raise RlnError(
-                f"model {self.model.name} lies in no file; save it (`Model.save`) and name the "
-                "file."
+                f"model {self.model.name} has no file; save it (`Model.save`) and use that file."
             )
         return as_dict(self)
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:
-        """Return a method from the fields of :meth:`as_json`; files are relative to a folder.
-
-        Raises
-        ------
-        RlnError
-            If a setting is invalid.
-        """
-        made = from_dict(cls, fields)
-        file = folder / str(made.model)
-        return replace(made, model=file) if file.is_file() else made
+        """Return a method from the fields of :meth:`as_json`; files are relative to a folder."""
+        method = from_dict(cls, fields)
+        file = folder / str(method.model)
+        return replace(method, model=file) if file.is_file() else method
 
     def save_files(self, folder: Path) -> Self:
         """Write the model into a folder; return the method that uses that file."""
@@ -375,98 +348,82 @@ class Network(NetworkOptions):
         return kept
 
     def _scalings(self, scene: Observation, estimate: FloatArray) -> list[Normalisation]:
-        """Return the normalisations, one for each view."""
+        """Return the normalisations, one for each view, of a second one where it is measured."""
+        first, *others = scene.views
+        shown = [(first.image.data, first)]
+        for view in others:
+            data = view.image.data
+            shown.append((data if view.mask is None else data[view.mask], view))
         method = self.loaded.normalisation
-        if len(scene.views) == 1:
-            background = scene.calibration.background
-            return [Normalisation.of(scene.image.data, estimate, background, method)]
-        first, second = scene.views
-        shown = second.image.data if second.mask is None else second.image.data[second.mask]
         return [
             Normalisation.of(data, estimate, view.calibration.background, method)
-            for data, view in ((first.image.data, first), (shown, second))
+            for data, view in shown
         ]
 
-    def _reader(
-        self, scene: Observation, scalings: Sequence[Normalisation], estimate: FloatArray
-    ) -> Callable[[Box], BlockInput]:
-        """Return a function that reads the network's input of a box."""
-        background, scaling = np.float32(scene.calibration.background), scalings[0]
-        if len(scene.views) == 1:
-            mask, image = scene.views[0].mask, scene.image.data
 
-            def of_one(box: Box) -> BlockInput:
-                shown = None if mask is None else mask[box]
-                return input_of(scaling, float(background), image[box], estimate[box], shown)
+def _block_tiles(
+    shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
+) -> tuple[Tile, ...]:
+    """Return the tiles of the network, with its receptive field as their halo."""
+    halo = (HALO,) * 3
+    if tile != "auto":
+        return plan_tiles(shape, (tile,) * 3, halo)
+    voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
+    core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
+    if max(core) < min(_LEAST_SIDE, max(shape)):
+        raise RlnError(
+            f"the network needs more memory than the limit of {most / 1e9:.2f} GB; raise it "
+            "(`memory_gb`), or use another device."
+        )
+    return plan_tiles(shape, core, halo)
 
-            return of_one
-        first, second = scene.views
-        model = self.loaded
 
-        def of_two(box: Box) -> BlockInput:
-            a = scaling.apply(first.image.data[box])
-            b = scalings[1].apply(second.image.data[box])
-            if second.mask is not None:
-                b = np.where(second.mask[box], b, a)
-            x = combine_views(model.network.settings.views, a, b)
-            if not model.start.needs_psf:
-                return BlockInput(x, None)
-            return BlockInput(x, [scaling.apply(estimate[box] + background)] * len(x))
+def _reader(
+    scene: Observation,
+    applied: Application,
+    scalings: Sequence[Normalisation],
+    estimate: FloatArray,
+) -> Callable[[Box], BlockInput]:
+    """Return a function that reads the network's input of a box."""
+    first, model = scene.views[0], applied.model
 
-        return of_two
+    def of_one(box: Box) -> BlockInput:
+        mask = None if first.mask is None else first.mask[box]
+        return applied.input_of(first.image.data[box], estimate[box], mask)
 
-    def _block_tiles(
-        self, shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
-    ) -> tuple[Tile, ...]:
-        """Return the tiles of the network, with its receptive field as their halo.
+    def of_two(box: Box) -> BlockInput:
+        second = scene.views[1]
+        a = scalings[0].apply(first.image.data[box])
+        b = scalings[1].apply(second.image.data[box])
+        if second.mask is not None:
+            b = np.where(second.mask[box], b, a)
+        x = combine_views(model.network.settings.views, a, b)
+        if not model.start.needs_psf:
+            return BlockInput(x, None)
+        shifted = estimate[box] + np.float32(applied.background)
+        return BlockInput(x, [scalings[0].apply(shifted)] * len(x))
 
-        Raises
-        ------
-        RlnError
-            If the smallest tile needs more than ``most`` bytes.
-        """
-        halo = (HALO,) * 3
-        if tile != "auto":
-            return plan_tiles(shape, (tile,) * 3, halo)
-        voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
-        core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
-        if max(core) < min(_LEAST_SIDE, max(shape)):
-            raise RlnError(
-                f"the network needs more than the {most / 1e9:.2f} GB that may be taken; {ADVICE}"
-            )
-        return plan_tiles(shape, core, halo)
+    return of_one if len(scene.views) == 1 else of_two
 
 
 def check_views_model(model: Model) -> None:
-    """Raise unless a model is applicable to two views.
-
-    Raises
-    ------
-    RlnError
-        If the model starts from the image and is for a single view.
-    """
+    """Raise unless a model is applicable to two views."""
     if model.network.settings.views == "single" and not model.start.needs_psf:
         raise RlnError(
-            f"model {model.name} knows one view of the object only; use one that starts from a "
-            "classical deconvolution, such as universal, or one that was trained on two views."
+            f"model {model.name} is for a single view of the object; use one that starts from a "
+            "classical deconvolution, such as universal, or one trained on two views."
         )
 
 
 def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most: int) -> None:
-    """Raise unless a whole volume fits into the memory limit.
-
-    Raises
-    ------
-    RlnError
-        If it needs more than ``most`` bytes.
-    """
+    """Raise unless a whole volume fits into the memory limit."""
     needed = residual_bytes(shape, psf_shape)
     if needed > most:
         more = memory_gb + (needed - most) / 1e9
         raise RlnError(
-            f"the whole image takes {more:.2f} GB with the program but `memory_gb` is "
-            f"{memory_gb:g}; allow more, or deconvolve it in parts from disk to disk, as the "
-            "command line does."
+            f"the whole image needs {more:.2f} GB, program included, but `memory_gb` is "
+            f"{memory_gb:g}; raise it, or deconvolve the image in parts from disk to disk, as "
+            "the command line does."
         )
 
 
@@ -481,13 +438,7 @@ def _explained(scene: Observation, data: FloatArray) -> Residual | None:
 
 
 class NetworkBlocks:
-    """The stage of blocks of a network.
-
-    Parameters
-    ----------
-    method
-        Network with its settings.
-    """
+    """The stage of blocks of a network."""
 
     def __init__(self, method: Network) -> None:
         self._method, self._model = method, method.loaded
@@ -517,9 +468,8 @@ class NetworkBlocks:
         network = InferenceNetwork(self._model.network, device, self._method.precision)
         most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
         consistency = consistency_of(
-            trial, self._model, network,
-            lambda shape: self._method._block_tiles(shape, network, "auto", most),
-        )  # fmt: skip
+            trial, self._model, network, lambda shape: _block_tiles(shape, network, "auto", most)
+        )
         return {"consistency": asdict(consistency)}
 
     def fit_range(
@@ -540,19 +490,16 @@ class NetworkBlocks:
         """
         if self._model.normalisation == "percentiles":
             values = np.concatenate([part.ravel() for part in parts])
-            low, high = (float(v) for v in np.percentile(values, (LOW, HIGH)))
-            return _range(low, high - low)
+            return asdict(Normalisation.of(values, values, background, "percentiles"))
         level = np.float32(background)
-        if not estimates:
-            return _range(background, _joined_brightness([part - level for part in parts]))
-        light = _joined_brightness(estimates)
-        if not whole:
+        light = _joined_brightness(estimates or [part - level for part in parts])
+        if estimates and not whole:
             # The ratio of brightness in an estimate to that in the image is from the deconvolved
             # crops, the brightness in the image from all samples.
             here = _joined_brightness([crop - level for crop in crops])
             everywhere = _joined_brightness([part - level for part in parts])
             light = everywhere * light / here if here else 0.0
-        return _range(background, light)
+        return asdict(Normalisation(offset=background, scale=light))
 
     def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
         """Return a computer of blocks with these parameters."""
@@ -561,20 +508,16 @@ class NetworkBlocks:
         scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
         merge: Merge | None = None
         if psf is not None and model.start.needs_psf:
-            known = fitted.get("consistency")
-            merge = Merge(
-                Consistency() if known is None else Consistency.from_json(known), psf.data
-            )
+            merge = Merge(Consistency.from_json(fitted.get("consistency", {})), psf.data)
 
-        def block(
-            crop: PreparedCrop, estimate: FloatArray | None, calibration: Calibration, inner: Box
-        ) -> FloatArray:
-            background, image = calibration.background, crop.image.data
+        def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
+            background, image = crop.calibration.background, crop.image.data
             if estimate is None:
                 estimate = image - np.float32(background)
-            return apply_to_window(
-                network, model, scaling, background, image, estimate, inner, crop.mask, merge
+            applied = Application(
+                model=model, network=network, scaling=scaling, background=background, merge=merge
             )
+            return applied.window(image, estimate, inner, crop.mask)
 
         return block
 
@@ -589,9 +532,3 @@ class NetworkBlocks:
 def _joined_brightness(parts: Sequence[FloatArray]) -> float:
     # A small image is one sample, which need not be copied.
     return brightness(parts[0] if len(parts) == 1 else np.concatenate([p.ravel() for p in parts]))
-
-
-def _range(offset: float, scale: float) -> Json:
-    if not scale > 0:
-        raise RlnError("the image is flat; there is nothing to deconvolve.")
-    return {"offset": offset, "scale": scale}

@@ -33,10 +33,19 @@ class Normalisation:
         Value that becomes 0, image units.
     scale
         Difference from the offset that becomes 1, image units.
+
+    Raises
+    ------
+    RlnError
+        If the scale is 0: the image is flat.
     """
 
     offset: float
     scale: float
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise RlnError("the image is flat; there is nothing to deconvolve.")
 
     @classmethod
     def of(
@@ -68,8 +77,6 @@ class Normalisation:
             scale = high - low
         else:
             low, scale = background, brightness(estimate)
-        if not scale > 0:
-            raise RlnError("the image is flat; there is nothing to deconvolve.")
         return cls(offset=low, scale=scale)
 
     def apply(self, image: FloatArray) -> FloatArray:
@@ -82,13 +89,7 @@ class Normalisation:
 
 
 def brightness(data: FloatArray) -> float:
-    """Return the mean of positive values, weighted by the values themselves.
-
-    Parameters
-    ----------
-    data
-        Any shape, background removed.
-    """
+    """Return the mean of positive values, weighted by themselves, of data without background."""
     positive = data[data > 0]
     if not positive.size:
         return 0.0

@@ -14,7 +14,6 @@ This module is for training and as a reference; :mod:`napari_rln.networks.infere
 same faster.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
@@ -214,13 +213,7 @@ class H3(nn.Module):
 
 
 class RLN(nn.Module):
-    """The Richardson-Lucy Network: 15,968 parameters, 16,620 for concatenated views.
-
-    Parameters
-    ----------
-    settings
-        Architecture; that of a single view when none.
-    """
+    """The Richardson-Lucy Network: 15,968 parameters, 16,620 for concatenated views."""
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         super().__init__()
@@ -228,7 +221,7 @@ class RLN(nn.Module):
         self.H1, self.H2, self.H3 = H1(self.settings), H2(self.settings), H3()
 
     def forward(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> Stages:
-        """Return all stages, the last of which is the output.
+        """Return all stages; the last is the output.
 
         Parameters
         ----------
@@ -249,7 +242,8 @@ class RLN(nn.Module):
             _check(volume, self.settings.channels)
         if x.shape != E0.shape:
             raise RlnError(
-                f"the image is {tuple(x.shape)} but the first estimate {tuple(E0.shape)}."
+                f"the initial estimate is {tuple(E0.shape)} but the image {tuple(x.shape)}; give "
+                "both in one shape."
             )
         FP1 = mean_c(self.H1.FP1(avg_pool3d(E0, 2)))
         DV1 = self.H1.DV(avg_pool3d(x, 2), FP1)
@@ -267,8 +261,8 @@ class RLN(nn.Module):
 def _check(x: torch.Tensor, channels: int) -> None:
     if x.ndim != 5 or x.shape[1] != channels or any(n % 2 or n == 0 for n in x.shape[2:]):
         raise RlnError(
-            f"the network was given {tuple(x.shape)} but takes (N, {channels}, D, H, W) with even "
-            "D, H and W; pad it."
+            f"the input is {tuple(x.shape)} but the network takes (N, {channels}, D, H, W) with "
+            "even D, H and W; pad it."
         )
 
 
@@ -318,8 +312,3 @@ def _blur_like(weight: torch.Tensor, generator: torch.Generator) -> None:
     gaussians = torch.stack([torch.exp(-squares / (2 * s**2)) for s in _PAPER_SIGMAS])
     factor = 0.7 + 0.3 * torch.rand(weight.shape[1], generator=generator)
     weight.copy_(gaussians[:, None] * factor[None, :, None, None, None])
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(math.prod(p.shape) for p in network.parameters() if p.requires_grad)

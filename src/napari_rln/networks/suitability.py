@@ -21,15 +21,7 @@ def widths_in_voxels(psf: Volume) -> dict[str, float]:
 
 
 def psf_warnings(model: Model, psf: Volume | None) -> tuple[str, ...]:
-    """Return warnings about using a model with a PSF, if any.
-
-    Parameters
-    ----------
-    model
-        Model to use.
-    psf
-        On the voxels of the computation; none if unknown.
-    """
+    """Return warnings about using a model with a PSF on the voxels of the computation, if any."""
     if psf is None:
         return ()
     sentences = []

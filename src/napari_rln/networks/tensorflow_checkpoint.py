@@ -18,27 +18,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Array
 from napari_rln.networks.rln import RLN, NetworkSettings, Views
-
-Array = npt.NDArray[Any]
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 FOOTER = 48
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
 """NumPy types by TensorFlow's type number."""
 
-_LARGEST = (
-    2**22
-)  # bytes of a file; the authors' checkpoint has 192 kB including the optimiser's state
+_LARGEST = 2**22  # bytes of a file; the authors' checkpoint has 192 kB with the optimiser's state
 _LONGEST = 255  # bytes of a name
 _SAVE = "load it in TensorFlow and save it with tf.train.Saver's defaults"
 _STATISTICS = {
@@ -74,7 +70,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Array]:
     with _reading(index) as data:
         items = dict(_table(data))
         if b"" not in items:
-            raise _Unreadable("it has no header")
+            raise _Unreadable("its header is missing")
         shards = _shards(items.pop(b""))
         numeric = ((_name(key), _entry(value, shards)) for key, value in items.items())
         entries = {name: entry for name, entry in numeric if entry is not None}
@@ -84,7 +80,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Array]:
         inside = {name: entry for name, entry in entries.items() if entry.shard == shard}
         with _reading(part) as data:
             if sum(entry.size for entry in inside.values()) > len(data):
-                raise _Unreadable("it holds less than the index says")
+                raise _Unreadable("it is shorter than the index requires")
             variables |= {name: _variable(data, name, entry) for name, entry in inside.items()}
     return variables
 
@@ -122,8 +118,8 @@ def rln_from_checkpoint(variables: Mapping[str, Array], *, division_eps: float =
     missing = [name for name in names.values() if name not in weights]
     if missing:
         raise RlnError(
-            f"the checkpoint lacks {', '.join(missing)}; give one that the authors' "
-            "Richardson-Lucy network was saved to."
+            f"the checkpoint lacks {', '.join(missing)}; use a checkpoint of the authors' "
+            "Richardson-Lucy network."
         )
     for own, name in names.items():
         state[own].copy_(_weight(name, weights[name], state[own]))
@@ -136,7 +132,7 @@ def rln_from_checkpoint(variables: Mapping[str, Array], *, division_eps: float =
 class _Unreadable(Exception):
     """Invalid content of a file, with the problem and advice."""
 
-    def __init__(self, what: str, advice: str = "copy it again from where it came") -> None:
+    def __init__(self, what: str, advice: str = "copy it again from its source") -> None:
         super().__init__(f"{what}; {advice}")
 
 
@@ -147,12 +143,12 @@ def _reading(path: Path) -> Iterator[bytes]:
         if not path.is_file():
             raise RlnError(
                 f"there is no file {path}; a TensorFlow checkpoint consists of files that end in "
-                ".index and .data-00000-of-00001: keep them together."
+                ".index and .data-00000-of-00001, in one folder."
             )
         if path.stat().st_size > _LARGEST:
             raise _Unreadable(
-                f"it has {path.stat().st_size / 1e6:.1f} MB, where at most 4 are read",
-                "give a checkpoint of a Richardson-Lucy network, which has 0.2",
+                f"its size is {path.stat().st_size / 1e6:.1f} MB; at most 4 MB are read",
+                "use a checkpoint of a Richardson-Lucy network, which has 0.2 MB",
             )
         yield path.read_bytes()
     except OSError as error:
@@ -171,7 +167,7 @@ def _prefix(path: Path) -> Path:
             text = data.decode(errors="replace")
             named = re.search(r'^\s*model_checkpoint_path:\s*"([^"\n]+)"', text, re.MULTILINE)
             if named is None:
-                raise _Unreadable("it does not say which checkpoint is the latest")
+                raise _Unreadable("it does not name the latest checkpoint")
         # Only a file in this folder: the recorded path may be of another machine.
         return folder / re.split(r"[/\\]", named[1])[-1]
     return folder / re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
@@ -198,9 +194,9 @@ def _shards(header: bytes) -> int:
     """
     numbers, _ = _message(header)
     if numbers.get(2, 0) != 0:
-        raise _Unreadable("its numbers are big-endian, which is not read here", _SAVE)
+        raise _Unreadable("its numbers are big-endian, which is not supported", _SAVE)
     if not 1 <= numbers.get(1, 0) <= 99999:
-        raise _Unreadable(f"it counts {numbers.get(1, 0)} data files")
+        raise _Unreadable(f"it lists {numbers.get(1, 0)} data files")
     return numbers[1]
 
 
@@ -215,7 +211,7 @@ def _entry(value: bytes, shards: int) -> _Entry | None:
     if dtype is None:
         return None
     if 7 in parts:
-        raise _Unreadable("a variable is stored in slices, which is not read here", _SAVE)
+        raise _Unreadable("a variable is stored in slices, which is not supported", _SAVE)
     _, dims = _message(parts.get(2, [b""])[-1])
     shape = tuple(_message(dim)[0].get(1, 0) for dim in dims.get(2, []))
     size, shard = numbers.get(5, 0), numbers.get(3, 0)
@@ -253,7 +249,7 @@ class _Cursor:
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
         if count > len(self.data) - self.at:
-            raise _Unreadable("it ends too early")
+            raise _Unreadable("it is truncated")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -265,7 +261,7 @@ class _Cursor:
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value
-        raise _Unreadable("a number in it does not end")
+        raise _Unreadable("it contains an endless number")
 
     def __bool__(self) -> bool:
         return self.at < len(self.data)
@@ -274,7 +270,7 @@ class _Cursor:
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the keys and values of a table."""
     if data[-8:] != MAGIC or len(data) < FOOTER:
-        raise _Unreadable("it does not end as such a file does")
+        raise _Unreadable("its end is not that of such a file")
     footer = _Cursor(data[-FOOTER:])
     _handle(footer)  # of filters and statistics, which checkpoints do not have
     end = 0
@@ -299,7 +295,7 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
         raise _Unreadable("the checksum of a block is wrong")
     if kind != b"\0":
         how = "Snappy" if kind == b"\1" else f"method {kind[0]}"
-        raise _Unreadable(f"it is compressed ({how}), which is not read here", _SAVE)
+        raise _Unreadable(f"it is compressed ({how}), which is not supported", _SAVE)
     return block
 
 
@@ -317,7 +313,7 @@ def _items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     while cursor:
         shared, own, size = cursor.varint(), cursor.varint(), cursor.varint()
         if shared > len(key) or shared + own > _LONGEST:
-            raise _Unreadable("a name in it is impossible")
+            raise _Unreadable("it contains an invalid name")
         key = key[:shared] + cursor.take(own)
         yield key, cursor.take(size)
 
@@ -336,7 +332,7 @@ def _message(data: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
         elif wire in (1, 5):
             numbers[field] = int.from_bytes(cursor.take(8 if wire == 1 else 4), "little")
         else:
-            raise _Unreadable("a value in it is no protocol buffer")
+            raise _Unreadable("it contains an invalid protocol buffer")
     return numbers, parts
 
 
@@ -372,8 +368,8 @@ def _last_parts(variables: Mapping[str, Array]) -> dict[str, Array]:
             continue
         if match[1] in weights:
             raise RlnError(
-                f"the checkpoint has {match[1]} twice, the second time as {name}; give one that "
-                "holds a single network."
+                f"the checkpoint contains {match[1]} twice, the second time as {name}; use one of "
+                "a single network."
             )
         weights[match[1]] = value
     return weights
@@ -388,12 +384,12 @@ def _weight(name: str, value: Array, like: torch.Tensor) -> torch.Tensor:
     shape = like.shape if like.ndim == 1 else (*like.shape[2:], like.shape[1], like.shape[0])
     if value.shape != tuple(shape):
         raise RlnError(
-            f"{name} of the checkpoint is {value.shape} but is {tuple(shape)} in the "
-            "Richardson-Lucy network; give a checkpoint of that network."
+            f"the shape of {name} is {value.shape} in the checkpoint but {tuple(shape)} in the "
+            "Richardson-Lucy network; use a checkpoint of that network."
         )
     if not np.isfinite(value).all():
         raise RlnError(
-            f"{name} of the checkpoint holds values that are not finite; give one saved earlier "
+            f"{name} of the checkpoint contains NaN or infinities; use a checkpoint saved earlier "
             "in that training."
         )
     return torch.from_numpy(np.ascontiguousarray(value.transpose(last_first), np.float32))

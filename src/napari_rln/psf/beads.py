@@ -10,12 +10,10 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.volume import Volume
+from napari_rln.core.volume import Float64Array, Shape, Volume
 from napari_rln.psf.pedestal import MAD_TO_SD, background_level
 from napari_rln.psf.shape import fwhm_um
 
-Float64Array = npt.NDArray[np.float64]
-Size = tuple[int, int, int]
 Status = Literal["used", "cut", "saturated", "clustered", "too dim", "unlike"]
 
 _FAINTEST = 0.02  # of the brightest bead: fainter maxima are ignored
@@ -46,7 +44,7 @@ class BeadTable:
     peaks: Float64Array
     backgrounds: Float64Array
     status: tuple[Status, ...]
-    size: Size
+    size: Shape
 
     @property
     def used(self) -> npt.NDArray[np.bool_]:
@@ -60,7 +58,7 @@ class BeadTable:
 
 
 def find_beads(
-    image: Volume, *, size: Size | None, minimum_snr: float, saturation: float | None
+    image: Volume, *, size: Shape | None, minimum_snr: float, saturation: float | None
 ) -> BeadTable:
     """Return the beads of a stack with their status, selected as by the settings of measurement.
 
@@ -104,7 +102,7 @@ def find_beads(
     )
 
 
-def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Size | None) -> BeadTable:
+def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Shape | None) -> BeadTable:
     """Return the beads at chosen positions; only those cut by the border are rejected.
 
     Positions, (N, 3) of z, y, x in voxels with nan for an unknown z, move to the brightest voxel
@@ -219,7 +217,7 @@ def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float6
 
 def _automatic_size(
     widths: Float64Array, coarse: Float64Array, heights: Float64Array, shape: tuple[int, ...]
-) -> Size:
+) -> Shape:
     """Return the odd crop size: as large as most beads have room for, at least 4 FWHMs."""
     full = np.ceil(np.array([3, 4, 4]) * widths)
     main = coarse[_main_maxima(coarse, heights, full + widths)]

@@ -18,21 +18,17 @@ import math
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 from scipy.interpolate import make_interp_spline
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
-from napari_rln.core.volume import Volume, VoxelUm, check_voxel_um
+from napari_rln.core.volume import Float64Array, Shape, Volume, VoxelUm, check_voxel_um
 from napari_rln.psf.diffraction import Optics, intensity
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.shape import centre_crop, energy_box, fwhm_um
-
-Float64Array = npt.NDArray[np.float64]
-Size = tuple[int, int, int]
 
 _MAX_VOXELS = 127  # per axis, of an automatic size
 _RADIAL_STEP = 0.02  # of wavelength / NA: error of the spline at most 1e-6 of the peak
@@ -113,7 +109,7 @@ def _sample_index(settings: MicroscopeSettings) -> float:
     return settings.sample_index or settings.immersion_index
 
 
-def _largest_size(settings: MicroscopeSettings, voxel_um: VoxelUm) -> Size:
+def _largest_size(settings: MicroscopeSettings, voxel_um: VoxelUm) -> Shape:
     """Return the odd size (z, y, x) from which an automatic one is cropped."""
     if settings.modality == "gaussian":
         extent = tuple(2 * width for width in settings.fwhm_um)  # 4.7 standard deviations
@@ -124,7 +120,7 @@ def _largest_size(settings: MicroscopeSettings, voxel_um: VoxelUm) -> Size:
             depth = min(depth, 2 * settings.sheet_fwhm_um)
         extent = (depth, math.inf, math.inf)
     half = (min(_MAX_VOXELS // 2, r / v) for r, v in zip(extent, voxel_um, strict=True))
-    return cast("Size", tuple(2 * max(1, math.ceil(h)) + 1 for h in half))
+    return cast("Shape", tuple(2 * max(1, math.ceil(h)) + 1 for h in half))
 
 
 def _axial_lateral(settings: MicroscopeSettings) -> tuple[float, float]:
@@ -133,7 +129,7 @@ def _axial_lateral(settings: MicroscopeSettings) -> tuple[float, float]:
     return theoretical_fwhm_um(settings.na, settings.immersion_index, cast("float", limit))
 
 
-def _gaussian(widths: VoxelUm, voxel_um: VoxelUm, size: Size) -> Float64Array:
+def _gaussian(widths: VoxelUm, voxel_um: VoxelUm, size: Shape) -> Float64Array:
     """Return a Gaussian of given FWHMs (z, y, x) sampled at the voxel centres."""
     lines = [
         np.exp(-4 * math.log(2) * ((np.arange(n) - n // 2) * v / w) ** 2)
@@ -144,7 +140,7 @@ def _gaussian(widths: VoxelUm, voxel_um: VoxelUm, size: Size) -> Float64Array:
 
 
 def _centred(
-    settings: MicroscopeSettings, voxel_um: VoxelUm, size: Size
+    settings: MicroscopeSettings, voxel_um: VoxelUm, size: Shape
 ) -> tuple[Float64Array, float]:
     """Return the PSF with its main lobe centred, and the focus position of its middle plane."""
     depth = size[0] // 2 * voxel_um[0]

@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-Float64Array = npt.NDArray[np.float64]
+from napari_rln.core.volume import Float64Array
+
 ComplexArray = npt.NDArray[np.complex128]
 
 _COVERSLIP = 1.515  # refractive index; no less than the immersion's, as for solid immersion

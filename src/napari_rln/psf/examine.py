@@ -16,10 +16,10 @@ from scipy import ndimage
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import jsonable
-from napari_rln.core.volume import OnGrid, Volume, VoxelUm, on_one_grid
-from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, Size, findings_of
+from napari_rln.core.volume import Float64Array, OnGrid, Shape, Volume, VoxelUm, on_one_grid
+from napari_rln.psf.findings import HARMFUL, Finding, PsfFacts, findings_of
 from napari_rln.psf.peak import Triple, peak_centre, triple
-from napari_rln.psf.pedestal import Float64Array, background_level
+from napari_rln.psf.pedestal import background_level
 from napari_rln.psf.placement import find_fault, in_image_order
 from napari_rln.psf.prepare import (
     RESAMPLE_ONLY,
@@ -293,7 +293,7 @@ def _cut(light: Float64Array) -> Triple:
     return triple(fractions)
 
 
-def _size_on(psf: Volume, image: OnGrid | None) -> Size:
+def _size_on(psf: Volume, image: OnGrid | None) -> Shape:
     if image is None:
         return psf.shape
     sizes = [
@@ -303,7 +303,7 @@ def _size_on(psf: Volume, image: OnGrid | None) -> Size:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _recommended(psf: Volume, image: OnGrid | None) -> Size | None:
+def _recommended(psf: Volume, image: OnGrid | None) -> Shape | None:
     """Return the size after full preparation; none if that is impossible."""
     try:
         ready = prepare_psf(psf, image_voxel_um=None if image is None else image.voxel_um)

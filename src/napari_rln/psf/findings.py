@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from napari_rln.core.volume import VoxelUm, same_grid
+from napari_rln.core.volume import Shape, VoxelUm, same_grid
 from napari_rln.psf.peak import Triple
 from napari_rln.psf.placement import Fault
 
-Size = tuple[int, int, int]
 Severity = Literal["ok", "note", "warning", "error"]
 
 HARMFUL: tuple[Severity, ...] = ("warning", "error")
@@ -78,13 +77,13 @@ class PsfFacts:
     image_voxel_um, image_shape
         Voxel size and size of the image to deconvolve, if known.
     size_on_image
-        Size of the PSF in voxels of the image, or its own without an image.
+        Shape of the PSF in voxels of the image, or its own without an image.
     recommended_size
-        Size in those voxels that holds 99.9 % of the light, or none if it cannot be prepared.
+        Shape in those voxels that holds 99.9 % of the light, or none if it cannot be prepared.
     """
 
     name: str
-    shape: Size
+    shape: Shape
     voxel_um: VoxelUm
     total: float
     negative_voxels: int
@@ -107,9 +106,9 @@ class PsfFacts:
     nyquist_um: Triple
     expected_fwhm_um: float
     image_voxel_um: VoxelUm | None
-    image_shape: Size | None
-    size_on_image: Size
-    recommended_size: Size | None
+    image_shape: Shape | None
+    size_on_image: Shape
+    recommended_size: Shape | None
 
 
 @dataclass(frozen=True, kw_only=True)

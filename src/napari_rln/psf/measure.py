@@ -21,16 +21,13 @@ from scipy.interpolate import make_interp_spline
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
-from napari_rln.core.volume import Volume
+from napari_rln.core.volume import Float64Array, Shape, Volume
 from napari_rln.psf.beads import BeadTable, box_around, chosen_beads, find_beads
 from napari_rln.psf.microscope import check_odd_size
 from napari_rln.psf.peak import peak_centre
 from napari_rln.psf.pedestal import MAD_TO_SD, background_level
 from napari_rln.psf.prepare import above_noise
 from napari_rln.psf.shape import fwhm_um
-
-Float64Array = npt.NDArray[np.float64]
-Size = tuple[int, int, int]
 
 _CORE = 0.1  # of the peak: voxels above it are compared
 _SPLINE = 5  # order of interpolation: error of 0.5 % at the peak of a spot of sigma 0.8 voxels
@@ -194,7 +191,7 @@ def beads_text(facts: dict[str, Any]) -> str:
     return f"{used} ({rejected})" if rejected else used
 
 
-def _crop(data: npt.NDArray[np.float32], position: Float64Array, size: Size) -> Float64Array:
+def _crop(data: npt.NDArray[np.float32], position: Float64Array, size: Shape) -> Float64Array:
     """Return the interpolated crop whose middle voxel lies exactly at a position."""
     box = box_around(position, np.array(size) // 2 + _MARGIN, data.shape)
     crop = data[box].astype(np.float64)
@@ -208,7 +205,7 @@ def _crop(data: npt.NDArray[np.float32], position: Float64Array, size: Size) -> 
 
 
 def _normal_crops(
-    data: npt.NDArray[np.float32], positions: Float64Array, size: Size
+    data: npt.NDArray[np.float32], positions: Float64Array, size: Shape
 ) -> Float64Array:
     """Return the beads' crops, background removed and divided by their sum; (N, Z, Y, X)."""
     crops = [_crop(data, position, size) for position in positions]
@@ -216,7 +213,7 @@ def _normal_crops(
     return np.array([crop / crop.sum() for crop in clean])
 
 
-def _mean(data: npt.NDArray[np.float32], positions: Float64Array, size: Size) -> Float64Array:
+def _mean(data: npt.NDArray[np.float32], positions: Float64Array, size: Shape) -> Float64Array:
     """Return the weighted sum of the beads, background removed.
 
     For Poisson noise the plain sum, which weights beads by brightness, is the best estimate; the
@@ -264,7 +261,7 @@ def _offset(crop: Float64Array, template: Float64Array) -> Float64Array:
     return offset
 
 
-def _middle(size: Size) -> tuple[float, float, float]:
+def _middle(size: Shape) -> tuple[float, float, float]:
     return size[0] // 2, size[1] // 2, size[2] // 2
 
 

@@ -14,15 +14,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_rln.core.errors import RlnError
-from napari_rln.psf.pedestal import (
-    Float64Array,
-    background_level,
-    brightest_spot,
-    noise_among,
-)
+from napari_rln.core.volume import Float64Array, Mask
+from napari_rln.psf.pedestal import background_level, brightest_spot, noise_among
 
 Triple = tuple[float, float, float]
-Mask = npt.NDArray[np.bool_]
 
 _ISOLATED = 4.0  # a Gaussian spot of FWHM 1.5 voxels has 3.5 times its second neighbour
 _ON_AXIS = 0.75  # voxels: half a voxel between peak and centre, and the error of the fit

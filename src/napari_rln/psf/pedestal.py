@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Float64Array = npt.NDArray[np.float64]
+from napari_rln.core.volume import Float64Array
 
 MAD_TO_SD = 1.4826  # standard deviation of Gaussian noise over its median absolute deviation
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_rln.core.volume import Float64Array
 from napari_rln.psf.peak import Triple, find_peak, isolated_voxels, peak_inside, profile
-from napari_rln.psf.pedestal import Float64Array, background_level
+from napari_rln.psf.pedestal import background_level
 
 _DARK = 0.5  # of the peak: limit of the middle of a file whose peak is split between the ends
 _BALANCE = 0.3  # least ratio of the light on the two sides of a border that splits the peak

@@ -20,9 +20,9 @@ from scipy.interpolate import CubicHermiteSpline, make_interp_spline
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
-from napari_rln.core.volume import Volume, VoxelUm, check_voxel_um
+from napari_rln.core.volume import Float64Array, Volume, VoxelUm, check_voxel_um
 from napari_rln.psf.peak import Triple, isolated_voxels, peak_centre, peak_inside
-from napari_rln.psf.pedestal import Float64Array, background_level
+from napari_rln.psf.pedestal import background_level
 from napari_rln.psf.placement import (
     Fault,
     cut_fault,

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import make_interp_spline
 
-from napari_rln.core.volume import VoxelUm
+from napari_rln.core.volume import Float64Array, VoxelUm
 from napari_rln.psf.peak import Triple, peak_centre, triple
-from napari_rln.psf.pedestal import Float64Array
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

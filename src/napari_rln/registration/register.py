@@ -27,11 +27,11 @@ from skimage.registration import phase_cross_correlation
 
 from napari_rln.core.errors import ComputeError, RlnError, warn
 from napari_rln.core.generators import finish, relay
-from napari_rln.core.grid import Float64, resample_onto, resampled_image, size_um, translation
+from napari_rln.core.grid import resample_onto, resampled_image, size_um, translation
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.metrics import pearson
 from napari_rln.core.record import Record
-from napari_rln.core.volume import Volume
+from napari_rln.core.volume import Float64Array, Volume
 
 TransformKind = Literal["translation", "rigid", "affine"]
 
@@ -305,14 +305,14 @@ class _Level:
         data = np.flip(self.reference.data, axis)
         return replace(self, reference=self.reference.with_data(data))
 
-    def match(self, matrix: Float64) -> Match:
+    def match(self, matrix: Float64Array) -> Match:
         """Return how well the volumes match at a placement."""
         resampled = resample_onto(self.reference, self.image, matrix)
         inside = np.isfinite(resampled)
         correlation = pearson(resampled[inside], self.image.data[inside]) if inside.any() else 0.0
         return Match(correlation, float(inside.mean()))
 
-    def accepts(self, new: Float64, old: Float64) -> bool:
+    def accepts(self, new: Float64Array, old: Float64Array) -> bool:
         """Return whether a placement is plausible and matches no worse than a previous one."""
         scaling = np.linalg.svd(new[:3, :3], compute_uv=False)
         a, b = (resample_onto(self.reference, self.image, matrix) for matrix in (new, old))
@@ -331,9 +331,9 @@ def _fisher_z(correlation: float) -> float:
     return math.atanh(min(max(correlation, -0.9999), 0.9999))
 
 
-def _level_voxel_um(reference: Volume, image: Volume, width_um: float) -> Float64:
+def _level_voxel_um(reference: Volume, image: Volume, width_um: float) -> Float64Array:
     """Return the voxel (z, y, x) of a level: its width, or the coarser of the two if larger."""
-    voxel_um: Float64 = np.max([reference.voxel_um, image.voxel_um, [width_um] * 3], axis=0)
+    voxel_um: Float64Array = np.max([reference.voxel_um, image.voxel_um, [width_um] * 3], axis=0)
     return voxel_um
 
 
@@ -356,7 +356,7 @@ def _widths_um(reference: Volume, image: Volume) -> list[float]:
 # Phase correlation
 
 
-def _best_shift(level: _Level) -> Generator[Match, None, Float64]:
+def _best_shift(level: _Level) -> Generator[Match, None, Float64Array]:
     """Yield the match at each candidate for the shift, return the matrix of the best."""
     voxel_um = _level_voxel_um(level.reference, level.image, 0.0)
     z, y, x = voxel_um.tolist()
@@ -391,8 +391,12 @@ def _simpleitk() -> ModuleType:
 
 
 def _refine(
-    levels: Sequence[_Level], transform: TransformKind, matrix: Float64, seed: int, sitk: ModuleType
-) -> Iterator[Float64]:
+    levels: Sequence[_Level],
+    transform: TransformKind,
+    matrix: Float64Array,
+    seed: int,
+    sitk: ModuleType,
+) -> Iterator[Float64Array]:
     """Yield matrices of one kind of transform with increasing mutual information.
 
     Rounds are short, so that a registration can be cancelled: SimpleITK's own pyramid runs
@@ -442,7 +446,7 @@ def _itk_image(volume: Volume, sitk: ModuleType) -> Any:
 
 
 def _itk_transform(
-    transform: TransformKind, matrix: Float64, centre_um: Float64, sitk: ModuleType
+    transform: TransformKind, matrix: Float64Array, centre_um: Float64Array, sitk: ModuleType
 ) -> Any:
     """Return SimpleITK's transform of a kind, about a centre, for a matrix."""
     linear = matrix[:3, :3]

@@ -15,10 +15,9 @@ import torch
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.record import Record
-from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.core.volume import FloatArray, Shape, Volume
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.convolution import Convolution, of_one_size
-from napari_rln.deconvolution.fft import Shape
 from napari_rln.deconvolution.noise import estimate_noise
 from napari_rln.simulate.structures import StructureSettings, draw
 

@@ -17,8 +17,7 @@ from napari_rln import __version__
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.limits import as_dict
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import FloatArray, Volume, VoxelUm, same_grid
+from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm, same_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate
 from napari_rln.deconvolution.method import Observation
@@ -352,7 +351,7 @@ def _stopped_by_truth(
     settings = start.rld()
     if len(observed) > 1:
         settings = replace(settings, start="image")
-    run = rld.start_iteration_of_views(observed, settings, torch.device("cpu"))
+    run = rld.start_iteration(observed, settings, torch.device("cpu"))
     truth = truth - truth.mean()
     estimates: list[FloatArray] = []
     similarity: list[float] = []

@@ -11,7 +11,7 @@ import torch
 from napari_rln.core.metrics import fitted, psnr, ssim
 from napari_rln.core.tiles import even_sized
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration_of_views
+from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration
 from napari_rln.train.examples import Example
 from napari_rln.train.loss import ERROR_FLOOR
 from napari_rln.train.training_settings import Baseline, Preview, Quality
@@ -169,7 +169,7 @@ def _classical(
     observed = example.classical_views()
     if len(observed) > 1:  # as in the deconvolution of two views
         settings = replace(settings, start="image")
-    run = start_iteration_of_views(observed, settings, torch.device("cpu"))
+    run = start_iteration(observed, settings, torch.device("cpu"))
     for done in range(1, counts[-1] + 1):
         run.step(measure=False)
         if done in counts:

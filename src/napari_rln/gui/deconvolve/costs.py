@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QLabel
 
 from napari_rln.core.device import free_bytes, resolve_device
 from napari_rln.core.errors import RlnError
-from napari_rln.core.tiles import Shape
+from napari_rln.core.volume import Shape
 from napari_rln.engine.history import expected_seconds
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod

@@ -10,8 +10,8 @@ from qtpy.QtWidgets import QGroupBox, QLabel, QListWidget, QListWidgetItem, QVBo
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, TileSide
-from napari_rln.core.volume import FloatArray, Volume
+from napari_rln.core.tiles import TileSide
+from napari_rln.core.volume import FloatArray, Shape, Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.shared import Shared

@@ -14,8 +14,8 @@ from napari.components import ViewerModel
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Shape, plan_tiles
-from napari_rln.core.volume import Box, Volume, check_finite
+from napari_rln.core.tiles import plan_tiles
+from napari_rln.core.volume import Box, Shape, Volume, check_finite
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.deconvolve.method_list import ChosenMethod

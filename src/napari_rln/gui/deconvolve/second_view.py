@@ -8,8 +8,7 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_rln.core.tiles import Shape
-from napari_rln.core.volume import Volume
+from napari_rln.core.volume import Shape, Volume
 from napari_rln.deconvolution.views import DualSettings, TwoViews, pair_views_iter
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.progress import Progress
@@ -110,10 +109,11 @@ class ViewLayers:
         """
         pair = yield from self._pair(chosen, repair)
         yield Update(
-            Progress(activity="views are one upon the other"), PairedViews(pair.first, pair.second)
+            Progress(activity="views are one upon the other"),
+            PairedViews(pair.first.image, pair.second.image),
         )
         steps = deconvolve_iter(pair, method=chosen.method, tile=chosen.tile)
-        return (yield from chosen.watched(steps, pair.first.shape))
+        return (yield from chosen.watched(steps, pair.first.image.shape))
 
     def _pair(self, chosen: ChosenMethod, repair: bool) -> Steps[TwoViews]:
         method = chosen.method

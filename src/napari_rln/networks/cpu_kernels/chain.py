@@ -11,16 +11,9 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
+from napari_rln.core.volume import FloatArray
 from napari_rln.networks.cpu_kernels.chain_ends import KEEP, End, finish, load, load_doubled
-from napari_rln.networks.cpu_kernels.simd import (
-    LANES,
-    OPTIONS,
-    Array,
-    Function,
-    inlined,
-    kernel,
-    padded,
-)
+from napari_rln.networks.cpu_kernels.simd import LANES, OPTIONS, Function, inlined, kernel, padded
 from napari_rln.networks.cpu_kernels.winograd import (
     POINTS,
     STRIP,
@@ -30,14 +23,14 @@ from napari_rln.networks.cpu_kernels.winograd import (
     transform,
 )
 
-Weights = tuple[Array, Array, Array]
+Weights = tuple[FloatArray, FloatArray, FloatArray]
 _MOST = 8  # output channels of a convolution
 
 
 def _cached(function: Function) -> Function:
-    """Compile, and keep that on disk until a file of this folder changes.
+    """Compile a function, cached on disk until a file of this folder changes.
 
-    numba looks for changes in this file only; the name stands for the content of all.
+    numba detects changes of this file only; a hash in the name covers the others.
     """
     files = sorted(Path(__file__).parent.glob("*.py"))
     content = b"".join(file.read_bytes() for file in files)
@@ -47,16 +40,9 @@ def _cached(function: Function) -> Function:
 
 
 def workspace(width: int, strips: int, channels: tuple[int, int, int]) -> int:
-    """Return how many float32 :func:`chain` needs for a block of so many strips.
+    """Return the number of float32 that :func:`chain` needs for a block.
 
-    Parameters
-    ----------
-    width
-        Of the rows.
-    strips
-        In the block.
-    channels
-        Of the source, after the first and after the second convolution.
+    ``channels`` are those of the source, after the first and after the second convolution.
     """
     inner = padded(width)
     pitch, rows = inner + LANES, STRIP * (strips + 2) + 2
@@ -66,13 +52,15 @@ def workspace(width: int, strips: int, channels: tuple[int, int, int]) -> int:
 
 
 @inlined
-def _ring(space: Array, used: int, strips: int, channels: int, pitch: int) -> tuple[Array, int]:
-    """Return a ring and how much of the workspace is used then."""
+def _ring(
+    space: FloatArray, used: int, strips: int, channels: int, pitch: int
+) -> tuple[FloatArray, int]:
+    """Return a ring, and the size of the workspace in use with it."""
     size = 4 * strips * POINTS * channels * pitch
     ring = space[used : used + size].reshape((4, strips, POINTS, channels, pitch))
     used += size
-    # A row is ended by the zeros before the next one. The last row of a plane is by those of a
-    # slot that may not be filled yet, the very last by no slot's.
+    # A row ends with the zeros before the next one: the last row of a plane with those of a slot
+    # that may not be filled yet, the very last with none of a slot.
     for slot in range(4):
         ring[slot, 0, 0, 0, :LANES] = 0
     space[used : used + LANES] = 0
@@ -81,8 +69,8 @@ def _ring(space: Array, used: int, strips: int, channels: int, pitch: int) -> tu
 
 @inlined
 def _carve(
-    space: Array, width: int, strips: int, channels: tuple[int, int, int]
-) -> tuple[tuple[Array, Array, Array], Array, Array, Array, Array, Array]:
+    space: FloatArray, width: int, strips: int, channels: tuple[int, int, int]
+) -> tuple[tuple[FloatArray, ...], FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return the parts of a workspace: rings, two planes of zeros, and scratch for one strip."""
     inner = padded(width)
     pitch, rows = inner + LANES, STRIP * strips + 2
@@ -107,7 +95,7 @@ def _carve(
 
 @inlined
 def _limit(y: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """Return where the four rows of a strip from y on end: at once where outside the volume."""
+    """Return the ends of the four rows of a strip from y on; 0 outside the volume."""
     return (
         width if y < height else 0,
         width if y + 1 < height else 0,
@@ -118,20 +106,20 @@ def _limit(y: int, height: int, width: int) -> tuple[int, int, int, int]:
 
 @kernel
 def _pass_on(
-    newer: Array,
-    older: Array,
+    newer: FloatArray,
+    older: FloatArray,
     z: int,
-    weight: Array,
-    bias: Array,
-    points: Array,
+    weight: FloatArray,
+    bias: FloatArray,
+    points: FloatArray,
     first: int,
     size: tuple[int, int],
-    plane: Array,
-    ring: Array,
+    plane: FloatArray,
+    ring: FloatArray,
 ) -> None:
-    """Fill slot z of the ring that the next convolution takes.
+    """Fill slot z of the ring that is the input of the next convolution.
 
-    ``first`` is the ring's first strip in the volume, whose rows and columns are of ``size``.
+    ``first`` is the ring's first strip in the volume of ``size`` (rows, columns).
     """
     height, width = size
     for strip in range(ring.shape[1]):
@@ -139,24 +127,24 @@ def _pass_on(
         limit = _limit(STRIP * (first + strip), height, width)
         for o in range(bias.size):
             activate(points, o, bias[o], plane[o], STRIP * strip + 1, LANES, limit)
-        if strip:  # the strip before now has all its rows, fresh in the cache
+        if strip:  # the previous strip is now complete, and still in the cache
             transform(plane, ring, z, strip - 1)
     transform(plane, ring, z, ring.shape[1] - 1)
 
 
 @kernel
 def _write(
-    newer: Array,
-    older: Array,
+    newer: FloatArray,
+    older: FloatArray,
     z: int,
-    weight: Array,
-    bias: Array,
-    points: Array,
+    weight: FloatArray,
+    bias: FloatArray,
+    points: FloatArray,
     first: int,
     strips: tuple[int, int],
-    results: Array,
+    results: FloatArray,
     end: End,
-    out: Array,
+    out: FloatArray,
 ) -> None:
     """Fill strips of plane z of the result from rings, whose first strip is ``first``."""
     height, width = out.shape[2], out.shape[3]
@@ -169,7 +157,7 @@ def _write(
             for o in range(bias.size):
                 activate(points, o, bias[o], results, 0, 0, limit)
                 for r in range(rows):
-                    for x in range(width):  # numba takes seconds over a slice here
+                    for x in range(width):  # a slice takes numba seconds to compile
                         out[o, z, y + r, x] = results[r, x]
         else:
             activate_mean(points, bias, results)
@@ -180,52 +168,52 @@ def _write(
 @_cached
 def chain(
     count: int,
-    source: Array,
-    doubling: Array,
-    doubling_bias: Array,
+    source: FloatArray,
+    doubling: FloatArray,
+    doubling_bias: FloatArray,
     weights: Weights,
     biases: Weights,
     end: End,
-    out: Array,
+    out: FloatArray,
     block: tuple[int, int, int, int],
-    space: Array,
+    space: FloatArray,
 ) -> None:
     """Compute a block of a chain of convolutions, each with bias and softplus, plane after plane.
 
-    Each takes the output of the one before, and the rest of its input channels from what that
-    one took.
+    The input channels of each are the output of the previous one and, if it has more, the input
+    of that.
 
     Parameters
     ----------
     count
-        Convolutions, at most 3.
+        Number of convolutions, at most 3.
     source
-        (C, D, H, W); if of half the size of ``out``, it passes the transposed convolution first.
+        (C, D, H, W); if of half the size of ``out``, the transposed convolution is applied first.
     doubling, doubling_bias
-        Of the transposed convolution.
+        Weight and bias of the transposed convolution.
     weights, biases
-        As :func:`winograd.transform_weights` returns them, and (outputs,); always three.
+        As returned by :func:`winograd.transform_weights`, and (outputs,); always three.
     end
-        What is made of the last output.
+        Last step, applied to the last output.
     out
         (C', D, H, W), filled in the block.
     block
         First plane and plane after the last; first strip and strip after the last.
     space
-        As large as :func:`workspace` says.
+        Workspace of the size :func:`workspace`.
     """
     z0, z1, strip0, strip1 = block
     depth, height, width = out.shape[1], out.shape[2], out.shape[3]
     doubled = source.shape[3] != width
-    # A strip more on either side holds the rows that the next convolutions look at.
+    # One more strip on either side contains the rows that the next convolutions need.
     first, last = max(strip0 - 1, 0), min(strip1 + 1, (height + STRIP - 1) // STRIP)
     top = STRIP * first - 1
     inputs = doubling.shape[1] if doubled else source.shape[0]
     channels = (inputs, biases[0].size, biases[1].size)
     rings, loaded, plane, scratch, results, pair = _carve(space, width, last - first, channels)
 
-    # The source is so many planes ahead of the result as there are convolutions, each of which is
-    # a plane behind the one before, and needs a plane more on either side for each that follows.
+    # Each convolution is one plane behind the previous one, and needs one more plane on either side
+    # for each that follows; the source is ``count`` planes ahead of the result.
     for ahead in range(z0 - count, z1 + count):
         if ahead < 0 or ahead >= depth:
             rings[0][ahead & 3] = 0
@@ -256,7 +244,7 @@ def chain(
 
 
 @_cached
-def halve(volume: Array, out: Array, z: int) -> None:
+def halve(volume: FloatArray, out: FloatArray, z: int) -> None:
     """Fill plane z of ``out`` (C, d, h, w) with the means of 2x2x2 voxels of ``volume``."""
     eighth = np.float32(0.125)
     for c in range(out.shape[0]):
@@ -269,7 +257,7 @@ def halve(volume: Array, out: Array, z: int) -> None:
                 target[x] = eighth * (a[i] + b[i] + d[i] + e[i] + (a[j] + b[j] + d[j] + e[j]))
 
 
-def kept() -> bool:
-    """Return whether what was compiled of these files is on disk, from whichever run."""
+def is_cached() -> bool:
+    """Return whether the compiled code of these files is on disk."""
     folder = Path(chain.stats.cache_path)  # type: ignore[attr-defined]
     return any(folder.glob(f"*.{chain.__qualname__}-*.nbi"))

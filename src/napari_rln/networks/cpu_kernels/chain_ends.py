@@ -4,33 +4,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from napari_rln.networks.cpu_kernels.simd import LANES, Array, kernel, softplus
+from napari_rln.core.volume import FloatArray
+from napari_rln.networks.cpu_kernels.simd import LANES, kernel, softplus
 
 DIVIDE, MULTIPLY, MEAN, KEEP = range(4)
 """Last step of a chain of convolutions, see :class:`End`."""
 
 
 class End(NamedTuple):
-    """Last step of a chain: what its result is, given the last convolution.
+    """Last step of a chain, applied to the last convolution.
 
-    ``KEEP`` all its channels, or their ``MEAN``; or ``DIVIDE`` the image by the projection of the
+    ``KEEP`` all its channels, or their ``MEAN``; ``DIVIDE`` the image by the projection of the
     estimate; or ``MULTIPLY`` the estimate with its correction. See :func:`finish`.
     """
 
     kind: int
-    image: Array
+    image: FloatArray
     """(C, D, H, W); only for ``DIVIDE``."""
-    estimate: Array
+    estimate: FloatArray
     """(C, D, H, W); for ``DIVIDE`` and ``MULTIPLY``."""
-    scale: Array
-    shift: Array
+    scale: FloatArray
+    shift: FloatArray
     """(C,) each, of the batch normalisation of the quotient or the product."""
     plus: np.float32
     """Added to the denominator of the division, or to the correction."""
 
 
 @kernel
-def load(volume: Array, z: int, top: int, out: Array) -> None:
+def load(volume: FloatArray, z: int, top: int, out: FloatArray) -> None:
     """Fill a plane with rows of ``volume`` (C, D, H, W) from ``top`` on, zeros outside."""
     width = volume.shape[3]
     for c in range(volume.shape[0]):
@@ -47,7 +48,13 @@ def load(volume: Array, z: int, top: int, out: Array) -> None:
 
 @kernel
 def load_doubled(
-    volume: Array, z: int, top: int, out: Array, weight: Array, bias: Array, pair: Array
+    volume: FloatArray,
+    z: int,
+    top: int,
+    out: FloatArray,
+    weight: FloatArray,
+    bias: FloatArray,
+    pair: FloatArray,
 ) -> None:
     """Fill a plane as :func:`load` from the transposed convolution of a volume of half the size.
 
@@ -62,7 +69,7 @@ def load_doubled(
                 target[:] = 0
                 continue
             for odd in range(2):
-                # Four channels at a time: with eight the compiler gives up its vectors.
+                # Four channels at a time: with eight the compiler does not vectorise.
                 part = pair[odd]
                 for x in range(half):
                     part[x] = bias[c]
@@ -80,12 +87,12 @@ def load_doubled(
 
 
 @kernel
-def finish(end: End, mean: Array, out: Array, z: int, y: int) -> None:
+def finish(end: End, mean: FloatArray, out: FloatArray, z: int, y: int) -> None:
     """Write a row of the result from the mean over the channels of the last convolution.
 
     DIVIDE: the image over the mean plus the softplus of the estimate, normalised.
     MULTIPLY: the estimate times the mean, normalised, softplus.
-    Of two channels the estimate is their mean.
+    The estimate is the mean of its channels.
     """
     width = out.shape[3]
     if end.kind == MEAN:
@@ -94,17 +101,17 @@ def finish(end: End, mean: Array, out: Array, z: int, y: int) -> None:
             target[x] = mean[x]
         return
     channels = end.estimate.shape[0]
-    share = np.float32(1 / channels)
+    fraction = np.float32(1 / channels)
     first, last = end.estimate[0, z, y], end.estimate[channels - 1, z, y]
     plus = end.plus
     if end.kind == DIVIDE:
         for c in range(channels):
             a, b, image, target = end.scale[c], end.shift[c], end.image[c, z, y], out[c, z, y]
             for x in range(width):
-                estimate = first[x] if channels == 1 else share * (first[x] + last[x])
+                estimate = first[x] if channels == 1 else fraction * (first[x] + last[x])
                 target[x] = a * (image[x] / (mean[x] + softplus(estimate) + plus)) + b
     else:
         a, b, target = end.scale[0], end.shift[0], out[0, z, y]
         for x in range(width):
-            estimate = first[x] if channels == 1 else share * (first[x] + last[x])
+            estimate = first[x] if channels == 1 else fraction * (first[x] + last[x])
             target[x] = softplus(a * (estimate * (mean[x] + plus)) + b)

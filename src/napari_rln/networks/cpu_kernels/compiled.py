@@ -1,7 +1,7 @@
 """The network as chains of compiled convolutions, on several threads: CPU, float32.
 
-Six chains, each a pass over the volume, leave nothing in memory but what the network's equations
-name: two quotients, two corrected estimates, the output, and eight channels at half resolution.
+Six chains, each a pass over the volume, keep in memory only the variables of the network's
+equations: two quotients, two corrected estimates, the output, eight channels at half resolution.
 """
 
 import math
@@ -14,15 +14,15 @@ import numpy.typing as npt
 import torch
 
 from napari_rln.core.threads import parallel_map
+from napari_rln.core.volume import FloatArray
 from napari_rln.networks.cpu_kernels.chain import Weights, chain, halve, workspace
 from napari_rln.networks.cpu_kernels.chain_ends import DIVIDE, KEEP, MEAN, MULTIPLY, End
-from napari_rln.networks.cpu_kernels.simd import Array
 from napari_rln.networks.cpu_kernels.winograd import STRIP, transform_weights
 
 Block = tuple[int, int, int, int]
 
-_SWAPPED = ("e_3", "u_7")  # chains want the channels of the convolution before first
-_MOST_STRIPS = 16  # so many rows of the widest chain stay in a usual cache
+_SWAPPED = ("e_3", "u_7")  # in chains the channels of the previous convolution come first
+_MOST_STRIPS = 16  # of the widest chain, which fit a usual cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,13 @@ class _Chain:
     count: int
     weights: Weights
     biases: Weights
-    scale: Array
-    shift: Array
+    scale: FloatArray
+    shift: FloatArray
     plus: float
 
 
 class Compiled:
-    """The network with its weights. Calls from several threads at once are safe.
+    """The network with its weights. Calls are thread-safe.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Compiled:
     norms
         Scale and shift, (channels,), of DV1, e, DV2, e2.
     eps
-        Of the division.
+        Constant of the division.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Compiled:
         self._DV2 = plan(DIVIDE, "u_1 u_2", "DV2", eps)
         self._E2 = plan(MULTIPLY, "u_3 u_4", "e2", 1.0)
         self._output = plan(MEAN, "u_5 u_6 u_7")
-        self._spaces: list[Array] = []  # workspaces not in use: as many as there were threads
+        self._spaces: list[FloatArray] = []  # workspaces not in use, at most one for each thread
 
-    def __call__(self, x: Array, E0: Array) -> Array:
+    def __call__(self, x: FloatArray, E0: FloatArray) -> FloatArray:
         """Return the output, (1, D, H, W), of ``x`` and ``E0``, (C, D, H, W)."""
         shape = x.shape[1:]
         depth, height, width = (n // 2 for n in shape)
@@ -110,10 +110,10 @@ class Compiled:
     def _run(
         self,
         plan: _Chain,
-        source: Array,
-        out: Array,
-        image: Array | None = None,
-        estimate: Array | None = None,
+        source: FloatArray,
+        out: FloatArray,
+        image: FloatArray | None = None,
+        estimate: FloatArray | None = None,
     ) -> None:
         """Fill ``out`` with the result of a chain."""
         strips = math.ceil(out.shape[2] / STRIP)
@@ -127,7 +127,7 @@ class Compiled:
         )
         end = End(
             plan.kind,
-            out if image is None else image,  # an array anyway: one type, compiled once
+            out if image is None else image,  # an array in any case, so that one type is compiled
             out if estimate is None else estimate,
             plan.scale,
             plan.shift,
@@ -143,8 +143,8 @@ class Compiled:
 
         parallel_map(compute, grid)
 
-    def _space(self, size: int) -> Array:
-        """Return a workspace; the same again and again, as fresh memory would have to be paged."""
+    def _space(self, size: int) -> FloatArray:
+        """Return a workspace, reused: the first access to new memory is slow."""
         while True:
             try:
                 space = self._spaces.pop()
@@ -154,7 +154,7 @@ class Compiled:
                 return space
 
 
-def _halve(volume: Array) -> Array:
+def _halve(volume: FloatArray) -> FloatArray:
     channels, depth, height, width = volume.shape
     out = np.empty((channels, depth // 2, height // 2, width // 2), np.float32)
     parallel_map(lambda z: halve(volume, out, z), range(out.shape[1]))
@@ -162,10 +162,10 @@ def _halve(volume: Array) -> Array:
 
 
 def blocks(depth: int, strips: int, threads: int) -> Iterator[Block]:
-    """Yield the blocks of a volume as (z0, z1, strip0, strip1), so that threads end together.
+    """Yield the blocks of a volume as (z0, z1, strip0, strip1), for threads that end together.
 
-    Of all grids of blocks the one whose slowest thread has least to do, planes and strips at the
-    blocks' borders, which are computed twice, included.
+    They are the grid whose slowest thread has the least work, with planes and strips at borders,
+    which are computed twice.
     """
 
     def work(grid: tuple[int, int]) -> float:
@@ -181,5 +181,5 @@ def blocks(depth: int, strips: int, threads: int) -> Iterator[Block]:
         yield depth * i // z, depth * (i + 1) // z, strips * j // s, strips * (j + 1) // s
 
 
-def _single(array: npt.NDArray[np.float64]) -> Array:
+def _single(array: npt.NDArray[np.float64]) -> FloatArray:
     return np.ascontiguousarray(array, np.float32)

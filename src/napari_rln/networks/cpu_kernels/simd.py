@@ -1,8 +1,8 @@
-"""Vector operations (SIMD) that the kernels of :mod:`chain` consist of, written in LLVM.
+"""Vector operations (SIMD) of the kernels of :mod:`chain`, written in LLVM.
 
 Along x a vector holds neighbouring voxels, one in each of its lanes, and shifts by a voxel are
-unaligned loads. What decides the network's speed is the loop over the products of a convolution.
-Left to itself the compiler does not keep its sums in registers, so :func:`_accumulator` writes it
+unaligned loads. The network's speed is that of the loop over the products of a convolution.
+The compiler alone does not keep its sums in registers, so :func:`_accumulator` writes it
 in LLVM: 8 channels x 32 voxels of sums with AVX-512, 4 x 16 with the smaller registers of AVX2 and
 NEON. Options of the compiler and the length of a vector are here too.
 """
@@ -12,13 +12,11 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-Array = npt.NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 LANES = 16
@@ -26,17 +24,17 @@ LANES = 16
 _FEATURES = numba.config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
 WIDE = "+avx512f" in _FEATURES
 GROUP = 8 if WIDE else 4
-"""The most output channels summed at once."""
+"""Number of output channels summed at once."""
 
 OPTIONS = {
     "nogil": True,
-    # Only what does not change the order of sums: softplus rounds by adding a large number.
+    # No reordering of sums: softplus rounds by adding a large number.
     "fastmath": {"nsz", "contract"},
     "error_model": "numpy",
 }
 kernel: Callable[[Function], Function] = njit(**OPTIONS)
-"""Compile with what calls it: only what Python calls is kept on disk, see :mod:`chain`."""
-# Where lengths are made: so the compiler sees that they are whole vectors, worth 8 % of the time.
+"""Compiles a function together with its callers; only those are cached, see :mod:`chain`."""
+# For computing lengths, which the compiler then knows to be whole vectors: saves 8 % of the time.
 inlined: Callable[[Function], Function] = register_jitable(inline="always")
 _intrinsic: Callable[[Callable[..., Any]], Any] = intrinsic
 
@@ -54,7 +52,7 @@ def padded(width: int) -> int:
 
 
 def _fit(function: Callable[..., Any], degree: int, domain: list[float]) -> list[float]:
-    """Return the coefficients of a polynomial, constant first, as float32 has them."""
+    """Return the coefficients of a polynomial, constant first, rounded to float32."""
     fit = np.polynomial.Chebyshev.interpolate(function, degree, domain)
     return [float(np.float32(c)) for c in fit.convert(kind=np.polynomial.Polynomial).coef]
 
@@ -188,12 +186,12 @@ def _multiply(build: Any, sums: dict[tuple[int, int], Any], weight: Any, planes:
 
 
 def _pointer(build: Any, address: Any, floats: int, kind: Any) -> Any:
-    """Return a pointer to so many float32 behind an address."""
+    """Return a pointer to an address plus a number of float32."""
     return build.inttoptr(build.add(address, _LONG(4 * floats)), kind.as_pointer())
 
 
 def _broadcast(build: Any, address: Any, floats: int) -> Any:
-    """Return a vector that has one float32 in all lanes."""
+    """Return a vector with one float32 in all lanes."""
     undefined = _VECTOR(ir.Undefined)
     value = build.load(_pointer(build, address, floats, _FLOAT), align=4)
     value = build.insert_element(undefined, value, _INT(0))
@@ -201,7 +199,7 @@ def _broadcast(build: Any, address: Any, floats: int) -> Any:
 
 
 def _phi(build: Any, *incoming: tuple[Any, Any]) -> Any:
-    """Return a value that depends on the block from which the loop is entered."""
+    """Return a value that depends on the preceding block."""
     phi = build.phi(incoming[0][1].type)
     for block, value in incoming:
         phi.add_incoming(value, block)

@@ -12,11 +12,11 @@ last four planes, plane z in slot ``z & 3``.
 import numpy as np
 import numpy.typing as npt
 
+from napari_rln.core.volume import FloatArray
 from napari_rln.networks.cpu_kernels.simd import (
     GROUP,
     LANES,
     WIDE,
-    Array,
     add_4x16,
     add_4x32,
     add_8x16,
@@ -42,18 +42,10 @@ _G = np.array(
 """F(4, 3) at 0, 1, -1, 2, -2 and infinity. In float32 it costs one digit at most."""
 
 
-def transform_weights(weight: npt.NDArray[np.float64]) -> Array:
-    """Return the weights of a 3x3x3 convolution as :func:`convolve` takes them.
+def transform_weights(weight: npt.NDArray[np.float64]) -> FloatArray:
+    """Return the weights of a convolution, (outputs, inputs, 3, 3, 3), for :func:`convolve`.
 
-    Parameters
-    ----------
-    weight
-        (outputs, inputs, 3, 3, 3).
-
-    Returns
-    -------
-    numpy.ndarray
-        (6, groups, inputs, 3, 3, outputs per group) float32, with z and x the axes of 3.
+    They are (6, groups, inputs, 3, 3, outputs per group) float32, with z and x the axes of 3.
     """
     outputs, inputs = weight.shape[:2]
     size = min(outputs, GROUP)
@@ -63,7 +55,7 @@ def transform_weights(weight: npt.NDArray[np.float64]) -> Array:
 
 
 @kernel
-def transform(plane: Array, ring: Array, z: int, strip: int) -> None:
+def transform(plane: FloatArray, ring: FloatArray, z: int, strip: int) -> None:
     """Fill a strip s of the ring's slot of z from rows 4 s to 4 s + 5 of a plane."""
     four, five, two = np.float32(4), np.float32(5), np.float32(2)
     out = ring[z & 3, strip]
@@ -86,10 +78,12 @@ def transform(plane: Array, ring: Array, z: int, strip: int) -> None:
 
 
 @kernel
-def convolve(newer: Array, older: Array, z: int, strip: int, weight: Array, out: Array) -> None:
+def convolve(
+    newer: FloatArray, older: FloatArray, z: int, strip: int, weight: FloatArray, out: FloatArray
+) -> None:
     """Fill ``out`` (6, outputs, width) from a strip of two rings, still to be transformed back.
 
-    The first input channels are all of ``newer``, the rest of them the first of ``older``.
+    The first input channels are those of ``newer``, the others the first of ``older``.
     """
     inputs, outputs = weight.shape[2], weight.shape[5]
     from_newer = min(inputs, newer.shape[3])
@@ -142,10 +136,10 @@ def _back(
 
 @kernel
 def activate(
-    points: Array,
+    points: FloatArray,
     o: int,
     bias: float,
-    out: Array,
+    out: FloatArray,
     row: int,
     start: int,
     limit: tuple[int, int, int, int],
@@ -157,7 +151,7 @@ def activate(
     zero = np.float32(0)
     m0, m1, m2 = points[0, o], points[1, o], points[2, o]
     m3, m4, m5 = points[3, o], points[4, o], points[5, o]
-    # Rows of contiguous arrays, or the compiler gives up its vectors.
+    # Rows of contiguous arrays, as the compiler does not vectorise others.
     y0, y1 = out[row, start:], out[row + 1, start:]
     y2, y3 = out[row + 2, start:], out[row + 3, start:]
     n0, n1, n2, n3 = limit
@@ -176,9 +170,9 @@ def activate(
 
 
 @kernel
-def activate_mean(points: Array, bias: Array, out: Array) -> None:
+def activate_mean(points: FloatArray, bias: FloatArray, out: FloatArray) -> None:
     """Fill ``out`` (4, width) as :func:`activate` with the mean over the outputs."""
-    share = np.float32(1 / bias.size)
+    fraction = np.float32(1 / bias.size)
     y0, y1, y2, y3 = out[0], out[1], out[2], out[3]
     out[:] = 0
     for o in range(bias.size):
@@ -187,7 +181,7 @@ def activate_mean(points: Array, bias: Array, out: Array) -> None:
         b = bias[o]
         for x in range(m0.size):
             v0, v1, v2, v3 = _back(m0[x], m1[x], m2[x], m3[x], m4[x], m5[x])
-            y0[x] += share * softplus(v0 + b)
-            y1[x] += share * softplus(v1 + b)
-            y2[x] += share * softplus(v2 + b)
-            y3[x] += share * softplus(v3 + b)
+            y0[x] += fraction * softplus(v0 + b)
+            y1[x] += fraction * softplus(v1 + b)
+            y2[x] += fraction * softplus(v2 + b)
+            y3[x] += fraction * softplus(v3 + b)
