@@ -1,5 +1,7 @@
 """The page of the PSF dock that computes a PSF from microscope settings."""
 
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
 from qtpy.QtCore import Signal
@@ -27,15 +29,7 @@ _ROWS = {
 }
 _TOP = (
     "modality",
-    "na",
-    "immersion_index",
-    "sample_index",
-    "wavelength_um",
-    "excitation_um",
-    "pinhole_au",
-    "sheet_fwhm_um",
-    "depth_um",
-    "fwhm_um",
+    *(f.name for f in fields(MicroscopeSettings) if f.name in chain(*_ROWS.values())),
 )
 
 

@@ -41,7 +41,7 @@ from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 if TYPE_CHECKING:
     import napari
 
-_WAIT_MS = 200  # from the last of several changes to the examination
+_WAIT_MS = 200  # from a change to the examination, as more may follow
 
 
 class PsfDock(QWidget):

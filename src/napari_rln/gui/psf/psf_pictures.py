@@ -40,16 +40,7 @@ class PsfPictures:
 def psf_pictures(
     psf: Volume, image: Volume | None, optics: MicroscopeSettings | None
 ) -> PsfPictures:
-    """Return planes, profiles and findings of a PSF, which takes seconds.
-
-    Parameters
-    ----------
-    psf
-        The PSF.
-    image
-        Image to be deconvolved, if known.
-    optics
-        Microscope whose limits widths and sampling are compared with, if known.
+    """Return planes, profiles and findings of a PSF, for an image and by a microscope if known.
 
     Raises
     ------

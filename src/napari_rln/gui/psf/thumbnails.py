@@ -62,15 +62,7 @@ class Thumbnails(QWidget):
         self.clear("")
 
     def clear(self, sentence: str, *, keep: bool = False) -> None:
-        """Show a sentence instead of a PSF.
-
-        Parameters
-        ----------
-        sentence
-            Why no PSF is shown.
-        keep
-            Whether to keep the empty plots, as another PSF follows.
-        """
+        """Show a sentence instead of a PSF, with empty plots to keep the layout."""
         self._pictures = None
         self.size.setText(sentence)
         self.findings.clear()

@@ -35,10 +35,6 @@ class InterruptedTraining:
 
     Attributes
     ----------
-    name
-        Name of the model.
-    step, total
-        Completed steps, and steps of the whole training.
     inputs
         Names and hashes of the inputs, as in the record.
     dual

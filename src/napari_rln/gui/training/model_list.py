@@ -33,13 +33,7 @@ _FILTER = f"Models (*{SUFFIX})"
 
 
 class ModelList(QWidget):
-    """A table of the models, the validation of the chosen one, and buttons.
-
-    Parameters
-    ----------
-    say
-        Shows a message, or an error with ``error=True``.
-    """
+    """A table of the models, the validation of the chosen one, and buttons."""
 
     changed = Signal()
 

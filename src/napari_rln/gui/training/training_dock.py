@@ -16,7 +16,7 @@ from napari_rln.gui.training.example_layers import ExampleLayers
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.gui.training.model_list import ModelList
-from napari_rln.gui.training.pairs_page import PairPreview
+from napari_rln.gui.training.pair_preview import PairPreview
 from napari_rln.gui.training.training_form import TrainingForm
 from napari_rln.gui.training.training_run import TrainingPlan, TrainingRun, TrainingUpdate
 from napari_rln.networks.model import Model
@@ -61,7 +61,8 @@ class TrainingDock(QWidget):
         leaving = self.runs.get(self.jobs.leaving) if self.jobs.leaving else None
         if leaving is not None and leaving.plan.name == plan.name:
             raise RlnError(f"the training {plan.name} is still in its last step; try again soon.")
-        if checkpoint_of(preferences.library(), plan.name).exists() and not self._is_busy(plan):
+        busy = plan.name in self._names()
+        if checkpoint_of(preferences.library(), plan.name).exists() and not busy:
             raise RlnError(
                 f"a training named {plan.name} was interrupted; resume or discard it, or choose "
                 "another name."
@@ -98,8 +99,8 @@ class TrainingDock(QWidget):
     def _running(self) -> TrainingRun | None:
         return self.runs.get(self.jobs.running) if self.jobs.running else None
 
-    def _is_busy(self, plan: TrainingPlan) -> bool:
-        return plan.name in [run.plan.name for run in self.runs.values()]
+    def _names(self) -> list[str]:
+        return [run.plan.name for run in self.runs.values()]
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
         content = update.content
@@ -150,7 +151,7 @@ class TrainingDock(QWidget):
         self.stop_button.setEnabled(run is not None and not run.stopping)
         if run is not None and run.stopping and self.jobs.paused:
             self.jobs.toggle_pause()  # else it would not stop
-        self.interrupted.refresh([run.plan.name for run in self.runs.values()])
+        self.interrupted.refresh(self._names())
         self.recipe.refresh_models()
 
     def _show_theme(self) -> None:

@@ -30,12 +30,8 @@ class TrainingPlan:
 
     Attributes
     ----------
-    name
-        Name of the model.
     psf, image
         PSF of the model, and image whose light and noise are simulated instead of the defaults.
-    second
-        The second view, for a network of two views.
     begin
         Initial model; none for new weights.
     interrupted
@@ -148,7 +144,7 @@ class TrainingRun:
             return report.model()
 
 
-def _by_hash(library: Library, sha: str | None) -> Model | None:
+def _by_hash(library: Library, model_hash: str | None) -> Model | None:
     """Return the model with a hash, if any.
 
     Raises
@@ -156,10 +152,10 @@ def _by_hash(library: Library, sha: str | None) -> Model | None:
     RlnError
         If the library has no such model.
     """
-    if sha is None:
+    if model_hash is None:
         return None
     for name in library.names():
         model = library.load(name)
-        if model.hash == sha:
+        if model.hash == model_hash:
             return model
     raise RlnError("the initial model is missing; import it, or discard the training.")

@@ -9,21 +9,11 @@ from napari_rln.gui.training.example_layers import ExampleLayers
 from napari_rln.gui.training.training_form import TrainingForm
 
 _TITLE = "preview"
-_WAIT_MS = 400  # from the last of several changes to the update
+_WAIT_MS = 400  # from a change to the update, as more may follow
 
 
 class PairPreview(QObject):
-    """Simulates pairs in a thread, and shows them as layers.
-
-    Parameters
-    ----------
-    recipe
-        The form of the training, with the buttons of the preview.
-    examples
-        Layers of the pair.
-    bar
-        Shows errors.
-    """
+    """Simulates pairs in a thread by the form of a training, and shows them as layers."""
 
     def __init__(self, recipe: TrainingForm, examples: ExampleLayers, bar: RunBar) -> None:
         super().__init__(recipe)
@@ -51,7 +41,6 @@ class PairPreview(QObject):
 
     def _add(self) -> None:
         plan, library, number = self._recipe.plan(), preferences.library(), self._number
-
         steps = one_step("drawing", lambda: plan.setting(library).source.pair(number)[0])
         self.jobs.cancel()  # an earlier preview is outdated
         self.jobs.add(BackgroundJob(_TITLE, steps, key=object(), done=self._examples.show_pair))
