@@ -208,7 +208,7 @@ def test_a_region_is_kept_until_another_is_chosen(tuning, idle):
     dock.psf.layer = None
     dock.bar.run_button.click()
     assert "Choose the PSF" in dock.bar.message.text()
-    assert dock.window().focusWidget() is dock.psf.picker.box  # where to mend it
+    assert dock.window().focusWidget() is dock.psf.box  # where to mend it
     assert "region" not in dock.viewer.layers  # nothing was run
     dock.psf.layer = dock.viewer.layers[1]
     dock.bar.run_button.click()
@@ -310,7 +310,7 @@ def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
     assert dock.image.layer is None
     dock.bar.run_button.click()
     assert "Choose the image" in dock.bar.message.text()
-    assert dock.window().focusWidget() is dock.image.picker.box
+    assert dock.window().focusWidget() is dock.image.box
 
 
 def test_a_failure_is_said_once(dock, idle, monkeypatch):

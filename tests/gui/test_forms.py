@@ -1,4 +1,4 @@
-"""Forms made of settings."""
+"""Forms of settings."""
 
 import dataclasses
 
@@ -65,7 +65,7 @@ def test_limits_are_the_dataclass_s(qtbot):
         form.settings()
 
 
-def test_changes_are_told_once_the_form_is_there(qtbot):
+def test_changes_of_a_field_are_signalled(qtbot):
     form = Form(RichardsonLucy, top=("iterations",))
     qtbot.addWidget(form)
     with qtbot.waitSignal(form.changed):

@@ -1,4 +1,4 @@
-"""Numbers as they are typed, key by key, in the desktops of several countries."""
+"""Numbers typed key by key on desktops of several languages."""
 
 import dataclasses
 from typing import Literal
@@ -93,7 +93,7 @@ def test_in_every_form_a_number_is_what_is_typed(qtbot, desktop, kind):
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_what_is_beyond_a_limit_is_marked_and_said(qtbot, kind):
+def test_a_number_outside_its_limits_is_marked_and_raises(qtbot, kind):
     form = Form(kind, top=())
     qtbot.addWidget(form)
     for name, field in form.fields.items():
@@ -113,7 +113,7 @@ def test_what_is_beyond_a_limit_is_marked_and_said(qtbot, kind):
     ["", "abc", "1.234,5", "1,234.5", "1 234", "1.2.3", "1,2,3", "0x10", "nan", "inf", "1_000",
      "1e999", "12 um", "--3", "1,234", "12,000"],
 )  # fmt: skip
-def test_what_is_no_number_or_may_be_two_is_refused_as_it_is(qtbot, desktop, text):
+def test_invalid_and_ambiguous_numbers_are_refused(qtbot, desktop, text):
     number = field_for(float)
     qtbot.addWidget(number.native)
     number.value = 5.0
@@ -185,28 +185,28 @@ def test_arrows_step_within_the_limits(qtbot):
 
 
 @pytest.mark.parametrize(
-    ("annotation", "words"),
+    ("annotation", "keywords"),
     [(int | Literal["auto"], {"auto": "auto"}), (float | None, {"default": None}),
      (Literal["auto", "none"] | float, {"auto": "auto", "none": "none"})],
 )  # fmt: skip
-def test_a_word_is_typed_in_place_of_a_number_and_an_empty_line_is_the_first(
-    qtbot, annotation, words
+def test_keywords_are_typed_like_numbers_and_an_empty_line_is_the_first(
+    qtbot, annotation, keywords
 ):
     number = field_for(annotation)
     qtbot.addWidget(number.native)
-    first = next(iter(words))
+    first = next(iter(keywords))
     assert number.box.lineEdit().placeholderText() == first
-    for text, value in {**words, "": words[first], first.upper(): words[first]}.items():
+    for text, value in {**keywords, "": keywords[first], first.upper(): keywords[first]}.items():
         number.value = 7
         write(qtbot, number, text)
-        assert (number.value, number.is_word, number.is_marked) == (value, True, False)
-        assert number.box.text() == ("" if value == words[first] else text)
+        assert (number.value, number.is_keyword, number.is_marked) == (value, True, False)
+        assert number.box.text() == ("" if value == keywords[first] else text)
         qtbot.keyClick(number.box, Qt.Key.Key_Up)
         assert number.value == value  # no number to step from
     number.value = 7
-    assert (number.value, number.is_word) == (7, False)
+    assert (number.value, number.is_keyword) == (7, False)
     write(qtbot, number, "car")
-    with pytest.raises(FieldError, match=f"'car'; type .*, {', '.join(words)}"):
+    with pytest.raises(FieldError, match=f"'car'; type .*, {', '.join(keywords)}"):
         _ = number.value
 
 
@@ -237,8 +237,8 @@ def test_tab_goes_through_the_rows(qtbot):
     assert [name for name in chain if name] == ["back_projector", "iterations", *rest]
 
 
-def _turn(box):
-    """Turn the wheel over a widget; return whether it was left to the widgets around."""
+def _scroll(box):
+    """Turn the wheel over a widget; return whether its parents get the event."""
     middle = QPointF(box.rect().center())
     event = QWheelEvent(
         middle, box.mapToGlobal(middle), QPoint(0, 0), QPoint(0, -120), Qt.MouseButton.NoButton,
@@ -261,18 +261,18 @@ def test_the_wheel_scrolls_a_dock_and_changes_nothing_below_the_pointer(qtbot, m
     qtbot.waitExposed(area)
     QApplication.processEvents()
     before = form.settings()
-    words = form.fields["back_projector"].native
-    boxes = (words, form.fields["iterations"].box, form.fields["seed"].box, later.box)
-    assert all(_turn(box) for box in boxes)
+    choice = form.fields["back_projector"].native
+    boxes = (choice, form.fields["iterations"].box, form.fields["seed"].box, later.box)
+    assert all(_scroll(box) for box in boxes)
     assert form.settings() == before
     assert later.value == 0
     # A display without a window manager gives no window the focus.
-    monkeypatch.setattr(words, "hasFocus", lambda: True)
-    assert not _turn(words)
+    monkeypatch.setattr(choice, "hasFocus", lambda: True)
+    assert not _scroll(choice)
     assert form.settings() != before
 
 
-def test_a_message_points_to_its_field_and_says_its_label(qtbot):
+def test_a_message_points_to_its_field_and_has_its_label(qtbot):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Settings:
         """Of a test.
@@ -318,18 +318,18 @@ def test_labels_for_names_in_messages():
 
 
 @pytest.mark.parametrize(
-    ("voxel_um", "said"),
+    ("voxel_um", "warning"),
     [((0.2, 0.1, 0.1), ""), ((0.2, 6.5, 6.5), "divided by the magnification"),
      ((0.2, 0.1, 0.2), "not square"), ((8.0, 0.1, 0.1), "large for a microscope"),
      ((200.0, 65.0, 65.0), "did you mean 0.2 0.065 0.065")],
 )  # fmt: skip
-def test_a_doubtful_voxel_size_is_said_beside_it(qtbot, voxel_um, said):
+def test_an_unlikely_voxel_size_has_a_warning(qtbot, voxel_um, warning):
     field = VoxelField("?")
     qtbot.addWidget(field)
     for size, number in zip(voxel_um, field.sizes, strict=True):
         write(qtbot, number, f"{size:g}")
-    assert said in field.warning.text()
-    assert bool(field.warning.text()) == bool(said)
+    assert warning in field.warning.text()
+    assert bool(field.warning.text()) == bool(warning)
     if max(voxel_um) > 25:
         with pytest.raises(FieldError, match="did you mean"):
             field.voxel_um("the PSF")
@@ -345,7 +345,7 @@ def picker_of(qtbot, layer_options, shape=(4, 6, 8)):
     return picker, layer
 
 
-def test_what_is_typed_below_a_layer_is_written_into_it(qtbot, desktop):
+def test_a_typed_voxel_size_is_written_into_the_layer(qtbot, desktop):
     picker, layer = picker_of(qtbot, {})
     sizes = picker.voxel.sizes
     assert [size.box.text() for size in sizes] == [""] * 3
@@ -367,7 +367,7 @@ def test_what_is_typed_below_a_layer_is_written_into_it(qtbot, desktop):
     assert picker.source("the image").voxel_um == (0.3, 0.07, 0.0645)
 
 
-def test_what_is_still_being_typed_counts_when_a_button_is_pressed(qtbot):
+def test_a_button_commits_the_number_being_typed(qtbot):
     picker, layer = picker_of(qtbot, {"scale": (0.3, 0.1, 0.1), "units": UM})
     picker.show()
     picker.voxel.sizes[0].box.setFocus()
@@ -377,7 +377,7 @@ def test_what_is_still_being_typed_counts_when_a_button_is_pressed(qtbot):
     assert voxel_um_of(layer) == (0.4, 0.1, 0.1)
 
 
-def test_a_scale_without_a_unit_is_taken_as_micrometres_by_a_click(qtbot):
+def test_a_click_sets_the_missing_unit_of_a_scale_to_micrometres(qtbot):
     picker, layer = picker_of(qtbot, {"scale": (0.3, 0.1, 0.1)})
     assert picker.voxel.value == (0.3, 0.1, 0.1)
     assert not picker.as_um_button.isHidden()
@@ -421,7 +421,7 @@ def test_after_the_image_is_deleted_its_psf_is_no_image(qtbot):
     third = viewer.add_image(np.ones((4, 6, 8), np.float32), name="third")
     assert images.layer is other
     viewer.layers.remove(other)
-    assert images.layer is third  # an image that was there all along
+    assert images.layer is third  # an older image
 
 
 def test_a_renamed_layer_stays_chosen_in_its_place(qtbot):

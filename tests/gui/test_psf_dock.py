@@ -1,4 +1,4 @@
-"""The PSF dock: PSFs computed, opened and measured, examined, repaired; failures are sentences."""
+"""The PSF dock: PSFs are computed, opened, measured, examined and repaired."""
 
 import time
 
@@ -30,7 +30,7 @@ def spots(shape, positions, light=1000.0):
 
 @pytest.fixture
 def settled(qtbot):
-    """Return a function that waits until a dock has done everything and shows its PSF."""
+    """Return a function that waits until a dock is idle and shows its PSF."""
 
     def wait(dock):
         qtbot.waitUntil(lambda: not dock.is_busy, timeout=90_000)
@@ -151,7 +151,7 @@ def test_a_file_without_voxel_size_asks_for_it_and_is_fitted_to_the_image(
     assert "middle voxel" not in text
     assert "the image's is" not in text
 
-    dock.psf.layer = viewer.layers["mine too"]  # a layer that holds no PSF
+    dock.psf.layer = viewer.layers["mine too"]  # not a PSF
     settled(dock)
     assert dock.thumbnails.size.text()
     assert not dock.thumbnails.board.isVisible()
@@ -185,7 +185,7 @@ def test_beads_are_found_edited_and_averaged(open_dock, make_napari_viewer_proxy
     _, y, x = at[0]
     points.selected_data = {int(np.abs(points.data - (y, x)).sum(axis=1).argmin())}
     points.remove_selected()
-    points.add([30.0, 30.0])  # here is nothing
+    points.add([30.0, 30.0])  # no bead here
     assert [*points.features["status"]] == ["used"] * 3 + ["chosen"]
     points.selected_data = {3}
     points.remove_selected()

@@ -1,4 +1,4 @@
-"""The training dock: training, stopping, going on, and the models that come of it."""
+"""The training dock: trainings that are stopped, cancelled and resumed, and their models."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ TINY = {
 @pytest.fixture
 def dock(open_dock, make_napari_viewer_proxy, library, monkeypatch):
     """Return the dock, ready to train on the PSF of the hollow bead for a few steps."""
-    monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))  # the best RLD is not sought for long
+    monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))  # a short search for the best RLD
     viewer = make_napari_viewer_proxy()
     viewer.open_sample("napari-rln", "bead")
     viewer.open_sample("napari-rln", "bead_psf")
@@ -46,7 +46,7 @@ def dock(open_dock, make_napari_viewer_proxy, library, monkeypatch):
     return widget
 
 
-def test_a_training_is_seen_and_ends_among_the_models(dock, library, idle):
+def test_a_training_is_plotted_and_its_model_listed(dock, library, idle):
     viewer = dock.test_viewer
     selected = viewer.layers.selection.active.name
     dock.bar.run_button.click()
@@ -61,7 +61,7 @@ def test_a_training_is_seen_and_ends_among_the_models(dock, library, idle):
     assert all(layer.scale == pytest.approx((0.1, 0.1)) for layer in planes)
     assert viewer.layers.selection.active.name == selected
     right = viewer.layers["bead"].extent.world[1][-1]
-    assert planes[0].translate[-1] > right  # beside the user's own, not upon them
+    assert planes[0].translate[-1] > right  # beside the user's own
     entry = {entry.name: entry for entry in library.entries()}["mine"]
     assert set(entry.validation) == {"network", "image", "rld", "wiener_butterworth"}
     assert dock.models.selected == "mine"
@@ -97,7 +97,7 @@ def test_stopped_before_the_first_step_there_is_no_model(dock, library, idle):
     assert "mine" not in library.names()
 
 
-def cancelled_once_there_is_something(dock, library, idle):
+def cancelled_after_the_first_checkpoint(dock, library, idle):
     def cancel(job, update):
         if checkpoint_of(library, "mine").exists():
             dock.bar.cancel_button.click()
@@ -108,17 +108,17 @@ def cancelled_once_there_is_something(dock, library, idle):
     idle(dock.jobs)
 
 
-def test_what_was_cancelled_goes_on_from_where_it_was(dock, library, idle, in_step):
+def test_a_cancelled_training_is_resumed(dock, library, idle, in_step):
     in_step(dock.jobs)
     dock.recipe.form.fields["steps"].value = 24
     dock.recipe.structures.fields["structures"].value = ("spheres", "filaments")
-    cancelled_once_there_is_something(dock, library, idle)
+    cancelled_after_the_first_checkpoint(dock, library, idle)
     assert "can be resumed" in dock.bar.message.text()
     assert "mine, step" in dock.interrupted.box.currentText()
-    dock.bar.run_button.click()  # the name is taken by what was left off
+    dock.bar.run_button.click()  # the name is that of the interrupted training
     assert "resume or discard it" in dock.bar.message.text()
 
-    # As after a restart: other choices are made, and one of the layers has another name.
+    # As after a restart: other settings, and a renamed layer.
     dock.recipe.structures.fields["structures"].value = ("dots",)
     dock.recipe.form.fields["steps"].value = 10
     dock.test_viewer.layers["bead_psf"].name = "renamed"
@@ -135,7 +135,7 @@ def test_what_was_cancelled_goes_on_from_where_it_was(dock, library, idle, in_st
     assert not dock.interrupted.isVisibleTo(dock)
 
 
-def test_what_was_left_off_can_be_discarded(dock, library, monkeypatch):
+def test_an_interrupted_training_can_be_discarded(dock, library, monkeypatch):
     library.folder.mkdir(parents=True)
     (library.folder / "foreign.checkpoint").write_text("something else")
     path = checkpoint_of(library, "mine")
@@ -171,7 +171,7 @@ def _refuse(path):
     raise RlnError(f"{path.name} is no checkpoint of a training.")
 
 
-def test_an_error_of_torch_is_said_in_the_dock(dock, monkeypatch, idle):
+def test_an_error_of_torch_is_reported_in_the_dock(dock, monkeypatch, idle):
     def failing(*_, **__):
         yield from ()
         raise RuntimeError("shapes do not fit")
@@ -208,7 +208,7 @@ def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
     assert not np.array_equal(first, second)
     assert len(viewer.layers) == 4
     idle(dock.pairs.jobs)
-    box = dock.recipe.image.picker.box  # what is only shown is nothing to train on
+    box = dock.recipe.image.box  # previews are not listed
     assert [box.itemText(i) for i in range(1, box.count())] == ["bead", "bead_psf"]
 
 
@@ -219,7 +219,7 @@ def test_presets_names_and_what_is_copied(dock, library):
     settings = recipe.plan().settings
     assert settings.variant == "paper"
     assert recipe.plan().initial_model is None
-    assert not recipe.form.fields["minutes"].native.isVisibleTo(recipe.form)  # its steps are given
+    assert not recipe.form.fields["minutes"].native.isVisibleTo(recipe.form)  # the preset has steps
     recipe.preset.setCurrentText("Full training")
     assert recipe.plan().settings.minutes == 30
     assert recipe.plan().settings.variant == "started"
@@ -275,11 +275,11 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
     assert {"--views concatenated", "--rotation y+90"} <= {
         " ".join(pair) for pair in itertools.pairwise(line.split())
     }
-    assert "--psf-b" not in line  # the first's, turned
+    assert "--psf-b" not in line  # the first PSF, rotated
     dock.copy_button.copy_python()
     assert 'rotation="y+90"' in QApplication.clipboard().text().replace("'", '"')
 
-    cancelled_once_there_is_something(dock, library, idle)
+    cancelled_after_the_first_checkpoint(dock, library, idle)
     assert "can be resumed" in dock.bar.message.text()
     recipe.second.form.fields["rotation"].value = "none"  # of the next training
     recipe.second.box.setCurrentText("one")
@@ -303,7 +303,9 @@ def test_models_are_renamed_exported_deleted_and_imported(
 ):
     shown = dock.models
     library.save(library.load("universal"))
-    qtbot.waitUntil(lambda: shown.tree.topLevelItemCount() == 3, timeout=5000)  # it is watched
+    qtbot.waitUntil(
+        lambda: shown.tree.topLevelItemCount() == 3, timeout=5000
+    )  # the folder is watched
     shown.select("universal")
     assert not shown.rename_button.isEnabled()
     assert not shown.delete_button.isEnabled()
@@ -320,13 +322,13 @@ def test_models_are_renamed_exported_deleted_and_imported(
     assert target.is_file()
     for answer in (QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes):
         assert "other" in library.names()
-        monkeypatch.setattr(QMessageBox, "exec", lambda *_, answer=answer: answer)
+        monkeypatch.setattr(QMessageBox, "question", lambda *_, answer=answer: answer)
         shown.delete_button.click()
     assert "other" not in library.names()
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(target), ""))
     shown.import_button.click()
     assert shown.selected == "out"
-    assert dock.recipe.initial_model.findText("out") >= 0  # one can begin with it
+    assert dock.recipe.initial_model.findText("out") >= 0  # an initial model
     shown.show_button.click()
     (library.folder / "broken.safetensors").write_bytes(b"nothing")
     qtbot.waitUntil(lambda: shown.tree.topLevelItemCount() == 4, timeout=5000)

@@ -45,7 +45,7 @@ def test_planes_cross_where_the_viewer_is_and_the_viewer_follows(dock, qtbot):
     dock.yz.setChecked(True)
     np.testing.assert_array_equal(shown(dock, 1, "yz"), data[:, :, SPOT[2]])
 
-    # Dragging a line in any plane moves the viewer, and with it all planes.
+    # Dragging a line in any plane moves the viewer and all planes.
     across, down = dock.columns[0].sections["xz"].cross
     across.setValue(1.0)
     down.setValue(3.0)
@@ -64,23 +64,23 @@ def test_rows_are_high_as_their_planes_are_also_after_one_is_gone(dock, qtbot):
     qtbot.waitUntil(lambda: heights() == pytest.approx(first, abs=8))
 
 
-def test_what_lies_on_a_disk_is_read_in_a_thread(dock, qtbot):
+def test_lazy_layers_are_read_in_a_thread(dock, qtbot):
     da = pytest.importorskip("dask.array")
-    held, readers = dock.viewer.layers[0].data, set()
+    array, readers = dock.viewer.layers[0].data, set()
 
     def read(block):
         readers.add(threading.current_thread() is threading.main_thread())
         return block
 
     dock.viewer.layers.clear()
-    lazy = da.from_array(held, chunks=(5, 30, 40)).map_blocks(read, dtype=held.dtype)
+    lazy = da.from_array(array, chunks=(5, 30, 40)).map_blocks(read, dtype=array.dtype)
     layer = dock.viewer.add_image(lazy, scale=VOXEL, units=("um",) * 3, contrast_limits=(0, 100))
     qtbot.waitUntil(lambda: shown(dock, 0, "xz") is not None)
     dock.contrast.setCurrentText("shared by results")
     readers.clear()
     layer.visible = False  # napari itself reads the plane that it shows
     dock.projection.setCurrentText("max")
-    qtbot.waitUntil(lambda: np.array_equal(shown(dock, 0, "xy"), held.max(0)))
+    qtbot.waitUntil(lambda: np.array_equal(shown(dock, 0, "xy"), array.max(0)))
     assert readers == {False}
 
 
@@ -127,7 +127,7 @@ def test_a_tick_goes_with_the_layer_and_not_with_its_name(dock):
     box = lambda i: dock.layers.item(i)  # noqa: E731
     box(1).setCheckState(Qt.CheckState.Unchecked)
     dock.viewer.add_image(np.zeros((5, 30, 40), np.float32), scale=VOXEL, units=("um",) * 3)
-    box(2).setCheckState(Qt.CheckState.Checked)  # other sizes: not ticked by itself
+    box(2).setCheckState(Qt.CheckState.Checked)  # another size: not ticked by default
     dock.viewer.layers[1].name, dock.viewer.layers[2].name = "done", "grown"
     assert [column.layer.name for column in dock.columns] == ["raw", "grown"]
 
@@ -194,7 +194,7 @@ def test_an_affine_stretches_what_is_shown_as_in_the_viewer(dock, qtbot):
     np.testing.assert_array_equal(shown(dock, 1, "xz"), dock.viewer.layers[1].data[:, SPOT[1]])
 
 
-def test_a_slab_that_cannot_be_is_said(dock, qtbot):
+def test_an_invalid_slab_is_reported(dock, qtbot):
     for text in ("thick", "-1"):
         dock.slab.box.selectAll()
         qtbot.keyClicks(dock.slab.box, f"{text}\r")
@@ -203,7 +203,7 @@ def test_a_slab_that_cannot_be_is_said(dock, qtbot):
     dock.draw()
 
 
-def test_a_profile_along_a_line_tells_widths_of_all_layers(dock):
+def test_a_line_profile_has_the_widths_of_all_layers(dock):
     dock.viewer.dims.set_point((0, 1, 2), np.multiply(SPOT, VOXEL))
     dock.profile_on.setCurrentText("profile in xy")
     _, y, x = np.multiply(SPOT, VOXEL)
@@ -218,10 +218,10 @@ def test_a_profile_along_a_line_tells_widths_of_all_layers(dock):
 def test_the_inset_magnifies_and_the_figure_is_the_command_line_s(dock, idle, tmp_path, qtbot):
     dock.inset.setChecked(True)
     dock.box.setSize((1.0, 1.0))
-    dock.box.setPos((1.0, 0.5))  # as if dragged: the planes go with it
+    dock.box.setPos((1.0, 0.5))  # as by dragging: the planes follow
     assert dock.crosshair.position[1:] == pytest.approx((1.0, 1.5), abs=0.06)
     qtbot.waitUntil(lambda: dock.columns[0].inset.viewRect().contains(1.5, 1.0))
-    dock.viewer.dims.set_point((1, 2), (2.0, 0.1))  # and it goes with them, but not outside
+    dock.viewer.dims.set_point((1, 2), (2.0, 0.1))  # the box follows, but not outside
     qtbot.waitUntil(lambda: dock.box.pos().y() == pytest.approx(1.5, abs=0.06))
     assert dock.box.pos().x() == pytest.approx(-0.05)
     assert dock.columns[0].inset.viewRect().width() < 3 * dock.columns[0].extent[2]

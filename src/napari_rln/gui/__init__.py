@@ -1,7 +1,7 @@
-"""The napari half: the only part that may import napari and Qt."""
+"""The napari plugin: the only part that may import napari and Qt."""
 
 import os
 
-# As the command line does: threads of torch that wait by spinning leave the window no time. To be
-# said before torch is loaded.
+# As in the command line: threads of torch that wait actively block the window. It counts only if
+# set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

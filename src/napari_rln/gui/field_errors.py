@@ -1,9 +1,10 @@
-"""Errors of one field, which is then opened, scrolled to and focused."""
+"""Errors of one field, which gets visible and focused."""
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QScrollArea, QTabWidget, QToolButton, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
+from napari_rln.gui.layouts import fill
 
 
 class FieldError(RlnError):
@@ -12,9 +13,9 @@ class FieldError(RlnError):
     Parameters
     ----------
     sentence
-        The problem, and what to do.
+        The problem, and the next step.
     field
-        The widget of the value.
+        Widget of the value.
     """
 
     def __init__(self, sentence: str, field: QWidget) -> None:
@@ -23,15 +24,7 @@ class FieldError(RlnError):
 
 
 class Fold(QWidget):
-    """A collapsible part of a form, collapsed at first.
-
-    Parameters
-    ----------
-    text
-        Text of the button above it.
-    body
-        Content.
-    """
+    """A collapsible part of a form, collapsed at first, below a button with a text."""
 
     def __init__(self, text: str, body: QWidget) -> None:
         super().__init__()
@@ -41,10 +34,7 @@ class Fold(QWidget):
         self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.button.setAutoRaise(True)
         self._body = body
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.button)
-        layout.addWidget(body)
+        fill(QVBoxLayout(self), self.button, body, margin=0)
         self.button.toggled.connect(self._show)
         self._show(False)
 
@@ -59,7 +49,7 @@ class Fold(QWidget):
 
 
 def point_at(field: QWidget) -> None:
-    """Open the collapsed parts and tabs around a field, scroll to it, and focus it."""
+    """Open the collapsed parts and tabs around a field, scroll to it and focus it."""
     parent = field.parentWidget()
     while parent is not None:
         if isinstance(parent, Fold):

@@ -1,4 +1,4 @@
-"""The widget of one setting: magicgui's for its annotation, or an own one where that has none."""
+"""Widgets of settings: magicgui's by annotation, and those that it lacks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ _LIST_ROWS = 6
 def field_for(annotation: Any, **options: Any) -> Any:
     """Return the magicgui widget for an annotation.
 
-    The own widgets are chosen here and not by ``magicgui.register_type``, which would change the
-    numbers of every plugin, and takes no union with None.
+    ``magicgui.register_type`` is not used: it would change the numbers of every plugin, and
+    accepts no union with None.
 
     Parameters
     ----------
     annotation
-        With the limits of numbers as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
+        Type, with the limits of numbers as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
     **options
-        Of the widget, such as ``name``, ``label``, ``tooltip``.
+        Options of the widget, such as ``name``, ``label``, ``tooltip``.
 
     Raises
     ------
     ValueError
-        If there is no widget for it.
+        If the type has no widget.
     """
     if get_origin(annotation) is Annotated:
         annotation, *extras = get_args(annotation)
@@ -47,7 +47,7 @@ def field_for(annotation: Any, **options: Any) -> Any:
     elif get_origin(main) is tuple:
         inner = get_args(main)
         if Ellipsis in inner:
-            widget_type, options["choices"] = SeveralWords, get_args(inner[0])
+            widget_type, options["choices"] = CheckList, get_args(inner[0])
         else:
             widget_type, options["nullable"] = Numbers, NoneType in members
             annotation = main
@@ -55,34 +55,32 @@ def field_for(annotation: Any, **options: Any) -> Any:
 
 
 class Numbers(TupleEdit):
-    """Numbers side by side, such as lengths along z, y and x; None where all lines are empty.
+    """Numbers side by side, such as lengths along z, y and x; None if all lines are empty.
 
-    magicgui's tuple reads all its numbers when one changes, which fails while one is being
-    corrected, and it has no None.
+    magicgui's tuple reads all numbers when one changes, which fails while one is invalid, and
+    cannot be None.
 
     Parameters
     ----------
     nullable
         Whether it may be None.
-    words
+    keywords, min, max
         Of each number; see :class:`napari_rln.gui.number.Number`.
-    min, max
-        Limits of each number; none when not given.
     **options
-        Of the widget, such as ``annotation``, ``label``, ``value``.
+        Options of the widget, such as ``annotation``, ``label``, ``value``.
     """
 
     def __init__(
         self,
         *,
         nullable: bool = False,
-        words: Mapping[str, Any] | None = None,
+        keywords: Mapping[str, Any] | None = None,
         min: float = -math.inf,
         max: float = math.inf,
         **options: Any,
     ) -> None:
-        words = {DEFAULT: None} if nullable else words or {}
-        of_each = {"widget_type": Number, "min": min, "max": max, "words": words}
+        keywords = {DEFAULT: None} if nullable else keywords or {}
+        of_each = {"widget_type": Number, "min": min, "max": max, "keywords": keywords}
         super().__init__(options=of_each, nullable=nullable, **options)
         self.native.layout().setSpacing(4)
         self.native.setFocusProxy(self[0].box)
@@ -90,16 +88,16 @@ class Numbers(TupleEdit):
             number.label = self.label
             number.changed.disconnect()
             number.changed.connect(self.changed.emit)
-            if words:  # else there is no room for the word
+            if keywords:  # else the keyword does not fit
                 number.box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
 
     def get_value(self) -> Any:
-        """Return all of them, or None.
+        """Return all numbers, or None.
 
         Raises
         ------
         FieldError
-            If one is no number, or some but not all are missing.
+            If one is invalid, or some but not all are missing.
         """
         values = super().get_value()
         missing = [number for number, value in zip(self, values, strict=True) if value is None]
@@ -112,14 +110,14 @@ class Numbers(TupleEdit):
         return None if missing else values
 
     def set_value(self, vals: Sequence[Any] | None) -> None:
-        """Show all of them; empty lines for None."""
+        """Show the numbers; empty lines for None."""
         super().set_value([None] * len(self) if vals is None else vals)
 
 
-class SeveralWords(Select):
-    """Some of several words, in their order, with a tick each.
+class CheckList(Select):
+    """A subset of choices, in their order, with a checkbox each.
 
-    magicgui's has no ticks: a click on a word drops all others.
+    magicgui's has no checkboxes: a click on a choice deselects all others.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -130,22 +128,22 @@ class SeveralWords(Select):
         self.native.itemChanged.connect(lambda: self.changed.emit(self.value))
 
     def get_value(self) -> Any:
-        """Return the ticked words."""
-        ticked = Qt.CheckState.Checked
-        return tuple(item.text() for item in self._items() if item.checkState() == ticked)
+        """Return the checked choices."""
+        checked = Qt.CheckState.Checked
+        return tuple(item.text() for item in self._items() if item.checkState() == checked)
 
     def set_value(self, value: Any) -> None:
-        """Tick these words, and no others."""
+        """Check these choices, and no others."""
         for item in self._items():
-            is_ticked = item.text() in value
-            item.setCheckState(Qt.CheckState.Checked if is_ticked else Qt.CheckState.Unchecked)
+            is_checked = item.text() in value
+            item.setCheckState(Qt.CheckState.Checked if is_checked else Qt.CheckState.Unchecked)
 
     def _items(self) -> list[QListWidgetItem]:
         return [self.native.item(row) for row in range(self.native.count())]
 
 
 class OptionalText(LineEdit):
-    """A text, or None where the line is empty; magicgui's would show the text "None"."""
+    """A text, or None if the line is empty; magicgui's would show the text "None"."""
 
     def get_value(self) -> Any:
         """Return the text, or None."""

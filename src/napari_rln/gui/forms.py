@@ -1,4 +1,4 @@
-"""Settings dataclasses as forms: labels, units, limits and tooltips come from the dataclass."""
+"""Forms of settings dataclasses, with labels, units, limits and tooltips of the dataclass."""
 
 import dataclasses
 import re
@@ -13,12 +13,13 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 from napari_rln.core.errors import RlnError
 from napari_rln.gui.field_errors import FieldError, Fold
 from napari_rln.gui.fields import field_for
+from napari_rln.gui.layouts import fill
 
 S = TypeVar("S")
 
 _UNITS = {"um": "\N{MICRO SIGN}m", "au": "Airy units", "db": "dB", "gb": "GB"}
-_WAVELENGTHS = ("wavelength_um", "excitation_um")  # which one reads off a filter in nm
-_NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)`")  # in a message, as Python names it
+_WAVELENGTHS = ("wavelength_um", "excitation_um")  # in nm, as on a filter
+_NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)`")  # a setting in a message
 _NAMES = {
     "psf": "PSF",
     "na": "NA",
@@ -28,19 +29,19 @@ _NAMES = {
     "dpi": "DPI",
     "fwhm": "FWHM",
 }
-# What docks show of their own, and all that forms hold, by the names in messages.
+# Labels of settings by name: those of docks, and of every form made so far.
 _LABELS = {"voxel_um": "Voxel (\N{MICRO SIGN}m)", "tile": "Tile (voxels)", "psf": "PSF"}
 
 
 class Form(QWidget, Generic[S]):
-    """A form for a settings dataclass: magicgui's widgets by the annotations of its fields.
+    """A form of a settings dataclass.
 
     Parameters
     ----------
     kind
         The dataclass.
     top
-        Names of the fields on top, in their order; the others follow under Advanced.
+        Names of the fields on top, in order; the others are under Advanced.
     hidden
         Names of the fields without a widget, such as the device, which preferences set.
     """
@@ -67,30 +68,22 @@ class Form(QWidget, Generic[S]):
             options: dict[str, Any] = {"in_nm": True} if name in _WAVELENGTHS else {}
             options |= {"name": name, "label": _LABELS[name], "tooltip": tips.get(name, "")}
             self.fields[name] = field_for(hints[name], **options)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         rest = [name for name in self.fields if name not in top]
         body = self._rows(top)
-        layout.addWidget(body)
         self._top_rows = body.layout()
-        if rest:
-            layout.addWidget(Fold("Advanced", self._rows(rest)))
+        advanced = [Fold("Advanced", self._rows(rest))] if rest else []
+        fill(QVBoxLayout(self), body, *advanced, margin=0)
         self.show_settings(kind())
         for widget in self.fields.values():
             widget.changed.connect(self._on_change)
 
     def settings(self, **others: Any) -> S:
-        """Return the settings.
-
-        Parameters
-        ----------
-        **others
-            Values of fields without a widget.
+        """Return the settings, with other values for fields without a widget.
 
         Raises
         ------
         RlnError
-            If they contradict each other; a :class:`FieldError` where the message names a field.
+            If they contradict each other; a :class:`FieldError` if the message names a field.
         """
         shown = {name: field.value for name, field in self.fields.items()}
         try:
@@ -109,7 +102,7 @@ class Form(QWidget, Generic[S]):
             field.value = getattr(settings, name)
 
     def show_only(self, names: Sequence[str]) -> None:
-        """Show only these of the fields on top."""
+        """Hide the other fields on top."""
         for name in self._top:
             self._top_rows.setRowVisible(self.fields[name].native, name in names)
 
@@ -132,24 +125,24 @@ class Form(QWidget, Generic[S]):
 
 
 def label_of(name: str, hint: Any) -> str:
-    """Return what a field is called in a form, with its unit."""
+    """Return the label of a field in a form, with its unit."""
     extras: dict[str, Any] = {}
     if get_origin(hint) is Annotated:
         extras = {k: v for extra in get_args(hint)[1:] for k, v in extra.items()}
-    words = name.split("_")
-    unit = _UNITS.get(words[-1])
+    parts = name.split("_")
+    unit = _UNITS.get(parts[-1])
     if unit:
-        words.pop()
+        parts.pop()
         unit = "nm" if name in _WAVELENGTHS else unit
     elif "unit" in extras:
         unit = _UNITS.get(extras["unit"], extras["unit"])
-    words = [_NAMES.get(word, word) for word in words]
-    text = extras.get("label") or " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+    parts = [_NAMES.get(part, part) for part in parts]
+    text = extras.get("label") or " ".join([parts[0][:1].upper() + parts[0][1:], *parts[1:]])
     return f"{text} ({unit})" if unit else text
 
 
 def tooltips(kind: type[Any]) -> dict[str, str]:
-    """Return what a dataclass's docstring says of its fields, as rich text that wraps."""
+    """Return the descriptions of a dataclass's fields, as rich text that wraps."""
     described = docstring_parser.parse(kind.__doc__ or "", docstring_parser.DocstringStyle.NUMPYDOC)
     tips = {}
     for parameter in described.params:
@@ -160,11 +153,5 @@ def tooltips(kind: type[Any]) -> dict[str, str]:
 
 
 def worded(sentence: str) -> str:
-    """Return a message for the user, who knows settings by the labels of the docks.
-
-    Parameters
-    ----------
-    sentence
-        With names of settings in backticks, as Python has them.
-    """
+    """Return a message with labels in place of the names of settings in backticks."""
     return _NAMED.sub(lambda match: _LABELS.get(match[1], match[1].replace("_", " ")), sentence)

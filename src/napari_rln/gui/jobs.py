@@ -372,3 +372,15 @@ class JobQueue(QObject):
 
 def _sign(receipt: Receipt, started: float) -> None:
     receipt.seconds = time.monotonic() - started
+
+
+def one_step(activity: str, compute: Callable[[], T]) -> Callable[[], Steps[T]]:
+    """Return the steps of a computation that can be cancelled only before its result is used."""
+
+    def steps() -> Steps[T]:
+        yield Update(Progress(activity=activity))
+        result = compute()
+        yield None
+        return result
+
+    return steps

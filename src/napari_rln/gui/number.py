@@ -1,4 +1,4 @@
-"""The widget of a number, or of a word such as auto in its place."""
+"""Input of a number, or of a keyword such as auto in its place."""
 
 import contextlib
 import math
@@ -14,11 +14,11 @@ from qtpy.QtWidgets import QAbstractSpinBox, QLineEdit, QStyle, QWidget
 
 from napari_rln.gui.field_errors import FieldError
 
-DEFAULT = "default"  # the word for None
+DEFAULT = "default"  # the keyword for None
 
 _NM_PER_UM = 1000
-_DIGITS = 6  # significant ones, shown of a number
-_WIDTH = 56  # at least, pixels
+_DIGITS = 6  # significant digits on display
+_WIDTH = 56  # minimum, in pixels
 _WRONG = "#e0524c"
 _NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
@@ -35,7 +35,7 @@ def _exact(number: float) -> str:
 
 
 class NumberBox(QAbstractSpinBox):
-    """A line for a number, with arrows, that accepts any text and replaces none."""
+    """A line with arrows that keeps any text as typed."""
 
     stepped = Signal(int)
 
@@ -50,26 +50,25 @@ class NumberBox(QAbstractSpinBox):
 
 
 class Number(ValuedContainerWidget[Any]):
-    """A number as it is typed, with a point or a comma, or a word such as auto in its place.
+    """A number with decimal point or comma, or a keyword such as auto in its place.
 
-    magicgui's spin boxes accept the decimal mark of the system's language only, move a number into
-    its limits while it is typed, round it to two decimals, and have no words.
+    magicgui's spin boxes accept only the decimal mark of the system's language, clip a number
+    while it is typed, round it to two decimals, and have no keywords.
 
     Parameters
     ----------
     annotation
-        ``int`` or ``float``, or a union of one of them with None and ``Literal`` words.
+        ``int`` or ``float``, or a union of one of them with None and ``Literal`` keywords.
     value
-        Shown first; the first word, else the number in the limits that is nearest to 0, when none.
+        Initial value; by default the first keyword, else the valid number nearest to 0.
     min, max
-        Limits. A number beyond them stays as it is typed, is marked, and is no value.
-    words
-        Values by the word that stands for each; an empty line stands for the first. Those of the
-        annotation when none.
+        Limits. A number outside stays as typed, is marked, and raises when read.
+    keywords
+        Value of each keyword; an empty line means the first. By default those of the annotation.
     in_nm
         Whether a value in micrometres is shown and typed in nanometres.
     **options
-        Of the widget, such as ``name``, ``label``, ``tooltip``.
+        Options of the widget, such as ``name``, ``label``, ``tooltip``.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Number(ValuedContainerWidget[Any]):
         value: Any = Undefined,
         min: float = -math.inf,
         max: float = math.inf,
-        words: Mapping[str, Any] | None = None,
+        keywords: Mapping[str, Any] | None = None,
         in_nm: bool = False,
         **options: Any,
     ) -> None:
@@ -98,36 +97,36 @@ class Number(ValuedContainerWidget[Any]):
             self.box.style().standardIcon(QStyle.StandardPixmap.SP_MessageBoxWarning),
             QLineEdit.ActionPosition.TrailingPosition,
         )
-        if words is None:
-            words = {DEFAULT: None} if NoneType in members else {}
-            words |= {w: w for m in members if get_origin(m) is Literal for w in get_args(m)}
-            line.setClearButtonEnabled(bool(words))
-        self._words = {"": next(iter(words.values())), **words} if words else {}
-        line.setPlaceholderText(next(iter(words), ""))
+        if keywords is None:
+            keywords = {DEFAULT: None} if NoneType in members else {}
+            keywords |= {k: k for m in members if get_origin(m) is Literal for k in get_args(m)}
+            line.setClearButtonEnabled(bool(keywords))
+        self._keywords = {"": next(iter(keywords.values())), **keywords} if keywords else {}
+        line.setPlaceholderText(next(iter(keywords), ""))
         if value is Undefined:
             lowest = self._into_limits(0) / self._scale
-            value = self._words.get("", int(lowest) if self.is_whole else lowest)
+            value = self._keywords.get("", int(lowest) if self.is_whole else lowest)
         self._show(value, self._text_of(value))
         self.box.editingFinished.connect(self._on_edit)
         self.box.stepped.connect(self._step)
 
     @property
     def is_marked(self) -> bool:
-        """Whether the text is marked as no value."""
+        """Whether the text is marked as invalid."""
         return bool(self._warning.isVisible())
 
     @property
-    def is_word(self) -> bool:
-        """Whether a word stands in place of a number."""
-        return self.box.text().strip().casefold() in self._words
+    def is_keyword(self) -> bool:
+        """Whether the text is a keyword instead of a number."""
+        return self.box.text().strip().casefold() in self._keywords
 
     def get_value(self) -> Any:
-        """Return the number, or the value of the word.
+        """Return the number, or the value of the keyword.
 
         Raises
         ------
         FieldError
-            If the text is neither, or beyond the limits.
+            If the text is neither, or the number is outside the limits.
         """
         text = self.box.text().strip()
         value = self._value if text == self._text else self._read(text)
@@ -135,16 +134,16 @@ class Number(ValuedContainerWidget[Any]):
         return value
 
     def set_value(self, value: Any) -> None:
-        """Show a number, or the word of a value."""
+        """Show a number, or the keyword of a value."""
         is_new = self.box.text() != self._text or value != self._value
         self._show(value, self._text_of(value))
         if is_new:
             self.changed.emit(value)
 
     def _text_of(self, value: Any) -> str:
-        word = next((word for word, meaning in self._words.items() if value == meaning), None)
-        if word is not None:
-            return word
+        keyword = next((key for key, meaning in self._keywords.items() if value == meaning), None)
+        if keyword is not None:
+            return keyword
         return str(value) if self.is_whole else f"{self._scale * value:.{_DIGITS}g}"
 
     def _show(self, value: Any, text: str) -> None:
@@ -160,24 +159,24 @@ class Number(ValuedContainerWidget[Any]):
         self._committed = text
         with contextlib.suppress(FieldError):
             value = self._read(text)
-            self._show(value, self._text_of(value) if self.is_word else text.replace(",", "."))
+            self._show(value, self._text_of(value) if self.is_keyword else text.replace(",", "."))
         self._mark()
         self.changed.emit(text)
 
     def _read(self, text: str) -> Any:
-        if text.casefold() in self._words:
-            return self._words[text.casefold()]
+        if text.casefold() in self._keywords:
+            return self._keywords[text.casefold()]
         name = self.label or "the number"
         example = "an integer such as 10" if self.is_whole else "a number such as 0.065"
-        choices = ", ".join([example, *filter(None, self._words)])
-        wrong = FieldError(f"{name} is {text!r}; type {choices}.", self.box)
+        choices = ", ".join([example, *filter(None, self._keywords)])
+        invalid = FieldError(f"{name} is {text!r}; type {choices}.", self.box)
         plain = text.replace("\N{MINUS SIGN}", "-")
         if not _NUMBER.fullmatch(plain) or (self.is_whole and set(plain) & set(".,")):
-            raise wrong
+            raise invalid
         shown = float(plain.replace(",", "."))
         if not math.isfinite(shown) or (self.is_whole and not shown.is_integer()):
-            raise wrong
-        # With the comma as a separator of thousands it would be a thousand times as much.
+            raise invalid
+        # A comma that separates thousands would make it a thousand times larger.
         if _GROUPED.fullmatch(plain) and self._allows(1000 * shown):
             either = f"{_exact(shown)} or {_exact(1000 * shown)}"
             raise FieldError(
@@ -186,7 +185,7 @@ class Number(ValuedContainerWidget[Any]):
         return int(shown) if self.is_whole else shown / self._scale
 
     def _check(self, value: Any) -> None:
-        if value in self._words.values() or self._allows(self._scale * value):
+        if value in self._keywords.values() or self._allows(self._scale * value):
             return
         shown = self._scale * value
         sentence = f"{self.label} is {_exact(shown)}"
@@ -218,8 +217,8 @@ class Number(ValuedContainerWidget[Any]):
         self.box.setStyleSheet(f"QAbstractSpinBox {{ color: {_WRONG}; }}" if problem else "")
 
     def _step(self, steps: int) -> None:
-        """Step by the unit of the second digit, an integer by one, within the limits."""
-        if self.is_word or self.is_marked:
+        """Step the second significant digit, or an integer by one, within the limits."""
+        if self.is_keyword or self.is_marked:
             return
         shown, size = self._scale * self.get_value(), 1.0
         if not self.is_whole:
@@ -229,7 +228,7 @@ class Number(ValuedContainerWidget[Any]):
 
 
 def take_typed(window: QWidget) -> None:
-    """Commit the number being typed in a window: not every system does on a click elsewhere."""
+    """Commit the number being typed in a window; a click elsewhere may not take the focus."""
     box = window.focusWidget()
     if isinstance(box, NumberBox):
         box.editingFinished.emit()

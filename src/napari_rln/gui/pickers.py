@@ -1,4 +1,4 @@
-"""Choice of a layer, with its voxel size."""
+"""Choice of a layer, and of its voxel size."""
 
 from collections.abc import Callable
 from weakref import WeakSet
@@ -22,6 +22,7 @@ from napari_rln.gui.layers import (
     three,
     voxel_um_of,
 )
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.voxel_size import LABEL, VoxelField
 
 _UNKNOWN = "?"
@@ -35,12 +36,11 @@ class LayerPicker(QWidget):
     viewer
         The viewer.
     accept
-        Whether a layer is in the list; images to work on when none.
+        Whether a layer is listed; by default whether it is an image.
     prefer
-        Whether a layer is chosen as soon as it appears, unless the user has chosen one; any layer
-        when none.
+        Whether a new layer is chosen at once, unless the user has chosen one; by default any.
     optional
-        Text for choosing none; without, a layer is chosen as soon as there is one.
+        Text of the choice of no layer; without it, the first layer is chosen at once.
     """
 
     changed = Signal()
@@ -67,14 +67,13 @@ class LayerPicker(QWidget):
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
         self.box.setMinimumContentsLength(12)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.box)
+        self.setFocusProxy(self.box)
+        self._layout = fill(QVBoxLayout(self), self.box, margin=0, spacing=2)
         for event in ("inserted", "removed", "reordered", "renamed"):
             follow(self, getattr(viewer.layers.events, event), self._refresh)
-        self._combo.changed.connect(self._on_change)
+        self._combo.changed.connect(self._on_layer)
         self.box.activated.connect(self._on_hand)
-        self._refresh()
+        self._update()
 
     @property
     def layer(self) -> Layer | None:
@@ -93,12 +92,12 @@ class LayerPicker(QWidget):
         Parameters
         ----------
         name
-            Of the volume, for messages, such as "the image".
+            Name of the volume in messages, such as "the image".
 
         Raises
         ------
         RlnError
-            If there is none, or it cannot be used.
+            If no layer is chosen, or it cannot be used.
         """
         if self.layer is None:
             raise FieldError(
@@ -109,40 +108,36 @@ class LayerPicker(QWidget):
     def _choices(self, combo: object) -> list[Layer]:
         return [layer for layer in self._viewer.layers if self._accept(layer)]
 
-    def _on_change(self) -> None:
+    def _on_layer(self) -> None:
         self.changed.emit()
 
     def _on_hand(self) -> None:
         self._by_hand = True
 
     def _refresh(self) -> None:
+        if self._update():
+            self._on_layer()
+
+    def _update(self) -> bool:
+        """List the layers, and return whether another one is chosen."""
         before, layers = self.layer, self._choices(self)
         new = [layer for layer in layers if layer not in self._known]
         self._known = WeakSet(layers)
-        # After the image is deleted, what is no image, such as its PSF, is not chosen for it.
+        # A deleted image is not replaced by a layer that is not preferred, such as its PSF.
         self._by_hand &= before in layers or (before is None and self._optional)
         now = before if before in layers else None
         if not self._by_hand and (now is None or not self._prefer(now)):
             candidates = layers if now is None and before is not None else new
             now = next((layer for layer in candidates if self._prefer(layer)), now)
         with self._combo.changed.blocked():
-            self.box.clear()  # else a renamed layer would go to the end, and lose the choice
+            self.box.clear()  # else a renamed layer would move to the end and be deselected
             self._combo.reset_choices()
             self._combo.value = now
-        if now is not before:
-            self.changed.emit()
+        return now is not before
 
 
-class VolumePicker(QWidget):
-    """A layer picker with the voxel size below, to be typed where it is unknown or wrong.
-
-    Parameters
-    ----------
-    viewer, prefer, optional
-        See :class:`LayerPicker`.
-    """
-
-    changed = Signal()
+class VolumePicker(LayerPicker):
+    """A layer picker with the voxel size below, editable where it is unknown or wrong."""
 
     def __init__(
         self,
@@ -151,40 +146,23 @@ class VolumePicker(QWidget):
         prefer: Callable[[Layer], bool] | None = None,
         optional: str = "",
     ) -> None:
-        super().__init__()
-        self.picker = LayerPicker(viewer, prefer=prefer, optional=optional)
+        super().__init__(viewer, prefer=prefer, optional=optional)
         self._label = QLabel()
         self.voxel = VoxelField(_UNKNOWN)
         self.voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
         self.as_um_button = QPushButton("As \N{MICRO SIGN}m")
         self.as_um_button.setToolTip(
-            "<p>The layer has these sizes but no unit: take them as micrometres.</p>"
+            "<p>The layer has these sizes but no unit; set their unit to micrometres.</p>"
         )
-        below = QHBoxLayout()
-        below.addWidget(self._label, 0, Qt.AlignmentFlag.AlignTop)
-        below.addWidget(self.voxel, 1, Qt.AlignmentFlag.AlignTop)
-        below.addWidget(self.as_um_button, 0, Qt.AlignmentFlag.AlignTop)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self.picker)
-        layout.addLayout(below)
+        below = fill(QHBoxLayout(), self._label, (self.voxel, 1), self.as_um_button)
+        for part in (self._label, self.voxel, self.as_um_button):
+            below.setAlignment(part, Qt.AlignmentFlag.AlignTop)
+        self._layout.addLayout(below)
         self._followed: WeakSet[Layer] = WeakSet()
         self._refused = ""  # why the typed size is not written into the layer
-        self.setFocusProxy(self.picker.box)
-        self.picker.changed.connect(self._show_voxel)
         self.voxel.changed.connect(self._write_voxel)
         self.as_um_button.clicked.connect(self._write_voxel)
-        self._show_voxel()
-
-    @property
-    def layer(self) -> Layer | None:
-        """The chosen layer."""
-        return self.picker.layer
-
-    @layer.setter
-    def layer(self, layer: Layer | None) -> None:
-        self.picker.layer = layer
+        self._on_layer()
 
     def source(self, name: str) -> LayerImage:
         """Return the chosen volume, not read yet; see :meth:`LayerPicker.source`."""
@@ -194,7 +172,7 @@ class VolumePicker(QWidget):
                 raise FieldError(self._refused, self.voxel)
             if voxel_um_of(layer) is None:
                 raise FieldError(self._unknown(layer), self.voxel)
-        return self.picker.source(name)
+        return super().source(name)
 
     def _unknown(self, layer: Layer) -> str:
         if self._has_scale(layer):
@@ -208,12 +186,12 @@ class VolumePicker(QWidget):
     def _has_scale(self, layer: Layer) -> bool:
         return any(size != 1 for size in edges_of(layer))  # napari's default is 1
 
-    def _show_voxel(self) -> None:
+    def _on_layer(self) -> None:
         layer = self.layer
-        if layer is not None and layer not in self._followed:  # another dock may change it
+        if layer is not None and layer not in self._followed:  # other docks may change it
             self._followed.add(layer)
             for name in ("scale", "units", "affine", "rotate", "shear"):
-                follow(self, getattr(layer.events, name), self._show_voxel)
+                follow(self, getattr(layer.events, name), self._on_layer)
         known = None if layer is None else voxel_um_of(layer)
         offered = layer is not None and known is None and self._has_scale(layer)
         shown = three(edges_of(layer)) if offered and layer is not None else known
@@ -237,37 +215,26 @@ class VolumePicker(QWidget):
             if layer.ndim == 2:  # the depth of a plane has no effect
                 z = z or y
             if not any((z, y, x)):
-                self._show_voxel()
+                self._on_layer()
                 return
             check_voxel_um((z, y, x), layer.name)
-        except RlnError as error:  # marked now, and raised when the layer is used
+        except RlnError as error:  # marked now, raised when the layer is used
             self._refused = str(error)
             self.changed.emit()
             return
         set_voxel_um(layer, (z, y, x))
-        self._show_voxel()
+        self._on_layer()
 
 
 class SecondPsfPicker(VolumePicker):
-    """A picker of the second view's PSF; without a choice it is the first view's.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    """
+    """A picker of the second view's PSF; without a choice it is the first view's."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__(viewer, optional="same as the first")
         self.setToolTip("<p>In the orientation of the second camera, like its view.</p>")
 
     def source_beside(self, first: LayerImage) -> LayerImage:
-        """Return the second view's PSF, not read yet.
-
-        Parameters
-        ----------
-        first
-            PSF of the first view.
+        """Return the second view's PSF, not read yet, from that of the first.
 
         Raises
         ------

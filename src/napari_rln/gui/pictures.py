@@ -1,4 +1,4 @@
-"""Pictures of planes in micrometres, and profiles, in the colours of the viewer."""
+"""Plots of planes with scale bars and of profiles, in the colours of the viewer."""
 
 from typing import Any
 
@@ -17,19 +17,13 @@ from napari_rln.gui.events import follow
 
 MICROMETRE = "\N{MICRO SIGN}m"
 
-_SHADE = 100  # opacity behind a text, of 255
+_SHADE = 100  # opacity behind a text, up to 255
 _SPACING, _TITLE = 4, 20  # pixels between rows, and of a row of titles
 _BAR = 0.4  # longest scale bar, as a fraction of a picture's width
 
 
 class PictureBoard(pg.GraphicsLayoutWidget):
-    """A canvas for planes and traces, side by side and below each other.
-
-    Parameters
-    ----------
-    viewer
-        The viewer; its theme gives the colours.
-    """
+    """A grid of planes and traces, in the colours of the viewer's theme."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
@@ -42,22 +36,19 @@ class PictureBoard(pg.GraphicsLayoutWidget):
         self.paint()
 
     def place(self, item: "Plane | Trace", row: int, column: int) -> None:
-        """Put a plane or a trace into a cell."""
+        """Add a plane or a trace at a cell."""
         self.addItem(item, row, column)
         self.paint()
 
     def set_row_weights(self, weights: dict[int, float]) -> None:
-        """Divide the height that other rows leave in proportion to weights.
-
-        Stretch factors would do so only approximately.
-        """
+        """Divide the height left by other rows by weights; stretch factors would not be exact."""
         self._row_weights = dict.fromkeys(self._row_weights, 0.0) | weights  # 0: empty
         self._fit_rows()
 
     def resizeEvent(self, event: Any) -> None:
         """Fit the heights of the rows."""
         super().resizeEvent(event)
-        if hasattr(self, "_row_weights"):  # not while it is being made
+        if hasattr(self, "_row_weights"):  # not within the constructor
             self._fit_rows()
 
     def _fit_rows(self) -> None:
@@ -78,14 +69,9 @@ class PictureBoard(pg.GraphicsLayoutWidget):
 
 
 class Plane(pg.ViewBox):
-    """A plane of a volume: square pixels, y or z downwards, a scale bar in micrometres.
+    """A plane of a volume: equal aspect, y or z downwards, title in the corner, scale bar.
 
-    Another unit of the lengths is shown if :attr:`unit` is set.
-
-    Parameters
-    ----------
-    title
-        Shown in the corner.
+    The scale bar is in micrometres unless :attr:`unit` is set.
     """
 
     def __init__(self, title: str = "") -> None:
@@ -105,7 +91,7 @@ class Plane(pg.ViewBox):
         self.clear_picture()
 
     def clear_picture(self) -> None:
-        """Show nothing."""
+        """Hide the picture."""
         self.image.clear()
         for item in (*self.cross, self._bar, self._label):
             item.setVisible(False)
@@ -144,7 +130,7 @@ class Plane(pg.ViewBox):
         (top, left), (height, width) = corner_um, size_um
         self.image.setRect(QRectF(left, top, width, height))
         self.setBackgroundColor(pg.mkColor((255 * table[0, :3]).astype(int)))
-        # Visible on dark parts, and through the shade behind it on bright ones.
+        # Visible on dark parts, and by the shade behind it on bright ones.
         colour, shade = ("w", 0) if table[0, :3].mean() < 0.5 else ("k", 255)
         behind = pg.mkColor(shade, shade, shade, _SHADE)
         for item in (self.image, self._bar, self._label):
@@ -158,7 +144,7 @@ class Plane(pg.ViewBox):
         self._bar.text.fill = pg.mkBrush(behind)
 
     def look_at(self, centre_um: tuple[float, float], size_um: tuple[float, float]) -> None:
-        """Show this part, extended to the shape of the pane."""
+        """Show a region, extended to the shape of the pane."""
         (y, x), (height, width) = centre_um, size_um
         self.setRange(QRectF(x - width / 2, y - height / 2, width, height), padding=0)
 
@@ -176,17 +162,11 @@ class Plane(pg.ViewBox):
 
 
 class Trace(pg.PlotItem):
-    """Profiles along an axis.
+    """Profiles along an axis, with a title above."""
 
-    Parameters
-    ----------
-    title
-        Text above them.
-    """
-
-    def __init__(self, title: str = "") -> None:
+    def __init__(self) -> None:
         super().__init__(enableMenu=False)
-        self._title, self._colour = title, "w"
+        self._title, self._colour = "", "w"
         self.hideButtons()
         self.hideAxis("left")
         self.setMouseEnabled(False, False)

@@ -1,4 +1,4 @@
-"""A vertically scrolling area for a dock's content, never narrower than that."""
+"""Vertically scrolling area of a dock's content."""
 
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QScrollArea, QWidget
@@ -8,11 +8,6 @@ class ScrollArea(QScrollArea):
     """A vertically scrolling area, at least as wide as its content.
 
     The wheel scrolls; it changes a number or choice below the pointer only if that has the focus.
-
-    Parameters
-    ----------
-    inside
-        The content.
     """
 
     def __init__(self, inside: QWidget) -> None:
@@ -32,7 +27,7 @@ class ScrollArea(QScrollArea):
         elif watched is not inside and event.type() == QEvent.Type.Wheel:
             assert isinstance(watched, QWidget)
             if not watched.hasFocus():
-                event.ignore()  # then the widgets around get it
+                event.ignore()  # so that the parents get it
                 return True
         return bool(super().eventFilter(watched, event))
 

@@ -1,4 +1,4 @@
-"""The input of a voxel size, with a warning below of what is likely to be wrong."""
+"""Input of a voxel size, with a warning below if it is unlikely."""
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
@@ -7,36 +7,27 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import Numbers
+from napari_rln.gui.layouts import fill
 
 LABEL = "Voxel (\N{MICRO SIGN}m)"
-_DOUBTFUL, _WRONG = "#d9822b", "#e0524c"
-_UNLIMITED = 16_777_215  # pixels, as Qt has it
+_UNLIKELY, _WRONG = "#d9822b", "#e0524c"
+_UNLIMITED = 16_777_215  # pixels, Qt's own limit
 
 
 class VoxelField(QWidget):
-    """Voxel size z, y, x in micrometres; 0 for unknown.
-
-    Parameters
-    ----------
-    placeholder
-        Shown in place of 0.
-    """
+    """Voxel size z, y, x in micrometres; 0 for unknown, shown as a placeholder."""
 
     changed = Signal()
 
     def __init__(self, placeholder: str) -> None:
         super().__init__()
-        # No upper limit: what is below says what a value beyond it may mean.
+        # No upper limit: the warning below suggests what a larger value may mean.
         self.sizes = Numbers(
-            annotation=tuple[float, float, float], label=LABEL, min=0.0, words={placeholder: 0.0}
+            annotation=tuple[float, float, float], label=LABEL, min=0.0, keywords={placeholder: 0.0}
         )
         self.warning = QLabel()
         self.warning.setWordWrap(True)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self.sizes.native)
-        layout.addWidget(self.warning)
+        fill(QVBoxLayout(self), self.sizes.native, self.warning, margin=0, spacing=2)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self.setFocusProxy(self.sizes.native)
         self.sizes.changed.connect(self._on_change)
@@ -58,12 +49,12 @@ class VoxelField(QWidget):
         Parameters
         ----------
         name
-            Of the volume, for messages, such as "the image".
+            Name of the volume in messages, such as "the image".
 
         Raises
         ------
         FieldError
-            If they are no possible voxel size.
+            If they are not a possible voxel size.
         """
         voxel_um = self.value
         try:
@@ -82,7 +73,7 @@ class VoxelField(QWidget):
             sizes = self.value
             if all(sizes):
                 check_voxel_um(sizes, "it")
-                text, colour = voxel_um_problem(sizes), _DOUBTFUL
+                text, colour = voxel_um_problem(sizes), _UNLIKELY
         except RlnError as error:
             text = str(error)
         self.warning.setText(f"{text[:1].upper()}{text[1:]}")

@@ -1,1 +1,1 @@
-"""The dock that makes, shows and repairs PSFs."""
+"""The dock that computes, measures, examines and repairs PSFs."""

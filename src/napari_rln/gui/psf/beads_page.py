@@ -1,4 +1,4 @@
-"""The page of the PSF dock for measuring a PSF from beads, which are editable points."""
+"""The page of the PSF dock that measures a PSF from beads, shown as editable points."""
 
 import contextlib
 import dataclasses
@@ -23,6 +23,7 @@ from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.psf.beads import BeadTable, find_beads
@@ -37,23 +38,19 @@ _COLOURS = {
     "too dim": "#b0b0b0",
     "unlike": "#ffe04d",
 }
-_CHOSEN = "chosen"  # by hand: added or moved
-_TAKEN = ("used", _CHOSEN)
+_CHOSEN = "chosen"  # added or moved by the user
+_USED = ("used", _CHOSEN)
 _METADATA_KEY = "napari-rln beads"  # of a layer's metadata
 
 
 @dataclass(frozen=True, eq=False)
 class DetectedBeads:
-    """Detected beads, for comparison with the points as the user edited them.
+    """Detected beads of a stack, for comparison with the points edited by the user.
 
     Attributes
     ----------
-    stack
-        Layer of the beads.
     at
         Position on the axes before z; see :class:`napari_rln.gui.layers.LayerImage`.
-    table
-        The beads.
     """
 
     stack: ref[Layer]
@@ -62,9 +59,9 @@ class DetectedBeads:
 
     def mark_chosen(self, layer: Points) -> None:
         """Set the status of points that were added or moved."""
-        known = {tuple(position) for position in self.table.positions[:, 1:]}
+        detected = {tuple(position) for position in self.table.positions[:, 1:]}
         status = layer.features["status"].astype(str)
-        new = np.array([tuple(position) not in known for position in layer.data], bool)
+        new = np.array([tuple(position) not in detected for position in layer.data], bool)
         if len(status) == len(new) and any(new & (status != _CHOSEN)):
             layer.features = layer.features.assign(
                 status=status.mask(new, _CHOSEN),
@@ -73,17 +70,17 @@ class DetectedBeads:
             layer.refresh_colors()
 
     def edited(self, layer: Points) -> tuple[npt.NDArray[np.float64], dict[str, int]]:
-        """Return the positions (N, 3) to use, and how many beads the user removed and added.
+        """Return the positions (N, 3) to use, and the numbers of removed and added beads.
 
         Raises
         ------
         RlnError
-            If none is left.
+            If no bead is left.
         """
         planes = {(y, x): z for z, y, x in self.table.positions}
         detected = {(y, x) for _, y, x in self.table.positions[self.table.used]}
-        taken = layer.data[layer.features["status"].isin(_TAKEN).to_numpy(bool)]
-        now = {(y, x) for y, x in taken}
+        used = layer.data[layer.features["status"].isin(_USED).to_numpy(bool)]
+        now = {(y, x) for y, x in used}
         if not now:
             raise RlnError(f"{layer.name} has no usable bead; add points, or find beads again.")
         positions = np.array([(planes.get((y, x), np.nan), y, x) for y, x in sorted(now)])
@@ -93,17 +90,9 @@ class DetectedBeads:
 
 
 class BeadsPage(QWidget):
-    """A stack of beads, its detected beads, and buttons to find and average them.
+    """A stack of beads, its detected beads, and buttons to find and average them."""
 
-    Parameters
-    ----------
-    viewer
-        The viewer; it shows the beads as points.
-    jobs, bar
-        Of the dock.
-    """
-
-    made = Signal(object)
+    created = Signal(object)
 
     def __init__(self, viewer: ViewerModel, jobs: JobQueue, bar: RunBar) -> None:
         super().__init__()
@@ -112,7 +101,7 @@ class BeadsPage(QWidget):
         self.form = Form(MeasureSettings, top=("size", "minimum_snr"))
         self.points = LayerPicker(viewer, accept=holds_beads, optional="not detected yet")
         self.find_button, self.average_button = QPushButton("Find beads"), QPushButton("Average")
-        self.copy = CopyButton(lambda: [self._described()], bar.attempt)
+        self.copy = CopyButton(lambda: [self._run()], bar.attempt)
         hint = QLabel(
             "Delete, move or add points before averaging; those in "
             f'<span style="color: {_COLOURS["used"]}">green</span> and '
@@ -121,34 +110,26 @@ class BeadsPage(QWidget):
         hint.setWordWrap(True)
         row = QFormLayout()
         row.addRow("Beads", self.points)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.find_button, 1)
-        buttons.addWidget(self.average_button, 1)
-        buttons.addWidget(self.copy)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.stack)
-        layout.addWidget(self.form)
-        layout.addLayout(row)
-        layout.addWidget(hint)
-        layout.addLayout(buttons)
+        buttons = fill(QHBoxLayout(), (self.find_button, 1), (self.average_button, 1), self.copy)
+        fill(QVBoxLayout(self), self.stack, self.form, row, hint, buttons)
         self.find_button.clicked.connect(lambda: bar.attempt(self.find))
         self.average_button.clicked.connect(lambda: bar.attempt(self.average))
 
     def find(self) -> None:
-        """Queue the detection of beads, which are then shown as points.
+        """Queue the detection of beads, to be shown as points.
 
         Raises
         ------
         RlnError
-            If no stack is chosen, or it or the settings are not valid.
+            If no stack is chosen, or it or the settings are invalid.
         """
         stack, settings = self.stack.source("the stack of beads"), self.form.settings()
-        stack.check_upright()  # else the points would not lie where the beads are
+        stack.check_upright()  # else the points would be displaced
 
         def steps() -> Steps[BeadTable]:
             yield Update(Progress(activity="reading"))
             volume = stack.read()
-            importlib.import_module("pandas")  # else a points layer does, in the GUI's thread
+            importlib.import_module("pandas")  # else the points layer does, in the GUI thread
             yield Update(Progress(activity="finding"))
             table = find_beads(
                 volume,
@@ -157,7 +138,7 @@ class BeadsPage(QWidget):
                 saturation=settings.saturation,
             )
             yield Update(Progress(activity="comparing"))
-            with contextlib.suppress(RlnError):  # no usable bead: shown with the reasons
+            with contextlib.suppress(RlnError):  # no usable bead: all are shown with the reasons
                 table = align(volume, table, settings)
             yield None
             return table
@@ -172,12 +153,12 @@ class BeadsPage(QWidget):
         )
 
     def average(self) -> None:
-        """Queue the average of the beads shown as points, or of all usable ones.
+        """Queue the average of the beads shown as points, or of all usable beads.
 
         Raises
         ------
         RlnError
-            If no stack is chosen, no bead is left, or the settings are not valid.
+            If no stack is chosen, no bead is left, or the settings are invalid.
         """
         stack = self.stack.source("the stack of beads")
         settings, positions, edits = self._chosen(stack)
@@ -194,17 +175,19 @@ class BeadsPage(QWidget):
             return dataclasses.replace(psf, record=record)
 
         key = (id(stack.layer), settings)
-        self._jobs.add(BackgroundJob(f"PSF of {stack.name}", steps, key=key, done=self.made.emit))
+        self._jobs.add(
+            BackgroundJob(f"PSF of {stack.name}", steps, key=key, done=self.created.emit)
+        )
 
     def _show(self, table: BeadTable, stack: LayerImage) -> None:
-        """Add the points; without z, so that they are visible and editable in any plane."""
+        """Add the points, without z to be visible and editable in any plane."""
         detected, size = DetectedBeads(ref(stack.layer), stack.at, table), max(table.size[1:])
         layer = Points(
             table.positions[:, 1:],
             name=f"{stack.name} \N{MIDDLE DOT} beads",
             features={
                 "status": [*table.status],
-                "why": ["" if status in _TAKEN else status for status in table.status],
+                "why": ["" if status in _USED else status for status in table.status],
             },
             text={
                 "string": "{why}",
@@ -224,7 +207,7 @@ class BeadsPage(QWidget):
         follow(self, layer.events.data, lambda: detected.mark_chosen(layer))
         self.points.layer = layer
 
-    def _described(self) -> Run:
+    def _run(self) -> Run:
         stack = self.stack.source("the stack of beads")
         settings, positions, _ = self._chosen(stack)
         return "psf measure", {
@@ -237,12 +220,12 @@ class BeadsPage(QWidget):
     def _chosen(
         self, stack: LayerImage
     ) -> tuple[MeasureSettings, npt.NDArray[np.float64] | None, dict[str, int]]:
-        """Return settings, positions (N, 3) as edited by the user or none, and what was edited.
+        """Return settings, positions (N, 3) or none if not edited, and facts of the edits.
 
         Raises
         ------
         RlnError
-            If the points belong to another stack, or none is left.
+            If the points belong to another stack, or no bead is left.
         """
         settings = self.form.settings()
         if self.points.layer is None:
@@ -261,5 +244,5 @@ class BeadsPage(QWidget):
 
 
 def holds_beads(layer: Layer) -> bool:
-    """Return whether a layer shows beads detected here."""
+    """Return whether a layer shows detected beads."""
     return isinstance(layer, Points) and _METADATA_KEY in layer.metadata

@@ -1,16 +1,18 @@
-"""The page of the PSF dock for computing a PSF from the microscope."""
+"""The page of the PSF dock that computes a PSF from microscope settings."""
 
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_rln.core.volume import Volume, VoxelUm
-from napari_rln.engine.progress import Progress
+from napari_rln.core.volume import VoxelUm
 from napari_rln.gui.copy_button import CopyButton, Run, image_of
 from napari_rln.gui.forms import Form
-from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.voxel_size import LABEL, VoxelField
@@ -27,30 +29,14 @@ _ROWS = {
 }
 _TOP = (
     "modality",
-    "na",
-    "immersion_index",
-    "sample_index",
-    "wavelength_um",
-    "excitation_um",
-    "pinhole_au",
-    "sheet_fwhm_um",
-    "depth_um",
-    "fwhm_um",
+    *(f.name for f in fields(MicroscopeSettings) if f.name in chain(*_ROWS.values())),
 )
 
 
 class MicroscopePage(QWidget):
-    """Microscope settings, and a button for their PSF on the voxels of an image.
+    """Microscope settings, and a button for their PSF on the voxels of the chosen image."""
 
-    Parameters
-    ----------
-    image
-        Choice of the image that the PSF is for.
-    jobs, bar
-        Of the dock.
-    """
-
-    made = Signal(object)
+    created = Signal(object)
 
     def __init__(self, image: VolumePicker, jobs: JobQueue, bar: RunBar) -> None:
         super().__init__()
@@ -63,14 +49,9 @@ class MicroscopePage(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         row.addRow(LABEL, self.voxel)
         self.button = QPushButton("Compute PSF")
-        self.copy = CopyButton(lambda: [self._described()], bar.attempt)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.button, 1)
-        buttons.addWidget(self.copy)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.form)
-        layout.addWidget(self._voxel_row)
-        layout.addLayout(buttons)
+        self.copy = CopyButton(lambda: [self._run()], bar.attempt)
+        buttons = fill(QHBoxLayout(), (self.button, 1), self.copy)
+        fill(QVBoxLayout(self), self.form, self._voxel_row, buttons)
         self.button.clicked.connect(lambda: bar.attempt(self.compute))
         self.form.fields["modality"].changed.connect(self._show_rows)
         image.changed.connect(self._show_rows)
@@ -89,15 +70,11 @@ class MicroscopePage(QWidget):
         planes = image.shape[0] if image else None
         name = name_of(settings)
 
-        def steps() -> Steps[Volume]:
-            yield Update(Progress(activity="computing"))
-            psf = compute_psf(settings, voxel_um, planes=planes, name=name)
-            yield None  # here it may be cancelled
-            return psf
-
-        self._jobs.add(
-            BackgroundJob(name, steps, key=(settings, voxel_um, planes), done=self.made.emit)
+        steps = one_step(
+            "computing", lambda: compute_psf(settings, voxel_um, planes=planes, name=name)
         )
+        key = (settings, voxel_um, planes)
+        self._jobs.add(BackgroundJob(name, steps, key=key, done=self.created.emit))
 
     def _grid(self) -> tuple[LayerImage | None, VoxelUm]:
         """Return the chosen image, or none, and the voxel size."""
@@ -106,7 +83,7 @@ class MicroscopePage(QWidget):
         image = self._image.source("the image")
         return image, image.voxel_um
 
-    def _described(self) -> Run:
+    def _run(self) -> Run:
         image, voxel_um = self._grid()
         settings = self.form.settings()
         return "psf compute", {

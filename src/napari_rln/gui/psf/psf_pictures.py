@@ -1,4 +1,4 @@
-"""Planes, profiles and findings of a PSF, computed in a thread before they are drawn."""
+"""Planes, profiles and findings of a PSF, computed in a thread."""
 
 import dataclasses
 import math
@@ -20,15 +20,13 @@ class PsfPictures:
 
     Attributes
     ----------
-    report
-        Measurements and findings.
     lateral, axial
-        (Y, X) and (Z, X) planes through the peak, background removed, 1 at the peak; an origin in
-        the corner is moved to the middle. A 2D PSF has no axial plane.
+        (Y, X) and (Z, X) planes through the peak, background subtracted, 1 at the peak; an origin
+        in the corner is moved to the middle. A 2D PSF has no axial plane.
     along_x, along_z
-        Profiles through the peak, over the distance from the middle voxel.
+        Profiles through the peak by distance from the middle voxel.
     note
-        Beads that a measured PSF is the mean of.
+        Numbers of beads of a measured PSF.
     """
 
     report: PsfReport
@@ -42,16 +40,7 @@ class PsfPictures:
 def psf_pictures(
     psf: Volume, image: Volume | None, optics: MicroscopeSettings | None
 ) -> PsfPictures:
-    """Return planes, profiles and findings of a PSF; takes seconds.
-
-    Parameters
-    ----------
-    psf
-        The PSF.
-    image
-        The image to be deconvolved; none if not known.
-    optics
-        The microscope that widths and sampling are compared with; none if not known.
+    """Return planes, profiles and findings of a PSF, for an image and by a microscope if known.
 
     Raises
     ------
@@ -83,7 +72,7 @@ def psf_pictures(
 
 
 def _note(record: Record | None) -> str:
-    """Return which beads a measured PSF is the mean of."""
+    """Return the numbers of used and rejected beads of a measured PSF."""
     if record is None or record.method != "psf measure":
         return ""
     facts = record.facts
@@ -93,7 +82,7 @@ def _note(record: Record | None) -> str:
 
 
 def _profile(line: FloatArray, at: int, step_um: float, fwhm_um: float) -> Profile:
-    """Return a line's profile over the distance from its middle voxel, with a known width."""
+    """Return a line's profile by distance from its middle voxel, with a known width."""
     profile = profile_at(line, at, step_um, line.size * step_um)
     return dataclasses.replace(
         profile,

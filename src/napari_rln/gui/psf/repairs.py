@@ -1,4 +1,4 @@
-"""Repairs of a PSF, ticked by its findings or by the user."""
+"""Repairs of a PSF, chosen by its findings or by the user."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QVBoxLayout, QWidget
 
 from napari_rln.gui.forms import Form
+from napari_rln.gui.layouts import fill
 from napari_rln.psf.findings import Finding
 from napari_rln.psf.prepare import RESAMPLE_ONLY, PrepareSettings
 
@@ -20,15 +21,15 @@ _FIELDS = {
 }
 _TIPS = {
     "Centre": "Move the peak of the main lobe onto the middle voxel.",
-    "Background": "Subtract the level around the PSF, and set voxels within the noise to 0.",
+    "Background": "Subtract the background, and set voxels within the noise to 0.",
     "Hot pixels": "Replace isolated bright voxels.",
-    "Crop": "Crop to the box that holds nearly all of the light.",
+    "Crop": "Crop to the box with nearly all of the energy.",
     RESAMPLE: "Resample to the voxels of the image.",
 }
 
 
 class Repairs(QWidget):
-    """A tick per repair; their parameters are under Advanced."""
+    """A checkbox per repair; parameters are under Advanced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,10 +39,7 @@ class Repairs(QWidget):
             box.setToolTip(f"<p>{_TIPS[name]}</p>")
             grid.addWidget(box, i // 3, i % 3)
         self.form = Form(PrepareSettings, top=(), hidden=("centre", "hot_pixels"))
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(grid)
-        layout.addWidget(self.form)
+        fill(QVBoxLayout(self), grid, self.form, margin=0)
 
     @property
     def resample(self) -> bool:
@@ -49,33 +47,34 @@ class Repairs(QWidget):
         return bool(self.boxes[RESAMPLE].isChecked())
 
     def allow_resampling(self, allowed: bool) -> None:
-        """Enable resampling only where there is an image."""
+        """Enable or disable resampling."""
         box = self.boxes[RESAMPLE]
         box.setEnabled(allowed)
         box.setChecked(allowed and box.isChecked())
 
     def advise(self, findings: Sequence[Finding]) -> None:
-        """Tick the repairs that the findings call for, and no others."""
+        """Check the repairs recommended by the findings, and no others."""
         changes: dict[str, Any] = {}
         for finding in findings:
             changes |= finding.settings or {}
         for name, fields in _FIELDS.items():
             self.boxes[name].setChecked(any(field in changes for field in fields))
-        shown = {f.name: changes[f.name] for f in _fields() if f.name in changes}
+        names = {field.name for field in dataclasses.fields(PrepareSettings)}
+        shown = {name: value for name, value in changes.items() if name in names}
         self.form.show_settings(PrepareSettings(**shown))
 
-    def tick_all(self) -> None:
-        """Tick all enabled repairs."""
+    def check_all(self) -> None:
+        """Check all enabled repairs."""
         for box in self.boxes.values():
             box.setChecked(box.isEnabled())
 
     def settings(self) -> PrepareSettings:
-        """Return the settings of the ticked repairs.
+        """Return the settings of the checked repairs.
 
         Raises
         ------
         RlnError
-            If a number is not valid.
+            If a number is invalid.
         """
         settings = self.form.settings(centre="peak", hot_pixels=True)
         changes = {
@@ -85,7 +84,3 @@ class Repairs(QWidget):
             for field in fields
         }
         return dataclasses.replace(RESAMPLE_ONLY, **changes)
-
-
-def _fields() -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(PrepareSettings)

@@ -1,13 +1,12 @@
-"""Tabbed pages, as high as the visible one."""
+"""Tabbed pages with the height of the visible page."""
 
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QTabBar, QVBoxLayout, QWidget
+
+from napari_rln.gui.layouts import fill
 
 
 class StackedPages(QWidget):
-    """Tabbed pages; Qt's tab widget is always as high as its highest page."""
-
-    changed = Signal()
+    """Tabbed pages; Qt's tab widget always has the height of its tallest page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -16,14 +15,9 @@ class StackedPages(QWidget):
         self.tabs.setDrawBase(False)
         frame = QFrame()
         frame.setFrameShape(QFrame.Shape.StyledPanel)
-        self._inside = QVBoxLayout(frame)
-        self._inside.setContentsMargins(0, 0, 0, 0)
+        self._inside = fill(QVBoxLayout(frame), margin=0)
         self._pages: list[QWidget] = []
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(self.tabs)
-        layout.addWidget(frame)
+        fill(QVBoxLayout(self), self.tabs, frame, margin=0, spacing=0)
         self.tabs.currentChanged.connect(self._show_current)
 
     def add(self, title: str, page: QWidget) -> None:
@@ -32,10 +26,6 @@ class StackedPages(QWidget):
         self._inside.addWidget(page)
         self.tabs.addTab(title)
         self._show_current()
-
-    def show_page(self, page: QWidget) -> None:
-        """Show a page."""
-        self.tabs.setCurrentIndex(self._pages.index(page))
 
     def _show_current(self) -> None:
         for i, page in enumerate(self._pages):

@@ -1,4 +1,4 @@
-"""Planes, profiles and findings of a PSF at a glance."""
+"""Overview of a PSF: planes, profiles and findings."""
 
 import html
 import math
@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.volume import FloatArray
 from napari_rln.evaluate.profiles import Profile
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pictures import PictureBoard, Plane, Trace
 from napari_rln.gui.psf.psf_pictures import PsfPictures
 from napari_rln.psf.findings import Finding, Severity
@@ -21,13 +22,13 @@ _COLOURS: dict[Severity, tuple[str, str]] = {
     "error": ("#e0524c", "\N{MULTIPLICATION X}"),
 }
 _COLORMAP = "magma"
-_ZOOM = 4.0  # FWHMs to either side of a profile
+_ZOOM = 4.0  # FWHMs to each side of the peak
 _DECADES = 3.5  # of the logarithmic display
-_HEIGHT = 300
+_HEIGHT = 300  # pixels
 
 
 class Thumbnails(QWidget):
-    """Pictures, profiles and findings of a PSF."""
+    """Planes, profiles and findings of a PSF."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
@@ -43,9 +44,9 @@ class Thumbnails(QWidget):
         self.board.set_row_weights({0: 5.0, 1: 3.0})
         self.logarithm, self.whole = QCheckBox("Logarithm"), QCheckBox("Whole")
         self.logarithm.setToolTip(
-            f"<p>Shows {_DECADES:g} decades, so that haze far from the focus is visible.</p>"
+            f"<p>Shows {_DECADES:g} decades, which makes haze far from the focus visible.</p>"
         )
-        self.whole.setToolTip(f"<p>Shows the whole PSF, not only {_ZOOM:g} FWHMs to each side.</p>")
+        self.whole.setToolTip(f"<p>The whole PSF instead of {_ZOOM:g} FWHMs to each side.</p>")
         for box in (self.logarithm, self.whole):
             box.setChecked(True)
             box.toggled.connect(self._draw)
@@ -54,29 +55,14 @@ class Thumbnails(QWidget):
         for label in (self.size, self.findings):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        boxes = QHBoxLayout()
-        boxes.addWidget(self.logarithm)
-        boxes.addWidget(self.whole)
+        boxes = fill(QHBoxLayout(), self.logarithm, self.whole)
         boxes.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self.size, self.board):
-            layout.addWidget(part)
-        layout.addLayout(boxes)
-        layout.addWidget(self.findings)
+        fill(QVBoxLayout(self), self.size, self.board, boxes, self.findings, margin=0)
         self._pictures: PsfPictures | None = None
         self.clear("")
 
     def clear(self, sentence: str, *, keep: bool = False) -> None:
-        """Show a sentence instead of a PSF.
-
-        Parameters
-        ----------
-        sentence
-            Why no PSF is shown.
-        keep
-            Whether to keep the space of the pictures, for another PSF soon.
-        """
+        """Show a sentence instead of a PSF, with empty plots to keep the layout."""
         self._pictures = None
         self.size.setText(sentence)
         self.findings.clear()
@@ -141,8 +127,8 @@ class Thumbnails(QWidget):
         width = profile.fwhm_um
         trace.clear()
         trace.add(profile, "#e8743b")
-        wide = f"FWHM {_length(width)} \N{MICRO SIGN}m" if width else "no FWHM"
-        trace.set_title(f"{axis}: {wide}")
+        title = f"FWHM {_length(width)} \N{MICRO SIGN}m" if width else "no FWHM"
+        trace.set_title(f"{axis}: {title}")
         ends = profile.offset_um[[0, -1]]
         low, high = ends
         if width:
@@ -151,20 +137,20 @@ class Thumbnails(QWidget):
 
 
 def _as_html(findings: tuple[Finding, ...]) -> str:
-    """Return findings as rich text: a coloured sign and word, and the sentence."""
+    """Return findings as rich text: coloured symbol, check, and message."""
     rows = []
     for finding in findings:
-        colour, sign = _COLOURS[finding.severity]
-        what = html.escape(finding.message, quote=False)
+        colour, symbol = _COLOURS[finding.severity]
+        text = html.escape(finding.message, quote=False)
         if finding.severity != "ok":
-            what = f"<b>{finding.check.capitalize()}.</b> {what}"
-        sign = f'<td style="color: {colour}; padding-right: 6px">{sign}</td>'
-        rows.append(f"<tr>{sign}<td>{what}</td></tr>")
+            text = f"<b>{finding.check.capitalize()}.</b> {text}"
+        symbol = f'<td style="color: {colour}; padding-right: 6px">{symbol}</td>'
+        rows.append(f"<tr>{symbol}<td>{text}</td></tr>")
     return f"<table>{''.join(rows)}</table>"
 
 
 def _half_width(fwhm_um: tuple[float, ...], size_um: float, whole: bool) -> float:
-    """Return half the side of the part of a PSF that is shown."""
+    """Return half the side of the displayed part of a PSF."""
     widths = [width for width in fwhm_um if math.isfinite(width)]
     if whole or not widths:
         return size_um / 2

@@ -1,1 +1,1 @@
-"""The dock that trains networks, and keeps models."""
+"""The dock that trains networks and manages models."""

@@ -1,6 +1,6 @@
-"""Layers of a training's examples: a synthetic pair, and planes of a held-out volume.
+"""Layers of training examples: a synthetic pair, and planes of a held-out volume.
 
-They are placed to the right of the user's layers, and the selection stays.
+They are placed to the right of the user's layers, and keep the selection.
 """
 
 from collections.abc import Sequence
@@ -25,26 +25,16 @@ _PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "RLN now
 
 
 class ExampleLayers(QObject):
-    """The layers of one dock.
-
-    Parameters
-    ----------
-    viewer
-        The viewer that shows them.
-    parent
-        The dock.
-    """
+    """The example layers of a dock in a viewer."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._layers: dict[str, Image] = {}
-        # Adding a layer takes napari up to 0.1 s; in between it handles other events.
+        # Adding a layer blocks napari for up to 0.1 s; other events are handled in between.
         self._to_add: list[Image] = []
         self._selected: set[Layer] = set()
-        self._add_timer = QTimer(self)
-        self._add_timer.setSingleShot(True)
-        self._add_timer.setInterval(_PAUSE_MS)
+        self._add_timer = QTimer(self, singleShot=True, interval=_PAUSE_MS)
         self._add_timer.timeout.connect(self._add_next)
 
     @property
@@ -62,7 +52,7 @@ class ExampleLayers(QObject):
         self._show(_PAIR, layers, at)
 
     def show_preview(self, preview: Preview, voxel_um: VoxelUm) -> None:
-        """Show planes of the input, of the network's present output, and of the truth."""
+        """Show planes of the input, the network's current output and the truth."""
         ratio = voxel_um[0] / voxel_um[2]
         arrays = [_mosaic(*planes, ratio) for planes in (preview.image, preview.now, preview.truth)]
         limits = contrast_limits(preview.image), contrast_limits(preview.truth)
@@ -81,9 +71,9 @@ class ExampleLayers(QObject):
         layers: dict[str, tuple[FloatArray, dict[str, Any]]],
         *translate: float,
     ) -> None:
-        """Show arrays with the options of their layers, by name, as one group.
+        """Show arrays with layer options, by name, as one group.
 
-        If other layers of the group are shown, all of them are placed again.
+        If the group differs from the displayed one, all its layers are replaced.
         """
         if [name for name in group if self._is_shown(name)] == [*layers]:
             for name, (data, options) in layers.items():
@@ -124,7 +114,7 @@ class ExampleLayers(QObject):
             self._viewer.layers.selection = self._selected & {*self._viewer.layers}
 
     def _look_at(self, corner: tuple[float, float], size: tuple[float, float]) -> None:
-        """Show a rectangle (y, x) in micrometres; napari's own methods need common axes."""
+        """Show a rectangle (y, x) in micrometres; napari's methods need common axes."""
         unit, camera = self._unit_um(), self._viewer.scene.camera
         y, x = ((c + s / 2) / unit for c, s in zip(corner, size, strict=True))
         camera.center = (camera.center[0], y, x)
@@ -139,7 +129,7 @@ class ExampleLayers(QObject):
         return float(low[-2]) * self._unit_um(), float(high[-1]) * self._unit_um()
 
     def _unit_um(self) -> float:
-        """Return the viewer's unit in micrometres; 1 where it has no unit of length."""
+        """Return the viewer's unit in micrometres; 1 if it is not a length."""
         units = units_um(self._viewer.layers.units)
         return 1.0 if units is None else float(units[-1])
 
@@ -161,15 +151,7 @@ def _metadata(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mosaic(xy: FloatArray, xz: FloatArray, ratio: float) -> FloatArray:
-    """Return an xy plane with the xz plane below, both on lateral voxels.
-
-    Parameters
-    ----------
-    xy, xz
-        (Y, X) and (Z, X).
-    ratio
-        Distance between planes, in lateral voxels.
-    """
+    """Return planes (Y, X) and (Z, X) below each other; ratio is axial to lateral voxel size."""
     rows = np.arange(round(len(xz) * ratio)) / ratio
     gap = np.full((max(1, round(_GAP * xy.shape[1])), xy.shape[1]), np.nan, np.float32)
     return np.concatenate([xy, gap, xz[rows.astype(int)]])

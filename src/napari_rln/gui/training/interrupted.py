@@ -1,22 +1,23 @@
-"""Interrupted trainings, to be resumed or discarded.
+"""Interrupted trainings, to resume or discard.
 
-The state of each is a file ``NAME.checkpoint`` beside the models, with its settings and inputs.
+The state of each, with settings and inputs, is a file ``NAME.checkpoint`` beside the models.
 """
 
 import ast
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QMessageBox, QPushButton, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.limits import as_dict
+from napari_rln.core.limits import as_dict, from_dict
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.gui import preferences
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.training.second_psf import SecondPsf
 from napari_rln.networks.library import Library
 from napari_rln.simulate.structures import StructureSettings
@@ -24,7 +25,7 @@ from napari_rln.train.checkpoint import Checkpoint, discard
 from napari_rln.train.training_settings import TrainSettings
 
 _ENDING = ".checkpoint"
-# Inputs of a checkpoint beside hashes: names of layers, and the settings of two views.
+# Inputs of a checkpoint besides hashes: names of layers, and settings of two views.
 _PSF, _IMAGE, _PSF_B, _VIEWS_KEY = "psf layer", "image layer", "psf_b layer", "views"
 
 
@@ -34,18 +35,10 @@ class InterruptedTraining:
 
     Attributes
     ----------
-    name
-        Name of the model.
-    path
-        Path of the checkpoint.
-    step, total
-        Steps done, and of the whole training.
-    settings, structures
-        Settings of the training and of its structures.
-    dual
-        Settings of two views; none for one view.
     inputs
         Names and hashes of the inputs, as in the record.
+    dual
+        Settings of two views; none for one view.
     """
 
     name: str
@@ -64,7 +57,7 @@ class InterruptedTraining:
         Raises
         ------
         RlnError
-            If the file is damaged, or the training was not on synthetic structures.
+            If the file is damaged, or the training did not use synthetic structures.
         """
         saved = Checkpoint.load(path)
         dual = saved.inputs.get(_VIEWS_KEY)
@@ -75,10 +68,10 @@ class InterruptedTraining:
                 path=path,
                 step=saved.step,
                 total=saved.total,
-                settings=TrainSettings(**_tuples(saved.settings)),
-                structures=StructureSettings(**_tuples(structures)),
+                settings=from_dict(TrainSettings, saved.settings),
+                structures=from_dict(StructureSettings, structures),
                 inputs=saved.inputs,
-                dual=None if dual is None else DualSettings(**ast.literal_eval(dual)),
+                dual=None if dual is None else from_dict(DualSettings, ast.literal_eval(dual)),
             )
         except (KeyError, TypeError, ValueError, SyntaxError) as error:
             raise RlnError(f"{path.name} cannot be resumed ({error}).") from error
@@ -110,15 +103,15 @@ class InterruptedTraining:
         Raises
         ------
         RlnError
-            If they differ.
+            If they are not.
         """
         differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
         if differ:
             image = f"image {self.image}" if self.image else "no image"
             psfs = " and ".join(name for name in (self.psf, self.psf_b) if name) or "of a file"
             raise RlnError(
-                f"{self.name} began with PSF {psfs} and {image}, but "
-                f"{', '.join(differ)} differ now; choose those of then, or discard it."
+                f"{self.name} was started with PSF {psfs} and {image}, but "
+                f"{', '.join(differ)} differ now; choose the original inputs, or discard it."
             )
 
 
@@ -134,24 +127,14 @@ class InterruptedRow(QWidget):
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(QLabel("Interrupted"))
-        layout.addWidget(self.box, 1)
-        layout.addWidget(self.resume_button)
-        layout.addWidget(self.discard_button)
+        label, buttons = QLabel("Interrupted"), (self.resume_button, self.discard_button)
+        fill(QHBoxLayout(self), label, (self.box, 1), *buttons, margin=0)
         self.resume_button.clicked.connect(lambda: self.resumed.emit(self.box.currentData()))
         self.discard_button.clicked.connect(self._discard)
         self.setVisible(False)
 
     def refresh(self, busy: Collection[str] = ()) -> None:
-        """Update the list.
-
-        Parameters
-        ----------
-        busy
-            Names of running and waiting trainings, which are not listed.
-        """
+        """Update the list, without the names of running and waiting trainings."""
         chosen: InterruptedTraining | None = self.box.currentData()
         self.box.clear()
         for training in interrupted_trainings(preferences.library()):
@@ -162,8 +145,8 @@ class InterruptedRow(QWidget):
                 if chosen is not None and training.path == chosen.path:
                     self.box.setCurrentIndex(self.box.count() - 1)
         self.box.setToolTip(
-            "<p>Trainings that were cancelled, or running when napari was closed. Open their PSF "
-            "and image to resume.</p>"
+            "<p>Trainings that were cancelled, or stopped as napari was closed. To resume one, "
+            "open its PSF and image.</p>"
         )
         self.setVisible(self.box.count() > 0)
 
@@ -194,23 +177,12 @@ def checkpoint_of(library: Library, name: str) -> Path:
 
 
 def interrupted_trainings(library: Library) -> list[InterruptedTraining]:
-    """Return the interrupted trainings that can be resumed, the latest first.
-
-    Parameters
-    ----------
-    library
-        The models.
-    """
+    """Return the interrupted trainings that can be resumed, latest first."""
     paths = [path for path in library.folder.glob(f"*{_ENDING}") if path.is_file()]
     trainings = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             trainings.append(InterruptedTraining.read(path))
-        except RlnError:  # another program's file
+        except RlnError:  # a file of another program
             continue
     return trainings
-
-
-def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with tuples in place of JSON's lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

@@ -1,4 +1,4 @@
-"""Loss of a training, and quality on held-out volumes beside that of classical methods."""
+"""Plots of the loss, and of the quality on held-out volumes with that of classical methods."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,12 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
+from napari_rln.gui.layouts import fill
 from napari_rln.train.training_settings import Baseline, Quality
 
-_MEMORY = 30  # steps over which the loss is smoothed
-_COLOURS = {"RLN": "#2f8fe0", "RLD": "#e0782f", "WB": "#3aa657"}  # on any theme
-_SENTENCE = "No training yet. Its loss and its quality on held-out volumes will be drawn here."
+_SMOOTHING = 30  # steps
+_COLOURS = {"RLN": "#2f8fe0", "RLD": "#e0782f", "WB": "#3aa657"}  # visible on any theme
+_SENTENCE = "No training yet. Its loss and its quality on held-out volumes appear here."
 _SHOWN = "In the viewer: input, RLN now and truth of one of them; xy above, xz below."
 
 
@@ -59,10 +60,7 @@ class Curves(QWidget):
         )
         self.summary = QLabel(_SENTENCE)
         self.summary.setWordWrap(True)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._graphics, 1)
-        layout.addWidget(self.summary)
+        fill(QVBoxLayout(self), (self._graphics, 1), self.summary, margin=0)
         self._graphics.setMinimumHeight(260)
         self.clear()
 
@@ -81,25 +79,17 @@ class Curves(QWidget):
         self.summary.setText(_SENTENCE)
 
     def add_losses(self, losses: Sequence[tuple[int, float]], total: int) -> None:
-        """Draw further losses.
-
-        Parameters
-        ----------
-        losses
-            Steps and their losses.
-        total
-            Steps of the whole training, for the axis.
-        """
+        """Add losses by step to the plot, whose axis has the steps of the whole training."""
         self._loss.setXRange(0, max(total, 1), padding=0.02)
         for step, loss in losses:
             if not math.isfinite(loss):
                 continue
-            count = min(len(self.losses) + 1, _MEMORY)
+            count = min(len(self.losses) + 1, _SMOOTHING)
             before = self.smoothed[-1] if self.smoothed else loss
             self.steps.append(step)
             self.losses.append(loss)
             self.smoothed.append(before + (loss - before) / count)
-        # Thousands of points are more than the pixels.
+        # There are fewer pixels than points.
         thin = slice(None, None, 1 + len(self.steps) // 2000)
         self._raw.setData(self.steps[thin], self.losses[thin])
         self._smoothed.setData(self.steps[thin], self.smoothed[thin])
@@ -108,7 +98,7 @@ class Curves(QWidget):
             self._loss.setYRange(low, high, padding=0.1)
 
     def add_quality(self, step: int, quality: Quality, best_step: int) -> None:
-        """Draw the quality at a step, and show which step was the best."""
+        """Add the quality at a step to the plot, and show the best step."""
         self._best_step = best_step
         self.qualities.append((step, quality))
         self._validated.setData(
@@ -117,19 +107,19 @@ class Curves(QWidget):
         self._fit()
 
     def show_baseline(self, baseline: Baseline | None) -> None:
-        """Draw the quality of classical methods."""
+        """Show the quality of classical methods."""
         if baseline is None or baseline == self._baseline:
             return
         self._baseline = baseline
-        for name, quality, words in (
+        for name, quality, text in (
             ("RLD", baseline.rld, "best RLD"),
             ("WB", baseline.wiener_butterworth, "best wiener-butterworth"),
         ):
             if quality is None:  # pairs without a PSF
                 continue
-            self._lines[name].setVisible(True)  # a hidden label takes no text
+            self._lines[name].setVisible(True)  # the text of a hidden label cannot be set
             self._lines[name].setValue(quality.psnr_db)
-            self._lines[name].label.setFormat(f"{words} {quality.psnr_db:.2f} dB")
+            self._lines[name].label.setFormat(f"{text} {quality.psnr_db:.2f} dB")
         self._fit()
 
     def show_theme(self, theme: str) -> None:
@@ -147,7 +137,7 @@ class Curves(QWidget):
 
     def _line(self, name: str, *, at: float, above: bool) -> pg.InfiniteLine:
         pen = pg.mkPen(_COLOURS[name], width=1.5, style=Qt.PenStyle.DashLine)
-        # One label is above its line at the left, one below at the right: lines may be close.
+        # One label is above its line on the left, the other below on the right: lines may be close.
         options = {
             "position": at,
             "color": _COLOURS[name],
@@ -158,17 +148,17 @@ class Curves(QWidget):
         return line
 
     def _fit(self) -> None:
-        """Fit the axis to all but the image, which is far below."""
+        """Fit the axis to all qualities but the image's, which is far lower."""
         values = [quality.psnr_db for _, quality in self.qualities]
         parts, shown = [], ""
         if self._baseline is not None:
             b = self._baseline
             parts = [f"image {b.image.psnr_db:.2f}"]
             classical = {"RLD": b.rld, "wiener-butterworth": b.wiener_butterworth}
-            for word, quality in classical.items():
+            for name, quality in classical.items():
                 if quality is not None:
                     values.append(quality.psnr_db)
-                    parts.append(f"best {word} {quality.psnr_db:.2f}")
+                    parts.append(f"best {name} {quality.psnr_db:.2f}")
             values = values or [b.image.psnr_db]
         low, high = min(values), max(values)
         room = max(0.2 * (high - low), 0.15)

@@ -1,4 +1,4 @@
-"""The list of models, with the PSF and the quality of each."""
+"""List of models with their PSFs and quality."""
 
 import json
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.library_watcher import LibraryWatcher
 from napari_rln.gui.training.model_summary import COLUMNS, describe, row
 from napari_rln.networks.library import Entry
@@ -32,13 +33,7 @@ _FILTER = f"Models (*{SUFFIX})"
 
 
 class ModelList(QWidget):
-    """A table of the models, the validation of the chosen one, and buttons.
-
-    Parameters
-    ----------
-    say
-        Shows a sentence; with ``error=True`` an error.
-    """
+    """A table of the models, the validation of the chosen one, and buttons."""
 
     changed = Signal()
 
@@ -59,25 +54,14 @@ class ModelList(QWidget):
         self.details.setWordWrap(True)
         self.details.setTextFormat(Qt.TextFormat.RichText)
         self.details.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.show_button = self._button("Show", self._show, "All metadata of the model.")
+        self.show_button = self._button("Show", self._show, "Show its metadata.")
         self.rename_button = self._button("Rename", self._rename)
         self.export_button = self._button("Export", self._export, "Copy it to another folder.")
         self.delete_button = self._button("Delete", self._delete)
-        self.import_button = self._button("Import", self._import, "Add a model's file to the list.")
-        buttons = QHBoxLayout()
-        for button in (
-            self.show_button,
-            self.rename_button,
-            self.export_button,
-            self.delete_button,
-            self.import_button,
-        ):
-            buttons.addWidget(button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.tree, 1)
-        layout.addWidget(self.details)
-        layout.addLayout(buttons)
+        self.import_button = self._button("Import", self._import, "Add a model file to the list.")
+        one_model = (self.show_button, self.rename_button, self.export_button, self.delete_button)
+        buttons = fill(QHBoxLayout(), *one_model, self.import_button)
+        fill(QVBoxLayout(self), (self.tree, 1), self.details, buttons, margin=0)
         self.tree.currentItemChanged.connect(self._on_choice)
         self.tree.itemDoubleClicked.connect(lambda item, column: self._show())
         self.watch.changed.connect(self._fill)
@@ -90,7 +74,7 @@ class ModelList(QWidget):
         return entry.name if entry else None
 
     def select(self, name: str) -> None:
-        """Choose a model; an unknown name changes nothing."""
+        """Choose a model, if its name is known."""
         for item in self.tree.findItems(name, Qt.MatchFlag.MatchExactly, 0):
             self.tree.setCurrentItem(item)
 
@@ -131,10 +115,10 @@ class ModelList(QWidget):
 
     def _on_choice(self, *_: Any) -> None:
         entry = self._entry()
-        own = entry is not None and entry.path is not None
+        is_own = entry is not None and entry.path is not None
         for button in (self.rename_button, self.delete_button):
-            button.setEnabled(own)
-            button.setToolTip("" if own else "<p>Part of napari-rln.</p>")
+            button.setEnabled(is_own)
+            button.setToolTip("" if is_own else "<p>Part of napari-rln.</p>")
         for button in (self.show_button, self.export_button):
             button.setEnabled(entry is not None and not entry.error)
         self.details.setText(describe(entry) if entry else "")
@@ -153,9 +137,7 @@ class ModelList(QWidget):
         dialog.resize(560, 600)
         text = QPlainTextEdit(json.dumps(card, indent=2, ensure_ascii=False))
         text.setReadOnly(True)
-        layout = QVBoxLayout(dialog)
-        layout.addWidget(QLabel(describe(entry)))
-        layout.addWidget(text, 1)
+        fill(QVBoxLayout(dialog), QLabel(describe(entry)), (text, 1))
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
 
@@ -173,16 +155,13 @@ class ModelList(QWidget):
         if path:
             target = Path(path if path.endswith(SUFFIX) else f"{path}{SUFFIX}")
             preferences.library().export(entry.name, target)
-            self._say(f"{entry.name} is in {target}")
+            self._say(f"{entry.name} is exported to {target}")
 
     def _delete(self) -> None:
         entry = self._chosen()
-        box = QMessageBox(self)
-        box.setWindowTitle("Delete")
-        box.setText(f"Delete {entry.name} and its file?")
-        box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No)
-        box.setDefaultButton(QMessageBox.StandardButton.No)
-        if box.exec() == QMessageBox.StandardButton.Yes:
+        answer, question = QMessageBox.StandardButton, f"Delete {entry.name} and its file?"
+        buttons = answer.Yes | answer.No
+        if QMessageBox.question(self, "Delete", question, buttons, answer.No) == answer.Yes:
             preferences.library().delete(entry.name)
 
     def _import(self) -> None:

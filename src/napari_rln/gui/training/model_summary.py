@@ -1,4 +1,4 @@
-"""Summary of a model: a row of a table, and a few lines."""
+"""Summary of a model: a row of a table, or rich text."""
 
 import html
 
@@ -11,8 +11,8 @@ _UM = "\N{MICRO SIGN}m"
 COLUMNS = ("Model", "PSF", f"Voxel ({_UM})", "Date", "dB over RLD")
 _KINDS = {
     "network": "this network",
-    "rld": "RLD at its best",
-    "wiener_butterworth": "wiener-butterworth at its best",
+    "rld": "best RLD",
+    "wiener_butterworth": "best wiener-butterworth",
     "image": "the image",
 }
 
@@ -22,16 +22,16 @@ def describe(entry: Entry) -> str:
     name = f"<b>{html.escape(entry.name)}</b>"
     if entry.error:
         return f"{name}: {html.escape(entry.error)}"
-    what = "for any PSF" if entry.psf_name is None else f"for PSF {html.escape(entry.psf_name)}"
+    use = "for any PSF" if entry.psf_name is None else f"for PSF {html.escape(entry.psf_name)}"
     if entry.voxel_um:
-        what += f" on voxels of {_voxel(entry)} {_UM} (z y x)"
-    begins = "an initial estimate by the PSF" if entry.variant == "started" else "the image"
-    lines = [f"{name}, {what}, with {begins} as input; made {_date(entry)}."]
+        use += f" on voxels of {_voxel(entry)} {_UM} (z y x)"
+    start = "an initial estimate by the PSF" if entry.variant == "started" else "the image"
+    lines = [f"{name}, {use}, with {start} as input; trained {_date(entry)}."]
     if entry.validation:
         rows = "".join(
-            f"<tr><td>{words}</td><td align='right'>{q['psnr_db']:.2f}</td>"
+            f"<tr><td>{label}</td><td align='right'>{q['psnr_db']:.2f}</td>"
             f"<td align='right'>{q['ssim']:.3f}</td></tr>"
-            for kind, words in _KINDS.items()
+            for kind, label in _KINDS.items()
             if (q := entry.validation.get(kind))
         )
         head = (

@@ -1,4 +1,4 @@
-"""The second view, for networks of two views."""
+"""Choice of the second view, for networks of two views."""
 
 from dataclasses import dataclass
 
@@ -21,28 +21,14 @@ _VIEWS: dict[str, Views] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SecondPsf:
-    """The second view of a training; nothing is read yet.
-
-    Attributes
-    ----------
-    psf
-        PSF in the orientation of the second camera.
-    settings
-        Rotation of the second view, and voxels of both.
-    """
+    """The second view of a training, with its PSF in the orientation of the second camera."""
 
     psf: LayerImage
     settings: DualSettings
 
 
 class SecondViewForm(QWidget):
-    """Choice of the second view's PSF; hidden where ``box`` says one view.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    """
+    """Settings of the second view; hidden if one view is chosen in ``box``."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
@@ -63,30 +49,17 @@ class SecondViewForm(QWidget):
 
     @property
     def views(self) -> Views:
-        """Views that the network takes."""
+        """Views of the network."""
         views: Views = self.box.currentData()
         return views
 
     def show_views(self, views: Views, *, fixed: bool) -> None:
-        """Show the views that a network takes.
-
-        Parameters
-        ----------
-        views
-            The views.
-        fixed
-            Whether a model fixes them.
-        """
+        """Show the views of a network, which may be fixed by an initial model."""
         self.box.setCurrentIndex(self.box.findData(views))
         self.box.setEnabled(not fixed)
 
     def second(self, psf: LayerImage) -> SecondPsf | None:
-        """Return the second view; none for a network of one view.
-
-        Parameters
-        ----------
-        psf
-            PSF of the first view.
+        """Return the second view, given the first PSF; none for a network of one view.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The dock for training networks for a PSF."""
+"""The dock that trains networks for a PSF."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +9,14 @@ from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import CopyButton
 from napari_rln.gui.events import follow
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.gui.training.example_layers import ExampleLayers
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.gui.training.model_list import ModelList
-from napari_rln.gui.training.pairs_page import PairPreview
+from napari_rln.gui.training.pair_preview import PairPreview
 from napari_rln.gui.training.training_form import TrainingForm
 from napari_rln.gui.training.training_run import TrainingPlan, TrainingRun, TrainingUpdate
 from napari_rln.networks.model import Model
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class TrainingDock(QWidget):
-    """Choices of a training, its progress, and the models."""
+    """Settings of a training, its progress, and the models."""
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class TrainingDock(QWidget):
         self.stop_button = QPushButton("Stop and keep the best")
         self.copy_button = CopyButton(lambda: [self.recipe.run()], self.bar.attempt)
         self.tabs = QTabWidget()
-        self._drawn: BackgroundJob | None = None  # training of the curves
+        self._drawn: BackgroundJob | None = None  # training in the plots
         self._lay_out()
         self._connect()
         self._show_theme()
@@ -54,16 +55,17 @@ class TrainingDock(QWidget):
         Raises
         ------
         RlnError
-            If a choice is not valid, or a training of its name was interrupted.
+            If a setting is invalid, or a training of this name was interrupted.
         """
         plan = self.recipe.plan()
         leaving = self.runs.get(self.jobs.leaving) if self.jobs.leaving else None
         if leaving is not None and leaving.plan.name == plan.name:
-            raise RlnError(f"the training {plan.name} is still in its last step; wait a moment.")
-        if checkpoint_of(preferences.library(), plan.name).exists() and not self._is_busy(plan):
+            raise RlnError(f"the training {plan.name} is still in its last step; try again soon.")
+        busy = plan.name in self._names()
+        if checkpoint_of(preferences.library(), plan.name).exists() and not busy:
             raise RlnError(
-                f"a training called {plan.name} was interrupted; resume or discard it, or "
-                "choose another name."
+                f"a training named {plan.name} was interrupted; resume or discard it, or choose "
+                "another name."
             )
         self._add(plan)
 
@@ -76,7 +78,7 @@ class TrainingDock(QWidget):
             self._refresh()
 
     def showEvent(self, event: Any) -> None:
-        """Update models and trainings, which may have changed elsewhere."""
+        """Update the lists of models and of interrupted trainings."""
         self._refresh()
         super().showEvent(event)
 
@@ -97,8 +99,8 @@ class TrainingDock(QWidget):
     def _running(self) -> TrainingRun | None:
         return self.runs.get(self.jobs.running) if self.jobs.running else None
 
-    def _is_busy(self, plan: TrainingPlan) -> bool:
-        return plan.name in [run.plan.name for run in self.runs.values()]
+    def _names(self) -> list[str]:
+        return [run.plan.name for run in self.runs.values()]
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
         content = update.content
@@ -108,12 +110,13 @@ class TrainingDock(QWidget):
             self._drawn = job
             self.curves.clear()
         report = content.report
-        trains = report.phase == "train"
+        is_training = report.phase == "train"
         self.curves.show_baseline(report.baseline)
-        if trains:
+        if is_training:
             self.curves.add_losses(content.losses, report.total)
         if report.quality is not None:
-            self.curves.add_quality(report.step if trains else 0, report.quality, report.best_step)
+            step = report.step if is_training else 0
+            self.curves.add_quality(step, report.quality, report.best_step)
         if report.preview is not None:
             self.examples.show_preview(report.preview, content.voxel_um)
 
@@ -126,7 +129,7 @@ class TrainingDock(QWidget):
         validation = model.record.facts.get("validation")
         if validation:
             network, rld = (validation[kind]["psnr_db"] for kind in ("network", "rld"))
-            sentence += f": {network:.2f} dB on held-out volumes, RLD at its best {rld:.2f}"
+            sentence += f": {network:.2f} dB on held-out volumes, best RLD {rld:.2f} dB"
         self.bar.say(f"{sentence}.")
 
     def _on_cancelled(self, job: BackgroundJob) -> None:
@@ -142,13 +145,13 @@ class TrainingDock(QWidget):
     def _refresh(self) -> None:
         """Update the stop button, the interrupted trainings and the initial models."""
         # A cancelled training may still save its state in its last step.
-        under_way = (self.jobs.running, self.jobs.leaving, *self.jobs.waiting)
-        self.runs = {job: run for job, run in self.runs.items() if job in under_way}
+        active = (self.jobs.running, self.jobs.leaving, *self.jobs.waiting)
+        self.runs = {job: run for job, run in self.runs.items() if job in active}
         run = self._running()
         self.stop_button.setEnabled(run is not None and not run.stopping)
         if run is not None and run.stopping and self.jobs.paused:
-            self.jobs.toggle_pause()  # a paused one would not stop
-        self.interrupted.refresh([run.plan.name for run in self.runs.values()])
+            self.jobs.toggle_pause()  # else it would not stop
+        self.interrupted.refresh(self._names())
         self.recipe.refresh_models()
 
     def _show_theme(self) -> None:
@@ -166,15 +169,8 @@ class TrainingDock(QWidget):
         self.stop_button.clicked.connect(self.stop)
 
     def _lay_out(self) -> None:
-        self.tabs.addTab(ScrollArea(self.recipe), "What to train")
+        self.tabs.addTab(ScrollArea(self.recipe), "Settings")
         self.tabs.addTab(self.curves, "Progress")
         self.tabs.addTab(self.models, "Models")
-        row = QHBoxLayout()
-        row.addWidget(self.stop_button, 1)
-        row.addWidget(self.copy_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 4, 4, 4)
-        layout.addWidget(self.tabs, 1)
-        layout.addWidget(self.interrupted)
-        layout.addLayout(row)
-        layout.addWidget(self.bar)
+        buttons = fill(QHBoxLayout(), (self.stop_button, 1), self.copy_button)
+        fill(QVBoxLayout(self), (self.tabs, 1), self.interrupted, buttons, self.bar, margin=4)

@@ -1,4 +1,4 @@
-"""The choices of a training: PSF, image, preset, settings and structures."""
+"""The form of a training: PSF, image, preset, settings and structures."""
 
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import Run, image_of, psf_b_of, psf_of
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.interrupted import InterruptedTraining
 from napari_rln.gui.training.second_psf import SecondPsf, SecondViewForm
@@ -34,39 +35,31 @@ from napari_rln.train.training_settings import Preset, TrainSettings
 _PRESETS: dict[str, tuple[Preset, str]] = {
     "Quick adaptation": (
         "quick",
-        "An existing model is adapted to this PSF, in minutes. The result is never worse on the "
-        "held-out volumes than that model.",
+        "Adapts an existing model to this PSF within minutes. On the held-out volumes, the result "
+        "is never worse than that model.",
     ),
     "Full training": (
         "full",
-        "New weights for this PSF only: half an hour or more.",
+        "Trains new weights for this PSF only: half an hour or more.",
     ),
     "As in the paper": (
         "paper",
-        "The settings of the paper: the network's input is the image, not an initial estimate. "
-        "Takes hours; use a GPU.",
+        "Settings of the paper: the network's input is the image, not an initial estimate. Takes "
+        "hours; use a GPU.",
     ),
 }
 _NEW = "new weights"
 
 
 class TrainingForm(QWidget):
-    """The choices of a training.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    """
+    """The inputs and settings of a training."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
         self._model: Model | None = None  # initial model
         self.psf = VolumePicker(viewer, prefer=is_psf)
-        self.image = VolumePicker(
-            viewer, prefer=is_raw, optional="none: light and noise by default"
-        )
+        self.image = VolumePicker(viewer, prefer=is_raw, optional="none: default light and noise")
         self.preset = QComboBox()
         self.preset.addItems([*_PRESETS])
         self.explanation = QLabel()
@@ -95,12 +88,12 @@ class TrainingForm(QWidget):
         return _PRESETS[self.preset.currentText()][0]
 
     def plan(self) -> TrainingPlan:
-        """Return the chosen training, with nothing read yet.
+        """Return the chosen training; nothing is read yet.
 
         Raises
         ------
         RlnError
-            If something is missing, or settings contradict each other.
+            If an input is missing, or settings contradict each other.
         """
         psf = self._psf()
         return TrainingPlan(
@@ -114,14 +107,14 @@ class TrainingForm(QWidget):
         )
 
     def resumed_plan(self, training: InterruptedTraining) -> TrainingPlan:
-        """Return a training to resume, and choose its layers as far as the viewer has them.
+        """Return a training to resume, and choose its layers if the viewer has them.
 
-        The settings shown stay those of the next new training.
+        The settings of the form remain those of the next new training.
 
         Raises
         ------
         RlnError
-            If there is no PSF.
+            If no PSF is chosen.
         """
         pickers = {
             self.psf: training.psf,
@@ -152,7 +145,7 @@ class TrainingForm(QWidget):
         Raises
         ------
         RlnError
-            As :meth:`plan`.
+            See :meth:`plan`.
         """
         plan = self.plan()
         arguments: dict[str, Any] = {
@@ -173,7 +166,7 @@ class TrainingForm(QWidget):
         return "train", arguments
 
     def refresh_models(self) -> None:
-        """Update the list of initial models; the chosen one stays."""
+        """Update the list of initial models, and keep the choice."""
         names = [_NEW]
         if self.chosen_preset == "quick":
             names = [*preferences.library().names()]
@@ -190,9 +183,7 @@ class TrainingForm(QWidget):
             self._on_initial_model()
 
     def _psf(self) -> LayerImage:
-        source = self.psf.source("the PSF")
-        self._check_psf(source, "PSF")
-        return source
+        return self._checked_psf(self.psf.source("the PSF"), "PSF")
 
     def _image(self) -> LayerImage | None:
         return None if self.image.layer is None else self.image.source("the image")
@@ -200,17 +191,18 @@ class TrainingForm(QWidget):
     def _second(self, psf: LayerImage) -> SecondPsf | None:
         second = self.second.second(psf)
         if second is not None:
-            self._check_psf(second.psf, "second PSF")
+            self._checked_psf(second.psf, "second PSF")
         return second
 
-    def _check_psf(self, source: LayerImage, what: str) -> None:
+    def _checked_psf(self, source: LayerImage, role: str) -> LayerImage:
         if source.layer is self.image.layer:
             raise RlnError(
-                f"{source.name} is chosen as the {what} and as the image; choose another."
+                f"{source.name} is chosen as the {role} and as the image; choose another."
             )
+        return source
 
     def _initial_model(self) -> str | None:
-        """Return path or name of the initial model; none for the preset's own."""
+        """Return path or name of the initial model; none for the preset's default."""
         name = self.initial_model.currentText()
         if name in (_NEW, UNIVERSAL):
             return None
@@ -226,7 +218,7 @@ class TrainingForm(QWidget):
     def _on_initial_model(self) -> None:
         try:
             settings, self._model = choose_settings(self.chosen_preset, None, self._initial_model())
-        except RlnError as error:  # its file is damaged or gone
+        except RlnError as error:  # its file is damaged or missing
             self.explanation.setText(str(error))
             return
         self.form.show_settings(settings)
@@ -237,7 +229,7 @@ class TrainingForm(QWidget):
         self._show_budget()
 
     def _show_budget(self) -> None:
-        by_minutes = self.form.fields["steps"].is_word
+        by_minutes = self.form.fields["steps"].is_keyword
         self.form.show_only(("minutes", "steps") if by_minutes else ("steps",))
 
     def _show_name(self) -> None:
@@ -247,9 +239,9 @@ class TrainingForm(QWidget):
     def _lay_out(self) -> None:
         rows = QFormLayout()
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        rows.addRow(QLabel("PSF that the model is for"))
+        rows.addRow(QLabel("PSF of the model"))
         rows.addRow(self.psf)
-        rows.addRow(QLabel("Image whose voxels, light and noise are imitated"))
+        rows.addRow(QLabel("Image whose voxels, light and noise are simulated"))
         rows.addRow(self.image)
         rows.addRow("Training", self.preset)
         rows.addRow(self.explanation)
@@ -257,15 +249,7 @@ class TrainingForm(QWidget):
         rows.addRow("Views", self.second.box)
         rows.addRow(self.second)
         rows.addRow("Name", self.name)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.preview_button, 1)
-        buttons.addWidget(self.another_button)
+        buttons = fill(QHBoxLayout(), (self.preview_button, 1), self.another_button)
         box = QGroupBox("Synthetic volumes")
-        inside = QVBoxLayout(box)
-        inside.addWidget(self.structures)
-        inside.addLayout(buttons)
-        layout = QVBoxLayout(self)
-        layout.addLayout(rows)
-        layout.addWidget(self.form)
-        layout.addWidget(box)
-        layout.addStretch(1)
+        fill(QVBoxLayout(box), self.structures, buttons)
+        fill(QVBoxLayout(self), rows, self.form, box).addStretch(1)

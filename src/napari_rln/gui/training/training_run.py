@@ -1,4 +1,4 @@
-"""A training in a thread, from the choices to the model in the library."""
+"""A training in a thread, from its settings to the model in the library."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -26,18 +26,12 @@ from napari_rln.train.training_settings import TrainReport, TrainSettings
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingPlan:
-    """The choices of a training; nothing is read yet.
+    """The inputs and settings of a training; nothing is read yet.
 
     Attributes
     ----------
-    name
-        Name of the model.
     psf, image
-        Inputs that the model is for; without an image, light and noise have their defaults.
-    settings, structures
-        Settings of the training and of its structures.
-    second
-        The second view, for a network of two views.
+        PSF of the model, and image whose light and noise are simulated instead of the defaults.
     initial_model
         Initial model; none for new weights.
     interrupted
@@ -54,14 +48,14 @@ class TrainingPlan:
     interrupted: InterruptedTraining | None = None
 
     def setting(self, library: Library) -> TrainingSet:
-        """Return the inputs of the training, read; call it in a thread."""
+        """Read and return the inputs of the training; call it in a thread."""
         image = self.image.read() if self.image else None
         psf, psf_b = self._psfs(image)
         initial_model = self.initial_model
         names = layer_names(self.psf, self.image, self.second)
         if self.interrupted is not None:
             initial_model = _by_hash(library, self.interrupted.inputs.get("initial_model"))
-            names = self.interrupted.layers  # these may have other names now
+            names = self.interrupted.layers  # layers may be renamed since
         setting = training_set_of(
             self.settings,
             psf=psf,
@@ -76,7 +70,7 @@ class TrainingPlan:
         return setting
 
     def _psfs(self, image: Volume | None) -> tuple[Volume, Volume | None]:
-        """Return the prepared PSFs of both views; none as the second for one view."""
+        """Return the prepared PSFs of both views; for one view, none as the second."""
         psf, _ = fit_psf(self.psf.read(), image)
         if self.second is None:
             return psf, None
@@ -85,17 +79,7 @@ class TrainingPlan:
 
 
 class TrainingUpdate(NamedTuple):
-    """Progress of a training since the last update.
-
-    Attributes
-    ----------
-    report
-        The last report.
-    losses
-        Steps and their losses.
-    voxel_um
-        Voxel size of the preview.
-    """
+    """Last report of a training, losses by step since the last update, voxels of the preview."""
 
     report: TrainReport
     losses: list[tuple[int, float]]
@@ -104,15 +88,7 @@ class TrainingUpdate(NamedTuple):
 
 @dataclass(eq=False)
 class TrainingRun:
-    """One run of a training, which can be stopped with the best model kept.
-
-    Parameters
-    ----------
-    plan
-        The choices of the training.
-    library
-        The models, among which its model is saved.
-    """
+    """A training that can be stopped with the best model kept, and saves it in the library."""
 
     plan: TrainingPlan
     library: Library
@@ -125,11 +101,11 @@ class TrainingRun:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Stop after the present step, and keep the best model so far."""
+        """Stop after the current step, and keep the best model so far."""
         self._stop.set()
 
     def steps(self) -> Steps[Model]:
-        """Yield updates; return the model as saved in the library."""
+        """Yield updates; return the saved model."""
         yield Update(Progress(activity="preparing the PSF"))
         setting = self.plan.setting(self.library)
         assert setting.psf is not None
@@ -158,7 +134,7 @@ class TrainingRun:
     def _recorded(
         self, training: Generator[TrainReport, None, Model]
     ) -> Generator[TrainReport, None, Model]:
-        """Yield a training's reports and record losses; return the best model."""
+        """Yield a training's reports and collect losses; return the best model."""
         report = None
         with closing(training):
             while report is None or not self._stop.is_set():
@@ -173,20 +149,18 @@ class TrainingRun:
             return report.model()
 
 
-def _by_hash(library: Library, wanted: str | None) -> Model | None:
-    """Return the model with a hash; none for no hash.
+def _by_hash(library: Library, model_hash: str | None) -> Model | None:
+    """Return the model with a hash, if any.
 
     Raises
     ------
     RlnError
-        If it is no longer in the library.
+        If the library has no such model.
     """
-    if wanted is None:
+    if model_hash is None:
         return None
     for name in library.names():
         model = library.load(name)
-        if model.hash == wanted:
+        if model.hash == model_hash:
             return model
-    raise RlnError(
-        "the initial model of this training is no longer among the models; start a new one."
-    )
+    raise RlnError("the initial model is missing; import it, or discard the training.")

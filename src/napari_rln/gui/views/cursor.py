@@ -1,4 +1,4 @@
-"""The position where the planes intersect: that of napari's sliders, in the columns' units."""
+"""Intersection of the planes, at the position of napari's sliders."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,24 +15,16 @@ from napari_rln.gui.layers import units_um
 
 
 class Crosshair(QObject):
-    """The position of the viewer's sliders, which moving it moves.
-
-    Parameters
-    ----------
-    viewer
-        The viewer. With Shift, the mouse over its canvas moves it too.
-    parent
-        The dock.
-    """
+    """The position of the viewer's sliders; Shift and the mouse over the canvas move it."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self.own_units: npt.NDArray[np.float64] | None = None
-        callbacks, held = viewer.mouse_move_callbacks, ref(self)
+        callbacks, weak = viewer.mouse_move_callbacks, ref(self)
 
         def moved(viewer: Any, event: Any) -> None:
-            crosshair = held()
+            crosshair = weak()
             if crosshair is None or not isalive(crosshair):
                 callbacks.remove(moved)
             else:
@@ -48,7 +40,7 @@ class Crosshair(QObject):
         return float(z), float(y), float(x)
 
     def move(self, point: Sequence[float | None]) -> None:
-        """Move to a point (z, y, x); None leaves an axis as it is."""
+        """Move to a point (z, y, x); None keeps the position on an axis."""
         ndim = self._viewer.dims.ndim
         places = {
             axis: at / unit
@@ -59,10 +51,9 @@ class Crosshair(QObject):
             self._viewer.dims.set_point([*places], [*places.values()])
 
     def _units(self) -> npt.NDArray[np.float64]:
-        """Return the units (z, y, x) of the viewer in those of the columns.
+        """Return the viewer's units (z, y, x) in those of the columns.
 
-        Where its layers have no common unit, napari treats their numbers as one world, and the
-        units of the columns hold.
+        If its layers have no common unit, napari ignores units, and those of the columns apply.
         """
         units = units_um(self._viewer.layers.units)
         if units is None:

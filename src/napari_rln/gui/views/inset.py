@@ -12,17 +12,17 @@ _FRACTION = 0.25  # of the shorter side, until the user resizes it
 
 
 class InsetBox(pg.RectROI):
-    """A box around the crosshair, which follows when the box is dragged."""
+    """A box around the crosshair, linked to it in both directions."""
 
     dragged = Signal(float, float)  # its middle, y and x
     dropped = Signal()
 
     def __init__(self) -> None:
         super().__init__((0, 0), (1, 1), pen=_COLOUR)
-        self._is_sized = self._is_held = False
-        self.sigRegionChangeStarted.connect(lambda: self._hold(True))
+        self._is_sized = self._is_dragged = False
+        self.sigRegionChangeStarted.connect(lambda: self._drag(True))
         self.sigRegionChanged.connect(self._on_change)
-        self.sigRegionChangeFinished.connect(lambda: self._hold(False))
+        self.sigRegionChangeFinished.connect(lambda: self._drag(False))
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -37,13 +37,13 @@ class InsetBox(pg.RectROI):
         return height, width
 
     def centre(self, column: SectionColumn, position: VoxelUm) -> None:
-        """Centre it on a position, but within the plane of a column."""
-        if self._is_held:
+        """Centre it on a position, as far as the plane of a column allows."""
+        if self._is_dragged:
             return
         _, *extent = column.extent
         _, *corner = column.corner
-        wanted = self.sides if self._is_sized else (_FRACTION * min(extent),) * 2
-        size = np.minimum(wanted, extent)
+        sides = self.sides if self._is_sized else (_FRACTION * min(extent),) * 2
+        size = np.minimum(sides, extent)
         y, x = np.clip(position[1:] - size / 2, corner, np.add(corner, extent) - size)
         self.blockSignals(True)
         self.setSize(size[::-1])
@@ -54,7 +54,7 @@ class InsetBox(pg.RectROI):
         self._is_sized = True
         self.dragged.emit(*self.middle)
 
-    def _hold(self, held: bool) -> None:
-        self._is_held = held
-        if not held:
+    def _drag(self, is_dragged: bool) -> None:
+        self._is_dragged = is_dragged
+        if not is_dragged:
             self.dropped.emit()

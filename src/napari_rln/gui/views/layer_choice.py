@@ -1,4 +1,4 @@
-"""Choice of the layers that are shown side by side."""
+"""Choice of the layers to show side by side."""
 
 from napari.components import ViewerModel
 from napari.layers import Image
@@ -11,7 +11,7 @@ _HEIGHT = 90
 
 
 class LayerChoice(QListWidget):
-    """The viewer's images with ticks: at first the visible ones of the first's shape."""
+    """The viewer's images with checkboxes; by default visible ones with the first's shape."""
 
     changed = Signal()
 
@@ -26,22 +26,22 @@ class LayerChoice(QListWidget):
 
     @property
     def images(self) -> list[Image]:
-        """The layers that can be shown, from the bottom of the viewer's list up."""
+        """The images, from bottom to top of the viewer's list."""
         layers = self._viewer.layers
         return [layer for layer in layers if isinstance(layer, Image) and not layer.rgb]
 
     def chosen(self) -> list[Image]:
-        """Return the ticked layers, from the bottom of the viewer's list up."""
-        ticked = self._ticks()
-        return [layer for layer in self.images if ticked.get(layer) == Qt.CheckState.Checked]
+        """Return the checked images, from bottom to top of the viewer's list."""
+        states = self._states()
+        return [layer for layer in self.images if states.get(layer) == Qt.CheckState.Checked]
 
-    def _ticks(self) -> dict[Image, Qt.CheckState]:
-        """Return the tick of each layer in the list."""
+    def _states(self) -> dict[Image, Qt.CheckState]:
+        """Return the check state of each layer in the list."""
         items = (self.item(i) for i in range(self.count()))
         return {item.data(Qt.ItemDataRole.UserRole): item.checkState() for item in items}
 
     def _refresh(self) -> None:
-        ticked, images = self._ticks(), self.images
+        states, images = self._states(), self.images
         self.blockSignals(True)
         self.clear()
         for layer in images:
@@ -50,6 +50,6 @@ class LayerChoice(QListWidget):
             comparable = layer.data.shape == images[0].data.shape and layer.visible
             default = Qt.CheckState.Checked if comparable else Qt.CheckState.Unchecked
             item.setData(Qt.ItemDataRole.UserRole, layer)
-            item.setCheckState(ticked.get(layer, default))
+            item.setCheckState(states.get(layer, default))
         self.blockSignals(False)
         self.changed.emit()

@@ -18,18 +18,12 @@ from napari_rln.gui.pictures import paint_axes
 from napari_rln.gui.views.sections import SectionColumn
 
 _COLORS = ("#b0b0b0", "#ff7f0e", "#2ca0ff", "#33c56b", "#e377c2", "#e6c229")
-# Pixels: least of the plot, of the axis and below it, of a line of the legend.
+# Heights in pixels: minimum of the plot, axis, margin below it, line of the legend.
 _HEIGHT, _AXIS, _BELOW, _LINE = 180, 40, 6, 21
 
 
 class LineProfile(pg.PlotWidget):
-    """A plot of the intensity along a line; the line is drawn in a plane of the first column.
-
-    Parameters
-    ----------
-    viewer
-        The viewer; its theme gives the colours.
-    """
+    """A plot of the intensity along a line, which lies in a plane of the first column."""
 
     moved = Signal()
 
@@ -62,7 +56,7 @@ class LineProfile(pg.PlotWidget):
         self._legend.setLabelTextColor(text)
 
     def draw_on(self, column: SectionColumn, plane: str, position: VoxelUm) -> None:
-        """Draw the line across a plane of a column, through a position; no line without a plane."""
+        """Draw the line in a plane of a column, through a position; no line without a plane."""
         self._plane = plane
         self.setVisible(bool(plane))
         if not plane:
@@ -83,7 +77,7 @@ class LineProfile(pg.PlotWidget):
         self._line.stateChanged()
 
     def draw(self, columns: Sequence[SectionColumn], position: VoxelUm) -> None:
-        """Plot the profiles of all columns along the line, through a position."""
+        """Plot the profiles of all columns along the line, in the plane at a position."""
         self.clear()
         self.widths = {}
         if self._line is None or not columns:
@@ -98,13 +92,13 @@ class LineProfile(pg.PlotWidget):
         self.setLabel("bottom", f"along the line ({self.unit})")
         curves = self.height() - _AXIS - _BELOW
         legend = min(_LINE * (len(columns) + 1), 0.7 * curves)
-        self.setYRange(0, curves / (curves - legend), padding=0.03)  # legend on top
+        self.setYRange(0, curves / (curves - legend), padding=0.03)  # legend above the curves
         for column, color in zip(columns, cycle(_COLORS), strict=False):
             first = np.add(column.corner, np.divide(column.voxel, 2))
             start, stop = (np.subtract(end, first).tolist() for end in ends)
             try:
                 profile = profile_between(column.data, column.voxel, start, stop)
-            except RlnError:  # both ends at one position
+            except RlnError:  # both ends coincide
                 return
             name, width = column.layer.name, profile.fwhm_um
             self.widths[name] = width

@@ -1,6 +1,6 @@
 """Lateral and axial sections of a layer.
 
-Lengths and positions are in micrometres, or in the layer's own unit where that is no length.
+Lengths and positions are in micrometres, or in the layer's own unit if that is not a length.
 """
 
 import math
@@ -25,7 +25,7 @@ AXES = {"xy": 0, "xz": 1, "yz": 2}
 
 Moved = Callable[[list[float | None]], None]
 
-_AT_ONCE = 4_000_000  # most voxels to project in the GUI's thread
+_AT_ONCE = 4_000_000  # maximum number of voxels projected in the GUI thread
 
 _DOWN_ACROSS = {"xy": (1, 2), "xz": (0, 2), "yz": (0, 1)}
 _LINE = "#ffd400"
@@ -33,15 +33,15 @@ _HOVER = pg.mkPen(_LINE, width=3)
 
 
 class Section(Plane):
-    """A plane of a volume, with draggable lines where the other two planes intersect it.
+    """A plane of a volume, with draggable lines at the intersections with the other planes.
 
     Parameters
     ----------
     plane
         xy, xz or yz.
     moved
-        Called with the position (z, y, x) when a line was dragged or the plane clicked; None along
-        the axis perpendicular to the plane.
+        Called with the position (z, y, x) of a dragged line or a click; None along the axis
+        perpendicular to the plane.
     """
 
     def __init__(self, plane: str, moved: Moved) -> None:
@@ -86,7 +86,7 @@ class ColumnTitle(pg.LabelItem):
         super().__init__(name)
 
     def updateMin(self) -> None:
-        """Ask for the height of the text and no width."""
+        """Request the height of the text and no width."""
         super().updateMin()
         self.setMinimumWidth(1)
         self.setPreferredWidth(1)
@@ -107,11 +107,11 @@ class Cut(NamedTuple):
     Attributes
     ----------
     data
-        (Z, Y, X), in memory or not.
+        (Z, Y, X), in memory or lazy.
     voxel, at
         Voxel size, and index of the voxel.
     planes
-        Among xy, xz and yz.
+        Some of xy, xz and yz.
     projection, slab
         See :class:`napari_rln.evaluate.figure_content.FigureSettings`.
     """
@@ -125,21 +125,20 @@ class Cut(NamedTuple):
 
     @property
     def is_light(self) -> bool:
-        """Whether it can be computed at once: it is in memory, and of few voxels."""
-        how = self.projection, self.slab
-        parts = [slab_of(self.data.shape, self.voxel, AXES[p], self.at, *how) for p in self.planes]
+        """Whether it is quick to compute: in memory, with few voxels."""
+        args = self.projection, self.slab
+        parts = [slab_of(self.data.shape, self.voxel, AXES[p], self.at, *args) for p in self.planes]
         sizes = [math.prod(each.stop - each.start for each in part) for part in parts]
         return isinstance(self.data, np.ndarray) and sum(sizes) <= _AT_ONCE
 
     def pictures(self) -> dict[str, FloatArray]:
         """Return the planes, read and projected."""
-        how: dict[str, Any] = {"projection": self.projection, "slab_um": self.slab}
-        return {
-            plane: np.asarray(
-                section(self.data, self.voxel, AXES[plane], self.at, **how), np.float32
-            )
+        args = self.projection, self.slab
+        planes = {
+            plane: section(self.data, self.voxel, AXES[plane], self.at, *args)
             for plane in self.planes
         }
+        return {plane: np.asarray(lazy, np.float32) for plane, lazy in planes.items()}
 
 
 class SectionColumn:
@@ -152,16 +151,16 @@ class SectionColumn:
     layer
         The layer.
     planes
-        Among xy, xz and yz, from top to bottom.
+        Some of xy, xz and yz, from top to bottom.
     moved
-        As for :class:`Section`.
+        See :class:`Section`.
 
     Attributes
     ----------
     has_lengths
-        Whether its units are of length.
+        Whether the layer's units are lengths.
     units
-        The last three of them in micrometres; 1 where they are of no length.
+        The last three units in micrometres; 1 if they are not lengths.
     """
 
     def __init__(
@@ -176,7 +175,7 @@ class SectionColumn:
 
     @property
     def data(self) -> npt.NDArray[Any]:
-        """(Z, Y, X), displayed volume of the layer."""
+        """Displayed volume of the layer, (Z, Y, X)."""
         data, _ = displayed_data(self.layer, self._viewer.dims.point)
         return data if data.ndim == 3 else data[None]
 
@@ -206,7 +205,7 @@ class SectionColumn:
         return QRectF(corner[across], corner[down], extent[across], extent[down])
 
     def voxel_at(self, position: VoxelUm) -> tuple[int, int, int]:
-        """Return the voxel (z, y, x) at a position, the nearest one if outside."""
+        """Return the voxel (z, y, x) nearest to a position."""
         z, y, x = (
             int(np.clip((p - c) // v, 0, n - 1))
             for p, c, v, n in zip(position, self.corner, self.voxel, self.data.shape, strict=True)
@@ -238,6 +237,6 @@ class SectionColumn:
 
 
 def _three(values: npt.NDArray[np.float64], missing: float) -> VoxelUm:
-    """Return values along z, y and x; of a plane with a substitute for z."""
+    """Return values along z, y and x, with a substitute for a missing z."""
     z, y, x = (missing,) * (3 - len(values)) + tuple(float(value) for value in values)
     return z, y, x

@@ -27,6 +27,7 @@ from napari_rln.evaluate.plane_sections import Projection, brightest
 from napari_rln.gui.events import follow
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 from napari_rln.gui.layers import contrast_limits, source_of
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import Number
 from napari_rln.gui.pictures import MICROMETRE, PictureBoard
 from napari_rln.gui.runbar import RunBar
@@ -39,7 +40,7 @@ from napari_rln.gui.views.sections import ColumnTitle, Section, SectionColumn
 if TYPE_CHECKING:
     import napari
 
-_REFRESH_MS = 100  # between two drawings of layers that change
+_REFRESH_MS = 100  # minimum interval between drawings
 _AS_VIEWED, _SHARED = "as in the viewer", "shared by results"
 
 
@@ -58,7 +59,7 @@ class ViewsDock(QWidget):
         self.projection, self.contrast = QComboBox(), QComboBox()
         self.projection.addItems(["slice", "max"])
         self.contrast.addItems([_AS_VIEWED, _SHARED])
-        tip = "<p>Thickness that is averaged or projected; 0 for one plane.</p>"
+        tip = "<p>Thickness to average or project; 0 for one plane.</p>"
         self.slab = Number(label="The slab's thickness", min=0.0, tooltip=tip)
         self.slab_unit = QLabel()
         self.yz, self.inset = QCheckBox("yz row"), QCheckBox("Inset")
@@ -69,7 +70,7 @@ class ViewsDock(QWidget):
         self.profile = LineProfile(napari_viewer)
         self.brightest_button = QPushButton("Go to the brightest")
         self.brightest_button.setToolTip(
-            "<p>The brightest structure in the plane of most contrast, of the first result.</p>"
+            "<p>The brightest structure of the first result, in its plane with most contrast.</p>"
         )
         self.bar = RunBar(self.jobs, self._on_export, label="Export figure\N{HORIZONTAL ELLIPSIS}")
         self._timer = QTimer(self, singleShot=True, interval=_REFRESH_MS)
@@ -85,11 +86,11 @@ class ViewsDock(QWidget):
     def draw(self) -> None:
         """Draw all columns."""
         try:
-            slab = self._slab()
+            slab = self.slab.value or None
         except RlnError as error:
             self.bar.say(str(error), error=True)
             return
-        projection: Projection = "max" if self.projection.currentText() == "max" else "slice"
+        projection = self._projection
         if projection == "slice":
             slab = slab or 0.0
         columns, position = self.columns, self.crosshair.position
@@ -131,7 +132,7 @@ class ViewsDock(QWidget):
         self._show_inset()
 
     def build(self) -> None:
-        """Rebuild the columns for the ticked layers."""
+        """Rebuild the columns of the checked layers."""
         self.canvas.clear()
         planes = ("xy", "xz", "yz") if self.yz.isChecked() else ("xy", "xz")
         move, layers = self.crosshair.move, self.layers.chosen()
@@ -148,19 +149,19 @@ class ViewsDock(QWidget):
             self.canvas.ci.layout.setColumnStretchFactor(i, 1)
             for row, (plane, pane) in enumerate(column.sections.items(), 1):
                 self.canvas.place(pane, row, i)
-                pane.sigRangeChangedManually.connect(partial(self._look_alike, plane, pane))
+                pane.sigRangeChangedManually.connect(partial(self._align, plane, pane))
             if self.inset.isChecked():
                 self.canvas.place(column.inset, len(planes) + 1, i)
         if self.columns:
             self._finish_building(planes)
-            # Panes know their sizes once they are laid out, and again when the dock is resized.
+            # Panes get their sizes in the first layout, and when the dock is resized.
             self.columns[-1].sections[planes[-1]].sigResized.connect(lambda _: self._fit.start())
             self._fit.start()
         self._follow_layers()
         self.draw()
 
     def look_at_all(self) -> None:
-        """Show all of every plane, at one scale."""
+        """Show whole planes, at one scale."""
         panes = [(c.rect(p), pane) for c in self.columns for p, pane in c.sections.items()]
         sizes = [(pane.width() / r.width(), pane.height() / r.height()) for r, pane in panes]
         per_um = min((min(size) for size in sizes), default=0.0)
@@ -171,15 +172,15 @@ class ViewsDock(QWidget):
             pane.look_at(centre, (pane.height() / per_um, pane.width() / per_um))
         self._show_inset()
 
-    def _look_alike(self, plane: str, moved: Section, *_: Any) -> None:
-        """Apply the visible region of a moved or zoomed pane to all columns."""
+    def _align(self, plane: str, moved: Section, *_: Any) -> None:
+        """Show the region of a moved or zoomed pane in all columns."""
         for column in self.columns:
             pane = column.sections[plane]
             if pane is not moved:
                 pane.setRange(moved.viewRect(), padding=0)
 
     def _finish_building(self, planes: tuple[str, ...]) -> None:
-        """Set the heights of the rows, and add inset box and line to the first column."""
+        """Set the heights of the rows; add inset box and line to the first column."""
         first = self.columns[0]
         depth, height, width = first.extent
         tall = {"xy": height, "inset": 0.6 * min(height, width)}
@@ -191,12 +192,12 @@ class ViewsDock(QWidget):
         self.profile.draw_on(first, plane if plane in planes else "", self.crosshair.position)
 
     def export(self, path: str) -> None:
-        """Write the ticked layers as a figure, in a thread.
+        """Write the checked layers as a figure, in a thread.
 
         Raises
         ------
         RlnError
-            If no layer is ticked, or one has no voxel size.
+            If no layer is checked, or one has no voxel size.
         """
         layers = self.layers.chosen()
         if not layers:
@@ -217,7 +218,7 @@ class ViewsDock(QWidget):
         Raises
         ------
         RlnError
-            If no layer is ticked.
+            If no layer is checked.
         """
         if not self.columns:
             raise RlnError("tick the layers to show first.")
@@ -231,30 +232,31 @@ class ViewsDock(QWidget):
 
         self.jobs.add(BackgroundJob("brightest structure", steps, done=self.crosshair.move))
 
-    def _slab(self) -> float | None:
-        return self.slab.value or None
+    @property
+    def _projection(self) -> Projection:
+        return "max" if self.projection.currentText() == "max" else "slice"
 
     def _figure_settings(self) -> FigureSettings:
         first = self.columns[0]
         side = min(*self.box.sides, *first.extent[1:]) if self.inset.isChecked() else 0.0
         return FigureSettings(
             position=first.voxel_at(self.crosshair.position),
-            projection="max" if self.projection.currentText() == "max" else "slice",
-            slab_um=self._slab(),
+            projection=self._projection,
+            slab_um=self.slab.value or None,
             yz=self.yz.isChecked(),
             inset_um=side,
             colormap="gray",
         )
 
     def _shared_limits(self) -> dict[Image, tuple[float, float]]:
-        """Return common limits of all layers but the first; none where contrast is not shared."""
+        """Return common limits of all layers but the first, if contrast is shared."""
         if self.contrast.currentText() != _SHARED or len(self.columns) < 2:
             return {}
         others = self.columns[1:]
-        held = [column.data for column in others if isinstance(column.data, np.ndarray)]
-        if len(held) == len(others):
-            limits = contrast_limits(held)
-        else:  # on disk: the limits that napari has estimated
+        arrays = [column.data for column in others if isinstance(column.data, np.ndarray)]
+        if len(arrays) == len(others):
+            limits = contrast_limits(arrays)
+        else:  # lazy: the limits estimated by napari
             lows, highs = zip(*(column.layer.contrast_limits for column in others), strict=True)
             limits = min(lows), max(highs)
         return {column.layer: limits for column in others}
@@ -269,7 +271,7 @@ class ViewsDock(QWidget):
         self._show_inset()
 
     def _follow_layers(self) -> None:
-        """Redraw soon after a visible property of a layer changes."""
+        """Redraw after changes of a layer."""
         for layer in {*self.layers.images} - self._followed:
             for name in ("data", "set_data", "contrast_limits", "gamma", "colormap"):
                 follow(self, getattr(layer.events, name), self._draw_soon)
@@ -310,10 +312,7 @@ class ViewsDock(QWidget):
         options = QGridLayout()
         options.addWidget(self.layers, 0, 0, 3, 1)
         thickness = QWidget()
-        inside = QHBoxLayout(thickness)
-        inside.setContentsMargins(0, 0, 0, 0)
-        inside.addWidget(self.slab.native, 1)
-        inside.addWidget(self.slab_unit)
+        fill(QHBoxLayout(thickness), (self.slab.native, 1), self.slab_unit, margin=0)
         parts = (
             (self.projection, thickness), (self.contrast, self.profile_on),
             (self.yz, self.inset),
@@ -321,20 +320,12 @@ class ViewsDock(QWidget):
         for row, pair in enumerate(parts):
             for column, part in enumerate(pair, 1):
                 options.addWidget(part, row, column)
-        below = QHBoxLayout()
-        hint = QLabel(
-            "Drag the lines or click to move; Shift and the mouse over the viewer moves too."
-        )
+        hint = QLabel("Drag the lines or click to move, or hold Shift and point in the viewer.")
         hint.setWordWrap(True)
-        below.addWidget(hint, 1)
-        below.addWidget(self.brightest_button)
+        below = fill(QHBoxLayout(), (hint, 1), self.brightest_button)
         self.splitter = QSplitter(Qt.Orientation.Vertical)
         self.splitter.addWidget(self.canvas)
         self.splitter.addWidget(self.profile)
         self.splitter.setStretchFactor(0, 4)
         self.splitter.setStretchFactor(1, 1)
-        layout = QVBoxLayout(self)
-        layout.addLayout(options)
-        layout.addLayout(below)
-        layout.addWidget(self.splitter, 1)
-        layout.addWidget(self.bar)
+        fill(QVBoxLayout(self), options, below, (self.splitter, 1), self.bar)

@@ -1,40 +1,26 @@
-"""A preview of a synthetic pair, updated when the structures change."""
+"""Preview of a synthetic pair, updated as the structures change."""
 
 from qtpy.QtCore import QObject, QTimer
 
-from napari_rln.engine.progress import Progress
 from napari_rln.gui import preferences
-from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.training.example_layers import ExampleLayers
 from napari_rln.gui.training.training_form import TrainingForm
-from napari_rln.simulate.imaging import Pair
 
 _TITLE = "preview"
-_WAIT_MS = 400  # from a change to the update: further changes may follow
+_WAIT_MS = 400  # from a change to the update, as more may follow
 
 
 class PairPreview(QObject):
-    """Draws pairs in a thread of its own.
-
-    Parameters
-    ----------
-    recipe
-        The choices of the training, with the buttons of the preview.
-    examples
-        Layers that show the pair.
-    bar
-        Shows errors.
-    """
+    """Simulates pairs in a thread by the form of a training, and shows them as layers."""
 
     def __init__(self, recipe: TrainingForm, examples: ExampleLayers, bar: RunBar) -> None:
         super().__init__(recipe)
         self._recipe, self._examples, self._bar = recipe, examples, bar
         self.jobs = JobQueue(self)
         self._number = 0
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_WAIT_MS)
+        self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._timer.timeout.connect(lambda: bar.attempt(self._add, asked=False))
         recipe.preview_button.clicked.connect(self._draw)
         recipe.another_button.clicked.connect(self._draw_another)
@@ -55,12 +41,8 @@ class PairPreview(QObject):
 
     def _add(self) -> None:
         plan, library, number = self._recipe.plan(), preferences.library(), self._number
-
-        def steps() -> Steps[Pair]:
-            yield Update(Progress(activity="drawing"))
-            return plan.setting(library).source.pair(number)[0]
-
-        self.jobs.cancel()  # one being drawn is outdated
+        steps = one_step("drawing", lambda: plan.setting(library).source.pair(number)[0])
+        self.jobs.cancel()  # an earlier preview is outdated
         self.jobs.add(BackgroundJob(_TITLE, steps, key=object(), done=self._examples.show_pair))
 
     def _refresh(self) -> None:
