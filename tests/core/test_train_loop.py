@@ -871,7 +871,14 @@ def test_the_command_trains_for_two_views(tmp_path, capsys, monkeypatch):
     words = ["train", "--psf", str(tmp_path / "a.ome.tif"), "--out", str(out), "--steps", "2"]
     assert cli.run([*words, "--rotation", "y+90"]) == 1
     assert "say which (--views)" in capsys.readouterr().err
-    words += ["--psf-b", str(tmp_path / "b.ome.tif"), "--rotation", "y+90", "--views", "concatenated"]
+    words += [
+        "--psf-b",
+        str(tmp_path / "b.ome.tif"),
+        "--rotation",
+        "y+90",
+        "--views",
+        "concatenated",
+    ]
     assert cli.run([*words, "--from", "universal"]) == 1
     assert "is of single views" in capsys.readouterr().err
     assert cli.run([*words, "--preset", "quick"]) == 0

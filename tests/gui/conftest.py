@@ -43,7 +43,7 @@ def idle(qtbot):
 
     def wait(jobs, seconds=60):
         qtbot.waitUntil(
-            lambda: not (jobs.running or jobs.waiting or jobs.leaving), timeout=1000 * seconds
+            lambda: not (jobs.running or jobs.waiting or jobs.cancelling), timeout=1000 * seconds
         )
 
     return wait
@@ -67,7 +67,7 @@ def in_step(monkeypatch):
                     except StopIteration as end:
                         return end.value
                     yield update
-                    while update and update.receipt.seconds is None:
+                    while update and update.display_seconds is None:
                         if jobs._worker is None or jobs._worker.abort_requested:
                             break
                         time.sleep(0.002)

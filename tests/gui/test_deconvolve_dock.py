@@ -60,7 +60,7 @@ def results(dock):
 def test_rld_and_rln_stream_into_layers_and_are_compared(dock, idle):
     viewer, image = dock.viewer, dock.image.layer
     dock.results.truth.layer = viewer.layers[2]
-    dock.methods.kept.value = "1 2 5"
+    dock.methods.kept_iterations.value = "1 2 5"
     seen = []
     dock.jobs.reported.connect(lambda job, update: seen.append((job.title, update.content)))
     dock.bar.run_button.click()
@@ -186,14 +186,14 @@ def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
     camera = viewer.scene.camera
     camera.center, camera.zoom = (0, 1.0, 1.2), min(viewer.canvas.size) / 2.2
     before = seen(dock)
-    dock.region.anew_button.click()
+    dock.region.update_button.click()
     assert rectangle not in viewer.layers
     assert seen(dock) == before
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert dock.results.layers()[0].translate[1] != shapes[0][1][1]
     viewer.layers.remove(viewer.layers["region"])
-    assert dock.region.anew_button.isHidden()
+    assert dock.region.update_button.isHidden()
 
     dock.whole_button.click()
     idle(dock.jobs)
@@ -251,7 +251,7 @@ def test_residual_maps_stand_beside_their_results(dock, idle):
 
 def test_the_table_says_which_rows_are_of_what_is_shown(dock, idle):
     dock.methods.rln.setChecked(False)
-    dock.methods.kept.value = "1 2 5"
+    dock.methods.kept_iterations.value = "1 2 5"
     dock.bar.run_button.click()
     idle(dock.jobs)
     table = dock.results.table
@@ -283,7 +283,7 @@ def test_cancelling_while_the_stop_is_sought_keeps_what_is_on_the_screen(dock, i
     shown = []
 
     def cancel(job, update):
-        if getattr(update.content, "sought", False) and not shown:
+        if getattr(update.content, "from_stop_search", False) and not shown:
             shown.append((update.content.iteration, np.array(dock.viewer.layers[-1].data)))
             dock.bar.cancel_button.click()
 
@@ -297,7 +297,7 @@ def test_cancelling_while_the_stop_is_sought_keeps_what_is_on_the_screen(dock, i
     facts = record_of(layer).facts
     assert f"RLD {facts['iterations']} (cancelled)" in layer.name
     assert 0 < facts["iterations"] <= iteration
-    assert "sought when to stop" in facts["made_of"]
+    assert "fraction of the photons" in facts["estimated_from"]
     np.testing.assert_array_equal(layer.data, data)
     assert layer not in dock.results.layers()  # it is no result
 
@@ -338,7 +338,7 @@ def test_a_second_click_queues_what_is_new_and_the_comparison_comes_all_the_same
     dock.bar.run_button.click()
     assert "under way" in dock.bar.message.text()
     waiting = len(dock.jobs.waiting)
-    dock.mend.setChecked(False)  # another run, of every method
+    dock.repair.setChecked(False)  # another run, of every method
     dock.bar.run_button.click()
     assert len(dock.jobs.waiting) == 2 * waiting + 1
     dock.methods.rld_form.fields["iterations"].value = 41  # RLN is under way as it is

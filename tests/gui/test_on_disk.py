@@ -23,7 +23,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task
-from napari_rln.gui.deconvolve.ondisk import Begun, Written, file_of
+from napari_rln.gui.deconvolve.ondisk import Started, Written, file_of
 from napari_rln.gui.deconvolve.result_place import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
 from napari_rln.io.image import ImageFile
@@ -85,7 +85,7 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
     assert dock.place.folder.path() == tmp_path
     viewer = dock.viewer
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800  # the last rows
-    first = dock.region.seen_now(dock.image.source("the image"))
+    first = dock.region.visible_box(dock.image.source("the image"))
     assert first[1].start > 100
     seen, asked = [], []
 
@@ -99,7 +99,7 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
 
-    begun = [content for content, _ in seen if isinstance(content, Begun)]
+    begun = [content for content, _ in seen if isinstance(content, Started)]
     pieces = [layer for content, layer in seen if isinstance(content, Written)]
     assert [level.shape for level in begun[0].levels] == [SHAPE, (4, 130, 150)]
     assert len(pieces) > 9
@@ -143,7 +143,7 @@ def test_a_cancelled_run_goes_on_and_shows_what_was_there(dock, idle, in_step, t
     )
     dock.bar.run_button.click()
     idle(dock.jobs)
-    assert "Run goes on" in dock.bar.message.text()
+    assert "finished parts of tissue RLD.ome.zarr are kept" in dock.bar.message.text()
     assert dock.results.layers() == []
     assert all("RLD" not in layer.name for layer in dock.viewer.layers)
     finished = RunFolder(tmp_path / "tissue RLD.ome.zarr").finished()
@@ -287,7 +287,7 @@ def test_a_batch_shows_how_far_every_image_is(dock, idle, image, tmp_path):
         assert [row["status"] for row in csv.DictReader(file)] == ["done", "failed"]
 
     batch.table.selectRow(1)
-    with pytest.raises(RlnError, match="select rows"):
+    with pytest.raises(RlnError, match="finished"):
         batch.open_selected()
     batch.table.selectRow(0)
     batch.open_selected()
@@ -386,9 +386,9 @@ def test_what_is_seen_is_told_in_the_layers_own_unit(dock, image):
     )
     viewer = dock.viewer
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800
-    first = dock.region.seen_now(dock.image.source("the image"))
+    first = dock.region.visible_box(dock.image.source("the image"))
     dock.image.layer = nm
-    other = dock.region.seen_now(dock.image.source("the image"))
+    other = dock.region.visible_box(dock.image.source("the image"))
     assert [(s.start, s.stop) for s in first[1:]] == [(s.start, s.stop) for s in other[1:]]
 
 

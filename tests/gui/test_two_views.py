@@ -108,7 +108,9 @@ def test_both_methods_take_both_views(dock, idle, volumes):
 
 def test_the_second_view_is_registered_once_for_all_methods(dock, idle):
     seen = []
-    dock.jobs.reported.connect(lambda job, update: seen.append((job.title, update.progress.doing)))
+    dock.jobs.reported.connect(
+        lambda job, update: seen.append((job.title, update.progress.activity))
+    )
     dock.second.form.fields["transform"].value = "translation"
     dock.bar.run_button.click()
     idle(dock.jobs, 120)

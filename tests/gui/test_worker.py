@@ -72,7 +72,7 @@ def test_works_run_one_after_another_off_the_gui_thread(jobs, idle):
 def test_every_error_is_told_and_the_next_work_runs(jobs, idle, error, sentence):
     left = []
     jobs.add(
-        BackgroundJob("bad", counting(1, error=error), left=left.append),
+        BackgroundJob("bad", counting(1, error=error), stopped=left.append),
         BackgroundJob("good", counting(1), done=lambda result: jobs.heard.append(("good", result))),
     )
     idle(jobs)
@@ -109,11 +109,11 @@ def test_a_cancelled_work_ends_for_the_user_though_its_step_goes_on(jobs, idle, 
 
     bar = RunBar(jobs, lambda: jobs.add(BackgroundJob("next", counting(1), done=done.append)))
     qtbot.addWidget(bar)
-    jobs.add(BackgroundJob("long", steps, done=done.append, left=done.append))
+    jobs.add(BackgroundJob("long", steps, done=done.append, stopped=done.append))
     qtbot.wait(50)
     bar.cancel_button.click()
     qtbot.waitUntil(lambda: jobs.running is None, timeout=2000)
-    assert jobs.leaving
+    assert jobs.cancelling
     assert done == ["cancelled"]
     assert bar.message.text() == "Long: cancelled"
     bar.run_button.click()

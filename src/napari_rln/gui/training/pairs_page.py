@@ -35,7 +35,7 @@ class PairPreview(QObject):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_WAIT_MS)
-        self._timer.timeout.connect(lambda: bar.attempt(self._add, asked=False))
+        self._timer.timeout.connect(lambda: bar.attempt(self._add, clicked=False))
         recipe.preview_button.clicked.connect(self._draw)
         recipe.another_button.clicked.connect(self._draw_another)
         recipe.structures.changed.connect(self._on_change)

@@ -166,7 +166,9 @@ class TrainingForm(QWidget):
         if plan.image is not None:
             arguments |= image_of(plan.image, "like")
         if plan.second is not None:
-            arguments |= {name: getattr(plan.second.settings, name) for name in ("rotation", "voxels")}
+            arguments |= {
+                name: getattr(plan.second.settings, name) for name in ("rotation", "voxels")
+            }
             arguments |= psf_b_of(plan.second.psf, arguments)
         return "train", arguments
 

@@ -87,7 +87,7 @@ class ViewsDock(QWidget):
         try:
             slab = self._slab()
         except RlnError as error:
-            self.bar.say(str(error), error=True)
+            self.bar.show_message(str(error), error=True)
             return
         projection: Projection = "max" if self.projection.currentText() == "max" else "slice"
         if projection == "slice":
