@@ -18,14 +18,9 @@ _FILES = ("image", "psf", "psf_b", "beads", "like")  # arguments that are files 
 
 
 class CopyButton(QPushButton):
-    """Button with a menu: copy the current settings as a command line or as Python.
+    """Button with a menu: copy the runs as command lines or as Python.
 
-    Parameters
-    ----------
-    runs
-        Returns the runs to copy.
-    attempt
-        Calls a function and shows its errors.
+    ``attempt`` calls a function and shows its errors, see :meth:`RunBar.attempt`.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class RunBar(QWidget):
     run
         Adds jobs when the button is clicked; its :class:`RlnError` is shown.
     label
-        Text of the button.
+        Text of that button.
     can_pause
         Whether there is a pause button.
     window
@@ -102,12 +102,7 @@ class RunBar(QWidget):
     def attempt(self, action: Callable[[], None], *, clicked: bool = True) -> None:
         """Call a function, and show its :class:`RlnError`.
 
-        Parameters
-        ----------
-        action
-            The function.
-        clicked
-            Whether the user has just clicked for it: then the field of an error gets the focus.
+        The field of the error gets the focus, if the user has ``clicked`` for the action.
         """
         if clicked:
             take_typed(self.window())

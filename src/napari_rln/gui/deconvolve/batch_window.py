@@ -70,21 +70,7 @@ class ListedImages:
 
 
 class BatchWindow(QDialog):
-    """List of images, and a table of their results and progress.
-
-    Parameters
-    ----------
-    viewer
-        Viewer that opens results.
-    jobs
-        Job queue of the dock.
-    task
-        Returns the settings of the dock, or raises a :class:`RlnError`.
-    place
-        File format and execution.
-    parent
-        Parent window.
-    """
+    """List of images, and a table of their results and progress; ``task`` reads the dock."""
 
     def __init__(
         self,
@@ -196,14 +182,12 @@ class BatchWindow(QDialog):
         row = self._rows.setdefault(item.out, self.table.rowCount())
         if row == self.table.rowCount():
             self.table.insertRow(row)
-        for column, text in enumerate((item.label, method.name, None, "waiting")):
-            if text is None:
-                bar = QProgressBar()
-                bar.setTextVisible(False)
-                self.table.setCellWidget(row, column, bar)
-                continue
+        bar = QProgressBar()
+        bar.setTextVisible(False)
+        self.table.setCellWidget(row, _STATE - 1, bar)
+        for column, text in ((0, item.label), (1, method.name), (_STATE, "")):
             cell = QTableWidgetItem(text)
-            cell.setToolTip(str(item.job.image.path if column == 0 else item.out))
+            cell.setToolTip(str(item.out if column else item.job.image.path))
             self.table.setItem(row, column, cell)
         self._set(row, "waiting", 0, 1, is_open=True)
 
@@ -232,22 +216,17 @@ class BatchWindow(QDialog):
         cell.setData(_OPEN, is_open)
 
     def _lay_out(self) -> None:
-        files, folder, remove, show = (
-            QPushButton(text)
-            for text in (
-                "Add files\N{HORIZONTAL ELLIPSIS}",
-                "Add folder\N{HORIZONTAL ELLIPSIS}",
-                "Remove",
-                "Open results",
-            )
-        )
-        files.clicked.connect(self._add_files)
-        folder.clicked.connect(self._add_folder)
-        remove.clicked.connect(self._remove)
-        show.clicked.connect(lambda: self.bar.attempt(self.open_selected))
         buttons = QVBoxLayout()
-        for button in (files, folder, remove):
+        for text, action in (
+            ("Add files\N{HORIZONTAL ELLIPSIS}", self._add_files),
+            ("Add folder\N{HORIZONTAL ELLIPSIS}", self._add_folder),
+            ("Remove", self._remove),
+        ):
+            button = QPushButton(text)
+            button.clicked.connect(action)
             buttons.addWidget(button)
+        show = QPushButton("Open results")
+        show.clicked.connect(lambda: self.bar.attempt(self.open_selected))
         buttons.addStretch(1)
         above = QHBoxLayout()
         above.addWidget(self.inputs, 1)

@@ -27,13 +27,7 @@ class PlannedMethods(NamedTuple):
 
 
 class Costs(QLabel):
-    """Label with a line for every method.
-
-    Parameters
-    ----------
-    plan
-        Returns the current plan; a :class:`RlnError` clears the label.
-    """
+    """Label with a line for every method; empty while ``plan`` raises a :class:`RlnError`."""
 
     def __init__(self, plan: Callable[[], PlannedMethods]) -> None:
         super().__init__()
@@ -80,14 +74,7 @@ def _line(chosen: ChosenMethod, plan: PlannedMethods) -> str:
 def needs_in_memory(chosen: ChosenMethod, image: Shape, psf: Shape | None, views: int = 1) -> str:
     """Return memory and approximate time as text, and the free memory where that is less.
 
-    Parameters
-    ----------
-    chosen
-        The method.
-    image, psf
-        Shapes (z, y, x) on one grid.
-    views
-        Number of images that are deconvolved together.
+    The shapes (z, y, x) are on one grid; ``views`` images are deconvolved together.
     """
     device = resolve_device(preferences.device())
     needed = views * chosen.method.needed_bytes(image, psf)

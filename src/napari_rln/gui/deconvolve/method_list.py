@@ -56,15 +56,7 @@ class ChosenMethod:
     tile: TileSide = "auto"
 
     def updates(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
-        """Yield the reports of a deconvolution as updates; return its result.
-
-        Parameters
-        ----------
-        steps
-            The deconvolution.
-        shape
-            Shape (z, y, x) of the image.
-        """
+        """Yield the reports of an image's deconvolution as updates; return its result."""
 
         def is_kept(report: Report) -> bool:
             return report.phase == "deconvolve" and report.done in self.kept_iterations

@@ -64,21 +64,7 @@ class DiskResult(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DiskRun:
-    """Deconvolution of a layer to a result on disk.
-
-    Attributes
-    ----------
-    image, psf
-        Layers, not read yet.
-    chosen
-        The method.
-    repair
-        Whether to repair the PSF.
-    output, execution
-        Result, ``.ome.zarr``, and settings of the computation.
-    first
-        Part of the image to deconvolve first.
-    """
+    """Deconvolution of a layer to an OME-Zarr file; the part ``first`` is deconvolved first."""
 
     image: LayerImage
     psf: LayerImage | None
@@ -301,18 +287,11 @@ def _lazy(levels: Sequence[Any], is_plane: bool) -> list[Any]:
 class DiskResultStream:
     """Layer of a result on disk, added with the first written part.
 
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    source
-        Image, whose place and colours the layer gets.
-    title
-        Name of the layer.
+    It gets the transform and the colours of the image.
     """
 
-    def __init__(self, viewer: ViewerModel, source: LayerImage, title: str) -> None:
-        self._viewer, self._source, self._title = viewer, source, title
+    def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
+        self._viewer, self._image, self._title = viewer, image, title
         self.layer: Image | None = None
         self._levels: list[Any] = []
 
@@ -347,7 +326,7 @@ class DiskResultStream:
     def _show(self, levels: list[Any], limits: tuple[float, float]) -> None:
         multiscale = len(levels) > 1
         # Without napari's cache, which would hide what is written later.
-        self.layer = self._source.result_layer(
+        self.layer = self._image.result_layer(
             levels if multiscale else levels[0], multiscale=multiscale, cache=False,
             name=self._title, contrast_limits=limits,
         )  # fmt: skip

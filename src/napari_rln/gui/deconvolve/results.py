@@ -49,15 +49,7 @@ _RESIDUAL_LIMITS = (-5.0, 5.0)  # standard deviations of the noise
 
 
 class Results(QWidget):
-    """Comparison of the results of the image that was deconvolved last.
-
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    jobs
-        Job queue of the dock.
-    """
+    """Comparison of the results of the image that was deconvolved last."""
 
     compared = Signal(object)  # the comparison
 
@@ -134,21 +126,7 @@ class Results(QWidget):
         repair: bool,
         shared: Shared | None = None,
     ) -> None:
-        """Add a finished result.
-
-        Parameters
-        ----------
-        stream
-            Layer of the result.
-        record
-            Record of the result.
-        image, psf
-            Image, or the part of it within which results are compared, and PSF.
-        repair
-            Whether the PSF was repaired.
-        shared
-            Cache of the methods, for the next comparison.
-        """
+        """Add a finished result; results are compared within ``image``, which may be a part."""
         self._shared = shared
         self._image, self._hash = image, record.inputs["image"]
         self._psf, self._repair = psf, repair

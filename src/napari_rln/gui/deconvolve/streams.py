@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Layer
+from napari.layers import Image
 
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import Tile
@@ -30,25 +30,12 @@ COMPARED = (*RESULTS, "register")
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Estimate after some iterations.
-
-    Attributes
-    ----------
-    iteration
-        Number of iterations.
-    data
-        (Z, Y, X) float32, image units.
-    keep
-        Whether it is kept for browsing.
-    from_stop_search
-        Whether it is of the search for the number of iterations, which uses a fraction of the
-        photons.
-    """
+    """Estimate after some iterations, (Z, Y, X) float32, image units."""
 
     iteration: int
     data: FloatArray
-    keep: bool = False
-    from_stop_search: bool = False
+    keep: bool = False  # for browsing
+    from_stop_search: bool = False  # which uses a fraction of the photons
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,18 +57,11 @@ class PairedViews:
 class ResultStream:
     """Layer of a result, added with the first estimate.
 
-    Parameters
-    ----------
-    viewer
-        The viewer.
-    source
-        Image, whose place and colours the layer gets.
-    title
-        Name of the layer until the result is complete.
+    It gets the transform and the colours of the image, and its title until the result is complete.
     """
 
-    def __init__(self, viewer: ViewerModel, source: LayerImage, title: str) -> None:
-        self._viewer, self._source, self._title = viewer, source, title
+    def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
+        self._viewer, self._image, self._title = viewer, image, title
         self.layer: Image | None = None
         self.iterates: dict[int, FloatArray] = {}  # kept estimates by number of iterations
         self._displayed: Estimate | None = None
@@ -89,7 +69,7 @@ class ResultStream:
     def update(self, content: Estimate | FinishedPart | PairedViews, draw: bool) -> None:
         """Take new data; an estimate is drawn only if ``draw``, or as the first."""
         if isinstance(content, PairedViews):
-            self._source = self._source.on_voxels(content.first)
+            self._image = self._image.on_voxels(content.first)
             self._show_second(content.second)
         elif isinstance(content, Estimate):
             if content.keep:
@@ -98,7 +78,7 @@ class ResultStream:
                 self._displayed = content
                 self._set(content.data)
         elif self.layer is None:  # no estimate comes before the tiles of a network
-            data = np.zeros(self._source.shape, np.float32)
+            data = np.zeros(self._image.shape, np.float32)
             data[content.tile.core] = content.data
             self._set(data)
         else:
@@ -119,15 +99,7 @@ class ResultStream:
             self.iterates[facts["iterations"]] = result.data
 
     def stop(self, record: Record, reason: str) -> None:
-        """Name a displayed estimate for what it is, or remove the incomplete layer.
-
-        Parameters
-        ----------
-        record
-            Method and settings.
-        reason
-            ``"cancelled"`` or ``"failed"``.
-        """
+        """Name the displayed estimate by iteration and reason, or remove an incomplete layer."""
         if self.layer is None:
             return
         displayed, self._displayed = self._displayed, None
@@ -159,11 +131,11 @@ class ResultStream:
 
     def _show_second(self, second: Volume) -> None:
         """Add the registered second view as a hidden layer, to check the registration."""
-        name = f"{second.name} on {self._source.layer.name}"
+        name = f"{second.name} on {self._image.layer.name}"
         for layer in list(self._viewer.layers):
             if layer.name == name and DISPLAY_ONLY in layer.metadata:
                 self._viewer.layers.remove(layer)
-        layer = self._source.result_layer(
+        layer = self._image.result_layer(
             second.data, name=name, visible=False, metadata={DISPLAY_ONLY: True},
             contrast_limits=contrast_limits([second.data]),
         )  # fmt: skip
@@ -175,23 +147,21 @@ class ResultStream:
             self.layer.data = data if self.layer.ndim == 3 else data[0]
             self.layer.contrast_limits = limits
             return
-        shown = data[0] if self._source.data.ndim == 2 else data
-        self.layer = self._source.result_layer(shown, name=self._title, contrast_limits=limits)
+        shown = data[0] if self._image.data.ndim == 2 else data
+        self.layer = self._image.result_layer(shown, name=self._title, contrast_limits=limits)
         self._viewer.add_layer(self.layer)
 
 
 def result_layers(viewer: ViewerModel, image_hash: str, methods: Sequence[str]) -> list[Image]:
     """Return the layers whose records name an image and one of some methods."""
-
-    def matches(layer: Layer) -> bool:
-        record = record_of(layer) if isinstance(layer, Image) else None
-        return (
-            record is not None
-            and record.method in methods
-            and record.inputs.get("image") == image_hash
-        )
-
-    return [layer for layer in viewer.layers if matches(layer)]
+    return [
+        layer
+        for layer in viewer.layers
+        if isinstance(layer, Image)
+        and (record := record_of(layer)) is not None
+        and record.method in methods
+        and record.inputs.get("image") == image_hash
+    ]
 
 
 def equalize_contrast(layers: list[Image]) -> None:
