@@ -53,7 +53,7 @@ def settle(seconds: float = 1.0) -> None:
 
 def idle(jobs: Any) -> None:
     """Run the event loop until no work is under way."""
-    until(lambda: not (jobs.running or jobs.waiting or jobs.leaving))
+    until(lambda: not (jobs.running or jobs.waiting or jobs.cancelling))
 
 
 class Session:
