@@ -94,7 +94,7 @@ def click(dock: Any, stalls: Stalls) -> dict[str, float]:
         ended = time.perf_counter() - began
     gaps = sorted(stalls.gaps)
     dock.jobs.cancel()
-    until(lambda: not (dock.jobs.running or dock.jobs.leaving))
+    until(lambda: not (dock.jobs.running or dock.jobs.cancelling))
     facts = dock.results.layers()[-1].metadata["napari-rln"]["facts"]
     for layer in viewer.layers[first:]:
         viewer.layers.remove(layer)
@@ -202,7 +202,7 @@ def watch_training(viewer: Any, stalls: Stalls, seconds: float) -> list[str]:
         until(lambda: time.perf_counter() - began > seconds)
     gaps = sorted(stalls.gaps)
     dock.jobs.cancel()
-    until(lambda: not (dock.jobs.running or dock.jobs.leaving))
+    until(lambda: not (dock.jobs.running or dock.jobs.cancelling))
     return [f"{heard[0]:.2f}", picture, f"{gaps[-1]:.0f}", f"{gaps[int(0.99 * len(gaps))]:.0f}"]
 
 

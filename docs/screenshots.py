@@ -53,7 +53,7 @@ def settle(seconds: float = 1.0) -> None:
 
 def idle(jobs: Any) -> None:
     """Run the event loop until no work is under way."""
-    until(lambda: not (jobs.running or jobs.waiting or jobs.leaving))
+    until(lambda: not (jobs.running or jobs.waiting or jobs.cancelling))
 
 
 class Session:
@@ -184,7 +184,7 @@ def drive_on_disk(session: Session, folder: Path) -> None:
     batch.folder.line.setText(str(folder))
     batch.add(*(str(folder / f"well-{number}.ome.tif") for number in range(4)))
     batch.bar.run_button.click()
-    until(lambda: batch.table.rowCount() and batch.table.item(2, 3).text() != "waits")
+    until(lambda: batch.table.rowCount() and batch.table.item(2, 3).text() != "waiting")
     session.shoot("batch", batch)
     dock.jobs.cancel()
     idle(dock.jobs)

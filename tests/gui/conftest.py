@@ -25,7 +25,7 @@ def open_dock(make_napari_viewer_proxy):
 
 @pytest.fixture(autouse=True)
 def library(tmp_path, monkeypatch):
-    """Keep the user's models in a folder of the test's own, which is not there yet."""
+    """Keep the user's models in a folder of the test, which does not exist yet."""
     found = Library(tmp_path / "models")
     monkeypatch.setattr(preferences, "library", lambda: found)
     return found
@@ -33,17 +33,17 @@ def library(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_history(tmp_path, monkeypatch):
-    """Keep how long runs took in a folder of the test's own, which is not there yet."""
+    """Keep durations of runs in a folder of the test, which does not exist yet."""
     monkeypatch.setattr(history, "_path", lambda: tmp_path / "history" / "seconds.json")
 
 
 @pytest.fixture
 def idle(qtbot):
-    """Return a function that waits until no work of some jobs is under way."""
+    """Return a function that waits until a job queue is empty."""
 
     def wait(jobs, seconds=60):
         qtbot.waitUntil(
-            lambda: not (jobs.running or jobs.waiting or jobs.leaving), timeout=1000 * seconds
+            lambda: not (jobs.running or jobs.waiting or jobs.cancelling), timeout=1000 * seconds
         )
 
     return wait
@@ -51,12 +51,12 @@ def idle(qtbot):
 
 @pytest.fixture
 def in_step(monkeypatch):
-    """Return a function that lets works go on only when the window has shown their last update.
+    """Return a function that makes the jobs of a queue wait until each update is displayed.
 
-    What a test answers to an update with then never comes after the end, however busy the machine.
+    The reaction of a test to an update then never comes after the end of the job.
     """
 
-    def begin(jobs):
+    def synchronise(jobs):
         guarded = worker.guarded
 
         def waiting(make):
@@ -67,11 +67,11 @@ def in_step(monkeypatch):
                     except StopIteration as end:
                         return end.value
                     yield update
-                    while update and update.receipt.seconds is None:
+                    while update and update.display_seconds is None:
                         if jobs._worker is None or jobs._worker.abort_requested:
                             break
                         time.sleep(0.002)
 
         monkeypatch.setattr(worker, "guarded", waiting)
 
-    return begin
+    return synchronise

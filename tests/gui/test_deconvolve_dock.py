@@ -60,7 +60,7 @@ def results(dock):
 def test_rld_and_rln_stream_into_layers_and_are_compared(dock, idle):
     viewer, image = dock.viewer, dock.image.layer
     dock.results.truth.layer = viewer.layers[2]
-    dock.methods.kept.value = "1 2 5"
+    dock.methods.kept_iterations.value = "1 2 5"
     seen = []
     dock.jobs.reported.connect(lambda job, update: seen.append((job.title, update.content)))
     dock.bar.run_button.click()
@@ -134,7 +134,7 @@ def test_a_crop_is_tried_and_then_the_whole(dock, idle):
 
 @pytest.fixture
 def tuning(dock):
-    """Return the dock, looking at a part of the image, of which RLD is to be tried."""
+    """Return the dock for RLD of a visible part of the image."""
     dock.methods.rln.setChecked(False)
     dock.viewer.layers.remove(dock.viewer.layers[2])
     camera = dock.viewer.scene.camera
@@ -143,14 +143,14 @@ def tuning(dock):
     return dock
 
 
-def seen(dock):
+def camera_of(dock):
     camera = dock.viewer.scene.camera
     return camera.zoom, tuple(camera.center)
 
 
 def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
     dock, viewer = tuning, tuning.viewer
-    before, shapes = seen(dock), []
+    before, shapes = camera_of(dock), []
     for iterations in (3, 4, 5):
         dock.methods.rld_form.fields["iterations"].value = iterations
         dock.bar.run_button.click()
@@ -158,7 +158,7 @@ def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
         assert not dock.bar.message.property("error"), dock.bar.message.text()
         layer = next(x for x in dock.results.layers() if x.name.endswith(f"RLD {iterations}"))
         shapes.append((layer.data.shape, tuple(layer.translate)))
-        assert seen(dock) == before  # what was brought into view stays there
+        assert camera_of(dock) == before  # the camera does not move
     assert len({*shapes}) == 1
     (planes, *sides), _ = shapes[0]
     assert planes == 24
@@ -172,7 +172,7 @@ def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
     assert {x.data.shape for x in dock.results.layers()} == {shapes[0][0]}
     viewer.dims.order = (0, 1, 2)
 
-    # It is drawn, not to work on, and not among layers that stand side by side.
+    # The rectangle is for display only, and hidden in grid mode.
     rectangle = viewer.layers["region"]
     assert DISPLAY_ONLY in rectangle.metadata
     assert viewer.canvas.grid.enabled
@@ -182,18 +182,18 @@ def test_the_visible_region_stays_the_same_for_every_run(tuning, idle):
     low, high = np.array(rectangle.extent.world)
     np.testing.assert_allclose((high - low)[-2:], np.multiply(sides, 0.1), atol=0.06)
 
-    # Another is taken when it is asked for: anew, or after the rectangle is deleted.
+    # The region changes by the button, or after the rectangle is deleted.
     camera = viewer.scene.camera
     camera.center, camera.zoom = (0, 1.0, 1.2), min(viewer.canvas.size) / 2.2
-    before = seen(dock)
-    dock.region.anew_button.click()
+    before = camera_of(dock)
+    dock.region.update_button.click()
     assert rectangle not in viewer.layers
-    assert seen(dock) == before
+    assert camera_of(dock) == before
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert dock.results.layers()[0].translate[1] != shapes[0][1][1]
     viewer.layers.remove(viewer.layers["region"])
-    assert dock.region.anew_button.isHidden()
+    assert dock.region.update_button.isHidden()
 
     dock.whole_button.click()
     idle(dock.jobs)
@@ -218,7 +218,7 @@ def test_a_region_is_kept_until_another_is_chosen(tuning, idle):
     assert "region" not in dock.viewer.layers
     dock.bar.run_button.click()
     assert "Draw a rectangle" in dock.bar.message.text()
-    dock.region.box.setCurrentText(VISIBLE)  # all of it: nothing is cut, and nothing called so
+    dock.region.box.setCurrentText(VISIBLE)  # the whole: nothing is cropped, nor named so
     dock.viewer.scene.camera.zoom = 10
     dock.bar.run_button.click()
     idle(dock.jobs)
@@ -249,9 +249,9 @@ def test_residual_maps_stand_beside_their_results(dock, idle):
     assert sum(layer.visible for layer in viewer.layers) == 6
 
 
-def test_the_table_says_which_rows_are_of_what_is_shown(dock, idle):
+def test_outdated_rows_of_the_table_are_grey(dock, idle):
     dock.methods.rln.setChecked(False)
-    dock.methods.kept.value = "1 2 5"
+    dock.methods.kept_iterations.value = "1 2 5"
     dock.bar.run_button.click()
     idle(dock.jobs)
     table = dock.results.table
@@ -276,14 +276,14 @@ def test_the_table_says_which_rows_are_of_what_is_shown(dock, idle):
     assert grey() == [False, True]
 
 
-def test_cancelling_while_the_stop_is_sought_keeps_what_is_on_the_screen(dock, idle, in_step):
+def test_cancelling_the_search_for_the_stop_keeps_the_displayed_estimate(dock, idle, in_step):
     in_step(dock.jobs)
     dock.methods.rln.setChecked(False)
     dock.methods.rld_form.fields["iterations"].value = "auto"
     shown = []
 
     def cancel(job, update):
-        if getattr(update.content, "sought", False) and not shown:
+        if getattr(update.content, "from_stop_search", False) and not shown:
             shown.append((update.content.iteration, np.array(dock.viewer.layers[-1].data)))
             dock.bar.cancel_button.click()
 
@@ -297,7 +297,7 @@ def test_cancelling_while_the_stop_is_sought_keeps_what_is_on_the_screen(dock, i
     facts = record_of(layer).facts
     assert f"RLD {facts['iterations']} (cancelled)" in layer.name
     assert 0 < facts["iterations"] <= iteration
-    assert "sought when to stop" in facts["made_of"]
+    assert "fraction of the photons" in facts["estimated_from"]
     np.testing.assert_array_equal(layer.data, data)
     assert layer not in dock.results.layers()  # it is no result
 
@@ -313,7 +313,7 @@ def test_the_deleted_image_is_not_replaced_by_the_psf(dock):
     assert dock.window().focusWidget() is dock.image.box
 
 
-def test_a_failure_is_said_once(dock, idle, monkeypatch):
+def test_a_failure_is_shown_once(dock, idle, monkeypatch):
     def failing(*_, **__):
         yield from ()
         raise RlnError("`tv` and `max_iterations` do not go together.")
@@ -332,7 +332,7 @@ def test_a_failure_is_said_once(dock, idle, monkeypatch):
     assert not notified
 
 
-def test_a_second_click_queues_what_is_new_and_the_comparison_comes_all_the_same(dock, idle):
+def test_a_second_click_queues_new_runs_and_the_comparison_follows(dock, idle):
     dock.methods.rld_form.fields["iterations"].value = 40
     dock.bar.run_button.click()
     dock.bar.run_button.click()
@@ -349,7 +349,7 @@ def test_a_second_click_queues_what_is_new_and_the_comparison_comes_all_the_same
     assert dock.viewer.canvas.grid.enabled
 
 
-def test_cancelling_keeps_an_estimate_for_what_it_is(dock, idle, qtbot):
+def test_cancelling_keeps_an_estimate_named_by_its_iteration(dock, idle, qtbot):
     dock.methods.rld_form.fields["iterations"].value = 100_000
     dock.bar.run_button.click()
     assert len(dock.jobs.waiting) == 1
@@ -431,7 +431,7 @@ def test_iterations_to_keep_are_whole_numbers():
         iterations_in("1 two")
 
 
-def test_costs_are_told_and_the_run_is_copied_as_text(dock, idle, qtbot):
+def test_costs_are_shown_and_the_run_is_copied_as_text(dock, idle, qtbot):
     qtbot.waitUntil(lambda: "RLN universal: " in dock.costs.text(), timeout=60_000)
     size = r"\d[\d.]* GB"
     assert re.fullmatch(f"RLD: {size}\nRLN universal: {size}", dock.costs.text())
@@ -450,7 +450,7 @@ def test_costs_are_told_and_the_run_is_copied_as_text(dock, idle, qtbot):
     dock.copy.copy_python()
     compile(QApplication.clipboard().text(), "copied", "exec")
 
-    # Of what has been run here it is known how long it takes.
+    # After a run the time is estimated.
     dock.methods.rln.setChecked(False)
     dock.bar.run_button.click()
     idle(dock.jobs)

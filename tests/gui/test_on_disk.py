@@ -1,4 +1,4 @@
-"""Images on disk are deconvolved to disk, what is seen first, and batches have their progress."""
+"""Deconvolution from disk to disk, the visible part first, and batches with their progress."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task
-from napari_rln.gui.deconvolve.ondisk import Begun, Written, file_of
+from napari_rln.gui.deconvolve.ondisk import Started, Written, file_of
 from napari_rln.gui.deconvolve.result_place import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
 from napari_rln.io.image import ImageFile
@@ -50,7 +50,7 @@ def image(psf):
 
 @pytest.fixture
 def path(image, tmp_path):
-    """Return where the image lies as OME-Zarr."""
+    """Return the path of the image as OME-Zarr."""
     found = tmp_path / "tissue.ome.zarr"
     target = ZarrTarget.create(
         found, SHAPE, None, "uint16", image.voxel_um, "tissue", Record(method="simulate"),
@@ -77,15 +77,15 @@ def dock(open_dock, path, psf):
     return dock
 
 
-def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
+def test_a_result_grows_on_disk_the_visible_part_first(
     dock, idle, path, psf, tmp_path, monkeypatch
 ):
-    assert dock.place.on_disk  # for the image is
+    assert dock.place.on_disk  # as the image is
     dock.place.execution.fields["tile"].value = 64
     assert dock.place.folder.path() == tmp_path
     viewer = dock.viewer
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800  # the last rows
-    first = dock.region.seen_now(dock.image.source("the image"))
+    first = dock.region.visible_box(dock.image.source("the image"))
     assert first[1].start > 100
     seen, asked = [], []
 
@@ -99,7 +99,7 @@ def test_a_layer_on_disk_grows_on_disk_what_is_seen_first(
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
 
-    begun = [content for content, _ in seen if isinstance(content, Begun)]
+    begun = [content for content, _ in seen if isinstance(content, Started)]
     pieces = [layer for content, layer in seen if isinstance(content, Written)]
     assert [level.shape for level in begun[0].levels] == [SHAPE, (4, 130, 150)]
     assert len(pieces) > 9
@@ -136,14 +136,14 @@ def shown(dock):
     return (layers[0], np.asarray(layers[0].data[0])) if layers else None
 
 
-def test_a_cancelled_run_goes_on_and_shows_what_was_there(dock, idle, in_step, tmp_path):
+def test_a_cancelled_run_is_continued(dock, idle, in_step, tmp_path):
     in_step(dock.jobs)
     dock.jobs.reported.connect(
         lambda job, update: isinstance(update.content, Written) and dock.jobs.cancel()
     )
     dock.bar.run_button.click()
     idle(dock.jobs)
-    assert "Run goes on" in dock.bar.message.text()
+    assert "finished parts of tissue RLD.ome.zarr are kept" in dock.bar.message.text()
     assert dock.results.layers() == []
     assert all("RLD" not in layer.name for layer in dock.viewer.layers)
     finished = RunFolder(tmp_path / "tissue RLD.ome.zarr").finished()
@@ -175,8 +175,7 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     [found] = dock.results.layers()
     assert found.name == "corrected: a/b · RLD"
 
-    # Another image under this name is not taken for it, and not lost; nor where it differs only
-    # far from the middle.
+    # Another image of this name is neither used nor lost, even if it differs far from the centre.
     other = np.asarray(layer.data).copy()
     other[:, :70, :] = 7
     layer.data = da.from_array(other, chunks=(8, 64, 64))
@@ -201,7 +200,7 @@ def test_a_zarr_array_is_read_where_it_lies(dock, path):
         assert found.voxel_um == pytest.approx((0.1, 0.1, 0.1))
 
 
-def test_what_is_in_memory_stays_there_unless_asked(dock, idle, image, tmp_path):
+def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, image, tmp_path):
     data, options, _ = layer_data(image)
     layer = dock.viewer.add_image(data[:, :40, :40], **(options | {"name": "small"}))
     dock.image.layer = layer
@@ -261,7 +260,7 @@ def test_other_settings_on_a_result_are_refused(dock, idle, tmp_path):
     assert "Overwrite" in dock.bar.message.text()
 
 
-def test_a_batch_shows_how_far_every_image_is(dock, idle, image, tmp_path):
+def test_a_batch_shows_the_progress_of_every_image(dock, idle, image, tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
     small = image.with_data(image.data[:, :40, :40])
@@ -287,7 +286,7 @@ def test_a_batch_shows_how_far_every_image_is(dock, idle, image, tmp_path):
         assert [row["status"] for row in csv.DictReader(file)] == ["done", "failed"]
 
     batch.table.selectRow(1)
-    with pytest.raises(RlnError, match="select rows"):
+    with pytest.raises(RlnError, match="finished"):
         batch.open_selected()
     batch.table.selectRow(0)
     batch.open_selected()
@@ -349,7 +348,7 @@ def test_rows_stay_while_a_batch_is_under_way_and_say_when_it_was_cancelled(
     assert all(text == "cancelled" or text.startswith("done") for text in texts)
 
 
-def test_the_folder_follows_the_image_until_somebody_names_one(dock, path, tmp_path):
+def test_the_folder_follows_the_image_until_the_user_names_one(dock, path, tmp_path):
     assert dock.place.folder.path() == tmp_path
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -363,7 +362,7 @@ def test_the_folder_follows_the_image_until_somebody_names_one(dock, path, tmp_p
     assert dock.place.folder.path() == tmp_path
 
 
-def test_what_no_file_holds_goes_to_no_folder_that_nobody_named(dock, tmp_path):
+def test_an_image_without_a_file_suggests_no_folder(dock, tmp_path):
     dock.place.folder.line.setText("")
     image = dock.image.layer
     lazily = image.data[0] + np.uint16(1)
@@ -379,16 +378,16 @@ def test_what_no_file_holds_goes_to_no_folder_that_nobody_named(dock, tmp_path):
     assert dock.place.folder.path() == tmp_path
 
 
-def test_what_is_seen_is_told_in_the_layers_own_unit(dock, image):
+def test_the_visible_box_respects_the_unit_of_the_layer(dock, image):
     data, options, _ = layer_data(image)
     nm = dock.viewer.add_image(
         data, **(options | {"name": "nm", "scale": (100.0,) * 3, "units": ("nm",) * 3})
     )
     viewer = dock.viewer
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800
-    first = dock.region.seen_now(dock.image.source("the image"))
+    first = dock.region.visible_box(dock.image.source("the image"))
     dock.image.layer = nm
-    other = dock.region.seen_now(dock.image.source("the image"))
+    other = dock.region.visible_box(dock.image.source("the image"))
     assert [(s.start, s.stop) for s in first[1:]] == [(s.start, s.stop) for s in other[1:]]
 
 

@@ -142,7 +142,7 @@ def test_what_is_copied_does_the_same(dock, idle, tmp_path, monkeypatch, method)
     np.testing.assert_allclose(layer.data, read(path).data, rtol=1e-4, atol=1e-3)
 
 
-def test_what_cannot_be_is_said(dock, idle):
+def test_invalid_choices_are_reported(dock, idle):
     def said():
         dock.bar.run_button.click()
         idle(dock.jobs)
@@ -172,6 +172,6 @@ def test_what_cannot_be_is_said(dock, idle):
     assert "Choose the PSF" in said()
 
 
-def test_what_it_takes_is_told(dock, qtbot):
+def test_needs_are_shown(dock, qtbot):
     qtbot.waitUntil(lambda: "registered" in dock.costs.text(), timeout=60_000)
     assert dock.costs.text().count("\n") == 1

@@ -1,4 +1,4 @@
-"""Works in threads: their order, their end, and what goes wrong."""
+"""Background jobs: order, end and errors."""
 
 import threading
 import time
@@ -32,16 +32,16 @@ def counting(n, result="result", seconds=0.0, error=None, seen=None):
 @pytest.fixture
 def jobs(qtbot):
     jobs = JobQueue()
-    jobs.heard = []
-    jobs.reported.connect(lambda job, update: jobs.heard.append((job.title, update.content)))
-    jobs.failed.connect(lambda job, failure: jobs.heard.append((job.title, failure.sentence)))
-    jobs.cancelled.connect(lambda job: jobs.heard.append((job.title, "cancelled")))
+    jobs.events = []
+    jobs.reported.connect(lambda job, update: jobs.events.append((job.title, update.content)))
+    jobs.failed.connect(lambda job, failure: jobs.events.append((job.title, failure.sentence)))
+    jobs.cancelled.connect(lambda job: jobs.events.append((job.title, "cancelled")))
     yield jobs
     jobs.cancel()
     qtbot.waitUntil(lambda: jobs.running is None)
 
 
-def test_works_run_one_after_another_off_the_gui_thread(jobs, idle):
+def test_jobs_run_one_after_another_off_the_gui_thread(jobs, idle):
     threads = []
 
     def steps():
@@ -49,12 +49,12 @@ def test_works_run_one_after_another_off_the_gui_thread(jobs, idle):
         yield None
 
     jobs.add(
-        BackgroundJob("a", counting(3), done=lambda r: jobs.heard.append(("a", r))),
-        BackgroundJob("b", counting(1, "other"), done=lambda r: jobs.heard.append(("b", r))),
+        BackgroundJob("a", counting(3), done=lambda r: jobs.events.append(("a", r))),
+        BackgroundJob("b", counting(1, "other"), done=lambda r: jobs.events.append(("b", r))),
         BackgroundJob("c", steps),
     )
     idle(jobs)
-    assert jobs.heard == [
+    assert jobs.events == [
         ("a", 0), ("a", 1), ("a", 2), ("a", "result"), ("b", 0), ("b", "other"),
     ]  # fmt: skip
     assert threads[0] is not threading.main_thread()
@@ -69,37 +69,39 @@ def test_works_run_one_after_another_off_the_gui_thread(jobs, idle):
         (MemoryError(), "MemoryError"),
     ],
 )
-def test_every_error_is_told_and_the_next_work_runs(jobs, idle, error, sentence):
+def test_every_error_is_reported_and_the_next_job_runs(jobs, idle, error, sentence):
     left = []
     jobs.add(
-        BackgroundJob("bad", counting(1, error=error), left=left.append),
-        BackgroundJob("good", counting(1), done=lambda result: jobs.heard.append(("good", result))),
+        BackgroundJob("bad", counting(1, error=error), stopped=left.append),
+        BackgroundJob(
+            "good", counting(1), done=lambda result: jobs.events.append(("good", result))
+        ),
     )
     idle(jobs)
-    assert sentence in dict(jobs.heard)["bad"]
-    assert jobs.heard[-1] == ("good", "result")
+    assert sentence in dict(jobs.events)["bad"]
+    assert jobs.events[-1] == ("good", "result")
     assert left == ["failed"]
 
 
-def test_cancel_ends_what_runs_and_forgets_what_waits(jobs, idle, qtbot):
+def test_cancel_ends_the_running_job_and_removes_the_waiting_ones(jobs, idle, qtbot):
     closed = []
     jobs.add(
         BackgroundJob("a", counting(10_000, seconds=0.01, seen=closed)),
         BackgroundJob("b", counting(1)),
     )
-    qtbot.waitUntil(lambda: ("a", 1) in jobs.heard)
+    qtbot.waitUntil(lambda: ("a", 1) in jobs.events)
     began = time.monotonic()
     jobs.cancel()
     idle(jobs)
     assert time.monotonic() - began < 5  # seconds: at its next step, not after all of them
-    assert [entry for entry in jobs.heard if entry[1] == "cancelled"] == [
+    assert [entry for entry in jobs.events if entry[1] == "cancelled"] == [
         ("b", "cancelled"),
         ("a", "cancelled"),
     ]
     qtbot.waitUntil(lambda: closed == ["closed"])
 
 
-def test_a_cancelled_work_ends_for_the_user_though_its_step_goes_on(jobs, idle, qtbot):
+def test_a_cancelled_job_ends_for_the_user_though_its_step_goes_on(jobs, idle, qtbot):
     step, done = threading.Event(), []
 
     def steps():
@@ -109,11 +111,11 @@ def test_a_cancelled_work_ends_for_the_user_though_its_step_goes_on(jobs, idle, 
 
     bar = RunBar(jobs, lambda: jobs.add(BackgroundJob("next", counting(1), done=done.append)))
     qtbot.addWidget(bar)
-    jobs.add(BackgroundJob("long", steps, done=done.append, left=done.append))
+    jobs.add(BackgroundJob("long", steps, done=done.append, stopped=done.append))
     qtbot.wait(50)
     bar.cancel_button.click()
     qtbot.waitUntil(lambda: jobs.running is None, timeout=2000)
-    assert jobs.leaving
+    assert jobs.cancelling
     assert done == ["cancelled"]
     assert bar.message.text() == "Long: cancelled"
     bar.run_button.click()
@@ -122,10 +124,10 @@ def test_a_cancelled_work_ends_for_the_user_though_its_step_goes_on(jobs, idle, 
     step.set()
     idle(jobs)
     assert done == ["cancelled", "result"]
-    assert jobs.heard == [("long", "cancelled"), ("next", 0)]
+    assert jobs.events == [("long", "cancelled"), ("next", 0)]
 
 
-def test_a_work_that_is_under_way_is_not_started_twice(jobs):
+def test_a_job_is_not_started_twice(jobs):
     jobs.add(BackgroundJob("a", counting(1000, seconds=0.01), key=1))
     with pytest.raises(RlnError, match="under way"):
         jobs.add(BackgroundJob("a", counting(1), key=1))
@@ -133,18 +135,18 @@ def test_a_work_that_is_under_way_is_not_started_twice(jobs):
     assert len(jobs.waiting) == 1
 
 
-def test_pausing_holds_a_work_and_resuming_goes_on(jobs, idle, qtbot):
+def test_a_job_is_paused_and_resumed(jobs, idle, qtbot):
     jobs.add(BackgroundJob("a", counting(60, seconds=0.01)))
-    qtbot.waitUntil(lambda: len(jobs.heard) > 3)
+    qtbot.waitUntil(lambda: len(jobs.events) > 3)
     jobs.toggle_pause()
     qtbot.waitUntil(lambda: jobs.paused)
     qtbot.wait(50)  # what was on its way arrives
-    count = len(jobs.heard)
+    count = len(jobs.events)
     qtbot.wait(100)
-    assert len(jobs.heard) == count
+    assert len(jobs.events) == count
     jobs.toggle_pause()
     idle(jobs)
-    assert len(jobs.heard) == 60
+    assert len(jobs.events) == 60
 
 
 def test_reports_do_not_pile_up_in_napari_s_progress(make_napari_viewer_proxy, jobs, idle):
@@ -162,7 +164,7 @@ def test_reports_do_not_pile_up_in_napari_s_progress(make_napari_viewer_proxy, j
     assert max(depths) <= 1
 
 
-def test_works_of_another_window_are_not_spoken_of(jobs, idle, qtbot):
+def test_jobs_of_another_window_are_not_shown(jobs, idle, qtbot):
     bars = [RunBar(jobs, lambda: None, window=window) for window in ("", "batch")]
     for bar in bars:
         qtbot.addWidget(bar)
@@ -175,21 +177,21 @@ def test_works_of_another_window_are_not_spoken_of(jobs, idle, qtbot):
 def test_only_our_warnings_are_for_the_user(jobs, idle):
     import warnings
 
-    told = []
+    warned = []
 
     def steps():
         warn("look here")
         warnings.warn("a library's own", UserWarning, stacklevel=1)
         yield None
 
-    jobs.warned.connect(lambda job, sentence: told.append(sentence))
+    jobs.warned.connect(lambda job, sentence: warned.append(sentence))
     jobs.add(BackgroundJob("a", steps))
     idle(jobs)
-    assert told == ["look here"]
+    assert warned == ["look here"]
 
 
-def test_works_that_run_at_once_are_told_their_own_warnings(jobs, idle):
-    others, told, both = JobQueue(), [], threading.Barrier(2)
+def test_simultaneous_jobs_get_their_own_warnings(jobs, idle):
+    others, warned, both = JobQueue(), [], threading.Barrier(2)
 
     def steps(number):
         def work():
@@ -201,14 +203,14 @@ def test_works_that_run_at_once_are_told_their_own_warnings(jobs, idle):
         return work
 
     for number, each in enumerate((jobs, others)):
-        each.warned.connect(lambda job, sentence: told.append((job.title, sentence)))
+        each.warned.connect(lambda job, sentence: warned.append((job.title, sentence)))
         each.add(BackgroundJob(f"work {number}", steps(number)))
     idle(jobs)
     idle(others)
-    assert sorted(told) == [("work 0", "from 0"), ("work 1", "from 1")]
+    assert sorted(warned) == [("work 0", "from 0"), ("work 1", "from 1")]
 
 
-def test_updates_are_thinned_but_the_last_and_those_that_must_be_seen_are_there():
+def test_updates_are_thinned_except_the_last_and_required_ones():
     def steps():
         for i in range(1, 101):
             yield Report(phase="deconvolve", done=i, total=100, seconds=0)

@@ -32,6 +32,9 @@ _DOING = {
     "pyramid": "writing the coarser levels",
 }
 
+STOP_SEARCH = _DOING["stop"]
+"""Activity whose end is not known in advance."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:

@@ -1,4 +1,4 @@
-"""Connections of napari's events to widgets that end with the widgets."""
+"""Connections of napari's events to widgets, which end with the widgets."""
 
 import contextlib
 from collections.abc import Callable
@@ -15,25 +15,16 @@ def follow(owner: QObject, emitter: Any, slot: Callable[[], Any]) -> None:
 
     Only a weak reference to the owner is kept, so that a closed dock is freed. Its ``destroyed``
     signal is not used: the garbage collector may free the receiver first.
-
-    Parameters
-    ----------
-    owner
-        The widget that the function belongs to.
-    emitter
-        Emitter of the event.
-    slot
-        The function.
     """
-    held = ref(owner)
+    owner_ref = ref(owner)
     method = WeakMethod(slot) if ismethod(slot) else lambda: slot
 
-    def called(event: Any = None) -> None:
-        now, call = held(), method()
-        if now is None or call is None or not isalive(now):
+    def on_event(event: Any = None) -> None:
+        widget, function = owner_ref(), method()
+        if widget is None or function is None or not isalive(widget):
             with contextlib.suppress(ValueError, KeyError):
-                emitter.disconnect(called)
+                emitter.disconnect(on_event)
         else:
-            call()
+            function()
 
-    emitter.connect(called)
+    emitter.connect(on_event)

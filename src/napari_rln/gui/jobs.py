@@ -1,13 +1,13 @@
-"""Long works in a thread: one at a time, the others wait; nothing they raise is lost.
+"""Background jobs of a dock: one runs in a thread, the others wait; every error is reported.
 
-A work is one of the core's generators. Between two of its yields it can be paused and cancelled.
+A job is a generator of the core. It can be paused and cancelled between two of its yields.
 """
 
 import contextlib
 import time
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from napari.qt.threading import create_worker
@@ -19,76 +19,78 @@ from napari_rln.core.errors import ComputeError, RlnError, RlnWarning, capture_w
 from napari_rln.core.generators import relay
 from napari_rln.core.memory import release_freed_memory
 from napari_rln.engine.progress import AnyReport, Progress, progress_of
-from napari_rln.gui.preferences import take_threads
+from napari_rln.gui.preferences import set_threads
 
-_SHARE = 0.04  # of the time, that showing may take
-_PATIENCE_MS = 600  # after which a work that was cancelled is left to end its step alone
+_DISPLAY_FRACTION = 0.04  # of the time, at most, is spent on display
+_RELEASE_MS = 600  # time that a cancelled job has for its step before it ends for the user
 
 R = TypeVar("R", bound=AnyReport)
 T = TypeVar("T")
 
 
 @dataclass(eq=False)
-class Receipt:
-    """What the GUI thread tells back: how many seconds showing took; none before it is done."""
-
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class Update:
-    """What a work shows: how far it is, and what there is to see.
+    """Progress of a job, and data to display.
 
-    Not due is what must not be lost but comes too soon after the last one to be drawn.
+    Attributes
+    ----------
+    progress
+        Progress.
+    content
+        Data to display.
+    due
+        False for data that must not be lost but come too soon after the last update to be drawn.
+    display_seconds
+        Duration of the display, seconds, set by the GUI thread afterwards.
     """
 
     progress: Progress
     content: Any = None
     due: bool = True
-    receipt: Receipt = field(default_factory=Receipt)
+    display_seconds: float | None = None
 
 
 Steps = Generator[Update | None, None, T]
-"""A work that yields updates, or nothing where there is none but it may be cancelled."""
+"""Generator of updates; it yields None where there is nothing new but it may be cancelled."""
 
 
 @dataclass(frozen=True, eq=False)
 class BackgroundJob:
-    """A long work.
+    """Long computation.
 
     Attributes
     ----------
     title
-        What the user reads while it waits and runs.
+        Name for the user.
     steps
-        Makes the work; called in the thread.
+        Returns the generator; called in the thread.
     key
-        What it is the same as: of two works of one title and key, only one is under way.
+        Identity: of jobs with equal title and key, one at most runs or waits.
     done
-        What to do with the result.
-    left
-        What to do where there is none; it is told ``"failed"`` or ``"cancelled"``.
-    kept
-        What the user reads of what is left of it, where it is cancelled.
+        Called with the result.
+    stopped
+        Called with ``"failed"`` or ``"cancelled"`` when there is no result.
+    cancel_note
+        Message for the user after cancelling, such as what is kept.
     quiet
-        Whether it is so short and so frequent that napari's activity dock need not show it.
+        Whether it is too short and frequent for napari's activity dock.
     window
-        Which window speaks of it, where several share the works.
+        Name of the window that shows its progress, where several share a queue.
     """
 
     title: str
     steps: Callable[[], Steps[Any]]
     key: Any = None
     done: Callable[[Any], None] = lambda result: None
-    left: Callable[[str], None] = lambda why: None
-    kept: str = ""
+    stopped: Callable[[str], None] = lambda reason: None
+    cancel_note: str = ""
     quiet: bool = False
     window: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a work ended without a result: a sentence, and the trace for those who ask."""
+    """Error of a job: the message, and the traceback."""
 
     sentence: str
     details: str
@@ -101,71 +103,79 @@ def streamed(
     every_s: float = 0.25,
     always: Callable[[R], bool] = lambda report: False,
 ) -> Steps[T]:
-    """Yield a work's reports as updates, as often as the window shows them; return its result.
+    """Yield the reports of a generator as updates, as often as the window can show them.
 
-    What is shown on the way may take a small share of the time, and no update is made before the
-    last one was shown: a slow display slows nothing else down.
+    Display takes a small fraction of the time only, and no update is made before the last one was
+    drawn: a slow display does not slow down the computation.
 
     Parameters
     ----------
     steps
-        The work.
+        Generator; its return value is returned.
     content
-        What there is to see of a report; called in the thread, before the work goes on.
+        Returns the data to display for a report; called in the thread, before the next step.
     every_s
-        Least seconds between two updates.
+        Minimum time between two updates, seconds.
     always
         Whether a report must not be lost, whatever the time.
     """
-    last, doing, receipt = -every_s, "", Receipt(0.0)
+    previous: Update | None = None
+    shown_at = 0.0
 
     def convert(report: R) -> Update | None:
-        nonlocal last, doing, receipt
+        nonlocal previous, shown_at
         progress, now = progress_of(report), time.monotonic()
-        ends = progress.done == progress.total or progress.activity != doing
-        shown = receipt.seconds
-        due = shown is not None and now - last >= max(every_s, shown / _SHARE)
-        if not (due or ends or always(report)):
+        ends = (
+            previous is None
+            or progress.done == progress.total
+            or progress.activity != previous.progress.activity
+        )
+        seconds = previous.display_seconds if previous else None
+        due = ends or (
+            seconds is not None and now - shown_at >= max(every_s, seconds / _DISPLAY_FRACTION)
+        )
+        if not (due or always(report)):
             return None
-        update = Update(progress, content(report), due or ends)
-        if update.due:
-            last, doing, receipt = now, progress.activity, update.receipt
+        update = Update(progress, content(report), due)
+        if due:
+            previous, shown_at = update, now
         return update
 
     return relay(steps, convert)
 
 
 def guarded(make: Callable[[], Steps[Any]]) -> Steps[Any]:
-    """Yield a work's updates; return its result, or the :class:`Failure` it ended with.
+    """Yield the updates of a job; return its result, or a :class:`Failure`.
 
-    Nothing is raised: superqt would take a RuntimeError, and that is what torch raises, for the
-    deletion of the worker and tell nobody.
+    Nothing is raised: superqt takes a RuntimeError, which is what torch raises, for the deletion
+    of the worker, and drops it.
     """
-    take_threads()
+    set_threads()
     try:
         result = yield from make()
     except (RlnError, ComputeError) as error:
         return Failure(sentence=str(error), details=traceback.format_exc())
     except Exception as error:
-        sentence = f"this failed in a way that was not foreseen: {type(error).__name__}: {error}"
+        sentence = f"unexpected error: {type(error).__name__}: {error}"
         return Failure(sentence=sentence, details=traceback.format_exc())
     return result
 
 
 class _Worker(GeneratorWorker):
-    """Closes its work in the thread: to leave off may take a while, and napari would stand still.
+    """Worker that closes its generator in the thread, as this may take a while.
 
-    superqt leaves the closing to whoever drops the worker last.
+    superqt leaves that to the thread that drops the last reference to the worker: napari's.
     """
 
     def run(self) -> None:
         """Run in the thread."""
-        # What it meets is told by signals, so this is that napari closed and has deleted them.
+        # Errors of the job are reported by signals; this one means that napari has closed and
+        # deleted them.
         with contextlib.suppress(RuntimeError):
             super().run()
 
     def work(self) -> Any:
-        """Do it, to the end or until it is cancelled."""
+        """Run the generator until it ends or is cancelled."""
         with capture_warnings(lambda message: self.warned.emit((message, RlnWarning))):
             try:
                 return super().work()
@@ -175,11 +185,22 @@ class _Worker(GeneratorWorker):
 
 
 class JobQueue(QObject):
-    """The works of a dock: one runs, the others wait for it.
+    """Jobs of a dock: one runs, the others wait for it.
 
-    One that is cancelled ends at once for the user. A long step that it is in goes on in the
-    thread, is shown to nobody, and is waited for by the next. When the dock is taken out of its
-    window, and nobody could cancel any more, all are cancelled, and the dock goes.
+    A cancelled job ends at once for the user. If it is in a long step, that goes on in the thread
+    without display, and the next job waits for it. When the dock is removed from its window, all
+    jobs are cancelled, as nobody could cancel them any more, and the dock is deleted.
+
+    Attributes
+    ----------
+    running
+        The running job.
+    cancelling
+        Cancelled job whose last step still runs.
+    waiting
+        Jobs that wait, in order.
+    paused
+        Whether the running job is paused.
     """
 
     changed = Signal()
@@ -187,26 +208,26 @@ class JobQueue(QObject):
     succeeded = Signal(object, object)  # job, result
     failed = Signal(object, object)  # job, failure
     cancelled = Signal(object)
-    ended = Signal(object)  # after any of the three, and what was done about it
+    ended = Signal(object)  # after any of these three
     warned = Signal(object, str)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self.running: BackgroundJob | None = None
+        self.cancelling: BackgroundJob | None = None
         self.waiting: list[BackgroundJob] = []
         self.paused = False
-        self._job: BackgroundJob | None = None
         self._worker: GeneratorWorker | None = None
-        self._ended = False
-        self._closed = False  # whether the dock is out of its window
-        self._advancing = False  # while napari's bar lets other events in
-        self._left: BackgroundJob | None = None
-        self._patience = QTimer(self, singleShot=True, interval=_PATIENCE_MS)
-        self._patience.timeout.connect(self._let_go)
+        self._returned = False
+        self._closed = False  # whether the dock was removed from its window
+        self._advancing = False  # while napari's progress bar processes other events
+        self._release_timer = QTimer(self, singleShot=True, interval=_RELEASE_MS)
+        self._release_timer.timeout.connect(self._release)
         if parent is not None:
             parent.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """End all when the dock is taken out of its window, which is how napari closes it."""
+        """Cancel all jobs when the dock loses its parent, which is how napari closes it."""
         if event.type() == QEvent.Type.ParentChange:
             self._closed = watched.parent() is None
             if self._closed:
@@ -215,67 +236,58 @@ class JobQueue(QObject):
         return False
 
     def _delete_closed(self) -> None:
-        """Delete a dock that was closed, once nothing runs: its own signals would keep it for ever.
+        """Delete a closed dock once nothing runs.
 
-        They are connected to functions that hold it, which Python's collector does not see.
+        Its signals are connected to functions that refer to it, which Python's garbage collector
+        does not see.
         """
         if self._closed and self._worker is None:
             self.parent().deleteLater()
 
-    @property
-    def leaving(self) -> BackgroundJob | None:
-        """The work that was cancelled and is still in its last step."""
-        return self._left
-
-    @property
-    def running(self) -> BackgroundJob | None:
-        """The work that runs now."""
-        return self._job
-
     def add(self, *jobs: BackgroundJob) -> None:
-        """Run works as soon as those before them are done.
+        """Add jobs, which run after those before them.
 
         Raises
         ------
         RlnError
-            If the same is under way already.
+            If an equal job runs or waits already.
         """
         for job in jobs:
             if self.is_under_way(job):
-                raise RlnError(f"{job.title} is under way already; cancel it to run it anew.")
+                raise RlnError(f"{job.title} is under way already; cancel it to run it again.")
         self.waiting += jobs
         self._next()
 
     def is_under_way(self, job: BackgroundJob) -> bool:
-        """Tell whether the same as a work runs or waits."""
-        others = (other for other in (self._job, *self.waiting) if other)
+        """Return whether an equal job runs or waits."""
+        others = (other for other in (self.running, *self.waiting) if other)
         return any((other.title, other.key) == (job.title, job.key) for other in others)
 
     def cancel(self) -> None:
-        """Cancel the work that runs and forget those that wait."""
-        forgotten, self.waiting = self.waiting, []
-        if self._job is not None and self._worker is not None:
+        """Cancel the running job, and remove the waiting ones."""
+        removed, self.waiting = self.waiting, []
+        if self.running is not None and self._worker is not None:
             self._worker.quit()
-            self._patience.start()
-        for job in forgotten:
-            self._leave(job)
+            self._release_timer.start()
+        for job in removed:
+            self._notify_cancelled(job)
             self.ended.emit(job)
         self.changed.emit()
 
     def toggle_pause(self) -> None:
-        """Make the work that runs wait at its next step, or go on."""
+        """Pause the running job at its next step, or resume it."""
         if self._worker is not None:
             self._worker.toggle_pause()
 
     def _next(self) -> None:
         if self._worker is None and self.waiting:
-            self._job = self.waiting.pop(0)
-            self._ended = False
+            self.running = self.waiting.pop(0)
+            self._returned = False
             worker = create_worker(
                 guarded,
-                self._job.steps,
+                self.running.steps,
                 _worker_class=_Worker,
-                _progress=None if self._job.quiet else {"desc": self._job.title},
+                _progress=None if self.running.quiet else {"desc": self.running.title},
                 _start_thread=False,
             )
             worker.yielded.connect(self._on_yield)
@@ -290,20 +302,23 @@ class JobQueue(QObject):
         self.changed.emit()
 
     def _on_yield(self, update: Update | None) -> None:
-        # What was cancelled shows no more, also where an update was on its way already.
+        # After cancelling nothing more is shown, not even an update that was already sent.
         if update is None or self._worker is None or self._worker.abort_requested:
             return
         worker, began = self._worker, time.monotonic()
-        self.reported.emit(self._job, update)
-        # After what was shown has been drawn, which Qt does when it has nothing else to do.
-        QTimer.singleShot(0, lambda: _sign(update.receipt, began))
-        self._advance(worker, update.progress)  # last, for it lets other events in
+        self.reported.emit(self.running, update)
+
+        def displayed() -> None:
+            update.display_seconds = time.monotonic() - began
+
+        QTimer.singleShot(0, displayed)  # after drawing, which Qt does when it is idle
+        self._advance(worker, update.progress)  # last, as it processes other events
 
     def _advance(self, worker: GeneratorWorker, progress: Progress) -> None:
         """Show progress in napari's activity dock.
 
-        That handles whatever events wait: the next update, which would come back here, a click on
-        Run or Cancel, the end of the work, the closing of the viewer.
+        This processes all waiting events: the next update, which would come back here, a click on
+        Run or Cancel, the end of the job, the closing of the viewer.
         """
         bar = worker.pbar
         if bar is None or self._advancing or worker.abort_requested:
@@ -317,12 +332,12 @@ class JobQueue(QObject):
             self._advancing = False
 
     def _on_return(self, result: Any) -> None:
-        job = self._job
-        if job is None:  # it was let go
+        job = self.running
+        if job is None:  # released
             return
-        self._ended = True
+        self._returned = True
         if isinstance(result, Failure):
-            job.left("failed")
+            job.stopped("failed")
             self.failed.emit(job, result)
         else:
             job.done(result)
@@ -338,40 +353,37 @@ class JobQueue(QObject):
 
     def _on_warning(self, warning: tuple[Any, ...]) -> None:
         message, category = warning[:2]
-        if not issubclass(category, RlnWarning):  # those of the libraries are not for the user
+        if not issubclass(category, RlnWarning):  # a library's, not for the user
             return
-        if len(warning) > 2:  # superqt caught what another thread, such as the GUI's, warned of
+        if len(warning) > 2:  # superqt caught the warning of another thread, such as the GUI's
             show_warning(str(message))
-        elif self._job is not None:
-            self.warned.emit(self._job, str(message))
+        elif self.running is not None:
+            self.warned.emit(self.running, str(message))
 
     def _on_finish(self) -> None:
-        self._patience.stop()
-        self._worker = self._left = None  # frees what its generator holds
+        self._release_timer.stop()
+        self._worker = self.cancelling = None  # frees the memory of its generator
         self._end()
         self._next()
         self._delete_closed()
 
-    def _let_go(self) -> None:
-        self._left = self._job
+    def _release(self) -> None:
+        """End a cancelled job for the user while its last step goes on."""
+        self.cancelling = self.running
         self._end()
         self.changed.emit()
 
     def _end(self) -> None:
-        job, self._job, self.paused = self._job, None, False
-        if job is None:  # it was let go
+        job, self.running, self.paused = self.running, None, False
+        if job is None:  # released
             return
-        if not self._ended:
-            self._leave(job)
+        if not self._returned:
+            self._notify_cancelled(job)
         self.ended.emit(job)
 
-    def _leave(self, job: BackgroundJob) -> None:
-        job.left("cancelled")
+    def _notify_cancelled(self, job: BackgroundJob) -> None:
+        job.stopped("cancelled")
         self.cancelled.emit(job)
-
-
-def _sign(receipt: Receipt, started: float) -> None:
-    receipt.seconds = time.monotonic() - started
 
 
 def one_step(activity: str, compute: Callable[[], T]) -> Callable[[], Steps[T]]:

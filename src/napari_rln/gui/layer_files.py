@@ -1,7 +1,6 @@
-"""Files to layers and back, with voxel size and record, which napari's own reader leaves out.
+"""Reader and writer of layers, with voxel size and record, which napari's own reader ignores.
 
-TIFF is read whole. OME-Zarr stays on the disk: what is looked at is read, at the level that the
-screen needs.
+TIFF is read whole. OME-Zarr is read lazily, at the level that the screen needs.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,15 +24,12 @@ from napari_rln.io.volumes import contents, read, write
 
 
 def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
-    """Return a reader for what says its voxel size; none for others, which napari reads.
-
-    That is a TIFF, or an OME-Zarr image.
-    """
+    """Return a reader for a TIFF file or OME-Zarr image with a voxel size; else None."""
     if not isinstance(path, str):
         return None
     try:
         if Path(path).is_dir():
-            from napari_rln.io.ome_zarr import open_lazily  # who reads TIFF needs no Zarr
+            from napari_rln.io.ome_zarr import open_lazily  # imports Zarr
 
             place = Path(path)
             return read_zarr if is_zarr(place) and open_lazily(place).voxel_um else None
@@ -64,54 +60,54 @@ def read_layers(path: str) -> list[LayerData]:
 
 
 def read_zarr(path: str) -> list[LayerData]:
-    """Return a layer for every channel of an OME-Zarr image, with all of its levels."""
+    """Return a multiscale layer for every channel of an OME-Zarr image."""
     import dask.array as da
 
     from napari_rln.io.ome_zarr import image_levels, open_lazily
 
-    held = open_lazily(Path(path))
-    assert held.voxel_um is not None
+    opened = open_lazily(Path(path))
+    assert opened.voxel_um is not None
     arrays = image_levels(Path(path))
     levels = [da.from_zarr(array) for array in arrays]  # type: ignore[no-untyped-call]
-    order = [held.axes.index(axis) for axis in "CTZYX" if axis in held.axes]
+    order = [opened.axes.index(axis) for axis in "CTZYX" if axis in opened.axes]
     levels = [level.transpose(order) for level in levels]
-    axes = "".join(held.axes[at] for at in order if held.axes[at] != "C").lower()
-    count = levels[0].shape[0] if "C" in held.axes else 1
+    axes = "".join(opened.axes[i] for i in order if opened.axes[i] != "C").lower()
+    sizes = dict(zip("zyx", opened.voxel_um, strict=True))
+    channels = levels[0].shape[0] if "C" in opened.axes else 1
     layers = []
-    for channel in range(count):
-        data = [level[channel] if "C" in held.axes else level for level in levels]
-        sizes = dict(zip("zyx", held.voxel_um, strict=True))
+    for channel in range(channels):
+        data = [level[channel] if "C" in opened.axes else level for level in levels]
         coarsest = np.asarray(data[-1][(0,) * (data[-1].ndim - 3)])
         options: dict[str, Any] = {
-            "name": held.name,
+            "name": opened.name,
             "scale": [sizes.get(axis, 1.0) for axis in axes],
             "units": ["um" if axis in sizes else "pixel" for axis in axes],
             "axis_labels": list(axes),
-            "metadata": {} if held.record is None else {KEY: held.record.as_dict()},
+            "metadata": {} if opened.record is None else {KEY: opened.record.as_dict()},
             "contrast_limits": contrast_limits([coarsest]),
             "multiscale": len(data) > 1,
         }
-        if count > 1:
-            options["name"] = f"{held.name} channel {channel}"
+        if channels > 1:
+            options["name"] = f"{opened.name} channel {channel}"
             options["metadata"][CHANNEL] = channel
         layers.append((data if len(data) > 1 else data[0], options, "image"))
     return layers
 
 
 def write_layer(path: str, data: Any, options: dict[str, Any]) -> list[str]:
-    """Write an image layer as TIFF or, where the name ends so, OME-TIFF.
+    """Write an image layer as TIFF, or as OME-TIFF if the name ends in .ome.tif.
 
     Raises
     ------
     RlnError
-        If it is no volume, or cannot be written there.
+        If it is not a plane or volume, or cannot be written there.
     """
     name = str(options.get("name", Path(path).stem))
     if np.ndim(data) > 3:
         raise RlnError(
-            f"{name} has {np.ndim(data)} axes; split it into its time points to write volumes."
+            f"{name} has {np.ndim(data)} axes; split it into time points and write these."
         )
-    # As a layer, which knows its units; of a multiscale one napari gives all levels.
+    # A layer converts the units; data of a multiscale one are all levels.
     kept = ("scale", "affine", "rotate", "shear", "units", "metadata", "multiscale", "rgb")
     layer = Image(data, name=name, **{k: options[k] for k in kept if k in options})
     volume = source_of(layer, (0,) * layer.ndim).read()

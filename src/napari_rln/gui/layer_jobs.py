@@ -1,4 +1,4 @@
-"""Layers as the files that a job reads."""
+"""Conversion of layers to the files that a job reads."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ _TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
 
 
 def image_file(image: LayerImage) -> ImageFile:
-    """Return what a job reads to have an image as it is seen: file, voxels, which part.
+    """Return the file of an image, with voxel size, channel and time point.
 
     Raises
     ------
     RlnError
-        If no job can read that.
+        If the layer has axes other than channel and time.
     """
     channel, time = image.layer.metadata.get(CHANNEL), None
     for label, i in image.at.items():
@@ -29,7 +29,7 @@ def image_file(image: LayerImage) -> ImageFile:
         else:
             raise RlnError(
                 f"{image.layer.name} has an axis {label}; a job reads channels (c) and time "
-                "points (t) of a file: call the axes so, or save what is seen."
+                "points (t) of a file: rename the axes, or save the displayed volume."
             )
     return ImageFile(
         path=str(path_of(image.layer)), voxel_um=image.voxel_um, channel=channel, time=time
@@ -37,12 +37,12 @@ def image_file(image: LayerImage) -> ImageFile:
 
 
 def psf_file(psf: LayerImage, *, repair: bool) -> PsfFile:
-    """Return what a job reads to have a PSF.
+    """Return the file of a PSF.
 
     Raises
     ------
     RlnError
-        If it is one of several in a layer.
+        If it is one of several volumes of a layer.
     """
     if psf.at or CHANNEL in psf.layer.metadata:
         raise RlnError(
@@ -54,10 +54,9 @@ def psf_file(psf: LayerImage, *, repair: bool) -> PsfFile:
 
 
 def path_of(layer: Layer) -> Path:
-    """Return the file that a layer was read from; of others the name that it could have."""
+    """Return the file that a layer was read from; without one, a file name for the layer."""
     if layer.source.path:
         return Path(layer.source.path)
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    # A Zarr array that was added as it is.
-    root = getattr(getattr(data, "store", None), "root", None)
+    root = getattr(getattr(data, "store", None), "root", None)  # of a Zarr array
     return Path(root, data.path) if root else Path(f"{layer.name}.tif")

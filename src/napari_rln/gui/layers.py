@@ -1,8 +1,7 @@
-"""Conversion of layers to volumes and back.
+"""Conversion between layers and volumes.
 
-A layer may have any unit of length; its voxel size is in micrometres here, as napari shows it: by
-scale and affine. A result layer copies scale, unit, axes, translation, rotation, shear and affine
-of its source.
+Voxel sizes are in micrometres, whatever the unit of a layer, and include its affine transform. A
+result layer copies scale, unit, axes, translation, rotation, shear and affine of its source.
 """
 
 import dataclasses
@@ -27,38 +26,40 @@ KEY = "napari-rln"
 """Metadata key of a layer's record."""
 
 CHANNEL = "napari-rln channel"
-"""Metadata key of the channel of a layer's file, where there are several."""
+"""Metadata key of a layer's channel in a file with several."""
 
 DISPLAY_ONLY = "napari-rln display only"
-"""Metadata key of a layer that is no image to work on, such as a preview."""
+"""Metadata key of a layer for display only, such as a preview, which is not an input."""
 
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
 _PLACE = ("scale", "units", "translate", "rotate", "shear", "affine")
-_BRIGHTEST = 99.97  # percentile of the brightest colour: above most structures, below hot voxels
+_BRIGHTEST = (
+    99.97  # percentile of the upper contrast limit: above most structures, below hot voxels
+)
 _SAMPLE = 250_000  # voxels that contrast limits are computed from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerImage:
-    """One volume of a layer, not read yet: what a dock hands to a worker.
+    """One volume of a layer, not read yet, for a background job.
 
     Attributes
     ----------
     layer
         The layer.
     data
-        (Z, Y, X) or (Y, X), of any type, in memory or not.
+        (Z, Y, X) or (Y, X), of any type, in memory or lazy.
     voxel_um
         Voxel size (z, y, x) in micrometres.
     name
         Name of the layer, with the time point and channel where there are several.
     place
-        Options of a layer in the same place.
+        Layer options with the same transform.
     at
-        Position on the axes before these, by their labels.
+        Indices along the leading axes, by axis label.
     box
-        Part of the layer's volume, slices (z, y, x); none for all of it.
+        Part of the layer's volume, slices (z, y, x); None for all of it.
     """
 
     layer: Image
@@ -77,7 +78,7 @@ class LayerImage:
 
     @property
     def plane_place(self) -> dict[str, Any]:
-        """Options of a layer without z in the same lateral place."""
+        """Layer options with the same lateral transform, without the z axis."""
         kept = {name: self.place[name][-2:] for name in ("scale", "units", "translate")}
         affine = np.asarray(self.place["affine"])[-3:, -3:]
         return kept | {"axis_labels": self.place["axis_labels"][-2:], "affine": affine}
@@ -88,13 +89,13 @@ class LayerImage:
         return id(self.layer), *self.at.items(), *self.voxel_um, str(self.box)
 
     def read(self) -> Volume:
-        """Return the volume; may take a while, so call it in a worker thread."""
+        """Return the volume, which may take a while: call it in a worker thread."""
         return Volume.from_array(
             np.asarray(self.data), self.voxel_um, name=self.name, record=record_of(self.layer)
         )
 
     def cropped(self, box: Sequence[slice]) -> "LayerImage":
-        """Return a part, from its slices (z, y, x) with starts and stops.
+        """Return the part between slices (z, y, x), which have starts and stops.
 
         Raises
         ------
@@ -110,7 +111,7 @@ class LayerImage:
         )
 
     def on_voxels(self, volume: Volume) -> "LayerImage":
-        """Return a volume of the same layer on other voxels, with the same corner.
+        """Return a volume on another grid with the same corner as an image of this layer.
 
         Raises
         ------
@@ -131,48 +132,26 @@ class LayerImage:
         )
 
     def check_upright(self) -> None:
-        """Raise unless its axes are the world axes.
-
-        Raises
-        ------
-        RlnError
-            If the layer is rotated, sheared or mirrored.
-        """
+        """Raise a :class:`RlnError` if the layer is rotated, sheared or mirrored."""
         linear = _linear(self.layer)
         edges = np.diag(linear)
         if np.any(edges <= 0) or not np.allclose(linear, np.diag(edges), atol=1e-6 * edges.max()):
-            raise RlnError(f"{self.name} is rotated or sheared in napari; take it as it was read.")
+            raise RlnError(f"{self.name} is rotated or sheared in napari; undo that.")
 
     @property
     def in_memory(self) -> bool:
-        """Whether the data are in memory, not on disk or still to be computed."""
+        """Whether the data are in memory, neither on disk nor lazy."""
         return isinstance(self.data, np.ndarray) and not isinstance(self.data, np.memmap)
 
     def layer_of(self, volume: Volume, **options: Any) -> Image:
-        """Return a layer of a volume in the place of this one.
-
-        Parameters
-        ----------
-        volume
-            A volume on the same grid.
-        **options
-            Further options of the layer.
-        """
+        """Return a layer of a volume on the same grid, with the same transform."""
         data = volume.data[0] if self.data.ndim == 2 else volume.data
         return Image(
             data, **(self.place | {"name": volume.name, "metadata": metadata(volume)} | options)
         )
 
     def result_layer(self, data: Any, **options: Any) -> Image:
-        """Return a layer in the place and colours of this one.
-
-        Parameters
-        ----------
-        data
-            Array with the same number of axes, or a pyramid of them.
-        **options
-            Further options of the layer.
-        """
+        """Return a layer of an array, or pyramid, with the same axes, transform and colours."""
         shown: dict[str, Any] = {
             "colormap": self.layer.colormap,
             "gamma": self.layer.gamma,
@@ -184,25 +163,26 @@ class LayerImage:
 def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
     """Return the displayed volume of a layer, not read yet.
 
+    Of a multiscale image that is the finest level, of a time series the displayed time point.
+
     Parameters
     ----------
     layer
-        An image; of a multiscale one the finest level is taken, of a time series the displayed
-        time point.
+        An image layer.
     point
         Position of the viewer's sliders in world coordinates.
 
     Raises
     ------
     RlnError
-        If the layer is no volume, or its voxel size is unknown.
+        If the layer is not a plane or volume, or its voxel size is unknown.
     """
     if not isinstance(layer, Image):
         raise RlnError(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
     if layer.rgb:
         raise RlnError(
-            f"{layer.name} is in colours (RGB); split it into its channels (right click on the "
-            "layer) and choose one."
+            f"{layer.name} is an RGB image; split it into its channels (right click on the layer) "
+            "and choose one."
         )
     data, before = displayed_data(layer, point)
     if data.ndim < 2 or 0 in data.shape:
@@ -210,8 +190,8 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
     voxel_um = voxel_um_of(layer)
     if voxel_um is None:
         raise RlnError(
-            f"the voxel size of {layer.name} is not known; type it where a dock has it chosen as "
-            "its image or PSF."
+            f"the voxel size of {layer.name} is unknown; choose the layer as the image or PSF of a "
+            "dock and type it there."
         )
     at = dict(zip(layer.axis_labels, before, strict=False))
     name = layer.name + "".join(f" {label} {i}" for label, i in at.items())
@@ -220,14 +200,9 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
 
 
 def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
-    """Return the last three axes of a layer's data, or two, and the position on the others.
+    """Return displayed data, (Z, Y, X) or (Y, X), and the indices along the leading axes.
 
-    Parameters
-    ----------
-    layer
-        An image; of a multiscale one the finest level is taken.
-    point
-        Position of the viewer's sliders in world coordinates.
+    Of a multiscale image that is the finest level; ``point`` is as for :func:`source_of`.
     """
     data = layer.data[0] if layer.multiscale else layer.data
     if hasattr(data, "chunks") and not hasattr(data, "dask"):  # Zarr and HDF5 read when indexed
@@ -240,47 +215,47 @@ def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int
 
 
 def voxel_um_of(layer: Layer) -> VoxelUm | None:
-    """Return a layer's voxel size (z, y, x) in micrometres; none without a unit of length.
+    """Return a layer's voxel size (z, y, x) in micrometres; None without a unit of length.
 
-    Of a rotated or sheared layer, the lengths of its voxels' edges.
+    Of a rotated or sheared layer these are the lengths of the voxels' edges.
     """
     units = units_um(layer.units)
     return None if units is None else three(edges_of(layer, units))
 
 
 def three(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
-    """Return sizes along z, y and x; of a plane, whose depth has no effect, that of y for z."""
+    """Return sizes (z, y, x); a plane, whose depth has no effect, gets that of y for z."""
     *z, y, x = (float(size) for size in sizes)
     return (z[0] if z else y), y, x
 
 
 def edges_of(layer: Layer, units: npt.ArrayLike = 1.0) -> npt.NDArray[np.float64]:
-    """Return the lengths of the edges of a layer's voxels, along its last three axes or two.
+    """Return the lengths of the edges of a layer's voxels along its last three, or two, axes.
 
     Parameters
     ----------
     layer
         The layer.
     units
-        Units of the layer's last axes, in the unit of the lengths.
+        Size of the units of these axes, in the unit of the result.
     """
     edges = np.asarray(_linear(layer) * np.reshape(units, (-1, 1)))
     lengths = np.linalg.norm(edges, axis=0)
-    upright = np.count_nonzero(edges, axis=0) == 1  # exact for these
+    upright = np.count_nonzero(edges, axis=0) == 1  # whose sum is exact
     return np.where(upright, np.abs(edges).sum(axis=0), lengths)
 
 
 def _linear(layer: Layer) -> npt.NDArray[np.float64]:
-    """Return the matrix from steps in a layer's data to steps in the world, last axes."""
+    """Return the matrix from data to world coordinates of the last three, or two, axes."""
     n = min(layer.ndim, 3)
     own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim)
     return np.asarray(layer.affine.linear_matrix @ own.linear_matrix)[-n:, -n:]
 
 
 def units_um(units: Sequence[Any] | None) -> npt.NDArray[np.float64] | None:
-    """Return the last three of a layer's or a viewer's units in micrometres.
+    """Return the last three units of a layer or viewer in micrometres.
 
-    None where they are no lengths, or where a viewer's layers have no common unit.
+    None if they are not lengths, or the layers of a viewer have no common unit.
     """
     if not units:
         return None
@@ -291,17 +266,9 @@ def units_um(units: Sequence[Any] | None) -> npt.NDArray[np.float64] | None:
 
 
 def set_voxel_um(layer: Layer, voxel_um: VoxelUm) -> None:
-    """Set a layer's voxel size (z, y, x) in micrometres; its offset in voxels stays.
-
-    Parameters
-    ----------
-    layer
-        The layer.
-    voxel_um
-        For a plane the last two are used.
-    """
+    """Set a layer's voxel size (z, y, x), micrometres; its translation in voxels stays."""
     n = min(layer.ndim, 3)
-    stretched = edges_of(layer) / layer.scale[-n:]  # by the affine
+    stretched = edges_of(layer) / layer.scale[-n:]  # scale of the affine
     scale = (*layer.scale[:-n], *np.divide(voxel_um[-n:], stretched))
     translate = layer.translate / layer.scale * scale
     layer.units = (*layer.units[:-n], *_UM[-n:])
@@ -309,15 +276,15 @@ def set_voxel_um(layer: Layer, voxel_um: VoxelUm) -> None:
 
 
 def record_of(layer: Layer) -> Record | None:
-    """Return the record of a layer; none if it has none."""
+    """Return the record of a layer; None without one."""
     try:
         return Record.from_dict(layer.metadata[KEY])
-    except (KeyError, ValueError):  # none, or another program's
+    except (KeyError, ValueError):  # missing, or another program's
         return None
 
 
 def is_image(layer: Layer) -> bool:
-    """Return whether a layer is an image to work on."""
+    """Return whether a layer is an image that may be an input."""
     return isinstance(layer, Image) and DISPLAY_ONLY not in layer.metadata
 
 
@@ -329,7 +296,7 @@ def is_psf(layer: Layer) -> bool:
 
 
 def is_raw(layer: Layer) -> bool:
-    """Return whether a layer is an image to deconvolve: no PSF, and no result."""
+    """Return whether a layer is an image to deconvolve: neither a PSF nor a result."""
     record = record_of(layer)
     made = record is not None and record.method != "simulate"
     return is_image(layer) and not made and not is_psf(layer)
@@ -341,15 +308,7 @@ def metadata(volume: Volume) -> dict[str, Any]:
 
 
 def layer_data(volume: Volume, **options: Any) -> LayerData:
-    """Return layer data, as napari's readers do, of a volume without a source layer.
-
-    Parameters
-    ----------
-    volume
-        The volume.
-    **options
-        Further options of the layer, such as ``colormap``.
-    """
+    """Return the layer data of a volume, as napari's readers do."""
     shown = {
         "name": volume.name,
         "scale": volume.voxel_um,
@@ -374,14 +333,14 @@ def contrast_limits(arrays: Iterable[npt.NDArray[Any]]) -> tuple[float, float]:
 
 
 def _place(layer: Image, at: Sequence[int]) -> dict[str, Any]:
-    """Return options of a layer in the place of one's last axes, at a position on the others."""
+    """Return layer options with the transform of the last axes, at indices of the leading ones."""
     n = min(layer.ndim, 3)
     labels = _ZYX[-n:] if layer.ndim > n else layer.axis_labels
     if layer.ndim == n:
         place = {name: getattr(layer, name) for name in _PLACE}
         return place | {"axis_labels": labels, "affine": layer.affine.affine_matrix}
     place = {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")}
-    # The affine holds all rotation and shear among several axes.
+    # The affine includes rotation and shear.
     affine = np.eye(n + 1)
     affine[:-1, :-1] = _linear(layer) / place["scale"]
     corner = np.array(layer.data_to_world((*at, *np.zeros(n))))[-n:]

@@ -1,4 +1,4 @@
-"""Notification of changes of the model library."""
+"""Watcher of the model library, which reports new and deleted models."""
 
 from qtpy.QtCore import QFileSystemWatcher, QObject, Signal
 
@@ -7,29 +7,24 @@ from napari_rln.networks.library import Entry
 
 
 class LibraryWatcher(QObject):
-    """Tells when models come or go, whoever made or deleted them.
+    """Signal when models are added or deleted, by any program.
 
-    Where the system cannot tell, such as on a network drive, :meth:`check` when it matters.
+    Call :meth:`check` where the system does not report changes, such as on a network drive.
     """
 
     changed = Signal()
+    entries: tuple[Entry, ...] = ()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._watcher = QFileSystemWatcher(self)
-        self._entries: tuple[Entry, ...] = ()
         self._watcher.directoryChanged.connect(self.check)
         self.check()
 
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """The models that there were at the last look."""
-        return self._entries
-
     def check(self) -> None:
-        """Look now."""
+        """Read the library, and signal changes."""
         library = preferences.library()
-        # Until the first model is saved there is no such folder.
+        # The folder does not exist before the first model is saved.
         folders = [library.folder, *library.folder.parents]
         folder = str(next(each for each in folders if each.is_dir()))
         watched = self._watcher.directories()
@@ -38,6 +33,6 @@ class LibraryWatcher(QObject):
                 self._watcher.removePaths(watched)
             self._watcher.addPath(folder)
         entries = library.entries()
-        if entries != self._entries:
-            self._entries = entries
+        if entries != self.entries:
+            self.entries = entries
             self.changed.emit()

@@ -1,4 +1,4 @@
-"""The strip at the foot of a dock: run, pause, cancel, how far it is, and what went wrong."""
+"""Bar at the bottom of a dock: run, pause and cancel buttons, progress and messages."""
 
 import time
 from collections.abc import Callable
@@ -15,31 +15,31 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
-from napari_rln.engine.progress import Progress
+from napari_rln.engine.progress import STOP_SEARCH, Progress
 from napari_rln.gui.field_errors import FieldError, point_at
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Update
 from napari_rln.gui.number import take_typed
 
-_SPINNER = 5  # per cent of its speed, some pictures a second
-_LEAST_S = 1.0  # of a phase, before the time that is left can be told
+_SPINNER_SPEED = 5  # per cent: a few frames a second
+_MIN_PHASE_S = 1.0  # time in a phase before the time left is estimated
 
 
 class RunBar(QWidget):
-    """Buttons and progress of a dock's works.
+    """Buttons and progress of a dock's jobs.
 
     Parameters
     ----------
     jobs
-        The works.
+        Job queue.
     run
-        What the button does: adds jobs. What it raises as :class:`RlnError` is shown.
+        Adds jobs when the button is clicked; its :class:`RlnError` is shown.
     label
-        Of the button.
+        Text of that button.
     can_pause
-        Whether there is a button to pause.
+        Whether there is a pause button.
     window
-        Of which works it speaks, where several windows share them; see :class:`Job`.
+        Window whose jobs are shown; see :class:`BackgroundJob`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RunBar(QWidget):
         super().__init__()
         self._jobs, self._run, self._label, self._window = jobs, run, label, window
         self._details = ""
-        self._failure = ""  # that is shown now
+        self._failure = ""  # the failure that the message shows
         self._phase, self._phase_began, self._phase_from = "", 0.0, 0
         self.run_button = QPushButton(label)
         self.pause_button = QPushButton("Pause")
@@ -74,14 +74,14 @@ class RunBar(QWidget):
         self._buttons = QHBoxLayout()
         for button in (self.run_button, self.pause_button, self.cancel_button):
             self._buttons.addWidget(button, 1)
-        said = QHBoxLayout()
-        said.addWidget(self.message, 1)
-        said.addWidget(self.details_button, 0, Qt.AlignmentFlag.AlignTop)
+        message_row = QHBoxLayout()
+        message_row.addWidget(self.message, 1)
+        message_row.addWidget(self.details_button, 0, Qt.AlignmentFlag.AlignTop)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self._buttons)
         layout.addWidget(self.bar)
-        layout.addLayout(said)
+        layout.addLayout(message_row)
         layout.addWidget(self.warning)
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(jobs.toggle_pause)
@@ -96,50 +96,44 @@ class RunBar(QWidget):
         self._refresh()
 
     def add_button(self, button: QWidget) -> None:
-        """Put a button beside the others."""
+        """Add a button to the right of the others."""
         self._buttons.addWidget(button)
 
-    def attempt(self, action: Callable[[], None], *, asked: bool = True) -> None:
-        """Do something at once; a mistake of the user's is shown as a sentence.
+    def attempt(self, action: Callable[[], None], *, clicked: bool = True) -> None:
+        """Call a function, and show its :class:`RlnError`.
 
-        Parameters
-        ----------
-        action
-            What to do.
-        asked
-            Whether the user has just asked for it: then the field of a mistake gets the focus.
+        The field of the error gets the focus, if the user has ``clicked`` for the action.
         """
-        if asked:
+        if clicked:
             take_typed(self.window())
         try:
             action()
         except RlnError as error:
-            self.say(str(error), error=True)
-            if asked and isinstance(error, FieldError):
+            self.show_message(str(error), error=True)
+            if clicked and isinstance(error, FieldError):
                 point_at(error.field)
 
-    def say(self, sentence: str, *, error: bool = False) -> None:
-        """Show a sentence; why a work failed, which it replaces, stays to be read below."""
+    def show_message(self, text: str, *, error: bool = False) -> None:
+        """Show a message; the failure of a job that it replaces moves to the warnings below."""
         failure, self._failure = self._failure, ""
         if failure:
             self._warn(failure)
-        sentence = worded(sentence)
-        self.message.setText(f"{sentence[:1].upper()}{sentence[1:]}")
+        text = worded(text)
+        self.message.setText(f"{text[:1].upper()}{text[1:]}")
         self.message.setProperty("error", error)
         self.message.setStyleSheet("QLabel { color: #e0524c; }" if error else "")
 
     def _on_run(self) -> None:
         if self._jobs.running is None:
-            self._failure = ""
-            self.say("")
+            self._failure = self._details = ""
+            self.show_message("")
             self.warning.clear()
             self.warning.setVisible(False)
-            self._details = ""
             self.details_button.setVisible(False)
         self.attempt(self._run)
 
     def _on_cancel(self) -> None:
-        self.say("cancelling\N{HORIZONTAL ELLIPSIS}")
+        self.show_message("cancelling\N{HORIZONTAL ELLIPSIS}")
         self._jobs.cancel()
 
     def _refresh(self) -> None:
@@ -153,11 +147,11 @@ class RunBar(QWidget):
             self.bar.setRange(0, 1)
             self.bar.setValue(0)
             self._phase = ""
-            if waiting and self._jobs.leaving:
-                self.say("waiting until what was cancelled has ended its last step")
+            if waiting and self._jobs.cancelling:
+                self.show_message("waiting for the last step of the cancelled job")
         elif not self._phase:
             self.bar.setRange(0, 0)
-            calm_spinners(self.window())
+            _slow_spinners(self.window())
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
         if not update.due or job.window != self._window:
@@ -172,42 +166,43 @@ class RunBar(QWidget):
         left = self._seconds_left(progress)
         parts = [f"{job.title}: {progress.activity}{count}", progress.note]
         parts += [f"{duration(left)} left"] if left is not None else []
-        self.say(", ".join(part for part in parts if part))
+        self.show_message(", ".join(part for part in parts if part))
 
     def _seconds_left(self, progress: Progress) -> float | None:
         if progress.seconds_left is not None:
             return progress.seconds_left
         passed, done = time.monotonic() - self._phase_began, progress.done - self._phase_from
-        # How long the search for the stop takes is not known: it ends when it has found it.
-        if passed < _LEAST_S or done <= 0 or progress.activity == "finding when to stop":
+        # The search for the number of iterations may end at any of them.
+        if passed < _MIN_PHASE_S or done <= 0 or progress.activity == STOP_SEARCH:
             return None
         return passed / done * (progress.total - progress.done)
 
-    def _on_warning(self, job: BackgroundJob, sentence: str) -> None:
+    def _on_warning(self, job: BackgroundJob, text: str) -> None:
         if job.window == self._window:
-            self._warn(f"{job.title}: {sentence}")
+            self._warn(f"{job.title}: {text}")
 
-    def _warn(self, sentence: str) -> None:
+    def _warn(self, text: str) -> None:
         before = f"{self.warning.text()}\n" if self.warning.text() else ""
-        self.warning.setText(f"{before}{worded(sentence)}")
+        self.warning.setText(f"{before}{worded(text)}")
         self.warning.setVisible(True)
 
     def _on_success(self, job: BackgroundJob, result: object) -> None:
         if job.window == self._window:
-            self.say(f"{job.title}: done")
+            self.show_message(f"{job.title}: done")
 
     def show_failure(self, job: BackgroundJob, failure: Failure) -> None:
-        """Show why a work failed; it stays to be read until something is run anew."""
+        """Show why a job failed, until the next run."""
         if job.window != self._window:
             return
-        self.say(f"{job.title}: {failure.sentence}", error=True)
+        self.show_message(f"{job.title}: {failure.sentence}", error=True)
         self._failure = self.message.text()
         self._details += f"{self._failure}\n\n{failure.details}\n"
         self.details_button.setVisible(True)
 
     def _on_cancelled(self, job: BackgroundJob) -> None:
         if job.window == self._window:
-            self.say(f"{job.title}: cancelled{'; ' if job.kept else ''}{job.kept}")
+            note = f"; {job.cancel_note}" if job.cancel_note else ""
+            self.show_message(f"{job.title}: cancelled{note}")
 
     def _show_details(self) -> None:
         box = QMessageBox(self)
@@ -217,19 +212,19 @@ class RunBar(QWidget):
         box.open()
 
 
-def calm_spinners(window: QWidget) -> None:
-    """Slow down what turns in a window while it computes, such as napari's sign of activity.
+def _slow_spinners(window: QWidget) -> None:
+    """Slow down the animations of a window, such as napari's activity spinner.
 
-    Every picture of it has the whole window drawn again. Where no graphics card does that, it took
-    40 % of two cores' time (``benchmarks/gui.py``).
+    Every frame redraws the whole window. Without a graphics card that took 40 % of the time of two
+    cores (``benchmarks/gui.py``).
     """
     for label in window.findChildren(QLabel):
         if label.movie() is not None:
-            label.movie().setSpeed(_SPINNER)
+            label.movie().setSpeed(_SPINNER_SPEED)
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as one says it."""
+    """Return a duration as text."""
     if seconds < 1:
         return "less than 1 s"
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""Sample data for napari's File > Open Sample, and the widget that makes more."""
+"""Sample data for napari's File > Open Sample, and the widget that simulates images."""
 
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _SHAPE = (64, 96, 96)
 _VOXEL_UM = (0.2, 0.1, 0.1)
-_SHAPE_LABEL = "Shape (z, y, x)"
 
 
 def bead() -> list[LayerData]:
@@ -39,7 +38,7 @@ def bead_psf() -> list[LayerData]:
 
 
 def nucleus() -> list[LayerData]:
-    """Return the nucleus by camera and by confocal microscope, and the camera's PSF, as layers."""
+    """Return widefield and confocal images of a nucleus, and the widefield PSF, as layers."""
     return [
         layer_data(samples.nucleus_psf(), colormap="magma", visible=False),
         layer_data(samples.nucleus_confocal(), visible=False),
@@ -48,7 +47,7 @@ def nucleus() -> list[LayerData]:
 
 
 def synthetic() -> list[LayerData]:
-    """Return a widefield PSF, made-up objects and the image of them, the same every time."""
+    """Return a widefield PSF, synthetic objects and their image; always the same."""
     optics = MicroscopeSettings(na=1.2, immersion_index=1.33, size=(63, 63, 63))
     psf = compute_psf(optics, _VOXEL_UM, name="synthetic PSF")
     structures = StructureSettings(structures=("filaments", "shells", "dots"), at_once=0)
@@ -62,7 +61,7 @@ def synthetic() -> list[LayerData]:
 
 
 class Simulate(QWidget):
-    """Made-up objects as a microscope with a PSF sees them, with the truth."""
+    """Simulation of the image of synthetic objects, with the ground truth."""
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
@@ -70,7 +69,7 @@ class Simulate(QWidget):
         self.psf = VolumePicker(napari_viewer, prefer=is_psf)
         self.structures = Form(StructureSettings, top=("structures", "density"))
         self.imaging = Form(ImagingSettings, top=("photons", "background"))
-        self.shape = Numbers(value=_SHAPE, label=_SHAPE_LABEL, min=1, max=4096)
+        self.shape = Numbers(value=_SHAPE, label="Shape (z, y, x)", min=1, max=4096)
         self.seed = Number(annotation=int, label="Seed", min=0)
         self.jobs = JobQueue(self)
         self.bar = RunBar(self.jobs, self.run, label="Simulate")
@@ -98,7 +97,7 @@ class Simulate(QWidget):
         Raises
         ------
         RlnError
-            If no PSF is chosen or a setting cannot be.
+            If no PSF is chosen or a setting is not valid.
         """
         psf = self.psf.source("the PSF")
         structures, imaging = self.structures.settings(), self.imaging.settings()
@@ -111,7 +110,7 @@ class Simulate(QWidget):
             ready, _ = fit_psf(psf.read())
             yield Update(Progress(activity="simulating"))
             pair = simulate_pair(ready, structures, imaging, shape=shape, seed=seed, name=name)
-            yield None  # here it may be cancelled
+            yield None  # so that it may be cancelled
             return pair
 
         key = (id(psf.layer), structures, imaging, shape, seed)

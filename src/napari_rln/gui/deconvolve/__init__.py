@@ -1,1 +1,1 @@
-"""The dock that deconvolves and compares."""
+"""Dock for deconvolution and comparison."""

@@ -1,4 +1,4 @@
-"""Many images, handed to the batch runner with what is set in the dock, and how far it is."""
+"""Window for the deconvolution of many images with the settings of the dock."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -34,28 +34,28 @@ from napari_rln.engine.progress import Progress, progress_of
 from napari_rln.engine.reports import BatchReport
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
-from napari_rln.gui.deconvolve.ondisk import fit_to
+from napari_rln.gui.deconvolve.ondisk import fit_psf_to
 from napari_rln.gui.deconvolve.result_place import FolderField, ResultPlace, file_name
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.runbar import RunBar
 
-# It brings what reads and writes Zarr; napari opens the dock faster without.
+# Modules that import Zarr are imported where they are used: napari opens the dock faster.
 if TYPE_CHECKING:
     from napari_rln.engine.reports import BatchItem, ItemOutcome
 
 _ENDINGS = {"OME-Zarr": "ome.zarr", "OME-TIFF": "ome.tif"}
 _FILES = "Images and tables (*.tif *.tiff *.csv);;All files (*)"
-_COLUMNS = ("Image", "Method", "How far", "State")
+_COLUMNS = ("Image", "Method", "Progress", "State")
 _STATE = 3
-_WINDOW = "batch"  # that speaks of these works, and not the dock
-_OPEN = Qt.ItemDataRole.UserRole  # of a row's state: whether it is still to be done
+_WINDOW = "batch"  # shows the progress of these jobs, instead of the dock
+_OPEN = Qt.ItemDataRole.UserRole  # data role of a row's state: whether it is unfinished
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTask:
-    """What all images of a batch are to undergo."""
+    """Methods and PSF of a batch."""
 
     methods: Sequence[ChosenMethod]
     psf: LayerImage | None
@@ -64,27 +64,13 @@ class BatchTask:
 
 @dataclass(frozen=True, eq=False)
 class ListedImages:
-    """The images of a batch, each once for every channel."""
+    """Images of a batch, one item per channel and time point."""
 
     items: "list[BatchItem]"
 
 
 class BatchWindow(QDialog):
-    """Images, and a row for everything that becomes of them.
-
-    Parameters
-    ----------
-    viewer
-        Where results are opened.
-    jobs
-        Of the dock: its works and these wait for each other.
-    task
-        Returns what is set in the dock, or raises what speaks against it.
-    place
-        Who works.
-    parent
-        Above which it is shown.
-    """
+    """List of images, and a table of their results and progress; ``task`` reads the dock."""
 
     def __init__(
         self,
@@ -102,7 +88,7 @@ class BatchWindow(QDialog):
         self.inputs.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.inputs.setToolTip(
             "<p>Files with all their channels and time points, folders of files, and tables (.csv) "
-            "with a column image and, where wanted, psf, model, channel, time, voxel_um, "
+            "with the column image and the optional columns psf, model, channel, time, voxel_um, "
             "psf_voxel_um and out.</p>"
         )
         self.folder = FolderField()
@@ -117,16 +103,16 @@ class BatchWindow(QDialog):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
         self.bar = RunBar(jobs, self.run, label="Run batch", window=_WINDOW)
-        self._rows: dict[Path, int] = {}  # by the results
-        self._mine: dict[BackgroundJob, ChosenMethod] = {}
+        self._rows: dict[Path, int] = {}  # by path of the result
+        self._methods: dict[BackgroundJob, ChosenMethod] = {}
         self._lay_out()
         jobs.reported.connect(self._on_report)
         jobs.ended.connect(self._on_end)
 
     def add(self, *paths: str) -> None:
-        """Add files or folders that are not there yet."""
-        there = self._words()
-        self.inputs.addItems([path for path in paths if path and path not in there])
+        """Add files or folders that are not listed yet."""
+        listed = self._paths()
+        self.inputs.addItems([path for path in paths if path and path not in listed])
 
     def run(self) -> None:
         """Queue a batch for every ticked method.
@@ -134,28 +120,28 @@ class BatchWindow(QDialog):
         Raises
         ------
         RlnError
-            If there are no images, or methods, PSF or folder cannot be.
+            If there are no images, or methods, PSF or folder are not valid.
         """
-        task, words = self._task(), self._words()
-        output, execution = self._place.format.settings(), self._place.run_by()
-        if not words:
+        task, paths = self._task(), self._paths()
+        output, execution = self._place.format.settings(), self._place.execution_settings()
+        if not paths:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
         ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
         jobs: dict[BackgroundJob, ChosenMethod] = {}
         for method in task.methods:
             job = BackgroundJob(
                 f"batch {method.name}",
-                partial(_batch, words, method, task, folder, ending, output, execution),
-                key=(*words, folder, ending, method, task.repair, task.psf and task.psf.key),
-                kept="what is finished stays there, and Run goes on with it",
+                partial(_batch, paths, method, task, folder, ending, output, execution),
+                key=(*paths, folder, ending, method, task.repair, task.psf and task.psf.key),
+                cancel_note="finished results are kept, and Run continues the batch",
                 window=_WINDOW,
             )
             jobs[job] = method
-        if not self._mine:  # rows of a batch under way stay
+        if not self._methods:  # else the rows are of a running batch
             self.table.setRowCount(0)
             self._rows.clear()
         self._jobs.add(*jobs)
-        self._mine |= jobs
+        self._methods |= jobs
 
     def open_selected(self) -> None:
         """Show the results of the selected rows in napari.
@@ -163,20 +149,20 @@ class BatchWindow(QDialog):
         Raises
         ------
         RlnError
-            If none is there yet.
+            If none of them is finished.
         """
         rows = {index.row() for index in self.table.selectedIndexes()}
-        found = [out for out, row in self._rows.items() if row in rows and out.exists()]
-        if not found:
-            raise RlnError("select rows whose results are there.")
-        for out in found:
+        finished = [out for out, row in self._rows.items() if row in rows and out.exists()]
+        if not finished:
+            raise RlnError("select rows of finished images.")
+        for out in finished:
             self._viewer.open(str(out), plugin="napari-rln")
 
-    def _words(self) -> list[str]:
+    def _paths(self) -> list[str]:
         return [self.inputs.item(i).text() for i in range(self.inputs.count())]
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
-        method, content = self._mine.get(job), update.content
+        method, content = self._methods.get(job), update.content
         if method is None:
             return
         if isinstance(content, ListedImages):
@@ -186,9 +172,9 @@ class BatchWindow(QDialog):
             self._show(content)
 
     def _on_end(self, job: BackgroundJob) -> None:
-        if self._mine.pop(job, None) is None or self._mine:
+        if self._methods.pop(job, None) is None or self._methods:
             return
-        for row in self._rows.values():  # of a batch that was cancelled
+        for row in self._rows.values():  # of a cancelled batch
             if self.table.item(row, _STATE).data(_OPEN):
                 self._set(row, "cancelled", 0, 1)
 
@@ -196,27 +182,25 @@ class BatchWindow(QDialog):
         row = self._rows.setdefault(item.out, self.table.rowCount())
         if row == self.table.rowCount():
             self.table.insertRow(row)
-        for column, text in enumerate((item.label, method.name, None, "waits")):
-            if text is None:
-                bar = QProgressBar()
-                bar.setTextVisible(False)
-                self.table.setCellWidget(row, column, bar)
-                continue
+        bar = QProgressBar()
+        bar.setTextVisible(False)
+        self.table.setCellWidget(row, _STATE - 1, bar)
+        for column, text in ((0, item.label), (1, method.name), (_STATE, "")):
             cell = QTableWidgetItem(text)
-            cell.setToolTip(str(item.job.image.path if column == 0 else item.out))
+            cell.setToolTip(str(item.out if column else item.job.image.path))
             self.table.setItem(row, column, cell)
-        self._set(row, "waits", 0, 1, is_open=True)
+        self._set(row, "waiting", 0, 1, is_open=True)
 
     def _show(self, report: BatchReport) -> None:
         row = self._rows.get(report.item.out)
         if row is None:
             return
-        ended = report.outcome
-        if ended is not None:
-            chi2 = ended.summary.get("chi2")
+        outcome = report.outcome
+        if outcome is not None:
+            chi2 = outcome.summary.get("chi2")
             quality = f", \N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO} {chi2:.3g}" if chi2 else ""
-            text = ended.error or f"{ended.status}, {ended.seconds:.0f} s{quality}"
-            self._set(row, ". ".join([text, *ended.warnings]), 0 if ended.error else 1, 1)
+            text = outcome.error or f"{outcome.status}, {outcome.seconds:.0f} s{quality}"
+            self._set(row, ". ".join([text, *outcome.warnings]), 0 if outcome.error else 1, 1)
         elif report.inner is not None:
             progress = progress_of(report.inner)
             self._set(row, progress.activity, progress.done, progress.total, is_open=True)
@@ -232,22 +216,17 @@ class BatchWindow(QDialog):
         cell.setData(_OPEN, is_open)
 
     def _lay_out(self) -> None:
-        files, folder, remove, show = (
-            QPushButton(text)
-            for text in (
-                "Add files\N{HORIZONTAL ELLIPSIS}",
-                "Add folder\N{HORIZONTAL ELLIPSIS}",
-                "Remove",
-                "Open results",
-            )
-        )
-        files.clicked.connect(self._add_files)
-        folder.clicked.connect(self._add_folder)
-        remove.clicked.connect(self._remove)
-        show.clicked.connect(lambda: self.bar.attempt(self.open_selected))
         buttons = QVBoxLayout()
-        for button in (files, folder, remove):
+        for text, action in (
+            ("Add files\N{HORIZONTAL ELLIPSIS}", self._add_files),
+            ("Add folder\N{HORIZONTAL ELLIPSIS}", self._add_folder),
+            ("Remove", self._remove),
+        ):
+            button = QPushButton(text)
+            button.clicked.connect(action)
             buttons.addWidget(button)
+        show = QPushButton("Open results")
+        show.clicked.connect(lambda: self.bar.attempt(self.open_selected))
         buttons.addStretch(1)
         above = QHBoxLayout()
         above.addWidget(self.inputs, 1)
@@ -259,14 +238,14 @@ class BatchWindow(QDialog):
         layout = QVBoxLayout(self)
         layout.addLayout(above, 1)
         layout.addLayout(rows)
-        said = "Methods, PSF and what is set below Result, on disk, are those of the dock."
-        layout.addWidget(QLabel(said))
+        note = "Methods, PSF, and the options of results on disk are those of the dock."
+        layout.addWidget(QLabel(note))
         layout.addWidget(self.table, 2)
         layout.addWidget(self.bar)
 
     def _add_files(self) -> None:
-        found, _ = QFileDialog.getOpenFileNames(self, "Images", "", _FILES)
-        self.add(*found)
+        paths, _ = QFileDialog.getOpenFileNames(self, "Images", "", _FILES)
+        self.add(*paths)
 
     def _add_folder(self) -> None:
         self.add(QFileDialog.getExistingDirectory(self, "Folder of images, or OME-Zarr"))
@@ -277,7 +256,7 @@ class BatchWindow(QDialog):
 
 
 def _batch(
-    words: list[str],
+    inputs: list[str],
     chosen: ChosenMethod,
     task: BatchTask,
     folder: Path,
@@ -285,22 +264,23 @@ def _batch(
     output: OutputFormat,
     execution: Execution,
 ) -> "Steps[list[ItemOutcome]]":
-    """Do a batch by one method; yield what becomes of the images, return it.
+    """Yield updates of a batch with one method; return the outcomes.
 
     Raises
     ------
     RlnError
-        If an image failed, when all are done.
+        After the last image, if one failed.
     """
     from napari_rln.engine.batch import BatchSettings, Ending, list_jobs, run_batch_iter
     from napari_rln.engine.job import Job as DeconvolutionJob
     from napari_rln.engine.run import read_psf
-    from napari_rln.engine.task import Task as TaskInParts
+    from napari_rln.engine.task import Task
     from napari_rln.io.image import ImageFile
 
     assert ending in get_args(Ending)
 
-    def named(mark: str) -> "tuple[Path, list[BatchItem]]":
+    def listed(mark: str) -> "tuple[Path, list[BatchItem]]":
+        """Return a folder for the results, and the images."""
         place = folder / mark
         place.mkdir(exist_ok=True)
         job = DeconvolutionJob(
@@ -310,45 +290,43 @@ def _batch(
             execution=execution,
         )
         template = BatchSettings(job=job, mark=mark, ending=ending, repair=task.repair)  # type: ignore[arg-type]
-        return place, list_jobs(words, template)
+        return place, list_jobs(inputs, template)
 
-    place, items = named(file_name(chosen.name).replace(" ", "-").lower())
-    own = chosen.method
-    if any(item.job.methods[0] != own for item in items):  # a table names models
-        if sum(other.method.kind == own.kind for other in task.methods) > 1:
-            raise RlnError("the table names models; tick one network only, which stands for them.")
-        place, items = named(own.kind)  # not by the name of a model that is not used
+    place, items = listed(file_name(chosen.name).replace(" ", "-").lower())
+    method = chosen.method
+    if any(item.job.methods[0] != method for item in items):  # a table names models
+        if sum(other.method.kind == method.kind for other in task.methods) > 1:
+            raise RlnError("the table names models, which replace the ticked one; tick only one.")
+        place, items = listed(method.kind)  # without the name of the ticked model
     yield Update(Progress(activity="planning"), ListedImages(items))
-    shared = task.psf.read() if task.psf else None
+    dock_psf = task.psf.read() if task.psf else None
 
-    def prepare(item: "BatchItem") -> "TaskInParts":
+    def prepare(item: "BatchItem") -> Task:
         job = item.job
-        psf = read_psf(job.psfs[0].file, job.image.channel) if job.psfs else shared
-        (method,) = job.methods
-        if method != own:
-            method = _of_library(method)
-        return TaskInParts(
+        psf = read_psf(job.psfs[0].file, job.image.channel) if job.psfs else dock_psf
+        (used,) = job.methods
+        return Task(
             image=job.image,
-            psf=fit_to(job.image, psf, task.repair) if psf else None,
-            method=method,
+            psf=fit_psf_to(job.image, psf, task.repair) if psf else None,
+            method=used if used == method else _from_library(used),
             output=job.output,
             execution=execution,
         )
 
-    ended = yield from streamed(
-        run_batch_iter(items, place, execution, own.device, prepare),
+    outcomes = yield from streamed(
+        run_batch_iter(items, place, execution, method.device, prepare),
         lambda report: report,
         always=lambda report: report.outcome is not None,
     )
-    failed = [one for one in ended if one.error]
+    failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
-        raise RlnError(f"{len(failed)} of {len(ended)} images failed; the rows say why.")
-    return ended
+        raise RlnError(f"{len(failed)} of {len(outcomes)} images failed; see their rows.")
+    return outcomes
 
 
-def _of_library(method: DeconvolutionMethod) -> DeconvolutionMethod:
-    """Return a network whose model a table names: of the user's, a shipped one, or a file."""
+def _from_library(method: DeconvolutionMethod) -> DeconvolutionMethod:
+    """Return a network whose model, named in a table, is replaced by its file in the library."""
     name, library = str(getattr(method, "model", "")), preferences.library()
-    known = {entry.name for entry in library.entries()}
-    file = library.path(name) if name in known else None
+    names = {entry.name for entry in library.entries()}
+    file = library.path(name) if name in names else None
     return dataclasses.replace(method, model=file) if file else method  # type: ignore[type-var]

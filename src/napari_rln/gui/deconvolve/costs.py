@@ -1,4 +1,4 @@
-"""How much memory the ticked methods take, and how long runs like them took, before they run."""
+"""Label with the memory and the approximate time that the chosen methods need."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,30 +16,18 @@ from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 from napari_rln.gui.runbar import duration
 
-_WAIT_MS = 400  # after a change: others may follow
+_DELAY_MS = 400  # after a change, as others may follow
 
 
 class PlannedMethods(NamedTuple):
-    """What is to be run.
-
-    Methods, shapes (z, y, x) of the image and the PSF on its voxels, and what says how much a
-    method takes, where that is no run of one image in memory.
-    """
+    """Methods to run, and a function that returns what one needs, as text."""
 
     methods: Sequence[ChosenMethod]
-    image: Shape
-    psf: Shape | None
-    needs: Callable[[ChosenMethod], str] | None = None
+    needs: Callable[[ChosenMethod], str]
 
 
 class Costs(QLabel):
-    """A line for every method.
-
-    Parameters
-    ----------
-    plan
-        Returns what would be run now, or raises what speaks against it.
-    """
+    """Label with a line for every method; empty while ``plan`` raises a :class:`RlnError`."""
 
     def __init__(self, plan: Callable[[], PlannedMethods]) -> None:
         super().__init__()
@@ -47,21 +35,21 @@ class Costs(QLabel):
         self.jobs = JobQueue(self)
         self.setWordWrap(True)
         self.setToolTip(
-            "<p>Memory beside what the program has, and how long runs of the method took on this "
-            "machine before.</p>"
+            "<p>Additional memory, and the time that earlier runs of the method on this machine "
+            "suggest.</p>"
         )
-        self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
+        self._timer = QTimer(self, singleShot=True, interval=_DELAY_MS)
         self._timer.timeout.connect(self._estimate)
         self.jobs.failed.connect(lambda: self.setText(""))
 
     def refresh(self) -> None:
-        """Say it anew, soon."""
+        """Update the text after a short delay."""
         self._timer.start()
 
     def _estimate(self) -> None:
         try:
             plan = self._plan()
-        except RlnError:  # it is said when it is run
+        except RlnError:  # shown when the user runs it
             self.setText("")
             return
 
@@ -76,29 +64,21 @@ class Costs(QLabel):
 
 
 def _line(chosen: ChosenMethod, plan: PlannedMethods) -> str:
-    """Return what a method will take, or why it cannot be run."""
+    """Return what a method needs, or why it cannot run."""
     try:
-        needs = plan.needs(chosen) if plan.needs else needs_in_memory(chosen, plan.image, plan.psf)
+        return f"{chosen.name}: {plan.needs(chosen)}"
     except RlnError as error:
         return f"{chosen.name}: {worded(str(error))}"
-    return f"{chosen.name}: {needs}"
 
 
-def needs_in_memory(chosen: ChosenMethod, image: Shape, psf: Shape | None, times: int = 1) -> str:
-    """Return memory and a rough time, and what is free where that is less.
+def needs_in_memory(chosen: ChosenMethod, image: Shape, psf: Shape | None, views: int = 1) -> str:
+    """Return memory and approximate time as text, and the free memory where that is less.
 
-    Parameters
-    ----------
-    chosen
-        The method.
-    image, psf
-        Shapes (z, y, x) on one grid.
-    times
-        Images that are deconvolved together.
+    The shapes (z, y, x) are on one grid; ``views`` images are deconvolved together.
     """
     device = resolve_device(preferences.device())
-    needed = times * chosen.method.needed_bytes(image, psf)
-    seconds = expected_seconds(chosen.method, device.type, times * image[0] * image[1] * image[2])
+    needed = views * chosen.method.needed_bytes(image, psf)
+    seconds = expected_seconds(chosen.method, device.type, views * image[0] * image[1] * image[2])
     time = "" if seconds is None else f"about {duration(seconds)}, "
     free = free_bytes(device)
     text = f"{time}{needed / 1e9:.2g} GB"

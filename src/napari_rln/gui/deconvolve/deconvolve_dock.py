@@ -1,5 +1,6 @@
-"""The dock that runs RLD and RLN on an image and sets them side by side."""
+"""Dock for deconvolution with RLD and RLN, and comparison of the results."""
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ from napari_rln.engine.job import SecondView as SecondViewOfJob
 from napari_rln.gui.copy_button import CopyButton, Run
 from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
 from napari_rln.gui.deconvolve.costs import Costs, PlannedMethods, needs_in_memory
-from napari_rln.gui.deconvolve.method_list import ChosenMethod, MethodList, deconvolved
-from napari_rln.gui.deconvolve.ondisk import Growing, Stored, needs_on_disk, stored
+from napari_rln.gui.deconvolve.method_list import ChosenMethod, MethodList, deconvolve_in_memory
+from napari_rln.gui.deconvolve.ondisk import DiskResult, DiskResultStream, DiskRun
 from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.result_place import ResultPlace
 from napari_rln.gui.deconvolve.results import Results
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class DeconvolveDock(QWidget):
-    """Image, PSF, region and methods; what comes of them streams into layers."""
+    """Image, PSF, region and methods; results are shown in layers during the computation."""
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
@@ -53,9 +54,7 @@ class DeconvolveDock(QWidget):
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
         self.repair = QCheckBox("Repair the PSF")
         self.repair.setChecked(True)
-        self.repair.setToolTip(
-            "<p>Centre, background, hot pixels, voxel size, as far as needed.</p>"
-        )
+        self.repair.setToolTip("<p>Where needed: centre, background, hot pixels, voxel size.</p>")
         self.second = SecondViewChoice(napari_viewer)
         self.region = Region(napari_viewer)
         self.place = ResultPlace()
@@ -66,20 +65,20 @@ class DeconvolveDock(QWidget):
         self.whole_button = QPushButton("Apply to whole volume")
         self.whole_button.setVisible(False)
         self.costs = Costs(self._plan)
-        self.copy = CopyButton(self._described, self.bar.attempt)
+        self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
         self.bar.add_button(self.copy)
-        self.batch = BatchWindow(napari_viewer, self.jobs, self._task, self.place, self)
+        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self.place, self)
         self.batch_button = QPushButton("Batch\N{HORIZONTAL ELLIPSIS}")
         self.batch_button.setToolTip(
-            "<p>Hand files, all their channels and time points, to the batch runner, with the "
-            "methods and the PSF of this dock.</p>"
+            "<p>Deconvolve many files, with all channels and time points, with the methods and the "
+            "PSF of this dock.</p>"
         )
         self.batch_button.clicked.connect(self._open_batch)
         self.bar.add_button(self.batch_button)
-        self._streams: dict[BackgroundJob, ResultStream | Growing] = {}
-        self._arrived = False  # whether there is a result that was not compared yet
+        self._streams: dict[BackgroundJob, ResultStream | DiskResultStream] = {}
+        self._has_new_result = False  # since the last comparison
         self._lay_out()
-        self.region.taken_anew.connect(lambda: self.bar.attempt(self._hold_anew))
+        self.region.update_requested.connect(lambda: self.bar.attempt(self._update_region))
         self.region.changed.connect(lambda: self.whole_button.setVisible(not self.region.is_whole))
         self.whole_button.clicked.connect(self._run_whole)
         self.image.changed.connect(self._on_image)
@@ -98,43 +97,43 @@ class DeconvolveDock(QWidget):
         Raises
         ------
         RlnError
-            If image, PSF, region or methods cannot be.
+            If image, PSF, region or methods are missing or not valid.
         """
-        image, psf, methods = self._given()
+        image, psf, methods = self._inputs()
         repair, views = self.repair.isChecked(), self._views(image, psf)
-        streams: dict[BackgroundJob, ResultStream | Growing] = {}
+        streams: dict[BackgroundJob, ResultStream | DiskResultStream] = {}
         shared = Shared()
         for method in methods:
-            made: tuple[BackgroundJob, ResultStream | Growing] = (
+            job, stream = (
                 self._job_on_disk(image, psf, method, repair)
                 if self.on_disk
-                else self._job(image, psf, views, method, repair, shared)
+                else self._job_in_memory(image, psf, views, method, repair, shared)
             )
-            streams[made[0]] = made[1]
-        self.region.hold(self.image.source("the image"))
+            streams[job] = stream
+        self.region.fix_visible(self.image.source("the image"))
         fresh = [job for job in streams if not self.jobs.is_under_way(job)]
         self.jobs.add(*(fresh or streams))
         self._streams |= {job: streams[job] for job in fresh}
 
     def showEvent(self, event: Any) -> None:
-        """Look again which models there are: they may have been trained meanwhile."""
+        """Update the list of models, which may have changed."""
         self.methods.watch.check()
         self.costs.refresh()
         super().showEvent(event)
 
     @property
     def on_disk(self) -> bool:
-        """Whether results are written to disk; those of a part are in memory."""
+        """Whether results are written to disk; those of a region stay in memory."""
         return self.place.on_disk and self.region.is_whole
 
-    def _given(self) -> tuple[LayerImage, LayerImage | None, list[ChosenMethod]]:
-        image = self.region.of(self.image.source("the image"))
+    def _inputs(self) -> tuple[LayerImage, LayerImage | None, list[ChosenMethod]]:
+        """Return image, or the region of it, PSF and methods."""
+        image = self.region.part_of(self.image.source("the image"))
         methods = self.methods.chosen()
-        needed = any(method.needs_psf for method in methods)
-        return image, self._psf(image) if needed or self.psf.layer else None, methods
+        needed = self.psf.layer or any(method.needs_psf for method in methods)
+        return image, self._psf(image) if needed else None, methods
 
-    def _task(self) -> BatchTask:
-        """Return what a batch is to do."""
+    def _batch_task(self) -> BatchTask:
         methods = self.methods.chosen()
         needed = self.psf.layer or any(method.needs_psf for method in methods)
         psf = self.psf.source("the PSF") if needed else None
@@ -151,42 +150,46 @@ class DeconvolveDock(QWidget):
         self.batch.raise_()
 
     def _plan(self) -> PlannedMethods:
-        """Return what would be run now; the PSF as large as it is on the image's voxels."""
-        image, psf, methods = self._given()
+        """Return the methods, and what they need."""
+        image, psf, methods = self._inputs()
         views = self._views(image, psf)
-        if views is not None and psf is not None:
-            shape, kernel = views.shape(), views.kernel()
-
-            def of_views(method: ChosenMethod) -> str:
-                return f"{needs_in_memory(method, shape, kernel, times=2)}, once registered"
-
-            return PlannedMethods(methods, image.shape, None, of_views)
+        if views is not None:
+            shape, kernel = views.result_shape(), views.psf_shape()
+            return PlannedMethods(
+                methods,
+                lambda m: f"{needs_in_memory(m, shape, kernel, views=2)}, once registered",
+            )
         if self.on_disk:
-            repair, execution = self.repair.isChecked(), self.place.run_by()
-            outputs = {m.name: self.place.output(self.place.result(image, m.name)) for m in methods}
+            repair = self.repair.isChecked()
+            runs = {m.name: self._disk_run(image, psf, m, repair) for m in methods}
+            return PlannedMethods(methods, lambda m: runs[m.name].needs())
+        size = None  # of the PSF on the image's voxels
+        if psf is not None:
+            sizes = zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
+            z, y, x = (max(1, round(n * its / target)) for n, its, target in sizes)
+            size = z, y, x
+        return PlannedMethods(methods, lambda m: needs_in_memory(m, image.shape, size))
 
-            def on_disk(method: ChosenMethod) -> str:
-                return needs_on_disk(image, psf, method, repair, outputs[method.name], execution)
+    def _jobs_to_copy(self) -> list[Run]:
+        """Return a job for every method.
 
-            return PlannedMethods(methods, image.shape, None, on_disk)
-        if psf is None:
-            return PlannedMethods(methods, image.shape, None)
-        sizes = zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
-        z, y, x = (max(1, round(n * of / on)) for n, of, on in sizes)
-        return PlannedMethods(methods, image.shape, (z, y, x))
-
-    def _described(self) -> list[Run]:
-        """Return what would be run now as jobs, one for each method."""
-        image, psf, methods = self._given()
+        Raises
+        ------
+        RlnError
+            If a file cannot provide the input.
+        """
+        image, psf, methods = self._inputs()
         repair, views = self.repair.isChecked(), self._views(image, psf)
         if image.box is not None and views is None:
-            raise RlnError("a region is chosen; a job reads whole files: choose the whole.")
+            raise RlnError(
+                "a region is chosen but a job reads whole files; choose the whole volume."
+            )
         file, second = image_file(image), None
         psfs = () if psf is None else (psf_file(psf, repair=repair),)
         if views is not None:
             other = image_file(views.second)
             if file.time != other.time:
-                raise RlnError("a job reads one time point of both views; choose the same.")
+                raise RlnError("a job reads one time point of both views; choose the same in both.")
             second = SecondViewOfJob(
                 image=other, psf=psf_file(views.psf_second, repair=repair), views=views.settings
             )
@@ -197,52 +200,53 @@ class DeconvolveDock(QWidget):
                 second=second,
                 methods=(chosen.method,),
                 output=self._output(image, chosen, second is not None),
-                execution=self.place.run_by() if self.on_disk else Execution(),
+                execution=self.place.execution_settings() if self.on_disk else Execution(),
             )
             for chosen in methods
         ]
 
     def _output(self, image: LayerImage, chosen: ChosenMethod, dual: bool) -> Output:
-        """Return where the result of a copied job goes."""
+        """Return the output of a copied job."""
         if self.on_disk:
-            return self.place.output(self.place.result(image, chosen.name))
+            return self.place.output(self.place.result_path(image, chosen.name))
         return Output(path=Path(f"{image.name} {'dual ' * dual}{chosen.name}.ome.tif"))
 
     def _views(self, image: LayerImage, psf: LayerImage | None) -> ViewLayers | None:
-        """Return both views; none where there is no second."""
+        """Return both views; None without a second."""
         if self.second.image.layer is None:
             return None
         if psf is None:
-            raise FieldError("two views need their PSFs; choose the first's, at least.", self.psf)
+            raise FieldError("two views need their PSFs; choose at least the first's.", self.psf)
         if self.second.image.layer is image.layer:
             raise FieldError(
                 f"{image.name} is chosen as both views; choose another as the second.",
                 self.second.image,
             )
         if image.data.ndim == 2:
-            raise RlnError(f"{image.name} is a plane; two views are stacks of one object.")
+            raise RlnError(f"{image.name} is a plane; two views must be stacks of one object.")
         image.check_upright()
         if not self.region.is_whole or self.place.on_disk:
             raise RlnError(
-                "two views are deconvolved whole and in memory; choose the whole volume, and the "
+                "two views are deconvolved whole and in memory; choose the whole volume, and a "
                 "result in memory."
             )
-        return self.second.given(image, psf)
+        return self.second.views(image, psf)
 
     def _psf(self, image: LayerImage) -> LayerImage:
         if self.psf.layer is None:
             raise FieldError(
-                "choose the PSF; the dock PSF loads, computes or measures one. Only models of the "
-                "paper's variant do without.",
+                "choose the PSF; the PSF dock loads, computes or measures one. Only models of the "
+                "paper's variant need none.",
                 self.psf,
             )
         if self.psf.layer is image.layer:
             raise FieldError(
-                f"{image.name} is chosen as the image and as the PSF; choose another.", self.psf
+                f"{image.name} is chosen as the image and as the PSF; choose another layer.",
+                self.psf,
             )
         return self.psf.source("the PSF")
 
-    def _job(
+    def _job_in_memory(
         self,
         image: LayerImage,
         psf: LayerImage | None,
@@ -255,94 +259,104 @@ class DeconvolveDock(QWidget):
         title = f"{image.name} \N{MIDDLE DOT} {dual}{method.name}"
         stream = ResultStream(self._viewer, image, title)
         if views is None:
-            steps = partial(deconvolved, image, psf, method, repair, shared)
+            steps = partial(deconvolve_in_memory, image, psf, method, repair, shared)
         else:
-            steps = partial(views.steps, method, repair)
+            steps = partial(views.deconvolve, method, repair)
         key = (views or image).key, psf and psf.key, repair, method
 
         def finish(result: Volume) -> None:
             stream.finish(result)
             assert result.record is not None
-            self._arrived = True
-            self.results.arrived(stream, result.record, image, psf, repair, shared)
+            self._has_new_result = True
+            self.results.add_result(stream, result.record, image, psf, repair, shared)
 
-        def leave(why: str) -> None:
+        def stop(reason: str) -> None:
             name = " ".join([method.method.kind, *dual.split()])
-            stream.leave(Record(method=name, settings=method.method.as_json()), why)
+            stream.stop(Record(method=name, settings=method.method.as_json()), reason)
 
-        return BackgroundJob(title, steps, key=key, done=finish, left=leave), stream
+        return BackgroundJob(title, steps, key=key, done=finish, stopped=stop), stream
 
     def _job_on_disk(
         self, image: LayerImage, psf: LayerImage | None, method: ChosenMethod, repair: bool
-    ) -> tuple[BackgroundJob, Growing]:
+    ) -> tuple[BackgroundJob, DiskResultStream]:
         image.check_upright()
         title = f"{image.name} \N{MIDDLE DOT} {method.name}"
-        out = self.place.result(image, method.name)
-        output, execution = self.place.output(out), self.place.run_by()
-        first = self.region.seen_now(image)
-        sample = self.region.sample(image)
-        stream = Growing(self._viewer, image, title)
+        run, sample = self._disk_run(image, psf, method, repair), self.region.sample(image)
+        stream = DiskResultStream(self._viewer, image, title)
 
-        def finish(result: Stored) -> None:
+        def finish(result: DiskResult) -> None:
             stream.finish(result)
-            self._arrived = True
-            self.results.arrived(stream, result.record, sample, psf, repair)
+            self._has_new_result = True
+            self.results.add_result(stream, result.record, sample, psf, repair)
 
+        out = run.output.path
         job = BackgroundJob(
             title,
-            lambda: stored(image, psf, method, repair, output, execution, first),
+            run.deconvolve,
             key=(image.key, psf and psf.key, repair, method, out),
             done=finish,
-            left=lambda why: stream.leave(),
-            kept=f"what is finished of {out.name} stays there, and Run goes on with it",
+            stopped=lambda reason: stream.stop(),
+            cancel_note=f"finished parts of {out.name} are kept, and Run continues it",
         )
         return job, stream
+
+    def _disk_run(
+        self, image: LayerImage, psf: LayerImage | None, method: ChosenMethod, repair: bool
+    ) -> DiskRun:
+        return DiskRun(
+            image=image,
+            psf=psf,
+            chosen=method,
+            repair=repair,
+            output=self._output(image, method, dual=False),
+            execution=self.place.execution_settings(),
+            first=self.region.visible_box(image),
+        )
 
     def _run_whole(self) -> None:
         self.region.choose_whole()
         self.bar.attempt(self.run)
 
-    def _hold_anew(self) -> None:
-        self.region.hold_anew(self.image.source("the image"))
+    def _update_region(self) -> None:
+        self.region.update_visible(self.image.source("the image"))
 
     def _on_image(self) -> None:
-        try:
-            self.place.follow(self.image.source("the image") if self.image.layer else None)
-        except RlnError:  # it is said when it is run
-            self.place.follow(None)
+        with contextlib.suppress(RlnError):  # shown when the user runs it
+            if self.image.layer is not None:
+                self.place.suggest_for(self.image.source("the image"))
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
         if job in self._streams and update.content is not None:
-            self._streams[job].take(update.content, update.due)
+            self._streams[job].update(update.content, update.due)
 
     def _on_end(self, job: BackgroundJob) -> None:
-        self.costs.refresh()  # while something runs this machine is not measured
-        # After the last method the results are set side by side and compared.
-        if self._streams.pop(job, None) is None or self._streams or not self._arrived:
+        self.costs.refresh()
+        # After the last method the results are arranged and compared.
+        if self._streams.pop(job, None) is None or self._streams or not self._has_new_result:
             return
-        self._arrived = False
+        self._has_new_result = False
         self.results.arrange()
-        self.bar.attempt(self.results.compare, asked=False)
+        self.bar.attempt(self.results.compare, clicked=False)
 
     def _lay_out(self) -> None:
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
+        content = QWidget()
+        layout = QVBoxLayout(content)
         rows = QFormLayout()
-        rows.addRow("Image", self.image)
-        rows.addRow("PSF", self.psf)
-        rows.addRow("", self.repair)
-        rows.addRow("Second view", self.second)
-        rows.addRow("Region", self.region)
-        rows.addRow("Result", self.place)
+        for label, widget in (
+            ("Image", self.image),
+            ("PSF", self.psf),
+            ("", self.repair),
+            ("Second view", self.second),
+            ("Region", self.region),
+            ("Result", self.place),
+        ):
+            rows.addRow(label, widget)
         layout.addLayout(rows)
-        layout.addWidget(self.methods)
-        layout.addWidget(self.costs)
-        layout.addWidget(self.bar)
-        layout.addWidget(self.whole_button)
-        compared = QGroupBox("Compare")
-        QVBoxLayout(compared).addWidget(self.results)
-        layout.addWidget(compared)
+        comparison = QGroupBox("Compare")
+        QVBoxLayout(comparison).addWidget(self.results)
+        for widget in (self.methods, self.costs, self.bar, self.whole_button, comparison):
+            layout.addWidget(widget)
         layout.addStretch(1)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(ScrollArea(inside))
+        whole.addWidget(ScrollArea(content))

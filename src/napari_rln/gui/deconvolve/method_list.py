@@ -1,4 +1,4 @@
-"""The methods to deconvolve with, ticked and set."""
+"""List of the deconvolution methods with their settings, and their runs in memory."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -28,23 +28,23 @@ from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.examine import fit_psf
 
-_KEPT = "1 2 5 10 20 50 100"
+_KEPT_ITERATIONS = "1 2 5 10 20 50 100"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenMethod:
-    """A ticked method.
+    """Ticked method.
 
     Attributes
     ----------
     method
-        With its settings.
+        Method with its settings.
     name
-        What its results are called.
+        Name for the results.
     needs_psf
-        Whether there is no result without a PSF.
-    kept
-        Iterations that are kept for browsing.
+        Whether it needs a PSF.
+    kept_iterations
+        Numbers of the iterations to keep for browsing.
     tile
         Side in voxels of a network's tiles in memory.
     """
@@ -52,42 +52,34 @@ class ChosenMethod:
     method: Method
     name: str
     needs_psf: bool = True
-    kept: tuple[int, ...] = ()
+    kept_iterations: tuple[int, ...] = ()
     tile: TileSide = "auto"
 
-    def watched(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
-        """Yield estimates and tiles as they come, return the result.
+    def updates(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
+        """Yield the reports of an image's deconvolution as updates; return its result."""
 
-        Parameters
-        ----------
-        steps
-            That deconvolve.
-        shape
-            (Z, Y, X) of the image.
-        """
+        def is_kept(report: Report) -> bool:
+            return report.phase == "deconvolve" and report.done in self.kept_iterations
 
-        def shown(report: Report) -> Estimate | FinishedPart | None:
+        def content(report: Report) -> Estimate | FinishedPart | None:
             if report.tile is not None and report.piece is not None:
                 return FinishedPart(report.tile, report.piece)
             estimate = report.estimate()
-            data = None if estimate is None else _in_place(estimate, report.part, shape)
+            data = None if estimate is None else _embed(estimate, report.part, shape)
             if data is None:
                 return None
-            sought = report.phase == "stop"
-            return Estimate(report.done, data, kept=is_kept(report), done=sought)
-
-        def is_kept(report: Report) -> bool:
-            return report.phase == "deconvolve" and report.done in self.kept
+            from_search = report.phase == "stop"
+            return Estimate(report.done, data, keep=is_kept(report), from_stop_search=from_search)
 
         return streamed(
-            steps, shown, always=lambda report: report.tile is not None or is_kept(report)
+            steps, content, always=lambda report: report.tile is not None or is_kept(report)
         )
 
 
-def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArray | None:
-    """Return an estimate of a part of an image where it lies; elsewhere there is nothing yet.
+def _embed(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArray | None:
+    """Return the estimate of a part of an image in an array of zeros of the image's shape.
 
-    None where it is on other voxels: so is that of a first view by which it is sought when to stop.
+    None if it is on another grid, as that of a first view in the search for the stop.
     """
     if data.shape == shape:
         return data
@@ -98,26 +90,14 @@ def _in_place(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatA
     return whole
 
 
-def deconvolved(
+def deconvolve_in_memory(
     image: LayerImage, psf: LayerImage | None, chosen: ChosenMethod, repair: bool, shared: Shared
 ) -> Steps[Volume]:
-    """Yield what a method shows on its way; return its result.
-
-    Parameters
-    ----------
-    image, psf
-        Read here, in the thread.
-    chosen
-        How.
-    repair
-        Whether to repair what is wrong with the PSF.
-    shared
-        What is known of the image, for all methods that are applied to it.
-    """
+    """Yield updates of a deconvolution; return its result."""
     volume = image.read()
     fitted = fitted_psf(psf, volume, repair, shared)
     steps = deconvolve_iter(volume, fitted, chosen.method, tile=chosen.tile, shared=shared)
-    result = yield from chosen.watched(steps, volume.shape)
+    result = yield from chosen.updates(steps, volume.shape)
     assert result.record is not None
     facts = result.record.facts
     remember(chosen.method, torch.device(facts["device"]).type, volume.data.size, facts)
@@ -127,16 +107,16 @@ def deconvolved(
 def fitted_psf(
     psf: LayerImage | None, image: Volume, repair: bool, shared: Shared
 ) -> Volume | None:
-    """Return the PSF as methods need it, prepared once for all of them."""
+    """Return the PSF on the image's voxels, fitted once for all methods."""
     if psf is None:
         return None
-    given = psf.read()
-    key = ("fit", given.hash, given.voxel_um, image.shape, image.voxel_um, repair)
-    return shared.cached(key, lambda: fit_psf(given, image, repair=repair)[0])
+    volume = psf.read()
+    key = ("fit", volume.hash, volume.voxel_um, image.shape, image.voxel_um, repair)
+    return shared.cached(key, lambda: fit_psf(volume, image, repair=repair)[0])
 
 
 class MethodList(QWidget):
-    """RLD with its settings, and RLN with its models; each may be ticked."""
+    """RLD and RLN with their settings; RLN with a list of models to tick."""
 
     changed = Signal()
 
@@ -146,8 +126,8 @@ class MethodList(QWidget):
         self.rld_form = Form(
             RichardsonLucy, top=("iterations", "back_projector"), hidden=("device", "report_every")
         )
-        tip = "<p>Iterations that are kept, to browse through them afterwards.</p>"
-        self.kept = field_for(str, value=_KEPT, tooltip=tip)
+        tip = "<p>Iterations to keep, which can be browsed with a slider afterwards.</p>"
+        self.kept_iterations = field_for(str, value=_KEPT_ITERATIONS, tooltip=tip)
         self.rln = QGroupBox("Network (RLN)")
         self.rln_form = Form(NetworkOptions, top=(), hidden=("device",))
         self.models = QListWidget()
@@ -155,15 +135,16 @@ class MethodList(QWidget):
         self.models.setToolTip("<p>Every ticked model is applied; universal needs no training.</p>")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for box, parts in (
-            (self.rld, (self.rld_form, QLabel("Keep iterations"), self.kept.native)),
+        kept_label = QLabel("Keep iterations")
+        for box, widgets in (
+            (self.rld, (self.rld_form, kept_label, self.kept_iterations.native)),
             (self.rln, (self.models, self.rln_form)),
         ):
             box.setCheckable(True)
             inside = QVBoxLayout(box)
             inside.setContentsMargins(6, 4, 6, 4)
-            for part in parts:
-                inside.addWidget(part)
+            for widget in widgets:
+                inside.addWidget(widget)
             box.toggled.connect(self.changed)
             layout.addWidget(box)
         self.watch = LibraryWatcher(self)
@@ -174,23 +155,23 @@ class MethodList(QWidget):
         self.models.itemChanged.connect(self.changed)
 
     def chosen(self) -> list[ChosenMethod]:
-        """Return the methods that are ticked.
+        """Return the ticked methods.
 
         Raises
         ------
         RlnError
-            If there is none, or its settings cannot be.
+            If none is ticked, or settings are not valid.
         """
-        found: list[ChosenMethod] = []
+        methods: list[ChosenMethod] = []
         if self.rld.isChecked():
-            method = self.rld_form.settings(device=preferences.device(), report_every=1)
-            kept = iterations_in(self.kept.value)
-            found.append(ChosenMethod(method=method, name=method.title, kept=kept))
+            rld = self.rld_form.settings(device=preferences.device(), report_every=1)
+            kept = iterations_in(self.kept_iterations.value)
+            methods.append(ChosenMethod(method=rld, name=rld.title, kept_iterations=kept))
         if self.rln.isChecked():
             library = preferences.library()
             options = self.rln_form.settings(device=preferences.device())
             variants = {entry.name: entry.variant for entry in self.watch.entries}
-            found += [
+            methods += [
                 ChosenMethod(
                     method=options.of(library.path(name) or name),
                     name=f"RLN {name}",
@@ -199,17 +180,17 @@ class MethodList(QWidget):
                 )
                 for name in self.ticked_models()
             ]
-        if not found:
+        if not methods:
             raise RlnError("tick at least one method: RLD, or RLN with a model.")
-        return found
+        return methods
 
     def ticked_models(self) -> list[str]:
-        """Return the names of the models that are ticked."""
+        """Return the names of the ticked models."""
         items = (self.models.item(i) for i in range(self.models.count()))
         return [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
 
     def _show_models(self) -> None:
-        """Show the models that there are now; what was ticked stays so."""
+        """List the models of the library; those ticked stay ticked."""
         ticked = self.ticked_models() if self.models.count() else [UNIVERSAL]
         names = [entry.name for entry in self.watch.entries if not entry.error]
         self.models.blockSignals(True)
@@ -226,14 +207,14 @@ class MethodList(QWidget):
 
 
 def iterations_in(text: str) -> tuple[int, ...]:
-    """Return the iterations that a text names, such as ``"1 2 5 10"``.
+    """Return the iterations in a text such as ``"1 2 5 10"``, sorted.
 
     Raises
     ------
     RlnError
-        If it holds anything but whole numbers above 0.
+        If it contains anything but whole numbers above 0.
     """
-    words = text.replace(",", " ").split()
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
+    numbers = text.replace(",", " ").split()
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
         raise RlnError(f"iterations to keep are {text!r}; give whole numbers, such as 1 2 5 10.")
-    return tuple(sorted({int(word) for word in words}))
+    return tuple(sorted({int(number) for number in numbers}))

@@ -1,4 +1,4 @@
-"""Runs from disk to disk: what is read, and how the result grows in a layer while it is written."""
+"""Deconvolution from disk to disk, with the growing result in a layer."""
 
 import contextlib
 import shutil
@@ -14,7 +14,7 @@ from napari.components import ViewerModel
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import plan_tiles
+from napari_rln.core.tiles import blocks, plan_tiles
 from napari_rln.core.volume import Box, Shape, Volume, check_finite
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
@@ -26,204 +26,169 @@ from napari_rln.gui.layers import KEY, LayerImage, contrast_limits
 from napari_rln.gui.runbar import duration
 from napari_rln.psf.examine import fit_psf
 
-# What reads and writes Zarr is imported where it is needed: napari opens the dock faster.
+# Modules that import Zarr are imported where they are used: napari opens the dock faster.
 if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_rln.engine.task import Task
     from napari_rln.io.image import ImageFile
 
-_CHUNK = (32, 256, 256)  # of what is copied, where it has no chunks of its own
-# Blocks by which a layer is held to be what its file holds, and how many of one on disk.
+_CHUNK = (32, 256, 256)  # maximum chunk of an image that is copied to disk
+# Block size, and number of blocks of an image on disk, for comparing a layer with its file.
 _COMPARED, _SAMPLES = (16, 64, 64), 27
-_OUT = "napari-rln result"  # of a layer's metadata: where on disk what it shows lies
+_OUT = "napari-rln result"  # metadata key of a layer: path of its result on disk
 _PREVIEW = (32, 128, 128)  # chunks of the preview
 
 
 @dataclass(frozen=True, eq=False)
-class Begun:
-    """The levels of a result that is being written, the finest first."""
+class Started:
+    """Levels of a result that is being written, the finest first."""
 
     levels: list[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """A part has been written; what to show darkest and brightest by now."""
+    """Contrast limits of the parts that are written so far."""
 
     limits: tuple[float, float]
 
 
-class Stored(NamedTuple):
-    """A result on disk: its levels, the finest first, and how it was made."""
+class DiskResult(NamedTuple):
+    """Result on disk: path, levels with the finest first, and record."""
 
     out: Path
     levels: list[Any]
     record: Record
 
 
-def stored(
-    image: LayerImage,
-    psf: LayerImage | None,
-    chosen: ChosenMethod,
-    repair: bool,
-    output: Output,
-    execution: Execution,
-    first: Box | None,
-) -> Steps[Stored]:
-    """Deconvolve an image to a result on disk; yield what is there by then, return the result.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DiskRun:
+    """Deconvolution of a layer to an OME-Zarr file; the part ``first`` is deconvolved first."""
 
-    Parameters
-    ----------
-    image, psf
-        Of them the PSF is read here, in the thread.
-    chosen
-        How.
-    repair
-        Whether to repair what is wrong with the PSF.
-    output, execution
-        The result, ``.ome.zarr``, and by what it is computed.
-    first
-        What of the image to begin with.
+    image: LayerImage
+    psf: LayerImage | None
+    chosen: ChosenMethod
+    repair: bool
+    output: Output
+    execution: Execution
+    first: Box | None = None
 
-    Raises
-    ------
-    RlnError
-        If it cannot be done, or another result is there.
-    """
-    from napari_rln.engine.in_parts import run_task_iter
-    from napari_rln.engine.journal import RunFolder
-    from napari_rln.io.ome_zarr import image_levels, open_lazily
+    def deconvolve(self) -> Steps[DiskResult]:
+        """Yield updates of the deconvolution; return its result.
 
-    out = output.path
-    file = file_of(image) or (yield from _copied(image, out.parent))
-    task = task_for(file, psf, chosen, repair, output, execution, first)
-    folder = RunFolder(out.absolute())
-    plane, preview = image.data.ndim == 2, None
+        Raises
+        ------
+        RlnError
+            If it cannot run, or another result exists at its path.
+        """
+        from napari_rln.engine.in_parts import run_task_iter
+        from napari_rln.engine.journal import RunFolder
+        from napari_rln.io.ome_zarr import image_levels, open_lazily
 
-    def shown(report: Report) -> Begun | Written | None:
-        nonlocal preview
-        if report.phase == "plan":
-            state = folder.state()
-            assert state is not None
-            levels = image_levels(folder.result)
-            preview = _Preview(levels, state.plan.levels, folder.part)
-            return Begun(_lazily([levels[0], *preview.levels], plane))
-        if report.box is None or preview is None:
-            return None
-        return Written(preview.take(report.box))
+        out = self.output.path
+        file = file_of(self.image) or (yield from _copy_to_disk(self.image, out.parent))
+        folder = RunFolder(out.absolute())
+        is_plane, preview = self.image.data.ndim == 2, None
 
-    def always(report: Report) -> bool:
-        return report.phase == "plan" or report.box is not None
+        def content(report: Report) -> Started | Written | None:
+            nonlocal preview
+            if report.phase == "plan":
+                state = folder.state()
+                assert state is not None
+                levels = image_levels(folder.result)
+                preview = _Preview(levels, state.plan.levels, folder.part)
+                return Started(_lazy([levels[0], *preview.levels], is_plane))
+            if report.box is None or preview is None:
+                return None
+            return Written(preview.update(report.box))
 
-    yield from streamed(run_task_iter(task), shown, always=always)
-    held = open_lazily(out)
-    assert held.record is not None
-    return Stored(out, _lazily(image_levels(out), plane), held.record)
+        def always(report: Report) -> bool:
+            return report.phase == "plan" or report.box is not None
 
+        yield from streamed(run_task_iter(self._task(file)), content, always=always)
+        record = open_lazily(out).record
+        assert record is not None
+        return DiskResult(out, _lazy(image_levels(out), is_plane), record)
 
-def needs_on_disk(
-    image: LayerImage,
-    psf: LayerImage | None,
-    chosen: ChosenMethod,
-    repair: bool,
-    output: Output,
-    execution: Execution,
-) -> str:
-    """Return how much memory and disk :func:`stored` will take, and about how long.
+    def needs(self) -> str:
+        """Return approximate time, memory and disk space as text.
 
-    Raises
-    ------
-    RlnError
-        If it cannot be done.
-    """
-    from napari_rln.engine.forecast import forecast
+        Raises
+        ------
+        RlnError
+            If it cannot run.
+        """
+        from napari_rln.engine.forecast import forecast
 
-    file = file_of(image)
-    if file is None:
-        size = image.data.dtype.itemsize * np.prod(image.shape, dtype=float) / 1e9
-        return f"known once the image is on disk; {size:.2g} GB are written first"
-    ahead = forecast(task_for(file, psf, chosen, repair, output, execution))
-    time = f"about {duration(ahead.seconds)}, " if ahead.seconds is not None else ""
-    return (
-        f"{time}{ahead.workers * ahead.memory_bytes / 1e9:.2g} GB, "
-        f"{ahead.most_bytes / 1e9:.2g} GB on disk"
-        + "".join(f"; missing: {what}" for what in ahead.missing)
-    )
+        file = file_of(self.image)
+        if file is None:
+            size = self.image.data.dtype.itemsize * np.prod(self.image.shape, dtype=float) / 1e9
+            return f"known once the image is on disk; {size:.2g} GB are written first"
+        expected = forecast(self._task(file))
+        seconds = expected.seconds
+        return (
+            ("" if seconds is None else f"about {duration(seconds)}, ")
+            + f"{expected.workers * expected.memory_bytes / 1e9:.2g} GB, "
+            f"{expected.most_bytes / 1e9:.2g} GB on disk"
+            + "".join(f"; missing: {what}" for what in expected.missing)
+        )
+
+    def _task(self, file: "ImageFile") -> "Task":
+        from napari_rln.engine.task import Task
+
+        return Task(
+            image=file,
+            psf=fit_psf_to(file, self.psf.read(), self.repair) if self.psf else None,
+            method=self.chosen.method,
+            output=self.output,
+            execution=self.execution,
+            first=self.first,
+        )
 
 
-def task_for(
-    file: "ImageFile",
-    psf: LayerImage | None,
-    chosen: ChosenMethod,
-    repair: bool,
-    output: Output,
-    execution: Execution,
-    first: Box | None = None,
-) -> "Task":
-    """Return the run from disk to disk, with the PSF read and fit for the image."""
-    from napari_rln.engine.task import Task
-
-    return Task(
-        image=file,
-        psf=fit_to(file, psf.read(), repair) if psf else None,
-        method=chosen.method,
-        output=output,
-        execution=execution,
-        first=first,
-    )
-
-
-def fit_to(file: "ImageFile", psf: Volume, repair: bool) -> Volume:
-    """Return a PSF, as it was read, fit for an image on disk."""
+def fit_psf_to(file: "ImageFile", psf: Volume, repair: bool) -> Volume:
+    """Return a PSF fitted to an image on disk."""
     from napari_rln.io.image import open_image
 
     return fit_psf(psf, open_image(file), repair=repair)[0]
 
 
 def file_of(image: LayerImage) -> "ImageFile | None":
-    """Return where a layer's volume is read from; none where no file holds what is seen.
-
-    Parameters
-    ----------
-    image
-        Held against the file at a few voxels: a layer may have been changed, or read otherwise.
-    """
+    """Return the file of a layer; None if there is none, or the layer differs from it."""
     from napari_rln.io.image import open_image
 
     try:
         file = image_file(image)
-        return file if _shows(open_image(file), image) else None
+        return file if _matches(open_image(file), image) else None
     except (RlnError, OSError):
         return None
 
 
-def _shows(opened: Any, image: LayerImage) -> bool:
-    """Tell whether a file holds what a layer shows: all of what is in memory, else in samples.
+def _matches(opened: Any, image: LayerImage) -> bool:
+    """Return whether a file and a layer are equal: all voxels if in memory, else samples.
 
-    Samples that are all of one value, such as nothing, tell nothing.
+    Samples of one single value, such as an empty background, prove nothing.
     """
-    from napari_rln.core.tiles import blocks
-
     if opened.shape != image.shape or opened.times > 1:
         return False
     most = opened.voxels if image.in_memory else _SAMPLES
-    told = False
+    varies = False
     for box in blocks(opened.shape, _COMPARED, most):
-        shown = np.asarray(image.data[box[-image.data.ndim :]]).astype(np.float32)
-        if not np.array_equal(opened.read(box).reshape(shown.shape), shown):
+        block = np.asarray(_stack(image)[box]).astype(np.float32)
+        if not np.array_equal(opened.read(box).reshape(block.shape), block):
             return False
-        told = told or bool(shown.min() < shown.max())
-    return told
+        varies = varies or bool(block.min() < block.max())
+    return varies
 
 
-def _copied(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
-    """Write a layer's data to disk, chunk by chunk, for others to read; return where they are.
+def _copy_to_disk(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
+    """Write the data of a layer to a Zarr array, chunk by chunk; return the file.
 
     Raises
     ------
     RlnError
-        If there are other data under its name, or they hold NaN or infinities.
+        If another image exists at its path, or the data are complex, NaN or infinite.
     """
     import zarr
 
@@ -232,35 +197,33 @@ def _copied(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
     out = folder / f"{file_name(image.name)}.image.zarr"
     file = ImageFile(path=str(out), voxel_um=image.voxel_um)
     if out.exists():
-        if not _shows(open_image(file), image):
+        if not _matches(open_image(file), image):
             raise RlnError(
-                f"{out} is there and holds another image; delete it, or choose another folder."
+                f"{out} exists and holds another image; delete it, or choose another folder."
             )
         return file
-    if image.data.dtype.kind not in "buif":
-        raise RlnError(f"{image.name} is of type {image.data.dtype}; take integers or floats.")
+    data = _stack(image)
+    if data.dtype.kind not in "buif":
+        raise RlnError(f"{image.name} is of type {data.dtype}; give integers or floats.")
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    ndim = image.data.ndim
-    own = tuple(getattr(image.data, "chunksize", None) or _CHUNK[-ndim:])
+    z, y, x = getattr(data, "chunksize", None) or _CHUNK
+    sides = zip((z, y, x), _CHUNK, data.shape, strict=True)
     array = zarr.create_array(
-        partial, shape=image.data.shape, dtype=image.data.dtype, fill_value=0,
-        config={"write_empty_chunks": True},  # one that is not there is a lost one
-        chunks=tuple(max(1, min(c, n)) for c, n in zip(own, _CHUNK[-ndim:], strict=True)),
-        dimension_names="zyx"[-ndim:],
+        partial, shape=data.shape, dtype=data.dtype, fill_value=0, dimension_names="zyx",
+        chunks=tuple(max(1, min(each)) for each in sides),
+        config={"write_empty_chunks": True},  # so that a missing chunk is an error
     )  # fmt: skip
-    # By the chunks in which they are computed: half of one would take as long.
-    z, y, x = (1,) * (3 - ndim) + own
+    # Whole chunks of a computed image: a part of one takes as long to compute.
     tiles = plan_tiles(image.shape, (z, y, x), (0, 0, 0))
     try:
         for done, tile in enumerate(tiles):
             yield Update(
                 Progress(activity="writing the image to disk", done=done, total=len(tiles))
             )
-            part: Any = tile.core[-ndim:]
-            data = np.asarray(image.data[part])
-            check_finite(data, image.name)
-            array[part] = data
+            part = np.asarray(data[tile.core])
+            check_finite(part, image.name)
+            array[tile.core] = part
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -268,11 +231,16 @@ def _copied(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
     return file
 
 
-class _Preview:
-    """What zooming out shows of a result before its coarser levels are there.
+def _stack(image: LayerImage) -> Any:
+    """Return the data of a layer with three axes (Z, Y, X)."""
+    return image.data if image.data.ndim == 3 else image.data[None]
 
-    Every so-manieth voxel of what is written. It lies on the disk too, as it may be large, and goes
-    with the run's folder.
+
+class _Preview:
+    """Coarser levels of a growing result, for zooming out before the real ones are written.
+
+    They hold single voxels instead of means, are on disk, as they may be large, and are deleted
+    with the folder of the run.
     """
 
     def __init__(self, levels: Sequence[Any], factors: Sequence[Shape], folder: Path) -> None:
@@ -292,51 +260,44 @@ class _Preview:
         ]  # fmt: skip
         self._low, self._high = np.inf, -np.inf
 
-    def take(self, box: Box) -> tuple[float, float]:
-        """Take what was written of the finest level; return the contrast limits by now."""
+    def update(self, box: Box) -> tuple[float, float]:
+        """Add a part of the finest level; return the contrast limits of all parts so far."""
         data = np.asarray(self._finest[box])
-        with contextlib.suppress(OSError):  # on a full disk the run says so, for what it writes
+        with contextlib.suppress(OSError):  # a full disk is reported by the run itself
             for level, factors in zip(self.levels, self._factors, strict=True):
-                begins = [-(-part.start // f) for part, f in zip(box, factors, strict=True)]
-                picks = zip(begins, factors, box, strict=True)
-                some = data[tuple(slice(b * f - part.start, None, f) for b, f, part in picks)]
-                into = zip(begins, some.shape, strict=True)
+                starts = [-(-part.start // f) for part, f in zip(box, factors, strict=True)]
+                picks = zip(starts, factors, box, strict=True)
+                some = data[tuple(slice(s * f - part.start, None, f) for s, f, part in picks)]
                 if some.size:
-                    level[tuple(slice(begin, begin + n) for begin, n in into)] = some
+                    ends = zip(starts, some.shape, strict=True)
+                    level[tuple(slice(start, start + n) for start, n in ends)] = some
         low, high = contrast_limits([data])
         self._low, self._high = min(self._low, low), max(self._high, high)
         return self._low, self._high
 
 
-def _lazily(levels: Sequence[Any], plane: bool) -> list[Any]:
-    """Return arrays on disk as napari takes them; of a single plane without the axis z."""
+def _lazy(levels: Sequence[Any], is_plane: bool) -> list[Any]:
+    """Return dask arrays of arrays on disk; without the z axis for a plane."""
     import dask.array as da
 
     arrays = [da.from_zarr(level) for level in levels]  # type: ignore[no-untyped-call]
-    return [array[0] for array in arrays] if plane else arrays
+    return [array[0] for array in arrays] if is_plane else arrays
 
 
-class Growing:
-    """One result on disk in its layer, which is there from the first written part on.
+class DiskResultStream:
+    """Layer of a result on disk, added with the first written part.
 
-    Parameters
-    ----------
-    viewer
-        Where it is shown.
-    source
-        What it is of: it lies there, and is shown in its colours.
-    title
-        What to call it.
+    It gets the transform and the colours of the image.
     """
 
-    def __init__(self, viewer: ViewerModel, source: LayerImage, title: str) -> None:
-        self._viewer, self._source, self._title = viewer, source, title
+    def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
+        self._viewer, self._image, self._title = viewer, image, title
         self.layer: Image | None = None
         self._levels: list[Any] = []
 
-    def take(self, content: Begun | Written, draw: bool) -> None:
-        """Take what is there now, and show it where there is time to draw it."""
-        if isinstance(content, Begun):
+    def update(self, content: Started | Written, draw: bool) -> None:
+        """Take new data, and draw them if ``draw``, or as the first."""
+        if isinstance(content, Started):
             self._levels = content.levels
         elif self.layer is None:
             self._show(self._levels, content.limits)
@@ -344,8 +305,8 @@ class Growing:
             self.layer.contrast_limits = content.limits
             self.layer.refresh()
 
-    def finish(self, result: Stored) -> None:
-        """Show the result, with its record; a layer of what it replaced goes."""
+    def finish(self, result: DiskResult) -> None:
+        """Show the result, with its record; remove the layer of a result that it replaces."""
         for layer in list(self._viewer.layers):
             if layer is not self.layer and layer.metadata.get(_OUT) == str(result.out):
                 self._viewer.layers.remove(layer)
@@ -357,16 +318,16 @@ class Growing:
         self.layer.contrast_limits = limits
         self.layer.metadata = {KEY: result.record.as_dict(), _OUT: str(result.out)}
 
-    def leave(self) -> None:
-        """End before the result is there: what is written is kept on disk, to go on with."""
+    def stop(self) -> None:
+        """Remove the incomplete layer; the files are kept to continue the run."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self._viewer.layers.remove(self.layer)
 
     def _show(self, levels: list[Any], limits: tuple[float, float]) -> None:
-        several = len(levels) > 1
-        # What napari keeps of an array would not change while that is written.
-        self.layer = self._source.result_layer(
-            levels if several else levels[0], multiscale=several, cache=False, name=self._title,
-            contrast_limits=limits,
+        multiscale = len(levels) > 1
+        # Without napari's cache, which would hide what is written later.
+        self.layer = self._image.result_layer(
+            levels if multiscale else levels[0], multiscale=multiscale, cache=False,
+            name=self._title, contrast_limits=limits,
         )  # fmt: skip
         self._viewer.add_layer(self.layer)

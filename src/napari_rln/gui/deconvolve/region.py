@@ -1,4 +1,4 @@
-"""Which part of an image a run is of: all of it, what is seen, or a drawn rectangle."""
+"""Choice of the region to deconvolve: the whole volume, the visible part, or a rectangle."""
 
 import numpy as np
 from napari.components import ViewerModel
@@ -13,69 +13,64 @@ from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.layers import DISPLAY_ONLY, LayerImage, units_um
 
 WHOLE, VISIBLE, DRAWN = "whole volume", "visible region", "drawn rectangle"
-_ROUNDING = 1e-3  # voxels by which a corner may be off the grid for the world's numbers
-_SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
-_LINE, _LINE_WIDTH = "#ffd400", 0.006  # of the rectangle: colour, share of its height
-_LEAST = 16  # voxels along y and x: less holds no structure to judge by
+_ROUNDING = 1e-3  # tolerance in voxels for rounding errors of world coordinates
+_MAX_SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
+_LINE, _LINE_WIDTH = "#ffd400", 0.006  # of the rectangle; width as a fraction of its height
+_MIN_SIDE = 16  # voxels along y and x: smaller regions have no structure to judge by
 
 
 class Region(QWidget):
-    """The choice of a region, all planes of it.
+    """Choice of a region, with all planes.
 
-    What is seen is held from the first run on, whatever the camera does then, and drawn as a
-    rectangle, so that the runs that follow are of the same part.
-
-    Parameters
-    ----------
-    viewer
-        What is looked at.
+    At the first run the visible region is fixed and drawn as a rectangle, so that later runs use
+    the same region wherever the camera is.
     """
 
     changed = Signal()
-    taken_anew = Signal()
-    """The user wants what is seen now."""
+    update_requested = Signal()
+    """The user wants the region that is visible now."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
-        self._held: Shapes | None = None
+        self._rectangle: Shapes | None = None  # the visible region, once it is fixed
         self._had_drawn = False
         self.box = QComboBox()
         self.box.addItems([WHOLE, VISIBLE, DRAWN])
         self.box.setToolTip(
-            "<p>Try settings on a part, in seconds: what is seen of the planes, or the last "
-            "rectangle of a shapes layer. All planes are taken.</p>"
+            "<p>Try settings on a small region, in seconds: the visible part of the planes, or the "
+            "last rectangle of a shapes layer. All planes are deconvolved.</p>"
         )
-        self.anew_button = QPushButton("Take anew")
-        self.anew_button.setToolTip(
-            "<p>The region is the rectangle, for every run. Takes what is seen now instead.</p>"
+        self.update_button = QPushButton("Update region")
+        self.update_button.setToolTip(
+            "<p>All runs use the yellow rectangle. Click to use the part that is visible now.</p>"
         )
-        self.anew_button.setVisible(False)
+        self.update_button.setVisible(False)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.box, 1)
-        layout.addWidget(self.anew_button)
+        layout.addWidget(self.update_button)
         self.box.currentIndexChanged.connect(self._on_choice)
-        self.anew_button.clicked.connect(self.taken_anew)
+        self.update_button.clicked.connect(self.update_requested)
         follow(self, viewer.layers.events.removed, self._on_removed)
-        follow(self, viewer.canvas.grid.events.enabled, self._show_held)
+        follow(self, viewer.canvas.grid.events.enabled, self._show_rectangle)
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is cropped."""
+        """Whether the whole volume is chosen."""
         return bool(self.box.currentText() == WHOLE)
 
     def choose_whole(self) -> None:
-        """Take all of the image from now on."""
+        """Choose the whole volume."""
         self.box.setCurrentText(WHOLE)
 
-    def of(self, source: LayerImage) -> LayerImage:
-        """Return the part of a source that is chosen.
+    def part_of(self, source: LayerImage) -> LayerImage:
+        """Return the chosen part of an image.
 
         Raises
         ------
         RlnError
-            If there is no such, or it is too small.
+            If there is no region, or it is too small.
         """
         if self.is_whole:
             return source
@@ -83,20 +78,20 @@ class Region(QWidget):
         whole = all(part == slice(0, n) for part, n in zip(box, source.shape, strict=True))
         return source if whole else source.cropped(box)
 
-    def hold(self, source: LayerImage) -> None:
-        """Keep what is seen of a source now for all runs, where that is chosen and none is kept.
+    def fix_visible(self, source: LayerImage) -> None:
+        """Fix the visible region for all runs, if that is chosen and not fixed yet.
 
         Raises
         ------
         RlnError
-            As :meth:`of`.
+            If there is no visible region, or it is too small.
         """
-        if self.box.currentText() != VISIBLE or self._held is not None:
+        if self.box.currentText() != VISIBLE or self._rectangle is not None:
             return
         _, rows, columns = self._box(source)
         corners = [(y, x) for y in (rows.start, rows.stop) for x in (columns.start, columns.stop)]
         selected = {*self._viewer.layers.selection}
-        self._held = Shapes(
+        self._rectangle = Shapes(
             [np.array(corners, float)[[0, 1, 3, 2]]],
             shape_type="rectangle",
             name="region",
@@ -106,38 +101,32 @@ class Region(QWidget):
             metadata={DISPLAY_ONLY: True},
             **source.plane_place,
         )
-        self._viewer.add_layer(self._held)
+        self._viewer.add_layer(self._rectangle)
         self._viewer.layers.selection = selected
-        follow(self, self._held.events.data, self._on_moved)
-        self._show_held()
-        self.anew_button.setVisible(True)
+        follow(self, self._rectangle.events.data, self._on_moved)
+        self._show_rectangle()
+        self.update_button.setVisible(True)
 
-    def hold_anew(self, source: LayerImage) -> None:
-        """Keep what is seen of a source now, instead of what was kept.
+    def update_visible(self, source: LayerImage) -> None:
+        """Fix the region that is visible now, instead of the previous one.
 
         Raises
         ------
         RlnError
-            As :meth:`of`; what was kept stays then.
+            If there is no visible region, or it is too small; the previous one stays.
         """
-        before, self._held = self._held, None
-        try:
-            self._box(source)
-        except RlnError:
-            self._held = before
-            raise
-        self._held = before
-        self._release()
-        self.hold(source)
+        self._box(source, self._visible_corners(source))
+        self._remove_rectangle()
+        self.fix_visible(source)
         self.changed.emit()
 
-    def seen_now(self, source: LayerImage) -> Box | None:
-        """Return what is seen of the plane that is looked at; none where that is no xy plane."""
+    def visible_box(self, source: LayerImage) -> Box | None:
+        """Return the visible part of the displayed xy plane; None without an xy plane."""
         try:
-            low, high = self._seen(source)
+            low, high = self._visible_corners(source)
         except RlnError:
             return None
-        at = self._in_data(source, np.array(self._viewer.dims.point[-2:]))
+        at = self._to_data(source, np.array(self._viewer.dims.point[-2:]))
         z, y, x = source.shape
         plane = int(np.clip(np.rint(at[-3]), 0, z - 1)) if len(at) > 2 else 0
         rows, columns = (
@@ -149,66 +138,66 @@ class Region(QWidget):
         return slice(plane, plane + 1), rows, columns
 
     def sample(self, source: LayerImage) -> LayerImage:
-        """Return a part small enough to compute with at once, about what is seen now."""
-        if all(n <= most for n, most in zip(source.shape, _SAMPLE, strict=True)):
+        """Return a part, about the visible one, that is small enough to evaluate in memory."""
+        if all(n <= most for n, most in zip(source.shape, _MAX_SAMPLE, strict=True)):
             return source
-        seen = self.seen_now(source) or tuple(slice(0, n) for n in source.shape)
+        visible = self.visible_box(source) or tuple(slice(0, n) for n in source.shape)
         box = []
-        for part, n, most in zip(seen, source.shape, _SAMPLE, strict=True):
+        for part, n, most in zip(visible, source.shape, _MAX_SAMPLE, strict=True):
             size = min(n, most)
             start = min(max((part.start + part.stop - size) // 2, 0), n - size)
             box.append(slice(start, start + size))
         return source.cropped(box)
 
-    def _box(self, source: LayerImage) -> Box:
-        """Return the slices (z, y, x) of what is chosen of a source."""
-        if self.box.currentText() == DRAWN:
-            corners = self._corners_of(self._drawn(), source)
-        elif self._held is not None:
-            corners = self._corners_of(self._held, source)
-        else:
-            corners = self._seen(source)
+    def _box(self, source: LayerImage, corners: np.ndarray | None = None) -> Box:
+        """Return the slices (z, y, x) between corners (y, x), by default of the chosen region."""
+        if corners is None:
+            if self.box.currentText() == DRAWN:
+                corners = self._corners_of(self._drawn(), source)
+            elif self._rectangle is not None:
+                corners = self._corners_of(self._rectangle, source)
+            else:
+                corners = self._visible_corners(source)
         z, *sides = source.shape
         box = []
         for (low, high), n in zip(corners.T, sides, strict=True):
             start = max(int(np.floor(low + _ROUNDING)), 0)
             stop = min(int(np.ceil(high - _ROUNDING)), n)
-            if stop - start < min(_LEAST, n):
+            if stop - start < min(_MIN_SIDE, n):
                 raise FieldError(
-                    f"the {self.box.currentText()} holds {max(stop - start, 0)} voxels of "
-                    f"{source.name} along one side; at least {_LEAST} are needed.",
+                    f"the {self.box.currentText()} is {max(stop - start, 0)} voxels of "
+                    f"{source.name} wide or high; at least {_MIN_SIDE} are needed.",
                     self.box,
                 )
             box.append(slice(start, stop))
         rows, columns = box
         return slice(0, z), rows, columns
 
-    def _seen(self, source: LayerImage) -> np.ndarray:
-        if self._viewer.dims.ndisplay != 2 or tuple(self._viewer.dims.order[-2:]) != (
-            self._viewer.dims.ndim - 2,
-            self._viewer.dims.ndim - 1,
-        ):
-            raise FieldError("look at an xy plane in 2D to take the region that is seen.", self.box)
-        # By the camera: what a layer of several levels says of itself is whole chunks, and old.
+    def _visible_corners(self, source: LayerImage) -> np.ndarray:
+        """Return the corners (y, x) of the visible part in the data of an image."""
+        dims = self._viewer.dims
+        if dims.ndisplay != 2 or tuple(dims.order[-2:]) != (dims.ndim - 2, dims.ndim - 1):
+            raise FieldError("show an xy plane in 2D to use the visible region.", self.box)
+        # From the camera: the corners that a multiscale layer reports are of chunks, and outdated.
         canvas, camera = self._viewer.canvas, self._viewer.scene.camera
         views = canvas.grid.actual_shape(self._viewer.layers)
         half = np.divide(canvas.size, views) / camera.zoom / 2
         middle = np.array(camera.center[-2:])
-        corners = [self._in_data(source, middle + way * half)[-2:] for way in (-1, 1)]
+        corners = [self._to_data(source, middle + sign * half)[-2:] for sign in (-1, 1)]
         return np.sort(corners, axis=0)
 
-    def _in_data(self, source: LayerImage, place: np.ndarray) -> np.ndarray:
-        """Return where in a layer's data a place (y, x) of the viewer's plane lies."""
-        point = np.array((*self._viewer.dims.point[:-2], *place))
-        # A viewer of layers with several units shows them in the first's.
-        units = [units_um(held.units) for held in (self._viewer.layers, source.layer)]
+    def _to_data(self, source: LayerImage, position: np.ndarray) -> np.ndarray:
+        """Return data coordinates of a position (y, x) on the displayed plane."""
+        point = np.array((*self._viewer.dims.point[:-2], *position))
+        # Of layers in several units a viewer uses that of the first.
+        units = [units_um(each.units) for each in (self._viewer.layers, source.layer)]
         if all(unit is not None for unit in units):
             n = min(3, source.layer.ndim, len(point))
             point[-n:] *= units[0][-n:] / units[1][-n:]  # type: ignore[index]
         return np.asarray(source.layer.world_to_data(point))
 
     def _drawn(self) -> Shapes:
-        """Return the layer that the user drew on last."""
+        """Return the last shapes layer of the user that is not empty."""
         layers = [layer for layer in self._drawings() if layer.data]
         if not layers:
             raise FieldError(
@@ -222,40 +211,39 @@ class Region(QWidget):
         return [layer for layer in layers if DISPLAY_ONLY not in layer.metadata]
 
     def _corners_of(self, shapes: Shapes, source: LayerImage) -> np.ndarray:
-        """Return where in a source's data the chosen shape, or the last, begins and ends (y, x)."""
-        chosen = max(shapes.selected_data, default=len(shapes.data) - 1)
+        """Return the corners (y, x) of the selected, or last, shape in the data of an image."""
+        selected = max(shapes.selected_data, default=len(shapes.data) - 1)
         units = [units_um(layer.units) for layer in (shapes, source.layer)]
         per_unit = 1.0 if any(unit is None for unit in units) else units[0][-1] / units[1][-1]  # type: ignore[index]
         corners = [
             source.layer.world_to_data(per_unit * np.asarray(shapes.data_to_world(vertex)))[-2:]
-            for vertex in shapes.data[chosen]
+            for vertex in shapes.data[selected]
         ]
         return np.array([np.min(corners, axis=0), np.max(corners, axis=0)])
 
-    def _show_held(self) -> None:
-        """Show the rectangle, except among layers side by side, where it would stand alone."""
-        if self._held is not None:
-            self._held.visible = not self._viewer.canvas.grid.enabled
+    def _show_rectangle(self) -> None:
+        """Show the rectangle, except in grid mode, where it would fill a cell of its own."""
+        if self._rectangle is not None:
+            self._rectangle.visible = not self._viewer.canvas.grid.enabled
 
     def _on_moved(self) -> None:
         self.changed.emit()
 
-    def _release(self) -> None:
-        """Keep no region any more."""
-        held, self._held = self._held, None
-        if held is not None and held in self._viewer.layers:
-            self._viewer.layers.remove(held)
-        self.anew_button.setVisible(False)
+    def _remove_rectangle(self) -> None:
+        rectangle, self._rectangle = self._rectangle, None
+        if rectangle is not None and rectangle in self._viewer.layers:
+            self._viewer.layers.remove(rectangle)
+        self.update_button.setVisible(False)
 
     def _on_choice(self) -> None:
         if self.box.currentText() != VISIBLE:
-            self._release()
+            self._remove_rectangle()
         self._had_drawn = bool(self._drawings())
         self.changed.emit()
 
     def _on_removed(self) -> None:
-        if self._held is not None and self._held not in self._viewer.layers:
-            self._release()
+        if self._rectangle is not None and self._rectangle not in self._viewer.layers:
+            self._remove_rectangle()
             self.changed.emit()
         had, self._had_drawn = self._had_drawn, bool(self._drawings())
         if self.box.currentText() == DRAWN and had and not self._had_drawn:

@@ -1,8 +1,7 @@
-"""Where results are: in memory, or on disk for what outgrows it."""
+"""Choice of the destination of results: memory, or files for images larger than memory."""
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -21,14 +20,14 @@ from napari_rln.gui.field_errors import FieldError, Fold
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
-from napari_rln.io.paths import check_folder
+from napari_rln.io.paths import check_folder, is_zarr
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"
 _NOT_IN_NAMES = dict.fromkeys(map(ord, '/\\:*?"<>|'), "-")
 
 
 class FolderField(QWidget):
-    """A folder, typed or looked for."""
+    """Field for a folder, with a button for a file dialog."""
 
     changed = Signal()
 
@@ -52,7 +51,7 @@ class FolderField(QWidget):
         Raises
         ------
         RlnError
-            If none is given, it is not there, or not writable.
+            If the field is empty, or the folder does not exist or is not writable.
         """
         text = self.line.text().strip()
         if not text:
@@ -65,19 +64,19 @@ class FolderField(QWidget):
         return path
 
     def suggest(self, path: Path) -> None:
-        """Take a folder where none is given, or one that was suggested before."""
+        """Fill in a folder, unless the user has entered one."""
         if self.line.text().strip() in ("", self._suggested):
             self._suggested = str(path)
             self.line.setText(self._suggested)
 
     def _choose(self) -> None:
-        found = QFileDialog.getExistingDirectory(self, "Folder of the results", self.line.text())
-        if found:
-            self.line.setText(found)
+        folder = QFileDialog.getExistingDirectory(self, "Folder of the results", self.line.text())
+        if folder:
+            self.line.setText(folder)
 
 
 class ResultPlace(QWidget):
-    """The choice of where results are, with the folder and who works there."""
+    """Choice between memory and disk, with folder, file format and execution."""
 
     changed = Signal()
 
@@ -86,111 +85,83 @@ class ResultPlace(QWidget):
         self.box = QComboBox()
         self.box.addItems([IN_MEMORY, ON_DISK])
         self.box.setToolTip(
-            "<p>On disk an image may be larger than the memory: it is read and written in parts, "
-            "what is looked at first, and a run that was cancelled goes on where it was.</p>"
+            "<p>On disk: the image may be larger than the memory, as it is read and written in "
+            "parts, the visible part first. A cancelled run can be continued.</p>"
         )
         self.folder = FolderField()
-        self.format, self.execution = _whole_form(OutputFormat), _whole_form(Execution)
+        # All fields are on top, as the forms are folded as a whole.
+        self.format = Form(OutputFormat, top=[field.name for field in fields(OutputFormat)])
+        self.execution = Form(Execution, top=[field.name for field in fields(Execution)])
         forms = QWidget()
         advanced = QVBoxLayout(forms)
         advanced.addWidget(self.format)
         advanced.addWidget(self.execution)
-        self._below = QWidget()
-        below = QVBoxLayout(self._below)
-        below.addWidget(self.folder)
-        below.addWidget(Fold("Advanced", forms))
+        self._disk_options = QWidget()
+        options = QVBoxLayout(self._disk_options)
+        options.addWidget(self.folder)
+        options.addWidget(Fold("Advanced", forms))
         layout = QVBoxLayout(self)
         layout.addWidget(self.box)
-        layout.addWidget(self._below)
-        for each in (advanced, below, layout):
+        layout.addWidget(self._disk_options)
+        for each in (advanced, options, layout):
             each.setContentsMargins(0, 0, 0, 0)
             each.setSpacing(2)
-        self._by_hand = False
-        self._show_below()
-        self.box.currentIndexChanged.connect(self._show_below)
-        self.box.activated.connect(self._on_hand)
-        for part in (self.folder, self.execution, self.format):
-            part.changed.connect(self.changed)
+        self._chosen_by_user = False
+        self._show_options()
+        self.box.currentIndexChanged.connect(self._show_options)
+        self.box.activated.connect(self._on_user_choice)
+        for widget in (self.folder, self.execution, self.format):
+            widget.changed.connect(self.changed)
 
     @property
     def on_disk(self) -> bool:
-        """Whether results are to be on disk."""
+        """Whether results are written to disk."""
         return bool(self.box.currentText() == ON_DISK)
 
-    def run_by(self) -> Execution:
-        """Return by what results are computed.
+    def execution_settings(self) -> Execution:
+        """Return the settings of memory, tiles and workers.
 
         Raises
         ------
         RlnError
             If the settings contradict each other.
         """
-        settings: Execution = self.execution.settings()
-        return settings
+        return self.execution.settings()
 
-    def output(self, out: Path) -> Output:
-        """Return how a result is written to a path."""
-        format_: OutputFormat = self.format.settings()
-        return format_.at(out)
+    def output(self, path: Path) -> Output:
+        """Return a path with the chosen file format."""
+        return self.format.settings().at(path)
 
-    def follow(self, image: LayerImage | None) -> None:
-        """Choose what is right for an image, unless somebody has chosen: one on disk stays there.
-
-        Parameters
-        ----------
-        image
-            That is chosen; none where there is none.
-        """
-        if image is None:
-            return
-        if not self._by_hand:
+    def suggest_for(self, image: LayerImage) -> None:
+        """Choose disk for an image on disk, and its folder, unless the user has chosen."""
+        if not self._chosen_by_user:
             self.box.setCurrentText(IN_MEMORY if image.in_memory else ON_DISK)
         path = path_of(image.layer)
-        # Of no file it is for the user to say where results are to be.
+        # Without a file the user has to choose the folder.
         if path.exists() and (path.is_absolute() or image.layer.source.path):
-            self.folder.suggest(_folder_of(path))
+            folder = path.absolute().parent
+            while path.is_dir() and is_zarr(folder):  # an array in a Zarr group
+                folder = folder.parent
+            self.folder.suggest(folder)
 
-    def result(self, image: LayerImage, method: str) -> Path:
-        """Return where a result is to be.
-
-        Parameters
-        ----------
-        image
-            That it is made of.
-        method
-            By which.
+    def result_path(self, image: LayerImage, method: str) -> Path:
+        """Return the path of a result, from the names of the image and the method.
 
         Raises
         ------
         RlnError
-            If there is no such folder, or it is not writable.
+            If the folder does not exist or is not writable.
         """
         return self.folder.path() / f"{file_name(f'{image.name} {method}')}.ome.zarr"
 
-    def _on_hand(self) -> None:
-        self._by_hand = True
+    def _on_user_choice(self) -> None:
+        self._chosen_by_user = True
 
-    def _show_below(self) -> None:
-        self._below.setVisible(self.on_disk)
+    def _show_options(self) -> None:
+        self._disk_options.setVisible(self.on_disk)
         self.changed.emit()
 
 
-def _whole_form(kind: type[Any]) -> Form[Any]:
-    """Return a form with all fields on top: what it stands in is folded as a whole."""
-    return Form(kind, top=[field.name for field in fields(kind)])
-
-
 def file_name(name: str) -> str:
-    """Return what a file may be called, whose name is made of a layer's."""
+    """Return the name of a layer without characters that file names must not contain."""
     return name.translate(_NOT_IN_NAMES)
-
-
-def _folder_of(path: Path) -> Path:
-    """Return the folder that an image lies in; of an array in a Zarr group that of the group."""
-    folder = path.absolute().parent
-    if path.is_dir():  # what reads Zarr is imported where it is needed
-        from napari_rln.io.paths import is_zarr
-
-        while is_zarr(folder):
-            folder = folder.parent
-    return folder

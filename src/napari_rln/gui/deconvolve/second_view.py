@@ -1,4 +1,4 @@
-"""A second view of the object, which is brought onto the first and deconvolved with it."""
+"""Second view of the object, which is registered to the first and deconvolved with it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ from napari_rln.psf.examine import fit_psf
 
 
 class SecondViewChoice(QWidget):
-    """The choice of the second view, its PSF, and how it is brought onto the first."""
+    """Choice of the second view, its PSF, and the settings of the registration."""
 
     changed = Signal()
 
@@ -30,40 +30,33 @@ class SecondViewChoice(QWidget):
         super().__init__()
         self.image = VolumePicker(viewer, optional="none")
         self.image.setToolTip(
-            "<p>Of a diSPIM or alike: another stack of the same object, taken from the side. Both "
-            "are deconvolved together, each by its own PSF.</p>"
+            "<p>Another stack of the same object taken from the side, as by a diSPIM. Both are "
+            "deconvolved together, each with its own PSF.</p>"
         )
         self.psf = SecondPsfPicker(viewer)
         self.form = Form(DualSettings, top=("rotation", "transform"))
-        self._below = QWidget()
-        rows = QFormLayout(self._below)
+        self._options = QWidget()
+        rows = QFormLayout(self._options)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.addRow("PSF", self.psf)
         rows.addRow(self.form)
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addRow(self.image)
-        layout.addRow(self._below)
-        self._show_below()
-        self.image.changed.connect(self._show_below)
-        for part in (self.psf, self.form):
-            part.changed.connect(self.changed)
+        layout.addRow(self._options)
+        self._show_options()
+        self.image.changed.connect(self._show_options)
+        for widget in (self.psf, self.form):
+            widget.changed.connect(self.changed)
 
-    def given(self, image: LayerImage, psf: LayerImage) -> "ViewLayers | None":
-        """Return both views; none where there is no second.
-
-        Parameters
-        ----------
-        image, psf
-            The first view.
+    def views(self, image: LayerImage, psf: LayerImage) -> "ViewLayers":
+        """Return both views, from the image and the PSF of the first.
 
         Raises
         ------
         RlnError
-            If the second, or its PSF, cannot be used.
+            If the second view or its PSF cannot be used.
         """
-        if self.image.layer is None:
-            return None
         return ViewLayers(
             first=image,
             second=self.image.source("the second view"),
@@ -72,48 +65,37 @@ class SecondViewChoice(QWidget):
             settings=self.form.settings(),
         )
 
-    def _show_below(self) -> None:
-        self._below.setVisible(self.image.layer is not None)
+    def _show_options(self) -> None:
+        self._options.setVisible(self.image.layer is not None)
         self.changed.emit()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ViewLayers:
-    """Two views with their PSFs, not read yet.
-
-    Several methods share them: the second is brought onto the first once.
-    """
+    """Two views with their PSFs, not read yet; registered once for all methods."""
 
     first: LayerImage
     second: LayerImage
     psf_first: LayerImage
     psf_second: LayerImage
     settings: DualSettings
-    _made: dict[Any, TwoViews] = field(default_factory=dict, repr=False)
+    _pairs: dict[Any, TwoViews] = field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> Any:
-        """What tells them from others."""
+        """Identity of the views and settings."""
         sources = (self.first, self.second, self.psf_first, self.psf_second)
         return *(source.key for source in sources), self.settings
 
-    def steps(self, chosen: ChosenMethod, repair: bool) -> Steps[Volume]:
-        """Yield what a method shows on its way; return its result.
-
-        Parameters
-        ----------
-        chosen
-            How.
-        repair
-            Whether to repair what is wrong with the PSFs.
-        """
+    def deconvolve(self, chosen: ChosenMethod, repair: bool) -> Steps[Volume]:
+        """Yield updates of a deconvolution; return its result."""
         pair = yield from self._pair(chosen, repair)
         yield Update(
-            Progress(activity="views are one upon the other"),
+            Progress(activity="views are registered"),
             PairedViews(pair.first.image, pair.second.image),
         )
         steps = deconvolve_iter(pair, method=chosen.method, tile=chosen.tile)
-        return (yield from chosen.watched(steps, pair.first.image.shape))
+        return (yield from chosen.updates(steps, pair.first.image.shape))
 
     def _pair(self, chosen: ChosenMethod, repair: bool) -> Steps[TwoViews]:
         method = chosen.method
@@ -121,26 +103,23 @@ class ViewLayers:
             method.background, method.offset, method.gain, method.repair_image, method.negatives,
             repair,
         )  # fmt: skip
-        known = self._made.get(key)
-        if known is not None:
-            return known
-        first, second = self.first.read(), self.second.read()
-        psf, _ = fit_psf(self.psf_first.read(), first, repair=repair)
-        psf_b, _ = fit_psf(self.psf_second.read(), second, repair=repair)
-        work = pair_views_iter(first, second, psf, psf_b, self.settings, method)
-        pair = yield from streamed(work)
-        self._made[key] = pair
-        return pair
+        if key not in self._pairs:
+            first, second = self.first.read(), self.second.read()
+            psf, _ = fit_psf(self.psf_first.read(), first, repair=repair)
+            psf_b, _ = fit_psf(self.psf_second.read(), second, repair=repair)
+            steps = pair_views_iter(first, second, psf, psf_b, self.settings, method)
+            self._pairs[key] = yield from streamed(steps)
+        return self._pairs[key]
 
-    def shape(self) -> Shape:
-        """Return how large the result will be, voxels (z, y, x)."""
-        return self._on_grid(self.first)
+    def result_shape(self) -> Shape:
+        """Return the shape (z, y, x) of the result, voxels."""
+        return self._shape_of(self.first)
 
-    def kernel(self) -> Shape:
-        """Return how large the first view's PSF will be on these voxels (z, y, x)."""
-        return self._on_grid(self.psf_first)
+    def psf_shape(self) -> Shape:
+        """Return the shape (z, y, x) of the first view's PSF on the voxels of the result."""
+        return self._shape_of(self.psf_first)
 
-    def _on_grid(self, source: LayerImage) -> Shape:
+    def _shape_of(self, source: LayerImage) -> Shape:
         first = np.array(self.first.voxel_um)
         target = first.min() if self.settings.voxels == "isotropic" else first
         sizes = np.array(source.shape) * source.voxel_um / target

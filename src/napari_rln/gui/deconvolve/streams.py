@@ -1,12 +1,13 @@
-"""Results that grow in a layer while they are computed."""
+"""Layers of results in memory, updated during the computation."""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Layer
+from napari.layers import Image
 
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import Tile
@@ -21,28 +22,25 @@ from napari_rln.gui.layers import (
 )
 
 RESULTS = ("rld", "rln", "rld dual", "rln dual")
-"""Methods of the records of results."""
+"""Methods in the records of results."""
 
 COMPARED = (*RESULTS, "register")
-"""Methods of the records of what is compared with an image."""
+"""Methods in the records of volumes that are compared with an image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """An estimate after so many iterations, to be kept for browsing or not.
-
-    While it is sought when to stop it is made of a part of the photons.
-    """
+    """Estimate after some iterations, (Z, Y, X) float32, image units."""
 
     iteration: int
     data: FloatArray
-    kept: bool = False
-    done: bool = False
+    keep: bool = False  # for browsing
+    from_stop_search: bool = False  # which uses a fraction of the photons
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedPart:
-    """A part of a result, and where it lies."""
+    """Tile of a result."""
 
     tile: Tile
     data: FloatArray
@@ -50,44 +48,37 @@ class FinishedPart:
 
 @dataclass(frozen=True, eq=False)
 class PairedViews:
-    """Two views on the voxels that the result will have, which may be others than the image's."""
+    """Two views on the grid of the result, which may differ from the image's."""
 
     first: Volume
     second: Volume
 
 
 class ResultStream:
-    """One result in its layer, which is there from the first estimate on.
+    """Layer of a result, added with the first estimate.
 
-    Parameters
-    ----------
-    viewer
-        Where it is shown.
-    source
-        What it is of: it lies there, and is shown in its colours.
-    title
-        What to call it until it is done.
+    It gets the transform and the colours of the image, and its title until the result is complete.
     """
 
-    def __init__(self, viewer: ViewerModel, source: LayerImage, title: str) -> None:
-        self._viewer, self._source, self._title = viewer, source, title
+    def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
+        self._viewer, self._image, self._title = viewer, image, title
         self.layer: Image | None = None
-        self.kept: dict[int, FloatArray] = {}
-        self._shown: Estimate | None = None
+        self.iterates: dict[int, FloatArray] = {}  # kept estimates by number of iterations
+        self._displayed: Estimate | None = None
 
-    def take(self, content: Estimate | FinishedPart | PairedViews, draw: bool) -> None:
-        """Take what is there now, and show it; an estimate only where there is time to draw it."""
+    def update(self, content: Estimate | FinishedPart | PairedViews, draw: bool) -> None:
+        """Take new data; an estimate is drawn only if ``draw``, or as the first."""
         if isinstance(content, PairedViews):
-            self._source = self._source.on_voxels(content.first)
+            self._image = self._image.on_voxels(content.first)
             self._show_second(content.second)
         elif isinstance(content, Estimate):
-            if content.kept:
-                self.kept[content.iteration] = content.data
+            if content.keep:
+                self.iterates[content.iteration] = content.data
             if draw or self.layer is None:
-                self._shown = content
+                self._displayed = content
                 self._set(content.data)
-        elif self.layer is None:  # a network that starts from the image shows no estimate before
-            data = np.zeros(self._source.shape, np.float32)
+        elif self.layer is None:  # no estimate comes before the tiles of a network
+            data = np.zeros(self._image.shape, np.float32)
             data[content.tile.core] = content.data
             self._set(data)
         else:
@@ -101,89 +92,80 @@ class ResultStream:
         assert self.layer is not None
         self.layer.name = result.name
         self.layer.metadata = metadata(result)
-        if (
-            self.layer not in self._viewer.layers
-        ):  # removed on the way, but it is what was asked for
+        if self.layer not in self._viewer.layers:  # the user removed it during the computation
             self._viewer.add_layer(self.layer)
         facts = result.record.facts if result.record else {}
-        if self.kept and "iterations" in facts:
-            self.kept[facts["iterations"]] = result.data
+        if self.iterates and "iterations" in facts:
+            self.iterates[facts["iterations"]] = result.data
 
-    def leave(self, record: Record, why: str) -> None:
-        """End before the result is there: an estimate is left as what it is, nothing else.
-
-        Parameters
-        ----------
-        record
-            How it was made so far.
-        why
-            ``"cancelled"`` or ``"failed"``.
-        """
+    def stop(self, record: Record, reason: str) -> None:
+        """Name the displayed estimate by iteration and reason, or remove an incomplete layer."""
         if self.layer is None:
             return
-        shown, self._shown = self._shown, None
-        if not record.method.startswith("rld") or shown is None:
+        displayed, self._displayed = self._displayed, None
+        if not record.method.startswith("rld") or displayed is None:
             if self.layer in self._viewer.layers:
                 self._viewer.layers.remove(self.layer)
             return
-        facts = record.facts | {"iterations": shown.iteration, "stopped_by": why}
-        if shown.done:
-            facts["made_of"] = "a part of the photons, while it was sought when to stop"
-        self.layer.metadata = {KEY: dataclasses.replace(record, facts=facts).as_dict()}
-        self.layer.name = f"{self._title} {shown.iteration} ({why})"
+        facts: dict[str, Any] = {"iterations": displayed.iteration, "stopped_by": reason}
+        if displayed.from_stop_search:
+            facts["estimated_from"] = "a fraction of the photons, from the search for the stop"
+        self._change_facts(record, facts)
+        self.layer.name = f"{self._title} {displayed.iteration} ({reason})"
 
     def browse(self, iteration: int) -> None:
-        """Show a kept iteration; the layer's name and record say which."""
+        """Show a kept iteration, with its number in the layer's name and record."""
         assert self.layer is not None
         record = record_of(self.layer)
         if record is None:
             return
-        before = record.facts["iterations"]
-        facts = record.facts | {"iterations": iteration, "stopped_by": "chosen"}
-        self.layer.data = self.kept[iteration] if self.layer.ndim == 3 else self.kept[iteration][0]
+        before, data = record.facts["iterations"], self.iterates[iteration]
+        self.layer.data = data if self.layer.ndim == 3 else data[0]
         self.layer.name = f"{self.layer.name.removesuffix(str(before))}{iteration}"
-        self.layer.metadata = {KEY: dataclasses.replace(record, facts=facts).as_dict()}
+        self._change_facts(record, {"iterations": iteration, "stopped_by": "chosen"})
+
+    def _change_facts(self, record: Record, facts: dict[str, Any]) -> None:
+        assert self.layer is not None
+        changed = dataclasses.replace(record, facts=record.facts | facts)
+        self.layer.metadata = {KEY: changed.as_dict()}
 
     def _show_second(self, second: Volume) -> None:
-        """Show once how the second view lies on the first, to be looked at and for nothing else."""
-        name = f"{second.name} on {self._source.layer.name}"
+        """Add the registered second view as a hidden layer, to check the registration."""
+        name = f"{second.name} on {self._image.layer.name}"
         for layer in list(self._viewer.layers):
             if layer.name == name and DISPLAY_ONLY in layer.metadata:
                 self._viewer.layers.remove(layer)
-        limits = contrast_limits([second.data])
-        layer = self._source.result_layer(
-            second.data,
-            name=name,
-            visible=False,
-            contrast_limits=limits,
-            metadata={DISPLAY_ONLY: True},
-        )
+        layer = self._image.result_layer(
+            second.data, name=name, visible=False, metadata={DISPLAY_ONLY: True},
+            contrast_limits=contrast_limits([second.data]),
+        )  # fmt: skip
         self._viewer.add_layer(layer)
 
     def _set(self, data: FloatArray) -> None:
+        limits = contrast_limits([data])
         if self.layer is not None:
             self.layer.data = data if self.layer.ndim == 3 else data[0]
-            self.layer.contrast_limits = contrast_limits([data])
+            self.layer.contrast_limits = limits
             return
-        shown = data[0] if self._source.data.ndim == 2 else data
-        limits = contrast_limits([data])
-        self.layer = self._source.result_layer(shown, name=self._title, contrast_limits=limits)
+        shown = data[0] if self._image.data.ndim == 2 else data
+        self.layer = self._image.result_layer(shown, name=self._title, contrast_limits=limits)
         self._viewer.add_layer(self.layer)
 
 
-def made_of(viewer: ViewerModel, image_hash: str, methods: Sequence[str]) -> list[Image]:
-    """Return the layers that were made of an image by some methods, as their records say."""
+def result_layers(viewer: ViewerModel, image_hash: str, methods: Sequence[str]) -> list[Image]:
+    """Return the layers whose records name an image and one of some methods."""
+    return [
+        layer
+        for layer in viewer.layers
+        if isinstance(layer, Image)
+        and (record := record_of(layer)) is not None
+        and record.method in methods
+        and record.inputs.get("image") == image_hash
+    ]
 
-    def is_made(layer: Layer) -> bool:
-        record = record_of(layer) if isinstance(layer, Image) else None
-        made = record is not None and record.method in methods
-        return made and record.inputs.get("image") == image_hash  # type: ignore[union-attr]
 
-    return [layer for layer in viewer.layers if is_made(layer)]
-
-
-def share_contrast(layers: list[Image]) -> None:
-    """Show results of one image with the same contrast limits."""
+def equalize_contrast(layers: list[Image]) -> None:
+    """Give layers the same contrast limits."""
     if layers:
         coarsest = [layer.data[-1] if layer.multiscale else layer.data for layer in layers]
         limits = contrast_limits([np.asarray(data) for data in coarsest])

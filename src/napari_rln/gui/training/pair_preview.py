@@ -21,7 +21,7 @@ class PairPreview(QObject):
         self.jobs = JobQueue(self)
         self._number = 0
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
-        self._timer.timeout.connect(lambda: bar.attempt(self._add, asked=False))
+        self._timer.timeout.connect(lambda: bar.attempt(self._add, clicked=False))
         recipe.preview_button.clicked.connect(self._draw)
         recipe.another_button.clicked.connect(self._draw_another)
         recipe.structures.changed.connect(self._on_change)

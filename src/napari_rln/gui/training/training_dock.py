@@ -37,7 +37,7 @@ class TrainingDock(QWidget):
         self.recipe = TrainingForm(napari_viewer)
         self.curves = Curves()
         self.bar = RunBar(self.jobs, self.run, label="Train", can_pause=True)
-        self.models = ModelList(self.bar.say)
+        self.models = ModelList(self.bar.show_message)
         self.pairs = PairPreview(self.recipe, self.examples, self.bar)
         self.interrupted = InterruptedRow()
         self.stop_button = QPushButton("Stop and keep the best")
@@ -58,8 +58,8 @@ class TrainingDock(QWidget):
             If a setting is invalid, or a training of this name was interrupted.
         """
         plan = self.recipe.plan()
-        leaving = self.runs.get(self.jobs.leaving) if self.jobs.leaving else None
-        if leaving is not None and leaving.plan.name == plan.name:
+        cancelling = self.runs.get(self.jobs.cancelling) if self.jobs.cancelling else None
+        if cancelling is not None and cancelling.plan.name == plan.name:
             raise RlnError(f"the training {plan.name} is still in its last step; try again soon.")
         busy = plan.name in self._names()
         if checkpoint_of(preferences.library(), plan.name).exists() and not busy:
@@ -74,7 +74,7 @@ class TrainingDock(QWidget):
         run = self._running()
         if run is not None:
             run.stop()
-            self.bar.say("stopping\N{HORIZONTAL ELLIPSIS}")
+            self.bar.show_message("stopping\N{HORIZONTAL ELLIPSIS}")
             self._refresh()
 
     def showEvent(self, event: Any) -> None:
@@ -130,12 +130,12 @@ class TrainingDock(QWidget):
         if validation:
             network, rld = (validation[kind]["psnr_db"] for kind in ("network", "rld"))
             sentence += f": {network:.2f} dB on held-out volumes, best RLD {rld:.2f} dB"
-        self.bar.say(f"{sentence}.")
+        self.bar.show_message(f"{sentence}.")
 
     def _on_cancelled(self, job: BackgroundJob) -> None:
         run = self.runs[job]
         if checkpoint_of(run.library, run.plan.name).exists():
-            self.bar.say(f"{job.title}: cancelled; it can be resumed")
+            self.bar.show_message(f"{job.title}: cancelled; it can be resumed")
 
     def _on_end(self, job: BackgroundJob) -> None:
         if job is self._drawn:
@@ -145,7 +145,7 @@ class TrainingDock(QWidget):
     def _refresh(self) -> None:
         """Update the stop button, the interrupted trainings and the initial models."""
         # A cancelled training may still save its state in its last step.
-        active = (self.jobs.running, self.jobs.leaving, *self.jobs.waiting)
+        active = (self.jobs.running, self.jobs.cancelling, *self.jobs.waiting)
         self.runs = {job: run for job, run in self.runs.items() if job in active}
         run = self._running()
         self.stop_button.setEnabled(run is not None and not run.stopping)

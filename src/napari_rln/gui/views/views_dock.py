@@ -88,7 +88,7 @@ class ViewsDock(QWidget):
         try:
             slab = self.slab.value or None
         except RlnError as error:
-            self.bar.say(str(error), error=True)
+            self.bar.show_message(str(error), error=True)
             return
         projection = self._projection
         if projection == "slice":
