@@ -67,6 +67,7 @@ class RichardsonLucy(RichardsonLucySettings):
 
     kind: ClassVar[str] = "rld"
     needs_psf: ClassVar[bool] = True
+    files: ClassVar[tuple[Path, ...]] = ()
     blocks: ClassVar[None] = None
 
     @property

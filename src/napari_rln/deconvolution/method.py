@@ -297,6 +297,10 @@ class Method(Protocol):
         """Whether the method needs a PSF."""
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that the method reads, which results must not replace."""
+
+    @property
     def tiles(self) -> TileStage | None:
         """The first stage, if any."""
 

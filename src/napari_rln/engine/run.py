@@ -258,7 +258,7 @@ class _Run:
 
     def _check_in_parts(self) -> None:
         check_output_name(self.output.path)
-        for source in files_read([*self.job.files, *_method_files(self.method)]):
+        for source in files_read([*self.job.files, *self.method.files]):
             check_apart(self.output.path, source)
 
     def task(self) -> Task:
@@ -355,7 +355,7 @@ class _Run:
         first = self._image(channels[0][0]) if channels else self.job.image
         check_outputs(
             outputs,
-            inputs=files_read([*self.job.files, *_method_files(self.method)]),
+            inputs=files_read([*self.job.files, *self.method.files]),
             overwrite=self.output.overwrite,
             room=4 * max(1, len(channels)) * open_image(first).voxels,
         )
@@ -509,12 +509,6 @@ def _of_psf(sentence: str) -> str:
     names = "voxel_um|channel|time|series|planes_are"
     message = re.sub(rf"`({names})\b", r"`psf_\1", whole)
     return message if message.endswith(".") else f"{message}."
-
-
-def _method_files(method: Method) -> list[Path]:
-    """Return the files that a method reads."""
-    model = getattr(method, "model", None)
-    return [Path(model)] if isinstance(model, str | Path) else []
 
 
 def _waiting_bytes(opened: Image, channels: int) -> int:

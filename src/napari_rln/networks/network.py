@@ -152,6 +152,13 @@ class Network(NetworkOptions):
         return self.loaded.start.needs_psf
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """File of the model; none for a loaded or a shipped one."""
+        if isinstance(self.model, Model) or not Path(self.model).is_file():
+            return ()
+        return (Path(self.model),)
+
+    @property
     def tiles(self) -> ClassicalTiles | None:
         """Classical deconvolution that the model starts from; none if that is the image."""
         start = self.loaded.start
