@@ -90,7 +90,7 @@ class Sharpen:
     def describe(self):
         return Description(as_dict(self), as_dict(self), {}, {})
 
-    def as_json(self):
+    def as_json(self, folder=None):
         return as_dict(self)
 
     @classmethod

@@ -171,7 +171,7 @@ class RichardsonLucy(RichardsonLucySettings):
         """Return settings, identity, inputs and facts."""
         return Description(as_dict(self), as_dict(self), {}, {})
 
-    def as_json(self) -> Json:
+    def as_json(self, folder: Path | None = None) -> Json:
         """Return the settings in JSON types."""
         return as_dict(self)
 

@@ -335,8 +335,8 @@ class Method(Protocol):
     def describe(self) -> Description:
         """Return settings, identity, inputs and facts."""
 
-    def as_json(self) -> Json:
-        """Return the settings in JSON types.
+    def as_json(self, folder: Path | None = None) -> Json:
+        """Return the settings in JSON types, with file names as seen from a folder.
 
         Raises
         ------

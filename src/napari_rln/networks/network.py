@@ -37,6 +37,7 @@ from napari_rln.deconvolution.method import (
 from napari_rln.deconvolution.residual import Residual, residual_of
 from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
 from napari_rln.deconvolution.stopping_trial import Trial
+from napari_rln.io.paths import relative_to_folder
 from napari_rln.networks.application import (
     HALO,
     BlockInput,
@@ -332,8 +333,8 @@ class Network(NetworkOptions):
             facts={"model": model.card()["record"]},
         )
 
-    def as_json(self) -> Json:
-        """Return the settings in JSON types, with the model's name or file.
+    def as_json(self, folder: Path | None = None) -> Json:
+        """Return the settings in JSON types, with the model's name, or its file from a folder.
 
         Raises
         ------
@@ -345,7 +346,10 @@ class Network(NetworkOptions):
                 f"model {self.model.name} lies in no file; save it (`Model.save`) and name the "
                 "file."
             )
-        return as_dict(self)
+        made = as_dict(self)
+        if folder is not None and self.files:
+            made["model"] = relative_to_folder(self.model, folder)
+        return made
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:
