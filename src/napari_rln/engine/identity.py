@@ -11,8 +11,8 @@ from napari_rln.engine.sampling import Samples
 from napari_rln.engine.task import Task
 from napari_rln.io.image import Image
 
-# Settings that do not change the result: a run may be resumed with other values.
-_WHERE = ("device", "report_every")
+NOT_IDENTIFYING = ("device", "report_every")
+"""Settings that do not change the result: a run may be resumed with other values."""
 
 
 def identity_of(task: Task, image: Image, samples: Samples) -> Json:
@@ -28,7 +28,7 @@ def identity_of(task: Task, image: Image, samples: Samples) -> Json:
         "dtype": task.output.dtype,
         "version": __version__,
     }
-    own = {k: v for k, v in task.method.describe().identity.items() if k not in _WHERE}
+    own = {k: v for k, v in task.method.describe().identity.items() if k not in NOT_IDENTIFYING}
     fields: Json = json.loads(json.dumps(identity | own))
     return fields
 

@@ -1,9 +1,11 @@
 """Execution of jobs: reading, deconvolution in memory or in parts, and writing."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,18 @@ import numpy as np
 from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
+from napari_rln.core.limits import as_dict
 from napari_rln.core.machine import Allowance, used_bytes
+from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.volume import OnGrid, Volume
-from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.method import Json, Method
+from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.views import pair_views_iter
 from napari_rln.engine.forecast import duration, forecast
 from napari_rln.engine.history import expected_seconds
+from napari_rln.engine.identity import NOT_IDENTIFYING
 from napari_rln.engine.imagej import is_plain_name
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.in_parts import run_task_iter
@@ -130,9 +136,9 @@ def run_iter(
         If a file cannot be read, or the disk is full.
     """
     shared = shared or Shared()
-    runs = [_Run(job, method, shared, on_findings, on_input) for method in job.methods]
-    for later in runs[1:]:  # not when the first has been done
-        later.check()
+    runs = _runs(job, shared, on_findings, on_input)
+    for each in runs:
+        each.check()
     outcomes = []
     for each in runs:
         outcomes.append((yield from each.go()))
@@ -154,7 +160,7 @@ def forecast_of_job(job: Job, *, on_findings: FindingsWatcher = _silent) -> dict
     RlnError
         As :func:`run_iter`.
     """
-    runs = [_Run(job, method, Shared(), on_findings) for method in job.methods]
+    runs = _runs(job, on_findings=on_findings)
     return {run.output.path: run.rows() for run in runs}
 
 
@@ -166,8 +172,7 @@ def is_in_parts(job: Job) -> bool:
     RlnError
         As :func:`run_iter`.
     """
-    runs = [_Run(job, method, Shared()) for method in job.methods]
-    return job.second is None and not channels_of(job) and any(run.goes_in_parts() for run in runs)
+    return any(run.in_parts for run in _runs(job))
 
 
 def task_of(job: Job, *, on_findings: FindingsWatcher = _silent) -> Task:
@@ -185,7 +190,36 @@ def task_of(job: Job, *, on_findings: FindingsWatcher = _silent) -> Task:
     RlnError
         If image, PSF or method cannot be used.
     """
-    return _Run(job, job.methods[0], Shared(), on_findings).task()
+    return _runs(job, on_findings=on_findings)[0].task()
+
+
+class _Input:
+    """The image of a job, opened once for all of its methods."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    @cached_property
+    def channels(self) -> list[tuple[int, PsfFile]]:
+        """Channels to write into one file, with their PSF files; empty for a single one."""
+        return [] if self._job.second else channels_of(self._job)
+
+    @cached_property
+    def image(self) -> Image:
+        """The image, or the first of its channels."""
+        file = self._job.image
+        return open_image(replace(file, channel=self.channels[0][0]) if self.channels else file)
+
+
+def _runs(
+    job: Job,
+    shared: Shared | None = None,
+    on_findings: FindingsWatcher = _silent,
+    on_input: Watcher = lambda image, psf, method: None,
+) -> list["_Run"]:
+    """Return a run for each method of a job."""
+    source, shared = _Input(job), shared or Shared()
+    return [_Run(job, method, source, shared, on_findings, on_input) for method in job.methods]
 
 
 class _Run:
@@ -195,50 +229,57 @@ class _Run:
         self,
         job: Job,
         method: Method,
+        source: _Input,
         shared: Shared,
-        on_findings: FindingsWatcher = _silent,
-        on_input: Watcher = lambda image, psf, method: None,
+        on_findings: FindingsWatcher,
+        on_input: Watcher,
     ) -> None:
-        self.job, self.method, self.shared = job, method, shared
+        self.job, self.method, self.source, self.shared = job, method, source, shared
         self.output = job.output_of(method)
         self._on_findings, self._on_input = on_findings, on_input
         self._findings: list[Finding] = []
+        self._earlier: list[dict[str, Any]] | None = None
 
     def go(self) -> Generator[Report | RegistrationReport, None, Outcome]:
+        """Run the method, after :meth:`check`; yield reports, return the outcome."""
+        if self._earlier is not None:
+            facts = tuple(record["facts"] for record in self._earlier)
+            return Outcome(
+                out=self.output.path, method=self.method, facts=facts, made=False,
+                findings=tuple(self._findings),
+            )  # fmt: skip
         if self.job.second is not None:
             return (yield from self._two_views())
-        channels = channels_of(self.job)
-        if not channels and self.goes_in_parts():
-            return (yield from self._in_parts())
-        return (yield from self._in_memory(channels))
+        return (yield from self._in_parts() if self.in_parts else self._in_memory())
 
     def rows(self) -> Rows:
         """Return the forecast as rows of names and values."""
         if self.job.second is not None:
             raise RlnError("two views are deconvolved in memory; there is nothing to foretell.")
-        channels = channels_of(self.job)
-        if not channels and self.goes_in_parts():
+        if self.in_parts:
             self._check_in_parts()
             return list(forecast(self.task()).rows())
-        return self._rows_in_memory(channels)
+        return self._rows_in_memory()
 
     # --- in parts
 
-    def goes_in_parts(self) -> bool:
-        """Tell whether the volume is read and written in parts, rather than as a whole.
+    @cached_property
+    def in_parts(self) -> bool:
+        """Whether the volume is read and written in parts, rather than as a whole.
 
         So if a setting requires it, if image or result are not a single TIFF, or if the whole would
         exceed the memory limit.
         """
         job, out = self.job, self.output.path
+        if job.second is not None or self.source.channels:
+            return False
         Allowance(job.execution.memory_gb)  # raises where that is no amount
-        image = Path(job.image.path)
-        if job.execution.has_workers or is_zarr_name(out) or not image.is_file():
+        if job.execution.has_workers or is_zarr_name(out) or not Path(job.image.path).is_file():
             return True
         if not can_write_in_parts(out):
             return False
-        opened = open_image(job.image)
-        if opened.times > 1:
+        image = self.source.image
+        if image.times > 1:
             return not is_plain_name(out)
         if job.execution.tile != "auto":
             return True
@@ -246,15 +287,16 @@ class _Run:
         folder = RunFolder(out)
         if folder.part.exists() or folder.manifest.exists():  # started or completed in parts
             return True
-        return self._whole_bytes(opened) > self._allowed_bytes()
+        return self._whole_bytes() > self._allowed_bytes()
 
     def check(self) -> None:
-        """Raise unless the result can be written."""
-        channels = [] if self.job.second else channels_of(self.job)
-        if self.job.second is None and not channels and self.goes_in_parts():
+        """Raise unless the result can be written, or exists from an earlier run of this job."""
+        if self.in_parts:
             self._check_in_parts()
-        else:
-            self._check_whole(channels)
+            return
+        self._earlier = self._complete_records()
+        if self._earlier is None:
+            self._check_whole()
 
     def _check_in_parts(self) -> None:
         check_output_name(self.output.path)
@@ -264,14 +306,13 @@ class _Run:
     def task(self) -> Task:
         return Task(
             image=self.job.image,
-            psf=self._psf(open_image(self.job.image), self.job.image.channel),
+            psf=self._psf(self.source.image, self.job.image.channel),
             method=self.method,
             output=self.output,
             execution=self.job.execution,
         )
 
     def _in_parts(self) -> Generator[Report, None, Outcome]:
-        self._check_in_parts()
         outcome = yield from run_task_iter(self.task())
         return Outcome(
             out=outcome.out,
@@ -284,16 +325,11 @@ class _Run:
 
     # --- in memory
 
-    def _in_memory(
-        self, channels: Sequence[tuple[int, PsfFile]]
-    ) -> Generator[Report, None, Outcome]:
-        self._check_whole(channels)
+    def _in_memory(self) -> Generator[Report, None, Outcome]:
         out, output = self.output.path, self.output
         results = []
-        numbers: list[int | None] = [number for number, _ in channels]
-        for channel in numbers or [self.job.image.channel]:
-            file = self.job.image if channel is None else self._image(channel)
-            image = read(file)
+        for channel in self._channels:
+            image = self._read(channel)
             psf = self._psf(image, channel)
             self._on_input(image, psf, self.method)
             execution = self.job.execution
@@ -303,7 +339,7 @@ class _Run:
                     shared=self.shared,
                 ))
             )  # fmt: skip
-        if channels:
+        if self.source.channels:
             write_channels(results, out, dtype=output.dtype, replace=output.overwrite)
         else:
             write(results[0], out, dtype=output.dtype, replace=output.overwrite)
@@ -312,7 +348,6 @@ class _Run:
     def _two_views(self) -> Generator[Report | RegistrationReport, None, Outcome]:
         job, second, output = self.job, self.job.second, self.output
         assert second is not None
-        self._check_whole()
         execution = job.execution
         if execution.has_workers:
             raise RlnError(
@@ -344,20 +379,77 @@ class _Run:
         first = self.method is self.job.methods[0]
         return [second.registered] if second and second.registered and first else []
 
-    def _check_whole(self, channels: Sequence[tuple[int, PsfFile]] = ()) -> None:
-        outputs = [self.output.path, *self._registered]
+    @property
+    def _channels(self) -> list[int | None]:
+        """Channels to deconvolve; None for the only one of a file."""
+        several: list[int | None] = [channel for channel, _ in self.source.channels]
+        return several or [self.job.image.channel]
+
+    def _read(self, channel: int | None) -> Volume:
+        return read(replace(self.job.image, channel=channel))
+
+    def _complete_records(self) -> list[dict[str, Any]] | None:
+        """Return the records of the result, by channel, if an earlier run of this job wrote it.
+
+        A job of several methods that was interrupted goes on with the missing results. None if the
+        result does not exist, may be replaced, or is another one.
+        """
+        job, output = self.job, self.output
+        if len(job.methods) == 1 or output.overwrite or not output.path.is_file():
+            return None
+        try:
+            held = open_held(ImageFile(path=str(output.path)))
+        except RlnError:
+            return None
+        if held.record is None or held.array.dtype != np.dtype(output.dtype):
+            return None
+        record = held.record.as_dict()
+        records = record["facts"].get("channels") if self.source.channels else [record]
+        try:
+            existing = [_identity(each) for each in records]
+        except (TypeError, KeyError, AttributeError):  # a file of something else
+            return None
+        return records if existing == self._expected() else None
+
+    def _expected(self) -> list[Json]:
+        """Return the identities of the records of this run's result, by channel."""
+        job, second = self.job, self.job.second
+        method = self.method if second is None else self.method.of_views(2)
+        described = method.describe()
+        expected = []
+        for channel in self._channels:
+            image = check_image(self._read(channel), method.negatives)
+            inputs, facts = {"image": image.hash}, {}
+            psf = self._psf(image, channel)
+            if psf is not None:
+                inputs["psf"] = psf.hash
+            if second is not None and psf is not None:
+                other = check_image(read(second.image), method.negatives)
+                psf_b = self._fitted(second.psf or job.psfs[0], other, second.image.channel)
+                inputs |= {"image_b": other.hash, "psf_b": psf_b.hash}
+                facts = {"dual": as_dict(second.views)}
+            record = Record(
+                method=f"{method.kind}{' dual' if second else ''}",
+                settings=described.settings,
+                facts=facts,
+                inputs=inputs | described.inputs,
+            )
+            expected.append(_identity(json.loads(record.to_json())))
+        return expected
+
+    def _check_whole(self) -> None:
+        outputs, channels = [self.output.path, *self._registered], self.source.channels
         if channels:
-            self._check_channels_memory(channels)
+            self._check_channels_memory()
             check_channels_output(self.output.path)
         else:
             for path in outputs:
                 check_tiff_output(path)
-        first = self._image(channels[0][0]) if channels else self.job.image
         check_outputs(
             outputs,
             inputs=files_read([*self.job.files, *self.method.files]),
             overwrite=self.output.overwrite,
-            room=4 * max(1, len(channels)) * open_image(first).voxels,
+            room=4 * max(1, len(channels)) * self.source.image.voxels,
         )
 
     def _outcome(self, results: Sequence[Volume]) -> Outcome:
@@ -367,9 +459,6 @@ class _Run:
             facts=tuple(result.record.facts for result in results if result.record),
             findings=tuple(self._findings),
         )
-
-    def _image(self, channel: int) -> ImageFile:
-        return replace(self.job.image, channel=channel)
 
     # --- PSFs
 
@@ -392,8 +481,9 @@ class _Run:
         """Return the memory that this process may have, bytes."""
         return used_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
 
-    def _whole_bytes(self, opened: Image, psf: PsfFile | None = None) -> int:
+    def _whole_bytes(self, psf: PsfFile | None = None) -> int:
         """Return the least memory of this process for the whole volume, bytes."""
+        image = self.source.image
         psfs = [psf] if psf is not None else self.job.psfs
         kernel: tuple[int, int, int] | None = None
         if psfs:
@@ -401,10 +491,14 @@ class _Run:
             sizes = dict(zip(there.axes, there.array.shape, strict=True))
             kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
         elif self.method.needs_psf:
-            self.method.check(opened, None)  # raises with the reason
-        return used_bytes() + self.method.needed_bytes(opened.shape, kernel)
+            self.method.check(image, None)  # raises with the reason
+        return used_bytes() + self.method.needed_bytes(image.shape, kernel)
 
-    def _check_channels_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> None:
+    def _waiting_bytes(self) -> int:
+        """Return the memory of finished channels until the last one, bytes."""
+        return (len(self._channels) - 1) * self.source.image.voxels * 4
+
+    def _check_channels_memory(self) -> None:
         """Raise if the channels of one file, which are kept as a whole, exceed the memory limit.
 
         Raises
@@ -412,10 +506,8 @@ class _Run:
         RlnError
             If so, with both numbers.
         """
-        allowed = self._allowed_bytes()
-        opened = open_image(self._image(channels[0][0]))
-        needed = max(self._whole_bytes(opened, psf) for _, psf in channels)
-        needed += _waiting_bytes(opened, len(channels))
+        allowed, channels = self._allowed_bytes(), self.source.channels
+        needed = max(self._whole_bytes(psf) for _, psf in channels) + self._waiting_bytes()
         if needed > allowed:
             raise RlnError(
                 f"{len(channels)} channels in one file take {needed / 1e9:.2f} GB of memory and "
@@ -423,12 +515,12 @@ class _Run:
                 "`channel` at a time, which is done in parts."
             )
 
-    def _rows_in_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> Rows:
+    def _rows_in_memory(self) -> Rows:
         """Return the forecast of a volume deconvolved as a whole, as rows of names and values."""
-        count = len(channels) or 1
-        opened = open_image(self._image(channels[0][0]) if channels else self.job.image)
-        self._psf(opened, channels[0][0] if channels else self.job.image.channel)
-        needed = self._whole_bytes(opened) + _waiting_bytes(opened, count)
+        opened, channels = self.source.image, self._channels
+        count = len(channels)
+        self._psf(opened, channels[0])
+        needed = self._whole_bytes() + self._waiting_bytes()
         allowed = self._allowed_bytes()
         size = count * opened.voxels * np.dtype(self.output.dtype).itemsize
         free = shutil.disk_usage(self.output.path.absolute().parent).free
@@ -511,6 +603,8 @@ def _of_psf(sentence: str) -> str:
     return message if message.endswith(".") else f"{message}."
 
 
-def _waiting_bytes(opened: Image, channels: int) -> int:
-    """Return the memory of finished channels until the last one, bytes."""
-    return (channels - 1) * opened.voxels * np.dtype(np.float32).itemsize
+def _identity(record: Json) -> Json:
+    """Return what a record says on which result it is of."""
+    settings = {k: v for k, v in record["settings"].items() if k not in NOT_IDENTIFYING}
+    kept = {name: record[name] for name in ("method", "inputs", "version")}
+    return kept | {"settings": settings, "dual": record["facts"].get("dual")}
