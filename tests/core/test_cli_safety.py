@@ -77,7 +77,7 @@ def test_no_command_writes_over_what_it_reads(files, verb, more, capfd):
 def test_no_command_replaces_a_file_unasked(files, verb, capfd):
     (files / "there.tif").write_bytes(b"mine")
     assert _run(*WRITERS[verb].split(), "there.tif") == cli.CANNOT_BE_USED
-    assert "there already" in capfd.readouterr().err
+    assert "exists; name another" in capfd.readouterr().err
     assert (files / "there.tif").read_bytes() == b"mine"
 
 
@@ -170,7 +170,7 @@ def test_tables_pairs_and_models_are_not_replaced_unasked(files, capfd):
         "train --psf psf.tif -o m.safetensors",
     ):
         assert _type(line) == cli.CANNOT_BE_USED
-        assert "there already" in capfd.readouterr().err
+        assert "exists; name another" in capfd.readouterr().err
     (files / "m.safetensors").unlink()
     assert _type("train --psf psf.tif -o m.safetensors") == cli.CANNOT_BE_USED
     assert (files / "m.checkpoint").read_bytes() == b"mine"
@@ -179,7 +179,7 @@ def test_tables_pairs_and_models_are_not_replaced_unasked(files, capfd):
 def test_a_batch_names_no_result_like_what_it_reads(files, capfd):
     (files / "table.csv").write_text("image,out\nraw.tif,x.ome.tif\nraw.ome.tif,raw.ome.tif\n")
     assert _run("batch", "rld", "table.csv", "--psf", "psf.tif", "-o", ".") == cli.CANNOT_BE_USED
-    assert "would replace what is read" in capfd.readouterr().err
+    assert "would replace an input" in capfd.readouterr().err
 
 
 def test_warnings_are_said_where_nothing_else_is(files, capfd):
@@ -212,7 +212,7 @@ def test_a_batch_says_and_writes_what_is_wrong_with_each_image(files, capfd):
     first, second = (
         dict(zip(names, row.split(","), strict=False)) for row in (rows[1], restarted[1])
     )
-    assert (first["status"], second["status"]) == ("done", "there before")
+    assert (first["status"], second["status"]) == ("done", "already complete")
     for name in ("iterations", "chi2", "flux_ratio"):
         assert first[name] == second[name] != ""
 

@@ -43,12 +43,12 @@ def test_a_result_within_what_is_read_is_refused(tmp_path):
 
 
 def test_what_is_there_is_replaced_only_where_that_is_wanted(raw):
-    with pytest.raises(RlnError, match=r"there already.*`overwrite`"):
+    with pytest.raises(RlnError, match=r"exists; .*`overwrite`"):
         check_outputs([raw])
     check_outputs([raw], overwrite=True)
     dangling = raw.with_name("dangling.tif")
     dangling.symlink_to(raw.with_name("nowhere.tif"))
-    with pytest.raises(RlnError, match="there already"):
+    with pytest.raises(RlnError, match="exists; name another"):
         check_outputs([dangling])
 
 

@@ -55,7 +55,7 @@ def file(psf, tmp_path):
 @pytest.fixture
 def of_400_mb(monkeypatch):
     """Have this process take 400 MB, whatever was loaded into it, of 8 GB."""
-    seen = {"device": "cpu", "device_free": 8 * 10**9, "ram": 8 * 10**9, "taken": 4 * 10**8}
+    seen = {"device": "cpu", "device_free": 8 * 10**9, "ram": 8 * 10**9, "used": 4 * 10**8}
     monkeypatch.setattr("napari_rln.engine.forecast.survey", lambda *_: seen)
     return seen
 
@@ -100,7 +100,7 @@ def test_what_it_says_fits_is_not_refused_by_the_run(file, psf, tmp_path, of_400
         told = forecast(task)
         if told.missing:
             continue
-        taken = of_400_mb["taken"] + 4 * math.prod(SHAPE)  # with the samples
+        taken = of_400_mb["used"] + 4 * math.prod(SHAPE)  # with the samples
         memory, ram = worker_memory(task, 10**10, taken, "cpu", 10**10, 1)
         assert plan_of(task, source, {"iterations": 40}, "cpu", memory, ram) == told.plan
 

@@ -123,12 +123,12 @@ def test_a_job_saved_in_another_folder_is_loaded_with_the_same_files(tmp_path, m
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ([1, 2], r'this is no job; its JSON must hold "napari-rln job": 1'),
-        ({"image": {"path": "a.tif"}}, "this is no job"),
-        (_fields(**{"napari-rln job": "1"}), "this is no job"),
+        ([1, 2], '"napari-rln job": 1'),
+        ({"image": {"path": "a.tif"}}, "napari-rln job"),
+        (_fields(**{"napari-rln job": "1"}), "napari-rln job"),
         (
             _fields(**{"napari-rln job": VERSION + 1}),
-            f"the job is of version {VERSION + 1} but this program knows {VERSION}; update it",
+            f"version {VERSION + 1} .* {VERSION}; update the program",
         ),
         (_fields(psf="p.tif"), r"a job has no psf; it may have execution, image, methods"),
         (_fields(image={"path": "a.tif", "colour": 1}), "ImageFile has no setting colour"),
@@ -170,7 +170,7 @@ def test_a_model_that_lies_in_no_file_cannot_be_written(tmp_path):
         methods=(Network(model=phantoms.small_model()),),
         output=Output(path=Path("r.tif")),
     )
-    with pytest.raises(RlnError, match=r"model started lies in no file; save it"):
+    with pytest.raises(RlnError, match=r"model started .*save"):
         job.save(tmp_path / "job.json")
     assert list(tmp_path.iterdir()) == []
 

@@ -42,16 +42,14 @@ def check_same(identity: Json, state: RunState | None, out: Path) -> None:
         If they differ, with the differences.
     """
     if state is None:
-        raise RlnError(
-            f"{out} is there already; name another result, or replace it with `overwrite`."
-        )
-    other = [
+        raise RlnError(f"{out} exists; name another result, or replace it (`overwrite`).")
+    differences = [
         f"{name} {state.identity.get(name)!r}, not {value!r}"
         for name, value in identity.items()
         if state.identity.get(name) != value
     ]
-    if other:
+    if differences:
         raise RlnError(
-            f"{out} was begun with {'; '.join(other)}; give the same again, name another "
-            "result, or begin anew with `overwrite`."
+            f"{out} was started with {'; '.join(differences)}; use the same settings and image, "
+            "name another result, or start over with `overwrite`."
         )

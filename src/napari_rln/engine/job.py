@@ -190,10 +190,13 @@ class Job:
             If the document is not a job, of a later version, or has invalid values.
         """
         if not isinstance(fields, dict) or not isinstance(fields.get(_KEY), int):
-            raise RlnError(f'this is no job; its JSON must hold "{_KEY}": {VERSION}.')
+            raise RlnError(
+                f'this is not a job: its JSON must contain "{_KEY}": {VERSION}; correct it.'
+            )
         if fields[_KEY] > VERSION:
             raise RlnError(
-                f"the job is of version {fields[_KEY]} but this program knows {VERSION}; update it."
+                f"the job has version {fields[_KEY]} but this program reads up to {VERSION}; "
+                "update the program."
             )
         known = {"image", "psfs", "methods", "output", "execution", "second"}
         unknown = sorted(set(fields) - known - {_KEY})

@@ -119,15 +119,15 @@ class RunState:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """Return the state from the dictionary of :meth:`as_dict`."""
-        made = {
+        parsed = {
             "image": ImageFile.from_json(fields["image"]),
             "record": Record.from_dict(fields["record"]),
             "image_state": ImageState(**fields["image_state"]),
             "plan": Plan.of(fields["plan"]),
             "voxel_um": tuple(fields["voxel_um"]),
         }
-        known = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
-        return cls(**(known | made))
+        plain = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
+        return cls(**(plain | parsed))
 
 
 class Completed(NamedTuple):
@@ -182,18 +182,12 @@ def unsealed(text: str) -> dict[str, Any]:
         raise ValueError("it has no checksum")
     expected = fields.pop(_SEAL)
     if expected != f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}":
-        raise ValueError("it was changed or damaged")
+        raise ValueError("its content was changed or damaged")
     return fields
 
 
 class RunFolder:
-    """Files of a run.
-
-    Parameters
-    ----------
-    out
-        Path of the result.
-    """
+    """Files of a run."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -224,13 +218,6 @@ class RunFolder:
 
     def create(self, state: RunState, tile: WholeTile | None) -> None:
         """Make the empty result, and last the state, which marks the folder as complete.
-
-        Parameters
-        ----------
-        state
-            State of the run.
-        tile
-            The single tile of a volume, if already computed.
 
         Raises
         ------
@@ -292,11 +279,11 @@ class RunFolder:
         except _UNREADABLE as error:
             raise RlnError(
                 f"{self.part} is damaged, or of another version of napari-rln ({error}); delete "
-                "it, or begin anew with `overwrite`."
+                "it, or start over with `overwrite`."
             ) from error
 
     def stamp(self) -> int:
-        """Return a stamp that tells a run from another one of the same name.
+        """Return a stamp that distinguishes runs of the same name.
 
         Raises
         ------
@@ -349,7 +336,7 @@ class RunFolder:
             return {}
         entries = {}
         for line in lines:
-            with contextlib.suppress(*_UNREADABLE):  # cut off when the run was killed
+            with contextlib.suppress(*_UNREADABLE):  # truncated when the run was killed
                 entry = unsealed(line)
                 entries[Key(*entry.pop("key"))] = entry
         return entries
@@ -362,7 +349,7 @@ class RunFolder:
         OSError
             If the disk is full.
         """
-        # Begins on a new line, as the last one may have been cut off by a kill.
+        # Starts on a new line, as the last one may have been truncated by a kill.
         line = "\n" + sealed({"key": list(key), **entry}) + "\n"
         with self._log.open("a") as file:
             file.write(line)
@@ -372,9 +359,9 @@ class RunFolder:
     def complete(self, state: RunState, summary: dict[str, Any]) -> None:
         """Rename the result to its final name, write the manifest, and remove the rest."""
         entries = [{"key": list(k), **v} for k, v in sorted(self.finished().items())]
-        held = state.as_dict() | {"summary": jsonable(summary), "finished": entries}
+        content = state.as_dict() | {"summary": jsonable(summary), "finished": entries}
         with atomic(self.manifest) as temporary:
-            temporary.write_text(sealed(held))
+            temporary.write_text(sealed(content))
         if self.out.exists():  # an older result, to be replaced
             self.out.rename(self.part / "replaced")
         self.result.rename(self.out)
@@ -409,25 +396,25 @@ class RunFolder:
         ]
         if taken:
             raise RlnError(
-                f"{taken[0]} is there and was not made by napari-rln, which needs the name for a "
-                f"while; rename it, or call the result otherwise."
+                f"{taken[0]} was not written by napari-rln, which needs this name during the run; "
+                "rename it, or choose another name for the result."
             )
 
     def completed(self) -> Completed | None:
         """Return the manifest of a complete run; None without one."""
         try:
-            held = unsealed(self.manifest.read_text())
+            content = unsealed(self.manifest.read_text())
             finished = {}
-            for entry in held["finished"]:
+            for entry in content["finished"]:
                 key = Key(*entry["key"])
                 finished[key] = {name: value for name, value in entry.items() if name != "key"}
-            return Completed(RunState.from_dict(held), dict(held["summary"]), finished)
+            return Completed(RunState.from_dict(content), dict(content["summary"]), finished)
         except (OSError, *_UNREADABLE):
             return None
 
 
 def box_of(state: RunState, key: Key) -> Box:
-    """Return the part of a level of the result that a key stands for."""
+    """Return the part of a level of the result with a key."""
     if key.level:
         return state.plan.level_boxes(key.level)[key.number]
     return state.plan.blocks[key.number].core
@@ -449,8 +436,8 @@ def changed_since(state: RunState, key: Key) -> RlnError:
     core = (state.plan.tiles if key.level == TILE else state.plan.blocks)[key.number].core
     when = f", time {key.time}" if state.plan.times > 1 else ""
     return RlnError(
-        f"the image {state.image.path} has changed since the run began (at {as_text(core)}{when}); "
-        "bring back what it was, or begin anew with `overwrite`."
+        f"the image {state.image.path} has changed since the run started (at "
+        f"{as_text(core)}{when}); restore it, or start over with `overwrite`."
     )
 
 

@@ -22,13 +22,6 @@ def method_as_json(method: Method, folder: Path | None = None) -> Json:
 def method_from_json(fields: Json, folder: Path) -> Method:
     """Return the method that :func:`method_as_json` gave.
 
-    Parameters
-    ----------
-    fields
-        Fields of the JSON object.
-    folder
-        Base folder of relative file names.
-
     Raises
     ------
     RlnError

@@ -148,13 +148,6 @@ def run_iter(
 def forecast_of_job(job: Job, *, on_findings: FindingsWatcher = _silent) -> dict[Path, Rows]:
     """Return the forecasts of a job by result, as rows of names and values, without starting it.
 
-    Parameters
-    ----------
-    job
-        Job to estimate.
-    on_findings
-        Called with the findings on a PSF, and whether they would be repaired.
-
     Raises
     ------
     RlnError
@@ -177,13 +170,6 @@ def is_in_parts(job: Job) -> bool:
 
 def task_of(job: Job, *, on_findings: FindingsWatcher = _silent) -> Task:
     """Return the task, with its PSF read, of a job of one method that runs in parts.
-
-    Parameters
-    ----------
-    job
-        Job of one method.
-    on_findings
-        Called with the findings on the PSF, and whether they were repaired.
 
     Raises
     ------
@@ -255,7 +241,10 @@ class _Run:
     def rows(self) -> Rows:
         """Return the forecast as rows of names and values."""
         if self.job.second is not None:
-            raise RlnError("two views are deconvolved in memory; there is nothing to foretell.")
+            raise RlnError(
+                "two views are always deconvolved in memory and have no forecast; start the job "
+                "without one."
+            )
         if self.in_parts:
             self._check_in_parts()
             return list(forecast(self.task()).rows())
@@ -351,13 +340,13 @@ class _Run:
         execution = job.execution
         if execution.has_workers:
             raise RlnError(
-                "two views are deconvolved whole, by one process; leave out `workers`, `gpus` and "
-                "`scheduler`."
+                "two views are deconvolved as a whole, by one process; leave out `workers`, `gpus` "
+                "and `scheduler`."
             )
         if execution.tile != "auto" and self.method.blocks is None:
-            raise RlnError("two views have tiles (`tile`) with a network only; name its `model`.")
+            raise RlnError("two views have tiles (`tile`) only with a network; name its `model`.")
         if len(job.psfs) != 1:
-            raise RlnError("two views need the PSF of the first, or of both; give one (`psf`).")
+            raise RlnError("two views need one PSF, of the first or of both; give one (`psf`).")
         first, other = read(job.image), read(second.image)
         psf = self._fitted(job.psfs[0], first, job.image.channel)
         psf_b = self._fitted(second.psf or job.psfs[0], other, second.image.channel)
@@ -398,16 +387,16 @@ class _Run:
         if len(job.methods) == 1 or output.overwrite or not output.path.is_file():
             return None
         try:
-            held = open_held(ImageFile(path=str(output.path)))
+            existing_file = open_held(ImageFile(path=str(output.path)))
         except RlnError:
             return None
-        if held.record is None or held.array.dtype != np.dtype(output.dtype):
+        if existing_file.record is None or existing_file.array.dtype != np.dtype(output.dtype):
             return None
-        record = held.record.as_dict()
+        record = existing_file.record.as_dict()
         records = record["facts"].get("channels") if self.source.channels else [record]
         try:
             existing = [_identity(each) for each in records]
-        except (TypeError, KeyError, AttributeError):  # a file of something else
+        except (TypeError, KeyError, AttributeError):  # a record of something else
             return None
         return records if existing == self._expected() else None
 
@@ -487,8 +476,8 @@ class _Run:
         psfs = [psf] if psf is not None else self.job.psfs
         kernel: tuple[int, int, int] | None = None
         if psfs:
-            there = open_held(replace(psfs[0].file, series=psfs[0].file.series or 0))
-            sizes = dict(zip(there.axes, there.array.shape, strict=True))
+            opened = open_held(replace(psfs[0].file, series=psfs[0].file.series or 0))
+            sizes = dict(zip(opened.axes, opened.array.shape, strict=True))
             kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
         elif self.method.needs_psf:
             self.method.check(image, None)  # raises with the reason
@@ -510,9 +499,9 @@ class _Run:
         needed = max(self._whole_bytes(psf) for _, psf in channels) + self._waiting_bytes()
         if needed > allowed:
             raise RlnError(
-                f"{len(channels)} channels in one file take {needed / 1e9:.2f} GB of memory and "
-                f"{allowed / 1e9:.2f} GB may be taken; allow more with `memory_gb`, or choose a "
-                "`channel` at a time, which is done in parts."
+                f"{len(channels)} channels in one file need {needed / 1e9:.2f} GB of memory, more "
+                f"than the limit of {allowed / 1e9:.2f} GB; raise it (`memory_gb`), or deconvolve "
+                "one `channel` at a time, in parts."
             )
 
     def _rows_in_memory(self) -> Rows:
@@ -537,10 +526,10 @@ class _Run:
             rows.append(("time", f"about {duration(seconds)}, by earlier runs"))
         if needed > allowed:
             rows.append(
-                ("missing", f"memory: {(needed - allowed) / 1e9:.2f} GB more than may be taken")
+                ("missing", f"memory: {(needed - allowed) / 1e9:.2f} GB more than the limit")
             )
         if size > free:
-            rows.append(("missing", f"disk: {(size - free) / 1e9:.3g} GB more than there are"))
+            rows.append(("missing", f"disk: {(size - free) / 1e9:.3g} GB more than are free"))
         return rows
 
 
@@ -604,7 +593,7 @@ def _of_psf(sentence: str) -> str:
 
 
 def _identity(record: Json) -> Json:
-    """Return what a record says on which result it is of."""
+    """Return the fields of a record that identify a result."""
     settings = {k: v for k, v in record["settings"].items() if k not in NOT_IDENTIFYING}
     kept = {name: record[name] for name in ("method", "inputs", "version")}
     return kept | {"settings": settings, "dual": record["facts"].get("dual")}

@@ -122,11 +122,11 @@ class _Opened:
             If so.
         """
         if _stamp(self.folder) != self._began:
-            raise ComputeError(f"{self.folder.part} is of another run by now.")
+            raise ComputeError(f"{self.folder.part} was replaced by another run; this one stops.")
 
 
 def _stamp(folder: RunFolder) -> int:
-    """Return a stamp that tells a run from another one of the same name.
+    """Return a stamp that distinguishes runs of the same name.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def _stamp(folder: RunFolder) -> int:
         return folder.stamp()
     except FileNotFoundError as error:
         raise ComputeError(
-            f"a worker does not see {folder.part}; all machines need the same folders."
+            f"a worker has no access to {folder.part}; all machines need the same folders."
         ) from error
 
 

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
-from napari_rln.engine.progress import Progress
+from napari_rln.engine.progress import SEARCHING, Progress
 from napari_rln.gui.field_errors import FieldError, point_at
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Update
@@ -179,7 +179,7 @@ class RunBar(QWidget):
             return progress.seconds_left
         passed, done = time.monotonic() - self._phase_began, progress.done - self._phase_from
         # How long the search for the stop takes is not known: it ends when it has found it.
-        if passed < _LEAST_S or done <= 0 or progress.activity == "finding when to stop":
+        if passed < _LEAST_S or done <= 0 or progress.activity == SEARCHING:
             return None
         return passed / done * (progress.total - progress.done)
 

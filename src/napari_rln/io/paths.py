@@ -122,7 +122,7 @@ def check_outputs(
             raise RlnError(f"{other} and {path} are one file; name two different results.")
         if os.path.lexists(path) and not overwrite:
             raise RlnError(
-                f"{path} is there already; name another result, or replace it with `overwrite`."
+                f"{path} exists; name another result, or replace it (`overwrite`)."
             )
         check_room(path, room)
 

@@ -343,8 +343,7 @@ class Network(NetworkOptions):
         """
         if isinstance(self.model, Model):
             raise RlnError(
-                f"model {self.model.name} lies in no file; save it (`Model.save`) and name the "
-                "file."
+                f"model {self.model.name} has no file; save it (`Model.save`) and name that file."
             )
         made = as_dict(self)
         if folder is not None and self.files:
