@@ -191,15 +191,7 @@ def _too_little(task: Task, needed: int, ram: int, count: int) -> str:
 def least_memory(
     planned: Callable[[int], Plan | None], least_bytes: int
 ) -> tuple[Plan, int] | None:
-    """Return the plan for the least sufficient memory, and that memory; None if there is no plan.
-
-    Parameters
-    ----------
-    planned
-        Function that returns the plan for a number of bytes, or None.
-    least_bytes
-        Insufficient memory, bytes.
-    """
+    """Return the plan for the least sufficient memory, and that memory; None without a plan."""
     low = high = max(least_bytes, LEAST_BYTES)
     while (plan_found := planned(high)) is None:
         low, high = high, 2 * high

@@ -27,7 +27,7 @@ from napari_rln.engine.journal import (
     Completed,
     RunFolder,
     RunState,
-    WholeTile,
+    box_of,
     changed_since,
     is_intact,
 )
@@ -183,10 +183,10 @@ def _prepared(
         image_state, estimate = yield from fit_stages(
             samples, task.psf, task.method, image_state, device, whole=len(plan.tiles) == 1
         )
-        tile = None
+        source = ""
         if estimate is not None:
             z, y, x = (slice(0, n) for n in image.shape)
-            tile = WholeTile(estimate, checksum(image.read((z, y, x), image_state.time)))
+            source = checksum(image.read((z, y, x), image_state.time))
         described = task.method.describe()
         inputs = {"image": samples.hash} | described.inputs
         if task.psf is not None:
@@ -214,7 +214,7 @@ def _prepared(
             ram=ram,
             stamp=stamp,
         )
-        folder.create(state, tile)
+        folder.create(state, estimate, source)
     expected = forecast_of(
         task, state.plan, state.image_state.tiles, workers.count, kind, workers.worker_bytes
     )
@@ -246,16 +246,14 @@ def _verified(
     RlnError
         If a part differs.
     """
-    state, plan = completed.state, completed.state.plan
+    state = completed.state
     changed = state.stamp != image.stamp()
     target = folder.target(state, folder.out)
     for done, (key, entry) in enumerate(completed.finished.items(), 1):
-        tile = key.level == TILE
-        if changed and "source" in entry:
-            core = (plan.tiles if tile else plan.blocks)[key.number].core
-            if checksum(image.read(core, key.time)) != entry["source"]:
-                raise changed_since(state, key)
-        if not tile and not is_intact(target, state, key, entry["checksum"]):
+        same = not changed or "source" not in entry
+        if not same and checksum(image.read(box_of(state, key), key.time)) != entry["source"]:
+            raise changed_since(state, key)
+        if key.level != TILE and not is_intact(target, state, key, entry["checksum"]):
             raise RlnError(
                 f"{folder.out} is damaged or was changed (part {key.number} of level {key.level}); "
                 "compute it again with `overwrite`."

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_rln import __version__
-from napari_rln.core.errors import RlnError
+from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.record import Record, jsonable
 from napari_rln.core.tiles import as_text
 from napari_rln.core.volume import Box, Volume, VoxelUm
@@ -148,21 +148,6 @@ class Completed(NamedTuple):
     finished: dict[Key, dict[str, Any]]
 
 
-class WholeTile(NamedTuple):
-    """The single tile of a volume, deconvolved before the plan was made.
-
-    Attributes
-    ----------
-    estimate
-        (z, y, x), the deconvolved tile.
-    source
-        Checksum of the image.
-    """
-
-    estimate: npt.NDArray[np.float32]
-    source: str
-
-
 def sealed(fields: dict[str, Any]) -> str:
     """Return JSON with a checksum of its content."""
     text = json.dumps(fields, sort_keys=True)
@@ -216,21 +201,38 @@ class RunFolder:
         self._mark.touch()
         return self.save_inputs(psf, method)
 
-    def create(self, state: RunState, tile: WholeTile | None) -> None:
+    def create(self, state: RunState, tile: FloatArray | None = None, source: str = "") -> None:
         """Make the empty result, and last the state, which marks the folder as complete.
+
+        Parameters
+        ----------
+        state
+            State of the run.
+        tile
+            (Z, Y, X), the single tile of a volume, if already deconvolved.
+        source
+            Checksum of the image in that tile.
 
         Raises
         ------
         OSError
             If the disk is full.
         """
+        plan, times = state.plan, _times(state)
         if tile is not None:
             when = state.image_state.time
-            np.save(self.scratch(when, 0), tile.estimate)
-            light = state.image_state.mean * math.prod(state.plan.shape)
-            entry = {"image": light, "source": tile.source, "checksum": checksum(tile.estimate)}
+            np.save(self.scratch(when, 0), tile)
+            light = state.image_state.mean * math.prod(plan.shape)
+            entry = {"image": light, "source": source, "checksum": checksum(tile)}
             self.add_finished(Key(when, TILE, 0), entry)
-        self._create(state)
+        common = {"voxel_um": state.voxel_um, "name": state.name, "record": state.record}
+        if state.form == "tiff":
+            TiffTarget.create(self.result, plan.shape, times, state.dtype, **common)  # type: ignore[arg-type]
+        else:
+            ZarrTarget.create(
+                self.result, plan.shape, times, state.dtype, **common,  # type: ignore[arg-type]
+                version=state.ome_zarr, chunk=plan.chunk, block=plan.block,
+            )  # fmt: skip
         self.write(state)
 
     def is_whole(self, state: RunState) -> bool:
@@ -251,18 +253,6 @@ class RunFolder:
         """Write the state, atomically."""
         with atomic(self._state) as temporary:
             temporary.write_text(sealed(state.as_dict()))
-
-    def _create(self, state: RunState) -> None:
-        plan = state.plan
-        common = {"voxel_um": state.voxel_um, "name": state.name, "record": state.record}
-        times = _times(state)
-        if state.form == "tiff":
-            TiffTarget.create(self.result, plan.shape, times, state.dtype, **common)  # type: ignore[arg-type]
-        else:
-            ZarrTarget.create(
-                self.result, plan.shape, times, state.dtype, **common,  # type: ignore[arg-type]
-                version=state.ome_zarr, chunk=plan.chunk, block=plan.block,
-            )  # fmt: skip
 
     def state(self) -> RunState | None:
         """Return the state of an interrupted run; None without one.
@@ -287,10 +277,15 @@ class RunFolder:
 
         Raises
         ------
-        FileNotFoundError
+        ComputeError
             If there is no run.
         """
-        return self._state.stat().st_mtime_ns
+        try:
+            return self._state.stat().st_mtime_ns
+        except FileNotFoundError as error:
+            raise ComputeError(
+                f"a worker has no access to {self.part}; all machines need the same folders."
+            ) from error
 
     def psf(self) -> Volume | None:
         """Return the PSF."""
@@ -414,7 +409,9 @@ class RunFolder:
 
 
 def box_of(state: RunState, key: Key) -> Box:
-    """Return the part of a level of the result with a key."""
+    """Return the part of a level of the result with a key, or the core of a tile."""
+    if key.level == TILE:
+        return state.plan.tiles[key.number].core
     if key.level:
         return state.plan.level_boxes(key.level)[key.number]
     return state.plan.blocks[key.number].core
@@ -433,11 +430,10 @@ def is_intact(target: Target, state: RunState, key: Key, expected: str) -> bool:
 
 def changed_since(state: RunState, key: Key) -> RlnError:
     """Return the error that an image has changed since the start of a run."""
-    core = (state.plan.tiles if key.level == TILE else state.plan.blocks)[key.number].core
     when = f", time {key.time}" if state.plan.times > 1 else ""
     return RlnError(
         f"the image {state.image.path} has changed since the run started (at "
-        f"{as_text(core)}{when}); restore it, or start over with `overwrite`."
+        f"{as_text(box_of(state, key))}{when}); restore it, or start over with `overwrite`."
     )
 
 

@@ -47,13 +47,6 @@ class Samples:
 
     In a series they are from the first volume that shows anything: a shutter may have opened late.
 
-    Parameters
-    ----------
-    image
-        Image to sample.
-    negatives
-        Treatment of negative voxels.
-
     Raises
     ------
     RlnError

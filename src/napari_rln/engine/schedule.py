@@ -171,8 +171,7 @@ class Driver:
             arrived(tile)
         for work, done in self._all(tasks()):
             when, _, number = work.key
-            self._count(done)
-            self._note(done)
+            self._record(done)
             if work.kind == "tile":
                 arrived((when, number))
                 finished_tiles.add((when, number))
@@ -207,8 +206,7 @@ class Driver:
             left = [key for key in of_level if key not in self.finished]
             done += len(of_level) - len(left)
             for _, result in self._all((_Work("level", k), coarsen_block, tuple(k)) for k in left):
-                self._count(result)
-                self._note(result)
+                self._record(result)
                 done += 1
                 yield self.report("pyramid", done, total)
 
@@ -243,16 +241,9 @@ class Driver:
                 work = self._pending.pop(future)
                 yield work, future.result()
 
-    def _count(self, done: TaskResult) -> None:
-        for part, seconds in zip(self.seconds, done.seconds, strict=True):
+    def _record(self, done: TaskResult) -> None:
+        for part, seconds in done.seconds.items():
             self.seconds[part] += seconds
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
-
-    def _note(self, done: TaskResult) -> None:
-        entry: dict[str, Any] = {"checksum": done.checksum}
-        if done.key.level == 0:
-            entry |= {"clipped": done.clipped, "light": done.light}
-        if done.source:
-            entry |= {"image": done.image, "source": done.source}
-        self.folder.add_finished(done.key, entry)
-        self.finished[done.key] = entry
+        self.folder.add_finished(done.key, done.entry)
+        self.finished[done.key] = done.entry

@@ -65,12 +65,7 @@ class Computation:
     def estimate(self, number: int, load: Callable[[int], FloatArray]) -> FloatArray | None:
         """Return the blended tiles in a block's window; None without tiles.
 
-        Parameters
-        ----------
-        number
-            Number of the block.
-        load
-            Returns the kept box of a tile, by its number.
+        ``load`` returns the kept box of a tile, by its number.
         """
         if not self.plan.tiles:
             return None
