@@ -107,8 +107,8 @@ def run_iter(
 ) -> Generator[Report | RegistrationReport, None, tuple[Outcome, ...]]:
     """Run a job; yield reports, return its outcomes. Closing the generator cancels.
 
-    An image that fits into the memory is deconvolved as a whole, any other in parts; an interrupted
-    job in parts is resumed.
+    An image that fits into the memory is deconvolved as a whole, any other in parts. An interrupted
+    run in parts is resumed, and one of several methods continues with the missing results.
 
     Parameters
     ----------
