@@ -121,9 +121,7 @@ def check_outputs(
         if other is not path:
             raise RlnError(f"{other} and {path} are one file; name two different results.")
         if os.path.lexists(path) and not overwrite:
-            raise RlnError(
-                f"{path} exists; name another result, or replace it (`overwrite`)."
-            )
+            raise RlnError(f"{path} exists; name another result, or replace it (`overwrite`).")
         check_room(path, room)
 
 
