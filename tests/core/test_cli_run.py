@@ -285,7 +285,7 @@ def test_two_views_by_two_methods_are_registered_for_both_and_written_once(folde
         run(replace(job, second=replace(second, views=DualSettings(transform="translation"))))
     for execution, message in (
         (Execution(workers=1), "leave out `workers`"),
-        (Execution(tile=16), "with a network only; name its `model`"),
+        (Execution(tile=16), "`tile`.*`model`"),
     ):
         more = replace(job, methods=(RichardsonLucy(iterations=4),), execution=execution)
         again = replace(more, output=replace(job.output, overwrite=True))

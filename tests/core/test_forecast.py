@@ -124,7 +124,7 @@ def test_a_full_disk_is_told_by_how_much(file, psf, tmp_path, of_400_mb, monkeyp
     assert needed >= 8 * math.prod(SHAPE)  # the result, and what waits to be blended
     (said,) = told.missing
     assert said.startswith(f"disk: up to {needed / 1e9:.3g} GB may be needed in ")
-    assert said.endswith(f"{needed / 1e9 - 0.01:.3g} GB more than there are")
+    assert said.endswith(f"{needed / 1e9 - 0.01:.3g} GB more than are free")
 
 
 def test_a_plain_tif_is_copied_in_the_end(file, psf, tmp_path, of_400_mb):

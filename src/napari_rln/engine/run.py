@@ -548,7 +548,7 @@ def channels_of(job: Job) -> list[tuple[int, PsfFile]]:
     if not psfs:
         return []
     single = image.channel is not None or image.planes_are == "channel"
-    count = 1 if single else contents(image.path).channels
+    count = 1 if single else contents(image.path, image.series).channels
     if len(psfs) not in (1, count):
         raise RlnError(
             f"there are {len(psfs)} PSFs but {Path(image.path).name} has {count} "
