@@ -68,7 +68,7 @@ def test_folders_patterns_and_files_are_found(folder, tmp_path):
 def test_nothing_found_and_names_that_clash_are_said(folder, tmp_path):
     with pytest.raises(RlnError, match="there are no images"):
         list_jobs([str(folder / "*.nothing")], _template(tmp_path / "out"))
-    with pytest.raises(RlnError, match="would both become"):
+    with pytest.raises(RlnError, match="rename one"):
         list_jobs([str(folder), str(folder / "cell0.ome.tif")], _template(tmp_path / "out"))
 
 
@@ -100,7 +100,7 @@ def _chosen(item):
         ("file\na.tif\n", "its columns may be"),
         ("image,colour\na.tif,red\n", "has colour"),
         ("image,channel\na.tif,first\n", "line 2"),
-        ("image,voxel_um\na.tif,1 2\n", "no voxel size"),
+        ("image,voxel_um\na.tif,1 2\n", "1 2"),
         ("", "its columns may be"),
         ("image,psf\na.tif,b.tif,c.tif\n", "more cells"),
         ("image,psf\n,b.tif\n", "names no image"),
@@ -145,7 +145,12 @@ def test_one_failure_does_not_stop_the_others_and_a_second_start_does_nothing(fo
     assert "cannot be read as TIFF" in rows[0]["error"]
     assert "all voxels of dark are 0" in rows[3]["error"]
     again = finish(run_batch_iter(items, template.folder, Execution(), prepare=_prepare))
-    assert [one.status for one in again] == ["failed", "there before", "there before", "failed"]
+    assert [one.status for one in again] == [
+        "failed",
+        "already complete",
+        "already complete",
+        "failed",
+    ]
 
 
 def test_results_and_reports_are_not_taken_for_images(folder, tmp_path):

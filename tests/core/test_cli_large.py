@@ -110,4 +110,4 @@ def test_a_batch_reports_what_failed(files, capsys):
     assert (files / "out" / "a-rln.ome.zarr").is_dir()
     (files / "images" / "b.tif").unlink()
     assert _run(*common, "--ending", "ome.zarr") == 0
-    assert "there before" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out

@@ -15,8 +15,8 @@ from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.job import Job, PsfFile, SecondView
 from napari_rln.engine.run import run
-from napari_rln.io.image import ImageFile
-from napari_rln.io.volumes import read, write
+from napari_rln.io.image import ImageFile, open_image
+from napari_rln.io.volumes import read, write, write_channels
 from napari_rln.networks.network import Network
 from napari_rln.networks.stages import STAGES
 
@@ -152,11 +152,82 @@ def test_a_result_that_is_there_is_said_before_the_first_method_is_begun(folder,
     assert (folder / "r-rln-mine.ome.tif").read_bytes() == b"mine"
 
 
+def _interrupted(folder, *methods, **changes):
+    """Return a job of several methods of which only the first has been done, and its result."""
+    job = _job(folder, *methods, **changes)
+    done, *missing = run(job)
+    for outcome in missing:
+        outcome.out.unlink()
+    return job, done
+
+
+def test_an_interrupted_job_goes_on_with_what_is_missing(folder, capsys):
+    methods = RichardsonLucy(iterations=3), Network(model=folder / "mine.safetensors")
+    job, done = _interrupted(folder, *methods)
+    before = done.out.stat().st_mtime_ns
+    first, second = run(job)
+    assert (first.made, second.made) == (False, True)
+    assert done.out.stat().st_mtime_ns == before
+    assert first.facts[0]["iterations"] == 3
+    alone = run(_job(folder, methods[1], output=Output(path=folder / "alone.ome.tif")))
+    np.testing.assert_array_equal(read(second.out).data, read(alone[0].out).data)
+    job.save(folder / "job.json")
+    assert _run("run", folder / "job.json", "--json") == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["made"] for result in results] == [False, False]
+
+
+def test_a_result_of_another_job_is_no_result_of_this_one(folder):
+    methods = RichardsonLucy(iterations=3), RichardsonLucy(iterations=4)
+    job, _ = _interrupted(folder, *methods)
+    others = [
+        replace(job, methods=(RichardsonLucy(iterations=5), methods[1])),
+        replace(job, output=replace(job.output, dtype="uint16")),
+        replace(job, image=replace(job.image, crop=((0, 16), (0, 20), (0, 24)))),
+        replace(job, psfs=(PsfFile(file=ImageFile(path=str(folder / "wide.tif"))),)),
+    ]
+    write(phantoms.gaussian_psf(sigma=(2.0, 1.2, 1.2)), folder / "wide.tif")
+    for other in others:
+        with pytest.raises(RlnError, match=r"r-rld\.ome\.tif"):
+            run(other)
+    write(PSF, job.output_of(methods[0]).path)  # no result
+    with pytest.raises(RlnError, match=r"r-rld\.ome\.tif"):
+        run(job)
+    assert all(each.made for each in run(replace(job, output=replace(job.output, overwrite=True))))
+
+
+def test_an_interrupted_job_of_two_channels_goes_on(folder):
+    volumes = [read(folder / f"{name}.tif") for name in ("raw", "b")]
+    write_channels(volumes, folder / "both.ome.tif")
+    job, done = _interrupted(
+        folder,
+        RichardsonLucy(iterations=2),
+        RichardsonLucy(iterations=3),
+        image=ImageFile(path=str(folder / "both.ome.tif")),
+        psfs=tuple(PsfFile(file=ImageFile(path=str(folder / "psf.tif"))) for _ in volumes),
+    )
+    first, second = run(job)
+    assert (first.made, second.made) == (False, True)
+    assert first.facts == done.facts
+    write_channels(volumes[::-1], folder / "both.ome.tif")
+    with pytest.raises(RlnError, match=r"r-rld\.ome\.tif"):
+        run(job)
+
+
+def test_a_job_opens_its_image_once_to_decide_how_to_run(folder, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "napari_rln.engine.run.open_image", lambda file: opened.append(file) or open_image(file)
+    )
+    run(_job(folder, RichardsonLucy(iterations=2), RichardsonLucy(iterations=3)))
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ("{", "job.json cannot be read as a job"),
-        ([], 'job.json: this is no job; its JSON must hold "napari-rln job": 1'),
+        ([], 'job.json: this is not a job: its JSON must contain "napari-rln job": 1'),
         (_fields(psf="psf.tif"), "job.json: a job has no psf; it may have"),
         (_fields(methods=[{"kind": "deep"}]), "\"kind\" is 'deep'; give rld, rln"),
         (_fields(methods=[{"kind": "rld", "iterations": 0}]), '"iterations" is 0 but must'),
@@ -207,11 +278,14 @@ def test_two_views_by_two_methods_are_registered_for_both_and_written_once(folde
     alone = run(_job(folder, Network(), output=Output(path=folder / "alone.ome.tif")))
     stops = [each.facts[0]["start_iterations"] for each in (outcomes[1], alone[0])]
     assert stops[0] == stops[1]
-    with pytest.raises(RlnError, match="already exists"):
+    assert [each.made for each in run(job)] == [False, False]
+    with pytest.raises(RlnError, match=r"moved\.ome\.tif"):
         run(replace(job, methods=(RichardsonLucy(iterations=4),)))
+    with pytest.raises(RlnError, match=r"r-rld\.ome\.tif"):
+        run(replace(job, second=replace(second, views=DualSettings(transform="translation"))))
     for execution, message in (
         (Execution(workers=1), "leave out `workers`"),
-        (Execution(tile=16), "with a network only; name its `model`"),
+        (Execution(tile=16), "`tile`.*`model`"),
     ):
         more = replace(job, methods=(RichardsonLucy(iterations=4),), execution=execution)
         again = replace(more, output=replace(job.output, overwrite=True))

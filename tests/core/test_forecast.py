@@ -54,7 +54,7 @@ def file(psf, tmp_path):
 @pytest.fixture
 def of_400_mb(monkeypatch):
     """Have this process take 400 MB, whatever was loaded into it, of 8 GB."""
-    seen = {"device": "cpu", "device_free": 8 * 10**9, "ram": 8 * 10**9, "taken": 4 * 10**8}
+    seen = {"device": "cpu", "device_free": 8 * 10**9, "ram": 8 * 10**9, "used": 4 * 10**8}
     monkeypatch.setattr("napari_rln.engine.forecast.survey", lambda *_: seen)
     return seen
 
@@ -99,7 +99,7 @@ def test_what_it_says_fits_is_not_refused_by_the_run(file, psf, tmp_path, of_400
         told = forecast(task)
         if told.missing:
             continue
-        taken = of_400_mb["taken"] + 4 * math.prod(SHAPE)  # with the samples
+        taken = of_400_mb["used"] + 4 * math.prod(SHAPE)  # with the samples
         memory, ram = worker_memory(task, 10**10, taken, "cpu", 10**10, 1)
         assert plan_of(task, source, {"iterations": 40}, "cpu", memory, ram) == told.plan
 
@@ -123,7 +123,7 @@ def test_a_full_disk_is_told_by_how_much(file, psf, tmp_path, of_400_mb, monkeyp
     assert needed >= 8 * math.prod(SHAPE)  # the result, and what waits to be blended
     (said,) = told.missing
     assert said.startswith(f"disk: up to {needed / 1e9:.3g} GB may be needed in ")
-    assert said.endswith(f"{needed / 1e9 - 0.01:.3g} GB more than there are")
+    assert said.endswith(f"{needed / 1e9 - 0.01:.3g} GB more than are free")
 
 
 def test_a_plain_tif_is_copied_in_the_end(file, psf, tmp_path, of_400_mb):

@@ -7,6 +7,7 @@ import phantoms
 import pytest
 import torch
 
+from napari_rln.core.device import resolve_device
 from napari_rln.core.generators import finish
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
@@ -14,12 +15,13 @@ from napari_rln.engine import history
 from napari_rln.engine.execution import Output
 from napari_rln.engine.forecast import forecast
 from napari_rln.engine.history import expected_seconds, remember
+from napari_rln.engine.in_memory import deconvolve
 from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job, PsfFile
 from napari_rln.engine.run import forecast_of_job
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
-from napari_rln.io.volumes import write
+from napari_rln.io.volumes import read, write
 from napari_rln.networks.network import Network
 
 METHOD = RichardsonLucy()
@@ -107,6 +109,12 @@ def test_a_run_is_kept_and_the_next_is_foretold_by_it(file, tmp_path):
     ahead = forecast(task)
     assert ahead.seconds == pytest.approx(summary["seconds"])
     assert dict(ahead.rows())["time"] == f"about {np.rint(ahead.seconds):.0f} s, by earlier runs"
+
+
+def test_runs_in_memory_are_kept_too(file):
+    image = read(file)
+    deconvolve(image, phantoms.gaussian_psf(), RichardsonLucy(iterations=2))
+    assert expected_seconds(METHOD, resolve_device().type, image.data.size) > 0
 
 
 def test_a_job_in_memory_is_foretold_by_runs_on_its_device(file, tmp_path, monkeypatch):

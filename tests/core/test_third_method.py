@@ -1,7 +1,8 @@
 """A method of somebody else: one dataclass, and its place in the table of methods."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -9,8 +10,9 @@ import phantoms
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
-from napari_rln.core.limits import as_dict, check_limits
+from napari_rln.core.limits import check_limits
 from napari_rln.core.report import Report
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.method import Method, WholeResult
@@ -45,9 +47,14 @@ class Sharpen(Method):
     repair_image: bool = False
     negatives: str = "keep"
     device: str = "cpu"
+    table: Path | None = None
 
     def __post_init__(self):
         check_limits(self)
+
+    @property
+    def files(self):
+        return () if self.table is None else (self.table,)
 
     @property
     def tiles(self):
@@ -65,6 +72,11 @@ class Sharpen(Method):
         data = self.sharpened(scene.image, scene.calibration)
         yield Report(phase="deconvolve", done=1, total=1, seconds=0.0)
         return WholeResult(data, {})
+
+    @classmethod
+    def from_json(cls, fields, folder):
+        made = super().from_json(fields, folder)
+        return made if made.table is None else replace(made, table=folder / made.table)
 
     def sharpened(self, image, calibration):
         blurred = gaussian_filter(image.data, 1.0, radius=2, mode="nearest")
@@ -166,3 +178,17 @@ def test_it_goes_into_a_job_like_any_other(image, psf, tmp_path):
     assert not outcome.in_parts
     whole = deconvolve(image, psf, Sharpen(amount=0.7))
     np.testing.assert_array_equal(read(tmp_path / "r.tif").data, whole.data)
+
+
+@pytest.mark.parametrize("name", ["r.tif", "r.ome.zarr"])
+def test_a_result_never_replaces_a_file_of_a_method(image, tmp_path, name):
+    table = tmp_path / name
+    job = Job(
+        image=ImageFile(path=str(tmp_path / "image.ome.tif")),
+        psfs=(PsfFile(file=ImageFile(path=str(tmp_path / "psf.ome.tif")), repair=False),),
+        methods=(Sharpen(table=table),),
+        output=Output(path=table, overwrite=True),
+    )
+    with pytest.raises(RlnError, match=name):
+        run(job)
+    assert not table.exists()

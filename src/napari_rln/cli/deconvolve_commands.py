@@ -260,11 +260,11 @@ def _network_of(settings: RichardsonLucy, model: str) -> Network:
 def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
     """Print a line on the outcome of one method."""
     out = outcome.out
+    if not outcome.made:
+        terminal.say(f"{out}: already complete")
+        return
     if outcome.in_parts:
         (facts,) = outcome.facts
-        if not outcome.made:
-            terminal.say(f"{out}: already complete")
-            return
         terminal.say(
             f"{out}: {duration(facts['seconds'])}, background {facts['background']:.4g}, "
             f"{judgement(facts)}, at most {facts['peak_mb'] / 1e3:.2f} GB for each of "
@@ -297,7 +297,7 @@ def _reported(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for outcome in outcomes:
         findings = [finding.message for finding in outcome.findings]
         one: dict[str, Any] = {"out": str(outcome.out), "psf_findings": findings}
-        if outcome.in_parts:
+        if outcome.in_parts or not outcome.made:
             one["made"] = outcome.made
         if len(outcome.facts) > 1:
             one["channels"] = [{"out": str(outcome.out), "facts": facts} for facts in outcome.facts]

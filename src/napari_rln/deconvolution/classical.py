@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
@@ -63,6 +64,7 @@ class RichardsonLucy(RichardsonLucySettings, Method):
 
     kind: ClassVar[str] = "rld"
     needs_psf: ClassVar[bool] = True
+    files: ClassVar[tuple[Path, ...]] = ()
     blocks: ClassVar[None] = None
 
     @property

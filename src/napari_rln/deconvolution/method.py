@@ -276,6 +276,10 @@ class Method(CalibrationSettings, Protocol):
         """Whether the method needs a PSF."""
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that the method reads, which results must not replace."""
+
+    @property
     def tiles(self) -> TileStage | None:
         """The first stage, if any."""
 
@@ -315,8 +319,8 @@ class Method(CalibrationSettings, Protocol):
         """Return settings, identity, inputs and facts."""
         return Description(as_dict(self), as_dict(self), {}, {})
 
-    def as_json(self) -> Json:
-        """Return the settings in JSON types.
+    def as_json(self, folder: Path | None = None) -> Json:
+        """Return the settings in JSON types, with file names as seen from a folder.
 
         Raises
         ------

@@ -106,19 +106,19 @@ def list_jobs(inputs: Sequence[str], template: BatchSettings) -> list[BatchItem]
             for position in _positions(row):
                 items += _channels(position, template)
     if not items:
-        raise RlnError(f"there are no images in {', '.join(inputs)}; name others.")
+        raise RlnError(f"there are no images in {', '.join(inputs)}; name other files or folders.")
     read = {os.path.realpath(path) for item in items for path in item.job.files}
     names: dict[Path, BatchItem] = {}
     for item in items:
         if os.path.realpath(item.out) in read:
             raise RlnError(
-                f"the result {item.out} would replace what is read; name another folder, or "
+                f"the result {item.out} would replace an input; name another folder, or "
                 "another result in the table (column out)."
             )
         other = names.setdefault(item.out, item)
         if other is not item:
             raise RlnError(
-                f"{other.job.image.path} and {item.job.image.path} would both become {item.out}; "
+                f"{other.job.image.path} and {item.job.image.path} have one result {item.out}; "
                 "rename one, or name the results in a table (column out)."
             )
     return items
@@ -172,8 +172,8 @@ def _of_table(path: Path, template: BatchSettings) -> list[_ListedImage]:
     """Return the images of a table."""
     if path.resolve() == (template.folder / REPORT).resolve():
         raise RlnError(
-            f"{path} would be overwritten by the report of the batch; call it otherwise, or name "
-            "another folder for the results."
+            f"{path} would be overwritten by the report of the batch; rename it, or name another "
+            "folder for the results."
         )
     try:
         text = path.read_text(encoding="utf-8-sig")  # as written by spreadsheets
@@ -188,41 +188,41 @@ def _of_table(path: Path, template: BatchSettings) -> list[_ListedImage]:
     images: list[_ListedImage] = []
     for number, row in enumerate(rows, 2):
         if None in row:
-            raise RlnError(f"{path.name}, line {number} has more cells than there are columns.")
-        words = {name: (value or "").strip() for name, value in row.items()}
-        if not any(words.values()):
+            raise RlnError(f"{path.name}, line {number} has more cells than columns; remove some.")
+        cells = {name: (value or "").strip() for name, value in row.items()}
+        if not any(cells.values()):
             continue
-        if not words["image"]:
-            raise RlnError(f"{path.name}, line {number} names no image.")
+        if not cells["image"]:
+            raise RlnError(f"{path.name}, line {number} names no image; fill in the column image.")
 
-        def place(word: str) -> Path:
-            return path.parent / word
+        def place(name: str) -> Path:
+            return path.parent / name
 
         try:
-            if any("\0" in word for word in words.values()):
-                raise ValueError("there is a character NUL in it")
+            if any("\0" in cell for cell in cells.values()):
+                raise ValueError("it contains a NUL character; remove it")
             image = replace(
                 part,
-                path=str(place(words["image"])),
-                channel=_number(words.get("channel"), part.channel),
-                time=_number(words.get("time"), part.time),
-                series=_number(words.get("series"), part.series),
-                voxel_um=_voxel_um(words.get("voxel_um")) or part.voxel_um,
+                path=str(place(cells["image"])),
+                channel=_number(cells.get("channel"), part.channel),
+                time=_number(cells.get("time"), part.time),
+                series=_number(cells.get("series"), part.series),
+                voxel_um=_voxel_um(cells.get("voxel_um")) or part.voxel_um,
             )
             psf = None
-            psf_voxel_um = _voxel_um(words.get("psf_voxel_um"))
-            if words.get("psf"):
+            psf_voxel_um = _voxel_um(cells.get("psf_voxel_um"))
+            if cells.get("psf"):
                 common = [its.file.voxel_um for its in template.job.psfs]
                 psf = ImageFile(
-                    path=str(place(words["psf"])),
+                    path=str(place(cells["psf"])),
                     voxel_um=psf_voxel_um or (common[0] if common else template.psf_voxel_um),
                 )
             images.append(
                 _ListedImage(
                     image=image,
-                    out=template.folder / words["out"] if words.get("out") else None,
+                    out=template.folder / cells["out"] if cells.get("out") else None,
                     psf=psf,
-                    model=words.get("model") or None,
+                    model=cells.get("model") or None,
                     psf_voxel_um=psf_voxel_um,
                 )
             )
@@ -235,12 +235,12 @@ def _number(word: str | None, default: int | None) -> int | None:
     return int(word) if word else default
 
 
-def _voxel_um(words: str | None) -> VoxelUm | None:
-    if not words:
+def _voxel_um(text: str | None) -> VoxelUm | None:
+    if not text:
         return None
-    sizes = [float(word) for word in words.replace(",", " ").split()]
+    sizes = [float(size) for size in text.replace(",", " ").split()]
     if len(sizes) != 3:
-        raise ValueError(f"{words!r} is no voxel size; write three numbers, z y x in micrometres")
+        raise ValueError(f"{text!r} is not a voxel size; write three numbers, z y x in micrometres")
     z, y, x = sizes
     return z, y, x
 
@@ -292,11 +292,11 @@ def _method_of(row: _ListedImage, methods: Sequence[Method], channel: int) -> Me
     return method
 
 
-def _of_channel(words: Sequence[T], channel: int) -> T | None:
+def _of_channel(entries: Sequence[T], channel: int) -> T | None:
     """Return the entry of a channel, if there is one per channel; else that for all."""
-    if not words:
+    if not entries:
         return None
-    return words[channel] if len(words) > 1 and channel < len(words) else words[0]
+    return entries[channel] if len(entries) > 1 and channel < len(entries) else entries[0]
 
 
 def run_batch_iter(
@@ -328,7 +328,7 @@ def run_batch_iter(
     OSError
         If the table cannot be written.
     """
-    ended: list[ItemOutcome] = []
+    outcomes: list[ItemOutcome] = []
     with start_workers(execution, device, folder.absolute()) as workers:
         for number, item in enumerate(items):
             started = time.perf_counter()
@@ -348,7 +348,7 @@ def run_batch_iter(
                 _, summary, made = stop.value
             except Exception as failure:  # whatever the error, the other images follow
                 error = str(failure) or type(failure).__name__
-            ended.append(
+            outcomes.append(
                 ItemOutcome(
                     item=item,
                     error=error,
@@ -358,12 +358,12 @@ def run_batch_iter(
                     warnings=tuple(dict.fromkeys(warnings)),
                 )
             )
-            _write(folder / REPORT, ended)
-            yield BatchReport(done=number + 1, total=len(items), item=item, outcome=ended[-1])
-    return ended
+            _write(folder / REPORT, outcomes)
+            yield BatchReport(done=number + 1, total=len(items), item=item, outcome=outcomes[-1])
+    return outcomes
 
 
-def _write(path: Path, ended: Iterable[ItemOutcome]) -> None:
+def _write(path: Path, outcomes: Iterable[ItemOutcome]) -> None:
     """Write the table of outcomes of a batch."""
     names = ("iterations", "background", "chi2", "flux_ratio", "clipped")
     head = ("image", "channel", "time", "result", "status", "seconds", *names, "error", "warnings")
@@ -373,7 +373,7 @@ def _write(path: Path, ended: Iterable[ItemOutcome]) -> None:
     ):
         table = csv.writer(file)
         table.writerow(head)
-        for one in ended:
+        for one in outcomes:
             item, image = one.item, one.item.job.image
             channel, when = ("" if n is None else n for n in (image.channel, image.time))
             row = [image.path, channel, when, item.out, one.status, f"{one.seconds:.1f}"]

@@ -122,9 +122,9 @@ def _core(
             best = min(best, (z.total * y.total * x.total, (z.core, y.core, x.core)))
     if best[0] == math.inf:
         raise RlnError(
-            f"tiles that overlap by what this PSF asks for, {halo} voxels on either side, take at "
-            f"least {least / 1e9:.2f} GB to compute but {allowed / 1e9:.2f} GB may be taken; allow "
-            "more (`memory_gb`), or crop the PSF."
+            f"tiles with the halo of this PSF, {halo} voxels on either side, need at least "
+            f"{least / 1e9:.2f} GB, more than the limit of {allowed / 1e9:.2f} GB; raise it "
+            "(`memory_gb`), or crop the PSF."
         )
     return best[1]
 
@@ -186,8 +186,8 @@ def _block(shape: Shape, chunk: Shape, receptive_field: Shape, most: int, form: 
 
     if window(counts) > most:
         raise RlnError(
-            f"a block of one chunk, {chunk} voxels, takes more memory than may be taken; allow "
-            "more (`memory_gb`)."
+            f"a block of one chunk, {chunk} voxels, exceeds the memory limit; raise it "
+            "(`memory_gb`)."
         )
     while True:
         options = []

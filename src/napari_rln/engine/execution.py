@@ -87,14 +87,17 @@ class Execution:
         check_limits(self)
         if self.scheduler is not None and (self.workers != "auto" or self.gpus):
             raise RlnError(
-                "workers and gpus are of this machine but a scheduler has workers of its own; give "
-                "one or the other."
+                "`workers` and `gpus` start workers on this machine but a `scheduler` has its own; "
+                "give one or the other."
             )
         words = self.gpus.split(",") if self.gpus else []
         if len(set(words)) < len(words) or not all(word.strip().isdigit() for word in words):
             raise RlnError(f"`gpus` is {self.gpus!r}; give different numbers from 0, such as 0,1.")
         if words and self.workers not in ("auto", len(words)):
-            raise RlnError(f"`workers` is {self.workers} but there is one on each of {self.gpus}.")
+            raise RlnError(
+                f"`workers` is {self.workers} but each of the GPUs {self.gpus} has one; leave "
+                "`workers` out."
+            )
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:

@@ -92,12 +92,12 @@ def worker_count(settings: Execution, device: str) -> int:
     if not gpus and wanted > _WORKERS_PER_CORE * cores():
         raise RlnError(
             f"`workers` is {wanted} but this process may use {cores()} cores; give at most "
-            f"{_WORKERS_PER_CORE * cores()}, more would only wait for each other."
+            f"{_WORKERS_PER_CORE * cores()}, as more would only wait for each other."
         )
     available = available_bytes()
     if wanted > 1 and wanted * WORKER_BYTES > available:
         raise RlnError(
-            f"`workers` is {wanted}, which take {wanted * WORKER_BYTES / 1e9:.1f} GB at least, but "
+            f"`workers` is {wanted}, which need at least {wanted * WORKER_BYTES / 1e9:.1f} GB, but "
             f"{available / 1e9:.1f} GB are free; give at most "
             f"{max(1, available // WORKER_BYTES)}."
         )
@@ -112,36 +112,27 @@ def _gpus(settings: Execution, device: str) -> tuple[int, ...]:
     RlnError
         If a GPU does not exist.
     """
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = settings.gpu_numbers
     if wanted and device == "cpu":
         raise RlnError(f"`gpus` is {settings.gpus} but `device` is cpu; leave one of them out.")
-    if wanted and max(wanted) >= there:
+    if wanted and max(wanted) >= available:
         raise RlnError(
-            f"`gpus` is {settings.gpus} but torch sees {there} CUDA devices; give numbers below "
-            f"{there}."
-            if there
+            f"`gpus` is {settings.gpus} but torch sees {available} CUDA devices; give numbers "
+            f"below {available}."
+            if available
             else f"`gpus` is {settings.gpus} but torch sees no CUDA device; leave it out."
         )
     if wanted:
         return wanted
     if device.startswith("cuda:"):
         return (resolve_device(device).index or 0,)
-    return tuple(range(there)) if device in ("auto", "cuda") else ()
+    return tuple(range(available)) if device in ("auto", "cuda") else ()
 
 
 @contextlib.contextmanager
 def start_workers(settings: Execution, device: str, folder: Path) -> Iterator[Workers]:
     """Start workers, or connect to those of a scheduler; stop those that were started.
-
-    Parameters
-    ----------
-    settings
-        Number of workers, GPUs, or a scheduler.
-    device
-        Name of the device for :func:`napari_rln.core.device.resolve_device`.
-    folder
-        Folder of the result, visible to all workers.
 
     Raises
     ------
@@ -239,14 +230,16 @@ def _remote(address: str, device: str, folder: Path) -> Iterator[Workers]:
         client = Client(address, timeout=_ANSWER_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise RlnError(
-            f"there is no scheduler at {address} ({error}); give the address that it prints when "
-            "it starts, such as tcp://10.0.0.5:8786."
+            f"there is no scheduler at {address} ({error}); give the address that it prints at its "
+            "start, such as tcp://10.0.0.5:8786."
         ) from error
     with client:
         try:
             client.wait_for_workers(1, timeout=_WAIT_S)
         except TimeoutError as error:
-            raise RlnError(f"the scheduler at {address} has no workers; start some.") from error
+            raise RlnError(
+                f"the scheduler at {address} has no workers; start at least one."
+            ) from error
         surveys = _surveyed(client, device, folder)
         hosts = [s["host"] for s in surveys]
         threads = max(1, min(s["cores"] // hosts.count(s["host"]) for s in surveys))
@@ -280,17 +273,17 @@ def _surveyed(client: Any, device: str, folder: Path) -> list[dict[str, Any]]:
             f"the workers have napari-rln {', '.join(sorted(versions))} but this is {__version__}; "
             "install one version everywhere."
         )
-    blind = {s["host"] for s in surveys if not s["sees"]}
-    if blind:
+    without_folder = {s["host"] for s in surveys if not s["sees"]}
+    if without_folder:
         raise RlnError(
-            f"the folder {folder} is not there on {', '.join(sorted(blind))}; name one that all "
-            "workers share."
+            f"the folder {folder} does not exist on {', '.join(sorted(without_folder))}; name "
+            "one that all workers share."
         )
     kinds = {s["device"] for s in surveys}
     if len(kinds) > 1:
         raise RlnError(
-            f"the workers compute on {', '.join(sorted(kinds))}, whose results are not equal to "
-            "the bit; name one with `device`."
+            f"the workers compute on {', '.join(sorted(kinds))}, whose results differ in the last "
+            "digits; name one with `device`."
         )
     return surveys
 
@@ -308,5 +301,5 @@ def _workers(
         device_name=device,
         device_bytes=min(s["device_free"] for s in surveys),
         ram_bytes=min(s["ram"] // hosts.count(s["host"]) for s in surveys),
-        worker_bytes=max(s["taken"] for s in surveys),
+        worker_bytes=max(s["used"] for s in surveys),
     )

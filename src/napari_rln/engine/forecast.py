@@ -84,8 +84,8 @@ class Forecast:
             ("blocks", f"{plan.times * len(plan.blocks)} of {_sizes(block)}"),
         ]
         if self.iterations:
-            steps = f"{self.iterations} iterations" + (" (usual)" if self.assumed else "")
-            halo = f", {_sizes(plan.halo)} around" if len(plan.tiles) > 1 else ""
+            steps = f"{self.iterations} iterations" + (" (typical)" if self.assumed else "")
+            halo = f", halo {_sizes(plan.halo)}" if len(plan.tiles) > 1 else ""
             rows.append(
                 ("tiles", f"{plan.times * len(plan.tiles)} of {_sizes(plan.core)}{halo}, {steps}")
             )
@@ -142,10 +142,10 @@ def forecast(task: Task) -> Forecast:
         return plan if searching <= memory else None
 
     # The samples are in the memory of the driving process, if it is not the only one.
-    taken = properties["taken"] + (0 if apart else sampled_bytes(image))
-    beside = properties["taken"] + sampled_bytes(image) if apart else 0
+    used = properties["used"] + (0 if apart else sampled_bytes(image))
+    driver_bytes = properties["used"] + sampled_bytes(image) if apart else 0
     memory, ram = allowed_bytes(
-        task, properties["ram"] // count, taken, kind, properties["device_free"], count, beside
+        task, properties["ram"] // count, used, kind, properties["device_free"], count, driver_bytes
     )
     plan = planned(memory, ram) if ram >= LEAST_BYTES else None
     if plan is None:
@@ -159,17 +159,17 @@ def forecast(task: Task) -> Forecast:
         most = stage.expected(most=True)  # an image with more iterations has wider halos
         if planned(memory, ram, most) is None:
             missing.append(
-                f"perhaps memory: an image that takes {most['iterations']} iterations needs more"
+                f"possibly memory: an image that needs {most['iterations']} iterations needs more"
             )
     free = free_disk(task)
     wanted = reserved_bytes(task, plan)
     if wanted > free:
         missing.append(
             f"disk: up to {wanted / 1e9:.3g} GB may be needed in {task.out.absolute().parent}, "
-            f"{(wanted - free) / 1e9:.3g} GB more than there are"
+            f"{(wanted - free) / 1e9:.3g} GB more than are free"
         )
     assumed = stage is not None and stage.depends_on_image
-    result = forecast_of(task, plan, shared, count, kind, taken)
+    result = forecast_of(task, plan, shared, count, kind, used)
     return replace(result, assumed=assumed, missing=tuple(missing))
 
 
@@ -178,7 +178,7 @@ def _too_little(task: Task, needed: int, ram: int, count: int) -> str:
     short = count * (needed - ram) / 1e9
     if task.execution.memory_gb == "auto":
         return (
-            f"memory: {short / USABLE_FRACTION:.2f} GB more have to be free, of which half is used "
+            f"memory: {short / USABLE_FRACTION:.2f} GB more must be free, half of which is used "
             "unless `memory_gb` sets another limit"
         )
     short /= SLACK
@@ -191,15 +191,7 @@ def _too_little(task: Task, needed: int, ram: int, count: int) -> str:
 def least_memory(
     planned: Callable[[int], Plan | None], least_bytes: int
 ) -> tuple[Plan, int] | None:
-    """Return the plan for the least sufficient memory, and that memory; None if there is no plan.
-
-    Parameters
-    ----------
-    planned
-        Function that returns the plan for a number of bytes, or None.
-    least_bytes
-        Insufficient memory, bytes.
-    """
+    """Return the plan for the least sufficient memory, and that memory; None without a plan."""
     low = high = max(least_bytes, LEAST_BYTES)
     while (plan_found := planned(high)) is None:
         low, high = high, 2 * high
@@ -216,7 +208,7 @@ def least_memory(
 
 
 def forecast_of(
-    task: Task, plan: Plan, shared: Json, workers: int, kind: str, taken: int
+    task: Task, plan: Plan, shared: Json, workers: int, kind: str, used: int
 ) -> Forecast:
     """Return the forecast of a plan, for a number of workers and their initial memory."""
     output = plan.output_bytes(task.output.dtype)
@@ -231,7 +223,7 @@ def forecast_of(
         plan=plan,
         iterations=shared.get("iterations", 0),
         workers=workers,
-        memory_bytes=taken + libraries + working_bytes(task, plan, kind),
+        memory_bytes=used + libraries + working_bytes(task, plan, kind),
         output_bytes=output,
         stored_bytes=stored,
         most_bytes=most,

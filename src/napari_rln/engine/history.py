@@ -15,31 +15,13 @@ _KEPT = 5  # runs per method and device
 
 
 def expected_seconds(method: Method, device: str, voxels: int) -> float | None:
-    """Return the approximate duration of a run; None without an earlier one of its kind.
-
-    Parameters
-    ----------
-    method
-        Method of the run.
-    device
-        Type of the device.
-    voxels
-        Number of voxels of all volumes.
-    """
+    """Return the approximate duration of a run; None without an earlier one of its kind."""
     rates = _read().get(_key(method, device), [])
     return statistics.median(rates) * voxels if rates else None
 
 
 def remember(method: Method, device: str, voxels: int, summary: dict[str, Any]) -> None:
-    """Store the duration of a run; a failure to write the file is ignored.
-
-    Parameters
-    ----------
-    method, device, voxels
-        As for :func:`expected_seconds`.
-    summary
-        Summary of the run, with its ``seconds``.
-    """
+    """Store the duration of a run; a failure to write the file is ignored."""
     path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

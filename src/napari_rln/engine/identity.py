@@ -11,8 +11,8 @@ from napari_rln.engine.sampling import Samples
 from napari_rln.engine.task import Task
 from napari_rln.io.image import Image
 
-# Settings that do not change the result: a run may be resumed with other values.
-_WHERE = ("device", "report_every")
+NOT_IDENTIFYING = ("device", "report_every")
+"""Settings that do not change the result: a run may be resumed with other values."""
 
 
 def identity_of(task: Task, image: Image, samples: Samples) -> Json:
@@ -28,7 +28,7 @@ def identity_of(task: Task, image: Image, samples: Samples) -> Json:
         "dtype": task.output.dtype,
         "version": __version__,
     }
-    own = {k: v for k, v in task.method.describe().identity.items() if k not in _WHERE}
+    own = {k: v for k, v in task.method.describe().identity.items() if k not in NOT_IDENTIFYING}
     fields: Json = json.loads(json.dumps(identity | own))
     return fields
 
@@ -45,13 +45,13 @@ def check_same(identity: Json, state: RunState | None, out: Path) -> None:
         raise RlnError(
             f"{out} already exists; name another result, or replace it with `overwrite`."
         )
-    other = [
+    differences = [
         f"{name} {state.identity.get(name)!r}, not {value!r}"
         for name, value in identity.items()
         if state.identity.get(name) != value
     ]
-    if other:
+    if differences:
         raise RlnError(
-            f"{out} was begun with {'; '.join(other)}; give the same again, name another "
-            "result, or begin anew with `overwrite`."
+            f"{out} was started with {'; '.join(differences)}; use the same settings and image, "
+            "name another result, or start over with `overwrite`."
         )

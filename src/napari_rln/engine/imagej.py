@@ -52,17 +52,6 @@ def check_plain(out: Path, image: Image, dtype: npt.DTypeLike) -> None:
 def write_plain(path: Path, shape: Shape, voxel_um: VoxelUm, record: Record) -> None:
     """Replace an OME-TIFF of one volume by an ImageJ hyperstack, whole or not at all.
 
-    Parameters
-    ----------
-    path
-        File, complete.
-    shape
-        (Z, Y, X).
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    record
-        Record of the result.
-
     Raises
     ------
     OSError

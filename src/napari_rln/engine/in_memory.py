@@ -24,6 +24,7 @@ from napari_rln.deconvolution.settings import PreparedView, check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.views import TwoViews
 from napari_rln.engine.execution import Execution
+from napari_rln.engine.history import remember
 from napari_rln.engine.tiled import deconvolve_tiled
 from napari_rln.psf.prepare import RESAMPLE_ONLY, prepare_psf
 
@@ -168,6 +169,8 @@ def _steps(
     }
     facts |= {name: its.record.as_dict() for name, its in prepared.psfs.items() if its.record}
     several = len(prepared.views) > 1
+    if not several:  # two views take longer
+        remember(method, device.type, prepared.raw.data.size, facts)
     title = f"{'dual ' * several}{method.title}"
     if "iterations" in facts:
         title += f" {facts['iterations']}"

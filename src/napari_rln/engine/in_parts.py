@@ -27,7 +27,7 @@ from napari_rln.engine.journal import (
     Completed,
     RunFolder,
     RunState,
-    WholeTile,
+    box_of,
     changed_since,
     is_intact,
 )
@@ -73,13 +73,6 @@ def run_task_iter(
     Closing the generator interrupts the run, as killing the process does. The same call resumes it;
     the result is equal to the bit to that of an uninterrupted run.
 
-    Parameters
-    ----------
-    task
-        Image, PSF, method and output.
-    workers
-        Existing workers; started by the run's settings if None.
-
     Raises
     ------
     RlnError
@@ -97,23 +90,25 @@ def run_task_iter(
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise RlnError(f"another run is writing {task.out}; wait for it, or stop it.") from error
+        raise RlnError(
+            f"another run is writing {task.out}; wait for it to end, or stop it."
+        ) from error
     try:
         samples = Samples(image, task.method.negatives)
         if task.out.exists() and not task.output.overwrite:
-            held = folder.completed()
-            check_same(identity_of(task, image, samples), held and held.state, task.out)
-            assert held is not None
-            yield from _verified(folder, held, image, started)
+            completed = folder.completed()
+            check_same(identity_of(task, image, samples), completed and completed.state, task.out)
+            assert completed is not None
+            yield from _verified(folder, completed, image, started)
             folder.tidy()
-            return TaskOutcome(task.out, held.summary, made=False)
+            return TaskOutcome(task.out, completed.summary, made=False)
         with (
             start_workers(task.execution, task.method.device, folder.out.parent)
             if workers is None
             else contextlib.nullcontext(workers)
-        ) as ready:
-            state = yield from _begun(task, image, samples, folder, ready)
-            summary = yield from _driven(task, folder, state, ready, started)
+        ) as started_workers:
+            state = yield from _prepared(task, image, samples, folder, started_workers)
+            summary = yield from _computed(task, folder, state, started_workers, started)
         return TaskOutcome(task.out, summary)
     finally:
         close()
@@ -123,7 +118,7 @@ def run_task_iter(
         lock.release()
 
 
-def _begun(
+def _prepared(
     task: Task,
     image: Image,
     samples: Samples,
@@ -141,21 +136,22 @@ def _begun(
     )  # fmt: skip
     stamp = image.stamp()
     state = _interrupted(folder, task.output.overwrite)
-    anew = state is not None and (state.identity, state.stamp) != (identity, stamp)
-    if anew and task.output.overwrite:
+    differs = state is not None and (state.identity, state.stamp) != (identity, stamp)
+    if differs and task.output.overwrite:
         state = None
     file = replace(task.image, path=str(Path(task.image.path).absolute()))
     if state is not None:
         check_same(identity, state, task.out)
         if state.device != kind:
             raise RlnError(
-                f"{task.out} was begun on {state.device}, whose results are not equal to the bit "
-                f"to those of {kind}; go on there, or begin anew with `overwrite`."
+                f"{task.out} was started on {state.device}, whose results differ from those of "
+                f"{kind} in the last digits; resume it there, or start over with `overwrite`."
             )
         if task.execution.memory_gb != "auto" and ram < state.ram:
             warn(
                 f"the interrupted run was planned for {state.ram / 1e9:.2f} GB per worker and "
-                f"keeps its tiles, so it will take more than {ram / 1e9:.2f} GB."
+                f"keeps its tiles, so it will exceed the limit of {ram / 1e9:.2f} GB; start over "
+                "with `overwrite` to avoid that."
             )
         folder.clean()
         folder.save_inputs(task.psf, task.method)  # rewritten, as they may be damaged
@@ -174,23 +170,23 @@ def _begun(
         needed = search_bytes(image.shape, task.psf, task.method.tiles)
         if needed > memory:
             raise RlnError(
-                f"a part of the image with this PSF takes {needed / 1e9:.2f} GB but "
-                f"{memory / 1e9:.2f} GB may be taken; allow more (`memory_gb`), or crop the PSF."
+                f"a part of the image with this PSF needs {needed / 1e9:.2f} GB, more than the "
+                f"limit of {memory / 1e9:.2f} GB; raise it (`memory_gb`), or crop the PSF."
             )
-        known = yield from calibrate_samples(
+        image_state = yield from calibrate_samples(
             samples, task.psf, task.method, device, task.execution.memory_gb
         )
         for message in task.method.warnings(task.psf):
             warn(message)
-        plan = plan_of(task, image, known.tiles, kind, memory, ram)
+        plan = plan_of(task, image, image_state.tiles, kind, memory, ram)
         check_disk(task, plan)
-        known, estimate = yield from fit_stages(
-            samples, task.psf, task.method, known, device, whole=len(plan.tiles) == 1
+        image_state, estimate = yield from fit_stages(
+            samples, task.psf, task.method, image_state, device, whole=len(plan.tiles) == 1
         )
-        tile = None
+        source = ""
         if estimate is not None:
             z, y, x = (slice(0, n) for n in image.shape)
-            tile = WholeTile(estimate, checksum(image.read((z, y, x), known.time)))
+            source = checksum(image.read((z, y, x), image_state.time))
         described = task.method.describe()
         inputs = {"image": samples.hash} | described.inputs
         if task.psf is not None:
@@ -198,7 +194,7 @@ def _begun(
         record = Record(
             method=task.method.kind,
             settings=described.settings,
-            facts=known.calibrated.facts() | parts_facts(task.method, known, plan),
+            facts=image_state.calibrated.facts() | parts_facts(task.method, image_state, plan),
             inputs=inputs,
         )
         state = RunState(
@@ -208,7 +204,7 @@ def _begun(
             record=record,
             name=f"{image.name} · {task.method.title}",
             voxel_um=image.voxel_um,
-            image_state=known,
+            image_state=image_state,
             plan=plan,
             form=task.form,
             ome_zarr=task.output.ome_zarr,
@@ -218,7 +214,7 @@ def _begun(
             ram=ram,
             stamp=stamp,
         )
-        folder.create(state, tile)
+        folder.create(state, estimate, source)
     expected = forecast_of(
         task, state.plan, state.image_state.tiles, workers.count, kind, workers.worker_bytes
     )
@@ -235,13 +231,13 @@ def _interrupted(folder: RunFolder, overwrite: bool) -> RunState | None:
             return None
         raise
     if state is not None and not folder.is_whole(state):
-        warn(f"what was begun of {folder.out} is damaged; it is begun anew.")
+        warn(f"the interrupted run of {folder.out} is damaged; it starts over.")
         return None
     return state
 
 
 def _verified(
-    folder: RunFolder, held: Completed, image: Image, started: float
+    folder: RunFolder, completed: Completed, image: Image, started: float
 ) -> Generator[Report, None, None]:
     """Yield reports; raise unless a complete result is undamaged, and of this image.
 
@@ -250,25 +246,23 @@ def _verified(
     RlnError
         If a part differs.
     """
-    state, plan = held.state, held.state.plan
+    state = completed.state
     changed = state.stamp != image.stamp()
     target = folder.target(state, folder.out)
-    for done, (key, entry) in enumerate(held.finished.items(), 1):
-        tile = key.level == TILE
-        if changed and "source" in entry:
-            core = (plan.tiles if tile else plan.blocks)[key.number].core
-            if checksum(image.read(core, key.time)) != entry["source"]:
-                raise changed_since(state, key)
-        if not tile and not is_intact(target, state, key, entry["checksum"]):
+    for done, (key, entry) in enumerate(completed.finished.items(), 1):
+        same = not changed or "source" not in entry
+        if not same and checksum(image.read(box_of(state, key), key.time)) != entry["source"]:
+            raise changed_since(state, key)
+        if key.level != TILE and not is_intact(target, state, key, entry["checksum"]):
             raise RlnError(
-                f"{folder.out} is not as it was written (part {key.number} of level {key.level}); "
-                "make it anew with `overwrite`."
+                f"{folder.out} is damaged or was changed (part {key.number} of level {key.level}); "
+                "compute it again with `overwrite`."
             )
-        lasted = time.perf_counter() - started
-        yield Report(phase="check", done=done, total=len(held.finished), seconds=lasted)
+        seconds = time.perf_counter() - started
+        yield Report(phase="check", done=done, total=len(completed.finished), seconds=seconds)
 
 
-def _driven(
+def _computed(
     task: Task, folder: RunFolder, state: RunState, workers: Workers, started: float
 ) -> Generator[Report, None, dict[str, Any]]:
     """Yield reports until everything is written; return the summary."""
@@ -284,7 +278,7 @@ def _driven(
         written = sum(key.level == 0 for key in driver.finished)
         kept = (
             f"{_explained(error).rstrip('.')}. {written} of {blocks} blocks are finished and kept: "
-            "the same command goes on from there."
+            "the same command resumes from there."
         )
         if isinstance(error, RlnError):
             raise RlnError(kept) from error
@@ -302,8 +296,8 @@ def _driven(
     remember(task.method, state.device, state.plan.times * math.prod(state.plan.shape), summary)
     if summary["clipped"]:
         warn(
-            f"{summary['clipped']} voxels were clipped to {state.dtype}; write float32 to keep "
-            "them."
+            f"{summary['clipped']} voxels were clipped to {state.dtype}; write float32 to avoid "
+            "that."
         )
     return summary
 
@@ -314,13 +308,13 @@ def _summary(task: Task, folder: RunFolder, state: RunState, driver: Driver) -> 
     The ``light_ratio`` is that of the whole result and the whole image; ``chi2``, ``flux_ratio``
     and ``reblur_scale`` are those of the part with most structure, which sets the stop.
     """
-    known, plan = state.image_state, state.plan
+    image_state, plan = state.image_state, state.plan
     finest = [entry for key, entry in driver.finished.items() if key.level == 0]
     light = math.fsum(entry["light"] for entry in finest)
     shown = math.fsum(entry.get("image", 0.0) for entry in driver.finished.values())
-    flux = shown - known.background * plan.times * math.prod(plan.shape)
-    facts: dict[str, Any] = known.calibrated.facts() | {
-        "iterations": known.tiles.get("iterations", 0),
+    flux = shown - image_state.background * plan.times * math.prod(plan.shape)
+    facts: dict[str, Any] = image_state.calibrated.facts() | {
+        "iterations": image_state.tiles.get("iterations", 0),
         "clipped": sum(entry["clipped"] for entry in finest),
         "light_ratio": light / flux if flux > 0 else None,
         "seconds_of_tasks": {part: round(s, 3) for part, s in driver.seconds.items()},
@@ -330,19 +324,23 @@ def _summary(task: Task, folder: RunFolder, state: RunState, driver: Driver) -> 
     # With a margin of the PSF's size, so that the blur of that part lies within.
     z, y, x = (
         slice(max(0, start - p // 2), min(stop + p // 2, n))
-        for (start, stop), p, n in zip(known.structure, task.psf.shape, plan.shape, strict=True)
+        for (start, stop), p, n in zip(
+            image_state.structure, task.psf.shape, plan.shape, strict=True
+        )
     )
     image = open_image(state.image)
-    crop = prepared_crop(image, (z, y, x), known.calibrated, task.psf, task.method, known.time)
-    result = folder.target(state).read((z, y, x), known.time).astype("float32")
-    residual = residual_of(crop.image, result, task.psf, known.calibrated, mask=crop.mask)
+    crop = prepared_crop(
+        image, (z, y, x), image_state.calibrated, task.psf, task.method, image_state.time
+    )
+    result = folder.target(state).read((z, y, x), image_state.time).astype("float32")
+    residual = residual_of(crop.image, result, task.psf, image_state.calibrated, mask=crop.mask)
     # With too few such voxels this would assess the border, not the result.
     judged = residual is not None and residual.inside.mean() < 1
     return facts | facts_of(residual) if judged else facts
 
 
 def _explained(error: BaseException) -> str:
-    """Return the reason of a task's failure as text."""
+    """Return the reason of a failure as text."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; make room on it"
     return str(error) or type(error).__name__

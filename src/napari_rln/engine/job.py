@@ -20,7 +20,7 @@ from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.methods import method_as_json, method_from_json
 from napari_rln.io.image import ImageFile
-from napari_rln.io.paths import atomic, ending, stem
+from napari_rln.io.paths import atomic, ending, relative_to_folder, stem
 from napari_rln.networks.library import file_name
 
 VERSION = 1
@@ -132,29 +132,44 @@ class Job:
             psfs += [self.second.psf] if self.second.psf else []
         return [Path(file.path) for file in (*images, *(psf.file for psf in psfs))]
 
-    def as_json(self) -> Json:
+    def as_json(self, folder: Path | None = None) -> Json:
         """Return the job in JSON's types.
+
+        Parameters
+        ----------
+        folder
+            Folder from which relative file names are resolved; the current one if None.
 
         Raises
         ------
         RlnError
             If a method uses data that are not in a file.
         """
+
+        def place(path: str | Path) -> str:
+            return str(path) if folder is None else relative_to_folder(path, folder)
+
+        def image_as_json(file: ImageFile) -> Json:
+            return file.as_json() | {"path": place(file.path)}
+
+        def psf_as_json(psf: PsfFile) -> Json:
+            return {"file": image_as_json(psf.file), "repair": psf.repair}
+
         fields: Json = {
             _KEY: VERSION,
-            "image": self.image.as_json(),
-            "psfs": [_psf_as_json(psf) for psf in self.psfs],
-            "methods": [method_as_json(method) for method in self.methods],
-            "output": as_dict(self.output),
+            "image": image_as_json(self.image),
+            "psfs": [psf_as_json(psf) for psf in self.psfs],
+            "methods": [method_as_json(method, folder) for method in self.methods],
+            "output": as_dict(self.output) | {"path": place(self.output.path)},
             "execution": as_dict(self.execution),
         }
         second = self.second
         if second is not None:
             fields["second"] = {
-                "image": second.image.as_json(),
-                "psf": second.psf and _psf_as_json(second.psf),
+                "image": image_as_json(second.image),
+                "psf": second.psf and psf_as_json(second.psf),
                 "views": as_dict(second.views),
-                "registered": second.registered and str(second.registered),
+                "registered": second.registered and place(second.registered),
             }
         return fields
 
@@ -175,10 +190,13 @@ class Job:
             If the document is not a job, of a later version, or has invalid values.
         """
         if not isinstance(fields, dict) or not isinstance(fields.get(_KEY), int):
-            raise RlnError(f'this is no job; its JSON must hold "{_KEY}": {VERSION}.')
+            raise RlnError(
+                f'this is not a job: its JSON must contain "{_KEY}": {VERSION}; correct it.'
+            )
         if fields[_KEY] > VERSION:
             raise RlnError(
-                f"the job is of version {fields[_KEY]} but this program knows {VERSION}; update it."
+                f"the job has version {fields[_KEY]} but this program reads up to {VERSION}; "
+                "update the program."
             )
         known = {"image", "psfs", "methods", "output", "execution", "second"}
         unknown = sorted(set(fields) - known - {_KEY})
@@ -214,9 +232,11 @@ class Job:
         )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
-        """Write the job as JSON, atomically."""
+        """Write the job as JSON, atomically; relative file names become those from its folder."""
         with atomic(Path(path)) as temporary:
-            temporary.write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(self.as_json(Path(path).parent), indent=2) + "\n", encoding="utf-8"
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -236,10 +256,6 @@ class Job:
             return cls.from_json(fields, path.parent)
         except RlnError as error:
             raise RlnError(f"{path}: {error}") from error
-
-
-def _psf_as_json(psf: PsfFile) -> Json:
-    return {"file": psf.file.as_json(), "repair": psf.repair}
 
 
 def _psf_from_json(fields: Mapping[str, Any], folder: Path) -> PsfFile:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_rln import __version__
-from napari_rln.core.errors import RlnError
+from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.record import Record, jsonable
 from napari_rln.core.tiles import as_text
 from napari_rln.core.volume import Box, FloatArray, Volume, VoxelUm
@@ -118,15 +117,15 @@ class RunState:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """Return the state from the dictionary of :meth:`as_dict`."""
-        made = {
+        parsed = {
             "image": ImageFile.from_json(fields["image"]),
             "record": Record.from_dict(fields["record"]),
             "image_state": ImageState(**fields["image_state"]),
             "plan": Plan.of(fields["plan"]),
             "voxel_um": tuple(fields["voxel_um"]),
         }
-        known = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
-        return cls(**(known | made))
+        plain = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
+        return cls(**(plain | parsed))
 
 
 class Completed(NamedTuple):
@@ -145,21 +144,6 @@ class Completed(NamedTuple):
     state: RunState
     summary: dict[str, Any]
     finished: dict[Key, dict[str, Any]]
-
-
-class WholeTile(NamedTuple):
-    """The single tile of a volume, deconvolved before the plan was made.
-
-    Attributes
-    ----------
-    estimate
-        (z, y, x), the deconvolved tile.
-    source
-        Checksum of the image.
-    """
-
-    estimate: npt.NDArray[np.float32]
-    source: str
 
 
 def sealed(fields: dict[str, Any]) -> str:
@@ -181,18 +165,12 @@ def unsealed(text: str) -> dict[str, Any]:
         raise ValueError("it has no checksum")
     expected = fields.pop(_SEAL)
     if expected != f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}":
-        raise ValueError("it was changed or damaged")
+        raise ValueError("its content was changed or damaged")
     return fields
 
 
 class RunFolder:
-    """Files of a run.
-
-    Parameters
-    ----------
-    out
-        Path of the result.
-    """
+    """Files of a run."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -221,7 +199,7 @@ class RunFolder:
         self._mark.touch()
         return self.save_inputs(psf, method)
 
-    def create(self, state: RunState, tile: WholeTile | None) -> None:
+    def create(self, state: RunState, tile: FloatArray | None = None, source: str = "") -> None:
         """Make the empty result, and last the state, which marks the folder as complete.
 
         Parameters
@@ -229,20 +207,30 @@ class RunFolder:
         state
             State of the run.
         tile
-            The single tile of a volume, if already computed.
+            (Z, Y, X), the single tile of a volume, if already deconvolved.
+        source
+            Checksum of the image in that tile.
 
         Raises
         ------
         OSError
             If the disk is full.
         """
+        plan, times = state.plan, _times(state)
         if tile is not None:
             when = state.image_state.time
-            np.save(self.scratch(when, 0), tile.estimate)
-            light = state.image_state.mean * math.prod(state.plan.shape)
-            entry = {"image": light, "source": tile.source, "checksum": checksum(tile.estimate)}
+            np.save(self.scratch(when, 0), tile)
+            light = state.image_state.mean * math.prod(plan.shape)
+            entry = {"image": light, "source": source, "checksum": checksum(tile)}
             self.add_finished(Key(when, TILE, 0), entry)
-        self._create(state)
+        common = {"voxel_um": state.voxel_um, "name": state.name, "record": state.record}
+        if state.form == "tiff":
+            TiffTarget.create(self.result, plan.shape, times, state.dtype, **common)  # type: ignore[arg-type]
+        else:
+            ZarrTarget.create(
+                self.result, plan.shape, times, state.dtype, **common,  # type: ignore[arg-type]
+                version=state.ome_zarr, chunk=plan.chunk, block=plan.block,
+            )  # fmt: skip
         self.write(state)
 
     def is_whole(self, state: RunState) -> bool:
@@ -264,18 +252,6 @@ class RunFolder:
         with atomic(self._state) as temporary:
             temporary.write_text(sealed(state.as_dict()))
 
-    def _create(self, state: RunState) -> None:
-        plan = state.plan
-        common = {"voxel_um": state.voxel_um, "name": state.name, "record": state.record}
-        times = _times(state)
-        if state.form == "tiff":
-            TiffTarget.create(self.result, plan.shape, times, state.dtype, **common)  # type: ignore[arg-type]
-        else:
-            ZarrTarget.create(
-                self.result, plan.shape, times, state.dtype, **common,  # type: ignore[arg-type]
-                version=state.ome_zarr, chunk=plan.chunk, block=plan.block,
-            )  # fmt: skip
-
     def state(self) -> RunState | None:
         """Return the state of an interrupted run; None without one.
 
@@ -291,18 +267,23 @@ class RunFolder:
         except _UNREADABLE as error:
             raise RlnError(
                 f"{self.part} is damaged, or of another version of napari-rln ({error}); delete "
-                "it, or begin anew with `overwrite`."
+                "it, or start over with `overwrite`."
             ) from error
 
     def stamp(self) -> int:
-        """Return a stamp that tells a run from another one of the same name.
+        """Return a stamp that distinguishes runs of the same name.
 
         Raises
         ------
-        FileNotFoundError
+        ComputeError
             If there is no run.
         """
-        return self._state.stat().st_mtime_ns
+        try:
+            return self._state.stat().st_mtime_ns
+        except FileNotFoundError as error:
+            raise ComputeError(
+                f"a worker has no access to {self.part}; all machines need the same folders."
+            ) from error
 
     def psf(self) -> Volume | None:
         """Return the PSF."""
@@ -348,7 +329,7 @@ class RunFolder:
             return {}
         entries = {}
         for line in lines:
-            with contextlib.suppress(*_UNREADABLE):  # cut off when the run was killed
+            with contextlib.suppress(*_UNREADABLE):  # truncated when the run was killed
                 entry = unsealed(line)
                 entries[Key(*entry.pop("key"))] = entry
         return entries
@@ -361,7 +342,7 @@ class RunFolder:
         OSError
             If the disk is full.
         """
-        # Begins on a new line, as the last one may have been cut off by a kill.
+        # Starts on a new line, as the last one may have been truncated by a kill.
         line = "\n" + sealed({"key": list(key), **entry}) + "\n"
         with self._log.open("a") as file:
             file.write(line)
@@ -371,9 +352,9 @@ class RunFolder:
     def complete(self, state: RunState, summary: dict[str, Any]) -> None:
         """Rename the result to its final name, write the manifest, and remove the rest."""
         entries = [{"key": list(k), **v} for k, v in sorted(self.finished().items())]
-        held = state.as_dict() | {"summary": jsonable(summary), "finished": entries}
+        content = state.as_dict() | {"summary": jsonable(summary), "finished": entries}
         with atomic(self.manifest) as temporary:
-            temporary.write_text(sealed(held))
+            temporary.write_text(sealed(content))
         if self.out.exists():  # an older result, to be replaced
             self.out.rename(self.part / "replaced")
         self.result.rename(self.out)
@@ -408,25 +389,27 @@ class RunFolder:
         ]
         if taken:
             raise RlnError(
-                f"{taken[0]} is there and was not made by napari-rln, which needs the name for a "
-                f"while; rename it, or call the result otherwise."
+                f"{taken[0]} was not written by napari-rln, which needs this name during the run; "
+                "rename it, or choose another name for the result."
             )
 
     def completed(self) -> Completed | None:
         """Return the manifest of a complete run; None without one."""
         try:
-            held = unsealed(self.manifest.read_text())
+            content = unsealed(self.manifest.read_text())
             finished = {}
-            for entry in held["finished"]:
+            for entry in content["finished"]:
                 key = Key(*entry["key"])
                 finished[key] = {name: value for name, value in entry.items() if name != "key"}
-            return Completed(RunState.from_dict(held), dict(held["summary"]), finished)
+            return Completed(RunState.from_dict(content), dict(content["summary"]), finished)
         except (OSError, *_UNREADABLE):
             return None
 
 
 def box_of(state: RunState, key: Key) -> Box:
-    """Return the part of a level of the result that a key stands for."""
+    """Return the part of a level of the result with a key, or the core of a tile."""
+    if key.level == TILE:
+        return state.plan.tiles[key.number].core
     if key.level:
         return state.plan.level_boxes(key.level)[key.number]
     return state.plan.blocks[key.number].core
@@ -445,11 +428,10 @@ def is_intact(target: Target, state: RunState, key: Key, expected: str) -> bool:
 
 def changed_since(state: RunState, key: Key) -> RlnError:
     """Return the error that an image has changed since the start of a run."""
-    core = (state.plan.tiles if key.level == TILE else state.plan.blocks)[key.number].core
     when = f", time {key.time}" if state.plan.times > 1 else ""
     return RlnError(
-        f"the image {state.image.path} has changed since the run began (at {as_text(core)}{when}); "
-        "bring back what it was, or begin anew with `overwrite`."
+        f"the image {state.image.path} has changed since the run started (at "
+        f"{as_text(box_of(state, key))}{when}); restore it, or start over with `overwrite`."
     )
 
 

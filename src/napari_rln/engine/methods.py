@@ -14,20 +14,13 @@ from napari_rln.networks.network import Network
 METHODS: dict[str, type[Method]] = {method.kind: method for method in (RichardsonLucy, Network)}
 
 
-def method_as_json(method: Method) -> Json:
-    """Return a method in JSON's types."""
-    return {"kind": method.kind, **method.as_json()}
+def method_as_json(method: Method, folder: Path | None = None) -> Json:
+    """Return a method in JSON's types, with file names as seen from a folder."""
+    return {"kind": method.kind, **method.as_json(folder)}
 
 
 def method_from_json(fields: Json, folder: Path) -> Method:
     """Return the method that :func:`method_as_json` gave.
-
-    Parameters
-    ----------
-    fields
-        Fields of the JSON object.
-    folder
-        Base folder of relative file names.
 
     Raises
     ------

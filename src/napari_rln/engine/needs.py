@@ -28,7 +28,13 @@ _WAITING_BYTES, _ALONE_BYTES, _BLENDING_BYTES = 36, 12, 40
 
 
 def allowed_bytes(
-    task: Task, ram: int, taken: int, kind: str, device_free: int, crowd: int, beside: int
+    task: Task,
+    ram: int,
+    used: int,
+    kind: str,
+    device_free: int,
+    per_machine: int,
+    driver_bytes: int,
 ) -> tuple[int, int]:
     """Return the memory of a worker on its device and on its machine, beyond what it holds, bytes.
 
@@ -38,25 +44,33 @@ def allowed_bytes(
         Run with the memory limit.
     ram
         Free memory of the machine for a worker, bytes.
-    taken
+    used
         Memory that it already holds, bytes.
     kind, device_free
         Type of its device, and free memory there, bytes.
-    crowd
+    per_machine
         Number of workers on its machine.
-    beside
+    driver_bytes
         Memory of the driving process, where it is another one, bytes.
     """
     memory_gb = task.execution.memory_gb
     if memory_gb == "auto":
-        mine = int(USABLE_FRACTION * ram) - LIBRARIES_BYTES
+        on_machine = int(USABLE_FRACTION * ram) - LIBRARIES_BYTES
     else:
-        mine = int((SLACK * memory_gb * 1e9 - beside) / crowd) - taken - LIBRARIES_BYTES
-    return (mine if kind == "cpu" else int(USABLE_FRACTION * device_free)), mine
+        on_machine = (
+            int((SLACK * memory_gb * 1e9 - driver_bytes) / per_machine) - used - LIBRARIES_BYTES
+        )
+    return (on_machine if kind == "cpu" else int(USABLE_FRACTION * device_free)), on_machine
 
 
 def worker_memory(
-    task: Task, ram: int, taken: int, kind: str, device_free: int, crowd: int, beside: int = 0
+    task: Task,
+    ram: int,
+    used: int,
+    kind: str,
+    device_free: int,
+    per_machine: int,
+    driver_bytes: int = 0,
 ) -> tuple[int, int]:
     """Return the result of :func:`allowed_bytes`.
 
@@ -65,20 +79,22 @@ def worker_memory(
     RlnError
         If that is too little for any work.
     """
-    memory, mine = allowed_bytes(task, ram, taken, kind, device_free, crowd, beside)
-    if mine < LEAST_BYTES:
-        taken += LIBRARIES_BYTES
-        needed = (beside + crowd * (taken + LEAST_BYTES)) / SLACK / 1e9
+    memory, on_machine = allowed_bytes(
+        task, ram, used, kind, device_free, per_machine, driver_bytes
+    )
+    if on_machine < LEAST_BYTES:
+        used += LIBRARIES_BYTES
+        needed = (driver_bytes + per_machine * (used + LEAST_BYTES)) / SLACK / 1e9
         memory_gb = task.execution.memory_gb
         allowed = ram / 1e9 if memory_gb == "auto" else memory_gb
         raise RlnError(
-            f"{crowd} workers have {taken / 1e9:.2f} GB each before they begin, so "
+            f"{per_machine} workers take {used / 1e9:.2f} GB each before the first tile, so "
             f"{allowed:.2f} GB are too little; allow at least {needed:.1f} GB."
-            if crowd > 1 else
-            f"the program has {taken / 1e9:.2f} GB before it begins, so {allowed:.2f} GB are too "
-            f"little; allow at least {needed:.1f} GB."
+            if per_machine > 1 else
+            f"the program takes {used / 1e9:.2f} GB before the first tile, so {allowed:.2f} GB "
+            f"are too little; allow at least {needed:.1f} GB."
         )  # fmt: skip
-    return memory, mine
+    return memory, on_machine
 
 
 def plan_of(task: Task, image: Image, shared: Json, kind: str, memory: int, ram: int) -> Plan:

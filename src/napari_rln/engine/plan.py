@@ -176,17 +176,7 @@ def _ramp(core: slice, part: slice, overlap: int, length: int) -> FloatArray:
 def blend(
     plan: Plan, box: Box, stored: dict[int, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
-    """Return a part of a volume blended from tiles, (z, y, x).
-
-    Parameters
-    ----------
-    plan
-        Plan of the volume.
-    box
-        Part (z, y, x) of the volume.
-    stored
-        Deconvolved values in :meth:`Plan.stored`, by tile number; of all tiles with a weight there.
-    """
+    """Return a part of a volume, (z, y, x), blended from all its tiles, by their numbers."""
     whole = np.zeros([part.stop - part.start for part in box], dtype=np.float32)
     for number in sorted(stored):
         tile = plan.tiles[number]

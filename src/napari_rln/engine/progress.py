@@ -11,29 +11,29 @@ from napari_rln.train.training_settings import TrainReport
 
 AnyReport = Report | TrainReport | CompareReport | RegistrationReport | BatchReport
 
-_DOING = {
-    "stop": "finding when to stop",
-    "deconvolve": "deconvolving",
-    "start": "initial estimate",
-    "compile": "compiling the network for this machine, once",
-    "network": "network",
-    "examples": "making examples",
-    "baseline": "finding what to beat",
-    "train": "training",
-    "outside": "light from outside",
-    "compare": "comparing",
-    "translation": "shifting",
-    "rigid": "turning",
-    "affine": "scaling",
-    "sample": "sampling",
-    "plan": "planning",
-    "check": "checking what is finished",
-    "tiles": "writing",
-    "pyramid": "writing the coarser levels",
-}
+SEARCHING = "choosing the number of iterations"
+"""Activity whose number of steps is not known: the search stops early."""
 
-STOP_SEARCH = _DOING["stop"]
-"""Activity whose end is not known in advance."""
+_ACTIVITIES = {
+    "stop": SEARCHING,
+    "deconvolve": "deconvolving",
+    "start": "computing the initial estimate",
+    "compile": "compiling the network, once per machine",
+    "network": "applying the network",
+    "examples": "making training examples",
+    "baseline": "scoring the initial estimates",
+    "train": "training",
+    "outside": "estimating light from outside the field of view",
+    "compare": "comparing",
+    "translation": "registering by translation",
+    "rigid": "registering by rotation",
+    "affine": "registering by scaling and shear",
+    "sample": "sampling the image",
+    "plan": "planning",
+    "check": "verifying finished parts",
+    "tiles": "writing",
+    "pyramid": "writing coarser levels",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ def progress_of(report: AnyReport) -> Progress:
             return Progress(activity="images", done=report.done, total=report.total)
         inner = progress_of(report.inner)
         return replace(inner, activity=f"{report.item.label}: {inner.activity}")
-    doing = _DOING[report.phase]
+    activity = _ACTIVITIES[report.phase]
     if isinstance(report, TrainReport):
         return Progress(
-            activity=doing,
+            activity=activity,
             done=report.step,
             total=report.total,
             note="" if report.loss is None else f"loss {report.loss:.3f}",
@@ -78,4 +78,4 @@ def progress_of(report: AnyReport) -> Progress:
     note = ""
     if isinstance(report, Report) and not math.isnan(report.relative_change):
         note = f"change {report.relative_change:.2%}"
-    return Progress(activity=doing, done=report.done, total=report.total, note=note)
+    return Progress(activity=activity, done=report.done, total=report.total, note=note)

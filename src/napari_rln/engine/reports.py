@@ -67,9 +67,9 @@ class ItemOutcome:
     warnings: tuple[str, ...] = ()
 
     @property
-    def status(self) -> Literal["done", "there before", "failed"]:
+    def status(self) -> Literal["done", "already complete", "failed"]:
         """Outcome in a word."""
-        return "failed" if self.error else "done" if self.made else "there before"
+        return "failed" if self.error else "done" if self.made else "already complete"
 
 
 @dataclass(frozen=True, kw_only=True)

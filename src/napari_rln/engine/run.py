@@ -1,9 +1,11 @@
 """Execution of jobs: reading, deconvolution in memory or in parts, and writing."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,18 @@ import numpy as np
 from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
+from napari_rln.core.limits import as_dict
 from napari_rln.core.machine import Allowance, used_bytes
+from napari_rln.core.record import Record
 from napari_rln.core.report import Report
 from napari_rln.core.volume import OnGrid, Volume
-from napari_rln.deconvolution.method import Method
+from napari_rln.deconvolution.method import Json, Method
+from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.views import pair_views_iter
 from napari_rln.engine.forecast import duration, forecast
 from napari_rln.engine.history import expected_seconds
+from napari_rln.engine.identity import NOT_IDENTIFYING
 from napari_rln.engine.imagej import is_plain_name
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.engine.in_parts import run_task_iter
@@ -101,8 +107,8 @@ def run_iter(
 ) -> Generator[Report | RegistrationReport, None, tuple[Outcome, ...]]:
     """Run a job; yield reports, return its outcomes. Closing the generator cancels.
 
-    An image that fits into the memory is deconvolved as a whole, any other in parts; an interrupted
-    job in parts is resumed.
+    An image that fits into the memory is deconvolved as a whole, any other in parts. An interrupted
+    run in parts is resumed, and one of several methods continues with the missing results.
 
     Parameters
     ----------
@@ -130,9 +136,9 @@ def run_iter(
         If a file cannot be read, or the disk is full.
     """
     shared = shared or Shared()
-    runs = [_Run(job, method, shared, on_findings, on_input) for method in job.methods]
-    for later in runs[1:]:  # not when the first has been done
-        later.check()
+    runs = _runs(job, shared, on_findings, on_input)
+    for each in runs:
+        each.check()
     outcomes = []
     for each in runs:
         outcomes.append((yield from each.go()))
@@ -142,19 +148,12 @@ def run_iter(
 def forecast_of_job(job: Job, *, on_findings: FindingsWatcher = _silent) -> dict[Path, Rows]:
     """Return the forecasts of a job by result, as rows of names and values, without starting it.
 
-    Parameters
-    ----------
-    job
-        Job to estimate.
-    on_findings
-        Called with the findings on a PSF, and whether they would be repaired.
-
     Raises
     ------
     RlnError
         As :func:`run_iter`.
     """
-    runs = [_Run(job, method, Shared(), on_findings) for method in job.methods]
+    runs = _runs(job, on_findings=on_findings)
     return {run.output.path: run.rows() for run in runs}
 
 
@@ -166,26 +165,47 @@ def is_in_parts(job: Job) -> bool:
     RlnError
         As :func:`run_iter`.
     """
-    runs = [_Run(job, method, Shared()) for method in job.methods]
-    return job.second is None and not channels_of(job) and any(run.goes_in_parts() for run in runs)
+    return any(run.in_parts for run in _runs(job))
 
 
 def task_of(job: Job, *, on_findings: FindingsWatcher = _silent) -> Task:
     """Return the task, with its PSF read, of a job of one method that runs in parts.
-
-    Parameters
-    ----------
-    job
-        Job of one method.
-    on_findings
-        Called with the findings on the PSF, and whether they were repaired.
 
     Raises
     ------
     RlnError
         If image, PSF or method cannot be used.
     """
-    return _Run(job, job.methods[0], Shared(), on_findings).task()
+    return _runs(job, on_findings=on_findings)[0].task()
+
+
+class _Input:
+    """The image of a job, opened once for all of its methods."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    @cached_property
+    def channels(self) -> list[tuple[int, PsfFile]]:
+        """Channels to write into one file, with their PSF files; empty for a single one."""
+        return [] if self._job.second else channels_of(self._job)
+
+    @cached_property
+    def image(self) -> Image:
+        """The image, or the first of its channels."""
+        file = self._job.image
+        return open_image(replace(file, channel=self.channels[0][0]) if self.channels else file)
+
+
+def _runs(
+    job: Job,
+    shared: Shared | None = None,
+    on_findings: FindingsWatcher = _silent,
+    on_input: Watcher = lambda image, psf, method: None,
+) -> list["_Run"]:
+    """Return a run for each method of a job."""
+    source, shared = _Input(job), shared or Shared()
+    return [_Run(job, method, source, shared, on_findings, on_input) for method in job.methods]
 
 
 class _Run:
@@ -195,50 +215,60 @@ class _Run:
         self,
         job: Job,
         method: Method,
+        source: _Input,
         shared: Shared,
-        on_findings: FindingsWatcher = _silent,
-        on_input: Watcher = lambda image, psf, method: None,
+        on_findings: FindingsWatcher,
+        on_input: Watcher,
     ) -> None:
-        self.job, self.method, self.shared = job, method, shared
+        self.job, self.method, self.source, self.shared = job, method, source, shared
         self.output = job.output_of(method)
         self._on_findings, self._on_input = on_findings, on_input
         self._findings: list[Finding] = []
+        self._earlier: list[dict[str, Any]] | None = None
 
     def go(self) -> Generator[Report | RegistrationReport, None, Outcome]:
+        """Run the method, after :meth:`check`; yield reports, return the outcome."""
+        if self._earlier is not None:
+            facts = tuple(record["facts"] for record in self._earlier)
+            return Outcome(
+                out=self.output.path, method=self.method, facts=facts, made=False,
+                findings=tuple(self._findings),
+            )  # fmt: skip
         if self.job.second is not None:
             return (yield from self._two_views())
-        channels = channels_of(self.job)
-        if not channels and self.goes_in_parts():
-            return (yield from self._in_parts())
-        return (yield from self._in_memory(channels))
+        return (yield from self._in_parts() if self.in_parts else self._in_memory())
 
     def rows(self) -> Rows:
         """Return the forecast as rows of names and values."""
         if self.job.second is not None:
-            raise RlnError("two views are deconvolved in memory; there is nothing to foretell.")
-        channels = channels_of(self.job)
-        if not channels and self.goes_in_parts():
+            raise RlnError(
+                "two views are always deconvolved in memory and have no forecast; start the job "
+                "without one."
+            )
+        if self.in_parts:
             self._check_in_parts()
             return list(forecast(self.task()).rows())
-        return self._rows_in_memory(channels)
+        return self._rows_in_memory()
 
     # --- in parts
 
-    def goes_in_parts(self) -> bool:
-        """Tell whether the volume is read and written in parts, rather than as a whole.
+    @cached_property
+    def in_parts(self) -> bool:
+        """Whether the volume is read and written in parts, rather than as a whole.
 
         So if a setting requires it, if image or result are not a single TIFF, or if the whole would
         exceed the memory limit.
         """
         job, out = self.job, self.output.path
+        if job.second is not None or self.source.channels:
+            return False
         Allowance(job.execution.memory_gb)  # raises where that is no amount
-        image = Path(job.image.path)
-        if job.execution.has_workers or is_zarr_name(out) or not image.is_file():
+        if job.execution.has_workers or is_zarr_name(out) or not Path(job.image.path).is_file():
             return True
         if not can_write_in_parts(out):
             return False
-        opened = open_image(job.image)
-        if opened.times > 1:
+        image = self.source.image
+        if image.times > 1:
             return not is_plain_name(out)
         if job.execution.tile != "auto":
             return True
@@ -246,32 +276,32 @@ class _Run:
         folder = RunFolder(out)
         if folder.part.exists() or folder.manifest.exists():  # started or completed in parts
             return True
-        return self._whole_bytes(opened) > self._allowed_bytes()
+        return self._whole_bytes() > self._allowed_bytes()
 
     def check(self) -> None:
-        """Raise unless the result can be written."""
-        channels = [] if self.job.second else channels_of(self.job)
-        if self.job.second is None and not channels and self.goes_in_parts():
+        """Raise unless the result can be written, or exists from an earlier run of this job."""
+        if self.in_parts:
             self._check_in_parts()
-        else:
-            self._check_whole(channels)
+            return
+        self._earlier = self._complete_records()
+        if self._earlier is None:
+            self._check_whole()
 
     def _check_in_parts(self) -> None:
         check_output_name(self.output.path)
-        for source in files_read([*self.job.files, *_method_files(self.method)]):
+        for source in files_read([*self.job.files, *self.method.files]):
             check_apart(self.output.path, source)
 
     def task(self) -> Task:
         return Task(
             image=self.job.image,
-            psf=self._psf(open_image(self.job.image), self.job.image.channel),
+            psf=self._psf(self.source.image, self.job.image.channel),
             method=self.method,
             output=self.output,
             execution=self.job.execution,
         )
 
     def _in_parts(self) -> Generator[Report, None, Outcome]:
-        self._check_in_parts()
         outcome = yield from run_task_iter(self.task())
         return Outcome(
             out=outcome.out,
@@ -284,16 +314,11 @@ class _Run:
 
     # --- in memory
 
-    def _in_memory(
-        self, channels: Sequence[tuple[int, PsfFile]]
-    ) -> Generator[Report, None, Outcome]:
-        self._check_whole(channels)
+    def _in_memory(self) -> Generator[Report, None, Outcome]:
         out, output = self.output.path, self.output
         results = []
-        numbers: list[int | None] = [number for number, _ in channels]
-        for channel in numbers or [self.job.image.channel]:
-            file = self.job.image if channel is None else self._image(channel)
-            image = read(file)
+        for channel in self._channels:
+            image = self._read(channel)
             psf = self._psf(image, channel)
             self._on_input(image, psf, self.method)
             execution = self.job.execution
@@ -303,7 +328,7 @@ class _Run:
                     shared=self.shared,
                 ))
             )  # fmt: skip
-        if channels:
+        if self.source.channels:
             write_channels(results, out, dtype=output.dtype, replace=output.overwrite)
         else:
             write(results[0], out, dtype=output.dtype, replace=output.overwrite)
@@ -312,17 +337,16 @@ class _Run:
     def _two_views(self) -> Generator[Report | RegistrationReport, None, Outcome]:
         job, second, output = self.job, self.job.second, self.output
         assert second is not None
-        self._check_whole()
         execution = job.execution
         if execution.has_workers:
             raise RlnError(
-                "two views are deconvolved whole, by one process; leave out `workers`, `gpus` and "
-                "`scheduler`."
+                "two views are deconvolved as a whole, by one process; leave out `workers`, `gpus` "
+                "and `scheduler`."
             )
         if execution.tile != "auto" and self.method.blocks is None:
-            raise RlnError("two views have tiles (`tile`) with a network only; name its `model`.")
+            raise RlnError("two views have tiles (`tile`) only with a network; name its `model`.")
         if len(job.psfs) != 1:
-            raise RlnError("two views need the PSF of the first, or of both; give one (`psf`).")
+            raise RlnError("two views need one PSF, of the first or of both; give one (`psf`).")
         first, other = read(job.image), read(second.image)
         psf = self._fitted(job.psfs[0], first, job.image.channel)
         psf_b = self._fitted(second.psf or job.psfs[0], other, second.image.channel)
@@ -344,20 +368,77 @@ class _Run:
         first = self.method is self.job.methods[0]
         return [second.registered] if second and second.registered and first else []
 
-    def _check_whole(self, channels: Sequence[tuple[int, PsfFile]] = ()) -> None:
-        outputs = [self.output.path, *self._registered]
+    @property
+    def _channels(self) -> list[int | None]:
+        """Channels to deconvolve; None for the only one of a file."""
+        several: list[int | None] = [channel for channel, _ in self.source.channels]
+        return several or [self.job.image.channel]
+
+    def _read(self, channel: int | None) -> Volume:
+        return read(replace(self.job.image, channel=channel))
+
+    def _complete_records(self) -> list[dict[str, Any]] | None:
+        """Return the records of the result, by channel, if an earlier run of this job wrote it.
+
+        A job of several methods that was interrupted goes on with the missing results. None if the
+        result does not exist, may be replaced, or is another one.
+        """
+        job, output = self.job, self.output
+        if len(job.methods) == 1 or output.overwrite or not output.path.is_file():
+            return None
+        try:
+            existing_file = open_held(ImageFile(path=str(output.path)))
+        except RlnError:
+            return None
+        if existing_file.record is None or existing_file.array.dtype != np.dtype(output.dtype):
+            return None
+        record = existing_file.record.as_dict()
+        records = record["facts"].get("channels") if self.source.channels else [record]
+        try:
+            existing = [_identity(each) for each in records]
+        except (TypeError, KeyError, AttributeError):  # a record of something else
+            return None
+        return records if existing == self._expected() else None
+
+    def _expected(self) -> list[Json]:
+        """Return the identities of the records of this run's result, by channel."""
+        job, second = self.job, self.job.second
+        method = self.method if second is None else self.method.of_views(2)
+        described = method.describe()
+        expected = []
+        for channel in self._channels:
+            image = check_image(self._read(channel), method.negatives)
+            inputs, facts = {"image": image.hash}, {}
+            psf = self._psf(image, channel)
+            if psf is not None:
+                inputs["psf"] = psf.hash
+            if second is not None and psf is not None:
+                other = check_image(read(second.image), method.negatives)
+                psf_b = self._fitted(second.psf or job.psfs[0], other, second.image.channel)
+                inputs |= {"image_b": other.hash, "psf_b": psf_b.hash}
+                facts = {"dual": as_dict(second.views)}
+            record = Record(
+                method=f"{method.kind}{' dual' if second else ''}",
+                settings=described.settings,
+                facts=facts,
+                inputs=inputs | described.inputs,
+            )
+            expected.append(_identity(json.loads(record.to_json())))
+        return expected
+
+    def _check_whole(self) -> None:
+        outputs, channels = [self.output.path, *self._registered], self.source.channels
         if channels:
-            self._check_channels_memory(channels)
+            self._check_channels_memory()
             check_channels_output(self.output.path)
         else:
             for path in outputs:
                 check_tiff_output(path)
-        first = self._image(channels[0][0]) if channels else self.job.image
         check_outputs(
             outputs,
-            inputs=files_read([*self.job.files, *_method_files(self.method)]),
+            inputs=files_read([*self.job.files, *self.method.files]),
             overwrite=self.output.overwrite,
-            room=4 * max(1, len(channels)) * open_image(first).voxels,
+            room=4 * max(1, len(channels)) * self.source.image.voxels,
         )
 
     def _outcome(self, results: Sequence[Volume]) -> Outcome:
@@ -367,9 +448,6 @@ class _Run:
             facts=tuple(result.record.facts for result in results if result.record),
             findings=tuple(self._findings),
         )
-
-    def _image(self, channel: int) -> ImageFile:
-        return replace(self.job.image, channel=channel)
 
     # --- PSFs
 
@@ -392,19 +470,24 @@ class _Run:
         """Return the memory that this process may have, bytes."""
         return used_bytes() + Allowance(self.job.execution.memory_gb).left_bytes
 
-    def _whole_bytes(self, opened: Image, psf: PsfFile | None = None) -> int:
+    def _whole_bytes(self, psf: PsfFile | None = None) -> int:
         """Return the least memory of this process for the whole volume, bytes."""
+        image = self.source.image
         psfs = [psf] if psf is not None else self.job.psfs
         kernel: tuple[int, int, int] | None = None
         if psfs:
-            there = open_held(replace(psfs[0].file, series=psfs[0].file.series or 0))
-            sizes = dict(zip(there.axes, there.array.shape, strict=True))
+            opened = open_held(replace(psfs[0].file, series=psfs[0].file.series or 0))
+            sizes = dict(zip(opened.axes, opened.array.shape, strict=True))
             kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
         elif self.method.needs_psf:
-            self.method.check(opened, None)  # raises with the reason
-        return used_bytes() + self.method.needed_bytes(opened.shape, kernel)
+            self.method.check(image, None)  # raises with the reason
+        return used_bytes() + self.method.needed_bytes(image.shape, kernel)
 
-    def _check_channels_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> None:
+    def _waiting_bytes(self) -> int:
+        """Return the memory of finished channels until the last one, bytes."""
+        return (len(self._channels) - 1) * self.source.image.voxels * 4
+
+    def _check_channels_memory(self) -> None:
         """Raise if the channels of one file, which are kept as a whole, exceed the memory limit.
 
         Raises
@@ -412,23 +495,21 @@ class _Run:
         RlnError
             If so, with both numbers.
         """
-        allowed = self._allowed_bytes()
-        opened = open_image(self._image(channels[0][0]))
-        needed = max(self._whole_bytes(opened, psf) for _, psf in channels)
-        needed += _waiting_bytes(opened, len(channels))
+        allowed, channels = self._allowed_bytes(), self.source.channels
+        needed = max(self._whole_bytes(psf) for _, psf in channels) + self._waiting_bytes()
         if needed > allowed:
             raise RlnError(
-                f"{len(channels)} channels in one file take {needed / 1e9:.2f} GB of memory and "
-                f"{allowed / 1e9:.2f} GB may be taken; allow more with `memory_gb`, or choose a "
-                "`channel` at a time, which is done in parts."
+                f"{len(channels)} channels in one file need {needed / 1e9:.2f} GB of memory, more "
+                f"than the limit of {allowed / 1e9:.2f} GB; raise it (`memory_gb`), or deconvolve "
+                "one `channel` at a time, in parts."
             )
 
-    def _rows_in_memory(self, channels: Sequence[tuple[int, PsfFile]]) -> Rows:
+    def _rows_in_memory(self) -> Rows:
         """Return the forecast of a volume deconvolved as a whole, as rows of names and values."""
-        count = len(channels) or 1
-        opened = open_image(self._image(channels[0][0]) if channels else self.job.image)
-        self._psf(opened, channels[0][0] if channels else self.job.image.channel)
-        needed = self._whole_bytes(opened) + _waiting_bytes(opened, count)
+        opened, channels = self.source.image, self._channels
+        count = len(channels)
+        self._psf(opened, channels[0])
+        needed = self._whole_bytes() + self._waiting_bytes()
         allowed = self._allowed_bytes()
         size = count * opened.voxels * np.dtype(self.output.dtype).itemsize
         free = shutil.disk_usage(self.output.path.absolute().parent).free
@@ -445,10 +526,10 @@ class _Run:
             rows.append(("time", f"about {duration(seconds)}, by earlier runs"))
         if needed > allowed:
             rows.append(
-                ("missing", f"memory: {(needed - allowed) / 1e9:.2f} GB more than may be taken")
+                ("missing", f"memory: {(needed - allowed) / 1e9:.2f} GB more than the limit")
             )
         if size > free:
-            rows.append(("missing", f"disk: {(size - free) / 1e9:.3g} GB more than there are"))
+            rows.append(("missing", f"disk: {(size - free) / 1e9:.3g} GB more than are free"))
         return rows
 
 
@@ -467,7 +548,7 @@ def channels_of(job: Job) -> list[tuple[int, PsfFile]]:
     if not psfs:
         return []
     single = image.channel is not None or image.planes_are == "channel"
-    count = 1 if single else contents(image.path).channels
+    count = 1 if single else contents(image.path, image.series).channels
     if len(psfs) not in (1, count):
         raise RlnError(
             f"there are {len(psfs)} PSFs but {Path(image.path).name} has {count} "
@@ -511,12 +592,8 @@ def _of_psf(sentence: str) -> str:
     return message if message.endswith(".") else f"{message}."
 
 
-def _method_files(method: Method) -> list[Path]:
-    """Return the files that a method reads."""
-    model = getattr(method, "model", None)
-    return [Path(model)] if isinstance(model, str | Path) else []
-
-
-def _waiting_bytes(opened: Image, channels: int) -> int:
-    """Return the memory of finished channels until the last one, bytes."""
-    return (channels - 1) * opened.voxels * np.dtype(np.float32).itemsize
+def _identity(record: Json) -> Json:
+    """Return the fields of a record that identify a result."""
+    settings = {k: v for k, v in record["settings"].items() if k not in NOT_IDENTIFYING}
+    kept = {name: record[name] for name in ("method", "inputs", "version")}
+    return kept | {"settings": settings, "dual": record["facts"].get("dual")}

@@ -47,13 +47,6 @@ class Samples:
 
     In a series they are from the first volume that shows anything: a shutter may have opened late.
 
-    Parameters
-    ----------
-    image
-        Image to sample.
-    negatives
-        Treatment of negative voxels.
-
     Raises
     ------
     RlnError
@@ -157,19 +150,6 @@ def calibrate_samples(
 ) -> Generator[Report, None, ImageState]:
     """Yield reports, return the basis of the plan: calibration and shared state of the stages.
 
-    Parameters
-    ----------
-    samples
-        Samples of the image.
-    psf
-        On the image's voxels.
-    method
-        Method of the deconvolution.
-    device
-        Device for computing.
-    memory_gb
-        Memory limit, GB.
-
     Raises
     ------
     RlnError
@@ -205,7 +185,7 @@ def fit_stages(
     samples: Samples,
     psf: Volume | None,
     method: Method,
-    known: ImageState,
+    state: ImageState,
     device: torch.device,
     *,
     whole: bool,
@@ -216,7 +196,7 @@ def fit_stages(
     ----------
     samples, psf, method, device
         As for :func:`calibrate_samples`.
-    known
+    state
         Result of :func:`calibrate_samples`.
     whole
         Whether the plan has a single tile. It is deconvolved here, so that the shared state is
@@ -228,36 +208,36 @@ def fit_stages(
         If the image is flat.
     """
     image, stage, second = samples.image, method.tiles, method.blocks
-    asks = second is not None and second.fits_estimates
+    needs_estimates = second is not None and second.fits_estimates
     crops: list[PreparedView] = []
     estimates: list[FloatArray] = []
     estimate = None
     # A single tile is computed here if the second stage needs it, else by a worker.
-    if stage is not None and (asks or not whole):
+    if stage is not None and (needs_estimates or not whole):
         assert psf is not None
-        z, y, x = (slice(start, stop) for start, stop in known.structure)
+        z, y, x = (slice(start, stop) for start, stop in state.structure)
         boxes: list[Box] = [(z, y, x)]
         if whole:
             z, y, x = (slice(0, n) for n in image.shape)
             boxes = [(z, y, x)]
-        elif asks:
+        elif needs_estimates:
             size = z.stop - z.start, y.stop - y.start, x.stop - x.start
             boxes += spread_boxes(image.shape, size)
-        calibration = known.calibrated
+        calibration = state.calibrated
         crops = [prepared_crop(image, box, calibration, psf, method, samples.time) for box in boxes]
-        level = None if whole else known.level
+        level = None if whole else state.level
         shared, estimates = yield from stage.sample(
-            crops, known.tiles, level, device, time.perf_counter()
+            crops, state.tiles, level, device, time.perf_counter()
         )
-        known = replace(known, tiles=known.tiles | shared)
+        state = replace(state, tiles=state.tiles | shared)
         estimate = estimates[0] if whole else None
     if second is not None:
         fitted = second.fit_range(
-            samples.parts, known.background, [crop.image.data for crop in crops], estimates,
+            samples.parts, state.background, [crop.image.data for crop in crops], estimates,
             whole=whole,
         )  # fmt: skip
-        known = replace(known, blocks=known.blocks | fitted)
-    return known, estimate
+        state = replace(state, blocks=state.blocks | fitted)
+    return state, estimate
 
 
 def prepared_crop(
@@ -274,17 +254,6 @@ def prepared_crop(
 
 class PaddedPart:
     """A part of an image, read with the margin for detecting defective voxels.
-
-    Parameters
-    ----------
-    image
-        The image.
-    box
-        Part (z, y, x) of the image.
-    method
-        Method, which defines the treatment of negative voxels.
-    time
-        Time point of a series.
 
     Raises
     ------
@@ -311,17 +280,7 @@ class PaddedPart:
     def prepared(
         self, calibration: Calibration, psf: Volume | None, method: Method
     ) -> PreparedView:
-        """Return the part prepared for deconvolution with its mask, as of the whole; call once.
-
-        Parameters
-        ----------
-        calibration
-            Calibration of the image.
-        psf
-            On the image's voxels.
-        method
-            Method, which says whether isolated voxels are repaired.
-        """
+        """Return the part prepared for deconvolution with its mask, as of the whole; call once."""
         assert self._data is not None
         z, data = self._planes, self._data
         self._data = None

@@ -84,8 +84,8 @@ class Driver:
 
     def report(self, phase: Phase, done: int, total: int, **more: Any) -> Report:
         """Return a report of the run."""
-        lasted = time.perf_counter() - self.started
-        return Report(phase=phase, done=done, total=total, seconds=lasted, **more)
+        seconds = time.perf_counter() - self.started
+        return Report(phase=phase, done=done, total=total, seconds=seconds, **more)
 
     def check(self) -> Generator[Report, None, None]:
         """Yield reports; drop finished parts that are damaged."""
@@ -130,26 +130,28 @@ class Driver:
         left = [pair for pair in pairs(plan) if Key(pair[0], 0, pair[1]) not in self.finished]
         left.sort(key=self._is_later)
         needs = [plan.needed(block.window) for block in plan.blocks]
-        users: dict[tuple[int, int], list[int]] = {}  # blocks that need a tile
+        blocks_of: dict[tuple[int, int], list[int]] = {}  # blocks that need a tile
         missing: dict[tuple[int, int], int] = {}  # number of unfinished tiles of a block
         for when, number in left:
             missing[when, number] = len(needs[number])
             for needed in needs[number]:
-                users.setdefault((when, needed), []).append(number)
-        waiting = {tile: len(numbers) for tile, numbers in users.items()}
-        there = {
+                blocks_of.setdefault((when, needed), []).append(number)
+        waiting = {tile: len(numbers) for tile, numbers in blocks_of.items()}
+        finished_tiles = {
             (when, number)
-            for when, number in users
+            for when, number in blocks_of
             if Key(when, TILE, number) in self.finished
             and self.folder.scratch(when, number).exists()
         }
-        begun = sorted(set(users) - there)
-        begun.sort(key=lambda tile: min(self._is_later((tile[0], n)) for n in users[tile]))
-        tiles = deque(begun)
+        unfinished_tiles = sorted(set(blocks_of) - finished_tiles)
+        unfinished_tiles.sort(
+            key=lambda tile: min(self._is_later((tile[0], n)) for n in blocks_of[tile])
+        )
+        tiles = deque(unfinished_tiles)
         ready = deque(pair for pair in left if not missing[pair])
 
         def arrived(tile: tuple[int, int]) -> None:
-            for number in users[tile]:
+            for number in blocks_of[tile]:
                 missing[tile[0], number] -= 1
                 if not missing[tile[0], number]:
                     ready.append((tile[0], number))
@@ -165,16 +167,15 @@ class Driver:
                 else:
                     yield None  # the next task waits for a submitted one
 
-        for tile in sorted(there):
+        for tile in sorted(finished_tiles):
             arrived(tile)
         for work, done in self._all(tasks()):
             when, _, number = work.key
-            self._count(done)
-            self._note(done)
+            self._record(done)
             if work.kind == "tile":
                 arrived((when, number))
-                there.add((when, number))
-                yield self.report("deconvolve", len(there), len(users))
+                finished_tiles.add((when, number))
+                yield self.report("deconvolve", len(finished_tiles), len(blocks_of))
                 continue
             del missing[when, number]
             for needed in needs[number]:
@@ -205,13 +206,12 @@ class Driver:
             left = [key for key in of_level if key not in self.finished]
             done += len(of_level) - len(left)
             for _, result in self._all((_Work("level", k), coarsen_block, tuple(k)) for k in left):
-                self._count(result)
-                self._note(result)
+                self._record(result)
                 done += 1
                 yield self.report("pyramid", done, total)
 
     def cancel(self) -> None:
-        """Cancel tasks that no worker has begun."""
+        """Cancel tasks that no worker has started."""
         for future in self._pending:
             future.cancel()
 
@@ -233,22 +233,17 @@ class Driver:
             if not self._pending:
                 if over:
                     return
-                raise ComputeError("what is left waits for tiles that nobody computes.")
+                raise ComputeError(
+                    "the remaining blocks wait for tiles that nothing computes; report this bug."
+                )
             ended, _ = wait(self._pending, return_when=FIRST_COMPLETED)
             for future in ended:
                 work = self._pending.pop(future)
                 yield work, future.result()
 
-    def _count(self, done: TaskResult) -> None:
-        for part, seconds in zip(self.seconds, done.seconds, strict=True):
+    def _record(self, done: TaskResult) -> None:
+        for part, seconds in done.seconds.items():
             self.seconds[part] += seconds
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
-
-    def _note(self, done: TaskResult) -> None:
-        entry: dict[str, Any] = {"checksum": done.checksum}
-        if done.key.level == 0:
-            entry |= {"clipped": done.clipped, "light": done.light}
-        if done.source:
-            entry |= {"image": done.image, "source": done.source}
-        self.folder.add_finished(done.key, entry)
-        self.finished[done.key] = entry
+        self.folder.add_finished(done.key, done.entry)
+        self.finished[done.key] = done.entry

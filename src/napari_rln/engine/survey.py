@@ -12,13 +12,6 @@ from napari_rln.core.machine import available_bytes, cores, used_bytes
 def survey(folder: str, device: str) -> dict[str, Any]:
     """Return a worker's device and memory, its version, and whether it sees a folder.
 
-    Parameters
-    ----------
-    folder
-        Folder of the result.
-    device
-        Name of the device for computing.
-
     Raises
     ------
     RlnError
@@ -31,7 +24,7 @@ def survey(folder: str, device: str) -> dict[str, Any]:
         "device": resolved.type,
         "device_free": free_bytes(resolved),
         "ram": available_bytes(),
-        "taken": used_bytes(),
+        "used": used_bytes(),
         "host": platform.node(),
         "cores": cores(),
     }

@@ -23,37 +23,21 @@ _KEPT_BYTES = 12  # per voxel of an image in memory: result, tiles, and copies o
 
 
 class Computation:
-    """The stages of a method for one image, ready to compute tiles and blocks of it.
-
-    Parameters
-    ----------
-    image
-        Image to be deconvolved.
-    psf
-        On the image's voxels; None for a method without a PSF.
-    method
-        Method of the deconvolution.
-    known
-        Calibration and shared state of the whole image.
-    plan
-        Division of the image.
-    device
-        Device for computing.
-    """
+    """The stages of a method for one image, ready to compute tiles and blocks of it."""
 
     def __init__(
         self,
         image: ImageLike,
         psf: Volume | None,
         method: Method,
-        known: ImageState,
+        image_state: ImageState,
         plan: Plan,
         device: torch.device,
     ) -> None:
         self.image, self.psf, self.method = image, psf, method
-        self.known, self.plan, self.device = known, plan, device
+        self.image_state, self.plan, self.device = image_state, plan, device
         second = method.blocks
-        self.second = None if second is None else second.ready(psf, known.blocks, device)
+        self.second = None if second is None else second.ready(psf, image_state.blocks, device)
 
     def read_tile(self, number: int, time: int = 0) -> PaddedPart:
         """Return the input of a tile."""
@@ -69,24 +53,19 @@ class Computation:
         assert stage is not None
         assert psf is not None
         tile = plan.tiles[number]
-        calibration = self.known.calibrated_at(time)
+        calibration = self.image_state.calibrated_at(time)
         crop = read.prepared(calibration, psf, self.method)
         light = float(crop.image.data[tile.inner].sum(dtype=np.float64))
         # All tiles share their start and iterations; a single one has its own.
-        level = self.known.level if len(plan.tiles) > 1 else None
+        level = self.image_state.level if len(plan.tiles) > 1 else None
         kept = within(plan.stored_part(tile), tile.window)
-        data = stage.tile(crop, self.known.tiles, level, self.device, kept)
+        data = stage.tile(crop, self.image_state.tiles, level, self.device, kept)
         return data, light
 
     def estimate(self, number: int, load: Callable[[int], FloatArray]) -> FloatArray | None:
         """Return the blended tiles in a block's window; None without tiles.
 
-        Parameters
-        ----------
-        number
-            Number of the block.
-        load
-            Returns the kept box of a tile, by its number.
+        ``load`` returns the kept box of a tile, by its number.
         """
         if not self.plan.tiles:
             return None
@@ -113,7 +92,7 @@ class Computation:
         if read is None or self.second is None:
             assert estimate is not None
             return estimate[inner], 0.0
-        calibration = self.known.calibrated_at(time)
+        calibration = self.image_state.calibrated_at(time)
         crop = read.prepared(calibration, self.psf, self.method)
         light = 0.0
         if estimate is None:
@@ -129,15 +108,6 @@ def deconvolve_tiled(
     memory_gb: MemoryGb,
 ) -> Generator[Report, None, tuple[FloatArray, dict[str, Any]]]:
     """Deconvolve a volume in memory tile by tile; yield reports, return result and facts.
-
-    Parameters
-    ----------
-    image, psf, method
-        Matching image, PSF and method.
-    tile
-        Side of a tile, voxels; auto is the largest that fits the memory.
-    memory_gb
-        Memory limit, GB.
 
     Raises
     ------
@@ -160,18 +130,18 @@ def deconvolve_tiled(
     if method.tiles is not None:
         plan_of(method.tiles.expected())  # raises for too little memory before the work
     samples = Samples(image, method.negatives)
-    known = yield from calibrate_samples(samples, psf, method, device, memory_gb)
-    plan = plan_of(known.tiles)
-    known, only = yield from fit_stages(
-        samples, psf, method, known, device, whole=len(plan.tiles) == 1
+    image_state = yield from calibrate_samples(samples, psf, method, device, memory_gb)
+    plan = plan_of(image_state.tiles)
+    image_state, only = yield from fit_stages(
+        samples, psf, method, image_state, device, whole=len(plan.tiles) == 1
     )
-    work = Computation(image, psf, method, known, plan, device)
+    work = Computation(image, psf, method, image_state, plan, device)
     kept: dict[int, FloatArray] = {} if only is None else {0: only}
     for number in range(len(kept), len(plan.tiles)):
         kept[number], _ = work.tile(work.read_tile(number), number)
         release_freed_memory()
-        lasted = time.perf_counter() - started
-        yield Report(phase="deconvolve", done=number + 1, total=len(plan.tiles), seconds=lasted)
+        seconds = time.perf_counter() - started
+        yield Report(phase="deconvolve", done=number + 1, total=len(plan.tiles), seconds=seconds)
     result = np.empty_like(image.data)
     for number, block in enumerate(plan.blocks):
         estimate = work.estimate(number, kept.__getitem__)
@@ -186,18 +156,18 @@ def deconvolve_tiled(
             piece=result[block.core],
             box=block.core,
         )
-    facts = parts_facts(method, known, plan)
+    facts = parts_facts(method, image_state, plan)
     if method.blocks is not None and "iterations" in facts:
         facts["start_iterations"] = facts.pop("iterations")
     return result, facts
 
 
-def parts_facts(method: Method, known: ImageState, plan: Plan) -> dict[str, Any]:
+def parts_facts(method: Method, image_state: ImageState, plan: Plan) -> dict[str, Any]:
     """Return the facts in the record of a result that was computed in parts."""
-    facts: dict[str, Any] = {"sampled_voxels": known.sampled, "block": list(plan.block)}
+    facts: dict[str, Any] = {"sampled_voxels": image_state.sampled, "block": list(plan.block)}
     if method.tiles is not None:
-        facts |= method.tiles.facts(known.tiles)
+        facts |= method.tiles.facts(image_state.tiles)
         facts |= {"tile": list(plan.core), "halo": list(plan.halo), "blended": list(plan.overlap)}
     if method.blocks is not None:
-        facts |= method.blocks.facts(known.blocks)
+        facts |= method.blocks.facts(image_state.blocks)
     return facts

@@ -9,9 +9,8 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -35,49 +34,41 @@ _computing, _opening = threading.Lock(), threading.Lock()
 _few = threading.BoundedSemaphore(IN_FLIGHT)  # whatever the number of threads of a worker
 
 
-@dataclass
 class TaskTimer:
-    """Times of reading, computing and writing of a task, seconds."""
+    """Times of reading, computing and writing of a task.
 
-    read: float = 0.0
-    compute: float = 0.0
-    write: float = 0.0
-    _since: float = field(default_factory=time.perf_counter)
+    Attributes
+    ----------
+    seconds : dict
+        Times by ``"read"``, ``"compute"`` and ``"write"``.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """Add the time since the last call to reading, computing or writing."""
-        now = time.perf_counter()
-        setattr(self, part, getattr(self, part) + now - self._since)
-        self._since = now
-
-    @property
-    def seconds(self) -> tuple[float, float, float]:
-        """Times of reading, computing and writing."""
-        return self.read, self.compute, self.write
+        """Store the time since the last call as that of reading, computing or writing."""
+        self.seconds[part] = time.perf_counter() - self._since
+        self.skip()
 
     def skip(self) -> None:
         """Count the time since the last call as waiting."""
         self._since = time.perf_counter()
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskResult:
+class TaskResult(NamedTuple):
     """Result of a task.
 
     Attributes
     ----------
     key
         Key of the finished part.
-    checksum
-        Checksum of the written values.
-    clipped
-        Number of voxels beyond the range of the result's type.
-    light
-        Sum of the result over a block, in image units.
-    image
-        Sum of the image over the core of a tile or block, in image units.
-    source
-        Checksum of the image over that core.
+    entry
+        Its entry in the journal: ``checksum`` of the written values; of a block ``clipped``, the
+        number of voxels beyond the range of the result's type, and ``light``, its sum in image
+        units; of a part read from the image ``source``, the checksum of the image over its core,
+        and ``image``, the sum there in image units.
     seconds
         Times of reading, computing and writing.
     peak_bytes
@@ -85,12 +76,8 @@ class TaskResult:
     """
 
     key: Key
-    checksum: str = ""
-    clipped: int = 0
-    light: float = 0.0
-    image: float = 0.0
-    source: str = ""
-    seconds: tuple[float, float, float]
+    entry: dict[str, Any]
+    seconds: dict[str, float]
     peak_bytes: int
 
 
@@ -98,7 +85,7 @@ class _Opened:
     """A run opened by a worker."""
 
     def __init__(self, out: str, device: str, started: int) -> None:
-        self.folder, self._began = RunFolder(Path(out)), started
+        self.folder, self._started = RunFolder(Path(out)), started
         state = self.folder.state()
         assert state is not None
         self.state: RunState = state
@@ -121,24 +108,8 @@ class _Opened:
         ComputeError
             If so.
         """
-        if _stamp(self.folder) != self._began:
-            raise ComputeError(f"{self.folder.part} is of another run by now.")
-
-
-def _stamp(folder: RunFolder) -> int:
-    """Return a stamp that tells a run from another one of the same name.
-
-    Raises
-    ------
-    ComputeError
-        If there is no run.
-    """
-    try:
-        return folder.stamp()
-    except FileNotFoundError as error:
-        raise ComputeError(
-            f"a worker does not see {folder.part}; all machines need the same folders."
-        ) from error
+        if self.folder.stamp() != self._started:
+            raise ComputeError(f"{self.folder.part} was replaced by another run; this one stops.")
 
 
 _cached = functools.lru_cache(maxsize=2)(_Opened)
@@ -146,7 +117,7 @@ _cached = functools.lru_cache(maxsize=2)(_Opened)
 
 def _open(out: str, device: str) -> _Opened:
     """Return a run opened by this process, but not an earlier run of the same name."""
-    started = _stamp(RunFolder(Path(out)))
+    started = RunFolder(Path(out)).stamp()
     with _opening:
         opened = _cached(out, device, started)
     set_threads(opened.state.threads)
@@ -207,14 +178,8 @@ def deconvolve_tile(out: str, device: str, time: int, number: int) -> TaskResult
     with atomic(path) as temporary:
         np.save(temporary, data)
     timer.lap("write")
-    return TaskResult(
-        key=Key(time, TILE, number),
-        checksum=checksum(data),
-        image=light,
-        source=source,
-        seconds=timer.seconds,
-        peak_bytes=peak_bytes(),
-    )
+    entry = {"checksum": checksum(data), "image": light, "source": source}
+    return TaskResult(Key(time, TILE, number), entry, timer.seconds, peak_bytes())
 
 
 @limit_concurrency
@@ -233,7 +198,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> TaskResult:
         return opened.folder.read_scratch(time, tile)
 
     estimate = work.estimate(number, load)
-    light, source = 0.0, ""
+    entry: dict[str, Any] = {}
     if work.second is None:
         timer.lap("read")
         data, _ = work.block(None, number, estimate, time)
@@ -243,8 +208,10 @@ def finish_block(out: str, device: str, time: int, number: int) -> TaskResult:
         with _computing:
             timer.skip()
             if estimate is None:  # without tiles, the block reads the image
-                source = read.checksum(block.inner)
+                entry["source"] = read.checksum(block.inner)
             data, light = work.block(read, number, estimate, time)
+            if estimate is None:
+                entry["image"] = light
             timer.lap("compute")
     del estimate
     stored, low, high = converted(np.ascontiguousarray(data), opened.state.dtype)
@@ -252,16 +219,12 @@ def finish_block(out: str, device: str, time: int, number: int) -> TaskResult:
     opened.target.write(block.core, stored, time)
     release_freed_memory()
     timer.lap("write")
-    return TaskResult(
-        key=Key(time, 0, number),
-        checksum=checksum(stored),
-        clipped=low + high,
-        light=float(data.sum(dtype=np.float64)),
-        image=light,
-        source=source,
-        seconds=timer.seconds,
-        peak_bytes=peak_bytes(),
-    )
+    entry |= {
+        "checksum": checksum(stored),
+        "clipped": low + high,
+        "light": float(data.sum(dtype=np.float64)),
+    }
+    return TaskResult(Key(time, 0, number), entry, timer.seconds, peak_bytes())
 
 
 @limit_concurrency
@@ -281,22 +244,15 @@ def coarsen_block(out: str, device: str, time: int, level: int, number: int) -> 
     opened.check_current()
     opened.target.write(box, stored, time, level)
     timer.lap("write")
-    return TaskResult(
-        key=Key(time, level, number),
-        checksum=checksum(stored),
-        seconds=timer.seconds,
-        peak_bytes=peak_bytes(),
-    )
+    entry = {"checksum": checksum(stored)}
+    return TaskResult(Key(time, level, number), entry, timer.seconds, peak_bytes())
 
 
 @limit_concurrency
 def check_source(out: str, device: str, key: Key, expected: str) -> bool:
     """Tell whether the image is unchanged since a tile, or a block without tiles, was computed."""
     opened = _open(out, device)
-    time, level, number = key
-    plan = opened.state.plan
-    core = (plan.tiles if level == TILE else plan.blocks)[number].core
-    return checksum(opened.image.read(core, time)) == expected
+    return checksum(opened.image.read(box_of(opened.state, key), key.time)) == expected
 
 
 @limit_concurrency

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
-from napari_rln.engine.progress import STOP_SEARCH, Progress
+from napari_rln.engine.progress import SEARCHING, Progress
 from napari_rln.gui.field_errors import FieldError, point_at
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Update
@@ -173,7 +173,7 @@ class RunBar(QWidget):
             return progress.seconds_left
         passed, done = time.monotonic() - self._phase_began, progress.done - self._phase_from
         # The search for the number of iterations may end at any of them.
-        if passed < _MIN_PHASE_S or done <= 0 or progress.activity == STOP_SEARCH:
+        if passed < _MIN_PHASE_S or done <= 0 or progress.activity == SEARCHING:
             return None
         return passed / done * (progress.total - progress.done)
 

@@ -60,6 +60,17 @@ def title(path: Path) -> str:
     return stem(path).encode(errors="replace").decode()
 
 
+def relative_to_folder(path: str | Path, folder: Path) -> str:
+    """Return a path, relative to the current folder, as seen from another folder.
+
+    An absolute path is unchanged, one outside that folder becomes absolute.
+    """
+    if Path(path).is_absolute():
+        return str(path)
+    absolute, base = Path(path).absolute(), folder.absolute()
+    return str(absolute.relative_to(base) if absolute.is_relative_to(base) else absolute)
+
+
 def check_tiff_output(path: Path) -> None:
     """Raise an RlnError unless a TIFF can be written at a path: by its ending and its folder."""
     if not is_tiff_name(path):

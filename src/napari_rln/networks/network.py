@@ -37,6 +37,7 @@ from napari_rln.deconvolution.method import (
 from napari_rln.deconvolution.residual import Residual, residual_of
 from napari_rln.deconvolution.settings import PreparedView, check_psf_fits, memory_bytes
 from napari_rln.deconvolution.stopping_trial import Trial
+from napari_rln.io.paths import relative_to_folder
 from napari_rln.networks.application import (
     HALO,
     Application,
@@ -148,6 +149,13 @@ class Network(NetworkOptions, Method):
     def needs_psf(self) -> bool:
         """Whether the model starts from a classical deconvolution."""
         return self.loaded.start.needs_psf
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """File of the model; none for a loaded or a shipped one."""
+        if isinstance(self.model, Model) or not Path(self.model).is_file():
+            return ()
+        return (Path(self.model),)
 
     @property
     def tiles(self) -> ClassicalTiles | None:
@@ -311,13 +319,16 @@ class Network(NetworkOptions, Method):
             facts={"model": model.card()["record"]},
         )
 
-    def as_json(self) -> Json:
-        """Return the settings in JSON types, with the model's name or file."""
+    def as_json(self, folder: Path | None = None) -> Json:
+        """Return the settings in JSON types, with the model's name, or its file from a folder."""
         if isinstance(self.model, Model):
             raise RlnError(
                 f"model {self.model.name} has no file; save it (`Model.save`) and use that file."
             )
-        return as_dict(self)
+        made = as_dict(self)
+        if folder is not None and self.files:
+            made["model"] = relative_to_folder(self.model, folder)
+        return made
 
     @classmethod
     def from_json(cls, fields: Json, folder: Path) -> Self:

@@ -4,7 +4,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGroupBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
@@ -15,7 +14,6 @@ from napari_rln.core.volume import FloatArray, Shape, Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.shared import Shared
-from napari_rln.engine.history import remember
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.streams import Estimate, FinishedPart
@@ -97,11 +95,7 @@ def deconvolve_in_memory(
     volume = image.read()
     fitted = fitted_psf(psf, volume, repair, shared)
     steps = deconvolve_iter(volume, fitted, chosen.method, tile=chosen.tile, shared=shared)
-    result = yield from chosen.updates(steps, volume.shape)
-    assert result.record is not None
-    facts = result.record.facts
-    remember(chosen.method, torch.device(facts["device"]).type, volume.data.size, facts)
-    return result
+    return (yield from chosen.updates(steps, volume.shape))
 
 
 def fitted_psf(
