@@ -1,4 +1,4 @@
-"""What do the defaults give on images as microscopes deliver them? Simulated and real.
+"""The defaults on images with the flaws of real microscopes, simulated and real.
 
 Simulated: filaments and nuclei in a water-immersion widefield microscope, as a clean image and
 with what spoils one: a camera's offset, hot voxels, saturation, few bits, an interpolation, a PSF

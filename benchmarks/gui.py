@@ -1,4 +1,4 @@
-"""How the plugin feels: seconds from the click to the first picture, stalls, cost of streaming.
+"""Responsiveness of the plugin: seconds to the first picture, stalls, cost of streaming.
 
 `python benchmarks/gui.py --help`; without a screen in `xvfb-run`. A volume of 64x256x256
 is deconvolved in the dock and without a window, in turn; a stall is the longest time in which the

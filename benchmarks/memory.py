@@ -1,4 +1,4 @@
-"""What a command takes of the memory that it was allowed: `python benchmarks/memory.py --help`.
+"""Memory of a command with a memory limit: `python benchmarks/memory.py --help`.
 
 Memory is that of the whole process, with its libraries and with the processes that it starts: what
 a queue of jobs or a container counts. The peak is the kernel's own (VmHWM), read until the end.

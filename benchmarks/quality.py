@@ -1,4 +1,4 @@
-"""Is the network better than the best that classical deconvolution can do? On held-out volumes.
+"""The network against the best possible classical deconvolution, on held-out volumes.
 
 Every method gets the same image, PSF and background; `cells.py` has the problem. The classical
 methods are stopped by the truth, where each score is best, as no user could: matched

@@ -1,4 +1,4 @@
-"""Volumes that outgrow memory: `python benchmarks/scale.py --help`.
+"""Volumes larger than memory: `python benchmarks/scale.py --help`.
 
 ``sizes``   throughput, memory and where the time goes, from 64 Mvoxel up, by 1 and 2 workers
 ``seams``   what cutting costs: tiled against untiled, over halos and iterations

@@ -1,4 +1,4 @@
-"""What does the automatic stop cost against the best number of iterations? On synthetic volumes.
+"""Loss of the automatic stop against the best number of iterations, on synthetic volumes.
 
 Three microscopes, three light levels and four classes of structures (`cells.py`), as the camera
 gave them, after a linear interpolation by half a voxel in z and x, and after the deskew of a stage

@@ -1,4 +1,4 @@
-"""What minutes of training are worth on this machine: the curve, for one PSF.
+"""Quality over minutes of training for one PSF, on this machine.
 
 Trains for a PSF of `cells.py` as users would: the universal model adapted, the started variant and
 the paper's from first weights, each for the same time and on the same light. Every one is examined
