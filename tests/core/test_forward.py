@@ -126,12 +126,12 @@ def test_what_is_given_has_zeros_around_it_and_what_is_wanted_is_filled(shape):
         transform.filter(full, transfer)
         expected = transform.real[wanted].clone()
         transform.real.fill_(7)
-        transform.filter(full[given].clone(), transfer, given=given, wanted=wanted)
+        transform.filter(full[given].clone(), transfer, source_box=given, result_box=wanted)
         np.testing.assert_allclose(transform.real[wanted], expected, atol=1e-4)
         transform.real.fill_(7)
         inside = transform.real[given]
         inside.copy_(full[given])
-        transform.filter(inside, transfer, given=given)  # a view of what is filled
+        transform.filter(inside, transfer, source_box=given)  # a view of what is filled
         np.testing.assert_allclose(transform.real[wanted], expected, atol=1e-4)
 
 
