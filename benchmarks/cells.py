@@ -1,4 +1,4 @@
-"""The cells of the benchmark of quality: what every method gets, and how its answers are scored.
+"""Cells of the benchmark of quality: inputs of every method, and scores of its results.
 
 A cell is a PSF, a photon level and a class of structures, and volumes of several seeds. Seven PSFs
 are of the family that the universal model was trained on and two are not; two classes of structures
@@ -89,7 +89,7 @@ PSFS = (*FAMILY, *OUTSIDE)
 class Cell:
     """One cell, the number of its volumes, that of the first, and whether the PSF is roughly known.
 
-    What a model was chosen or tuned by is no longer held out: ``first`` passes it over.
+    Volumes used to choose or tune a model are no longer held out: ``first`` skips them.
     """
 
     psf: str
@@ -104,7 +104,7 @@ class Cell:
 
     @property
     def structures(self) -> StructureSettings:
-        """What there is to see: one class, always as much of it."""
+        """Structures of one class, of constant density."""
         return StructureSettings(
             structures=(self.structure,), at_once=1, haze=0.0, density_jitter=(1.0, 1.0)
         )
@@ -117,15 +117,15 @@ class Cell:
         )
 
     @property
-    def given(self) -> Volume:
-        """What the methods are given for a PSF."""
+    def assumed(self) -> Volume:
+        """PSF that the methods use."""
         return believed(self.psf) if self.mismatch else psf(self.psf)
 
-    def key(self, *told: object) -> str:
-        """Return a hash of all that defines the volumes and PSFs, and of what else is told."""
+    def key(self, *more: object) -> str:
+        """Return a hash of everything that defines the volumes and PSFs, and of further values."""
         parts = [
             asdict(self), SHAPE, SEED, CLASSES, repr(self.structures), repr(self.imaging),
-            psf(self.psf).hash, self.given.hash, _methods(), *told,
+            psf(self.psf).hash, self.assumed.hash, _methods(), *more,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -157,7 +157,7 @@ def psf(name: str) -> Volume:
 
 @cache
 def believed(name: str) -> Volume:
-    """Return what a careful user has for a PSF: off by what the training's are, one sigma each.
+    """Return the PSF of a careful user, with errors of one sigma of those in the training.
 
     NA 1.5 % and wavelength 1 % off where a microscope is known, and where the sample's index is
     another than the immersion's that by 0.003 and the depth by 15 %; else as measured on a bead:

@@ -1,8 +1,8 @@
 """Two views together against either alone: `python benchmarks/dual.py --help`.
 
-Structures that nothing was chosen by, seen by two objectives at right angles, each with its own
-noise. NRMSE and PSNR after the best scale and offset, on the volume and on xz planes; iterations
-stop by themselves, and at the best of a row of counts, which only the truth can tell.
+Structures that influenced no choice, imaged by two objectives at right angles, each with its own
+noise. NRMSE and PSNR after the best scale and offset, on the volume and on xz planes; with the
+automatic stop, and with the best of several counts, selected by ground truth.
 """
 
 import argparse

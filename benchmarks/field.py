@@ -1,15 +1,15 @@
-"""What do the defaults give on images as microscopes deliver them? Simulated and real.
+"""The defaults on images with the flaws of real microscopes, simulated and real.
 
 Simulated: filaments and nuclei in a water-immersion widefield microscope, as a clean image and
-with what spoils one: a camera's offset, hot voxels, saturation, few bits, an interpolation, a PSF
-that is not quite right. The score is the PSNR after the least-squares fit of scale and offset, and
-what it lost against the clean image. Every method has its defaults: it finds camera, background,
-bad voxels and its stop by itself.
+with one flaw each: a camera's offset, hot voxels, saturation, few bits, an interpolation, an
+inexact PSF. The score is the PSNR after the least-squares fit of scale and offset, and
+its loss against the clean image. Every method uses its defaults: camera, background,
+bad voxels and number of iterations are estimated.
 
 Real: a nucleus taken by widefield camera and by confocal microscope, which is the reference
 (Pearson's r and NRMSE after the fit); and, of images without one, how far the blurred result
-explains the image: the reduced chi squared as it is, the factor that would fit it best, the light,
-and the share of the light in the darkest nine tenths of the voxels.
+explains the image: the reduced chi squared unscaled, the factor that would fit it best, the light,
+and the fraction of the light in the darkest nine tenths of the voxels.
 
     python benchmarks/field.py
     python benchmarks/field.py --real ../shared/data --figure nucleus.png
@@ -59,7 +59,7 @@ METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """What is done to an image, and what PSF the methods are given for it."""
+    """Change of an image, and PSF that the methods use for it."""
 
     spoil: Callable[[FloatArray, np.random.Generator], FloatArray] = lambda data, rng: data
     true: rln.psf.MicroscopeSettings = OPTICS
@@ -87,7 +87,7 @@ def _saturated(data: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def _twelve_bits(data: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Four photons a count, as a camera with a deep well has."""
+    """Four photons per count, as with a camera of large full-well capacity."""
     return np.rint(100 + (data + rng.normal(0, READ_NOISE, data.shape)) / 4).clip(0, 4095)
 
 
@@ -114,7 +114,7 @@ CONDITIONS = {
 
 
 def psf_of(optics: rln.psf.MicroscopeSettings, voxel_um: tuple[float, float, float]) -> Volume:
-    """Return a PSF as a user would have it for the image: on its voxels, whatever they are."""
+    """Return a user's PSF for the image, computed for its voxel size."""
     return replace(rln.psf.compute_psf(optics, voxel_um), voxel_um=VOXEL_UM)
 
 
@@ -162,7 +162,7 @@ def _iterations(record: Record | None) -> int:
 
 
 def reals(folder: Path | None) -> Iterator[tuple[str, Volume, Volume]]:
-    """Yield name, image and PSF of the real volumes that are there."""
+    """Yield name, image and PSF of the available real volumes."""
     yield "bead", *_fitted(samples.bead(), samples.bead_psf())
     if folder is None:
         print("(no folder of further real volumes was given: --real)")
@@ -184,7 +184,7 @@ def _fitted(image: Volume, psf: Volume) -> tuple[Volume, Volume]:
 
 
 def explained(folder: Path | None) -> None:
-    """Print how far results explain real images of which there is no truth."""
+    """Print how well results explain real images without ground truth."""
     print("\n| image | method | iterations | chi2 | scale | flux ratio | dark 90 % | s |")
     print("|---|---|---|---|---|---|---|---|")
     for name, image, psf in reals(folder):
@@ -206,13 +206,13 @@ def explained(folder: Path | None) -> None:
 
 
 def dark(data: FloatArray) -> float:
-    """Return the share of the light in the darkest nine tenths of the voxels."""
+    """Return the fraction of the light in the darkest nine tenths of the voxels."""
     ordered = np.sort(data.ravel())
     return float(ordered[: int(0.9 * ordered.size)].sum() / ordered.sum())
 
 
 def pair(path: Path | None) -> None:
-    """Print how near results of the nucleus are to its confocal image; draw them where asked."""
+    """Compare results of the nucleus with its confocal image; print, and optionally draw them."""
     image, psf, confocal = samples.nucleus(), samples.nucleus_psf(), samples.nucleus_confocal()
     results = {method: run(image, psf) for method, run in METHODS.items()}
     truth = confocal.data[NUCLEUS_BOX]

@@ -1,6 +1,6 @@
-"""What `--dry-run` says a run will take against what it takes: `python benchmarks/forecast.py`.
+"""Predictions of `--dry-run` against the run: `python benchmarks/forecast.py`.
 
-Memory is the peak of the whole process, disk the most that its folder held.
+Memory is the peak of the whole process, disk the largest size of its folder.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 
 from memory import run, words_for, write_inputs
 
-# What is run: shape, times, method, ending of the result, and further options.
+# Runs: shape, times, method, ending of the result, and further options.
 CASES: dict[str, tuple[tuple[int, int, int], int, list[Any]]] = {
     "rld whole .tif": ((64, 384, 384), 1, ["rld", "tif"]),
     "rld 0.9 GB .tif": ((64, 384, 384), 1, ["rld", "tif", "--memory-gb", 0.9]),
@@ -39,7 +39,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = {}
     print(
-        "| run | tiles | memory GB: said, taken | disk GB: said, held | meanwhile: said, most |\n"
+        "| run | tiles | memory GB: predicted, measured | disk GB: predicted, measured "
+        + "| during the run: predicted, most |\n"
         + "| --- " * 5
         + "|"
     )
@@ -48,10 +49,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as place:
             write_inputs(Path(place), shape, times)
             words, results = words_for(method, Path(place), ending, more)
-            told = run([*words, "--dry-run"])
-            if told["code"]:
-                raise RuntimeError(told["err"])
-            plan = json.loads(told["out"])["plan"]
+            predicted = run([*words, "--dry-run"])
+            if predicted["code"]:
+                raise RuntimeError(predicted["err"])
+            plan = json.loads(predicted["out"])["plan"]
             done = run(words, results)
             if done["code"]:
                 raise RuntimeError(done["err"])

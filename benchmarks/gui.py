@@ -1,8 +1,8 @@
-"""How the plugin feels: seconds from the click to the first picture, stalls, cost of streaming.
+"""Responsiveness of the plugin: seconds to the first picture, stalls, cost of streaming.
 
 `python benchmarks/gui.py --help`; without a screen in `xvfb-run`. A volume of 64x256x256
 is deconvolved in the dock and without a window, in turn; a stall is the longest time in which the
-event loop of the window was not reached, sampled every 5 ms.
+event loop of the window was blocked, sampled every 5 ms.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class Stalls:
 
 
 def until(done: Callable[[], bool], seconds: float = 600) -> float:
-    """Run the event loop, as napari does, until something is so; return the seconds."""
+    """Run the event loop, as napari does, until a condition holds; return the seconds."""
     began = time.perf_counter()
     loop, look = QEventLoop(), QTimer()
     look.timeout.connect(lambda: done() and loop.quit())
@@ -80,7 +80,7 @@ def until(done: Callable[[], bool], seconds: float = 600) -> float:
 
 
 def click(dock: Any, stalls: Stalls) -> dict[str, float]:
-    """Run what is ticked in the dock; return seconds to the first update, picture and end."""
+    """Run the ticked methods of the dock; return seconds to the first update, picture and end."""
     viewer, first = dock.viewer, len(dock.viewer.layers)
     heard: list[float] = []
     began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""What a command takes of the memory that it was allowed: `python benchmarks/memory.py --help`.
+"""Memory of a command with a memory limit: `python benchmarks/memory.py --help`.
 
-Memory is that of the whole process, with its libraries and with the processes that it starts: what
-a queue of jobs or a container counts. The peak is the kernel's own (VmHWM), read until the end.
+Memory is that of the whole process, with its libraries and the processes that it starts, as
+a job queue or a container counts it. The peak is the kernel's own (VmHWM), read until the end.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def words_for(
 
 
 def run(words: list[Any], folder: Path | None = None) -> dict[str, Any]:
-    """Run the command line; return its exit code, what it said, and what it took.
+    """Run the command line; return its exit code, output, and memory.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _kilobytes(file: str, name: str) -> int:
 
 
 def _size(folder: Path | None) -> int:
-    """Return how much of the disk a folder takes."""
+    """Return the disk space of a folder."""
     total = 0
     for path in folder.rglob("*") if folder else ():
         try:

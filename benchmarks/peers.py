@@ -1,4 +1,4 @@
-"""The peers: other people's Richardson-Lucy, each behind one call.
+"""Other implementations of Richardson-Lucy, each behind one call.
 
 A loader imports its package, sets the number of threads and returns
 ``run(image, psf, iterations) -> result``; arrays are (Z, Y, X) float32, the PSF sums to 1 with its

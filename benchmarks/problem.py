@@ -1,4 +1,4 @@
-"""The problem that every method gets, and how its answers are scored.
+"""The problem of the speed benchmark, and the scores of results.
 
 Filaments, beads and shells on a flat background of 20 photons, brightest about 430, Poisson
 noise. The object is larger than the field of view and is blurred without wrap-around, so that
@@ -25,7 +25,7 @@ _BACKGROUND, _BRIGHTEST = 20.0, 410.0  # photons expected
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Images with known truth.
+    """Images with ground truth.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Problem:
 
 
 def thin(image: Array, share: float, seed: int) -> Array:
-    """Return an image as it would be with a share of its photons."""
+    """Return an image with a fraction of its photons."""
     if share == 1:
         return image
     return np.random.default_rng(seed).binomial(image.astype(np.int64), share).astype(np.float32)

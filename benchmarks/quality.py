@@ -1,9 +1,9 @@
-"""Is the network better than the best that classical deconvolution can do? On held-out volumes.
+"""The network against the best possible classical deconvolution, on held-out volumes.
 
-Every method gets the same image, PSF and background; `cells.py` has the problem. The classical
-methods are stopped by the truth, where each score is best, as no user could: matched
-Richardson-Lucy (accelerated) over a list of counts, and 1 to 30 wiener-butterworth iterations. What
-a user can have, Richardson-Lucy stopped by the image's own noise, stands beside them. Scores are
+Every method gets the same image, PSF and background; `cells.py` has the problem. The number of
+iterations of the classical methods is selected by ground truth, for each score: matched
+Richardson-Lucy (accelerated) over a list of counts, and 1 to 30 wiener-butterworth iterations.
+Richardson-Lucy with the automatic stop, which needs no ground truth, is beside them. Scores are
 after the least-squares fit of scale and offset: PSNR, and SSIM with a Gaussian window of sigma 1.5,
 both over the range of the truth; over the volume, and as the mean over xz planes.
 
@@ -55,7 +55,7 @@ def best(scores: Iterable[Scores]) -> Scores:
 
 
 def classical(cell: Cell) -> dict[str, Any]:
-    """Return the classical methods' mean scores, and what tells whether they are still valid."""
+    """Return the classical methods' mean scores, and the key of their validity."""
     began = time.perf_counter()
     rows: dict[str, list[Scores]] = {name: [] for name in METHODS}
     images, most = [], 0
@@ -63,9 +63,9 @@ def classical(cell: Cell) -> dict[str, Any]:
         judge, image = Judge(pair.truth.data), pair.image
         images.append(image.hash)
         background = calibrate(image).background
-        stop = _automatic_stop(image, cell.given, background)
-        matched = _by_count(image, cell.given, background, judge, "matched", COUNTS, stop)
-        wiener = _by_count(image, cell.given, background, judge, "wiener-butterworth", WB_COUNTS)
+        stop = _automatic_stop(image, cell.assumed, background)
+        matched = _by_count(image, cell.assumed, background, judge, "matched", COUNTS, stop)
+        wiener = _by_count(image, cell.assumed, background, judge, "wiener-butterworth", WB_COUNTS)
         rows["image"].append(judge(image.data))
         rows["RLD, automatic stop"].append(matched[stop])
         rows["best RLD"].append(best(matched.values()))
@@ -123,13 +123,13 @@ def network(name: str, images: list[str], cell: Cell) -> dict[str, Any]:
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RlnWarning)  # said once, above the tables
-            result = rln.deconvolve(pair.image, cell.given, method)
+            result = rln.deconvolve(pair.image, cell.assumed, method)
         found.append(Judge(pair.truth.data)(result.data))
     return {"scores": mean(found), "seconds": round(time.perf_counter() - began, 1)}
 
 
 def main() -> None:
-    """Score what is asked for and print it."""
+    """Score the chosen cells and methods, and print the scores."""
     given = _arguments()
     cells = [
         Cell(
@@ -249,7 +249,7 @@ def _write(path: Path, content: object) -> None:
 
 
 def _about(given: argparse.Namespace) -> list[str]:
-    """Return what the numbers were made with, a sentence per line."""
+    """Return settings and versions of the measurement, a sentence per line."""
     lines = [
         f"napari-rln {rln.__version__}, torch {torch.__version__}, numpy {np.__version__}, Python "
         f"{platform.python_version()}, {platform.system()}.",
@@ -264,7 +264,9 @@ def _about(given: argparse.Namespace) -> list[str]:
         )
         for psf in where:
             cell = Cell(psf=psf, photons=1, structure=CLASSES[0], seeds=1, mismatch=given.mismatch)
-            lines += [f"{label} warns, {psf}: {doubt}" for doubt in psf_warnings(model, cell.given)]
+            lines += [
+                f"{label} warns, {psf}: {doubt}" for doubt in psf_warnings(model, cell.assumed)
+            ]
     return lines
 
 

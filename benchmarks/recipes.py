@@ -1,4 +1,4 @@
-"""What each choice of the training is worth: starts, first weights, statistics, loss.
+"""Effect of each choice of the training: initial estimates, first weights, statistics, loss.
 
 Every recipe trains the network over the family of PSFs from one seed, on the same synthetic
 volumes and for the same number of steps, and is examined on the same held-out volumes, against

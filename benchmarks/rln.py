@@ -1,8 +1,8 @@
 """Seconds to apply the Richardson-Lucy Network: `python benchmarks/rln.py --help`.
 
-Every measurement is a fresh process, since one of the variants changes how the process keeps
-memory; the methods take turns, so that all see the same machine. Shown is the median over rounds of
-the fastest call in a process. The first call, with compilation where there is any, is apart.
+Every measurement is a fresh process, since one of the variants changes the allocation of
+memory; the methods alternate, to share the state of the machine. The tables show the median over
+rounds of the fastest call in a process. The first call, with any compilation, is separate.
 """
 
 import argparse

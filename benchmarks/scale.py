@@ -1,12 +1,12 @@
-"""Volumes that outgrow memory: `python benchmarks/scale.py --help`.
+"""Volumes larger than memory: `python benchmarks/scale.py --help`.
 
-``sizes``   throughput, memory and where the time goes, from 64 Mvoxel up, by 1 and 2 workers
-``seams``   what cutting costs: tiled against untiled, over halos and iterations
-``engine``  the same of tiles in memory and of parts from disk, as a run cuts them
+``sizes``   throughput, memory and time per stage, from 64 Mvoxel up, by 1 and 2 workers
+``seams``   error of tiles: tiled against untiled, over halos and iterations
+``engine``  the same for a run in tiles in memory and in parts from disk
 ``peers``   the same iterations of the same volume by dask's map_overlap and scikit-image
 
-Volumes are made without being computed: a few chunks of noise and filaments, of which all others
-are hard links. They are read, decompressed and processed as any other. Every run is the command
+Volumes consist of a few chunks of noise and filaments; all other chunks are hard links to them.
+They are read, decompressed and processed as any other. Every run is the command
 line in a process of its own.
 """
 

@@ -1,9 +1,9 @@
-"""What does the automatic stop cost against the best number of iterations? On synthetic volumes.
+"""Loss of the automatic stop against the best number of iterations, on synthetic volumes.
 
-Three microscopes, three light levels and four classes of structures (`cells.py`), as the camera
-gave them, after a linear interpolation by half a voxel in z and x, and after the deskew of a stage
+Three microscopes, three light levels and four classes of structures (`cells.py`), raw,
+after a linear interpolation by half a voxel in z and x, and after the deskew of a stage
 scan. The loss is the PSNR, after the least-squares fit of scale and offset, of the best number of
-iterations less that at which a run stops by itself.
+iterations less that of the automatic stop.
 
     python benchmarks/stop.py --workers 2
     python benchmarks/stop.py --back-projector wiener-butterworth --state interpolated
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 def processed(data: FloatArray, state: str) -> FloatArray:
-    """Return a volume as it is after what users do to it before deconvolution."""
+    """Return a volume after a user's preprocessing."""
     if state == "interpolated":
         return ndimage.shift(data, (0.5, 0, 0.5), order=1, mode="nearest").astype(np.float32)
     if state == "deskewed":
@@ -68,12 +68,12 @@ def row(cell: Cell, projector: str, state: str) -> Row:
     image = pair.image.with_data(processed(pair.image.data, state))
     truth = processed(pair.truth.data, state)
     settings = rln.RichardsonLucy(back_projector=projector, device="cpu")
-    stop = rln.deconvolve(image, cell.given, settings).record.facts["iterations"]
+    stop = rln.deconvolve(image, cell.assumed, settings).record.facts["iterations"]
     fixed = rln.RichardsonLucy(
         back_projector=projector, device="cpu", iterations=max(MOST[projector], stop)
     )
     scores: list[float] = []
-    for report in rln.deconvolve_iter(image, cell.given, fixed):
+    for report in rln.deconvolve_iter(image, cell.assumed, fixed):
         scores.append(psnr(report.estimate(), truth, fit=True))
         falling = len(scores) - 1 - int(np.argmax(scores))
         if len(scores) >= stop and falling > max(10, 0.3 * len(scores)):

@@ -1,9 +1,9 @@
-"""What minutes of training are worth on this machine: the curve, for one PSF.
+"""Quality over minutes of training for one PSF, on this machine.
 
 Trains for a PSF of `cells.py` as users would: the universal model adapted, the started variant and
-the paper's from first weights, each for the same time and on the same light. Every one is examined
-now and then on synthetic volumes held out of its training, one kind of structures each, against
-Richardson-Lucy and wiener-butterworth stopped where they are best by the truth.
+the paper's from first weights, each for the same time and on the same light. Each is validated
+at intervals on held-out synthetic volumes, one kind of structures each, against
+Richardson-Lucy and wiener-butterworth with iterations selected by ground truth.
 
     python benchmarks/training.py --minutes 5 --out models      # a quarter of an hour
     python benchmarks/quality.py --adapted nucleus=models/adapted.safetensors
@@ -38,7 +38,7 @@ WAYS = {
 
 
 def main() -> None:
-    """Train in every way that is asked for and print the curves."""
+    """Train in every chosen way and print the curves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--psf", choices=PSFS, default="nucleus", metavar="NAME")
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _train(way: str, given: argparse.Namespace) -> tuple[list[TrainReport], Model]:
-    """Return the reports of the examinations, and the best model."""
+    """Return the reports of the validations, and the best model."""
     settings, initial_model = rln.train.choose_settings(**WAYS[way])
     settings = replace(settings, steps=None, minutes=given.minutes, seed=given.seed)
     setting = rln.train.training_set_of(

@@ -19,7 +19,7 @@ from napari_rln.core.volume import FloatArray
 
 _DOCS = Path(__file__).parent
 _ROOT = _DOCS.parent
-_BUILD = _DOCS / "_build"  # all that is made, and ignored by git
+_BUILD = _DOCS / "_build"  # generated, and ignored by git
 _REPOSITORY = "https://github.com/napari-rln/napari-rln"
 
 project = "napari-rln"
@@ -81,8 +81,7 @@ def _new_figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str,
     return figure_rst(images, gallery_conf["src_dir"])
 
 
-# An example runs in its folder and writes there: hence copies. Those whose text is as before are
-# not run again.
+# An example runs in its folder and writes there, hence copies. Unchanged ones are not run again.
 sphinx_gallery_conf = {
     "examples_dirs": str(_BUILD / "examples"),
     "gallery_dirs": "gallery",
@@ -121,7 +120,7 @@ def _resolve_links(text: str, folder: str) -> str:
     return re.sub(r"\]\(([^)]+)\)", point, text)
 
 
-# Pages whose text stands elsewhere in the repository.
+# Pages whose text is elsewhere in the repository.
 _PAGES = {
     "index": "README.md",
     "benchmarks": "benchmarks/RESULTS.md",
@@ -131,7 +130,7 @@ _PAGES = {
 
 
 def _read_page(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put the text from elsewhere before what the page itself holds."""
+    """Put the text from elsewhere before the content of the page."""
     if page in _PAGES:
         path = _ROOT / _PAGES[page]
         app.env.note_dependency(str(path))
@@ -157,7 +156,7 @@ def _directive(name: str) -> str:
 
 
 def _write_api() -> None:
-    """Write a page for each part of the package that offers names, and their table of contents."""
+    """Write a page for each package with public names, and their table of contents."""
     parts = defaultdict(list)
     for name in sorted(napari_rln.__all__, key=str.lower):
         offered = getattr(napari_rln, name)
@@ -181,7 +180,7 @@ def _write_api() -> None:
     listed = "".join(f"   {part}\n" for part in sorted(parts))
     texts["index"] = (
         "Python\n======\n\n"
-        "What ``import napari_rln as rln`` offers, by the part of the package that it is of.\n\n"
+        "Public names of ``import napari_rln as rln``, by package.\n\n"
         f".. toctree::\n   :maxdepth: 2\n\n{listed}"
     )
     for page in folder.glob("*.rst"):
@@ -203,7 +202,7 @@ def _shorten_signature(
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None]:
-    """Write the names of array types, not what they stand for."""
+    """Write the names of array types instead of their definitions."""
     for text, alias in _ALIASES.items():
         signature = signature and signature.replace(text, alias)
         returns = returns and returns.replace(text, alias)
@@ -219,6 +218,6 @@ _write_api()
 
 
 def setup(app: Sphinx) -> None:
-    """Register what the build calls back."""
+    """Register the callbacks of the build."""
     app.connect("source-read", _read_page)
     app.connect("autodoc-process-signature", _shorten_signature)

@@ -1,10 +1,9 @@
-"""Pictures of the docks for the documentation: drives the plugin as a user would.
+"""Screenshots of the docks for the documentation.
 
 `python docs/screenshots.py --help`; without a screen in
-`xvfb-run --server-args="-screen 0 1600x1000x24"`. Of the bead, which comes with the package, of
-a nucleus (`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm), whose PSF is computed, or
-(`--on-disk`) of a synthetic volume that is deconvolved to disk and of a batch, or
-(`--two-views`) of two views of synthetic structures.
+`xvfb-run --server-args="-screen 0 1600x1000x24"`. The image is the shipped bead, a nucleus
+(`--nucleus FILE`, widefield DAPI at NA 1.45, oil, 461 nm) with a computed PSF, a synthetic volume
+deconvolved on disk, and a batch (`--on-disk`), or two synthetic views (`--two-views`).
 """
 
 import argparse
@@ -36,28 +35,28 @@ PSF, DECONVOLVE, TRAINING, VIEWS = (
 
 
 def until(done: Callable[[], bool], seconds: float = 900) -> None:
-    """Run the event loop until something is so."""
+    """Run the event loop until a condition holds."""
     end = time.monotonic() + seconds
     while not done():
         QApplication.processEvents()
         time.sleep(0.002)
         if time.monotonic() > end:
-            raise TimeoutError(f"not done after {seconds} s")
+            raise TimeoutError(f"condition not met after {seconds} s")
 
 
 def settle(seconds: float = 1.0) -> None:
-    """Run the event loop for a while, so that everything is drawn."""
+    """Run the event loop for some seconds, so that everything is drawn."""
     end = time.monotonic() + seconds
     until(lambda: time.monotonic() > end)
 
 
 def idle(jobs: Any) -> None:
-    """Run the event loop until no work is under way."""
+    """Run the event loop until no job runs or waits."""
     until(lambda: not (jobs.running or jobs.waiting or jobs.cancelling))
 
 
 class Session:
-    """A viewer with an image, and where its pictures go."""
+    """A viewer, and the folder of its screenshots."""
 
     def __init__(self, folder: Path, name: str, size: tuple[int, int], theme: str) -> None:
         self._folder, self._name = folder, name
@@ -67,7 +66,7 @@ class Session:
         self._docks: list[Any] = []
 
     def open(self, title: str) -> Any:
-        """Open a dock, alone."""
+        """Open a dock and hide the others."""
         for dock in self._docks:
             dock.setVisible(False)
         dock, widget = self.viewer.window.add_plugin_dock_widget("napari-rln", title)
@@ -76,7 +75,7 @@ class Session:
         return widget
 
     def shoot(self, what: str, window: QWidget | None = None) -> None:
-        """Save a picture of napari's window, or of another one."""
+        """Save a screenshot of napari's window, or of another one."""
         settle(1 if window is None else 0.2)
         path = self._folder / f"{self._name}-{what}.png"
         if window is None:
@@ -87,7 +86,7 @@ class Session:
 
 
 def drive(session: Session, *, steps: int) -> None:
-    """Go through all docks: PSF, deconvolve and compare, views, training."""
+    """Use all docks: PSF, deconvolve and compare, views, training."""
     viewer = session.viewer
     image = viewer.layers[0]
     middle = np.mean(image.extent.world, axis=0)
@@ -111,7 +110,7 @@ def drive(session: Session, *, steps: int) -> None:
 
     docks[DECONVOLVE] = dock = session.open(DECONVOLVE)
     dock.image.layer, dock.psf.layer = image, psf
-    until(lambda: "RLN universal: about" in dock.costs.text())
+    until(lambda: "RLN universal: " in dock.costs.text())
     dock.bar.run_button.click()
     until(lambda: len(viewer.layers) > 2)
     settle(2)
@@ -140,13 +139,15 @@ def drive(session: Session, *, steps: int) -> None:
 
 
 def drive_on_disk(session: Session, folder: Path) -> None:
-    """Stream a synthetic volume to disk, its lower right first; then do a batch."""
-    imaging = rln.ImagingSettings(photons=(200.0, 200.0), background=(20.0, 20.0))
-    microscope = rln.MicroscopeSettings(na=1.1, immersion_index=1.33, sample_index=1.33)
-    psf = rln.compute_psf(microscope, (0.2, 0.1, 0.1), planes=31)
-    psf = rln.prepare_psf(psf, rln.PrepareSettings(max_size=(31, 31, 31)))
-    structures = rln.StructureSettings(structures=("tubes", "shells"))
-    quarter = rln.simulate_pair(psf, structures, imaging, shape=(64, 384, 384), seed=0).image
+    """Deconvolve a synthetic volume on disk, its upper left first; then a batch."""
+    imaging = rln.simulate.ImagingSettings(photons=(200.0, 200.0), background=(20.0, 20.0))
+    microscope = rln.psf.MicroscopeSettings(na=1.1, immersion_index=1.33, sample_index=1.33)
+    psf = rln.psf.compute_psf(microscope, (0.2, 0.1, 0.1), planes=31)
+    psf = rln.psf.prepare_psf(psf, rln.psf.PrepareSettings(max_size=(31, 31, 31)))
+    structures = rln.simulate.StructureSettings(structures=("tubes", "shells"))
+    quarter = rln.simulate.simulate_pair(
+        psf, structures, imaging, shape=(64, 384, 384), seed=0
+    ).image
     data = np.concatenate([quarter.data, quarter.data[:, ::-1]], axis=1)
     data = np.concatenate([data, data[:, :, ::-1]], axis=2).astype(np.uint16)
     tissue, single = folder / "tissue.zarr", folder / "psf.ome.tif"
@@ -171,7 +172,7 @@ def drive_on_disk(session: Session, folder: Path) -> None:
     dock.methods.rld_form.fields["iterations"].value = 20
     viewer.scene.camera.center = (0, 60, 60)
     viewer.scene.camera.zoom *= 2
-    until(lambda: "RLD: about" in dock.costs.text())
+    until(lambda: "RLD: " in dock.costs.text())
     dock.bar.run_button.click()
     until(lambda: "writing 5 of" in dock.bar.message.text())
     viewer.reset_view()
@@ -191,21 +192,21 @@ def drive_on_disk(session: Session, folder: Path) -> None:
 
 
 def drive_two_views(session: Session, folder: Path) -> None:
-    """Deconvolve two views of synthetic structures, seen by objectives at right angles."""
+    """Deconvolve two synthetic views, taken by objectives at right angles."""
     voxel_um, shape = (0.1, 0.1, 0.1), (80, 112, 112)
     cross = [
         np.exp(-0.5 * ((np.arange(25) - 12) / sigma) ** 2) for sigma in (4.0, 1.4, 1.4)
     ]  # of a light sheet, in voxels
     front = np.einsum("i,j,k->ijk", *cross)
     side = front.transpose(2, 1, 0)
-    structures = rln.StructureSettings(structures=("filaments", "shells"))
+    structures = rln.simulate.StructureSettings(structures=("filaments", "shells"))
     light = draw(shape, structures, seed=3).data
     light *= 400 / light.max()
     for seed, (name, data) in enumerate((("front", front), ("side", side))):
         psf = rln.Volume.from_array(data / data.sum(), voxel_um)
-        seen = fftconvolve(light, psf.data, mode="same").clip(0) + 10
-        image = rln.Volume.from_array(np.random.default_rng(seed).poisson(seen), voxel_um)
-        if name == "side":  # as its own camera took it
+        expected = fftconvolve(light, psf.data, mode="same").clip(0) + 10
+        image = rln.Volume.from_array(np.random.default_rng(seed).poisson(expected), voxel_um)
+        if name == "side":  # in the orientation of its own camera
             image, psf = (rotated(volume, "y-90") for volume in (image, psf))
         rln.write(image, folder / f"{name}.ome.tif")
         rln.write(psf, folder / f"psf {name}.ome.tif")
@@ -217,8 +218,8 @@ def drive_two_views(session: Session, folder: Path) -> None:
     dock = session.open(DECONVOLVE)
     dock.image.layer, dock.psf.layer = layers["front"], layers["psf front"]
     dock.second.image.layer, dock.second.psf.layer = layers["side"], layers["psf side"]
-    dock.second.form.fields["turn"].value = "y+90"
-    until(lambda: "RLD: about" in dock.costs.text())
+    dock.second.form.fields["rotation"].value = "y+90"
+    until(lambda: "RLD: " in dock.costs.text())
     dock.bar.run_button.click()
     idle(dock.jobs)
     session.viewer.dims.order = (1, 0, 2)
@@ -233,7 +234,7 @@ def drive_two_views(session: Session, folder: Path) -> None:
     recipe.preset.setCurrentText("Full training")
     recipe.second.box.setCurrentText("two, each")
     recipe.second.psf.layer = layers["psf side"]
-    recipe.second.form.fields["turn"].value = "y+90"
+    recipe.second.form.fields["rotation"].value = "y+90"
     recipe.structures.fields["structures"].value = ("filaments", "shells")
     recipe.preview_button.click()
     until(lambda: "preview \N{MIDDLE DOT} truth" in session.viewer.layers)
@@ -242,7 +243,7 @@ def drive_two_views(session: Session, folder: Path) -> None:
 
 
 def main() -> None:
-    """Take the pictures that are asked for."""
+    """Take the screenshots named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--nucleus", type=Path)
@@ -250,26 +251,26 @@ def main() -> None:
     parser.add_argument("--two-views", action="store_true")
     parser.add_argument("--size", choices=SIZES, default="large")
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
-    parser.add_argument("--steps", type=int, default=400, help="of the training")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--steps", type=int, default=400, help="steps of the training")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
 
-    # A training that is cancelled stays to be gone on with: not among the user's own.
+    # A cancelled training can be resumed: keep it apart from the user's own.
     folder = tempfile.TemporaryDirectory()
     preferences.library = lambda: Library(Path(folder.name))
-    told = {"on-disk": given.on_disk, "two-views": given.two_views, "nucleus": given.nucleus}
-    name = next((name for name, on in told.items() if on), "bead")
-    session = Session(given.out, name, SIZES[given.size], given.theme)
-    if given.on_disk or given.two_views:
-        (drive_on_disk if given.on_disk else drive_two_views)(session, Path(folder.name))
+    kinds = {"on-disk": args.on_disk, "two-views": args.two_views, "nucleus": args.nucleus}
+    name = next((name for name, on in kinds.items() if on), "bead")
+    session = Session(args.out, name, SIZES[args.size], args.theme)
+    if args.on_disk or args.two_views:
+        (drive_on_disk if args.on_disk else drive_two_views)(session, Path(folder.name))
         session.viewer.close()
         return
-    if given.nucleus:
-        session.viewer.open(given.nucleus, plugin="napari-rln")
+    if args.nucleus:
+        session.viewer.open(args.nucleus, plugin="napari-rln")
     else:
         session.viewer.open_sample("napari-rln", "bead")
         session.viewer.open_sample("napari-rln", "bead_psf")
-    drive(session, steps=given.steps)
+    drive(session, steps=args.steps)
     session.viewer.close()
 
 

@@ -2,7 +2,7 @@
 Deconvolve the shipped bead
 ===========================
 
-A hollow bead in a widefield microscope: its PSF is made fit, the iterations are watched, and the
+A hollow bead in a widefield microscope: its PSF is repaired, the iterations are followed, and the
 result is drawn beside the image.
 """
 
@@ -11,7 +11,7 @@ from napari_rln import samples
 from napari_rln.evaluate.figure import save_figure
 
 # %%
-# The PSF comes as it was published. What is wrong with it is found and repaired.
+# The PSF is the published one; its faults are found and repaired.
 
 image = samples.bead()
 psf, findings = rln.psf.fit_psf(samples.bead_psf(), image)
@@ -19,7 +19,7 @@ for finding in findings:
     print(finding.severity, finding.message)
 
 # %%
-# :func:`napari_rln.deconvolve_iter` yields reports with the estimate so far, and returns the
+# :func:`napari_rln.deconvolve_iter` yields reports with the current estimate, and returns the
 # result.
 
 steps = rln.deconvolve_iter(image, psf, rln.RichardsonLucy(iterations=20, report_every=5))
@@ -33,7 +33,7 @@ while True:
     print(f"iteration {report.done}: changed by {report.relative_change:.1%}, {brightest:.0f}")
 
 # %%
-# The result carries how it was made, in the file too.
+# The result carries a record of how it was made, in the file too.
 
 rln.write(result, "bead-rld.ome.tif")
 save_figure(rln.figure([image, result]), "bead.png")

@@ -2,7 +2,7 @@
 Measure a PSF from beads
 ========================
 
-The stack of beads is simulated, so that the measured PSF can be held against the true one.
+The stack of beads is simulated, so that the measured PSF can be compared with the true one.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ for y, x in np.mgrid[16:96:32, 16:96:32].reshape(2, -1).T + rng.integers(-3, 4, 
 stack = rng.poisson(fftconvolve(beads, true.data, mode="same").clip(0) + 20)
 
 # %%
-# The beads are found, those that stand too close or too near to the border left out, and the
+# Beads are found, those too close to another or to the border are excluded, and the
 # others averaged.
 
 measured = rln.psf.measure_psf(
@@ -35,7 +35,7 @@ for name, value in measured.record.facts.items():
 rln.write(measured, "measured-psf.ome.tif")
 
 # %%
-# Beside the true one:
+# Comparison with the true one:
 
 print("correlation with the true PSF:", np.corrcoef(measured.data.ravel(), true.data.ravel())[0, 1])
 save_figure(rln.figure([true, measured]), "psf.png")

@@ -2,8 +2,8 @@
 Train a network for one PSF
 ===========================
 
-The universal network is adapted to the PSF of the shipped bead, which it then deconvolves. Six
-steps show how; some minutes of them make a difference.
+The universal network is adapted to the PSF of the shipped bead, and deconvolves it. Six
+steps show how; an effect takes some minutes of training.
 """
 
 from dataclasses import replace
@@ -21,8 +21,7 @@ settings = replace(
 )
 
 # %%
-# It learns from synthetic structures blurred with the PSF, and is judged by others that it has
-# not seen.
+# It is trained on synthetic structures blurred with the PSF, and validated on held-out ones.
 
 setting = rln.train.training_set_of(settings, psf=psf, initial_model=universal)
 steps = rln.train.train_model_iter(setting, settings, name="bead")
@@ -38,7 +37,7 @@ while True:
 model.save("bead.safetensors")
 
 # %%
-# The model is applied as the shipped ones are.
+# The model is applied like the shipped ones.
 
 result = rln.deconvolve(image, psf, rln.Network(model=model))
 print(result.name, result.record.facts["chi2"])

@@ -1,7 +1,7 @@
-"""Check that the wheel and the sdist in ``dist`` hold what they should, and nothing else.
+"""Check the contents of the wheel and the sdist in ``dist``.
 
-The wheel holds the package as git knows it. The sdist holds all that git knows except what only
-serves the repository, so that its tests run as they do in a checkout.
+The wheel contains the tracked files of the package, the sdist all tracked files except those that
+only serve the repository, so that its tests run as in a checkout.
 """
 
 import subprocess

@@ -283,6 +283,7 @@ def _allow(monkeypatch, allowed):
 
 
 def test_with_little_memory_the_initial_estimate_is_tiled_and_hardly_differs(monkeypatch):
+    pytest.importorskip("numba")  # torch takes more than this memory for a single block
     image = _image((16, 64, 256))
     model = phantoms.small_model(start=StartSettings(iterations=8))
     whole = apply_model(image, PSF, model, _settings())
@@ -453,7 +454,10 @@ def test_the_stages_are_computed_with_gradients_off():
 
 
 def _mixing(variant) -> Model:
-    """Return a model of random weights, whose output depends on all that it can see."""
+    """Return a model of random weights, whose output depends on its whole receptive field.
+
+    Its output is faint, so that merging hardly limits it, whatever weights this torch draws.
+    """
     network = RLN()
     initialise(network, torch.Generator().manual_seed(0))
     x = torch.from_numpy(phantoms.spots((16, 24, 24), level=1.0))[None, None]
@@ -462,7 +466,7 @@ def _mixing(variant) -> Model:
             module.momentum = 1.0
     with torch.no_grad():
         network(x, x)
-    return phantoms.small_model(variant, network=network, psf=None)
+    return phantoms.small_model(variant, network=network, psf=None, output_scale=0.1)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
-from napari_rln.core.limits import check_limits
+from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.report import Report
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.method import Method, WholeResult
