@@ -1,22 +1,67 @@
 """Docks as napari opens them."""
 
 import contextlib
+import gc
 import time
+from unittest.mock import patch
 
+import napari
 import pytest
+from napari._qt.threads.status_checker import StatusChecker
+from napari.settings import get_settings
+from napari.utils._proxies import PublicOnlyProxy
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QApplication
 
 from napari_rln.engine import history
 from napari_rln.gui import jobs as worker
 from napari_rln.gui import preferences
 from napari_rln.networks.library import Library
 
+gc.freeze()  # napari collects garbage whenever layers go: not among all that is imported
+
+
+@pytest.fixture(scope="module")
+def shared_viewer(qapp):
+    """Return a function that returns the viewer of a module, made again after a test closed it."""
+    made = []
+
+    def is_open():
+        return bool(made) and hasattr(made[0].window, "_qt_window")
+
+    def current():
+        if not is_open():
+            made[:] = [napari.Viewer(show=False, show_welcome_screen=False)]
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(StatusChecker, "start", lambda self: None)  # its thread outlives a viewer
+        yield current
+        if is_open():
+            with patch.object(made[0].window._qt_window, "_save_current_window_settings"):
+                made[0].close()
+        made.clear()
+    gc.collect()
+
 
 @pytest.fixture
-def open_dock(make_napari_viewer_proxy):
+def viewer(shared_viewer):
+    """Return a viewer without layers and docks; making one takes longer than most tests."""
+    get_settings().reset()
+    shown = shared_viewer()
+    yield PublicOnlyProxy(shown)
+    if hasattr(shown.window, "_qt_window"):
+        shown.window.remove_dock_widget("all")
+        shown.layers.clear()
+        QApplication.processEvents()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.fixture
+def open_dock(viewer):
     """Return a function that opens a dock through the manifest and returns viewer and widget."""
 
-    def opened(title, viewer=None):
-        viewer = viewer or make_napari_viewer_proxy()
+    def opened(title):
         _, widget = viewer.window.add_plugin_dock_widget("napari-rln", title)
         return viewer, widget
 

@@ -288,9 +288,7 @@ def test_writing_refuses_what_has_no_length(tmp_path):
 
 @pytest.mark.parametrize("times", [None, 2])
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_napari_opens_a_written_ome_zarr_as_multiscale(
-    make_napari_viewer_proxy, tmp_path, version, times
-):
+def test_napari_opens_a_written_ome_zarr_as_multiscale(viewer, tmp_path, version, times):
     shape, path = (6, 300, 40), tmp_path / "r.ome.zarr"
     record = Record(method="rld", facts={"iterations": 3})
     target = ZarrTarget.create(
@@ -303,7 +301,6 @@ def test_napari_opens_a_written_ome_zarr_as_multiscale(
         target.write(box, data[box])
     coarse = tuple(slice(0, n) for n in target.levels[1].shape[-3:])
     target.write(coarse, target.coarsened(coarse, 0, 1), 0, 1)
-    viewer = make_napari_viewer_proxy()
     (layer,) = viewer.open(str(path), plugin="napari-rln")
     assert layer.multiscale
     assert len(layer.data) == len(target.levels) == 2

@@ -42,11 +42,10 @@ def units(layer):
     return [str(unit) for unit in layer.units]
 
 
-def test_compute_examine_and_repair(open_dock, make_napari_viewer_proxy, settled, monkeypatch):
-    viewer = make_napari_viewer_proxy()
+def test_compute_examine_and_repair(open_dock, viewer, settled, monkeypatch):
     for key in ("bead", "bead_psf"):
         viewer.open_sample("napari-rln", key)
-    _, dock = open_dock("PSF", viewer)
+    _, dock = open_dock("PSF")
     settled(dock)
     assert (dock.image.layer.name, dock.psf.layer.name) == ("bead", "bead_psf")
     assert "The peak is off the middle voxel" in dock.thumbnails.findings.text()
@@ -107,12 +106,11 @@ def test_compute_examine_and_repair(open_dock, make_napari_viewer_proxy, settled
 
 
 def test_a_file_without_voxel_size_asks_for_it_and_is_fitted_to_the_image(
-    open_dock, make_napari_viewer_proxy, settled, tmp_path
+    open_dock, viewer, settled, tmp_path
 ):
     path = tmp_path / "mine.tif"
     tifffile.imwrite(path, spots((19, 24, 25), [(9.0, 14.6, 12.0)]).astype(np.uint16) + 40)
-    viewer = make_napari_viewer_proxy()
-    _, dock = open_dock("PSF", viewer)
+    _, dock = open_dock("PSF")
     assert "Choose a layer" in dock.thumbnails.size.text()
     dock.opening.button.click()
     assert "choose the file" in dock.bar.message.text().lower()
@@ -157,13 +155,12 @@ def test_a_file_without_voxel_size_asks_for_it_and_is_fitted_to_the_image(
     assert not dock.thumbnails.board.isVisible()
 
 
-def test_beads_are_found_edited_and_averaged(open_dock, make_napari_viewer_proxy, settled):
+def test_beads_are_found_edited_and_averaged(open_dock, viewer, settled):
     at = [(11.3, 15.2, 15.6), (12.4, 15.8, 46.1), (11.7, 46.3, 15.4), (12.0, 46.0, 46.7)]
     rng = np.random.default_rng(1)
     stack = rng.poisson(20 + spots((24, 62, 62), at)).astype(np.float32)
-    viewer = make_napari_viewer_proxy()
     layer = viewer.add_image(stack, scale=VOXEL_UM, units=("um",) * 3, name="stack")
-    _, dock = open_dock("PSF", viewer)
+    _, dock = open_dock("PSF")
     beads = dock.beads
     beads.form.fields["size"].value = (15, 15, 15)
     beads.find_button.click()

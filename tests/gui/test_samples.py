@@ -10,8 +10,7 @@ from napari_rln.gui.sample_data import synthetic
 napari = pytest.importorskip("napari")
 
 
-def test_samples_open_through_the_manifest(make_napari_viewer_proxy):
-    viewer = make_napari_viewer_proxy()
+def test_samples_open_through_the_manifest(viewer):
     for key in ("bead", "bead_psf"):
         viewer.open_sample("napari-rln", key)
     for layer in viewer.layers:
@@ -21,8 +20,7 @@ def test_samples_open_through_the_manifest(make_napari_viewer_proxy):
         assert tuple(layer.axis_labels) == ("z", "y", "x")
 
 
-def test_the_nucleus_opens_with_its_psf_and_its_confocal_image(make_napari_viewer_proxy):
-    viewer = make_napari_viewer_proxy()
+def test_the_nucleus_opens_with_its_psf_and_its_confocal_image(viewer):
     viewer.open_sample("napari-rln", "nucleus")
     psf, confocal, image = viewer.layers
     assert confocal.data.shape == image.data.shape == (45, 130, 133)
@@ -34,8 +32,7 @@ def test_the_nucleus_opens_with_its_psf_and_its_confocal_image(make_napari_viewe
     assert correlation > 0.6
 
 
-def test_synthetic_sample_and_simulating_more(open_dock, make_napari_viewer_proxy, idle):
-    viewer = make_napari_viewer_proxy()
+def test_synthetic_sample_and_simulating_more(open_dock, viewer, idle):
     viewer.open_sample("napari-rln", "synthetic")
     psf, truth, image = viewer.layers
     assert image.data.shape == truth.data.shape == (64, 96, 96)
@@ -49,7 +46,7 @@ def test_synthetic_sample_and_simulating_more(open_dock, make_napari_viewer_prox
     light = image.data[16:-16, 16:-16, 16:-16].mean() - background
     assert light == pytest.approx(truth.data[16:-16, 16:-16, 16:-16].mean(), rel=0.5)  # one unit
 
-    _, widget = open_dock("Simulate", viewer)
+    _, widget = open_dock("Simulate")
     assert widget.psf.layer.name == "synthetic PSF"
     widget.structures.fields["structures"].value = ("dots",)
     widget.imaging.fields["photons"].value = (100.0, 100.0)

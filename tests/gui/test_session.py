@@ -10,16 +10,13 @@ from qtpy.QtWidgets import QApplication
 from napari_rln.gui.layers import record_of
 
 
-def test_from_a_stack_to_a_figure(
-    open_dock, library, idle, tmp_path, make_napari_viewer_proxy, qtbot
-):
-    viewer = make_napari_viewer_proxy()
+def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, viewer, qtbot):
     viewer.open_sample("napari-rln", "bead")
     image = viewer.layers[0]
     # A part of it, with voxels as they are, computes faster.
     image.data = np.ascontiguousarray(image.data[10:42, 12:52, 12:52])
 
-    _, dock = open_dock("PSF", viewer)
+    _, dock = open_dock("PSF")
     dock.image.layer = image
     fields = dock.microscope.form.fields
     fields["modality"].value, fields["fwhm_um"].value = "gaussian", (0.5, 0.25, 0.25)
@@ -30,7 +27,7 @@ def test_from_a_stack_to_a_figure(
     assert record_of(psf).method == "psf compute"
     np.testing.assert_allclose(psf.scale, image.scale)
 
-    _, dock = open_dock("Training", viewer)
+    _, dock = open_dock("Training")
     dock.recipe.psf.layer, dock.recipe.image.layer = psf, image
     form = dock.recipe.form
     for name, value in {
@@ -43,7 +40,7 @@ def test_from_a_stack_to_a_figure(
     idle(dock.jobs, 120)
     assert "mine" in library.names(), dock.bar.message.text()
 
-    _, dock = open_dock("Deconvolve and compare", viewer)
+    _, dock = open_dock("Deconvolve and compare")
     dock.image.layer, dock.psf.layer = image, psf
     items = {
         dock.methods.models.item(i).text(): dock.methods.models.item(i)
@@ -59,7 +56,7 @@ def test_from_a_stack_to_a_figure(
     assert all(np.isfinite(row.chi2) for row in rows)
     assert record_of(viewer.layers["bead · RLN mine"]).facts["model"]["method"] == "train"
 
-    _, dock = open_dock("Lateral and axial views", viewer)
+    _, dock = open_dock("Lateral and axial views")
     names = {column.layer.name for column in dock.columns}
     assert {"bead", "bead · RLD 8", "bead · RLN mine"} <= names
     figure = tmp_path / "figure.png"

@@ -31,13 +31,12 @@ TINY = {
 
 
 @pytest.fixture
-def dock(open_dock, make_napari_viewer_proxy, library, monkeypatch):
+def dock(open_dock, viewer, library, monkeypatch):
     """Return the dock, ready to train on the PSF of the hollow bead for a few steps."""
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))  # a short search for the best RLD
-    viewer = make_napari_viewer_proxy()
     viewer.open_sample("napari-rln", "bead")
     viewer.open_sample("napari-rln", "bead_psf")
-    _, widget = open_dock("Training", viewer)
+    _, widget = open_dock("Training")
     widget.recipe.psf.layer, widget.recipe.image.layer = viewer.layers["bead_psf"], None
     widget.recipe.name.setText("mine")
     settings = widget.recipe.form.settings()

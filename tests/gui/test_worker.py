@@ -149,8 +149,7 @@ def test_a_job_is_paused_and_resumed(jobs, idle, qtbot):
     assert len(jobs.events) == 60
 
 
-def test_reports_do_not_pile_up_in_napari_s_progress(make_napari_viewer_proxy, jobs, idle):
-    make_napari_viewer_proxy()
+def test_reports_do_not_pile_up_in_napari_s_progress(viewer, jobs, idle):
     depths = []
 
     def count(job, update):
