@@ -300,7 +300,7 @@ def test_with_too_little_memory_it_says_so_before_the_work(monkeypatch):
     _allow(monkeypatch, 10_000_000)
     psf = phantoms.gaussian_psf((31, 63, 63), (3.0, 3.0, 3.0))
     model = phantoms.small_model(psf=None)
-    with pytest.raises(RlnError, match=r"takes more memory than may be taken; .*`memory_gb`"):
+    with pytest.raises(RlnError, match=r"memory limit.*`memory_gb`"):
         apply_model(_image((40, 72, 96)), psf, model, _settings())
 
 

@@ -62,7 +62,7 @@ def no_work(monkeypatch):
     def begun(*_, **__):
         raise AssertionError("the long work was begun")
 
-    monkeypatch.setattr(run, "example", begun)
+    monkeypatch.setattr(pool, "example", begun)
     monkeypatch.setattr("napari_rln.engine.run.deconvolve_iter", begun)
     monkeypatch.setattr("napari_rln.engine.run.run_task_iter", begun)
     monkeypatch.setattr("napari_rln.cli.simulate_command.simulate_pair", begun)

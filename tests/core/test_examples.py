@@ -15,6 +15,7 @@ import napari_rln
 from napari_rln.cli import app
 from napari_rln.core.volume import Volume
 from napari_rln.io.volumes import read, write
+from napari_rln.train import validation
 
 _ROOT = Path(__file__).resolve().parents[2]
 _EXAMPLES = sorted((_ROOT / "examples").glob("*.py"))
@@ -27,6 +28,7 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("script", _EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))  # a short search for the best RLD
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script), run_name="__main__")
     assert capsys.readouterr().out

@@ -382,7 +382,7 @@ def test_unknown_or_absent_devices_are_refused(device):
 def test_too_little_memory_is_said_before_the_work(monkeypatch):
     for module in ("device", "machine"):
         monkeypatch.setattr(f"napari_rln.core.{module}.available_bytes", lambda: 1000)
-    with pytest.raises(RlnError, match=r"takes more memory than may be taken; .*`memory_gb`"):
+    with pytest.raises(RlnError, match=r"memory limit.*`memory_gb`"):
         next(deconvolve_iter(_image(phantoms.spots()), phantoms.gaussian_psf()))
 
 

@@ -449,7 +449,7 @@ def test_a_report_tells_how_well_the_estimate_of_its_iteration_predicts(noisy, b
     )
     reports, stop = _sought(image, psf, settings)
     run, split = stop.trial.restart(), stop.trial.split
-    unit = calibrate(image).camera.gain / split.share
+    unit = calibrate(image).camera.gain / split.deconvolved_fraction
     for report in itertools.islice(reports, 6):
         run.step()
         light = ndimage.convolve(run.estimate() / unit, psf.data, mode="wrap")

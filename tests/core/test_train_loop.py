@@ -424,7 +424,7 @@ def test_only_the_same_training_can_be_gone_on_with(broken_off):
             _run(replace(TINY, **changes), checkpoint=broken_off, resume=True)
     with pytest.raises(RlnError, match="psf"):
         _run(TINY, psf=phantoms.gaussian_psf((7, 7, 7)), checkpoint=broken_off, resume=True)
-    with pytest.raises(RlnError, match="name one"):
+    with pytest.raises(RlnError, match=r"`resume`.*`checkpoint`"):
         _run(TINY, resume=True)
     assert broken_off.read_bytes() == before
 

@@ -12,12 +12,11 @@ from cyclopts import Parameter
 from napari_rln.cli.options import Flat, JobOptions, Out
 from napari_rln.cli.terminal import Terminal, exposure, judgement, number
 from napari_rln.core.errors import RlnError
-from napari_rln.core.report import Report
+from napari_rln.core.report import Report, duration
 from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.views import DualSettings
-from napari_rln.engine.forecast import duration
 from napari_rln.engine.job import Job, SecondView
 from napari_rln.engine.run import Outcome, channels_of, forecast_of_job, is_in_parts, run_iter
 from napari_rln.io.image import files_read

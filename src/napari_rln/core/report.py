@@ -70,3 +70,14 @@ class Report:
         the next report, as the next iteration changes the estimate.
         """
         return None if self.snapshot is None else self.snapshot()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text."""
+    if seconds < 1:
+        return "less than 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import LIBRARIES_BYTES, TRANSFORM_BYTES, USABLE_FRACTION
+from napari_rln.core.report import duration
 from napari_rln.deconvolution.method import Json
 from napari_rln.engine.executors import worker_count
 from napari_rln.engine.history import expected_seconds
@@ -230,15 +231,6 @@ def forecast_of(
         free_bytes=free_disk(task),
         seconds=expected_seconds(task.method, kind, plan.times * math.prod(plan.shape)),
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _sizes(shape: Sequence[int]) -> str:

@@ -17,13 +17,13 @@ from napari_rln.core.generators import finish
 from napari_rln.core.limits import as_dict
 from napari_rln.core.machine import Allowance, used_bytes
 from napari_rln.core.record import Record
-from napari_rln.core.report import Report
+from napari_rln.core.report import Report, duration
 from napari_rln.core.volume import OnGrid, Volume
 from napari_rln.deconvolution.method import Json, Method
 from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.views import pair_views_iter
-from napari_rln.engine.forecast import duration, forecast
+from napari_rln.engine.forecast import forecast
 from napari_rln.engine.history import expected_seconds
 from napari_rln.engine.identity import NOT_IDENTIFYING
 from napari_rln.engine.imagej import is_plain_name

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.core.errors import RlnError
+from napari_rln.core.report import duration
 from napari_rln.engine.progress import SEARCHING, Progress
 from napari_rln.gui.field_errors import FieldError, point_at
 from napari_rln.gui.forms import worded
@@ -221,14 +222,3 @@ def _slow_spinners(window: QWidget) -> None:
     for label in window.findChildren(QLabel):
         if label.movie() is not None:
             label.movie().setSpeed(_SPINNER_SPEED)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text."""
-    if seconds < 1:
-        return "less than 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -8,13 +8,13 @@ from qtpy.QtWidgets import QLabel
 
 from napari_rln.core.device import free_bytes, resolve_device
 from napari_rln.core.errors import RlnError
+from napari_rln.core.report import duration
 from napari_rln.core.volume import Shape
 from napari_rln.engine.history import expected_seconds
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.forms import worded
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
-from napari_rln.gui.runbar import duration
 
 _DELAY_MS = 400  # after a change, as others may follow
 

@@ -23,7 +23,6 @@ from napari_rln.gui.deconvolve.result_place import file_name
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layer_jobs import image_file
 from napari_rln.gui.layers import KEY, LayerImage, contrast_limits
-from napari_rln.gui.runbar import duration
 from napari_rln.psf.examine import fit_psf
 
 # Modules that import Zarr are imported where they are used: napari opens the dock faster.
