@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.report import Report
+from napari_rln.core.report import Report, duration
 from napari_rln.core.tiles import blocks, plan_tiles
 from napari_rln.core.volume import Box, Shape, Volume, check_finite
 from napari_rln.engine.execution import Execution, Output
