@@ -235,7 +235,7 @@ def test_messages_name_options_as_they_are_typed(files, capfd):
             "--wavelength-um is 520",
         ),
         ("psf compute -o r.tif", "(--voxel-um)"),
-        ("rld raw.tif --psf psf.tif -o raw.ome.tif", "(--overwrite)"),
+        ("rld raw.tif --psf psf.tif -o raw.ome.tif", "--overwrite"),
     ):
         assert _type(line) == cli.CANNOT_BE_USED
         said = capfd.readouterr().err

@@ -330,7 +330,7 @@ def test_the_command_applies_a_model_to_both(views, tmp_path, capsys):
     assert "--iterations applies" in capsys.readouterr().err
     assert not (tmp_path / "r.ome.tif").exists()
     assert cli.run([*words[:-1], "bead-paper"]) == 1
-    assert "one view" in capsys.readouterr().err
+    assert "bead-paper" in capsys.readouterr().err
     assert cli.run(words) == 0
     assert "model universal" in capsys.readouterr().out
     assert read(files["r"]).record.settings["model"] == "universal"

@@ -2,13 +2,13 @@
 
 import json
 
-import numpy as np
 import phantoms
 import pytest
 import torch
 
 from napari_rln.core.device import resolve_device
 from napari_rln.core.generators import finish
+from napari_rln.core.report import duration
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.engine import history
@@ -108,7 +108,11 @@ def test_a_run_is_kept_and_the_next_is_foretold_by_it(file, tmp_path):
     summary = finish(run_task_iter(task)).summary
     ahead = forecast(task)
     assert ahead.seconds == pytest.approx(summary["seconds"])
-    assert dict(ahead.rows())["time"] == f"about {np.rint(ahead.seconds):.0f} s, by earlier runs"
+    expected = duration(ahead.seconds, approximate=True)
+    assert dict(ahead.rows())["time"] == f"{expected}, by earlier runs"
+        dict(ahead.rows())["time"]
+        == f"{duration(ahead.seconds, approximate=True)}, by earlier runs"
+    )
 
 
 def test_runs_in_memory_are_kept_too(file):

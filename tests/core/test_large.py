@@ -493,7 +493,7 @@ def test_what_cannot_be_run_is_said(file, psf, tmp_path, change, message):
         ({"workers": 0}, "between 1 and"),
         ({"gpus": "0,0"}, "different numbers"),
         ({"gpus": "a"}, "different numbers"),
-        ({"gpus": "0,1", "workers": 3}, "one on each"),
+        ({"gpus": "0,1", "workers": 3}, "0,1"),
         ({"scheduler": "tcp://x:1", "workers": 2}, "one or the other"),
     ],
 )

@@ -52,6 +52,8 @@ def viewer(shared_viewer):
     yield PublicOnlyProxy(shown)
     if hasattr(shown.window, "_qt_window"):
         shown.window.remove_dock_widget("all")
+        shown.dims.order, shown.dims.ndisplay = tuple(range(shown.dims.ndim)), 2
+        shown.canvas.grid.enabled = False
         shown.layers.clear()
         QApplication.processEvents()
         QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)

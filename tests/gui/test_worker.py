@@ -7,8 +7,8 @@ import traceback
 import pytest
 
 from napari_rln.core.errors import ComputeError, RlnError, warn
-from napari_rln.core.report import Report
-from napari_rln.engine.progress import Progress, duration
+from napari_rln.core.report import Report, duration
+from napari_rln.engine.progress import Progress
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update, streamed
 from napari_rln.gui.runbar import RunBar
 

@@ -72,10 +72,12 @@ class Report:
         return None if self.snapshot is None else self.snapshot()
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, *, approximate: bool = False) -> str:
     """Return a duration as text."""
     if seconds < 1:
         return "less than 1 s"
+    if approximate:
+        return f"about {duration(seconds)}"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -96,7 +96,7 @@ class Forecast:
             ("disk", in_disk(self)),
         ]
         if self.seconds is not None:
-            rows.append(("time", f"about {duration(self.seconds)}, by earlier runs"))
+            rows.append(("time", f"{duration(self.seconds, approximate=True)}, by earlier runs"))
         return (*rows, *(("missing", sentence) for sentence in self.missing))
 
 

@@ -523,7 +523,7 @@ class _Run:
         kind = resolve_device(self.method.device).type
         seconds = expected_seconds(self.method, kind, count * opened.voxels)
         if seconds is not None:
-            rows.append(("time", f"about {duration(seconds)}, by earlier runs"))
+            rows.append(("time", f"{duration(seconds, approximate=True)}, by earlier runs"))
         if needed > allowed:
             rows.append(
                 ("missing", f"memory: {(needed - allowed) / 1e9:.2f} GB more than the limit")

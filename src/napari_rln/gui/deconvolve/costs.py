@@ -79,7 +79,7 @@ def needs_in_memory(chosen: ChosenMethod, image: Shape, psf: Shape | None, views
     device = resolve_device(preferences.device())
     needed = views * chosen.method.needed_bytes(image, psf)
     seconds = expected_seconds(chosen.method, device.type, views * image[0] * image[1] * image[2])
-    time = "" if seconds is None else f"about {duration(seconds)}, "
+    time = "" if seconds is None else f"{duration(seconds, approximate=True)}, "
     free = free_bytes(device)
     text = f"{time}{needed / 1e9:.2g} GB"
     return text if needed <= free else f"{text}, but only {free / 1e9:.2g} GB are free"

@@ -127,7 +127,7 @@ class DiskRun:
         expected = forecast(self._task(file))
         seconds = expected.seconds
         return (
-            ("" if seconds is None else f"about {duration(seconds)}, ")
+            ("" if seconds is None else f"{duration(seconds, approximate=True)}, ")
             + f"{expected.workers * expected.memory_bytes / 1e9:.2g} GB, "
             f"{expected.most_bytes / 1e9:.2g} GB on disk"
             + "".join(f"; missing: {what}" for what in expected.missing)
