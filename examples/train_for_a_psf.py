@@ -17,7 +17,14 @@ psf, findings = rln.psf.fit_psf(samples.bead_psf(), image)
 
 settings, universal = rln.train.choose_settings("quick")
 settings = replace(
-    settings, steps=6, examples=2, validate=1, validate_every=3, shape=(32, 48, 48), patch=32
+    settings,
+    steps=4,
+    batch=2,
+    examples=2,
+    validate=1,
+    validate_every=2,
+    shape=(32, 48, 48),
+    patch=32,
 )
 
 # %%
