@@ -22,7 +22,7 @@ from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.reports import BatchItem, BatchReport, ItemOutcome
 from napari_rln.engine.run import task_of
 from napari_rln.engine.task import Task
-from napari_rln.io.image import ImageFile, files_read, open_held
+from napari_rln.io.image import ImageFile, files_read, open_contents
 from napari_rln.io.paths import atomic, is_tiff_name, is_zarr, stem
 from napari_rln.io.volumes import contents
 from napari_rln.networks.network import NetworkOptions
@@ -150,8 +150,8 @@ def _positions(row: _ListedImage) -> list[_ListedImage]:
     image = row.image
     if image.series is None:
         with contextlib.suppress(ValueError, OSError):  # reported where it is read
-            first = open_held(replace(image, series=0))
-            others = (open_held(replace(image, series=n)) for n in range(1, first.images))
+            first = open_contents(replace(image, series=0))
+            others = (open_contents(replace(image, series=n)) for n in range(1, first.images))
             if first.images > 1 and all(h.array.shape == first.array.shape for h in others):
                 return [
                     replace(row, image=replace(image, series=number))

@@ -32,7 +32,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job, PsfFile
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task, can_write_in_parts, check_output_name
-from napari_rln.io.image import Image, ImageFile, files_read, open_held, open_image
+from napari_rln.io.image import Image, ImageFile, files_read, open_contents, open_image
 from napari_rln.io.paths import (
     check_apart,
     check_outputs,
@@ -387,7 +387,7 @@ class _Run:
         if len(job.methods) == 1 or output.overwrite or not output.path.is_file():
             return None
         try:
-            existing_file = open_held(ImageFile(path=str(output.path)))
+            existing_file = open_contents(ImageFile(path=str(output.path)))
         except RlnError:
             return None
         if existing_file.record is None or existing_file.array.dtype != np.dtype(output.dtype):
@@ -476,7 +476,7 @@ class _Run:
         psfs = [psf] if psf is not None else self.job.psfs
         kernel: tuple[int, int, int] | None = None
         if psfs:
-            opened = open_held(replace(psfs[0].file, series=psfs[0].file.series or 0))
+            opened = open_contents(replace(psfs[0].file, series=psfs[0].file.series or 0))
             sizes = dict(zip(opened.axes, opened.array.shape, strict=True))
             kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
         elif self.method.needs_psf:

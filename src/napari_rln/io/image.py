@@ -25,7 +25,7 @@ from napari_rln.core.volume import (
     voxel_um_problem,
 )
 from napari_rln.io import plane_files, tiff
-from napari_rln.io.lazy import Lazy, OpenedArray, Pieces, stamp
+from napari_rln.io.lazy import Lazy, OpenedImage, Pieces, stamp
 from napari_rln.io.paths import is_tiff_name, is_zarr, zarr_around
 
 Missing = Literal["error", "zero", "mask"]
@@ -140,7 +140,7 @@ class Image:
         If the voxel size is unlikely, or missing parts are accepted.
     """
 
-    def __init__(self, opened: OpenedArray, file: ImageFile) -> None:
+    def __init__(self, opened: OpenedImage, file: ImageFile) -> None:
         name = Path(file.path).name or opened.name  # in messages
         axes, shape = opened.axes, tuple(int(n) for n in opened.array.shape)
         voxel_um = file.voxel_um or opened.voxel_um
@@ -451,10 +451,10 @@ def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
         size is unknown.
     """
     file = path if isinstance(path, ImageFile) else ImagePart(**part).of(path)
-    return Image(open_held(file), file)
+    return Image(open_contents(file), file)
 
 
-def open_held(file: ImageFile) -> OpenedArray:
+def open_contents(file: ImageFile) -> OpenedImage:
     """Return the contents of a file or folder, without checks of the part to read.
 
     Raises
@@ -492,7 +492,7 @@ def files_read(paths: Iterable[Path | None]) -> list[Path]:
         if is_zarr(path) or zarr_around(path) is not None:  # not listed by its many chunks
             continue
         with contextlib.suppress(RlnError):  # a model or a table
-            files += open_held(ImageFile(path=str(path), series=0)).files()
+            files += open_contents(ImageFile(path=str(path), series=0)).files()
     return files
 
 

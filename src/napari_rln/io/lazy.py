@@ -49,7 +49,7 @@ class Pieces:
         Size of a piece; the last along an axis may be smaller.
     present
         Numbers along every axis of the existing pieces.
-    has_unknown
+    is_incomplete
         Whether the file refers to an unknown number of further pieces.
     """
 
@@ -58,11 +58,11 @@ class Pieces:
     shape: tuple[int, ...]
     size: tuple[int, ...]
     present: Collection[tuple[int, ...]]
-    has_unknown: bool = False
+    is_incomplete: bool = False
 
     def missing(self, index: Index) -> str:
         """Return the missing pieces of a part of the array as text; empty where all exist."""
-        if self.has_unknown:
+        if self.is_incomplete:
             return f"{self.kind} after the {len(self.present)} that it holds"
         wanted = self._wanted(index)
         total, existing = math.prod(map(len, wanted)), sum(1 for _ in self._existing(wanted))
@@ -151,7 +151,7 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{a} to {b}" if b > a else f"{a}" for a, b in spans)
 
 
-class OpenedArray(NamedTuple):
+class OpenedImage(NamedTuple):
     """An image on disk.
 
     Attributes

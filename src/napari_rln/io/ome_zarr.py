@@ -22,7 +22,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import plan_tiles
 from napari_rln.core.volume import Box, Shape, VoxelUm
-from napari_rln.io.lazy import OpenedArray, Pieces
+from napari_rln.io.lazy import OpenedImage, Pieces
 from napari_rln.io.metadata import um_per
 from napari_rln.io.paths import title
 
@@ -45,7 +45,7 @@ _LETTERS = {
 }  # fmt: skip
 
 
-def open_lazily(path: Path) -> OpenedArray:
+def open_lazily(path: Path) -> OpenedImage:
     """Return the finest level of an OME-Zarr image, or a Zarr array.
 
     Raises
@@ -88,7 +88,7 @@ def open_lazily(path: Path) -> OpenedArray:
 
 def _opened(
     array: AnyArray, axes: str, voxel_um: VoxelUm | None, name: str, record: Record | None = None
-) -> OpenedArray:
+) -> OpenedImage:
     size = array.shards or array.chunks
     if not all(size) or max(array.shape, default=0) > _LONGEST:
         raise RlnError(
@@ -98,7 +98,7 @@ def _opened(
     stored = _stored(array)
     pieces = Pieces(kind="chunks", axes=axes, shape=array.shape, size=size, present=stored)
     in_memory = math.prod(array.chunks) * array.dtype.itemsize
-    return OpenedArray(array, axes, voxel_um, name, record, pieces, stored.values, in_memory)
+    return OpenedImage(array, axes, voxel_um, name, record, pieces, stored.values, in_memory)
 
 
 def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:

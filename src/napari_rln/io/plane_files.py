@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.core.errors import RlnError, warn
-from napari_rln.io.lazy import MOST_PLANES, OpenedArray, Pieces, choose_image
+from napari_rln.io.lazy import MOST_PLANES, OpenedImage, Pieces, choose_image
 from napari_rln.io.metadata import (
     file_of_planes,
     files_of_pixels,
@@ -139,7 +139,7 @@ def tiffs_in(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if is_tiff_name(f) and not f.name.startswith("."))
 
 
-def open_folder(path: Path, series: int | None = None) -> OpenedArray:
+def open_folder(path: Path, series: int | None = None) -> OpenedImage:
     """Return the stack whose planes are the TIFFs of a folder.
 
     Files with one varying number are planes in its order. With several, the numbers are identified
@@ -177,7 +177,7 @@ def open_folder(path: Path, series: int | None = None) -> OpenedArray:
     parts = [places.get(key) for key in itertools.product(*(numbers[axis] for axis in axes))]
     planes = Planes(parts, lead, size, dtype)
     letters = f"{axes}YX"
-    return OpenedArray(
+    return OpenedImage(
         planes,
         letters,
         voxel_um,
@@ -322,7 +322,7 @@ def is_companion(path: Path) -> bool:
 
 def open_companion(
     path: Path, series: int | None = None, member: Path | None = None
-) -> OpenedArray:
+) -> OpenedImage:
     """Return the image that a companion file describes: its only one, unless ``series`` is given.
 
     ``member`` is a named file of the set, whose image is the default.
@@ -349,7 +349,7 @@ def open_companion(
         ) from error
 
 
-def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
+def _described(pixels: ElementTree.Element, path: Path) -> OpenedImage:
     """Return the image of an element Pixels, with planes in files beside a path."""
     order = pixels.attrib.get("DimensionOrder", "XYZCT")
     sizes = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "XYZCT"}
@@ -395,7 +395,7 @@ def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
         dtype = np.dtype(tif.pages[some.page].dtype)
     planes, letters = Planes(parts, lead, size, dtype), f"{axes}YX"
     files = sorted({path, *(part.path for part in places.values())})
-    return OpenedArray(
+    return OpenedImage(
         planes,
         letters,
         voxel_um_of_pixels(pixels.attrib, sizes["Z"]),

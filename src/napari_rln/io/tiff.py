@@ -22,7 +22,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Box, Shape, VoxelUm
-from napari_rln.io.lazy import MOST_PLANES, Lazy, OpenedArray, Pieces, choose_image
+from napari_rln.io.lazy import MOST_PLANES, Lazy, OpenedImage, Pieces, choose_image
 from napari_rln.io.metadata import (
     RECORD_NAMESPACE,
     files_named,
@@ -42,7 +42,7 @@ _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # Micro-Manager's na
 _ZEROS_BYTES = 100_000_000  # at most examined behind the last plane
 
 
-def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> OpenedArray:
+def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> OpenedImage:
     """Return an image of a TIFF, or of the set of files that it, or a companion.ome, belongs to.
 
     The only image if ``series`` is None. With ``folder`` all images of the set in the folder are
@@ -85,7 +85,7 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
     return opened
 
 
-def open_set(folder: Path, series: int | None = None) -> OpenedArray | None:
+def open_set(folder: Path, series: int | None = None) -> OpenedImage | None:
     """Return the image of a folder with a set of OME-TIFFs; None of another folder.
 
     Raises
@@ -105,7 +105,7 @@ def open_set(folder: Path, series: int | None = None) -> OpenedArray | None:
     return open_lazily(files[0], series, folder=True) if among else None
 
 
-def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> OpenedArray:
+def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> OpenedImage:
     _check_described(tif, path.name)
     own = _images_of(tif, folder)
     if len(own) > 1 and _names_more(tif):
@@ -129,7 +129,7 @@ def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool
     files = sorted(
         {path, *(Path(page.parent.filehandle.path) for page in series.pages if page is not None)}
     )
-    return OpenedArray(
+    return OpenedImage(
         array,
         axes,
         read_voxel_um(tif, _described_as(tif, own, chosen, path, folder), planes),
@@ -304,7 +304,7 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
         shape=shape,
         size=(*(1 for _ in lead), height, width),
         present={(*where, 0, 0) for where, is_there in zip(grid, there, strict=True) if is_there},
-        has_unknown=more,
+        is_incomplete=more,
     )
 
 

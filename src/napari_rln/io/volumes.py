@@ -13,7 +13,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume, VoxelUm, check_finite
-from napari_rln.io.image import ImageFile, open_held, open_image
+from napari_rln.io.image import ImageFile, open_contents, open_image
 from napari_rln.io.paths import atomic, check_room, check_tiff_output, is_ome_name, stem
 from napari_rln.io.tiff import ome_metadata
 
@@ -77,7 +77,7 @@ def contents(path: str | Path, series: int | None = None) -> Contents:
     RlnError
         If it is absent, of an unknown format, or RGB.
     """
-    image = open_held(ImageFile(path=str(path), series=series))
+    image = open_contents(ImageFile(path=str(path), series=series))
     sizes = dict(zip(image.axes, image.array.shape, strict=True))
     return Contents(sizes.get("C", 1), sizes.get("T", 1), image.voxel_um)
 

@@ -71,7 +71,7 @@ class TrainSettings:
         Initial beta of the last batch normalisation; training lowers it slowly.
     examples
         Maximum number of volumes, each created when first needed.
-    every
+    steps_per_example
         Number of steps between new examples.
     shape
         Size (Z, Y, X) of a synthetic volume in voxels.
@@ -110,7 +110,7 @@ class TrainSettings:
     frozen: Annotated[float, {"min": 0.0, "max": 1.0}] = 1.0
     last_beta: Annotated[float, {"min": -10.0, "max": 10.0}] = -1.0
     examples: Annotated[int, {"min": 1, "max": 100_000}] = 48
-    every: Annotated[int, {"min": 1, "max": 10_000}] = 12
+    steps_per_example: Annotated[int, {"min": 1, "max": 10_000}] = 12
     shape: tuple[int, int, int] = (64, 64, 64)
     normalisation: NormalisationMethod = "brightness"
     validate: Annotated[int, {"min": 0, "max": 1000}] = 11
@@ -150,13 +150,13 @@ class TrainSettings:
 
 
 PRESETS: dict[Preset, TrainSettings] = {
-    "quick": TrainSettings(learning_rate=0.001, examples=64, every=6),
-    "full": TrainSettings(minutes=30.0, examples=200, every=10),
+    "quick": TrainSettings(learning_rate=0.001, examples=64, steps_per_example=6),
+    "full": TrainSettings(minutes=30.0, examples=200, steps_per_example=10),
     "universal": TrainSettings(
         steps=13_000,
         learning_rate=0.015,
         examples=400,
-        every=32,
+        steps_per_example=32,
         shape=(64, 96, 96),
         validate=18,
         validate_every=1000,
@@ -222,13 +222,13 @@ class Preview:
 
     Attributes
     ----------
-    image, start, now, truth
+    image, start, result, truth
         Middle xy and xz plane of image, initial estimate, present result and ground truth.
     """
 
     image: tuple[FloatArray, FloatArray]
     start: tuple[FloatArray, FloatArray]
-    now: tuple[FloatArray, FloatArray]
+    result: tuple[FloatArray, FloatArray]
     truth: tuple[FloatArray, FloatArray]
 
 

@@ -186,7 +186,7 @@ def _image(example: Example) -> FloatArray:
     return first if example.second is None else 0.5 * (first + example.second.image.data)
 
 
-def _preview(example: Example, now: FloatArray) -> Preview:
+def _preview(example: Example, result: FloatArray) -> Preview:
     z, y = example.x.shape[0] // 2, example.x.shape[1] // 2
 
     def planes(volume: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -195,6 +195,6 @@ def _preview(example: Example, now: FloatArray) -> Preview:
     return Preview(
         image=planes(example.x),
         start=planes(example.E0),
-        now=planes(now),
+        result=planes(result),
         truth=planes(example.target),
     )
