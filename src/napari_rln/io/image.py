@@ -157,7 +157,7 @@ class Image:
             raise RlnError(f"{name} is empty: its shape is {shape}.")
         if opened.array.dtype.kind not in "buif":
             raise RlnError(f"{name} is of type {opened.array.dtype}; it must be integer or float.")
-        axes = with_planes(axes, shape, file.planes_are)
+        axes = _with_planes(axes, shape, file.planes_are)
         sizes = dict(zip(axes, shape, strict=True))
         self._file, self.name, self.record = name, opened.name, opened.record
         self.timed = file.time is None and "T" in axes
@@ -170,10 +170,6 @@ class Image:
         self._index = volume_index(axes, shape, chosen, name)
         self.axes, self._stored_shape = axes, shape
         self._array = opened.array
-        self._time_axis, self._channel_axis = axes.find("T"), axes.find("C")
-        self._space = "".join(
-            axis for axis, i in zip(axes, self._index, strict=True) if isinstance(i, slice)
-        )
         whole: Shape = (sizes.get("Z", 1), sizes.get("Y", 1), sizes["X"])
         self.times = sizes.get("T", 1) if self.timed else 1
         self.dtype = opened.array.dtype
@@ -207,18 +203,9 @@ class Image:
         """
         if pieces is None:
             return whole[0]
-        index = list(self._index)
-        if self.timed:
-            index[self._time_axis] = slice(None)
-        if self.channels > 1:
-            index[self._channel_axis] = slice(None)
-        others = self._time_axis, self._channel_axis
-        if file.crop is not None:
-            spans = dict(zip("ZYX", (slice(*span) for span in file.crop), strict=True))
-            along = iter(self._space)
-            index = [spans[next(along)] if isinstance(i, slice) and n not in others else i
-                     for n, i in enumerate(index)]  # fmt: skip
-        missing = pieces.missing(tuple(index))
+        spans = [slice(None)] * 3 if file.crop is None else [slice(*span) for span in file.crop]
+        index = self._index_of(spans, slice(None), slice(None))
+        missing = pieces.missing(index)
         if not missing:
             return whole[0]
         what = f"{self._file} lacks {missing}"
@@ -229,7 +216,7 @@ class Image:
                 "on with `missing=mask` (they were not measured) or `missing=zero` (they are "
                 "zeros)."
             )
-        planes = min(whole[0], pieces.last_plane(tuple(index)))
+        planes = min(whole[0], pieces.last_plane(index))
         if not planes:
             raise RlnError(f"{what}: nothing is left to read; copy it again.")
         warn(f"{what}; the run continues without.")
@@ -238,6 +225,17 @@ class Image:
         if pieces.kind == "chunks":
             self._array = _ZeroWhereMissing(self._array, pieces)
         return planes
+
+    def _index_of(
+        self, spans: Iterable[slice], time: int | slice, channel: int | slice
+    ) -> tuple[int | slice, ...]:
+        """Return the index of spans (z, y, x) at a time point and a channel in the stored array."""
+        parts: dict[str, int | slice] = dict(zip("ZYX", spans, strict=True))
+        if self.timed:
+            parts["T"] = time
+        if self.channels > 1:
+            parts["C"] = channel
+        return tuple(map(parts.get, self.axes, self._index))
 
     @property
     def voxels(self) -> int:
@@ -299,27 +297,18 @@ class Image:
         OSError
             If the file cannot be read.
         """
-        index: list[Any] = list(self._index)
-        if self.timed:
-            index[self._time_axis] = time
-        if self.channels > 1:
-            index[self._channel_axis] = channel
         places = (
             slice(part.start + first, part.stop + first)
             for part, first in zip(box, self._offset, strict=True)
         )
-        space = dict(zip("ZYX", places, strict=True))
-        along = iter(self._space)
-        where = tuple(space[next(along)] if isinstance(part, slice) else part for part in index)
         try:
-            values = np.asarray(self._array[where])
+            values = np.asarray(self._array[self._index_of(places, time, channel)])
         except (MemoryError, OSError, RlnError):
             raise
         except Exception as error:  # codecs and stores can raise anything for a damaged chunk
             raise OSError(f"{self._file} cannot be read at {as_text(box)}: {error}") from error
-        values = values.transpose(
-            [self._space.index(axis) for axis in "ZYX" if axis in self._space]
-        )
+        stored = "".join(axis for axis in self.axes if axis in "ZYX")
+        values = values.transpose([stored.index(axis) for axis in "ZYX" if axis in stored])
         values = values.reshape([part.stop - part.start for part in box])
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
             data = np.ascontiguousarray(values, dtype=np.float32)
@@ -350,14 +339,8 @@ class _ZeroWhereMissing:
         return values
 
 
-def with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None) -> str:
-    """Return the axes of an array whose planes of a stack are stored along another axis.
-
-    Raises
-    ------
-    RlnError
-        If the array has an axis z as well.
-    """
+def _with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None) -> str:
+    """Return the axes of an array, z being the one with the planes; raise if it has a z as well."""
     letter = {"time": "T", "channel": "C"}.get(planes_are or "")
     if letter is None or letter not in axes:
         return axes
@@ -373,12 +356,7 @@ def volume_index(
     """Return the index of a volume in an array: a channel and a time, with all of z, y and x.
 
     ``chosen`` has the entries along ``"C"`` and ``"T"``, which are needed only where there are
-    several.
-
-    Raises
-    ------
-    RlnError
-        If the array is RGB, or a necessary entry is not chosen or does not exist.
+    several. Raise an RlnError if the array is RGB, or such an entry is not chosen or not there.
     """
     if "S" in axes:
         raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
@@ -413,13 +391,7 @@ def volume_index(
 
 
 def _cropped(crop: Crop | None, shape: Shape, name: str) -> tuple[Shape, Shape]:
-    """Return the start and the size of a part of a volume.
-
-    Raises
-    ------
-    RlnError
-        If the part does not lie within the volume.
-    """
+    """Return the start and the size of a part of a volume; raise if it does not lie within."""
     if crop is None:
         return (0, 0, 0), shape
     if not all(0 <= start < stop <= n for (start, stop), n in zip(crop, shape, strict=True)):

@@ -38,9 +38,12 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm |
     ``series`` is the number of the image in the file; a volume of one plane needs no step.
     """
     if tif.is_lsm:
-        sizes = _lsm_voxel_um(tif)
+        lsm: dict[str, Any] = tif.lsm_metadata or {}
+        metres = [_number(lsm.get(f"VoxelSize{axis}")) for axis in "ZYX"]
+        sizes = [1e6 * size if size else None for size in metres]
     elif tif.is_ome:
-        sizes = _ome_voxel_um(tif, series)
+        pixels = ElementTree.fromstring(tif.ome_metadata or "").findall("{*}Image/{*}Pixels")
+        sizes = _sizes_of_pixels(pixels[series if len(pixels) > 1 else 0].attrib)
     else:
         sizes = _imagej_voxel_um(tif)
     if None in sizes and tif.is_micromanager:
@@ -65,11 +68,6 @@ def read_record(tif: tifffile.TiffFile) -> Record | None:
         except ValueError:  # text of another program
             continue
     return None
-
-
-def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
-    images = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["Image"]
-    return _sizes_of_pixels((images[series] if isinstance(images, list) else images)["Pixels"])
 
 
 def images_in(ome: str, names: set[str]) -> list[int]:
@@ -140,12 +138,6 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _lsm_voxel_um(tif: tifffile.TiffFile) -> Sizes:
-    metadata: dict[str, Any] = tif.lsm_metadata or {}
-    sizes = [_number(metadata.get(f"VoxelSize{axis}")) for axis in "ZYX"]
-    return [1e6 * size if size else None for size in sizes]  # they are in metres
 
 
 def _manager_um(tif: tifffile.TiffFile) -> Sizes:

@@ -102,13 +102,7 @@ def _opened(
 
 
 def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
-    """Return the path of the only image of a group.
-
-    Raises
-    ------
-    RlnError
-        If there is no image, or there are several.
-    """
+    """Return the path of the only image of a group; raise an RlnError if there is not one."""
     images = [name for name, member in group.groups() if "multiscales" in _ome(member)]
     if "plate" in image:
         images = [f"{well['path']}/0" for well in image["plate"].get("wells") or ()]
@@ -126,7 +120,6 @@ def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
 
 
 def _folder_of(array: AnyArray) -> Path:
-    """Return the folder of an array."""
     return Path(array.store.root) / array.path  # type: ignore[attr-defined]
 
 
@@ -163,10 +156,7 @@ def _ome(group: zarr.Group) -> dict[str, Any]:
 def _axes(scale: dict[str, Any], ndim: int) -> tuple[str, list[float | None]]:
     """Return the axes' letters, and the length of their units in micrometres.
 
-    Raises
-    ------
-    ValueError
-        If the axes are not some of t, c, z, y and x, one for each axis of the array.
+    Raise a ValueError unless they are some of t, c, z, y and x, one for each axis of the array.
     """
     axes = scale.get("axes")
     if axes is None and scale.get("coordinateSystems"):  # from 0.6 on
@@ -205,10 +195,7 @@ def _scale(image: dict[str, Any], level: dict[str, Any], ndim: int) -> Sequence[
 def _scales(entry: dict[str, Any], ndim: int) -> Iterator[npt.NDArray[np.float64]]:
     """Yield the scales among the transformations of an image or a level.
 
-    Raises
-    ------
-    ValueError
-        If there are other transformations than scales and translations, or other axes.
+    Raise a ValueError if there are others than scales and translations, or of other axes.
     """
     steps = list(entry.get("coordinateTransformations") or [])
     while steps:
@@ -257,10 +244,7 @@ def _record(attributes: dict[str, Any]) -> Record | None:
 def image_levels(path: Path) -> list[AnyArray]:
     """Return all levels of an image on disk, the finest first; of a plain array the array itself.
 
-    Raises
-    ------
-    RlnError
-        As :func:`open_lazily`.
+    Errors are those of :func:`open_lazily`.
     """
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
@@ -355,26 +339,23 @@ class ZarrTarget:
 
     def write(self, box: Box, data: npt.NDArray[Any], time: int = 0, level: int = 0) -> None:
         """Write a part of a volume, (z, y, x) of the array's type."""
-        where: Any = (*self._lead(time), *box)
-        self.levels[level][where] = data
+        self.levels[level][*self._lead(time), *box] = data
 
     def read(self, box: Box, time: int = 0, level: int = 0) -> npt.NDArray[Any]:
         """Return a written part of a volume, (z, y, x)."""
-        where: Any = (*self._lead(time), *box)
-        return np.asarray(self.levels[level][where])
+        return np.asarray(self.levels[level][*self._lead(time), *box])
 
     def erase(self, box: Box, time: int = 0, level: int = 0) -> None:
         """Remove the chunks of a part of a volume, as damaged ones cannot be overwritten."""
         array = self.levels[level]
         sizes = array.shards or array.chunks
         lead = self._lead(time)
-        along = [range(n, n + 1) for n in lead]
-        along += [
+        along = (
             range(part.start // size, -(-part.stop // size))
             for part, size in zip(box, sizes[-3:], strict=True)
-        ]
+        )
         folder = _folder_of(array)
-        for where in itertools.product(*along):
+        for where in itertools.product(*([n] for n in lead), *along):
             (folder / array.metadata.encode_chunk_key(where)).unlink(missing_ok=True)
 
     def coarsened(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:

@@ -86,13 +86,7 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
 
 
 def open_set(folder: Path, series: int | None = None) -> OpenedImage | None:
-    """Return the image of a folder with a set of OME-TIFFs; None of another folder.
-
-    Raises
-    ------
-    RlnError
-        As :func:`open_lazily`.
-    """
+    """Return the image of a folder with a set of OME-TIFFs; None of another folder."""
     files = tiffs_in(folder)
     if len(files) < 2:
         return None
@@ -137,7 +131,7 @@ def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool
         read_record(tif),
         pieces,
         lambda: files,
-        _piece_bytes(array),
+        math.prod(getattr(array, "chunks", None) or [0]) * array.dtype.itemsize,
         images=len(own),
     )
 
@@ -210,13 +204,7 @@ def _mixed(name: str) -> RlnError:
 
 
 def _companion_of(tif: tifffile.TiffFile, path: Path) -> Path | None:
-    """Return the file that describes a TIFF's set; None where the TIFF describes itself.
-
-    Raises
-    ------
-    RlnError
-        If that file does not exist.
-    """
+    """Return the existing file that describes a TIFF's set; None if the TIFF describes itself."""
     named = re.search(r'<BinaryOnly[^>]*MetadataFile="([^"]+)"', tif.ome_metadata or "")
     if named is None:
         return None
@@ -360,18 +348,14 @@ def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
         else:  # contiguous: reading the tags of each plane would take long
             joined.append(series.dataoffset + series.nbytes)
     values = (tag.valueoffset + tag.valuebytecount for tag in last.tags)
-    end = max(end, *map(_end_of, pages), *joined, *values)
+    parts = (zip(page.dataoffsets, page.databytecounts, strict=False) for page in pages)
+    ends = (offset + count for offset, count in itertools.chain.from_iterable(parts))
+    end = max(end, *ends, *joined, *values)
     planes = [sum(page.databytecounts) for page in pages]
     if not 0 < min(planes) / 2 <= tif.filehandle.size - end:
         return False
     tif.filehandle.seek(end)
     return not any(tif.filehandle.read(min(max(planes), _ZEROS_BYTES)))
-
-
-def _end_of(page: Any) -> int:
-    """Return the end of a page's data in the file, bytes."""
-    parts = zip(page.dataoffsets, page.databytecounts, strict=False)
-    return max((offset + count for offset, count in parts), default=0)
 
 
 def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Pieces] | None:
@@ -396,12 +380,6 @@ def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Piec
     array = _flat(path, dtype, page.dataoffsets[0], shape, tif.filehandle.size)
     assert isinstance(array, Planes)
     return array, axes, array.pieces(axes)
-
-
-def _piece_bytes(array: Lazy) -> int:
-    """Return the number of bytes to read for a single voxel."""
-    chunks = getattr(array, "chunks", None)
-    return math.prod(chunks) * array.dtype.itemsize if chunks else 0
 
 
 def ome_metadata(axes: str, voxel_um: VoxelUm, name: str, record: Record | None) -> dict[str, Any]:

@@ -130,9 +130,13 @@ def write(
             f"{path.name} would hold {data.nbytes / 1e9:.1f} GB, more than an ImageJ TIFF can; "
             f"name it {stem(path)}.ome.tif."
         )
-    write = _write_ome if ome else _write_imagej
+    if ome:
+        options = _ome_options("ZYX", data.nbytes, volume)
+    else:
+        limits = float(data.min()), float(data.max())
+        options = imagej_options(volume.voxel_um, limits, volume.record)
     with atomic(path, replace=replace) as temporary:
-        write(temporary, data, volume)
+        tifffile.imwrite(temporary, data, **options)
 
 
 def write_channels(
@@ -174,13 +178,10 @@ def write_channels(
     if records[0] is not None:
         each = [None if one is None else one.as_dict() for one in records]
         record = dataclasses.replace(records[0], facts={"channels": each})
-    metadata = ome_metadata("CZYX", first.voxel_um, stem(path), record)
-    metadata["Channel"] = {"Name": [volume.name for volume in volumes]}
+    options = _ome_options("CZYX", size, dataclasses.replace(first, name=stem(path), record=record))
+    options["metadata"]["Channel"] = {"Name": [volume.name for volume in volumes]}
     with atomic(path, replace=replace) as temporary:
-        tifffile.imwrite(
-            temporary, planes, shape=shape, dtype=dtype, ome=True, photometric="minisblack",
-            metadata=metadata, bigtiff=size > IMAGEJ_LIMIT,
-        )  # fmt: skip
+        tifffile.imwrite(temporary, planes, shape=shape, dtype=dtype, **options)
 
 
 def check_channels_output(path: Path) -> None:
@@ -205,18 +206,11 @@ def converted(
     return rounded.clip(limits.min, limits.max).astype(dtype), low, high
 
 
-def _write_ome(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
-    metadata = ome_metadata("ZYX", volume.voxel_um, volume.name, volume.record)
-    tifffile.imwrite(
-        path, data, ome=True, photometric="minisblack", metadata=metadata,
-        bigtiff=data.nbytes > IMAGEJ_LIMIT,
-    )  # fmt: skip
-
-
-def _write_imagej(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
-    limits = float(data.min()), float(data.max())
-    options = imagej_options(volume.voxel_um, limits, volume.record)
-    tifffile.imwrite(path, data, **options)
+def _ome_options(axes: str, size: int, volume: Volume) -> dict[str, Any]:
+    """Return tifffile's options for an OME-TIFF of ``size`` bytes with a volume's metadata."""
+    metadata = ome_metadata(axes, volume.voxel_um, volume.name, volume.record)
+    big = size > IMAGEJ_LIMIT
+    return {"ome": True, "photometric": "minisblack", "metadata": metadata, "bigtiff": big}
 
 
 def imagej_options(
