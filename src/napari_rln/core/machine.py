@@ -104,26 +104,24 @@ def _memory(root: Path) -> Iterator[tuple[int, int]]:
             limits, use, stale = ["memory.limit_in_bytes"], "usage_in_bytes", "total_inactive_file"
         else:  # above memory.high a process is throttled almost to a halt
             limits, use, stale = ["memory.max", "memory.high"], "current", "inactive_file"
-        values = [value for name in limits if (value := _number(folder / name)) is not None]
-        used = _number(folder / f"memory.{use}")
+        values = [v for name in limits if (v := _number(_text(folder / name))) is not None]
+        used = _number(_text(folder / f"memory.{use}"))
         if values and used is not None:
             # Cached files that are not in use are released on demand.
-            yield (
-                int(min(values)),
-                int(max(0, used - _stated(folder / "memory.stat", stale))),
-            )
+            stated = re.search(rf"^{stale} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+            yield int(min(values)), int(max(0, used - (float(stated[1]) if stated else 0)))
 
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yield the limit of each control group of this process, in cores."""
     for folder, version in _groups(root, "cpu"):
         if version == 1:
-            quota = _number(folder / "cpu.cfs_quota_us")
-            period = _number(folder / "cpu.cfs_period_us")
+            quota = _number(_text(folder / "cpu.cfs_quota_us"))
+            period = _number(_text(folder / "cpu.cfs_period_us"))
         else:
             fields = _text(folder / "cpu.max").split()
-            quota = _parsed(fields[0]) if fields else None
-            period = _parsed(fields[1]) if len(fields) > 1 else _PERIOD_US
+            quota = _number(fields[0]) if fields else None
+            period = _number(fields[1]) if len(fields) > 1 else _PERIOD_US
         if quota is not None and quota > 0 and period:  # -1 is no limit in version 1
             yield quota / period
 
@@ -167,18 +165,8 @@ def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[tuple[P
         folder = folder.parent
 
 
-def _stated(path: Path, name: str) -> float:
-    """Return a number from a file of names and numbers; 0 if absent."""
-    stated = re.search(rf"^{name} (\d+)$", _text(path), re.MULTILINE)
-    return float(stated[1]) if stated else 0.0
-
-
-def _number(path: Path) -> float | None:
-    """Return the number in a file; None if it is absent or ``max``."""
-    return _parsed(_text(path))
-
-
-def _parsed(text: str) -> float | None:
+def _number(text: str) -> float | None:
+    """Return the number in a text; None if it is empty or ``max``."""
     try:
         return float(text)
     except ValueError:

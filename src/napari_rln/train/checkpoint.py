@@ -86,13 +86,9 @@ class Checkpoint:
         parts |= {f"adam.{number}": moments for number, moments in self.moments.items()}
         fields = {name: getattr(self, name) for name in _METADATA}
         if self.best is not None:
-            parts["best"] = self.best.weights
-            fields["best"] = {
-                "quality": as_dict(self.best.quality),
-                "error": self.best.error,
-                "estimate_weight": self.best.estimate_weight,
-                "step": self.best.step,
-            }
+            best = self.best._asdict()
+            parts["best"] = best.pop("weights")
+            fields["best"] = best | {"quality": as_dict(self.best.quality)}
         tensors = {
             f"{part}.{name}": value.contiguous()
             for part, values in parts.items()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -99,21 +98,6 @@ class Example:
             return []
         first = rld.PreparedView(image=self.pair.image, psf=self.psf, calibration=self.calibration)
         return [first] if self.second is None else [first, self.second]
-
-
-class ExampleSource(Protocol):
-    """Source of pairs by number."""
-
-    @property
-    def symmetry(self) -> Symmetry:
-        """Allowed augmentations."""
-
-    @property
-    def psf_b(self) -> Volume | None:
-        """PSF of the second view, or none."""
-
-    def pair(self, number: int) -> tuple[Pair, Volume | None]:
-        """Return a pair and its assumed PSF."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +196,8 @@ class PairFolder:
                 f"{truth.voxel_um} um (z, y, x); correct one of them."
             )
         try:
-            checked = (
-                rld.check_image(image) if self.psf is None else rld.check_pair(image, self.psf)
-            )
+            psf = self.psf
+            checked = rld.check_image(image) if psf is None else rld.check_pair(image, psf)
             calibrate(checked)
             rld.check_image(replace(truth, name=f"its ground truth, {files[1]},"))
         except RlnError as error:
@@ -236,6 +219,10 @@ class PairFolder:
                     f"{image.name} is {image.shape} voxels, less than the {patch} of a patch; use "
                     "smaller patches (`patch`)."
                 )
+
+
+ExampleSource = SyntheticPairs | PairFolder
+"""Source of pairs by number."""
 
 
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:

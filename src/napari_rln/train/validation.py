@@ -104,22 +104,20 @@ def validate(
     """
     outputs = [apply_whole(network, example) for example in examples]
 
-    def mixed(fraction: float) -> list[FloatArray]:
+    def mixed(fraction: float) -> list[tuple[FloatArray, Example]]:
         pairs = zip(outputs, examples, strict=True)
-        return [_mixed(output, example, fraction, output_scale) for output, example in pairs]
+        return [(_mixed(output, one, fraction, output_scale), one) for output, one in pairs]
 
     def error(fraction: float) -> float:
-        pairs = zip(mixed(fraction), examples, strict=True)
-        return fmean(_log_error(result, example) for result, example in pairs)
+        return fmean(_log_error(result, one) for result, one in mixed(fraction))
 
     best = min(estimate_weights, key=error)
     results = mixed(best)
-    pairs = [(result, example.target) for result, example in zip(results, examples, strict=True)]
     quality = Quality(
-        psnr_db=fmean(psnr(result, target, fit=True) for result, target in pairs),
-        ssim=fmean(ssim(result, target) for result, target in pairs),
+        psnr_db=fmean(psnr(result, one.target, fit=True) for result, one in results),
+        ssim=fmean(ssim(result, one.target) for result, one in results),
     )
-    return ValidationResult(quality, error(best), best, _preview(examples[0], results[0]))
+    return ValidationResult(quality, error(best), best, _preview(examples[0], results[0][0]))
 
 
 def preview(
