@@ -11,12 +11,11 @@ import zarr
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import blocks, plan_tiles
-from napari_rln.io.image import Image, ImageFile, open_image
+from napari_rln.io.image import Image, ImageFile, open_contents, open_image
 from napari_rln.io.lazy import OpenedImage
 from napari_rln.io.ome_zarr import ZarrTarget, pyramid
 from napari_rln.io.paths import is_zarr
 from napari_rln.io.tiff import TiffTarget
-from napari_rln.io.volumes import contents
 
 SHAPE = (12, 37, 50)
 VOXEL_UM = (0.3, 0.1, 0.12)
@@ -88,7 +87,7 @@ def test_channels_and_times_of_an_ome_zarr(data, tmp_path):
     five = np.stack([np.stack([data + 10 * t + c for c in range(3)]) for t in range(2)])
     path = tmp_path / "cells.ome.zarr"
     _ome_zarr(path, five, "0.5", axes="tczyx")
-    assert contents(path).channels == 3
+    assert open_contents(path).channels == 3
     every = _open(path)
     assert (every.channels, every.times) == (3, 2)
     np.testing.assert_array_equal(every.read(BOX, time=1, channel=2), data[BOX] + 12)

@@ -21,18 +21,9 @@ T = TypeVar("T")
 
 
 def check_limits(settings: Any) -> None:
-    """Raise for the first field of a settings dataclass with an invalid value.
+    """Raise an RlnError for the first field of a settings dataclass with an invalid value.
 
-    Parameters
-    ----------
-    settings
-        A dataclass instance whose fields may be annotated with ``min``, ``max`` and ``unit``, or
-        with choices (``Literal``).
-
-    Raises
-    ------
-    RlnError
-        If a value is invalid, with the field, its value and the limit or the choices.
+    Fields may be annotated with ``min``, ``max`` and ``unit``, or with choices (``Literal``).
     """
     hints = get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):

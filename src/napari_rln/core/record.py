@@ -20,10 +20,7 @@ SCHEMA = 1
 def array_hash(array: npt.NDArray[Any]) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of an array's shape, type and values.
 
-    Parameters
-    ----------
-    array
-        Any shape and type; the hash does not depend on byte order or memory layout.
+    It does not depend on byte order or memory layout.
     """
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{little.shape}{little.dtype.str}".encode())

@@ -101,18 +101,10 @@ class FigureColumn(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FigureContent:
-    """Content of a comparison figure.
+    """Content of a comparison figure, its columns from left to right.
 
-    Attributes
-    ----------
-    columns
-        From left to right.
-    position_um
-        Point at which the planes cross, (z, y, x) from the corner of the field.
-    extent_um
-        Size of the field, (z, y, x).
-    inset_um
-        Magnified region as (start, stop) along z, y and x, inside the field; None without one.
+    The planes cross at ``position_um``; ``extent_um`` is the size of the field, both (z, y, x).
+    ``inset_um`` is the magnified region, as (start, stop) along z, y and x; None without one.
     """
 
     columns: tuple[FigureColumn, ...]

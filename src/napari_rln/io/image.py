@@ -423,18 +423,18 @@ def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
         size is unknown.
     """
     file = path if isinstance(path, ImageFile) else ImagePart(**part).of(path)
-    return Image(open_contents(file), file)
+    return Image(open_contents(file.path, file.series), file)
 
 
-def open_contents(file: ImageFile) -> OpenedImage:
-    """Return the contents of a file or folder, without checks of the part to read.
+def open_contents(path: str | Path, series: int | None = None) -> OpenedImage:
+    """Return the contents of a file or folder, without reading the values or checking a part.
 
     Raises
     ------
     RlnError
-        If it is absent or unreadable.
+        If it is absent, unreadable, of an unknown format, or RGB.
     """
-    path = Path(file.path)
+    path = Path(path)
     try:
         if not path.exists():
             raise RlnError(f"there is no file {path}; check the name and the folder.")
@@ -447,9 +447,8 @@ def open_contents(file: ImageFile) -> OpenedImage:
 
             return ome_zarr.open_lazily(group)
         if path.is_dir():
-            images = tiff.open_set(path, file.series)
-            return images or plane_files.open_folder(path, file.series)
-        return tiff.open_lazily(path, file.series)
+            return tiff.open_set(path, series) or plane_files.open_folder(path, series)
+        return tiff.open_lazily(path, series)
     except OSError as error:
         raise RlnError(f"{path} cannot be read ({error.strerror or error}).") from error
 
@@ -464,7 +463,7 @@ def files_read(paths: Iterable[Path | None]) -> list[Path]:
         if is_zarr(path) or zarr_around(path) is not None:  # not listed by its many chunks
             continue
         with contextlib.suppress(RlnError):  # a model or a table
-            files += open_contents(ImageFile(path=str(path), series=0)).files()
+            files += open_contents(path, 0).files()
     return files
 
 

@@ -186,6 +186,20 @@ class OpenedImage(NamedTuple):
     piece_bytes: int = 0
     images: int = 1
 
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self._length("C")
+
+    @property
+    def times(self) -> int:
+        """Number of time points."""
+        return self._length("T")
+
+    def _length(self, axis: str) -> int:
+        at = self.axes.find(axis)
+        return 1 if at < 0 else self.array.shape[at]
+
 
 def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
     """Return the number of the chosen image of a file; of its only image if none is chosen.

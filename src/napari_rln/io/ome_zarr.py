@@ -278,10 +278,7 @@ def pyramid(shape: Shape, voxel_um: VoxelUm) -> list[tuple[int, int, int]]:
 class ZarrTarget:
     """An OME-Zarr image, written by boxes of whole shards, or of whole chunks without shards.
 
-    Parameters
-    ----------
-    path
-        Group made by :meth:`create`.
+    Its path is that of a group made by :meth:`create`.
     """
 
     def __init__(self, path: Path) -> None:

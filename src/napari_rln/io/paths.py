@@ -182,19 +182,8 @@ def atomic(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside a path, renamed to it when the block ends without an error.
 
     The ending is kept for writers that depend on it. On any error, Ctrl-C included, the temporary
-    file is removed and the old file is untouched.
-
-    Parameters
-    ----------
-    path
-        Path of the file.
-    replace
-        Whether a file that exists at the end may be replaced, such as that of another run.
-
-    Raises
-    ------
-    RlnError
-        If it exists and may not be replaced.
+    file is removed and the old file is untouched. Without ``replace`` an RlnError is raised if a
+    file exists at the end, such as that of another run.
     """
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")

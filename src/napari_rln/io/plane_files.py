@@ -45,17 +45,7 @@ _LETTERS = {"s", "p", "f", "m", "x", "y"}  # may also stand for slice, plane, fr
 
 
 class PlaneLocation(NamedTuple):
-    """Place of a plane in a file.
-
-    Attributes
-    ----------
-    path
-        File of the plane.
-    page
-        Number of the page in the file.
-    offset
-        Start of uncompressed values in the file, bytes, instead of a page.
-    """
+    """Place of a plane in a file: a page, or the start of uncompressed values, bytes."""
 
     path: Path
     page: int = 0
@@ -63,18 +53,9 @@ class PlaneLocation(NamedTuple):
 
 
 class Planes:
-    """Planes of one size and type as one array of leading axes, y and x.
+    """Planes of one size (Y, X) and type as one array of axes of lengths ``lead``, y and x.
 
-    Parameters
-    ----------
-    parts
-        In C order of the leading axes; None for missing planes, which are read as 0.
-    lead
-        Lengths of the leading axes.
-    size
-        (Y, X) of a plane.
-    dtype
-        Type of the values.
+    The parts are in C order of those axes; None for missing ones, which are read as 0.
     """
 
     def __init__(

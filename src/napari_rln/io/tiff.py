@@ -397,16 +397,8 @@ class TiffTarget:
     """One large OME-TIFF, written by boxes: uncompressed, each value at a fixed place.
 
     Boxes that do not overlap may be written by several processes at once. Nothing is mapped into
-    memory: on a full disk that would kill the process, where writing raises an error.
-
-    Parameters
-    ----------
-    path
-        File made by :meth:`create`.
-    shape
-        (Z, Y, X) of a volume.
-    times
-        Number of volumes; None without a time axis.
+    memory: on a full disk that would kill the process, where writing raises an error. The file is
+    made by :meth:`create`, for a number of volumes of a shape (Z, Y, X).
     """
 
     def __init__(self, path: Path, shape: Shape, times: int | None) -> None:

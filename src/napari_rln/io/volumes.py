@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume, VoxelUm, check_finite
-from napari_rln.io.image import ImageFile, open_contents, open_image
+from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.paths import atomic, check_room, check_tiff_output, is_ome_name, stem
 from napari_rln.io.tiff import ome_metadata
 
@@ -59,27 +59,6 @@ def read(path: str | Path | ImageFile, **part: Any) -> Volume:
         return image.volume()
     except OSError as error:
         raise RlnError(f"{error}; copy the file again, or save it anew in Fiji.") from error
-
-
-class Contents(NamedTuple):
-    """Contents of a file: channels, time points, and its voxel size where stated."""
-
-    channels: int
-    times: int
-    voxel_um: VoxelUm | None
-
-
-def contents(path: str | Path, series: int | None = None) -> Contents:
-    """Return the contents of a file or folder, without reading the values.
-
-    Raises
-    ------
-    RlnError
-        If it is absent, of an unknown format, or RGB.
-    """
-    image = open_contents(ImageFile(path=str(path), series=series))
-    sizes = dict(zip(image.axes, image.array.shape, strict=True))
-    return Contents(sizes.get("C", 1), sizes.get("T", 1), image.voxel_um)
 
 
 def write(

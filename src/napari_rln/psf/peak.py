@@ -37,18 +37,10 @@ class IsolatedVoxels(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """The peak of a PSF.
+    """The peak of a PSF: its position (z, y, x) in voxels and intermediate results.
 
-    Attributes
-    ----------
-    centre
-        Position (z, y, x) in voxels.
-    rise
-        (Z, Y, X), intensity above the background, 0 in hot voxels.
-    noise_sd
-        Standard deviation of the noise in the background.
-    own
-        See :class:`IsolatedVoxels`.
+    ``rise`` (Z, Y, X) is the intensity above the background, 0 in hot voxels, and ``noise_sd`` the
+    standard deviation of the background's noise; ``own`` as for :class:`IsolatedVoxels`.
     """
 
     centre: Triple

@@ -43,14 +43,8 @@ def draw_psf(
 ) -> DrawnPsf:
     """Return a random PSF of the family, true and assumed; the same seed gives the same PSFs.
 
-    Parameters
-    ----------
-    seed
-        Seed of all random numbers.
-    mismatch
-        Deviation of the assumed PSF from the true one: 1 as for careful users, 0 none.
-    largest
-        Maximum size (z y x) in voxels; larger PSFs are cropped.
+    ``mismatch`` is the deviation of the assumed PSF from the true one, 1 as for careful users and
+    0 none. PSFs above the largest size (z, y, x) in voxels are cropped.
     """
     rng = np.random.default_rng(seed)
     microscope, voxel_um = _microscope(rng)

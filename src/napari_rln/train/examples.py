@@ -102,7 +102,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticPairs:
-    """Synthetic pairs, of one PSF or each of another PSF of the family.
+    """Synthetic pairs of a shape (Z, Y, X), of one PSF or each of another PSF of the family.
 
     Parameters
     ----------
@@ -110,12 +110,6 @@ class SyntheticPairs:
         PSF on the image's voxels, sum 1; none: random PSFs of the family.
     psf_b
         PSF of a second view on the same voxels, if any.
-    structures, imaging
-        Settings of the objects, and of light and camera.
-    shape
-        Size (Z, Y, X) of an example.
-    seed
-        Seed of all examples.
     one_kind
         Use a single kind of structures per example, cycling through the kinds.
     largest
@@ -157,16 +151,10 @@ class SyntheticPairs:
 
 @dataclass(frozen=True, kw_only=True)
 class PairFolder:
-    """Pairs from files: ``input/NAME`` and ``ground_truth/NAME`` in a folder.
+    """Pairs from files: ``input/NAME`` and ``ground_truth/NAME`` in a folder; see :func:`pairs_in`.
 
-    Parameters
-    ----------
-    files
-        Images and ground truths; see :func:`pairs_in`.
-    psf, symmetry
-        PSF of all pairs, for the started variant, and the augmentations it allows.
-    voxel_um
-        Voxel size (z, y, x) in micrometres, if missing or wrong in the files.
+    All are of one PSF, for the started variant; its symmetry is that of the allowed augmentations.
+    The voxel size (z, y, x) in micrometres is for files that lack it.
     """
 
     files: Sequence[tuple[Path, Path]]

@@ -17,7 +17,7 @@ from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import brightness
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
-from napari_rln.train.batches import inner, without_margin
+from napari_rln.train.batches import inner
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Example, rescaled
@@ -219,7 +219,7 @@ class TrainingState:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             stages = self.network(batch.x, batch.E0)
         margin = self.settings.margin
-        visible = without_margin(batch, margin)
+        visible = batch.without_margin(margin)
         stages = stages._replace(
             e=inner(stages.e, margin).float(), output=inner(stages.output, margin).float()
         )

@@ -218,12 +218,9 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preview:
-    """Preview of a held-out volume: planes (Y, X) and (Z, X) in normalised units.
+    """Preview of a held-out volume: its middle planes (Y, X) and (Z, X) in normalised units.
 
-    Attributes
-    ----------
-    image, start, result, truth
-        Middle xy and xz plane of image, initial estimate, present result and ground truth.
+    Of image, initial estimate, present result and ground truth.
     """
 
     image: tuple[FloatArray, FloatArray]
