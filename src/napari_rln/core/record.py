@@ -84,10 +84,7 @@ class Record:
     def from_dict(cls, values: Any) -> Self:
         """Return the record from the dictionary of :meth:`as_dict`, also of another version.
 
-        Raises
-        ------
-        ValueError
-            If the dictionary is not a record.
+        Raise a ValueError if the dictionary is not a record.
         """
         kinds = {
             "method": str, "settings": dict, "facts": dict, "inputs": dict, "version": str,
@@ -106,9 +103,6 @@ class Record:
     def from_json(cls, text: str) -> Self:
         """Return the record from the text of :meth:`to_json`.
 
-        Raises
-        ------
-        ValueError
-            If the text is not a record.
+        Raise a ValueError if the text is not a record.
         """
         return cls.from_dict(json.loads(text))

@@ -82,14 +82,9 @@ class FigureSettings:
 class FigureColumn(NamedTuple):
     """Pictures and profiles of one volume.
 
-    Attributes
-    ----------
-    limits
-        Lowest and highest displayed intensity; the same for all results.
-    pictures
-        (Y, X), (Z, X) and (Z, Y) by the name of the plane: xy, xz, yz. A single plane has xy only.
-    profiles
-        Through the position by the name of the axis: x, and z in a stack.
+    Pictures (Y, X), (Z, X) and (Z, Y) by the name of the plane: xy, xz, yz, of a single plane xy
+    only. Profiles through the position by the name of the axis: x, and z in a stack. The limits,
+    lowest and highest displayed intensity, are the same for all results.
     """
 
     name: str
@@ -126,10 +121,7 @@ def figure_content(
 ) -> FigureContent:
     """Return the content of a figure; the arguments are those of :func:`figure`.
 
-    Raises
-    ------
-    RlnError
-        If there is no volume, the grids differ, or the position lies outside.
+    Raise an RlnError if there is no volume, the grids differ, or the position lies outside.
     """
     settings = settings or FigureSettings()
     if not volumes:

@@ -95,13 +95,7 @@ class ImageFile(ImagePart):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Return the file from its JSON fields.
-
-        Raises
-        ------
-        RlnError
-            If a field is unknown.
-        """
+        """Return the file from its JSON fields; raise an RlnError if a field is unknown."""
         return from_dict(cls, fields)
 
 
@@ -429,10 +423,7 @@ def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
 def open_contents(path: str | Path, series: int | None = None) -> OpenedImage:
     """Return the contents of a file or folder, without reading the values or checking a part.
 
-    Raises
-    ------
-    RlnError
-        If it is absent, unreadable, of an unknown format, or RGB.
+    Raise an RlnError if it is absent, unreadable, of an unknown format, or RGB.
     """
     path = Path(path)
     try:

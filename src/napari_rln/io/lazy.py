@@ -204,10 +204,8 @@ class OpenedImage(NamedTuple):
 def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
     """Return the number of the chosen image of a file; of its only image if none is chosen.
 
-    Raises
-    ------
-    RlnError
-        If the number does not exist, or if there are several images and none is chosen.
+    Raise an RlnError if the number does not exist, or if there are several images and none is
+    chosen.
     """
     if not sizes:
         raise RlnError(f"{name} contains no image; name another file.")

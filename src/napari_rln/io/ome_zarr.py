@@ -48,10 +48,7 @@ _LETTERS = {
 def open_lazily(path: Path) -> OpenedImage:
     """Return the finest level of an OME-Zarr image, or a Zarr array.
 
-    Raises
-    ------
-    RlnError
-        If there is no image, or it is unreadable.
+    Raise an RlnError if there is no image, or it is unreadable.
     """
     try:
         node = zarr.open(path, mode="r")

@@ -116,11 +116,8 @@ def open_folder(path: Path, series: int | None = None) -> OpenedImage:
 
     Files with one varying number are planes in its order. With several, the numbers are identified
     by names such as ``Series001_z00_ch01.tif``, ``img_t001_z002.tif`` or ``cellxy01c1z01.tif``.
-
-    Raises
-    ------
-    RlnError
-        If there are no TIFFs, the order is not clear from their names, or the sizes differ.
+    Raise an RlnError if there are no TIFFs, the order is not clear from their names, or the sizes
+    differ.
     """
     files = tiffs_in(path)
     companions = sorted(f for f in path.iterdir() if is_companion(f))
@@ -291,12 +288,8 @@ def open_companion(
 ) -> OpenedImage:
     """Return the image that a companion file describes: its only one, unless ``series`` is given.
 
-    ``member`` is a named file of the set, whose image is the default.
-
-    Raises
-    ------
-    RlnError
-        If the file is unreadable, or describes no image.
+    ``member`` is a named file of the set, whose image is the default. Raise an RlnError if the file
+    is unreadable, or describes no image.
     """
     try:
         root = ElementTree.parse(path).getroot()

@@ -46,12 +46,8 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
     """Return an image of a TIFF, or of the set of files that it, or a companion.ome, belongs to.
 
     The only image if ``series`` is None. With ``folder`` all images of the set in the folder are
-    numbered, rather than those in the file.
-
-    Raises
-    ------
-    RlnError
-        If the file is not a TIFF, RGB, or damaged, or holds several images and none is chosen.
+    numbered, rather than those in the file. Raise an RlnError if the file is not a TIFF, RGB, or
+    damaged, or holds several images and none is chosen.
     """
     if is_companion(path):
         return open_companion(path, series)
@@ -421,13 +417,7 @@ class TiffTarget:
         name: str,
         record: Record,
     ) -> "TiffTarget":
-        """Make a file and reserve its space on the disk.
-
-        Raises
-        ------
-        OSError
-            If the disk is full.
-        """
+        """Make a file and reserve its space on the disk; raise an OSError if the disk is full."""
         axes = "ZYX" if times is None else "TZYX"
         tifffile.imwrite(
             path,

@@ -37,7 +37,15 @@ _SLOWEST = 0.95  # limit of the ratio of light per plane at the edge, for the ex
 
 @dataclass(frozen=True, kw_only=True)
 class PsfReport:
-    """Measured facts about a PSF, and findings; a single ``"ok"`` if nothing is wrong."""
+    """Facts and findings about a PSF.
+
+    Attributes
+    ----------
+    facts
+        Measured values.
+    findings
+        Their assessment; a single ``"ok"`` if nothing is wrong.
+    """
 
     facts: PsfFacts
     findings: tuple[Finding, ...]

@@ -52,16 +52,11 @@ class Peak(NamedTuple):
 def peak_centre(data: npt.NDArray[Any]) -> Triple:
     """Return the sub-voxel position (z, y, x) of the peak of the main lobe, in voxels.
 
-    A three-dimensional Gaussian of any orientation is fitted to the logarithm of the intensity
-    in a window centred on the estimate and as wide as the lobe, until convergence: exact for a
-    Gaussian, and unbiased for any symmetric lobe. Hot voxels are excluded, and the background need
-    not be removed. Along an axis on which the light hardly decays, a maximum at the end is replaced
-    by the middle voxel.
-
-    Raises
-    ------
-    RlnError
-        If no voxel is above the background.
+    A three-dimensional Gaussian of any orientation is fitted to the logarithm of the intensity in a
+    window centred on the estimate and as wide as the lobe, until convergence: exact for a Gaussian,
+    and unbiased for any symmetric lobe. Hot voxels are excluded, and the background need not be
+    removed. Along an axis on which the light hardly decays, a maximum at the end is replaced by the
+    middle voxel. Raise an RlnError if no voxel is above the background.
     """
     return find_peak(data).centre
 

@@ -19,18 +19,9 @@ class Scene:
     """Geometry, number and brightness of objects, and the random generator.
 
     All lengths and positions are in lateral voxels, also along z: voxel ``i`` of an axis with
-    voxels of size ``s`` extends from ``i * s`` to ``(i + 1) * s``.
-
-    Attributes
-    ----------
-    shape, step
-        Voxels (z, y, x) of the canvas, and distance of its planes.
-    field
-        Start and end of the field of view along z, y and x.
-    density
-        Factor on the number of objects.
-    brightness
-        Lowest and highest emission of a voxel filled by an object.
+    voxels of size ``s`` extends from ``i * s`` to ``(i + 1) * s``. ``step`` is the distance of the
+    canvas's planes, and ``field`` start and end of the field of view along z, y and x. Density and
+    brightness are as for :class:`napari_rln.simulate.structures.StructureSettings`.
     """
 
     shape: tuple[int, int, int]

@@ -53,22 +53,10 @@ class Symmetry:
 class Example:
     """One volume to train on.
 
-    Attributes
-    ----------
-    pair
-        Image and ground truth in image units.
-    psf
-        Assumed PSF; none for pairs of unknown origin.
-    scaling
-        Normalisation of the network's input and output.
-    x, E0, target
-        (Z, Y, X), normalised image, initial estimate and ground truth.
-    mean, power
-        Mean and variance of the target.
-    second, x_b
-        The second view, if any, and its normalised image (Z, Y, X).
-    from_image
-        Whether the network starts from the image.
+    The pair, image and ground truth, is in image units. ``x``, ``E0`` and ``target`` (Z, Y, X) are
+    image, initial estimate and ground truth, normalised; ``mean`` and ``power`` the target's mean
+    and variance; ``x_b`` the normalised image of a second view. The PSF is the assumed one; none
+    for pairs of unknown origin. ``from_image`` tells whether the network starts from the image.
     """
 
     pair: Pair
@@ -166,10 +154,7 @@ class PairFolder:
     def pair(self, number: int) -> tuple[Pair, Volume | None]:
         """Return the pair of a number, modulo the number of pairs.
 
-        Raises
-        ------
-        RlnError
-            If shapes or voxel sizes differ, or the PSF does not fit the image.
+        Raise an RlnError if shapes or voxel sizes differ, or the PSF does not fit the image.
         """
         files = self.files[number % len(self.files)]
         image, truth = (read(path, voxel_um=self.voxel_um) for path in files)
@@ -193,13 +178,7 @@ class PairFolder:
         return Pair(image=checked, truth=truth), self.psf
 
     def check(self, patch: int) -> None:
-        """Raise unless all pairs are valid and no smaller than a patch.
-
-        Raises
-        ------
-        RlnError
-            With the first invalid pair.
-        """
+        """Raise an RlnError with the first pair that is invalid, or smaller than a patch."""
         for number in range(len(self.files)):
             image = self.pair(number)[0].image
             if min(image.shape) < patch:
@@ -216,10 +195,7 @@ ExampleSource = SyntheticPairs | PairFolder
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     """Return the pairs of files (image, ground truth) of a folder, by name.
 
-    Raises
-    ------
-    RlnError
-        If there are none, or an image has no ground truth.
+    Raise an RlnError if there are none, or an image has no ground truth.
     """
     images = sorted(
         path

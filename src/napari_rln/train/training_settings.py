@@ -199,16 +199,10 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Scores of classical results on the held-out volumes, for comparison.
+    """Scores of the unprocessed image and of classical results on the held-out volumes.
 
-    Attributes
-    ----------
-    image
-        The unprocessed image.
-    rld
-        Matched Richardson-Lucy, best iteration selected by ground truth; none without a PSF.
-    wiener_butterworth
-        The same for 1 to 5 iterations with that back projector; none without a PSF.
+    The results are of matched Richardson-Lucy, and of 1 to 5 iterations with the Wiener-Butterworth
+    back projector, the best iteration selected by ground truth; none without a PSF.
     """
 
     image: Quality

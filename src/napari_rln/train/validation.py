@@ -67,20 +67,11 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
 
 
 class ValidationResult(NamedTuple):
-    """Result of a validation.
+    """Scores with the best fraction of the initial estimate, and a preview of the first example.
 
-    Attributes
-    ----------
-    quality
-        Scores with the best fraction.
-    error
-        Criterion for weights and fraction, smaller being better: the mean logarithm of the error
-        after the fit, as in :func:`napari_rln.train.loss.relative_loss`. The mean PSNR would be
-        dominated by a few nearly perfect volumes.
-    estimate_weight
-        Fraction of the initial estimate in the result with the smallest error.
-    preview
-        Middle planes of the first example.
+    The criterion for weights and fraction is the error, smaller being better: the mean logarithm of
+    the error after the fit, as in :func:`napari_rln.train.loss.relative_loss`. The mean PSNR would
+    be dominated by a few nearly perfect volumes.
     """
 
     quality: Quality
