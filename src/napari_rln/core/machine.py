@@ -76,8 +76,8 @@ def available_bytes(root: Path = _ROOT) -> int:
 def cores(root: Path = _ROOT) -> int:
     """Return the number of cores that this process may use, at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
-    there = psutil.cpu_count(logical=False) or 1
-    return max(1, int(min([allowed, there, *_quotas(root)])))
+    physical = psutil.cpu_count(logical=False) or 1
+    return max(1, int(min([allowed, physical, *_quotas(root)])))
 
 
 def used_bytes() -> int:

@@ -256,12 +256,12 @@ def _residual_iter(
     )
 
     def residual(volume: Volume) -> dict[str, Any]:
-        data, own = clean.data - np.float32(calibration.background), calibration
+        data, calibrated = clean.data - np.float32(calibration.background), calibration
         if volume is not image:
             data, facts = volume.data, volume.record.facts if volume.record else {}
             if facts.get("background") is not None:
-                own = dataclasses.replace(calibration, background=facts["background"])
-        return facts_of(residual_of(clean, data, psf, own, outside=outside, mask=mask))
+                calibrated = dataclasses.replace(calibration, background=facts["background"])
+        return facts_of(residual_of(clean, data, psf, calibrated, outside=outside, mask=mask))
 
     return residual
 

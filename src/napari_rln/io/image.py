@@ -328,8 +328,8 @@ class _ZeroWhereMissing:
         spans = zip(index, self.shape, strict=True)
         sizes = [len(range(*part.indices(n))) for part, n in spans if isinstance(part, slice)]
         values = np.zeros(sizes, self.dtype)
-        for there, within in self._pieces.existing(index):
-            values[within] = self._array[there]
+        for stored, within in self._pieces.existing(index):
+            values[within] = self._array[stored]
         return values
 
 

@@ -64,11 +64,11 @@ class Pieces:
         """Return the missing pieces of a part of the array as text; empty where all exist."""
         if self.is_incomplete:
             return f"{self.kind} after the {len(self.present)} that it holds"
-        wanted = self._wanted(index)
-        total, existing = math.prod(map(len, wanted)), sum(1 for _ in self._existing(wanted))
+        touched = self._touched(index)
+        total, existing = math.prod(map(len, touched)), sum(1 for _ in self._existing(touched))
         if existing >= total:
             return ""
-        absent = (piece for piece in _product(wanted) if piece not in self.present)
+        absent = (piece for piece in _product(touched) if piece not in self.present)
         few = list(itertools.islice(absent, 1000))
         return f"{total - existing} of {total} {self.kind} ({self._listed(few, total - existing)})"
 
@@ -77,7 +77,7 @@ class Pieces:
 
         The place in the part has an entry for each slice of the index.
         """
-        for piece in self._existing(self._wanted(index)):
+        for piece in self._existing(self._touched(index)):
             whole: list[int | slice] = []
             within = []
             for part, n, number, size in zip(index, self.shape, piece, self.size, strict=True):
@@ -92,27 +92,27 @@ class Pieces:
 
     def last_plane(self, index: Index) -> int:
         """Return the number of planes, of a part, up to the last one with an existing piece."""
-        existing = list(self._existing(self._wanted(index)))
+        existing = list(self._existing(self._touched(index)))
         at = self.axes.find("Z")
         if at < 0 or not existing:
             return min(len(existing), 1)
         return min(self.shape[at], self.size[at] * (1 + max(piece[at] for piece in existing)))
 
-    def _wanted(self, index: Index) -> list[range]:
+    def _touched(self, index: Index) -> list[range]:
         """Return the numbers of the pieces along each axis that a part of the array touches."""
-        wanted = []
+        touched = []
         for part, n, size in zip(index, self.shape, self.size, strict=True):
             start, stop, _ = (part if isinstance(part, slice) else slice(part, part + 1)).indices(n)
-            wanted.append(range(start // size, -(-stop // size)))
-        return wanted
+            touched.append(range(start // size, -(-stop // size)))
+        return touched
 
-    def _existing(self, wanted: Sequence[range]) -> Iterator[tuple[int, ...]]:
-        """Yield the existing ones of the wanted pieces, by a loop over the smaller set."""
-        if math.prod(map(len, wanted)) < len(self.present):
-            yield from (piece for piece in _product(wanted) if piece in self.present)
+    def _existing(self, touched: Sequence[range]) -> Iterator[tuple[int, ...]]:
+        """Yield the existing ones of the touched pieces, by a loop over the smaller set."""
+        if math.prod(map(len, touched)) < len(self.present):
+            yield from (piece for piece in _product(touched) if piece in self.present)
             return
         for piece in self.present:
-            if all(n in along for n, along in zip(piece, wanted, strict=True)):
+            if all(n in along for n, along in zip(piece, touched, strict=True)):
                 yield piece
 
     def _listed(self, few: list[tuple[int, ...]], total: int) -> str:

@@ -127,15 +127,15 @@ def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
     """
     folder = _folder_of(array)
     encoding = getattr(array.metadata, "chunk_key_encoding", None)
-    begin = ("c",) if encoding is not None and encoding.name == "default" else ()
+    prefix = ("c",) if encoding is not None and encoding.name == "default" else ()
     files = {}
     for where, _, names in os.walk(folder):
         above = Path(where).relative_to(folder).parts
         for name in names:
             parts = [*above, *name.split(".")]
-            if tuple(parts[: len(begin)]) != begin:
+            if tuple(parts[: len(prefix)]) != prefix:
                 continue
-            numbers = parts[len(begin) :]
+            numbers = parts[len(prefix) :]
             if len(numbers) == array.ndim and all(word.isdecimal() for word in numbers):
                 file = Path(where) / name
                 if file.stat().st_size:

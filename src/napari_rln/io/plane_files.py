@@ -353,9 +353,9 @@ def _described(pixels: ElementTree.Element, path: Path) -> OpenedImage:
         raise RlnError(f"none of the files that {path.name} describes is beside it; copy the set.")
     parts = [places.get(key) for key in itertools.product(*map(range, lead))]
     size = sizes["Y"], sizes["X"]
-    some = next(iter(places.values()))
-    with tifffile.TiffFile(some.path) as tif:
-        dtype = np.dtype(tif.pages[some.page].dtype)
+    present = next(iter(places.values()))
+    with tifffile.TiffFile(present.path) as tif:
+        dtype = np.dtype(tif.pages[present.page].dtype)
     planes, letters = Planes(parts, lead, size, dtype), f"{axes}YX"
     files = sorted({path, *(part.path for part in places.values())})
     return OpenedImage(

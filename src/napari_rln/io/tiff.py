@@ -272,11 +272,11 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
     if series.dataoffset is not None:
         each = height * width * series.dtype.itemsize
         end = series.keyframe.parent.filehandle.size - series.dataoffset
-        there = [(number + 1) * each <= end for number in range(len(grid))]
+        stored = [(number + 1) * each <= end for number in range(len(grid))]
     else:
-        there = [page is not None and _is_whole(page) for page in series.pages]
-        if len(there) != len(grid):  # a page holds several planes
-            there = [all(there)] * len(grid)
+        stored = [page is not None and _is_whole(page) for page in series.pages]
+        if len(stored) != len(grid):  # a page holds several planes
+            stored = [all(stored)] * len(grid)
     described = _sizes_of(tif, series, axes)
     more = _names_more(tif) or any(axis not in axes and n > 1 for axis, n in described.items())
     shape = tuple(
@@ -287,7 +287,9 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
         axes=axes,
         shape=shape,
         size=(*(1 for _ in lead), height, width),
-        present={(*where, 0, 0) for where, is_there in zip(grid, there, strict=True) if is_there},
+        present={
+            (*where, 0, 0) for where, is_stored in zip(grid, stored, strict=True) if is_stored
+        },
         is_incomplete=more,
     )
 

@@ -190,9 +190,9 @@ def _third_brightest(plane: npt.NDArray[np.float32], y: int, x: int) -> float:
 
 def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float64Array:
     """Return the median FWHM (z, y, x) in voxels of up to 15 beads of all brightnesses."""
-    some = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
+    sample = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
     half = np.array([data.shape[0], 12, 12])
-    crops = [data[box_around(p, half, data.shape)].astype(np.float64) for p in some]
+    crops = [data[box_around(p, half, data.shape)].astype(np.float64) for p in sample]
     table = np.array([fwhm_um(c - background_level(c)[0], (1.0, 1.0, 1.0)) for c in crops])
     finite = (column[np.isfinite(column)] for column in table.T)
     return np.array([np.median(widths) if widths.size else 1.0 for widths in finite])

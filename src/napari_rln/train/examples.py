@@ -16,7 +16,7 @@ from napari_rln import __version__
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.limits import as_dict
-from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm, same_grid
+from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm, check_on_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate
 from napari_rln.deconvolution.method import Observation
@@ -158,24 +158,15 @@ class PairFolder:
         """
         files = self.files[number % len(self.files)]
         image, truth = (read(path, voxel_um=self.voxel_um) for path in files)
-        if image.shape != truth.shape:
-            raise RlnError(
-                f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; crop them to one "
-                "shape."
-            )
-        if not same_grid(image.voxel_um, truth.voxel_um):
-            raise RlnError(
-                f"{files[0]} has voxels of {image.voxel_um} um but {files[1]} of "
-                f"{truth.voxel_um} um (z, y, x); correct one of them."
-            )
+        named, psf = replace(truth, name=f"its ground truth {files[1]}"), self.psf
         try:
-            psf = self.psf
+            check_on_grid(named, image)
             checked = rld.check_image(image) if psf is None else rld.check_pair(image, psf)
             calibrate(checked)
-            rld.check_image(replace(truth, name=f"its ground truth, {files[1]},"))
+            rld.check_image(named)
         except RlnError as error:
             raise RlnError(f"{files[0]} cannot be used for training: {error}") from error
-        return Pair(image=checked, truth=truth), self.psf
+        return Pair(image=checked, truth=truth), psf
 
     def check(self, patch: int) -> None:
         """Raise an RlnError with the first pair that is invalid, or smaller than a patch."""
