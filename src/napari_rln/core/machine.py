@@ -38,17 +38,9 @@ _PERIOD_US = 100_000.0  # default of cpu.max
 class Allowance:
     """Memory limit of this process as the system counts it, including its current memory.
 
-    So it is the amount to request from a batch system. The libraries alone take about 0.35 GB.
-
-    Parameters
-    ----------
-    memory_gb
-        Limit, GB; auto is half of the free memory, besides the current memory of the process.
-
-    Raises
-    ------
-    RlnError
-        If that is not a valid amount, or too little for any work.
+    So it is the amount in GB to request from a batch system; the libraries alone take about 0.35.
+    auto is half of the free memory, besides the current memory of the process. Raise an RlnError
+    for an invalid amount, or one too small for any work.
     """
 
     memory_gb: MemoryGb = "auto"

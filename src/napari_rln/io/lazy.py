@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,25 +35,14 @@ class Lazy(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """Planes or chunks of an array, some of which may be missing.
+    """Planes or chunks of an array with an axis for each letter, some of which may be missing.
 
-    Attributes
-    ----------
-    kind
-        ``"planes"`` or ``"chunks"``.
-    axes
-        A letter for each axis of the array.
-    shape
-        Shape of the array.
-    size
-        Size of a piece; the last along an axis may be smaller.
-    present
-        Numbers along every axis of the existing pieces.
-    is_incomplete
-        Whether the file refers to an unknown number of further pieces.
+    ``size`` is that of a piece, and the last along an axis may be smaller. ``present`` are the
+    numbers along every axis of the existing pieces; ``is_incomplete`` tells whether the file refers
+    to an unknown number of further ones.
     """
 
-    kind: str
+    kind: Literal["planes", "chunks"]
     axes: str
     shape: tuple[int, ...]
     size: tuple[int, ...]
@@ -152,28 +141,12 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 class OpenedImage(NamedTuple):
-    """An image on disk.
+    """An image on disk: a lazy array with a letter for each axis, and metadata.
 
-    Attributes
-    ----------
-    array
-        Lazy array of the values.
-    axes
-        A letter for each axis.
-    voxel_um
-        Voxel size (z, y, x) in micrometres; None where not stated.
-    name
-        Name of the image.
-    record
-        Record of a result of napari-rln; None of other images.
-    pieces
-        Planes or chunks of the array; None where none can be missing.
-    files
-        Function that returns the files of the values.
-    piece_bytes
-        Bytes to read for a single voxel.
-    images
-        Number of images in the file or set; this is one of them.
+    The voxel size (z, y, x) in micrometres is None where not stated, the record for images that are
+    no results of napari-rln, and ``pieces`` where none can be missing. ``files`` returns the files
+    of the values, ``piece_bytes`` is the number of bytes to read for a single voxel, and ``images``
+    that of the images in the file or set, of which this is one.
     """
 
     array: Lazy

@@ -47,7 +47,10 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm |
     else:
         sizes = _imagej_voxel_um(tif)
     if None in sizes and tif.is_micromanager:
-        sizes = [known or other for known, other in zip(sizes, _manager_um(tif), strict=True)]
+        summary: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
+        step, pixel = (_number(summary.get(key)) for key in ("z-step_um", "PixelSize_um"))
+        others = (abs(step) if step else None, pixel or None, pixel or None)
+        sizes = [known or other for known, other in zip(sizes, others, strict=True)]
     return _completed(sizes, planes)
 
 
@@ -138,13 +141,6 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _manager_um(tif: tifffile.TiffFile) -> Sizes:
-    """Return the voxel size in Micro-Manager's metadata, micrometres."""
-    summary: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
-    step, pixel = (_number(summary.get(key)) for key in ("z-step_um", "PixelSize_um"))
-    return [abs(step) if step else None, pixel or None, pixel or None]
 
 
 def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:

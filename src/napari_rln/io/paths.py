@@ -85,24 +85,11 @@ def check_outputs(
     overwrite: bool = False,
     room: int = 0,
 ) -> None:
-    """Raise, before the work, if outputs would destroy files or cannot be written.
+    """Raise an RlnError, before the work, if outputs would destroy files or cannot be written.
 
-    Parameters
-    ----------
-    outputs
-        Files, or Zarr folders, to be written.
-    inputs
-        Files and folders that are read; None is ignored.
-    overwrite
-        Whether existing files may be replaced. Inputs never are.
-    room
-        Size of all outputs, bytes.
-
-    Raises
-    ------
-    RlnError
-        If an output is an input or lies within one, two are the same, one exists and may not be
-        replaced, its folder is absent or not writable, or the disk has too little space.
+    That is if an output is an input or lies within one, two are the same, one exists and is not to
+    be overwritten, its folder is absent or not writable, or the disk has too little space for
+    ``room`` bytes. Inputs of None are ignored.
     """
     outputs_by_path: dict[str, Path] = {}
     read = [path for path in inputs if path is not None]

@@ -127,21 +127,8 @@ def write_channels(
 ) -> None:
     """Write volumes of one size as the channels of one OME-TIFF, atomically.
 
-    Parameters
-    ----------
-    volumes
-        One volume per channel, in order.
-    path
-        Path of the file, ``.ome.tif`` or ``.ome.tiff``.
-    dtype, replace
-        As for :func:`write`.
-
-    Raises
-    ------
-    RlnError
-        If the name, the folder or the free space does not allow it, or the sizes differ.
-    OSError
-        If the system fails on the way; no partial file is left.
+    Options and errors are those of :func:`write`; an RlnError is also raised if the sizes differ,
+    or the name does not end in ``.ome.tif`` or ``.ome.tiff``.
     """
     path, first = Path(path), volumes[0]
     check_channels_output(path)

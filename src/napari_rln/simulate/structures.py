@@ -110,24 +110,9 @@ def draw(
 ) -> Drawing:
     """Return synthetic objects; equal arguments give equal objects.
 
-    Parameters
-    ----------
-    shape
-        Size (z, y, x) in voxels, including margins outside the field of view.
-    settings
-        Kinds, density and brightness of objects.
-    seed
-        One or more non-negative integers.
-    z_ratio
-        Distance of the planes in lateral voxels.
-    field
-        Field of view; the whole volume by default. Every kind has some objects in it; haze lies
-        outside it in z where there is room.
-
-    Raises
-    ------
-    RlnError
-        If the ratio is out of range.
+    The shape (z, y, x) in voxels includes margins outside the field of view, by default none. Every
+    kind has some objects in the field; haze lies outside it in z where there is room. Raise an
+    RlnError if ``z_ratio``, the distance of the planes in lateral voxels, is out of range.
     """
     low, high = _Z_RATIO
     if not low <= z_ratio <= high:

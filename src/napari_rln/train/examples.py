@@ -324,15 +324,11 @@ def _single_kind(structures: StructureSettings, number: int) -> StructureSetting
 def symmetry_of(psf: Volume) -> Symmetry:
     """Return the augmentations allowed for images of a PSF."""
     z, y, x = (value < _SYMMETRIC for value in asymmetry(psf.data))
-    return Symmetry(flips=(z, y, x), quarter_turn=_round(psf))
-
-
-def _round(psf: Volume) -> bool:
-    """Return whether a PSF is symmetric under exchange of y and x."""
-    if psf.shape[1] != psf.shape[2] or psf.voxel_um[1] != psf.voxel_um[2]:
-        return False
-    exchanged = psf.data.swapaxes(1, 2)
-    return bool(0.5 * np.abs(psf.data - exchanged).sum() < _SYMMETRIC * psf.data.sum())
+    square = psf.shape[1] == psf.shape[2] and psf.voxel_um[1] == psf.voxel_um[2]
+    if square:
+        unpaired = 0.5 * np.abs(psf.data - psf.data.swapaxes(1, 2)).sum()
+        square = bool(unpaired < _SYMMETRIC * psf.data.sum())
+    return Symmetry(flips=(z, y, x), quarter_turn=square)
 
 
 def _cropped(psf: Volume) -> Volume:
