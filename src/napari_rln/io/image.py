@@ -360,8 +360,8 @@ def volume_index(
             index.append(slice(None))
             continue
         label = _LABELS.get(axis, "an axis without a name")
-        wanted = chosen.get(axis)
-        if wanted is None:
+        entry = chosen.get(axis)
+        if entry is None:
             if length > 1:
                 how = (
                     f"choose one with `{label}`=0..{length - 1}" if axis in _LABELS else "split it"
@@ -369,13 +369,13 @@ def volume_index(
                 if axis == "C" and "Z" not in axes:
                     how += ", or give `planes_are=channel` where these are the planes of a stack"
                 raise RlnError(f"{name} has {length} entries along {label}; {how}.")
-            wanted = 0
-        if not 0 <= wanted < length:
+            entry = 0
+        if not 0 <= entry < length:
             raise RlnError(
-                f"{name} has {length} entries along {label}; {wanted} is not among 0 to "
+                f"{name} has {length} entries along {label}; {entry} is not among 0 to "
                 f"{length - 1}."
             )
-        index.append(wanted)
+        index.append(entry)
     for axis, label in _LABELS.items():
         if chosen[axis] not in (None, 0) and axis not in axes:
             raise RlnError(f"{name} has one {label} only; {chosen[axis]} is not there.")

@@ -174,7 +174,7 @@ class OpenedImage(NamedTuple):
         return 1 if at < 0 else self.array.shape[at]
 
 
-def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
+def choose_image(sizes: Sequence[str], requested: int | None, name: str) -> int:
     """Return the number of the chosen image of a file; of its only image if none is chosen.
 
     Raise an RlnError if the number does not exist, or if there are several images and none is
@@ -182,19 +182,19 @@ def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
     """
     if not sizes:
         raise RlnError(f"{name} contains no image; name another file.")
-    if wanted is None and len(sizes) > 1:
+    if requested is None and len(sizes) > 1:
         few = ", ".join(sizes[:4]) + (", ..." if len(sizes) > 4 else "")
         raise RlnError(
             f"{name} contains {len(sizes)} images ({few}); choose one with `series`=0.."
             f"{len(sizes) - 1}, or save it separately. Planes of one stack with different sizes, "
             "types or compressions count as several images too."
         )
-    if not 0 <= (wanted or 0) < len(sizes):
+    if not 0 <= (requested or 0) < len(sizes):
         raise RlnError(
-            f"{name} contains {len(sizes)} image{'s' * (len(sizes) > 1)}; {wanted} is not among 0 "
-            f"to {len(sizes) - 1} (`series`)."
+            f"{name} contains {len(sizes)} image{'s' * (len(sizes) > 1)}; {requested} is not among "
+            f"0 to {len(sizes) - 1} (`series`)."
         )
-    return wanted or 0
+    return requested or 0
 
 
 MOST_PLANES = 10_000_000

@@ -79,7 +79,7 @@ def images_in(ome: str, names: set[str]) -> list[int]:
     Planes without a named file are in every file.
     """
     images = enumerate(_files_of_images(ome))
-    return [number for number, (own, files) in images if own or names & files]
+    return [number for number, (is_here, files) in images if is_here or names & files]
 
 
 def files_named(ome: str) -> set[str]:
@@ -93,14 +93,14 @@ def _files_of_images(ome: str) -> Iterator[tuple[bool, set[str]]]:
         root = ElementTree.fromstring(ome)
     except ElementTree.ParseError:
         return
-    mine = root.get("UUID")
+    this_uuid = root.get("UUID")
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
         named = [data.find("{*}UUID") for data in pixels.iterfind("{*}TiffData")]
-        own = any(
-            uuid is None or (mine is not None and (uuid.text or "").strip() == mine)
+        is_here = any(
+            uuid is None or (this_uuid is not None and (uuid.text or "").strip() == this_uuid)
             for uuid in named
         )
-        yield own, files_of_pixels(pixels)
+        yield is_here, files_of_pixels(pixels)
 
 
 def files_of_pixels(pixels: ElementTree.Element) -> set[str]:

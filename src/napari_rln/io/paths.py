@@ -140,15 +140,15 @@ def make_folder(path: Path) -> None:
 
 def check_apart(output: Path, source: Path) -> None:
     """Raise an RlnError if an output is an input, lies within one, or contains one."""
-    there, here = (Path(os.path.realpath(path)) for path in (output, source))
-    same = there == here or (output.exists() and source.exists() and output.samefile(source))
+    target, origin = (Path(os.path.realpath(path)) for path in (output, source))
+    same = target == origin or (output.exists() and source.exists() and output.samefile(source))
     # Files added to a Zarr damage it, and a TIFF in a folder of planes becomes one of them.
     inside = any(
-        around in there.parents and (is_zarr(around) or is_zarr_name(around))
-        for around in (here, *here.parents)
+        around in target.parents and (is_zarr(around) or is_zarr_name(around))
+        for around in (origin, *origin.parents)
     )
-    inside |= here.is_dir() and there.parent == here and is_tiff_name(there)
-    if same or inside or there in here.parents:
+    inside |= origin.is_dir() and target.parent == origin and is_tiff_name(target)
+    if same or inside or target in origin.parents:
         raise RlnError(
             f"the result {output} would lie on or in the input {source}; name another result."
         )

@@ -95,13 +95,13 @@ def open_set(folder: Path, series: int | None = None) -> OpenedImage | None:
     return open_lazily(files[0], series, folder=True) if among else None
 
 
-def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> OpenedImage:
+def _opened(tif: tifffile.TiffFile, requested: int | None, path: Path, folder: bool) -> OpenedImage:
     _check_described(tif, path.name)
     own = _images_of(tif, folder)
     if len(own) > 1 and _names_more(tif):
         raise _mixed(path.name)
     sizes = [" x ".join(map(str, tif.series[number].shape)) for number in own]
-    chosen = choose_image(sizes, wanted, path.name)
+    chosen = choose_image(sizes, requested, path.name)
     number = own[chosen]
     series = tif.series[number]
     if "S" in series.axes:
@@ -168,12 +168,12 @@ def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name:
     Warn if there are more planes than described.
     """
     pages_of = {each: [page for page in each.pages if page is not None] for each in tif.series}
-    own = all(page.parent is tif for pages in pages_of.values() for page in pages)
+    in_one_file = all(page.parent is tif for pages in pages_of.values() for page in pages)
     more = len(tif.pages) - sum(map(len, pages_of.values()))
-    if own and more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
+    if in_one_file and more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
         warn(f"{name} contains {more} planes more than it describes; they are ignored.")
-    mine = [page for page in pages_of[series] if page.parent is tif]
-    if len(mine) > 1 and len({_layout(page) for page in mine}) > 1:
+    stored = [page for page in pages_of[series] if page.parent is tif]
+    if len(stored) > 1 and len({_layout(page) for page in stored}) > 1:
         raise _mixed(name)
 
 

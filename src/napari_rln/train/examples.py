@@ -272,13 +272,13 @@ def example(
     )
 
 
-def rescaled(made: Example, factor: float) -> Example:
+def rescaled(original: Example, factor: float) -> Example:
     """Return an example with its output scale multiplied by a factor."""
     return replace(
-        made,
-        target=made.target / np.float32(factor),
-        mean=made.mean / factor,
-        power=max(made.power / factor**2, 1e-6),
+        original,
+        target=original.target / np.float32(factor),
+        mean=original.mean / factor,
+        power=max(original.power / factor**2, 1e-6),
     )
 
 

@@ -51,7 +51,7 @@ class TrainingState:
         self.step = 0
         self.total = settings.steps or _GUESS
         self.clock = Stopwatch()
-        self._timed = self._began = 0.0  # times of steps in seconds
+        self._timed = self._started = 0.0  # times of steps in seconds
         self._timed_from = 0
         self._baseline: Baseline | None = None
         self._best: BestWeights | None = None
@@ -109,7 +109,7 @@ class TrainingState:
         if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
             self._freeze()
         if self.step == 0:
-            self._began = self.clock.seconds
+            self._started = self.clock.seconds
         if self.step == _UNTIMED:
             self._time_from_here()
         rate = self._rate()
@@ -252,7 +252,7 @@ class TrainingState:
             before = self.clock.seconds
             self._validate()
             validation = self.clock.seconds - before
-        left = 60 * self.settings.minutes - (self.clock.seconds - self._began)
+        left = 60 * self.settings.minutes - (self.clock.seconds - self._started)
         each += validation / self.settings.validate_every
         return max(_WARM_UP + 1, _WARM_UP + int(left / each))
 
