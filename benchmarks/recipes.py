@@ -57,7 +57,7 @@ def main() -> None:
         base,
         steps=arguments.steps,
         examples=arguments.examples,
-        every=max(1, arguments.steps // (2 * arguments.examples)),
+        steps_per_example=max(1, arguments.steps // (2 * arguments.examples)),
         shape=(64, 64, 64),
         validate=arguments.held_out,
         validate_every=arguments.steps,

@@ -11,12 +11,11 @@ import zarr
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import blocks, plan_tiles
-from napari_rln.io.image import Image, ImageFile, open_image
-from napari_rln.io.lazy import OpenedArray
+from napari_rln.io.image import Image, ImageFile, open_contents, open_image
+from napari_rln.io.lazy import OpenedImage
 from napari_rln.io.ome_zarr import ZarrTarget, pyramid
 from napari_rln.io.paths import is_zarr
 from napari_rln.io.tiff import TiffTarget
-from napari_rln.io.volumes import contents
 
 SHAPE = (12, 37, 50)
 VOXEL_UM = (0.3, 0.1, 0.12)
@@ -88,7 +87,7 @@ def test_channels_and_times_of_an_ome_zarr(data, tmp_path):
     five = np.stack([np.stack([data + 10 * t + c for c in range(3)]) for t in range(2)])
     path = tmp_path / "cells.ome.zarr"
     _ome_zarr(path, five, "0.5", axes="tczyx")
-    assert contents(path).channels == 3
+    assert open_contents(path).channels == 3
     every = _open(path)
     assert (every.channels, every.times) == (3, 2)
     np.testing.assert_array_equal(every.read(BOX, time=1, channel=2), data[BOX] + 12)
@@ -202,13 +201,13 @@ def test_folders_and_files_that_hold_no_image(tmp_path):
 )
 def test_arrays_that_are_no_image(array, axes, message):
     with pytest.raises(RlnError, match=message):
-        Image(OpenedArray(array, axes, VOXEL_UM, "cells"), ImageFile(path="cells"))
+        Image(OpenedImage(array, axes, VOXEL_UM, "cells"), ImageFile(path="cells"))
 
 
 def test_nan_is_said_with_its_place(tmp_path):
     data = np.ones(SHAPE, np.float32)
     data[4, 6, 12] = np.nan
-    source = Image(OpenedArray(data, "ZYX", VOXEL_UM, "cells"), ImageFile(path="cells"))
+    source = Image(OpenedImage(data, "ZYX", VOXEL_UM, "cells"), ImageFile(path="cells"))
     with pytest.raises(RlnError, match=r"cells.*\[3:9, 5:31, 11:50\].* 1 "):
         source.read(BOX)
 

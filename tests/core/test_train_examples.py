@@ -23,7 +23,7 @@ from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.structures import TRAINING, StructureSettings
-from napari_rln.train.batches import Batch, draw_batch, inner, without_margin
+from napari_rln.train.batches import Batch, draw_batch, inner
 from napari_rln.train.examples import (
     Example,
     PairFolder,
@@ -343,7 +343,7 @@ def test_margins_are_taken_off_on_all_sides():
     batch = draw_batch([_numbered()], SETTINGS, NONE, (0,))
     assert torch.equal(inner(batch.x, 0), batch.x)
     assert torch.equal(inner(batch.x, 3), batch.x[:, :, 3:5, 3:5, 3:5])
-    seen: Batch = without_margin(batch, 1)
+    seen: Batch = batch.without_margin(1)
     assert torch.equal(seen.E0 - seen.x, torch.full((4, 1, 6, 6, 6), 0.25))
     assert torch.equal(seen.truth - seen.x, torch.full((4, 1, 6, 6, 6), 0.5))
     assert torch.equal(seen.power, batch.power)

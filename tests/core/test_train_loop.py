@@ -40,8 +40,8 @@ from napari_rln.train.training_settings import PRESETS, Quality, TrainReport, Tr
 from napari_rln.train.validation import ValidationResult, validate
 
 TINY = TrainSettings(
-    steps=4, start_iterations=2, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
-    validate=1, validate_every=2, device="cpu",
+    steps=4, start_iterations=2, batch=2, patch=8, shape=(16, 16, 16), examples=3,
+    steps_per_example=1, validate=1, validate_every=2, device="cpu",
 )  # fmt: skip
 PSF = phantoms.gaussian_psf()
 
@@ -270,8 +270,8 @@ VARIANTS = {
     "statistics held late": replace(TINY, frozen=0.5),
     "none held out": replace(TINY, frozen=0.0, validate=0),
     "paper": replace(
-        PRESETS["paper"], steps=4, batch=2, patch=8, shape=(16, 16, 16), examples=3, every=1,
-        validate_every=2, device="cpu",
+        PRESETS["paper"], steps=4, batch=2, patch=8, shape=(16, 16, 16), examples=3,
+        steps_per_example=1, validate_every=2, device="cpu",
     ),
 }  # fmt: skip
 

@@ -13,8 +13,8 @@ from napari_rln.deconvolution.method import Method
 from napari_rln.engine.execution import Execution, OutputFormat
 from napari_rln.engine.job import Job, PsfFile, SecondView
 from napari_rln.engine.run import read_psf
-from napari_rln.io.image import Crop, ImageFile, ImagePart, PlanesAre
-from napari_rln.io.volumes import contents, read
+from napari_rln.io.image import Crop, ImageFile, ImagePart, PlanesAre, open_contents
+from napari_rln.io.volumes import read
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import HARMFUL, Finding
 
@@ -52,7 +52,7 @@ class ImageOptions(ImagePart):
 
         The image's voxel size, channel and time, where set, apply to it too.
         """
-        there = contents(path)
+        there = open_contents(path)
         return read(
             path,
             voxel_um=self.voxel_um,

@@ -20,10 +20,7 @@ from napari_rln.core.volume import FloatArray
 def resolve_device(name: str = "auto") -> torch.device:
     """Return the device of a name: ``auto`` takes CUDA, else MPS, else the CPU.
 
-    Raises
-    ------
-    RlnError
-        If the name is unknown or this machine has no such device.
+    Raise an RlnError if the name is unknown or this machine has no such device.
     """
     mps = torch.backends.mps.is_available()
     if name == "auto":
@@ -90,10 +87,8 @@ def check_memory(needed: int, device: torch.device, advice: str) -> None:
 def computing(needed: int, device: torch.device, advice: str) -> Iterator[None]:
     """Convert errors of a computation to a :class:`ComputeError`.
 
-    Raises
-    ------
-    ComputeError
-        If torch fails inside the block; out of memory, with the needed memory and the advice.
+    Raise a ComputeError if torch fails inside the block; out of memory, with the needed memory and
+    the advice.
     """
     try:
         yield

@@ -28,12 +28,7 @@ _listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", def
 def warn(message: str, *, stacklevel: int = 2) -> None:
     """Issue a :class:`RlnWarning`, or pass it to the listener of this thread.
 
-    Parameters
-    ----------
-    message
-        A sentence.
-    stacklevel
-        As for :func:`warnings.warn`, counted from the caller.
+    The level of the stack is as for :func:`warnings.warn`, counted from the caller.
     """
     listener = _listener.get()
     if listener is not None:

@@ -19,16 +19,9 @@ def resampled_image(image: Volume, voxel_um: VoxelUm) -> Volume:
 
 
 def on_grid(data: FloatArray, voxel_um: VoxelUm, shape: Shape, target_um: VoxelUm) -> FloatArray:
-    """Return data resampled to another grid by linear interpolation.
+    """Return data (Z, Y, X), light per volume, resampled to a shape by linear interpolation.
 
-    Parameters
-    ----------
-    data
-        (Z, Y, X), light per volume.
-    voxel_um, target_um
-        Voxel sizes (z, y, x) of the two grids in micrometres; their first corners coincide.
-    shape
-        (Z, Y, X) of the other grid.
+    The first corners of the two grids coincide; their voxel sizes (z, y, x) are in micrometres.
     """
     scale = [t / v for t, v in zip(target_um, voxel_um, strict=True)]
     offset = [(s - 1) / 2 for s in scale]  # from voxel centres to the corner and back
@@ -53,13 +46,8 @@ def translation(shift_um: npt.ArrayLike) -> Float64Array:
 def resample_onto(reference: Volume, image: Volume, matrix: Float64Array) -> FloatArray:
     """Return a reference resampled to an image's voxels by linear interpolation, NaN outside.
 
-    Parameters
-    ----------
-    reference, image
-        (Z, Y, X).
-    matrix
-        4 x 4 for (z, y, x, 1), from micrometres of the image to micrometres of the reference, both
-        from the first corner.
+    The matrix, 4 x 4 for (z, y, x, 1), maps micrometres of the image to micrometres of the
+    reference, both from the first corner.
     """
     linear, shift = matrix[:3, :3], matrix[:3, 3]
     voxel_um = np.array(reference.voxel_um)

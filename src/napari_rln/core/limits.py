@@ -21,18 +21,9 @@ T = TypeVar("T")
 
 
 def check_limits(settings: Any) -> None:
-    """Raise for the first field of a settings dataclass with an invalid value.
+    """Raise an RlnError for the first field of a settings dataclass with an invalid value.
 
-    Parameters
-    ----------
-    settings
-        A dataclass instance whose fields may be annotated with ``min``, ``max`` and ``unit``, or
-        with choices (``Literal``).
-
-    Raises
-    ------
-    RlnError
-        If a value is invalid, with the field, its value and the limit or the choices.
+    Fields may be annotated with ``min``, ``max`` and ``unit``, or with choices (``Literal``).
     """
     hints = get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
@@ -68,11 +59,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 
 def as_dict(settings: Any) -> dict[str, Any]:
     """Return a settings dataclass as a dictionary in JSON's types."""
-    return {
-        field.name: _jsonable(value)
-        for field in dataclasses.fields(settings)
-        for value in (getattr(settings, field.name),)
-    }
+    return {f.name: _jsonable(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
 
 
 def _jsonable(value: Any) -> Any:
@@ -84,12 +71,8 @@ def _jsonable(value: Any) -> Any:
 def from_dict(kind: type[T], fields: Mapping[str, Any]) -> T:
     """Return the settings from the dictionary of :func:`as_dict`, with lists as tuples.
 
-    Missing fields have their defaults.
-
-    Raises
-    ------
-    RlnError
-        If a name is unknown, or a value is invalid.
+    Missing fields have their defaults. Raise an RlnError if a name is unknown, or a value is
+    invalid.
     """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(fields) - known)

@@ -38,17 +38,9 @@ _PERIOD_US = 100_000.0  # default of cpu.max
 class Allowance:
     """Memory limit of this process as the system counts it, including its current memory.
 
-    So it is the amount to request from a batch system. The libraries alone take about 0.35 GB.
-
-    Parameters
-    ----------
-    memory_gb
-        Limit, GB; auto is half of the free memory, besides the current memory of the process.
-
-    Raises
-    ------
-    RlnError
-        If that is not a valid amount, or too little for any work.
+    So it is the amount in GB to request from a batch system; the libraries alone take about 0.35.
+    auto is half of the free memory, besides the current memory of the process. Raise an RlnError
+    for an invalid amount, or one too small for any work.
     """
 
     memory_gb: MemoryGb = "auto"
@@ -76,8 +68,8 @@ def available_bytes(root: Path = _ROOT) -> int:
 def cores(root: Path = _ROOT) -> int:
     """Return the number of cores that this process may use, at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else math.inf
-    there = psutil.cpu_count(logical=False) or 1
-    return max(1, int(min([allowed, there, *_quotas(root)])))
+    physical = psutil.cpu_count(logical=False) or 1
+    return max(1, int(min([allowed, physical, *_quotas(root)])))
 
 
 def used_bytes() -> int:
@@ -104,26 +96,24 @@ def _memory(root: Path) -> Iterator[tuple[int, int]]:
             limits, use, stale = ["memory.limit_in_bytes"], "usage_in_bytes", "total_inactive_file"
         else:  # above memory.high a process is throttled almost to a halt
             limits, use, stale = ["memory.max", "memory.high"], "current", "inactive_file"
-        values = [value for name in limits if (value := _number(folder / name)) is not None]
-        used = _number(folder / f"memory.{use}")
+        values = [v for name in limits if (v := _number(_text(folder / name))) is not None]
+        used = _number(_text(folder / f"memory.{use}"))
         if values and used is not None:
             # Cached files that are not in use are released on demand.
-            yield (
-                int(min(values)),
-                int(max(0, used - _stated(folder / "memory.stat", stale))),
-            )
+            stated = re.search(rf"^{stale} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+            yield int(min(values)), int(max(0, used - (float(stated[1]) if stated else 0)))
 
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yield the limit of each control group of this process, in cores."""
     for folder, version in _groups(root, "cpu"):
         if version == 1:
-            quota = _number(folder / "cpu.cfs_quota_us")
-            period = _number(folder / "cpu.cfs_period_us")
+            quota = _number(_text(folder / "cpu.cfs_quota_us"))
+            period = _number(_text(folder / "cpu.cfs_period_us"))
         else:
             fields = _text(folder / "cpu.max").split()
-            quota = _parsed(fields[0]) if fields else None
-            period = _parsed(fields[1]) if len(fields) > 1 else _PERIOD_US
+            quota = _number(fields[0]) if fields else None
+            period = _number(fields[1]) if len(fields) > 1 else _PERIOD_US
         if quota is not None and quota > 0 and period:  # -1 is no limit in version 1
             yield quota / period
 
@@ -167,18 +157,8 @@ def _upwards(place: Path, top: str, path: str, version: int) -> Iterator[tuple[P
         folder = folder.parent
 
 
-def _stated(path: Path, name: str) -> float:
-    """Return a number from a file of names and numbers; 0 if absent."""
-    stated = re.search(rf"^{name} (\d+)$", _text(path), re.MULTILINE)
-    return float(stated[1]) if stated else 0.0
-
-
-def _number(path: Path) -> float | None:
-    """Return the number in a file; None if it is absent or ``max``."""
-    return _parsed(_text(path))
-
-
-def _parsed(text: str) -> float | None:
+def _number(text: str) -> float | None:
+    """Return the number in a text; None if it is empty or ``max``."""
     try:
         return float(text)
     except ValueError:

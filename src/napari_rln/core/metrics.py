@@ -47,12 +47,8 @@ def psnr(
 ) -> float:
     """Return the peak signal-to-noise ratio in dB: ``20 log10(range / rms error)``.
 
-    Infinite if the two are equal. The range is the truth's maximum minus its minimum if None.
-
-    Raises
-    ------
-    RlnError
-        If the truth is flat.
+    Infinite if the two are equal. The range is the truth's maximum minus its minimum if None. Raise
+    an RlnError if the truth is flat.
     """
     x, g = fitted_pair(result, truth, fit=fit)
     rms = float(np.sqrt(np.mean((x - g) ** 2)))
@@ -63,12 +59,8 @@ def psnr(
 def nrmse(result: Array, truth: Array, *, fit: bool = True) -> float:
     """Return ``||scale * result + offset - truth|| / ||truth||``.
 
-    Without ``fit`` the scale is 1 and the offset 0.
-
-    Raises
-    ------
-    RlnError
-        If the truth is zero everywhere.
+    Without ``fit`` the scale is 1 and the offset 0. Raise an RlnError if the truth is zero
+    everywhere.
     """
     x, g = fitted_pair(result, truth, fit=fit)
     norm = float(np.linalg.norm(g))
@@ -83,12 +75,8 @@ def ssim(
     """Return the mean structural similarity, with a Gaussian window of sigma 1.5 voxels.
 
     Of (Z, Y, X) or (Y, X); of volumes with fewer planes than the window (11), the mean over planes.
-    The range of values is the truth's maximum minus its minimum if None.
-
-    Raises
-    ------
-    RlnError
-        If the truth is flat, or a plane is smaller than the window.
+    The range of values is the truth's maximum minus its minimum if None. Raise an RlnError if the
+    truth is flat, or a plane is smaller than the window.
     """
     x, g = fitted_pair(result, truth, fit=fit)
     peak = _range(g, data_range)

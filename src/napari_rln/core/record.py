@@ -20,10 +20,7 @@ SCHEMA = 1
 def array_hash(array: npt.NDArray[Any]) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of an array's shape, type and values.
 
-    Parameters
-    ----------
-    array
-        Any shape and type; the hash does not depend on byte order or memory layout.
+    It does not depend on byte order or memory layout.
     """
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{little.shape}{little.dtype.str}".encode())
@@ -87,10 +84,7 @@ class Record:
     def from_dict(cls, values: Any) -> Self:
         """Return the record from the dictionary of :meth:`as_dict`, also of another version.
 
-        Raises
-        ------
-        ValueError
-            If the dictionary is not a record.
+        Raise a ValueError if the dictionary is not a record.
         """
         kinds = {
             "method": str, "settings": dict, "facts": dict, "inputs": dict, "version": str,
@@ -109,9 +103,6 @@ class Record:
     def from_json(cls, text: str) -> Self:
         """Return the record from the text of :meth:`to_json`.
 
-        Raises
-        ------
-        ValueError
-            If the text is not a record.
+        Raise a ValueError if the text is not a record.
         """
         return cls.from_dict(json.loads(text))

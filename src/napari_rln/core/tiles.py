@@ -6,6 +6,7 @@ tile with an odd origin would pool other pairs.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,15 +21,7 @@ TileSide = Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}]
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One tile; slices are (z, y, x).
-
-    Attributes
-    ----------
-    core
-        Part of the volume with the tile's result.
-    window
-        Part of the volume that is read.
-    """
+    """One tile: parts (z, y, x) of the volume with its result (core), and to read (window)."""
 
     core: Box
     window: Box
@@ -62,16 +55,10 @@ def as_text(box: Box) -> str:
 
 
 def plan_tiles(shape: Shape, core: Shape, halo: Shape) -> tuple[Tile, ...]:
-    """Return tiles that cover a volume.
+    """Return tiles that cover a volume of a shape (Z, Y, X).
 
-    Parameters
-    ----------
-    shape
-        (Z, Y, X) of the volume.
-    core
-        Largest size (z, y, x) of a core; odd ones that do not cover the axis are made even.
-    halo
-        Halo (z, y, x) on each side of a core, voxels, made even; cropped at the volume's border.
+    ``core`` is the largest size (z, y, x) of a core; odd ones that do not cover the axis are made
+    even. The halo (z, y, x) on each side of a core is made even too, and cropped at the border.
     """
     axes = [list(_along(n, c, h)) for n, c, h in zip(shape, core, halo, strict=True)]
     return tuple(
@@ -89,10 +76,7 @@ def largest_core(shape: Shape, halo: Shape, voxels: int) -> Shape:
     core = list(shape)
 
     def window() -> int:
-        product = 1
-        for n, c, h in zip(shape, core, halo, strict=True):
-            product *= min(n, c + 2 * h)
-        return product
+        return math.prod(min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
 
     while window() > voxels and max(core) > 2:
         axis = max(range(3), key=lambda a: core[a])
@@ -117,16 +101,10 @@ def _along(n: int, core: int, halo: int) -> Iterator[tuple[slice, slice]]:
 
 
 def blocks(shape: Shape, size: Shape, most: int) -> Sequence[Box]:
-    """Return boxes of a size, evenly distributed over a volume.
+    """Return boxes of a size, evenly distributed over a volume of a shape, both (z, y, x).
 
-    Parameters
-    ----------
-    shape
-        (Z, Y, X) of the volume.
-    size
-        Size (z, y, x) of a box, limited to that of the volume.
-    most
-        Largest number of boxes; fewer where they would overlap.
+    Their size is limited to that of the volume, their number to ``most``, and fewer where they
+    would overlap.
     """
     z, y, x = (min(s, n) for s, n in zip(size, shape, strict=True))
     rooms = [max(1, n // s) for n, s in zip(shape, (z, y, x), strict=True)]

@@ -22,9 +22,8 @@ from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.reports import BatchItem, BatchReport, ItemOutcome
 from napari_rln.engine.run import task_of
 from napari_rln.engine.task import Task
-from napari_rln.io.image import ImageFile, files_read, open_held
+from napari_rln.io.image import ImageFile, files_read, open_contents
 from napari_rln.io.paths import atomic, is_tiff_name, is_zarr, stem
-from napari_rln.io.volumes import contents
 from napari_rln.networks.network import NetworkOptions
 
 Ending = Literal["ome.tif", "ome.zarr"]
@@ -150,8 +149,8 @@ def _positions(row: _ListedImage) -> list[_ListedImage]:
     image = row.image
     if image.series is None:
         with contextlib.suppress(ValueError, OSError):  # reported where it is read
-            first = open_held(replace(image, series=0))
-            others = (open_held(replace(image, series=n)) for n in range(1, first.images))
+            first = open_contents(image.path, 0)
+            others = (open_contents(image.path, n) for n in range(1, first.images))
             if first.images > 1 and all(h.array.shape == first.array.shape for h in others):
                 return [
                     replace(row, image=replace(image, series=number))
@@ -251,7 +250,7 @@ def _channels(row: _ListedImage, template: BatchSettings) -> list[BatchItem]:
     count, problem = 1, ""
     try:
         whole = image.planes_are == "channel"
-        count = 1 if whole else contents(image.path, image.series).channels
+        count = 1 if whole else open_contents(image.path, image.series).channels
     except (ValueError, OSError) as error:  # also for an invalid file name
         problem = str(error)
     for name, those in (("PSFs", common.psfs), ("models", common.methods)):

@@ -32,7 +32,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job, PsfFile
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task, can_write_in_parts, check_output_name
-from napari_rln.io.image import Image, ImageFile, files_read, open_held, open_image
+from napari_rln.io.image import Image, ImageFile, files_read, open_contents, open_image
 from napari_rln.io.paths import (
     check_apart,
     check_outputs,
@@ -40,13 +40,7 @@ from napari_rln.io.paths import (
     check_tiff_output,
     is_zarr_name,
 )
-from napari_rln.io.volumes import (
-    check_channels_output,
-    contents,
-    read,
-    write,
-    write_channels,
-)
+from napari_rln.io.volumes import check_channels_output, read, write, write_channels
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.findings import Finding
 from napari_rln.registration.register import RegistrationReport
@@ -387,7 +381,7 @@ class _Run:
         if len(job.methods) == 1 or output.overwrite or not output.path.is_file():
             return None
         try:
-            existing_file = open_held(ImageFile(path=str(output.path)))
+            existing_file = open_contents(output.path)
         except RlnError:
             return None
         if existing_file.record is None or existing_file.array.dtype != np.dtype(output.dtype):
@@ -476,7 +470,7 @@ class _Run:
         psfs = [psf] if psf is not None else self.job.psfs
         kernel: tuple[int, int, int] | None = None
         if psfs:
-            opened = open_held(replace(psfs[0].file, series=psfs[0].file.series or 0))
+            opened = open_contents(psfs[0].file.path, psfs[0].file.series or 0)
             sizes = dict(zip(opened.axes, opened.array.shape, strict=True))
             kernel = (sizes.get("Z", 1), sizes.get("Y", 1), sizes.get("X", 1))
         elif self.method.needs_psf:
@@ -548,13 +542,13 @@ def channels_of(job: Job) -> list[tuple[int, PsfFile]]:
     if not psfs:
         return []
     single = image.channel is not None or image.planes_are == "channel"
-    count = 1 if single else contents(image.path, image.series).channels
+    count = 1 if single else open_contents(image.path, image.series).channels
     if len(psfs) not in (1, count):
         raise RlnError(
             f"there are {len(psfs)} PSFs but {Path(image.path).name} has {count} "
             f"{'channel' if count == 1 else 'channels'} to deconvolve; give one for each."
         )
-    if count == 1 or (len(psfs) == 1 and contents(psfs[0].file.path, 0).channels != count):
+    if count == 1 or (len(psfs) == 1 and open_contents(psfs[0].file.path, 0).channels != count):
         return []
     return [(channel, psfs[channel % len(psfs)]) for channel in range(count)]
 
@@ -576,7 +570,7 @@ def read_psf(file: ImageFile, channel: int | None = None) -> Volume:
     """
     if file.channel is not None or file.planes_are == "channel":
         channel = file.channel
-    elif contents(file.path, file.series or 0).channels == 1:
+    elif open_contents(file.path, file.series or 0).channels == 1:
         channel = None
     try:
         return read(replace(file, channel=channel))

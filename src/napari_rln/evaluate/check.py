@@ -141,11 +141,7 @@ def outside_light_iter(
 
     In image units, estimated by a Richardson-Lucy deconvolution (see
     :mod:`napari_rln.deconvolution.outside_light`), or taken from the results that methods share.
-
-    Raises
-    ------
-    RlnError
-        If the memory of the device is insufficient.
+    Raise an RlnError if the memory of the device is insufficient.
     """
     known = None if shared is None else shared.outside(image, psf, calibration)
     if known is not None:

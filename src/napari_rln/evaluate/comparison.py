@@ -120,17 +120,7 @@ def _columns() -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Comparison table and its inputs.
-
-    Attributes
-    ----------
-    rows
-        The raw image first, then the results in their order.
-    settings
-        Settings of the comparison.
-    truth, psf
-        Names of the truth and of the PSF, if any.
-    """
+    """Comparison table, the raw image first, and its settings; names of truth and PSF, if any."""
 
     rows: tuple[Row, ...]
     settings: CompareSettings
@@ -163,17 +153,9 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareReport:
-    """Progress of a comparison.
+    """Progress of a comparison: iterations or rows done, and the last finished row.
 
-    Attributes
-    ----------
-    phase
-        ``"outside"`` while the light from outside the field of view is estimated, then
-        ``"compare"``.
-    done, total
-        Iterations, or rows of the table.
-    row
-        Last finished row.
+    ``"outside"`` is the phase in which the light from outside the field of view is estimated.
     """
 
     phase: Literal["outside", "compare"]
@@ -274,12 +256,12 @@ def _residual_iter(
     )
 
     def residual(volume: Volume) -> dict[str, Any]:
-        data, own = clean.data - np.float32(calibration.background), calibration
+        data, calibrated = clean.data - np.float32(calibration.background), calibration
         if volume is not image:
             data, facts = volume.data, volume.record.facts if volume.record else {}
             if facts.get("background") is not None:
-                own = dataclasses.replace(calibration, background=facts["background"])
-        return facts_of(residual_of(clean, data, psf, own, outside=outside, mask=mask))
+                calibrated = dataclasses.replace(calibration, background=facts["background"])
+        return facts_of(residual_of(clean, data, psf, calibrated, outside=outside, mask=mask))
 
     return residual
 

@@ -122,10 +122,7 @@ def figure(
 def save_figure(fig: Figure, path: str | Path) -> None:
     """Write a figure atomically, as PNG, PDF or SVG by the ending of the name.
 
-    Raises
-    ------
-    RlnError
-        If the name has another ending.
+    Raise an RlnError if the name has another ending.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")

@@ -82,14 +82,9 @@ class FigureSettings:
 class FigureColumn(NamedTuple):
     """Pictures and profiles of one volume.
 
-    Attributes
-    ----------
-    limits
-        Lowest and highest displayed intensity; the same for all results.
-    pictures
-        (Y, X), (Z, X) and (Z, Y) by the name of the plane: xy, xz, yz. A single plane has xy only.
-    profiles
-        Through the position by the name of the axis: x, and z in a stack.
+    Pictures (Y, X), (Z, X) and (Z, Y) by the name of the plane: xy, xz, yz, of a single plane xy
+    only. Profiles through the position by the name of the axis: x, and z in a stack. The limits,
+    lowest and highest displayed intensity, are the same for all results.
     """
 
     name: str
@@ -101,18 +96,10 @@ class FigureColumn(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FigureContent:
-    """Content of a comparison figure.
+    """Content of a comparison figure, its columns from left to right.
 
-    Attributes
-    ----------
-    columns
-        From left to right.
-    position_um
-        Point at which the planes cross, (z, y, x) from the corner of the field.
-    extent_um
-        Size of the field, (z, y, x).
-    inset_um
-        Magnified region as (start, stop) along z, y and x, inside the field; None without one.
+    The planes cross at ``position_um``; ``extent_um`` is the size of the field, both (z, y, x).
+    ``inset_um`` is the magnified region, as (start, stop) along z, y and x; None without one.
     """
 
     columns: tuple[FigureColumn, ...]
@@ -134,10 +121,7 @@ def figure_content(
 ) -> FigureContent:
     """Return the content of a figure; the arguments are those of :func:`figure`.
 
-    Raises
-    ------
-    RlnError
-        If there is no volume, the grids differ, or the position lies outside.
+    Raise an RlnError if there is no volume, the grids differ, or the position lies outside.
     """
     settings = settings or FigureSettings()
     if not volumes:

@@ -20,16 +20,10 @@ FSC_THRESHOLD = 1 / 7
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShellCurve:
-    """Correlation with the truth as a function of spatial frequency.
+    """Correlation (N,) with the truth, from -1 to 1, as a function of spatial frequency.
 
-    Attributes
-    ----------
-    frequency_per_um
-        (N,) float64, mean frequency of each shell in cycles per micrometre, increasing.
-    correlation
-        (N,) float64, from -1 to 1.
-    nyquist_per_um
-        Nyquist frequency of the voxel grid in this direction.
+    The frequencies (N,) are the means of the shells in cycles per micrometre, increasing, up to the
+    Nyquist frequency of the voxel grid in this direction.
     """
 
     frequency_per_um: Float64Array
@@ -59,12 +53,8 @@ def fourier_shell_correlation(
     10, 2013). A cone about the z axis would lie inside the missing cone of a widefield microscope
     and contain no axial detail. The mean is subtracted and a Hann window applied, so that the
     borders do not correlate; scale and offset have no influence. The width of a shell is the
-    frequency step along the shortest side in the direction.
-
-    Raises
-    ------
-    RlnError
-        If the shapes differ, or there are fewer than four voxels along the direction.
+    frequency step along the shortest side in the direction. Raise an RlnError if the shapes differ,
+    or there are fewer than four voxels along the direction.
     """
     x, g = fitted_pair(result, truth)
     axes = (0,) if direction == "axial" else (1, 2)

@@ -16,17 +16,10 @@ _RISE = 0.15
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Profile:
-    """Intensity profile along a line through a position.
+    """Intensity (N,) along a line, from 0 to 1, by the offset (N,) from a position in micrometres.
 
-    Attributes
-    ----------
-    offset_um
-        (N,) float64, distance from the position in micrometres.
-    value
-        (N,) float64, intensity scaled to the range from 0 to 1.
-    fwhm_um
-        Full width at half maximum of the peak next to the position; None if the profile ends, or
-        rises again, before falling to half on both sides.
+    The full width at half maximum is that of the peak next to the position; None if the profile
+    ends, or rises again, before falling to half on both sides.
     """
 
     offset_um: npt.NDArray[np.float64]
@@ -59,12 +52,8 @@ def profile_between(
     """Return the profile between two points of a volume, linearly interpolated.
 
     The points (z, y, x) are in micrometres from the centre of the first voxel, the offsets from the
-    start; the width is that of the highest peak. The intensity outside the volume is 0.
-
-    Raises
-    ------
-    RlnError
-        If the points coincide.
+    start; the width is that of the highest peak. The intensity outside the volume is 0. Raise an
+    RlnError if the points coincide.
     """
     start, stop = np.asarray(start_um, np.float64), np.asarray(stop_um, np.float64)
     length = float(np.linalg.norm(stop - start))

@@ -19,8 +19,9 @@ from napari_rln.gui.layers import (
     layer_data,
     source_of,
 )
+from napari_rln.io.image import open_contents
 from napari_rln.io.paths import is_zarr
-from napari_rln.io.volumes import contents, read, write
+from napari_rln.io.volumes import read, write
 
 
 def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
@@ -33,7 +34,7 @@ def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None
 
             place = Path(path)
             return read_zarr if is_zarr(place) and open_lazily(place).voxel_um else None
-        known = contents(path).voxel_um is not None
+        known = open_contents(path).voxel_um is not None
     except RlnError:
         return None
     return read_layers if known else None
@@ -41,16 +42,16 @@ def reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None
 
 def read_layers(path: str) -> list[LayerData]:
     """Return a layer for every channel; several time points become a leading axis."""
-    channels, times, _ = contents(path)
+    opened = open_contents(path)
     layers = []
-    for channel in range(channels):
-        volumes = [read(path, channel=channel, time=time) for time in range(times)]
+    for channel in range(opened.channels):
+        volumes = [read(path, channel=channel, time=time) for time in range(opened.times)]
         first = volumes[0]
         data, options, kind = layer_data(first)
-        if channels > 1:
+        if opened.channels > 1:
             options["name"] = f"{first.name} channel {channel}"
             options["metadata"][CHANNEL] = channel
-        if times > 1:
+        if opened.times > 1:
             data = np.stack([volume.data for volume in volumes])
             options["scale"] = (1.0, *first.voxel_um)
             options["units"] = ("pixel", *options["units"])

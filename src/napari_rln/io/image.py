@@ -25,7 +25,7 @@ from napari_rln.core.volume import (
     voxel_um_problem,
 )
 from napari_rln.io import plane_files, tiff
-from napari_rln.io.lazy import Lazy, OpenedArray, Pieces, stamp
+from napari_rln.io.lazy import Lazy, OpenedImage, Pieces, stamp
 from napari_rln.io.paths import is_tiff_name, is_zarr, zarr_around
 
 Missing = Literal["error", "zero", "mask"]
@@ -95,13 +95,7 @@ class ImageFile(ImagePart):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Return the file from its JSON fields.
-
-        Raises
-        ------
-        RlnError
-            If a field is unknown.
-        """
+        """Return the file from its JSON fields; raise an RlnError if a field is unknown."""
         return from_dict(cls, fields)
 
 
@@ -140,7 +134,7 @@ class Image:
         If the voxel size is unlikely, or missing parts are accepted.
     """
 
-    def __init__(self, opened: OpenedArray, file: ImageFile) -> None:
+    def __init__(self, opened: OpenedImage, file: ImageFile) -> None:
         name = Path(file.path).name or opened.name  # in messages
         axes, shape = opened.axes, tuple(int(n) for n in opened.array.shape)
         voxel_um = file.voxel_um or opened.voxel_um
@@ -157,7 +151,7 @@ class Image:
             raise RlnError(f"{name} is empty: its shape is {shape}.")
         if opened.array.dtype.kind not in "buif":
             raise RlnError(f"{name} is of type {opened.array.dtype}; it must be integer or float.")
-        axes = with_planes(axes, shape, file.planes_are)
+        axes = _with_planes(axes, shape, file.planes_are)
         sizes = dict(zip(axes, shape, strict=True))
         self._file, self.name, self.record = name, opened.name, opened.record
         self.timed = file.time is None and "T" in axes
@@ -170,10 +164,6 @@ class Image:
         self._index = volume_index(axes, shape, chosen, name)
         self.axes, self._stored_shape = axes, shape
         self._array = opened.array
-        self._time_axis, self._channel_axis = axes.find("T"), axes.find("C")
-        self._space = "".join(
-            axis for axis, i in zip(axes, self._index, strict=True) if isinstance(i, slice)
-        )
         whole: Shape = (sizes.get("Z", 1), sizes.get("Y", 1), sizes["X"])
         self.times = sizes.get("T", 1) if self.timed else 1
         self.dtype = opened.array.dtype
@@ -207,18 +197,9 @@ class Image:
         """
         if pieces is None:
             return whole[0]
-        index = list(self._index)
-        if self.timed:
-            index[self._time_axis] = slice(None)
-        if self.channels > 1:
-            index[self._channel_axis] = slice(None)
-        others = self._time_axis, self._channel_axis
-        if file.crop is not None:
-            spans = dict(zip("ZYX", (slice(*span) for span in file.crop), strict=True))
-            along = iter(self._space)
-            index = [spans[next(along)] if isinstance(i, slice) and n not in others else i
-                     for n, i in enumerate(index)]  # fmt: skip
-        missing = pieces.missing(tuple(index))
+        spans = [slice(None)] * 3 if file.crop is None else [slice(*span) for span in file.crop]
+        index = self._index_of(spans, slice(None), slice(None))
+        missing = pieces.missing(index)
         if not missing:
             return whole[0]
         what = f"{self._file} lacks {missing}"
@@ -229,7 +210,7 @@ class Image:
                 "on with `missing=mask` (they were not measured) or `missing=zero` (they are "
                 "zeros)."
             )
-        planes = min(whole[0], pieces.last_plane(tuple(index)))
+        planes = min(whole[0], pieces.last_plane(index))
         if not planes:
             raise RlnError(f"{what}: nothing is left to read; copy it again.")
         warn(f"{what}; the run continues without.")
@@ -238,6 +219,17 @@ class Image:
         if pieces.kind == "chunks":
             self._array = _ZeroWhereMissing(self._array, pieces)
         return planes
+
+    def _index_of(
+        self, spans: Iterable[slice], time: int | slice, channel: int | slice
+    ) -> tuple[int | slice, ...]:
+        """Return the index of spans (z, y, x) at a time point and a channel in the stored array."""
+        parts: dict[str, int | slice] = dict(zip("ZYX", spans, strict=True))
+        if self.timed:
+            parts["T"] = time
+        if self.channels > 1:
+            parts["C"] = channel
+        return tuple(map(parts.get, self.axes, self._index))
 
     @property
     def voxels(self) -> int:
@@ -299,27 +291,18 @@ class Image:
         OSError
             If the file cannot be read.
         """
-        index: list[Any] = list(self._index)
-        if self.timed:
-            index[self._time_axis] = time
-        if self.channels > 1:
-            index[self._channel_axis] = channel
         places = (
             slice(part.start + first, part.stop + first)
             for part, first in zip(box, self._offset, strict=True)
         )
-        space = dict(zip("ZYX", places, strict=True))
-        along = iter(self._space)
-        where = tuple(space[next(along)] if isinstance(part, slice) else part for part in index)
         try:
-            values = np.asarray(self._array[where])
+            values = np.asarray(self._array[self._index_of(places, time, channel)])
         except (MemoryError, OSError, RlnError):
             raise
         except Exception as error:  # codecs and stores can raise anything for a damaged chunk
             raise OSError(f"{self._file} cannot be read at {as_text(box)}: {error}") from error
-        values = values.transpose(
-            [self._space.index(axis) for axis in "ZYX" if axis in self._space]
-        )
+        stored = "".join(axis for axis in self.axes if axis in "ZYX")
+        values = values.transpose([stored.index(axis) for axis in "ZYX" if axis in stored])
         values = values.reshape([part.stop - part.start for part in box])
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
             data = np.ascontiguousarray(values, dtype=np.float32)
@@ -345,19 +328,13 @@ class _ZeroWhereMissing:
         spans = zip(index, self.shape, strict=True)
         sizes = [len(range(*part.indices(n))) for part, n in spans if isinstance(part, slice)]
         values = np.zeros(sizes, self.dtype)
-        for there, within in self._pieces.existing(index):
-            values[within] = self._array[there]
+        for stored, within in self._pieces.existing(index):
+            values[within] = self._array[stored]
         return values
 
 
-def with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None) -> str:
-    """Return the axes of an array whose planes of a stack are stored along another axis.
-
-    Raises
-    ------
-    RlnError
-        If the array has an axis z as well.
-    """
+def _with_planes(axes: str, shape: tuple[int, ...], planes_are: PlanesAre | None) -> str:
+    """Return the axes of an array, z being the one with the planes; raise if it has a z as well."""
     letter = {"time": "T", "channel": "C"}.get(planes_are or "")
     if letter is None or letter not in axes:
         return axes
@@ -373,12 +350,7 @@ def volume_index(
     """Return the index of a volume in an array: a channel and a time, with all of z, y and x.
 
     ``chosen`` has the entries along ``"C"`` and ``"T"``, which are needed only where there are
-    several.
-
-    Raises
-    ------
-    RlnError
-        If the array is RGB, or a necessary entry is not chosen or does not exist.
+    several. Raise an RlnError if the array is RGB, or such an entry is not chosen or not there.
     """
     if "S" in axes:
         raise RlnError(f"{name} is an RGB image; convert it to grey values or split its channels.")
@@ -388,8 +360,8 @@ def volume_index(
             index.append(slice(None))
             continue
         label = _LABELS.get(axis, "an axis without a name")
-        wanted = chosen.get(axis)
-        if wanted is None:
+        entry = chosen.get(axis)
+        if entry is None:
             if length > 1:
                 how = (
                     f"choose one with `{label}`=0..{length - 1}" if axis in _LABELS else "split it"
@@ -397,13 +369,13 @@ def volume_index(
                 if axis == "C" and "Z" not in axes:
                     how += ", or give `planes_are=channel` where these are the planes of a stack"
                 raise RlnError(f"{name} has {length} entries along {label}; {how}.")
-            wanted = 0
-        if not 0 <= wanted < length:
+            entry = 0
+        if not 0 <= entry < length:
             raise RlnError(
-                f"{name} has {length} entries along {label}; {wanted} is not among 0 to "
+                f"{name} has {length} entries along {label}; {entry} is not among 0 to "
                 f"{length - 1}."
             )
-        index.append(wanted)
+        index.append(entry)
     for axis, label in _LABELS.items():
         if chosen[axis] not in (None, 0) and axis not in axes:
             raise RlnError(f"{name} has one {label} only; {chosen[axis]} is not there.")
@@ -413,13 +385,7 @@ def volume_index(
 
 
 def _cropped(crop: Crop | None, shape: Shape, name: str) -> tuple[Shape, Shape]:
-    """Return the start and the size of a part of a volume.
-
-    Raises
-    ------
-    RlnError
-        If the part does not lie within the volume.
-    """
+    """Return the start and the size of a part of a volume; raise if it does not lie within."""
     if crop is None:
         return (0, 0, 0), shape
     if not all(0 <= start < stop <= n for (start, stop), n in zip(crop, shape, strict=True)):
@@ -451,18 +417,15 @@ def open_image(path: str | Path | ImageFile, **part: Any) -> Image:
         size is unknown.
     """
     file = path if isinstance(path, ImageFile) else ImagePart(**part).of(path)
-    return Image(open_held(file), file)
+    return Image(open_contents(file.path, file.series), file)
 
 
-def open_held(file: ImageFile) -> OpenedArray:
-    """Return the contents of a file or folder, without checks of the part to read.
+def open_contents(path: str | Path, series: int | None = None) -> OpenedImage:
+    """Return the contents of a file or folder, without reading the values or checking a part.
 
-    Raises
-    ------
-    RlnError
-        If it is absent or unreadable.
+    Raise an RlnError if it is absent, unreadable, of an unknown format, or RGB.
     """
-    path = Path(file.path)
+    path = Path(path)
     try:
         if not path.exists():
             raise RlnError(f"there is no file {path}; check the name and the folder.")
@@ -475,9 +438,8 @@ def open_held(file: ImageFile) -> OpenedArray:
 
             return ome_zarr.open_lazily(group)
         if path.is_dir():
-            images = tiff.open_set(path, file.series)
-            return images or plane_files.open_folder(path, file.series)
-        return tiff.open_lazily(path, file.series)
+            return tiff.open_set(path, series) or plane_files.open_folder(path, series)
+        return tiff.open_lazily(path, series)
     except OSError as error:
         raise RlnError(f"{path} cannot be read ({error.strerror or error}).") from error
 
@@ -492,7 +454,7 @@ def files_read(paths: Iterable[Path | None]) -> list[Path]:
         if is_zarr(path) or zarr_around(path) is not None:  # not listed by its many chunks
             continue
         with contextlib.suppress(RlnError):  # a model or a table
-            files += open_held(ImageFile(path=str(path), series=0)).files()
+            files += open_contents(path, 0).files()
     return files
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,40 +35,29 @@ class Lazy(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """Planes or chunks of an array, some of which may be missing.
+    """Planes or chunks of an array with an axis for each letter, some of which may be missing.
 
-    Attributes
-    ----------
-    kind
-        ``"planes"`` or ``"chunks"``.
-    axes
-        A letter for each axis of the array.
-    shape
-        Shape of the array.
-    size
-        Size of a piece; the last along an axis may be smaller.
-    present
-        Numbers along every axis of the existing pieces.
-    has_unknown
-        Whether the file refers to an unknown number of further pieces.
+    ``size`` is that of a piece, and the last along an axis may be smaller. ``present`` are the
+    numbers along every axis of the existing pieces; ``is_incomplete`` tells whether the file refers
+    to an unknown number of further ones.
     """
 
-    kind: str
+    kind: Literal["planes", "chunks"]
     axes: str
     shape: tuple[int, ...]
     size: tuple[int, ...]
     present: Collection[tuple[int, ...]]
-    has_unknown: bool = False
+    is_incomplete: bool = False
 
     def missing(self, index: Index) -> str:
         """Return the missing pieces of a part of the array as text; empty where all exist."""
-        if self.has_unknown:
+        if self.is_incomplete:
             return f"{self.kind} after the {len(self.present)} that it holds"
-        wanted = self._wanted(index)
-        total, existing = math.prod(map(len, wanted)), sum(1 for _ in self._existing(wanted))
+        touched = self._touched(index)
+        total, existing = math.prod(map(len, touched)), sum(1 for _ in self._existing(touched))
         if existing >= total:
             return ""
-        absent = (piece for piece in _product(wanted) if piece not in self.present)
+        absent = (piece for piece in _product(touched) if piece not in self.present)
         few = list(itertools.islice(absent, 1000))
         return f"{total - existing} of {total} {self.kind} ({self._listed(few, total - existing)})"
 
@@ -77,7 +66,7 @@ class Pieces:
 
         The place in the part has an entry for each slice of the index.
         """
-        for piece in self._existing(self._wanted(index)):
+        for piece in self._existing(self._touched(index)):
             whole: list[int | slice] = []
             within = []
             for part, n, number, size in zip(index, self.shape, piece, self.size, strict=True):
@@ -92,27 +81,27 @@ class Pieces:
 
     def last_plane(self, index: Index) -> int:
         """Return the number of planes, of a part, up to the last one with an existing piece."""
-        existing = list(self._existing(self._wanted(index)))
+        existing = list(self._existing(self._touched(index)))
         at = self.axes.find("Z")
         if at < 0 or not existing:
             return min(len(existing), 1)
         return min(self.shape[at], self.size[at] * (1 + max(piece[at] for piece in existing)))
 
-    def _wanted(self, index: Index) -> list[range]:
+    def _touched(self, index: Index) -> list[range]:
         """Return the numbers of the pieces along each axis that a part of the array touches."""
-        wanted = []
+        touched = []
         for part, n, size in zip(index, self.shape, self.size, strict=True):
             start, stop, _ = (part if isinstance(part, slice) else slice(part, part + 1)).indices(n)
-            wanted.append(range(start // size, -(-stop // size)))
-        return wanted
+            touched.append(range(start // size, -(-stop // size)))
+        return touched
 
-    def _existing(self, wanted: Sequence[range]) -> Iterator[tuple[int, ...]]:
-        """Yield the existing ones of the wanted pieces, by a loop over the smaller set."""
-        if math.prod(map(len, wanted)) < len(self.present):
-            yield from (piece for piece in _product(wanted) if piece in self.present)
+    def _existing(self, touched: Sequence[range]) -> Iterator[tuple[int, ...]]:
+        """Yield the existing ones of the touched pieces, by a loop over the smaller set."""
+        if math.prod(map(len, touched)) < len(self.present):
+            yield from (piece for piece in _product(touched) if piece in self.present)
             return
         for piece in self.present:
-            if all(n in along for n, along in zip(piece, wanted, strict=True)):
+            if all(n in along for n, along in zip(piece, touched, strict=True)):
                 yield piece
 
     def _listed(self, few: list[tuple[int, ...]], total: int) -> str:
@@ -151,29 +140,13 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{a} to {b}" if b > a else f"{a}" for a, b in spans)
 
 
-class OpenedArray(NamedTuple):
-    """An image on disk.
+class OpenedImage(NamedTuple):
+    """An image on disk: a lazy array with a letter for each axis, and metadata.
 
-    Attributes
-    ----------
-    array
-        Lazy array of the values.
-    axes
-        A letter for each axis.
-    voxel_um
-        Voxel size (z, y, x) in micrometres; None where not stated.
-    name
-        Name of the image.
-    record
-        Record of a result of napari-rln; None of other images.
-    pieces
-        Planes or chunks of the array; None where none can be missing.
-    files
-        Function that returns the files of the values.
-    piece_bytes
-        Bytes to read for a single voxel.
-    images
-        Number of images in the file or set; this is one of them.
+    The voxel size (z, y, x) in micrometres is None where not stated, the record for images that are
+    no results of napari-rln, and ``pieces`` where none can be missing. ``files`` returns the files
+    of the values, ``piece_bytes`` is the number of bytes to read for a single voxel, and ``images``
+    that of the images in the file or set, of which this is one.
     """
 
     array: Lazy
@@ -186,30 +159,42 @@ class OpenedArray(NamedTuple):
     piece_bytes: int = 0
     images: int = 1
 
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self._length("C")
 
-def choose_image(sizes: Sequence[str], wanted: int | None, name: str) -> int:
+    @property
+    def times(self) -> int:
+        """Number of time points."""
+        return self._length("T")
+
+    def _length(self, axis: str) -> int:
+        at = self.axes.find(axis)
+        return 1 if at < 0 else self.array.shape[at]
+
+
+def choose_image(sizes: Sequence[str], requested: int | None, name: str) -> int:
     """Return the number of the chosen image of a file; of its only image if none is chosen.
 
-    Raises
-    ------
-    RlnError
-        If the number does not exist, or if there are several images and none is chosen.
+    Raise an RlnError if the number does not exist, or if there are several images and none is
+    chosen.
     """
     if not sizes:
         raise RlnError(f"{name} contains no image; name another file.")
-    if wanted is None and len(sizes) > 1:
+    if requested is None and len(sizes) > 1:
         few = ", ".join(sizes[:4]) + (", ..." if len(sizes) > 4 else "")
         raise RlnError(
             f"{name} contains {len(sizes)} images ({few}); choose one with `series`=0.."
             f"{len(sizes) - 1}, or save it separately. Planes of one stack with different sizes, "
             "types or compressions count as several images too."
         )
-    if not 0 <= (wanted or 0) < len(sizes):
+    if not 0 <= (requested or 0) < len(sizes):
         raise RlnError(
-            f"{name} contains {len(sizes)} image{'s' * (len(sizes) > 1)}; {wanted} is not among 0 "
-            f"to {len(sizes) - 1} (`series`)."
+            f"{name} contains {len(sizes)} image{'s' * (len(sizes) > 1)}; {requested} is not among "
+            f"0 to {len(sizes) - 1} (`series`)."
         )
-    return wanted or 0
+    return requested or 0
 
 
 MOST_PLANES = 10_000_000

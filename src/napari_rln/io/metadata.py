@@ -38,13 +38,19 @@ def read_voxel_um(tif: tifffile.TiffFile, series: int, planes: int) -> VoxelUm |
     ``series`` is the number of the image in the file; a volume of one plane needs no step.
     """
     if tif.is_lsm:
-        sizes = _lsm_voxel_um(tif)
+        lsm: dict[str, Any] = tif.lsm_metadata or {}
+        metres = [_number(lsm.get(f"VoxelSize{axis}")) for axis in "ZYX"]
+        sizes = [1e6 * size if size else None for size in metres]
     elif tif.is_ome:
-        sizes = _ome_voxel_um(tif, series)
+        pixels = ElementTree.fromstring(tif.ome_metadata or "").findall("{*}Image/{*}Pixels")
+        sizes = _sizes_of_pixels(pixels[series if len(pixels) > 1 else 0].attrib)
     else:
         sizes = _imagej_voxel_um(tif)
     if None in sizes and tif.is_micromanager:
-        sizes = [known or other for known, other in zip(sizes, _manager_um(tif), strict=True)]
+        summary: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
+        step, pixel = (_number(summary.get(key)) for key in ("z-step_um", "PixelSize_um"))
+        others = (abs(step) if step else None, pixel or None, pixel or None)
+        sizes = [known or other for known, other in zip(sizes, others, strict=True)]
     return _completed(sizes, planes)
 
 
@@ -67,18 +73,13 @@ def read_record(tif: tifffile.TiffFile) -> Record | None:
     return None
 
 
-def _ome_voxel_um(tif: tifffile.TiffFile, series: int) -> Sizes:
-    images = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["Image"]
-    return _sizes_of_pixels((images[series] if isinstance(images, list) else images)["Pixels"])
-
-
 def images_in(ome: str, names: set[str]) -> list[int]:
     """Return the numbers of the images in OME metadata that have planes in some files.
 
     Planes without a named file are in every file.
     """
     images = enumerate(_files_of_images(ome))
-    return [number for number, (own, files) in images if own or names & files]
+    return [number for number, (is_here, files) in images if is_here or names & files]
 
 
 def files_named(ome: str) -> set[str]:
@@ -92,14 +93,14 @@ def _files_of_images(ome: str) -> Iterator[tuple[bool, set[str]]]:
         root = ElementTree.fromstring(ome)
     except ElementTree.ParseError:
         return
-    mine = root.get("UUID")
+    this_uuid = root.get("UUID")
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
         named = [data.find("{*}UUID") for data in pixels.iterfind("{*}TiffData")]
-        own = any(
-            uuid is None or (mine is not None and (uuid.text or "").strip() == mine)
+        is_here = any(
+            uuid is None or (this_uuid is not None and (uuid.text or "").strip() == this_uuid)
             for uuid in named
         )
-        yield own, files_of_pixels(pixels)
+        yield is_here, files_of_pixels(pixels)
 
 
 def files_of_pixels(pixels: ElementTree.Element) -> set[str]:
@@ -140,19 +141,6 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _lsm_voxel_um(tif: tifffile.TiffFile) -> Sizes:
-    metadata: dict[str, Any] = tif.lsm_metadata or {}
-    sizes = [_number(metadata.get(f"VoxelSize{axis}")) for axis in "ZYX"]
-    return [1e6 * size if size else None for size in sizes]  # they are in metres
-
-
-def _manager_um(tif: tifffile.TiffFile) -> Sizes:
-    """Return the voxel size in Micro-Manager's metadata, micrometres."""
-    summary: dict[str, Any] = (tif.micromanager_metadata or {}).get("Summary") or {}
-    step, pixel = (_number(summary.get(key)) for key in ("z-step_um", "PixelSize_um"))
-    return [abs(step) if step else None, pixel or None, pixel or None]
 
 
 def _imagej_voxel_um(tif: tifffile.TiffFile) -> Sizes:

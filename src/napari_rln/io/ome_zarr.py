@@ -22,7 +22,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.tiles import plan_tiles
 from napari_rln.core.volume import Box, Shape, VoxelUm
-from napari_rln.io.lazy import OpenedArray, Pieces
+from napari_rln.io.lazy import OpenedImage, Pieces
 from napari_rln.io.metadata import um_per
 from napari_rln.io.paths import title
 
@@ -45,13 +45,10 @@ _LETTERS = {
 }  # fmt: skip
 
 
-def open_lazily(path: Path) -> OpenedArray:
+def open_lazily(path: Path) -> OpenedImage:
     """Return the finest level of an OME-Zarr image, or a Zarr array.
 
-    Raises
-    ------
-    RlnError
-        If there is no image, or it is unreadable.
+    Raise an RlnError if there is no image, or it is unreadable.
     """
     try:
         node = zarr.open(path, mode="r")
@@ -88,7 +85,7 @@ def open_lazily(path: Path) -> OpenedArray:
 
 def _opened(
     array: AnyArray, axes: str, voxel_um: VoxelUm | None, name: str, record: Record | None = None
-) -> OpenedArray:
+) -> OpenedImage:
     size = array.shards or array.chunks
     if not all(size) or max(array.shape, default=0) > _LONGEST:
         raise RlnError(
@@ -98,17 +95,11 @@ def _opened(
     stored = _stored(array)
     pieces = Pieces(kind="chunks", axes=axes, shape=array.shape, size=size, present=stored)
     in_memory = math.prod(array.chunks) * array.dtype.itemsize
-    return OpenedArray(array, axes, voxel_um, name, record, pieces, stored.values, in_memory)
+    return OpenedImage(array, axes, voxel_um, name, record, pieces, stored.values, in_memory)
 
 
 def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
-    """Return the path of the only image of a group.
-
-    Raises
-    ------
-    RlnError
-        If there is no image, or there are several.
-    """
+    """Return the path of the only image of a group; raise an RlnError if there is not one."""
     images = [name for name, member in group.groups() if "multiscales" in _ome(member)]
     if "plate" in image:
         images = [f"{well['path']}/0" for well in image["plate"].get("wells") or ()]
@@ -126,7 +117,6 @@ def _only_image(group: zarr.Group, image: dict[str, Any], path: Path) -> Path:
 
 
 def _folder_of(array: AnyArray) -> Path:
-    """Return the folder of an array."""
     return Path(array.store.root) / array.path  # type: ignore[attr-defined]
 
 
@@ -137,15 +127,15 @@ def _stored(array: AnyArray) -> dict[tuple[int, ...], Path]:
     """
     folder = _folder_of(array)
     encoding = getattr(array.metadata, "chunk_key_encoding", None)
-    begin = ("c",) if encoding is not None and encoding.name == "default" else ()
+    prefix = ("c",) if encoding is not None and encoding.name == "default" else ()
     files = {}
     for where, _, names in os.walk(folder):
         above = Path(where).relative_to(folder).parts
         for name in names:
             parts = [*above, *name.split(".")]
-            if tuple(parts[: len(begin)]) != begin:
+            if tuple(parts[: len(prefix)]) != prefix:
                 continue
-            numbers = parts[len(begin) :]
+            numbers = parts[len(prefix) :]
             if len(numbers) == array.ndim and all(word.isdecimal() for word in numbers):
                 file = Path(where) / name
                 if file.stat().st_size:
@@ -163,10 +153,7 @@ def _ome(group: zarr.Group) -> dict[str, Any]:
 def _axes(scale: dict[str, Any], ndim: int) -> tuple[str, list[float | None]]:
     """Return the axes' letters, and the length of their units in micrometres.
 
-    Raises
-    ------
-    ValueError
-        If the axes are not some of t, c, z, y and x, one for each axis of the array.
+    Raise a ValueError unless they are some of t, c, z, y and x, one for each axis of the array.
     """
     axes = scale.get("axes")
     if axes is None and scale.get("coordinateSystems"):  # from 0.6 on
@@ -205,10 +192,7 @@ def _scale(image: dict[str, Any], level: dict[str, Any], ndim: int) -> Sequence[
 def _scales(entry: dict[str, Any], ndim: int) -> Iterator[npt.NDArray[np.float64]]:
     """Yield the scales among the transformations of an image or a level.
 
-    Raises
-    ------
-    ValueError
-        If there are other transformations than scales and translations, or other axes.
+    Raise a ValueError if there are others than scales and translations, or of other axes.
     """
     steps = list(entry.get("coordinateTransformations") or [])
     while steps:
@@ -257,10 +241,7 @@ def _record(attributes: dict[str, Any]) -> Record | None:
 def image_levels(path: Path) -> list[AnyArray]:
     """Return all levels of an image on disk, the finest first; of a plain array the array itself.
 
-    Raises
-    ------
-    RlnError
-        As :func:`open_lazily`.
+    Errors are those of :func:`open_lazily`.
     """
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
@@ -294,10 +275,7 @@ def pyramid(shape: Shape, voxel_um: VoxelUm) -> list[tuple[int, int, int]]:
 class ZarrTarget:
     """An OME-Zarr image, written by boxes of whole shards, or of whole chunks without shards.
 
-    Parameters
-    ----------
-    path
-        Group made by :meth:`create`.
+    Its path is that of a group made by :meth:`create`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -355,26 +333,23 @@ class ZarrTarget:
 
     def write(self, box: Box, data: npt.NDArray[Any], time: int = 0, level: int = 0) -> None:
         """Write a part of a volume, (z, y, x) of the array's type."""
-        where: Any = (*self._lead(time), *box)
-        self.levels[level][where] = data
+        self.levels[level][*self._lead(time), *box] = data
 
     def read(self, box: Box, time: int = 0, level: int = 0) -> npt.NDArray[Any]:
         """Return a written part of a volume, (z, y, x)."""
-        where: Any = (*self._lead(time), *box)
-        return np.asarray(self.levels[level][where])
+        return np.asarray(self.levels[level][*self._lead(time), *box])
 
     def erase(self, box: Box, time: int = 0, level: int = 0) -> None:
         """Remove the chunks of a part of a volume, as damaged ones cannot be overwritten."""
         array = self.levels[level]
         sizes = array.shards or array.chunks
         lead = self._lead(time)
-        along = [range(n, n + 1) for n in lead]
-        along += [
+        along = (
             range(part.start // size, -(-part.stop // size))
             for part, size in zip(box, sizes[-3:], strict=True)
-        ]
+        )
         folder = _folder_of(array)
-        for where in itertools.product(*along):
+        for where in itertools.product(*([n] for n in lead), *along):
             (folder / array.metadata.encode_chunk_key(where)).unlink(missing_ok=True)
 
     def coarsened(self, box: Box, time: int, level: int) -> npt.NDArray[Any]:

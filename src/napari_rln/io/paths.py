@@ -85,24 +85,11 @@ def check_outputs(
     overwrite: bool = False,
     room: int = 0,
 ) -> None:
-    """Raise, before the work, if outputs would destroy files or cannot be written.
+    """Raise an RlnError, before the work, if outputs would destroy files or cannot be written.
 
-    Parameters
-    ----------
-    outputs
-        Files, or Zarr folders, to be written.
-    inputs
-        Files and folders that are read; None is ignored.
-    overwrite
-        Whether existing files may be replaced. Inputs never are.
-    room
-        Size of all outputs, bytes.
-
-    Raises
-    ------
-    RlnError
-        If an output is an input or lies within one, two are the same, one exists and may not be
-        replaced, its folder is absent or not writable, or the disk has too little space.
+    That is if an output is an input or lies within one, two are the same, one exists and is not to
+    be overwritten, its folder is absent or not writable, or the disk has too little space for
+    ``room`` bytes. Inputs of None are ignored.
     """
     outputs_by_path: dict[str, Path] = {}
     read = [path for path in inputs if path is not None]
@@ -153,15 +140,15 @@ def make_folder(path: Path) -> None:
 
 def check_apart(output: Path, source: Path) -> None:
     """Raise an RlnError if an output is an input, lies within one, or contains one."""
-    there, here = (Path(os.path.realpath(path)) for path in (output, source))
-    same = there == here or (output.exists() and source.exists() and output.samefile(source))
+    target, origin = (Path(os.path.realpath(path)) for path in (output, source))
+    same = target == origin or (output.exists() and source.exists() and output.samefile(source))
     # Files added to a Zarr damage it, and a TIFF in a folder of planes becomes one of them.
     inside = any(
-        around in there.parents and (is_zarr(around) or is_zarr_name(around))
-        for around in (here, *here.parents)
+        around in target.parents and (is_zarr(around) or is_zarr_name(around))
+        for around in (origin, *origin.parents)
     )
-    inside |= here.is_dir() and there.parent == here and is_tiff_name(there)
-    if same or inside or there in here.parents:
+    inside |= origin.is_dir() and target.parent == origin and is_tiff_name(target)
+    if same or inside or target in origin.parents:
         raise RlnError(
             f"the result {output} would lie on or in the input {source}; name another result."
         )
@@ -182,19 +169,8 @@ def atomic(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside a path, renamed to it when the block ends without an error.
 
     The ending is kept for writers that depend on it. On any error, Ctrl-C included, the temporary
-    file is removed and the old file is untouched.
-
-    Parameters
-    ----------
-    path
-        Path of the file.
-    replace
-        Whether a file that exists at the end may be replaced, such as that of another run.
-
-    Raises
-    ------
-    RlnError
-        If it exists and may not be replaced.
+    file is removed and the old file is untouched. Without ``replace`` an RlnError is raised if a
+    file exists at the end, such as that of another run.
     """
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")

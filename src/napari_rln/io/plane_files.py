@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_rln.core.errors import RlnError, warn
-from napari_rln.io.lazy import MOST_PLANES, OpenedArray, Pieces, choose_image
+from napari_rln.io.lazy import MOST_PLANES, OpenedImage, Pieces, choose_image
 from napari_rln.io.metadata import (
     file_of_planes,
     files_of_pixels,
@@ -45,17 +45,7 @@ _LETTERS = {"s", "p", "f", "m", "x", "y"}  # may also stand for slice, plane, fr
 
 
 class PlaneLocation(NamedTuple):
-    """Place of a plane in a file.
-
-    Attributes
-    ----------
-    path
-        File of the plane.
-    page
-        Number of the page in the file.
-    offset
-        Start of uncompressed values in the file, bytes, instead of a page.
-    """
+    """Place of a plane in a file: a page, or the start of uncompressed values, bytes."""
 
     path: Path
     page: int = 0
@@ -63,18 +53,9 @@ class PlaneLocation(NamedTuple):
 
 
 class Planes:
-    """Planes of one size and type as one array of leading axes, y and x.
+    """Planes of one size (Y, X) and type as one array of axes of lengths ``lead``, y and x.
 
-    Parameters
-    ----------
-    parts
-        In C order of the leading axes; None for missing planes, which are read as 0.
-    lead
-        Lengths of the leading axes.
-    size
-        (Y, X) of a plane.
-    dtype
-        Type of the values.
+    The parts are in C order of those axes; None for missing ones, which are read as 0.
     """
 
     def __init__(
@@ -96,8 +77,23 @@ class Planes:
         for at, number in enumerate(numbers.ravel()):
             part = self._parts[number]
             if part is not None:
-                values[at] = read_plane(part, self._size, self.dtype)[y, x]
+                values[at] = self._plane(part)[y, x]
         return values.reshape(*numbers.shape, rows, columns)
+
+    def _plane(self, part: PlaneLocation) -> npt.NDArray[Any]:
+        """Return a plane, (Y, X); raise an RlnError if it is of another size or type."""
+        size, dtype = self._size, self.dtype
+        if part.offset is not None:
+            return np.memmap(part.path, dtype, mode="r", offset=part.offset, shape=size)
+        with tifffile.TiffFile(part.path) as tif:
+            page = tif.pages[part.page]
+            if page.dtype != dtype or _squeezed(page.shape) != size:
+                raise RlnError(
+                    f"{part.path.name} is {page.dtype} {_squeezed(page.shape)} but the first plane "
+                    f"is {dtype} {size}; all planes of a stack have one size and type."
+                )
+            data: npt.NDArray[Any] = page.asarray().reshape(size)
+            return data
 
     def pieces(self, axes: str) -> Pieces:
         """Return the planes, with the numbers of the existing ones."""
@@ -107,31 +103,7 @@ class Planes:
             for where, part in zip(grid, self._parts, strict=True)
             if part is not None
         }
-        size = (*(1 for _ in self._lead), *self._size)
-        return Pieces(kind="planes", axes=axes, shape=self.shape, size=size, present=present)
-
-
-def read_plane(
-    part: PlaneLocation, size: tuple[int, int], dtype: np.dtype[Any]
-) -> npt.NDArray[Any]:
-    """Return a plane, (Y, X).
-
-    Raises
-    ------
-    RlnError
-        If the file holds a plane of another size or type.
-    """
-    if part.offset is not None:
-        return np.memmap(part.path, dtype, mode="r", offset=part.offset, shape=size)
-    with tifffile.TiffFile(part.path) as tif:
-        page = tif.pages[part.page]
-        if page.dtype != dtype or _squeezed(page.shape) != size:
-            raise RlnError(
-                f"{part.path.name} is {page.dtype} {_squeezed(page.shape)} but the first plane is "
-                f"{dtype} {size}; all planes of a stack have one size and type."
-            )
-        data: npt.NDArray[Any] = page.asarray().reshape(size)
-        return data
+        return Pieces(kind="planes", axes=axes, shape=self.shape, size=self.chunks, present=present)
 
 
 def tiffs_in(folder: Path) -> list[Path]:
@@ -139,16 +111,13 @@ def tiffs_in(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if is_tiff_name(f) and not f.name.startswith("."))
 
 
-def open_folder(path: Path, series: int | None = None) -> OpenedArray:
+def open_folder(path: Path, series: int | None = None) -> OpenedImage:
     """Return the stack whose planes are the TIFFs of a folder.
 
     Files with one varying number are planes in its order. With several, the numbers are identified
     by names such as ``Series001_z00_ch01.tif``, ``img_t001_z002.tif`` or ``cellxy01c1z01.tif``.
-
-    Raises
-    ------
-    RlnError
-        If there are no TIFFs, the order is not clear from their names, or the sizes differ.
+    Raise an RlnError if there are no TIFFs, the order is not clear from their names, or the sizes
+    differ.
     """
     files = tiffs_in(path)
     companions = sorted(f for f in path.iterdir() if is_companion(f))
@@ -177,7 +146,7 @@ def open_folder(path: Path, series: int | None = None) -> OpenedArray:
     parts = [places.get(key) for key in itertools.product(*(numbers[axis] for axis in axes))]
     planes = Planes(parts, lead, size, dtype)
     letters = f"{axes}YX"
-    return OpenedArray(
+    return OpenedImage(
         planes,
         letters,
         voxel_um,
@@ -225,12 +194,6 @@ def _ordered(
     return axes, numbers, keys
 
 
-def _split(name: str) -> list[tuple[str, int]]:
-    """Return the numbers in a file's name, each with the text before it."""
-    parts = re.split(r"(\d+)", name.lower())
-    return [(text, int(number)) for text, number in zip(parts[::2], parts[1::2], strict=False)]
-
-
 def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
     """Return the numbers in the names of files, each with the letters before it."""
     managed = [_MANAGER.fullmatch(file.name) for file in files]
@@ -245,7 +208,7 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
             for file, match in zip(files, managed, strict=True)
             if match
         }
-    split = {file: _split(file.name) for file in files}
+    split = {file: re.findall(r"(\D*)(\d+)", file.name.lower()) for file in files}
     # A dash before only some of the numbers is a minus sign.
     depth = min(map(len, split.values()), default=0)
     dashes = [{parts[at][0].endswith("-") for parts in split.values()} for at in range(depth)]
@@ -254,7 +217,7 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[tuple[str, int]]]:
         file: [
             (
                 re.search(r"[a-z]*$", text.rstrip("_- =."))[0],  # type: ignore[index]
-                -number if at in signed and text.endswith("-") else number,
+                -int(number) if at in signed and text.endswith("-") else int(number),
             )
             for at, (text, number) in enumerate(parts)
         ]
@@ -322,15 +285,11 @@ def is_companion(path: Path) -> bool:
 
 def open_companion(
     path: Path, series: int | None = None, member: Path | None = None
-) -> OpenedArray:
+) -> OpenedImage:
     """Return the image that a companion file describes: its only one, unless ``series`` is given.
 
-    ``member`` is a named file of the set, whose image is the default.
-
-    Raises
-    ------
-    RlnError
-        If the file is unreadable, or describes no image.
+    ``member`` is a named file of the set, whose image is the default. Raise an RlnError if the file
+    is unreadable, or describes no image.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -349,19 +308,23 @@ def open_companion(
         ) from error
 
 
-def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
+def _described(pixels: ElementTree.Element, path: Path) -> OpenedImage:
     """Return the image of an element Pixels, with planes in files beside a path."""
-    order = pixels.attrib.get("DimensionOrder", "XYZCT")
+    order = pixels.attrib.get("DimensionOrder", "XYZCT")[:1:-1]  # the slowest first, as in numpy
     sizes = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "XYZCT"}
     axes = "".join(axis for axis in "TCZ" if sizes[axis] > 1) or "Z"
     lead = tuple(sizes[axis] for axis in axes)
     if math.prod(lead) > MOST_PLANES:
         raise RlnError(f"{path.name} describes {' x '.join(map(str, lead))} planes; it is damaged.")
+    extent = tuple(sizes[axis] for axis in order)
     places: dict[tuple[int, ...], PlaneLocation] = {}
     lengths: dict[Path, int] = {}  # of files that hold several planes
     names: dict[Path, str] = {}  # as in the description
     for data in pixels.iterfind("{*}TiffData"):
-        where = {axis: int(data.attrib.get(f"First{axis}", 0)) for axis in "ZCT"}
+        at = [int(data.attrib.get(f"First{axis}", 0)) for axis in order]
+        if not all(0 <= n < size for n, size in zip(at, extent, strict=True)):
+            continue
+        start = np.ravel_multi_index(at, extent)
         name = file_of_planes(data)
         if name is None:
             raise RlnError(f"{path.name} names no files of its planes; export it again.")
@@ -382,20 +345,20 @@ def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
                 with tifffile.TiffFile(file) as tif:
                     lengths[file] = len(tif.pages)
             pages = lengths[file]
-        for number in range(first, pages if whole else first + count):
-            if number < pages:
-                places[tuple(where[axis] for axis in axes)] = PlaneLocation(file, number)
-            _advance(where, sizes, order)
+        for number in range(first, pages if whole else min(pages, first + count)):
+            plane = np.unravel_index((start + number - first) % math.prod(extent), extent)
+            where = dict(zip(order, map(int, plane), strict=True))
+            places[tuple(where[axis] for axis in axes)] = PlaneLocation(file, number)
     if not places:
         raise RlnError(f"none of the files that {path.name} describes is beside it; copy the set.")
     parts = [places.get(key) for key in itertools.product(*map(range, lead))]
     size = sizes["Y"], sizes["X"]
-    some = next(iter(places.values()))
-    with tifffile.TiffFile(some.path) as tif:
-        dtype = np.dtype(tif.pages[some.page].dtype)
+    present = next(iter(places.values()))
+    with tifffile.TiffFile(present.path) as tif:
+        dtype = np.dtype(tif.pages[present.page].dtype)
     planes, letters = Planes(parts, lead, size, dtype), f"{axes}YX"
     files = sorted({path, *(part.path for part in places.values())})
-    return OpenedArray(
+    return OpenedImage(
         planes,
         letters,
         voxel_um_of_pixels(pixels.attrib, sizes["Z"]),
@@ -403,12 +366,3 @@ def _described(pixels: ElementTree.Element, path: Path) -> OpenedArray:
         pieces=planes.pieces(letters),
         files=lambda: files,
     )
-
-
-def _advance(where: dict[str, int], sizes: dict[str, int], order: str) -> None:
-    """Advance to the next plane in the order of the file."""
-    for axis in order[2:]:
-        where[axis] += 1
-        if where[axis] < sizes[axis]:
-            return
-        where[axis] = 0

@@ -22,7 +22,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Box, Shape, VoxelUm
-from napari_rln.io.lazy import MOST_PLANES, Lazy, OpenedArray, Pieces, choose_image
+from napari_rln.io.lazy import MOST_PLANES, Lazy, OpenedImage, Pieces, choose_image
 from napari_rln.io.metadata import (
     RECORD_NAMESPACE,
     files_named,
@@ -42,16 +42,12 @@ _MANAGER = {"Z": "Slices", "C": "Channels", "T": "Frames"}  # Micro-Manager's na
 _ZEROS_BYTES = 100_000_000  # at most examined behind the last plane
 
 
-def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> OpenedArray:
+def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> OpenedImage:
     """Return an image of a TIFF, or of the set of files that it, or a companion.ome, belongs to.
 
     The only image if ``series`` is None. With ``folder`` all images of the set in the folder are
-    numbered, rather than those in the file.
-
-    Raises
-    ------
-    RlnError
-        If the file is not a TIFF, RGB, or damaged, or holds several images and none is chosen.
+    numbered, rather than those in the file. Raise an RlnError if the file is not a TIFF, RGB, or
+    damaged, or holds several images and none is chosen.
     """
     if is_companion(path):
         return open_companion(path, series)
@@ -85,14 +81,8 @@ def open_lazily(path: Path, series: int | None = None, folder: bool = False) -> 
     return opened
 
 
-def open_set(folder: Path, series: int | None = None) -> OpenedArray | None:
-    """Return the image of a folder with a set of OME-TIFFs; None of another folder.
-
-    Raises
-    ------
-    RlnError
-        As :func:`open_lazily`.
-    """
+def open_set(folder: Path, series: int | None = None) -> OpenedImage | None:
+    """Return the image of a folder with a set of OME-TIFFs; None of another folder."""
     files = tiffs_in(folder)
     if len(files) < 2:
         return None
@@ -105,13 +95,13 @@ def open_set(folder: Path, series: int | None = None) -> OpenedArray | None:
     return open_lazily(files[0], series, folder=True) if among else None
 
 
-def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool) -> OpenedArray:
+def _opened(tif: tifffile.TiffFile, requested: int | None, path: Path, folder: bool) -> OpenedImage:
     _check_described(tif, path.name)
     own = _images_of(tif, folder)
     if len(own) > 1 and _names_more(tif):
         raise _mixed(path.name)
     sizes = [" x ".join(map(str, tif.series[number].shape)) for number in own]
-    chosen = choose_image(sizes, wanted, path.name)
+    chosen = choose_image(sizes, requested, path.name)
     number = own[chosen]
     series = tif.series[number]
     if "S" in series.axes:
@@ -129,7 +119,7 @@ def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool
     files = sorted(
         {path, *(Path(page.parent.filehandle.path) for page in series.pages if page is not None)}
     )
-    return OpenedArray(
+    return OpenedImage(
         array,
         axes,
         read_voxel_um(tif, _described_as(tif, own, chosen, path, folder), planes),
@@ -137,7 +127,7 @@ def _opened(tif: tifffile.TiffFile, wanted: int | None, path: Path, folder: bool
         read_record(tif),
         pieces,
         lambda: files,
-        _piece_bytes(array),
+        math.prod(getattr(array, "chunks", None) or [0]) * array.dtype.itemsize,
         images=len(own),
     )
 
@@ -178,12 +168,12 @@ def _check_planes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, name:
     Warn if there are more planes than described.
     """
     pages_of = {each: [page for page in each.pages if page is not None] for each in tif.series}
-    own = all(page.parent is tif for pages in pages_of.values() for page in pages)
+    in_one_file = all(page.parent is tif for pages in pages_of.values() for page in pages)
     more = len(tif.pages) - sum(map(len, pages_of.values()))
-    if own and more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
+    if in_one_file and more > 0 and series.kind in ("ome", "imagej") and len(series.pages) > 1:
         warn(f"{name} contains {more} planes more than it describes; they are ignored.")
-    mine = [page for page in pages_of[series] if page.parent is tif]
-    if len(mine) > 1 and len({_layout(page) for page in mine}) > 1:
+    stored = [page for page in pages_of[series] if page.parent is tif]
+    if len(stored) > 1 and len({_layout(page) for page in stored}) > 1:
         raise _mixed(name)
 
 
@@ -210,13 +200,7 @@ def _mixed(name: str) -> RlnError:
 
 
 def _companion_of(tif: tifffile.TiffFile, path: Path) -> Path | None:
-    """Return the file that describes a TIFF's set; None where the TIFF describes itself.
-
-    Raises
-    ------
-    RlnError
-        If that file does not exist.
-    """
+    """Return the existing file that describes a TIFF's set; None if the TIFF describes itself."""
     named = re.search(r'<BinaryOnly[^>]*MetadataFile="([^"]+)"', tif.ome_metadata or "")
     if named is None:
         return None
@@ -288,11 +272,11 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
     if series.dataoffset is not None:
         each = height * width * series.dtype.itemsize
         end = series.keyframe.parent.filehandle.size - series.dataoffset
-        there = [(number + 1) * each <= end for number in range(len(grid))]
+        stored = [(number + 1) * each <= end for number in range(len(grid))]
     else:
-        there = [page is not None and _is_whole(page) for page in series.pages]
-        if len(there) != len(grid):  # a page holds several planes
-            there = [all(there)] * len(grid)
+        stored = [page is not None and _is_whole(page) for page in series.pages]
+        if len(stored) != len(grid):  # a page holds several planes
+            stored = [all(stored)] * len(grid)
     described = _sizes_of(tif, series, axes)
     more = _names_more(tif) or any(axis not in axes and n > 1 for axis, n in described.items())
     shape = tuple(
@@ -303,8 +287,10 @@ def _pieces(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) 
         axes=axes,
         shape=shape,
         size=(*(1 for _ in lead), height, width),
-        present={(*where, 0, 0) for where, is_there in zip(grid, there, strict=True) if is_there},
-        has_unknown=more,
+        present={
+            (*where, 0, 0) for where, is_stored in zip(grid, stored, strict=True) if is_stored
+        },
+        is_incomplete=more,
     )
 
 
@@ -360,18 +346,14 @@ def _zeros_follow(tif: tifffile.TiffFile, end: int) -> bool:
         else:  # contiguous: reading the tags of each plane would take long
             joined.append(series.dataoffset + series.nbytes)
     values = (tag.valueoffset + tag.valuebytecount for tag in last.tags)
-    end = max(end, *map(_end_of, pages), *joined, *values)
+    parts = (zip(page.dataoffsets, page.databytecounts, strict=False) for page in pages)
+    ends = (offset + count for offset, count in itertools.chain.from_iterable(parts))
+    end = max(end, *ends, *joined, *values)
     planes = [sum(page.databytecounts) for page in pages]
     if not 0 < min(planes) / 2 <= tif.filehandle.size - end:
         return False
     tif.filehandle.seek(end)
     return not any(tif.filehandle.read(min(max(planes), _ZEROS_BYTES)))
-
-
-def _end_of(page: Any) -> int:
-    """Return the end of a page's data in the file, bytes."""
-    parts = zip(page.dataoffsets, page.databytecounts, strict=False)
-    return max((offset + count for offset, count in parts), default=0)
 
 
 def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Pieces] | None:
@@ -398,12 +380,6 @@ def _cut_hyperstack(tif: tifffile.TiffFile, path: Path) -> tuple[Lazy, str, Piec
     return array, axes, array.pieces(axes)
 
 
-def _piece_bytes(array: Lazy) -> int:
-    """Return the number of bytes to read for a single voxel."""
-    chunks = getattr(array, "chunks", None)
-    return math.prod(chunks) * array.dtype.itemsize if chunks else 0
-
-
 def ome_metadata(axes: str, voxel_um: VoxelUm, name: str, record: Record | None) -> dict[str, Any]:
     """Return the metadata of an OME-TIFF, as tifffile takes them."""
     metadata: dict[str, Any] = {"axes": axes, "Name": name}
@@ -419,16 +395,8 @@ class TiffTarget:
     """One large OME-TIFF, written by boxes: uncompressed, each value at a fixed place.
 
     Boxes that do not overlap may be written by several processes at once. Nothing is mapped into
-    memory: on a full disk that would kill the process, where writing raises an error.
-
-    Parameters
-    ----------
-    path
-        File made by :meth:`create`.
-    shape
-        (Z, Y, X) of a volume.
-    times
-        Number of volumes; None without a time axis.
+    memory: on a full disk that would kill the process, where writing raises an error. The file is
+    made by :meth:`create`, for a number of volumes of a shape (Z, Y, X).
     """
 
     def __init__(self, path: Path, shape: Shape, times: int | None) -> None:
@@ -451,13 +419,7 @@ class TiffTarget:
         name: str,
         record: Record,
     ) -> "TiffTarget":
-        """Make a file and reserve its space on the disk.
-
-        Raises
-        ------
-        OSError
-            If the disk is full.
-        """
+        """Make a file and reserve its space on the disk; raise an OSError if the disk is full."""
         axes = "ZYX" if times is None else "TZYX"
         tifffile.imwrite(
             path,

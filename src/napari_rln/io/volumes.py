@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import tifffile
 from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume, VoxelUm, check_finite
-from napari_rln.io.image import ImageFile, open_held, open_image
+from napari_rln.io.image import ImageFile, open_image
 from napari_rln.io.paths import atomic, check_room, check_tiff_output, is_ome_name, stem
 from napari_rln.io.tiff import ome_metadata
 
@@ -59,27 +59,6 @@ def read(path: str | Path | ImageFile, **part: Any) -> Volume:
         return image.volume()
     except OSError as error:
         raise RlnError(f"{error}; copy the file again, or save it anew in Fiji.") from error
-
-
-class Contents(NamedTuple):
-    """Contents of a file: channels, time points, and its voxel size where stated."""
-
-    channels: int
-    times: int
-    voxel_um: VoxelUm | None
-
-
-def contents(path: str | Path, series: int | None = None) -> Contents:
-    """Return the contents of a file or folder, without reading the values.
-
-    Raises
-    ------
-    RlnError
-        If it is absent, of an unknown format, or RGB.
-    """
-    image = open_held(ImageFile(path=str(path), series=series))
-    sizes = dict(zip(image.axes, image.array.shape, strict=True))
-    return Contents(sizes.get("C", 1), sizes.get("T", 1), image.voxel_um)
 
 
 def write(
@@ -130,9 +109,13 @@ def write(
             f"{path.name} would hold {data.nbytes / 1e9:.1f} GB, more than an ImageJ TIFF can; "
             f"name it {stem(path)}.ome.tif."
         )
-    write = _write_ome if ome else _write_imagej
+    if ome:
+        options = _ome_options("ZYX", data.nbytes, volume)
+    else:
+        limits = float(data.min()), float(data.max())
+        options = imagej_options(volume.voxel_um, limits, volume.record)
     with atomic(path, replace=replace) as temporary:
-        write(temporary, data, volume)
+        tifffile.imwrite(temporary, data, **options)
 
 
 def write_channels(
@@ -144,21 +127,8 @@ def write_channels(
 ) -> None:
     """Write volumes of one size as the channels of one OME-TIFF, atomically.
 
-    Parameters
-    ----------
-    volumes
-        One volume per channel, in order.
-    path
-        Path of the file, ``.ome.tif`` or ``.ome.tiff``.
-    dtype, replace
-        As for :func:`write`.
-
-    Raises
-    ------
-    RlnError
-        If the name, the folder or the free space does not allow it, or the sizes differ.
-    OSError
-        If the system fails on the way; no partial file is left.
+    Options and errors are those of :func:`write`; an RlnError is also raised if the sizes differ,
+    or the name does not end in ``.ome.tif`` or ``.ome.tiff``.
     """
     path, first = Path(path), volumes[0]
     check_channels_output(path)
@@ -174,13 +144,10 @@ def write_channels(
     if records[0] is not None:
         each = [None if one is None else one.as_dict() for one in records]
         record = dataclasses.replace(records[0], facts={"channels": each})
-    metadata = ome_metadata("CZYX", first.voxel_um, stem(path), record)
-    metadata["Channel"] = {"Name": [volume.name for volume in volumes]}
+    options = _ome_options("CZYX", size, dataclasses.replace(first, name=stem(path), record=record))
+    options["metadata"]["Channel"] = {"Name": [volume.name for volume in volumes]}
     with atomic(path, replace=replace) as temporary:
-        tifffile.imwrite(
-            temporary, planes, shape=shape, dtype=dtype, ome=True, photometric="minisblack",
-            metadata=metadata, bigtiff=size > IMAGEJ_LIMIT,
-        )  # fmt: skip
+        tifffile.imwrite(temporary, planes, shape=shape, dtype=dtype, **options)
 
 
 def check_channels_output(path: Path) -> None:
@@ -205,18 +172,11 @@ def converted(
     return rounded.clip(limits.min, limits.max).astype(dtype), low, high
 
 
-def _write_ome(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
-    metadata = ome_metadata("ZYX", volume.voxel_um, volume.name, volume.record)
-    tifffile.imwrite(
-        path, data, ome=True, photometric="minisblack", metadata=metadata,
-        bigtiff=data.nbytes > IMAGEJ_LIMIT,
-    )  # fmt: skip
-
-
-def _write_imagej(path: Path, data: npt.NDArray[Any], volume: Volume) -> None:
-    limits = float(data.min()), float(data.max())
-    options = imagej_options(volume.voxel_um, limits, volume.record)
-    tifffile.imwrite(path, data, **options)
+def _ome_options(axes: str, size: int, volume: Volume) -> dict[str, Any]:
+    """Return tifffile's options for an OME-TIFF of ``size`` bytes with a volume's metadata."""
+    metadata = ome_metadata(axes, volume.voxel_um, volume.name, volume.record)
+    big = size > IMAGEJ_LIMIT
+    return {"ome": True, "photometric": "minisblack", "metadata": metadata, "bigtiff": big}
 
 
 def imagej_options(

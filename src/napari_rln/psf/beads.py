@@ -25,19 +25,9 @@ _PLATEAU = 5  # voxels of highest value: up to four are equal by chance or symme
 class BeadTable:
     """The beads of a stack, brightest first.
 
-    Attributes
-    ----------
-    positions
-        (N, 3) float64, z, y, x in voxels.
-    peaks
-        (N,) float64, height of the third brightest voxel at the peak above the background, in
-        the image's unit.
-    backgrounds
-        (N,) float64, in the image's unit.
-    status
-        (N,) ``"used"``, or the reason for rejection.
-    size
-        Odd size of the crop (z, y, x) in voxels.
+    Positions (N, 3) are z, y, x in voxels; peaks (N,), in the image's unit, heights of the third
+    brightest voxel above the background (N,). The status (N,) is ``"used"``, or the reason for
+    rejection; the size is that of the crop (z, y, x) in voxels, odd.
     """
 
     positions: Float64Array
@@ -62,10 +52,7 @@ def find_beads(
 ) -> BeadTable:
     """Return the beads of a stack with their status, selected as by the settings of measurement.
 
-    Raises
-    ------
-    RlnError
-        If nothing rises above the noise.
+    Raise an RlnError if nothing rises above the noise.
     """
     data = image.data
     coarse, heights = _candidates(data, image.name)
@@ -106,12 +93,8 @@ def chosen_beads(image: Volume, positions: npt.ArrayLike, *, size: Shape | None)
     """Return the beads at chosen positions; only those cut by the border are rejected.
 
     Positions, (N, 3) of z, y, x in voxels with nan for an unknown z, move to the brightest voxel
-    within 1.5 FWHMs; duplicates are merged.
-
-    Raises
-    ------
-    RlnError
-        If there is no position, or one lies outside the image.
+    within 1.5 FWHMs; duplicates are merged. Raise an RlnError if there is no position, or one lies
+    outside the image.
     """
     data = image.data
     places = np.atleast_2d(np.array(positions, np.float64))
@@ -207,9 +190,9 @@ def _third_brightest(plane: npt.NDArray[np.float32], y: int, x: int) -> float:
 
 def _typical_fwhm(data: npt.NDArray[np.float32], coarse: Float64Array) -> Float64Array:
     """Return the median FWHM (z, y, x) in voxels of up to 15 beads of all brightnesses."""
-    some = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
+    sample = coarse[np.unique(np.linspace(0, len(coarse) - 1, 15).astype(int))]
     half = np.array([data.shape[0], 12, 12])
-    crops = [data[box_around(p, half, data.shape)].astype(np.float64) for p in some]
+    crops = [data[box_around(p, half, data.shape)].astype(np.float64) for p in sample]
     table = np.array([fwhm_um(c - background_level(c)[0], (1.0, 1.0, 1.0)) for c in crops])
     finite = (column[np.isfinite(column)] for column in table.T)
     return np.array([np.median(widths) if widths.size else 1.0 for widths in finite])

@@ -151,12 +151,12 @@ def findings_of(facts: PsfFacts) -> tuple[Finding, ...]:
     return (Finding(check="all", severity="ok", message="Nothing to repair."),)
 
 
-def _repairable(check: str, severity: Severity, what: str, **settings: Any) -> Finding:
+def _repairable(check: str, severity: Severity, message: str, **settings: Any) -> Finding:
     text = ", ".join(f"{name}={_plain(value)}" for name, value in settings.items())
     return Finding(
         check=check,
         severity=severity,
-        message=what,
+        message=message,
         repair=text or "any preparation",
         settings=settings,
     )
@@ -165,63 +165,63 @@ def _repairable(check: str, severity: Severity, what: str, **settings: Any) -> F
 def _light(facts: PsfFacts) -> Iterator[Finding]:
     """Yield findings on sum, negatives, background, noise, hot pixels, saturation."""
     if facts.hot_fraction > _HOT:
-        what = (
+        message = (
             f"{facts.hot_pixels} hot pixels, more than 4 times as bright as their neighbours, have "
             f"{facts.hot_fraction:.2%} of the light (limit {_HOT:.1%})."
         )
-        yield _repairable("hot pixels", "warning", what, hot_pixels=True)
+        yield _repairable("hot pixels", "warning", message, hot_pixels=True)
     if abs(facts.background_fraction) > _BACKGROUND:
-        what = (
+        message = (
             f"A constant background of {facts.background:.4g} sums to "
             f"{facts.background_fraction:.0%} of the PSF's light (limit {_BACKGROUND:.0%})."
         )
-        yield _repairable("background", "warning", what, background="auto")
+        yield _repairable("background", "warning", message, background="auto")
     if facts.noise_fraction > _NOISE:
-        what = (
+        message = (
             f"Noise of {facts.noise_to_peak:.2%} of the peak causes negative values of "
             f"{facts.noise_fraction:.0%} of the light (limit {_NOISE:.0%}); if they were only "
             "clipped, a pedestal would remain."
         )
-        yield _repairable("noise", "warning", what, background="auto", noise_floor=3.0)
+        yield _repairable("noise", "warning", message, background="auto", noise_floor=3.0)
     if facts.negative_voxels:
-        what = (
+        message = (
             f"{facts.negative_voxels} voxels are negative, {facts.negative_fraction:.2%} of the "
             "light; a PSF has none."
         )
-        yield _repairable("negatives", "warning", what)
+        yield _repairable("negatives", "warning", message)
     if abs(facts.total - 1) > _SUM:
-        what = f"The sum is {facts.total:.6g}; a PSF sums to 1, so that brightness is preserved."
-        yield _repairable("sum", "warning", what)
+        message = f"The sum is {facts.total:.6g}; a PSF sums to 1, so that brightness is preserved."
+        yield _repairable("sum", "warning", message)
     if facts.saturated_voxels:
-        what = (
+        message = (
             f"{facts.saturated_voxels} voxels at the peak have the highest value: the detector was "
             "saturated. Measure again with less light or a shorter exposure."
         )
-        yield Finding(check="saturation", severity="warning", message=what)
+        yield Finding(check="saturation", severity="warning", message=message)
 
 
 def _place(facts: PsfFacts) -> Iterator[Finding]:
     """Yield findings on centre and symmetry."""
     if facts.fault:
-        check, what = facts.fault.check, facts.fault.message
-        what = what[:1].upper() + what[1:]
+        check, message = facts.fault.check, facts.fault.message
+        message = message[:1].upper() + message[1:]
         if facts.fault.split:
-            yield _repairable(check, "error", what, centre="peak")
+            yield _repairable(check, "error", message, centre="peak")
         else:
-            yield Finding(check=check, severity="error", message=what)
+            yield Finding(check=check, severity="error", message=message)
     elif max(abs(offset) for offset in facts.offset_voxels) > _OFFSET:
-        what = (
+        message = (
             f"The peak is off the middle voxel by {_zyx(facts.offset_voxels, '+.2f')} voxels or "
             f"{_zyx(facts.offset_um, '+.3f')} um (z, y, x; limit {_OFFSET} voxels): results "
             "would be shifted by as much."
         )
-        yield _repairable("centre", "warning", what, centre="peak")
+        yield _repairable("centre", "warning", message, centre="peak")
     if max(facts.asymmetry) > _ASYMMETRY:
-        what = (
+        message = (
             f"The mirror image differs in {_zyx(facts.asymmetry, '.0%')} of the light (z, y, x; "
             f"limit {_ASYMMETRY:.0%}): the PSF is aberrated and must have the image's orientation."
         )
-        yield Finding(check="asymmetry", severity="note", message=what)
+        yield Finding(check="asymmetry", severity="note", message=message)
 
 
 def _grid(facts: PsfFacts) -> Iterator[Finding]:
@@ -230,92 +230,92 @@ def _grid(facts: PsfFacts) -> Iterator[Finding]:
         return
     own, image = facts.voxel_um, facts.image_voxel_um
     if not same_grid(own if facts.shape[0] > 1 else (image[0], *own[1:]), image):
-        what = (
+        message = (
             f"The voxel size is {_zyx(own, 'g')} um but the image's is {_zyx(image, 'g')} um "
             "(z, y, x)."
         )
-        yield _repairable("voxel size", "warning", what, image_voxel_um=image)
+        yield _repairable("voxel size", "warning", message, image_voxel_um=image)
     if facts.image_shape[0] == 1 < facts.shape[0]:
-        what = (
+        message = (
             f"The image is one plane but the PSF has {facts.shape[0]}: its middle plane is used, "
             "and light from other planes cannot be removed."
         )
         most = (1, *facts.size_on_image[1:])
-        yield _repairable("size", "warning", what, max_size=most)
+        yield _repairable("size", "warning", message, max_size=most)
     elif any(p > n for p, n in zip(facts.size_on_image, facts.image_shape, strict=True)):
-        what = (
+        message = (
             f"On the image's grid the PSF has {_zyx(facts.size_on_image, 'd')} voxels but the "
             f"image {_zyx(facts.image_shape, 'd')} (z, y, x): only the extended border removes "
             "haze from farther away."
         )
-        yield Finding(check="size", severity="note", message=what)
+        yield Finding(check="size", severity="note", message=message)
     if facts.shape[0] == 1 and facts.image_shape[0] > 1:
-        what = (
+        message = (
             f"The PSF is one plane and the image has {facts.image_shape[0]}: light from other "
             "planes cannot be removed. Use a 3D PSF."
         )
-        yield Finding(check="planes", severity="warning", message=what)
+        yield Finding(check="planes", severity="warning", message=message)
 
 
 def _resolution(facts: PsfFacts) -> Iterator[Finding]:
     """Yield findings on widths and sampling."""
     if any(math.isinf(width) for width in facts.fwhm_um):
-        what = (
+        message = (
             f"The FWHM is {_zyx(facts.fwhm_um, '.3g')} um (z, y, x): the light does not fall to "
             "half within the file. Use a larger one."
         )
-        yield Finding(check="width", severity="warning", message=what)
+        yield Finding(check="width", severity="warning", message=message)
     steps = zip(facts.shape, facts.voxel_um, facts.nyquist_um, strict=True)
     if any(n > 1 and voxel > _NYQUIST * limit for n, voxel, limit in steps):
-        what = (
+        message = (
             f"The voxel size of {_zyx(facts.voxel_um, '.3g')} um exceeds the sampling limit of "
             f"{_zyx(facts.nyquist_um, '.3g')} um (z, y, x): the finest detail is lost."
         )
-        yield Finding(check="sampling", severity="warning", message=what)
+        yield Finding(check="sampling", severity="warning", message=message)
     elif any(width < _FWHM_VOXELS for width in facts.fwhm_voxels):
-        what = (
+        message = (
             f"The FWHM is {_zyx(facts.fwhm_voxels, '.2f')} voxels (z, y, x); below "
             f"{_FWHM_VOXELS:g} it is undersampled."
         )
-        yield Finding(check="sampling", severity="warning", message=what)
+        yield Finding(check="sampling", severity="warning", message=message)
     ratio = max(facts.fwhm_um[1:]) / facts.expected_fwhm_um
     if ratio < _NARROW or _BROAD < ratio < math.inf:
-        what = (
+        message = (
             f"The lateral FWHM of {max(facts.fwhm_um[1:]):.3g} um is {ratio:.2f} times the "
             f"{facts.expected_fwhm_um:.3g} um of this NA and wavelength (limits {_NARROW} to "
             f"{_BROAD})"
         )
-        what += (
+        message += (
             "; check voxel size, NA and wavelength."
             if ratio < _NARROW
             else ": aberrations, a large bead, or a wrong voxel size."
         )
         severity: Severity = "warning" if ratio < _NARROW else "note"
-        yield Finding(check="resolution", severity=severity, message=what)
+        yield Finding(check="resolution", severity=severity, message=message)
 
 
 def _extent(facts: PsfFacts) -> Iterator[Finding]:
     """Yield findings on light outside the file, and on cropping."""
     if max(facts.edge_to_peak) > _EDGE:
-        what = (
+        message = (
             f"Faces of the file have up to {_zyx(facts.edge_to_peak, '.0%')} of the peak (z, y, x; "
             f"limit {_EDGE:.0%}): the PSF is cut. Use a larger file."
         )
-        yield Finding(check="cut", severity="warning", message=what)
+        yield Finding(check="cut", severity="warning", message=message)
     elif max(facts.cut_fraction) > _CUT:
-        what = (
+        message = (
             f"About {_zyx(facts.cut_fraction, '.0%')} of the light is outside the file (z, y, x), "
             "extrapolated from its decay: a larger PSF would remove more haze."
         )
-        yield Finding(check="cut", severity="note", message=what)
+        yield Finding(check="cut", severity="note", message=message)
     if facts.recommended_size is None:
         return
     if math.prod(facts.size_on_image) > _SPARE * math.prod(facts.recommended_size):
-        what = (
+        message = (
             f"{_zyx(facts.recommended_size, 'd')} of {_zyx(facts.size_on_image, 'd')} voxels "
             "(z, y, x) contain 99.9 % of the light: a smaller PSF is faster."
         )
-        yield _repairable("crop", "note", what, energy_fraction=0.999)
+        yield _repairable("crop", "note", message, energy_fraction=0.999)
 
 
 def _zyx(values: tuple[float, ...], form: str) -> str:

@@ -111,12 +111,8 @@ def align(image: Volume, beads: BeadTable, settings: MeasureSettings) -> BeadTab
     """Return the beads with sub-voxel positions, those unlike the median bead rejected.
 
     Each used bead starts at the position of its own peak and is registered three times to the
-    average of all; finally all move together so that the peak of the average is the centre.
-
-    Raises
-    ------
-    RlnError
-        If no bead is used.
+    average of all; finally all move together so that the peak of the average is the centre. Raise
+    an RlnError if no bead is used.
     """
     used = np.flatnonzero(beads.used)
     if used.size == 0:
@@ -149,10 +145,7 @@ def average(
 ) -> Volume:
     """Return the weighted mean of the used beads as a PSF; see :func:`measure_psf`.
 
-    Raises
-    ------
-    RlnError
-        If no bead is used.
+    Raise an RlnError if no bead is used.
     """
     used = np.flatnonzero(beads.used)
     if used.size == 0:

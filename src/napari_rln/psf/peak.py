@@ -37,18 +37,10 @@ class IsolatedVoxels(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """The peak of a PSF.
+    """The peak of a PSF: its position (z, y, x) in voxels and intermediate results.
 
-    Attributes
-    ----------
-    centre
-        Position (z, y, x) in voxels.
-    rise
-        (Z, Y, X), intensity above the background, 0 in hot voxels.
-    noise_sd
-        Standard deviation of the noise in the background.
-    own
-        See :class:`IsolatedVoxels`.
+    ``rise`` (Z, Y, X) is the intensity above the background, 0 in hot voxels, and ``noise_sd`` the
+    standard deviation of the background's noise; ``own`` as for :class:`IsolatedVoxels`.
     """
 
     centre: Triple
@@ -60,16 +52,11 @@ class Peak(NamedTuple):
 def peak_centre(data: npt.NDArray[Any]) -> Triple:
     """Return the sub-voxel position (z, y, x) of the peak of the main lobe, in voxels.
 
-    A three-dimensional Gaussian of any orientation is fitted to the logarithm of the intensity
-    in a window centred on the estimate and as wide as the lobe, until convergence: exact for a
-    Gaussian, and unbiased for any symmetric lobe. Hot voxels are excluded, and the background need
-    not be removed. Along an axis on which the light hardly decays, a maximum at the end is replaced
-    by the middle voxel.
-
-    Raises
-    ------
-    RlnError
-        If no voxel is above the background.
+    A three-dimensional Gaussian of any orientation is fitted to the logarithm of the intensity in a
+    window centred on the estimate and as wide as the lobe, until convergence: exact for a Gaussian,
+    and unbiased for any symmetric lobe. Hot voxels are excluded, and the background need not be
+    removed. Along an axis on which the light hardly decays, a maximum at the end is replaced by the
+    middle voxel. Raise an RlnError if no voxel is above the background.
     """
     return find_peak(data).centre
 

@@ -40,12 +40,7 @@ class Fault:
 def find_fault(data: npt.NDArray[Any]) -> Fault | None:
     """Return the reason why data (Z, Y, X) cannot be used as a PSF, or none.
 
-    Background and noise need not be removed.
-
-    Raises
-    ------
-    RlnError
-        If no voxel is above the background.
+    Background and noise need not be removed. Raise an RlnError if no voxel is above the background.
     """
     data = np.asarray(data, dtype=np.float64)
     fault = point_fault(data)

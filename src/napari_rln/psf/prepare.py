@@ -162,12 +162,9 @@ def prepare_psf(
 def check_psf(volume: Volume) -> None:
     """Raise unless a volume may be used as a PSF: non-negative, with sum 1, one whole spot.
 
-    Raises
-    ------
-    RlnError
-        If it is zero everywhere, has negative values, or its sum is not 1 within 0.1 %; if its
-        peak is at the border or split among the corners, if all of its light is in one voxel, or
-        if it is noise or several spots.
+    Raise an RlnError if it is zero everywhere, has negative values, or its sum is not 1 within 0.1
+    %; if its peak is at the border or split among the corners, if all of its light is in one voxel,
+    or if it is noise or several spots.
     """
     lowest, total = float(volume.data.min()), float(volume.data.sum(dtype=np.float64))
     if lowest < 0:

@@ -40,10 +40,8 @@ _CLEAR = 1.5  # ratio of the score to that of the best mirror image, below which
 _MAX_FIELD_RATIO = 20.0  # of the sizes along an axis; beyond it a voxel size is likely wrong
 _TOLERANCE = 0.1  # permitted loss of Fisher's z; in details mutual information is the better judge
 _MAX_SCALING = 1.4  # maximum scaling along any axis, or its inverse; more matches other structures
-_COARSE_VOXELS, _FINE_VOXELS = (
-    2**15,
-    2**22,
-)  # about those of the coarsest level; limit of the finest
+_COARSE_VOXELS = 2**15  # about those of the coarsest level
+_FINE_VOXELS = 2**22  # limit of the finest level
 _OVERLAPS = (0.5, 0.25, 0.1)  # minimum overlaps as fractions of the smaller field, tried in turn
 _SAMPLES = 2**14  # number of random points at which the mutual information is computed
 _ROUNDS = 6  # per level, each with new points and half the step size
@@ -72,18 +70,10 @@ class RegistrationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationReport:
-    """Progress of a registration.
+    """Progress of a registration: the kind of transform, steps, and seconds since the start.
 
-    Attributes
-    ----------
-    phase
-        The current kind of transform.
-    done, total
-        Number of steps done and in total.
-    similarity
-        Pearson correlation of the smoothed volumes in their overlap; 0 before the first match.
-    seconds
-        Time since the start.
+    ``similarity`` is the Pearson correlation of the smoothed volumes in their overlap; 0 before the
+    first match.
     """
 
     phase: TransformKind

@@ -104,16 +104,10 @@ def _draw_lines(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
 def _nearest(
     scene: Scene, strokes: Strokes
 ) -> tuple[npt.NDArray[np.int64], FloatArray, npt.NDArray[np.int64]]:
-    """Return the voxels in thick curves or within a voxel of them.
+    """Return the voxels in thick curves or within a voxel of them, (V,) each.
 
-    Returns
-    -------
-    flat
-        (V,) flat indices of voxels of the canvas.
-    depth
-        (V,) their depth within the curves, in lateral voxels, negative outside.
-    point
-        (V,) index of the point in which they lie deepest.
+    Their flat indices in the canvas, their depths within the curves in lateral voxels, negative
+    outside, and the indices of the points in which they lie deepest.
     """
     # One integer per voxel encodes distance and point, so that a single minimum yields both.
     ends = [math.ceil((float(strokes.radii.max()) + 1.5) / s) + 1 for s in scene.steps]

@@ -184,10 +184,8 @@ def simulate_pair(
 def imaging_like(image: Volume) -> ImagingSettings:
     """Return settings that imitate the light, background and noise of an image.
 
-    Raises
-    ------
-    RlnError
-        If the image has no noise from which to estimate photons, or nothing above its background.
+    Raise an RlnError if the image has no noise from which to estimate photons, or nothing above its
+    background.
     """
     if not estimate_noise(image.data).gain > 0:
         raise RlnError(

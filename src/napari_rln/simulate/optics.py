@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.core.volume import Shape, Volume, VoxelUm
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings, theoretical_fwhm_um
 
@@ -22,9 +22,7 @@ _LATERAL = (1.3, 6.0)  # voxels per lateral FWHM: undersampled to oversampled
 _AXIAL = (1.2, 11.0)  # voxels per axial FWHM
 _STEP = (0.8, 4.0)  # z step over lateral voxel
 
-Size = tuple[int, int, int]
-
-LARGEST_PSF: Size = (47, 39, 39)
+LARGEST_PSF: Shape = (47, 39, 39)
 """Maximum size (z, y, x) of the random PSFs, in voxels."""
 
 FAMILY_WIDTHS = {"axial": (1.3, 11.5), "lateral": (1.5, 6.5)}
@@ -39,18 +37,12 @@ class DrawnPsf(NamedTuple):
 
 
 def draw_psf(
-    *, seed: int | tuple[int, ...], mismatch: float = 1.0, largest: Size = LARGEST_PSF
+    *, seed: int | tuple[int, ...], mismatch: float = 1.0, largest: Shape = LARGEST_PSF
 ) -> DrawnPsf:
     """Return a random PSF of the family, true and assumed; the same seed gives the same PSFs.
 
-    Parameters
-    ----------
-    seed
-        Seed of all random numbers.
-    mismatch
-        Deviation of the assumed PSF from the true one: 1 as for careful users, 0 none.
-    largest
-        Maximum size (z y x) in voxels; larger PSFs are cropped.
+    ``mismatch`` is the deviation of the assumed PSF from the true one, 1 as for careful users and
+    0 none. PSFs above the largest size (z, y, x) in voxels are cropped.
     """
     rng = np.random.default_rng(seed)
     microscope, voxel_um = _microscope(rng)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import Box, FloatArray
 
 Vector = tuple[float, float, float]
-Slices = tuple[slice, slice, slice]
 
 _CUBE = 128**3  # volume to which numbers of objects refer
 
@@ -19,18 +18,9 @@ class Scene:
     """Geometry, number and brightness of objects, and the random generator.
 
     All lengths and positions are in lateral voxels, also along z: voxel ``i`` of an axis with
-    voxels of size ``s`` extends from ``i * s`` to ``(i + 1) * s``.
-
-    Attributes
-    ----------
-    shape, step
-        Voxels (z, y, x) of the canvas, and distance of its planes.
-    field
-        Start and end of the field of view along z, y and x.
-    density
-        Factor on the number of objects.
-    brightness
-        Lowest and highest emission of a voxel filled by an object.
+    voxels of size ``s`` extends from ``i * s`` to ``(i + 1) * s``. ``step`` is the distance of the
+    canvas's planes, and ``field`` start and end of the field of view along z, y and x. Density and
+    brightness are as for :class:`napari_rln.simulate.structures.StructureSettings`.
     """
 
     shape: tuple[int, int, int]
@@ -84,7 +74,7 @@ class Scene:
         places[0] = low + (high - low) * self.rng.uniform(0.3, 0.7, 3)
         return places
 
-    def box(self, centre: npt.ArrayLike, radius: npt.ArrayLike) -> tuple[Slices, list[FloatArray]]:
+    def box(self, centre: npt.ArrayLike, radius: npt.ArrayLike) -> tuple[Box, list[FloatArray]]:
         """Return the part of the canvas within a distance of a point, and its coordinates.
 
         Point (3,) and distance, scalar or (3,), are in lateral voxels. Slices are empty where the
@@ -129,12 +119,12 @@ def soft(depth: FloatArray) -> FloatArray:
     return filled
 
 
-def overwrite(canvas: FloatArray, part: Slices, filled: FloatArray, light: float) -> None:
+def overwrite(canvas: FloatArray, part: Box, filled: FloatArray, light: float) -> None:
     """Draw an object over the contents of a part of the canvas."""
     view = canvas[part]
     view += filled * (np.float32(light) - view)
 
 
-def brighten(canvas: FloatArray, part: Slices, light: FloatArray) -> None:
+def brighten(canvas: FloatArray, part: Box, light: FloatArray) -> None:
     """Draw the maximum of an object and the contents of a part of the canvas."""
     np.maximum(canvas[part], light, out=canvas[part])

@@ -110,27 +110,10 @@ def draw(
 ) -> Drawing:
     """Return synthetic objects; equal arguments give equal objects.
 
-    Parameters
-    ----------
-    shape
-        Size (z, y, x) in voxels, including margins outside the field of view.
-    settings
-        Kinds, density and brightness of objects.
-    seed
-        One or more non-negative integers.
-    z_ratio
-        Distance of the planes in lateral voxels.
-    field
-        Field of view; the whole volume by default. Every kind has some objects in it; haze lies
-        outside it in z where there is room.
-
-    Raises
-    ------
-    RlnError
-        If the shape, the ratio or the field is invalid.
+    The shape (z, y, x) in voxels includes margins outside the field of view, by default none. Every
+    kind has some objects in the field; haze lies outside it in z where there is room. Raise an
+    RlnError if ``z_ratio``, the distance of the planes in lateral voxels, is out of range.
     """
-    if len(shape) != 3 or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
-        raise RlnError(f"`shape` is {shape}; give three whole numbers (z y x) of at least 1.")
     low, high = _Z_RATIO
     if not low <= z_ratio <= high:
         raise RlnError(
@@ -139,10 +122,16 @@ def draw(
         )
     rng = np.random.default_rng(seed)
     finer = math.ceil(z_ratio / _COARSE)
+    spans = zip(field or (slice(None),) * 3, shape, (z_ratio, 1.0, 1.0), strict=True)
+    z, y, x = (
+        (start * step, stop * step)
+        for part, n, step in spans
+        for start, stop, _ in (part.indices(n),)
+    )
     scene = Scene(
-        shape=(int(shape[0]) * finer, int(shape[1]), int(shape[2])),
+        shape=(shape[0] * finer, shape[1], shape[2]),
         step=z_ratio / finer,
-        field=_field_voxels(shape, field, z_ratio),
+        field=(z, y, x),
         density=settings.density,
         brightness=settings.brightness,
         rng=rng,
@@ -170,25 +159,6 @@ def _choose(settings: StructureSettings, rng: np.random.Generator) -> tuple[Stru
     if "haze" in settings.structures and (not plain or rng.random() < settings.haze):
         chosen.add("haze")
     return tuple(kind for kind in _DRAW if kind in chosen)
-
-
-def _field_voxels(
-    shape: tuple[int, int, int], field: tuple[slice, slice, slice] | None, z_ratio: float
-) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
-    """Return start and end of the field of view, in lateral voxels."""
-    slices = field or (slice(None), slice(None), slice(None))
-    if len(slices) != 3:
-        raise RlnError(f"field has {len(slices)} slices; give three (z y x).")
-    spans = []
-    for part, n, step in zip(slices, shape, (z_ratio, 1.0, 1.0), strict=True):
-        start, stop, stride = part.indices(n)
-        if stride != 1 or stop <= start:
-            raise RlnError(
-                f"field is {field} in a volume of {shape}; give three slices (z y x) of "
-                "one voxel or more each."
-            )
-        spans.append((start * step, stop * step))
-    return (spans[0], spans[1], spans[2])
 
 
 def _smooth(fine: FloatArray, scene: Scene, finer: int, sigma: float) -> FloatArray:

@@ -16,14 +16,10 @@ _TRIES = 4  # draws of a patch before an empty one is accepted
 
 
 class Batch(NamedTuple):
-    """Input of a training step.
+    """Input of a training step, in normalised units.
 
-    Attributes
-    ----------
-    x, E0, truth
-        (N, C, D, H, W), image, initial estimate and ground truth (one channel) in normalised units.
-    power
-        (N,), variance of the volume's ground truth in those units.
+    Image, initial estimate and ground truth (one channel) are (N, C, D, H, W); ``power`` (N,) is
+    the variance of the volume's ground truth.
     """
 
     x: torch.Tensor
@@ -34,6 +30,11 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
         return Batch(*(part.to(device) for part in self))
+
+    def without_margin(self, margin: int) -> "Batch":
+        """Return the inner part of the patches."""
+        x, E0, truth = (inner(part, margin) for part in self[:3])
+        return Batch(x, E0, truth, self.power)
 
 
 def draw_batch(
@@ -98,13 +99,6 @@ def _by_percentiles(patch: FloatArray) -> FloatArray:
         stretched.append((part - low) / max(high - low, 1e-6))
     stretched[-1] = stretched[-1].clip(0)
     return np.stack(stretched).astype(np.float32)
-
-
-def without_margin(batch: Batch, margin: int) -> Batch:
-    """Return the inner part of the patches."""
-    return batch._replace(
-        x=inner(batch.x, margin), E0=inner(batch.E0, margin), truth=inner(batch.truth, margin)
-    )
 
 
 def inner(tensor: torch.Tensor, margin: int) -> torch.Tensor:

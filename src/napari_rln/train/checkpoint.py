@@ -37,20 +37,10 @@ class BestWeights(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Complete state of a training, sufficient to resume it.
+    """Complete state of a training, sufficient to resume it with the same settings and inputs.
 
-    Attributes
-    ----------
-    settings, inputs
-        Settings and inputs of the training, compared on resuming.
-    frozen
-        Whether the statistics of batch normalisation are frozen.
-    losses
-        Losses of the last step.
-    moments
-        Moments of the optimiser, by number of the weight.
-    best
-        The best weights; none before the first validation.
+    ``frozen`` tells whether the statistics of batch normalisation are; the losses are those of the
+    last step, the moments those of the optimiser, by number of the weight.
     """
 
     settings: dict[str, Any]
@@ -64,13 +54,7 @@ class Checkpoint:
     best: BestWeights | None = None
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
-        """Raise if the state is of a training with other settings or inputs.
-
-        Raises
-        ------
-        RlnError
-            With the names of the differing entries.
-        """
+        """Raise an RlnError with the names of the settings or inputs of another training."""
         for saved, present in ((self.settings, settings), (self.inputs, inputs)):
             now = json.loads(json.dumps(present))
             differ = sorted(k for k in {*saved, *now} if saved.get(k) != now.get(k))
@@ -86,13 +70,9 @@ class Checkpoint:
         parts |= {f"adam.{number}": moments for number, moments in self.moments.items()}
         fields = {name: getattr(self, name) for name in _METADATA}
         if self.best is not None:
-            parts["best"] = self.best.weights
-            fields["best"] = {
-                "quality": as_dict(self.best.quality),
-                "error": self.best.error,
-                "estimate_weight": self.best.estimate_weight,
-                "step": self.best.step,
-            }
+            best = self.best._asdict()
+            parts["best"] = best.pop("weights")
+            fields["best"] = best | {"quality": as_dict(self.best.quality)}
         tensors = {
             f"{part}.{name}": value.contiguous()
             for part, values in parts.items()
@@ -105,10 +85,7 @@ class Checkpoint:
     def load(cls, path: Path) -> Self:
         """Return the state in a file.
 
-        Raises
-        ------
-        RlnError
-            If the file is missing, damaged or not a checkpoint.
+        Raise an RlnError if the file is missing, damaged or not a checkpoint.
         """
         if not path.is_file():
             raise RlnError(f"there is no checkpoint {path} to resume from; train without `resume`.")

@@ -31,12 +31,8 @@ class EstimateCache:
     def estimate(self, depends_on: object, compute: Callable[[], FloatArray]) -> FloatArray:
         """Return an estimate, (Z, Y, X), from the cache or newly computed.
 
-        ``depends_on`` is everything it depends on, in JSON types.
-
-        Raises
-        ------
-        OSError
-            If the disk is full.
+        ``depends_on`` is everything it depends on, in JSON types. Raise an OSError if the disk is
+        full.
         """
         if self._folder is None:
             return compute()

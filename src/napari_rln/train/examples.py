@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from napari_rln import __version__
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.limits import as_dict
-from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm, same_grid
+from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm, check_on_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate
 from napari_rln.deconvolution.method import Observation
@@ -54,22 +53,10 @@ class Symmetry:
 class Example:
     """One volume to train on.
 
-    Attributes
-    ----------
-    pair
-        Image and ground truth in image units.
-    psf
-        Assumed PSF; none for pairs of unknown origin.
-    scaling
-        Normalisation of the network's input and output.
-    x, E0, target
-        (Z, Y, X), normalised image, initial estimate and ground truth.
-    mean, power
-        Mean and variance of the target.
-    second, x_b
-        The second view, if any, and its normalised image (Z, Y, X).
-    from_image
-        Whether the network starts from the image.
+    The pair, image and ground truth, is in image units. ``x``, ``E0`` and ``target`` (Z, Y, X) are
+    image, initial estimate and ground truth, normalised; ``mean`` and ``power`` the target's mean
+    and variance; ``x_b`` the normalised image of a second view. The PSF is the assumed one; none
+    for pairs of unknown origin. ``from_image`` tells whether the network starts from the image.
     """
 
     pair: Pair
@@ -101,24 +88,9 @@ class Example:
         return [first] if self.second is None else [first, self.second]
 
 
-class ExampleSource(Protocol):
-    """Source of pairs by number."""
-
-    @property
-    def symmetry(self) -> Symmetry:
-        """Allowed augmentations."""
-
-    @property
-    def psf_b(self) -> Volume | None:
-        """PSF of the second view, or none."""
-
-    def pair(self, number: int) -> tuple[Pair, Volume | None]:
-        """Return a pair and its assumed PSF."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class SyntheticPairs:
-    """Synthetic pairs, of one PSF or each of another PSF of the family.
+    """Synthetic pairs of a shape (Z, Y, X), of one PSF or each of another PSF of the family.
 
     Parameters
     ----------
@@ -126,12 +98,6 @@ class SyntheticPairs:
         PSF on the image's voxels, sum 1; none: random PSFs of the family.
     psf_b
         PSF of a second view on the same voxels, if any.
-    structures, imaging
-        Settings of the objects, and of light and camera.
-    shape
-        Size (Z, Y, X) of an example.
-    seed
-        Seed of all examples.
     one_kind
         Use a single kind of structures per example, cycling through the kinds.
     largest
@@ -173,16 +139,10 @@ class SyntheticPairs:
 
 @dataclass(frozen=True, kw_only=True)
 class PairFolder:
-    """Pairs from files: ``input/NAME`` and ``ground_truth/NAME`` in a folder.
+    """Pairs from files: ``input/NAME`` and ``ground_truth/NAME`` in a folder; see :func:`pairs_in`.
 
-    Parameters
-    ----------
-    files
-        Images and ground truths; see :func:`pairs_in`.
-    psf, symmetry
-        PSF of all pairs, for the started variant, and the augmentations it allows.
-    voxel_um
-        Voxel size (z, y, x) in micrometres, if missing or wrong in the files.
+    All are of one PSF, for the started variant; its symmetry is that of the allowed augmentations.
+    The voxel size (z, y, x) in micrometres is for files that lack it.
     """
 
     files: Sequence[tuple[Path, Path]]
@@ -194,41 +154,22 @@ class PairFolder:
     def pair(self, number: int) -> tuple[Pair, Volume | None]:
         """Return the pair of a number, modulo the number of pairs.
 
-        Raises
-        ------
-        RlnError
-            If shapes or voxel sizes differ, or the PSF does not fit the image.
+        Raise an RlnError if shapes or voxel sizes differ, or the PSF does not fit the image.
         """
         files = self.files[number % len(self.files)]
         image, truth = (read(path, voxel_um=self.voxel_um) for path in files)
-        if image.shape != truth.shape:
-            raise RlnError(
-                f"{files[0]} is {image.shape} but {files[1]} is {truth.shape}; crop them to one "
-                "shape."
-            )
-        if not same_grid(image.voxel_um, truth.voxel_um):
-            raise RlnError(
-                f"{files[0]} has voxels of {image.voxel_um} um but {files[1]} of "
-                f"{truth.voxel_um} um (z, y, x); correct one of them."
-            )
+        named, psf = replace(truth, name=f"its ground truth {files[1]}"), self.psf
         try:
-            checked = (
-                rld.check_image(image) if self.psf is None else rld.check_pair(image, self.psf)
-            )
+            check_on_grid(named, image)
+            checked = rld.check_image(image) if psf is None else rld.check_pair(image, psf)
             calibrate(checked)
-            rld.check_image(replace(truth, name=f"its ground truth, {files[1]},"))
+            rld.check_image(named)
         except RlnError as error:
             raise RlnError(f"{files[0]} cannot be used for training: {error}") from error
-        return Pair(image=checked, truth=truth), self.psf
+        return Pair(image=checked, truth=truth), psf
 
     def check(self, patch: int) -> None:
-        """Raise unless all pairs are valid and no smaller than a patch.
-
-        Raises
-        ------
-        RlnError
-            With the first invalid pair.
-        """
+        """Raise an RlnError with the first pair that is invalid, or smaller than a patch."""
         for number in range(len(self.files)):
             image = self.pair(number)[0].image
             if min(image.shape) < patch:
@@ -238,13 +179,14 @@ class PairFolder:
                 )
 
 
+ExampleSource = SyntheticPairs | PairFolder
+"""Source of pairs by number."""
+
+
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     """Return the pairs of files (image, ground truth) of a folder, by name.
 
-    Raises
-    ------
-    RlnError
-        If there are none, or an image has no ground truth.
+    Raise an RlnError if there are none, or an image has no ground truth.
     """
     images = sorted(
         path
@@ -330,13 +272,13 @@ def example(
     )
 
 
-def rescaled(made: Example, factor: float) -> Example:
+def rescaled(original: Example, factor: float) -> Example:
     """Return an example with its output scale multiplied by a factor."""
     return replace(
-        made,
-        target=made.target / np.float32(factor),
-        mean=made.mean / factor,
-        power=max(made.power / factor**2, 1e-6),
+        original,
+        target=original.target / np.float32(factor),
+        mean=original.mean / factor,
+        power=max(original.power / factor**2, 1e-6),
     )
 
 
@@ -382,15 +324,11 @@ def _single_kind(structures: StructureSettings, number: int) -> StructureSetting
 def symmetry_of(psf: Volume) -> Symmetry:
     """Return the augmentations allowed for images of a PSF."""
     z, y, x = (value < _SYMMETRIC for value in asymmetry(psf.data))
-    return Symmetry(flips=(z, y, x), quarter_turn=_round(psf))
-
-
-def _round(psf: Volume) -> bool:
-    """Return whether a PSF is symmetric under exchange of y and x."""
-    if psf.shape[1] != psf.shape[2] or psf.voxel_um[1] != psf.voxel_um[2]:
-        return False
-    exchanged = psf.data.swapaxes(1, 2)
-    return bool(0.5 * np.abs(psf.data - exchanged).sum() < _SYMMETRIC * psf.data.sum())
+    square = psf.shape[1] == psf.shape[2] and psf.voxel_um[1] == psf.voxel_um[2]
+    if square:
+        unpaired = 0.5 * np.abs(psf.data - psf.data.swapaxes(1, 2)).sum()
+        square = bool(unpaired < _SYMMETRIC * psf.data.sum())
+    return Symmetry(flips=(z, y, x), quarter_turn=square)
 
 
 def _cropped(psf: Volume) -> Volume:

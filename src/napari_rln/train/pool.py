@@ -65,7 +65,7 @@ class Pool:
         )
 
     def _needed(self, step: int) -> int:
-        return min(FIRST + step // self._settings.every, self._settings.examples)
+        return min(FIRST + step // self._settings.steps_per_example, self._settings.examples)
 
     def create(self, number: int, held_out: ExampleSource | None = None) -> Example:
         """Return a new example, of the held-out source if given, then stopped as in inference."""

@@ -17,14 +17,14 @@ from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import brightness
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
-from napari_rln.train.batches import inner, without_margin
+from napari_rln.train.batches import inner
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Example, rescaled
 from napari_rln.train.loss import Losses, paper_loss, relative_loss
 from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.training_set import TrainingSet
-from napari_rln.train.training_settings import Baseline, Preview, TrainReport, TrainSettings
+from napari_rln.train.training_settings import Baseline, TrainReport, TrainSettings
 from napari_rln.train.validation import ValidationResult, baseline_iter, preview, validate
 
 _WARM_UP = 20  # steps of rising learning rate, also used for timing
@@ -46,16 +46,12 @@ class TrainingState:
         device: torch.device,
         prepared: EstimateCache,
     ) -> None:
-        self.settings, self.training_set, self.name, self.device = (
-            settings,
-            training_set,
-            name,
-            device,
-        )
+        self.settings, self.training_set = settings, training_set
+        self.name, self.device = name, device
         self.step = 0
         self.total = settings.steps or _GUESS
         self.clock = Stopwatch()
-        self._timed = self._began = 0.0  # times of steps in seconds
+        self._timed = self._started = 0.0  # times of steps in seconds
         self._timed_from = 0
         self._baseline: Baseline | None = None
         self._best: BestWeights | None = None
@@ -75,17 +71,24 @@ class TrainingState:
     def prepare(self) -> Generator[TrainReport, None, None]:
         """Create the held-out and the first examples, and the baseline of the former."""
         first, held_out = min(FIRST, self.settings.examples), self.settings.validate
+        initial = self.training_set.initial_model
         for number in range(held_out):
             self._held_out.append(self._pool.create(number, self.training_set.held_out))
             report = self._report("examples", number + 1, first + held_out)
-            if number == 0 and self.training_set.initial_model is not None:  # an early preview
-                report = replace(report, preview=self._preview(self.training_set.initial_model))
+            if number == 0 and initial is not None:
+                early = preview(
+                    InferenceNetwork(self.network.eval(), self.device),
+                    self._held_out[0],
+                    estimate_weight=initial.estimate_weight,
+                    output_scale=initial.output_scale,
+                )
+                report = replace(report, preview=early)
             yield report
         bright = []
         for number in range(first):
             bright.append(brightness(self._pool.add(number).target))
             yield self._report("examples", held_out + number + 1, first + held_out)
-        if self.training_set.initial_model is None and self.settings.normalisation == "brightness":
+        if initial is None and self.settings.normalisation == "brightness":
             scale = round(median(bright), 4)
             self._held_out = [
                 rescaled(made, scale / self._pool.output_scale) for made in self._held_out
@@ -106,7 +109,7 @@ class TrainingState:
         if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
             self._freeze()
         if self.step == 0:
-            self._began = self.clock.seconds
+            self._started = self.clock.seconds
         if self.step == _UNTIMED:
             self._time_from_here()
         rate = self._rate()
@@ -216,7 +219,7 @@ class TrainingState:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             stages = self.network(batch.x, batch.E0)
         margin = self.settings.margin
-        visible = without_margin(batch, margin)
+        visible = batch.without_margin(margin)
         stages = stages._replace(
             e=inner(stages.e, margin).float(), output=inner(stages.output, margin).float()
         )
@@ -249,7 +252,7 @@ class TrainingState:
             before = self.clock.seconds
             self._validate()
             validation = self.clock.seconds - before
-        left = 60 * self.settings.minutes - (self.clock.seconds - self._began)
+        left = 60 * self.settings.minutes - (self.clock.seconds - self._started)
         each += validation / self.settings.validate_every
         return max(_WARM_UP + 1, _WARM_UP + int(left / each))
 
@@ -274,21 +277,11 @@ class TrainingState:
             output_scale=self._pool.output_scale,
         )
 
-    def _preview(self, initial: Model) -> Preview:
-        return preview(
-            InferenceNetwork(self.network.eval(), self.device),
-            self._held_out[0],
-            estimate_weight=initial.estimate_weight,
-            output_scale=initial.output_scale,
-        )
-
     def _time_from_here(self) -> None:
         self._timed, self._timed_from = self.clock.seconds, self.step
 
     def _freeze(self) -> None:
-        if (
-            self.step or self.training_set.initial_model is None
-        ):  # otherwise those of the initial model
+        if self.step or self.training_set.initial_model is None:  # else those of that model
             self._estimate_statistics()
         self._frozen = True
 
@@ -305,7 +298,7 @@ class TrainingState:
         return {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
 
     def _report(self, phase: Any, step: int, total: int, *, rate: float = 0.0) -> TrainReport:
-        left = None
+        left, last = None, self._last
         known = self.settings.steps or step > _WARM_UP
         if phase == "train" and known and step > self._timed_from >= _UNTIMED:
             each = (self.clock.seconds - self._timed) / (step - self._timed_from)
@@ -319,8 +312,8 @@ class TrainingState:
             learning_rate=rate,
             baseline=self._baseline,
             best_step=self._best.step if self._best else 0,
-            loss=self._last.get("total"),
-            mse=self._last.get("mse"),
-            ssim=self._last.get("ssim"),
-            e_mse=self._last.get("e_mse"),
+            loss=last.get("total"),
+            mse=last.get("mse"),
+            ssim=last.get("ssim"),
+            e_mse=last.get("e_mse"),
         )

@@ -71,7 +71,7 @@ class TrainSettings:
         Initial beta of the last batch normalisation; training lowers it slowly.
     examples
         Maximum number of volumes, each created when first needed.
-    every
+    steps_per_example
         Number of steps between new examples.
     shape
         Size (Z, Y, X) of a synthetic volume in voxels.
@@ -110,7 +110,7 @@ class TrainSettings:
     frozen: Annotated[float, {"min": 0.0, "max": 1.0}] = 1.0
     last_beta: Annotated[float, {"min": -10.0, "max": 10.0}] = -1.0
     examples: Annotated[int, {"min": 1, "max": 100_000}] = 48
-    every: Annotated[int, {"min": 1, "max": 10_000}] = 12
+    steps_per_example: Annotated[int, {"min": 1, "max": 10_000}] = 12
     shape: tuple[int, int, int] = (64, 64, 64)
     normalisation: NormalisationMethod = "brightness"
     validate: Annotated[int, {"min": 0, "max": 1000}] = 11
@@ -150,13 +150,13 @@ class TrainSettings:
 
 
 PRESETS: dict[Preset, TrainSettings] = {
-    "quick": TrainSettings(learning_rate=0.001, examples=64, every=6),
-    "full": TrainSettings(minutes=30.0, examples=200, every=10),
+    "quick": TrainSettings(learning_rate=0.001, examples=64, steps_per_example=6),
+    "full": TrainSettings(minutes=30.0, examples=200, steps_per_example=10),
     "universal": TrainSettings(
         steps=13_000,
         learning_rate=0.015,
         examples=400,
-        every=32,
+        steps_per_example=32,
         shape=(64, 96, 96),
         validate=18,
         validate_every=1000,
@@ -199,16 +199,10 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Scores of classical results on the held-out volumes, for comparison.
+    """Scores of the unprocessed image and of classical results on the held-out volumes.
 
-    Attributes
-    ----------
-    image
-        The unprocessed image.
-    rld
-        Matched Richardson-Lucy, best iteration selected by ground truth; none without a PSF.
-    wiener_butterworth
-        The same for 1 to 5 iterations with that back projector; none without a PSF.
+    The results are of matched Richardson-Lucy, and of 1 to 5 iterations with the Wiener-Butterworth
+    back projector, the best iteration selected by ground truth; none without a PSF.
     """
 
     image: Quality
@@ -218,17 +212,14 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preview:
-    """Preview of a held-out volume: planes (Y, X) and (Z, X) in normalised units.
+    """Preview of a held-out volume: its middle planes (Y, X) and (Z, X) in normalised units.
 
-    Attributes
-    ----------
-    image, start, now, truth
-        Middle xy and xz plane of image, initial estimate, present result and ground truth.
+    Of image, initial estimate, present result and ground truth.
     """
 
     image: tuple[FloatArray, FloatArray]
     start: tuple[FloatArray, FloatArray]
-    now: tuple[FloatArray, FloatArray]
+    result: tuple[FloatArray, FloatArray]
     truth: tuple[FloatArray, FloatArray]
 
 

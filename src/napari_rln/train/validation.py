@@ -67,20 +67,11 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
 
 
 class ValidationResult(NamedTuple):
-    """Result of a validation.
+    """Scores with the best fraction of the initial estimate, and a preview of the first example.
 
-    Attributes
-    ----------
-    quality
-        Scores with the best fraction.
-    error
-        Criterion for weights and fraction, smaller being better: the mean logarithm of the error
-        after the fit, as in :func:`napari_rln.train.loss.relative_loss`. The mean PSNR would be
-        dominated by a few nearly perfect volumes.
-    estimate_weight
-        Fraction of the initial estimate in the result with the smallest error.
-    preview
-        Middle planes of the first example.
+    The criterion for weights and fraction is the error, smaller being better: the mean logarithm of
+    the error after the fit, as in :func:`napari_rln.train.loss.relative_loss`. The mean PSNR would
+    be dominated by a few nearly perfect volumes.
     """
 
     quality: Quality
@@ -104,22 +95,20 @@ def validate(
     """
     outputs = [apply_whole(network, example) for example in examples]
 
-    def mixed(fraction: float) -> list[FloatArray]:
+    def mixed(fraction: float) -> list[tuple[FloatArray, Example]]:
         pairs = zip(outputs, examples, strict=True)
-        return [_mixed(output, example, fraction, output_scale) for output, example in pairs]
+        return [(_mixed(output, one, fraction, output_scale), one) for output, one in pairs]
 
     def error(fraction: float) -> float:
-        pairs = zip(mixed(fraction), examples, strict=True)
-        return fmean(_log_error(result, example) for result, example in pairs)
+        return fmean(_log_error(result, one) for result, one in mixed(fraction))
 
     best = min(estimate_weights, key=error)
     results = mixed(best)
-    pairs = [(result, example.target) for result, example in zip(results, examples, strict=True)]
     quality = Quality(
-        psnr_db=fmean(psnr(result, target, fit=True) for result, target in pairs),
-        ssim=fmean(ssim(result, target) for result, target in pairs),
+        psnr_db=fmean(psnr(result, one.target, fit=True) for result, one in results),
+        ssim=fmean(ssim(result, one.target) for result, one in results),
     )
-    return ValidationResult(quality, error(best), best, _preview(examples[0], results[0]))
+    return ValidationResult(quality, error(best), best, _preview(examples[0], results[0][0]))
 
 
 def preview(
@@ -186,7 +175,7 @@ def _image(example: Example) -> FloatArray:
     return first if example.second is None else 0.5 * (first + example.second.image.data)
 
 
-def _preview(example: Example, now: FloatArray) -> Preview:
+def _preview(example: Example, result: FloatArray) -> Preview:
     z, y = example.x.shape[0] // 2, example.x.shape[1] // 2
 
     def planes(volume: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -195,6 +184,6 @@ def _preview(example: Example, now: FloatArray) -> Preview:
     return Preview(
         image=planes(example.x),
         start=planes(example.E0),
-        now=planes(now),
+        result=planes(result),
         truth=planes(example.target),
     )

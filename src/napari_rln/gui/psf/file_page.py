@@ -13,7 +13,8 @@ from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.voxel_size import LABEL, VoxelField
-from napari_rln.io.volumes import contents, read
+from napari_rln.io.image import open_contents
+from napari_rln.io.volumes import read
 
 _KINDS = "Volumes (*.tif *.tiff *.lsm *.ome zarr.json .zattrs)"
 _AS_IN_FILE = "file"  # placeholder of the voxel size
@@ -73,7 +74,7 @@ def _read(path: Path, voxel_um: VoxelUm | None) -> Volume:
     RlnError
         If the file has several volumes, or no voxel size is known.
     """
-    info = contents(path) if path.exists() else None
+    info = open_contents(path) if path.exists() else None
     if info and info.channels * info.times > 1:
         raise RlnError(
             f"{path.name} has {info.channels} channels and {info.times} time points; open it with "

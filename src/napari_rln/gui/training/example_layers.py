@@ -54,7 +54,9 @@ class ExampleLayers(QObject):
     def show_preview(self, preview: Preview, voxel_um: VoxelUm) -> None:
         """Show planes of the input, the network's current output and the truth."""
         ratio = voxel_um[0] / voxel_um[2]
-        arrays = [_mosaic(*planes, ratio) for planes in (preview.image, preview.now, preview.truth)]
+        arrays = [
+            _mosaic(*planes, ratio) for planes in (preview.image, preview.result, preview.truth)
+        ]
         limits = contrast_limits(preview.image), contrast_limits(preview.truth)
         plain: dict[str, Any] = {
             "scale": voxel_um[1:],
