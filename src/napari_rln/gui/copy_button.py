@@ -57,7 +57,7 @@ class CopyButton(QPushButton):
         QApplication.clipboard().setText("\n".join([*notes, *texts]))
 
 
-def image_of(image: LayerImage, key: str = "image") -> dict[str, Any]:
+def image_arguments(image: LayerImage, key: str = "image") -> dict[str, Any]:
     """Return the arguments of a command that reads an image.
 
     Raises
@@ -72,7 +72,7 @@ def image_of(image: LayerImage, key: str = "image") -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def psf_of(psf: LayerImage | None) -> dict[str, Any]:
+def psf_arguments(psf: LayerImage | None) -> dict[str, Any]:
     """Return the arguments of a command that reads a PSF; empty without one.
 
     Raises
@@ -86,8 +86,8 @@ def psf_of(psf: LayerImage | None) -> dict[str, Any]:
     return {"psf": Path(file.path), "psf_voxel_um": file.voxel_um}
 
 
-def psf_b_of(psf: LayerImage, first: dict[str, Any]) -> dict[str, Any]:
+def second_psf_arguments(psf: LayerImage, first: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments for a second view's PSF that differ from the first view's."""
-    arguments = psf_of(psf)
+    arguments = psf_arguments(psf)
     names = {"psf_b": "psf", "psf_b_voxel_um": "psf_voxel_um"}
     return {name: arguments[key] for name, key in names.items() if arguments[key] != first[key]}

@@ -12,18 +12,18 @@ class FieldError(RlnError):
 
     Parameters
     ----------
-    sentence
+    message
         The problem, and the next step.
     field
         Widget of the value.
     """
 
-    def __init__(self, sentence: str, field: QWidget) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, field: QWidget) -> None:
+        super().__init__(message)
         self.field = field
 
 
-class Fold(QWidget):
+class Collapsible(QWidget):
     """A collapsible part of a form, collapsed at first, below a button with a text."""
 
     def __init__(self, text: str, body: QWidget) -> None:
@@ -48,11 +48,11 @@ class Fold(QWidget):
         self._body.setVisible(on)
 
 
-def point_at(field: QWidget) -> None:
+def show_field(field: QWidget) -> None:
     """Open the collapsed parts and tabs around a field, scroll to it and focus it."""
     parent = field.parentWidget()
     while parent is not None:
-        if isinstance(parent, Fold):
+        if isinstance(parent, Collapsible):
             parent.open()
         elif isinstance(parent, QTabWidget):
             pages = (parent.widget(i) for i in range(parent.count()))

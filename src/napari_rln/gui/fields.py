@@ -15,7 +15,7 @@ from napari_rln.gui.number import DEFAULT, Number, members_of
 _LIST_ROWS = 6
 
 
-def field_for(annotation: Any, **options: Any) -> Any:
+def widget_for(annotation: Any, **options: Any) -> Any:
     """Return the magicgui widget for an annotation.
 
     ``magicgui.register_type`` is not used: it would change the numbers of every plugin, and

@@ -11,8 +11,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.field_errors import FieldError, Fold
-from napari_rln.gui.fields import field_for
+from napari_rln.gui.field_errors import Collapsible, FieldError
+from napari_rln.gui.fields import widget_for
 from napari_rln.gui.layouts import fill
 
 S = TypeVar("S")
@@ -67,11 +67,11 @@ class Form(QWidget, Generic[S]):
             _LABELS[name] = label_of(name, hints[name])
             options: dict[str, Any] = {"in_nm": True} if name in _WAVELENGTHS else {}
             options |= {"name": name, "label": _LABELS[name], "tooltip": tips.get(name, "")}
-            self.fields[name] = field_for(hints[name], **options)
+            self.fields[name] = widget_for(hints[name], **options)
         rest = [name for name in self.fields if name not in top]
         body = self._rows(top)
         self._top_rows = body.layout()
-        advanced = [Fold("Advanced", self._rows(rest))] if rest else []
+        advanced = [Collapsible("Advanced", self._rows(rest))] if rest else []
         fill(QVBoxLayout(self), body, *advanced, margin=0)
         self.show_settings(kind())
         for widget in self.fields.values():
@@ -89,11 +89,11 @@ class Form(QWidget, Generic[S]):
         try:
             return self._kind(**(self._not_shown | shown | others))
         except RlnError as error:
-            sentence = str(error)
-            named = [name for name in _NAMED.findall(sentence) if name in self.fields]
+            message = str(error)
+            named = [name for name in _NAMED.findall(message) if name in self.fields]
             if not named:
                 raise
-            raise FieldError(sentence, self.fields[named[0]].native) from error
+            raise FieldError(message, self.fields[named[0]].native) from error
 
     def show_settings(self, settings: S) -> None:
         """Show these settings."""
@@ -152,6 +152,6 @@ def tooltips(kind: type[Any]) -> dict[str, str]:
     return tips
 
 
-def worded(sentence: str) -> str:
+def with_labels(message: str) -> str:
     """Return a message with labels in place of the names of settings in backticks."""
-    return _NAMED.sub(lambda match: _LABELS.get(match[1], match[1].replace("_", " ")), sentence)
+    return _NAMED.sub(lambda match: _LABELS.get(match[1], match[1].replace("_", " ")), message)

@@ -92,7 +92,7 @@ class BackgroundJob:
 class Failure:
     """Error of a job: the message, and the traceback."""
 
-    sentence: str
+    message: str
     details: str
 
 
@@ -154,10 +154,10 @@ def guarded(make: Callable[[], Steps[Any]]) -> Steps[Any]:
     try:
         result = yield from make()
     except (RlnError, ComputeError) as error:
-        return Failure(sentence=str(error), details=traceback.format_exc())
+        return Failure(message=str(error), details=traceback.format_exc())
     except Exception as error:
-        sentence = f"unexpected error: {type(error).__name__}: {error}"
-        return Failure(sentence=sentence, details=traceback.format_exc())
+        message = f"unexpected error: {type(error).__name__}: {error}"
+        return Failure(message=message, details=traceback.format_exc())
     return result
 
 

@@ -56,7 +56,7 @@ class LayerImage:
         Name of the layer, with the time point and channel where there are several.
     place
         Layer options with the same transform.
-    at
+    indices
         Indices along the leading axes, by axis label.
     box
         Part of the layer's volume, slices (z, y, x); None for all of it.
@@ -67,7 +67,7 @@ class LayerImage:
     voxel_um: VoxelUm
     name: str
     place: dict[str, Any]
-    at: dict[str, int] = field(default_factory=dict)
+    indices: dict[str, int] = field(default_factory=dict)
     box: tuple[slice, ...] | None = None
 
     @property
@@ -86,7 +86,7 @@ class LayerImage:
     @property
     def key(self) -> Hashable:
         """Identity of the volume."""
-        return id(self.layer), *self.at.items(), *self.voxel_um, str(self.box)
+        return id(self.layer), *self.indices.items(), *self.voxel_um, str(self.box)
 
     def read(self) -> Volume:
         """Return the volume, which may take a while: call it in a worker thread."""
@@ -193,10 +193,12 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
             f"the voxel size of {layer.name} is unknown; choose the layer as the image or PSF of a "
             "dock and type it there."
         )
-    at = dict(zip(layer.axis_labels, before, strict=False))
-    name = layer.name + "".join(f" {label} {i}" for label, i in at.items())
+    indices = dict(zip(layer.axis_labels, before, strict=False))
+    name = layer.name + "".join(f" {label} {i}" for label, i in indices.items())
     place = _place(layer, before)
-    return LayerImage(layer=layer, data=data, voxel_um=voxel_um, name=name, place=place, at=at)
+    return LayerImage(
+        layer=layer, data=data, voxel_um=voxel_um, name=name, place=place, indices=indices
+    )
 
 
 def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
@@ -210,8 +212,8 @@ def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int
     if data.ndim <= 3:
         return data, ()
     index = np.rint(layer.world_to_data(point)).astype(int)[: data.ndim - 3]
-    at = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(index, data.shape, strict=False))
-    return data[at], at
+    indices = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(index, data.shape, strict=False))
+    return data[indices], indices
 
 
 def voxel_um_of(layer: Layer) -> VoxelUm | None:
@@ -220,10 +222,10 @@ def voxel_um_of(layer: Layer) -> VoxelUm | None:
     Of a rotated or sheared layer these are the lengths of the voxels' edges.
     """
     units = units_um(layer.units)
-    return None if units is None else three(edges_of(layer, units))
+    return None if units is None else zyx_sizes(edges_of(layer, units))
 
 
-def three(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
+def zyx_sizes(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
     """Return sizes (z, y, x); a plane, whose depth has no effect, gets that of y for z."""
     *z, y, x = (float(size) for size in sizes)
     return (z[0] if z else y), y, x
@@ -332,7 +334,7 @@ def contrast_limits(arrays: Iterable[npt.NDArray[Any]]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _place(layer: Image, at: Sequence[int]) -> dict[str, Any]:
+def _place(layer: Image, indices: Sequence[int]) -> dict[str, Any]:
     """Return layer options with the transform of the last axes, at indices of the leading ones."""
     n = min(layer.ndim, 3)
     labels = _ZYX[-n:] if layer.ndim > n else layer.axis_labels
@@ -343,6 +345,6 @@ def _place(layer: Image, at: Sequence[int]) -> dict[str, Any]:
     # The affine includes rotation and shear.
     affine = np.eye(n + 1)
     affine[:-1, :-1] = _linear(layer) / place["scale"]
-    corner = np.array(layer.data_to_world((*at, *np.zeros(n))))[-n:]
+    corner = np.array(layer.data_to_world((*indices, *np.zeros(n))))[-n:]
     affine[:-1, -1] = corner - affine[:-1, :-1] @ place["translate"]
     return place | {"axis_labels": labels, "affine": affine}

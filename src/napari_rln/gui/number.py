@@ -188,17 +188,17 @@ class Number(ValuedContainerWidget[Any]):
         if value in self._keywords.values() or self._allows(self._scale * value):
             return
         shown = self._scale * value
-        sentence = f"{self.label} is {_exact(shown)}"
+        message = f"{self.label} is {_exact(shown)}"
         if self._scale > 1 and self._allows(self._scale * shown):  # typed in micrometres
             meant = f"{_exact(self._scale * shown)} ({_exact(shown)} \N{MICRO SIGN}m)"
-            raise FieldError(f"{sentence}; did you mean {meant}?", self.box)
+            raise FieldError(f"{message}; did you mean {meant}?", self.box)
         low, high = map(_exact, self.limits)
         limits = f"lie between {low} and {high}"
         if math.inf in self.limits:
             limits = f"be at least {low}"
         elif -math.inf in self.limits:
             limits = f"be at most {high}"
-        raise FieldError(f"{sentence} but must {limits}.", self.box)
+        raise FieldError(f"{message} but must {limits}.", self.box)
 
     def _allows(self, shown: float) -> bool:
         return self.limits[0] <= shown <= self.limits[1]
@@ -227,7 +227,7 @@ class Number(ValuedContainerWidget[Any]):
         self.value = round(stepped) if self.is_whole else float(f"{stepped:.9g}") / self._scale
 
 
-def take_typed(window: QWidget) -> None:
+def commit_number(window: QWidget) -> None:
     """Commit the number being typed in a window; a click elsewhere may not take the focus."""
     box = window.focusWidget()
     if isinstance(box, NumberBox):

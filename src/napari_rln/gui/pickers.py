@@ -19,8 +19,8 @@ from napari_rln.gui.layers import (
     is_image,
     set_voxel_um,
     source_of,
-    three,
     voxel_um_of,
+    zyx_sizes,
 )
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.voxel_size import LABEL, VoxelField
@@ -194,7 +194,7 @@ class VolumePicker(LayerPicker):
                 follow(self, getattr(layer.events, name), self._on_layer)
         known = None if layer is None else voxel_um_of(layer)
         offered = layer is not None and known is None and self._has_scale(layer)
-        shown = three(edges_of(layer)) if offered and layer is not None else known
+        shown = zyx_sizes(edges_of(layer)) if offered and layer is not None else known
         self.voxel.setEnabled(layer is not None)
         self.voxel.blockSignals(True)
         self.voxel.value = shown or (0.0, 0.0, 0.0)
@@ -233,7 +233,7 @@ class SecondPsfPicker(VolumePicker):
         super().__init__(viewer, optional="same as the first")
         self.setToolTip("<p>In the orientation of the second camera, like its view.</p>")
 
-    def source_beside(self, first: LayerImage) -> LayerImage:
+    def source_or(self, first: LayerImage) -> LayerImage:
         """Return the second view's PSF, not read yet, from that of the first.
 
         Raises

@@ -17,10 +17,10 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.report import duration
 from napari_rln.engine.progress import SEARCHING, Progress
-from napari_rln.gui.field_errors import FieldError, point_at
-from napari_rln.gui.forms import worded
+from napari_rln.gui.field_errors import FieldError, show_field
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Update
-from napari_rln.gui.number import take_typed
+from napari_rln.gui.number import commit_number
 
 _SPINNER_SPEED = 5  # per cent: a few frames a second
 _MIN_PHASE_S = 1.0  # time in a phase before the time left is estimated
@@ -106,20 +106,20 @@ class RunBar(QWidget):
         The field of the error gets the focus, if the user has ``clicked`` for the action.
         """
         if clicked:
-            take_typed(self.window())
+            commit_number(self.window())
         try:
             action()
         except RlnError as error:
             self.show_message(str(error), error=True)
             if clicked and isinstance(error, FieldError):
-                point_at(error.field)
+                show_field(error.field)
 
     def show_message(self, text: str, *, error: bool = False) -> None:
         """Show a message; the failure of a job that it replaces moves to the warnings below."""
         failure, self._failure = self._failure, ""
         if failure:
             self._warn(failure)
-        text = worded(text)
+        text = with_labels(text)
         self.message.setText(f"{text[:1].upper()}{text[1:]}")
         self.message.setProperty("error", error)
         self.message.setStyleSheet("QLabel { color: #e0524c; }" if error else "")
@@ -184,7 +184,7 @@ class RunBar(QWidget):
 
     def _warn(self, text: str) -> None:
         before = f"{self.warning.text()}\n" if self.warning.text() else ""
-        self.warning.setText(f"{before}{worded(text)}")
+        self.warning.setText(f"{before}{with_labels(text)}")
         self.warning.setVisible(True)
 
     def _on_success(self, job: BackgroundJob, result: object) -> None:
@@ -195,7 +195,7 @@ class RunBar(QWidget):
         """Show why a job failed, until the next run."""
         if job.window != self._window:
             return
-        self.show_message(f"{job.title}: {failure.sentence}", error=True)
+        self.show_message(f"{job.title}: {failure.message}", error=True)
         self._failure = self.message.text()
         self._details += f"{self._failure}\n\n{failure.details}\n"
         self.details_button.setVisible(True)

@@ -36,7 +36,7 @@ from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.deconvolve.ondisk import fit_psf_to
 from napari_rln.gui.deconvolve.result_place import FolderField, ResultPlace, file_name
-from napari_rln.gui.forms import worded
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.runbar import RunBar
@@ -210,7 +210,7 @@ class BatchWindow(QDialog):
         bar.setRange(0, total)
         bar.setValue(done)
         cell = self.table.item(row, _STATE)
-        text = worded(text)
+        text = with_labels(text)
         cell.setText(text)
         cell.setToolTip(f"<p>{text}</p>")
         cell.setData(_OPEN, is_open)

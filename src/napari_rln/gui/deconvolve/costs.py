@@ -13,7 +13,7 @@ from napari_rln.core.volume import Shape
 from napari_rln.engine.history import expected_seconds
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
-from napari_rln.gui.forms import worded
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 
 _DELAY_MS = 400  # after a change, as others may follow
@@ -68,7 +68,7 @@ def _line(chosen: ChosenMethod, plan: PlannedMethods) -> str:
     try:
         return f"{chosen.name}: {plan.needs(chosen)}"
     except RlnError as error:
-        return f"{chosen.name}: {worded(str(error))}"
+        return f"{chosen.name}: {with_labels(str(error))}"
 
 
 def needs_in_memory(chosen: ChosenMethod, image: Shape, psf: Shape | None, views: int = 1) -> str:

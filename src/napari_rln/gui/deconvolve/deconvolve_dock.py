@@ -117,7 +117,7 @@ class DeconvolveDock(QWidget):
 
     def showEvent(self, event: Any) -> None:
         """Update the list of models, which may have changed."""
-        self.methods.watch.check()
+        self.methods.library_watcher.check()
         self.costs.refresh()
         super().showEvent(event)
 

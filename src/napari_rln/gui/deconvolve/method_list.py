@@ -17,7 +17,7 @@ from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.streams import Estimate, FinishedPart
-from napari_rln.gui.fields import field_for
+from napari_rln.gui.fields import widget_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, streamed
 from napari_rln.gui.layers import LayerImage
@@ -121,7 +121,7 @@ class MethodList(QWidget):
             RichardsonLucy, top=("iterations", "back_projector"), hidden=("device", "report_every")
         )
         tip = "<p>Iterations to keep, which can be browsed with a slider afterwards.</p>"
-        self.kept_iterations = field_for(str, value=_KEPT_ITERATIONS, tooltip=tip)
+        self.kept_iterations = widget_for(str, value=_KEPT_ITERATIONS, tooltip=tip)
         self.rln = QGroupBox("Network (RLN)")
         self.rln_form = Form(NetworkOptions, top=(), hidden=("device",))
         self.models = QListWidget()
@@ -141,8 +141,8 @@ class MethodList(QWidget):
                 inside.addWidget(widget)
             box.toggled.connect(self.changed)
             layout.addWidget(box)
-        self.watch = LibraryWatcher(self)
-        self.watch.changed.connect(self._show_models)
+        self.library_watcher = LibraryWatcher(self)
+        self.library_watcher.changed.connect(self._show_models)
         self._show_models()
         self.rld_form.changed.connect(self.changed)
         self.rln_form.changed.connect(self.changed)
@@ -164,7 +164,7 @@ class MethodList(QWidget):
         if self.rln.isChecked():
             library = preferences.library()
             options = self.rln_form.settings(device=preferences.device())
-            variants = {entry.name: entry.variant for entry in self.watch.entries}
+            variants = {entry.name: entry.variant for entry in self.library_watcher.entries}
             methods += [
                 ChosenMethod(
                     method=options.of(library.path(name) or name),
@@ -186,7 +186,7 @@ class MethodList(QWidget):
     def _show_models(self) -> None:
         """List the models of the library; those ticked stay ticked."""
         ticked = self.ticked_models() if self.models.count() else [UNIVERSAL]
-        names = [entry.name for entry in self.watch.entries if not entry.error]
+        names = [entry.name for entry in self.library_watcher.entries if not entry.error]
         self.models.blockSignals(True)
         self.models.clear()
         for name in names:

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.execution import Execution, Output, OutputFormat
-from napari_rln.gui.field_errors import FieldError, Fold
+from napari_rln.gui.field_errors import Collapsible, FieldError
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
@@ -99,7 +99,7 @@ class ResultPlace(QWidget):
         self._disk_options = QWidget()
         options = QVBoxLayout(self._disk_options)
         options.addWidget(self.folder)
-        options.addWidget(Fold("Advanced", forms))
+        options.addWidget(Collapsible("Advanced", forms))
         layout = QVBoxLayout(self)
         layout.addWidget(self.box)
         layout.addWidget(self._disk_options)

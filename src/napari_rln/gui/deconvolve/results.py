@@ -37,7 +37,7 @@ from napari_rln.gui.deconvolve.streams import (
     result_layers,
 )
 from napari_rln.gui.events import follow
-from napari_rln.gui.fields import field_for
+from napari_rln.gui.fields import widget_for
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
 from napari_rln.gui.pickers import LayerPicker
@@ -74,7 +74,7 @@ class Results(QWidget):
             "<p>The same object by another microscope or program, which can be registered to the "
             "image and compared.</p>"
         )
-        self.transform = field_for(TransformKind, value=RegistrationSettings().transform)
+        self.transform = widget_for(TransformKind, value=RegistrationSettings().transform)
         self.register_button = QPushButton("Register")
         self.compare_button = QPushButton("Compare")
         self.residual_button = QPushButton("Residual maps")

@@ -61,7 +61,7 @@ class SecondViewChoice(QWidget):
             first=image,
             second=self.image.source("the second view"),
             psf_first=psf,
-            psf_second=self.psf.source_beside(psf),
+            psf_second=self.psf.source_or(psf),
             settings=self.form.settings(),
         )
 

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxL
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.copy_button import CopyButton, Run, image_of
+from napari_rln.gui.copy_button import CopyButton, Run, image_arguments
 from napari_rln.gui.events import follow
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
@@ -49,12 +49,12 @@ class DetectedBeads:
 
     Attributes
     ----------
-    at
+    indices
         Position on the axes before z; see :class:`napari_rln.gui.layers.LayerImage`.
     """
 
     stack: ref[Layer]
-    at: dict[str, int]
+    indices: dict[str, int]
     table: BeadTable
 
     def mark_chosen(self, layer: Points) -> None:
@@ -99,7 +99,7 @@ class BeadsPage(QWidget):
         self._viewer, self._jobs = viewer, jobs
         self.stack = VolumePicker(viewer)
         self.form = Form(MeasureSettings, top=("size", "minimum_snr"))
-        self.points = LayerPicker(viewer, accept=holds_beads, optional="not detected yet")
+        self.points = LayerPicker(viewer, accept=has_beads, optional="not detected yet")
         self.find_button, self.average_button = QPushButton("Find beads"), QPushButton("Average")
         self.copy = CopyButton(lambda: [self._run()], bar.attempt)
         hint = QLabel(
@@ -181,7 +181,7 @@ class BeadsPage(QWidget):
 
     def _show(self, table: BeadTable, stack: LayerImage) -> None:
         """Add the points, without z to be visible and editable in any plane."""
-        detected, size = DetectedBeads(ref(stack.layer), stack.at, table), max(table.size[1:])
+        detected, size = DetectedBeads(ref(stack.layer), stack.indices, table), max(table.size[1:])
         layer = Points(
             table.positions[:, 1:],
             name=f"{stack.name} \N{MIDDLE DOT} beads",
@@ -211,7 +211,7 @@ class BeadsPage(QWidget):
         stack = self.stack.source("the stack of beads")
         settings, positions, _ = self._chosen(stack)
         return "psf measure", {
-            **image_of(stack, "beads"),
+            **image_arguments(stack, "beads"),
             "out": Path(f"{path_of(stack.layer).stem} PSF.tif"),
             "settings": settings,
             "positions": None if positions is None else tuple(map(tuple, positions.tolist())),
@@ -231,7 +231,7 @@ class BeadsPage(QWidget):
         if self.points.layer is None:
             return settings, None, {}
         detected: DetectedBeads = self.points.layer.metadata[_METADATA_KEY]
-        if detected.stack() is not stack.layer or detected.at != stack.at:
+        if detected.stack() is not stack.layer or detected.indices != stack.indices:
             raise RlnError(
                 f"{self.points.layer.name} belong to another stack; choose the beads of "
                 f"{stack.name}, or find them."
@@ -243,6 +243,6 @@ class BeadsPage(QWidget):
         return dataclasses.replace(settings, size=size), positions, edits
 
 
-def holds_beads(layer: Layer) -> bool:
+def has_beads(layer: Layer) -> bool:
     """Return whether a layer shows detected beads."""
     return isinstance(layer, Points) and _METADATA_KEY in layer.metadata

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QPushButton, Q
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.fields import field_for
+from napari_rln.gui.fields import widget_for
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
@@ -27,7 +27,7 @@ class FilePage(QWidget):
     def __init__(self, jobs: JobQueue, bar: RunBar) -> None:
         super().__init__()
         self._jobs = jobs
-        self.path = field_for(str)
+        self.path = widget_for(str)
         self.path.native.setPlaceholderText("TIFF or OME-TIFF")
         browse = QPushButton("Browse\N{HORIZONTAL ELLIPSIS}")
         self.voxel = VoxelField(_AS_IN_FILE)

@@ -8,7 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.core.volume import VoxelUm
-from napari_rln.gui.copy_button import CopyButton, Run, image_of
+from napari_rln.gui.copy_button import CopyButton, Run, image_arguments
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layers import LayerImage
@@ -87,7 +87,7 @@ class MicroscopePage(QWidget):
         image, voxel_um = self._grid()
         settings = self.form.settings()
         return "psf compute", {
-            **(image_of(image) if image else {"voxel_um": voxel_um}),
+            **(image_arguments(image) if image else {"voxel_um": voxel_um}),
             "out": Path(f"{name_of(settings)}.tif"),
             "settings": settings,
         }

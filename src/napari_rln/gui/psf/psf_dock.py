@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.gui.copy_button import CopyButton, Run, image_of, psf_of
-from napari_rln.gui.forms import worded
+from napari_rln.gui.copy_button import CopyButton, Run, image_arguments, psf_arguments
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, one_step
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
@@ -147,8 +147,8 @@ class PsfDock(QWidget):
         psf, settings = self.psf.source("the PSF"), self.repairs.settings()
         image = self.image.source("the image") if self.repairs.resample else None
         return "psf repair", {
-            **psf_of(psf),
-            **(image_of(image) if image else {}),
+            **psf_arguments(psf),
+            **(image_arguments(image) if image else {}),
             "out": Path(f"{path_of(psf.layer).stem} prepared.tif"),
             "settings": settings,
             "everything": settings == PrepareSettings(),
@@ -177,11 +177,11 @@ class PsfDock(QWidget):
         self.repairs.allow_resampling(self.image.layer is not None)
 
     def _on_failure(self, job: BackgroundJob, failure: Failure) -> None:
-        self._say(failure.sentence)
+        self._say(failure.message)
 
-    def _say(self, sentence: str) -> None:
-        sentence = worded(sentence)
-        self.thumbnails.clear(f"{sentence[:1].upper()}{sentence[1:]}")
+    def _say(self, message: str) -> None:
+        message = with_labels(message)
+        self.thumbnails.clear(f"{message[:1].upper()}{message[1:]}")
 
     def _lay_out(self) -> None:
         pages = StackedPages()

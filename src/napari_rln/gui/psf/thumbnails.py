@@ -61,10 +61,10 @@ class Thumbnails(QWidget):
         self._pictures: PsfPictures | None = None
         self.clear("")
 
-    def clear(self, sentence: str, *, keep: bool = False) -> None:
-        """Show a sentence instead of a PSF, with empty plots to keep the layout."""
+    def clear(self, text: str, *, keep: bool = False) -> None:
+        """Show a text instead of a PSF, with empty plots to keep the layout."""
         self._pictures = None
-        self.size.setText(sentence)
+        self.size.setText(text)
         self.findings.clear()
         for plane in (self.lateral, self.axial):
             plane.clear_picture()

@@ -40,7 +40,7 @@ class ModelList(QWidget):
     def __init__(self, say: Callable[..., None]) -> None:
         super().__init__()
         self._say = say
-        self.watch = LibraryWatcher(self)
+        self.library_watcher = LibraryWatcher(self)
         self.tree = QTreeWidget()
         self.tree.setRootIsDecorated(False)
         self.tree.setHeaderLabels(COLUMNS)
@@ -64,7 +64,7 @@ class ModelList(QWidget):
         fill(QVBoxLayout(self), (self.tree, 1), self.details, buttons, margin=0)
         self.tree.currentItemChanged.connect(self._on_choice)
         self.tree.itemDoubleClicked.connect(lambda item, column: self._show())
-        self.watch.changed.connect(self._fill)
+        self.library_watcher.changed.connect(self._fill)
         self._fill()
 
     @property
@@ -80,7 +80,7 @@ class ModelList(QWidget):
 
     def showEvent(self, event: Any) -> None:
         """Update the list."""
-        self.watch.check()
+        self.library_watcher.check()
         super().showEvent(event)
 
     def _button(self, text: str, action: Callable[[], None], tip: str = "") -> QPushButton:
@@ -94,7 +94,7 @@ class ModelList(QWidget):
             action()
         except (RlnError, OSError) as error:
             self._say(str(error), error=True)
-        self.watch.check()
+        self.library_watcher.check()
 
     def _entry(self) -> Entry | None:
         item = self.tree.currentItem()
@@ -104,7 +104,7 @@ class ModelList(QWidget):
         chosen = self.selected
         self.tree.blockSignals(True)
         self.tree.clear()
-        for entry in self.watch.entries:
+        for entry in self.library_watcher.entries:
             self.tree.addTopLevelItem(row(entry))
         self.tree.blockSignals(False)
         self.tree.setCurrentItem(self.tree.topLevelItem(0))
@@ -146,7 +146,7 @@ class ModelList(QWidget):
         name, accepted = QInputDialog.getText(self, "Rename", "New name:", text=entry.name)
         if accepted and name != entry.name:
             preferences.library().rename(entry.name, name)
-            self.watch.check()
+            self.library_watcher.check()
             self.select(name)
 
     def _export(self) -> None:
@@ -168,5 +168,5 @@ class ModelList(QWidget):
         path, _ = QFileDialog.getOpenFileName(self, "Import", "", _FILTER)
         if path:
             added = preferences.library().add(path)
-            self.watch.check()
+            self.library_watcher.check()
             self.select(added.name.removesuffix(SUFFIX))

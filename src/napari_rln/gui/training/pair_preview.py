@@ -15,16 +15,16 @@ _WAIT_MS = 400  # from a change to the update, as more may follow
 class PairPreview(QObject):
     """Simulates pairs in a thread by the form of a training, and shows them as layers."""
 
-    def __init__(self, recipe: TrainingForm, examples: ExampleLayers, bar: RunBar) -> None:
-        super().__init__(recipe)
-        self._recipe, self._examples, self._bar = recipe, examples, bar
+    def __init__(self, form: TrainingForm, examples: ExampleLayers, bar: RunBar) -> None:
+        super().__init__(form)
+        self._form, self._examples, self._bar = form, examples, bar
         self.jobs = JobQueue(self)
         self._number = 0
         self._timer = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._timer.timeout.connect(lambda: bar.attempt(self._add, clicked=False))
-        recipe.preview_button.clicked.connect(self._draw)
-        recipe.another_button.clicked.connect(self._draw_another)
-        recipe.structures.changed.connect(self._on_change)
+        form.preview_button.clicked.connect(self._draw)
+        form.another_button.clicked.connect(self._draw_another)
+        form.structures.changed.connect(self._on_change)
         self.jobs.changed.connect(self._refresh)
         self.jobs.failed.connect(bar.show_failure)
 
@@ -40,7 +40,7 @@ class PairPreview(QObject):
         self._bar.attempt(self._add)
 
     def _add(self) -> None:
-        plan, library, number = self._recipe.plan(), preferences.library(), self._number
+        plan, library, number = self._form.plan(), preferences.library(), self._number
         steps = one_step("drawing", lambda: plan.setting(library).source.pair(number)[0])
         self.jobs.cancel()  # an earlier preview is outdated
         self.jobs.add(BackgroundJob(_TITLE, steps, key=object(), done=self._examples.show_pair))
@@ -48,5 +48,5 @@ class PairPreview(QObject):
     def _refresh(self) -> None:
         drawing = self.jobs.running is not None
         ready = "Preview a pair" if not drawing else "Drawing a pair\N{HORIZONTAL ELLIPSIS}"
-        self._recipe.preview_button.setText(ready)
-        self._recipe.another_button.setEnabled(self._examples.has_pair)
+        self._form.preview_button.setText(ready)
+        self._form.another_button.setEnabled(self._examples.has_pair)

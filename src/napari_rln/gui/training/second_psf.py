@@ -68,7 +68,7 @@ class SecondViewForm(QWidget):
         """
         if self.views == "single":
             return None
-        return SecondPsf(psf=self.psf.source_beside(psf), settings=self.form.settings())
+        return SecondPsf(psf=self.psf.source_or(psf), settings=self.form.settings())
 
     def _show_rows(self) -> None:
         self.setVisible(self.views != "single")

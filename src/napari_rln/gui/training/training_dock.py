@@ -34,14 +34,14 @@ class TrainingDock(QWidget):
         self.jobs = JobQueue(self)
         self.runs: dict[BackgroundJob, TrainingRun] = {}
         self.examples = ExampleLayers(napari_viewer, self)
-        self.recipe = TrainingForm(napari_viewer)
+        self.form = TrainingForm(napari_viewer)
         self.curves = Curves()
         self.bar = RunBar(self.jobs, self.run, label="Train", can_pause=True)
         self.models = ModelList(self.bar.show_message)
-        self.pairs = PairPreview(self.recipe, self.examples, self.bar)
+        self.pairs = PairPreview(self.form, self.examples, self.bar)
         self.interrupted = InterruptedRow()
         self.stop_button = QPushButton("Stop and keep the best")
-        self.copy_button = CopyButton(lambda: [self.recipe.run()], self.bar.attempt)
+        self.copy_button = CopyButton(lambda: [self.form.run()], self.bar.attempt)
         self.tabs = QTabWidget()
         self._drawn: BackgroundJob | None = None  # training in the plots
         self._lay_out()
@@ -57,7 +57,7 @@ class TrainingDock(QWidget):
         RlnError
             If a setting is invalid, or a training of this name was interrupted.
         """
-        plan = self.recipe.plan()
+        plan = self.form.plan()
         cancelling = self.runs.get(self.jobs.cancelling) if self.jobs.cancelling else None
         if cancelling is not None and cancelling.plan.name == plan.name:
             raise RlnError(f"the training {plan.name} is still in its last step; try again soon.")
@@ -94,7 +94,7 @@ class TrainingDock(QWidget):
         self.tabs.setCurrentWidget(self.curves)
 
     def _resume(self, training: InterruptedTraining) -> None:
-        self.bar.attempt(lambda: self._add(self.recipe.resumed_plan(training)))
+        self.bar.attempt(lambda: self._add(self.form.resumed_plan(training)))
 
     def _running(self) -> TrainingRun | None:
         return self.runs.get(self.jobs.running) if self.jobs.running else None
@@ -121,16 +121,16 @@ class TrainingDock(QWidget):
             self.examples.show_preview(report.preview, content.voxel_um)
 
     def _on_model(self, model: Model) -> None:
-        self.models.watch.check()
+        self.models.library_watcher.check()
         self.models.select(model.name)
 
     def _on_success(self, job: BackgroundJob, model: Model) -> None:
-        sentence = f"model {model.name} is ready"
+        message = f"model {model.name} is ready"
         validation = model.record.facts.get("validation")
         if validation:
             network, rld = (validation[kind]["psnr_db"] for kind in ("network", "rld"))
-            sentence += f": {network:.2f} dB on held-out volumes, best RLD {rld:.2f} dB"
-        self.bar.show_message(f"{sentence}.")
+            message += f": {network:.2f} dB on held-out volumes, best RLD {rld:.2f} dB"
+        self.bar.show_message(f"{message}.")
 
     def _on_cancelled(self, job: BackgroundJob) -> None:
         run = self.runs[job]
@@ -152,7 +152,7 @@ class TrainingDock(QWidget):
         if run is not None and run.stopping and self.jobs.paused:
             self.jobs.toggle_pause()  # else it would not stop
         self.interrupted.refresh(self._names())
-        self.recipe.refresh_models()
+        self.form.refresh_models()
 
     def _show_theme(self) -> None:
         self.curves.show_theme(self._viewer.theme)
@@ -164,12 +164,12 @@ class TrainingDock(QWidget):
         self.jobs.succeeded.connect(self._on_success)
         self.jobs.cancelled.connect(self._on_cancelled)
         self.jobs.ended.connect(self._on_end)
-        self.models.changed.connect(self.recipe.refresh_models)
+        self.models.changed.connect(self.form.refresh_models)
         self.interrupted.resumed.connect(self._resume)
         self.stop_button.clicked.connect(self.stop)
 
     def _lay_out(self) -> None:
-        self.tabs.addTab(ScrollArea(self.recipe), "Settings")
+        self.tabs.addTab(ScrollArea(self.form), "Settings")
         self.tabs.addTab(self.curves, "Progress")
         self.tabs.addTab(self.models, "Models")
         buttons = fill(QHBoxLayout(), (self.stop_button, 1), self.copy_button)

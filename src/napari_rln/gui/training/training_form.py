@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
-from napari_rln.gui.copy_button import Run, image_of, psf_b_of, psf_of
+from napari_rln.gui.copy_button import Run, image_arguments, psf_arguments, second_psf_arguments
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.layouts import fill
@@ -67,7 +67,7 @@ class TrainingForm(QWidget):
         self.initial_model = QComboBox()
         self.second = SecondViewForm(viewer)
         self.name = QLineEdit()
-        self.form = Form(
+        self.training = Form(
             TrainSettings, top=("minutes", "steps"), hidden=("variant", "views", "device")
         )
         self.structures = Form(StructureSettings, top=("structures",))
@@ -78,7 +78,7 @@ class TrainingForm(QWidget):
         self.psf.changed.connect(self._show_name)
         self.preset.currentIndexChanged.connect(self._on_preset)
         self.initial_model.currentIndexChanged.connect(self._on_initial_model)
-        self.form.changed.connect(self._show_budget)
+        self.training.changed.connect(self._show_budget)
         self._on_preset()
         self._show_name()
 
@@ -101,7 +101,7 @@ class TrainingForm(QWidget):
             psf=psf,
             image=self._image(),
             second=self._second(psf),
-            settings=self.form.settings(device=preferences.device(), views=self.second.views),
+            settings=self.training.settings(device=preferences.device(), views=self.second.views),
             structures=self.structures.settings(),
             initial_model=self._model,
         )
@@ -128,7 +128,7 @@ class TrainingForm(QWidget):
             self.image.layer = None
         psf, second = self._psf(), None
         if training.dual is not None:
-            second = SecondPsf(psf=self.second.psf.source_beside(psf), settings=training.dual)
+            second = SecondPsf(psf=self.second.psf.source_or(psf), settings=training.dual)
         return TrainingPlan(
             name=training.name,
             psf=psf,
@@ -150,19 +150,19 @@ class TrainingForm(QWidget):
         plan = self.plan()
         arguments: dict[str, Any] = {
             "out": Path(f"{plan.name}{SUFFIX}"),
-            **psf_of(plan.psf),
+            **psf_arguments(plan.psf),
             "preset": self.chosen_preset,
             "initial_model": self._initial_model(),
             "settings": plan.settings,
             "structures": plan.structures,
         }
         if plan.image is not None:
-            arguments |= image_of(plan.image, "like")
+            arguments |= image_arguments(plan.image, "like")
         if plan.second is not None:
             arguments |= {
                 name: getattr(plan.second.settings, name) for name in ("rotation", "voxels")
             }
-            arguments |= psf_b_of(plan.second.psf, arguments)
+            arguments |= second_psf_arguments(plan.second.psf, arguments)
         return "train", arguments
 
     def refresh_models(self) -> None:
@@ -221,7 +221,7 @@ class TrainingForm(QWidget):
         except RlnError as error:  # its file is damaged or missing
             self.explanation.setText(str(error))
             return
-        self.form.show_settings(settings)
+        self.training.show_settings(settings)
         if self._model is None:
             self.second.show_views(self.second.views, fixed=False)
         else:
@@ -229,8 +229,8 @@ class TrainingForm(QWidget):
         self._show_budget()
 
     def _show_budget(self) -> None:
-        by_minutes = self.form.fields["steps"].is_keyword
-        self.form.show_only(("minutes", "steps") if by_minutes else ("steps",))
+        by_minutes = self.training.fields["steps"].is_keyword
+        self.training.show_only(("minutes", "steps") if by_minutes else ("steps",))
 
     def _show_name(self) -> None:
         layer = self.psf.layer
@@ -252,4 +252,4 @@ class TrainingForm(QWidget):
         buttons = fill(QHBoxLayout(), (self.preview_button, 1), self.another_button)
         box = QGroupBox("Synthetic volumes")
         fill(QVBoxLayout(box), self.structures, buttons)
-        fill(QVBoxLayout(self), rows, self.form, box).addStretch(1)
+        fill(QVBoxLayout(self), rows, self.training, box).addStretch(1)
