@@ -60,10 +60,7 @@ class CopyButton(QPushButton):
 def image_arguments(image: LayerImage, key: str = "image") -> dict[str, Any]:
     """Return the arguments of a command that reads an image.
 
-    Raises
-    ------
-    RlnError
-        If the layer has axes other than channel and time.
+    Raises :class:`RlnError` if the layer has axes other than channel and time.
     """
     file = image_file(image)
     arguments = {
@@ -75,10 +72,7 @@ def image_arguments(image: LayerImage, key: str = "image") -> dict[str, Any]:
 def psf_arguments(psf: LayerImage | None) -> dict[str, Any]:
     """Return the arguments of a command that reads a PSF; empty without one.
 
-    Raises
-    ------
-    RlnError
-        If it is one of several volumes of a layer.
+    Raises :class:`RlnError` if it is one of several volumes of a layer.
     """
     if psf is None:
         return {}

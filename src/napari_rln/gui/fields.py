@@ -21,17 +21,14 @@ def widget_for(annotation: Any, **options: Any) -> Any:
     ``magicgui.register_type`` is not used: it would change the numbers of every plugin, and
     accepts no union with None.
 
+    Raises :class:`ValueError` if the type has no widget.
+
     Parameters
     ----------
     annotation
         Type, with the limits of numbers as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
     **options
         Options of the widget, such as ``name``, ``label``, ``tooltip``.
-
-    Raises
-    ------
-    ValueError
-        If the type has no widget.
     """
     if get_origin(annotation) is Annotated:
         annotation, *extras = get_args(annotation)
@@ -94,10 +91,7 @@ class Numbers(TupleEdit):
     def get_value(self) -> Any:
         """Return all numbers, or None.
 
-        Raises
-        ------
-        FieldError
-            If one is invalid, or some but not all are missing.
+        Raises :class:`FieldError` if one is invalid, or some but not all are missing.
         """
         values = super().get_value()
         missing = [number for number, value in zip(self, values, strict=True) if value is None]

@@ -80,10 +80,8 @@ class Form(QWidget, Generic[S]):
     def settings(self, **others: Any) -> S:
         """Return the settings, with other values for fields without a widget.
 
-        Raises
-        ------
-        RlnError
-            If they contradict each other; a :class:`FieldError` if the message names a field.
+        Raises :class:`RlnError` if they contradict each other; a :class:`FieldError` if the message
+        names a field.
         """
         shown = {name: field.value for name, field in self.fields.items()}
         try:

@@ -247,10 +247,7 @@ class JobQueue(QObject):
     def add(self, *jobs: BackgroundJob) -> None:
         """Add jobs, which run after those before them.
 
-        Raises
-        ------
-        RlnError
-            If an equal job runs or waits already.
+        Raises :class:`RlnError` if an equal job runs or waits already.
         """
         for job in jobs:
             if self.is_under_way(job):

@@ -97,10 +97,7 @@ def read_zarr(path: str) -> list[LayerData]:
 def write_layer(path: str, data: Any, options: dict[str, Any]) -> list[str]:
     """Write an image layer as TIFF, or as OME-TIFF if the name ends in .ome.tif.
 
-    Raises
-    ------
-    RlnError
-        If it is not a plane or volume, or cannot be written there.
+    Raises :class:`RlnError` if it is not a plane or volume, or cannot be written there.
     """
     name = str(options.get("name", Path(path).stem))
     if np.ndim(data) > 3:

@@ -15,10 +15,7 @@ _TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
 def image_file(image: LayerImage) -> ImageFile:
     """Return the file of an image, with voxel size, channel and time point.
 
-    Raises
-    ------
-    RlnError
-        If the layer has axes other than channel and time.
+    Raises :class:`RlnError` if the layer has axes other than channel and time.
     """
     channel, time = image.layer.metadata.get(CHANNEL), None
     for label, i in image.indices.items():
@@ -39,10 +36,7 @@ def image_file(image: LayerImage) -> ImageFile:
 def psf_file(psf: LayerImage, *, repair: bool) -> PsfFile:
     """Return the file of a PSF.
 
-    Raises
-    ------
-    RlnError
-        If it is one of several volumes of a layer.
+    Raises :class:`RlnError` if it is one of several volumes of a layer.
     """
     if psf.indices or CHANNEL in psf.layer.metadata:
         raise RlnError(

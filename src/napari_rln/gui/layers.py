@@ -97,10 +97,7 @@ class LayerImage:
     def cropped(self, box: Sequence[slice]) -> "LayerImage":
         """Return the part between slices (z, y, x), which have starts and stops.
 
-        Raises
-        ------
-        RlnError
-            If the layer is rotated or sheared.
+        Raises :class:`RlnError` if the layer is rotated or sheared.
         """
         self.check_upright()
         cut = tuple(box)[-self.data.ndim :]
@@ -113,10 +110,7 @@ class LayerImage:
     def on_voxels(self, volume: Volume) -> "LayerImage":
         """Return a volume on another grid with the same corner as an image of this layer.
 
-        Raises
-        ------
-        RlnError
-            If the layer is rotated or sheared.
+        Raises :class:`RlnError` if the layer is rotated or sheared.
         """
         if volume.shape == self.shape:
             return dataclasses.replace(self, data=volume.data)
@@ -165,17 +159,14 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
 
     Of a multiscale image that is the finest level, of a time series the displayed time point.
 
+    Raises :class:`RlnError` if the layer is not a plane or volume, or its voxel size is unknown.
+
     Parameters
     ----------
     layer
         An image layer.
     point
         Position of the viewer's sliders in world coordinates.
-
-    Raises
-    ------
-    RlnError
-        If the layer is not a plane or volume, or its voxel size is unknown.
     """
     if not isinstance(layer, Image):
         raise RlnError(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")

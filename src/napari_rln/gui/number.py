@@ -123,10 +123,7 @@ class Number(ValuedContainerWidget[Any]):
     def get_value(self) -> Any:
         """Return the number, or the value of the keyword.
 
-        Raises
-        ------
-        FieldError
-            If the text is neither, or the number is outside the limits.
+        Raises :class:`FieldError` if the text is neither, or the number is outside the limits.
         """
         text = self.box.text().strip()
         value = self._value if text == self._text else self._read(text)

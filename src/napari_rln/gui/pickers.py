@@ -89,15 +89,12 @@ class LayerPicker(QWidget):
     def source(self, name: str) -> LayerImage:
         """Return the chosen volume, not read yet.
 
+        Raises :class:`RlnError` if no layer is chosen, or it cannot be used.
+
         Parameters
         ----------
         name
             Name of the volume in messages, such as "the image".
-
-        Raises
-        ------
-        RlnError
-            If no layer is chosen, or it cannot be used.
         """
         if self.layer is None:
             raise FieldError(
@@ -236,9 +233,6 @@ class SecondPsfPicker(VolumePicker):
     def source_or(self, first: LayerImage) -> LayerImage:
         """Return the second view's PSF, not read yet, from that of the first.
 
-        Raises
-        ------
-        RlnError
-            If it cannot be used.
+        Raises :class:`RlnError` if it cannot be used.
         """
         return first if self.layer is None else self.source("the second view's PSF")

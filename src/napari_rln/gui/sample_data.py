@@ -94,10 +94,7 @@ class Simulate(QWidget):
     def run(self) -> None:
         """Queue a simulation.
 
-        Raises
-        ------
-        RlnError
-            If no PSF is chosen or a setting is not valid.
+        Raises :class:`RlnError` if no PSF is chosen or a setting is not valid.
         """
         psf = self.psf.source("the PSF")
         structures, imaging = self.structures.settings(), self.imaging.settings()

@@ -46,15 +46,12 @@ class VoxelField(QWidget):
     def voxel_um(self, name: str) -> VoxelUm:
         """Return the three sizes, checked.
 
+        Raises :class:`FieldError` if they are not a possible voxel size.
+
         Parameters
         ----------
         name
             Name of the volume in messages, such as "the image".
-
-        Raises
-        ------
-        FieldError
-            If they are not a possible voxel size.
         """
         voxel_um = self.value
         try:

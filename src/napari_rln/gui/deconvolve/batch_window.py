@@ -117,10 +117,7 @@ class BatchWindow(QDialog):
     def run(self) -> None:
         """Queue a batch for every ticked method.
 
-        Raises
-        ------
-        RlnError
-            If there are no images, or methods, PSF or folder are not valid.
+        Raises :class:`RlnError` if there are no images, or methods, PSF or folder are not valid.
         """
         task, paths = self._task(), self._paths()
         output, execution = self._place.format.settings(), self._place.execution_settings()
@@ -146,10 +143,7 @@ class BatchWindow(QDialog):
     def open_selected(self) -> None:
         """Show the results of the selected rows in napari.
 
-        Raises
-        ------
-        RlnError
-            If none of them is finished.
+        Raises :class:`RlnError` if none of them is finished.
         """
         rows = {index.row() for index in self.table.selectedIndexes()}
         finished = [out for out, row in self._rows.items() if row in rows and out.exists()]
@@ -266,10 +260,7 @@ def _batch(
 ) -> "Steps[list[ItemOutcome]]":
     """Yield updates of a batch with one method; return the outcomes.
 
-    Raises
-    ------
-    RlnError
-        After the last image, if one failed.
+    Raises :class:`RlnError` after the last image, if one failed.
     """
     from napari_rln.engine.batch import BatchSettings, Ending, list_jobs, run_batch_iter
     from napari_rln.engine.job import Job as DeconvolutionJob

@@ -94,10 +94,7 @@ class DeconvolveDock(QWidget):
     def run(self) -> None:
         """Queue every ticked method.
 
-        Raises
-        ------
-        RlnError
-            If image, PSF, region or methods are missing or not valid.
+        Raises :class:`RlnError` if image, PSF, region or methods are missing or not valid.
         """
         image, psf, methods = self._inputs()
         repair, views = self.repair.isChecked(), self._views(image, psf)
@@ -173,10 +170,7 @@ class DeconvolveDock(QWidget):
     def _jobs_to_copy(self) -> list[Run]:
         """Return a job for every method.
 
-        Raises
-        ------
-        RlnError
-            If a file cannot provide the input.
+        Raises :class:`RlnError` if a file cannot provide the input.
         """
         image, psf, methods = self._inputs()
         repair, views = self.repair.isChecked(), self._views(image, psf)

@@ -151,10 +151,7 @@ class MethodList(QWidget):
     def chosen(self) -> list[ChosenMethod]:
         """Return the ticked methods.
 
-        Raises
-        ------
-        RlnError
-            If none is ticked, or settings are not valid.
+        Raises :class:`RlnError` if none is ticked, or settings are not valid.
         """
         methods: list[ChosenMethod] = []
         if self.rld.isChecked():
@@ -203,10 +200,7 @@ class MethodList(QWidget):
 def iterations_in(text: str) -> tuple[int, ...]:
     """Return the iterations in a text such as ``"1 2 5 10"``, sorted.
 
-    Raises
-    ------
-    RlnError
-        If it contains anything but whole numbers above 0.
+    Raises :class:`RlnError` if it contains anything but whole numbers above 0.
     """
     numbers = text.replace(",", " ").split()
     if not all(number.isdecimal() and int(number) > 0 for number in numbers):

@@ -76,10 +76,7 @@ class DiskRun:
     def deconvolve(self) -> Steps[DiskResult]:
         """Yield updates of the deconvolution; return its result.
 
-        Raises
-        ------
-        RlnError
-            If it cannot run, or another result exists at its path.
+        Raises :class:`RlnError` if it cannot run, or another result exists at its path.
         """
         from napari_rln.engine.in_parts import run_task_iter
         from napari_rln.engine.journal import RunFolder
@@ -113,10 +110,7 @@ class DiskRun:
     def needs(self) -> str:
         """Return approximate time, memory and disk space as text.
 
-        Raises
-        ------
-        RlnError
-            If it cannot run.
+        Raises :class:`RlnError` if it cannot run.
         """
         from napari_rln.engine.forecast import forecast
 
@@ -184,10 +178,8 @@ def _matches(opened: Any, image: LayerImage) -> bool:
 def _copy_to_disk(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
     """Write the data of a layer to a Zarr array, chunk by chunk; return the file.
 
-    Raises
-    ------
-    RlnError
-        If another image exists at its path, or the data are complex, NaN or infinite.
+    Raises :class:`RlnError` if another image exists at its path, or the data are complex, NaN or
+    infinite.
     """
     import zarr
 

@@ -67,10 +67,7 @@ class Region(QWidget):
     def part_of(self, source: LayerImage) -> LayerImage:
         """Return the chosen part of an image.
 
-        Raises
-        ------
-        RlnError
-            If there is no region, or it is too small.
+        Raises :class:`RlnError` if there is no region, or it is too small.
         """
         if self.is_whole:
             return source
@@ -81,10 +78,7 @@ class Region(QWidget):
     def fix_visible(self, source: LayerImage) -> None:
         """Fix the visible region for all runs, if that is chosen and not fixed yet.
 
-        Raises
-        ------
-        RlnError
-            If there is no visible region, or it is too small.
+        Raises :class:`RlnError` if there is no visible region, or it is too small.
         """
         if self.box.currentText() != VISIBLE or self._rectangle is not None:
             return
@@ -110,10 +104,8 @@ class Region(QWidget):
     def update_visible(self, source: LayerImage) -> None:
         """Fix the region that is visible now, instead of the previous one.
 
-        Raises
-        ------
-        RlnError
-            If there is no visible region, or it is too small; the previous one stays.
+        Raises :class:`RlnError` if there is no visible region, or it is too small; the previous one
+        stays.
         """
         self._box(source, self._visible_corners(source))
         self._remove_rectangle()

@@ -48,10 +48,8 @@ class FolderField(QWidget):
     def path(self) -> Path:
         """Return the folder.
 
-        Raises
-        ------
-        RlnError
-            If the field is empty, or the folder does not exist or is not writable.
+        Raises :class:`RlnError` if the field is empty, or the folder does not exist or is not
+        writable.
         """
         text = self.line.text().strip()
         if not text:
@@ -121,10 +119,7 @@ class ResultPlace(QWidget):
     def execution_settings(self) -> Execution:
         """Return the settings of memory, tiles and workers.
 
-        Raises
-        ------
-        RlnError
-            If the settings contradict each other.
+        Raises :class:`RlnError` if the settings contradict each other.
         """
         return self.execution.settings()
 
@@ -147,10 +142,7 @@ class ResultPlace(QWidget):
     def result_path(self, image: LayerImage, method: str) -> Path:
         """Return the path of a result, from the names of the image and the method.
 
-        Raises
-        ------
-        RlnError
-            If the folder does not exist or is not writable.
+        Raises :class:`RlnError` if the folder does not exist or is not writable.
         """
         return self.folder.path() / f"{file_name(f'{image.name} {method}')}.ome.zarr"
 

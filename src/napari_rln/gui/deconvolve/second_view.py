@@ -52,10 +52,7 @@ class SecondViewChoice(QWidget):
     def views(self, image: LayerImage, psf: LayerImage) -> "ViewLayers":
         """Return both views, from the image and the PSF of the first.
 
-        Raises
-        ------
-        RlnError
-            If the second view or its PSF cannot be used.
+        Raises :class:`RlnError` if the second view or its PSF cannot be used.
         """
         return ViewLayers(
             first=image,

@@ -72,10 +72,7 @@ class DetectedBeads:
     def edited(self, layer: Points) -> tuple[npt.NDArray[np.float64], dict[str, int]]:
         """Return the positions (N, 3) to use, and the numbers of removed and added beads.
 
-        Raises
-        ------
-        RlnError
-            If no bead is left.
+        Raises :class:`RlnError` if no bead is left.
         """
         planes = {(y, x): z for z, y, x in self.table.positions}
         detected = {(y, x) for _, y, x in self.table.positions[self.table.used]}
@@ -118,10 +115,7 @@ class BeadsPage(QWidget):
     def find(self) -> None:
         """Queue the detection of beads, to be shown as points.
 
-        Raises
-        ------
-        RlnError
-            If no stack is chosen, or it or the settings are invalid.
+        Raises :class:`RlnError` if no stack is chosen, or it or the settings are invalid.
         """
         stack, settings = self.stack.source("the stack of beads"), self.form.settings()
         stack.check_upright()  # else the points would be displaced
@@ -155,10 +149,8 @@ class BeadsPage(QWidget):
     def average(self) -> None:
         """Queue the average of the beads shown as points, or of all usable beads.
 
-        Raises
-        ------
-        RlnError
-            If no stack is chosen, no bead is left, or the settings are invalid.
+        Raises :class:`RlnError` if no stack is chosen, no bead is left, or the settings are
+        invalid.
         """
         stack = self.stack.source("the stack of beads")
         settings, positions, edits = self._chosen(stack)
@@ -222,10 +214,7 @@ class BeadsPage(QWidget):
     ) -> tuple[MeasureSettings, npt.NDArray[np.float64] | None, dict[str, int]]:
         """Return settings, positions (N, 3) or none if not edited, and facts of the edits.
 
-        Raises
-        ------
-        RlnError
-            If the points belong to another stack, or no bead is left.
+        Raises :class:`RlnError` if the points belong to another stack, or no bead is left.
         """
         settings = self.form.settings()
         if self.points.layer is None:

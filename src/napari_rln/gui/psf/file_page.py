@@ -43,10 +43,7 @@ class FilePage(QWidget):
     def open(self) -> None:
         """Queue reading the file.
 
-        Raises
-        ------
-        RlnError
-            If no file is chosen, or the voxel size is incomplete.
+        Raises :class:`RlnError` if no file is chosen, or the voxel size is incomplete.
         """
         if not self.path.value.strip():
             raise FieldError("choose the file of the PSF.", self.path.native)
@@ -68,10 +65,7 @@ class FilePage(QWidget):
 def _read(path: Path, voxel_um: VoxelUm | None) -> Volume:
     """Return the PSF of a file.
 
-    Raises
-    ------
-    RlnError
-        If the file has several volumes, or no voxel size is known.
+    Raises :class:`RlnError` if the file has several volumes, or no voxel size is known.
     """
     info = contents(path) if path.exists() else None
     if info and info.channels * info.times > 1:

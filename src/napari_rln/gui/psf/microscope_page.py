@@ -60,10 +60,8 @@ class MicroscopePage(QWidget):
     def compute(self) -> None:
         """Queue the computation.
 
-        Raises
-        ------
-        RlnError
-            If the settings contradict each other, or the voxel size is unknown.
+        Raises :class:`RlnError` if the settings contradict each other, or the voxel size is
+        unknown.
         """
         settings = self.form.settings()
         image, voxel_um = self._grid()

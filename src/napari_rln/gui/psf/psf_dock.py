@@ -115,10 +115,7 @@ class PsfDock(QWidget):
     def repair(self) -> None:
         """Queue the ticked repairs.
 
-        Raises
-        ------
-        RlnError
-            If no PSF is chosen, or a number is invalid.
+        Raises :class:`RlnError` if no PSF is chosen, or a number is invalid.
         """
         psf, settings = self.psf.source("the PSF"), self.repairs.settings()
         target = self.image.source("the image").voxel_um if self.repairs.resample else None

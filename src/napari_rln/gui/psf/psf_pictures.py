@@ -42,10 +42,7 @@ def psf_pictures(
 ) -> PsfPictures:
     """Return planes, profiles and findings of a PSF, for an image and by a microscope if known.
 
-    Raises
-    ------
-    RlnError
-        If the PSF has no peak.
+    Raises :class:`RlnError` if the PSF has no peak.
     """
     known = {}
     if optics is not None and optics.modality != "gaussian":

@@ -71,10 +71,7 @@ class Repairs(QWidget):
     def settings(self) -> PrepareSettings:
         """Return the settings of the checked repairs.
 
-        Raises
-        ------
-        RlnError
-            If a number is invalid.
+        Raises :class:`RlnError` if a number is invalid.
         """
         settings = self.form.settings(centre="peak", hot_pixels=True)
         changes = {

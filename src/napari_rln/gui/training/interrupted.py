@@ -54,10 +54,8 @@ class InterruptedTraining:
     def read(cls, path: Path) -> Self:
         """Return the training of a checkpoint.
 
-        Raises
-        ------
-        RlnError
-            If the file is damaged, or the training did not use synthetic structures.
+        Raises :class:`RlnError` if the file is damaged, or the training did not use synthetic
+        structures.
         """
         saved = Checkpoint.load(path)
         dual = saved.inputs.get(_VIEWS_KEY)
@@ -100,10 +98,7 @@ class InterruptedTraining:
     def check(self, inputs: dict[str, str]) -> None:
         """Raise unless the chosen inputs are those of the training.
 
-        Raises
-        ------
-        RlnError
-            If they are not.
+        Raises :class:`RlnError` if they are not.
         """
         differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
         if differ:

@@ -61,10 +61,7 @@ class SecondViewForm(QWidget):
     def second(self, psf: LayerImage) -> SecondPsf | None:
         """Return the second view, given the first PSF; none for a network of one view.
 
-        Raises
-        ------
-        RlnError
-            If its PSF cannot be used.
+        Raises :class:`RlnError` if its PSF cannot be used.
         """
         if self.views == "single":
             return None

@@ -52,10 +52,8 @@ class TrainingDock(QWidget):
     def run(self) -> None:
         """Queue the chosen training.
 
-        Raises
-        ------
-        RlnError
-            If a setting is invalid, or a training of this name was interrupted.
+        Raises :class:`RlnError` if a setting is invalid, or a training of this name was
+        interrupted.
         """
         plan = self.form.plan()
         cancelling = self.runs.get(self.jobs.cancelling) if self.jobs.cancelling else None

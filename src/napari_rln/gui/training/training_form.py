@@ -90,10 +90,7 @@ class TrainingForm(QWidget):
     def plan(self) -> TrainingPlan:
         """Return the chosen training; nothing is read yet.
 
-        Raises
-        ------
-        RlnError
-            If an input is missing, or settings contradict each other.
+        Raises :class:`RlnError` if an input is missing, or settings contradict each other.
         """
         psf = self._psf()
         return TrainingPlan(
@@ -110,11 +107,7 @@ class TrainingForm(QWidget):
         """Return a training to resume, and choose its layers if the viewer has them.
 
         The settings of the form remain those of the next new training.
-
-        Raises
-        ------
-        RlnError
-            If no PSF is chosen.
+        Raises :class:`RlnError` if no PSF is chosen.
         """
         pickers = {
             self.psf: training.psf,
@@ -142,10 +135,7 @@ class TrainingForm(QWidget):
     def run(self) -> Run:
         """Return the training as a command or a script.
 
-        Raises
-        ------
-        RlnError
-            See :meth:`plan`.
+        Raises :class:`RlnError` as :meth:`plan` does.
         """
         plan = self.plan()
         arguments: dict[str, Any] = {

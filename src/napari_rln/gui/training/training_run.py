@@ -152,10 +152,7 @@ class TrainingRun:
 def _by_hash(library: Library, model_hash: str | None) -> Model | None:
     """Return the model with a hash, if any.
 
-    Raises
-    ------
-    RlnError
-        If the library has no such model.
+    Raises :class:`RlnError` if the library has no such model.
     """
     if model_hash is None:
         return None

@@ -194,10 +194,7 @@ class ViewsDock(QWidget):
     def export(self, path: str) -> None:
         """Write the checked layers as a figure, in a thread.
 
-        Raises
-        ------
-        RlnError
-            If no layer is checked, or one has no voxel size.
+        Raises :class:`RlnError` if no layer is checked, or one has no voxel size.
         """
         layers = self.layers.chosen()
         if not layers:
@@ -215,10 +212,7 @@ class ViewsDock(QWidget):
     def go_to_brightest(self) -> None:
         """Go to the brightest structure of the second layer, or of the only one.
 
-        Raises
-        ------
-        RlnError
-            If no layer is checked.
+        Raises :class:`RlnError` if no layer is checked.
         """
         if not self.columns:
             raise RlnError("tick the layers to show first.")
