@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.core.errors import RlnError
@@ -340,10 +341,11 @@ def test_models_are_renamed_exported_deleted_and_imported(
 
 
 def test_curves_keep_up_with_long_trainings(qtbot):
-    curves = Curves()
+    viewer = ViewerModel()
+    curves = Curves(viewer)
     qtbot.addWidget(curves)
-    for theme in ("dark", "light"):
-        curves.show_theme(theme)
+    for theme in ("light", "dark"):
+        viewer.theme = theme
     curves.add_losses([(step, float(np.cos(step))) for step in range(20000)], 20000)
     curves.add_losses([(20000, float("nan"))], 20000)
     assert len(curves.losses) == 20000

@@ -8,15 +8,7 @@ from napari_rln.gui.layouts import fill
 
 
 class FieldError(RlnError):
-    """An error in the value of one field.
-
-    Parameters
-    ----------
-    message
-        The problem, and the next step.
-    field
-        Widget of the value.
-    """
+    """An error in the value of one field, with its widget."""
 
     def __init__(self, message: str, field: QWidget) -> None:
         super().__init__(message)

@@ -23,12 +23,7 @@ def widget_for(annotation: Any, **options: Any) -> Any:
 
     Raises :class:`ValueError` if the type has no widget.
 
-    Parameters
-    ----------
-    annotation
-        Type, with the limits of numbers as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
-    **options
-        Options of the widget, such as ``name``, ``label``, ``tooltip``.
+    Limits of numbers are as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
     """
     if get_origin(annotation) is Annotated:
         annotation, *extras = get_args(annotation)
@@ -63,8 +58,6 @@ class Numbers(TupleEdit):
         Whether it may be None.
     keywords, min, max
         Of each number; see :class:`napari_rln.gui.number.Number`.
-    **options
-        Options of the widget, such as ``annotation``, ``label``, ``value``.
     """
 
     def __init__(

@@ -20,15 +20,7 @@ S = TypeVar("S")
 _UNITS = {"um": "\N{MICRO SIGN}m", "au": "Airy units", "db": "dB", "gb": "GB"}
 _WAVELENGTHS = ("wavelength_um", "excitation_um")  # in nm, as on a filter
 _NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)`")  # a setting in a message
-_NAMES = {
-    "psf": "PSF",
-    "na": "NA",
-    "tv": "TV",
-    "snr": "SNR",
-    "yz": "yz",
-    "dpi": "DPI",
-    "fwhm": "FWHM",
-}
+_NAMES = {name.lower(): name for name in ("PSF", "NA", "TV", "SNR", "DPI", "FWHM")}
 # Labels of settings by name: those of docks, and of every form made so far.
 _LABELS = {"voxel_um": "Voxel (\N{MICRO SIGN}m)", "tile": "Tile (voxels)", "psf": "PSF"}
 
@@ -38,8 +30,6 @@ class Form(QWidget, Generic[S]):
 
     Parameters
     ----------
-    kind
-        The dataclass.
     top
         Names of the fields on top, in order; the others are under Advanced.
     hidden
@@ -48,13 +38,7 @@ class Form(QWidget, Generic[S]):
 
     changed = Signal()
 
-    def __init__(
-        self,
-        kind: type[S],
-        *,
-        top: Sequence[str],
-        hidden: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, kind: type[S], *, top: Sequence[str], hidden: Sequence[str] = ()) -> None:
         super().__init__()
         self._kind, self._top, self._hidden = kind, tuple(top), set(hidden)
         self._not_shown: dict[str, Any] = {}
@@ -107,15 +91,13 @@ class Form(QWidget, Generic[S]):
     def _rows(self, names: Sequence[str]) -> QWidget:
         # Not magicgui's container: it measures labels in another font than napari draws them.
         body = QWidget()
-        rows = QFormLayout(body)
-        rows.setContentsMargins(0, 0, 0, 0)
+        rows = fill(QFormLayout(body), margin=0)
         rows.setVerticalSpacing(3)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for name in names:
             widget = self.fields[name]
-            label = QLabel("" if isinstance(widget, CheckBox) else widget.label)
-            label.setToolTip(widget.tooltip)
-            rows.addRow(label, widget.native)
+            text = "" if isinstance(widget, CheckBox) else widget.label
+            rows.addRow(QLabel(text, toolTip=widget.tooltip), widget.native)
         return body
 
     def _on_change(self) -> None:

@@ -11,14 +11,7 @@ import numpy as np
 from napari.layers import Image
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.layers import (
-    CHANNEL,
-    KEY,
-    LayerData,
-    contrast_limits,
-    layer_data,
-    source_of,
-)
+from napari_rln.gui.layers import CHANNEL, KEY, LayerData, contrast_limits, layer_data, source_of
 from napari_rln.io.paths import is_zarr
 from napari_rln.io.volumes import contents, read, write
 

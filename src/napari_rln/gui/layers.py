@@ -34,41 +34,22 @@ DISPLAY_ONLY = "napari-rln display only"
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
 _PLACE = ("scale", "units", "translate", "rotate", "shear", "affine")
-_BRIGHTEST = (
-    99.97  # percentile of the upper contrast limit: above most structures, below hot voxels
-)
+# Percentile of the upper contrast limit: above most structures, below hot voxels.
+_BRIGHTEST = 99.97
 _SAMPLE = 250_000  # voxels that contrast limits are computed from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerImage:
-    """One volume of a layer, not read yet, for a background job.
-
-    Attributes
-    ----------
-    layer
-        The layer.
-    data
-        (Z, Y, X) or (Y, X), of any type, in memory or lazy.
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    name
-        Name of the layer, with the time point and channel where there are several.
-    place
-        Layer options with the same transform.
-    indices
-        Indices along the leading axes, by axis label.
-    box
-        Part of the layer's volume, slices (z, y, x); None for all of it.
-    """
+    """One volume of a layer, not read yet, for a background job."""
 
     layer: Image
-    data: Any
-    voxel_um: VoxelUm
-    name: str
-    place: dict[str, Any]
-    indices: dict[str, int] = field(default_factory=dict)
-    box: tuple[slice, ...] | None = None
+    data: Any  # (Z, Y, X) or (Y, X), of any type, in memory or lazy
+    voxel_um: VoxelUm  # (z, y, x)
+    name: str  # of the layer, with the time point and channel where there are several
+    place: dict[str, Any]  # layer options with the same transform
+    indices: dict[str, int] = field(default_factory=dict)  # along the leading axes, by label
+    box: tuple[slice, ...] | None = None  # (z, y, x), part of the layer's volume; None for all
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -161,12 +142,7 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
 
     Raises :class:`RlnError` if the layer is not a plane or volume, or its voxel size is unknown.
 
-    Parameters
-    ----------
-    layer
-        An image layer.
-    point
-        Position of the viewer's sliders in world coordinates.
+    ``point`` is the position of the viewer's sliders in world coordinates.
     """
     if not isinstance(layer, Image):
         raise RlnError(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
@@ -225,12 +201,7 @@ def zyx_sizes(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
 def edges_of(layer: Layer, units: npt.ArrayLike = 1.0) -> npt.NDArray[np.float64]:
     """Return the lengths of the edges of a layer's voxels along its last three, or two, axes.
 
-    Parameters
-    ----------
-    layer
-        The layer.
-    units
-        Size of the units of these axes, in the unit of the result.
+    ``units`` are the sizes of these axes' units, in the unit of the result.
     """
     edges = np.asarray(_linear(layer) * np.reshape(units, (-1, 1)))
     lengths = np.linalg.norm(edges, axis=0)

@@ -1,26 +1,27 @@
-"""Box layouts in one call."""
+"""Layouts in one call."""
 
 from typing import Any, TypeVar
 
-from qtpy.QtWidgets import QBoxLayout, QLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QLayout, QWidget
 
-L = TypeVar("L", bound=QBoxLayout)
+L = TypeVar("L", bound=QLayout)
 
 
 def fill(
     layout: L,
-    *parts: QWidget | QLayout | tuple[Any, int],
+    *parts: QWidget | QLayout | tuple[Any, ...],
     margin: int | None = None,
     spacing: int | None = None,
 ) -> L:
-    """Add widgets and layouts to a box layout, and return it.
+    """Add widgets and layouts to a box or form layout, and return it.
 
     Parameters
     ----------
     layout
         The layout.
     *parts
-        Widgets and layouts, each alone or with its stretch factor.
+        Widgets and layouts, each alone, or with its stretch factor in a box, or after its label in
+        a form.
     margin, spacing
         Pixels; the style's by default.
     """
@@ -29,7 +30,11 @@ def fill(
     if spacing is not None:
         layout.setSpacing(spacing)
     for part in parts:
-        item, stretch = part if isinstance(part, tuple) else (part, 0)
-        add = layout.addLayout if isinstance(item, QLayout) else layout.addWidget
-        add(item, stretch)
+        arguments = part if isinstance(part, tuple) else (part,)
+        if isinstance(layout, QFormLayout):
+            layout.addRow(*arguments)
+        elif isinstance(arguments[0], QLayout):
+            layout.addLayout(*arguments)
+        else:
+            layout.addWidget(*arguments)
     return layout

@@ -13,13 +13,13 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QAbstractSpinBox, QLineEdit, QStyle, QWidget
 
 from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.theme import ERROR
 
 DEFAULT = "default"  # the keyword for None
 
 _NM_PER_UM = 1000
 _DIGITS = 6  # significant digits on display
 _WIDTH = 56  # minimum, in pixels
-_WRONG = "#e0524c"
 _NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
@@ -67,8 +67,6 @@ class Number(ValuedContainerWidget[Any]):
         Value of each keyword; an empty line means the first. By default those of the annotation.
     in_nm
         Whether a value in micrometres is shown and typed in nanometres.
-    **options
-        Options of the widget, such as ``name``, ``label``, ``tooltip``.
     """
 
     def __init__(
@@ -211,7 +209,7 @@ class Number(ValuedContainerWidget[Any]):
             problem = str(error)
         self._warning.setVisible(bool(problem))
         self._warning.setToolTip(f"<p>{problem[:1].upper()}{problem[1:]}</p>")
-        self.box.setStyleSheet(f"QAbstractSpinBox {{ color: {_WRONG}; }}" if problem else "")
+        self.box.setStyleSheet(f"QAbstractSpinBox {{ color: {ERROR}; }}" if problem else "")
 
     def _step(self, steps: int) -> None:
         """Step the second significant digit, or an integer by one, within the limits."""

@@ -33,8 +33,6 @@ class LayerPicker(QWidget):
 
     Parameters
     ----------
-    viewer
-        The viewer.
     accept
         Whether a layer is listed; by default whether it is an image.
     prefer
@@ -89,12 +87,8 @@ class LayerPicker(QWidget):
     def source(self, name: str) -> LayerImage:
         """Return the chosen volume, not read yet.
 
-        Raises :class:`RlnError` if no layer is chosen, or it cannot be used.
-
-        Parameters
-        ----------
-        name
-            Name of the volume in messages, such as "the image".
+        Raises :class:`RlnError`, with its ``name`` such as "the image", if no layer is chosen, or
+        it cannot be used.
         """
         if self.layer is None:
             raise FieldError(

@@ -20,27 +20,18 @@ from napari_rln.engine.progress import SEARCHING, Progress
 from napari_rln.gui.field_errors import FieldError, show_field
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Update
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import commit_number
+from napari_rln.gui.theme import ERROR
 
 _SPINNER_SPEED = 5  # per cent: a few frames a second
 _MIN_PHASE_S = 1.0  # time in a phase before the time left is estimated
 
 
 class RunBar(QWidget):
-    """Buttons and progress of a dock's jobs.
+    """Buttons and progress of a dock's jobs, or of those of one ``window``.
 
-    Parameters
-    ----------
-    jobs
-        Job queue.
-    run
-        Adds jobs when the button is clicked; its :class:`RlnError` is shown.
-    label
-        Text of that button.
-    can_pause
-        Whether there is a pause button.
-    window
-        Window whose jobs are shown; see :class:`BackgroundJob`.
+    The button with the ``label`` calls ``run``, which adds jobs; its :class:`RlnError` is shown.
     """
 
     def __init__(
@@ -60,30 +51,17 @@ class RunBar(QWidget):
         self.run_button = QPushButton(label)
         self.pause_button = QPushButton("Pause")
         self.cancel_button = QPushButton("Cancel")
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setMaximumHeight(10)
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.warning = QLabel()
-        self.warning.setWordWrap(True)
-        self.warning.setVisible(False)
-        self.details_button = QPushButton("Details")
+        self.bar = QProgressBar(textVisible=False, maximumHeight=10)
+        selectable = Qt.TextInteractionFlag.TextSelectableByMouse
+        self.message = QLabel(wordWrap=True, textInteractionFlags=selectable)
+        self.warning, self.details_button = QLabel(wordWrap=True), QPushButton("Details")
         self.pause_button.setVisible(can_pause)
-        self.details_button.setVisible(False)
-        self._buttons = QHBoxLayout()
-        for button in (self.run_button, self.pause_button, self.cancel_button):
-            self._buttons.addWidget(button, 1)
-        message_row = QHBoxLayout()
-        message_row.addWidget(self.message, 1)
-        message_row.addWidget(self.details_button, 0, Qt.AlignmentFlag.AlignTop)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(self._buttons)
-        layout.addWidget(self.bar)
-        layout.addLayout(message_row)
-        layout.addWidget(self.warning)
+        self._hide_details()
+        buttons = (self.run_button, self.pause_button, self.cancel_button)
+        self._buttons = fill(QHBoxLayout(), *((button, 1) for button in buttons))
+        details = (self.details_button, 0, Qt.AlignmentFlag.AlignTop)
+        row = fill(QHBoxLayout(), (self.message, 1), details)
+        fill(QVBoxLayout(self), self._buttons, self.bar, row, self.warning, margin=0)
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(jobs.toggle_pause)
         self.cancel_button.clicked.connect(self._on_cancel)
@@ -122,16 +100,19 @@ class RunBar(QWidget):
         text = with_labels(text)
         self.message.setText(f"{text[:1].upper()}{text[1:]}")
         self.message.setProperty("error", error)
-        self.message.setStyleSheet("QLabel { color: #e0524c; }" if error else "")
+        self.message.setStyleSheet(f"QLabel {{ color: {ERROR}; }}" if error else "")
 
     def _on_run(self) -> None:
         if self._jobs.running is None:
             self._failure = self._details = ""
             self.show_message("")
             self.warning.clear()
-            self.warning.setVisible(False)
-            self.details_button.setVisible(False)
+            self._hide_details()
         self.attempt(self._run)
+
+    def _hide_details(self) -> None:
+        self.warning.setVisible(False)
+        self.details_button.setVisible(False)
 
     def _on_cancel(self) -> None:
         self.show_message("cancelling\N{HORIZONTAL ELLIPSIS}")

@@ -8,9 +8,9 @@ from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import Numbers
 from napari_rln.gui.layouts import fill
+from napari_rln.gui.theme import ERROR, WARNING
 
 LABEL = "Voxel (\N{MICRO SIGN}m)"
-_UNLIKELY, _WRONG = "#d9822b", "#e0524c"
 _UNLIMITED = 16_777_215  # pixels, Qt's own limit
 
 
@@ -25,8 +25,7 @@ class VoxelField(QWidget):
         self.sizes = Numbers(
             annotation=tuple[float, float, float], label=LABEL, min=0.0, keywords={placeholder: 0.0}
         )
-        self.warning = QLabel()
-        self.warning.setWordWrap(True)
+        self.warning = QLabel(wordWrap=True)
         fill(QVBoxLayout(self), self.sizes.native, self.warning, margin=0, spacing=2)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self.setFocusProxy(self.sizes.native)
@@ -46,12 +45,8 @@ class VoxelField(QWidget):
     def voxel_um(self, name: str) -> VoxelUm:
         """Return the three sizes, checked.
 
-        Raises :class:`FieldError` if they are not a possible voxel size.
-
-        Parameters
-        ----------
-        name
-            Name of the volume in messages, such as "the image".
+        Raises :class:`FieldError`, with the ``name`` of the volume such as "the image", if they are
+        not a possible voxel size.
         """
         voxel_um = self.value
         try:
@@ -65,12 +60,12 @@ class VoxelField(QWidget):
         self.changed.emit()
 
     def _show_warning(self) -> None:
-        text, colour = "", _WRONG
+        text, colour = "", ERROR
         try:
             sizes = self.value
             if all(sizes):
                 check_voxel_um(sizes, "it")
-                text, colour = voxel_um_problem(sizes), _UNLIKELY
+                text, colour = voxel_um_problem(sizes), WARNING
         except RlnError as error:
             text = str(error)
         self.warning.setText(f"{text[:1].upper()}{text[1:]}")

@@ -39,6 +39,7 @@ from napari_rln.gui.deconvolve.result_place import FolderField, ResultPlace, fil
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
 
 # Modules that import Zarr are imported where they are used: napari opens the dock faster.
@@ -176,9 +177,7 @@ class BatchWindow(QDialog):
         row = self._rows.setdefault(item.out, self.table.rowCount())
         if row == self.table.rowCount():
             self.table.insertRow(row)
-        bar = QProgressBar()
-        bar.setTextVisible(False)
-        self.table.setCellWidget(row, _STATE - 1, bar)
+        self.table.setCellWidget(row, _STATE - 1, QProgressBar(textVisible=False))
         for column, text in ((0, item.label), (1, method.name), (_STATE, "")):
             cell = QTableWidgetItem(text)
             cell.setToolTip(str(item.out if column else item.job.image.path))
@@ -210,32 +209,20 @@ class BatchWindow(QDialog):
         cell.setData(_OPEN, is_open)
 
     def _lay_out(self) -> None:
-        buttons = QVBoxLayout()
-        for text, action in (
-            ("Add files\N{HORIZONTAL ELLIPSIS}", self._add_files),
-            ("Add folder\N{HORIZONTAL ELLIPSIS}", self._add_folder),
-            ("Remove", self._remove),
-        ):
-            button = QPushButton(text)
-            button.clicked.connect(action)
-            buttons.addWidget(button)
+        buttons = fill(
+            QVBoxLayout(),
+            QPushButton("Add files\N{HORIZONTAL ELLIPSIS}", clicked=self._add_files),
+            QPushButton("Add folder\N{HORIZONTAL ELLIPSIS}", clicked=self._add_folder),
+            QPushButton("Remove", clicked=self._remove),
+        )
+        buttons.addStretch(1)
         show = QPushButton("Open results")
         show.clicked.connect(lambda: self.bar.attempt(self.open_selected))
-        buttons.addStretch(1)
-        above = QHBoxLayout()
-        above.addWidget(self.inputs, 1)
-        above.addLayout(buttons)
-        rows = QFormLayout()
-        rows.addRow("Results in", self.folder)
-        rows.addRow("Format", self.ending)
         self.bar.add_button(show)
-        layout = QVBoxLayout(self)
-        layout.addLayout(above, 1)
-        layout.addLayout(rows)
-        note = "Methods, PSF, and the options of results on disk are those of the dock."
-        layout.addWidget(QLabel(note))
-        layout.addWidget(self.table, 2)
-        layout.addWidget(self.bar)
+        above = fill(QHBoxLayout(), (self.inputs, 1), buttons)
+        rows = fill(QFormLayout(), ("Results in", self.folder), ("Format", self.ending))
+        note = QLabel("Methods, PSF, and the options of results on disk are those of the dock.")
+        fill(QVBoxLayout(self), (above, 1), rows, note, (self.table, 2), self.bar)
 
     def _add_files(self) -> None:
         paths, _ = QFileDialog.getOpenFileNames(self, "Images", "", _FILES)

@@ -5,14 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QFormLayout,
-    QGroupBox,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QGroupBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
@@ -35,6 +28,7 @@ from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layer_jobs import image_file, path_of, psf_file
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.gui.scroll_area import ScrollArea
@@ -52,9 +46,8 @@ class DeconvolveDock(QWidget):
         self.jobs = JobQueue(self)
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
-        self.repair = QCheckBox("Repair the PSF")
-        self.repair.setChecked(True)
-        self.repair.setToolTip("<p>Where needed: centre, background, hot pixels, voxel size.</p>")
+        tip = "<p>Where needed: centre, background, hot pixels, voxel size.</p>"
+        self.repair = QCheckBox("Repair the PSF", checked=True, toolTip=tip)
         self.second = SecondViewChoice(napari_viewer)
         self.region = Region(napari_viewer)
         self.place = ResultPlace()
@@ -333,24 +326,17 @@ class DeconvolveDock(QWidget):
         self.bar.attempt(self.results.compare, clicked=False)
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        layout = QVBoxLayout(content)
-        rows = QFormLayout()
-        for label, widget in (
+        rows = fill(
+            QFormLayout(),
             ("Image", self.image),
             ("PSF", self.psf),
             ("", self.repair),
             ("Second view", self.second),
             ("Region", self.region),
             ("Result", self.place),
-        ):
-            rows.addRow(label, widget)
-        layout.addLayout(rows)
-        comparison = QGroupBox("Compare")
-        QVBoxLayout(comparison).addWidget(self.results)
-        for widget in (self.methods, self.costs, self.bar, self.whole_button, comparison):
-            layout.addWidget(widget)
-        layout.addStretch(1)
-        whole = QVBoxLayout(self)
-        whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(ScrollArea(content))
+        )
+        content, comparison = QWidget(), QGroupBox("Compare")
+        fill(QVBoxLayout(comparison), self.results)
+        parts = (rows, self.methods, self.costs, self.bar, self.whole_button, comparison)
+        fill(QVBoxLayout(content), *parts).addStretch(1)
+        fill(QVBoxLayout(self), ScrollArea(content), margin=0)

@@ -21,6 +21,7 @@ from napari_rln.gui.fields import widget_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.library_watcher import LibraryWatcher
 from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import NetworkOptions
@@ -31,27 +32,13 @@ _KEPT_ITERATIONS = "1 2 5 10 20 50 100"
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenMethod:
-    """Ticked method.
-
-    Attributes
-    ----------
-    method
-        Method with its settings.
-    name
-        Name for the results.
-    needs_psf
-        Whether it needs a PSF.
-    kept_iterations
-        Numbers of the iterations to keep for browsing.
-    tile
-        Side in voxels of a network's tiles in memory.
-    """
+    """Ticked method with its settings, named for its results."""
 
     method: Method
     name: str
     needs_psf: bool = True
-    kept_iterations: tuple[int, ...] = ()
-    tile: TileSide = "auto"
+    kept_iterations: tuple[int, ...] = ()  # for browsing
+    tile: TileSide = "auto"  # side in voxels of a network's tiles in memory
 
     def updates(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
         """Yield the reports of an image's deconvolution as updates; return its result."""
@@ -127,20 +114,13 @@ class MethodList(QWidget):
         self.models = QListWidget()
         self.models.setSpacing(2)
         self.models.setToolTip("<p>Every ticked model is applied; universal needs no training.</p>")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        kept_label = QLabel("Keep iterations")
-        for box, widgets in (
-            (self.rld, (self.rld_form, kept_label, self.kept_iterations.native)),
-            (self.rln, (self.models, self.rln_form)),
-        ):
+        kept = (QLabel("Keep iterations"), self.kept_iterations.native)
+        fill(QVBoxLayout(self.rld), self.rld_form, *kept, margin=5)
+        fill(QVBoxLayout(self.rln), self.models, self.rln_form, margin=5)
+        fill(QVBoxLayout(self), self.rld, self.rln, margin=0)
+        for box in (self.rld, self.rln):
             box.setCheckable(True)
-            inside = QVBoxLayout(box)
-            inside.setContentsMargins(6, 4, 6, 4)
-            for widget in widgets:
-                inside.addWidget(widget)
             box.toggled.connect(self.changed)
-            layout.addWidget(box)
         self.library_watcher = LibraryWatcher(self)
         self.library_watcher.changed.connect(self._show_models)
         self._show_models()

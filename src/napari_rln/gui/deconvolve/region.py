@@ -11,11 +11,13 @@ from napari_rln.core.volume import Box
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.layers import DISPLAY_ONLY, LayerImage, units_um
+from napari_rln.gui.layouts import fill
+from napari_rln.gui.theme import LINE
 
 WHOLE, VISIBLE, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # tolerance in voxels for rounding errors of world coordinates
 _MAX_SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
-_LINE, _LINE_WIDTH = "#ffd400", 0.006  # of the rectangle; width as a fraction of its height
+_LINE_WIDTH = 0.006  # of the rectangle, as a fraction of its height
 _MIN_SIDE = 16  # voxels along y and x: smaller regions have no structure to judge by
 
 
@@ -41,15 +43,10 @@ class Region(QWidget):
             "<p>Try settings on a small region, in seconds: the visible part of the planes, or the "
             "last rectangle of a shapes layer. All planes are deconvolved.</p>"
         )
-        self.update_button = QPushButton("Update region")
-        self.update_button.setToolTip(
-            "<p>All runs use the yellow rectangle. Click to use the part that is visible now.</p>"
-        )
+        tip = "<p>All runs use the yellow rectangle. Click to use the part that is visible now.</p>"
+        self.update_button = QPushButton("Update region", toolTip=tip)
         self.update_button.setVisible(False)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.box, 1)
-        layout.addWidget(self.update_button)
+        fill(QHBoxLayout(self), (self.box, 1), self.update_button, margin=0)
         self.box.currentIndexChanged.connect(self._on_choice)
         self.update_button.clicked.connect(self.update_requested)
         follow(self, viewer.layers.events.removed, self._on_removed)
@@ -89,7 +86,7 @@ class Region(QWidget):
             [np.array(corners, float)[[0, 1, 3, 2]]],
             shape_type="rectangle",
             name="region",
-            edge_color=_LINE,
+            edge_color=LINE,
             edge_width=_LINE_WIDTH * (rows.stop - rows.start),
             face_color="transparent",
             metadata={DISPLAY_ONLY: True},

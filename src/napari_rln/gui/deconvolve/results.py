@@ -40,6 +40,7 @@ from napari_rln.gui.events import follow
 from napari_rln.gui.fields import widget_for
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.psf.examine import fit_psf
@@ -78,11 +79,10 @@ class Results(QWidget):
         self.register_button = QPushButton("Register")
         self.compare_button = QPushButton("Compare")
         self.residual_button = QPushButton("Residual maps")
-        self.side_by_side = QCheckBox("Side by side")
-        self.side_by_side.setChecked(True)
+        self.side_by_side = QCheckBox("Side by side", checked=True)
         self.table = Table()
-        self.browsed, self.slider, self.browsed_label = QComboBox(), QSlider(), QLabel()
-        self.slider.setOrientation(Qt.Orientation.Horizontal)
+        self.browsed, self.browsed_label = QComboBox(), QLabel()
+        self.slider = QSlider(Qt.Orientation.Horizontal)
         self._lay_out()
         self.compare_button.clicked.connect(lambda: self.bar.attempt(self.compare))
         self.residual_button.clicked.connect(lambda: self.bar.attempt(self.add_residuals))
@@ -93,29 +93,17 @@ class Results(QWidget):
         self.slider.valueChanged.connect(self._browse)
 
     def _lay_out(self) -> None:
-        registration, buttons = QHBoxLayout(), QHBoxLayout()
-        registration.addWidget(self.reference, 1)
-        registration.addWidget(self.transform.native)
-        registration.addWidget(self.register_button)
-        for button in (self.compare_button, self.residual_button, self.side_by_side):
-            buttons.addWidget(button)
-        self._browser = QWidget()
-        browser = QHBoxLayout(self._browser)
-        browser.addWidget(self.browsed, 1)
-        browser.addWidget(self.slider, 1)
-        browser.addWidget(self.browsed_label)
-        self._browser.setToolTip("<p>Browse through the kept iterations.</p>")
+        transform = self.transform.native
+        registration = fill(QHBoxLayout(), (self.reference, 1), transform, self.register_button)
+        rows = (("Truth", self.truth), ("Reference", registration))
+        buttons = (self.compare_button, self.residual_button, self.side_by_side)
+        self._browser = QWidget(toolTip="<p>Browse through the kept iterations.</p>")
+        browsing = ((self.browsed, 1), (self.slider, 1), self.browsed_label)
+        fill(QHBoxLayout(self._browser), *browsing, margin=0)
         self._browser.setVisible(False)
-        rows = QFormLayout()
-        rows.addRow("Truth", self.truth)
-        rows.addRow("Reference", registration)
-        layout = QVBoxLayout(self)
-        layout.addLayout(rows)
-        layout.addLayout(buttons)
-        layout.addWidget(self.table)
-        layout.addWidget(self._browser)
-        for each in (rows, browser, layout):
-            each.setContentsMargins(0, 0, 0, 0)
+        form = fill(QFormLayout(), *rows, margin=0)
+        parts = (form, fill(QHBoxLayout(), *buttons), self.table, self._browser)
+        fill(QVBoxLayout(self), *parts, margin=0)
 
     def add_result(
         self,

@@ -17,6 +17,7 @@ from napari_rln.gui.deconvolve.streams import PairedViews
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import SecondPsfPicker, VolumePicker
 from napari_rln.psf.examine import fit_psf
 
@@ -36,14 +37,8 @@ class SecondViewChoice(QWidget):
         self.psf = SecondPsfPicker(viewer)
         self.form = Form(DualSettings, top=("rotation", "transform"))
         self._options = QWidget()
-        rows = QFormLayout(self._options)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.addRow("PSF", self.psf)
-        rows.addRow(self.form)
-        layout = QFormLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addRow(self.image)
-        layout.addRow(self._options)
+        fill(QFormLayout(self._options), ("PSF", self.psf), self.form, margin=0)
+        fill(QFormLayout(self), self.image, self._options, margin=0)
         self._show_options()
         self.image.changed.connect(self._show_options)
         for widget in (self.psf, self.form):

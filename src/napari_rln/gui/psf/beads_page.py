@@ -45,16 +45,10 @@ _METADATA_KEY = "napari-rln beads"  # of a layer's metadata
 
 @dataclass(frozen=True, eq=False)
 class DetectedBeads:
-    """Detected beads of a stack, for comparison with the points edited by the user.
-
-    Attributes
-    ----------
-    indices
-        Position on the axes before z; see :class:`napari_rln.gui.layers.LayerImage`.
-    """
+    """Detected beads of a stack, for comparison with the points edited by the user."""
 
     stack: ref[Layer]
-    indices: dict[str, int]
+    indices: dict[str, int]  # on the axes before z; see LayerImage
     table: BeadTable
 
     def mark_chosen(self, layer: Points) -> None:

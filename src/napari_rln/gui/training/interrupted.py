@@ -31,15 +31,7 @@ _PSF, _IMAGE, _PSF_B, _VIEWS_KEY = "psf layer", "image layer", "psf_b layer", "v
 
 @dataclass(frozen=True, kw_only=True)
 class InterruptedTraining:
-    """An interrupted training, read from its checkpoint.
-
-    Attributes
-    ----------
-    inputs
-        Names and hashes of the inputs, as in the record.
-    dual
-        Settings of two views; none for one view.
-    """
+    """An interrupted training, read from its checkpoint."""
 
     name: str
     path: Path
@@ -47,8 +39,8 @@ class InterruptedTraining:
     total: int
     settings: TrainSettings
     structures: StructureSettings
-    inputs: dict[str, str]
-    dual: DualSettings | None = None
+    inputs: dict[str, str]  # names and hashes, as in the record
+    dual: DualSettings | None = None  # none for one view
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -7,7 +7,6 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QW
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import CopyButton
-from napari_rln.gui.events import follow
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
@@ -30,12 +29,11 @@ class TrainingDock(QWidget):
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
-        self._viewer = napari_viewer
         self.jobs = JobQueue(self)
         self.runs: dict[BackgroundJob, TrainingRun] = {}
         self.examples = ExampleLayers(napari_viewer, self)
         self.form = TrainingForm(napari_viewer)
-        self.curves = Curves()
+        self.curves = Curves(napari_viewer)
         self.bar = RunBar(self.jobs, self.run, label="Train", can_pause=True)
         self.models = ModelList(self.bar.show_message)
         self.pairs = PairPreview(self.form, self.examples, self.bar)
@@ -46,7 +44,6 @@ class TrainingDock(QWidget):
         self._drawn: BackgroundJob | None = None  # training in the plots
         self._lay_out()
         self._connect()
-        self._show_theme()
         self._refresh()
 
     def run(self) -> None:
@@ -152,11 +149,7 @@ class TrainingDock(QWidget):
         self.interrupted.refresh(self._names())
         self.form.refresh_models()
 
-    def _show_theme(self) -> None:
-        self.curves.show_theme(self._viewer.theme)
-
     def _connect(self) -> None:
-        follow(self, self._viewer.events.theme, self._show_theme)
         self.jobs.changed.connect(self._refresh)
         self.jobs.reported.connect(self._on_report)
         self.jobs.succeeded.connect(self._on_success)

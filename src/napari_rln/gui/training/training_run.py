@@ -26,26 +26,16 @@ from napari_rln.train.training_settings import TrainReport, TrainSettings
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingPlan:
-    """The inputs and settings of a training; nothing is read yet.
-
-    Attributes
-    ----------
-    psf, image
-        PSF of the model, and image whose light and noise are simulated instead of the defaults.
-    initial_model
-        Initial model; none for new weights.
-    interrupted
-        Training to resume; none for a new one.
-    """
+    """The inputs and settings of a training; nothing is read yet."""
 
     name: str
     psf: LayerImage
-    image: LayerImage | None
+    image: LayerImage | None  # whose light and noise are simulated instead of the defaults
     settings: TrainSettings
     structures: StructureSettings
     second: SecondPsf | None = None
-    initial_model: Model | None = None
-    interrupted: InterruptedTraining | None = None
+    initial_model: Model | None = None  # none for new weights
+    interrupted: InterruptedTraining | None = None  # to resume; none for a new training
 
     def setting(self, library: Library) -> TrainingSet:
         """Read and return the inputs of the training; call it in a thread."""
