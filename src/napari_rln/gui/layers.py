@@ -18,7 +18,7 @@ from pint import DimensionalityError
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.core.volume import Shape, Volume, VoxelUm
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -55,6 +55,12 @@ class LayerImage:
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels (z, y, x)."""
         z, y, x = (1,) * (3 - self.data.ndim) + tuple(self.data.shape)
+        return z, y, x
+
+    def shape_on(self, voxel_um: Sequence[float]) -> Shape:
+        """Return the number of voxels (z, y, x) after resampling to a voxel size."""
+        sizes = zip(self.shape, self.voxel_um, voxel_um, strict=True)
+        z, y, x = (max(1, round(n * size / target)) for n, size, target in sizes)
         return z, y, x
 
     @property

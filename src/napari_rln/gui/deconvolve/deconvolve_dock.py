@@ -1,6 +1,7 @@
 """Dock for deconvolution with RLD and RLN, and comparison of the results."""
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from napari_rln.engine.job import Job as DeconvolutionJob
 from napari_rln.engine.job import SecondView as SecondViewOfJob
 from napari_rln.gui.copy_button import CopyButton, Run
 from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
-from napari_rln.gui.deconvolve.costs import Costs, PlannedMethods, needs_in_memory
+from napari_rln.gui.deconvolve.costs import Costs, needs_in_memory
 from napari_rln.gui.deconvolve.method_list import ChosenMethod, MethodList, deconvolve_in_memory
 from napari_rln.gui.deconvolve.ondisk import DiskResult, DiskResultStream, DiskRun
 from napari_rln.gui.deconvolve.region import Region
@@ -139,26 +140,18 @@ class DeconvolveDock(QWidget):
         self.batch.show()
         self.batch.raise_()
 
-    def _plan(self) -> PlannedMethods:
-        """Return the methods, and what they need."""
+    def _plan(self) -> dict[str, Callable[[], str]]:
+        """Return functions that return what a method needs, by its name."""
         image, psf, methods = self._inputs()
-        views = self._views(image, psf)
-        if views is not None:
-            shape, kernel = views.result_shape(), views.psf_shape()
-            return PlannedMethods(
-                methods,
-                lambda m: f"{needs_in_memory(m, shape, kernel, views=2)}, once registered",
-            )
+        views, repair = self._views(image, psf), self.repair.isChecked()
         if self.on_disk:
-            repair = self.repair.isChecked()
-            runs = {m.name: self._disk_run(image, psf, m, repair) for m in methods}
-            return PlannedMethods(methods, lambda m: runs[m.name].needs())
-        size = None  # of the PSF on the image's voxels
-        if psf is not None:
-            sizes = zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
-            z, y, x = (max(1, round(n * its / target)) for n, its, target in sizes)
-            size = z, y, x
-        return PlannedMethods(methods, lambda m: needs_in_memory(m, image.shape, size))
+            return {m.name: self._disk_run(image, psf, m, repair).needs for m in methods}
+        size, shape, number = None, image.shape, 1  # size: of the PSF on the image's voxels
+        if views is not None:
+            size, shape, number = views.psf_shape(), views.result_shape(), 2
+        elif psf is not None:
+            size = psf.shape_on(image.voxel_um)
+        return {m.name: partial(needs_in_memory, m, shape, size, number) for m in methods}
 
     def _jobs_to_copy(self) -> list[Run]:
         """Return a job for every method.

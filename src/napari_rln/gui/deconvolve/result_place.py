@@ -3,16 +3,9 @@
 from dataclasses import fields
 from pathlib import Path
 
+from magicgui.widgets import FileEdit
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QHBoxLayout,
-    QLineEdit,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.execution import Execution, Output, OutputFormat
@@ -20,6 +13,7 @@ from napari_rln.gui.field_errors import Collapsible, FieldError
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.io.paths import check_folder, is_zarr
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"
@@ -34,16 +28,13 @@ class FolderField(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._suggested = ""
-        self.line = QLineEdit()
+        self._edit = FileEdit(mode="d")
+        self._edit.choose_btn.text = "\N{HORIZONTAL ELLIPSIS}"
+        self._edit.choose_btn.native.setMaximumWidth(30)
+        self.line = self._edit.line_edit.native
         self.line.setPlaceholderText("folder of the results")
-        browse = QPushButton("\N{HORIZONTAL ELLIPSIS}")
-        browse.setMaximumWidth(30)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.line, 1)
-        layout.addWidget(browse)
+        fill(QHBoxLayout(self), self._edit.native, margin=0)
         self.line.textChanged.connect(self.changed)
-        browse.clicked.connect(self._choose)
 
     def path(self) -> Path:
         """Return the folder.
@@ -67,11 +58,6 @@ class FolderField(QWidget):
             self._suggested = str(path)
             self.line.setText(self._suggested)
 
-    def _choose(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder of the results", self.line.text())
-        if folder:
-            self.line.setText(folder)
-
 
 class ResultPlace(QWidget):
     """Choice between memory and disk, with folder, file format and execution."""
@@ -90,20 +76,12 @@ class ResultPlace(QWidget):
         # All fields are on top, as the forms are folded as a whole.
         self.format = Form(OutputFormat, top=[field.name for field in fields(OutputFormat)])
         self.execution = Form(Execution, top=[field.name for field in fields(Execution)])
-        forms = QWidget()
-        advanced = QVBoxLayout(forms)
-        advanced.addWidget(self.format)
-        advanced.addWidget(self.execution)
-        self._disk_options = QWidget()
-        options = QVBoxLayout(self._disk_options)
-        options.addWidget(self.folder)
-        options.addWidget(Collapsible("Advanced", forms))
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.box)
-        layout.addWidget(self._disk_options)
-        for each in (advanced, options, layout):
-            each.setContentsMargins(0, 0, 0, 0)
-            each.setSpacing(2)
+        forms, self._disk_options = QWidget(), QWidget()
+        tight = {"margin": 0, "spacing": 2}
+        fill(QVBoxLayout(forms), self.format, self.execution, **tight)
+        advanced = Collapsible("Advanced", forms)
+        fill(QVBoxLayout(self._disk_options), self.folder, advanced, **tight)
+        fill(QVBoxLayout(self), self.box, self._disk_options, **tight)
         self._chosen_by_user = False
         self._show_options()
         self.box.currentIndexChanged.connect(self._show_options)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
@@ -112,8 +111,6 @@ class ViewLayers:
         return self._shape_of(self.psf_first)
 
     def _shape_of(self, source: LayerImage) -> Shape:
-        first = np.array(self.first.voxel_um)
-        target = first.min() if self.settings.voxels == "isotropic" else first
-        sizes = np.array(source.shape) * source.voxel_um / target
-        z, y, x = np.maximum(1, np.rint(sizes)).astype(int)
-        return int(z), int(y), int(x)
+        voxel_um = self.first.voxel_um
+        is_isotropic = self.settings.voxels == "isotropic"
+        return source.shape_on((min(voxel_um),) * 3 if is_isotropic else voxel_um)
