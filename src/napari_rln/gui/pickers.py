@@ -61,9 +61,8 @@ class LayerPicker(QWidget):
         )
         self._combo.null_string = optional or "choose a layer"
         self.box: QComboBox = self._combo.native
-        self.box.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
+        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        self.box.setSizeAdjustPolicy(policy)
         self.box.setMinimumContentsLength(12)
         self.setFocusProxy(self.box)
         self._layout = fill(QVBoxLayout(self), self.box, margin=0, spacing=2)
@@ -141,10 +140,8 @@ class VolumePicker(LayerPicker):
         self._label = QLabel()
         self.voxel = VoxelField(_UNKNOWN)
         self.voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
-        self.as_um_button = QPushButton("As \N{MICRO SIGN}m")
-        self.as_um_button.setToolTip(
-            "<p>The layer has these sizes but no unit; set their unit to micrometres.</p>"
-        )
+        tip = "<p>The layer has these sizes but no unit; set their unit to micrometres.</p>"
+        self.as_um_button = QPushButton("As \N{MICRO SIGN}m", toolTip=tip)
         below = fill(QHBoxLayout(), self._label, (self.voxel, 1), self.as_um_button)
         for part in (self._label, self.voxel, self.as_um_button):
             below.setAlignment(part, Qt.AlignmentFlag.AlignTop)
@@ -193,8 +190,8 @@ class VolumePicker(LayerPicker):
         self._refused = ""
         self.as_um_button.setVisible(offered)
         unknown = layer is not None and known is None
-        self._label.setText("Voxel, no unit" if offered else f"Unknown {LABEL.lower()}"
-                            if unknown else LABEL)  # fmt: skip
+        known_label = f"Unknown {LABEL.lower()}" if unknown else LABEL
+        self._label.setText("Voxel, no unit" if offered else known_label)
         self.changed.emit()
 
     def _write_voxel(self) -> None:

@@ -63,13 +63,6 @@ class BatchTask:
     repair: bool
 
 
-@dataclass(frozen=True, eq=False)
-class ListedImages:
-    """Images of a batch, one item per channel and time point."""
-
-    items: "list[BatchItem]"
-
-
 class BatchWindow(QDialog):
     """List of images, and a table of their results and progress; ``task`` reads the dock."""
 
@@ -81,17 +74,16 @@ class BatchWindow(QDialog):
         place: ResultPlace,
         parent: QWidget,
     ) -> None:
-        super().__init__(parent)
-        self.setWindowTitle("Batch")
+        super().__init__(parent, windowTitle="Batch")
         self.resize(760, 520)
         self._viewer, self._jobs, self._task, self._place = viewer, jobs, task, place
-        self.inputs = QListWidget()
-        self.inputs.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.inputs.setToolTip(
+        tip = (
             "<p>Files with all their channels and time points, folders of files, and tables (.csv) "
             "with the column image and the optional columns psf, model, channel, time, voxel_um, "
             "psf_voxel_um and out.</p>"
         )
+        extended = QAbstractItemView.SelectionMode.ExtendedSelection
+        self.inputs = QListWidget(selectionMode=extended, toolTip=tip)
         self.folder = FolderField()
         self.ending = QComboBox()
         self.ending.addItems([*_ENDINGS])
@@ -160,8 +152,8 @@ class BatchWindow(QDialog):
         method, content = self._methods.get(job), update.content
         if method is None:
             return
-        if isinstance(content, ListedImages):
-            for item in content.items:
+        if isinstance(content, list):
+            for item in content:
                 self._add_row(item, method)
         elif isinstance(content, BatchReport):
             self._show(content)
@@ -276,7 +268,7 @@ def _batch(
         if sum(other.method.kind == method.kind for other in task.methods) > 1:
             raise RlnError("the table names models, which replace the ticked one; tick only one.")
         place, items = listed(method.kind)  # without the name of the ticked model
-    yield Update(Progress(activity="planning"), ListedImages(items))
+    yield Update(Progress(activity="planning"), items)
     dock_psf = task.psf.read() if task.psf else None
 
     def prepare(item: "BatchItem") -> Task:

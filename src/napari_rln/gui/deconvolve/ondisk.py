@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from napari.components import ViewerModel
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
@@ -20,6 +19,7 @@ from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.deconvolve.result_place import file_name
+from napari_rln.gui.deconvolve.streams import LayerStream
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layer_jobs import image_file
 from napari_rln.gui.layers import KEY, LayerImage, contrast_limits
@@ -27,8 +27,6 @@ from napari_rln.psf.examine import fit_psf
 
 # Modules that import Zarr are imported where they are used: napari opens the dock faster.
 if TYPE_CHECKING:
-    from napari.layers import Image
-
     from napari_rln.engine.task import Task
     from napari_rln.io.image import ImageFile
 
@@ -120,12 +118,10 @@ class DiskRun:
             return f"known once the image is on disk; {size:.2g} GB are written first"
         expected = forecast(self._task(file))
         seconds = expected.seconds
-        return (
-            ("" if seconds is None else f"about {duration(seconds)}, ")
-            + f"{expected.workers * expected.memory_bytes / 1e9:.2g} GB, "
-            f"{expected.most_bytes / 1e9:.2g} GB on disk"
-            + "".join(f"; missing: {what}" for what in expected.missing)
-        )
+        time = "" if seconds is None else f"about {duration(seconds)}, "
+        memory, disk = expected.workers * expected.memory_bytes / 1e9, expected.most_bytes / 1e9
+        missing = "".join(f"; missing: {what}" for what in expected.missing)
+        return f"{time}{memory:.2g} GB, {disk:.2g} GB on disk{missing}"
 
     def _task(self, file: "ImageFile") -> "Task":
         from napari_rln.engine.task import Task
@@ -275,16 +271,10 @@ def _lazy(levels: Sequence[Any], is_plane: bool) -> list[Any]:
     return [array[0] for array in arrays] if is_plane else arrays
 
 
-class DiskResultStream:
-    """Layer of a result on disk, added with the first written part.
+class DiskResultStream(LayerStream):
+    """Layer of a result on disk, added with the first written part."""
 
-    It gets the transform and the colours of the image.
-    """
-
-    def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
-        self._viewer, self._image, self._title = viewer, image, title
-        self.layer: Image | None = None
-        self._levels: list[Any] = []
+    _levels: Sequence[Any] = ()
 
     def update(self, content: Started | Written, draw: bool) -> None:
         """Take new data, and draw them if ``draw``, or as the first."""
@@ -311,14 +301,10 @@ class DiskResultStream:
 
     def stop(self) -> None:
         """Remove the incomplete layer; the files are kept to continue the run."""
-        if self.layer is not None and self.layer in self._viewer.layers:
-            self._viewer.layers.remove(self.layer)
+        self._remove()
 
-    def _show(self, levels: list[Any], limits: tuple[float, float]) -> None:
+    def _show(self, levels: Sequence[Any], limits: tuple[float, float]) -> None:
         multiscale = len(levels) > 1
+        data = levels if multiscale else levels[0]
         # Without napari's cache, which would hide what is written later.
-        self.layer = self._image.result_layer(
-            levels if multiscale else levels[0], multiscale=multiscale, cache=False,
-            name=self._title, contrast_limits=limits,
-        )  # fmt: skip
-        self._viewer.add_layer(self.layer)
+        self._add(data, multiscale=multiscale, cache=False, contrast_limits=limits)

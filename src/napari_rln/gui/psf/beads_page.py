@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from weakref import ref
 
@@ -96,11 +97,10 @@ class BeadsPage(QWidget):
         hint = QLabel(
             "Delete, move or add points before averaging; those in "
             f'<span style="color: {_COLOURS["used"]}">green</span> and '
-            f'<span style="color: {_COLOURS["chosen"]}">blue</span> are used.'
+            f'<span style="color: {_COLOURS["chosen"]}">blue</span> are used.',
+            wordWrap=True,
         )
-        hint.setWordWrap(True)
-        row = QFormLayout()
-        row.addRow("Beads", self.points)
+        row = fill(QFormLayout(), ("Beads", self.points))
         buttons = fill(QHBoxLayout(), (self.find_button, 1), (self.average_button, 1), self.copy)
         fill(QVBoxLayout(self), self.stack, self.form, row, hint, buttons)
         self.find_button.clicked.connect(lambda: bar.attempt(self.find))
@@ -119,26 +119,17 @@ class BeadsPage(QWidget):
             volume = stack.read()
             importlib.import_module("pandas")  # else the points layer does, in the GUI thread
             yield Update(Progress(activity="finding"))
-            table = find_beads(
-                volume,
-                size=settings.size,
-                minimum_snr=settings.minimum_snr,
-                saturation=settings.saturation,
-            )
+            keys = ("size", "minimum_snr", "saturation")
+            table = find_beads(volume, **{key: getattr(settings, key) for key in keys})
             yield Update(Progress(activity="comparing"))
             with contextlib.suppress(RlnError):  # no usable bead: all are shown with the reasons
                 table = align(volume, table, settings)
             yield None
             return table
 
-        self._jobs.add(
-            BackgroundJob(
-                f"Beads of {stack.name}",
-                steps,
-                key=(id(stack.layer), settings),
-                done=lambda table: self._show(table, stack),
-            )
-        )
+        key, title = (id(stack.layer), settings), f"Beads of {stack.name}"
+        show = partial(self._show, stack=stack)
+        self._jobs.add(BackgroundJob(title, steps, key=key, done=show))
 
     def average(self) -> None:
         """Queue the average of the beads shown as points, or of all usable beads.
@@ -175,12 +166,7 @@ class BeadsPage(QWidget):
                 "status": [*table.status],
                 "why": ["" if status in _USED else status for status in table.status],
             },
-            text={
-                "string": "{why}",
-                "size": 8,
-                "color": "white",
-                "translation": (0.6 * size, 0.0),
-            },
+            text={"string": "{why}", "size": 8, "color": "white", "translation": (0.6 * size, 0)},
             size=size,
             face_color="transparent",
             border_color="status",

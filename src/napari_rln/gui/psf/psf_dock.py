@@ -58,11 +58,11 @@ class PsfDock(QWidget):
         self.beads = BeadsPage(napari_viewer, self.jobs, self.bar)
         self.opening = FilePage(self.jobs, self.bar)
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
-        self.check_optics = QCheckBox("Check against the microscope above")
-        self.check_optics.setToolTip(
+        tip = (
             "<p>Compares widths and voxel size with the limits by NA, wavelength and index under "
             "Compute. A computed PSF is always compared with its own microscope.</p>"
         )
+        self.check_optics = QCheckBox("Check against the microscope above", toolTip=tip)
         self.thumbnails = Thumbnails(napari_viewer)
         self.repairs = Repairs()
         self.repair_button, self.all_button = QPushButton("Repair"), QPushButton("Repair all")

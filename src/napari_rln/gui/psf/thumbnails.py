@@ -113,13 +113,9 @@ class Thumbnails(QWidget):
         if self.logarithm.isChecked():
             picture = np.log10(np.maximum(picture, 10**-_DECADES))
             limits = (-_DECADES, 0.0)
-        plane.show_picture(
-            picture,
-            (rows * height, columns * width),
-            limits,
-            _COLORMAP,
-            corner_um=(-(rows // 2 + 0.5) * height, -(columns // 2 + 0.5) * width),
-        )
+        size = (rows * height, columns * width)
+        corner = (-(rows // 2 + 0.5) * height, -(columns // 2 + 0.5) * width)
+        plane.show_picture(picture, size, limits, _COLORMAP, corner_um=corner)
         plane.mark((0.0, 0.0), "#8888aa")
 
     def _draw_trace(self, trace: Trace, axis: str, profile: Profile, at_um: float) -> None:

@@ -109,10 +109,12 @@ class InterruptedRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = QComboBox()
-        self.box.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        tip = (
+            "<p>Trainings that were cancelled, or stopped as napari was closed. To resume one, "
+            "open its PSF and image.</p>"
         )
+        self.box = QComboBox(sizeAdjustPolicy=policy, toolTip=tip)
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
         label, buttons = QLabel("Interrupted"), (self.resume_button, self.discard_button)
         fill(QHBoxLayout(self), label, (self.box, 1), *buttons, margin=0)
@@ -131,10 +133,6 @@ class InterruptedRow(QWidget):
                 )
                 if chosen is not None and training.path == chosen.path:
                     self.box.setCurrentIndex(self.box.count() - 1)
-        self.box.setToolTip(
-            "<p>Trainings that were cancelled, or stopped as napari was closed. To resume one, "
-            "open its PSF and image.</p>"
-        )
         self.setVisible(self.box.count() > 0)
 
     def _discard(self) -> None:

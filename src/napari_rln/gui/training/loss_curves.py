@@ -53,14 +53,9 @@ class Curves(QWidget):
         self._quality.setLabel("left", "PSNR (dB)")
         self._raw = self._loss.plot()
         self._smoothed = self._loss.plot(pen=pg.mkPen(_COLOURS["RLN"], width=2), antialias=True)
-        self._validated = self._quality.plot(
-            pen=pg.mkPen(_COLOURS["RLN"], width=2),
-            symbol="o",
-            symbolSize=6,
-            symbolPen=None,
-            symbolBrush=_COLOURS["RLN"],
-            antialias=True,
-        )
+        symbols = {"symbol": "o", "symbolSize": 6, "symbolPen": None}
+        pen, brush = pg.mkPen(_COLOURS["RLN"], width=2), _COLOURS["RLN"]
+        self._validated = self._quality.plot(pen=pen, symbolBrush=brush, antialias=True, **symbols)
         self.summary = QLabel(wordWrap=True)
         fill(QVBoxLayout(self), (self._graphics, 1), self.summary, margin=0)
         self._graphics.setMinimumHeight(260)

@@ -41,19 +41,16 @@ class ModelList(QWidget):
         super().__init__()
         self._say = say
         self.library_watcher = LibraryWatcher(self)
-        self.tree = QTreeWidget()
-        self.tree.setRootIsDecorated(False)
+        self.tree = QTreeWidget(rootIsDecorated=False, uniformRowHeights=True)
         self.tree.setHeaderLabels(COLUMNS)
-        self.tree.setUniformRowHeights(True)
         header = self.tree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(40)
-        self.details = QLabel()
-        self.details.setWordWrap(True)
+        selectable = Qt.TextInteractionFlag.TextSelectableByMouse
+        self.details = QLabel(wordWrap=True, textInteractionFlags=selectable)
         self.details.setTextFormat(Qt.TextFormat.RichText)
-        self.details.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.show_button = self._button("Show", self._show, "Show its metadata.")
         self.rename_button = self._button("Rename", self._rename)
         self.export_button = self._button("Export", self._export, "Copy it to another folder.")
@@ -84,8 +81,7 @@ class ModelList(QWidget):
         super().showEvent(event)
 
     def _button(self, text: str, action: Callable[[], None], tip: str = "") -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(f"<p>{tip}</p>" if tip else "")
+        button = QPushButton(text, toolTip=f"<p>{tip}</p>" if tip else "")
         button.clicked.connect(lambda: self._attempt(action))
         return button
 
@@ -132,11 +128,9 @@ class ModelList(QWidget):
     def _show(self) -> None:
         entry = self._chosen()
         card = read_card(entry.path or entry.name)
-        dialog = QDialog(self)
-        dialog.setWindowTitle(entry.name)
+        dialog = QDialog(self, windowTitle=entry.name)
         dialog.resize(560, 600)
-        text = QPlainTextEdit(json.dumps(card, indent=2, ensure_ascii=False))
-        text.setReadOnly(True)
+        text = QPlainTextEdit(json.dumps(card, indent=2, ensure_ascii=False), readOnly=True)
         fill(QVBoxLayout(dialog), QLabel(describe(entry)), (text, 1))
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()

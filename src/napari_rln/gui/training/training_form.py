@@ -62,8 +62,7 @@ class TrainingForm(QWidget):
         self.image = VolumePicker(viewer, prefer=is_raw, optional="none: default light and noise")
         self.preset = QComboBox()
         self.preset.addItems([*_PRESETS])
-        self.explanation = QLabel()
-        self.explanation.setWordWrap(True)
+        self.explanation = QLabel(wordWrap=True)
         self.initial_model = QComboBox()
         self.second = SecondViewForm(viewer)
         self.name = QLineEdit()
@@ -72,8 +71,7 @@ class TrainingForm(QWidget):
         )
         self.structures = Form(StructureSettings, top=("structures",))
         self.preview_button = QPushButton("Preview a pair")
-        self.another_button = QPushButton("Another")
-        self.another_button.setEnabled(False)
+        self.another_button = QPushButton("Another", enabled=False)
         self._lay_out()
         self.psf.changed.connect(self._show_name)
         self.preset.currentIndexChanged.connect(self._on_preset)
@@ -109,12 +107,9 @@ class TrainingForm(QWidget):
         The settings of the form remain those of the next new training.
         Raises :class:`RlnError` if no PSF is chosen.
         """
-        pickers = {
-            self.psf: training.psf,
-            self.image: training.image,
-            self.second.psf: training.psf_b,
-        }
-        for picker, name in pickers.items():
+        pickers = (self.psf, self.image, self.second.psf)
+        names = (training.psf, training.image, training.psf_b)
+        for picker, name in zip(pickers, names, strict=True):
             if name is not None and name in self._viewer.layers:
                 picker.layer = self._viewer.layers[name]
         if training.image is None:
@@ -149,9 +144,8 @@ class TrainingForm(QWidget):
         if plan.image is not None:
             arguments |= image_arguments(plan.image, "like")
         if plan.second is not None:
-            arguments |= {
-                name: getattr(plan.second.settings, name) for name in ("rotation", "voxels")
-            }
+            views = plan.second.settings
+            arguments |= {"rotation": views.rotation, "voxels": views.voxels}
             arguments |= second_psf_arguments(plan.second.psf, arguments)
         return "train", arguments
 
@@ -212,10 +206,8 @@ class TrainingForm(QWidget):
             self.explanation.setText(str(error))
             return
         self.training.show_settings(settings)
-        if self._model is None:
-            self.second.show_views(self.second.views, fixed=False)
-        else:
-            self.second.show_views(settings.views, fixed=True)
+        is_fixed = self._model is not None
+        self.second.show_views(settings.views if is_fixed else self.second.views, fixed=is_fixed)
         self._show_budget()
 
     def _show_budget(self) -> None:
@@ -227,18 +219,20 @@ class TrainingForm(QWidget):
         self.name.setPlaceholderText(file_name(layer.name) if layer is not None else "model")
 
     def _lay_out(self) -> None:
-        rows = QFormLayout()
+        rows = fill(
+            QFormLayout(),
+            QLabel("PSF of the model"),
+            self.psf,
+            QLabel("Image whose voxels, light and noise are simulated"),
+            self.image,
+            ("Training", self.preset),
+            self.explanation,
+            ("Initial model", self.initial_model),
+            ("Views", self.second.box),
+            self.second,
+            ("Name", self.name),
+        )
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        rows.addRow(QLabel("PSF of the model"))
-        rows.addRow(self.psf)
-        rows.addRow(QLabel("Image whose voxels, light and noise are simulated"))
-        rows.addRow(self.image)
-        rows.addRow("Training", self.preset)
-        rows.addRow(self.explanation)
-        rows.addRow("Initial model", self.initial_model)
-        rows.addRow("Views", self.second.box)
-        rows.addRow(self.second)
-        rows.addRow("Name", self.name)
         buttons = fill(QHBoxLayout(), (self.preview_button, 1), self.another_button)
         box = QGroupBox("Synthetic volumes")
         fill(QVBoxLayout(box), self.structures, buttons)

@@ -89,10 +89,8 @@ class ColumnTitle(pg.LabelItem):
     def resizeEvent(self, event: Any) -> None:
         """Elide the name to the width."""
         if event is not None:
-            metrics = QFontMetrics(self.item.font())
-            self.setText(
-                metrics.elidedText(self._name, Qt.TextElideMode.ElideMiddle, int(self.width()))
-            )
+            elided, metrics = Qt.TextElideMode.ElideMiddle, QFontMetrics(self.item.font())
+            self.setText(metrics.elidedText(self._name, elided, int(self.width())))
         super().resizeEvent(event)
 
 
@@ -196,14 +194,9 @@ class SectionColumn:
 
     def _show_in(self, box: Plane, plane: str, picture: Any, limits: Limits) -> None:
         rect, layer = self.rect(plane), self.layer
-        box.show_picture(
-            picture,
-            (rect.height(), rect.width()),
-            limits,
-            layer.colormap,
-            corner_um=(rect.top(), rect.left()),
-            gamma=layer.gamma,
-        )
+        size, corner = (rect.height(), rect.width()), (rect.top(), rect.left())
+        display = {"colormap": layer.colormap, "gamma": layer.gamma}
+        box.show_picture(picture, size, limits, corner_um=corner, **display)
 
 
 def _three(values: npt.NDArray[np.float64], missing: float) -> VoxelUm:
