@@ -65,7 +65,7 @@ class Results(QWidget):
         self._repair = True
         self._shared: Shared | None = None
         self._hash = ""  # of the image
-        self._streams: list[ResultStream] = []
+        self._streams: list[ResultStream] = []  # with kept iterations
         self._compared_states: list[State] = []  # of the layers in the rows of the table
         self._residuals: WeakKeyDictionary[Image, Image] = WeakKeyDictionary()  # by result
         self.truth = LayerPicker(viewer, optional="no truth")
@@ -118,7 +118,7 @@ class Results(QWidget):
         self._shared = shared
         self._image, self._hash = image, record.inputs["image"]
         self._psf, self._repair = psf, repair
-        if isinstance(stream, ResultStream):
+        if isinstance(stream, ResultStream) and stream.iterates:
             self._streams.append(stream)
         equalize_contrast(self.layers())
         self._list_browsed()
@@ -131,7 +131,7 @@ class Results(QWidget):
         """List the results with kept iterations, and free those of removed layers."""
         self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
         self.browsed.clear()
-        self.browsed.addItems([s.layer.name for s in self._browsable() if s.layer is not None])
+        self.browsed.addItems([s.layer.name for s in self._streams if s.layer is not None])
         self._browser.setVisible(self.browsed.count() > 0)
 
     def layers(self) -> list[Image]:
@@ -219,8 +219,7 @@ class Results(QWidget):
         settings = RegistrationSettings(transform=self.transform.value)
 
         def steps() -> Steps[Volume]:
-            reports = register_iter(reference.read(), image.read(), settings)
-            return (yield from streamed(reports))
+            return (yield from streamed(register_iter(reference.read(), image.read(), settings)))
 
         def show(registered: Volume) -> None:
             colormap = reference.layer.colormap
@@ -267,12 +266,9 @@ class Results(QWidget):
         now = [state_of(layer) for layer in self._viewer.layers if isinstance(layer, Image)]
         self.table.mark_outdated([state not in now for state in self._compared_states])
 
-    def _browsable(self) -> list[ResultStream]:
-        return [stream for stream in self._streams if stream.iterates]
-
     def _browsed(self) -> ResultStream | None:
-        streams, index = self._browsable(), self.browsed.currentIndex()
-        return streams[index] if 0 <= index < len(streams) else None
+        index = self.browsed.currentIndex()
+        return self._streams[index] if 0 <= index < len(self._streams) else None
 
     def _on_browsed(self) -> None:
         stream = self._browsed()

@@ -21,7 +21,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments, psf_arguments
 from napari_rln.gui.forms import with_labels
-from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, one_step
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
 from napari_rln.gui.layouts import fill
@@ -77,7 +77,7 @@ class PsfDock(QWidget):
         self.microscope.form.changed.connect(self._on_optics)
         self.repair_button.clicked.connect(lambda: self.bar.attempt(self.repair))
         self.all_button.clicked.connect(self._repair_all)
-        self.examinations.failed.connect(self._on_failure)
+        self.examinations.failed.connect(lambda _, failure: self._show_message(failure.message))
         self.examine()
 
     @property
@@ -105,7 +105,7 @@ class PsfDock(QWidget):
         try:
             psf, image, optics = self.psf.source("the PSF"), self._grid(), self._optics()
         except RlnError as error:
-            self._say(str(error))
+            self._show_message(str(error))
             return
 
         steps = one_step("examining", lambda: psf_pictures(psf.read(), image, optics))
@@ -173,10 +173,7 @@ class PsfDock(QWidget):
         self.repairs.advise(pictures.report.findings)
         self.repairs.allow_resampling(self.image.layer is not None)
 
-    def _on_failure(self, job: BackgroundJob, failure: Failure) -> None:
-        self._say(failure.message)
-
-    def _say(self, message: str) -> None:
+    def _show_message(self, message: str) -> None:
         message = with_labels(message)
         self.thumbnails.clear(f"{message[:1].upper()}{message[1:]}")
 

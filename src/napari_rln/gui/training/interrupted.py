@@ -26,7 +26,7 @@ from napari_rln.train.training_settings import TrainSettings
 
 _ENDING = ".checkpoint"
 # Inputs of a checkpoint besides hashes: names of layers, and settings of two views.
-_PSF, _IMAGE, _PSF_B, _VIEWS_KEY = "psf layer", "image layer", "psf_b layer", "views"
+PSF, IMAGE, PSF_B, _VIEWS_KEY = "psf layer", "image layer", "psf_b layer", "views"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,23 +69,8 @@ class InterruptedTraining:
     @property
     def layers(self) -> dict[str, str]:
         """Names of the layers among the inputs; see :func:`layer_names`."""
-        named = (_PSF, _IMAGE, _PSF_B, _VIEWS_KEY)
+        named = (PSF, IMAGE, PSF_B, _VIEWS_KEY)
         return {key: name for key, name in self.inputs.items() if key in named}
-
-    @property
-    def psf(self) -> str | None:
-        """Name of the PSF's layer."""
-        return self.inputs.get(_PSF)
-
-    @property
-    def image(self) -> str | None:
-        """Name of the image's layer; none without an image."""
-        return self.inputs.get(_IMAGE)
-
-    @property
-    def psf_b(self) -> str | None:
-        """Name of the layer of the second view's PSF; none for one view."""
-        return self.inputs.get(_PSF_B)
 
     def check(self, inputs: dict[str, str]) -> None:
         """Raise unless the chosen inputs are those of the training.
@@ -94,8 +79,9 @@ class InterruptedTraining:
         """
         differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
         if differ:
-            image = f"image {self.image}" if self.image else "no image"
-            psfs = " and ".join(name for name in (self.psf, self.psf_b) if name) or "of a file"
+            image = f"image {self.inputs[IMAGE]}" if IMAGE in self.inputs else "no image"
+            names = (self.inputs.get(key) for key in (PSF, PSF_B))
+            psfs = " and ".join(name for name in names if name) or "of a file"
             raise RlnError(
                 f"{self.name} was started with PSF {psfs} and {image}, but "
                 f"{', '.join(differ)} differ now; choose the original inputs, or discard it."
@@ -148,11 +134,11 @@ def layer_names(
     psf: LayerImage, image: LayerImage | None, second: SecondPsf | None
 ) -> dict[str, str]:
     """Return the names of a training's layers, and its settings of two views, as inputs."""
-    inputs = {_PSF: psf.layer.name}
+    inputs = {PSF: psf.layer.name}
     if image is not None:
-        inputs[_IMAGE] = image.layer.name
+        inputs[IMAGE] = image.layer.name
     if second is not None:
-        inputs |= {_PSF_B: second.psf.layer.name, _VIEWS_KEY: str(as_dict(second.settings))}
+        inputs |= {PSF_B: second.psf.layer.name, _VIEWS_KEY: str(as_dict(second.settings))}
     return inputs
 
 

@@ -37,9 +37,9 @@ class ModelList(QWidget):
 
     changed = Signal()
 
-    def __init__(self, say: Callable[..., None]) -> None:
+    def __init__(self, show_message: Callable[..., None]) -> None:
         super().__init__()
-        self._say = say
+        self._show_message = show_message
         self.library_watcher = LibraryWatcher(self)
         self.tree = QTreeWidget(rootIsDecorated=False, uniformRowHeights=True)
         self.tree.setHeaderLabels(COLUMNS)
@@ -89,7 +89,7 @@ class ModelList(QWidget):
         try:
             action()
         except (RlnError, OSError) as error:
-            self._say(str(error), error=True)
+            self._show_message(str(error), error=True)
         self.library_watcher.check()
 
     def _entry(self) -> Entry | None:
@@ -149,7 +149,7 @@ class ModelList(QWidget):
         if path:
             target = Path(path if path.endswith(SUFFIX) else f"{path}{SUFFIX}")
             preferences.library().export(entry.name, target)
-            self._say(f"{entry.name} is exported to {target}")
+            self._show_message(f"{entry.name} is exported to {target}")
 
     def _delete(self) -> None:
         entry = self._chosen()

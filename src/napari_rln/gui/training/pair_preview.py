@@ -41,7 +41,7 @@ class PairPreview(QObject):
 
     def _add(self) -> None:
         plan, library, number = self._form.plan(), preferences.library(), self._number
-        steps = one_step("drawing", lambda: plan.setting(library).source.pair(number)[0])
+        steps = one_step("drawing", lambda: plan.training_set(library).source.pair(number)[0])
         self.jobs.cancel()  # an earlier preview is outdated
         self.jobs.add(BackgroundJob(_TITLE, steps, key=object(), done=self._examples.show_pair))
 

@@ -53,7 +53,7 @@ class TrainingDock(QWidget):
         interrupted.
         """
         plan = self.form.plan()
-        cancelling = self.runs.get(self.jobs.cancelling) if self.jobs.cancelling else None
+        cancelling = self._run_of(self.jobs.cancelling)
         if cancelling is not None and cancelling.plan.name == plan.name:
             raise RlnError(f"the training {plan.name} is still in its last step; try again soon.")
         busy = plan.name in self._names()
@@ -66,7 +66,7 @@ class TrainingDock(QWidget):
 
     def stop(self) -> None:
         """Stop the running training, and keep its best model."""
-        run = self._running()
+        run = self._run_of(self.jobs.running)
         if run is not None:
             run.stop()
             self.bar.show_message("stopping\N{HORIZONTAL ELLIPSIS}")
@@ -91,8 +91,8 @@ class TrainingDock(QWidget):
     def _resume(self, training: InterruptedTraining) -> None:
         self.bar.attempt(lambda: self._add(self.form.resumed_plan(training)))
 
-    def _running(self) -> TrainingRun | None:
-        return self.runs.get(self.jobs.running) if self.jobs.running else None
+    def _run_of(self, job: BackgroundJob | None) -> TrainingRun | None:
+        return self.runs.get(job) if job else None
 
     def _names(self) -> list[str]:
         return [run.plan.name for run in self.runs.values()]
@@ -142,7 +142,7 @@ class TrainingDock(QWidget):
         # A cancelled training may still save its state in its last step.
         active = (self.jobs.running, self.jobs.cancelling, *self.jobs.waiting)
         self.runs = {job: run for job, run in self.runs.items() if job in active}
-        run = self._running()
+        run = self._run_of(self.jobs.running)
         self.stop_button.setEnabled(run is not None and not run.stopping)
         if run is not None and run.stopping and self.jobs.paused:
             self.jobs.toggle_pause()  # else it would not stop

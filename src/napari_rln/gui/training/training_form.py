@@ -23,7 +23,7 @@ from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.training.interrupted import InterruptedTraining
+from napari_rln.gui.training.interrupted import IMAGE, PSF, PSF_B, InterruptedTraining
 from napari_rln.gui.training.second_psf import SecondPsf, SecondViewForm
 from napari_rln.gui.training.training_run import TrainingPlan
 from napari_rln.networks.library import file_name
@@ -107,12 +107,11 @@ class TrainingForm(QWidget):
         The settings of the form remain those of the next new training.
         Raises :class:`RlnError` if no PSF is chosen.
         """
-        pickers = (self.psf, self.image, self.second.psf)
-        names = (training.psf, training.image, training.psf_b)
-        for picker, name in zip(pickers, names, strict=True):
+        for key, picker in ((PSF, self.psf), (IMAGE, self.image), (PSF_B, self.second.psf)):
+            name = training.inputs.get(key)
             if name is not None and name in self._viewer.layers:
                 picker.layer = self._viewer.layers[name]
-        if training.image is None:
+        if IMAGE not in training.inputs:
             self.image.layer = None
         psf, second = self._psf(), None
         if training.dual is not None:
