@@ -15,13 +15,12 @@ from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution
 from napari_rln.gui.field_errors import FieldError, show_field
-from napari_rln.gui.fields import Numbers, widget_for
+from napari_rln.gui.fields import Numbers, VoxelField, widget_for
 from napari_rln.gui.forms import Form, with_labels
 from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
+from napari_rln.gui.layouts import ScrollArea
 from napari_rln.gui.number import Number, commit_number
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
-from napari_rln.gui.scroll_area import ScrollArea
-from napari_rln.gui.voxel_size import VoxelField
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings

@@ -1,10 +1,10 @@
 """Errors of one field, which gets visible and focused."""
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QScrollArea, QTabWidget, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QScrollArea, QTabWidget, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import Collapsible
 
 
 class FieldError(RlnError):
@@ -13,31 +13,6 @@ class FieldError(RlnError):
     def __init__(self, message: str, field: QWidget) -> None:
         super().__init__(message)
         self.field = field
-
-
-class Collapsible(QWidget):
-    """A collapsible part of a form, collapsed at first, below a button with a text."""
-
-    def __init__(self, text: str, body: QWidget) -> None:
-        super().__init__()
-        self.button = QToolButton()
-        self.button.setText(text)
-        self.button.setCheckable(True)
-        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.button.setAutoRaise(True)
-        self._body = body
-        fill(QVBoxLayout(self), self.button, body, margin=0)
-        self.button.toggled.connect(self._show)
-        self._show(False)
-
-    def open(self) -> None:
-        """Expand it."""
-        self.button.setChecked(True)
-
-    def _show(self, on: bool) -> None:
-        arrow = Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow
-        self.button.setArrowType(arrow)
-        self._body.setVisible(on)
 
 
 def show_field(field: QWidget) -> None:

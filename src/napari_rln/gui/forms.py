@@ -11,9 +11,9 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.field_errors import Collapsible, FieldError
+from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.fields import widget_for
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import Collapsible, fill
 
 S = TypeVar("S")
 

@@ -13,6 +13,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import check_voxel_um
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.fields import LABEL, VoxelField
 from napari_rln.gui.layers import (
     LayerImage,
     edges_of,
@@ -23,7 +24,6 @@ from napari_rln.gui.layers import (
     zyx_sizes,
 )
 from napari_rln.gui.layouts import fill
-from napari_rln.gui.voxel_size import LABEL, VoxelField
 
 _UNKNOWN = "?"
 

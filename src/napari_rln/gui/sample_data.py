@@ -10,11 +10,10 @@ from napari_rln.gui.fields import Numbers
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.layers import LayerData, is_psf, layer_data
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import ScrollArea, fill
 from napari_rln.gui.number import Number
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.microscope import MicroscopeSettings

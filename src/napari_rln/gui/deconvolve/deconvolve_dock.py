@@ -29,10 +29,9 @@ from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layer_jobs import image_file, path_of, psf_file
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import ScrollArea, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import ScrollArea
 
 if TYPE_CHECKING:
     import napari

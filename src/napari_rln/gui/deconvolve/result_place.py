@@ -9,11 +9,11 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.execution import Execution, Output, OutputFormat
-from napari_rln.gui.field_errors import Collapsible, FieldError
+from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import Collapsible, fill
 from napari_rln.io.paths import check_folder, is_zarr
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"

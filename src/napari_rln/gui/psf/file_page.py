@@ -9,10 +9,10 @@ from qtpy.QtWidgets import QFormLayout, QPushButton, QVBoxLayout, QWidget
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.fields import LABEL, VoxelField
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.voxel_size import LABEL, VoxelField
 from napari_rln.io.volumes import contents, read
 
 _KINDS = "Volumes (*.tif *.tiff *.lsm *.ome zarr.json .zattrs)"

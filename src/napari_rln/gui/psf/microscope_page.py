@@ -9,13 +9,13 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, Q
 
 from napari_rln.core.volume import VoxelUm
 from napari_rln.gui.copy_button import CopyButton, Run, image_arguments
+from napari_rln.gui.fields import LABEL, VoxelField
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.voxel_size import LABEL, VoxelField
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 

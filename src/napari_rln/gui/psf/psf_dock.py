@@ -24,17 +24,15 @@ from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import ScrollArea, StackedPages, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import BeadsPage
 from napari_rln.gui.psf.file_page import FilePage
 from napari_rln.gui.psf.microscope_page import MicroscopePage
 from napari_rln.gui.psf.psf_pictures import PsfPictures, psf_pictures
 from napari_rln.gui.psf.repairs import Repairs
-from napari_rln.gui.psf.stacked_pages import StackedPages
 from napari_rln.gui.psf.thumbnails import Thumbnails
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 

@@ -8,9 +8,8 @@ from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import CopyButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import ScrollArea, fill
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.gui.training.example_layers import ExampleLayers
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
