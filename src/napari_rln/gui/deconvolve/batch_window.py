@@ -113,7 +113,7 @@ class BatchWindow(QDialog):
         Raises :class:`RlnError` if there are no images, or methods, PSF or folder are not valid.
         """
         task, paths = self._task(), self._paths()
-        output, execution = self._place.format.settings(), self._place.execution_settings()
+        output, execution = self._place.format.settings(), self._place.execution.settings()
         if not paths:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
         ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()

@@ -1,6 +1,7 @@
 """Dock for deconvolution with RLD and RLN, and comparison of the results."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from napari_rln.engine.job import SecondView as SecondViewOfJob
 from napari_rln.gui.copy_button import CopyButton, Run
 from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
 from napari_rln.gui.deconvolve.costs import Costs, needs_in_memory
-from napari_rln.gui.deconvolve.method_list import ChosenMethod, MethodList, deconvolve_in_memory
+from napari_rln.gui.deconvolve.method_list import ChosenMethod, Inputs, MethodList
 from napari_rln.gui.deconvolve.ondisk import DiskResult, DiskResultStream, DiskRun
 from napari_rln.gui.deconvolve.region import Region
 from napari_rln.gui.deconvolve.result_place import ResultPlace
@@ -89,15 +90,15 @@ class DeconvolveDock(QWidget):
 
         Raises :class:`RlnError` if image, PSF, region or methods are missing or not valid.
         """
-        image, psf, methods = self._inputs()
-        repair, views = self.repair.isChecked(), self._views(image, psf)
+        inputs, methods = self._inputs()
+        views = self._views(inputs)
         streams: dict[BackgroundJob, ResultStream | DiskResultStream] = {}
         shared = Shared()
         for method in methods:
             job, stream = (
-                self._job_on_disk(image, psf, method, repair)
+                self._job_on_disk(inputs, method)
                 if self.on_disk
-                else self._job_in_memory(image, psf, views, method, repair, shared)
+                else self._job_in_memory(inputs, views, method, shared)
             )
             streams[job] = stream
         self.region.fix_visible(self.image.source("the image"))
@@ -116,12 +117,13 @@ class DeconvolveDock(QWidget):
         """Whether results are written to disk; those of a region stay in memory."""
         return self.place.on_disk and self.region.is_whole
 
-    def _inputs(self) -> tuple[LayerImage, LayerImage | None, list[ChosenMethod]]:
+    def _inputs(self) -> tuple[Inputs, list[ChosenMethod]]:
         """Return image, or the region of it, PSF and methods."""
         image = self.region.part_of(self.image.source("the image"))
         methods = self.methods.chosen()
         needed = self.psf.layer or any(method.needs_psf for method in methods)
-        return image, self._psf(image) if needed else None, methods
+        psf = self._psf(image) if needed else None
+        return Inputs(image=image, psf=psf, repair=self.repair.isChecked()), methods
 
     def _batch_task(self) -> BatchTask:
         methods = self.methods.chosen()
@@ -141,15 +143,15 @@ class DeconvolveDock(QWidget):
 
     def _plan(self) -> dict[str, Callable[[], str]]:
         """Return functions that return what a method needs, by its name."""
-        image, psf, methods = self._inputs()
-        views, repair = self._views(image, psf), self.repair.isChecked()
+        inputs, methods = self._inputs()
+        views, image = self._views(inputs), inputs.image
         if self.on_disk:
-            return {m.name: self._disk_run(image, psf, m, repair).needs for m in methods}
+            return {m.name: self._disk_run(inputs, m).needs for m in methods}
         size, shape, number = None, image.shape, 1  # size: of the PSF on the image's voxels
         if views is not None:
             size, shape, number = views.psf_shape(), views.result_shape(), 2
-        elif psf is not None:
-            size = psf.shape_on(image.voxel_um)
+        elif inputs.psf is not None:
+            size = inputs.psf.shape_on(image.voxel_um)
         return {m.name: partial(needs_in_memory, m, shape, size, number) for m in methods}
 
     def _jobs_to_copy(self) -> list[Run]:
@@ -157,8 +159,8 @@ class DeconvolveDock(QWidget):
 
         Raises :class:`RlnError` if a file cannot provide the input.
         """
-        image, psf, methods = self._inputs()
-        repair, views = self.repair.isChecked(), self._views(image, psf)
+        inputs, methods = self._inputs()
+        views, image, psf, repair = self._views(inputs), inputs.image, inputs.psf, inputs.repair
         if image.box is not None and views is None:
             raise RlnError(
                 "a region is chosen but a job reads whole files; choose the whole volume."
@@ -179,7 +181,7 @@ class DeconvolveDock(QWidget):
                 second=second,
                 methods=(chosen.method,),
                 output=self._output(image, chosen, second is not None),
-                execution=self.place.execution_settings() if self.on_disk else Execution(),
+                execution=self.place.execution.settings() if self.on_disk else Execution(),
             )
             for chosen in methods
         ]
@@ -187,13 +189,14 @@ class DeconvolveDock(QWidget):
     def _output(self, image: LayerImage, chosen: ChosenMethod, dual: bool) -> Output:
         """Return the output of a copied job."""
         if self.on_disk:
-            return self.place.output(self.place.result_path(image, chosen.name))
+            return self.place.output(image, chosen.name)
         return Output(path=Path(f"{image.name} {'dual ' * dual}{chosen.name}.ome.tif"))
 
-    def _views(self, image: LayerImage, psf: LayerImage | None) -> ViewLayers | None:
+    def _views(self, inputs: Inputs) -> ViewLayers | None:
         """Return both views; None without a second."""
         if self.second.image.layer is None:
             return None
+        image, psf = inputs.image, inputs.psf
         if psf is None:
             raise FieldError("two views need their PSFs; choose at least the first's.", self.psf)
         if self.second.image.layer is image.layer:
@@ -226,28 +229,22 @@ class DeconvolveDock(QWidget):
         return self.psf.source("the PSF")
 
     def _job_in_memory(
-        self,
-        image: LayerImage,
-        psf: LayerImage | None,
-        views: ViewLayers | None,
-        method: ChosenMethod,
-        repair: bool,
-        shared: Shared,
+        self, inputs: Inputs, views: ViewLayers | None, method: ChosenMethod, shared: Shared
     ) -> tuple[BackgroundJob, ResultStream]:
         dual = "" if views is None else "dual "
-        title = f"{image.name} \N{MIDDLE DOT} {dual}{method.name}"
-        stream = ResultStream(self._viewer, image, title)
+        title = f"{inputs.image.name} \N{MIDDLE DOT} {dual}{method.name}"
+        stream = ResultStream(self._viewer, inputs.image, title)
         if views is None:
-            steps = partial(deconvolve_in_memory, image, psf, method, repair, shared)
+            steps = partial(inputs.deconvolve, method, shared)
         else:
-            steps = partial(views.deconvolve, method, repair)
-        key = (views or image).key, psf and psf.key, repair, method
+            steps = partial(views.deconvolve, method, inputs.repair)
+        key = inputs.key, views and views.key, method
 
         def finish(result: Volume) -> None:
             stream.finish(result)
             assert result.record is not None
             self._has_new_result = True
-            self.results.add_result(stream, result.record, image, psf, repair, shared)
+            self.results.add_result(stream, result.record, inputs, shared)
 
         def stop(reason: str) -> None:
             name = " ".join([method.method.kind, *dual.split()])
@@ -256,40 +253,38 @@ class DeconvolveDock(QWidget):
         return BackgroundJob(title, steps, key=key, done=finish, stopped=stop), stream
 
     def _job_on_disk(
-        self, image: LayerImage, psf: LayerImage | None, method: ChosenMethod, repair: bool
+        self, inputs: Inputs, method: ChosenMethod
     ) -> tuple[BackgroundJob, DiskResultStream]:
+        image = inputs.image
         image.check_upright()
         title = f"{image.name} \N{MIDDLE DOT} {method.name}"
-        run, sample = self._disk_run(image, psf, method, repair), self.region.sample(image)
+        run = self._disk_run(inputs, method)
+        sample = dataclasses.replace(inputs, image=self.region.sample(image))
         stream = DiskResultStream(self._viewer, image, title)
 
         def finish(result: DiskResult) -> None:
             stream.finish(result)
             self._has_new_result = True
-            self.results.add_result(stream, result.record, sample, psf, repair)
+            self.results.add_result(stream, result.record, sample)
 
         out = run.output.path
         job = BackgroundJob(
             title,
             run.deconvolve,
-            key=(image.key, psf and psf.key, repair, method, out),
+            key=(inputs.key, method, out),
             done=finish,
             stopped=lambda reason: stream.stop(),
             cancel_note=f"finished parts of {out.name} are kept, and Run continues it",
         )
         return job, stream
 
-    def _disk_run(
-        self, image: LayerImage, psf: LayerImage | None, method: ChosenMethod, repair: bool
-    ) -> DiskRun:
+    def _disk_run(self, inputs: Inputs, method: ChosenMethod) -> DiskRun:
         return DiskRun(
-            image=image,
-            psf=psf,
+            inputs=inputs,
             chosen=method,
-            repair=repair,
-            output=self._output(image, method, dual=False),
-            execution=self.place.execution_settings(),
-            first=self.region.visible_box(image),
+            output=self._output(inputs.image, method, dual=False),
+            execution=self.place.execution.settings(),
+            first=self.region.visible_box(inputs.image),
         )
 
     def _run_whole(self) -> None:

@@ -1,6 +1,6 @@
 """List of the deconvolution methods with their settings, and their runs in memory."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,25 +75,33 @@ def _embed(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArra
     return whole
 
 
-def deconvolve_in_memory(
-    image: LayerImage, psf: LayerImage | None, chosen: ChosenMethod, repair: bool, shared: Shared
-) -> Steps[Volume]:
-    """Yield updates of a deconvolution; return its result."""
-    volume = image.read()
-    fitted = fitted_psf(psf, volume, repair, shared)
-    steps = deconvolve_iter(volume, fitted, chosen.method, tile=chosen.tile, shared=shared)
-    return (yield from chosen.updates(steps, volume.shape))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """Image, or a part of it, and PSF of a deconvolution, not read yet."""
 
+    image: LayerImage
+    psf: LayerImage | None
+    repair: bool  # of the PSF
 
-def fitted_psf(
-    psf: LayerImage | None, image: Volume, repair: bool, shared: Shared
-) -> Volume | None:
-    """Return the PSF on the image's voxels, fitted once for all methods."""
-    if psf is None:
-        return None
-    volume = psf.read()
-    key = ("fit", volume.hash, volume.voxel_um, image.shape, image.voxel_um, repair)
-    return shared.cached(key, lambda: fit_psf(volume, image, repair=repair)[0])
+    @property
+    def key(self) -> Hashable:
+        """Identity of the inputs."""
+        return self.image.key, self.psf and self.psf.key, self.repair
+
+    def fitted_psf(self, image: Volume, shared: Shared) -> Volume | None:
+        """Return the PSF on the image's voxels, fitted once for all methods."""
+        if self.psf is None:
+            return None
+        psf, repair = self.psf.read(), self.repair
+        key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
+        return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
+
+    def deconvolve(self, chosen: ChosenMethod, shared: Shared) -> Steps[Volume]:
+        """Yield updates of a deconvolution in memory; return its result."""
+        image = self.image.read()
+        psf = self.fitted_psf(image, shared)
+        steps = deconvolve_iter(image, psf, chosen.method, tile=chosen.tile, shared=shared)
+        return (yield from chosen.updates(steps, image.shape))
 
 
 class MethodList(QWidget):

@@ -17,7 +17,7 @@ from napari_rln.core.tiles import blocks, plan_tiles
 from napari_rln.core.volume import Box, Shape, Volume, check_finite
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.deconvolve.method_list import ChosenMethod
+from napari_rln.gui.deconvolve.method_list import ChosenMethod, Inputs
 from napari_rln.gui.deconvolve.result_place import file_name
 from napari_rln.gui.deconvolve.streams import LayerStream
 from napari_rln.gui.jobs import Steps, Update, streamed
@@ -63,10 +63,8 @@ class DiskResult(NamedTuple):
 class DiskRun:
     """Deconvolution of a layer to an OME-Zarr file; the part ``first`` is deconvolved first."""
 
-    image: LayerImage
-    psf: LayerImage | None
+    inputs: Inputs
     chosen: ChosenMethod
-    repair: bool
     output: Output
     execution: Execution
     first: Box | None = None
@@ -80,10 +78,10 @@ class DiskRun:
         from napari_rln.engine.journal import RunFolder
         from napari_rln.io.ome_zarr import image_levels, open_lazily
 
-        out = self.output.path
-        file = file_of(self.image) or (yield from _copy_to_disk(self.image, out.parent))
+        out, image = self.output.path, self.inputs.image
+        file = file_of(image) or (yield from _copy_to_disk(image, out.parent))
         folder = RunFolder(out.absolute())
-        is_plane, preview = self.image.data.ndim == 2, None
+        is_plane, preview = image.data.ndim == 2, None
 
         def content(report: Report) -> Started | Written | None:
             nonlocal preview
@@ -112,9 +110,10 @@ class DiskRun:
         """
         from napari_rln.engine.forecast import forecast
 
-        file = file_of(self.image)
+        image = self.inputs.image
+        file = file_of(image)
         if file is None:
-            size = self.image.data.dtype.itemsize * np.prod(self.image.shape, dtype=float) / 1e9
+            size = image.data.dtype.itemsize * np.prod(image.shape, dtype=float) / 1e9
             return f"known once the image is on disk; {size:.2g} GB are written first"
         expected = forecast(self._task(file))
         seconds = expected.seconds
@@ -126,9 +125,10 @@ class DiskRun:
     def _task(self, file: "ImageFile") -> "Task":
         from napari_rln.engine.task import Task
 
+        psf = self.inputs.psf
         return Task(
             image=file,
-            psf=fit_psf_to(file, self.psf.read(), self.repair) if self.psf else None,
+            psf=fit_psf_to(file, psf.read(), self.inputs.repair) if psf else None,
             method=self.chosen.method,
             output=self.output,
             execution=self.execution,

@@ -94,17 +94,6 @@ class ResultPlace(QWidget):
         """Whether results are written to disk."""
         return bool(self.box.currentText() == ON_DISK)
 
-    def execution_settings(self) -> Execution:
-        """Return the settings of memory, tiles and workers.
-
-        Raises :class:`RlnError` if the settings contradict each other.
-        """
-        return self.execution.settings()
-
-    def output(self, path: Path) -> Output:
-        """Return a path with the chosen file format."""
-        return self.format.settings().at(path)
-
     def suggest_for(self, image: LayerImage) -> None:
         """Choose disk for an image on disk, and its folder, unless the user has chosen."""
         if not self._chosen_by_user:
@@ -117,12 +106,13 @@ class ResultPlace(QWidget):
                 folder = folder.parent
             self.folder.suggest(folder)
 
-    def result_path(self, image: LayerImage, method: str) -> Path:
-        """Return the path of a result, from the names of the image and the method.
+    def output(self, image: LayerImage, method: str) -> Output:
+        """Return path and format of a result, from the names of the image and the method.
 
         Raises :class:`RlnError` if the folder does not exist or is not writable.
         """
-        return self.folder.path() / f"{file_name(f'{image.name} {method}')}.ome.zarr"
+        path = self.folder.path() / f"{file_name(f'{image.name} {method}')}.ome.zarr"
+        return self.format.settings().at(path)
 
     def _on_user_choice(self) -> None:
         self._chosen_by_user = True

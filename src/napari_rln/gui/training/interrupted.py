@@ -4,6 +4,7 @@ The state of each, with settings and inputs, is a file ``NAME.checkpoint`` besid
 """
 
 import ast
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,8 +153,6 @@ def interrupted_trainings(library: Library) -> list[InterruptedTraining]:
     paths = [path for path in library.folder.glob(f"*{_ENDING}") if path.is_file()]
     trainings = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
+        with contextlib.suppress(RlnError):  # a file of another program
             trainings.append(InterruptedTraining.read(path))
-        except RlnError:  # a file of another program
-            continue
     return trainings
