@@ -168,7 +168,7 @@ def drive_on_disk(session: Session, folder: Path) -> None:
     dock = session.open(DECONVOLVE)
     dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
     dock.methods.rln.setChecked(False)
-    dock.place.tile.value = 192
+    dock.destination.execution.fields["tile"].value = 192
     dock.methods.rld_form.fields["iterations"].value = 20
     viewer.scene.camera.center = (0, 60, 60)
     viewer.scene.camera.zoom *= 2

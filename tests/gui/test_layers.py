@@ -111,7 +111,7 @@ def test_what_is_cut_out_or_seen_from_above_lies_there_with_an_affine_too():
     cropped = source.cropped((slice(0, 4), slice(2, 5), slice(3, 8)))
     result = cropped.layer_of(cropped.read())
     np.testing.assert_allclose(result.data_to_world((0, 0, 0)), layer.data_to_world((0, 2, 3)))
-    points = Points([[2.0, 3.0]], **source.plane_place)
+    points = Points([[2.0, 3.0]], **source.lateral_transform)
     np.testing.assert_allclose(points.data_to_world((2, 3)), layer.data_to_world((0, 2, 3))[1:])
     with pytest.raises(RlnError, match="rotated"):
         source_of(stack(affine=turn(30)), ORIGIN).cropped((slice(0, 4),) * 3)

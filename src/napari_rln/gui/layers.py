@@ -33,7 +33,7 @@ DISPLAY_ONLY = "napari-rln display only"
 
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
-_PLACE = ("scale", "units", "translate", "rotate", "shear", "affine")
+_TRANSFORM = ("scale", "units", "translate", "rotate", "shear", "affine")
 # Percentile of the upper contrast limit: above most structures, below hot voxels.
 _BRIGHTEST = 99.97
 _SAMPLE = 250_000  # voxels that contrast limits are computed from
@@ -47,7 +47,7 @@ class LayerImage:
     data: Any  # (Z, Y, X) or (Y, X), of any type, in memory or lazy
     voxel_um: VoxelUm  # (z, y, x)
     name: str  # of the layer, with the time point and channel where there are several
-    place: dict[str, Any]  # layer options with the same transform
+    transform: dict[str, Any]  # layer options with the same transform
     indices: dict[str, int] = field(default_factory=dict)  # along the leading axes, by label
     box: tuple[slice, ...] | None = None  # (z, y, x), part of the layer's volume; None for all
 
@@ -64,11 +64,11 @@ class LayerImage:
         return z, y, x
 
     @property
-    def plane_place(self) -> dict[str, Any]:
+    def lateral_transform(self) -> dict[str, Any]:
         """Layer options with the same lateral transform, without the z axis."""
-        kept = {name: self.place[name][-2:] for name in ("scale", "units", "translate")}
-        affine = np.asarray(self.place["affine"])[-3:, -3:]
-        return kept | {"axis_labels": self.place["axis_labels"][-2:], "affine": affine}
+        kept = {name: self.transform[name][-2:] for name in ("scale", "units", "translate")}
+        affine = np.asarray(self.transform["affine"])[-3:, -3:]
+        return kept | {"axis_labels": self.transform["axis_labels"][-2:], "affine": affine}
 
     @property
     def key(self) -> Hashable:
@@ -89,9 +89,13 @@ class LayerImage:
         self.check_upright()
         cut = tuple(box)[-self.data.ndim :]
         start = np.array([part.start for part in cut])
-        place = self.place | {"translate": self.place["translate"] + start * self.place["scale"]}
+        translate = self.transform["translate"] + start * self.transform["scale"]
         return dataclasses.replace(
-            self, data=self.data[cut], place=place, name=f"{self.name} (crop)", box=tuple(box)
+            self,
+            data=self.data[cut],
+            transform=self.transform | {"translate": translate},
+            name=f"{self.name} (crop)",
+            box=tuple(box),
         )
 
     def on_voxels(self, volume: Volume) -> "LayerImage":
@@ -102,15 +106,11 @@ class LayerImage:
         if volume.shape == self.shape:
             return dataclasses.replace(self, data=volume.data)
         self.check_upright()
-        times = np.divide(volume.voxel_um, self.voxel_um)
-        scale = self.place["scale"] * times
-        translate = self.place["translate"] + (scale - self.place["scale"]) / 2
-        return dataclasses.replace(
-            self,
-            data=volume.data,
-            voxel_um=volume.voxel_um,
-            place=self.place | {"scale": scale, "translate": translate},
-        )
+        before = self.transform["scale"]
+        scale = before * np.divide(volume.voxel_um, self.voxel_um)
+        moved = {"scale": scale, "translate": self.transform["translate"] + (scale - before) / 2}
+        transform, voxel_um = self.transform | moved, volume.voxel_um
+        return dataclasses.replace(self, data=volume.data, voxel_um=voxel_um, transform=transform)
 
     def check_upright(self) -> None:
         """Raise a :class:`RlnError` if the layer is rotated, sheared or mirrored."""
@@ -128,7 +128,7 @@ class LayerImage:
         """Return a layer of a volume on the same grid, with the same transform."""
         data = volume.data[0] if self.data.ndim == 2 else volume.data
         return Image(
-            data, **(self.place | {"name": volume.name, "metadata": metadata(volume)} | options)
+            data, **(self.transform | {"name": volume.name, "metadata": metadata(volume)} | options)
         )
 
     def result_layer(self, data: Any, **options: Any) -> Image:
@@ -138,7 +138,7 @@ class LayerImage:
             "gamma": self.layer.gamma,
             "blending": "additive" if self.layer.blending == "additive" else "translucent",
         }
-        return Image(data, **(self.place | shown | options))
+        return Image(data, **(self.transform | shown | options))
 
 
 def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
@@ -168,9 +168,9 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
         )
     indices = dict(zip(layer.axis_labels, before, strict=False))
     name = layer.name + "".join(f" {label} {i}" for label, i in indices.items())
-    place = _place(layer, before)
+    transform = _transform_of(layer, before)
     return LayerImage(
-        layer=layer, data=data, voxel_um=voxel_um, name=name, place=place, indices=indices
+        layer=layer, data=data, voxel_um=voxel_um, name=name, transform=transform, indices=indices
     )
 
 
@@ -302,17 +302,17 @@ def contrast_limits(arrays: Iterable[npt.NDArray[Any]]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _place(layer: Image, indices: Sequence[int]) -> dict[str, Any]:
+def _transform_of(layer: Image, indices: Sequence[int]) -> dict[str, Any]:
     """Return layer options with the transform of the last axes, at indices of the leading ones."""
     n = min(layer.ndim, 3)
     labels = _ZYX[-n:] if layer.ndim > n else layer.axis_labels
     if layer.ndim == n:
-        place = {name: getattr(layer, name) for name in _PLACE}
-        return place | {"axis_labels": labels, "affine": layer.affine.affine_matrix}
-    place = {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")}
+        transform = {name: getattr(layer, name) for name in _TRANSFORM}
+        return transform | {"axis_labels": labels, "affine": layer.affine.affine_matrix}
+    transform = {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")}
     # The affine includes rotation and shear.
     affine = np.eye(n + 1)
-    affine[:-1, :-1] = _linear(layer) / place["scale"]
+    affine[:-1, :-1] = _linear(layer) / transform["scale"]
     corner = np.array(layer.data_to_world((*indices, *np.zeros(n))))[-n:]
-    affine[:-1, -1] = corner - affine[:-1, :-1] @ place["translate"]
-    return place | {"axis_labels": labels, "affine": affine}
+    affine[:-1, -1] = corner - affine[:-1, :-1] @ transform["translate"]
+    return transform | {"axis_labels": labels, "affine": affine}

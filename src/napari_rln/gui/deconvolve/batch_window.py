@@ -35,7 +35,7 @@ from napari_rln.engine.reports import BatchReport
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.deconvolve.ondisk import fit_psf_to
-from napari_rln.gui.deconvolve.result_place import FolderField, ResultPlace, file_name
+from napari_rln.gui.deconvolve.result_destination import FolderField, ResultDestination, file_name
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
@@ -71,12 +71,12 @@ class BatchWindow(QDialog):
         viewer: ViewerModel,
         jobs: JobQueue,
         task: Callable[[], BatchTask],
-        place: ResultPlace,
+        destination: ResultDestination,
         parent: QWidget,
     ) -> None:
         super().__init__(parent, windowTitle="Batch")
         self.resize(760, 520)
-        self._viewer, self._jobs, self._task, self._place = viewer, jobs, task, place
+        self._viewer, self._jobs, self._task, self._destination = viewer, jobs, task, destination
         tip = (
             "<p>Files with all their channels and time points, folders of files, and tables (.csv) "
             "with the column image and the optional columns psf, model, channel, time, voxel_um, "
@@ -113,7 +113,8 @@ class BatchWindow(QDialog):
         Raises :class:`RlnError` if there are no images, or methods, PSF or folder are not valid.
         """
         task, paths = self._task(), self._paths()
-        output, execution = self._place.format.settings(), self._place.execution.settings()
+        output = self._destination.format.settings()
+        execution = self._destination.execution.settings()
         if not paths:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
         ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
@@ -251,23 +252,23 @@ def _batch(
 
     def listed(mark: str) -> "tuple[Path, list[BatchItem]]":
         """Return a folder for the results, and the images."""
-        place = folder / mark
-        place.mkdir(exist_ok=True)
+        target = folder / mark
+        target.mkdir(exist_ok=True)
         job = DeconvolutionJob(
-            image=ImageFile(path=str(place)),
+            image=ImageFile(path=str(target)),
             methods=(chosen.method,),
-            output=output.at(place),
+            output=output.at(target),
             execution=execution,
         )
         template = BatchSettings(job=job, mark=mark, ending=ending, repair=task.repair)  # type: ignore[arg-type]
-        return place, list_jobs(inputs, template)
+        return target, list_jobs(inputs, template)
 
-    place, items = listed(file_name(chosen.name).replace(" ", "-").lower())
+    target, items = listed(file_name(chosen.name).replace(" ", "-").lower())
     method = chosen.method
     if any(item.job.methods[0] != method for item in items):  # a table names models
         if sum(other.method.kind == method.kind for other in task.methods) > 1:
             raise RlnError("the table names models, which replace the ticked one; tick only one.")
-        place, items = listed(method.kind)  # without the name of the ticked model
+        target, items = listed(method.kind)  # without the name of the ticked model
     yield Update(Progress(activity="planning"), items)
     dock_psf = task.psf.read() if task.psf else None
 
@@ -284,7 +285,7 @@ def _batch(
         )
 
     outcomes = yield from streamed(
-        run_batch_iter(items, place, execution, method.device, prepare),
+        run_batch_iter(items, target, execution, method.device, prepare),
         lambda report: report,
         always=lambda report: report.outcome is not None,
     )

@@ -22,7 +22,7 @@ from napari_rln.gui.deconvolve.costs import Costs, needs_in_memory
 from napari_rln.gui.deconvolve.method_list import ChosenMethod, Inputs, MethodList
 from napari_rln.gui.deconvolve.ondisk import DiskResult, DiskResultStream, DiskRun
 from napari_rln.gui.deconvolve.region import Region
-from napari_rln.gui.deconvolve.result_place import ResultPlace
+from napari_rln.gui.deconvolve.result_destination import ResultDestination
 from napari_rln.gui.deconvolve.results import Results
 from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
 from napari_rln.gui.deconvolve.streams import ResultStream
@@ -51,7 +51,7 @@ class DeconvolveDock(QWidget):
         self.repair = QCheckBox("Repair the PSF", checked=True, toolTip=tip)
         self.second = SecondViewChoice(napari_viewer)
         self.region = Region(napari_viewer)
-        self.place = ResultPlace()
+        self.destination = ResultDestination()
         self.methods = MethodList()
         self.results = Results(napari_viewer, self.jobs)
         self.bar = RunBar(self.jobs, self.run)
@@ -61,7 +61,7 @@ class DeconvolveDock(QWidget):
         self.costs = Costs(self._plan)
         self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
         self.bar.add_button(self.copy)
-        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self.place, self)
+        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self.destination, self)
         self.batch_button = QPushButton("Batch\N{HORIZONTAL ELLIPSIS}")
         self.batch_button.setToolTip(
             "<p>Deconvolve many files, with all channels and time points, with the methods and the "
@@ -79,7 +79,7 @@ class DeconvolveDock(QWidget):
         self._on_image()
         for changed in (
             self.image.changed, self.psf.changed, self.second.changed, self.region.changed,
-            self.place.changed, self.methods.changed,
+            self.destination.changed, self.methods.changed,
         ):  # fmt: skip
             changed.connect(self.costs.refresh)
         self.jobs.reported.connect(self._on_report)
@@ -115,7 +115,7 @@ class DeconvolveDock(QWidget):
     @property
     def on_disk(self) -> bool:
         """Whether results are written to disk; those of a region stay in memory."""
-        return self.place.on_disk and self.region.is_whole
+        return self.destination.on_disk and self.region.is_whole
 
     def _inputs(self) -> tuple[Inputs, list[ChosenMethod]]:
         """Return image, or the region of it, PSF and methods."""
@@ -136,8 +136,8 @@ class DeconvolveDock(QWidget):
             path = path_of(self.image.layer)
             if path.exists():
                 self.batch.add(str(path))
-        if self.place.folder.line.text():
-            self.batch.folder.suggest(Path(self.place.folder.line.text()))
+        if self.destination.folder.line.text():
+            self.batch.folder.suggest(Path(self.destination.folder.line.text()))
         self.batch.show()
         self.batch.raise_()
 
@@ -181,7 +181,7 @@ class DeconvolveDock(QWidget):
                 second=second,
                 methods=(chosen.method,),
                 output=self._output(image, chosen, second is not None),
-                execution=self.place.execution.settings() if self.on_disk else Execution(),
+                execution=self.destination.execution.settings() if self.on_disk else Execution(),
             )
             for chosen in methods
         ]
@@ -189,7 +189,7 @@ class DeconvolveDock(QWidget):
     def _output(self, image: LayerImage, chosen: ChosenMethod, dual: bool) -> Output:
         """Return the output of a copied job."""
         if self.on_disk:
-            return self.place.output(image, chosen.name)
+            return self.destination.output(image, chosen.name)
         return Output(path=Path(f"{image.name} {'dual ' * dual}{chosen.name}.ome.tif"))
 
     def _views(self, inputs: Inputs) -> ViewLayers | None:
@@ -207,7 +207,7 @@ class DeconvolveDock(QWidget):
         if image.data.ndim == 2:
             raise RlnError(f"{image.name} is a plane; two views must be stacks of one object.")
         image.check_upright()
-        if not self.region.is_whole or self.place.on_disk:
+        if not self.region.is_whole or self.destination.on_disk:
             raise RlnError(
                 "two views are deconvolved whole and in memory; choose the whole volume, and a "
                 "result in memory."
@@ -283,7 +283,7 @@ class DeconvolveDock(QWidget):
             inputs=inputs,
             chosen=method,
             output=self._output(inputs.image, method, dual=False),
-            execution=self.place.execution.settings(),
+            execution=self.destination.execution.settings(),
             first=self.region.visible_box(inputs.image),
         )
 
@@ -297,7 +297,7 @@ class DeconvolveDock(QWidget):
     def _on_image(self) -> None:
         with contextlib.suppress(RlnError):  # shown when the user runs it
             if self.image.layer is not None:
-                self.place.suggest_for(self.image.source("the image"))
+                self.destination.suggest_for(self.image.source("the image"))
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
         if job in self._streams and update.content is not None:
@@ -320,7 +320,7 @@ class DeconvolveDock(QWidget):
             ("", self.repair),
             ("Second view", self.second),
             ("Region", self.region),
-            ("Result", self.place),
+            ("Result", self.destination),
         )
         content, comparison = QWidget(), QGroupBox("Compare")
         fill(QVBoxLayout(comparison), self.results)

@@ -90,7 +90,7 @@ class Region(QWidget):
             edge_width=_LINE_WIDTH * (rows.stop - rows.start),
             face_color="transparent",
             metadata={DISPLAY_ONLY: True},
-            **source.plane_place,
+            **source.lateral_transform,
         )
         self._viewer.add_layer(self._rectangle)
         self._viewer.layers.selection = selected

@@ -173,7 +173,7 @@ class BeadsPage(QWidget):
             border_color_cycle=_COLOURS,
             border_width=0.06,
             metadata={_METADATA_KEY: detected},
-            **stack.plane_place,
+            **stack.lateral_transform,
         )
         self._viewer.add_layer(layer)
         follow(self, layer.events.data, lambda: detected.mark_chosen(layer))

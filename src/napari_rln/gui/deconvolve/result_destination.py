@@ -59,7 +59,7 @@ class FolderField(QWidget):
             self.line.setText(self._suggested)
 
 
-class ResultPlace(QWidget):
+class ResultDestination(QWidget):
     """Choice between memory and disk, with folder, file format and execution."""
 
     changed = Signal()
