@@ -10,11 +10,10 @@ from napari_rln.gui.copy_button import CopyButton
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layouts import ScrollArea, fill
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.training.example_layers import ExampleLayers
+from napari_rln.gui.training.example_layers import ExampleLayers, PairPreview
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.gui.training.model_list import ModelList
-from napari_rln.gui.training.pair_preview import PairPreview
 from napari_rln.gui.training.training_form import TrainingForm
 from napari_rln.gui.training.training_run import TrainingPlan, TrainingRun, TrainingUpdate
 from napari_rln.networks.model import Model

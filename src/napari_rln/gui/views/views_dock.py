@@ -31,8 +31,7 @@ from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import Number
 from napari_rln.gui.pictures import MICROMETRE, PictureBoard
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.views.cursor import Crosshair
-from napari_rln.gui.views.inset import InsetBox
+from napari_rln.gui.views.cursor import Crosshair, InsetBox
 from napari_rln.gui.views.layer_choice import LayerChoice
 from napari_rln.gui.views.line_profile import LineProfile
 from napari_rln.gui.views.sections import ColumnTitle, Section, SectionColumn
