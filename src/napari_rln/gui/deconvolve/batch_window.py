@@ -35,7 +35,7 @@ from napari_rln.engine.reports import BatchReport
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.deconvolve.ondisk import fit_psf_to
-from napari_rln.gui.deconvolve.result_destination import FolderField, ResultDestination, file_name
+from napari_rln.gui.deconvolve.result_destination import FolderField, file_name
 from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
@@ -56,27 +56,24 @@ _OPEN = Qt.ItemDataRole.UserRole  # data role of a row's state: whether it is un
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTask:
-    """Methods and PSF of a batch."""
+    """Methods, PSF and options of a batch."""
 
     methods: Sequence[ChosenMethod]
     psf: LayerImage | None
     repair: bool
+    output: OutputFormat
+    execution: Execution
 
 
 class BatchWindow(QDialog):
     """List of images, and a table of their results and progress; ``task`` reads the dock."""
 
     def __init__(
-        self,
-        viewer: ViewerModel,
-        jobs: JobQueue,
-        task: Callable[[], BatchTask],
-        destination: ResultDestination,
-        parent: QWidget,
+        self, viewer: ViewerModel, jobs: JobQueue, task: Callable[[], BatchTask], parent: QWidget
     ) -> None:
         super().__init__(parent, windowTitle="Batch")
         self.resize(760, 520)
-        self._viewer, self._jobs, self._task, self._destination = viewer, jobs, task, destination
+        self._viewer, self._jobs, self._task = viewer, jobs, task
         tip = (
             "<p>Files with all their channels and time points, folders of files, and tables (.csv) "
             "with the column image and the optional columns psf, model, channel, time, voxel_um, "
@@ -113,8 +110,6 @@ class BatchWindow(QDialog):
         Raises :class:`RlnError` if there are no images, or methods, PSF or folder are not valid.
         """
         task, paths = self._task(), self._paths()
-        output = self._destination.format.settings()
-        execution = self._destination.execution.settings()
         if not paths:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
         ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
@@ -122,7 +117,7 @@ class BatchWindow(QDialog):
         for method in task.methods:
             job = BackgroundJob(
                 f"batch {method.name}",
-                partial(_batch, paths, method, task, folder, ending, output, execution),
+                partial(_batch, paths, method, task, folder, ending),
                 key=(*paths, folder, ending, method, task.repair, task.psf and task.psf.key),
                 cancel_note="finished results are kept, and Run continues the batch",
                 window=_WINDOW,
@@ -230,13 +225,7 @@ class BatchWindow(QDialog):
 
 
 def _batch(
-    inputs: list[str],
-    chosen: ChosenMethod,
-    task: BatchTask,
-    folder: Path,
-    ending: str,
-    output: OutputFormat,
-    execution: Execution,
+    inputs: list[str], chosen: ChosenMethod, task: BatchTask, folder: Path, ending: str
 ) -> "Steps[list[ItemOutcome]]":
     """Yield updates of a batch with one method; return the outcomes.
 
@@ -257,8 +246,8 @@ def _batch(
         job = DeconvolutionJob(
             image=ImageFile(path=str(target)),
             methods=(chosen.method,),
-            output=output.at(target),
-            execution=execution,
+            output=task.output.at(target),
+            execution=task.execution,
         )
         template = BatchSettings(job=job, mark=mark, ending=ending, repair=task.repair)  # type: ignore[arg-type]
         return target, list_jobs(inputs, template)
@@ -281,11 +270,11 @@ def _batch(
             psf=fit_psf_to(job.image, psf, task.repair) if psf else None,
             method=used if used == method else _from_library(used),
             output=job.output,
-            execution=execution,
+            execution=task.execution,
         )
 
     outcomes = yield from streamed(
-        run_batch_iter(items, target, execution, method.device, prepare),
+        run_batch_iter(items, target, task.execution, method.device, prepare),
         lambda report: report,
         always=lambda report: report.outcome is not None,
     )

@@ -61,7 +61,7 @@ class DeconvolveDock(QWidget):
         self.costs = Costs(self._plan)
         self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
         self.bar.add_button(self.copy)
-        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self.destination, self)
+        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self)
         self.batch_button = QPushButton("Batch\N{HORIZONTAL ELLIPSIS}")
         self.batch_button.setToolTip(
             "<p>Deconvolve many files, with all channels and time points, with the methods and the "
@@ -129,7 +129,13 @@ class DeconvolveDock(QWidget):
         methods = self.methods.chosen()
         needed = self.psf.layer or any(method.needs_psf for method in methods)
         psf = self.psf.source("the PSF") if needed else None
-        return BatchTask(methods=methods, psf=psf, repair=self.repair.isChecked())
+        return BatchTask(
+            methods=methods,
+            psf=psf,
+            repair=self.repair.isChecked(),
+            output=self.destination.format.settings(),
+            execution=self.destination.execution.settings(),
+        )
 
     def _open_batch(self) -> None:
         if self.image.layer is not None:
