@@ -23,7 +23,7 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task
-from napari_rln.gui.deconvolve.ondisk import Started, Written, file_of
+from napari_rln.gui.deconvolve.ondisk import Written, file_of
 from napari_rln.gui.deconvolve.result_destination import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
 from napari_rln.io.image import ImageFile
@@ -99,9 +99,9 @@ def test_a_result_grows_on_disk_the_visible_part_first(
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
 
-    begun = [content for content, _ in seen if isinstance(content, Started)]
+    written = [content for content, _ in seen if isinstance(content, Written)]
     pieces = [layer for content, layer in seen if isinstance(content, Written)]
-    assert [level.shape for level in begun[0].levels] == [SHAPE, (4, 130, 150)]
+    assert [level.shape for level in written[0].levels] == [SHAPE, (4, 130, 150)]
     assert len(pieces) > 9
     assert pieces[0][0].multiscale  # it was there from the first part on, and what is seen in it
     assert np.any(pieces[0][1][4, 200:, 250:])

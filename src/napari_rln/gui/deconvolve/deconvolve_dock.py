@@ -279,7 +279,7 @@ class DeconvolveDock(QWidget):
             run.deconvolve,
             key=(inputs.key, method, out),
             done=finish,
-            stopped=lambda reason: stream.stop(),
+            stopped=lambda reason: stream.remove(),
             cancel_note=f"finished parts of {out.name} are kept, and Run continues it",
         )
         return job, stream

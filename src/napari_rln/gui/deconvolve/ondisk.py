@@ -38,16 +38,10 @@ _PREVIEW = (32, 128, 128)  # chunks of the preview
 
 
 @dataclass(frozen=True, eq=False)
-class Started:
-    """Levels of a result that is being written, the finest first."""
-
-    levels: list[Any]
-
-
-@dataclass(frozen=True, eq=False)
 class Written:
-    """Contrast limits of the parts that are written so far."""
+    """Levels of a result that is being written, and contrast limits of its parts so far."""
 
+    levels: list[Any]  # the finest first
     limits: tuple[float, float]
 
 
@@ -82,18 +76,18 @@ class DiskRun:
         file = file_of(image) or (yield from _copy_to_disk(image, out.parent))
         folder = RunFolder(out.absolute())
         is_plane, preview = image.data.ndim == 2, None
+        levels: list[Any] = []
 
-        def content(report: Report) -> Started | Written | None:
-            nonlocal preview
+        def content(report: Report) -> Written | None:
+            nonlocal preview, levels
             if report.phase == "plan":
-                state = folder.state()
+                state, stored = folder.state(), image_levels(folder.result)
                 assert state is not None
-                levels = image_levels(folder.result)
-                preview = _Preview(levels, state.plan.levels, folder.part)
-                return Started(_lazy([levels[0], *preview.levels], is_plane))
+                preview = _Preview(stored, state.plan.levels, folder.part)
+                levels = _lazy([stored[0], *preview.levels], is_plane)
             if report.box is None or preview is None:
                 return None
-            return Written(preview.update(report.box))
+            return Written(levels, preview.update(report.box))
 
         def always(report: Report) -> bool:
             return report.phase == "plan" or report.box is not None
@@ -274,14 +268,10 @@ def _lazy(levels: Sequence[Any], is_plane: bool) -> list[Any]:
 class DiskResultStream(LayerStream):
     """Layer of a result on disk, added with the first written part."""
 
-    _levels: Sequence[Any] = ()
-
-    def update(self, content: Started | Written, draw: bool) -> None:
+    def update(self, content: Written, draw: bool) -> None:
         """Take new data, and draw them if ``draw``, or as the first."""
-        if isinstance(content, Started):
-            self._levels = content.levels
-        elif self.layer is None:
-            self._show(self._levels, content.limits)
+        if self.layer is None:
+            self._show(content.levels, content.limits)
         elif draw:
             self.layer.contrast_limits = content.limits
             self.layer.refresh()
@@ -298,10 +288,6 @@ class DiskResultStream(LayerStream):
         self.layer.data = result.levels if self.layer.multiscale else result.levels[0]
         self.layer.contrast_limits = limits
         self.layer.metadata = {KEY: result.record.as_dict(), _OUT: str(result.out)}
-
-    def stop(self) -> None:
-        """Remove the incomplete layer; the files are kept to continue the run."""
-        self._remove()
 
     def _show(self, levels: Sequence[Any], limits: tuple[float, float]) -> None:
         multiscale = len(levels) > 1

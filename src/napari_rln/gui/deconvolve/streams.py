@@ -65,7 +65,8 @@ class LayerStream:
         self.layer = self._image.result_layer(data, name=self._title, **options)
         self._viewer.add_layer(self.layer)
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Remove the layer from the viewer."""
         if self.layer in self._viewer.layers:
             self._viewer.layers.remove(self.layer)
 
@@ -116,7 +117,7 @@ class ResultStream(LayerStream):
             return
         displayed, self._displayed = self._displayed, None
         if not record.method.startswith("rld") or displayed is None:
-            self._remove()
+            self.remove()
             return
         facts: dict[str, Any] = {"iterations": displayed.iteration, "stopped_by": reason}
         if displayed.from_stop_search:
