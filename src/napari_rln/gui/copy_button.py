@@ -58,10 +58,7 @@ class CopyButton(QPushButton):
 
 
 def image_arguments(image: LayerImage, key: str = "image") -> dict[str, Any]:
-    """Return the arguments of a command that reads an image.
-
-    Raises :class:`RlnError` if the layer has axes other than channel and time.
-    """
+    """Return the arguments of a command that reads an image; see :func:`image_file` for errors."""
     file = image_file(image)
     arguments = {
         key: Path(file.path), "voxel_um": file.voxel_um, "channel": file.channel, "time": file.time
@@ -70,10 +67,7 @@ def image_arguments(image: LayerImage, key: str = "image") -> dict[str, Any]:
 
 
 def psf_arguments(psf: LayerImage | None) -> dict[str, Any]:
-    """Return the arguments of a command that reads a PSF; empty without one.
-
-    Raises :class:`RlnError` if it is one of several volumes of a layer.
-    """
+    """Return the arguments of a command that reads a PSF, if any; errors as :func:`psf_file`."""
     if psf is None:
         return {}
     file = psf_file(psf, repair=True).file

@@ -195,10 +195,7 @@ class JobQueue(QObject):
             self.parent().deleteLater()
 
     def add(self, *jobs: BackgroundJob) -> None:
-        """Add jobs, which run after those before them.
-
-        Raises :class:`RlnError` if an equal job runs or waits already.
-        """
+        """Add jobs to the end; raise a :class:`RlnError` if an equal one runs or waits already."""
         for job in jobs:
             if self.is_under_way(job):
                 raise RlnError(f"{job.title} is under way already; cancel it to run it again.")

@@ -130,10 +130,7 @@ class BatchWindow(QDialog):
         self._methods |= jobs
 
     def open_selected(self) -> None:
-        """Show the results of the selected rows in napari.
-
-        Raises :class:`RlnError` if none of them is finished.
-        """
+        """Show the finished results of selected rows; raise a :class:`RlnError` without any."""
         rows = {index.row() for index in self.table.selectedIndexes()}
         finished = [out for out, row in self._rows.items() if row in rows and out.exists()]
         if not finished:

@@ -67,10 +67,7 @@ class Repairs(QWidget):
             box.setChecked(box.isEnabled())
 
     def settings(self) -> PrepareSettings:
-        """Return the settings of the checked repairs.
-
-        Raises :class:`RlnError` if a number is invalid.
-        """
+        """Return the settings of the checked repairs; see :meth:`Form.settings` for errors."""
         settings = self.form.settings(centre="peak", hot_pixels=True)
         changes = {
             field: getattr(settings, field)

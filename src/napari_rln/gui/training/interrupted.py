@@ -74,10 +74,7 @@ class InterruptedTraining:
         return {key: name for key, name in self.inputs.items() if key in named}
 
     def check(self, inputs: dict[str, str]) -> None:
-        """Raise unless the chosen inputs are those of the training.
-
-        Raises :class:`RlnError` if they are not.
-        """
+        """Raise a :class:`RlnError` unless the chosen inputs are those of the training."""
         differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
         if differ:
             image = f"image {self.inputs[IMAGE]}" if IMAGE in self.inputs else "no image"
@@ -115,9 +112,8 @@ class InterruptedRow(QWidget):
         self.box.clear()
         for training in interrupted_trainings(preferences.library()):
             if training.name not in busy:
-                self.box.addItem(
-                    f"{training.name}, step {training.step} of {training.total}", training
-                )
+                text = f"{training.name}, step {training.step} of {training.total}"
+                self.box.addItem(text, training)
                 if chosen is not None and training.path == chosen.path:
                     self.box.setCurrentIndex(self.box.count() - 1)
         self.setVisible(self.box.count() > 0)

@@ -127,10 +127,7 @@ class TrainingForm(QWidget):
         )
 
     def run(self) -> Run:
-        """Return the training as a command or a script.
-
-        Raises :class:`RlnError` as :meth:`plan` does.
-        """
+        """Return the training as a command or a script; see :meth:`plan` for errors."""
         plan = self.plan()
         arguments: dict[str, Any] = {
             "out": Path(f"{plan.name}{SUFFIX}"),

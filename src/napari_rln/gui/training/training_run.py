@@ -140,10 +140,7 @@ class TrainingRun:
 
 
 def _by_hash(library: Library, model_hash: str | None) -> Model | None:
-    """Return the model with a hash, if any.
-
-    Raises :class:`RlnError` if the library has no such model.
-    """
+    """Return the model with a hash, none for none; raise a :class:`RlnError` if it is missing."""
     if model_hash is None:
         return None
     for name in library.names():

@@ -110,10 +110,8 @@ class Cut(NamedTuple):
     @property
     def is_light(self) -> bool:
         """Whether it is quick to compute: in memory, with few voxels."""
-        args = self.projection, self.slab
-        parts = [
-            slab_of(self.data.shape, self.voxel, AXES[p], self.centre, *args) for p in self.planes
-        ]
+        args = self.centre, self.projection, self.slab
+        parts = [slab_of(self.data.shape, self.voxel, AXES[p], *args) for p in self.planes]
         sizes = [math.prod(each.stop - each.start for each in part) for part in parts]
         return isinstance(self.data, np.ndarray) and sum(sizes) <= _AT_ONCE
 
