@@ -67,7 +67,7 @@ def image_arguments(image: LayerImage, key: str = "image") -> dict[str, Any]:
 
 
 def psf_arguments(psf: LayerImage | None) -> dict[str, Any]:
-    """Return the arguments of a command that reads a PSF, if any; errors as :func:`psf_file`."""
+    """Return the arguments of a command that reads a PSF; errors as in :func:`psf_file`."""
     if psf is None:
         return {}
     file = psf_file(psf, repair=True).file

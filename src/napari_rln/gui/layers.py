@@ -99,10 +99,7 @@ class LayerImage:
         )
 
     def on_voxels(self, volume: Volume) -> "LayerImage":
-        """Return a volume on another grid with the same corner as an image of this layer.
-
-        Raises :class:`RlnError` if the layer is rotated or sheared.
-        """
+        """Return a volume on another grid with the same corner; errors as in :meth:`cropped`."""
         if volume.shape == self.shape:
             return dataclasses.replace(self, data=volume.data)
         self.check_upright()

@@ -222,8 +222,5 @@ class SecondPsfPicker(VolumePicker):
         self.setToolTip("<p>In the orientation of the second camera, like its view.</p>")
 
     def source_or(self, first: LayerImage) -> LayerImage:
-        """Return the second view's PSF, not read yet, from that of the first.
-
-        Raises :class:`RlnError` if it cannot be used.
-        """
+        """Return the chosen PSF, or the first view's; errors as in :meth:`source`."""
         return first if self.layer is None else self.source("the second view's PSF")

@@ -73,10 +73,7 @@ class Region(QWidget):
         return source if whole else source.cropped(box)
 
     def fix_visible(self, source: LayerImage) -> None:
-        """Fix the visible region for all runs, if that is chosen and not fixed yet.
-
-        Raises :class:`RlnError` if there is no visible region, or it is too small.
-        """
+        """Fix the visible region, if chosen and not fixed yet; errors as in :meth:`part_of`."""
         if self.box.currentText() != VISIBLE or self._rectangle is not None:
             return
         _, rows, columns = self._box(source)
@@ -99,11 +96,7 @@ class Region(QWidget):
         self.update_button.setVisible(True)
 
     def update_visible(self, source: LayerImage) -> None:
-        """Fix the region that is visible now, instead of the previous one.
-
-        Raises :class:`RlnError` if there is no visible region, or it is too small; the previous one
-        stays.
-        """
+        """Fix the region that is visible now; the previous one stays if it raises an error."""
         self._box(source, self._visible_corners(source))
         self._remove_rectangle()
         self.fix_visible(source)

@@ -107,10 +107,7 @@ class ResultDestination(QWidget):
             self.folder.suggest(folder)
 
     def output(self, image: LayerImage, method: str) -> Output:
-        """Return path and format of a result, from the names of the image and the method.
-
-        Raises :class:`RlnError` if the folder does not exist or is not writable.
-        """
+        """Return path and format of a method's result; errors as in :meth:`FolderField.path`."""
         path = self.folder.path() / f"{file_name(f'{image.name} {method}')}.ome.zarr"
         return self.format.settings().at(path)
 

@@ -28,10 +28,10 @@ from napari_rln.evaluate.check import check_iter
 from napari_rln.evaluate.comparison import Comparison, compare_iter
 from napari_rln.gui.deconvolve.comparison_table import Table
 from napari_rln.gui.deconvolve.method_list import Inputs
-from napari_rln.gui.deconvolve.ondisk import DiskResultStream
 from napari_rln.gui.deconvolve.streams import (
     COMPARED,
     RESULTS,
+    LayerStream,
     ResultStream,
     equalize_contrast,
     result_layers,
@@ -104,11 +104,7 @@ class Results(QWidget):
         fill(QVBoxLayout(self), *parts, margin=0)
 
     def add_result(
-        self,
-        stream: ResultStream | DiskResultStream,
-        record: Record,
-        inputs: Inputs,
-        shared: Shared | None = None,
+        self, stream: LayerStream, record: Record, inputs: Inputs, shared: Shared | None = None
     ) -> None:
         """Add a finished result; results are compared within the image of the inputs."""
         self._inputs, self._shared, self._hash = inputs, shared, record.inputs["image"]

@@ -44,10 +44,7 @@ class SecondViewChoice(QWidget):
             widget.changed.connect(self.changed)
 
     def views(self, image: LayerImage, psf: LayerImage) -> "ViewLayers":
-        """Return both views, from the image and the PSF of the first.
-
-        Raises :class:`RlnError` if the second view or its PSF cannot be used.
-        """
+        """Return this view and the second, with their PSFs; errors as in :meth:`LayerPicker.source`."""
         return ViewLayers(
             first=image,
             second=self.image.source("the second view"),

@@ -52,10 +52,7 @@ class SecondViewForm(QWidget):
         self.box.setEnabled(not fixed)
 
     def second(self, psf: LayerImage) -> SecondPsf | None:
-        """Return the second view, given the first PSF; none for a network of one view.
-
-        Raises :class:`RlnError` if its PSF cannot be used.
-        """
+        """Return the second view, or none; errors as in :meth:`LayerPicker.source`."""
         if self.views == "single":
             return None
         return SecondPsf(psf=self.psf.source_or(psf), settings=self.form.settings())

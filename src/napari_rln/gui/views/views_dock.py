@@ -205,10 +205,7 @@ class ViewsDock(QWidget):
         self.jobs.add(BackgroundJob(f"figure {path}", steps))
 
     def go_to_brightest(self) -> None:
-        """Go to the brightest structure of the second layer, or of the only one.
-
-        Raises :class:`RlnError` if no layer is checked.
-        """
+        """Go to the brightest structure of the second or only layer; errors as in ``export``."""
         if not self.columns:
             raise RlnError("tick the layers to show first.")
         column = self.columns[min(1, len(self.columns) - 1)]
