@@ -44,7 +44,7 @@ class SecondViewChoice(QWidget):
             widget.changed.connect(self.changed)
 
     def views(self, image: LayerImage, psf: LayerImage) -> "ViewLayers":
-        """Return this view and the second, with their PSFs; errors as in :meth:`LayerPicker.source`."""
+        """Return both views, this one first; errors as in :meth:`LayerPicker.source`."""
         return ViewLayers(
             first=image,
             second=self.image.source("the second view"),
