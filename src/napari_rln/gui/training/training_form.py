@@ -38,10 +38,7 @@ _PRESETS: dict[str, tuple[Preset, str]] = {
         "Adapts an existing model to this PSF within minutes. On the held-out volumes, the result "
         "is never worse than that model.",
     ),
-    "Full training": (
-        "full",
-        "Trains new weights for this PSF only: half an hour or more.",
-    ),
+    "Full training": ("full", "Trains new weights for this PSF only: half an hour or more."),
     "As in the paper": (
         "paper",
         "Settings of the paper: the network's input is the image, not an initial estimate. Takes "
