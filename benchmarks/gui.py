@@ -190,7 +190,7 @@ def main() -> None:
 def watch_training(viewer: Any, stalls: Stalls, seconds: float) -> list[str]:
     """Train for some seconds; return seconds to the first update and picture, and the stalls."""
     _, dock = viewer.window.add_plugin_dock_widget("napari-rln", TRAINING)
-    dock.recipe.psf.layer, dock.recipe.image.layer = viewer.layers[1], viewer.layers[0]
+    dock.form.psf.layer, dock.form.image.layer = viewer.layers[1], viewer.layers[0]
     heard: list[float] = []
     began = time.perf_counter()
     dock.jobs.reported.connect(lambda *_: heard.append(time.perf_counter() - began))

@@ -127,9 +127,9 @@ def drive(session: Session, *, steps: int) -> None:
     session.shoot("views")
 
     docks[TRAINING] = dock = session.open(TRAINING)
-    dock.recipe.image.layer, dock.recipe.psf.layer = image, psf
+    dock.form.image.layer, dock.form.psf.layer = image, psf
     session.shoot("training-settings")
-    dock.recipe.form.fields["steps"].value = steps
+    dock.form.training.fields["steps"].value = steps
     dock.bar.run_button.click()
     until(lambda: dock.jobs.running is None or "training" in dock.bar.message.text())
     settle(25)
@@ -168,7 +168,7 @@ def drive_on_disk(session: Session, folder: Path) -> None:
     dock = session.open(DECONVOLVE)
     dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
     dock.methods.rln.setChecked(False)
-    dock.place.tile.value = 192
+    dock.destination.execution.fields["tile"].value = 192
     dock.methods.rld_form.fields["iterations"].value = 20
     viewer.scene.camera.center = (0, 60, 60)
     viewer.scene.camera.zoom *= 2
@@ -226,17 +226,17 @@ def drive_two_views(session: Session, folder: Path) -> None:
     session.viewer.reset_view()
     session.shoot("deconvolve")
 
-    recipe = (training := session.open(TRAINING)).recipe
+    form = (training := session.open(TRAINING)).form
     for layer in {*session.viewer.layers} - {*layers.values()}:
         session.viewer.layers.remove(layer)
     session.viewer.dims.order = (0, 1, 2)
-    recipe.psf.layer, recipe.image.layer = layers["psf front"], layers["front"]
-    recipe.preset.setCurrentText("Full training")
-    recipe.second.box.setCurrentText("two, each")
-    recipe.second.psf.layer = layers["psf side"]
-    recipe.second.form.fields["rotation"].value = "y+90"
-    recipe.structures.fields["structures"].value = ("filaments", "shells")
-    recipe.preview_button.click()
+    form.psf.layer, form.image.layer = layers["psf front"], layers["front"]
+    form.preset.setCurrentText("Full training")
+    form.second.box.setCurrentText("two, each")
+    form.second.psf.layer = layers["psf side"]
+    form.second.form.fields["rotation"].value = "y+90"
+    form.structures.fields["structures"].value = ("filaments", "shells")
+    form.preview_button.click()
     until(lambda: "preview \N{MIDDLE DOT} truth" in session.viewer.layers)
     idle(training.pairs.jobs)
     session.shoot("training")

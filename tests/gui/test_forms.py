@@ -8,7 +8,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution, OutputFormat
-from napari_rln.gui.fields import field_for
+from napari_rln.gui.fields import widget_for
 from napari_rln.gui.forms import Form, label_of, tooltips
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.measure import MeasureSettings
@@ -92,4 +92,4 @@ def test_labels_have_units_and_tips_wrap():
 
 def test_a_type_without_a_widget_is_an_error():
     with pytest.raises(ValueError, match="No widget found"):
-        field_for(dict)
+        widget_for(dict)

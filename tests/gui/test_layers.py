@@ -9,7 +9,7 @@ from napari.layers import Image, Labels, Points
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
-from napari_rln.gui.copy_button import image_of, psf_of
+from napari_rln.gui.copy_button import image_arguments, psf_arguments
 from napari_rln.gui.layer_files import read_layers, reader, write_layer
 from napari_rln.gui.layers import (
     CHANNEL,
@@ -111,7 +111,7 @@ def test_what_is_cut_out_or_seen_from_above_lies_there_with_an_affine_too():
     cropped = source.cropped((slice(0, 4), slice(2, 5), slice(3, 8)))
     result = cropped.layer_of(cropped.read())
     np.testing.assert_allclose(result.data_to_world((0, 0, 0)), layer.data_to_world((0, 2, 3)))
-    points = Points([[2.0, 3.0]], **source.plane_place)
+    points = Points([[2.0, 3.0]], **source.lateral_transform)
     np.testing.assert_allclose(points.data_to_world((2, 3)), layer.data_to_world((0, 2, 3))[1:])
     with pytest.raises(RlnError, match="rotated"):
         source_of(stack(affine=turn(30)), ORIGIN).cropped((slice(0, 4),) * 3)
@@ -146,17 +146,17 @@ def test_a_run_that_is_copied_reads_the_time_point_and_channel_that_are_seen():
         metadata={CHANNEL: 1},
     )  # fmt: skip
     source = source_of(series, (2, 0, 0, 0))
-    assert image_of(source, "like") == {
+    assert image_arguments(source, "like") == {
         "like": Path("stack.tif"), "voxel_um": source.voxel_um, "time": 2, "channel": 1,
     }  # fmt: skip
     with pytest.raises(RlnError, match="save it first"):
-        psf_of(source)
+        psf_arguments(source)
     other = stack(
         (2, 3, 4, 6, 8), scale=(1, 1, 0.3, 0.1, 0.1), units=("pixel", "s", *UM),
         axis_labels=("position", "t", "z", "y", "x"),
     )  # fmt: skip
     with pytest.raises(RlnError, match="axis position"):
-        image_of(source_of(other, (0,) * 5))
+        image_arguments(source_of(other, (0,) * 5))
 
 
 def test_of_a_time_series_the_time_point_that_is_seen_is_taken():

@@ -14,14 +14,13 @@ from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.engine.execution import Execution
-from napari_rln.gui.field_errors import FieldError, point_at
-from napari_rln.gui.fields import Numbers, field_for
-from napari_rln.gui.forms import Form, worded
+from napari_rln.gui.field_errors import FieldError, show_field
+from napari_rln.gui.fields import Numbers, VoxelField, widget_for
+from napari_rln.gui.forms import Form, with_labels
 from napari_rln.gui.layers import is_psf, is_raw, voxel_um_of
-from napari_rln.gui.number import Number, take_typed
+from napari_rln.gui.layouts import ScrollArea
+from napari_rln.gui.number import Number, commit_number
 from napari_rln.gui.pickers import LayerPicker, VolumePicker
-from napari_rln.gui.scroll_area import ScrollArea
-from napari_rln.gui.voxel_size import VoxelField
 from napari_rln.networks.network import NetworkOptions
 from napari_rln.psf.measure import MeasureSettings
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -114,7 +113,7 @@ def test_a_number_outside_its_limits_is_marked_and_raises(qtbot, kind):
      "1e999", "12 um", "--3", "1,234", "12,000"],
 )  # fmt: skip
 def test_invalid_and_ambiguous_numbers_are_refused(qtbot, desktop, text):
-    number = field_for(float)
+    number = widget_for(float)
     qtbot.addWidget(number.native)
     number.value = 5.0
     write(qtbot, number, text)
@@ -140,7 +139,7 @@ def test_a_comma_before_three_digits_is_decimal_where_thousands_cannot_be(qtbot,
 
 @pytest.mark.parametrize("text", ["10,000", "10.000", "3.5", "1e-1"])
 def test_an_integer_has_no_decimals_and_no_groups(qtbot, desktop, text):
-    number = field_for(int)
+    number = widget_for(int)
     qtbot.addWidget(number.native)
     write(qtbot, number, text)
     with pytest.raises(RlnError, match=r"integer.*10"):
@@ -167,7 +166,7 @@ def test_wavelengths_are_in_nanometres(qtbot, desktop):
 
 
 def test_digits_that_are_not_shown_are_not_lost(qtbot):
-    row = field_for(tuple[float, float, float])
+    row = widget_for(tuple[float, float, float])
     qtbot.addWidget(row.native)
     row.value = (0.123456789, 0.51189233, 0.51189233)
     assert row[1].box.text() == "0.511892"
@@ -192,7 +191,7 @@ def test_arrows_step_within_the_limits(qtbot):
 def test_keywords_are_typed_like_numbers_and_an_empty_line_is_the_first(
     qtbot, annotation, keywords
 ):
-    number = field_for(annotation)
+    number = widget_for(annotation)
     qtbot.addWidget(number.native)
     first = next(iter(keywords))
     assert number.box.lineEdit().placeholderText() == first
@@ -211,7 +210,7 @@ def test_keywords_are_typed_like_numbers_and_an_empty_line_is_the_first(
 
 
 def test_three_lengths_are_all_typed_or_none(qtbot):
-    row = field_for(tuple[float, float, float] | None, label="Size")
+    row = widget_for(tuple[float, float, float] | None, label="Size")
     qtbot.addWidget(row.native)
     assert row.value is None
     for number, text in zip(row, ("3", "", "1"), strict=True):
@@ -301,20 +300,20 @@ def test_a_message_points_to_its_field_and_has_its_label(qtbot):
     write(qtbot, second, "6")
     with pytest.raises(FieldError) as error:
         form.settings()
-    assert worded(str(error.value)) == (
+    assert with_labels(str(error.value)) == (
         "Second is more than 5 beside First (\N{MICRO SIGN}m) and some thing."
     )
     assert not second.visible
-    point_at(error.value.field)
+    show_field(error.value.field)
     assert second.visible
     assert area.focusWidget() is second.box
 
 
 def test_labels_for_names_in_messages():
-    assert worded("give `voxel_um` and `memory_gb`") == (
+    assert with_labels("give `voxel_um` and `memory_gb`") == (
         "give Voxel (\N{MICRO SIGN}m) and Memory (GB)"
     )
-    assert worded("`napari-rln models` lists them") == "`napari-rln models` lists them"
+    assert with_labels("`napari-rln models` lists them") == "`napari-rln models` lists them"
 
 
 @pytest.mark.parametrize(
@@ -373,7 +372,7 @@ def test_a_button_commits_the_number_being_typed(qtbot):
     picker.voxel.sizes[0].box.setFocus()
     write(qtbot, picker.voxel.sizes[0], "0.4", key=None)
     assert voxel_um_of(layer) == (0.3, 0.1, 0.1)
-    take_typed(picker)
+    commit_number(picker)
     assert voxel_um_of(layer) == (0.4, 0.1, 0.1)
 
 

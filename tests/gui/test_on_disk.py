@@ -23,8 +23,8 @@ from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.job import Job
 from napari_rln.engine.journal import RunFolder
 from napari_rln.engine.task import Task
-from napari_rln.gui.deconvolve.ondisk import Started, Written, file_of
-from napari_rln.gui.deconvolve.result_place import IN_MEMORY, ON_DISK, file_name
+from napari_rln.gui.deconvolve.ondisk import Written, file_of
+from napari_rln.gui.deconvolve.result_destination import IN_MEMORY, ON_DISK, file_name
 from napari_rln.gui.layers import layer_data, record_of, source_of
 from napari_rln.io.image import ImageFile
 from napari_rln.io.ome_zarr import ZarrTarget, image_levels
@@ -72,7 +72,7 @@ def dock(open_dock, path, psf):
     dock.image.layer, dock.psf.layer = viewer.layers[0], viewer.layers[1]
     dock.methods.rld_form.fields["iterations"].value = 3
     dock.methods.rln.setChecked(False)
-    dock.place.execution.fields["tile"].value = 128
+    dock.destination.execution.fields["tile"].value = 128
     dock.viewer = viewer
     return dock
 
@@ -80,9 +80,9 @@ def dock(open_dock, path, psf):
 def test_a_result_grows_on_disk_the_visible_part_first(
     dock, idle, path, psf, tmp_path, monkeypatch
 ):
-    assert dock.place.on_disk  # as the image is
-    dock.place.execution.fields["tile"].value = 64
-    assert dock.place.folder.path() == tmp_path
+    assert dock.destination.on_disk  # as the image is
+    dock.destination.execution.fields["tile"].value = 64
+    assert dock.destination.folder.path() == tmp_path
     viewer = dock.viewer
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 23, 27), 800  # the last rows
     first = dock.region.visible_box(dock.image.source("the image"))
@@ -99,9 +99,9 @@ def test_a_result_grows_on_disk_the_visible_part_first(
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
 
-    begun = [content for content, _ in seen if isinstance(content, Started)]
+    written = [content for content, _ in seen if isinstance(content, Written)]
     pieces = [layer for content, layer in seen if isinstance(content, Written)]
-    assert [level.shape for level in begun[0].levels] == [SHAPE, (4, 130, 150)]
+    assert [level.shape for level in written[0].levels] == [SHAPE, (4, 130, 150)]
     assert len(pieces) > 9
     assert pieces[0][0].multiscale  # it was there from the first part on, and what is seen in it
     assert np.any(pieces[0][1][4, 200:, 250:])
@@ -166,7 +166,7 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     )
     dock.image.layer = layer
     assert file_of(source_of(layer, dock.viewer.dims.point)) is None
-    assert dock.place.on_disk
+    assert dock.destination.on_disk
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
@@ -183,7 +183,7 @@ def test_what_is_computed_lazily_is_written_to_disk_first(dock, idle, tmp_path):
     idle(dock.jobs)
     assert "holds another image" in dock.bar.message.text()
     layer.data = layer.data + np.uint16(1)
-    dock.place.format.fields["overwrite"].value = True
+    dock.destination.format.fields["overwrite"].value = True
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert "holds another image" in dock.bar.message.text()
@@ -204,30 +204,30 @@ def test_an_image_in_memory_stays_there_unless_chosen_otherwise(dock, idle, imag
     data, options, _ = layer_data(image)
     layer = dock.viewer.add_image(data[:, :40, :40], **(options | {"name": "small"}))
     dock.image.layer = layer
-    assert not dock.place.on_disk
-    dock.place.box.setCurrentText(ON_DISK)
-    dock.place.box.activated.emit(1)
-    dock.place.folder.line.setText(str(tmp_path / "absent"))
+    assert not dock.destination.on_disk
+    dock.destination.box.setCurrentText(ON_DISK)
+    dock.destination.box.activated.emit(1)
+    dock.destination.folder.line.setText(str(tmp_path / "absent"))
     dock.bar.run_button.click()
     assert "no folder" in dock.bar.message.text()
-    dock.place.folder.line.setText(str(tmp_path))
+    dock.destination.folder.line.setText(str(tmp_path))
     dock.image.layer = dock.viewer.layers[0]
     dock.image.layer = layer
-    assert dock.place.on_disk  # as it was chosen
+    assert dock.destination.on_disk  # as it was chosen
     dock.bar.run_button.click()
     idle(dock.jobs)
     assert (tmp_path / "small RLD.ome.zarr").is_dir()
     [found] = dock.results.layers()
     assert not found.multiscale
     assert found.data.shape == (8, 40, 40)
-    dock.place.box.setCurrentText(IN_MEMORY)
+    dock.destination.box.setCurrentText(IN_MEMORY)
     assert not dock.on_disk
 
 
 def test_what_is_copied_does_the_same(dock, idle, tmp_path):
     dock.methods.rln.setChecked(True)
     dock.methods.rld_form.fields["iterations"].value = 3
-    dock.place.execution.fields["workers"].value = 1
+    dock.destination.execution.fields["workers"].value = 1
     dock.copy.copy_command()
     text = QApplication.clipboard().text()
     documents = re.findall(r"^napari-rln run - <<'END'$(.*?)^END$", text, re.DOTALL | re.MULTILINE)
@@ -322,7 +322,7 @@ def test_rows_stay_while_a_batch_is_under_way_and_say_when_it_was_cancelled(
     for name in ("one", "two"):
         write(image.with_data(image.data[:, :64, :64]), tmp_path / f"{name}.ome.tif")
     dock.methods.rld_form.fields["iterations"].value = 50
-    dock.place.folder.line.setText(str(tmp_path / "gone"))
+    dock.destination.folder.line.setText(str(tmp_path / "gone"))
     dock.batch_button.click()  # a folder that is not there is said when it is run
     batch = dock.batch
     batch.add(str(tmp_path / "one.ome.tif"), str(tmp_path / "two.ome.tif"))
@@ -349,33 +349,33 @@ def test_rows_stay_while_a_batch_is_under_way_and_say_when_it_was_cancelled(
 
 
 def test_the_folder_follows_the_image_until_the_user_names_one(dock, path, tmp_path):
-    assert dock.place.folder.path() == tmp_path
+    assert dock.destination.folder.path() == tmp_path
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     path.rename(elsewhere / path.name)
     dock.viewer.open(str(elsewhere / path.name), plugin="napari-rln")
     dock.image.layer = dock.viewer.layers[-1]
-    assert dock.place.folder.path() == elsewhere
-    dock.place.folder.line.setText(str(tmp_path))
+    assert dock.destination.folder.path() == elsewhere
+    dock.destination.folder.line.setText(str(tmp_path))
     dock.image.layer = dock.viewer.layers[0]
     dock.image.layer = dock.viewer.layers[-1]
-    assert dock.place.folder.path() == tmp_path
+    assert dock.destination.folder.path() == tmp_path
 
 
 def test_an_image_without_a_file_suggests_no_folder(dock, tmp_path):
-    dock.place.folder.line.setText("")
+    dock.destination.folder.line.setText("")
     image = dock.image.layer
     lazily = image.data[0] + np.uint16(1)
     dock.image.layer = dock.viewer.add_image(lazily, scale=image.scale, units=image.units)
-    assert dock.place.on_disk
-    assert dock.place.folder.line.text() == ""
+    assert dock.destination.on_disk
+    assert dock.destination.folder.line.text() == ""
     dock.bar.run_button.click()
     assert "Choose the folder of the results" in dock.bar.message.text()
-    assert dock.window().focusWidget() is dock.place.folder.line
+    assert dock.window().focusWidget() is dock.destination.folder.line
     assert not dock.jobs.running
     array = image_levels(tmp_path / "tissue.ome.zarr")[0]  # lies within a Zarr group
     dock.image.layer = dock.viewer.add_image(array, scale=image.scale, units=image.units)
-    assert dock.place.folder.path() == tmp_path
+    assert dock.destination.folder.path() == tmp_path
 
 
 def test_the_visible_box_respects_the_unit_of_the_layer(dock, image):

@@ -28,14 +28,14 @@ def test_from_a_stack_to_a_figure(open_dock, library, idle, tmp_path, viewer, qt
     np.testing.assert_allclose(psf.scale, image.scale)
 
     _, dock = open_dock("Training")
-    dock.recipe.psf.layer, dock.recipe.image.layer = psf, image
-    form = dock.recipe.form
+    dock.form.psf.layer, dock.form.image.layer = psf, image
+    form = dock.form.training
     for name, value in {
         "steps": 6, "validate": 1, "validate_every": 3, "examples": 2, "shape": (32, 32, 32),
         "patch": 16, "batch": 2, "start_iterations": 3,
     }.items():  # fmt: skip
         form.fields[name].value = value
-    dock.recipe.name.setText("mine")
+    dock.form.name.setText("mine")
     dock.bar.run_button.click()
     idle(dock.jobs, 120)
     assert "mine" in library.names(), dock.bar.message.text()

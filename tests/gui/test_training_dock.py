@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_rln.core.errors import RlnError
@@ -37,10 +38,10 @@ def dock(open_dock, viewer, library, monkeypatch):
     viewer.open_sample("napari-rln", "bead")
     viewer.open_sample("napari-rln", "bead_psf")
     _, widget = open_dock("Training")
-    widget.recipe.psf.layer, widget.recipe.image.layer = viewer.layers["bead_psf"], None
-    widget.recipe.name.setText("mine")
-    settings = widget.recipe.form.settings()
-    widget.recipe.form.show_settings(dataclasses.replace(settings, **TINY))
+    widget.form.psf.layer, widget.form.image.layer = viewer.layers["bead_psf"], None
+    widget.form.name.setText("mine")
+    settings = widget.form.training.settings()
+    widget.form.training.show_settings(dataclasses.replace(settings, **TINY))
     widget.test_viewer = viewer
     return widget
 
@@ -71,7 +72,7 @@ def test_a_training_is_plotted_and_its_model_listed(dock, library, idle):
 
 
 def test_stop_keeps_the_best_also_while_paused(dock, library, qtbot, idle):
-    dock.recipe.form.fields["steps"].value = 5000
+    dock.form.training.fields["steps"].value = 5000
     dock.bar.run_button.click()
     qtbot.waitUntil(lambda: len(dock.curves.qualities) > 1, timeout=60000)
     dock.bar.pause_button.click()
@@ -109,8 +110,8 @@ def cancelled_after_the_first_checkpoint(dock, library, idle):
 
 def test_a_cancelled_training_is_resumed(dock, library, idle, in_step):
     in_step(dock.jobs)
-    dock.recipe.form.fields["steps"].value = 24
-    dock.recipe.structures.fields["structures"].value = ("spheres", "filaments")
+    dock.form.training.fields["steps"].value = 24
+    dock.form.structures.fields["structures"].value = ("spheres", "filaments")
     cancelled_after_the_first_checkpoint(dock, library, idle)
     assert "can be resumed" in dock.bar.message.text()
     assert "mine, step" in dock.interrupted.box.currentText()
@@ -118,17 +119,17 @@ def test_a_cancelled_training_is_resumed(dock, library, idle, in_step):
     assert "resume or discard it" in dock.bar.message.text()
 
     # As after a restart: other settings, and a renamed layer.
-    dock.recipe.structures.fields["structures"].value = ("dots",)
-    dock.recipe.form.fields["steps"].value = 10
+    dock.form.structures.fields["structures"].value = ("dots",)
+    dock.form.training.fields["steps"].value = 10
     dock.test_viewer.layers["bead_psf"].name = "renamed"
-    dock.recipe.psf.layer = dock.test_viewer.layers["bead"]
+    dock.form.psf.layer = dock.test_viewer.layers["bead"]
     dock.interrupted.resume_button.click()
     idle(dock.jobs)
     assert "psf differ now" in dock.bar.message.text()
-    dock.recipe.psf.layer = dock.test_viewer.layers["renamed"]
+    dock.form.psf.layer = dock.test_viewer.layers["renamed"]
     dock.interrupted.resume_button.click()
     idle(dock.jobs)
-    assert dock.recipe.structures.fields["structures"].value == ("dots",)  # of the next training
+    assert dock.form.structures.fields["structures"].value == ("dots",)  # of the next training
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     assert library.load("mine").record.facts["steps"] == 24
     assert not dock.interrupted.isVisibleTo(dock)
@@ -181,14 +182,14 @@ def test_an_error_of_torch_is_reported_in_the_dock(dock, monkeypatch, idle):
     assert dock.bar.message.property("error")
     assert "shapes do not fit" in dock.bar.message.text()
     assert dock.bar.details_button.isVisibleTo(dock)
-    dock.recipe.psf.layer = dock.test_viewer.layers["bead"]
-    dock.recipe.image.layer = dock.test_viewer.layers["bead"]
+    dock.form.psf.layer = dock.test_viewer.layers["bead"]
+    dock.form.image.layer = dock.test_viewer.layers["bead"]
     dock.bar.run_button.click()
     assert "as the PSF and as the image" in dock.bar.message.text()
 
 
 def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
-    viewer, button = dock.test_viewer, dock.recipe.preview_button
+    viewer, button = dock.test_viewer, dock.form.preview_button
     button.click()
     assert "Drawing" in button.text()
     qtbot.waitUntil(lambda: "preview · truth" in viewer.layers, timeout=30000)
@@ -199,36 +200,37 @@ def test_a_pair_is_drawn_and_follows_the_structures(dock, qtbot, idle):
     assert image.scale == pytest.approx((0.1, 0.1, 0.1))
     assert truth.translate[-1] > image.extent.world[1][-1]
     first = truth.data
-    dock.recipe.another_button.click()
+    dock.form.another_button.click()
     qtbot.waitUntil(lambda: truth.data is not first, timeout=30000)
     second = truth.data
-    dock.recipe.structures.fields["structures"].value = ("dots",)
+    dock.form.structures.fields["structures"].value = ("dots",)
     qtbot.waitUntil(lambda: truth.data is not second, timeout=30000)
     assert not np.array_equal(first, second)
     assert len(viewer.layers) == 4
     idle(dock.pairs.jobs)
-    box = dock.recipe.image.box  # previews are not listed
+    box = dock.form.image.box  # previews are not listed
     assert [box.itemText(i) for i in range(1, box.count())] == ["bead", "bead_psf"]
 
 
 def test_presets_names_and_what_is_copied(dock, library):
-    recipe = dock.recipe
-    assert recipe.form.fields["learning_rate"].value == 0.001
-    recipe.preset.setCurrentText("As in the paper")
-    settings = recipe.plan().settings
+    form = dock.form
+    assert form.training.fields["learning_rate"].value == 0.001
+    form.preset.setCurrentText("As in the paper")
+    settings = form.plan().settings
     assert settings.variant == "paper"
-    assert recipe.plan().initial_model is None
-    assert not recipe.form.fields["minutes"].native.isVisibleTo(recipe.form)  # the preset has steps
-    recipe.preset.setCurrentText("Full training")
-    assert recipe.plan().settings.minutes == 30
-    assert recipe.plan().settings.variant == "started"
-    recipe.preset.setCurrentText("Quick adaptation")
-    assert recipe.plan().initial_model.name == "universal"
-    recipe.name.setText("a/b: c")
-    assert recipe.plan().name == "a-b- c"
-    recipe.name.setText("")
-    assert recipe.plan().name == "bead_psf"
-    recipe.form.fields["minutes"].value = 7
+    assert form.plan().initial_model is None
+    minutes = form.training.fields["minutes"].native
+    assert not minutes.isVisibleTo(form.training)  # the preset has steps
+    form.preset.setCurrentText("Full training")
+    assert form.plan().settings.minutes == 30
+    assert form.plan().settings.variant == "started"
+    form.preset.setCurrentText("Quick adaptation")
+    assert form.plan().initial_model.name == "universal"
+    form.name.setText("a/b: c")
+    assert form.plan().name == "a-b- c"
+    form.name.setText("")
+    assert form.plan().name == "bead_psf"
+    form.training.fields["minutes"].value = 7
     dock.copy_button.copy_command()
     note, line = QApplication.clipboard().text().splitlines()
     assert "save the layer as bead_psf.tif" in note
@@ -240,33 +242,35 @@ def test_presets_names_and_what_is_copied(dock, library):
 
 def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step):
     in_step(dock.jobs)
-    viewer, recipe = dock.test_viewer, dock.recipe
-    assert not recipe.second.box.isEnabled()  # the universal model takes one
-    recipe.preset.setCurrentText("Full training")
-    recipe.form.show_settings(dataclasses.replace(recipe.form.settings(), **TINY | {"steps": 24}))
-    assert recipe.second.box.isEnabled()
-    assert not recipe.second.psf.isVisibleTo(recipe)
-    recipe.second.box.setCurrentText("two, each")
-    assert recipe.second.psf.isVisibleTo(recipe)
-    recipe.second.psf.layer = viewer.layers["bead"]
-    recipe.image.layer = viewer.layers["bead"]
+    viewer, form = dock.test_viewer, dock.form
+    assert not form.second.box.isEnabled()  # the universal model takes one
+    form.preset.setCurrentText("Full training")
+    form.training.show_settings(
+        dataclasses.replace(form.training.settings(), **TINY | {"steps": 24})
+    )
+    assert form.second.box.isEnabled()
+    assert not form.second.psf.isVisibleTo(form)
+    form.second.box.setCurrentText("two, each")
+    assert form.second.psf.isVisibleTo(form)
+    form.second.psf.layer = viewer.layers["bead"]
+    form.image.layer = viewer.layers["bead"]
     dock.bar.run_button.click()
     assert "as the second PSF and as the image" in dock.bar.message.text()
-    recipe.second.psf.layer = recipe.image.layer = None
-    recipe.second.form.fields["rotation"].value = "y+90"
+    form.second.psf.layer = form.image.layer = None
+    form.second.form.fields["rotation"].value = "y+90"
 
-    recipe.preview_button.click()
+    form.preview_button.click()
     qtbot.waitUntil(lambda: "preview · truth" in viewer.layers, timeout=30000)
     idle(dock.pairs.jobs)
     image, second, truth = (layer for layer in viewer.layers if layer.name.startswith("preview"))
     assert second.name == "preview · second view"
     assert image.translate[-1] < second.translate[-1] < truth.translate[-1]
     assert np.corrcoef(image.data.ravel(), second.data.ravel())[0, 1] > 0.5
-    recipe.second.box.setCurrentText("one")
-    recipe.preview_button.click()
+    form.second.box.setCurrentText("one")
+    form.preview_button.click()
     qtbot.waitUntil(lambda: second not in viewer.layers, timeout=30000)
     qtbot.waitUntil(lambda: "preview · truth" in viewer.layers, timeout=30000)
-    recipe.second.box.setCurrentText("two, each")
+    form.second.box.setCurrentText("two, each")
     idle(dock.pairs.jobs)
 
     dock.copy_button.copy_command()
@@ -280,8 +284,8 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
 
     cancelled_after_the_first_checkpoint(dock, library, idle)
     assert "can be resumed" in dock.bar.message.text()
-    recipe.second.form.fields["rotation"].value = "none"  # of the next training
-    recipe.second.box.setCurrentText("one")
+    form.second.form.fields["rotation"].value = "none"  # of the next training
+    form.second.box.setCurrentText("one")
     dock.interrupted.resume_button.click()
     idle(dock.jobs)
     assert not dock.bar.message.property("error"), dock.bar.message.text()
@@ -290,11 +294,11 @@ def test_a_network_learns_to_take_two_views(dock, library, qtbot, idle, in_step)
     np.testing.assert_allclose(model.psf_b.data, rotated(model.psf, "y+90").data, atol=1e-7)
     assert model.record.facts["steps"] == 24
 
-    recipe.preset.setCurrentText("Quick adaptation")
-    recipe.initial_model.setCurrentText("mine")
-    assert recipe.second.box.currentText() == "two, each"
-    assert not recipe.second.box.isEnabled()
-    assert recipe.plan().second is not None
+    form.preset.setCurrentText("Quick adaptation")
+    form.initial_model.setCurrentText("mine")
+    assert form.second.box.currentText() == "two, each"
+    assert not form.second.box.isEnabled()
+    assert form.plan().second is not None
 
 
 def test_models_are_renamed_exported_deleted_and_imported(
@@ -327,7 +331,7 @@ def test_models_are_renamed_exported_deleted_and_imported(
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(target), ""))
     shown.import_button.click()
     assert shown.selected == "out"
-    assert dock.recipe.initial_model.findText("out") >= 0  # an initial model
+    assert dock.form.initial_model.findText("out") >= 0  # an initial model
     shown.show_button.click()
     (library.folder / "broken.safetensors").write_bytes(b"nothing")
     qtbot.waitUntil(lambda: shown.tree.topLevelItemCount() == 4, timeout=5000)
@@ -337,10 +341,11 @@ def test_models_are_renamed_exported_deleted_and_imported(
 
 
 def test_curves_keep_up_with_long_trainings(qtbot):
-    curves = Curves()
+    viewer = ViewerModel()
+    curves = Curves(viewer)
     qtbot.addWidget(curves)
-    for theme in ("dark", "light"):
-        curves.show_theme(theme)
+    for theme in ("light", "dark"):
+        viewer.theme = theme
     curves.add_losses([(step, float(np.cos(step))) for step in range(20000)], 20000)
     curves.add_losses([(20000, float("nan"))], 20000)
     assert len(curves.losses) == 20000

@@ -156,9 +156,9 @@ def test_invalid_choices_are_reported(dock, idle):
     dock.second.image.layer = dock.image.layer
     assert "as both views" in said()
     dock.second.image.layer = layer
-    dock.place.box.setCurrentIndex(1)
+    dock.destination.box.setCurrentIndex(1)
     assert "whole and in memory" in said()
-    dock.place.box.setCurrentIndex(0)
+    dock.destination.box.setCurrentIndex(0)
     stack = dock.image.layer
     dock.image.layer = dock.viewer.add_image(
         stack.data[0], name="plane", scale=stack.scale[1:], units=("um", "um")

@@ -34,7 +34,7 @@ def jobs(qtbot):
     jobs = JobQueue()
     jobs.events = []
     jobs.reported.connect(lambda job, update: jobs.events.append((job.title, update.content)))
-    jobs.failed.connect(lambda job, failure: jobs.events.append((job.title, failure.sentence)))
+    jobs.failed.connect(lambda job, failure: jobs.events.append((job.title, failure.message)))
     jobs.cancelled.connect(lambda job: jobs.events.append((job.title, "cancelled")))
     yield jobs
     jobs.cancel()

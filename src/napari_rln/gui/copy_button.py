@@ -57,14 +57,8 @@ class CopyButton(QPushButton):
         QApplication.clipboard().setText("\n".join([*notes, *texts]))
 
 
-def image_of(image: LayerImage, key: str = "image") -> dict[str, Any]:
-    """Return the arguments of a command that reads an image.
-
-    Raises
-    ------
-    RlnError
-        If the layer has axes other than channel and time.
-    """
+def image_arguments(image: LayerImage, key: str = "image") -> dict[str, Any]:
+    """Return the arguments of a command that reads an image; see :func:`image_file` for errors."""
     file = image_file(image)
     arguments = {
         key: Path(file.path), "voxel_um": file.voxel_um, "channel": file.channel, "time": file.time
@@ -72,22 +66,16 @@ def image_of(image: LayerImage, key: str = "image") -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def psf_of(psf: LayerImage | None) -> dict[str, Any]:
-    """Return the arguments of a command that reads a PSF; empty without one.
-
-    Raises
-    ------
-    RlnError
-        If it is one of several volumes of a layer.
-    """
+def psf_arguments(psf: LayerImage | None) -> dict[str, Any]:
+    """Return the arguments of a command that reads a PSF; errors as in :func:`psf_file`."""
     if psf is None:
         return {}
     file = psf_file(psf, repair=True).file
     return {"psf": Path(file.path), "psf_voxel_um": file.voxel_um}
 
 
-def psf_b_of(psf: LayerImage, first: dict[str, Any]) -> dict[str, Any]:
+def second_psf_arguments(psf: LayerImage, first: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments for a second view's PSF that differ from the first view's."""
-    arguments = psf_of(psf)
+    arguments = psf_arguments(psf)
     names = {"psf_b": "psf", "psf_b_voxel_um": "psf_voxel_um"}
     return {name: arguments[key] for name, key in names.items() if arguments[key] != first[key]}

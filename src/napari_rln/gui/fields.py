@@ -6,32 +6,39 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 from magicgui.widgets import LineEdit, Select, TupleEdit, create_widget
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractItemView, QAbstractSpinBox, QListWidgetItem
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QAbstractSpinBox,
+    QLabel,
+    QListWidgetItem,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import VoxelUm, check_voxel_um, voxel_um_problem
 from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import DEFAULT, Number, members_of
+from napari_rln.gui.theme import ERROR, WARNING
+
+LABEL = "Voxel (\N{MICRO SIGN}m)"  # of a voxel size
 
 _LIST_ROWS = 6
+_UNLIMITED = 16_777_215  # pixels, Qt's own limit
 
 
-def field_for(annotation: Any, **options: Any) -> Any:
+def widget_for(annotation: Any, **options: Any) -> Any:
     """Return the magicgui widget for an annotation.
 
     ``magicgui.register_type`` is not used: it would change the numbers of every plugin, and
     accepts no union with None.
 
-    Parameters
-    ----------
-    annotation
-        Type, with the limits of numbers as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
-    **options
-        Options of the widget, such as ``name``, ``label``, ``tooltip``.
+    Raises :class:`ValueError` if the type has no widget.
 
-    Raises
-    ------
-    ValueError
-        If the type has no widget.
+    Limits of numbers are as in ``Annotated[float, {"min": 0.0, "max": 1.0}]``.
     """
     if get_origin(annotation) is Annotated:
         annotation, *extras = get_args(annotation)
@@ -66,8 +73,6 @@ class Numbers(TupleEdit):
         Whether it may be None.
     keywords, min, max
         Of each number; see :class:`napari_rln.gui.number.Number`.
-    **options
-        Options of the widget, such as ``annotation``, ``label``, ``value``.
     """
 
     def __init__(
@@ -94,10 +99,7 @@ class Numbers(TupleEdit):
     def get_value(self) -> Any:
         """Return all numbers, or None.
 
-        Raises
-        ------
-        FieldError
-            If one is invalid, or some but not all are missing.
+        Raises :class:`FieldError` if one is invalid, or some but not all are missing.
         """
         values = super().get_value()
         missing = [number for number, value in zip(self, values, strict=True) if value is None]
@@ -152,3 +154,63 @@ class OptionalText(LineEdit):
     def set_value(self, value: Any) -> None:
         """Show a text; an empty line for None."""
         super().set_value(value or "")
+
+
+class VoxelField(QWidget):
+    """Voxel size z, y, x in micrometres; 0 for unknown, shown as a placeholder."""
+
+    changed = Signal()
+
+    def __init__(self, placeholder: str) -> None:
+        super().__init__()
+        # No upper limit: the warning below suggests what a larger value may mean.
+        self.sizes = Numbers(
+            annotation=tuple[float, float, float], label=LABEL, min=0.0, keywords={placeholder: 0.0}
+        )
+        self.warning = QLabel(wordWrap=True)
+        fill(QVBoxLayout(self), self.sizes.native, self.warning, margin=0, spacing=2)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.setFocusProxy(self.sizes.native)
+        self.sizes.changed.connect(self._on_change)
+        self._show_warning()
+
+    @property
+    def value(self) -> VoxelUm:
+        """The three sizes."""
+        z, y, x = self.sizes.value
+        return z, y, x
+
+    @value.setter
+    def value(self, value: VoxelUm) -> None:
+        self.sizes.value = value
+
+    def voxel_um(self, name: str) -> VoxelUm:
+        """Return the three sizes, checked.
+
+        Raises :class:`FieldError`, with the ``name`` of the volume such as "the image", if they are
+        not a possible voxel size.
+        """
+        voxel_um = self.value
+        try:
+            check_voxel_um(voxel_um, name)
+        except RlnError as error:
+            raise FieldError(str(error), self) from error
+        return voxel_um
+
+    def _on_change(self) -> None:
+        self._show_warning()
+        self.changed.emit()
+
+    def _show_warning(self) -> None:
+        text, colour = "", ERROR
+        try:
+            sizes = self.value
+            if all(sizes):
+                check_voxel_um(sizes, "it")
+                text, colour = voxel_um_problem(sizes), WARNING
+        except RlnError as error:
+            text = str(error)
+        self.warning.setText(f"{text[:1].upper()}{text[1:]}")
+        self.warning.setStyleSheet(f"QLabel {{ color: {colour}; }}")
+        # A hidden label would keep its height: forms do not shrink rows of wrapped text.
+        self.warning.setMaximumHeight(_UNLIMITED if text else 0)

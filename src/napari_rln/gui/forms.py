@@ -11,24 +11,16 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.field_errors import FieldError, Fold
-from napari_rln.gui.fields import field_for
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.fields import widget_for
+from napari_rln.gui.layouts import Collapsible, fill
 
 S = TypeVar("S")
 
 _UNITS = {"um": "\N{MICRO SIGN}m", "au": "Airy units", "db": "dB", "gb": "GB"}
 _WAVELENGTHS = ("wavelength_um", "excitation_um")  # in nm, as on a filter
 _NAMED = re.compile(r"`([A-Za-z_][A-Za-z0-9_]*)`")  # a setting in a message
-_NAMES = {
-    "psf": "PSF",
-    "na": "NA",
-    "tv": "TV",
-    "snr": "SNR",
-    "yz": "yz",
-    "dpi": "DPI",
-    "fwhm": "FWHM",
-}
+_NAMES = {name.lower(): name for name in ("PSF", "NA", "TV", "SNR", "DPI", "FWHM")}
 # Labels of settings by name: those of docks, and of every form made so far.
 _LABELS = {"voxel_um": "Voxel (\N{MICRO SIGN}m)", "tile": "Tile (voxels)", "psf": "PSF"}
 
@@ -38,8 +30,6 @@ class Form(QWidget, Generic[S]):
 
     Parameters
     ----------
-    kind
-        The dataclass.
     top
         Names of the fields on top, in order; the others are under Advanced.
     hidden
@@ -48,13 +38,7 @@ class Form(QWidget, Generic[S]):
 
     changed = Signal()
 
-    def __init__(
-        self,
-        kind: type[S],
-        *,
-        top: Sequence[str],
-        hidden: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, kind: type[S], *, top: Sequence[str], hidden: Sequence[str] = ()) -> None:
         super().__init__()
         self._kind, self._top, self._hidden = kind, tuple(top), set(hidden)
         self._not_shown: dict[str, Any] = {}
@@ -67,11 +51,11 @@ class Form(QWidget, Generic[S]):
             _LABELS[name] = label_of(name, hints[name])
             options: dict[str, Any] = {"in_nm": True} if name in _WAVELENGTHS else {}
             options |= {"name": name, "label": _LABELS[name], "tooltip": tips.get(name, "")}
-            self.fields[name] = field_for(hints[name], **options)
+            self.fields[name] = widget_for(hints[name], **options)
         rest = [name for name in self.fields if name not in top]
         body = self._rows(top)
         self._top_rows = body.layout()
-        advanced = [Fold("Advanced", self._rows(rest))] if rest else []
+        advanced = [Collapsible("Advanced", self._rows(rest))] if rest else []
         fill(QVBoxLayout(self), body, *advanced, margin=0)
         self.show_settings(kind())
         for widget in self.fields.values():
@@ -80,20 +64,18 @@ class Form(QWidget, Generic[S]):
     def settings(self, **others: Any) -> S:
         """Return the settings, with other values for fields without a widget.
 
-        Raises
-        ------
-        RlnError
-            If they contradict each other; a :class:`FieldError` if the message names a field.
+        Raises :class:`RlnError` if they contradict each other; a :class:`FieldError` if the message
+        names a field.
         """
         shown = {name: field.value for name, field in self.fields.items()}
         try:
             return self._kind(**(self._not_shown | shown | others))
         except RlnError as error:
-            sentence = str(error)
-            named = [name for name in _NAMED.findall(sentence) if name in self.fields]
+            message = str(error)
+            named = [name for name in _NAMED.findall(message) if name in self.fields]
             if not named:
                 raise
-            raise FieldError(sentence, self.fields[named[0]].native) from error
+            raise FieldError(message, self.fields[named[0]].native) from error
 
     def show_settings(self, settings: S) -> None:
         """Show these settings."""
@@ -109,15 +91,13 @@ class Form(QWidget, Generic[S]):
     def _rows(self, names: Sequence[str]) -> QWidget:
         # Not magicgui's container: it measures labels in another font than napari draws them.
         body = QWidget()
-        rows = QFormLayout(body)
-        rows.setContentsMargins(0, 0, 0, 0)
+        rows = fill(QFormLayout(body), margin=0)
         rows.setVerticalSpacing(3)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for name in names:
             widget = self.fields[name]
-            label = QLabel("" if isinstance(widget, CheckBox) else widget.label)
-            label.setToolTip(widget.tooltip)
-            rows.addRow(label, widget.native)
+            text = "" if isinstance(widget, CheckBox) else widget.label
+            rows.addRow(QLabel(text, toolTip=widget.tooltip), widget.native)
         return body
 
     def _on_change(self) -> None:
@@ -152,6 +132,6 @@ def tooltips(kind: type[Any]) -> dict[str, str]:
     return tips
 
 
-def worded(sentence: str) -> str:
+def with_labels(message: str) -> str:
     """Return a message with labels in place of the names of settings in backticks."""
-    return _NAMED.sub(lambda match: _LABELS.get(match[1], match[1].replace("_", " ")), sentence)
+    return _NAMED.sub(lambda match: _LABELS.get(match[1], match[1].replace("_", " ")), message)

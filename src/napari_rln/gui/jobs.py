@@ -30,24 +30,12 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Update:
-    """Progress of a job, and data to display.
-
-    Attributes
-    ----------
-    progress
-        Progress.
-    content
-        Data to display.
-    due
-        False for data that must not be lost but come too soon after the last update to be drawn.
-    display_seconds
-        Duration of the display, seconds, set by the GUI thread afterwards.
-    """
+    """Progress of a job, and data to display."""
 
     progress: Progress
     content: Any = None
-    due: bool = True
-    display_seconds: float | None = None
+    due: bool = True  # false if too soon after the last one to be drawn, but not to be lost
+    display_seconds: float | None = None  # set by the GUI thread afterwards
 
 
 Steps = Generator[Update | None, None, T]
@@ -56,43 +44,23 @@ Steps = Generator[Update | None, None, T]
 
 @dataclass(frozen=True, eq=False)
 class BackgroundJob:
-    """Long computation.
-
-    Attributes
-    ----------
-    title
-        Name for the user.
-    steps
-        Returns the generator; called in the thread.
-    key
-        Identity: of jobs with equal title and key, one at most runs or waits.
-    done
-        Called with the result.
-    stopped
-        Called with ``"failed"`` or ``"cancelled"`` when there is no result.
-    cancel_note
-        Message for the user after cancelling, such as what is kept.
-    quiet
-        Whether it is too short and frequent for napari's activity dock.
-    window
-        Name of the window that shows its progress, where several share a queue.
-    """
+    """Long computation; of jobs with equal title and key, one at most runs or waits."""
 
     title: str
-    steps: Callable[[], Steps[Any]]
+    steps: Callable[[], Steps[Any]]  # called in the thread
     key: Any = None
-    done: Callable[[Any], None] = lambda result: None
-    stopped: Callable[[str], None] = lambda reason: None
-    cancel_note: str = ""
-    quiet: bool = False
-    window: str = ""
+    done: Callable[[Any], None] = lambda result: None  # called with the result
+    stopped: Callable[[str], None] = lambda reason: None  # called with "failed" or "cancelled"
+    cancel_note: str = ""  # for the user after cancelling, such as what is kept
+    quiet: bool = False  # too short and frequent for napari's activity dock
+    window: str = ""  # that shows its progress, where several share a queue
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
     """Error of a job: the message, and the traceback."""
 
-    sentence: str
+    message: str
     details: str
 
 
@@ -108,16 +76,9 @@ def streamed(
     Display takes a small fraction of the time only, and no update is made before the last one was
     drawn: a slow display does not slow down the computation.
 
-    Parameters
-    ----------
-    steps
-        Generator; its return value is returned.
-    content
-        Returns the data to display for a report; called in the thread, before the next step.
-    every_s
-        Minimum time between two updates, seconds.
-    always
-        Whether a report must not be lost, whatever the time.
+    There are ``every_s`` seconds at least between two updates. ``content`` returns the data to
+    display for a report; it is called in the thread, before the next step. A report that is not to
+    be lost is ``always`` an update.
     """
     previous: Update | None = None
     shown_at = 0.0
@@ -154,10 +115,10 @@ def guarded(make: Callable[[], Steps[Any]]) -> Steps[Any]:
     try:
         result = yield from make()
     except (RlnError, ComputeError) as error:
-        return Failure(sentence=str(error), details=traceback.format_exc())
+        return Failure(message=str(error), details=traceback.format_exc())
     except Exception as error:
-        sentence = f"unexpected error: {type(error).__name__}: {error}"
-        return Failure(sentence=sentence, details=traceback.format_exc())
+        message = f"unexpected error: {type(error).__name__}: {error}"
+        return Failure(message=message, details=traceback.format_exc())
     return result
 
 
@@ -190,17 +151,6 @@ class JobQueue(QObject):
     A cancelled job ends at once for the user. If it is in a long step, that goes on in the thread
     without display, and the next job waits for it. When the dock is removed from its window, all
     jobs are cancelled, as nobody could cancel them any more, and the dock is deleted.
-
-    Attributes
-    ----------
-    running
-        The running job.
-    cancelling
-        Cancelled job whose last step still runs.
-    waiting
-        Jobs that wait, in order.
-    paused
-        Whether the running job is paused.
     """
 
     changed = Signal()
@@ -214,9 +164,9 @@ class JobQueue(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.running: BackgroundJob | None = None
-        self.cancelling: BackgroundJob | None = None
+        self.cancelling: BackgroundJob | None = None  # while its last step still runs
         self.waiting: list[BackgroundJob] = []
-        self.paused = False
+        self.paused = False  # the running job
         self._worker: GeneratorWorker | None = None
         self._returned = False
         self._closed = False  # whether the dock was removed from its window
@@ -245,13 +195,7 @@ class JobQueue(QObject):
             self.parent().deleteLater()
 
     def add(self, *jobs: BackgroundJob) -> None:
-        """Add jobs, which run after those before them.
-
-        Raises
-        ------
-        RlnError
-            If an equal job runs or waits already.
-        """
+        """Add jobs to the end; raise a :class:`RlnError` if an equal one runs or waits already."""
         for job in jobs:
             if self.is_under_way(job):
                 raise RlnError(f"{job.title} is under way already; cancel it to run it again.")

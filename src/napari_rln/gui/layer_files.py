@@ -11,14 +11,7 @@ import numpy as np
 from napari.layers import Image
 
 from napari_rln.core.errors import RlnError
-from napari_rln.gui.layers import (
-    CHANNEL,
-    KEY,
-    LayerData,
-    contrast_limits,
-    layer_data,
-    source_of,
-)
+from napari_rln.gui.layers import CHANNEL, KEY, LayerData, contrast_limits, layer_data, source_of
 from napari_rln.io.image import open_contents
 from napari_rln.io.paths import is_zarr
 from napari_rln.io.volumes import read, write
@@ -98,10 +91,7 @@ def read_zarr(path: str) -> list[LayerData]:
 def write_layer(path: str, data: Any, options: dict[str, Any]) -> list[str]:
     """Write an image layer as TIFF, or as OME-TIFF if the name ends in .ome.tif.
 
-    Raises
-    ------
-    RlnError
-        If it is not a plane or volume, or cannot be written there.
+    Raises :class:`RlnError` if it is not a plane or volume, or cannot be written there.
     """
     name = str(options.get("name", Path(path).stem))
     if np.ndim(data) > 3:

@@ -15,16 +15,13 @@ _TIMES, _CHANNELS = ("t", "time"), ("c", "channel")
 def image_file(image: LayerImage) -> ImageFile:
     """Return the file of an image, with voxel size, channel and time point.
 
-    Raises
-    ------
-    RlnError
-        If the layer has axes other than channel and time.
+    Raises :class:`RlnError` if the layer has axes other than channel and time.
     """
     channel, time = image.layer.metadata.get(CHANNEL), None
-    for label, i in image.at.items():
+    for label, i in image.indices.items():
         if label.lower() in _CHANNELS:
             channel = i
-        elif label.lower() in _TIMES or len(image.at) == 1:
+        elif label.lower() in _TIMES or len(image.indices) == 1:
             time = i
         else:
             raise RlnError(
@@ -39,12 +36,9 @@ def image_file(image: LayerImage) -> ImageFile:
 def psf_file(psf: LayerImage, *, repair: bool) -> PsfFile:
     """Return the file of a PSF.
 
-    Raises
-    ------
-    RlnError
-        If it is one of several volumes of a layer.
+    Raises :class:`RlnError` if it is one of several volumes of a layer.
     """
-    if psf.at or CHANNEL in psf.layer.metadata:
+    if psf.indices or CHANNEL in psf.layer.metadata:
         raise RlnError(
             f"{psf.name} is one of several volumes in its file; a job reads a PSF from a file of "
             "its own: save it first."

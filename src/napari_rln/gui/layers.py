@@ -18,7 +18,7 @@ from pint import DimensionalityError
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
-from napari_rln.core.volume import Volume, VoxelUm
+from napari_rln.core.volume import Shape, Volume, VoxelUm
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -33,42 +33,23 @@ DISPLAY_ONLY = "napari-rln display only"
 
 _UM = ("um", "um", "um")
 _ZYX = ("z", "y", "x")
-_PLACE = ("scale", "units", "translate", "rotate", "shear", "affine")
-_BRIGHTEST = (
-    99.97  # percentile of the upper contrast limit: above most structures, below hot voxels
-)
+_TRANSFORM = ("scale", "units", "translate", "rotate", "shear", "affine")
+# Percentile of the upper contrast limit: above most structures, below hot voxels.
+_BRIGHTEST = 99.97
 _SAMPLE = 250_000  # voxels that contrast limits are computed from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerImage:
-    """One volume of a layer, not read yet, for a background job.
-
-    Attributes
-    ----------
-    layer
-        The layer.
-    data
-        (Z, Y, X) or (Y, X), of any type, in memory or lazy.
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-    name
-        Name of the layer, with the time point and channel where there are several.
-    place
-        Layer options with the same transform.
-    at
-        Indices along the leading axes, by axis label.
-    box
-        Part of the layer's volume, slices (z, y, x); None for all of it.
-    """
+    """One volume of a layer, not read yet, for a background job."""
 
     layer: Image
-    data: Any
-    voxel_um: VoxelUm
-    name: str
-    place: dict[str, Any]
-    at: dict[str, int] = field(default_factory=dict)
-    box: tuple[slice, ...] | None = None
+    data: Any  # (Z, Y, X) or (Y, X), of any type, in memory or lazy
+    voxel_um: VoxelUm  # (z, y, x)
+    name: str  # of the layer, with the time point and channel where there are several
+    transform: dict[str, Any]  # layer options with the same transform
+    indices: dict[str, int] = field(default_factory=dict)  # along the leading axes, by label
+    box: tuple[slice, ...] | None = None  # (z, y, x), part of the layer's volume; None for all
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,17 +57,23 @@ class LayerImage:
         z, y, x = (1,) * (3 - self.data.ndim) + tuple(self.data.shape)
         return z, y, x
 
+    def shape_on(self, voxel_um: Sequence[float]) -> Shape:
+        """Return the number of voxels (z, y, x) after resampling to a voxel size."""
+        sizes = zip(self.shape, self.voxel_um, voxel_um, strict=True)
+        z, y, x = (max(1, round(n * size / target)) for n, size, target in sizes)
+        return z, y, x
+
     @property
-    def plane_place(self) -> dict[str, Any]:
+    def lateral_transform(self) -> dict[str, Any]:
         """Layer options with the same lateral transform, without the z axis."""
-        kept = {name: self.place[name][-2:] for name in ("scale", "units", "translate")}
-        affine = np.asarray(self.place["affine"])[-3:, -3:]
-        return kept | {"axis_labels": self.place["axis_labels"][-2:], "affine": affine}
+        kept = {name: self.transform[name][-2:] for name in ("scale", "units", "translate")}
+        affine = np.asarray(self.transform["affine"])[-3:, -3:]
+        return kept | {"axis_labels": self.transform["axis_labels"][-2:], "affine": affine}
 
     @property
     def key(self) -> Hashable:
         """Identity of the volume."""
-        return id(self.layer), *self.at.items(), *self.voxel_um, str(self.box)
+        return id(self.layer), *self.indices.items(), *self.voxel_um, str(self.box)
 
     def read(self) -> Volume:
         """Return the volume, which may take a while: call it in a worker thread."""
@@ -97,39 +84,30 @@ class LayerImage:
     def cropped(self, box: Sequence[slice]) -> "LayerImage":
         """Return the part between slices (z, y, x), which have starts and stops.
 
-        Raises
-        ------
-        RlnError
-            If the layer is rotated or sheared.
+        Raises :class:`RlnError` if the layer is rotated or sheared.
         """
         self.check_upright()
         cut = tuple(box)[-self.data.ndim :]
         start = np.array([part.start for part in cut])
-        place = self.place | {"translate": self.place["translate"] + start * self.place["scale"]}
+        translate = self.transform["translate"] + start * self.transform["scale"]
         return dataclasses.replace(
-            self, data=self.data[cut], place=place, name=f"{self.name} (crop)", box=tuple(box)
+            self,
+            data=self.data[cut],
+            transform=self.transform | {"translate": translate},
+            name=f"{self.name} (crop)",
+            box=tuple(box),
         )
 
     def on_voxels(self, volume: Volume) -> "LayerImage":
-        """Return a volume on another grid with the same corner as an image of this layer.
-
-        Raises
-        ------
-        RlnError
-            If the layer is rotated or sheared.
-        """
+        """Return a volume on another grid with the same corner; errors as in :meth:`cropped`."""
         if volume.shape == self.shape:
             return dataclasses.replace(self, data=volume.data)
         self.check_upright()
-        times = np.divide(volume.voxel_um, self.voxel_um)
-        scale = self.place["scale"] * times
-        translate = self.place["translate"] + (scale - self.place["scale"]) / 2
-        return dataclasses.replace(
-            self,
-            data=volume.data,
-            voxel_um=volume.voxel_um,
-            place=self.place | {"scale": scale, "translate": translate},
-        )
+        before = self.transform["scale"]
+        scale = before * np.divide(volume.voxel_um, self.voxel_um)
+        moved = {"scale": scale, "translate": self.transform["translate"] + (scale - before) / 2}
+        transform, voxel_um = self.transform | moved, volume.voxel_um
+        return dataclasses.replace(self, data=volume.data, voxel_um=voxel_um, transform=transform)
 
     def check_upright(self) -> None:
         """Raise a :class:`RlnError` if the layer is rotated, sheared or mirrored."""
@@ -147,7 +125,7 @@ class LayerImage:
         """Return a layer of a volume on the same grid, with the same transform."""
         data = volume.data[0] if self.data.ndim == 2 else volume.data
         return Image(
-            data, **(self.place | {"name": volume.name, "metadata": metadata(volume)} | options)
+            data, **(self.transform | {"name": volume.name, "metadata": metadata(volume)} | options)
         )
 
     def result_layer(self, data: Any, **options: Any) -> Image:
@@ -157,7 +135,7 @@ class LayerImage:
             "gamma": self.layer.gamma,
             "blending": "additive" if self.layer.blending == "additive" else "translucent",
         }
-        return Image(data, **(self.place | shown | options))
+        return Image(data, **(self.transform | shown | options))
 
 
 def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
@@ -165,17 +143,9 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
 
     Of a multiscale image that is the finest level, of a time series the displayed time point.
 
-    Parameters
-    ----------
-    layer
-        An image layer.
-    point
-        Position of the viewer's sliders in world coordinates.
+    Raises :class:`RlnError` if the layer is not a plane or volume, or its voxel size is unknown.
 
-    Raises
-    ------
-    RlnError
-        If the layer is not a plane or volume, or its voxel size is unknown.
+    ``point`` is the position of the viewer's sliders in world coordinates.
     """
     if not isinstance(layer, Image):
         raise RlnError(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
@@ -193,10 +163,12 @@ def source_of(layer: Layer, point: Sequence[float]) -> LayerImage:
             f"the voxel size of {layer.name} is unknown; choose the layer as the image or PSF of a "
             "dock and type it there."
         )
-    at = dict(zip(layer.axis_labels, before, strict=False))
-    name = layer.name + "".join(f" {label} {i}" for label, i in at.items())
-    place = _place(layer, before)
-    return LayerImage(layer=layer, data=data, voxel_um=voxel_um, name=name, place=place, at=at)
+    indices = dict(zip(layer.axis_labels, before, strict=False))
+    name = layer.name + "".join(f" {label} {i}" for label, i in indices.items())
+    transform = _transform_of(layer, before)
+    return LayerImage(
+        layer=layer, data=data, voxel_um=voxel_um, name=name, transform=transform, indices=indices
+    )
 
 
 def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int, ...]]:
@@ -210,8 +182,8 @@ def displayed_data(layer: Image, point: Sequence[float]) -> tuple[Any, tuple[int
     if data.ndim <= 3:
         return data, ()
     index = np.rint(layer.world_to_data(point)).astype(int)[: data.ndim - 3]
-    at = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(index, data.shape, strict=False))
-    return data[at], at
+    indices = tuple(int(np.clip(i, 0, n - 1)) for i, n in zip(index, data.shape, strict=False))
+    return data[indices], indices
 
 
 def voxel_um_of(layer: Layer) -> VoxelUm | None:
@@ -220,10 +192,10 @@ def voxel_um_of(layer: Layer) -> VoxelUm | None:
     Of a rotated or sheared layer these are the lengths of the voxels' edges.
     """
     units = units_um(layer.units)
-    return None if units is None else three(edges_of(layer, units))
+    return None if units is None else zyx_sizes(edges_of(layer, units))
 
 
-def three(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
+def zyx_sizes(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
     """Return sizes (z, y, x); a plane, whose depth has no effect, gets that of y for z."""
     *z, y, x = (float(size) for size in sizes)
     return (z[0] if z else y), y, x
@@ -232,12 +204,7 @@ def three(sizes: Sequence[float] | npt.NDArray[np.float64]) -> VoxelUm:
 def edges_of(layer: Layer, units: npt.ArrayLike = 1.0) -> npt.NDArray[np.float64]:
     """Return the lengths of the edges of a layer's voxels along its last three, or two, axes.
 
-    Parameters
-    ----------
-    layer
-        The layer.
-    units
-        Size of the units of these axes, in the unit of the result.
+    ``units`` are the sizes of these axes' units, in the unit of the result.
     """
     edges = np.asarray(_linear(layer) * np.reshape(units, (-1, 1)))
     lengths = np.linalg.norm(edges, axis=0)
@@ -332,17 +299,17 @@ def contrast_limits(arrays: Iterable[npt.NDArray[Any]]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _place(layer: Image, at: Sequence[int]) -> dict[str, Any]:
+def _transform_of(layer: Image, indices: Sequence[int]) -> dict[str, Any]:
     """Return layer options with the transform of the last axes, at indices of the leading ones."""
     n = min(layer.ndim, 3)
     labels = _ZYX[-n:] if layer.ndim > n else layer.axis_labels
     if layer.ndim == n:
-        place = {name: getattr(layer, name) for name in _PLACE}
-        return place | {"axis_labels": labels, "affine": layer.affine.affine_matrix}
-    place = {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")}
+        transform = {name: getattr(layer, name) for name in _TRANSFORM}
+        return transform | {"axis_labels": labels, "affine": layer.affine.affine_matrix}
+    transform = {name: getattr(layer, name)[-n:] for name in ("scale", "units", "translate")}
     # The affine includes rotation and shear.
     affine = np.eye(n + 1)
-    affine[:-1, :-1] = _linear(layer) / place["scale"]
-    corner = np.array(layer.data_to_world((*at, *np.zeros(n))))[-n:]
-    affine[:-1, -1] = corner - affine[:-1, :-1] @ place["translate"]
-    return place | {"axis_labels": labels, "affine": affine}
+    affine[:-1, :-1] = _linear(layer) / transform["scale"]
+    corner = np.array(layer.data_to_world((*indices, *np.zeros(n))))[-n:]
+    affine[:-1, -1] = corner - affine[:-1, :-1] @ transform["translate"]
+    return transform | {"axis_labels": labels, "affine": affine}

@@ -13,13 +13,13 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QAbstractSpinBox, QLineEdit, QStyle, QWidget
 
 from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.theme import ERROR
 
 DEFAULT = "default"  # the keyword for None
 
 _NM_PER_UM = 1000
 _DIGITS = 6  # significant digits on display
 _WIDTH = 56  # minimum, in pixels
-_WRONG = "#e0524c"
 _NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
@@ -67,8 +67,6 @@ class Number(ValuedContainerWidget[Any]):
         Value of each keyword; an empty line means the first. By default those of the annotation.
     in_nm
         Whether a value in micrometres is shown and typed in nanometres.
-    **options
-        Options of the widget, such as ``name``, ``label``, ``tooltip``.
     """
 
     def __init__(
@@ -123,10 +121,7 @@ class Number(ValuedContainerWidget[Any]):
     def get_value(self) -> Any:
         """Return the number, or the value of the keyword.
 
-        Raises
-        ------
-        FieldError
-            If the text is neither, or the number is outside the limits.
+        Raises :class:`FieldError` if the text is neither, or the number is outside the limits.
         """
         text = self.box.text().strip()
         value = self._value if text == self._text else self._read(text)
@@ -188,17 +183,17 @@ class Number(ValuedContainerWidget[Any]):
         if value in self._keywords.values() or self._allows(self._scale * value):
             return
         shown = self._scale * value
-        sentence = f"{self.label} is {_exact(shown)}"
+        message = f"{self.label} is {_exact(shown)}"
         if self._scale > 1 and self._allows(self._scale * shown):  # typed in micrometres
             meant = f"{_exact(self._scale * shown)} ({_exact(shown)} \N{MICRO SIGN}m)"
-            raise FieldError(f"{sentence}; did you mean {meant}?", self.box)
+            raise FieldError(f"{message}; did you mean {meant}?", self.box)
         low, high = map(_exact, self.limits)
         limits = f"lie between {low} and {high}"
         if math.inf in self.limits:
             limits = f"be at least {low}"
         elif -math.inf in self.limits:
             limits = f"be at most {high}"
-        raise FieldError(f"{sentence} but must {limits}.", self.box)
+        raise FieldError(f"{message} but must {limits}.", self.box)
 
     def _allows(self, shown: float) -> bool:
         return self.limits[0] <= shown <= self.limits[1]
@@ -214,7 +209,7 @@ class Number(ValuedContainerWidget[Any]):
             problem = str(error)
         self._warning.setVisible(bool(problem))
         self._warning.setToolTip(f"<p>{problem[:1].upper()}{problem[1:]}</p>")
-        self.box.setStyleSheet(f"QAbstractSpinBox {{ color: {_WRONG}; }}" if problem else "")
+        self.box.setStyleSheet(f"QAbstractSpinBox {{ color: {ERROR}; }}" if problem else "")
 
     def _step(self, steps: int) -> None:
         """Step the second significant digit, or an integer by one, within the limits."""
@@ -227,7 +222,7 @@ class Number(ValuedContainerWidget[Any]):
         self.value = round(stepped) if self.is_whole else float(f"{stepped:.9g}") / self._scale
 
 
-def take_typed(window: QWidget) -> None:
+def commit_number(window: QWidget) -> None:
     """Commit the number being typed in a window; a click elsewhere may not take the focus."""
     box = window.focusWidget()
     if isinstance(box, NumberBox):

@@ -13,17 +13,17 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import check_voxel_um
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
+from napari_rln.gui.fields import LABEL, VoxelField
 from napari_rln.gui.layers import (
     LayerImage,
     edges_of,
     is_image,
     set_voxel_um,
     source_of,
-    three,
     voxel_um_of,
+    zyx_sizes,
 )
 from napari_rln.gui.layouts import fill
-from napari_rln.gui.voxel_size import LABEL, VoxelField
 
 _UNKNOWN = "?"
 
@@ -33,8 +33,6 @@ class LayerPicker(QWidget):
 
     Parameters
     ----------
-    viewer
-        The viewer.
     accept
         Whether a layer is listed; by default whether it is an image.
     prefer
@@ -63,9 +61,8 @@ class LayerPicker(QWidget):
         )
         self._combo.null_string = optional or "choose a layer"
         self.box: QComboBox = self._combo.native
-        self.box.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
+        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        self.box.setSizeAdjustPolicy(policy)
         self.box.setMinimumContentsLength(12)
         self.setFocusProxy(self.box)
         self._layout = fill(QVBoxLayout(self), self.box, margin=0, spacing=2)
@@ -89,15 +86,8 @@ class LayerPicker(QWidget):
     def source(self, name: str) -> LayerImage:
         """Return the chosen volume, not read yet.
 
-        Parameters
-        ----------
-        name
-            Name of the volume in messages, such as "the image".
-
-        Raises
-        ------
-        RlnError
-            If no layer is chosen, or it cannot be used.
+        Raises :class:`RlnError`, with its ``name`` such as "the image", if no layer is chosen, or
+        it cannot be used.
         """
         if self.layer is None:
             raise FieldError(
@@ -150,10 +140,8 @@ class VolumePicker(LayerPicker):
         self._label = QLabel()
         self.voxel = VoxelField(_UNKNOWN)
         self.voxel.setToolTip("<p>Voxel size z, y, x. A change is written into the layer.</p>")
-        self.as_um_button = QPushButton("As \N{MICRO SIGN}m")
-        self.as_um_button.setToolTip(
-            "<p>The layer has these sizes but no unit; set their unit to micrometres.</p>"
-        )
+        tip = "<p>The layer has these sizes but no unit; set their unit to micrometres.</p>"
+        self.as_um_button = QPushButton("As \N{MICRO SIGN}m", toolTip=tip)
         below = fill(QHBoxLayout(), self._label, (self.voxel, 1), self.as_um_button)
         for part in (self._label, self.voxel, self.as_um_button):
             below.setAlignment(part, Qt.AlignmentFlag.AlignTop)
@@ -194,7 +182,7 @@ class VolumePicker(LayerPicker):
                 follow(self, getattr(layer.events, name), self._on_layer)
         known = None if layer is None else voxel_um_of(layer)
         offered = layer is not None and known is None and self._has_scale(layer)
-        shown = three(edges_of(layer)) if offered and layer is not None else known
+        shown = zyx_sizes(edges_of(layer)) if offered and layer is not None else known
         self.voxel.setEnabled(layer is not None)
         self.voxel.blockSignals(True)
         self.voxel.value = shown or (0.0, 0.0, 0.0)
@@ -202,8 +190,8 @@ class VolumePicker(LayerPicker):
         self._refused = ""
         self.as_um_button.setVisible(offered)
         unknown = layer is not None and known is None
-        self._label.setText("Voxel, no unit" if offered else f"Unknown {LABEL.lower()}"
-                            if unknown else LABEL)  # fmt: skip
+        known_label = f"Unknown {LABEL.lower()}" if unknown else LABEL
+        self._label.setText("Voxel, no unit" if offered else known_label)
         self.changed.emit()
 
     def _write_voxel(self) -> None:
@@ -233,12 +221,6 @@ class SecondPsfPicker(VolumePicker):
         super().__init__(viewer, optional="same as the first")
         self.setToolTip("<p>In the orientation of the second camera, like its view.</p>")
 
-    def source_beside(self, first: LayerImage) -> LayerImage:
-        """Return the second view's PSF, not read yet, from that of the first.
-
-        Raises
-        ------
-        RlnError
-            If it cannot be used.
-        """
+    def source_or(self, first: LayerImage) -> LayerImage:
+        """Return the chosen PSF, or the first view's; errors as in :meth:`source`."""
         return first if self.layer is None else self.source("the second view's PSF")

@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pyqtgraph as pg
 from napari.components import ViewerModel
 from napari.utils.colormaps import ensure_colormap
-from napari.utils.theme import get_theme
 from qtpy.QtCore import QRectF, Qt
 from qtpy.QtWidgets import QFrame
 
 from napari_rln.evaluate.plane_sections import Limits, round_length
 from napari_rln.evaluate.profiles import Profile, flanks
 from napari_rln.gui.events import follow
+from napari_rln.gui.theme import paint_axes, paint_background
 
 MICROMETRE = "\N{MICRO SIGN}m"
 
@@ -61,11 +61,10 @@ class PictureBoard(pg.GraphicsLayoutWidget):
 
     def paint(self) -> None:
         """Apply the colours of the theme."""
-        theme = get_theme(self._viewer.theme)
-        self.setBackground(theme.background.as_hex())
+        colour = paint_background(self, self._viewer)
         for item in self.ci.items:
             if isinstance(item, Trace):
-                item.paint_in(theme.text.as_hex())
+                item.paint_in(colour)
 
 
 class Plane(pg.ViewBox):
@@ -107,22 +106,10 @@ class Plane(pg.ViewBox):
         corner_um: tuple[float, float] = (0.0, 0.0),
         gamma: float = 1.0,
     ) -> None:
-        """Show a picture; the visible part stays as :meth:`look_at` set it.
+        """Show a picture, (rows, columns); the visible part stays as :meth:`look_at` set it.
 
-        Parameters
-        ----------
-        picture
-            (rows, columns), any unit.
-        size_um
-            Height and width.
-        limits
-            Intensities of the darkest and brightest colour.
-        colormap
-            A colormap of napari.
-        corner_um
-            Vertical and horizontal position of the upper left corner.
-        gamma
-            Exponent of the display.
+        Sizes and positions are vertical and horizontal; ``limits`` are the intensities of the
+        darkest and brightest colour.
         """
         table = ensure_colormap(colormap).map(np.linspace(0, 1, 256) ** gamma)
         self.image.setLookupTable((255 * table).astype(np.uint8))
@@ -198,10 +185,3 @@ class Trace(pg.PlotItem):
         self._colour = colour
         paint_axes(self, colour, "bottom")
         self.set_title(self._title)
-
-
-def paint_axes(plot: pg.PlotItem, colour: str, *names: str) -> None:
-    """Draw axes of a plot, such as bottom, in a colour."""
-    for name in names:
-        plot.getAxis(name).setPen(colour)
-        plot.getAxis(name).setTextPen(colour)

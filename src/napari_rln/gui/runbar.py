@@ -17,30 +17,21 @@ from qtpy.QtWidgets import (
 from napari_rln.core.errors import RlnError
 from napari_rln.core.report import duration
 from napari_rln.engine.progress import SEARCHING, Progress
-from napari_rln.gui.field_errors import FieldError, point_at
-from napari_rln.gui.forms import worded
+from napari_rln.gui.field_errors import FieldError, show_field
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, Update
-from napari_rln.gui.number import take_typed
+from napari_rln.gui.layouts import fill
+from napari_rln.gui.number import commit_number
+from napari_rln.gui.theme import ERROR
 
 _SPINNER_SPEED = 5  # per cent: a few frames a second
 _MIN_PHASE_S = 1.0  # time in a phase before the time left is estimated
 
 
 class RunBar(QWidget):
-    """Buttons and progress of a dock's jobs.
+    """Buttons and progress of a dock's jobs, or of those of one ``window``.
 
-    Parameters
-    ----------
-    jobs
-        Job queue.
-    run
-        Adds jobs when the button is clicked; its :class:`RlnError` is shown.
-    label
-        Text of that button.
-    can_pause
-        Whether there is a pause button.
-    window
-        Window whose jobs are shown; see :class:`BackgroundJob`.
+    The button with the ``label`` calls ``run``, which adds jobs; its :class:`RlnError` is shown.
     """
 
     def __init__(
@@ -60,30 +51,17 @@ class RunBar(QWidget):
         self.run_button = QPushButton(label)
         self.pause_button = QPushButton("Pause")
         self.cancel_button = QPushButton("Cancel")
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setMaximumHeight(10)
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.warning = QLabel()
-        self.warning.setWordWrap(True)
-        self.warning.setVisible(False)
-        self.details_button = QPushButton("Details")
+        self.bar = QProgressBar(textVisible=False, maximumHeight=10)
+        selectable = Qt.TextInteractionFlag.TextSelectableByMouse
+        self.message = QLabel(wordWrap=True, textInteractionFlags=selectable)
+        self.warning, self.details_button = QLabel(wordWrap=True), QPushButton("Details")
         self.pause_button.setVisible(can_pause)
-        self.details_button.setVisible(False)
-        self._buttons = QHBoxLayout()
-        for button in (self.run_button, self.pause_button, self.cancel_button):
-            self._buttons.addWidget(button, 1)
-        message_row = QHBoxLayout()
-        message_row.addWidget(self.message, 1)
-        message_row.addWidget(self.details_button, 0, Qt.AlignmentFlag.AlignTop)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(self._buttons)
-        layout.addWidget(self.bar)
-        layout.addLayout(message_row)
-        layout.addWidget(self.warning)
+        self._hide_details()
+        buttons = (self.run_button, self.pause_button, self.cancel_button)
+        self._buttons = fill(QHBoxLayout(), *((button, 1) for button in buttons))
+        details = (self.details_button, 0, Qt.AlignmentFlag.AlignTop)
+        row = fill(QHBoxLayout(), (self.message, 1), details)
+        fill(QVBoxLayout(self), self._buttons, self.bar, row, self.warning, margin=0)
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(jobs.toggle_pause)
         self.cancel_button.clicked.connect(self._on_cancel)
@@ -106,32 +84,35 @@ class RunBar(QWidget):
         The field of the error gets the focus, if the user has ``clicked`` for the action.
         """
         if clicked:
-            take_typed(self.window())
+            commit_number(self.window())
         try:
             action()
         except RlnError as error:
             self.show_message(str(error), error=True)
             if clicked and isinstance(error, FieldError):
-                point_at(error.field)
+                show_field(error.field)
 
     def show_message(self, text: str, *, error: bool = False) -> None:
         """Show a message; the failure of a job that it replaces moves to the warnings below."""
         failure, self._failure = self._failure, ""
         if failure:
             self._warn(failure)
-        text = worded(text)
+        text = with_labels(text)
         self.message.setText(f"{text[:1].upper()}{text[1:]}")
         self.message.setProperty("error", error)
-        self.message.setStyleSheet("QLabel { color: #e0524c; }" if error else "")
+        self.message.setStyleSheet(f"QLabel {{ color: {ERROR}; }}" if error else "")
 
     def _on_run(self) -> None:
         if self._jobs.running is None:
             self._failure = self._details = ""
             self.show_message("")
             self.warning.clear()
-            self.warning.setVisible(False)
-            self.details_button.setVisible(False)
+            self._hide_details()
         self.attempt(self._run)
+
+    def _hide_details(self) -> None:
+        self.warning.setVisible(False)
+        self.details_button.setVisible(False)
 
     def _on_cancel(self) -> None:
         self.show_message("cancelling\N{HORIZONTAL ELLIPSIS}")
@@ -184,7 +165,7 @@ class RunBar(QWidget):
 
     def _warn(self, text: str) -> None:
         before = f"{self.warning.text()}\n" if self.warning.text() else ""
-        self.warning.setText(f"{before}{worded(text)}")
+        self.warning.setText(f"{before}{with_labels(text)}")
         self.warning.setVisible(True)
 
     def _on_success(self, job: BackgroundJob, result: object) -> None:
@@ -195,7 +176,7 @@ class RunBar(QWidget):
         """Show why a job failed, until the next run."""
         if job.window != self._window:
             return
-        self.show_message(f"{job.title}: {failure.sentence}", error=True)
+        self.show_message(f"{job.title}: {failure.message}", error=True)
         self._failure = self.message.text()
         self._details += f"{self._failure}\n\n{failure.details}\n"
         self.details_button.setVisible(True)

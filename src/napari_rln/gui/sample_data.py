@@ -10,10 +10,10 @@ from napari_rln.gui.fields import Numbers
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
 from napari_rln.gui.layers import LayerData, is_psf, layer_data
+from napari_rln.gui.layouts import ScrollArea, fill
 from napari_rln.gui.number import Number
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.examine import fit_psf
 from napari_rln.psf.microscope import MicroscopeSettings
@@ -73,31 +73,19 @@ class Simulate(QWidget):
         self.seed = Number(annotation=int, label="Seed", min=0)
         self.jobs = JobQueue(self)
         self.bar = RunBar(self.jobs, self.run, label="Simulate")
-        rows = QFormLayout()
-        rows.addRow(self.shape.label, self.shape.native)
-        rows.addRow(self.seed.label, self.seed.native)
-        content = QWidget()
-        layout = QVBoxLayout(content)
-        layout.addWidget(QLabel("PSF"))
-        layout.addWidget(self.psf)
-        for title, form in (("Objects", self.structures), ("Light and camera", self.imaging)):
-            box = QGroupBox(title)
-            QVBoxLayout(box).addWidget(form)
-            layout.addWidget(box)
-        layout.addLayout(rows)
-        layout.addWidget(self.bar)
-        layout.addStretch(1)
-        whole = QVBoxLayout(self)
-        whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(ScrollArea(content))
+        objects, light, content = QGroupBox("Objects"), QGroupBox("Light and camera"), QWidget()
+        fill(QVBoxLayout(objects), self.structures)
+        fill(QVBoxLayout(light), self.imaging)
+        numbers = ((number.label, number.native) for number in (self.shape, self.seed))
+        rows = fill(QFormLayout(), *numbers)
+        parts = (QLabel("PSF"), self.psf, objects, light, rows, self.bar)
+        fill(QVBoxLayout(content), *parts).addStretch(1)
+        fill(QVBoxLayout(self), ScrollArea(content), margin=0)
 
     def run(self) -> None:
         """Queue a simulation.
 
-        Raises
-        ------
-        RlnError
-            If no PSF is chosen or a setting is not valid.
+        Raises :class:`RlnError` if no PSF is chosen or a setting is not valid.
         """
         psf = self.psf.source("the PSF")
         structures, imaging = self.structures.settings(), self.imaging.settings()

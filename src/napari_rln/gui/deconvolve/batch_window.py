@@ -35,10 +35,11 @@ from napari_rln.engine.reports import BatchReport
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
 from napari_rln.gui.deconvolve.ondisk import fit_psf_to
-from napari_rln.gui.deconvolve.result_place import FolderField, ResultPlace, file_name
-from napari_rln.gui.forms import worded
+from napari_rln.gui.deconvolve.result_destination import FolderField, file_name
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
 
 # Modules that import Zarr are imported where they are used: napari opens the dock faster.
@@ -55,42 +56,31 @@ _OPEN = Qt.ItemDataRole.UserRole  # data role of a row's state: whether it is un
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTask:
-    """Methods and PSF of a batch."""
+    """Methods, PSF and options of a batch."""
 
     methods: Sequence[ChosenMethod]
     psf: LayerImage | None
     repair: bool
-
-
-@dataclass(frozen=True, eq=False)
-class ListedImages:
-    """Images of a batch, one item per channel and time point."""
-
-    items: "list[BatchItem]"
+    output: OutputFormat
+    execution: Execution
 
 
 class BatchWindow(QDialog):
     """List of images, and a table of their results and progress; ``task`` reads the dock."""
 
     def __init__(
-        self,
-        viewer: ViewerModel,
-        jobs: JobQueue,
-        task: Callable[[], BatchTask],
-        place: ResultPlace,
-        parent: QWidget,
+        self, viewer: ViewerModel, jobs: JobQueue, task: Callable[[], BatchTask], parent: QWidget
     ) -> None:
-        super().__init__(parent)
-        self.setWindowTitle("Batch")
+        super().__init__(parent, windowTitle="Batch")
         self.resize(760, 520)
-        self._viewer, self._jobs, self._task, self._place = viewer, jobs, task, place
-        self.inputs = QListWidget()
-        self.inputs.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.inputs.setToolTip(
+        self._viewer, self._jobs, self._task = viewer, jobs, task
+        tip = (
             "<p>Files with all their channels and time points, folders of files, and tables (.csv) "
             "with the column image and the optional columns psf, model, channel, time, voxel_um, "
             "psf_voxel_um and out.</p>"
         )
+        extended = QAbstractItemView.SelectionMode.ExtendedSelection
+        self.inputs = QListWidget(selectionMode=extended, toolTip=tip)
         self.folder = FolderField()
         self.ending = QComboBox()
         self.ending.addItems([*_ENDINGS])
@@ -117,13 +107,9 @@ class BatchWindow(QDialog):
     def run(self) -> None:
         """Queue a batch for every ticked method.
 
-        Raises
-        ------
-        RlnError
-            If there are no images, or methods, PSF or folder are not valid.
+        Raises :class:`RlnError` if there are no images, or methods, PSF or folder are not valid.
         """
         task, paths = self._task(), self._paths()
-        output, execution = self._place.format.settings(), self._place.execution_settings()
         if not paths:
             raise RlnError("add the images first: files, folders, or a table (.csv).")
         ending, folder = _ENDINGS[self.ending.currentText()], self.folder.path()
@@ -131,7 +117,7 @@ class BatchWindow(QDialog):
         for method in task.methods:
             job = BackgroundJob(
                 f"batch {method.name}",
-                partial(_batch, paths, method, task, folder, ending, output, execution),
+                partial(_batch, paths, method, task, folder, ending),
                 key=(*paths, folder, ending, method, task.repair, task.psf and task.psf.key),
                 cancel_note="finished results are kept, and Run continues the batch",
                 window=_WINDOW,
@@ -144,13 +130,7 @@ class BatchWindow(QDialog):
         self._methods |= jobs
 
     def open_selected(self) -> None:
-        """Show the results of the selected rows in napari.
-
-        Raises
-        ------
-        RlnError
-            If none of them is finished.
-        """
+        """Show the finished results of selected rows; raise a :class:`RlnError` without any."""
         rows = {index.row() for index in self.table.selectedIndexes()}
         finished = [out for out, row in self._rows.items() if row in rows and out.exists()]
         if not finished:
@@ -165,8 +145,8 @@ class BatchWindow(QDialog):
         method, content = self._methods.get(job), update.content
         if method is None:
             return
-        if isinstance(content, ListedImages):
-            for item in content.items:
+        if isinstance(content, list):
+            for item in content:
                 self._add_row(item, method)
         elif isinstance(content, BatchReport):
             self._show(content)
@@ -182,9 +162,7 @@ class BatchWindow(QDialog):
         row = self._rows.setdefault(item.out, self.table.rowCount())
         if row == self.table.rowCount():
             self.table.insertRow(row)
-        bar = QProgressBar()
-        bar.setTextVisible(False)
-        self.table.setCellWidget(row, _STATE - 1, bar)
+        self.table.setCellWidget(row, _STATE - 1, QProgressBar(textVisible=False))
         for column, text in ((0, item.label), (1, method.name), (_STATE, "")):
             cell = QTableWidgetItem(text)
             cell.setToolTip(str(item.out if column else item.job.image.path))
@@ -210,38 +188,26 @@ class BatchWindow(QDialog):
         bar.setRange(0, total)
         bar.setValue(done)
         cell = self.table.item(row, _STATE)
-        text = worded(text)
+        text = with_labels(text)
         cell.setText(text)
         cell.setToolTip(f"<p>{text}</p>")
         cell.setData(_OPEN, is_open)
 
     def _lay_out(self) -> None:
-        buttons = QVBoxLayout()
-        for text, action in (
-            ("Add files\N{HORIZONTAL ELLIPSIS}", self._add_files),
-            ("Add folder\N{HORIZONTAL ELLIPSIS}", self._add_folder),
-            ("Remove", self._remove),
-        ):
-            button = QPushButton(text)
-            button.clicked.connect(action)
-            buttons.addWidget(button)
+        buttons = fill(
+            QVBoxLayout(),
+            QPushButton("Add files\N{HORIZONTAL ELLIPSIS}", clicked=self._add_files),
+            QPushButton("Add folder\N{HORIZONTAL ELLIPSIS}", clicked=self._add_folder),
+            QPushButton("Remove", clicked=self._remove),
+        )
+        buttons.addStretch(1)
         show = QPushButton("Open results")
         show.clicked.connect(lambda: self.bar.attempt(self.open_selected))
-        buttons.addStretch(1)
-        above = QHBoxLayout()
-        above.addWidget(self.inputs, 1)
-        above.addLayout(buttons)
-        rows = QFormLayout()
-        rows.addRow("Results in", self.folder)
-        rows.addRow("Format", self.ending)
         self.bar.add_button(show)
-        layout = QVBoxLayout(self)
-        layout.addLayout(above, 1)
-        layout.addLayout(rows)
-        note = "Methods, PSF, and the options of results on disk are those of the dock."
-        layout.addWidget(QLabel(note))
-        layout.addWidget(self.table, 2)
-        layout.addWidget(self.bar)
+        above = fill(QHBoxLayout(), (self.inputs, 1), buttons)
+        rows = fill(QFormLayout(), ("Results in", self.folder), ("Format", self.ending))
+        note = QLabel("Methods, PSF, and the options of results on disk are those of the dock.")
+        fill(QVBoxLayout(self), (above, 1), rows, note, (self.table, 2), self.bar)
 
     def _add_files(self) -> None:
         paths, _ = QFileDialog.getOpenFileNames(self, "Images", "", _FILES)
@@ -256,20 +222,11 @@ class BatchWindow(QDialog):
 
 
 def _batch(
-    inputs: list[str],
-    chosen: ChosenMethod,
-    task: BatchTask,
-    folder: Path,
-    ending: str,
-    output: OutputFormat,
-    execution: Execution,
+    inputs: list[str], chosen: ChosenMethod, task: BatchTask, folder: Path, ending: str
 ) -> "Steps[list[ItemOutcome]]":
     """Yield updates of a batch with one method; return the outcomes.
 
-    Raises
-    ------
-    RlnError
-        After the last image, if one failed.
+    Raises :class:`RlnError` after the last image, if one failed.
     """
     from napari_rln.engine.batch import BatchSettings, Ending, list_jobs, run_batch_iter
     from napari_rln.engine.job import Job as DeconvolutionJob
@@ -281,24 +238,24 @@ def _batch(
 
     def listed(mark: str) -> "tuple[Path, list[BatchItem]]":
         """Return a folder for the results, and the images."""
-        place = folder / mark
-        place.mkdir(exist_ok=True)
+        target = folder / mark
+        target.mkdir(exist_ok=True)
         job = DeconvolutionJob(
-            image=ImageFile(path=str(place)),
+            image=ImageFile(path=str(target)),
             methods=(chosen.method,),
-            output=output.at(place),
-            execution=execution,
+            output=task.output.at(target),
+            execution=task.execution,
         )
         template = BatchSettings(job=job, mark=mark, ending=ending, repair=task.repair)  # type: ignore[arg-type]
-        return place, list_jobs(inputs, template)
+        return target, list_jobs(inputs, template)
 
-    place, items = listed(file_name(chosen.name).replace(" ", "-").lower())
+    target, items = listed(file_name(chosen.name).replace(" ", "-").lower())
     method = chosen.method
     if any(item.job.methods[0] != method for item in items):  # a table names models
         if sum(other.method.kind == method.kind for other in task.methods) > 1:
             raise RlnError("the table names models, which replace the ticked one; tick only one.")
-        place, items = listed(method.kind)  # without the name of the ticked model
-    yield Update(Progress(activity="planning"), ListedImages(items))
+        target, items = listed(method.kind)  # without the name of the ticked model
+    yield Update(Progress(activity="planning"), items)
     dock_psf = task.psf.read() if task.psf else None
 
     def prepare(item: "BatchItem") -> Task:
@@ -310,11 +267,11 @@ def _batch(
             psf=fit_psf_to(job.image, psf, task.repair) if psf else None,
             method=used if used == method else _from_library(used),
             output=job.output,
-            execution=execution,
+            execution=task.execution,
         )
 
     outcomes = yield from streamed(
-        run_batch_iter(items, place, execution, method.device, prepare),
+        run_batch_iter(items, target, task.execution, method.device, prepare),
         lambda report: report,
         always=lambda report: report.outcome is not None,
     )

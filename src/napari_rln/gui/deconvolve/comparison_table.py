@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rln.evaluate.comparison import Comparison
+from napari_rln.gui.layouts import fill
 
 # Header and tooltip of the columns that are shown.
 _COLUMNS = {
@@ -67,20 +68,14 @@ class Table(QWidget):
         copy, save = QPushButton("Copy table"), QPushButton("Save CSV\N{HORIZONTAL ELLIPSIS}")
         copy.clicked.connect(self._copy)
         save.clicked.connect(self._save)
-        buttons = QHBoxLayout()
-        buttons.addWidget(copy)
-        buttons.addWidget(save)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         self.outdated = QLabel(
             "Grey rows differ from the layers, as after browsing to another iteration; Compare "
-            "again."
+            "again.",
+            wordWrap=True,
         )
-        self.outdated.setWordWrap(True)
         self.outdated.setVisible(False)
-        layout.addWidget(self.table)
-        layout.addWidget(self.outdated)
-        layout.addLayout(buttons)
+        buttons = fill(QHBoxLayout(), copy, save)
+        fill(QVBoxLayout(self), self.table, self.outdated, buttons, margin=0)
         self.setVisible(False)
 
     def show_comparison(self, comparison: Comparison) -> None:

@@ -1,7 +1,6 @@
 """Label with the memory and the approximate time that the chosen methods need."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
@@ -13,23 +12,19 @@ from napari_rln.core.volume import Shape
 from napari_rln.engine.history import expected_seconds
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.method_list import ChosenMethod
-from napari_rln.gui.forms import worded
+from napari_rln.gui.forms import with_labels
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps
 
 _DELAY_MS = 400  # after a change, as others may follow
 
 
-class PlannedMethods(NamedTuple):
-    """Methods to run, and a function that returns what one needs, as text."""
-
-    methods: Sequence[ChosenMethod]
-    needs: Callable[[ChosenMethod], str]
-
-
 class Costs(QLabel):
-    """Label with a line for every method; empty while ``plan`` raises a :class:`RlnError`."""
+    """Label with a line for every method; empty while ``plan`` raises a :class:`RlnError`.
 
-    def __init__(self, plan: Callable[[], PlannedMethods]) -> None:
+    ``plan`` returns functions that return what a method needs as text, by the method's name.
+    """
+
+    def __init__(self, plan: Callable[[], dict[str, Callable[[], str]]]) -> None:
         super().__init__()
         self._plan = plan
         self.jobs = JobQueue(self)
@@ -55,7 +50,7 @@ class Costs(QLabel):
 
         def steps() -> Steps[str]:
             yield None
-            return "\n".join(_line(chosen, plan) for chosen in plan.methods)
+            return "\n".join(_line(name, needs) for name, needs in plan.items())
 
         if self.jobs.running is None:
             self.jobs.add(BackgroundJob("needs", steps, done=self.setText, quiet=True))
@@ -63,23 +58,23 @@ class Costs(QLabel):
             self._timer.start()
 
 
-def _line(chosen: ChosenMethod, plan: PlannedMethods) -> str:
+def _line(name: str, needs: Callable[[], str]) -> str:
     """Return what a method needs, or why it cannot run."""
     try:
-        return f"{chosen.name}: {plan.needs(chosen)}"
+        return f"{name}: {needs()}"
     except RlnError as error:
-        return f"{chosen.name}: {worded(str(error))}"
+        return f"{name}: {with_labels(str(error))}"
 
 
 def needs_in_memory(chosen: ChosenMethod, image: Shape, psf: Shape | None, views: int = 1) -> str:
     """Return memory and approximate time as text, and the free memory where that is less.
 
-    The shapes (z, y, x) are on one grid; ``views`` images are deconvolved together.
+    The shapes (z, y, x) are on one grid; ``views`` images are registered and deconvolved together.
     """
     device = resolve_device(preferences.device())
     needed = views * chosen.method.needed_bytes(image, psf)
     seconds = expected_seconds(chosen.method, device.type, views * image[0] * image[1] * image[2])
     time = "" if seconds is None else f"{duration(seconds, approximate=True)}, "
     free = free_bytes(device)
-    text = f"{time}{needed / 1e9:.2g} GB"
+    text = f"{time}{needed / 1e9:.2g} GB" + ", once registered" * (views > 1)
     return text if needed <= free else f"{text}, but only {free / 1e9:.2g} GB are free"

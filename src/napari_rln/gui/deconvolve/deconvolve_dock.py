@@ -1,18 +1,13 @@
 """Dock for deconvolution with RLD and RLN, and comparison of the results."""
 
 import contextlib
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QFormLayout,
-    QGroupBox,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QGroupBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
@@ -23,11 +18,11 @@ from napari_rln.engine.job import Job as DeconvolutionJob
 from napari_rln.engine.job import SecondView as SecondViewOfJob
 from napari_rln.gui.copy_button import CopyButton, Run
 from napari_rln.gui.deconvolve.batch_window import BatchTask, BatchWindow
-from napari_rln.gui.deconvolve.costs import Costs, PlannedMethods, needs_in_memory
-from napari_rln.gui.deconvolve.method_list import ChosenMethod, MethodList, deconvolve_in_memory
+from napari_rln.gui.deconvolve.costs import Costs, needs_in_memory
+from napari_rln.gui.deconvolve.method_list import ChosenMethod, Inputs, MethodList
 from napari_rln.gui.deconvolve.ondisk import DiskResult, DiskResultStream, DiskRun
 from napari_rln.gui.deconvolve.region import Region
-from napari_rln.gui.deconvolve.result_place import ResultPlace
+from napari_rln.gui.deconvolve.result_destination import ResultDestination
 from napari_rln.gui.deconvolve.results import Results
 from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
 from napari_rln.gui.deconvolve.streams import ResultStream
@@ -35,9 +30,9 @@ from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layer_jobs import image_file, path_of, psf_file
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
+from napari_rln.gui.layouts import ScrollArea, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import ScrollArea
 
 if TYPE_CHECKING:
     import napari
@@ -52,12 +47,11 @@ class DeconvolveDock(QWidget):
         self.jobs = JobQueue(self)
         self.image = VolumePicker(napari_viewer, prefer=is_raw)
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
-        self.repair = QCheckBox("Repair the PSF")
-        self.repair.setChecked(True)
-        self.repair.setToolTip("<p>Where needed: centre, background, hot pixels, voxel size.</p>")
+        tip = "<p>Where needed: centre, background, hot pixels, voxel size.</p>"
+        self.repair = QCheckBox("Repair the PSF", checked=True, toolTip=tip)
         self.second = SecondViewChoice(napari_viewer)
         self.region = Region(napari_viewer)
-        self.place = ResultPlace()
+        self.destination = ResultDestination()
         self.methods = MethodList()
         self.results = Results(napari_viewer, self.jobs)
         self.bar = RunBar(self.jobs, self.run)
@@ -67,7 +61,7 @@ class DeconvolveDock(QWidget):
         self.costs = Costs(self._plan)
         self.copy = CopyButton(self._jobs_to_copy, self.bar.attempt)
         self.bar.add_button(self.copy)
-        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self.place, self)
+        self.batch = BatchWindow(napari_viewer, self.jobs, self._batch_task, self)
         self.batch_button = QPushButton("Batch\N{HORIZONTAL ELLIPSIS}")
         self.batch_button.setToolTip(
             "<p>Deconvolve many files, with all channels and time points, with the methods and the "
@@ -85,7 +79,7 @@ class DeconvolveDock(QWidget):
         self._on_image()
         for changed in (
             self.image.changed, self.psf.changed, self.second.changed, self.region.changed,
-            self.place.changed, self.methods.changed,
+            self.destination.changed, self.methods.changed,
         ):  # fmt: skip
             changed.connect(self.costs.refresh)
         self.jobs.reported.connect(self._on_report)
@@ -94,20 +88,17 @@ class DeconvolveDock(QWidget):
     def run(self) -> None:
         """Queue every ticked method.
 
-        Raises
-        ------
-        RlnError
-            If image, PSF, region or methods are missing or not valid.
+        Raises :class:`RlnError` if image, PSF, region or methods are missing or not valid.
         """
-        image, psf, methods = self._inputs()
-        repair, views = self.repair.isChecked(), self._views(image, psf)
+        inputs, methods = self._inputs()
+        views = self._views(inputs)
         streams: dict[BackgroundJob, ResultStream | DiskResultStream] = {}
         shared = Shared()
         for method in methods:
             job, stream = (
-                self._job_on_disk(image, psf, method, repair)
+                self._job_on_disk(inputs, method)
                 if self.on_disk
-                else self._job_in_memory(image, psf, views, method, repair, shared)
+                else self._job_in_memory(inputs, views, method, shared)
             )
             streams[job] = stream
         self.region.fix_visible(self.image.source("the image"))
@@ -117,69 +108,65 @@ class DeconvolveDock(QWidget):
 
     def showEvent(self, event: Any) -> None:
         """Update the list of models, which may have changed."""
-        self.methods.watch.check()
+        self.methods.library_watcher.check()
         self.costs.refresh()
         super().showEvent(event)
 
     @property
     def on_disk(self) -> bool:
         """Whether results are written to disk; those of a region stay in memory."""
-        return self.place.on_disk and self.region.is_whole
+        return self.destination.on_disk and self.region.is_whole
 
-    def _inputs(self) -> tuple[LayerImage, LayerImage | None, list[ChosenMethod]]:
+    def _inputs(self) -> tuple[Inputs, list[ChosenMethod]]:
         """Return image, or the region of it, PSF and methods."""
         image = self.region.part_of(self.image.source("the image"))
         methods = self.methods.chosen()
         needed = self.psf.layer or any(method.needs_psf for method in methods)
-        return image, self._psf(image) if needed else None, methods
+        psf = self._psf(image) if needed else None
+        return Inputs(image=image, psf=psf, repair=self.repair.isChecked()), methods
 
     def _batch_task(self) -> BatchTask:
         methods = self.methods.chosen()
         needed = self.psf.layer or any(method.needs_psf for method in methods)
         psf = self.psf.source("the PSF") if needed else None
-        return BatchTask(methods=methods, psf=psf, repair=self.repair.isChecked())
+        return BatchTask(
+            methods=methods,
+            psf=psf,
+            repair=self.repair.isChecked(),
+            output=self.destination.format.settings(),
+            execution=self.destination.execution.settings(),
+        )
 
     def _open_batch(self) -> None:
         if self.image.layer is not None:
             path = path_of(self.image.layer)
             if path.exists():
                 self.batch.add(str(path))
-        if self.place.folder.line.text():
-            self.batch.folder.suggest(Path(self.place.folder.line.text()))
+        if self.destination.folder.line.text():
+            self.batch.folder.suggest(Path(self.destination.folder.line.text()))
         self.batch.show()
         self.batch.raise_()
 
-    def _plan(self) -> PlannedMethods:
-        """Return the methods, and what they need."""
-        image, psf, methods = self._inputs()
-        views = self._views(image, psf)
-        if views is not None:
-            shape, kernel = views.result_shape(), views.psf_shape()
-            return PlannedMethods(
-                methods,
-                lambda m: f"{needs_in_memory(m, shape, kernel, views=2)}, once registered",
-            )
+    def _plan(self) -> dict[str, Callable[[], str]]:
+        """Return functions that return what a method needs, by its name."""
+        inputs, methods = self._inputs()
+        views, image = self._views(inputs), inputs.image
         if self.on_disk:
-            repair = self.repair.isChecked()
-            runs = {m.name: self._disk_run(image, psf, m, repair) for m in methods}
-            return PlannedMethods(methods, lambda m: runs[m.name].needs())
-        size = None  # of the PSF on the image's voxels
-        if psf is not None:
-            sizes = zip(psf.shape, psf.voxel_um, image.voxel_um, strict=True)
-            z, y, x = (max(1, round(n * its / target)) for n, its, target in sizes)
-            size = z, y, x
-        return PlannedMethods(methods, lambda m: needs_in_memory(m, image.shape, size))
+            return {m.name: self._disk_run(inputs, m).needs for m in methods}
+        size, shape, number = None, image.shape, 1  # size: of the PSF on the image's voxels
+        if views is not None:
+            size, shape, number = views.psf_shape(), views.result_shape(), 2
+        elif inputs.psf is not None:
+            size = inputs.psf.shape_on(image.voxel_um)
+        return {m.name: partial(needs_in_memory, m, shape, size, number) for m in methods}
 
     def _jobs_to_copy(self) -> list[Run]:
         """Return a job for every method.
 
-        Raises
-        ------
-        RlnError
-            If a file cannot provide the input.
+        Raises :class:`RlnError` if a file cannot provide the input.
         """
-        image, psf, methods = self._inputs()
-        repair, views = self.repair.isChecked(), self._views(image, psf)
+        inputs, methods = self._inputs()
+        views, image, psf, repair = self._views(inputs), inputs.image, inputs.psf, inputs.repair
         if image.box is not None and views is None:
             raise RlnError(
                 "a region is chosen but a job reads whole files; choose the whole volume."
@@ -200,7 +187,7 @@ class DeconvolveDock(QWidget):
                 second=second,
                 methods=(chosen.method,),
                 output=self._output(image, chosen, second is not None),
-                execution=self.place.execution_settings() if self.on_disk else Execution(),
+                execution=self.destination.execution.settings() if self.on_disk else Execution(),
             )
             for chosen in methods
         ]
@@ -208,13 +195,14 @@ class DeconvolveDock(QWidget):
     def _output(self, image: LayerImage, chosen: ChosenMethod, dual: bool) -> Output:
         """Return the output of a copied job."""
         if self.on_disk:
-            return self.place.output(self.place.result_path(image, chosen.name))
+            return self.destination.output(image, chosen.name)
         return Output(path=Path(f"{image.name} {'dual ' * dual}{chosen.name}.ome.tif"))
 
-    def _views(self, image: LayerImage, psf: LayerImage | None) -> ViewLayers | None:
+    def _views(self, inputs: Inputs) -> ViewLayers | None:
         """Return both views; None without a second."""
         if self.second.image.layer is None:
             return None
+        image, psf = inputs.image, inputs.psf
         if psf is None:
             raise FieldError("two views need their PSFs; choose at least the first's.", self.psf)
         if self.second.image.layer is image.layer:
@@ -225,7 +213,7 @@ class DeconvolveDock(QWidget):
         if image.data.ndim == 2:
             raise RlnError(f"{image.name} is a plane; two views must be stacks of one object.")
         image.check_upright()
-        if not self.region.is_whole or self.place.on_disk:
+        if not self.region.is_whole or self.destination.on_disk:
             raise RlnError(
                 "two views are deconvolved whole and in memory; choose the whole volume, and a "
                 "result in memory."
@@ -247,28 +235,22 @@ class DeconvolveDock(QWidget):
         return self.psf.source("the PSF")
 
     def _job_in_memory(
-        self,
-        image: LayerImage,
-        psf: LayerImage | None,
-        views: ViewLayers | None,
-        method: ChosenMethod,
-        repair: bool,
-        shared: Shared,
+        self, inputs: Inputs, views: ViewLayers | None, method: ChosenMethod, shared: Shared
     ) -> tuple[BackgroundJob, ResultStream]:
         dual = "" if views is None else "dual "
-        title = f"{image.name} \N{MIDDLE DOT} {dual}{method.name}"
-        stream = ResultStream(self._viewer, image, title)
+        title = f"{inputs.image.name} \N{MIDDLE DOT} {dual}{method.name}"
+        stream = ResultStream(self._viewer, inputs.image, title)
         if views is None:
-            steps = partial(deconvolve_in_memory, image, psf, method, repair, shared)
+            steps = partial(inputs.deconvolve, method, shared)
         else:
-            steps = partial(views.deconvolve, method, repair)
-        key = (views or image).key, psf and psf.key, repair, method
+            steps = partial(views.deconvolve, method, inputs.repair)
+        key = inputs.key, views and views.key, method
 
         def finish(result: Volume) -> None:
             stream.finish(result)
             assert result.record is not None
             self._has_new_result = True
-            self.results.add_result(stream, result.record, image, psf, repair, shared)
+            self.results.add_result(stream, result.record, inputs, shared)
 
         def stop(reason: str) -> None:
             name = " ".join([method.method.kind, *dual.split()])
@@ -277,40 +259,38 @@ class DeconvolveDock(QWidget):
         return BackgroundJob(title, steps, key=key, done=finish, stopped=stop), stream
 
     def _job_on_disk(
-        self, image: LayerImage, psf: LayerImage | None, method: ChosenMethod, repair: bool
+        self, inputs: Inputs, method: ChosenMethod
     ) -> tuple[BackgroundJob, DiskResultStream]:
+        image = inputs.image
         image.check_upright()
         title = f"{image.name} \N{MIDDLE DOT} {method.name}"
-        run, sample = self._disk_run(image, psf, method, repair), self.region.sample(image)
+        run = self._disk_run(inputs, method)
+        sample = dataclasses.replace(inputs, image=self.region.sample(image))
         stream = DiskResultStream(self._viewer, image, title)
 
         def finish(result: DiskResult) -> None:
             stream.finish(result)
             self._has_new_result = True
-            self.results.add_result(stream, result.record, sample, psf, repair)
+            self.results.add_result(stream, result.record, sample)
 
         out = run.output.path
         job = BackgroundJob(
             title,
             run.deconvolve,
-            key=(image.key, psf and psf.key, repair, method, out),
+            key=(inputs.key, method, out),
             done=finish,
-            stopped=lambda reason: stream.stop(),
+            stopped=lambda reason: stream.remove(),
             cancel_note=f"finished parts of {out.name} are kept, and Run continues it",
         )
         return job, stream
 
-    def _disk_run(
-        self, image: LayerImage, psf: LayerImage | None, method: ChosenMethod, repair: bool
-    ) -> DiskRun:
+    def _disk_run(self, inputs: Inputs, method: ChosenMethod) -> DiskRun:
         return DiskRun(
-            image=image,
-            psf=psf,
+            inputs=inputs,
             chosen=method,
-            repair=repair,
-            output=self._output(image, method, dual=False),
-            execution=self.place.execution_settings(),
-            first=self.region.visible_box(image),
+            output=self._output(inputs.image, method, dual=False),
+            execution=self.destination.execution.settings(),
+            first=self.region.visible_box(inputs.image),
         )
 
     def _run_whole(self) -> None:
@@ -323,7 +303,7 @@ class DeconvolveDock(QWidget):
     def _on_image(self) -> None:
         with contextlib.suppress(RlnError):  # shown when the user runs it
             if self.image.layer is not None:
-                self.place.suggest_for(self.image.source("the image"))
+                self.destination.suggest_for(self.image.source("the image"))
 
     def _on_report(self, job: BackgroundJob, update: Update) -> None:
         if job in self._streams and update.content is not None:
@@ -339,24 +319,17 @@ class DeconvolveDock(QWidget):
         self.bar.attempt(self.results.compare, clicked=False)
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        layout = QVBoxLayout(content)
-        rows = QFormLayout()
-        for label, widget in (
+        rows = fill(
+            QFormLayout(),
             ("Image", self.image),
             ("PSF", self.psf),
             ("", self.repair),
             ("Second view", self.second),
             ("Region", self.region),
-            ("Result", self.place),
-        ):
-            rows.addRow(label, widget)
-        layout.addLayout(rows)
-        comparison = QGroupBox("Compare")
-        QVBoxLayout(comparison).addWidget(self.results)
-        for widget in (self.methods, self.costs, self.bar, self.whole_button, comparison):
-            layout.addWidget(widget)
-        layout.addStretch(1)
-        whole = QVBoxLayout(self)
-        whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(ScrollArea(content))
+            ("Result", self.destination),
+        )
+        content, comparison = QWidget(), QGroupBox("Compare")
+        fill(QVBoxLayout(comparison), self.results)
+        parts = (rows, self.methods, self.costs, self.bar, self.whole_button, comparison)
+        fill(QVBoxLayout(content), *parts).addStretch(1)
+        fill(QVBoxLayout(self), ScrollArea(content), margin=0)

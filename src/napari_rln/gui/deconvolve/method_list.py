@@ -1,6 +1,6 @@
 """List of the deconvolution methods with their settings, and their runs in memory."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,11 @@ from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve.streams import Estimate, FinishedPart
-from napari_rln.gui.fields import field_for
+from napari_rln.gui.fields import widget_for
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.library_watcher import LibraryWatcher
 from napari_rln.networks.model import UNIVERSAL
 from napari_rln.networks.network import NetworkOptions
@@ -31,27 +32,13 @@ _KEPT_ITERATIONS = "1 2 5 10 20 50 100"
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenMethod:
-    """Ticked method.
-
-    Attributes
-    ----------
-    method
-        Method with its settings.
-    name
-        Name for the results.
-    needs_psf
-        Whether it needs a PSF.
-    kept_iterations
-        Numbers of the iterations to keep for browsing.
-    tile
-        Side in voxels of a network's tiles in memory.
-    """
+    """Ticked method with its settings, named for its results."""
 
     method: Method
     name: str
     needs_psf: bool = True
-    kept_iterations: tuple[int, ...] = ()
-    tile: TileSide = "auto"
+    kept_iterations: tuple[int, ...] = ()  # for browsing
+    tile: TileSide = "auto"  # side in voxels of a network's tiles in memory
 
     def updates(self, steps: Generator[Report, None, Volume], shape: Shape) -> Steps[Volume]:
         """Yield the reports of an image's deconvolution as updates; return its result."""
@@ -88,25 +75,33 @@ def _embed(data: FloatArray, part: tuple[slice, ...], shape: Shape) -> FloatArra
     return whole
 
 
-def deconvolve_in_memory(
-    image: LayerImage, psf: LayerImage | None, chosen: ChosenMethod, repair: bool, shared: Shared
-) -> Steps[Volume]:
-    """Yield updates of a deconvolution; return its result."""
-    volume = image.read()
-    fitted = fitted_psf(psf, volume, repair, shared)
-    steps = deconvolve_iter(volume, fitted, chosen.method, tile=chosen.tile, shared=shared)
-    return (yield from chosen.updates(steps, volume.shape))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """Image, or a part of it, and PSF of a deconvolution, not read yet."""
 
+    image: LayerImage
+    psf: LayerImage | None
+    repair: bool  # of the PSF
 
-def fitted_psf(
-    psf: LayerImage | None, image: Volume, repair: bool, shared: Shared
-) -> Volume | None:
-    """Return the PSF on the image's voxels, fitted once for all methods."""
-    if psf is None:
-        return None
-    volume = psf.read()
-    key = ("fit", volume.hash, volume.voxel_um, image.shape, image.voxel_um, repair)
-    return shared.cached(key, lambda: fit_psf(volume, image, repair=repair)[0])
+    @property
+    def key(self) -> Hashable:
+        """Identity of the inputs."""
+        return self.image.key, self.psf and self.psf.key, self.repair
+
+    def fitted_psf(self, image: Volume, shared: Shared) -> Volume | None:
+        """Return the PSF on the image's voxels, fitted once for all methods."""
+        if self.psf is None:
+            return None
+        psf, repair = self.psf.read(), self.repair
+        key = ("fit", psf.hash, psf.voxel_um, image.shape, image.voxel_um, repair)
+        return shared.cached(key, lambda: fit_psf(psf, image, repair=repair)[0])
+
+    def deconvolve(self, chosen: ChosenMethod, shared: Shared) -> Steps[Volume]:
+        """Yield updates of a deconvolution in memory; return its result."""
+        image = self.image.read()
+        psf = self.fitted_psf(image, shared)
+        steps = deconvolve_iter(image, psf, chosen.method, tile=chosen.tile, shared=shared)
+        return (yield from chosen.updates(steps, image.shape))
 
 
 class MethodList(QWidget):
@@ -121,28 +116,21 @@ class MethodList(QWidget):
             RichardsonLucy, top=("iterations", "back_projector"), hidden=("device", "report_every")
         )
         tip = "<p>Iterations to keep, which can be browsed with a slider afterwards.</p>"
-        self.kept_iterations = field_for(str, value=_KEPT_ITERATIONS, tooltip=tip)
+        self.kept_iterations = widget_for(str, value=_KEPT_ITERATIONS, tooltip=tip)
         self.rln = QGroupBox("Network (RLN)")
         self.rln_form = Form(NetworkOptions, top=(), hidden=("device",))
         self.models = QListWidget()
         self.models.setSpacing(2)
         self.models.setToolTip("<p>Every ticked model is applied; universal needs no training.</p>")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        kept_label = QLabel("Keep iterations")
-        for box, widgets in (
-            (self.rld, (self.rld_form, kept_label, self.kept_iterations.native)),
-            (self.rln, (self.models, self.rln_form)),
-        ):
+        kept = (QLabel("Keep iterations"), self.kept_iterations.native)
+        fill(QVBoxLayout(self.rld), self.rld_form, *kept, margin=5)
+        fill(QVBoxLayout(self.rln), self.models, self.rln_form, margin=5)
+        fill(QVBoxLayout(self), self.rld, self.rln, margin=0)
+        for box in (self.rld, self.rln):
             box.setCheckable(True)
-            inside = QVBoxLayout(box)
-            inside.setContentsMargins(6, 4, 6, 4)
-            for widget in widgets:
-                inside.addWidget(widget)
             box.toggled.connect(self.changed)
-            layout.addWidget(box)
-        self.watch = LibraryWatcher(self)
-        self.watch.changed.connect(self._show_models)
+        self.library_watcher = LibraryWatcher(self)
+        self.library_watcher.changed.connect(self._show_models)
         self._show_models()
         self.rld_form.changed.connect(self.changed)
         self.rln_form.changed.connect(self.changed)
@@ -151,10 +139,7 @@ class MethodList(QWidget):
     def chosen(self) -> list[ChosenMethod]:
         """Return the ticked methods.
 
-        Raises
-        ------
-        RlnError
-            If none is ticked, or settings are not valid.
+        Raises :class:`RlnError` if none is ticked, or settings are not valid.
         """
         methods: list[ChosenMethod] = []
         if self.rld.isChecked():
@@ -164,7 +149,7 @@ class MethodList(QWidget):
         if self.rln.isChecked():
             library = preferences.library()
             options = self.rln_form.settings(device=preferences.device())
-            variants = {entry.name: entry.variant for entry in self.watch.entries}
+            variants = {entry.name: entry.variant for entry in self.library_watcher.entries}
             methods += [
                 ChosenMethod(
                     method=options.of(library.path(name) or name),
@@ -186,7 +171,7 @@ class MethodList(QWidget):
     def _show_models(self) -> None:
         """List the models of the library; those ticked stay ticked."""
         ticked = self.ticked_models() if self.models.count() else [UNIVERSAL]
-        names = [entry.name for entry in self.watch.entries if not entry.error]
+        names = [entry.name for entry in self.library_watcher.entries if not entry.error]
         self.models.blockSignals(True)
         self.models.clear()
         for name in names:
@@ -203,10 +188,7 @@ class MethodList(QWidget):
 def iterations_in(text: str) -> tuple[int, ...]:
     """Return the iterations in a text such as ``"1 2 5 10"``, sorted.
 
-    Raises
-    ------
-    RlnError
-        If it contains anything but whole numbers above 0.
+    Raises :class:`RlnError` if it contains anything but whole numbers above 0.
     """
     numbers = text.replace(",", " ").split()
     if not all(number.isdecimal() and int(number) > 0 for number in numbers):

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from napari.components import ViewerModel
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
@@ -18,8 +17,9 @@ from napari_rln.core.tiles import blocks, plan_tiles
 from napari_rln.core.volume import Box, Shape, Volume, check_finite
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.deconvolve.method_list import ChosenMethod
-from napari_rln.gui.deconvolve.result_place import file_name
+from napari_rln.gui.deconvolve.method_list import ChosenMethod, Inputs
+from napari_rln.gui.deconvolve.result_destination import file_name
+from napari_rln.gui.deconvolve.streams import LayerStream
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layer_jobs import image_file
 from napari_rln.gui.layers import KEY, LayerImage, contrast_limits
@@ -27,8 +27,6 @@ from napari_rln.psf.examine import fit_psf
 
 # Modules that import Zarr are imported where they are used: napari opens the dock faster.
 if TYPE_CHECKING:
-    from napari.layers import Image
-
     from napari_rln.engine.task import Task
     from napari_rln.io.image import ImageFile
 
@@ -40,16 +38,10 @@ _PREVIEW = (32, 128, 128)  # chunks of the preview
 
 
 @dataclass(frozen=True, eq=False)
-class Started:
-    """Levels of a result that is being written, the finest first."""
-
-    levels: list[Any]
-
-
-@dataclass(frozen=True, eq=False)
 class Written:
-    """Contrast limits of the parts that are written so far."""
+    """Levels of a result that is being written, and contrast limits of its parts so far."""
 
+    levels: list[Any]  # the finest first
     limits: tuple[float, float]
 
 
@@ -65,10 +57,8 @@ class DiskResult(NamedTuple):
 class DiskRun:
     """Deconvolution of a layer to an OME-Zarr file; the part ``first`` is deconvolved first."""
 
-    image: LayerImage
-    psf: LayerImage | None
+    inputs: Inputs
     chosen: ChosenMethod
-    repair: bool
     output: Output
     execution: Execution
     first: Box | None = None
@@ -76,31 +66,28 @@ class DiskRun:
     def deconvolve(self) -> Steps[DiskResult]:
         """Yield updates of the deconvolution; return its result.
 
-        Raises
-        ------
-        RlnError
-            If it cannot run, or another result exists at its path.
+        Raises :class:`RlnError` if it cannot run, or another result exists at its path.
         """
         from napari_rln.engine.in_parts import run_task_iter
         from napari_rln.engine.journal import RunFolder
         from napari_rln.io.ome_zarr import image_levels, open_lazily
 
-        out = self.output.path
-        file = file_of(self.image) or (yield from _copy_to_disk(self.image, out.parent))
+        out, image = self.output.path, self.inputs.image
+        file = file_of(image) or (yield from _copy_to_disk(image, out.parent))
         folder = RunFolder(out.absolute())
-        is_plane, preview = self.image.data.ndim == 2, None
+        is_plane, preview = image.data.ndim == 2, None
+        levels: list[Any] = []
 
-        def content(report: Report) -> Started | Written | None:
-            nonlocal preview
+        def content(report: Report) -> Written | None:
+            nonlocal preview, levels
             if report.phase == "plan":
-                state = folder.state()
+                state, stored = folder.state(), image_levels(folder.result)
                 assert state is not None
-                levels = image_levels(folder.result)
-                preview = _Preview(levels, state.plan.levels, folder.part)
-                return Started(_lazy([levels[0], *preview.levels], is_plane))
+                preview = _Preview(stored, state.plan.levels, folder.part)
+                levels = _lazy([stored[0], *preview.levels], is_plane)
             if report.box is None or preview is None:
                 return None
-            return Written(preview.update(report.box))
+            return Written(levels, preview.update(report.box))
 
         def always(report: Report) -> bool:
             return report.phase == "plan" or report.box is not None
@@ -113,32 +100,29 @@ class DiskRun:
     def needs(self) -> str:
         """Return approximate time, memory and disk space as text.
 
-        Raises
-        ------
-        RlnError
-            If it cannot run.
+        Raises :class:`RlnError` if it cannot run.
         """
         from napari_rln.engine.forecast import forecast
 
-        file = file_of(self.image)
+        image = self.inputs.image
+        file = file_of(image)
         if file is None:
-            size = self.image.data.dtype.itemsize * np.prod(self.image.shape, dtype=float) / 1e9
+            size = image.data.dtype.itemsize * np.prod(image.shape, dtype=float) / 1e9
             return f"known once the image is on disk; {size:.2g} GB are written first"
         expected = forecast(self._task(file))
         seconds = expected.seconds
-        return (
-            ("" if seconds is None else f"{duration(seconds, approximate=True)}, ")
-            + f"{expected.workers * expected.memory_bytes / 1e9:.2g} GB, "
-            f"{expected.most_bytes / 1e9:.2g} GB on disk"
-            + "".join(f"; missing: {what}" for what in expected.missing)
-        )
+        time = "" if seconds is None else f"{duration(seconds, approximate=True)}, "
+        memory, disk = expected.workers * expected.memory_bytes / 1e9, expected.most_bytes / 1e9
+        missing = "".join(f"; missing: {what}" for what in expected.missing)
+        return f"{time}{memory:.2g} GB, {disk:.2g} GB on disk{missing}"
 
     def _task(self, file: "ImageFile") -> "Task":
         from napari_rln.engine.task import Task
 
+        psf = self.inputs.psf
         return Task(
             image=file,
-            psf=fit_psf_to(file, self.psf.read(), self.repair) if self.psf else None,
+            psf=fit_psf_to(file, psf.read(), self.inputs.repair) if psf else None,
             method=self.chosen.method,
             output=self.output,
             execution=self.execution,
@@ -184,10 +168,8 @@ def _matches(opened: Any, image: LayerImage) -> bool:
 def _copy_to_disk(image: LayerImage, folder: Path) -> Steps["ImageFile"]:
     """Write the data of a layer to a Zarr array, chunk by chunk; return the file.
 
-    Raises
-    ------
-    RlnError
-        If another image exists at its path, or the data are complex, NaN or infinite.
+    Raises :class:`RlnError` if another image exists at its path, or the data are complex, NaN or
+    infinite.
     """
     import zarr
 
@@ -283,23 +265,13 @@ def _lazy(levels: Sequence[Any], is_plane: bool) -> list[Any]:
     return [array[0] for array in arrays] if is_plane else arrays
 
 
-class DiskResultStream:
-    """Layer of a result on disk, added with the first written part.
+class DiskResultStream(LayerStream):
+    """Layer of a result on disk, added with the first written part."""
 
-    It gets the transform and the colours of the image.
-    """
-
-    def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
-        self._viewer, self._image, self._title = viewer, image, title
-        self.layer: Image | None = None
-        self._levels: list[Any] = []
-
-    def update(self, content: Started | Written, draw: bool) -> None:
+    def update(self, content: Written, draw: bool) -> None:
         """Take new data, and draw them if ``draw``, or as the first."""
-        if isinstance(content, Started):
-            self._levels = content.levels
-        elif self.layer is None:
-            self._show(self._levels, content.limits)
+        if self.layer is None:
+            self._show(content.levels, content.limits)
         elif draw:
             self.layer.contrast_limits = content.limits
             self.layer.refresh()
@@ -317,16 +289,8 @@ class DiskResultStream:
         self.layer.contrast_limits = limits
         self.layer.metadata = {KEY: result.record.as_dict(), _OUT: str(result.out)}
 
-    def stop(self) -> None:
-        """Remove the incomplete layer; the files are kept to continue the run."""
-        if self.layer is not None and self.layer in self._viewer.layers:
-            self._viewer.layers.remove(self.layer)
-
-    def _show(self, levels: list[Any], limits: tuple[float, float]) -> None:
+    def _show(self, levels: Sequence[Any], limits: tuple[float, float]) -> None:
         multiscale = len(levels) > 1
+        data = levels if multiscale else levels[0]
         # Without napari's cache, which would hide what is written later.
-        self.layer = self._image.result_layer(
-            levels if multiscale else levels[0], multiscale=multiscale, cache=False,
-            name=self._title, contrast_limits=limits,
-        )  # fmt: skip
-        self._viewer.add_layer(self.layer)
+        self._add(data, multiscale=multiscale, cache=False, contrast_limits=limits)

@@ -11,11 +11,13 @@ from napari_rln.core.volume import Box
 from napari_rln.gui.events import follow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.layers import DISPLAY_ONLY, LayerImage, units_um
+from napari_rln.gui.layouts import fill
+from napari_rln.gui.theme import LINE
 
 WHOLE, VISIBLE, DRAWN = "whole volume", "visible region", "drawn rectangle"
 _ROUNDING = 1e-3  # tolerance in voxels for rounding errors of world coordinates
 _MAX_SAMPLE = (64, 384, 384)  # voxels, 9 million, within which results on disk are compared
-_LINE, _LINE_WIDTH = "#ffd400", 0.006  # of the rectangle; width as a fraction of its height
+_LINE_WIDTH = 0.006  # of the rectangle, as a fraction of its height
 _MIN_SIDE = 16  # voxels along y and x: smaller regions have no structure to judge by
 
 
@@ -41,15 +43,10 @@ class Region(QWidget):
             "<p>Try settings on a small region, in seconds: the visible part of the planes, or the "
             "last rectangle of a shapes layer. All planes are deconvolved.</p>"
         )
-        self.update_button = QPushButton("Update region")
-        self.update_button.setToolTip(
-            "<p>All runs use the yellow rectangle. Click to use the part that is visible now.</p>"
-        )
+        tip = "<p>All runs use the yellow rectangle. Click to use the part that is visible now.</p>"
+        self.update_button = QPushButton("Update region", toolTip=tip)
         self.update_button.setVisible(False)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.box, 1)
-        layout.addWidget(self.update_button)
+        fill(QHBoxLayout(self), (self.box, 1), self.update_button, margin=0)
         self.box.currentIndexChanged.connect(self._on_choice)
         self.update_button.clicked.connect(self.update_requested)
         follow(self, viewer.layers.events.removed, self._on_removed)
@@ -67,10 +64,7 @@ class Region(QWidget):
     def part_of(self, source: LayerImage) -> LayerImage:
         """Return the chosen part of an image.
 
-        Raises
-        ------
-        RlnError
-            If there is no region, or it is too small.
+        Raises :class:`RlnError` if there is no region, or it is too small.
         """
         if self.is_whole:
             return source
@@ -79,13 +73,7 @@ class Region(QWidget):
         return source if whole else source.cropped(box)
 
     def fix_visible(self, source: LayerImage) -> None:
-        """Fix the visible region for all runs, if that is chosen and not fixed yet.
-
-        Raises
-        ------
-        RlnError
-            If there is no visible region, or it is too small.
-        """
+        """Fix the visible region, if chosen and not fixed yet; errors as in :meth:`part_of`."""
         if self.box.currentText() != VISIBLE or self._rectangle is not None:
             return
         _, rows, columns = self._box(source)
@@ -95,11 +83,11 @@ class Region(QWidget):
             [np.array(corners, float)[[0, 1, 3, 2]]],
             shape_type="rectangle",
             name="region",
-            edge_color=_LINE,
+            edge_color=LINE,
             edge_width=_LINE_WIDTH * (rows.stop - rows.start),
             face_color="transparent",
             metadata={DISPLAY_ONLY: True},
-            **source.plane_place,
+            **source.lateral_transform,
         )
         self._viewer.add_layer(self._rectangle)
         self._viewer.layers.selection = selected
@@ -108,13 +96,7 @@ class Region(QWidget):
         self.update_button.setVisible(True)
 
     def update_visible(self, source: LayerImage) -> None:
-        """Fix the region that is visible now, instead of the previous one.
-
-        Raises
-        ------
-        RlnError
-            If there is no visible region, or it is too small; the previous one stays.
-        """
+        """Fix the region that is visible now; the previous one stays if it raises an error."""
         self._box(source, self._visible_corners(source))
         self._remove_rectangle()
         self.fix_visible(source)

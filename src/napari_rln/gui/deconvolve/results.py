@@ -27,19 +27,20 @@ from napari_rln.deconvolution.shared import Shared
 from napari_rln.evaluate.check import check_iter
 from napari_rln.evaluate.comparison import Comparison, compare_iter
 from napari_rln.gui.deconvolve.comparison_table import Table
-from napari_rln.gui.deconvolve.method_list import fitted_psf
-from napari_rln.gui.deconvolve.ondisk import DiskResultStream
+from napari_rln.gui.deconvolve.method_list import Inputs
 from napari_rln.gui.deconvolve.streams import (
     COMPARED,
     RESULTS,
+    LayerStream,
     ResultStream,
     equalize_contrast,
     result_layers,
 )
 from napari_rln.gui.events import follow
-from napari_rln.gui.fields import field_for
+from napari_rln.gui.fields import widget_for
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, streamed
 from napari_rln.gui.layers import LayerImage, record_of, source_of
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import LayerPicker
 from napari_rln.gui.runbar import RunBar
 from napari_rln.psf.examine import fit_psf
@@ -59,12 +60,10 @@ class Results(QWidget):
     def __init__(self, viewer: ViewerModel, jobs: JobQueue) -> None:
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
-        self._image: LayerImage | None = None
-        self._psf: LayerImage | None = None
-        self._repair = True
+        self._inputs: Inputs | None = None
         self._shared: Shared | None = None
         self._hash = ""  # of the image
-        self._streams: list[ResultStream] = []
+        self._streams: list[ResultStream] = []  # with kept iterations
         self._compared_states: list[State] = []  # of the layers in the rows of the table
         self._residuals: WeakKeyDictionary[Image, Image] = WeakKeyDictionary()  # by result
         self.truth = LayerPicker(viewer, optional="no truth")
@@ -74,15 +73,14 @@ class Results(QWidget):
             "<p>The same object by another microscope or program, which can be registered to the "
             "image and compared.</p>"
         )
-        self.transform = field_for(TransformKind, value=RegistrationSettings().transform)
+        self.transform = widget_for(TransformKind, value=RegistrationSettings().transform)
         self.register_button = QPushButton("Register")
         self.compare_button = QPushButton("Compare")
         self.residual_button = QPushButton("Residual maps")
-        self.side_by_side = QCheckBox("Side by side")
-        self.side_by_side.setChecked(True)
+        self.side_by_side = QCheckBox("Side by side", checked=True)
         self.table = Table()
-        self.browsed, self.slider, self.browsed_label = QComboBox(), QSlider(), QLabel()
-        self.slider.setOrientation(Qt.Orientation.Horizontal)
+        self.browsed, self.browsed_label = QComboBox(), QLabel()
+        self.slider = QSlider(Qt.Orientation.Horizontal)
         self._lay_out()
         self.compare_button.clicked.connect(lambda: self.bar.attempt(self.compare))
         self.residual_button.clicked.connect(lambda: self.bar.attempt(self.add_residuals))
@@ -93,44 +91,24 @@ class Results(QWidget):
         self.slider.valueChanged.connect(self._browse)
 
     def _lay_out(self) -> None:
-        registration, buttons = QHBoxLayout(), QHBoxLayout()
-        registration.addWidget(self.reference, 1)
-        registration.addWidget(self.transform.native)
-        registration.addWidget(self.register_button)
-        for button in (self.compare_button, self.residual_button, self.side_by_side):
-            buttons.addWidget(button)
-        self._browser = QWidget()
-        browser = QHBoxLayout(self._browser)
-        browser.addWidget(self.browsed, 1)
-        browser.addWidget(self.slider, 1)
-        browser.addWidget(self.browsed_label)
-        self._browser.setToolTip("<p>Browse through the kept iterations.</p>")
+        transform = self.transform.native
+        registration = fill(QHBoxLayout(), (self.reference, 1), transform, self.register_button)
+        rows = (("Truth", self.truth), ("Reference", registration))
+        buttons = (self.compare_button, self.residual_button, self.side_by_side)
+        self._browser = QWidget(toolTip="<p>Browse through the kept iterations.</p>")
+        browsing = ((self.browsed, 1), (self.slider, 1), self.browsed_label)
+        fill(QHBoxLayout(self._browser), *browsing, margin=0)
         self._browser.setVisible(False)
-        rows = QFormLayout()
-        rows.addRow("Truth", self.truth)
-        rows.addRow("Reference", registration)
-        layout = QVBoxLayout(self)
-        layout.addLayout(rows)
-        layout.addLayout(buttons)
-        layout.addWidget(self.table)
-        layout.addWidget(self._browser)
-        for each in (rows, browser, layout):
-            each.setContentsMargins(0, 0, 0, 0)
+        form = fill(QFormLayout(), *rows, margin=0)
+        parts = (form, fill(QHBoxLayout(), *buttons), self.table, self._browser)
+        fill(QVBoxLayout(self), *parts, margin=0)
 
     def add_result(
-        self,
-        stream: ResultStream | DiskResultStream,
-        record: Record,
-        image: LayerImage,
-        psf: LayerImage | None,
-        repair: bool,
-        shared: Shared | None = None,
+        self, stream: LayerStream, record: Record, inputs: Inputs, shared: Shared | None = None
     ) -> None:
-        """Add a finished result; results are compared within ``image``, which may be a part."""
-        self._shared = shared
-        self._image, self._hash = image, record.inputs["image"]
-        self._psf, self._repair = psf, repair
-        if isinstance(stream, ResultStream):
+        """Add a finished result; results are compared within the image of the inputs."""
+        self._inputs, self._shared, self._hash = inputs, shared, record.inputs["image"]
+        if isinstance(stream, ResultStream) and stream.iterates:
             self._streams.append(stream)
         equalize_contrast(self.layers())
         self._list_browsed()
@@ -143,7 +121,7 @@ class Results(QWidget):
         """List the results with kept iterations, and free those of removed layers."""
         self._streams = [s for s in self._streams if s.layer in self._viewer.layers]
         self.browsed.clear()
-        self.browsed.addItems([s.layer.name for s in self._browsable() if s.layer is not None])
+        self.browsed.addItems([s.layer.name for s in self._streams if s.layer is not None])
         self._browser.setVisible(self.browsed.count() > 0)
 
     def layers(self) -> list[Image]:
@@ -152,23 +130,22 @@ class Results(QWidget):
 
     def compare(self) -> None:
         """Compare all results of the image in numbers."""
-        image, psf, results = self._inputs()
-        truth, repair = None, self._repair
+        inputs, results = self._sources()
+        truth = None
         if self.truth.layer is not None:
-            truth = _crop_like(image, self.truth.source("the truth"))
+            truth = _crop_like(inputs.image, self.truth.source("the truth"))
         shared, self._shared = self._shared or Shared(), None  # frees its volumes afterwards
 
         def steps() -> Steps[Comparison]:
-            raw = image.read()
+            raw = inputs.image.read()
             volumes = [on_voxels_of(raw, result.read()) for result in results]
-            fitted = fitted_psf(psf, raw, repair, shared)
+            fitted = inputs.fitted_psf(raw, shared)
             known = truth.read() if truth else None
             reports = compare_iter(raw, volumes, truth=known, psf=fitted, shared=shared)
             return (yield from streamed(reports))
 
-        states = [state_of(image.layer), *(state_of(result.layer) for result in results)]
-        sources = (image, psf, truth, *results)
-        key = repair, *states, *(source and source.key for source in sources)
+        states = [state_of(source.layer) for source in (inputs.image, *results)]
+        key = inputs.key, *states, *(source and source.key for source in (truth, *results))
 
         def show(comparison: Comparison) -> None:
             self._compared_states = states
@@ -182,15 +159,15 @@ class Results(QWidget):
 
     def add_residuals(self) -> None:
         """Add a residual map of every result."""
-        image, psf, results = self._inputs()
+        inputs, results = self._sources()
+        image, psf = inputs.image, inputs.psf
         if psf is None:
             raise RlnError("a residual map needs the PSF; choose it above, and run a method.")
-        repair = self._repair
         for result in results:
 
             def steps(result: LayerImage = result) -> Steps[Volume]:
                 raw = image.read()
-                fitted, _ = fit_psf(psf.read(), raw, repair=repair)
+                fitted, _ = fit_psf(psf.read(), raw, repair=inputs.repair)
                 volume = on_voxels_of(raw, result.read())
                 check = yield from streamed(check_iter(raw, volume, fitted))
                 return check.residual
@@ -220,19 +197,18 @@ class Results(QWidget):
     @property
     def _is_part(self) -> bool:
         """Whether results are of a region, to which the user has moved the camera."""
-        return self._image is not None and self._image.box is not None
+        return self._inputs is not None and self._inputs.image.box is not None
 
     def register(self) -> None:
         """Register the reference to the image, on its grid."""
         if self.reference.layer is None:
             raise RlnError("choose the reference, a layer that shows the same object.")
         reference = self.reference.source("the reference")
-        image = self._current_image()
+        image = self._last_inputs().image
         settings = RegistrationSettings(transform=self.transform.value)
 
         def steps() -> Steps[Volume]:
-            reports = register_iter(reference.read(), image.read(), settings)
-            return (yield from streamed(reports))
+            return (yield from streamed(register_iter(reference.read(), image.read(), settings)))
 
         def show(registered: Volume) -> None:
             colormap = reference.layer.colormap
@@ -244,10 +220,10 @@ class Results(QWidget):
         """Show image and results side by side, or on top of each other."""
         on = self.side_by_side.isChecked() and bool(self.layers())
         grid = self._viewer.canvas.grid
-        if on and self._image is not None:
+        if on and self._inputs is not None:
             compared = self._compared()
             maps = [self._residuals[layer] for layer in compared if layer in self._residuals]
-            shown = [self._image.layer, *compared, *maps]
+            shown = [self._inputs.image.layer, *compared, *maps]
             for layer in self._viewer.layers:
                 layer.visible = layer in shown
             grid.stride = 1
@@ -261,30 +237,27 @@ class Results(QWidget):
         """Return the results, and registered references."""
         return result_layers(self._viewer, self._hash, COMPARED)
 
-    def _current_image(self) -> LayerImage:
-        if self._image is None:
+    def _last_inputs(self) -> Inputs:
+        if self._inputs is None:
             raise RlnError("deconvolve the image first.")
-        return self._image
+        return self._inputs
 
-    def _inputs(self) -> tuple[LayerImage, LayerImage | None, list[LayerImage]]:
-        """Return image, PSF and results."""
-        image, layers = self._current_image(), self._compared()
+    def _sources(self) -> tuple[Inputs, list[LayerImage]]:
+        """Return image and PSF, and the results."""
+        inputs, layers = self._last_inputs(), self._compared()
         if not layers:
             raise RlnError("the results of the image were removed; run a method first.")
         point = self._viewer.dims.point
-        return image, self._psf, [_crop_like(image, source_of(layer, point)) for layer in layers]
+        return inputs, [_crop_like(inputs.image, source_of(layer, point)) for layer in layers]
 
     def _mark_outdated(self) -> None:
         """Mark the rows of layers that were removed, or show another iteration now."""
         now = [state_of(layer) for layer in self._viewer.layers if isinstance(layer, Image)]
         self.table.mark_outdated([state not in now for state in self._compared_states])
 
-    def _browsable(self) -> list[ResultStream]:
-        return [stream for stream in self._streams if stream.iterates]
-
     def _browsed(self) -> ResultStream | None:
-        streams, index = self._browsable(), self.browsed.currentIndex()
-        return streams[index] if 0 <= index < len(streams) else None
+        index = self.browsed.currentIndex()
+        return self._streams[index] if 0 <= index < len(self._streams) else None
 
     def _on_browsed(self) -> None:
         stream = self._browsed()

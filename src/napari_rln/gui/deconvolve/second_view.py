@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
@@ -17,6 +16,7 @@ from napari_rln.gui.deconvolve.streams import PairedViews
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import Steps, Update, streamed
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import SecondPsfPicker, VolumePicker
 from napari_rln.psf.examine import fit_psf
 
@@ -36,32 +36,20 @@ class SecondViewChoice(QWidget):
         self.psf = SecondPsfPicker(viewer)
         self.form = Form(DualSettings, top=("rotation", "transform"))
         self._options = QWidget()
-        rows = QFormLayout(self._options)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.addRow("PSF", self.psf)
-        rows.addRow(self.form)
-        layout = QFormLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addRow(self.image)
-        layout.addRow(self._options)
+        fill(QFormLayout(self._options), ("PSF", self.psf), self.form, margin=0)
+        fill(QFormLayout(self), self.image, self._options, margin=0)
         self._show_options()
         self.image.changed.connect(self._show_options)
         for widget in (self.psf, self.form):
             widget.changed.connect(self.changed)
 
     def views(self, image: LayerImage, psf: LayerImage) -> "ViewLayers":
-        """Return both views, from the image and the PSF of the first.
-
-        Raises
-        ------
-        RlnError
-            If the second view or its PSF cannot be used.
-        """
+        """Return both views, this one first; errors as in :meth:`LayerPicker.source`."""
         return ViewLayers(
             first=image,
             second=self.image.source("the second view"),
             psf_first=psf,
-            psf_second=self.psf.source_beside(psf),
+            psf_second=self.psf.source_or(psf),
             settings=self.form.settings(),
         )
 
@@ -120,8 +108,6 @@ class ViewLayers:
         return self._shape_of(self.psf_first)
 
     def _shape_of(self, source: LayerImage) -> Shape:
-        first = np.array(self.first.voxel_um)
-        target = first.min() if self.settings.voxels == "isotropic" else first
-        sizes = np.array(source.shape) * source.voxel_um / target
-        z, y, x = np.maximum(1, np.rint(sizes)).astype(int)
-        return int(z), int(y), int(x)
+        voxel_um = self.first.voxel_um
+        is_isotropic = self.settings.voxels == "isotropic"
+        return source.shape_on((min(voxel_um),) * 3 if is_isotropic else voxel_um)

@@ -54,15 +54,28 @@ class PairedViews:
     second: Volume
 
 
-class ResultStream:
-    """Layer of a result, added with the first estimate.
-
-    It gets the transform and the colours of the image, and its title until the result is complete.
-    """
+class LayerStream:
+    """Layer of a result, with the transform and the colours of the image, and a title."""
 
     def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
         self._viewer, self._image, self._title = viewer, image, title
         self.layer: Image | None = None
+
+    def _add(self, data: Any, **options: Any) -> None:
+        self.layer = self._image.result_layer(data, name=self._title, **options)
+        self._viewer.add_layer(self.layer)
+
+    def remove(self) -> None:
+        """Remove the layer from the viewer."""
+        if self.layer in self._viewer.layers:
+            self._viewer.layers.remove(self.layer)
+
+
+class ResultStream(LayerStream):
+    """Layer of a result in memory, added with the first estimate, and named when complete."""
+
+    def __init__(self, viewer: ViewerModel, image: LayerImage, title: str) -> None:
+        super().__init__(viewer, image, title)
         self.iterates: dict[int, FloatArray] = {}  # kept estimates by number of iterations
         self._displayed: Estimate | None = None
 
@@ -104,8 +117,7 @@ class ResultStream:
             return
         displayed, self._displayed = self._displayed, None
         if not record.method.startswith("rld") or displayed is None:
-            if self.layer in self._viewer.layers:
-                self._viewer.layers.remove(self.layer)
+            self.remove()
             return
         facts: dict[str, Any] = {"iterations": displayed.iteration, "stopped_by": reason}
         if displayed.from_stop_search:
@@ -147,9 +159,7 @@ class ResultStream:
             self.layer.data = data if self.layer.ndim == 3 else data[0]
             self.layer.contrast_limits = limits
             return
-        shown = data[0] if self._image.data.ndim == 2 else data
-        self.layer = self._image.result_layer(shown, name=self._title, contrast_limits=limits)
-        self._viewer.add_layer(self.layer)
+        self._add(data[0] if self._image.data.ndim == 2 else data, contrast_limits=limits)
 
 
 def result_layers(viewer: ViewerModel, image_hash: str, methods: Sequence[str]) -> list[Image]:

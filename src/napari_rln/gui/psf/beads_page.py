@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from weakref import ref
 
@@ -17,7 +18,7 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxL
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
 from napari_rln.engine.progress import Progress
-from napari_rln.gui.copy_button import CopyButton, Run, image_of
+from napari_rln.gui.copy_button import CopyButton, Run, image_arguments
 from napari_rln.gui.events import follow
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update
@@ -45,16 +46,10 @@ _METADATA_KEY = "napari-rln beads"  # of a layer's metadata
 
 @dataclass(frozen=True, eq=False)
 class DetectedBeads:
-    """Detected beads of a stack, for comparison with the points edited by the user.
-
-    Attributes
-    ----------
-    at
-        Position on the axes before z; see :class:`napari_rln.gui.layers.LayerImage`.
-    """
+    """Detected beads of a stack, for comparison with the points edited by the user."""
 
     stack: ref[Layer]
-    at: dict[str, int]
+    indices: dict[str, int]  # on the axes before z; see LayerImage
     table: BeadTable
 
     def mark_chosen(self, layer: Points) -> None:
@@ -72,10 +67,7 @@ class DetectedBeads:
     def edited(self, layer: Points) -> tuple[npt.NDArray[np.float64], dict[str, int]]:
         """Return the positions (N, 3) to use, and the numbers of removed and added beads.
 
-        Raises
-        ------
-        RlnError
-            If no bead is left.
+        Raises :class:`RlnError` if no bead is left.
         """
         planes = {(y, x): z for z, y, x in self.table.positions}
         detected = {(y, x) for _, y, x in self.table.positions[self.table.used]}
@@ -99,17 +91,16 @@ class BeadsPage(QWidget):
         self._viewer, self._jobs = viewer, jobs
         self.stack = VolumePicker(viewer)
         self.form = Form(MeasureSettings, top=("size", "minimum_snr"))
-        self.points = LayerPicker(viewer, accept=holds_beads, optional="not detected yet")
+        self.points = LayerPicker(viewer, accept=has_beads, optional="not detected yet")
         self.find_button, self.average_button = QPushButton("Find beads"), QPushButton("Average")
         self.copy = CopyButton(lambda: [self._run()], bar.attempt)
         hint = QLabel(
             "Delete, move or add points before averaging; those in "
             f'<span style="color: {_COLOURS["used"]}">green</span> and '
-            f'<span style="color: {_COLOURS["chosen"]}">blue</span> are used.'
+            f'<span style="color: {_COLOURS["chosen"]}">blue</span> are used.',
+            wordWrap=True,
         )
-        hint.setWordWrap(True)
-        row = QFormLayout()
-        row.addRow("Beads", self.points)
+        row = fill(QFormLayout(), ("Beads", self.points))
         buttons = fill(QHBoxLayout(), (self.find_button, 1), (self.average_button, 1), self.copy)
         fill(QVBoxLayout(self), self.stack, self.form, row, hint, buttons)
         self.find_button.clicked.connect(lambda: bar.attempt(self.find))
@@ -118,10 +109,7 @@ class BeadsPage(QWidget):
     def find(self) -> None:
         """Queue the detection of beads, to be shown as points.
 
-        Raises
-        ------
-        RlnError
-            If no stack is chosen, or it or the settings are invalid.
+        Raises :class:`RlnError` if no stack is chosen, or it or the settings are invalid.
         """
         stack, settings = self.stack.source("the stack of beads"), self.form.settings()
         stack.check_upright()  # else the points would be displaced
@@ -131,34 +119,23 @@ class BeadsPage(QWidget):
             volume = stack.read()
             importlib.import_module("pandas")  # else the points layer does, in the GUI thread
             yield Update(Progress(activity="finding"))
-            table = find_beads(
-                volume,
-                size=settings.size,
-                minimum_snr=settings.minimum_snr,
-                saturation=settings.saturation,
-            )
+            keys = ("size", "minimum_snr", "saturation")
+            table = find_beads(volume, **{key: getattr(settings, key) for key in keys})
             yield Update(Progress(activity="comparing"))
             with contextlib.suppress(RlnError):  # no usable bead: all are shown with the reasons
                 table = align(volume, table, settings)
             yield None
             return table
 
-        self._jobs.add(
-            BackgroundJob(
-                f"Beads of {stack.name}",
-                steps,
-                key=(id(stack.layer), settings),
-                done=lambda table: self._show(table, stack),
-            )
-        )
+        key, title = (id(stack.layer), settings), f"Beads of {stack.name}"
+        show = partial(self._show, stack=stack)
+        self._jobs.add(BackgroundJob(title, steps, key=key, done=show))
 
     def average(self) -> None:
         """Queue the average of the beads shown as points, or of all usable beads.
 
-        Raises
-        ------
-        RlnError
-            If no stack is chosen, no bead is left, or the settings are invalid.
+        Raises :class:`RlnError` if no stack is chosen, no bead is left, or the settings are
+        invalid.
         """
         stack = self.stack.source("the stack of beads")
         settings, positions, edits = self._chosen(stack)
@@ -181,7 +158,7 @@ class BeadsPage(QWidget):
 
     def _show(self, table: BeadTable, stack: LayerImage) -> None:
         """Add the points, without z to be visible and editable in any plane."""
-        detected, size = DetectedBeads(ref(stack.layer), stack.at, table), max(table.size[1:])
+        detected, size = DetectedBeads(ref(stack.layer), stack.indices, table), max(table.size[1:])
         layer = Points(
             table.positions[:, 1:],
             name=f"{stack.name} \N{MIDDLE DOT} beads",
@@ -189,19 +166,14 @@ class BeadsPage(QWidget):
                 "status": [*table.status],
                 "why": ["" if status in _USED else status for status in table.status],
             },
-            text={
-                "string": "{why}",
-                "size": 8,
-                "color": "white",
-                "translation": (0.6 * size, 0.0),
-            },
+            text={"string": "{why}", "size": 8, "color": "white", "translation": (0.6 * size, 0)},
             size=size,
             face_color="transparent",
             border_color="status",
             border_color_cycle=_COLOURS,
             border_width=0.06,
             metadata={_METADATA_KEY: detected},
-            **stack.plane_place,
+            **stack.lateral_transform,
         )
         self._viewer.add_layer(layer)
         follow(self, layer.events.data, lambda: detected.mark_chosen(layer))
@@ -211,7 +183,7 @@ class BeadsPage(QWidget):
         stack = self.stack.source("the stack of beads")
         settings, positions, _ = self._chosen(stack)
         return "psf measure", {
-            **image_of(stack, "beads"),
+            **image_arguments(stack, "beads"),
             "out": Path(f"{path_of(stack.layer).stem} PSF.tif"),
             "settings": settings,
             "positions": None if positions is None else tuple(map(tuple, positions.tolist())),
@@ -222,16 +194,13 @@ class BeadsPage(QWidget):
     ) -> tuple[MeasureSettings, npt.NDArray[np.float64] | None, dict[str, int]]:
         """Return settings, positions (N, 3) or none if not edited, and facts of the edits.
 
-        Raises
-        ------
-        RlnError
-            If the points belong to another stack, or no bead is left.
+        Raises :class:`RlnError` if the points belong to another stack, or no bead is left.
         """
         settings = self.form.settings()
         if self.points.layer is None:
             return settings, None, {}
         detected: DetectedBeads = self.points.layer.metadata[_METADATA_KEY]
-        if detected.stack() is not stack.layer or detected.at != stack.at:
+        if detected.stack() is not stack.layer or detected.indices != stack.indices:
             raise RlnError(
                 f"{self.points.layer.name} belong to another stack; choose the beads of "
                 f"{stack.name}, or find them."
@@ -243,6 +212,6 @@ class BeadsPage(QWidget):
         return dataclasses.replace(settings, size=size), positions, edits
 
 
-def holds_beads(layer: Layer) -> bool:
+def has_beads(layer: Layer) -> bool:
     """Return whether a layer shows detected beads."""
     return isinstance(layer, Points) and _METADATA_KEY in layer.metadata

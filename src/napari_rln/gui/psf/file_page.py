@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
+from magicgui.widgets import FileEdit
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume, VoxelUm
 from napari_rln.gui.field_errors import FieldError
-from napari_rln.gui.fields import field_for
+from napari_rln.gui.fields import LABEL, VoxelField
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.voxel_size import LABEL, VoxelField
 from napari_rln.io.image import open_contents
 from napari_rln.io.volumes import read
 
@@ -28,30 +28,25 @@ class FilePage(QWidget):
     def __init__(self, jobs: JobQueue, bar: RunBar) -> None:
         super().__init__()
         self._jobs = jobs
-        self.path = field_for(str)
-        self.path.native.setPlaceholderText("TIFF or OME-TIFF")
-        browse = QPushButton("Browse\N{HORIZONTAL ELLIPSIS}")
+        self.path = FileEdit(filter=_KINDS)
+        self.path.choose_btn.text = "Browse\N{HORIZONTAL ELLIPSIS}"
+        self._line = self.path.line_edit.native
+        self._line.setPlaceholderText("TIFF or OME-TIFF")
         self.voxel = VoxelField(_AS_IN_FILE)
         self.voxel.setToolTip("<p>Voxel size z, y, x; empty for that of the file.</p>")
         self.button = QPushButton("Open PSF")
-        rows = QFormLayout()
-        rows.addRow("File", fill(QHBoxLayout(), (self.path.native, 1), browse))
-        rows.addRow(LABEL, self.voxel)
+        rows = fill(QFormLayout(), ("File", self.path.native), (LABEL, self.voxel))
         fill(QVBoxLayout(self), rows, self.button)
-        browse.clicked.connect(self._browse)
         self.button.clicked.connect(lambda: bar.attempt(self.open))
 
     def open(self) -> None:
         """Queue reading the file.
 
-        Raises
-        ------
-        RlnError
-            If no file is chosen, or the voxel size is incomplete.
+        Raises :class:`RlnError` if no file is chosen, or the voxel size is incomplete.
         """
-        if not self.path.value.strip():
-            raise FieldError("choose the file of the PSF.", self.path.native)
-        path, sizes = Path(self.path.value.strip()).expanduser(), self.voxel.value
+        if not self._line.text().strip():
+            raise FieldError("choose the file of the PSF.", self._line)
+        path, sizes = Path(self._line.text().strip()).expanduser(), self.voxel.value
         if any(sizes) and not all(sizes):
             raise FieldError("give the voxel size along z, y and x, or none of them.", self.voxel)
         voxel_um = self.voxel.voxel_um(path.name) if any(sizes) else None
@@ -60,19 +55,11 @@ class FilePage(QWidget):
         job = BackgroundJob(f"Opening {path.name}", steps, key=key, done=self.created.emit)
         self._jobs.add(job)
 
-    def _browse(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a PSF", self.path.value, _KINDS)
-        if path:
-            self.path.value = path
-
 
 def _read(path: Path, voxel_um: VoxelUm | None) -> Volume:
     """Return the PSF of a file.
 
-    Raises
-    ------
-    RlnError
-        If the file has several volumes, or no voxel size is known.
+    Raises :class:`RlnError` if the file has several volumes, or no voxel size is known.
     """
     info = open_contents(path) if path.exists() else None
     if info and info.channels * info.times > 1:

@@ -8,14 +8,14 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rln.core.volume import VoxelUm
-from napari_rln.gui.copy_button import CopyButton, Run, image_of
+from napari_rln.gui.copy_button import CopyButton, Run, image_arguments
+from napari_rln.gui.fields import LABEL, VoxelField
 from napari_rln.gui.forms import Form
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.voxel_size import LABEL, VoxelField
 from napari_rln.psf.compute import compute_psf
 from napari_rln.psf.microscope import MicroscopeSettings
 
@@ -45,9 +45,7 @@ class MicroscopePage(QWidget):
         self.voxel = VoxelField("?")
         self.voxel.value = (0.2, 0.1, 0.1)
         self._voxel_row = QWidget()
-        row = QFormLayout(self._voxel_row)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addRow(LABEL, self.voxel)
+        fill(QFormLayout(self._voxel_row), (LABEL, self.voxel), margin=0)
         self.button = QPushButton("Compute PSF")
         self.copy = CopyButton(lambda: [self._run()], bar.attempt)
         buttons = fill(QHBoxLayout(), (self.button, 1), self.copy)
@@ -60,10 +58,8 @@ class MicroscopePage(QWidget):
     def compute(self) -> None:
         """Queue the computation.
 
-        Raises
-        ------
-        RlnError
-            If the settings contradict each other, or the voxel size is unknown.
+        Raises :class:`RlnError` if the settings contradict each other, or the voxel size is
+        unknown.
         """
         settings = self.form.settings()
         image, voxel_um = self._grid()
@@ -87,7 +83,7 @@ class MicroscopePage(QWidget):
         image, voxel_um = self._grid()
         settings = self.form.settings()
         return "psf compute", {
-            **(image_of(image) if image else {"voxel_um": voxel_um}),
+            **(image_arguments(image) if image else {"voxel_um": voxel_um}),
             "out": Path(f"{name_of(settings)}.tif"),
             "settings": settings,
         }

@@ -19,22 +19,20 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Volume
-from napari_rln.gui.copy_button import CopyButton, Run, image_of, psf_of
-from napari_rln.gui.forms import worded
-from napari_rln.gui.jobs import BackgroundJob, Failure, JobQueue, one_step
+from napari_rln.gui.copy_button import CopyButton, Run, image_arguments, psf_arguments
+from napari_rln.gui.forms import with_labels
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, one_step
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import is_psf, is_raw, layer_data, record_of
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import ScrollArea, StackedPages, fill
 from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.psf.beads_page import BeadsPage
 from napari_rln.gui.psf.file_page import FilePage
 from napari_rln.gui.psf.microscope_page import MicroscopePage
 from napari_rln.gui.psf.psf_pictures import PsfPictures, psf_pictures
 from napari_rln.gui.psf.repairs import Repairs
-from napari_rln.gui.psf.stacked_pages import StackedPages
 from napari_rln.gui.psf.thumbnails import Thumbnails
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import ScrollArea
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.psf.prepare import PrepareSettings, prepare_psf
 
@@ -58,11 +56,11 @@ class PsfDock(QWidget):
         self.beads = BeadsPage(napari_viewer, self.jobs, self.bar)
         self.opening = FilePage(self.jobs, self.bar)
         self.psf = VolumePicker(napari_viewer, prefer=is_psf, optional="none")
-        self.check_optics = QCheckBox("Check against the microscope above")
-        self.check_optics.setToolTip(
+        tip = (
             "<p>Compares widths and voxel size with the limits by NA, wavelength and index under "
             "Compute. A computed PSF is always compared with its own microscope.</p>"
         )
+        self.check_optics = QCheckBox("Check against the microscope above", toolTip=tip)
         self.thumbnails = Thumbnails(napari_viewer)
         self.repairs = Repairs()
         self.repair_button, self.all_button = QPushButton("Repair"), QPushButton("Repair all")
@@ -77,7 +75,7 @@ class PsfDock(QWidget):
         self.microscope.form.changed.connect(self._on_optics)
         self.repair_button.clicked.connect(lambda: self.bar.attempt(self.repair))
         self.all_button.clicked.connect(self._repair_all)
-        self.examinations.failed.connect(self._on_failure)
+        self.examinations.failed.connect(lambda _, failure: self._show_message(failure.message))
         self.examine()
 
     @property
@@ -105,7 +103,7 @@ class PsfDock(QWidget):
         try:
             psf, image, optics = self.psf.source("the PSF"), self._grid(), self._optics()
         except RlnError as error:
-            self._say(str(error))
+            self._show_message(str(error))
             return
 
         steps = one_step("examining", lambda: psf_pictures(psf.read(), image, optics))
@@ -115,10 +113,7 @@ class PsfDock(QWidget):
     def repair(self) -> None:
         """Queue the ticked repairs.
 
-        Raises
-        ------
-        RlnError
-            If no PSF is chosen, or a number is invalid.
+        Raises :class:`RlnError` if no PSF is chosen, or a number is invalid.
         """
         psf, settings = self.psf.source("the PSF"), self.repairs.settings()
         target = self.image.source("the image").voxel_um if self.repairs.resample else None
@@ -147,8 +142,8 @@ class PsfDock(QWidget):
         psf, settings = self.psf.source("the PSF"), self.repairs.settings()
         image = self.image.source("the image") if self.repairs.resample else None
         return "psf repair", {
-            **psf_of(psf),
-            **(image_of(image) if image else {}),
+            **psf_arguments(psf),
+            **(image_arguments(image) if image else {}),
             "out": Path(f"{path_of(psf.layer).stem} prepared.tif"),
             "settings": settings,
             "everything": settings == PrepareSettings(),
@@ -176,12 +171,9 @@ class PsfDock(QWidget):
         self.repairs.advise(pictures.report.findings)
         self.repairs.allow_resampling(self.image.layer is not None)
 
-    def _on_failure(self, job: BackgroundJob, failure: Failure) -> None:
-        self._say(failure.sentence)
-
-    def _say(self, sentence: str) -> None:
-        sentence = worded(sentence)
-        self.thumbnails.clear(f"{sentence[:1].upper()}{sentence[1:]}")
+    def _show_message(self, message: str) -> None:
+        message = with_labels(message)
+        self.thumbnails.clear(f"{message[:1].upper()}{message[1:]}")
 
     def _lay_out(self) -> None:
         pages = StackedPages()

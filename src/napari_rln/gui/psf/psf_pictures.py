@@ -16,25 +16,18 @@ from napari_rln.psf.placement import in_image_order
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PsfPictures:
-    """Planes, profiles and findings of a PSF.
+    """Planes and profiles through the peak, and findings of a PSF.
 
-    Attributes
-    ----------
-    lateral, axial
-        (Y, X) and (Z, X) planes through the peak, background subtracted, 1 at the peak; an origin
-        in the corner is moved to the middle. A 2D PSF has no axial plane.
-    along_x, along_z
-        Profiles through the peak by distance from the middle voxel.
-    note
-        Numbers of beads of a measured PSF.
+    The background is subtracted, the peak is 1, and an origin in the corner is moved to the middle.
+    Profiles are by distance from the middle voxel.
     """
 
     report: PsfReport
-    lateral: FloatArray
-    axial: FloatArray | None
+    lateral: FloatArray  # (Y, X)
+    axial: FloatArray | None  # (Z, X); None for a 2D PSF
     along_x: Profile
     along_z: Profile | None
-    note: str = ""
+    note: str = ""  # numbers of beads of a measured PSF
 
 
 def psf_pictures(
@@ -42,10 +35,7 @@ def psf_pictures(
 ) -> PsfPictures:
     """Return planes, profiles and findings of a PSF, for an image and by a microscope if known.
 
-    Raises
-    ------
-    RlnError
-        If the PSF has no peak.
+    Raises :class:`RlnError` if the PSF has no peak.
     """
     known = {}
     if optics is not None and optics.modality != "gaussian":

@@ -33,11 +33,9 @@ class Repairs(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.boxes = {name: QCheckBox(name) for name in _FIELDS}
-        grid = QGridLayout()
-        for i, (name, box) in enumerate(self.boxes.items()):
-            box.setToolTip(f"<p>{_TIPS[name]}</p>")
-            grid.addWidget(box, i // 3, i % 3)
+        self.boxes = {name: QCheckBox(name, toolTip=f"<p>{_TIPS[name]}</p>") for name in _FIELDS}
+        boxes = enumerate(self.boxes.values())
+        grid = fill(QGridLayout(), *((box, i // 3, i % 3) for i, box in boxes))
         self.form = Form(PrepareSettings, top=(), hidden=("centre", "hot_pixels"))
         fill(QVBoxLayout(self), grid, self.form, margin=0)
 
@@ -69,13 +67,7 @@ class Repairs(QWidget):
             box.setChecked(box.isEnabled())
 
     def settings(self) -> PrepareSettings:
-        """Return the settings of the checked repairs.
-
-        Raises
-        ------
-        RlnError
-            If a number is invalid.
-        """
+        """Return the settings of the checked repairs; see :meth:`Form.settings` for errors."""
         settings = self.form.settings(centre="peak", hot_pixels=True)
         changes = {
             field: getattr(settings, field)

@@ -13,13 +13,14 @@ from napari_rln.evaluate.profiles import Profile
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pictures import PictureBoard, Plane, Trace
 from napari_rln.gui.psf.psf_pictures import PsfPictures
+from napari_rln.gui.theme import ERROR, NOTE, OK, WARNING
 from napari_rln.psf.findings import Finding, Severity
 
 _COLOURS: dict[Severity, tuple[str, str]] = {
-    "ok": ("#3fa34d", "\N{CHECK MARK}"),
-    "note": ("#4f8fd6", "\N{BULLET}"),
-    "warning": ("#d9822b", "\N{BLACK UP-POINTING TRIANGLE}"),
-    "error": ("#e0524c", "\N{MULTIPLICATION X}"),
+    "ok": (OK, "\N{CHECK MARK}"),
+    "note": (NOTE, "\N{BULLET}"),
+    "warning": (WARNING, "\N{BLACK UP-POINTING TRIANGLE}"),
+    "error": (ERROR, "\N{MULTIPLICATION X}"),
 }
 _COLORMAP = "magma"
 _ZOOM = 4.0  # FWHMs to each side of the peak
@@ -42,29 +43,27 @@ class Thumbnails(QWidget):
             self.board.place(plane, 0, column)
             self.board.place(trace, 1, column)
         self.board.set_row_weights({0: 5.0, 1: 3.0})
-        self.logarithm, self.whole = QCheckBox("Logarithm"), QCheckBox("Whole")
-        self.logarithm.setToolTip(
-            f"<p>Shows {_DECADES:g} decades, which makes haze far from the focus visible.</p>"
-        )
-        self.whole.setToolTip(f"<p>The whole PSF instead of {_ZOOM:g} FWHMs to each side.</p>")
+        decades = f"<p>Shows {_DECADES:g} decades, which makes haze far from the focus visible.</p>"
+        zoom = f"<p>The whole PSF instead of {_ZOOM:g} FWHMs to each side.</p>"
+        self.logarithm = QCheckBox("Logarithm", checked=True, toolTip=decades)
+        self.whole = QCheckBox("Whole", checked=True, toolTip=zoom)
         for box in (self.logarithm, self.whole):
-            box.setChecked(True)
             box.toggled.connect(self._draw)
-        self.size, self.findings = QLabel(), QLabel()
+        selectable = Qt.TextInteractionFlag.TextSelectableByMouse
+        self.size, self.findings = (
+            QLabel(wordWrap=True, textInteractionFlags=selectable) for _ in range(2)
+        )
         self.size.setToolTip("<p>Along z, y and x.</p>")
-        for label in (self.size, self.findings):
-            label.setWordWrap(True)
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         boxes = fill(QHBoxLayout(), self.logarithm, self.whole)
         boxes.addStretch(1)
         fill(QVBoxLayout(self), self.size, self.board, boxes, self.findings, margin=0)
         self._pictures: PsfPictures | None = None
         self.clear("")
 
-    def clear(self, sentence: str, *, keep: bool = False) -> None:
-        """Show a sentence instead of a PSF, with empty plots to keep the layout."""
+    def clear(self, text: str, *, keep: bool = False) -> None:
+        """Show a text instead of a PSF, with empty plots to keep the layout."""
         self._pictures = None
-        self.size.setText(sentence)
+        self.size.setText(text)
         self.findings.clear()
         for plane in (self.lateral, self.axial):
             plane.clear_picture()
@@ -114,13 +113,9 @@ class Thumbnails(QWidget):
         if self.logarithm.isChecked():
             picture = np.log10(np.maximum(picture, 10**-_DECADES))
             limits = (-_DECADES, 0.0)
-        plane.show_picture(
-            picture,
-            (rows * height, columns * width),
-            limits,
-            _COLORMAP,
-            corner_um=(-(rows // 2 + 0.5) * height, -(columns // 2 + 0.5) * width),
-        )
+        size = (rows * height, columns * width)
+        corner = (-(rows // 2 + 0.5) * height, -(columns // 2 + 0.5) * width)
+        plane.show_picture(picture, size, limits, _COLORMAP, corner_um=corner)
         plane.mark((0.0, 0.0), "#8888aa")
 
     def _draw_trace(self, trace: Trace, axis: str, profile: Profile, at_um: float) -> None:

@@ -4,6 +4,7 @@ The state of each, with settings and inputs, is a file ``NAME.checkpoint`` besid
 """
 
 import ast
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +27,12 @@ from napari_rln.train.training_settings import TrainSettings
 
 _ENDING = ".checkpoint"
 # Inputs of a checkpoint besides hashes: names of layers, and settings of two views.
-_PSF, _IMAGE, _PSF_B, _VIEWS_KEY = "psf layer", "image layer", "psf_b layer", "views"
+PSF, IMAGE, PSF_B, _VIEWS_KEY = "psf layer", "image layer", "psf_b layer", "views"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterruptedTraining:
-    """An interrupted training, read from its checkpoint.
-
-    Attributes
-    ----------
-    inputs
-        Names and hashes of the inputs, as in the record.
-    dual
-        Settings of two views; none for one view.
-    """
+    """An interrupted training, read from its checkpoint."""
 
     name: str
     path: Path
@@ -47,17 +40,15 @@ class InterruptedTraining:
     total: int
     settings: TrainSettings
     structures: StructureSettings
-    inputs: dict[str, str]
-    dual: DualSettings | None = None
+    inputs: dict[str, str]  # names and hashes, as in the record
+    dual: DualSettings | None = None  # none for one view
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Return the training of a checkpoint.
 
-        Raises
-        ------
-        RlnError
-            If the file is damaged, or the training did not use synthetic structures.
+        Raises :class:`RlnError` if the file is damaged, or the training did not use synthetic
+        structures.
         """
         saved = Checkpoint.load(path)
         dual = saved.inputs.get(_VIEWS_KEY)
@@ -79,36 +70,16 @@ class InterruptedTraining:
     @property
     def layers(self) -> dict[str, str]:
         """Names of the layers among the inputs; see :func:`layer_names`."""
-        named = (_PSF, _IMAGE, _PSF_B, _VIEWS_KEY)
+        named = (PSF, IMAGE, PSF_B, _VIEWS_KEY)
         return {key: name for key, name in self.inputs.items() if key in named}
 
-    @property
-    def psf(self) -> str | None:
-        """Name of the PSF's layer."""
-        return self.inputs.get(_PSF)
-
-    @property
-    def image(self) -> str | None:
-        """Name of the image's layer; none without an image."""
-        return self.inputs.get(_IMAGE)
-
-    @property
-    def psf_b(self) -> str | None:
-        """Name of the layer of the second view's PSF; none for one view."""
-        return self.inputs.get(_PSF_B)
-
     def check(self, inputs: dict[str, str]) -> None:
-        """Raise unless the chosen inputs are those of the training.
-
-        Raises
-        ------
-        RlnError
-            If they are not.
-        """
+        """Raise a :class:`RlnError` unless the chosen inputs are those of the training."""
         differ = [key for key, value in self.inputs.items() if inputs.get(key) != value]
         if differ:
-            image = f"image {self.image}" if self.image else "no image"
-            psfs = " and ".join(name for name in (self.psf, self.psf_b) if name) or "of a file"
+            image = f"image {self.inputs[IMAGE]}" if IMAGE in self.inputs else "no image"
+            names = (self.inputs.get(key) for key in (PSF, PSF_B))
+            psfs = " and ".join(name for name in names if name) or "of a file"
             raise RlnError(
                 f"{self.name} was started with PSF {psfs} and {image}, but "
                 f"{', '.join(differ)} differ now; choose the original inputs, or discard it."
@@ -122,10 +93,12 @@ class InterruptedRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = QComboBox()
-        self.box.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        tip = (
+            "<p>Trainings that were cancelled, or stopped as napari was closed. To resume one, "
+            "open its PSF and image.</p>"
         )
+        self.box = QComboBox(sizeAdjustPolicy=policy, toolTip=tip)
         self.resume_button, self.discard_button = QPushButton("Resume"), QPushButton("Discard")
         label, buttons = QLabel("Interrupted"), (self.resume_button, self.discard_button)
         fill(QHBoxLayout(self), label, (self.box, 1), *buttons, margin=0)
@@ -139,15 +112,10 @@ class InterruptedRow(QWidget):
         self.box.clear()
         for training in interrupted_trainings(preferences.library()):
             if training.name not in busy:
-                self.box.addItem(
-                    f"{training.name}, step {training.step} of {training.total}", training
-                )
+                text = f"{training.name}, step {training.step} of {training.total}"
+                self.box.addItem(text, training)
                 if chosen is not None and training.path == chosen.path:
                     self.box.setCurrentIndex(self.box.count() - 1)
-        self.box.setToolTip(
-            "<p>Trainings that were cancelled, or stopped as napari was closed. To resume one, "
-            "open its PSF and image.</p>"
-        )
         self.setVisible(self.box.count() > 0)
 
     def _discard(self) -> None:
@@ -163,11 +131,11 @@ def layer_names(
     psf: LayerImage, image: LayerImage | None, second: SecondPsf | None
 ) -> dict[str, str]:
     """Return the names of a training's layers, and its settings of two views, as inputs."""
-    inputs = {_PSF: psf.layer.name}
+    inputs = {PSF: psf.layer.name}
     if image is not None:
-        inputs[_IMAGE] = image.layer.name
+        inputs[IMAGE] = image.layer.name
     if second is not None:
-        inputs |= {_PSF_B: second.psf.layer.name, _VIEWS_KEY: str(as_dict(second.settings))}
+        inputs |= {PSF_B: second.psf.layer.name, _VIEWS_KEY: str(as_dict(second.settings))}
     return inputs
 
 
@@ -181,8 +149,6 @@ def interrupted_trainings(library: Library) -> list[InterruptedTraining]:
     paths = [path for path in library.folder.glob(f"*{_ENDING}") if path.is_file()]
     trainings = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
+        with contextlib.suppress(RlnError):  # a file of another program
             trainings.append(InterruptedTraining.read(path))
-        except RlnError:  # a file of another program
-            continue
     return trainings

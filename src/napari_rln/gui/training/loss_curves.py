@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyqtgraph as pg
-from napari.utils.theme import get_theme
+from napari.components import ViewerModel
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
+from napari_rln.gui.events import follow
 from napari_rln.gui.layouts import fill
+from napari_rln.gui.theme import paint_axes, paint_background
 from napari_rln.train.training_settings import Baseline, Quality
 
 _SMOOTHING = 30  # steps
@@ -28,8 +30,9 @@ class _Graphics(pg.GraphicsLayoutWidget):
 class Curves(QWidget):
     """A plot of the loss, one of the quality, and a summary below."""
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
+        self._viewer = viewer
         self._graphics = _Graphics()
         self._loss = self._graphics.addPlot(row=0, col=0)
         self._quality = self._graphics.addPlot(row=1, col=0)
@@ -50,18 +53,14 @@ class Curves(QWidget):
         self._quality.setLabel("left", "PSNR (dB)")
         self._raw = self._loss.plot()
         self._smoothed = self._loss.plot(pen=pg.mkPen(_COLOURS["RLN"], width=2), antialias=True)
-        self._validated = self._quality.plot(
-            pen=pg.mkPen(_COLOURS["RLN"], width=2),
-            symbol="o",
-            symbolSize=6,
-            symbolPen=None,
-            symbolBrush=_COLOURS["RLN"],
-            antialias=True,
-        )
-        self.summary = QLabel(_SENTENCE)
-        self.summary.setWordWrap(True)
+        symbols = {"symbol": "o", "symbolSize": 6, "symbolPen": None}
+        pen, brush = pg.mkPen(_COLOURS["RLN"], width=2), _COLOURS["RLN"]
+        self._validated = self._quality.plot(pen=pen, symbolBrush=brush, antialias=True, **symbols)
+        self.summary = QLabel(wordWrap=True)
         fill(QVBoxLayout(self), (self._graphics, 1), self.summary, margin=0)
         self._graphics.setMinimumHeight(260)
+        follow(self, viewer.events.theme, self._paint)
+        self._paint()
         self.clear()
 
     def clear(self) -> None:
@@ -122,18 +121,14 @@ class Curves(QWidget):
             self._lines[name].label.setFormat(f"{text} {quality.psnr_db:.2f} dB")
         self._fit()
 
-    def show_theme(self, theme: str) -> None:
-        """Apply a theme's colours."""
-        colours = get_theme(theme)
-        text = colours.text.as_hex()
-        self._graphics.setBackground(colours.background.as_hex())
-        faint = pg.mkColor(text)
+    def _paint(self) -> None:
+        """Apply the colours of the theme."""
+        colour = paint_background(self._graphics, self._viewer)
+        faint = pg.mkColor(colour)
         faint.setAlpha(70)
         self._raw.setPen(pg.mkPen(faint, width=1))
         for plot in (self._loss, self._quality):
-            for side in ("left", "bottom"):
-                plot.getAxis(side).setPen(colours.secondary.as_hex())
-                plot.getAxis(side).setTextPen(text)
+            paint_axes(plot, colour, "left", "bottom")
 
     def _line(self, name: str, *, at: float, above: bool) -> pg.InfiniteLine:
         pen = pg.mkPen(_COLOURS[name], width=1.5, style=Qt.PenStyle.DashLine)

@@ -37,23 +37,20 @@ class ModelList(QWidget):
 
     changed = Signal()
 
-    def __init__(self, say: Callable[..., None]) -> None:
+    def __init__(self, show_message: Callable[..., None]) -> None:
         super().__init__()
-        self._say = say
-        self.watch = LibraryWatcher(self)
-        self.tree = QTreeWidget()
-        self.tree.setRootIsDecorated(False)
+        self._show_message = show_message
+        self.library_watcher = LibraryWatcher(self)
+        self.tree = QTreeWidget(rootIsDecorated=False, uniformRowHeights=True)
         self.tree.setHeaderLabels(COLUMNS)
-        self.tree.setUniformRowHeights(True)
         header = self.tree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(40)
-        self.details = QLabel()
-        self.details.setWordWrap(True)
+        selectable = Qt.TextInteractionFlag.TextSelectableByMouse
+        self.details = QLabel(wordWrap=True, textInteractionFlags=selectable)
         self.details.setTextFormat(Qt.TextFormat.RichText)
-        self.details.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.show_button = self._button("Show", self._show, "Show its metadata.")
         self.rename_button = self._button("Rename", self._rename)
         self.export_button = self._button("Export", self._export, "Copy it to another folder.")
@@ -64,7 +61,7 @@ class ModelList(QWidget):
         fill(QVBoxLayout(self), (self.tree, 1), self.details, buttons, margin=0)
         self.tree.currentItemChanged.connect(self._on_choice)
         self.tree.itemDoubleClicked.connect(lambda item, column: self._show())
-        self.watch.changed.connect(self._fill)
+        self.library_watcher.changed.connect(self._fill)
         self._fill()
 
     @property
@@ -80,12 +77,11 @@ class ModelList(QWidget):
 
     def showEvent(self, event: Any) -> None:
         """Update the list."""
-        self.watch.check()
+        self.library_watcher.check()
         super().showEvent(event)
 
     def _button(self, text: str, action: Callable[[], None], tip: str = "") -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(f"<p>{tip}</p>" if tip else "")
+        button = QPushButton(text, toolTip=f"<p>{tip}</p>" if tip else "")
         button.clicked.connect(lambda: self._attempt(action))
         return button
 
@@ -93,8 +89,8 @@ class ModelList(QWidget):
         try:
             action()
         except (RlnError, OSError) as error:
-            self._say(str(error), error=True)
-        self.watch.check()
+            self._show_message(str(error), error=True)
+        self.library_watcher.check()
 
     def _entry(self) -> Entry | None:
         item = self.tree.currentItem()
@@ -104,7 +100,7 @@ class ModelList(QWidget):
         chosen = self.selected
         self.tree.blockSignals(True)
         self.tree.clear()
-        for entry in self.watch.entries:
+        for entry in self.library_watcher.entries:
             self.tree.addTopLevelItem(row(entry))
         self.tree.blockSignals(False)
         self.tree.setCurrentItem(self.tree.topLevelItem(0))
@@ -132,11 +128,9 @@ class ModelList(QWidget):
     def _show(self) -> None:
         entry = self._chosen()
         card = read_card(entry.path or entry.name)
-        dialog = QDialog(self)
-        dialog.setWindowTitle(entry.name)
+        dialog = QDialog(self, windowTitle=entry.name)
         dialog.resize(560, 600)
-        text = QPlainTextEdit(json.dumps(card, indent=2, ensure_ascii=False))
-        text.setReadOnly(True)
+        text = QPlainTextEdit(json.dumps(card, indent=2, ensure_ascii=False), readOnly=True)
         fill(QVBoxLayout(dialog), QLabel(describe(entry)), (text, 1))
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
@@ -146,7 +140,7 @@ class ModelList(QWidget):
         name, accepted = QInputDialog.getText(self, "Rename", "New name:", text=entry.name)
         if accepted and name != entry.name:
             preferences.library().rename(entry.name, name)
-            self.watch.check()
+            self.library_watcher.check()
             self.select(name)
 
     def _export(self) -> None:
@@ -155,7 +149,7 @@ class ModelList(QWidget):
         if path:
             target = Path(path if path.endswith(SUFFIX) else f"{path}{SUFFIX}")
             preferences.library().export(entry.name, target)
-            self._say(f"{entry.name} is exported to {target}")
+            self._show_message(f"{entry.name} is exported to {target}")
 
     def _delete(self) -> None:
         entry = self._chosen()
@@ -168,5 +162,5 @@ class ModelList(QWidget):
         path, _ = QFileDialog.getOpenFileName(self, "Import", "", _FILTER)
         if path:
             added = preferences.library().add(path)
-            self.watch.check()
+            self.library_watcher.check()
             self.select(added.name.removesuffix(SUFFIX))

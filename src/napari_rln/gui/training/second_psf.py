@@ -8,15 +8,12 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 from napari_rln.deconvolution.views import DualSettings
 from napari_rln.gui.forms import Form, tooltips
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import SecondPsfPicker
 from napari_rln.networks.rln import Views
 from napari_rln.train.training_settings import TrainSettings
 
-_VIEWS: dict[str, Views] = {
-    "one": "single",
-    "two, their sum": "averaged",
-    "two, each": "concatenated",
-}
+_VIEWS = {"one": "single", "two, their sum": "averaged", "two, each": "concatenated"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,18 +29,14 @@ class SecondViewForm(QWidget):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
-        self.box = QComboBox()
+        self.box = QComboBox(toolTip=tooltips(TrainSettings)["views"])
         for text, views in _VIEWS.items():
             self.box.addItem(text, views)
-        self.box.setToolTip(tooltips(TrainSettings)["views"])
         self.psf = SecondPsfPicker(viewer)
         self.form = Form(
             DualSettings, top=("rotation", "voxels"), hidden=("transform", "background_b", "seed")
         )
-        rows = QFormLayout(self)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.addRow("Second PSF", self.psf)
-        rows.addRow(self.form)
+        fill(QFormLayout(self), ("Second PSF", self.psf), self.form, margin=0)
         self.box.currentIndexChanged.connect(self._show_rows)
         self._show_rows()
 
@@ -59,16 +52,10 @@ class SecondViewForm(QWidget):
         self.box.setEnabled(not fixed)
 
     def second(self, psf: LayerImage) -> SecondPsf | None:
-        """Return the second view, given the first PSF; none for a network of one view.
-
-        Raises
-        ------
-        RlnError
-            If its PSF cannot be used.
-        """
+        """Return the second view, or none; errors as in :meth:`LayerPicker.source`."""
         if self.views == "single":
             return None
-        return SecondPsf(psf=self.psf.source_beside(psf), settings=self.form.settings())
+        return SecondPsf(psf=self.psf.source_or(psf), settings=self.form.settings())
 
     def _show_rows(self) -> None:
         self.setVisible(self.views != "single")

@@ -7,16 +7,13 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QW
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
 from napari_rln.gui.copy_button import CopyButton
-from napari_rln.gui.events import follow
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
-from napari_rln.gui.layouts import fill
+from napari_rln.gui.layouts import ScrollArea, fill
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.scroll_area import ScrollArea
-from napari_rln.gui.training.example_layers import ExampleLayers
+from napari_rln.gui.training.example_layers import ExampleLayers, PairPreview
 from napari_rln.gui.training.interrupted import InterruptedRow, InterruptedTraining, checkpoint_of
 from napari_rln.gui.training.loss_curves import Curves
 from napari_rln.gui.training.model_list import ModelList
-from napari_rln.gui.training.pair_preview import PairPreview
 from napari_rln.gui.training.training_form import TrainingForm
 from napari_rln.gui.training.training_run import TrainingPlan, TrainingRun, TrainingUpdate
 from napari_rln.networks.model import Model
@@ -30,35 +27,31 @@ class TrainingDock(QWidget):
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
-        self._viewer = napari_viewer
         self.jobs = JobQueue(self)
         self.runs: dict[BackgroundJob, TrainingRun] = {}
         self.examples = ExampleLayers(napari_viewer, self)
-        self.recipe = TrainingForm(napari_viewer)
-        self.curves = Curves()
+        self.form = TrainingForm(napari_viewer)
+        self.curves = Curves(napari_viewer)
         self.bar = RunBar(self.jobs, self.run, label="Train", can_pause=True)
         self.models = ModelList(self.bar.show_message)
-        self.pairs = PairPreview(self.recipe, self.examples, self.bar)
+        self.pairs = PairPreview(self.form, self.examples, self.bar)
         self.interrupted = InterruptedRow()
         self.stop_button = QPushButton("Stop and keep the best")
-        self.copy_button = CopyButton(lambda: [self.recipe.run()], self.bar.attempt)
+        self.copy_button = CopyButton(lambda: [self.form.run()], self.bar.attempt)
         self.tabs = QTabWidget()
         self._drawn: BackgroundJob | None = None  # training in the plots
         self._lay_out()
         self._connect()
-        self._show_theme()
         self._refresh()
 
     def run(self) -> None:
         """Queue the chosen training.
 
-        Raises
-        ------
-        RlnError
-            If a setting is invalid, or a training of this name was interrupted.
+        Raises :class:`RlnError` if a setting is invalid, or a training of this name was
+        interrupted.
         """
-        plan = self.recipe.plan()
-        cancelling = self.runs.get(self.jobs.cancelling) if self.jobs.cancelling else None
+        plan = self.form.plan()
+        cancelling = self._run_of(self.jobs.cancelling)
         if cancelling is not None and cancelling.plan.name == plan.name:
             raise RlnError(f"the training {plan.name} is still in its last step; try again soon.")
         busy = plan.name in self._names()
@@ -71,7 +64,7 @@ class TrainingDock(QWidget):
 
     def stop(self) -> None:
         """Stop the running training, and keep its best model."""
-        run = self._running()
+        run = self._run_of(self.jobs.running)
         if run is not None:
             run.stop()
             self.bar.show_message("stopping\N{HORIZONTAL ELLIPSIS}")
@@ -94,10 +87,10 @@ class TrainingDock(QWidget):
         self.tabs.setCurrentWidget(self.curves)
 
     def _resume(self, training: InterruptedTraining) -> None:
-        self.bar.attempt(lambda: self._add(self.recipe.resumed_plan(training)))
+        self.bar.attempt(lambda: self._add(self.form.resumed_plan(training)))
 
-    def _running(self) -> TrainingRun | None:
-        return self.runs.get(self.jobs.running) if self.jobs.running else None
+    def _run_of(self, job: BackgroundJob | None) -> TrainingRun | None:
+        return self.runs.get(job) if job else None
 
     def _names(self) -> list[str]:
         return [run.plan.name for run in self.runs.values()]
@@ -121,16 +114,16 @@ class TrainingDock(QWidget):
             self.examples.show_preview(report.preview, content.voxel_um)
 
     def _on_model(self, model: Model) -> None:
-        self.models.watch.check()
+        self.models.library_watcher.check()
         self.models.select(model.name)
 
     def _on_success(self, job: BackgroundJob, model: Model) -> None:
-        sentence = f"model {model.name} is ready"
+        message = f"model {model.name} is ready"
         validation = model.record.facts.get("validation")
         if validation:
             network, rld = (validation[kind]["psnr_db"] for kind in ("network", "rld"))
-            sentence += f": {network:.2f} dB on held-out volumes, best RLD {rld:.2f} dB"
-        self.bar.show_message(f"{sentence}.")
+            message += f": {network:.2f} dB on held-out volumes, best RLD {rld:.2f} dB"
+        self.bar.show_message(f"{message}.")
 
     def _on_cancelled(self, job: BackgroundJob) -> None:
         run = self.runs[job]
@@ -147,29 +140,25 @@ class TrainingDock(QWidget):
         # A cancelled training may still save its state in its last step.
         active = (self.jobs.running, self.jobs.cancelling, *self.jobs.waiting)
         self.runs = {job: run for job, run in self.runs.items() if job in active}
-        run = self._running()
+        run = self._run_of(self.jobs.running)
         self.stop_button.setEnabled(run is not None and not run.stopping)
         if run is not None and run.stopping and self.jobs.paused:
             self.jobs.toggle_pause()  # else it would not stop
         self.interrupted.refresh(self._names())
-        self.recipe.refresh_models()
-
-    def _show_theme(self) -> None:
-        self.curves.show_theme(self._viewer.theme)
+        self.form.refresh_models()
 
     def _connect(self) -> None:
-        follow(self, self._viewer.events.theme, self._show_theme)
         self.jobs.changed.connect(self._refresh)
         self.jobs.reported.connect(self._on_report)
         self.jobs.succeeded.connect(self._on_success)
         self.jobs.cancelled.connect(self._on_cancelled)
         self.jobs.ended.connect(self._on_end)
-        self.models.changed.connect(self.recipe.refresh_models)
+        self.models.changed.connect(self.form.refresh_models)
         self.interrupted.resumed.connect(self._resume)
         self.stop_button.clicked.connect(self.stop)
 
     def _lay_out(self) -> None:
-        self.tabs.addTab(ScrollArea(self.recipe), "Settings")
+        self.tabs.addTab(ScrollArea(self.form), "Settings")
         self.tabs.addTab(self.curves, "Progress")
         self.tabs.addTab(self.models, "Models")
         buttons = fill(QHBoxLayout(), (self.stop_button, 1), self.copy_button)

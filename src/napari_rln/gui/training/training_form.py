@@ -18,12 +18,12 @@ from qtpy.QtWidgets import (
 
 from napari_rln.core.errors import RlnError
 from napari_rln.gui import preferences
-from napari_rln.gui.copy_button import Run, image_of, psf_b_of, psf_of
+from napari_rln.gui.copy_button import Run, image_arguments, psf_arguments, second_psf_arguments
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layers import LayerImage, is_psf, is_raw
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import VolumePicker
-from napari_rln.gui.training.interrupted import InterruptedTraining
+from napari_rln.gui.training.interrupted import IMAGE, PSF, PSF_B, InterruptedTraining
 from napari_rln.gui.training.second_psf import SecondPsf, SecondViewForm
 from napari_rln.gui.training.training_run import TrainingPlan
 from napari_rln.networks.library import file_name
@@ -38,10 +38,7 @@ _PRESETS: dict[str, tuple[Preset, str]] = {
         "Adapts an existing model to this PSF within minutes. On the held-out volumes, the result "
         "is never worse than that model.",
     ),
-    "Full training": (
-        "full",
-        "Trains new weights for this PSF only: half an hour or more.",
-    ),
+    "Full training": ("full", "Trains new weights for this PSF only: half an hour or more."),
     "As in the paper": (
         "paper",
         "Settings of the paper: the network's input is the image, not an initial estimate. Takes "
@@ -62,23 +59,21 @@ class TrainingForm(QWidget):
         self.image = VolumePicker(viewer, prefer=is_raw, optional="none: default light and noise")
         self.preset = QComboBox()
         self.preset.addItems([*_PRESETS])
-        self.explanation = QLabel()
-        self.explanation.setWordWrap(True)
+        self.explanation = QLabel(wordWrap=True)
         self.initial_model = QComboBox()
         self.second = SecondViewForm(viewer)
         self.name = QLineEdit()
-        self.form = Form(
+        self.training = Form(
             TrainSettings, top=("minutes", "steps"), hidden=("variant", "views", "device")
         )
         self.structures = Form(StructureSettings, top=("structures",))
         self.preview_button = QPushButton("Preview a pair")
-        self.another_button = QPushButton("Another")
-        self.another_button.setEnabled(False)
+        self.another_button = QPushButton("Another", enabled=False)
         self._lay_out()
         self.psf.changed.connect(self._show_name)
         self.preset.currentIndexChanged.connect(self._on_preset)
         self.initial_model.currentIndexChanged.connect(self._on_initial_model)
-        self.form.changed.connect(self._show_budget)
+        self.training.changed.connect(self._show_budget)
         self._on_preset()
         self._show_name()
 
@@ -90,10 +85,7 @@ class TrainingForm(QWidget):
     def plan(self) -> TrainingPlan:
         """Return the chosen training; nothing is read yet.
 
-        Raises
-        ------
-        RlnError
-            If an input is missing, or settings contradict each other.
+        Raises :class:`RlnError` if an input is missing, or settings contradict each other.
         """
         psf = self._psf()
         return TrainingPlan(
@@ -101,7 +93,7 @@ class TrainingForm(QWidget):
             psf=psf,
             image=self._image(),
             second=self._second(psf),
-            settings=self.form.settings(device=preferences.device(), views=self.second.views),
+            settings=self.training.settings(device=preferences.device(), views=self.second.views),
             structures=self.structures.settings(),
             initial_model=self._model,
         )
@@ -110,25 +102,17 @@ class TrainingForm(QWidget):
         """Return a training to resume, and choose its layers if the viewer has them.
 
         The settings of the form remain those of the next new training.
-
-        Raises
-        ------
-        RlnError
-            If no PSF is chosen.
+        Raises :class:`RlnError` if no PSF is chosen.
         """
-        pickers = {
-            self.psf: training.psf,
-            self.image: training.image,
-            self.second.psf: training.psf_b,
-        }
-        for picker, name in pickers.items():
+        for key, picker in ((PSF, self.psf), (IMAGE, self.image), (PSF_B, self.second.psf)):
+            name = training.inputs.get(key)
             if name is not None and name in self._viewer.layers:
                 picker.layer = self._viewer.layers[name]
-        if training.image is None:
+        if IMAGE not in training.inputs:
             self.image.layer = None
         psf, second = self._psf(), None
         if training.dual is not None:
-            second = SecondPsf(psf=self.second.psf.source_beside(psf), settings=training.dual)
+            second = SecondPsf(psf=self.second.psf.source_or(psf), settings=training.dual)
         return TrainingPlan(
             name=training.name,
             psf=psf,
@@ -140,29 +124,22 @@ class TrainingForm(QWidget):
         )
 
     def run(self) -> Run:
-        """Return the training as a command or a script.
-
-        Raises
-        ------
-        RlnError
-            See :meth:`plan`.
-        """
+        """Return the training as a command or a script; see :meth:`plan` for errors."""
         plan = self.plan()
         arguments: dict[str, Any] = {
             "out": Path(f"{plan.name}{SUFFIX}"),
-            **psf_of(plan.psf),
+            **psf_arguments(plan.psf),
             "preset": self.chosen_preset,
             "initial_model": self._initial_model(),
             "settings": plan.settings,
             "structures": plan.structures,
         }
         if plan.image is not None:
-            arguments |= image_of(plan.image, "like")
+            arguments |= image_arguments(plan.image, "like")
         if plan.second is not None:
-            arguments |= {
-                name: getattr(plan.second.settings, name) for name in ("rotation", "voxels")
-            }
-            arguments |= psf_b_of(plan.second.psf, arguments)
+            views = plan.second.settings
+            arguments |= {"rotation": views.rotation, "voxels": views.voxels}
+            arguments |= second_psf_arguments(plan.second.psf, arguments)
         return "train", arguments
 
     def refresh_models(self) -> None:
@@ -221,35 +198,35 @@ class TrainingForm(QWidget):
         except RlnError as error:  # its file is damaged or missing
             self.explanation.setText(str(error))
             return
-        self.form.show_settings(settings)
-        if self._model is None:
-            self.second.show_views(self.second.views, fixed=False)
-        else:
-            self.second.show_views(settings.views, fixed=True)
+        self.training.show_settings(settings)
+        is_fixed = self._model is not None
+        self.second.show_views(settings.views if is_fixed else self.second.views, fixed=is_fixed)
         self._show_budget()
 
     def _show_budget(self) -> None:
-        by_minutes = self.form.fields["steps"].is_keyword
-        self.form.show_only(("minutes", "steps") if by_minutes else ("steps",))
+        by_minutes = self.training.fields["steps"].is_keyword
+        self.training.show_only(("minutes", "steps") if by_minutes else ("steps",))
 
     def _show_name(self) -> None:
         layer = self.psf.layer
         self.name.setPlaceholderText(file_name(layer.name) if layer is not None else "model")
 
     def _lay_out(self) -> None:
-        rows = QFormLayout()
+        rows = fill(
+            QFormLayout(),
+            QLabel("PSF of the model"),
+            self.psf,
+            QLabel("Image whose voxels, light and noise are simulated"),
+            self.image,
+            ("Training", self.preset),
+            self.explanation,
+            ("Initial model", self.initial_model),
+            ("Views", self.second.box),
+            self.second,
+            ("Name", self.name),
+        )
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        rows.addRow(QLabel("PSF of the model"))
-        rows.addRow(self.psf)
-        rows.addRow(QLabel("Image whose voxels, light and noise are simulated"))
-        rows.addRow(self.image)
-        rows.addRow("Training", self.preset)
-        rows.addRow(self.explanation)
-        rows.addRow("Initial model", self.initial_model)
-        rows.addRow("Views", self.second.box)
-        rows.addRow(self.second)
-        rows.addRow("Name", self.name)
         buttons = fill(QHBoxLayout(), (self.preview_button, 1), self.another_button)
         box = QGroupBox("Synthetic volumes")
         fill(QVBoxLayout(box), self.structures, buttons)
-        fill(QVBoxLayout(self), rows, self.form, box).addStretch(1)
+        fill(QVBoxLayout(self), rows, self.training, box).addStretch(1)

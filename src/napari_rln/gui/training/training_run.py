@@ -26,28 +26,18 @@ from napari_rln.train.training_settings import TrainReport, TrainSettings
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingPlan:
-    """The inputs and settings of a training; nothing is read yet.
-
-    Attributes
-    ----------
-    psf, image
-        PSF of the model, and image whose light and noise are simulated instead of the defaults.
-    initial_model
-        Initial model; none for new weights.
-    interrupted
-        Training to resume; none for a new one.
-    """
+    """The inputs and settings of a training; nothing is read yet."""
 
     name: str
     psf: LayerImage
-    image: LayerImage | None
+    image: LayerImage | None  # whose light and noise are simulated instead of the defaults
     settings: TrainSettings
     structures: StructureSettings
     second: SecondPsf | None = None
-    initial_model: Model | None = None
-    interrupted: InterruptedTraining | None = None
+    initial_model: Model | None = None  # none for new weights
+    interrupted: InterruptedTraining | None = None  # to resume; none for a new training
 
-    def setting(self, library: Library) -> TrainingSet:
+    def training_set(self, library: Library) -> TrainingSet:
         """Read and return the inputs of the training; call it in a thread."""
         image = self.image.read() if self.image else None
         psf, psf_b = self._psfs(image)
@@ -56,7 +46,7 @@ class TrainingPlan:
         if self.interrupted is not None:
             initial_model = _by_hash(library, self.interrupted.inputs.get("initial_model"))
             names = self.interrupted.layers  # layers may be renamed since
-        setting = training_set_of(
+        training_set = training_set_of(
             self.settings,
             psf=psf,
             psf_b=psf_b,
@@ -64,10 +54,10 @@ class TrainingPlan:
             structures=self.structures,
             initial_model=initial_model,
         )
-        setting = setting._replace(inputs=setting.inputs | names)
+        training_set = training_set._replace(inputs=training_set.inputs | names)
         if self.interrupted is not None:
-            self.interrupted.check(setting.inputs)
-        return setting
+            self.interrupted.check(training_set.inputs)
+        return training_set
 
     def _psfs(self, image: Volume | None) -> tuple[Volume, Volume | None]:
         """Return the prepared PSFs of both views; for one view, none as the second."""
@@ -107,13 +97,13 @@ class TrainingRun:
     def steps(self) -> Steps[Model]:
         """Yield updates; return the saved model."""
         yield Update(Progress(activity="preparing the PSF"))
-        setting = self.plan.setting(self.library)
-        assert setting.psf is not None
-        voxel_um = setting.psf.voxel_um
+        training_set = self.plan.training_set(self.library)
+        assert training_set.psf is not None
+        voxel_um = training_set.psf.voxel_um
         self.library.folder.mkdir(parents=True, exist_ok=True)
         checkpoint = checkpoint_of(self.library, self.plan.name)
         training = train_model_iter(
-            setting,
+            training_set,
             self.plan.settings,
             name=self.plan.name,
             checkpoint=checkpoint,
@@ -150,13 +140,7 @@ class TrainingRun:
 
 
 def _by_hash(library: Library, model_hash: str | None) -> Model | None:
-    """Return the model with a hash, if any.
-
-    Raises
-    ------
-    RlnError
-        If the library has no such model.
-    """
+    """Return the model with a hash, none for none; raise a :class:`RlnError` if it is missing."""
     if model_hash is None:
         return None
     for name in library.names():

@@ -6,7 +6,6 @@ from itertools import cycle
 import numpy as np
 import pyqtgraph as pg
 from napari.components import ViewerModel
-from napari.utils.theme import get_theme
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame
 
@@ -14,7 +13,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm
 from napari_rln.evaluate.profiles import profile_between
 from napari_rln.gui.events import follow
-from napari_rln.gui.pictures import paint_axes
+from napari_rln.gui.theme import paint_axes, paint_background
 from napari_rln.gui.views.sections import SectionColumn
 
 _COLORS = ("#b0b0b0", "#ff7f0e", "#2ca0ff", "#33c56b", "#e377c2", "#e6c229")
@@ -49,11 +48,9 @@ class LineProfile(pg.PlotWidget):
 
     def _paint(self) -> None:
         """Apply the colours of the theme."""
-        theme = get_theme(self._viewer.theme)
-        self.setBackground(theme.background.as_hex())
-        text = theme.text.as_hex()
-        paint_axes(self.getPlotItem(), text, "bottom", "left")
-        self._legend.setLabelTextColor(text)
+        colour = paint_background(self, self._viewer)
+        paint_axes(self.getPlotItem(), colour, "bottom", "left")
+        self._legend.setLabelTextColor(colour)
 
     def draw_on(self, column: SectionColumn, plane: str, position: VoxelUm) -> None:
         """Draw the line in a plane of a column, through a position; no line without a plane."""

@@ -19,6 +19,7 @@ from napari_rln.core.volume import FloatArray, VoxelUm
 from napari_rln.evaluate.plane_sections import Limits, Projection, section, slab_of
 from napari_rln.gui.layers import displayed_data, edges_of, units_um
 from napari_rln.gui.pictures import Plane
+from napari_rln.gui.theme import LINE
 
 AXES = {"xy": 0, "xz": 1, "yz": 2}
 """Axis perpendicular to a plane."""
@@ -28,20 +29,14 @@ Moved = Callable[[list[float | None]], None]
 _AT_ONCE = 4_000_000  # maximum number of voxels projected in the GUI thread
 
 _DOWN_ACROSS = {"xy": (1, 2), "xz": (0, 2), "yz": (0, 1)}
-_LINE = "#ffd400"
-_HOVER = pg.mkPen(_LINE, width=3)
+_HOVER = pg.mkPen(LINE, width=3)
 
 
 class Section(Plane):
     """A plane of a volume, with draggable lines at the intersections with the other planes.
 
-    Parameters
-    ----------
-    plane
-        xy, xz or yz.
-    moved
-        Called with the position (z, y, x) of a dragged line or a click; None along the axis
-        perpendicular to the plane.
+    ``moved`` is called with the position (z, y, x) of a dragged line or a click; None along the
+    axis perpendicular to the plane.
     """
 
     def __init__(self, plane: str, moved: Moved) -> None:
@@ -57,7 +52,7 @@ class Section(Plane):
     def show_position(self, position: VoxelUm) -> None:
         """Move the lines to a position."""
         down, across = (position[axis] for axis in _DOWN_ACROSS[self.plane])
-        self.mark((down, across), _LINE)
+        self.mark((down, across), LINE)
 
     def point(self, down: float, across: float) -> list[float | None]:
         """Return a point of the plane as (z, y, x); None along the axis perpendicular to it."""
@@ -94,73 +89,43 @@ class ColumnTitle(pg.LabelItem):
     def resizeEvent(self, event: Any) -> None:
         """Elide the name to the width."""
         if event is not None:
-            metrics = QFontMetrics(self.item.font())
-            self.setText(
-                metrics.elidedText(self._name, Qt.TextElideMode.ElideMiddle, int(self.width()))
-            )
+            elided, metrics = Qt.TextElideMode.ElideMiddle, QFontMetrics(self.item.font())
+            self.setText(metrics.elidedText(self._name, elided, int(self.width())))
         super().resizeEvent(event)
 
 
 class Cut(NamedTuple):
     """Planes of a volume through one of its voxels.
 
-    Attributes
-    ----------
-    data
-        (Z, Y, X), in memory or lazy.
-    voxel, at
-        Voxel size, and index of the voxel.
-    planes
-        Some of xy, xz and yz.
-    projection, slab
-        See :class:`napari_rln.evaluate.figure_content.FigureSettings`.
+    See :class:`napari_rln.evaluate.figure_content.FigureSettings` for projection and slab.
     """
 
-    data: Any
+    data: Any  # (Z, Y, X), in memory or lazy
     voxel: VoxelUm
-    at: tuple[int, int, int]
-    planes: tuple[str, ...]
+    centre: tuple[int, int, int]  # voxel in which they intersect
+    planes: tuple[str, ...]  # of xy, xz and yz
     projection: Projection
     slab: float | None
 
     @property
     def is_light(self) -> bool:
         """Whether it is quick to compute: in memory, with few voxels."""
-        args = self.projection, self.slab
-        parts = [slab_of(self.data.shape, self.voxel, AXES[p], self.at, *args) for p in self.planes]
+        args = self.centre, self.projection, self.slab
+        parts = [slab_of(self.data.shape, self.voxel, AXES[p], *args) for p in self.planes]
         sizes = [math.prod(each.stop - each.start for each in part) for part in parts]
         return isinstance(self.data, np.ndarray) and sum(sizes) <= _AT_ONCE
 
     def pictures(self) -> dict[str, FloatArray]:
         """Return the planes, read and projected."""
-        args = self.projection, self.slab
-        planes = {
-            plane: section(self.data, self.voxel, AXES[plane], self.at, *args)
-            for plane in self.planes
-        }
+        args = self.centre, self.projection, self.slab
+        planes = {p: section(self.data, self.voxel, AXES[p], *args) for p in self.planes}
         return {plane: np.asarray(lazy, np.float32) for plane, lazy in planes.items()}
 
 
 class SectionColumn:
     """The sections of a layer, one below the other; rebuilt when the layer's units change.
 
-    Parameters
-    ----------
-    viewer
-        The viewer; its sliders give the time point.
-    layer
-        The layer.
-    planes
-        Some of xy, xz and yz, from top to bottom.
-    moved
-        See :class:`Section`.
-
-    Attributes
-    ----------
-    has_lengths
-        Whether the layer's units are lengths.
-    units
-        The last three units in micrometres; 1 if they are not lengths.
+    Planes are some of xy, xz and yz; the viewer's sliders give the time point.
     """
 
     def __init__(
@@ -169,6 +134,7 @@ class SectionColumn:
         self._viewer, self.layer = viewer, layer
         units = units_um(layer.units)
         self.has_lengths = units is not None
+        # The last three in micrometres; 1 if they are not lengths.
         self.units = np.ones(min(layer.ndim, 3)) if units is None else units
         self.sections = {plane: Section(plane, moved) for plane in planes}
         self.inset = Plane("magnified")
@@ -214,8 +180,8 @@ class SectionColumn:
 
     def cut(self, position: VoxelUm, projection: Projection, slab: float | None) -> Cut:
         """Return the planes through a position, not read yet."""
-        at, planes = self.voxel_at(position), tuple(self.sections)
-        return Cut(self.data, self.voxel, at, planes, projection, slab)
+        centre, planes = self.voxel_at(position), tuple(self.sections)
+        return Cut(self.data, self.voxel, centre, planes, projection, slab)
 
     def show(self, pictures: dict[str, FloatArray], position: VoxelUm, limits: Limits) -> None:
         """Show the pictures of a cut through a position."""
@@ -226,14 +192,9 @@ class SectionColumn:
 
     def _show_in(self, box: Plane, plane: str, picture: Any, limits: Limits) -> None:
         rect, layer = self.rect(plane), self.layer
-        box.show_picture(
-            picture,
-            (rect.height(), rect.width()),
-            limits,
-            layer.colormap,
-            corner_um=(rect.top(), rect.left()),
-            gamma=layer.gamma,
-        )
+        size, corner = (rect.height(), rect.width()), (rect.top(), rect.left())
+        display = {"colormap": layer.colormap, "gamma": layer.gamma}
+        box.show_picture(picture, size, limits, corner_um=corner, **display)
 
 
 def _three(values: npt.NDArray[np.float64], missing: float) -> VoxelUm:

@@ -31,8 +31,7 @@ from napari_rln.gui.layouts import fill
 from napari_rln.gui.number import Number
 from napari_rln.gui.pictures import MICROMETRE, PictureBoard
 from napari_rln.gui.runbar import RunBar
-from napari_rln.gui.views.cursor import Crosshair
-from napari_rln.gui.views.inset import InsetBox
+from napari_rln.gui.views.cursor import Crosshair, InsetBox
 from napari_rln.gui.views.layer_choice import LayerChoice
 from napari_rln.gui.views.line_profile import LineProfile
 from napari_rln.gui.views.sections import ColumnTitle, Section, SectionColumn
@@ -68,17 +67,13 @@ class ViewsDock(QWidget):
         self.canvas = PictureBoard(napari_viewer)
         self.box = InsetBox()
         self.profile = LineProfile(napari_viewer)
-        self.brightest_button = QPushButton("Go to the brightest")
-        self.brightest_button.setToolTip(
-            "<p>The brightest structure of the first result, in its plane with most contrast.</p>"
-        )
+        tip = "<p>The brightest structure of the first result, in its plane with most contrast.</p>"
+        self.brightest_button = QPushButton("Go to the brightest", toolTip=tip)
         self.bar = RunBar(self.jobs, self._on_export, label="Export figure\N{HORIZONTAL ELLIPSIS}")
-        self._timer = QTimer(self, singleShot=True, interval=_REFRESH_MS)
-        self._timer.timeout.connect(self.draw)
-        self._rebuild = QTimer(self, singleShot=True, interval=0)
-        self._rebuild.timeout.connect(self.build)
-        self._fit = QTimer(self, singleShot=True, interval=0)
-        self._fit.timeout.connect(self.look_at_all)
+        self._timer, self._rebuild, self._fit = (
+            QTimer(self, singleShot=True, interval=ms, timeout=slot)
+            for ms, slot in ((_REFRESH_MS, self.draw), (0, self.build), (0, self.look_at_all))
+        )
         self._lay_out()
         self._connect()
         self.build()
@@ -194,10 +189,7 @@ class ViewsDock(QWidget):
     def export(self, path: str) -> None:
         """Write the checked layers as a figure, in a thread.
 
-        Raises
-        ------
-        RlnError
-            If no layer is checked, or one has no voxel size.
+        Raises :class:`RlnError` if no layer is checked, or one has no voxel size.
         """
         layers = self.layers.chosen()
         if not layers:
@@ -213,13 +205,7 @@ class ViewsDock(QWidget):
         self.jobs.add(BackgroundJob(f"figure {path}", steps))
 
     def go_to_brightest(self) -> None:
-        """Go to the brightest structure of the second layer, or of the only one.
-
-        Raises
-        ------
-        RlnError
-            If no layer is checked.
-        """
+        """Go to the brightest structure of the second or only layer; errors as in ``export``."""
         if not self.columns:
             raise RlnError("tick the layers to show first.")
         column = self.columns[min(1, len(self.columns) - 1)]
@@ -313,16 +299,14 @@ class ViewsDock(QWidget):
         options.addWidget(self.layers, 0, 0, 3, 1)
         thickness = QWidget()
         fill(QHBoxLayout(thickness), (self.slab.native, 1), self.slab_unit, margin=0)
-        parts = (
-            (self.projection, thickness), (self.contrast, self.profile_on),
-            (self.yz, self.inset),
-        )  # fmt: skip
-        for row, pair in enumerate(parts):
-            for column, part in enumerate(pair, 1):
-                options.addWidget(part, row, column)
-        hint = QLabel("Drag the lines or click to move, or hold Shift and point in the viewer.")
-        hint.setWordWrap(True)
-        below = fill(QHBoxLayout(), (hint, 1), self.brightest_button)
+        left, right = (
+            (self.projection, self.contrast, self.yz),
+            (thickness, self.profile_on, self.inset),
+        )
+        fill(options, *((part, row, 1) for row, part in enumerate(left)))
+        fill(options, *((part, row, 2) for row, part in enumerate(right)))
+        hint = "Drag the lines or click to move, or hold Shift and point in the viewer."
+        below = fill(QHBoxLayout(), (QLabel(hint, wordWrap=True), 1), self.brightest_button)
         self.splitter = QSplitter(Qt.Orientation.Vertical)
         self.splitter.addWidget(self.canvas)
         self.splitter.addWidget(self.profile)

@@ -3,23 +3,17 @@
 from dataclasses import fields
 from pathlib import Path
 
+from magicgui.widgets import FileEdit
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QHBoxLayout,
-    QLineEdit,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_rln.core.errors import RlnError
 from napari_rln.engine.execution import Execution, Output, OutputFormat
-from napari_rln.gui.field_errors import FieldError, Fold
+from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.forms import Form
 from napari_rln.gui.layer_jobs import path_of
 from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import Collapsible, fill
 from napari_rln.io.paths import check_folder, is_zarr
 
 IN_MEMORY, ON_DISK = "in memory", "on disk (OME-Zarr)"
@@ -34,24 +28,19 @@ class FolderField(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._suggested = ""
-        self.line = QLineEdit()
+        self._edit = FileEdit(mode="d")
+        self._edit.choose_btn.text = "\N{HORIZONTAL ELLIPSIS}"
+        self._edit.choose_btn.native.setMaximumWidth(30)
+        self.line = self._edit.line_edit.native
         self.line.setPlaceholderText("folder of the results")
-        browse = QPushButton("\N{HORIZONTAL ELLIPSIS}")
-        browse.setMaximumWidth(30)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.line, 1)
-        layout.addWidget(browse)
+        fill(QHBoxLayout(self), self._edit.native, margin=0)
         self.line.textChanged.connect(self.changed)
-        browse.clicked.connect(self._choose)
 
     def path(self) -> Path:
         """Return the folder.
 
-        Raises
-        ------
-        RlnError
-            If the field is empty, or the folder does not exist or is not writable.
+        Raises :class:`RlnError` if the field is empty, or the folder does not exist or is not
+        writable.
         """
         text = self.line.text().strip()
         if not text:
@@ -69,13 +58,8 @@ class FolderField(QWidget):
             self._suggested = str(path)
             self.line.setText(self._suggested)
 
-    def _choose(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder of the results", self.line.text())
-        if folder:
-            self.line.setText(folder)
 
-
-class ResultPlace(QWidget):
+class ResultDestination(QWidget):
     """Choice between memory and disk, with folder, file format and execution."""
 
     changed = Signal()
@@ -92,20 +76,12 @@ class ResultPlace(QWidget):
         # All fields are on top, as the forms are folded as a whole.
         self.format = Form(OutputFormat, top=[field.name for field in fields(OutputFormat)])
         self.execution = Form(Execution, top=[field.name for field in fields(Execution)])
-        forms = QWidget()
-        advanced = QVBoxLayout(forms)
-        advanced.addWidget(self.format)
-        advanced.addWidget(self.execution)
-        self._disk_options = QWidget()
-        options = QVBoxLayout(self._disk_options)
-        options.addWidget(self.folder)
-        options.addWidget(Fold("Advanced", forms))
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.box)
-        layout.addWidget(self._disk_options)
-        for each in (advanced, options, layout):
-            each.setContentsMargins(0, 0, 0, 0)
-            each.setSpacing(2)
+        forms, self._disk_options = QWidget(), QWidget()
+        tight = {"margin": 0, "spacing": 2}
+        fill(QVBoxLayout(forms), self.format, self.execution, **tight)
+        advanced = Collapsible("Advanced", forms)
+        fill(QVBoxLayout(self._disk_options), self.folder, advanced, **tight)
+        fill(QVBoxLayout(self), self.box, self._disk_options, **tight)
         self._chosen_by_user = False
         self._show_options()
         self.box.currentIndexChanged.connect(self._show_options)
@@ -117,20 +93,6 @@ class ResultPlace(QWidget):
     def on_disk(self) -> bool:
         """Whether results are written to disk."""
         return bool(self.box.currentText() == ON_DISK)
-
-    def execution_settings(self) -> Execution:
-        """Return the settings of memory, tiles and workers.
-
-        Raises
-        ------
-        RlnError
-            If the settings contradict each other.
-        """
-        return self.execution.settings()
-
-    def output(self, path: Path) -> Output:
-        """Return a path with the chosen file format."""
-        return self.format.settings().at(path)
 
     def suggest_for(self, image: LayerImage) -> None:
         """Choose disk for an image on disk, and its folder, unless the user has chosen."""
@@ -144,15 +106,10 @@ class ResultPlace(QWidget):
                 folder = folder.parent
             self.folder.suggest(folder)
 
-    def result_path(self, image: LayerImage, method: str) -> Path:
-        """Return the path of a result, from the names of the image and the method.
-
-        Raises
-        ------
-        RlnError
-            If the folder does not exist or is not writable.
-        """
-        return self.folder.path() / f"{file_name(f'{image.name} {method}')}.ome.zarr"
+    def output(self, image: LayerImage, method: str) -> Output:
+        """Return path and format of a method's result; errors as in :meth:`FolderField.path`."""
+        path = self.folder.path() / f"{file_name(f'{image.name} {method}')}.ome.zarr"
+        return self.format.settings().at(path)
 
     def _on_user_choice(self) -> None:
         self._chosen_by_user = True
