@@ -17,7 +17,7 @@ from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.noise import estimate_noise
 from napari_rln.deconvolution.noise_spectrum import Spectrum
-from napari_rln.deconvolution.settings import PreparedView
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.stopping import (
     DECONVOLVED_FRACTION,
     SplitPhotons,

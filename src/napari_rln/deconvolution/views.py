@@ -35,7 +35,8 @@ from napari_rln.deconvolution.calibration import (
 )
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
-from napari_rln.deconvolution.settings import PreparedView, check_pair
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.settings import check_pair
 from napari_rln.psf.prepare import RESAMPLE_ONLY, check_psf, prepare_psf
 from napari_rln.registration.register import (
     RegistrationReport,

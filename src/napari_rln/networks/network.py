@@ -34,8 +34,9 @@ from napari_rln.deconvolution.method import (
     Observation,
     WholeResult,
 )
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.residual import Residual, residual_of
-from napari_rln.deconvolution.settings import PreparedView, check_psf_fits, memory_bytes
+from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.io.paths import relative_to_folder
 from napari_rln.networks.application import (
@@ -228,22 +229,22 @@ class Network(NetworkOptions, Method):
             return kept
         return kept + residual_bytes(shape, psf_shape)
 
-    def whole(self, scene: Observation) -> Generator[Report, None, WholeResult | None]:
+    def whole(self, observation: Observation) -> Generator[Report, None, WholeResult | None]:
         """Deconvolve a whole image; yield reports with finished tiles, return the result.
 
         None if the initial estimate does not fit into memory whole.
         """
-        model, device, shape = self.loaded, scene.device, scene.image.shape
-        single, own = len(scene.views) == 1, scene.on_own_voxels
-        psf_shape = None if scene.psf is None else scene.psf.shape
+        model, device, shape = self.loaded, observation.device, observation.image.shape
+        single, own = len(observation.views) == 1, observation.on_own_voxels
+        psf_shape = None if observation.psf is None else observation.psf.shape
         if device.type == "cpu" and self.precision == "float32":
             compile_in_background()  # the first time it takes as long as the initial estimate
-        most = bytes_allowed(scene.memory_gb, device)
-        if scene.memory_gb != "auto":
+        most = bytes_allowed(observation.memory_gb, device)
+        if observation.memory_gb != "auto":
             check_memory(most, device, ADVICE)
             if device.type != "cuda" and single:  # a GPU holds only what is being computed
                 most -= self._kept_bytes(shape, psf_shape)
-                _check_allowed(shape, psf_shape, scene.memory_gb, most)
+                _check_allowed(shape, psf_shape, observation.memory_gb, most)
         if model.start.needs_psf and single:
             assert psf_shape is not None
             needed = memory_bytes(shape, psf_shape, model.start.rld())
@@ -252,33 +253,33 @@ class Network(NetworkOptions, Method):
         facts: Json = {}
         with computing(most, device, ADVICE):
             start = yield from relay(
-                initial_estimate(scene, model.start, outside=own and single),
+                initial_estimate(observation, model.start, outside=own and single),
                 lambda report: replace(
                     report,
                     phase="stop" if report.phase == "stop" else "start",
-                    seconds=time.perf_counter() - scene.started,
+                    seconds=time.perf_counter() - observation.started,
                     snapshot=report.snapshot if own else None,
                 ),
             )
             facts["start_iterations"] = start.iterations
-            scene.memory.sample()
-            scalings = self._scalings(scene, start.data)
+            observation.memory.sample()
+            scalings = self._scalings(observation, start.data)
             for number, scaling in enumerate(scalings):
                 facts[f"normalisation{'_b' * number}"] = asdict(scaling)
             if is_compiling():
-                lasted = time.perf_counter() - scene.started
+                lasted = time.perf_counter() - observation.started
                 yield Report(phase="compile", done=0, total=0, seconds=lasted)
             network = InferenceNetwork(model.network, device, self.precision)
 
             def tiles_of(shape: Shape) -> tuple[Tile, ...]:
-                return _block_tiles(shape, network, scene.tile, most)
+                return _block_tiles(shape, network, observation.tile, most)
 
             merge = None
             if model.start.needs_psf and single:
-                assert scene.psf is not None
+                assert observation.psf is not None
                 consistency = consistency_of(start.trial, model, network, tiles_of)
                 facts["consistency"] = asdict(consistency)
-                merge = Merge(consistency, scene.psf.data)
+                merge = Merge(consistency, observation.psf.data)
             elif model.start.needs_psf:
                 merge = Merge(Consistency())
             tiles = tiles_of(shape)
@@ -288,24 +289,30 @@ class Network(NetworkOptions, Method):
                 model=model,
                 network=network,
                 scaling=scalings[0],
-                background=scene.calibration.background,
+                background=observation.calibration.background,
                 merge=merge,
             )
-            mask = scene.views[0].mask if single else None
-            read = _reader(scene, applied, scalings, start.data)
-            data = yield from applied.tiles(read, tiles, start.data, scene.started, mask)
-            scene.memory.sample()
+            mask = observation.views[0].mask if single else None
+            read = _reader(observation, applied, scalings, start.data)
+            data = yield from applied.tiles(read, tiles, start.data, observation.started, mask)
+            observation.memory.sample()
         if not single:
-            residual = _explained(scene, data) if merge is not None else None
+            residual = _explained(observation, data) if merge is not None else None
             if residual is not None:
                 data *= np.float32(residual.scale)
                 facts["consistency"] = asdict(Consistency(result=residual.scale))
             return WholeResult(data, facts)
         outside = start.outside
-        if model.start.method == "matched" and start.trial and start.trial.covers(scene.image):
+        if (
+            model.start.method == "matched"
+            and start.trial
+            and start.trial.covers(observation.image)
+        ):
             outside = start.trial.outside
-        if outside is not None and own and scene.psf is not None:
-            scene.shared.store_outside(scene.image, scene.psf, scene.calibration, outside)
+        if outside is not None and own and observation.psf is not None:
+            observation.shared.store_outside(
+                observation.image, observation.psf, observation.calibration, outside
+            )
         return WholeResult(data, facts, outside if own else None)
 
     def describe(self) -> Description:
@@ -358,9 +365,9 @@ class Network(NetworkOptions, Method):
             kept += search_bytes(shape, psf_shape, start.rld())
         return kept
 
-    def _scalings(self, scene: Observation, estimate: FloatArray) -> list[Normalisation]:
+    def _scalings(self, observation: Observation, estimate: FloatArray) -> list[Normalisation]:
         """Return the normalisations, one for each view, of a second one where it is measured."""
-        first, *others = scene.views
+        first, *others = observation.views
         shown = [(first.image.data, first)]
         for view in others:
             data = view.image.data
@@ -390,20 +397,20 @@ def _block_tiles(
 
 
 def _reader(
-    scene: Observation,
+    observation: Observation,
     applied: Application,
     scalings: Sequence[Normalisation],
     estimate: FloatArray,
 ) -> Callable[[Box], BlockInput]:
     """Return a function that reads the network's input of a box."""
-    first, model = scene.views[0], applied.model
+    first, model = observation.views[0], applied.model
 
     def of_one(box: Box) -> BlockInput:
         mask = None if first.mask is None else first.mask[box]
         return applied.input_of(first.image.data[box], estimate[box], mask)
 
     def of_two(box: Box) -> BlockInput:
-        second = scene.views[1]
+        second = observation.views[1]
         a = scalings[0].apply(first.image.data[box])
         b = scalings[1].apply(second.image.data[box])
         if second.mask is not None:
@@ -414,7 +421,7 @@ def _reader(
         shifted = estimate[box] + np.float32(applied.background)
         return BlockInput(x, [scalings[0].apply(shifted)] * len(x))
 
-    return of_one if len(scene.views) == 1 else of_two
+    return of_one if len(observation.views) == 1 else of_two
 
 
 def check_views_model(model: Model) -> None:
@@ -438,12 +445,12 @@ def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most
         )
 
 
-def _explained(scene: Observation, data: FloatArray) -> Residual | None:
+def _explained(observation: Observation, data: FloatArray) -> Residual | None:
     """Return the residual of a result and the first view on its own voxels."""
-    view, resampled = scene.original, data
-    if not scene.on_own_voxels:
+    view, resampled = observation.original, data
+    if not observation.on_own_voxels:
         shape, voxel_um = view.image.shape, view.image.voxel_um
-        resampled = on_grid(data, scene.image.voxel_um, shape, voxel_um)
+        resampled = on_grid(data, observation.image.voxel_um, shape, voxel_um)
     assert view.psf is not None
     return residual_of(view.image, resampled, view.psf, view.calibration, mask=view.mask)
 
