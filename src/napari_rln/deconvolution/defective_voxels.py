@@ -147,22 +147,10 @@ def _maybe_filled(image: FloatArray, levels: Levels) -> Mask:
 
 
 def repaired(image: FloatArray, defects: Mask, *, others: Mask | None = None) -> FloatArray:
-    """Return an image with defects replaced by the median of their neighbours.
+    """Return a copy of an image with defects replaced by the median of their neighbours, float32.
 
-    Parameters
-    ----------
-    image
-        (Z, Y, X).
-    defects
-        (Z, Y, X) bool, voxels to replace.
-    others
-        (Z, Y, X) bool, further voxels to exclude as neighbours.
-
-    Returns
-    -------
-    ndarray
-        (Z, Y, X) float32, a copy. A defect without a valid neighbour within two voxels is
-        unchanged.
+    All are (Z, Y, X); voxels of ``others`` are excluded as neighbours too. A defect without a valid
+    neighbour within two voxels is unchanged.
     """
     result = np.array(image, dtype=np.float32)
     invalid = defects if others is None else defects | others

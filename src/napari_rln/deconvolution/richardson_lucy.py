@@ -359,12 +359,24 @@ class _Correction:
         else:
             correction = self._blur.filter(ratio, self._transfer)
         correction = correction.contiguous()
-        factors = [estimate.view(-1)]
-        if self._normalise is not None:
-            factors.append(self._normalise.view(-1))
-        if smooth is not None:
-            factors.append(smooth.view(-1))
-        self._correct(correction.view(-1), factors)
+        factors = [f.view(-1) for f in (estimate, self._normalise, smooth) if f is not None]
+        new = correction.view(-1)
+
+        def correct(part: slice) -> None:
+            values = new[part]
+            for factor in factors:
+                values.mul_(factor[part])
+            values.clamp_min_(self._floor)
+
+        map_pieces(correct, self._pieces, new.device)
+        if self._sensitivity is not None:
+            # Unmatched filters change the brightness: restore the photons of the image.
+            sensitivity = self._sensitivity.view(-1)
+            light = map_pieces(
+                lambda p: torch.dot(new[p], sensitivity[p]), self._pieces, new.device
+            )
+            scale = self._signal / torch.stack(light).sum()
+            map_pieces(lambda part: new[part].mul_(scale), self._pieces, new.device)
         return correction
 
     def _ratio(self, model: torch.Tensor, extrapolation: float) -> torch.Tensor:
@@ -383,22 +395,3 @@ class _Correction:
 
         map_pieces(divide, self._planes, model.device)
         return model
-
-    def _correct(self, new: torch.Tensor, factors: list[torch.Tensor]) -> None:
-        """Replace a correction by the new estimate, in place."""
-
-        def correct(part: slice) -> None:
-            values = new[part]
-            for factor in factors:
-                values.mul_(factor[part])
-            values.clamp_min_(self._floor)
-
-        map_pieces(correct, self._pieces, new.device)
-        if self._sensitivity is not None:
-            # Unmatched filters change the brightness: restore the photons of the image.
-            sensitivity = self._sensitivity.view(-1)
-            light = map_pieces(
-                lambda p: torch.dot(new[p], sensitivity[p]), self._pieces, new.device
-            )
-            scale = self._signal / torch.stack(light).sum()
-            map_pieces(lambda part: new[part].mul_(scale), self._pieces, new.device)

@@ -131,25 +131,13 @@ def memory_bytes(
 
 
 def check_pair(image: Volume, psf: Volume, negatives: Negatives = "keep") -> Volume:
-    """Return a validated image for deconvolution with a PSF: unchanged, or clipped on request.
-
-    Raises
-    ------
-    RlnError
-        If image or PSF is unusable, or their grids do not match.
-    """
+    """Return :func:`check_image` of an image whose PSF fits, see :func:`check_psf_fits`."""
     check_psf_fits(image, psf)
     return check_image(image, negatives)
 
 
 def check_psf_fits(image: OnGrid, psf: Volume) -> None:
-    """Raise unless a PSF is usable and matches the grid of an image; values are not read.
-
-    Raises
-    ------
-    RlnError
-        If the PSF is unusable, or its voxel size or number of planes does not match.
-    """
+    """Raise unless a PSF is usable and matches the grid of an image; values are not read."""
     check_psf(psf)
     if not on_one_grid(psf, image):
         raise RlnError(

@@ -261,14 +261,8 @@ def psfs_of_views(
 ) -> tuple[Volume, Volume]:
     """Return the PSFs of two views, rotated and resampled to the voxels of the result.
 
-    Parameters
-    ----------
-    psf_first, psf_second
-        Sum 1, each in the orientation of its own view.
-    settings
-        Settings of the alignment.
-    voxel_um
-        Voxel size (z, y, x) of the first view in micrometres; that of its PSF when none.
+    Each is in the orientation of its own view; ``voxel_um`` is that of the first view, and that of
+    its PSF when none.
     """
     grid = _grid(voxel_um or psf_first.voxel_um, settings)
     return _on_grid(psf_first, grid), _on_grid(rotated(psf_second, settings.rotation), grid)

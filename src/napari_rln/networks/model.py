@@ -284,13 +284,7 @@ def _card(file: str, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def check_model_path(path: Path) -> None:
-    """Raise unless a model can be written at a path; to be called before training.
-
-    Raises
-    ------
-    RlnError
-        If the suffix is not that of models, or the folder does not exist.
-    """
+    """Raise unless a model can be written at a path; to be called before training."""
     if path.suffix != SUFFIX:
         raise RlnError(f"{path.name} must end in {SUFFIX}.")
     if path.is_dir() or not path.parent.is_dir():

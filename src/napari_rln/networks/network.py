@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-import torch
 
 from napari_rln.core.device import bytes_allowed, check_memory, computing, resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import relay
 from napari_rln.core.grid import on_grid
 from napari_rln.core.limits import as_dict, check_limits, from_dict
-from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
+from napari_rln.core.machine import LIBRARIES_BYTES
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Tile, TileSide, largest_core, plan_tiles
+from napari_rln.core.tiles import Tile
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm, same_grid
 from napari_rln.deconvolution.calibration import Gain, Level, Negatives
 from napari_rln.deconvolution.classical import (
@@ -27,28 +26,23 @@ from napari_rln.deconvolution.classical import (
     search_bytes,
 )
 from napari_rln.deconvolution.method import (
-    BlockComputer,
     Description,
     Json,
     Method,
     Observation,
     WholeResult,
 )
-from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.residual import Residual, residual_of
 from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
-from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.io.paths import relative_to_folder
 from napari_rln.networks.application import (
-    HALO,
     Application,
     BlockInput,
     consistency_of,
 )
-from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
+from napari_rln.networks.blocks import LEAST_SIDE, NetworkBlocks, block_tiles
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.networks.inference import (
-    TORCH_VOXEL_BYTES,
     InferenceNetwork,
     Precision,
     compile_in_background,
@@ -56,18 +50,14 @@ from napari_rln.networks.inference import (
 )
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.model import UNIVERSAL, Model, load_model
-from napari_rln.networks.normalisation import Normalisation, brightness
+from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.rln import combine_views
 from napari_rln.networks.suitability import grid_error, psf_warnings
 
 ADVICE = "set a lower memory limit (`memory_gb`), or use another device."
 
 _VOLUME_BYTES = 28  # measured: bytes per voxel of the image, of all arrays of its size
-_WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
-_LEAST_SIDE = 16  # of a tile's core: smaller tiles are mostly halo
-_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and report less often
 _MODEL_FILE = "model.safetensors"
-_LEAST_BYTES = 60_000_000  # for a network, whose smallest tiles take some 30 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +155,9 @@ class Network(NetworkOptions, Method):
         return ClassicalTiles(start.rld(), start.beyond) if start.needs_psf else None
 
     @property
-    def blocks(self) -> "NetworkBlocks":
+    def blocks(self) -> NetworkBlocks:
         """The stage of blocks: the network."""
-        return NetworkBlocks(self)
+        return NetworkBlocks(self.loaded, self.precision)
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
         """Raise unless image and PSF match and the model is applicable to them."""
@@ -177,8 +167,11 @@ class Network(NetworkOptions, Method):
                 f"model {model.name} is for two views of the object, not one image; give both "
                 "(napari-rln dual)."
             )
-        if views > 1:
-            check_views_model(model)
+        if views > 1 and model.network.settings.views == "single" and not model.start.needs_psf:
+            raise RlnError(
+                f"model {model.name} is for a single view of the object; use one that starts from "
+                "a classical deconvolution, such as universal, or one trained on two views."
+            )
         if psf is None and model.start.needs_psf:
             raise RlnError(
                 f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
@@ -248,7 +241,7 @@ class Network(NetworkOptions, Method):
         if model.start.needs_psf and single:
             assert psf_shape is not None
             needed = memory_bytes(shape, psf_shape, model.start.rld())
-            if needed > most and max(shape) > _LEAST_SIDE:
+            if needed > most and max(shape) > LEAST_SIDE:
                 return None
         facts: Json = {}
         with computing(most, device, ADVICE):
@@ -272,7 +265,7 @@ class Network(NetworkOptions, Method):
             network = InferenceNetwork(model.network, device, self.precision)
 
             def tiles_of(shape: Shape) -> tuple[Tile, ...]:
-                return _block_tiles(shape, network, observation.tile, most)
+                return block_tiles(shape, network, observation.tile, most)
 
             merge = None
             if model.start.needs_psf and single:
@@ -379,23 +372,6 @@ class Network(NetworkOptions, Method):
         ]
 
 
-def _block_tiles(
-    shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
-) -> tuple[Tile, ...]:
-    """Return the tiles of the network, with its receptive field as their halo."""
-    halo = (HALO,) * 3
-    if tile != "auto":
-        return plan_tiles(shape, (tile,) * 3, halo)
-    voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
-    core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
-    if max(core) < min(_LEAST_SIDE, max(shape)):
-        raise RlnError(
-            f"the network needs more memory than the limit of {most / 1e9:.2f} GB; raise it "
-            "(`memory_gb`), or use another device."
-        )
-    return plan_tiles(shape, core, halo)
-
-
 def _reader(
     observation: Observation,
     applied: Application,
@@ -424,15 +400,6 @@ def _reader(
     return of_one if len(observation.views) == 1 else of_two
 
 
-def check_views_model(model: Model) -> None:
-    """Raise unless a model is applicable to two views."""
-    if model.network.settings.views == "single" and not model.start.needs_psf:
-        raise RlnError(
-            f"model {model.name} is for a single view of the object; use one that starts from a "
-            "classical deconvolution, such as universal, or one trained on two views."
-        )
-
-
 def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most: int) -> None:
     """Raise unless a whole volume fits into the memory limit."""
     needed = residual_bytes(shape, psf_shape)
@@ -453,100 +420,3 @@ def _explained(observation: Observation, data: FloatArray) -> Residual | None:
         resampled = on_grid(data, observation.image.voxel_um, shape, voxel_um)
     assert view.psf is not None
     return residual_of(view.image, resampled, view.psf, view.calibration, mask=view.mask)
-
-
-class NetworkBlocks:
-    """The stage of blocks of a network."""
-
-    def __init__(self, method: Network) -> None:
-        self._method, self._model = method, method.loaded
-
-    receptive_field: int = HALO
-
-    @property
-    def fits_estimates(self) -> bool:
-        """Whether the normalisation needs estimates of several parts of the image."""
-        return self._model.normalisation != "percentiles" and self._model.start.needs_psf
-
-    def voxel_bytes(self, kind: str) -> float:
-        """Return the memory per voxel of a block on a type of device, in bytes."""
-        precision = self._method.precision
-        network = (
-            float(TORCH_VOXEL_BYTES[precision]) if kind != "cpu"
-            else InferenceNetwork(
-                self._model.network, torch.device(kind), precision
-            ).bytes_per_voxel
-        )  # fmt: skip
-        return max(network, MERGE_BYTES)
-
-    def fit(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
-        """Return the parameters of merging the network's output with its initial estimate."""
-        if trial is None:
-            return {}
-        network = InferenceNetwork(self._model.network, device, self._method.precision)
-        most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
-        consistency = consistency_of(
-            trial, self._model, network, lambda shape: _block_tiles(shape, network, "auto", most)
-        )
-        return {"consistency": asdict(consistency)}
-
-    def fit_range(
-        self,
-        parts: Sequence[FloatArray],
-        background: float,
-        crops: Sequence[FloatArray],
-        estimates: Sequence[FloatArray],
-        *,
-        whole: bool,
-    ) -> Json:
-        """Return offset and scale of the normalisation.
-
-        Raises
-        ------
-        RlnError
-            If the image is flat.
-        """
-        if self._model.normalisation == "percentiles":
-            values = np.concatenate([part.ravel() for part in parts])
-            return asdict(Normalisation.of(values, values, background, "percentiles"))
-        level = np.float32(background)
-        light = _joined_brightness(estimates or [part - level for part in parts])
-        if estimates and not whole:
-            # The ratio of brightness in an estimate to that in the image is from the deconvolved
-            # crops, the brightness in the image from all samples.
-            here = _joined_brightness([crop - level for crop in crops])
-            everywhere = _joined_brightness([part - level for part in parts])
-            light = everywhere * light / here if here else 0.0
-        return asdict(Normalisation(offset=background, scale=light))
-
-    def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
-        """Return a computer of blocks with these parameters."""
-        model = self._model
-        network = InferenceNetwork(model.network, device, self._method.precision)
-        scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
-        merge: Merge | None = None
-        if psf is not None and model.start.needs_psf:
-            merge = Merge(Consistency.from_json(fitted.get("consistency", {})), psf.data)
-
-        def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
-            background, image = crop.calibration.background, crop.image.data
-            if estimate is None:
-                estimate = image - np.float32(background)
-            applied = Application(
-                model=model, network=network, scaling=scaling, background=background, merge=merge
-            )
-            return applied.window(image, estimate, inner, crop.mask)
-
-        return block
-
-    def facts(self, fitted: Json) -> Json:
-        """Return the parameters for the record."""
-        facts: Json = {"normalisation": {name: fitted[name] for name in ("offset", "scale")}}
-        if "consistency" in fitted:
-            facts["consistency"] = fitted["consistency"]
-        return facts
-
-
-def _joined_brightness(parts: Sequence[FloatArray]) -> float:
-    # A small image is one sample, which need not be copied.
-    return brightness(parts[0] if len(parts) == 1 else np.concatenate([p.ravel() for p in parts]))
