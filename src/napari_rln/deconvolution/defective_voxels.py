@@ -97,25 +97,23 @@ def find_defects(
     planes: Sequence[int] | None = None,
     background: float | None = None,
 ) -> Defects:
-    """Return the defective voxels of an image, or of a part of one.
+    """Return the defective voxels of an image or a part of one, (Z, Y, X), NaN where unmeasured.
 
     The masks at a voxel depend on ``levels`` and on voxels up to :data:`HALO` away.
 
     Parameters
     ----------
     image
-        (Z, Y, X), in any unit; NaN where nothing was measured.
+        In any unit.
     noise
         Noise of the image. Without a gain no voxel counts as hot or cold: a denoised or
         deconvolved image may be sharper than its PSF.
     psf
         (Z, Y, X), sum 1, on the image's voxels. When none, a PSF about one voxel wide is assumed,
         which detects only the most extreme voxels.
-    levels
-        Values of saturated and filled voxels, as returned by :func:`find_levels` for samples of
-        the whole image; detected in this one when none.
-    planes
-        Indices of planes with a single value; detected when none.
+    levels, planes
+        Values of saturated and filled voxels, and indices of planes with a single value, of the
+        whole image; detected in this one when none.
     background
         Background level, image units. The noise's zero when none, which detects fewer.
     """

@@ -26,12 +26,10 @@ from napari_rln.deconvolution.stopping import SplitPhotons, StoppingRule, struct
 class Trial:
     """Trial deconvolution of a part of an image's photons.
 
+    ``view`` holds these as an image in the units of the whole.
+
     Attributes
     ----------
-    view
-        Deconvolved photons, as an image in the units of the whole.
-    split
-        Deconvolved and held-out photons.
     run
         Deconvolution, possibly continued.
     best

@@ -97,7 +97,7 @@ class TwoViews:
     Attributes
     ----------
     first, second
-        Views with PSFs and masks on that grid, the second scaled to the brightness of the first.
+        Views on that grid, the second scaled to the brightness of the first.
     original
         First view on its own voxels.
     facts
