@@ -186,14 +186,7 @@ class Calibration:
     def as_json(self) -> dict[str, Any]:
         """Return all fields in JSON types."""
         levels = {k: v for k, v in asdict(self.levels).items() if v is not None and abs(v) < 1e300}
-        return {
-            "camera": asdict(self.camera),
-            "background": self.background,
-            "background_warning": self.background_warning,
-            "levels": levels,
-            "planes": list(self.planes),
-            "spectrum": asdict(self.spectrum),
-        }
+        return asdict(self) | {"levels": levels, "planes": list(self.planes)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from napari_rln.core.volume import Mask, Volume
 from napari_rln.deconvolution.calibration import Calibration
-from napari_rln.deconvolution.richardson_lucy import HeldOut
+from napari_rln.deconvolution.stopping import SplitPhotons
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,4 +27,4 @@ class PreparedView:
     psf: Volume | None
     calibration: Calibration
     mask: Mask | None = None
-    held_out: HeldOut | None = None
+    held_out: SplitPhotons | None = None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from napari_rln.core.device import to_numpy
 from napari_rln.core.volume import FloatArray, VoxelUm
 from napari_rln.deconvolution.convolution import Convolution, map_pieces, pieces
+from napari_rln.deconvolution.stopping import SplitPhotons
 from napari_rln.deconvolution.total_variation import total_variation_factor
 
 Start = Literal["flat", "image"]
@@ -21,21 +22,6 @@ _FLOOR = 1e-6
 _TINY = 1e-30  # least squared norm of a step
 _LONGER = 1.1  # growth of halved steps per iteration
 _WORSE = 1 + 1e-5  # factor on the deviance beyond which a step is reverted
-
-
-class HeldOut(Protocol):
-    """Photons held out of the image of a run."""
-
-    def error(self, expected: torch.Tensor, extrapolation: float) -> float:
-        """Return the error with which an estimate predicts them.
-
-        Parameters
-        ----------
-        expected
-            Blurred prediction from which the next step is taken, photons.
-        extrapolation
-            Distance of the prediction beyond the estimate, in units of the estimate's last change.
-        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +49,7 @@ class View:
     background: float = 0.0
     transfer: torch.Tensor | None = None
     mask: torch.Tensor | None = None
-    held_out: HeldOut | None = None
+    held_out: SplitPhotons | None = None
 
 
 class RichardsonLucyIteration:
@@ -348,7 +334,8 @@ class _Correction:
     ) -> torch.Tensor:
         """Return an estimate corrected by this view, valid until its next correction.
 
-        ``smooth`` is the factor of total variation, ``extrapolation`` as for :meth:`HeldOut.error`.
+        ``smooth`` is the factor of total variation; ``extrapolation`` as for
+        :meth:`.SplitPhotons.error`.
         """
         expected, self._expected = self._expected, None
         if expected is None:

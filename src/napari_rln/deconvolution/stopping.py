@@ -176,10 +176,17 @@ class SplitPhotons:
         return max(1, round(rule.iteration * factor))
 
     def error(self, expected: torch.Tensor, extrapolation: float) -> float:
-        """Return the error with which an estimate predicts them, see :meth:`.HeldOut.error`.
+        """Return the error with which an estimate predicts the held-out photons.
 
         It is the power of the sharpened residual over that of the noise alone. A factor on the
         whole estimate is no error: unmatched back projectors converge to it late.
+
+        Parameters
+        ----------
+        expected
+            Blurred prediction from which the next step is taken, photons.
+        extrapolation
+            Distance of the prediction beyond the estimate, in units of the estimate's last change.
         """
         now = self._spectrum(expected, self.background)
         last = self._last if extrapolation else None
