@@ -161,7 +161,7 @@ def test_voxels_that_were_filled_in_are_left_out():
     inside = (x - z > 2) & (x - z < 42)
     dark = rng.poisson(5, whole.shape) + 100
     filled = deconvolve(_volume(np.where(inside, whole, dark)), PSF, CPU)
-    with pytest.warns(RlnWarning, match="filled in"):
+    with pytest.warns(RlnWarning, match="filled"):
         sheared = deconvolve(_volume(np.where(inside, whole, 0)), PSF, CPU)
     assert sheared.record.facts["background"] == pytest.approx(105, abs=2)
     core = (x - z > 8) & (x - z < 36)

@@ -18,13 +18,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.report import Report
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume
 from napari_rln.deconvolution.convolution import padded_shape
-from napari_rln.deconvolution.method import (
-    Json,
-    Method,
-    Observation,
-    TileStage,
-    WholeResult,
-)
+from napari_rln.deconvolution.method import Json, Method, Observation, TileStage, WholeResult
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (

@@ -45,8 +45,6 @@ class Noise:
         Image units squared: read variance minus gain times offset.
     darkest
         Value of the darkest voxels, image units, an upper limit of :attr:`zero`.
-    gain_uncertainty
-        Standard deviation of the gain, image units per photon.
     zero_uncertainty
         Standard deviation of :attr:`zero`, image units.
     spectrum
@@ -56,7 +54,6 @@ class Noise:
     gain: float
     intercept: float
     darkest: float = math.inf
-    gain_uncertainty: float = 0.0
     zero_uncertainty: float = 0.0
     spectrum: Spectrum = field(default_factory=Spectrum)
 
@@ -131,7 +128,6 @@ def estimate_noise(
         none,
         gain=line.slope,
         intercept=line.at_level - line.slope * level,
-        gain_uncertainty=math.sqrt(line.covariance[0, 0]),
         zero_uncertainty=line.zero_uncertainty,
     )
 

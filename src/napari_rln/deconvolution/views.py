@@ -38,11 +38,7 @@ from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.settings import check_pair
 from napari_rln.psf.prepare import RESAMPLE_ONLY, check_psf, prepare_psf
-from napari_rln.registration.register import (
-    RegistrationReport,
-    RegistrationSettings,
-    register_iter,
-)
+from napari_rln.registration.register import RegistrationReport, RegistrationSettings, register_iter
 
 Rotation = Literal["none", "x+90", "x-90", "y+90", "y-90"]
 

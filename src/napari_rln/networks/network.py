@@ -20,26 +20,12 @@ from napari_rln.core.report import Report
 from napari_rln.core.tiles import Tile
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm, same_grid
 from napari_rln.deconvolution.calibration import Gain, Level, Negatives
-from napari_rln.deconvolution.classical import (
-    ClassicalTiles,
-    residual_bytes,
-    search_bytes,
-)
-from napari_rln.deconvolution.method import (
-    Description,
-    Json,
-    Method,
-    Observation,
-    WholeResult,
-)
+from napari_rln.deconvolution.classical import ClassicalTiles, residual_bytes, search_bytes
+from napari_rln.deconvolution.method import Description, Json, Method, Observation, WholeResult
 from napari_rln.deconvolution.residual import Residual, residual_of
 from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
 from napari_rln.io.paths import relative_to_folder
-from napari_rln.networks.application import (
-    Application,
-    BlockInput,
-    consistency_of,
-)
+from napari_rln.networks.application import Application, BlockInput, consistency_of
 from napari_rln.networks.blocks import LEAST_SIDE, NetworkBlocks, block_tiles
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.networks.inference import (
