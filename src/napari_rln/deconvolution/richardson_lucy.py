@@ -192,7 +192,7 @@ class RichardsonLucyIteration:
                 return estimate
             field, weight = torch.zeros_like(window), torch.zeros_like(window)
             for view in self._corrections:
-                mask = torch.ones_like(weight) if view.mask is None else view.mask
+                mask = 1 if view.mask is None else view.mask
                 field += mask * view.field()
                 weight += mask
             window.copy_(torch.where(weight > 0, field / weight.clamp_min(1), self._flat))

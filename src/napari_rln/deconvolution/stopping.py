@@ -302,9 +302,8 @@ def _window(shape: Shape) -> FloatArray:
     for axis, n in enumerate(shape):
         if n >= _LEAST_TAPERED:
             fades = np.minimum(1, (np.arange(n) + 0.5) / _TAPER)
-            sides = [1, 1, 1]
-            sides[axis] = n
-            window = window * np.minimum(fades, fades[::-1]).astype(np.float32).reshape(sides)
+            fades = np.minimum(fades, fades[::-1]).astype(np.float32)
+            window = window * np.expand_dims(fades, [a for a in range(3) if a != axis])
     return window
 
 
