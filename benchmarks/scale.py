@@ -194,11 +194,8 @@ def _deconvolved(image: Any, psf: Any, iterations: int, flat: Any, momenta: Any)
     import torch
 
     from napari_rln.deconvolution.calibration import Calibration
-    from napari_rln.deconvolution.settings import (
-        PreparedView,
-        RichardsonLucySettings,
-        start_iteration,
-    )
+    from napari_rln.deconvolution.prepared_view import PreparedView
+    from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration
 
     view = PreparedView(image=image, psf=psf, calibration=Calibration(background=_BACKGROUND))
     steps = start_iteration(

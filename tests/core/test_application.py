@@ -18,7 +18,7 @@ from napari_rln.engine import tiled
 from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 from napari_rln.engine.progress import progress_of
 from napari_rln.io.volumes import read, write
-from napari_rln.networks import network
+from napari_rln.networks import blocks, network
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
@@ -479,7 +479,7 @@ def test_tiles_see_as_far_as_the_network_and_less_would_not_do(variant, axis, mo
     tiled = apply_model(image, PSF, model, _settings(tile=16))
     assert (whole.record.facts["tiles"], tiled.record.facts["tiles"]) == (1, 5)
     assert _apart(tiled.data, whole.data) < 1e-5
-    monkeypatch.setattr(network, "HALO", 12)
+    monkeypatch.setattr(blocks, "HALO", 12)
     short = apply_model(image, PSF, model, _settings(tile=16))
     assert _apart(short.data, whole.data) > 1e-4
 

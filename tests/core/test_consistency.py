@@ -17,7 +17,7 @@ from napari_rln.core.metrics import psnr
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.deconvolution.settings import PreparedView
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.stopping_trial import find_iterations
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair

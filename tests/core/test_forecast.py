@@ -23,7 +23,8 @@ from napari_rln.deconvolution.classical import (
     search_bytes,
 )
 from napari_rln.deconvolution.method import Observation
-from napari_rln.deconvolution.settings import PreparedView, memory_bytes
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.settings import memory_bytes
 from napari_rln.deconvolution.stopping import structured_crop, structured_shape
 from napari_rln.engine.division import make_plan
 from napari_rln.engine.execution import Execution, Output

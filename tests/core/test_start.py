@@ -10,7 +10,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.deconvolution.calibration import UserCalibration, calibrate
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Observation
-from napari_rln.deconvolution.settings import PreparedView
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.engine.in_memory import deconvolve
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 

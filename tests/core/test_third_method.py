@@ -66,10 +66,10 @@ class Sharpen(Method):
     def needed_bytes(self, shape, psf_shape):
         return 20 * math.prod(shape)
 
-    def whole(self, scene):
-        if not scene.fits_whole(self.needed_bytes(scene.image.shape, None)):
+    def whole(self, observation):
+        if not observation.fits_whole(self.needed_bytes(observation.image.shape, None)):
             return None
-        data = self.sharpened(scene.image, scene.calibration)
+        data = self.sharpened(observation.image, observation.calibration)
         yield Report(phase="deconvolve", done=1, total=1, seconds=0.0)
         return WholeResult(data, {})
 

@@ -16,7 +16,7 @@ from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Observation
-from napari_rln.deconvolution.settings import PreparedView
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.engine.in_memory import deconvolve
 from napari_rln.io.volumes import write
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate

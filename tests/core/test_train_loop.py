@@ -21,7 +21,7 @@ from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.method import Observation
-from napari_rln.deconvolution.settings import PreparedView
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.views import rotated
 from napari_rln.io.volumes import read, write
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate

@@ -36,10 +36,8 @@ def transfer_function(
     ----------
     name
         Any but ``"matched"``, which is the adjoint of the blur.
-    blur
-        Forward model.
-    psf
-        (z, y, x), PSF of the forward model.
+    blur, psf
+        Forward model, and its PSF, (z, y, x).
     alpha
         Wiener parameter.
     beta
@@ -54,11 +52,6 @@ def transfer_function(
     -------
     torch.Tensor
         Of the shape, type and layout of ``blur.otf``, likewise divided by the number of voxels.
-
-    Raises
-    ------
-    RlnError
-        If the PSF has no half maximum within its box and no resolution is given.
     """
     count = math.prod(blur.work_shape)
     limit = resolution_voxels or _resolution(psf)

@@ -8,7 +8,7 @@ So every run works in photons, and results are converted back to image units.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -186,14 +186,7 @@ class Calibration:
     def as_json(self) -> dict[str, Any]:
         """Return all fields in JSON types."""
         levels = {k: v for k, v in asdict(self.levels).items() if v is not None and abs(v) < 1e300}
-        return {
-            "camera": asdict(self.camera),
-            "background": self.background,
-            "background_warning": self.background_warning,
-            "levels": levels,
-            "planes": list(self.planes),
-            "spectrum": asdict(self.spectrum),
-        }
+        return asdict(self) | {"levels": levels, "planes": list(self.planes)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
@@ -211,12 +204,7 @@ class Calibration:
 def calibrate(image: Volume, settings: CalibrationSettings | None = None) -> Calibration:
     """Return the calibration of an image, from all of it or, if large, from blocks.
 
-    Parameters
-    ----------
-    image
-        (Z, Y, X).
-    settings
-        Values set by the user; all are estimated when none.
+    Values that the settings do not set are estimated.
 
     Raises
     ------
@@ -241,18 +229,10 @@ def calibrate_parts(
     settings: CalibrationSettings | None = None,
     fill: float | None = None,
 ) -> Calibration:
-    """Return the calibration of an image from parts of it, see :func:`calibrate`.
+    """Return the calibration of an image from parts of it, (Z, Y, X) each, see :func:`calibrate`.
 
-    Parameters
-    ----------
-    parts
-        (Z, Y, X) each.
-    name
-        Name of the image in messages.
-    settings
-        Values set by the user; all are estimated when none.
-    fill
-        Value of voxels without a measurement; detected when none.
+    ``name`` is that of the image in messages, ``fill`` the value of voxels without a measurement,
+    which is detected when none.
     """
     settings = settings or UserCalibration()
     noise = estimate_noise(*parts, gain=None if settings.gain == "auto" else settings.gain)
@@ -315,24 +295,6 @@ def _camera(noise: Noise, background: float, settings: CalibrationSettings) -> C
     )
 
 
-class PreparedData(NamedTuple):
-    """An image prepared for deconvolution.
-
-    Attributes
-    ----------
-    data
-        (Z, Y, X) float32, with isolated hot and cold voxels repaired.
-    mask
-        (Z, Y, X) bool, measured voxels; all when none.
-    defects
-        Defective voxels.
-    """
-
-    data: FloatArray
-    mask: Mask | None
-    defects: Defects
-
-
 def prepare_data(
     data: FloatArray,
     psf: FloatArray | None,
@@ -340,8 +302,10 @@ def prepare_data(
     *,
     repair: bool = True,
     planes: Sequence[int] | None = None,
-) -> PreparedData:
-    """Return an image, or a part of one, with defective voxels repaired or masked.
+) -> tuple[FloatArray, Mask | None, Defects]:
+    """Return an image, or a part of one, repaired; the mask of measured voxels; and the defects.
+
+    The mask is none if all voxels are measured.
 
     Parameters
     ----------
@@ -374,7 +338,7 @@ def prepare_data(
     mask = defects.mask
     if defects.isolated.any():
         data = repaired(data, defects.isolated, others=~mask)
-    return PreparedData(data, None if mask.all() else mask, defects)
+    return data, None if mask.all() else mask, defects
 
 
 def prepare_image(
@@ -387,12 +351,10 @@ def prepare_image(
     RlnWarning
         For each kind of defective voxels.
     """
-    prepared = prepare_data(
-        image.data, None if psf is None else psf.data, calibration, repair=repair
-    )
-    sentences = prepared.defects.sentences()
+    kernel = None if psf is None else psf.data
+    data, mask, defects = prepare_data(image.data, kernel, calibration, repair=repair)
+    sentences = defects.sentences()
     for sentence in sentences:
         warn(f"{image.name}: {sentence}.")
     facts = {"defects": list(sentences)} if sentences else {}
-    clean = image if prepared.data is image.data else image.with_data(prepared.data)
-    return clean, prepared.mask, facts
+    return image if data is image.data else image.with_data(data), mask, facts

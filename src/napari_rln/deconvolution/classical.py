@@ -18,16 +18,10 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.report import Report
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume
 from napari_rln.deconvolution.convolution import padded_shape
-from napari_rln.deconvolution.method import (
-    Json,
-    Method,
-    Observation,
-    TileStage,
-    WholeResult,
-)
+from napari_rln.deconvolution.method import Json, Method, Observation, TileStage, WholeResult
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (
-    PreparedView,
     RichardsonLucySettings,
     check_psf_fits,
     memory_bytes,
@@ -104,16 +98,16 @@ class RichardsonLucy(RichardsonLucySettings, Method):
         kept += residual_bytes(shape, psf_shape)
         return kept + memory_bytes(shape, psf_shape, self)
 
-    def whole(self, scene: Observation) -> Generator[Report, None, WholeResult | None]:
+    def whole(self, observation: Observation) -> Generator[Report, None, WholeResult | None]:
         """Deconvolve a whole image; yield reports, return the result.
 
         None if it does not fit into memory.
         """
-        views, device = scene.views, scene.device
+        views, device = observation.views, observation.device
         shapes = [view.psf.shape for view in views if view.psf is not None]
         z, y, x = (max(sizes) for sizes in zip(*shapes, strict=True))
-        needed = memory_bytes(scene.image.shape, (z, y, x), self, views=len(views))
-        if not scene.fits_whole(needed):
+        needed = memory_bytes(observation.image.shape, (z, y, x), self, views=len(views))
+        if not observation.fits_whole(needed):
             if len(views) > 1:  # there are no tiles of two views
                 raise RlnError(
                     f"two views need {needed / 1e9:.2f} GB to deconvolve, more than the memory "
@@ -123,19 +117,19 @@ class RichardsonLucy(RichardsonLucySettings, Method):
         with computing(needed, device, ADVICE):
             iterations, stop = self.iterations, None
             if iterations == "auto":
-                stop = yield from find_iterations_of(scene, self)
+                stop = yield from find_iterations_of(observation, self)
                 iterations = stop.iterations
-            run = iteration_of(scene, self, iterations)
+            run = iteration_of(observation, self, iterations)
             facts: Json = {"shared_iterations": run.done} if run.done else {}
             every = (
                 self.report_every
-                if scene.shows_estimates or self.tolerance
+                if observation.shows_estimates or self.tolerance
                 else self.max_iterations
             )
-            data, steps = yield from iterate(run, iterations, self, every, scene)
+            data, steps = yield from iterate(run, iterations, self, every, observation)
             outside = run.outside() if len(views) == 1 else None
             trial = None if stop is None else stop.trial
-            if self.back_projector == "matched" and trial and trial.covers(scene.image):
+            if self.back_projector == "matched" and trial and trial.covers(observation.image):
                 outside = trial.outside  # converged, and the same for every residual
         return WholeResult(data, facts | steps, outside)
 
@@ -159,23 +153,23 @@ def residual_bytes(shape: Shape, psf_shape: Shape | None) -> int:
 
 
 def find_iterations_of(
-    scene: Observation, settings: RichardsonLucySettings
+    observation: Observation, settings: RichardsonLucySettings
 ) -> Generator[Report, None, IterationChoice]:
     """Yield reports; return the number of iterations, of several views that of the first."""
     return (
-        yield from scene.shared.find_iterations(
-            scene.original, settings, scene.device, scene.started
+        yield from observation.shared.find_iterations(
+            observation.original, settings, observation.device, observation.started
         )
     )
 
 
 def iteration_of(
-    scene: Observation, settings: RichardsonLucySettings, iterations: int
+    observation: Observation, settings: RichardsonLucySettings, iterations: int
 ) -> RichardsonLucyIteration:
-    """Return the iteration of a scene, with one view continued from an earlier method's."""
-    if len(scene.views) > 1:
-        return start_iteration(scene.views, settings, scene.device)
-    return scene.shared.path(scene.views[0], settings, scene.device, iterations)
+    """Return the iteration of an observation, with one view continued from an earlier method's."""
+    if len(observation.views) > 1:
+        return start_iteration(observation.views, settings, observation.device)
+    return observation.shared.path(observation.views[0], settings, observation.device, iterations)
 
 
 def iterate(
@@ -183,7 +177,7 @@ def iterate(
     iterations: int,
     settings: RichardsonLucySettings,
     every: int,
-    scene: Observation,
+    observation: Observation,
 ) -> Generator[Report, None, tuple[FloatArray, Json]]:
     """Run up to ``iterations``; yield reports, return the estimate and facts.
 
@@ -195,13 +189,13 @@ def iterate(
         change = run.step(measure=due)
         if not due:
             continue
-        scene.memory.sample()
+        observation.memory.sample()
         yield Report(
             phase="deconvolve",
             done=done,
             total=iterations,
             relative_change=change,
-            seconds=time.perf_counter() - scene.started,
+            seconds=time.perf_counter() - observation.started,
             snapshot=run.estimate,
         )
         if change < settings.tolerance:

@@ -12,7 +12,7 @@ reflect
     the image's own voxels, mirrored at every border (edge voxels repeated).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -195,20 +195,23 @@ class Convolution:
         real = self._transform.real
         real.zero_()
         real[self._field] = estimate
-        for axis, (n, (before, after)) in enumerate(zip(self.image_shape, self._halo, strict=True)):
-            start, stop = before, before + n
-            real.narrow(axis, 0, before).copy_(real.narrow(axis, start, before).flip(axis))
-            real.narrow(axis, stop, after).copy_(real.narrow(axis, stop - after, after).flip(axis))
+        for axis, outside, inside in self._mirrors():
+            real.narrow(axis, *outside).copy_(real.narrow(axis, *inside).flip(axis))
         return real
 
     def _fold(self) -> torch.Tensor:
         """Add the mirror images in the work buffer to their originals: the adjoint of mirroring."""
         real = self._transform.real
-        for axis, (n, (before, after)) in enumerate(zip(self.image_shape, self._halo, strict=True)):
-            start, stop = before, before + n
-            real.narrow(axis, start, before).add_(real.narrow(axis, 0, before).flip(axis))
-            real.narrow(axis, stop - after, after).add_(real.narrow(axis, stop, after).flip(axis))
+        for axis, outside, inside in self._mirrors():
+            real.narrow(axis, *inside).add_(real.narrow(axis, *outside).flip(axis))
         return real[self._field]
+
+    def _mirrors(self) -> Iterator[tuple[int, tuple[int, int], tuple[int, int]]]:
+        """Yield axis, and (start, length) of the halo and of its mirror image, of every border."""
+        for axis, (n, (before, after)) in enumerate(zip(self.image_shape, self._halo, strict=True)):
+            stop = before + n
+            yield axis, (0, before), (before, before)
+            yield axis, (stop, after), (stop - after, after)
 
 
 def of_one_size(kernels: Sequence[FloatArray]) -> list[FloatArray]:

@@ -97,25 +97,23 @@ def find_defects(
     planes: Sequence[int] | None = None,
     background: float | None = None,
 ) -> Defects:
-    """Return the defective voxels of an image, or of a part of one.
+    """Return the defective voxels of an image or a part of one, (Z, Y, X), NaN where unmeasured.
 
     The masks at a voxel depend on ``levels`` and on voxels up to :data:`HALO` away.
 
     Parameters
     ----------
     image
-        (Z, Y, X), in any unit; NaN where nothing was measured.
+        In any unit.
     noise
         Noise of the image. Without a gain no voxel counts as hot or cold: a denoised or
         deconvolved image may be sharper than its PSF.
     psf
         (Z, Y, X), sum 1, on the image's voxels. When none, a PSF about one voxel wide is assumed,
         which detects only the most extreme voxels.
-    levels
-        Values of saturated and filled voxels, as returned by :func:`find_levels` for samples of
-        the whole image; detected in this one when none.
-    planes
-        Indices of planes with a single value; detected when none.
+    levels, planes
+        Values of saturated and filled voxels, and indices of planes with a single value, of the
+        whole image; detected in this one when none.
     background
         Background level, image units. The noise's zero when none, which detects fewer.
     """
@@ -147,22 +145,10 @@ def _maybe_filled(image: FloatArray, levels: Levels) -> Mask:
 
 
 def repaired(image: FloatArray, defects: Mask, *, others: Mask | None = None) -> FloatArray:
-    """Return an image with defects replaced by the median of their neighbours.
+    """Return a copy of an image with defects replaced by the median of their neighbours, float32.
 
-    Parameters
-    ----------
-    image
-        (Z, Y, X).
-    defects
-        (Z, Y, X) bool, voxels to replace.
-    others
-        (Z, Y, X) bool, further voxels to exclude as neighbours.
-
-    Returns
-    -------
-    ndarray
-        (Z, Y, X) float32, a copy. A defect without a valid neighbour within two voxels is
-        unchanged.
+    All are (Z, Y, X); voxels of ``others`` are excluded as neighbours too. A defect without a valid
+    neighbour within two voxels is unchanged.
     """
     result = np.array(image, dtype=np.float32)
     invalid = defects if others is None else defects | others

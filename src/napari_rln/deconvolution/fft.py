@@ -8,9 +8,10 @@ That is faster than whole transforms by FFTW, which are faster than scipy's and 
 (``benchmarks/fft.py``). On a GPU torch calls the vendor's library.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -40,12 +41,13 @@ _SEVENS = 112  # greatest length with a factor of 7
 Box = tuple[slice, ...]
 
 
-class Filter(Protocol):
+class Filter(ABC):
     """A work buffer and the filters that fill it."""
 
     real: torch.Tensor
     """Result of the last filter."""
 
+    @abstractmethod
     def spectrum(self, source: torch.Tensor) -> torch.Tensor:
         """Return the transform of a volume, (z, y, x // 2 + 1), laid out as ``filter`` reads it.
 
@@ -80,6 +82,21 @@ class Filter(Protocol):
         result_box
             Box to fill; other values are undefined afterwards.
         """
+        self._forward(source, source_box)
+        self._multiply(transfer, conjugate, constant)
+        self._inverse(result_box)
+
+    @abstractmethod
+    def _forward(self, source: torch.Tensor, source_box: Box) -> None:
+        """Transform the source."""
+
+    @abstractmethod
+    def _multiply(self, transfer: torch.Tensor, conjugate: bool, constant: float) -> None:
+        """Multiply the spectrum."""
+
+    @abstractmethod
+    def _inverse(self, result_box: Box) -> None:
+        """Fill the box of ``real`` from the spectrum."""
 
 
 def plan(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32) -> Filter:
@@ -118,7 +135,7 @@ def _smooth(n: int) -> bool:
     return n == 1
 
 
-class FftwTransform:
+class FftwTransform(Filter):
     """FFTW along one axis at a time, in parts that stay in the cache, on our own threads.
 
     A filter is three passes over memory: slabs of planes along x and y; blocks of columns along z,
@@ -153,7 +170,7 @@ class FftwTransform:
         """Return the transform of a volume, a view that is contiguous along z."""
         z, y, x = self._shape
         result = np.empty((self._columns, z), self._types[1])
-        self._planes_forward(source.numpy(), _EVERYWHERE)
+        self._forward(source, _EVERYWHERE)
 
         def transform(workspace: "_Workspace", block: slice) -> None:
             result[block] = workspace.columns_forward(self._planes[:, block])
@@ -161,17 +178,7 @@ class FftwTransform:
         self._distribute(transform, self._blocks)
         return torch.from_numpy(result.reshape(x // 2 + 1, y, z)).permute(2, 1, 0)
 
-    def filter(
-        self,
-        source: torch.Tensor,
-        transfer: torch.Tensor,
-        *,
-        conjugate: bool = False,
-        constant: float = 0.0,
-        source_box: Box = _EVERYWHERE,
-        result_box: Box = _EVERYWHERE,
-    ) -> None:
-        """Fill ``real``."""
+    def _multiply(self, transfer: torch.Tensor, conjugate: bool, constant: float) -> None:
         factors = transfer.permute(2, 1, 0).contiguous().view(self._columns, -1).numpy()
 
         def multiply(workspace: "_Workspace", block: slice) -> None:
@@ -186,12 +193,10 @@ class FftwTransform:
                 lines[0, 0] += constant
             workspace.columns_inverse(lines, columns)
 
-        self._planes_forward(source.numpy(), source_box)
         self._distribute(multiply, self._blocks)
-        self._planes_inverse(result_box)
 
-    def _planes_forward(self, source: Array, source_box: Box) -> None:
-        """Fill the planes with the transforms of those of a volume along x and y."""
+    def _forward(self, source: torch.Tensor, source_box: Box) -> None:
+        values = source.numpy()
         z, y, x = (range(n)[part] for n, part in zip(self._shape, source_box, strict=True))
         full = (len(y), len(x)) == self._shape[1:]
 
@@ -202,18 +207,15 @@ class FftwTransform:
             rows = workspace.rows[: slab.stop - slab.start]
             if not full:
                 rows.fill(0)
-            rows[:, source_box[1], source_box[2]] = source[
-                slab.start - z.start : slab.stop - z.start
-            ]
+            inside = slice(slab.start - z.start, slab.stop - z.start)
+            rows[:, source_box[1], source_box[2]] = values[inside]
             workspace.planes_forward(self._slab(slab))
 
         ends = (0, z.start, z.stop, self._shape[0])
         parts = [_parts(slice(*pair), self._thickness) for pair in pairwise(ends)]
         self._distribute(transform, list(chain(*parts)))
 
-    def _planes_inverse(self, result_box: Box) -> None:
-        """Fill the requested box of the volume from the planes."""
-
+    def _inverse(self, result_box: Box) -> None:
         def transform(workspace: "_Workspace", slab: slice) -> None:
             rows = workspace.planes_inverse(self._slab(slab))
             self._real[slab, result_box[1], result_box[2]] = rows[:, result_box[1], result_box[2]]
@@ -320,7 +322,7 @@ def _parts(whole: slice, length: int) -> list[slice]:
     ]
 
 
-class ScipyTransform:
+class ScipyTransform(Filter):
     """scipy.fft, for CPUs without FFTW."""
 
     def __init__(self, shape: Shape, dtype: torch.dtype = torch.float32) -> None:
@@ -332,19 +334,11 @@ class ScipyTransform:
         workers = torch.get_num_threads()
         return torch.from_numpy(scipy.fft.rfftn(source.numpy(), axes=_AXES, workers=workers))
 
-    def filter(
-        self,
-        source: torch.Tensor,
-        transfer: torch.Tensor,
-        *,
-        conjugate: bool = False,
-        constant: float = 0.0,
-        source_box: Box = _EVERYWHERE,
-        result_box: Box = _EVERYWHERE,
-    ) -> None:
-        """Fill ``real``."""
-        spectrum = self.spectrum(_embedded(self.real, source, source_box)).numpy()
-        factors = transfer.numpy()
+    def _forward(self, source: torch.Tensor, source_box: Box) -> None:
+        self._spectrum = self.spectrum(_embedded(self.real, source, source_box)).numpy()
+
+    def _multiply(self, transfer: torch.Tensor, conjugate: bool, constant: float) -> None:
+        spectrum, factors = self._spectrum, transfer.numpy()
 
         def multiply(z: int) -> None:
             factor = factors[z].conj() if conjugate else factors[z]
@@ -352,18 +346,21 @@ class ScipyTransform:
 
         parallel_map(multiply, range(self._shape[0]))
         spectrum[0, 0, 0] += constant
+
+    def _inverse(self, result_box: Box) -> None:
         back = scipy.fft.irfftn(
-            spectrum,
+            self._spectrum,
             s=self._shape,
             axes=_AXES,
             norm="forward",
             overwrite_x=True,
             workers=torch.get_num_threads(),
         )
+        del self._spectrum  # frees its memory
         self.real.numpy()[result_box] = back[result_box]
 
 
-class TorchTransform:
+class TorchTransform(Filter):
     """torch.fft, for GPUs."""
 
     def __init__(
@@ -379,26 +376,21 @@ class TorchTransform:
         spectrum: torch.Tensor = torch.fft.rfftn(source, dim=_AXES)
         return spectrum
 
-    def filter(
-        self,
-        source: torch.Tensor,
-        transfer: torch.Tensor,
-        *,
-        conjugate: bool = False,
-        constant: float = 0.0,
-        source_box: Box = _EVERYWHERE,
-        result_box: Box = _EVERYWHERE,
-    ) -> None:
-        """Fill ``real``, all of it."""
+    def _forward(self, source: torch.Tensor, source_box: Box) -> None:
+        embedded = _embedded(self.real, source, source_box)
+        torch.fft.rfftn(embedded, dim=_AXES, out=self._spectrum)
+
+    def _multiply(self, transfer: torch.Tensor, conjugate: bool, constant: float) -> None:
         spectrum = self._spectrum
-        torch.fft.rfftn(_embedded(self.real, source, source_box), dim=_AXES, out=spectrum)
         if conjugate:  # conj(conj(s) t) = s conj(t), without a second copy of the transfer function
             spectrum.conj_physical_()
         spectrum.mul_(transfer)
         if conjugate:
             spectrum.conj_physical_()
         spectrum[0, 0, 0] += constant
-        torch.fft.irfftn(spectrum, s=self._shape, dim=_AXES, norm="forward", out=self.real)
+
+    def _inverse(self, result_box: Box) -> None:
+        torch.fft.irfftn(self._spectrum, s=self._shape, dim=_AXES, norm="forward", out=self.real)
 
 
 def _embedded(real: torch.Tensor, source: torch.Tensor, source_box: Box) -> torch.Tensor:

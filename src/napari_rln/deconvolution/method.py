@@ -21,7 +21,7 @@ from napari_rln.core.report import Report
 from napari_rln.core.tiles import TileSide
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm
 from napari_rln.deconvolution.calibration import Calibration, CalibrationSettings, Negatives
-from napari_rln.deconvolution.settings import PreparedView
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.stopping_trial import Trial
 
@@ -309,7 +309,7 @@ class Method(CalibrationSettings, Protocol):
     def needed_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory for a whole image, bytes, beside that already in use."""
 
-    def whole(self, scene: Observation) -> Generator[Report, None, WholeResult | None]:
+    def whole(self, observation: Observation) -> Generator[Report, None, WholeResult | None]:
         """Deconvolve a whole image; yield reports, return the result.
 
         None if its first stage does not fit into memory whole.

@@ -25,6 +25,7 @@ from napari_rln.deconvolution.noise_residuals import (
 )
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.deconvolution.photon_transfer import fit_line, is_noiseless, take_bins
+from napari_rln.deconvolution.unmeasured_voxels import lagged
 
 _LAGS = 4  # greatest distance in voxels at which noise may be correlated
 _WHITE = 0.05  # highest correlation of neighbours in white noise
@@ -44,8 +45,6 @@ class Noise:
         Image units squared: read variance minus gain times offset.
     darkest
         Value of the darkest voxels, image units, an upper limit of :attr:`zero`.
-    gain_uncertainty
-        Standard deviation of the gain, image units per photon.
     zero_uncertainty
         Standard deviation of :attr:`zero`, image units.
     spectrum
@@ -55,7 +54,6 @@ class Noise:
     gain: float
     intercept: float
     darkest: float = math.inf
-    gain_uncertainty: float = 0.0
     zero_uncertainty: float = 0.0
     spectrum: Spectrum = field(default_factory=Spectrum)
 
@@ -130,7 +128,6 @@ def estimate_noise(
         none,
         gain=line.slope,
         intercept=line.at_level - line.slope * level,
-        gain_uncertainty=math.sqrt(line.covariance[0, 0]),
         zero_uncertainty=line.zero_uncertainty,
     )
 
@@ -182,13 +179,7 @@ def _autocovariance(
         most = 3 / 1.645 * float(np.quantile(np.abs(value[dark]), 0.9)) if dark.any() else 0.0
         value = np.where(dark, value.clip(-most, most) if most > 0 else value, 0)
         for lag in range(_LAGS + 1):
-            a, b = _lagged(axis, lag, value.shape[axis])
+            a, b = lagged(axis, lag, value.shape[axis])
             total[lag] += float((value[a] * value[b]).sum(dtype=np.float64))
             count[lag] += np.count_nonzero(dark[a] & dark[b])
     return total / np.maximum(count, 1), float(count[0])
-
-
-def _lagged(axis: int, lag: int, n: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return slices that pair the voxels along an axis of length n at a lag."""
-    around = (slice(None),) * axis
-    return (*around, slice(None, n - lag)), (*around, slice(lag, None))

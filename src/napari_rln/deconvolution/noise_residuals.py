@@ -7,7 +7,7 @@ offset, and have a mask of valid voxels.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,22 +63,25 @@ class Stencil:
 
     def differences(self, values: FloatArray) -> FloatArray:
         """Return differences, scaled to the variance of a voxel if voxels are independent."""
-        for axis, taps in self.taps.items():
-            norm = math.sqrt(sum(t * t for t in taps))
-            values = _weighted(values, axis, [t / norm for t in taps])
-        return values
+        return self._weighted(values, lambda t, taps: t / math.sqrt(sum(u * u for u in taps)))
 
     def means(self, values: FloatArray) -> FloatArray:
         """Return local means, orthogonal to the differences."""
-        for axis, taps in self.taps.items():
-            values = _weighted(values, axis, [1 / len(taps)] * len(taps))
-        return values
+        return self._weighted(values, lambda _, taps: 1 / len(taps))
 
     def smoothed(self, values: FloatArray) -> FloatArray:
         """Return means weighted like the variance of a difference."""
+        return self._weighted(values, lambda t, taps: t * t / sum(u * u for u in taps))
+
+    def _weighted(
+        self, values: FloatArray, weight: Callable[[float, Sequence[float]], float]
+    ) -> FloatArray:
+        """Return sums of neighbours along all axes, for voxels that have all."""
         for axis, taps in self.taps.items():
-            power = sum(t * t for t in taps)
-            values = _weighted(values, axis, [t * t / power for t in taps])
+            around = _neighbours(values, axis, len(taps))
+            values = around[0] * np.float32(weight(taps[0], taps))
+            for neighbour, tap in zip(around[1:], taps[1:], strict=True):
+                values += neighbour * np.float32(weight(tap, taps))
         return values
 
     def valid(self, mask: Mask) -> Mask:
@@ -131,15 +134,6 @@ def corner_power(covariance: Float64Array, taps: Sequence[float]) -> float:
 def _autocorrelation(taps: Sequence[float]) -> Float64Array:
     full = np.correlate(taps, taps, "full")
     return np.asarray(full / full.max())
-
-
-def _weighted(values: FloatArray, axis: int, weights: Sequence[float]) -> FloatArray:
-    """Return weighted sums of neighbours along an axis, for voxels that have all."""
-    around = _neighbours(values, axis, len(weights))
-    total = around[0] * np.float32(weights[0])
-    for neighbour, weight in zip(around[1:], weights[1:], strict=True):
-        total += neighbour * np.float32(weight)
-    return np.asarray(total)
 
 
 def _neighbours(values: Array, axis: int, count: int) -> list[Array]:

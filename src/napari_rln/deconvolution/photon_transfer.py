@@ -1,13 +1,12 @@
 """The photon transfer line: variance of an image against its brightness."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_rln.core.volume import Float64Array, FloatArray, Mask
+from napari_rln.core.volume import Float64Array, FloatArray
 from napari_rln.deconvolution.noise_residuals import Sample, groups_of, stencil_of
 
 _WIDTH = 3.0  # width of a bin, in standard deviations of a local mean
@@ -30,10 +29,6 @@ class Bins:
     variance: Float64Array
     count: Float64Array
     lowest: Float64Array
-
-    def chosen(self, which: Mask) -> Self:
-        """Return a selection of the bins."""
-        return replace(self, **{name: values[which] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +131,7 @@ def fit_line(bins: Bins, darkest: float, gain: float | None) -> Line:
     line = _fit(bins)
     calm = bins.lowest < _FLOOR
     if not calm.all() and calm.sum() >= 3:
-        unclipped = _fit(bins.chosen(calm))
+        unclipped = _fit(Bins(**{name: values[calm] for name, values in vars(bins).items()}))
         if 0 < math.sqrt(unclipped.covariance[0, 0]) < _PRECISE * unclipped.slope:
             line = unclipped
     deviation = math.sqrt(line.covariance[0, 0])

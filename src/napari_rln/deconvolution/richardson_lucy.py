@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from napari_rln.core.device import to_numpy
 from napari_rln.core.volume import FloatArray, VoxelUm
 from napari_rln.deconvolution.convolution import Convolution, map_pieces, pieces
+from napari_rln.deconvolution.stopping import SplitPhotons
 from napari_rln.deconvolution.total_variation import total_variation_factor
 
 Start = Literal["flat", "image"]
@@ -21,21 +22,6 @@ _FLOOR = 1e-6
 _TINY = 1e-30  # least squared norm of a step
 _LONGER = 1.1  # growth of halved steps per iteration
 _WORSE = 1 + 1e-5  # factor on the deviance beyond which a step is reverted
-
-
-class HeldOut(Protocol):
-    """Photons held out of the image of a run."""
-
-    def error(self, expected: torch.Tensor, extrapolation: float) -> float:
-        """Return the error with which an estimate predicts them.
-
-        Parameters
-        ----------
-        expected
-            Blurred prediction from which the next step is taken, photons.
-        extrapolation
-            Distance of the prediction beyond the estimate, in units of the estimate's last change.
-        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +49,7 @@ class View:
     background: float = 0.0
     transfer: torch.Tensor | None = None
     mask: torch.Tensor | None = None
-    held_out: HeldOut | None = None
+    held_out: SplitPhotons | None = None
 
 
 class RichardsonLucyIteration:
@@ -206,7 +192,7 @@ class RichardsonLucyIteration:
                 return estimate
             field, weight = torch.zeros_like(window), torch.zeros_like(window)
             for view in self._corrections:
-                mask = torch.ones_like(weight) if view.mask is None else view.mask
+                mask = 1 if view.mask is None else view.mask
                 field += mask * view.field()
                 weight += mask
             window.copy_(torch.where(weight > 0, field / weight.clamp_min(1), self._flat))
@@ -348,7 +334,8 @@ class _Correction:
     ) -> torch.Tensor:
         """Return an estimate corrected by this view, valid until its next correction.
 
-        ``smooth`` is the factor of total variation, ``extrapolation`` as for :meth:`HeldOut.error`.
+        ``smooth`` is the factor of total variation; ``extrapolation`` as for
+        :meth:`.SplitPhotons.error`.
         """
         expected, self._expected = self._expected, None
         if expected is None:
@@ -359,12 +346,24 @@ class _Correction:
         else:
             correction = self._blur.filter(ratio, self._transfer)
         correction = correction.contiguous()
-        factors = [estimate.view(-1)]
-        if self._normalise is not None:
-            factors.append(self._normalise.view(-1))
-        if smooth is not None:
-            factors.append(smooth.view(-1))
-        self._correct(correction.view(-1), factors)
+        factors = [f.view(-1) for f in (estimate, self._normalise, smooth) if f is not None]
+        new = correction.view(-1)
+
+        def correct(part: slice) -> None:
+            values = new[part]
+            for factor in factors:
+                values.mul_(factor[part])
+            values.clamp_min_(self._floor)
+
+        map_pieces(correct, self._pieces, new.device)
+        if self._sensitivity is not None:
+            # Unmatched filters change the brightness: restore the photons of the image.
+            sensitivity = self._sensitivity.view(-1)
+            light = map_pieces(
+                lambda p: torch.dot(new[p], sensitivity[p]), self._pieces, new.device
+            )
+            scale = self._signal / torch.stack(light).sum()
+            map_pieces(lambda part: new[part].mul_(scale), self._pieces, new.device)
         return correction
 
     def _ratio(self, model: torch.Tensor, extrapolation: float) -> torch.Tensor:
@@ -383,22 +382,3 @@ class _Correction:
 
         map_pieces(divide, self._planes, model.device)
         return model
-
-    def _correct(self, new: torch.Tensor, factors: list[torch.Tensor]) -> None:
-        """Replace a correction by the new estimate, in place."""
-
-        def correct(part: slice) -> None:
-            values = new[part]
-            for factor in factors:
-                values.mul_(factor[part])
-            values.clamp_min_(self._floor)
-
-        map_pieces(correct, self._pieces, new.device)
-        if self._sensitivity is not None:
-            # Unmatched filters change the brightness: restore the photons of the image.
-            sensitivity = self._sensitivity.view(-1)
-            light = map_pieces(
-                lambda p: torch.dot(new[p], sensitivity[p]), self._pieces, new.device
-            )
-            scale = self._signal / torch.stack(light).sum()
-            map_pieces(lambda part: new[part].mul_(scale), self._pieces, new.device)

@@ -13,11 +13,12 @@ import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
-from napari_rln.core.volume import FloatArray, Mask, OnGrid, Shape, Volume, on_one_grid
+from napari_rln.core.volume import FloatArray, OnGrid, Shape, Volume, on_one_grid
 from napari_rln.deconvolution.back_projectors import BackProjector, transfer_function
-from napari_rln.deconvolution.calibration import Calibration, Gain, Level, Negatives
+from napari_rln.deconvolution.calibration import Gain, Level, Negatives
 from napari_rln.deconvolution.convolution import Border, Convolution, of_one_size, padded_shape
-from napari_rln.deconvolution.richardson_lucy import HeldOut, RichardsonLucyIteration, Start, View
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration, Start, View
 from napari_rln.psf.prepare import check_psf
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -130,25 +131,13 @@ def memory_bytes(
 
 
 def check_pair(image: Volume, psf: Volume, negatives: Negatives = "keep") -> Volume:
-    """Return a validated image for deconvolution with a PSF: unchanged, or clipped on request.
-
-    Raises
-    ------
-    RlnError
-        If image or PSF is unusable, or their grids do not match.
-    """
+    """Return :func:`check_image` of an image whose PSF fits, see :func:`check_psf_fits`."""
     check_psf_fits(image, psf)
     return check_image(image, negatives)
 
 
 def check_psf_fits(image: OnGrid, psf: Volume) -> None:
-    """Raise unless a PSF is usable and matches the grid of an image; values are not read.
-
-    Raises
-    ------
-    RlnError
-        If the PSF is unusable, or its voxel size or number of planes does not match.
-    """
+    """Raise unless a PSF is usable and matches the grid of an image; values are not read."""
     check_psf(psf)
     if not on_one_grid(psf, image):
         raise RlnError(
@@ -195,29 +184,6 @@ def without_negatives(data: FloatArray, negatives: Negatives, name: str) -> Floa
             "with `negatives=keep`, or set them to 0 with `negatives=clip`."
         )
     return data.clip(0)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PreparedView:
-    """One view of the object: image, PSF, calibration and mask.
-
-    Attributes
-    ----------
-    image, psf
-        As validated by :func:`check_pair`; the PSF is none for a method without one.
-    calibration
-        Camera, background and noise of the image.
-    mask
-        (Z, Y, X) bool, voxels where the image shows the object; all when none.
-    held_out
-        Photons held out to score estimates, see :mod:`napari_rln.deconvolution.stopping`.
-    """
-
-    image: Volume
-    psf: Volume | None
-    calibration: Calibration
-    mask: Mask | None = None
-    held_out: HeldOut | None = None
 
 
 def start_iteration(

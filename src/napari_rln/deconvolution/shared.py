@@ -22,8 +22,9 @@ from napari_rln.deconvolution.calibration import (
     calibrate,
     prepare_image,
 )
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
-from napari_rln.deconvolution.settings import PreparedView, RichardsonLucySettings
+from napari_rln.deconvolution.settings import RichardsonLucySettings
 from napari_rln.deconvolution.stopping_trial import IterationChoice, find_iterations
 
 T = TypeVar("T")

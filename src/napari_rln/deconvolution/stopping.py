@@ -17,7 +17,6 @@ subtracted, scaled, from the other, which makes them independent (Pang et al., C
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -64,7 +63,6 @@ class StoppingRule:
     PSF differs from the microscope's beyond noise, relative to the error that remains. Such an
     image has no best iteration: the error of the PSF, equal in both parts of the photons, would be
     fitted without end.
-
     """
 
     best: float = math.inf
@@ -100,40 +98,11 @@ class StoppingRule:
         return gain >= 0 and (settled or futile)
 
 
-class Prediction(NamedTuple):
-    """Comparison of two estimates by their prediction of held-out photons.
-
-    Attributes
-    ----------
-    error
-        Error of the first, see :meth:`SplitPhotons.error`.
-    fractions
-        Weight of the first in the best mixture of both, for each of the :data:`BANDS`.
-    """
-
-    error: float
-    fractions: tuple[float, ...]
-
-
 class SplitPhotons:
     """An image split into two parts of independent noise: one to deconvolve, one held out.
 
-    Parameters
-    ----------
-    photons
-        (Z, Y, X).
-    psf
-        (z, y, x) sum 1, centre on voxel ``n // 2``.
-    background
-        Background, photons.
-    spectrum
-        Spectrum of the noise.
-    seed
-        Random seed.
-    mask
-        (Z, Y, X) bool, measured voxels; all when none.
-    device
-        Device of the run.
+    ``photons`` and ``mask``, of measured voxels, are (Z, Y, X); the PSF is (z, y, x), sum 1, centre
+    on voxel ``n // 2``; the background is in photons.
 
     Attributes
     ----------
@@ -207,10 +176,17 @@ class SplitPhotons:
         return max(1, round(rule.iteration * factor))
 
     def error(self, expected: torch.Tensor, extrapolation: float) -> float:
-        """Return the error with which an estimate predicts them, see :meth:`.HeldOut.error`.
+        """Return the error with which an estimate predicts the held-out photons.
 
         It is the power of the sharpened residual over that of the noise alone. A factor on the
         whole estimate is no error: unmatched back projectors converge to it late.
+
+        Parameters
+        ----------
+        expected
+            Blurred prediction from which the next step is taken, photons.
+        extrapolation
+            Distance of the prediction beyond the estimate, in units of the estimate's last change.
         """
         now = self._spectrum(expected, self.background)
         last = self._last if extrapolation else None
@@ -227,15 +203,15 @@ class SplitPhotons:
         self._last = now
         return (self._power - common**2 / max(own, 1e-30)) / self._noise
 
-    def compare(self, one: torch.Tensor, other: torch.Tensor, outside: torch.Tensor) -> Prediction:
-        """Return a comparison of two estimates by their prediction of the held-out photons.
+    def compare(
+        self, one: torch.Tensor, other: torch.Tensor, outside: torch.Tensor
+    ) -> tuple[float, tuple[float, ...]]:
+        """Compare two estimates by their prediction of the held-out photons.
 
-        Parameters
-        ----------
-        one, other
-            Blurred estimates of the part to deconvolve, photons without background.
-        outside
-            Photons in that part from beyond the field of view.
+        ``one`` and ``other`` are blurred estimates of the part to deconvolve, photons without
+        background; ``outside`` are photons in that part from beyond the field of view. Returns
+        the error of the first, see :meth:`error`, and its weight in the best mixture of both, for
+        each of the :data:`BANDS`.
         """
         first, second = (self._spectrum(blurred + outside, 0.0) for blurred in (one, other))
         ratio = self._held_out_ratio
@@ -249,7 +225,7 @@ class SplitPhotons:
             band = (self._passed >= low) & (self._passed < high if high < 1 else self._passed <= 1)
             common, power = (self._product(x, gained, band) for x in (left, gained))
             fractions.append(min(max(common / power, 0.0), 1.0) if power > 0 else 0.0)
-        return Prediction(error, tuple(fractions))
+        return error, tuple(fractions)
 
     def scale(self, expected: torch.Tensor, outside: torch.Tensor) -> float:
         """Return the factor on a blurred estimate that best fits all photons."""
@@ -283,10 +259,8 @@ class SplitPhotons:
 
 def _passed(psf: FloatArray, shape: Shape) -> FloatArray:
     """Return the transmission of a PSF, |OTF| over its maximum, on the grid of an image."""
-    kernel = centre_crop(psf, shape)
-    whole = np.zeros(shape, np.float32)
-    whole[tuple(slice(n) for n in kernel.shape)] = kernel
-    otf = np.abs(scipy.fft.rfftn(whole, workers=torch.get_num_threads()))
+    kernel = centre_crop(psf, shape).astype(np.float32, copy=False)
+    otf = np.abs(scipy.fft.rfftn(kernel, shape, workers=torch.get_num_threads()))
     passed: FloatArray = otf / otf.max()
     return passed
 
@@ -328,9 +302,8 @@ def _window(shape: Shape) -> FloatArray:
     for axis, n in enumerate(shape):
         if n >= _LEAST_TAPERED:
             fades = np.minimum(1, (np.arange(n) + 0.5) / _TAPER)
-            sides = [1, 1, 1]
-            sides[axis] = n
-            window = window * np.minimum(fades, fades[::-1]).astype(np.float32).reshape(sides)
+            fades = np.minimum(fades, fades[::-1]).astype(np.float32)
+            window = window * np.expand_dims(fades, [a for a in range(3) if a != axis])
     return window
 
 

@@ -16,12 +16,9 @@ from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray, Volume
 from napari_rln.deconvolution.calibration import Calibration, Camera
 from napari_rln.deconvolution.outside_light import OutsideLight
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
-from napari_rln.deconvolution.settings import (
-    PreparedView,
-    RichardsonLucySettings,
-    start_iteration,
-)
+from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration
 from napari_rln.deconvolution.stopping import SplitPhotons, StoppingRule, structured_crop
 
 
@@ -29,12 +26,10 @@ from napari_rln.deconvolution.stopping import SplitPhotons, StoppingRule, struct
 class Trial:
     """Trial deconvolution of a part of an image's photons.
 
+    ``view`` holds these as an image in the units of the whole.
+
     Attributes
     ----------
-    view
-        Deconvolved photons, as an image in the units of the whole.
-    split
-        Deconvolved and held-out photons.
     run
         Deconvolution, possibly continued.
     best

@@ -8,25 +8,12 @@ from napari_rln.core.volume import VoxelUm
 def total_variation_factor(
     estimate: torch.Tensor, strength: float, voxel_um: VoxelUm
 ) -> torch.Tensor:
-    """Return the factor of total variation on a Richardson-Lucy update.
+    """Return the factor of total variation on a Richardson-Lucy update, (Z, Y, X), around 1.
 
     ``1 / (1 - strength * div(grad x / |grad x|))``, Dey et al., Microscopy Research and Technique
     69, 260 (2006), equation 12; lengths are in units of the smallest voxel side, so that a coarse
-    z step weighs less.
-
-    Parameters
-    ----------
-    estimate
-        (Z, Y, X).
-    strength
-        The paper's lambda, small enough (below 0.15) that the factor stays positive.
-    voxel_um
-        Voxel size (z, y, x) in micrometres.
-
-    Returns
-    -------
-    torch.Tensor
-        (Z, Y, X), around 1.
+    z step weighs less. The strength, the paper's lambda, is small enough (below 0.15) that the
+    factor stays positive.
     """
     shortest = min(voxel_um)
     spacing = [size / shortest for size in voxel_um]

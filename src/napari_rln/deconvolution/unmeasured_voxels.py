@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from napari_rln.core.volume import FloatArray, Mask, Shape
 
@@ -177,11 +178,7 @@ def _specks(image: FloatArray, value: float) -> int:
     """
     around = (image == value).astype(np.int8)
     for axis in (1, 2):
-        first, last = _ends(axis)
-        total = around.copy()
-        total[first] += around[last]
-        total[last] += around[first]
-        around = total
+        around = ndimage.convolve1d(around, [1, 1, 1], axis, mode="constant")
     return int(((image != value) & (around >= 7)).sum())
 
 
@@ -200,7 +197,7 @@ def _repeated(image: FloatArray) -> Mask:
     same = np.ones(image.shape, dtype=bool)
     for axis in (1, 2):
         differs = np.diff(image, axis=axis) != 0
-        first, last = _ends(axis)
+        first, last = lagged(axis, 1, image.shape[axis])
         same[first] &= ~differs
         same[last] &= ~differs
     return same
@@ -217,21 +214,15 @@ def _constant(image: FloatArray, value: float) -> Mask:
 def _widened(mask: Mask, radii: Shape) -> Mask:
     """Return a mask dilated by radii (z, y, x) in voxels."""
     for axis, voxels in enumerate(radii):
+        first, last = lagged(axis, 1, mask.shape[axis])
         for _ in range(voxels):
-            mask = _along(mask, axis)
+            narrow, mask = mask, mask.copy()
+            mask[first] |= narrow[last]
+            mask[last] |= narrow[first]
     return mask
 
 
-def _along(mask: Mask, axis: int) -> Mask:
-    """Return a mask dilated by one voxel along an axis."""
-    wide = mask.copy()
-    first, last = _ends(axis)
-    wide[first] |= mask[last]
-    wide[last] |= mask[first]
-    return wide
-
-
-def _ends(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return slices of all but the last and all but the first along an axis."""
+def lagged(axis: int, lag: int, n: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return slices that pair the voxels along an axis of length n at a lag."""
     around = (slice(None),) * axis
-    return (*around, slice(None, -1)), (*around, slice(1, None))
+    return (*around, slice(None, n - lag)), (*around, slice(lag, None))

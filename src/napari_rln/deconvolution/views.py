@@ -35,13 +35,10 @@ from napari_rln.deconvolution.calibration import (
 )
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method
-from napari_rln.deconvolution.settings import PreparedView, check_pair
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.settings import check_pair
 from napari_rln.psf.prepare import RESAMPLE_ONLY, check_psf, prepare_psf
-from napari_rln.registration.register import (
-    RegistrationReport,
-    RegistrationSettings,
-    register_iter,
-)
+from napari_rln.registration.register import RegistrationReport, RegistrationSettings, register_iter
 
 Rotation = Literal["none", "x+90", "x-90", "y+90", "y-90"]
 
@@ -96,7 +93,7 @@ class TwoViews:
     Attributes
     ----------
     first, second
-        Views with PSFs and masks on that grid, the second scaled to the brightness of the first.
+        Views on that grid, the second scaled to the brightness of the first.
     original
         First view on its own voxels.
     facts
@@ -260,14 +257,8 @@ def psfs_of_views(
 ) -> tuple[Volume, Volume]:
     """Return the PSFs of two views, rotated and resampled to the voxels of the result.
 
-    Parameters
-    ----------
-    psf_first, psf_second
-        Sum 1, each in the orientation of its own view.
-    settings
-        Settings of the alignment.
-    voxel_um
-        Voxel size (z, y, x) of the first view in micrometres; that of its PSF when none.
+    Each is in the orientation of its own view; ``voxel_um`` is that of the first view, and that of
+    its PSF when none.
     """
     grid = _grid(voxel_um or psf_first.voxel_um, settings)
     return _on_grid(psf_first, grid), _on_grid(rotated(psf_second, settings.rotation), grid)

@@ -19,8 +19,9 @@ from napari_rln.core.volume import Volume, same_grid
 from napari_rln.deconvolution.calibration import LEAST_MEASURED
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.method import Method, Observation, WholeResult
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.residual import facts_of, residual_of
-from napari_rln.deconvolution.settings import PreparedView, check_image
+from napari_rln.deconvolution.settings import check_image
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.views import TwoViews
 from napari_rln.engine.execution import Execution
@@ -130,7 +131,7 @@ def _steps(
     for message in method.warnings(*(view.psf for view in prepared.views)):
         warn(message)
     device = resolve_device(method.device)
-    scene = Observation(
+    observation = Observation(
         views=prepared.views,
         original=prepared.original,
         shared=shared,
@@ -141,7 +142,7 @@ def _steps(
         started=started,
         memory=PeakMemory(device),
     )
-    whole = yield from method.whole(scene)
+    whole = yield from method.whole(observation)
     if whole is None:
         data, facts = yield from deconvolve_tiled(
             prepared.raw, prepared.original.psf, method, tile, memory_gb
@@ -150,9 +151,9 @@ def _steps(
     original = prepared.original
     data, outside = whole.data, whole.outside
     on_image = data
-    if not scene.on_own_voxels:
+    if not observation.on_own_voxels:
         shape, voxel_um = original.image.shape, original.image.voxel_um
-        on_image = on_grid(data, scene.image.voxel_um, shape, voxel_um)
+        on_image = on_grid(data, observation.image.voxel_um, shape, voxel_um)
         outside = None  # is not on this grid
     facts = prepared.facts | {"device": str(device)} | whole.facts
     if original.psf is not None:
@@ -165,7 +166,7 @@ def _steps(
     described = method.describe()
     facts |= described.facts | {
         "seconds": round(time.perf_counter() - started, 3),
-        "peak_mb": round(scene.memory.peak / 1e6),
+        "peak_mb": round(observation.memory.peak / 1e6),
     }
     facts |= {name: its.record.as_dict() for name, its in prepared.psfs.items() if its.record}
     several = len(prepared.views) > 1
@@ -174,7 +175,7 @@ def _steps(
     title = f"{'dual ' * several}{method.title}"
     if "iterations" in facts:
         title += f" {facts['iterations']}"
-    where = scene.image if several else original.image
+    where = observation.image if several else original.image
     return where.with_data(
         data if several else on_image,
         name=f"{original.image.name} · {title}",

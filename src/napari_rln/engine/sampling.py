@@ -29,7 +29,8 @@ from napari_rln.deconvolution.calibration import (
     sample_boxes,
 )
 from napari_rln.deconvolution.method import Json, Method, TileStage
-from napari_rln.deconvolution.settings import PreparedView, without_negatives
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.settings import without_negatives
 from napari_rln.deconvolution.stopping import structured_crop, structured_shape
 from napari_rln.engine.image_state import ImageState
 from napari_rln.io.image import checksum

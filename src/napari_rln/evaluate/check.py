@@ -22,6 +22,7 @@ from napari_rln.deconvolution.calibration import (
     prepare_image,
 )
 from napari_rln.deconvolution.outside_light import MOST, OutsideLight
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.residual import facts_of, residual_of
 from napari_rln.deconvolution.settings import RichardsonLucySettings, check_pair, memory_bytes
 from napari_rln.deconvolution.shared import Shared
@@ -149,7 +150,7 @@ def outside_light_iter(
     settings, where = RichardsonLucySettings(), resolve_device(device)
     check_memory(memory_bytes(image.shape, psf.shape, settings), where, _ADVICE)
     started = time.perf_counter()
-    view = rld.PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
+    view = PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
     run = rld.start_iteration([view], settings, where)
     outside = OutsideLight(image, calibration)
     for done in range(1, MOST + 1):

@@ -94,16 +94,10 @@ class Application:
     def window(
         self, image: FloatArray, estimate: FloatArray, inner: Box, mask: Mask | None
     ) -> FloatArray:
-        """Return the result for a window, image units, background removed.
+        """Return the result in the inner part of a window, image units, background removed.
 
-        Parameters
-        ----------
-        image, estimate
-            (z, y, x) of the window, the estimate without background.
-        inner
-            Part of the window to return, of which the network has the full receptive field.
-        mask
-            (z, y, x) bool of the window, as for :meth:`tiles`.
+        ``image``, ``estimate`` (without background) and ``mask``, as for :meth:`tiles`, are of the
+        window, (z, y, x). The network has its full receptive field around the inner part.
         """
         piece = self.output_of(self.input_of(image, estimate, mask), estimate, inner)
         return piece if mask is None else np.where(mask[inner], piece, estimate[inner])
@@ -118,19 +112,10 @@ class Application:
     ) -> Generator[Report, None, FloatArray]:
         """Yield reports with finished tiles; return (Z, Y, X), image units, background removed.
 
-        Parameters
-        ----------
-        read
-            Returns the network's input for a box of the volume.
-        tiles
-            Tiles that cover the volume, with the network's receptive field as their halo.
-        estimate
-            (Z, Y, X), initial estimate, image units, background removed.
-        started
-            ``time.perf_counter()`` at the start, for the seconds of reports.
-        mask
-            (Z, Y, X) bool, measured voxels; all when none. Elsewhere the result is the initial
-            estimate.
+        ``read`` returns the network's input for a box of the volume. The tiles cover the volume,
+        with the network's receptive field as their halo. Where ``mask``, (Z, Y, X) of measured
+        voxels, is false the result is the initial estimate. ``started`` is ``time.perf_counter()``
+        at the start.
         """
         whole = np.empty_like(estimate)
         for number, tile in enumerate(tiles, 1):
@@ -157,14 +142,8 @@ def consistency_of(
 ) -> Consistency:
     """Return the parameters of merging a network's output with its initial estimate, for an image.
 
-    Parameters
-    ----------
-    trial
-        Trial of the image's deconvolution; the defaults are returned when none.
-    model, network
-        Model, and its network prepared for inference.
-    tiles_of
-        Returns the tiles of a volume of a shape.
+    ``trial`` is that of the image's deconvolution; the defaults are returned when none.
+    ``tiles_of`` returns the tiles of a volume of a shape.
     """
     if trial is None:
         return Consistency()

@@ -81,30 +81,21 @@ class Consistency:
     def of(cls, trial: Trial, estimate: FloatArray, output: FloatArray, scale: float) -> Self:
         """Return the parameters for an image, by prediction of its held-out photons.
 
-        Parameters
-        ----------
-        trial
-            Trial of the image's deconvolution.
-        estimate, output
-            (Z, Y, X), image units, background removed: estimate of the trial, and output of the
-            network for it.
-        scale
-            Scale of the normalisation, image units.
+        ``estimate`` is that of the trial and ``output`` that of the network for it, (Z, Y, X),
+        image units, background removed; ``scale`` is that of the normalisation, image units.
         """
         split, run = trial.split, trial.run
         outside = run.in_photons(trial.outside)
         first = run.blurred(estimate)
         second = run.blurred(Merge(cls())(output, estimate, scale))
         factor = split.scale(second, outside)
-        merit = split.compare(first, factor * second, outside)
-        if merit.error > EXPLAINED:
+        error, detail = split.compare(first, factor * second, outside)
+        if error > EXPLAINED:
             return cls(output=factor)
-        merged = cls(output=factor, detail=merit.fractions)
+        merged = cls(output=factor, detail=detail)
         assert trial.view.psf is not None
         result = Merge(merged, trial.view.psf.data)(output, estimate, scale)
-        return cls(
-            output=factor, detail=merit.fractions, result=split.scale(run.blurred(result), outside)
-        )
+        return cls(output=factor, detail=detail, result=split.scale(run.blurred(result), outside))
 
 
 class Merge:

@@ -92,9 +92,9 @@ class InitialEstimate:
 
 
 def initial_estimate(
-    scene: Observation, start: StartSettings, *, outside: bool = False
+    observation: Observation, start: StartSettings, *, outside: bool = False
 ) -> Generator[Report, None, InitialEstimate]:
-    """Yield reports of a classical deconvolution; return the initial estimate of a scene.
+    """Yield reports of a classical deconvolution; return the initial estimate of an observation.
 
     With ``outside`` the light from beyond the field of view is estimated too, which may need more
     iterations.
@@ -104,16 +104,16 @@ def initial_estimate(
     RlnError
         If a PSF is needed but missing.
     """
-    image, calibration = scene.image, scene.calibration
+    image, calibration = observation.image, observation.calibration
     if not start.needs_psf:
         return InitialEstimate(data=image.data - np.float32(calibration.background))
-    if scene.psf is None:
+    if observation.psf is None:
         raise RlnError(
             "this model starts from a classical deconvolution and needs the PSF; give one (`psf`)."
         )
     settings, trial = start.rld(), None
     if start.iterations == "auto":
-        stop = yield from find_iterations_of(scene, settings)
+        stop = yield from find_iterations_of(observation, settings)
         iterations, trial = start.after(stop.iterations), stop.trial
     else:
         iterations = start.iterations
@@ -121,9 +121,9 @@ def initial_estimate(
     known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
     if outside and start.method == "matched" and not known:
         watch = OutsideLight(image, calibration)
-    if len(scene.views) > 1:  # the stop is that of the first view alone
+    if len(observation.views) > 1:  # the stop is that of the first view alone
         settings = replace(settings, start="image")
-    run = iteration_of(scene, settings, iterations)
+    run = iteration_of(observation, settings, iterations)
     while run.done < iterations:
         change = run.step(measure=False)
         yield Report(
@@ -131,7 +131,7 @@ def initial_estimate(
             done=run.done,
             total=iterations,
             relative_change=change,
-            seconds=time.perf_counter() - scene.started,
+            seconds=time.perf_counter() - observation.started,
             snapshot=run.estimate,
         )
         if watch is not None:
@@ -140,6 +140,6 @@ def initial_estimate(
     # The residual of the result needs it converged, whatever the number of iterations.
     while watch is not None and not watch.update(run):
         run.step(measure=False)
-    scene.shared.release_path()  # frees memory for the network
+    observation.shared.release_path()  # frees memory for the network
     light = None if watch is None else watch.light
     return InitialEstimate(data=data, iterations=iterations, outside=light, trial=trial)

@@ -72,7 +72,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Library:
-    """The shipped models and those in a folder, which is created by the first save."""
+    """The shipped models and those in a folder, which is created by the first save.
+
+    Methods raise an RlnError for a model that does not exist or is damaged and for a name that is
+    not permitted, and an OSError if writing fails; no file is left then.
+    """
 
     folder: Path = field(default_factory=default_folder)
 
@@ -91,13 +95,7 @@ class Library:
         return tuple(entry.name for entry in self.entries() if not entry.error)
 
     def path(self, name: str) -> Path | None:
-        """Return the file of a model; none for a shipped one.
-
-        Raises
-        ------
-        RlnError
-            If there is no model of that name.
-        """
+        """Return the file of a model; none for a shipped one."""
         if name in shipped_models():
             return None
         file = {path.name: path for path in self._files()}.get(f"{name}{SUFFIX}")
@@ -109,13 +107,7 @@ class Library:
         return file
 
     def load(self, name: str) -> Model:
-        """Return a model by its name.
-
-        Raises
-        ------
-        RlnError
-            If there is no such model, or its file is damaged.
-        """
+        """Return a model by its name."""
         path = self.path(name)
         return load_model(name) if path is None else replace(Model.load(path), name=name)
 
@@ -124,11 +116,6 @@ class Library:
 
         The file has the model's name, without characters that file names cannot have, and with a
         number if the name is taken: no model is overwritten.
-
-        Raises
-        ------
-        OSError
-            If writing fails; no file is left.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         name = self._free_name(model.name)
@@ -137,40 +124,12 @@ class Library:
         return path
 
     def add(self, path: str | Path) -> Path:
-        """Copy a model's file into the folder and return the copy, of the same name.
-
-        Raises
-        ------
-        RlnError
-            If it is no model.
-        OSError
-            If writing fails; no file is left.
-        """
+        """Copy a model's file into the folder and return the copy, of the same name."""
         model = Model.load(path)
         return self.save(replace(model, name=Path(path).name.removesuffix(SUFFIX)))
 
-    def export(self, name: str, path: str | Path) -> None:
-        """Write a model, shipped or not, to a file elsewhere; an existing file is replaced.
-
-        Raises
-        ------
-        RlnError
-            If there is no such model, or the path is invalid.
-        OSError
-            If writing fails; no file is left.
-        """
-        self.load(name).save(path)
-
     def rename(self, old: str, new: str) -> Path:
-        """Rename a model of the user and return its file.
-
-        Raises
-        ------
-        RlnError
-            If it is shipped, or the new name is taken or invalid.
-        OSError
-            If writing fails; the old file is left.
-        """
+        """Rename a model of the user and return its file; on an error the old one is left."""
         before = self._own(old, "renamed")
         _check_name(new)
         if new.casefold() in self._taken():
@@ -181,13 +140,7 @@ class Library:
         return after
 
     def delete(self, name: str) -> None:
-        """Delete the file of a model of the user, damaged or not.
-
-        Raises
-        ------
-        RlnError
-            If it is shipped, or there is no such model.
-        """
+        """Delete the file of a model of the user, damaged or not."""
         self._own(name, "deleted").unlink()
 
     def _files(self) -> list[Path]:

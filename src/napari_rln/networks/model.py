@@ -22,6 +22,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record, array_hash, jsonable
 from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.convolution import of_one_size
 from napari_rln.io.paths import atomic
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.normalisation import NormalisationMethod
@@ -284,13 +285,7 @@ def _card(file: str, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def check_model_path(path: Path) -> None:
-    """Raise unless a model can be written at a path; to be called before training.
-
-    Raises
-    ------
-    RlnError
-        If the suffix is not that of models, or the folder does not exist.
-    """
+    """Raise unless a model can be written at a path; to be called before training."""
     if path.suffix != SUFFIX:
         raise RlnError(f"{path.name} must end in {SUFFIX}.")
     if path.is_dir() or not path.parent.is_dir():
@@ -346,14 +341,5 @@ def _located(name: str | Path) -> Iterator[Path]:
 
 def psf_difference(psf: Volume, other: Volume) -> float:
     """Return the fraction of light by which two PSFs of one voxel size differ, 0 to 1."""
-    # Of different sizes, each with its centre on voxel n // 2.
-    size = [max(p, q) + 1 for p, q in zip(psf.shape, other.shape, strict=True)]
-    padded = []
-    for volume in (psf, other):
-        whole = np.zeros(size, np.float64)
-        first = [m // 2 - n // 2 for m, n in zip(size, volume.shape, strict=True)]
-        whole[tuple(slice(f, f + n) for f, n in zip(first, volume.shape, strict=True))] = (
-            volume.data
-        )
-        padded.append(whole / whole.sum())
-    return float(0.5 * np.abs(padded[0] - padded[1]).sum())
+    one, two = (k.astype(np.float64) for k in of_one_size([psf.data, other.data]))
+    return float(0.5 * np.abs(one / one.sum() - two / two.sum()).sum())

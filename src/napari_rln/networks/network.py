@@ -9,45 +9,26 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-import torch
 
 from napari_rln.core.device import bytes_allowed, check_memory, computing, resolve_device
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import relay
 from napari_rln.core.grid import on_grid
 from napari_rln.core.limits import as_dict, check_limits, from_dict
-from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
+from napari_rln.core.machine import LIBRARIES_BYTES
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Tile, TileSide, largest_core, plan_tiles
+from napari_rln.core.tiles import Tile
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm, same_grid
 from napari_rln.deconvolution.calibration import Gain, Level, Negatives
-from napari_rln.deconvolution.classical import (
-    ClassicalTiles,
-    residual_bytes,
-    search_bytes,
-)
-from napari_rln.deconvolution.method import (
-    BlockComputer,
-    Description,
-    Json,
-    Method,
-    Observation,
-    WholeResult,
-)
+from napari_rln.deconvolution.classical import ClassicalTiles, residual_bytes, search_bytes
+from napari_rln.deconvolution.method import Description, Json, Method, Observation, WholeResult
 from napari_rln.deconvolution.residual import Residual, residual_of
-from napari_rln.deconvolution.settings import PreparedView, check_psf_fits, memory_bytes
-from napari_rln.deconvolution.stopping_trial import Trial
+from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
 from napari_rln.io.paths import relative_to_folder
-from napari_rln.networks.application import (
-    HALO,
-    Application,
-    BlockInput,
-    consistency_of,
-)
-from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
+from napari_rln.networks.application import Application, BlockInput, consistency_of
+from napari_rln.networks.blocks import LEAST_SIDE, NetworkBlocks, block_tiles
 from napari_rln.networks.data_consistency import Consistency, Merge
 from napari_rln.networks.inference import (
-    TORCH_VOXEL_BYTES,
     InferenceNetwork,
     Precision,
     compile_in_background,
@@ -55,18 +36,14 @@ from napari_rln.networks.inference import (
 )
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.model import UNIVERSAL, Model, load_model
-from napari_rln.networks.normalisation import Normalisation, brightness
+from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.rln import combine_views
 from napari_rln.networks.suitability import grid_error, psf_warnings
 
 ADVICE = "set a lower memory limit (`memory_gb`), or use another device."
 
 _VOLUME_BYTES = 28  # measured: bytes per voxel of the image, of all arrays of its size
-_WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
-_LEAST_SIDE = 16  # of a tile's core: smaller tiles are mostly halo
-_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and report less often
 _MODEL_FILE = "model.safetensors"
-_LEAST_BYTES = 60_000_000  # for a network, whose smallest tiles take some 30 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +141,9 @@ class Network(NetworkOptions, Method):
         return ClassicalTiles(start.rld(), start.beyond) if start.needs_psf else None
 
     @property
-    def blocks(self) -> "NetworkBlocks":
+    def blocks(self) -> NetworkBlocks:
         """The stage of blocks: the network."""
-        return NetworkBlocks(self)
+        return NetworkBlocks(self.loaded, self.precision)
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
         """Raise unless image and PSF match and the model is applicable to them."""
@@ -176,8 +153,11 @@ class Network(NetworkOptions, Method):
                 f"model {model.name} is for two views of the object, not one image; give both "
                 "(napari-rln dual)."
             )
-        if views > 1:
-            check_views_model(model)
+        if views > 1 and model.network.settings.views == "single" and not model.start.needs_psf:
+            raise RlnError(
+                f"model {model.name} is for a single view of the object; use one that starts from "
+                "a classical deconvolution, such as universal, or one trained on two views."
+            )
         if psf is None and model.start.needs_psf:
             raise RlnError(
                 f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
@@ -228,57 +208,57 @@ class Network(NetworkOptions, Method):
             return kept
         return kept + residual_bytes(shape, psf_shape)
 
-    def whole(self, scene: Observation) -> Generator[Report, None, WholeResult | None]:
+    def whole(self, observation: Observation) -> Generator[Report, None, WholeResult | None]:
         """Deconvolve a whole image; yield reports with finished tiles, return the result.
 
         None if the initial estimate does not fit into memory whole.
         """
-        model, device, shape = self.loaded, scene.device, scene.image.shape
-        single, own = len(scene.views) == 1, scene.on_own_voxels
-        psf_shape = None if scene.psf is None else scene.psf.shape
+        model, device, shape = self.loaded, observation.device, observation.image.shape
+        single, own = len(observation.views) == 1, observation.on_own_voxels
+        psf_shape = None if observation.psf is None else observation.psf.shape
         if device.type == "cpu" and self.precision == "float32":
             compile_in_background()  # the first time it takes as long as the initial estimate
-        most = bytes_allowed(scene.memory_gb, device)
-        if scene.memory_gb != "auto":
+        most = bytes_allowed(observation.memory_gb, device)
+        if observation.memory_gb != "auto":
             check_memory(most, device, ADVICE)
             if device.type != "cuda" and single:  # a GPU holds only what is being computed
                 most -= self._kept_bytes(shape, psf_shape)
-                _check_allowed(shape, psf_shape, scene.memory_gb, most)
+                _check_allowed(shape, psf_shape, observation.memory_gb, most)
         if model.start.needs_psf and single:
             assert psf_shape is not None
             needed = memory_bytes(shape, psf_shape, model.start.rld())
-            if needed > most and max(shape) > _LEAST_SIDE:
+            if needed > most and max(shape) > LEAST_SIDE:
                 return None
         facts: Json = {}
         with computing(most, device, ADVICE):
             start = yield from relay(
-                initial_estimate(scene, model.start, outside=own and single),
+                initial_estimate(observation, model.start, outside=own and single),
                 lambda report: replace(
                     report,
                     phase="stop" if report.phase == "stop" else "start",
-                    seconds=time.perf_counter() - scene.started,
+                    seconds=time.perf_counter() - observation.started,
                     snapshot=report.snapshot if own else None,
                 ),
             )
             facts["start_iterations"] = start.iterations
-            scene.memory.sample()
-            scalings = self._scalings(scene, start.data)
+            observation.memory.sample()
+            scalings = self._scalings(observation, start.data)
             for number, scaling in enumerate(scalings):
                 facts[f"normalisation{'_b' * number}"] = asdict(scaling)
             if is_compiling():
-                lasted = time.perf_counter() - scene.started
+                lasted = time.perf_counter() - observation.started
                 yield Report(phase="compile", done=0, total=0, seconds=lasted)
             network = InferenceNetwork(model.network, device, self.precision)
 
             def tiles_of(shape: Shape) -> tuple[Tile, ...]:
-                return _block_tiles(shape, network, scene.tile, most)
+                return block_tiles(shape, network, observation.tile, most)
 
             merge = None
             if model.start.needs_psf and single:
-                assert scene.psf is not None
+                assert observation.psf is not None
                 consistency = consistency_of(start.trial, model, network, tiles_of)
                 facts["consistency"] = asdict(consistency)
-                merge = Merge(consistency, scene.psf.data)
+                merge = Merge(consistency, observation.psf.data)
             elif model.start.needs_psf:
                 merge = Merge(Consistency())
             tiles = tiles_of(shape)
@@ -288,24 +268,30 @@ class Network(NetworkOptions, Method):
                 model=model,
                 network=network,
                 scaling=scalings[0],
-                background=scene.calibration.background,
+                background=observation.calibration.background,
                 merge=merge,
             )
-            mask = scene.views[0].mask if single else None
-            read = _reader(scene, applied, scalings, start.data)
-            data = yield from applied.tiles(read, tiles, start.data, scene.started, mask)
-            scene.memory.sample()
+            mask = observation.views[0].mask if single else None
+            read = _reader(observation, applied, scalings, start.data)
+            data = yield from applied.tiles(read, tiles, start.data, observation.started, mask)
+            observation.memory.sample()
         if not single:
-            residual = _explained(scene, data) if merge is not None else None
+            residual = _explained(observation, data) if merge is not None else None
             if residual is not None:
                 data *= np.float32(residual.scale)
                 facts["consistency"] = asdict(Consistency(result=residual.scale))
             return WholeResult(data, facts)
         outside = start.outside
-        if model.start.method == "matched" and start.trial and start.trial.covers(scene.image):
+        if (
+            model.start.method == "matched"
+            and start.trial
+            and start.trial.covers(observation.image)
+        ):
             outside = start.trial.outside
-        if outside is not None and own and scene.psf is not None:
-            scene.shared.store_outside(scene.image, scene.psf, scene.calibration, outside)
+        if outside is not None and own and observation.psf is not None:
+            observation.shared.store_outside(
+                observation.image, observation.psf, observation.calibration, outside
+            )
         return WholeResult(data, facts, outside if own else None)
 
     def describe(self) -> Description:
@@ -358,9 +344,9 @@ class Network(NetworkOptions, Method):
             kept += search_bytes(shape, psf_shape, start.rld())
         return kept
 
-    def _scalings(self, scene: Observation, estimate: FloatArray) -> list[Normalisation]:
+    def _scalings(self, observation: Observation, estimate: FloatArray) -> list[Normalisation]:
         """Return the normalisations, one for each view, of a second one where it is measured."""
-        first, *others = scene.views
+        first, *others = observation.views
         shown = [(first.image.data, first)]
         for view in others:
             data = view.image.data
@@ -372,38 +358,21 @@ class Network(NetworkOptions, Method):
         ]
 
 
-def _block_tiles(
-    shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
-) -> tuple[Tile, ...]:
-    """Return the tiles of the network, with its receptive field as their halo."""
-    halo = (HALO,) * 3
-    if tile != "auto":
-        return plan_tiles(shape, (tile,) * 3, halo)
-    voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
-    core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
-    if max(core) < min(_LEAST_SIDE, max(shape)):
-        raise RlnError(
-            f"the network needs more memory than the limit of {most / 1e9:.2f} GB; raise it "
-            "(`memory_gb`), or use another device."
-        )
-    return plan_tiles(shape, core, halo)
-
-
 def _reader(
-    scene: Observation,
+    observation: Observation,
     applied: Application,
     scalings: Sequence[Normalisation],
     estimate: FloatArray,
 ) -> Callable[[Box], BlockInput]:
     """Return a function that reads the network's input of a box."""
-    first, model = scene.views[0], applied.model
+    first, model = observation.views[0], applied.model
 
     def of_one(box: Box) -> BlockInput:
         mask = None if first.mask is None else first.mask[box]
         return applied.input_of(first.image.data[box], estimate[box], mask)
 
     def of_two(box: Box) -> BlockInput:
-        second = scene.views[1]
+        second = observation.views[1]
         a = scalings[0].apply(first.image.data[box])
         b = scalings[1].apply(second.image.data[box])
         if second.mask is not None:
@@ -414,16 +383,7 @@ def _reader(
         shifted = estimate[box] + np.float32(applied.background)
         return BlockInput(x, [scalings[0].apply(shifted)] * len(x))
 
-    return of_one if len(scene.views) == 1 else of_two
-
-
-def check_views_model(model: Model) -> None:
-    """Raise unless a model is applicable to two views."""
-    if model.network.settings.views == "single" and not model.start.needs_psf:
-        raise RlnError(
-            f"model {model.name} is for a single view of the object; use one that starts from a "
-            "classical deconvolution, such as universal, or one trained on two views."
-        )
+    return of_one if len(observation.views) == 1 else of_two
 
 
 def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most: int) -> None:
@@ -438,108 +398,11 @@ def _check_allowed(shape: Shape, psf_shape: Shape | None, memory_gb: float, most
         )
 
 
-def _explained(scene: Observation, data: FloatArray) -> Residual | None:
+def _explained(observation: Observation, data: FloatArray) -> Residual | None:
     """Return the residual of a result and the first view on its own voxels."""
-    view, resampled = scene.original, data
-    if not scene.on_own_voxels:
+    view, resampled = observation.original, data
+    if not observation.on_own_voxels:
         shape, voxel_um = view.image.shape, view.image.voxel_um
-        resampled = on_grid(data, scene.image.voxel_um, shape, voxel_um)
+        resampled = on_grid(data, observation.image.voxel_um, shape, voxel_um)
     assert view.psf is not None
     return residual_of(view.image, resampled, view.psf, view.calibration, mask=view.mask)
-
-
-class NetworkBlocks:
-    """The stage of blocks of a network."""
-
-    def __init__(self, method: Network) -> None:
-        self._method, self._model = method, method.loaded
-
-    receptive_field: int = HALO
-
-    @property
-    def fits_estimates(self) -> bool:
-        """Whether the normalisation needs estimates of several parts of the image."""
-        return self._model.normalisation != "percentiles" and self._model.start.needs_psf
-
-    def voxel_bytes(self, kind: str) -> float:
-        """Return the memory per voxel of a block on a type of device, in bytes."""
-        precision = self._method.precision
-        network = (
-            float(TORCH_VOXEL_BYTES[precision]) if kind != "cpu"
-            else InferenceNetwork(
-                self._model.network, torch.device(kind), precision
-            ).bytes_per_voxel
-        )  # fmt: skip
-        return max(network, MERGE_BYTES)
-
-    def fit(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
-        """Return the parameters of merging the network's output with its initial estimate."""
-        if trial is None:
-            return {}
-        network = InferenceNetwork(self._model.network, device, self._method.precision)
-        most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
-        consistency = consistency_of(
-            trial, self._model, network, lambda shape: _block_tiles(shape, network, "auto", most)
-        )
-        return {"consistency": asdict(consistency)}
-
-    def fit_range(
-        self,
-        parts: Sequence[FloatArray],
-        background: float,
-        crops: Sequence[FloatArray],
-        estimates: Sequence[FloatArray],
-        *,
-        whole: bool,
-    ) -> Json:
-        """Return offset and scale of the normalisation.
-
-        Raises
-        ------
-        RlnError
-            If the image is flat.
-        """
-        if self._model.normalisation == "percentiles":
-            values = np.concatenate([part.ravel() for part in parts])
-            return asdict(Normalisation.of(values, values, background, "percentiles"))
-        level = np.float32(background)
-        light = _joined_brightness(estimates or [part - level for part in parts])
-        if estimates and not whole:
-            # The ratio of brightness in an estimate to that in the image is from the deconvolved
-            # crops, the brightness in the image from all samples.
-            here = _joined_brightness([crop - level for crop in crops])
-            everywhere = _joined_brightness([part - level for part in parts])
-            light = everywhere * light / here if here else 0.0
-        return asdict(Normalisation(offset=background, scale=light))
-
-    def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
-        """Return a computer of blocks with these parameters."""
-        model = self._model
-        network = InferenceNetwork(model.network, device, self._method.precision)
-        scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
-        merge: Merge | None = None
-        if psf is not None and model.start.needs_psf:
-            merge = Merge(Consistency.from_json(fitted.get("consistency", {})), psf.data)
-
-        def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
-            background, image = crop.calibration.background, crop.image.data
-            if estimate is None:
-                estimate = image - np.float32(background)
-            applied = Application(
-                model=model, network=network, scaling=scaling, background=background, merge=merge
-            )
-            return applied.window(image, estimate, inner, crop.mask)
-
-        return block
-
-    def facts(self, fitted: Json) -> Json:
-        """Return the parameters for the record."""
-        facts: Json = {"normalisation": {name: fitted[name] for name in ("offset", "scale")}}
-        if "consistency" in fitted:
-            facts["consistency"] = fitted["consistency"]
-        return facts
-
-
-def _joined_brightness(parts: Sequence[FloatArray]) -> float:
-    # A small image is one sample, which need not be copied.
-    return brightness(parts[0] if len(parts) == 1 else np.concatenate([p.ravel() for p in parts]))

@@ -51,21 +51,12 @@ class Normalisation:
     def of(
         cls, image: FloatArray, estimate: FloatArray, background: float, method: NormalisationMethod
     ) -> Self:
-        """Return the map for an image and its initial estimate.
+        """Return the map for an image and its initial estimate, (Z, Y, X), image units.
 
-        Parameters
-        ----------
-        image
-            (Z, Y, X), image units.
-        estimate
-            (Z, Y, X), image units, background removed; that of the image if the network starts
-            from it.
-        background
-            Background, image units.
-        method
-            ``"brightness"`` maps the background to 0 and the intensity-weighted mean intensity of
-            the estimate, which is independent of empty space in the volume, to 1.
-            ``"percentiles"`` is the paper's map, by percentiles of the image.
+        The estimate has its background removed, and is that of the image if the network starts from
+        it. ``"brightness"`` maps the background to 0 and the intensity-weighted mean intensity of
+        the estimate, which is independent of empty space in the volume, to 1; ``"percentiles"`` is
+        the paper's map, by percentiles of the image.
 
         Raises
         ------

@@ -67,15 +67,10 @@ T = TypeVar("T", npt.NDArray[np.float32], torch.Tensor)
 
 
 def combine_views(views: Views, first: T, second: T) -> list[T]:
-    """Return the input channels of a network for two normalised views.
+    """Return the input channels of a network for two normalised views of one shape.
 
-    Parameters
-    ----------
-    views
-        Views that the network was trained on: the mean for single ones, which is as bright as each;
-        the sum for averaged ones, as in the paper.
-    first, second
-        Views of one shape.
+    For a network trained on single views, their mean, which is as bright as each; on averaged ones
+    their sum, as in the paper.
     """
     if views == "concatenated":
         return [first, second]

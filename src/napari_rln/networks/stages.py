@@ -11,7 +11,8 @@ from napari_rln.core.tiles import even_sized
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.calibration import calibrate, prepare_image
 from napari_rln.deconvolution.method import Observation
-from napari_rln.deconvolution.settings import PreparedView, check_image
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.settings import check_image
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.network import Network
 from napari_rln.networks.normalisation import Normalisation

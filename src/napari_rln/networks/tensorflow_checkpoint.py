@@ -46,18 +46,13 @@ _STATISTICS = {
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Array]:
-    """Return the variables of a TensorFlow checkpoint by name.
+    """Return the variables of a TensorFlow checkpoint by name: its floats and integers, as stored.
 
     Parameters
     ----------
     path
         The checkpoint's name (``model.ckpt``), one of its files, or the folder that holds its
         ``checkpoint`` file.
-
-    Returns
-    -------
-    dict of str to ndarray
-        Floats and integers of 32 and 64 bits, as stored. Text is left out.
 
     Raises
     ------
@@ -86,7 +81,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Array]:
 
 
 def rln_from_checkpoint(variables: Mapping[str, Array], *, division_eps: float = 1e-4) -> RLN:
-    """Return the network of a checkpoint of the authors' code.
+    """Return the network of a checkpoint of the authors' code, in evaluation mode.
+
+    It is for concatenated views if ``e_1`` has two input channels, else for a single view (or
+    averaged ones, for which the network is the same).
 
     Parameters
     ----------
@@ -98,12 +96,6 @@ def rln_from_checkpoint(variables: Mapping[str, Array], *, division_eps: float =
     division_eps
         Constant added to the denominator of the division, not part of a checkpoint: 1e-4 in the
         released checkpoint and the authors' dual-view code, 1e-3 in their single-view code.
-
-    Returns
-    -------
-    RLN
-        In evaluation mode. For concatenated views if ``e_1`` has two input channels, else for a
-        single view (or averaged ones, for which the network is the same).
 
     Raises
     ------

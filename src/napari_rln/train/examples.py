@@ -20,6 +20,7 @@ from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm, check_on_
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate
 from napari_rln.deconvolution.method import Observation
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.io.paths import is_tiff_name, is_zarr
 from napari_rln.io.volumes import read
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
@@ -68,7 +69,7 @@ class Example:
     target: FloatArray
     mean: float
     power: float
-    second: rld.PreparedView | None = None
+    second: PreparedView | None = None
     x_b: FloatArray | None = None
     views: Views = "single"
     from_image: bool = False
@@ -80,11 +81,11 @@ class Example:
         x = combine_views(self.views, self.x, self.x_b)
         return x, x if self.from_image else [self.E0] * len(x)
 
-    def classical_views(self) -> list[rld.PreparedView]:
+    def classical_views(self) -> list[PreparedView]:
         """Return the views for a classical deconvolution; empty without a PSF."""
         if self.psf is None:
             return []
-        first = rld.PreparedView(image=self.pair.image, psf=self.psf, calibration=self.calibration)
+        first = PreparedView(image=self.pair.image, psf=self.psf, calibration=self.calibration)
         return [first] if self.second is None else [first, self.second]
 
 
@@ -228,18 +229,18 @@ def example(
     second = x_b = None
     if pair.second is not None:
         assert source.psf_b is not None
-        second = rld.PreparedView(
+        second = PreparedView(
             image=pair.second, psf=_cropped(source.psf_b), calibration=calibrate(pair.second)
         )
 
-    first = rld.PreparedView(image=pair.image, psf=psf, calibration=calibration)
+    first = PreparedView(image=pair.image, psf=psf, calibration=calibration)
     observed = [first] if second is None else [first, second]
 
     def estimated() -> FloatArray:
         if by_truth and psf is not None and start.needs_psf and start.iterations == "auto":
             return _stopped_by_truth(observed, pair.truth.data, start, number)
-        scene = replace(Observation.of(first, torch.device("cpu")), views=tuple(observed))
-        return finish(initial_estimate(scene, start)).data
+        observation = replace(Observation.of(first, torch.device("cpu")), views=tuple(observed))
+        return finish(initial_estimate(observation, start)).data
 
     volumes = (pair.image, pair.truth, psf, pair.second, source.psf_b)
     depends_on = {
@@ -283,7 +284,7 @@ def rescaled(original: Example, factor: float) -> Example:
 
 
 def _stopped_by_truth(
-    observed: Sequence[rld.PreparedView], truth: FloatArray, start: StartSettings, number: int
+    observed: Sequence[PreparedView], truth: FloatArray, start: StartSettings, number: int
 ) -> FloatArray:
     """Return approximately the initial estimate of inference.
 

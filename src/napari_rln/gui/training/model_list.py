@@ -148,7 +148,7 @@ class ModelList(QWidget):
         path, _ = QFileDialog.getSaveFileName(self, "Export", f"{entry.name}{SUFFIX}", _FILTER)
         if path:
             target = Path(path if path.endswith(SUFFIX) else f"{path}{SUFFIX}")
-            preferences.library().export(entry.name, target)
+            preferences.library().load(entry.name).save(target)
             self._show_message(f"{entry.name} is exported to {target}")
 
     def _delete(self) -> None:

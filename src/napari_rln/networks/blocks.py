@@ -1,0 +1,140 @@
+"""The stage of blocks of a network, and their size."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from napari_rln.core.device import bytes_allowed
+from napari_rln.core.errors import RlnError
+from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
+from napari_rln.core.tiles import Tile, TileSide, largest_core, plan_tiles
+from napari_rln.core.volume import Box, FloatArray, Shape, Volume
+from napari_rln.deconvolution.method import BlockComputer, Json
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.stopping_trial import Trial
+from napari_rln.networks.application import HALO, Application, consistency_of
+from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
+from napari_rln.networks.data_consistency import Consistency, Merge
+from napari_rln.networks.inference import TORCH_VOXEL_BYTES, InferenceNetwork, Precision
+from napari_rln.networks.model import Model
+from napari_rln.networks.normalisation import Normalisation, brightness
+
+_WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
+LEAST_SIDE = 16  # of a tile's core: smaller tiles are mostly halo
+_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and report less often
+_LEAST_BYTES = 60_000_000  # for a network, whose smallest tiles take some 30 MB
+
+
+def block_tiles(
+    shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
+) -> tuple[Tile, ...]:
+    """Return the tiles of the network, with its receptive field as their halo."""
+    halo = (HALO,) * 3
+    if tile != "auto":
+        return plan_tiles(shape, (tile,) * 3, halo)
+    voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
+    core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
+    if max(core) < min(LEAST_SIDE, max(shape)):
+        raise RlnError(
+            f"the network needs more memory than the limit of {most / 1e9:.2f} GB; raise it "
+            "(`memory_gb`), or use another device."
+        )
+    return plan_tiles(shape, core, halo)
+
+
+class NetworkBlocks:
+    """The stage of blocks of a network."""
+
+    def __init__(self, model: Model, precision: Precision) -> None:
+        self._model, self._precision = model, precision
+
+    receptive_field: int = HALO
+
+    @property
+    def fits_estimates(self) -> bool:
+        """Whether the normalisation needs estimates of several parts of the image."""
+        return self._model.normalisation != "percentiles" and self._model.start.needs_psf
+
+    def voxel_bytes(self, kind: str) -> float:
+        """Return the memory per voxel of a block on a type of device, in bytes."""
+        network = (
+            float(TORCH_VOXEL_BYTES[self._precision]) if kind != "cpu"
+            else InferenceNetwork(
+                self._model.network, torch.device(kind), self._precision
+            ).bytes_per_voxel
+        )  # fmt: skip
+        return max(network, MERGE_BYTES)
+
+    def fit(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
+        """Return the parameters of merging the network's output with its initial estimate."""
+        if trial is None:
+            return {}
+        network = InferenceNetwork(self._model.network, device, self._precision)
+        most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
+        consistency = consistency_of(
+            trial, self._model, network, lambda shape: block_tiles(shape, network, "auto", most)
+        )
+        return {"consistency": asdict(consistency)}
+
+    def fit_range(
+        self,
+        parts: Sequence[FloatArray],
+        background: float,
+        crops: Sequence[FloatArray],
+        estimates: Sequence[FloatArray],
+        *,
+        whole: bool,
+    ) -> Json:
+        """Return offset and scale of the normalisation.
+
+        Raises
+        ------
+        RlnError
+            If the image is flat.
+        """
+        if self._model.normalisation == "percentiles":
+            values = np.concatenate([part.ravel() for part in parts])
+            return asdict(Normalisation.of(values, values, background, "percentiles"))
+        level = np.float32(background)
+        light = _joined_brightness(estimates or [part - level for part in parts])
+        if estimates and not whole:
+            # The ratio of brightness in an estimate to that in the image is from the deconvolved
+            # crops, the brightness in the image from all samples.
+            here = _joined_brightness([crop - level for crop in crops])
+            everywhere = _joined_brightness([part - level for part in parts])
+            light = everywhere * light / here if here else 0.0
+        return asdict(Normalisation(offset=background, scale=light))
+
+    def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
+        """Return a computer of blocks with these parameters."""
+        model = self._model
+        network = InferenceNetwork(model.network, device, self._precision)
+        scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
+        merge: Merge | None = None
+        if psf is not None and model.start.needs_psf:
+            merge = Merge(Consistency.from_json(fitted.get("consistency", {})), psf.data)
+
+        def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
+            background, image = crop.calibration.background, crop.image.data
+            if estimate is None:
+                estimate = image - np.float32(background)
+            applied = Application(
+                model=model, network=network, scaling=scaling, background=background, merge=merge
+            )
+            return applied.window(image, estimate, inner, crop.mask)
+
+        return block
+
+    def facts(self, fitted: Json) -> Json:
+        """Return the parameters for the record."""
+        facts: Json = {"normalisation": {name: fitted[name] for name in ("offset", "scale")}}
+        if "consistency" in fitted:
+            facts["consistency"] = fitted["consistency"]
+        return facts
+
+
+def _joined_brightness(parts: Sequence[FloatArray]) -> float:
+    # A small image is one sample, which need not be copied.
+    return brightness(parts[0] if len(parts) == 1 else np.concatenate([p.ravel() for p in parts]))
