@@ -333,7 +333,7 @@ def run_batch_iter(
         for number, item in enumerate(items):
             started = time.perf_counter()
             warnings: list[str] = []
-            error, summary, made = "", {}, True
+            error, summary, computed = "", {}, True
             try:
                 if item.problem:
                     raise RlnError(item.problem)
@@ -345,7 +345,7 @@ def run_batch_iter(
                             report = next(steps)
                         yield BatchReport(done=number, total=len(items), item=item, inner=report)
             except StopIteration as stop:
-                _, summary, made = stop.value
+                _, summary, computed = stop.value
             except Exception as failure:  # whatever the error, the other images follow
                 error = str(failure) or type(failure).__name__
             outcomes.append(
@@ -354,7 +354,7 @@ def run_batch_iter(
                     error=error,
                     seconds=time.perf_counter() - started,
                     summary=summary,
-                    made=made,
+                    computed=computed,
                     warnings=tuple(dict.fromkeys(warnings)),
                 )
             )

@@ -56,13 +56,13 @@ class TaskOutcome(NamedTuple):
         Path of the result.
     summary
         Measured facts and the duration.
-    made
+    computed
         Whether the result was computed now; otherwise it already existed, complete.
     """
 
     out: Path
     summary: dict[str, Any]
-    made: bool = True
+    computed: bool = True
 
 
 def run_task_iter(
@@ -101,7 +101,7 @@ def run_task_iter(
             assert completed is not None
             yield from _verified(folder, completed, image, started)
             folder.tidy()
-            return TaskOutcome(task.out, completed.summary, made=False)
+            return TaskOutcome(task.out, completed.summary, computed=False)
         with (
             start_workers(task.execution, task.method.device, folder.out.parent)
             if workers is None

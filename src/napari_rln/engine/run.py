@@ -66,7 +66,7 @@ class Outcome:
         Method of the result.
     facts
         Measured facts and the duration, for each channel.
-    made
+    computed
         Whether the result was computed now; otherwise it already existed, complete.
     in_parts
         Whether it was computed and written in parts.
@@ -77,7 +77,7 @@ class Outcome:
     out: Path
     method: Method
     facts: tuple[dict[str, Any], ...]
-    made: bool = True
+    computed: bool = True
     in_parts: bool = False
     findings: tuple[Finding, ...] = ()
 
@@ -231,7 +231,7 @@ class _Run:
         if self._earlier is not None:
             facts = tuple(record["facts"] for record in self._earlier)
             return Outcome(
-                out=self.output.path, method=self.method, facts=facts, made=False,
+                out=self.output.path, method=self.method, facts=facts, computed=False,
                 findings=tuple(self._findings),
             )  # fmt: skip
         if self.job.second is not None:
@@ -307,7 +307,7 @@ class _Run:
             out=outcome.out,
             method=self.method,
             facts=(outcome.summary,),
-            made=outcome.made,
+            computed=outcome.computed,
             in_parts=True,
             findings=tuple(self._findings),
         )
@@ -380,7 +380,7 @@ class _Run:
     def _complete_records(self) -> list[dict[str, Any]] | None:
         """Return the records of the result, by channel, if an earlier run of this job wrote it.
 
-        A job of several methods that was interrupted goes on with the missing results. None if the
+        An interrupted job of several methods continues with the missing results. None if the
         result does not exist, may be replaced, or is another one.
         """
         job, output = self.job, self.output
