@@ -194,16 +194,12 @@ def _of_table(path: Path, template: BatchSettings) -> list[_ListedImage]:
             continue
         if not cells["image"]:
             raise RlnError(f"{path.name}, line {number} names no image; fill in the column image.")
-
-        def place(name: str) -> Path:
-            return path.parent / name
-
         try:
             if any("\0" in cell for cell in cells.values()):
                 raise ValueError("it contains a NUL character; remove it")
             image = replace(
                 part,
-                path=str(place(cells["image"])),
+                path=str(path.parent / cells["image"]),
                 channel=_number(cells.get("channel"), part.channel),
                 time=_number(cells.get("time"), part.time),
                 series=_number(cells.get("series"), part.series),
@@ -214,7 +210,7 @@ def _of_table(path: Path, template: BatchSettings) -> list[_ListedImage]:
             if cells.get("psf"):
                 common = [its.file.voxel_um for its in template.job.psfs]
                 psf = ImageFile(
-                    path=str(place(cells["psf"])),
+                    path=str(path.parent / cells["psf"]),
                     voxel_um=psf_voxel_um or (common[0] if common else template.psf_voxel_um),
                 )
             images.append(

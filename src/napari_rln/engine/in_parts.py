@@ -129,11 +129,8 @@ def _prepared(
     identity = identity_of(task, image, samples)
     # Samples are computed in this process, whatever device the workers of a scheduler have.
     device = resolve_device("auto" if task.execution.scheduler else task.method.device)
-    free, kind = workers.device_bytes, workers.device
-    memory, ram = worker_memory(
-        task, workers.ram_bytes, workers.worker_bytes, kind, free, workers.per_machine,
-        workers.driver_bytes,
-    )  # fmt: skip
+    kind = workers.room.kind
+    memory, ram = worker_memory(task, workers.room)
     stamp = image.stamp()
     state = _interrupted(folder, task.output.overwrite)
     differs = state is not None and (state.identity, state.stamp) != (identity, stamp)
@@ -216,7 +213,7 @@ def _prepared(
         )
         folder.create(state, estimate, source)
     expected = forecast_of(
-        task, state.plan, state.image_state.tiles, workers.count, kind, workers.worker_bytes
+        task, state.plan, state.image_state.tiles, workers.count, kind, workers.room.used
     )
     yield Report(phase="plan", done=0, total=0, seconds=0.0, rows=expected.rows())
     return state
