@@ -250,9 +250,9 @@ def _channels(row: _ListedImage, template: BatchSettings) -> list[BatchItem]:
         count = 1 if whole else contents(image.path, image.series).channels
     except (ValueError, OSError) as error:  # also for an invalid file name
         problem = str(error)
-    for name, those in (("PSFs", common.psfs), ("models", common.methods)):
-        if len(those) > 1 and len(those) != count and not problem:
-            problem = f"it has {count} channels but there are {len(those)} {name}"
+    for name, entries in (("PSFs", common.psfs), ("models", common.methods)):
+        if len(entries) > 1 and len(entries) != count and not problem:
+            problem = f"it has {count} channels but there are {len(entries)} {name}"
     items = []
     for channel in range(count) if image.channel is None else [image.channel]:
         mark = "" if image.series is None else f"-s{image.series}"
@@ -272,9 +272,9 @@ def _channels(row: _ListedImage, template: BatchSettings) -> list[BatchItem]:
 def _psfs_of(row: _ListedImage, template: BatchSettings, channel: int) -> tuple[PsfFile, ...]:
     if row.psf is not None:
         return (PsfFile(file=row.psf, repair=template.repair),)
-    one = _of_channel(template.job.psfs, channel)
-    if one is None:
+    if not template.job.psfs:
         return ()
+    one = _of_channel(template.job.psfs, channel)
     if row.psf_voxel_um is not None:
         one = replace(one, file=replace(one.file, voxel_um=row.psf_voxel_um))
     return (one,)
@@ -282,16 +282,13 @@ def _psfs_of(row: _ListedImage, template: BatchSettings, channel: int) -> tuple[
 
 def _method_of(row: _ListedImage, methods: Sequence[Method], channel: int) -> Method:
     method = _of_channel(methods, channel)
-    assert method is not None
     if row.model is not None and isinstance(method, NetworkOptions):
         return method.of(row.model)
     return method
 
 
-def _of_channel(entries: Sequence[T], channel: int) -> T | None:
+def _of_channel(entries: Sequence[T], channel: int) -> T:
     """Return the entry of a channel, if there is one per channel; else that for all."""
-    if not entries:
-        return None
     return entries[channel] if len(entries) > 1 and channel < len(entries) else entries[0]
 
 

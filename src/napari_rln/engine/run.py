@@ -315,13 +315,12 @@ class _Run:
     # --- in memory
 
     def _in_memory(self) -> Generator[Report, None, Outcome]:
-        out, output = self.output.path, self.output
+        output, execution = self.output, self.job.execution
         results = []
         for channel in self._channels:
             image = self._read(channel)
             psf = self._psf(image, channel)
             self._on_input(image, psf, self.method)
-            execution = self.job.execution
             results.append(
                 (yield from deconvolve_iter(
                     image, psf, self.method, tile=execution.tile, memory_gb=execution.memory_gb,
@@ -329,9 +328,9 @@ class _Run:
                 ))
             )  # fmt: skip
         if self.source.channels:
-            write_channels(results, out, dtype=output.dtype, replace=output.overwrite)
+            write_channels(results, output.path, dtype=output.dtype, replace=output.overwrite)
         else:
-            write(results[0], out, dtype=output.dtype, replace=output.overwrite)
+            write(results[0], output.path, dtype=output.dtype, replace=output.overwrite)
         return self._outcome(results)
 
     def _two_views(self) -> Generator[Report | RegistrationReport, None, Outcome]:
