@@ -166,7 +166,7 @@ def test_an_interrupted_job_goes_on_with_what_is_missing(folder, capsys):
     job, done = _interrupted(folder, *methods)
     before = done.out.stat().st_mtime_ns
     first, second = run(job)
-    assert (first.made, second.made) == (False, True)
+    assert (first.computed, second.computed) == (False, True)
     assert done.out.stat().st_mtime_ns == before
     assert first.facts[0]["iterations"] == 3
     alone = run(_job(folder, methods[1], output=Output(path=folder / "alone.ome.tif")))
@@ -193,7 +193,8 @@ def test_a_result_of_another_job_is_no_result_of_this_one(folder):
     write(PSF, job.output_of(methods[0]).path)  # no result
     with pytest.raises(RlnError, match=r"r-rld\.ome\.tif"):
         run(job)
-    assert all(each.made for each in run(replace(job, output=replace(job.output, overwrite=True))))
+    again = replace(job, output=replace(job.output, overwrite=True))
+    assert all(each.computed for each in run(again))
 
 
 def test_an_interrupted_job_of_two_channels_goes_on(folder):
@@ -207,7 +208,7 @@ def test_an_interrupted_job_of_two_channels_goes_on(folder):
         psfs=tuple(PsfFile(file=ImageFile(path=str(folder / "psf.tif"))) for _ in volumes),
     )
     first, second = run(job)
-    assert (first.made, second.made) == (False, True)
+    assert (first.computed, second.computed) == (False, True)
     assert first.facts == done.facts
     write_channels(volumes[::-1], folder / "both.ome.tif")
     with pytest.raises(RlnError, match=r"r-rld\.ome\.tif"):
@@ -278,7 +279,7 @@ def test_two_views_by_two_methods_are_registered_for_both_and_written_once(folde
     alone = run(_job(folder, Network(), output=Output(path=folder / "alone.ome.tif")))
     stops = [each.facts[0]["start_iterations"] for each in (outcomes[1], alone[0])]
     assert stops[0] == stops[1]
-    assert [each.made for each in run(job)] == [False, False]
+    assert [each.computed for each in run(job)] == [False, False]
     with pytest.raises(RlnError, match=r"moved\.ome\.tif"):
         run(replace(job, methods=(RichardsonLucy(iterations=4),)))
     with pytest.raises(RlnError, match=r"r-rld\.ome\.tif"):

@@ -28,6 +28,7 @@ from napari_rln.deconvolution.settings import memory_bytes
 from napari_rln.deconvolution.stopping import structured_crop, structured_shape
 from napari_rln.engine.division import make_plan
 from napari_rln.engine.execution import Execution, Output
+from napari_rln.engine.executors import Room
 from napari_rln.engine.forecast import forecast, least_memory
 from napari_rln.engine.history import remember
 from napari_rln.engine.needs import plan_of, reserved_bytes, worker_memory
@@ -101,7 +102,7 @@ def test_what_it_says_fits_is_not_refused_by_the_run(file, psf, tmp_path, of_400
         if told.missing:
             continue
         taken = of_400_mb["used"] + 4 * math.prod(SHAPE)  # with the samples
-        memory, ram = worker_memory(task, 10**10, taken, "cpu", 10**10, 1)
+        memory, ram = worker_memory(task, Room(10**10, taken, "cpu", 10**10, 1))
         assert plan_of(task, source, {"iterations": 40}, "cpu", memory, ram) == told.plan
 
 

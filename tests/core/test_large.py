@@ -399,7 +399,7 @@ def test_other_settings_on_the_same_result_are_refused(file, psf, tmp_path):
     with pytest.raises(RlnError, match="iterations 6, not 7"):
         finish(run_task_iter(other))
     again = finish(run_task_iter(_task(file, psf, out, tile=32)))
-    assert not again.made
+    assert not again.computed
     assert again.summary["iterations"] == 6
     anew = _task(file, psf, out, tile=32, method=RichardsonLucy(iterations=7),
                 overwrite=True)  # fmt: skip
@@ -608,7 +608,7 @@ def test_a_plain_tif_in_parts_is_the_file_that_the_whole_gives(file, psf, tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir() if "r.tif" in p.name) == [
         "r.tif", "r.tif.run.json"
     ]  # fmt: skip
-    assert not finish(run_task_iter(run)).made  # complete already
+    assert not finish(run_task_iter(run)).computed  # complete already
 
 
 def test_what_imagej_cannot_hold_is_refused_with_the_name_that_can(file, psf, tmp_path):

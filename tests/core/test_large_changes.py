@@ -96,10 +96,10 @@ def _data(path, time):
 def test_a_changed_volume_is_not_complete_already(series, psf, tmp_path):
     out = tmp_path / "r.ome.tif"
     finish(run_task_iter(_task(series, psf, out)))
-    assert not finish(run_task_iter(_task(series, psf, out))).made
+    assert not finish(run_task_iter(_task(series, psf, out))).computed
     _touch(series)  # looks another, and is not
     again = finish(run_task_iter(_task(series, psf, out)))
-    assert (again.made, again.summary["iterations"]) == (False, 3)
+    assert (again.computed, again.summary["iterations"]) == (False, 3)
     before = _data(out, 1)
     # Nothing that the samples show: in the second volume, and in the middle.
     _change(series, 1, (slice(8, 12), slice(10, 20), slice(20, 30)))
@@ -108,7 +108,7 @@ def test_a_changed_volume_is_not_complete_already(series, psf, tmp_path):
     ):
         finish(run_task_iter(_task(series, psf, out)))
     np.testing.assert_array_equal(_data(out, 1), before)
-    assert finish(run_task_iter(_task(series, psf, out, overwrite=True))).made
+    assert finish(run_task_iter(_task(series, psf, out, overwrite=True))).computed
     assert not np.array_equal(_data(out, 1), before)
 
 
@@ -134,7 +134,7 @@ def test_an_image_that_is_replaced_before_a_run_goes_on_is_noticed(series, psf, 
     with pytest.raises(RlnError, match=r"image .*, not |has changed since the run started"):
         finish(run_task_iter(_task(series, psf, out)))
     Path(series.path).write_bytes(fileal)  # another file, of the same content
-    assert finish(run_task_iter(_task(series, psf, out))).made
+    assert finish(run_task_iter(_task(series, psf, out))).computed
     whole = tmp_path / "whole.ome.zarr"
     finish(run_task_iter(_task(series, psf, whole)))
     for time in range(2):
@@ -163,7 +163,7 @@ def test_a_damaged_result_is_not_complete_already(series, psf, tmp_path, name):
         TiffTarget(out, SHAPE, 2).write(WHOLE, np.zeros(SHAPE, np.float32), 1)
     with pytest.raises(RlnError, match=r"part \d+ of level .*`overwrite`"):
         finish(run_task_iter(_task(series, psf, out)))
-    assert finish(run_task_iter(_task(series, psf, out, overwrite=True))).made
+    assert finish(run_task_iter(_task(series, psf, out, overwrite=True))).computed
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_is_said_or_done_again(series, psf, whole, tmp_path
     try:
         finish(run_task_iter(_task(one, psf, out)))
     except (RlnError, ComputeError, OSError):
-        assert finish(run_task_iter(_task(one, psf, out, overwrite=True))).made
+        assert finish(run_task_iter(_task(one, psf, out, overwrite=True))).computed
     np.testing.assert_array_equal(read(out).data, whole, str(damaged))
 
 

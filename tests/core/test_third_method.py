@@ -158,11 +158,11 @@ def test_it_gives_one_result_whole_in_tiles_and_in_parts(image, psf, tmp_path):
         output=Output(path=tmp_path / "r.ome.zarr"), execution=Execution(tile=32),
     )  # fmt: skip
     assert len(forecast(task).plan.tiles) == 9
-    assert finish(run_task_iter(task)).made
+    assert finish(run_task_iter(task)).computed
     parts = read(tmp_path / "r.ome.zarr")
     np.testing.assert_array_equal(parts.data, whole.data)
     assert parts.record.method == "sharpen"
-    assert not finish(run_task_iter(task)).made
+    assert not finish(run_task_iter(task)).computed
 
 
 def test_it_goes_into_a_job_like_any_other(image, psf, tmp_path):

@@ -259,7 +259,7 @@ def _network_of(settings: RichardsonLucy, model: str) -> Network:
 def _say(job: Job, outcome: Outcome, terminal: Terminal) -> None:
     """Print a line on the outcome of one method."""
     out = outcome.out
-    if not outcome.made:
+    if not outcome.computed:
         terminal.say(f"{out}: already complete")
         return
     if outcome.in_parts:
@@ -296,8 +296,8 @@ def _reported(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for outcome in outcomes:
         findings = [finding.message for finding in outcome.findings]
         one: dict[str, Any] = {"out": str(outcome.out), "psf_findings": findings}
-        if outcome.in_parts or not outcome.made:
-            one["made"] = outcome.made
+        if outcome.in_parts or not outcome.computed:
+            one["made"] = outcome.computed
         if len(outcome.facts) > 1:
             one["channels"] = [{"out": str(outcome.out), "facts": facts} for facts in outcome.facts]
         else:

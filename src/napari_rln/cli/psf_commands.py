@@ -156,12 +156,13 @@ def repair(
     _check_output(out, [psf, image], overwrite)
     volume = _options_of_psf(psf_options, image_options, image).read(psf, image_options.channel)
     target = image_options.read(image) if image else None
+    voxel_um = target.voxel_um if target else None
     if everything or settings != PrepareSettings():
-        repaired = prepare_psf(volume, settings, image_voxel_um=target.voxel_um if target else None)
+        repaired = prepare_psf(volume, settings, image_voxel_um=voxel_um)
     else:
         report = examine_psf(volume, image=target)
         terminal.findings(report.findings, repaired=(*HARMFUL, "note"))
-        repaired = repair_psf(volume, report, image_voxel_um=target.voxel_um if target else None)
+        repaired = repair_psf(volume, report, image_voxel_um=voxel_um)
     _finish(repaired, out, terminal)
 
 

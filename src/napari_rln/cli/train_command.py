@@ -155,7 +155,10 @@ def train(
     model.save(out)
     facts = model.record.facts
     terminal.say(f"{out}: best model at step {facts['best_step']} of {facts['steps']}")
-    _say_validation(model, terminal)
+    if model.validation:
+        scores = model.validation.items()
+        rows = ((kind, f"{q['psnr_db']:.2f}", f"{q['ssim']:.3f}") for kind, q in scores)
+        terminal.table("On held-out volumes", ("", "PSNR dB", "SSIM"), rows)
     terminal.report({"out": str(out), "model": model.card()})
 
 
@@ -165,10 +168,3 @@ def _kept(report: TrainReport) -> Model:
         return report.model()
     except RlnError:
         raise KeyboardInterrupt("the preparation is kept; repeat the command to continue") from None
-
-
-def _say_validation(model: Model, terminal: Terminal) -> None:
-    scores = model.validation
-    if scores:
-        rows = ((kind, f"{q['psnr_db']:.2f}", f"{q['ssim']:.3f}") for kind, q in scores.items())
-        terminal.table("On held-out volumes", ("", "PSNR dB", "SSIM"), rows)

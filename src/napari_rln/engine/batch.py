@@ -193,16 +193,12 @@ def _of_table(path: Path, template: BatchSettings) -> list[_ListedImage]:
             continue
         if not cells["image"]:
             raise RlnError(f"{path.name}, line {number} names no image; fill in the column image.")
-
-        def place(name: str) -> Path:
-            return path.parent / name
-
         try:
             if any("\0" in cell for cell in cells.values()):
                 raise ValueError("it contains a NUL character; remove it")
             image = replace(
                 part,
-                path=str(place(cells["image"])),
+                path=str(path.parent / cells["image"]),
                 channel=_number(cells.get("channel"), part.channel),
                 time=_number(cells.get("time"), part.time),
                 series=_number(cells.get("series"), part.series),
@@ -213,7 +209,7 @@ def _of_table(path: Path, template: BatchSettings) -> list[_ListedImage]:
             if cells.get("psf"):
                 common = [its.file.voxel_um for its in template.job.psfs]
                 psf = ImageFile(
-                    path=str(place(cells["psf"])),
+                    path=str(path.parent / cells["psf"]),
                     voxel_um=psf_voxel_um or (common[0] if common else template.psf_voxel_um),
                 )
             images.append(
@@ -253,9 +249,9 @@ def _channels(row: _ListedImage, template: BatchSettings) -> list[BatchItem]:
         count = 1 if whole else open_contents(image.path, image.series).channels
     except (ValueError, OSError) as error:  # also for an invalid file name
         problem = str(error)
-    for name, those in (("PSFs", common.psfs), ("models", common.methods)):
-        if len(those) > 1 and len(those) != count and not problem:
-            problem = f"it has {count} channels but there are {len(those)} {name}"
+    for name, entries in (("PSFs", common.psfs), ("models", common.methods)):
+        if len(entries) > 1 and len(entries) != count and not problem:
+            problem = f"it has {count} channels but there are {len(entries)} {name}"
     items = []
     for channel in range(count) if image.channel is None else [image.channel]:
         mark = "" if image.series is None else f"-s{image.series}"
@@ -275,9 +271,9 @@ def _channels(row: _ListedImage, template: BatchSettings) -> list[BatchItem]:
 def _psfs_of(row: _ListedImage, template: BatchSettings, channel: int) -> tuple[PsfFile, ...]:
     if row.psf is not None:
         return (PsfFile(file=row.psf, repair=template.repair),)
-    one = _of_channel(template.job.psfs, channel)
-    if one is None:
+    if not template.job.psfs:
         return ()
+    one = _of_channel(template.job.psfs, channel)
     if row.psf_voxel_um is not None:
         one = replace(one, file=replace(one.file, voxel_um=row.psf_voxel_um))
     return (one,)
@@ -285,16 +281,13 @@ def _psfs_of(row: _ListedImage, template: BatchSettings, channel: int) -> tuple[
 
 def _method_of(row: _ListedImage, methods: Sequence[Method], channel: int) -> Method:
     method = _of_channel(methods, channel)
-    assert method is not None
     if row.model is not None and isinstance(method, NetworkOptions):
         return method.of(row.model)
     return method
 
 
-def _of_channel(entries: Sequence[T], channel: int) -> T | None:
+def _of_channel(entries: Sequence[T], channel: int) -> T:
     """Return the entry of a channel, if there is one per channel; else that for all."""
-    if not entries:
-        return None
     return entries[channel] if len(entries) > 1 and channel < len(entries) else entries[0]
 
 
@@ -332,7 +325,7 @@ def run_batch_iter(
         for number, item in enumerate(items):
             started = time.perf_counter()
             warnings: list[str] = []
-            error, summary, made = "", {}, True
+            error, summary, computed = "", {}, True
             try:
                 if item.problem:
                     raise RlnError(item.problem)
@@ -344,7 +337,7 @@ def run_batch_iter(
                             report = next(steps)
                         yield BatchReport(done=number, total=len(items), item=item, inner=report)
             except StopIteration as stop:
-                _, summary, made = stop.value
+                _, summary, computed = stop.value
             except Exception as failure:  # whatever the error, the other images follow
                 error = str(failure) or type(failure).__name__
             outcomes.append(
@@ -353,7 +346,7 @@ def run_batch_iter(
                     error=error,
                     seconds=time.perf_counter() - started,
                     summary=summary,
-                    made=made,
+                    computed=computed,
                     warnings=tuple(dict.fromkeys(warnings)),
                 )
             )

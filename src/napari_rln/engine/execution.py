@@ -90,10 +90,10 @@ class Execution:
                 "`workers` and `gpus` start workers on this machine but a `scheduler` has its own; "
                 "give one or the other."
             )
-        words = self.gpus.split(",") if self.gpus else []
-        if len(set(words)) < len(words) or not all(word.strip().isdigit() for word in words):
+        numbers = self.gpus.split(",") if self.gpus else []
+        if len(set(numbers)) < len(numbers) or not all(n.strip().isdigit() for n in numbers):
             raise RlnError(f"`gpus` is {self.gpus!r}; give different numbers from 0, such as 0,1.")
-        if words and self.workers not in ("auto", len(words)):
+        if numbers and self.workers not in ("auto", len(numbers)):
             raise RlnError(
                 f"`workers` is {self.workers} but each of the GPUs {self.gpus} has one; leave "
                 "`workers` out."

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,6 +32,31 @@ _ANSWER_S = 60.0  # for the answer of a scheduler, which may be busy
 _WAIT_S = 120.0  # for the start of workers
 
 
+class Room(NamedTuple):
+    """Memory of a worker before its first task, bytes.
+
+    Attributes
+    ----------
+    ram
+        Free memory of the machine for a worker.
+    used
+        Memory that it already has.
+    kind, device_free
+        Type of its device, and free memory there.
+    per_machine
+        Number of workers on its machine.
+    driver_bytes
+        Memory of the driving process, where it is another one.
+    """
+
+    ram: int
+    used: int
+    kind: str
+    device_free: int
+    per_machine: int
+    driver_bytes: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workers:
     """Workers that are ready.
@@ -42,34 +67,19 @@ class Workers:
         Function that takes a function and its arguments, and returns a future.
     count
         Number of workers.
-    per_machine
-        Largest number of workers on one machine.
     threads
         Number of computing threads of each worker.
-    device
-        Type of their device.
     device_name
         Name of the device, resolved by each worker.
-    device_bytes
-        Free memory of the device, the least of all workers.
-    ram_bytes
-        Free memory of the machine for each worker, the least of all.
-    worker_bytes
-        Memory of a worker before its first task.
-    driver_bytes
-        Memory of the driving process, where it is another one on the same machine.
+    room
+        Least free memory of any worker.
     """
 
     submit: Callable[..., "Future[Any]"]
     count: int
-    per_machine: int
     threads: int
-    device: str
     device_name: str
-    device_bytes: int
-    ram_bytes: int
-    worker_bytes: int
-    driver_bytes: int = 0
+    room: Room
 
 
 def worker_count(settings: Execution, device: str) -> int:
@@ -198,7 +208,7 @@ def _local(count: int, gpus: tuple[int, ...], device: str, folder: Path) -> Iter
         client.wait_for_workers(count, timeout=_WAIT_S)
         surveys = _surveyed(client, device, folder)
         workers = _workers(_submitter(client), surveys, max(1, cores() // count), device)
-        yield replace(workers, driver_bytes=used_bytes())
+        yield replace(workers, room=workers.room._replace(driver_bytes=used_bytes()))
 
 
 @contextlib.contextmanager
@@ -295,11 +305,13 @@ def _workers(
     return Workers(
         submit=submit,
         count=len(surveys),
-        per_machine=max(hosts.count(host) for host in hosts),
         threads=threads,
-        device=surveys[0]["device"],
         device_name=device,
-        device_bytes=min(s["device_free"] for s in surveys),
-        ram_bytes=min(s["ram"] // hosts.count(s["host"]) for s in surveys),
-        worker_bytes=max(s["used"] for s in surveys),
+        room=Room(
+            ram=min(s["ram"] // hosts.count(s["host"]) for s in surveys),
+            used=max(s["used"] for s in surveys),
+            kind=surveys[0]["device"],
+            device_free=min(s["device_free"] for s in surveys),
+            per_machine=max(hosts.count(host) for host in hosts),
+        ),
     )

@@ -9,7 +9,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import LIBRARIES_BYTES, TRANSFORM_BYTES, USABLE_FRACTION
 from napari_rln.core.report import duration
 from napari_rln.deconvolution.method import Json
-from napari_rln.engine.executors import worker_count
+from napari_rln.engine.executors import Room, worker_count
 from napari_rln.engine.history import expected_seconds
 from napari_rln.engine.imagej import is_plain_name
 from napari_rln.engine.needs import (
@@ -145,9 +145,8 @@ def forecast(task: Task) -> Forecast:
     # The samples are in the memory of the driving process, if it is not the only one.
     used = properties["used"] + (0 if apart else sampled_bytes(image))
     driver_bytes = properties["used"] + sampled_bytes(image) if apart else 0
-    memory, ram = allowed_bytes(
-        task, properties["ram"] // count, used, kind, properties["device_free"], count, driver_bytes
-    )
+    free_ram, on_device = properties["ram"] // count, properties["device_free"]
+    memory, ram = allowed_bytes(task, Room(free_ram, used, kind, on_device, count, driver_bytes))
     plan = planned(memory, ram) if ram >= LEAST_BYTES else None
     if plan is None:
         enough = least_memory(lambda ram: planned(memory if kind != "cpu" else ram, ram), ram)

@@ -56,13 +56,13 @@ class TaskOutcome(NamedTuple):
         Path of the result.
     summary
         Measured facts and the duration.
-    made
+    computed
         Whether the result was computed now; otherwise it already existed, complete.
     """
 
     out: Path
     summary: dict[str, Any]
-    made: bool = True
+    computed: bool = True
 
 
 def run_task_iter(
@@ -101,7 +101,7 @@ def run_task_iter(
             assert completed is not None
             yield from _verified(folder, completed, image, started)
             folder.tidy()
-            return TaskOutcome(task.out, completed.summary, made=False)
+            return TaskOutcome(task.out, completed.summary, computed=False)
         with (
             start_workers(task.execution, task.method.device, folder.out.parent)
             if workers is None
@@ -129,11 +129,8 @@ def _prepared(
     identity = identity_of(task, image, samples)
     # Samples are computed in this process, whatever device the workers of a scheduler have.
     device = resolve_device("auto" if task.execution.scheduler else task.method.device)
-    free, kind = workers.device_bytes, workers.device
-    memory, ram = worker_memory(
-        task, workers.ram_bytes, workers.worker_bytes, kind, free, workers.per_machine,
-        workers.driver_bytes,
-    )  # fmt: skip
+    kind = workers.room.kind
+    memory, ram = worker_memory(task, workers.room)
     stamp = image.stamp()
     state = _interrupted(folder, task.output.overwrite)
     differs = state is not None and (state.identity, state.stamp) != (identity, stamp)
@@ -216,7 +213,7 @@ def _prepared(
         )
         folder.create(state, estimate, source)
     expected = forecast_of(
-        task, state.plan, state.image_state.tiles, workers.count, kind, workers.worker_bytes
+        task, state.plan, state.image_state.tiles, workers.count, kind, workers.room.used
     )
     yield Report(phase="plan", done=0, total=0, seconds=0.0, rows=expected.rows())
     return state

@@ -10,6 +10,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import LIBRARIES_BYTES, USABLE_FRACTION
 from napari_rln.deconvolution.method import Json
 from napari_rln.engine.division import BLOCK_BYTES, make_plan
+from napari_rln.engine.executors import Room
 from napari_rln.engine.imagej import is_plain_name
 from napari_rln.engine.plan import Plan
 from napari_rln.engine.sampling import search_bytes
@@ -27,51 +28,19 @@ SLACK = 0.95
 _WAITING_BYTES, _ALONE_BYTES, _BLENDING_BYTES = 36, 12, 40
 
 
-def allowed_bytes(
-    task: Task,
-    ram: int,
-    used: int,
-    kind: str,
-    device_free: int,
-    per_machine: int,
-    driver_bytes: int,
-) -> tuple[int, int]:
-    """Return the memory of a worker on its device and on its machine, beyond what it holds, bytes.
-
-    Parameters
-    ----------
-    task
-        Run with the memory limit.
-    ram
-        Free memory of the machine for a worker, bytes.
-    used
-        Memory that it already holds, bytes.
-    kind, device_free
-        Type of its device, and free memory there, bytes.
-    per_machine
-        Number of workers on its machine.
-    driver_bytes
-        Memory of the driving process, where it is another one, bytes.
-    """
+def allowed_bytes(task: Task, room: Room) -> tuple[int, int]:
+    """Return the further memory of a worker on its device and on its machine, bytes."""
     memory_gb = task.execution.memory_gb
     if memory_gb == "auto":
-        on_machine = int(USABLE_FRACTION * ram) - LIBRARIES_BYTES
+        on_machine = int(USABLE_FRACTION * room.ram) - LIBRARIES_BYTES
     else:
-        on_machine = (
-            int((SLACK * memory_gb * 1e9 - driver_bytes) / per_machine) - used - LIBRARIES_BYTES
-        )
-    return (on_machine if kind == "cpu" else int(USABLE_FRACTION * device_free)), on_machine
+        each = int((SLACK * memory_gb * 1e9 - room.driver_bytes) / room.per_machine)
+        on_machine = each - room.used - LIBRARIES_BYTES
+    on_device = on_machine if room.kind == "cpu" else int(USABLE_FRACTION * room.device_free)
+    return on_device, on_machine
 
 
-def worker_memory(
-    task: Task,
-    ram: int,
-    used: int,
-    kind: str,
-    device_free: int,
-    per_machine: int,
-    driver_bytes: int = 0,
-) -> tuple[int, int]:
+def worker_memory(task: Task, room: Room) -> tuple[int, int]:
     """Return the result of :func:`allowed_bytes`.
 
     Raises
@@ -79,14 +48,12 @@ def worker_memory(
     RlnError
         If that is too little for any work.
     """
-    memory, on_machine = allowed_bytes(
-        task, ram, used, kind, device_free, per_machine, driver_bytes
-    )
+    memory, on_machine = allowed_bytes(task, room)
     if on_machine < LEAST_BYTES:
-        used += LIBRARIES_BYTES
-        needed = (driver_bytes + per_machine * (used + LEAST_BYTES)) / SLACK / 1e9
+        used, per_machine = room.used + LIBRARIES_BYTES, room.per_machine
+        needed = (room.driver_bytes + per_machine * (used + LEAST_BYTES)) / SLACK / 1e9
         memory_gb = task.execution.memory_gb
-        allowed = ram / 1e9 if memory_gb == "auto" else memory_gb
+        allowed = room.ram / 1e9 if memory_gb == "auto" else memory_gb
         raise RlnError(
             f"{per_machine} workers take {used / 1e9:.2f} GB each before the first tile, so "
             f"{allowed:.2f} GB are too little; allow at least {needed:.1f} GB."

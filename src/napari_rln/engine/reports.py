@@ -53,7 +53,7 @@ class ItemOutcome:
         Duration.
     summary
         Measured facts.
-    made
+    computed
         Whether the result was computed now; otherwise it already existed, complete.
     warnings
         Warnings for the user.
@@ -63,13 +63,13 @@ class ItemOutcome:
     error: str = ""
     seconds: float = 0.0
     summary: dict[str, Any] = field(default_factory=dict)
-    made: bool = True
+    computed: bool = True
     warnings: tuple[str, ...] = ()
 
     @property
     def status(self) -> Literal["done", "already complete", "failed"]:
         """Outcome in a word."""
-        return "failed" if self.error else "done" if self.made else "already complete"
+        return "failed" if self.error else "done" if self.computed else "already complete"
 
 
 @dataclass(frozen=True, kw_only=True)

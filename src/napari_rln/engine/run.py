@@ -60,7 +60,7 @@ class Outcome:
         Method of the result.
     facts
         Measured facts and the duration, for each channel.
-    made
+    computed
         Whether the result was computed now; otherwise it already existed, complete.
     in_parts
         Whether it was computed and written in parts.
@@ -71,7 +71,7 @@ class Outcome:
     out: Path
     method: Method
     facts: tuple[dict[str, Any], ...]
-    made: bool = True
+    computed: bool = True
     in_parts: bool = False
     findings: tuple[Finding, ...] = ()
 
@@ -225,7 +225,7 @@ class _Run:
         if self._earlier is not None:
             facts = tuple(record["facts"] for record in self._earlier)
             return Outcome(
-                out=self.output.path, method=self.method, facts=facts, made=False,
+                out=self.output.path, method=self.method, facts=facts, computed=False,
                 findings=tuple(self._findings),
             )  # fmt: skip
         if self.job.second is not None:
@@ -301,7 +301,7 @@ class _Run:
             out=outcome.out,
             method=self.method,
             facts=(outcome.summary,),
-            made=outcome.made,
+            computed=outcome.computed,
             in_parts=True,
             findings=tuple(self._findings),
         )
@@ -309,13 +309,12 @@ class _Run:
     # --- in memory
 
     def _in_memory(self) -> Generator[Report, None, Outcome]:
-        out, output = self.output.path, self.output
+        output, execution = self.output, self.job.execution
         results = []
         for channel in self._channels:
             image = self._read(channel)
             psf = self._psf(image, channel)
             self._on_input(image, psf, self.method)
-            execution = self.job.execution
             results.append(
                 (yield from deconvolve_iter(
                     image, psf, self.method, tile=execution.tile, memory_gb=execution.memory_gb,
@@ -323,9 +322,9 @@ class _Run:
                 ))
             )  # fmt: skip
         if self.source.channels:
-            write_channels(results, out, dtype=output.dtype, replace=output.overwrite)
+            write_channels(results, output.path, dtype=output.dtype, replace=output.overwrite)
         else:
-            write(results[0], out, dtype=output.dtype, replace=output.overwrite)
+            write(results[0], output.path, dtype=output.dtype, replace=output.overwrite)
         return self._outcome(results)
 
     def _two_views(self) -> Generator[Report | RegistrationReport, None, Outcome]:
@@ -374,7 +373,7 @@ class _Run:
     def _complete_records(self) -> list[dict[str, Any]] | None:
         """Return the records of the result, by channel, if an earlier run of this job wrote it.
 
-        A job of several methods that was interrupted goes on with the missing results. None if the
+        An interrupted job of several methods continues with the missing results. None if the
         result does not exist, may be replaced, or is another one.
         """
         job, output = self.job, self.output

@@ -37,10 +37,7 @@ from napari_rln.io.image import checksum
 
 _PIECE = (32, 256, 256)  # of a sample, processed at once
 _STRUCTURE = (32, 64, 64)  # assumed size of a PSF where there is none
-_MOST_FURTHER, _FURTHER_DIVISOR = (
-    8,
-    8,
-)  # number of further parts, and the volume over the size of each
+_MOST_FURTHER, _FURTHER_DIVISOR = 8, 8  # number of further parts; the volume over the size of each
 
 
 class Samples:
@@ -193,15 +190,8 @@ def fit_stages(
 ) -> Generator[Report, None, tuple[ImageState, FloatArray | None]]:
     """Yield reports; return the shared state of the tiles, and the result of a single tile.
 
-    Parameters
-    ----------
-    samples, psf, method, device
-        As for :func:`calibrate_samples`.
-    state
-        Result of :func:`calibrate_samples`.
-    whole
-        Whether the plan has a single tile. It is deconvolved here, so that the shared state is
-        exact; otherwise parts of the volume are.
+    ``state`` is the result of :func:`calibrate_samples`. With ``whole`` the plan has a single tile,
+    which is deconvolved here, so that the shared state is exact; otherwise parts of the volume are.
 
     Raises
     ------

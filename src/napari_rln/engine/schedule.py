@@ -44,12 +44,6 @@ class Driver:
 
     Parameters
     ----------
-    folder
-        Folder of the run.
-    state
-        State of the run.
-    workers
-        Workers that compute.
     started
         Start of the run by ``time.perf_counter()``, for the times of reports.
     first

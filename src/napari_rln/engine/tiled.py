@@ -77,16 +77,7 @@ class Computation:
     ) -> tuple[FloatArray, float]:
         """Return the result of a block, and the light of the image in it if there are no tiles.
 
-        Parameters
-        ----------
-        read
-            Input of the block; None without a second stage.
-        number
-            Number of the block.
-        estimate
-            Result of :meth:`estimate`.
-        time
-            Time point of a series.
+        ``read`` is None without a second stage; ``estimate`` is that of :meth:`estimate`.
         """
         inner = self.plan.blocks[number].inner
         if read is None or self.second is None:

@@ -19,7 +19,6 @@ from napari_rln.core.device import resolve_device
 from napari_rln.core.errors import ComputeError
 from napari_rln.core.machine import peak_bytes
 from napari_rln.core.memory import release_freed_memory
-from napari_rln.core.volume import FloatArray
 from napari_rln.engine.journal import TILE, Key, RunFolder, RunState, box_of, is_intact
 from napari_rln.engine.plan import IN_FLIGHT
 from napari_rln.engine.tiled import Computation
@@ -193,11 +192,7 @@ def finish_block(out: str, device: str, time: int, number: int) -> TaskResult:
     """
     opened, timer = _open(out, device), TaskTimer()
     work, block = opened.work, opened.state.plan.blocks[number]
-
-    def load(tile: int) -> FloatArray:
-        return opened.folder.read_scratch(time, tile)
-
-    estimate = work.estimate(number, load)
+    estimate = work.estimate(number, functools.partial(opened.folder.read_scratch, time))
     entry: dict[str, Any] = {}
     if work.second is None:
         timer.lap("read")
