@@ -39,7 +39,7 @@ def test_rld_to_ome_zarr_is_what_it_is_to_tiff(files, capsys):
     assert _run(*common, "-o", files / "r.ome.zarr", "--quiet", "--json") == 0
     out = capsys.readouterr().out
     told = json.loads(out[out.index("{") :])
-    assert (told["out"], told["made"]) == (str(files / "r.ome.zarr"), False)
+    assert (told["out"], told["computed"]) == (str(files / "r.ome.zarr"), False)
     assert told["facts"]["iterations"] == 4
 
 

@@ -174,7 +174,7 @@ def test_an_interrupted_job_goes_on_with_what_is_missing(folder, capsys):
     job.save(folder / "job.json")
     assert _run("run", folder / "job.json", "--json") == 0
     results = json.loads(capsys.readouterr().out)["results"]
-    assert [result["made"] for result in results] == [False, False]
+    assert [result["computed"] for result in results] == [False, False]
 
 
 def test_a_result_of_another_job_is_no_result_of_this_one(folder):

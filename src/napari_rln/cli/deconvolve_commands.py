@@ -297,7 +297,7 @@ def _reported(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         findings = [finding.message for finding in outcome.findings]
         one: dict[str, Any] = {"out": str(outcome.out), "psf_findings": findings}
         if outcome.in_parts or not outcome.computed:
-            one["made"] = outcome.computed
+            one["computed"] = outcome.computed
         if len(outcome.facts) > 1:
             one["channels"] = [{"out": str(outcome.out), "facts": facts} for facts in outcome.facts]
         else:
