@@ -183,7 +183,7 @@ def test_pairs_that_do_not_match_are_refused(folder):
     truth = Volume.from_array(np.ones((16, 16, 14)), phantoms.VOXEL_UM)
     write(truth, folder / "ground_truth" / "1.tif")
     source = PairFolder(files=pairs_in(folder), psf=None, symmetry=NONE)
-    with pytest.raises(RlnError, match=r"\(16, 16, 16\) but .* is \(16, 16, 14\)"):
+    with pytest.raises(RlnError, match=r"\(16, 16, 14\) but .* \(16, 16, 16\)"):
         source.pair(1)
     (folder / "ground_truth" / "2.tif").unlink()
     with pytest.raises(RlnError, match=r"2\.tif.*truth"):
@@ -436,7 +436,7 @@ def test_the_network_is_judged_on_whole_volumes_in_the_mean():
     first = held[0]
     for shown, data in (
         (preview.image, first.x), (preview.start, first.E0),
-        (preview.now, first.E0), (preview.truth, first.target),
+        (preview.result, first.E0), (preview.truth, first.target),
     ):  # fmt: skip
         assert np.array_equal(shown[0], data[7])
         assert np.array_equal(shown[1], data[:, 8])
