@@ -37,6 +37,8 @@ def dock(open_dock, viewer, library, monkeypatch):
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))  # a short search for the best RLD
     viewer.open_sample("napari-rln", "bead")
     viewer.open_sample("napari-rln", "bead_psf")
+    psf = viewer.layers["bead_psf"]
+    psf.data = psf.data[20:45, 20:45, 20:45]  # a smaller one trains faster
     _, widget = open_dock("Training")
     widget.form.psf.layer, widget.form.image.layer = viewer.layers["bead_psf"], None
     widget.form.name.setText("mine")
