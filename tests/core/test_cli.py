@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from scipy import signal as scipy_signal
 
-from napari_rln import cli
+from napari_rln import cli, samples
 from napari_rln.core.volume import Volume
 from napari_rln.io.volumes import read, write
 
@@ -142,7 +142,13 @@ def test_psf_measure(tmp_path):
     assert phantoms.nrmse(read(out).data, psf.data) < 0.05
 
 
-def test_demo_ends_with_table_and_figure(tmp_path, capsys):
+def test_demo_ends_with_table_and_figure(tmp_path, capsys, monkeypatch):
+    image, psf = samples.bead(), samples.bead_psf()
+    image = image.with_data(image.data[9:41, 16:48, 16:48])
+    psf = psf.with_data(psf.data[20:45, 20:45, 20:45])
+    monkeypatch.setattr(samples, "bead", lambda: image)
+    monkeypatch.setattr(samples, "bead_psf", lambda: psf)
+    monkeypatch.setattr("napari_rln.cli.demo_command._MIDDLE", (16, 15, 16))
     assert _run("demo", "-o", tmp_path / "demo") == 0
     assert "chi2" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "demo").iterdir()}

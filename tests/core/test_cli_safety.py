@@ -404,7 +404,7 @@ sys.exit(cli.run(sys.argv[1:]))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="batch systems of Windows send no SIGTERM")
 def test_a_batch_system_that_ends_the_job_leaves_it_to_be_gone_on_with(files):
-    line = "rld raw.ome.tif --psf psf.tif --iterations 4 --tile 16 -o r.ome.zarr"
+    line = "rld raw.ome.tif --psf psf.tif --iterations 4 --tile 32 -o r.ome.zarr"
     ended = subprocess.run(
         [sys.executable, "-c", _SLOW, *line.split()], capture_output=True, text=True, check=False,
         env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
