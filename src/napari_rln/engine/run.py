@@ -178,6 +178,7 @@ class _Input:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._last: tuple[int | None, Volume] | None = None
 
     @cached_property
     def channels(self) -> list[tuple[int, PsfFile]]:
@@ -189,6 +190,12 @@ class _Input:
         """The image, or the first of its channels."""
         file = self._job.image
         return open_image(replace(file, channel=self.channels[0][0]) if self.channels else file)
+
+    def read(self, channel: int | None) -> Volume:
+        """Return a channel, kept until another one is read: each method of a job needs it."""
+        if self._last is None or self._last[0] != channel:
+            self._last = channel, read(replace(self._job.image, channel=channel))
+        return self._last[1]
 
 
 def _runs(
@@ -312,7 +319,7 @@ class _Run:
         output, execution = self.output, self.job.execution
         results = []
         for channel in self._channels:
-            image = self._read(channel)
+            image = self.source.read(channel)
             psf = self._psf(image, channel)
             self._on_input(image, psf, self.method)
             results.append(
@@ -340,7 +347,7 @@ class _Run:
             raise RlnError("two views have tiles (`tile`) only with a network; name its `model`.")
         if len(job.psfs) != 1:
             raise RlnError("two views need one PSF, of the first or of both; give one (`psf`).")
-        first, other = read(job.image), read(second.image)
+        first, other = self.source.read(job.image.channel), read(second.image)
         psf = self._fitted(job.psfs[0], first, job.image.channel)
         psf_b = self._fitted(second.psf or job.psfs[0], other, second.image.channel)
         method = self.method
@@ -366,9 +373,6 @@ class _Run:
         """Channels to deconvolve; None for the only one of a file."""
         several: list[int | None] = [channel for channel, _ in self.source.channels]
         return several or [self.job.image.channel]
-
-    def _read(self, channel: int | None) -> Volume:
-        return read(replace(self.job.image, channel=channel))
 
     def _complete_records(self) -> list[dict[str, Any]] | None:
         """Return the records of the result, by channel, if an earlier run of this job wrote it.
@@ -400,7 +404,7 @@ class _Run:
         described = method.describe()
         expected = []
         for channel in self._channels:
-            image = check_image(self._read(channel), method.negatives)
+            image = check_image(self.source.read(channel), method.negatives)
             inputs, facts = {"image": image.hash}, {}
             psf = self._psf(image, channel)
             if psf is not None:
