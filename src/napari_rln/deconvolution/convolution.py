@@ -110,7 +110,8 @@ class Convolution:
         # Kernel element j moves light by j - n // 2 voxels, so (n - 1) // 2 voxels before
         # the image's first and n // 2 after its last contribute to it.
         self._before = (0, 0, 0) if border == "periodic" else tuple((p - 1) // 2 for p in psf.shape)
-        self._field = tuple(slice(b, b + n) for b, n in zip(self._before, image_shape, strict=True))
+        z, y, x = (slice(b, b + n) for b, n in zip(self._before, image_shape, strict=True))
+        self._field = (z, y, x)
         self._halo = tuple((b, p // 2) for b, p in zip(self._before, psf.shape, strict=True))
         extended = border == "extended"
         self.estimate_shape: Shape = self.work_shape if extended else image_shape

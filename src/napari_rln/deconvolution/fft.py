@@ -18,7 +18,7 @@ import scipy.fft
 import torch
 
 from napari_rln.core.threads import parallel_map
-from napari_rln.core.volume import Array, Shape
+from napari_rln.core.volume import Array, Box, Shape
 
 try:
     import pyfftw
@@ -27,7 +27,7 @@ except ImportError:  # optional, see the extra "fast"
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _AXES = (0, 1, 2)
-_EVERYWHERE = (slice(None),) * 3
+_EVERYWHERE: Box = (slice(None), slice(None), slice(None))
 _LINE_BYTES = 64  # cache line
 # Working set of a thread: for planes the size of a core's own cache; columns are spread over the
 # volume, and longer rows of them are faster.
@@ -37,8 +37,6 @@ _FEW = 1 << 16  # voxels below which starting threads takes longer than the work
 
 _SHORT = 16  # lengths whose factors do not matter
 _SEVENS = 112  # greatest length with a factor of 7
-
-Box = tuple[slice, ...]
 
 
 class Filter(ABC):

@@ -146,7 +146,7 @@ class OpenedImage(NamedTuple):
     The voxel size (z, y, x) in micrometres is None where not stated, the record for images that are
     no results of napari-rln, and ``pieces`` where none can be missing. ``files`` returns the files
     of the values, ``piece_bytes`` is the number of bytes to read for a single voxel, and ``images``
-    that of the images in the file or set, of which this is one.
+    the number of images in the same file or set of files.
     """
 
     array: Lazy

@@ -135,7 +135,7 @@ def simulate_pair(
         structures,
         seed=(*seeds, 0),
         z_ratio=psf.voxel_um[0] / psf.voxel_um[1],
-        field=blur.window,  # type: ignore[arg-type]
+        field=blur.window,
     )
     rng = np.random.default_rng((*seeds, 1))
     light = blur.A(torch.from_numpy(drawing.data)).numpy().clip(0)
