@@ -11,6 +11,7 @@ from napari_rln.core.volume import Volume
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
+from napari_rln.simulate.conditions import FieldConditions
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
 
@@ -117,4 +118,6 @@ def simulated_again(record: Record, psf: Volume, psf_b: Volume | None = None) ->
     settings = tuples(record.settings)
     structures = StructureSettings(**tuples(settings.pop("structures")))
     imaging = ImagingSettings(**tuples(settings.pop("imaging")))
+    if "conditions" in settings:
+        settings["conditions"] = FieldConditions(**tuples(settings["conditions"]))
     return simulate_pair(psf, structures, imaging, psf_b=psf_b, **settings)

@@ -11,6 +11,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
 from napari_rln.simulate import imaging as module
+from napari_rln.simulate.conditions import FieldConditions
 from napari_rln.simulate.imaging import (
     ImagingSettings,
     imaging_like,
@@ -172,7 +173,192 @@ def test_images_that_tell_no_light_are_not_imitated():
         imaging_like(smooth)
 
 
+# Conditions in the field
+
+NONE = FieldConditions(
+    uneven=0, bleached=0, empty=0, pattern=0, hot=0, hot_pixels=0, saturated=0, interpolated=0,
+    no_offset=1, high_offset=0, gain=(1, 1), detectors=(0, 0, 0, 1), bits=(0, 0, 1),
+)  # fmt: skip
+DIM = ImagingSettings(photons=(300, 300), background=(0.3, 0.3), read_noise=(0, 0))
+
+
+def _under(settings=DIM, *, seed=2, **changes):
+    """Return a pair under conditions, the pair without any, and the drawn conditions."""
+    conditions = replace(NONE, **changes)
+    pair = simulate_pair(PSF, None, settings, shape=SHAPE, seed=seed, conditions=conditions)
+    without = simulate_pair(PSF, None, settings, shape=SHAPE, seed=seed)
+    return pair, without, pair.image.record.facts["conditions"]
+
+
+def test_no_condition_changes_nothing(objects):
+    pair, without, _ = _under()
+    np.testing.assert_array_equal(pair.image.data, without.image.data)
+    np.testing.assert_array_equal(pair.truth.data, without.truth.data)
+    assert pair.image.record.facts.items() >= without.image.record.facts.items()
+
+
+@pytest.mark.parametrize("seed", [3, (1, 2)])
+def test_a_pair_under_conditions_is_made_again_from_its_records_json(seed):
+    pair = simulate_pair(PSF, shape=SHAPE, seed=seed, psf_b=PSF, conditions=FieldConditions())
+    again = phantoms.simulated_again(Record.from_json(pair.image.record.to_json()), PSF, PSF)
+    for made, volume in ((again.image, pair.image), (again.truth, pair.truth)):
+        np.testing.assert_array_equal(made.data, volume.data)
+    np.testing.assert_array_equal(again.second.data, pair.second.data)
+
+
+def test_images_are_whole_numbers_within_their_bits_and_about_half_have_no_defect():
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(300):
+        drawn = FieldConditions().draw(rng, 900.0)
+        defects = (
+            drawn.unevenness, drawn.bleaching, drawn.empty, drawn.pixel_gain, drawn.hot,
+            drawn.hot_pixels, drawn.saturation, *drawn.shift,
+        )  # fmt: skip
+        shares.append(any(defects))
+        assert drawn.gain * 900 + drawn.offset < 2**drawn.bits
+    assert 0.4 < np.mean(shares) < 0.65
+    for seed in range(12):
+        image = simulate_pair(PSF, shape=(8, 8, 8), seed=seed, conditions=FieldConditions()).image
+        np.testing.assert_array_equal(image.data, np.rint(image.data))
+        bits = image.record.facts["conditions"]["bits"]
+        assert 0 <= image.data.min() <= image.data.max() < 2**bits
+
+
+@pytest.mark.parametrize(
+    ("changes", "excess", "read"),
+    [
+        ({"detectors": (1, 0, 0, 0), "read_noise": (5, 5)}, 1.0, 5.0),
+        ({"detectors": (0, 1, 0, 0)}, 2.0, 0.0),
+        ({"detectors": (0, 0, 1, 0), "multiplied": 0}, 1.0, 0.0),
+        ({"detectors": (0, 0, 1, 0), "multiplied": 1, "excess": (1.4, 1.4)}, 1.4, 0.0),
+    ],
+    ids=["sCMOS", "EMCCD", "counting", "multiplying"],
+)
+def test_each_detector_has_its_noise(objects, changes, excess, read):
+    pair, _, drawn = _under(no_offset=0, offset=(100, 100), gain=(4, 4), **changes)
+    mean = _expected(objects, 300, 0.3)
+    assert (drawn["gain"], drawn["offset"]) == (pytest.approx(4), 100)
+    sigmas = (pair.image.data - 4 * mean - 100) / (4 * np.sqrt(excess * mean + read**2))
+    assert sigmas.mean() == pytest.approx(0, abs=0.05)
+    assert sigmas.var() == pytest.approx(1, abs=0.06)
+
+
+def test_the_truth_is_in_image_units_without_offset(objects):
+    pair, without, _ = _under(no_offset=0, offset=(100, 100), gain=(4, 4))
+    np.testing.assert_allclose(pair.truth.data, 4 * without.truth.data, rtol=1e-5)
+    np.testing.assert_array_equal(pair.image.data, 4 * without.image.data + 100)
+    assert pair.image.record.facts["background"] == pytest.approx(4 * 90 + 100)
+
+
+def test_an_image_brighter_than_its_bits_gets_a_lower_gain(objects):
+    pair, without, drawn = _under(bits=(1, 0, 0), gain=(20, 20))
+    assert drawn["gain"] < 1
+    assert 150 < pair.image.data.max() <= 255
+    np.testing.assert_allclose(pair.truth.data, drawn["gain"] * without.truth.data, rtol=1e-5)
+
+
+def test_pixels_of_a_pattern_differ_alike_in_all_planes(monkeypatch):
+    monkeypatch.setattr(
+        module, "draw", lambda shape, *_, **__: Drawing(data=np.zeros(shape, "f4"), structures=())
+    )
+    settings = replace(DIM, photons=(1e4, 1e4), background=(1, 1))
+    camera = {"detectors": (1, 0, 0, 0), "read_noise": (1, 1)}
+    plain, _, _ = _under(settings, **camera)
+    pair, _, drawn = _under(settings, pattern=1, **camera)
+    variances = [one.image.data.mean(0).var() for one in (plain, pair)]
+    added = (1e4 * drawn["pixel_gain"]) ** 2 + drawn["pixel_offset"] ** 2
+    assert variances[1] - variances[0] == pytest.approx(added, rel=0.2)
+
+
+def test_an_uneven_background_keeps_its_mean_and_spares_the_truth(objects):
+    pair, without, _ = _under(BRIGHT, bits=(0, 0, 1), uneven=1, unevenness=(0.5, 0.5))
+    gain = pair.image.record.facts["conditions"]["gain"]
+    np.testing.assert_allclose(pair.truth.data, gain * without.truth.data, rtol=1e-5)
+    added = (pair.image.data / gain - without.image.data) / 5e5  # relative to the background
+    assert added.mean() == pytest.approx(0, abs=0.01)
+    assert np.abs(added).max() == pytest.approx(0.5, abs=0.06)
+    assert np.abs(np.diff(added, axis=1)).mean() < 0.06
+
+
+def test_bleaching_dims_image_and_truth_plane_by_plane(objects):
+    pairs = [_under(bleached=1, bleaching=(0.4, 0.4), seed=seed) for seed in range(6)]
+    assert {drawn["bleaching"] for *_, drawn in pairs} == {0.4, -0.4}
+    for pair, without, drawn in pairs:
+        expected = 0.6 ** np.linspace(0, 1, SHAPE[0])
+        expected = expected if drawn["bleaching"] > 0 else expected[::-1]
+        for got, whole, accuracy in (
+            (pair.truth, without.truth, 1e-4),
+            (pair.image, without.image, 0.03),
+        ):
+            sums = [volume.data.sum((1, 2)) for volume in (got, whole)]
+            np.testing.assert_allclose(sums[0] / sums[1], expected, rtol=accuracy)
+
+
+def test_an_empty_background_has_one_value(monkeypatch):
+    monkeypatch.setattr(
+        module, "draw", lambda shape, *_, **__: Drawing(data=np.zeros(shape, "f4"), structures=())
+    )
+    pair, _, _ = _under(empty=1, detectors=(1, 0, 0, 0), no_offset=0, offset=(30, 30), pattern=1)
+    assert np.unique(pair.image.data) == [30]
+    assert pair.image.record.facts["background"] == 30
+
+
+def test_hot_voxels_and_hot_pixels_are_as_many_as_drawn(objects):
+    pair, without, _ = _under(hot=1, hot_fraction=(0.01, 0.01))
+    hot = pair.image.data != without.image.data
+    assert hot.mean() == pytest.approx(0.01, rel=0.4)
+    assert (pair.image.data > without.image.data)[hot].all()
+    pair, without, _ = _under(hot_pixels=1, hot_fraction=(0.01, 0.01))
+    hot = pair.image.data != without.image.data
+    assert 1 <= hot[0].sum() <= 18
+    np.testing.assert_array_equal(hot, np.broadcast_to(hot[:1], hot.shape))
+
+
+def test_saturation_clips_the_image_and_not_the_truth(objects):
+    pair, without, _ = _under(saturated=1, saturation=(0.7, 0.7), no_offset=0, offset=(50, 50))
+    level = np.rint(0.7 * np.percentile(without.image.data, 99.9))
+    np.testing.assert_array_equal(pair.image.data, np.minimum(without.image.data, level) + 50)
+    np.testing.assert_array_equal(pair.truth.data, without.truth.data)
+
+
+def test_an_interpolated_image_remains_aligned_with_its_truth():
+    smooth = StructureSettings(structures=("spheres",), smooth_voxels=3.0)
+    settings = replace(DIM, photons=(2e4, 2e4))
+    conditions = replace(NONE, interpolated=1, shift=(0.5, 0.5))
+    point = Volume.from_array(np.ones((1, 1, 1)), (1, 1, 1))
+    pair, without = (
+        simulate_pair(point, smooth, settings, shape=(24, 32, 32), seed=1, conditions=given)
+        for given in (conditions, None)
+    )
+    shift = pair.image.record.facts["conditions"]["shift"]
+    assert set(np.abs(shift)) == {0.0, 0.5}
+    noise = [one.image.data - one.truth.data for one in (pair, without)]
+    inside = np.s_[2:-2, 2:-2, 2:-2]
+    assert noise[0][inside].std() < noise[1][inside].std()  # what interpolation does to noise
+    moved = np.abs(pair.truth.data - without.image.data)[inside].mean()
+    assert np.abs(noise[0] - noise[0].mean())[inside].mean() < moved
+    assert pair.truth.data.min() >= 0
+
+
 # What cannot be
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"hot": 1.5}, "`hot` is 1.5"),
+        ({"empty": -0.1}, "`empty` is -0.1"),
+        ({"bleaching": (0.1, 1.0)}, r"`bleaching` is \(0\.1, 1\.0\).*0\.99"),
+        ({"gain": (0.0, 1.0)}, "`gain` is"),
+        ({"saturation": (0.9, 0.6)}, "`saturation` is"),
+        ({"shift": (0.0, np.nan)}, "`shift` is"),
+        ({"detectors": (1.0, 0.0)}, "`detectors` is .* 4 relative frequencies"),
+        ({"bits": (0.0, 0.0, 0.0)}, "`bits` is"),
+    ],
+)
+def test_conditions_that_cannot_be_are_refused(given, said):
+    with pytest.raises(RlnError, match=said):
+        FieldConditions(**given)
 
 
 @pytest.mark.parametrize(

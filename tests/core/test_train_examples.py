@@ -21,6 +21,7 @@ from napari_rln.engine.in_memory import deconvolve
 from napari_rln.io.volumes import write
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
+from napari_rln.simulate.conditions import FieldConditions
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.structures import TRAINING, StructureSettings
 from napari_rln.train.batches import Batch, draw_batch, inner
@@ -72,6 +73,14 @@ def _numbered(shape=(12, 14, 18)) -> Example:
 
 
 # Examples
+
+
+def test_synthetic_pairs_pass_on_the_conditions():
+    source = replace(_one_psf(), conditions=FieldConditions(no_offset=0, offset=(90, 90)))
+    image = source.pair(1)[0].image
+    assert image.record.settings["conditions"]["offset"] == [90, 90]
+    np.testing.assert_array_equal(image.data, np.rint(image.data))
+    assert "conditions" not in _one_psf().pair(1)[0].image.record.settings
 
 
 @pytest.mark.parametrize("source", [_one_psf, _any_psf])

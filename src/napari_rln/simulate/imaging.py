@@ -19,9 +19,9 @@ from napari_rln.core.volume import FloatArray, Shape, Volume
 from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.convolution import Convolution, of_one_size
 from napari_rln.deconvolution.noise import estimate_noise
+from napari_rln.simulate.conditions import FieldConditions
+from napari_rln.simulate.ranges import Range, check_range, drawn
 from napari_rln.simulate.structures import StructureSettings, draw
-
-Range = tuple[float, float]
 
 _BRIGHT = 99.9  # percentile of the blurred object that defines its brightest voxels
 _EXPOSURES = (0.5, 2.0)  # of a second view, relative to the first
@@ -56,14 +56,7 @@ class ImagingSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         for name, least in (("photons", 1e-3), ("background", 1e-6), ("read_noise", 0.0)):
-            span = getattr(self, name)
-            whole = isinstance(span, tuple) and len(span) == 2
-            if not (whole and all(isinstance(v, int | float) for v in span)) or not (
-                least <= span[0] <= span[1] < 1e7
-            ):
-                raise RlnError(
-                    f"`{name}` is {span}; give its lowest and highest value, at least {least:g}."
-                )
+            check_range(self, name, least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +89,7 @@ def simulate_pair(
     seed: int | tuple[int, ...] = 0,
     name: str = "simulated",
     psf_b: Volume | None = None,
+    conditions: FieldConditions | None = None,
 ) -> Pair:
     """Return a simulated image of a random object, and the object.
 
@@ -116,6 +110,9 @@ def simulate_pair(
     psf_b
         PSF of a second view, such as from the side, on the same voxels; adds a second image, with
         independent noise and 0.5 to 2 times as much light, in the unit of the first.
+    conditions
+        Detector, conversion to image units and defects, drawn for each volume. They replace gain,
+        offset and read noise of ``imaging``. The truth is bleached and shifted as the image is.
 
     Raises
     ------
@@ -139,16 +136,28 @@ def simulate_pair(
     )
     rng = np.random.default_rng((*seeds, 1))
     light = blur.A(torch.from_numpy(drawing.data)).numpy().clip(0)
-    level = _drawn(rng, imaging.photons, log=True)
-    background = level * _drawn(rng, imaging.background, log=True)
-    read_noise = _drawn(rng, imaging.read_noise)
+    level = drawn(rng, imaging.photons, log=True)
+    background = level * drawn(rng, imaging.background, log=True)
+    read_noise = drawn(rng, imaging.read_noise)
     brightest = float(np.percentile(light, _BRIGHT))
     scale = level / brightest if brightest > 0 else 0.0
 
+    actual = None
+    gain, offset = imaging.gain, imaging.offset
+    if conditions is not None:
+        # Another seed than that of random PSFs in training, (..., 2).
+        actual = conditions.draw(
+            np.random.default_rng((*seeds, 3)), scale * float(light.max()) + background
+        )
+        gain, offset, read_noise = actual.gain, actual.offset, actual.read_noise
+        background = 0.0 if actual.empty else background
+
     def exposed(light: FloatArray, exposure: float = 1.0) -> FloatArray:
+        if actual is not None:
+            return actual.image(scale * light, background, rng, exposure=exposure)
         photons = rng.poisson(exposure * (scale * light + background)).astype(np.float32)
         photons += rng.normal(0.0, read_noise, shape).astype(np.float32)
-        image: FloatArray = imaging.gain * photons / np.float32(exposure) + imaging.offset
+        image: FloatArray = gain * photons / np.float32(exposure) + offset
         return np.maximum(image, 0)
 
     data = exposed(light)
@@ -159,22 +168,26 @@ def simulate_pair(
             "imaging": as_dict(imaging),
             "shape": list(shape),
             "seed": list(seeds),
-        },
+        }
+        | ({} if conditions is None else {"conditions": as_dict(conditions)}),
         facts={
             "structures": list(drawing.structures),
             "photons": level,
-            "background": imaging.gain * background + imaging.offset,
+            "background": gain * background + offset,
             "read_noise": read_noise,
-        },
+        }
+        | ({} if actual is None else {"conditions": as_dict(actual)}),
         inputs={"psf": psf.hash} | ({} if psf_b is None else {"psf_b": psf_b.hash}),
     )
     volume = partial(Volume.from_array, voxel_um=psf.voxel_um, record=record)
-    truth = (imaging.gain * scale) * drawing.data[blur.window]
+    truth = (gain * scale) * drawing.data[blur.window]
+    if actual is not None:
+        truth = actual.truth(truth)
     second = None
     if psf_b is not None:
         side = Convolution(kernels[1], shape, border="extended")
         light = side.A(torch.from_numpy(drawing.data)).numpy().clip(0)
-        data_b = exposed(light, _drawn(rng, _EXPOSURES, log=True))
+        data_b = exposed(light, drawn(rng, _EXPOSURES, log=True))
         second = volume(data_b, name=f"{name} · second view")
     return Pair(
         image=volume(data, name=name), truth=volume(truth, name=f"{name} · truth"), second=second
@@ -211,9 +224,3 @@ def imaging_like(image: Volume) -> ImagingSettings:
         gain=camera.gain,
         offset=offset,
     )
-
-
-def _drawn(rng: np.random.Generator, span: Range, *, log: bool = False) -> float:
-    low, high = span
-    fraction = float(rng.random())
-    return low * (high / low) ** fraction if log else low + (high - low) * fraction

@@ -27,6 +27,7 @@ from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import Normalisation, NormalisationMethod
 from napari_rln.networks.rln import Views, combine_views
 from napari_rln.psf.shape import asymmetry, centre_crop
+from napari_rln.simulate.conditions import FieldConditions
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import LARGEST_PSF, draw_psf
 from napari_rln.simulate.structures import StructureSettings
@@ -103,6 +104,8 @@ class SyntheticPairs:
         Use a single kind of structures per example, cycling through the kinds.
     largest
         Maximum size (z, y, x) of random PSFs in voxels.
+    conditions
+        Detectors and defects of the images; none: those of ``imaging`` alone.
     """
 
     psf: Volume | None
@@ -113,6 +116,7 @@ class SyntheticPairs:
     seed: int
     one_kind: bool = False
     largest: Shape = LARGEST_PSF
+    conditions: FieldConditions | None = None
 
     @cached_property
     def symmetry(self) -> Symmetry:
@@ -134,6 +138,7 @@ class SyntheticPairs:
             shape=self.shape,
             seed=(self.seed, number),
             psf_b=self.psf_b and _cropped(self.psf_b),
+            conditions=self.conditions,
         )
         return pair, assumed
 
