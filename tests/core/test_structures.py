@@ -11,6 +11,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.simulate import shapes
 from napari_rln.simulate.scene import Scene
 from napari_rln.simulate.structures import (
+    HELD_OUT,
     REFERENCE,
     TRAINING,
     Structure,
@@ -124,8 +125,9 @@ def test_haze_comes_on_top_of_other_kinds_at_its_own_rate():
     assert 10 <= sum("haze" in words for words in drawn) <= 30
 
 
-def test_coils_and_bars_are_kept_for_validation():
-    assert set(EVERY) - set(TRAINING) == {"coils", "bars"}
+def test_held_out_kinds_are_kept_from_training():
+    assert HELD_OUT == ("coils", "bars", "asters", "pollen")
+    assert set(EVERY) - set(TRAINING) == set(HELD_OUT)
     assert set(REFERENCE) < set(TRAINING)
     assert StructureSettings().structures == TRAINING
 
@@ -173,7 +175,7 @@ def test_drawing_takes_milliseconds():
     ("changes", "message"),
     [
         ({"structures": ()}, "empty"),
-        ({"structures": ("dots", "worms")}, "'worms'"),
+        ({"structures": ("dots", "snakes")}, "'snakes'"),
         ({"structures": ("dots", "dots")}, "once"),
         ({"density": 0.0}, "`density` is 0.0"),
         ({"at_once": -1}, "at_once"),

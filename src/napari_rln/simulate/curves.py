@@ -1,4 +1,4 @@
-"""Synthetic structures along curves: filaments, networks, tubes and coils.
+"""Synthetic structures along curves: filaments, networks, tubes, coils, trees, worms and asters.
 
 A curve is a row of points less than a voxel apart. Thin curves are light distributed over the
 voxels around each point; thick ones follow from the distance of every voxel to the nearest point.
@@ -144,7 +144,7 @@ def _nearest(
     return flat, depth.astype(np.float32), keys[flat] & 0xFFFFFFFF
 
 
-def _draw(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
+def draw_strokes(canvas: FloatArray, scene: Scene, strokes: Strokes) -> None:
     """Add the light of curves, thick ones solid."""
     strokes = _near(scene, strokes)
     thin = strokes.radii < _THIN
@@ -184,7 +184,7 @@ def filaments(canvas: FloatArray, scene: Scene) -> None:
     end = size * rng.uniform(0.55, 1, (n, 1))
     visible = np.abs(np.arange(size) - size // 2) < end / 2
     strokes = _strokes(path, radii[:, None], lights)
-    _draw(canvas, scene, strokes.where(visible.ravel()))
+    draw_strokes(canvas, scene, strokes.where(visible.ravel()))
 
 
 def networks(canvas: FloatArray, scene: Scene) -> None:
@@ -213,7 +213,7 @@ def networks(canvas: FloatArray, scene: Scene) -> None:
     radii = scene.one(0.45, 2.6) * scene.between(0.8, 1.25, m)[:, None]
     lights = scene.one(*scene.brightness) * _varied(scene, m, size, 12, 0.4)
     lights *= (gaps / (size * _STEP))[:, None] ** (radii < _THIN)  # corrects for closer points
-    _draw(canvas, scene, _strokes(path, radii, lights))
+    draw_strokes(canvas, scene, _strokes(path, radii, lights))
 
 
 def tubes(canvas: FloatArray, scene: Scene) -> None:
@@ -253,4 +253,102 @@ def coils(canvas: FloatArray, scene: Scene) -> None:
     radial = np.cos(angle) * first + np.sin(angle) * np.cross(tangent, first)
     path = _spaced((axis + wound * radial).astype(np.float32), thick)
     lights = scene.lights(n)[:, None] * _varied(scene, n, path.shape[1], 20, 0.3)
-    _draw(canvas, scene, _strokes(path, np.full((n, 1), thick, np.float32), lights))
+    draw_strokes(canvas, scene, _strokes(path, np.full((n, 1), thick, np.float32), lights))
+
+
+def _together(parts: list[Strokes]) -> Strokes:
+    """Return the points of several strokes."""
+    return Strokes(
+        points=np.concatenate([part.points for part in parts]),
+        radii=np.concatenate([part.radii for part in parts]),
+        lights=np.concatenate([part.lights for part in parts]),
+    )
+
+
+def trees(canvas: FloatArray, scene: Scene) -> None:
+    """Draw branched trees that taper, like neurons and vessels, some with a body at the root."""
+    rng = scene.rng
+    n, stems = scene.count(scene.one(3, 24)), int(rng.integers(1, 6))
+    roots, light = scene.places(n), scene.lights(n)
+    at, lights = np.repeat(roots, stems, axis=0), np.repeat(light, stems)
+    radii = scene.one(0.5, 4.5) * scene.between(0.7, 1.3, len(at))
+    taper, spread, wander = rng.uniform((0.6, 0.4, 0.1), (0.95, 1.2, 1.0))
+    length = scene.one(6, 45)
+    depths = np.array([rng.choice([0.3, 1.0]), 1, 1], np.float32)  # flat, as in cells on glass
+    towards = rng.standard_normal((len(at), 3)).astype(np.float32) * depths
+    parts = []
+    if rng.random() < 0.5:
+        bodies = np.minimum(radii[::stems] * scene.one(1.5, 4), 8)
+        parts.append(Strokes(points=roots, radii=bodies, lights=light))
+    for _ in range(rng.integers(3, 8)):
+        m, size = len(at), max(4, round(length / _STEP))
+        towards /= np.linalg.norm(towards, axis=1, keepdims=True) + np.float32(1e-6)
+        turns = np.cumsum(rng.standard_normal((m, size, 3), dtype=np.float32), axis=1) * depths
+        tangents = towards[:, None] + turns * np.float32(wander / math.sqrt(size))
+        tangents /= np.linalg.norm(tangents, axis=2, keepdims=True) + np.float32(1e-6)
+        path = at[:, None] + np.cumsum(tangents * np.float32(_STEP), axis=1)
+        ends = rng.integers(size // 2, size, m)
+        along = np.arange(size)
+        thinner = radii[:, None] * np.linspace(1, taper, size, dtype=np.float32)
+        every = max(1, int(float(np.median(radii)) / 2 / _STEP))
+        drawn = (along <= ends[:, None]) & (along % every == 0)
+        parts.append(_strokes(path, thinner, lights[:, None]).where(drawn.ravel()))
+        kept = np.repeat(np.flatnonzero(rng.random(m) < 0.93), 2)
+        at, towards = path[kept, ends[kept]], tangents[kept, ends[kept]]
+        aside = rng.standard_normal(towards.shape).astype(np.float32) * depths
+        towards = towards + np.float32(spread) * aside
+        radii = np.maximum(radii[kept] * np.float32(taper), 0.4) * scene.between(0.8, 1, len(at))
+        lights, length = lights[kept], length * rng.uniform(0.7, 1.0)
+        if not len(at):
+            break
+    draw_strokes(canvas, scene, _together(parts))
+
+
+def worms(canvas: FloatArray, scene: Scene) -> None:
+    """Draw short thick rods, straight or bent, like bacteria; some hollow, with poles or septa."""
+    rng = scene.rng
+    usual = scene.one(0.9, min(7, scene.roomy))
+    length = usual * scene.one(3, 24)
+    share = scene.one(0.003, 0.15)  # of the volume
+    n = scene.count(min(500, share * 128**3 / (math.pi * usual**2 * length)))
+    path = _spaced(walks(scene, n, length, length * scene.one(0.5, 6)), usual)
+    size = path.shape[1]
+    radii = usual * scene.between(0.8, 1.25, n)[:, None]
+    lights = scene.lights(n)[:, None] * _varied(scene, n, size, length / 3, 0.3)
+    ends = size * rng.uniform(0.5, 1, (n, 1))
+    off = np.abs(np.arange(size) - size // 2, dtype=np.float32)
+    near = np.float32(max(1.0, 0.15 * size))
+    style = rng.random()
+    if style < 0.25:  # bright poles
+        lights = lights * (1 + scene.one(1, 8) * (ends / 2 - off < near))
+    elif style < 0.5:  # a septum in the middle
+        lights = lights * (1 + scene.one(1, 8) * (off < max(0.6, near / 3)))
+    strokes = _strokes(path, radii.astype(np.float32), lights.astype(np.float32))
+    visible = np.abs(np.arange(size) - size // 2) <= ends / 2
+    strokes = _near(scene, strokes.where(visible.ravel()))
+    flat, depth, point = _nearest(scene, strokes)
+    filled = soft(depth)
+    if rng.random() < 0.3:
+        filled -= np.float32(rng.uniform(0.3, 1)) * soft(depth - np.float32(scene.one(0.8, 2)))
+    canvas.reshape(-1)[flat] += filled * strokes.lights[point]
+
+
+def asters(canvas: FloatArray, scene: Scene) -> None:
+    """Draw slightly bent fibres that radiate from bright centres."""
+    rng, n = scene.rng, scene.count(scene.one(1, 8))
+    fibres, length = round(scene.one(15, 150)), scene.one(15, 80)
+    centres, light = scene.places(n), scene.lights(n)
+    size = round(length / _STEP)
+    along = np.linspace(rng.uniform(1, 4), length, size, dtype=np.float32)[:, None]
+    towards = rng.standard_normal((n * fibres, 3), dtype=np.float32)
+    towards[:, 0] *= np.float32(rng.choice([0.3, 1.0]))
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    bent = rng.standard_normal((n * fibres, 3), dtype=np.float32) * np.float32(rng.uniform(0, 0.3))
+    path = towards[:, None] * along + bent[:, None] * along**2 / np.float32(length)
+    path += np.repeat(centres, fibres, axis=0)[:, None]
+    ends = rng.uniform(0.3, 1, (n * fibres, 1)) * size
+    lights = np.repeat(light, fibres)[:, None] * _varied(scene, n * fibres, size, 8, 0.5)
+    radii = np.full((1, 1), scene.one(0.4, 1.2), np.float32)
+    rays = _strokes(path, radii, lights).where((np.arange(size) < ends).ravel())
+    hubs = Strokes(points=centres, radii=scene.between(1, 5, n), lights=light * scene.one(1, 5))
+    draw_strokes(canvas, scene, _together([rays, hubs]))

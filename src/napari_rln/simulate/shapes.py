@@ -1,4 +1,4 @@
-"""Synthetic solids, membranes, nuclei and haze.
+"""Synthetic solids, membranes, nuclei, pollen and haze.
 
 Lengths are in lateral voxels, also along z. Edges are one voxel soft, so that objects between two
 planes are not lost. Sizes and numbers of the kinds of the reference are those of the reference, per
@@ -220,3 +220,39 @@ def bars(canvas: FloatArray, scene: Scene) -> None:
         outer = np.minimum(across, along)
         inner = outer if rng.random() < 0.5 else across
         brighten(canvas, part, (soft(outer) - soft(inner - wall)).clip(0) * np.float32(light))
+
+
+def pollen(canvas: FloatArray, scene: Scene) -> None:
+    """Draw closed round walls with spikes or ridges, dim inside."""
+    rng, n = scene.rng, scene.count(scene.one(4, 12))
+    largest = max(6, min(26, 1.5 * scene.roomy))
+    radii = scene.between(max(5, largest / 3), largest, n)
+    thick, fill = np.float32(scene.one(1, 3)), np.float32(rng.uniform(0, 0.2))
+    spots, ridged = round(scene.one(15, 120)), rng.random() < 0.5
+    tall = np.float32(rng.uniform(0.1, 0.4) if not ridged else rng.uniform(0.05, 0.15))
+    # Points spread evenly over the unit sphere.
+    height = 1 - (2 * np.arange(spots) + 1) / spots
+    angle = math.pi * (1 + 5**0.5) * np.arange(spots) + rng.normal(0, 0.2, spots)
+    flat = np.sqrt(1 - height**2)
+    tips = np.stack([height, flat * np.cos(angle), flat * np.sin(angle)]).astype(np.float32)
+    apart = np.float32(2 / math.sqrt(spots))  # half the distance of neighbours
+    for centre, radius, light in zip(scene.places(n), radii, scene.lights(n), strict=True):
+        part, offsets = scene.box(centre, (1.4 + tall) * radius + 1)
+        matrix = _ellipsoid_matrix(scene, radius, rng.uniform(0.75, 1.2))
+        a, b, c = np.broadcast_arrays(*_transformed(matrix, offsets))
+        away = np.sqrt(a * a + b * b + c * c)
+        depth = (1 - away) * radius
+        wall = soft(depth) - (1 - fill) * soft(depth - thick)
+        near = (away < 1 + tall + 1 / radius) & (away > 1 - thick / radius)
+        towards = np.stack([a[near], b[near], c[near]], axis=1) / away[near, None]
+        cosines = towards @ tips
+        if ridged:
+            two = np.partition(cosines, spots - 2, axis=1)[:, -2:]
+            gap = np.arccos(two[:, 0].clip(-1, 1)) - np.arccos(two[:, 1].clip(-1, 1))
+            ornament = np.clip(1 - gap / (0.7 * apart), 0, 1)
+        else:
+            ornament = np.clip(1 - np.arccos(cosines.max(axis=1).clip(-1, 1)) / apart, 0, 1)
+        raised = soft(depth[near] + tall * radius * ornament)
+        raised *= np.minimum(1, 3 * ornament) if ridged else 1
+        wall[near] = np.maximum(wall[near], raised * soft(thick - depth[near]))
+        brighten(canvas, part, wall * light)

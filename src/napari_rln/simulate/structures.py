@@ -2,11 +2,12 @@
 
 The objects of the reference (Li et al., Nature Methods 2022) are small axis-aligned solids, later
 ones hiding earlier ones. None of them is filamentous, folded or far out of focus, so kinds typical
-of biological samples are added, whose light adds up. All are isotropic in space: sizes are in
-lateral voxels, and a plane of the result has the light up to the next plane.
+of biological samples are added, and textures that fill space, whose light adds up. All are
+isotropic in space: sizes are in lateral voxels, and a plane of the result has the light up to the
+next plane.
 
-Coils and hollow bars are excluded from training, so that networks can be evaluated on structures
-unknown to them.
+Coils, hollow bars, asters and pollen are excluded from training, so that networks can be evaluated
+on structures unknown to them.
 """
 
 import math
@@ -20,24 +21,30 @@ from scipy.ndimage import gaussian_filter1d
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray
-from napari_rln.simulate import curves, shapes
+from napari_rln.simulate import curves, shapes, textures
 from napari_rln.simulate.scene import Scene
 
 Structure = Literal[
     "spheres", "shells", "dots", "rods", "plates", "boxes",
-    "filaments", "networks", "tubes", "sheets", "nuclei", "haze", "coils", "bars",
+    "filaments", "networks", "tubes", "sheets", "nuclei",
+    "beads", "trees", "worms", "foam", "chromatin", "cytoplasm", "stripes", "lattice", "fractal",
+    "haze", "coils", "bars", "asters", "pollen",
 ]  # fmt: skip
 
 # The function that draws a kind has its name.
 _DRAW: dict[Structure, Callable[[FloatArray, Scene], None]] = {
-    kind: getattr(curves if hasattr(curves, kind) else shapes, kind) for kind in get_args(Structure)
+    kind: next(getattr(m, kind) for m in (curves, shapes, textures) if hasattr(m, kind))
+    for kind in get_args(Structure)
 }
 
 REFERENCE: tuple[Structure, ...] = ("spheres", "shells", "dots", "rods", "plates", "boxes")
 """Kinds of the reference, in its drawing order."""
 
-TRAINING: tuple[Structure, ...] = tuple(kind for kind in _DRAW if kind not in ("coils", "bars"))
-"""Kinds for training: all except coils and bars."""
+HELD_OUT: tuple[Structure, ...] = ("coils", "bars", "asters", "pollen")
+"""Kinds to evaluate networks on, absent from their training."""
+
+TRAINING: tuple[Structure, ...] = tuple(kind for kind in _DRAW if kind not in HELD_OUT)
+"""Kinds for training: all others."""
 
 _Z_RATIO = (0.5, 8.0)
 _COARSE = 1.3  # plane distance in lateral voxels above which finer planes are drawn and averaged

@@ -80,7 +80,7 @@ class TrainSettings:
         ground truth, as in the paper.
     validate
         Number of held-out volumes for selecting the best weights; 0 keeps the last weights.
-        Synthetic volumes cycle through the kinds of structures, 11 by default.
+        Synthetic volumes cycle through the kinds of structures, 20 without haze.
     validate_every
         Number of steps between validations.
     seed
@@ -158,7 +158,7 @@ PRESETS: dict[Preset, TrainSettings] = {
         examples=400,
         steps_per_example=32,
         shape=(64, 96, 96),
-        validate=18,
+        validate=20,
         validate_every=1000,
     ),
     "paper": TrainSettings(
