@@ -11,12 +11,19 @@ from napari_rln.simulate import optics as module
 from napari_rln.simulate.optics import draw_psf
 
 SMALL = (21, 17, 17)
+TERMS = ("spherical", "coma", "astigmatism", "trefoil")
 
 
 @pytest.fixture(scope="module")
 def drawn():
     """Return a few PSFs and what is believed of them."""
     return [draw_psf(largest=SMALL, seed=seed) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Return PSFs enough to count."""
+    return [draw_psf(seed=(seed, 7)) for seed in range(40)]
 
 
 def test_a_seed_gives_the_same_psfs_again(drawn):
@@ -40,10 +47,37 @@ def test_psfs_are_odd_centred_and_of_sum_one(drawn):
 
 
 def test_what_is_believed_lies_on_the_same_voxels_and_is_nearly_true(drawn):
+    apart = []
     for optics in drawn:
         assert optics.assumed.shape == optics.psf.shape
         assert optics.assumed.voxel_um == optics.psf.voxel_um
-        assert 0 < psf_difference(optics.psf, optics.assumed) < 0.3
+        apart.append(psf_difference(optics.psf, optics.assumed))
+    assert 0 < max(apart) < 0.4
+
+
+def test_a_third_of_the_psfs_are_believed_as_they_are_and_few_are_far_off(many):
+    apart = np.array([psf_difference(optics.psf, optics.assumed) for optics in many])
+    assert 0.2 < np.mean(apart == 0) < 0.6
+    assert np.mean(apart > 0.05) > 0.1
+    assert np.mean(apart > 0.3) < 0.12
+
+
+def test_most_psfs_are_as_wide_as_the_family(many):
+    for axis, (low, high) in module.FAMILY_WIDTHS.items():
+        widths = np.array([widths_in_voxels(optics.psf)[axis] for optics in many])
+        assert np.mean((low <= widths) & (widths <= high)) >= 0.9
+        assert widths.max() > 2.5 * widths.min()
+
+
+def test_aberrated_psfs_are_drawn_and_believed_measured_or_of_theory(many):
+    aberrated = [optics for optics in many if optics.psf.record.method == "aberrated psf"]
+    assert 0.15 < len(aberrated) / len(many) < 0.55
+    for optics in aberrated:
+        waves = np.linalg.norm([optics.psf.record.facts[key] for key in TERMS])
+        assert 0.029 < waves < 0.121
+    assert any(optics.assumed is optics.psf for optics in aberrated)
+    theory = [optics for optics in aberrated if optics.assumed.record]
+    assert any(optics.assumed.record.method == "psf compute" for optics in theory)
 
 
 def test_without_mismatch_the_true_psf_is_believed():
@@ -74,14 +108,8 @@ def test_voxels_sample_the_microscope_within_the_limits():
         assert settings.na < min(settings.immersion_index, settings.sample_index)
 
 
-def test_all_four_modalities_are_drawn_and_nearly_as_wide_as_the_family():
-    seeds = {4: "light-sheet", 7: "confocal", 15: "two-photon", 25: "widefield"}
-    for seed, modality in seeds.items():
-        psf = draw_psf(largest=SMALL, mismatch=0.0, seed=seed).psf
-        assert psf.record.settings["modality"] == modality
-        for axis, width in widths_in_voxels(psf).items():
-            low, high = module.FAMILY_WIDTHS[axis]
-            assert low < width < high
+def test_psfs_of_every_modality_are_drawn(many):
+    assert {optics.psf.record.settings["modality"] for optics in many} == set(module._MODALITIES)
 
 
 def test_a_greater_mismatch_is_believed_further_from_the_truth():
