@@ -5,11 +5,13 @@ with the PSF of the image, so that one set of weights serves any PSF.
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
@@ -18,7 +20,8 @@ from napari_rln.core.volume import FloatArray
 from napari_rln.deconvolution.classical import find_iterations_of, iteration_of
 from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.outside_light import OutsideLight
-from napari_rln.deconvolution.settings import RichardsonLucySettings
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration
 from napari_rln.deconvolution.stopping_trial import Trial
 
 StartMethod = Literal["image", "matched", "wiener-butterworth"]
@@ -39,16 +42,35 @@ class StartSettings:
     beyond
         Factor on the number of iterations of auto: the network removes noise better than blur,
         about which it has information from the initial estimate alone.
+    earlier
+        Smaller numbers of iterations, rising, whose estimates a refined network gets too: the
+        first are smooth, the last sharp and noisy, so that no stop is needed. For a fixed number
+        of iterations.
     """
 
     method: StartMethod = "matched"
     iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
     beyond: Annotated[float, {"min": 0.1, "max": 10.0}] = 1.0
+    earlier: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_limits(self)
         if self.iterations != "auto" and not isinstance(self.iterations, int):
             raise RlnError(f"iterations is {self.iterations!r}; give a whole number, or auto.")
+        rising = all(a < b for a, b in pairwise((0, *self.earlier)))
+        if self.earlier and (
+            self.iterations == "auto" or not rising or self.earlier[-1] >= self.iterations
+        ):
+            raise RlnError(
+                f"earlier is {self.earlier}; give rising numbers below a fixed number of "
+                f"iterations, which is {self.iterations}."
+            )
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of iterations of all estimates, if fixed."""
+        assert isinstance(self.iterations, int)
+        return (*self.earlier, self.iterations)
 
     @property
     def needs_psf(self) -> bool:
@@ -143,3 +165,16 @@ def initial_estimate(
     observation.shared.release_path()  # frees memory for the network
     light = None if watch is None else watch.light
     return InitialEstimate(data=data, iterations=iterations, outside=light, trial=trial)
+
+
+def ladder(
+    views: Sequence[PreparedView], start: StartSettings, device: torch.device
+) -> list[FloatArray]:
+    """Return the estimates of a start, (Z, Y, X) each, image units, background removed."""
+    run = start_iteration(views, start.rld(), device)
+    estimates = []
+    for count in start.counts:
+        while run.done < count:
+            run.step(measure=False)
+        estimates.append(run.estimate())
+    return estimates
