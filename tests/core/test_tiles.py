@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from napari_rln.core.tiles import largest_core, plan_tiles
+from napari_rln.core.tiles import STEP, largest_core, plan_tiles
 
 SHAPES = [(1, 1, 1), (1, 7, 64), (2, 3, 5), (16, 24, 24), (17, 33, 49), (31, 40, 2), (5, 5, 101)]
 CORES = [(1, 1, 1), (2, 2, 2), (3, 5, 7), (16, 16, 16), (4, 9, 200), (99, 99, 99)]
@@ -23,25 +23,25 @@ def test_every_voxel_is_in_one_core(shape):
         assert (times == 1).all()
 
 
-def test_cores_and_windows_begin_on_even_voxels():
+def test_cores_and_windows_begin_on_multiples_of_the_step():
     for shape, core, halo in PLANS:
         for tile in plan_tiles(shape, core, halo):
-            assert not any(part.start % 2 for part in (*tile.core, *tile.window))
+            assert not any(part.start % STEP for part in (*tile.core, *tile.window))
 
 
 def test_cores_are_no_larger_than_asked_for():
     for shape, core, halo in PLANS:
         for tile in plan_tiles(shape, core, halo):
             for part, asked in zip(tile.core, core, strict=True):
-                assert 0 < part.stop - part.start <= max(2, asked)
+                assert 0 < part.stop - part.start <= max(STEP, asked)
 
 
 def test_windows_hold_the_halo_or_end_at_the_border():
     for shape, core, halo in PLANS:
         for tile in plan_tiles(shape, core, halo):
             for c, w, h, n in zip(tile.core, tile.window, halo, shape, strict=True):
-                assert w.start == 0 or c.start - h - 1 <= w.start <= c.start - h
-                assert w.stop == n or c.stop + h <= w.stop <= c.stop + h + 1
+                assert w.start == 0 or c.start - h - STEP < w.start <= c.start - h
+                assert w.stop == n or c.stop + h <= w.stop < c.stop + h + STEP
                 assert 0 <= w.start < w.stop <= n
 
 
@@ -79,5 +79,5 @@ def test_the_largest_core_uses_at_least_a_third_of_its_bound():
 
 
 def test_an_impossible_bound_ends_at_the_smallest_cores():
-    assert largest_core((100, 31, 64), (16, 16, 16), 1) == (2, 2, 2)
+    assert largest_core((100, 31, 64), (16, 16, 16), 1) == (4, 4, 4)
     assert largest_core((1, 31, 64), (16, 16, 16), 1) == (1, 2, 2)

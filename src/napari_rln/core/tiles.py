@@ -1,8 +1,8 @@
 """Tiling of a volume, such that the tiles together give the result of the whole.
 
 A tile reads a window and yields the result in its core. Cores lie side by side and cover the
-volume; windows overlap by a halo. Origins are even, since the network pools voxels in pairs, and a
-tile with an odd origin would pool other pairs.
+volume; windows overlap by a halo. Origins are multiples of 4, since networks pool voxels in blocks
+of up to 4, and a tile with another origin would pool other blocks.
 """
 
 import itertools
@@ -17,6 +17,9 @@ from napari_rln.core.volume import Box, FloatArray, Shape
 
 TileSide = Annotated[int | Literal["auto"], {"min": 16, "max": 65_536}]
 """Side of a tile, voxels; a smaller tile would be mostly halo."""
+
+STEP = 4
+"""Factor of which the origins of tiles are multiples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +60,8 @@ def as_text(box: Box) -> str:
 def plan_tiles(shape: Shape, core: Shape, halo: Shape) -> tuple[Tile, ...]:
     """Return tiles that cover a volume of a shape (Z, Y, X).
 
-    ``core`` is the largest size (z, y, x) of a core; odd ones that do not cover the axis are made
-    even. The halo (z, y, x) on each side of a core is made even too, and cropped at the border.
+    ``core`` is the largest size (z, y, x) of a core, made a multiple of 4 unless it covers the
+    axis. The halo (z, y, x) on each side of a core is extended to one, and cropped at the border.
     """
     axes = [list(_along(n, c, h)) for n, c, h in zip(shape, core, halo, strict=True)]
     return tuple(
@@ -78,23 +81,23 @@ def largest_core(shape: Shape, halo: Shape, voxels: int) -> Shape:
     def window() -> int:
         return math.prod(min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
 
-    while window() > voxels and max(core) > 2:
+    while window() > voxels and max(core) > STEP:
         axis = max(range(3), key=lambda a: core[a])
-        core[axis] = 2 * -(-core[axis] // 4)
+        core[axis] = STEP * -(-core[axis] // (2 * STEP))
     return core[0], core[1], core[2]
 
 
-def even_sized(data: FloatArray) -> FloatArray:
-    """Return (Z, Y, X) with the last plane of odd axes repeated, as the network requires."""
-    if all(n % 2 == 0 for n in data.shape):
+def even_sized(data: FloatArray, step: int = 2) -> FloatArray:
+    """Return (Z, Y, X) with the last planes repeated up to multiples of a step, for networks."""
+    if all(n % step == 0 for n in data.shape):
         return np.ascontiguousarray(data)
-    return np.pad(data, [(0, n % 2) for n in data.shape], mode="edge")
+    return np.pad(data, [(0, -n % step) for n in data.shape], mode="edge")
 
 
 def _along(n: int, core: int, halo: int) -> Iterator[tuple[slice, slice]]:
     """Yield core and window of every tile along one axis."""
-    size = n if core >= n else max(2, core - core % 2)
-    halo += halo % 2
+    size = n if core >= n else max(STEP, core - core % STEP)
+    halo += -halo % STEP
     for start in range(0, n, size):
         stop = min(start + size, n)
         yield slice(start, stop), slice(max(0, start - halo), min(n, stop + halo))

@@ -6,11 +6,12 @@ The image is modelled as ``Poisson(A x + b)``; an iteration multiplies the estim
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 
 from napari_rln.core.device import computing
@@ -18,7 +19,14 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.report import Report
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume
 from napari_rln.deconvolution.convolution import padded_shape
-from napari_rln.deconvolution.method import Json, Method, Observation, TileStage, WholeResult
+from napari_rln.deconvolution.method import (
+    Json,
+    Method,
+    Observation,
+    SampleEstimates,
+    TileStage,
+    WholeResult,
+)
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (
@@ -41,6 +49,8 @@ SPLIT_BYTES = 40
 
 READ_BYTES = 12
 """Bytes per voxel of an image as read, as float32, and of the result; measured."""
+
+_ESTIMATE_BYTES = 4  # per voxel of an estimate
 
 _TITLES = {"wiener-butterworth": "WB"}  # other titles than RLD, in tables and layers
 _SUPPORT = 0.99  # fraction of a PSF's light within its support
@@ -164,12 +174,19 @@ def find_iterations_of(
 
 
 def iteration_of(
-    observation: Observation, settings: RichardsonLucySettings, iterations: int
+    observation: Observation,
+    settings: RichardsonLucySettings,
+    iterations: int,
+    marks: Collection[int] = (),
 ) -> RichardsonLucyIteration:
-    """Return the iteration of an observation, with one view continued from an earlier method's."""
-    if len(observation.views) > 1:
-        return start_iteration(observation.views, settings, observation.device)
-    return observation.shared.path(observation.views[0], settings, observation.device, iterations)
+    """Return the iteration of an observation, with one view continued from an earlier method's.
+
+    The estimates after ``marks`` iterations are kept.
+    """
+    views, device = observation.views, observation.device
+    if len(views) > 1:
+        return start_iteration(views, settings, device, marks=marks)
+    return observation.shared.path(views[0], settings, device, iterations, marks)
 
 
 def iterate(
@@ -218,15 +235,27 @@ def _stopped_by(settings: RichardsonLucySettings, iterations: int) -> str:
 class ClassicalTiles(TileStage):
     """Richardson-Lucy iterations in tiles, with one start, acceleration and number of iterations.
 
-    ``beyond`` is a factor on the number of iterations of auto.
+    ``beyond`` is a factor on the number of iterations of auto. With ``earlier`` numbers of
+    iterations a tile is several estimates, (n, z, y, x), the last the final one.
     """
 
-    def __init__(self, settings: RichardsonLucySettings, beyond: float = 1.0) -> None:
-        self.settings, self.beyond = settings, beyond
+    def __init__(
+        self,
+        settings: RichardsonLucySettings,
+        beyond: float = 1.0,
+        earlier: tuple[int, ...] = (),
+    ) -> None:
+        self.settings, self.beyond, self._earlier = settings, beyond, earlier
+
+    @property
+    def estimates(self) -> int:
+        """Number of estimates of a tile."""
+        return 1 + len(self._earlier)
 
     def memory_bytes(self, shape: Shape, psf_shape: Shape) -> int:
         """Return the memory for a tile with its halo, in bytes."""
-        return memory_bytes(shape, psf_shape, self.settings)
+        kept = 2 * _ESTIMATE_BYTES * self.estimates if self._earlier else 0
+        return memory_bytes(shape, psf_shape, self.settings) + kept * math.prod(shape)
 
     def search_bytes(self, shape: Shape, psf_shape: Shape) -> int:
         """Return the memory of :meth:`search` for a part of a shape, in bytes."""
@@ -252,13 +281,13 @@ class ClassicalTiles(TileStage):
         level: float | None,
         device: torch.device,
         started: float,
-    ) -> Generator[Report, None, tuple[Json, list[FloatArray]]]:
+    ) -> Generator[Report, None, SampleEstimates]:
         """Yield reports; return the acceleration of the first crop, and the estimates of all."""
         iterations: int = shared["iterations"]
         momenta: list[float] | None = None
-        estimates = []
+        estimates, outsides = [], []
         for number, crop in enumerate(crops):
-            run = start_iteration([crop], self.settings, device, momenta=momenta, flat=level)
+            run = self._start(crop, device, momenta, level)
             for done in range(1, iterations + 1):
                 run.step(measure=False)
                 yield Report(
@@ -268,9 +297,10 @@ class ClassicalTiles(TileStage):
                     seconds=time.perf_counter() - started,
                 )
             momenta = momenta or [float(m) for m in run.momenta] or None
-            estimates.append(run.estimate())
+            estimates.append(self._estimates(run))
+            outsides.append(run.outside())
             del run
-        return {"momenta": momenta}, estimates
+        return SampleEstimates({"momenta": momenta}, estimates, outsides)
 
     def halo(self, psf: Volume, shared: Json) -> Shape:
         """Return the halo of tiles in voxels (z, y, x).
@@ -308,12 +338,28 @@ class ClassicalTiles(TileStage):
         device: torch.device,
         part: Box,
     ) -> FloatArray:
-        """Return the estimate of a tile, cropped to a part of its window, image units."""
-        momenta = None if level is None else shared["momenta"]
-        run = start_iteration([crop], self.settings, device, momenta=momenta, flat=level)
+        """Return the estimates of a tile, cropped to a part of its window, image units."""
+        run = self._start(crop, device, None if level is None else shared["momenta"], level)
         for _ in range(shared["iterations"]):
             run.step(measure=False)
-        return run.estimate(part)
+        return self._estimates(run, part)
+
+    def _start(
+        self,
+        crop: PreparedView,
+        device: torch.device,
+        momenta: list[float] | None,
+        level: float | None,
+    ) -> RichardsonLucyIteration:
+        return start_iteration(
+            [crop], self.settings, device, momenta=momenta, flat=level, marks=self._earlier
+        )
+
+    def _estimates(self, run: RichardsonLucyIteration, part: tuple[slice, ...] = ()) -> FloatArray:
+        last = run.estimate(part)
+        if not self._earlier:
+            return last
+        return np.stack([*(run.kept[count][part] for count in self._earlier), last])
 
     @property
     def depends_on_image(self) -> bool:

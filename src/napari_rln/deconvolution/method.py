@@ -119,8 +119,30 @@ class WholeResult(NamedTuple):
     outside: FloatArray | None = None
 
 
+class SampleEstimates(NamedTuple):
+    """Estimates of samples of an image.
+
+    Attributes
+    ----------
+    shared
+        Parameters that tiles share.
+    estimates
+        Estimates of the crops, (Z, Y, X) or several each.
+    outsides
+        Light in the crops from beyond them, (Z, Y, X), image units.
+    """
+
+    shared: Json
+    estimates: list[FloatArray]
+    outsides: list[FloatArray]
+
+
 class TileStage(Protocol):
     """A stage of tiles that overlap by a halo and are blended."""
+
+    @property
+    def estimates(self) -> int:
+        """Number of estimates of a tile; several are (n, z, y, x)."""
 
     def memory_bytes(self, shape: Shape, psf_shape: Shape) -> int:
         """Return the memory for a tile with its halo, in bytes."""
@@ -140,7 +162,7 @@ class TileStage(Protocol):
         level: float | None,
         device: torch.device,
         started: float,
-    ) -> Generator[Report, None, tuple[Json, list[FloatArray]]]:
+    ) -> Generator[Report, None, SampleEstimates]:
         """Yield reports; return further shared parameters, and the estimates of the crops.
 
         ``level`` is the mean of the whole image above the background, image units; none if a crop
@@ -164,7 +186,10 @@ class TileStage(Protocol):
         device: torch.device,
         part: Box,
     ) -> FloatArray:
-        """Return the result in a part of a tile's window, image units, background removed."""
+        """Return the result in a part of a tile's window, image units, background removed.
+
+        (z, y, x) float32, or several estimates.
+        """
 
     def expected(self, *, most: bool = False) -> Json:
         """Return those expected before the image is read; with ``most``, of the widest halo."""
@@ -183,7 +208,8 @@ class BlockComputer(Protocol):
     def __call__(self, crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
         """Return the result in the inner part of a block's window.
 
-        ``estimate`` is the result of the first stage in the window; none without a first stage.
+        ``estimate`` is the result of the first stage in the window, (z, y, x) or several; none
+        without a first stage.
         """
 
 
@@ -208,12 +234,16 @@ class BlockStage(Protocol):
         self,
         parts: Sequence[FloatArray],
         background: float,
-        crops: Sequence[FloatArray],
+        crops: Sequence[PreparedView],
         estimates: Sequence[FloatArray],
+        outsides: Sequence[FloatArray],
+        device: torch.device,
         *,
         whole: bool,
     ) -> Json:
         """Return parameters from samples of the image and from estimates of crops.
+
+        Estimates and light from outside are those of :class:`SampleEstimates`.
 
         ``parts`` are samples of the image. With ``whole`` the only crop is the whole image.
         """
@@ -289,6 +319,11 @@ class Method(CalibrationSettings, Protocol):
 
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
         """Raise unless image and PSF are usable and match; values are not read."""
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """Numbers of iterations whose estimates the method needs, beside the last."""
+        return ()
 
     def check_tiled(self) -> None:
         """Raise unless images can be deconvolved in parts."""

@@ -1,7 +1,7 @@
 """The Richardson-Lucy iteration and its state."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,9 +87,13 @@ class RichardsonLucyIteration:
         Value of a flat estimate, photons minus background; the image's mean when none.
     unit
         Image units per photon, of the results of :meth:`estimate` and :meth:`outside`.
+    marks
+        Numbers of iterations whose estimates are kept.
 
     Attributes
     ----------
+    kept : dict
+        Estimates kept, by number of iterations; see :meth:`estimate`.
     momenta : list of torch.Tensor
         Acceleration factor after each step; -1 where a step was reverted.
     done : int
@@ -108,7 +112,10 @@ class RichardsonLucyIteration:
         momenta: Sequence[float] | None = None,
         flat: float | None = None,
         unit: float = 1.0,
+        marks: Collection[int] = (),
     ) -> None:
+        self._marks = frozenset(marks)
+        self.kept: dict[int, FloatArray] = {}
         self.momenta: list[torch.Tensor] = []
         self._fixed_momenta = momenta
         self.done = 0
@@ -250,6 +257,8 @@ class RichardsonLucyIteration:
         if following is not None:
             self._last_step, self._predicted = self._predicted, following
         self._length = min(1.0, _LONGER * self._length)
+        if self.done in self._marks:
+            self.kept[self.done] = self.estimate()
         if measure:
             self._change = float((change / norm).sqrt())
         return self._change if measure else math.nan

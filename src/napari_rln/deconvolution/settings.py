@@ -5,7 +5,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -193,12 +193,14 @@ def start_iteration(
     *,
     momenta: Sequence[float] | None = None,
     flat: float | None = None,
+    marks: Collection[int] = (),
 ) -> RichardsonLucyIteration:
     """Return the iteration, in photons, before its first step.
 
     The views are images of one shape in one unit. ``momenta`` are the acceleration factors of
     another run, one per iteration; they are computed from the images when none. ``flat`` is the
-    value of a flat estimate, image units; the image's mean minus background when none.
+    value of a flat estimate, image units; the image's mean minus background when none. The
+    estimates after ``marks`` iterations are kept.
     """
     kernels = of_one_size([view.psf.data for view in views if view.psf is not None])
     unit = views[0].calibration.camera.gain
@@ -214,6 +216,7 @@ def start_iteration(
         momenta=momenta,
         flat=None if flat is None else flat / unit,
         unit=unit,
+        marks=marks,
     )
 
 

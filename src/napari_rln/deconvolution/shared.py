@@ -6,7 +6,7 @@ iterations beyond the end of the deconvolution.
 """
 
 import json
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -38,9 +38,15 @@ class Shared:
     """Cache of intermediate results, passed to all methods that are to share them.
 
     It holds several volumes; discard it after the last method.
+
+    Attributes
+    ----------
+    marks : set of int
+        Numbers of iterations whose estimates a later method needs too; see :meth:`path`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Iterable[int] = ()) -> None:
+        self.marks = set(marks)
         self._results: dict[Hashable, Any] = {}
         self._path: tuple[Hashable, RichardsonLucyIteration] | None = None
 
@@ -76,13 +82,22 @@ class Shared:
         settings: RichardsonLucySettings,
         device: torch.device,
         iterations: int,
+        marks: Collection[int] = (),
     ) -> RichardsonLucyIteration:
-        """Return a run with fewer iterations than requested, continued from an earlier method."""
+        """Return a run with fewer iterations than requested, continued from an earlier method.
+
+        It keeps the estimates after ``marks`` iterations, and those that a later method needs.
+        """
         key = _key(view, settings, device)
-        if self._path is None or self._path[0] != key or self._path[1].done >= iterations:
-            self._path = None  # frees its memory for the next
-            self._path = key, rld.start_iteration([view], settings, device)
-        return self._path[1]
+        if self._path is not None:
+            run = self._path[1]
+            lost = any(mark <= run.done and mark not in run.kept for mark in marks)
+            if self._path[0] == key and run.done < iterations and not lost:
+                return run
+        self._path = None  # frees its memory for the next
+        run = rld.start_iteration([view], settings, device, marks=self.marks.union(marks))
+        self._path = key, run
+        return run
 
     def release_path(self) -> None:
         """Discard the last run of :meth:`path`, and free its memory."""

@@ -231,13 +231,7 @@ class SplitPhotons:
         """Return the factor on a blurred estimate that best fits all photons."""
         own, beyond = (part.double() / self.deconvolved_fraction for part in (expected, outside))
         level = self.background / self.deconvolved_fraction
-        target = self._photons.double() - level - beyond
-        variance = own + beyond + level
-        weight = 1 / variance.clamp_min(_LEAST_VARIANCE * float(variance.mean()))
-        if self._mask is not None:
-            weight *= self._mask
-        power = float((weight * own * own).sum())
-        return float((weight * own * target).sum()) / power if power > 0 else 1.0
+        return fitted_factor(self._photons, own, beyond, level, self._mask)
 
     def _spectrum(self, expected: torch.Tensor, background: float) -> torch.Tensor:
         """Return the transform, flat, of light minus a background, tapered at the border."""
@@ -255,6 +249,27 @@ class SplitPhotons:
         pairs = torch.view_as_real(one[part]) * torch.view_as_real(other[part])
         sharpened = pairs.sum(-1) * self._weight[part]
         return float((sharpened.double() if sharpened.device.type == "cpu" else sharpened).sum())
+
+
+def fitted_factor(
+    photons: torch.Tensor,
+    blurred: torch.Tensor,
+    outside: torch.Tensor,
+    background: float,
+    mask: torch.Tensor | None,
+) -> float:
+    """Return the factor on a blurred estimate that best fits an image, (Z, Y, X) photons.
+
+    ``outside`` are photons from beyond the field of view; ``mask`` is of measured voxels.
+    """
+    own, beyond = blurred.double(), outside.double()
+    target = photons.double() - background - beyond
+    variance = own + beyond + background
+    weight = 1 / variance.clamp_min(_LEAST_VARIANCE * float(variance.mean()))
+    if mask is not None:
+        weight *= mask
+    power = float((weight * own * own).sum())
+    return float((weight * own * target).sum()) / power if power > 0 else 1.0
 
 
 def _passed(psf: FloatArray, shape: Shape) -> FloatArray:

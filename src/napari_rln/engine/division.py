@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from napari_rln.core.errors import RlnError
-from napari_rln.core.tiles import plan_tiles
+from napari_rln.core.tiles import STEP, plan_tiles
 from napari_rln.core.volume import OnGrid, Shape, Volume
 from napari_rln.deconvolution.fft import fast_shape
 from napari_rln.deconvolution.method import Json, Method, TileStage
@@ -95,6 +95,7 @@ def make_plan(
     return Plan(
         shape=shape, times=times, chunk=chunk, block=block, receptive_field=field, core=core,
         halo=halo, overlap=overlap, levels=levels,
+        estimates=1 if stage is None else stage.estimates,
     )  # fmt: skip
 
 
@@ -142,15 +143,15 @@ def _divisions(n: int, halo: int, least: int, margin: int) -> Iterator[_Division
     before = 0
     parts = 1
     while True:
-        core = n if parts == 1 else _even(math.ceil(n / parts))
-        if parts > 1 and core < max(least, 2):
+        core = n if parts == 1 else STEP * math.ceil(n / parts / STEP)
+        if parts > 1 and core < max(least, STEP):
             return
         if core != before:
             windows = [tile.shape[0] for tile in plan_tiles((n, 1, 1), (core, 1, 1), (halo, 0, 0))]
             lengths = [fast_shape((w + margin, 1, 1))[0] for w in windows]
             yield _Division(core, sum(lengths), max(lengths))
         before, parts = core, max(parts + 1, round(1.05 * parts))
-        if core <= 2:
+        if core <= STEP:
             return
 
 

@@ -51,6 +51,8 @@ class Plan:
         Distance (z, y, x) from the core up to which neighbours are blended, voxels.
     levels
         Factors (z, y, x) of the output's levels, the finest first.
+    estimates
+        Number of estimates of a tile.
     """
 
     shape: Shape
@@ -62,6 +64,7 @@ class Plan:
     halo: Shape
     overlap: Shape
     levels: tuple[Shape, ...]
+    estimates: int = 1
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
@@ -154,7 +157,7 @@ class Plan:
             n + 2 * o * (math.ceil(n / c) - 1)
             for n, c, o in zip(self.shape, self.core, self.overlap, strict=True)
         ]
-        return 4 * slab * math.prod(across) // across[axis]
+        return 4 * self.estimates * slab * math.prod(across) // across[axis]
 
     def output_bytes(self, dtype: npt.DTypeLike) -> int:
         """Return the uncompressed size of the output with its levels, bytes."""
@@ -176,8 +179,13 @@ def _ramp(core: slice, part: slice, overlap: int, length: int) -> FloatArray:
 def blend(
     plan: Plan, box: Box, stored: dict[int, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
-    """Return a part of a volume, (z, y, x), blended from all its tiles, by their numbers."""
-    whole = np.zeros([part.stop - part.start for part in box], dtype=np.float32)
+    """Return a part of a volume, blended from all its tiles, by their numbers.
+
+    (z, y, x), or several volumes, (n, z, y, x).
+    """
+    several = next(iter(stored.values())).shape[:-3]
+    size = [part.stop - part.start for part in box]
+    whole = np.zeros((*several, *size), dtype=np.float32)
     for number in sorted(stored):
         tile = plan.tiles[number]
         place = plan.stored_part(tile)
@@ -187,9 +195,10 @@ def blend(
         )
         part = z, y, x
         along_z, along_y, along_x = plan.weights(tile, part)
-        weighted = np.multiply(stored[number][within(part, place)], along_y[:, None] * along_x)
+        shown = stored[number][(..., *within(part, place))]
+        weighted = np.multiply(shown, along_y[:, None] * along_x)
         weighted *= along_z[:, None, None]
-        whole[within(part, box)] += weighted
+        whole[(..., *within(part, box))] += weighted
     return whole
 
 

@@ -28,7 +28,7 @@ from napari_rln.deconvolution.calibration import (
     prepare_data,
     sample_boxes,
 )
-from napari_rln.deconvolution.method import Json, Method, TileStage
+from napari_rln.deconvolution.method import Json, Method, SampleEstimates, TileStage
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.settings import without_negatives
 from napari_rln.deconvolution.stopping import structured_crop, structured_shape
@@ -201,7 +201,7 @@ def fit_stages(
     image, stage, second = samples.image, method.tiles, method.blocks
     needs_estimates = second is not None and second.fits_estimates
     crops: list[PreparedView] = []
-    estimates: list[FloatArray] = []
+    sampled = SampleEstimates({}, [], [])
     estimate = None
     # A single tile is computed here if the second stage needs it, else by a worker.
     if stage is not None and (needs_estimates or not whole):
@@ -217,14 +217,12 @@ def fit_stages(
         calibration = state.calibrated
         crops = [prepared_crop(image, box, calibration, psf, method, samples.time) for box in boxes]
         level = None if whole else state.level
-        shared, estimates = yield from stage.sample(
-            crops, state.tiles, level, device, time.perf_counter()
-        )
-        state = replace(state, tiles=state.tiles | shared)
-        estimate = estimates[0] if whole else None
+        sampled = yield from stage.sample(crops, state.tiles, level, device, time.perf_counter())
+        state = replace(state, tiles=state.tiles | sampled.shared)
+        estimate = sampled.estimates[0] if whole else None
     if second is not None:
         fitted = second.fit_range(
-            samples.parts, state.background, [crop.image.data for crop in crops], estimates,
+            samples.parts, state.background, crops, sampled.estimates, sampled.outsides, device,
             whole=whole,
         )  # fmt: skip
         state = replace(state, blocks=state.blocks | fitted)

@@ -6,40 +6,63 @@ Tiles overlap by the network's receptive field, so that their result equals that
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from napari_rln.core.generators import finish
 from napari_rln.core.report import Report
-from napari_rln.core.tiles import Tile, even_sized
+from napari_rln.core.tiles import STEP, Tile, even_sized
 from napari_rln.core.volume import Box, FloatArray, Mask, Shape
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.data_consistency import HALO as MERGE_HALO
-from napari_rln.networks.data_consistency import Consistency, Merge
+from napari_rln.networks.data_consistency import Consistency
 from napari_rln.networks.inference import InferenceNetwork
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.rln import RECEPTIVE_FIELD
 
-HALO: int = RECEPTIVE_FIELD + MERGE_HALO
-"""Receptive field: voxels on either side of an even position on which a result depends."""
+BRIGHTNESS_OF = 1
+"""Index of the estimate whose brightness sets the scale, among several: smooth, yet sharpened."""
+
+
+def halo_of(model: Model) -> int:
+    """Return the voxels on either side of a tile on which its result depends."""
+    if model.refinement is None:
+        return RECEPTIVE_FIELD + MERGE_HALO
+    return RECEPTIVE_FIELD + model.refinement.settings.receptive_field
+
+
+class Combination(Protocol):
+    """Combination of a network's output with the initial estimates."""
+
+    def __call__(
+        self, output: FloatArray, estimate: FloatArray, light: FloatArray, scale: float
+    ) -> FloatArray:
+        """Return the result, (z, y, x) float32, image units, background removed.
+
+        ``estimate`` is (z, y, x), or several, and ``light`` the image, all of that kind; ``scale``
+        is that of the normalisation, image units.
+        """
 
 
 class BlockInput(NamedTuple):
-    """Normalised input of a network.
+    """Input of a network.
 
     Attributes
     ----------
     x
-        Channels, (z, y, x) each: the image, or its views.
+        Channels, (z, y, x) each: the normalised image, or its views.
     E0
         Same number of channels of the initial estimate; none if that is the image.
+    light
+        (z, y, x), the image without background, image units; for a refinement.
     """
 
     x: Sequence[FloatArray]
     E0: Sequence[FloatArray] | None
+    light: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,41 +77,47 @@ class Application:
         Normalisation of the whole volume.
     background
         Background, image units.
-    merge
-        Merges the network's output with the initial estimate; the output is the result when none.
+    combine
+        Combines the network's output with the initial estimates: merges or refines; the output is
+        the result when none.
     """
 
     model: Model
     network: InferenceNetwork
     scaling: Normalisation
     background: float
-    merge: Merge | None = None
+    combine: Combination | None = None
 
     def input_of(
         self, image: FloatArray, estimate: FloatArray, mask: Mask | None = None
     ) -> BlockInput:
-        """Return the input for an image and its initial estimate, (z, y, x), image units.
+        """Return the input for an image and its initial estimate, image units.
 
-        Unmeasured voxels are raised to at least the background.
+        The image is (z, y, x), the estimate too or several of them, (n, z, y, x). Unmeasured voxels
+        are raised to at least the background.
         """
         background, scaling = np.float32(self.background), self.scaling
         if mask is not None:
             image = np.where(mask, image, np.maximum(image, background))
-        return BlockInput([scaling.apply(image)], [scaling.apply(estimate + background)])
+        last = last_of(estimate)
+        return BlockInput(
+            [scaling.apply(image)], [scaling.apply(last + background)], image - background
+        )
 
     def output_of(self, channels: BlockInput, estimate: FloatArray, inner: Box) -> FloatArray:
         """Return the result in the inner part of a window, image units, background removed."""
-        x = _stacked(channels.x)
-        output = self.network(x, None if channels.E0 is None else _stacked(channels.E0))[0]
-        whole = tuple(slice(n) for n in estimate.shape)
+        step = 2 if self.model.refinement is None else STEP
+        x = _stacked(channels.x, step)
+        output = self.network(x, None if channels.E0 is None else _stacked(channels.E0, step))[0]
+        whole = tuple(slice(n) for n in estimate.shape[-3:])
         data: FloatArray = output.to("cpu", torch.float32).numpy()[whole]
         # The normalisation includes the offset; a result excludes the background.
         data = self.scaling.undo(data * np.float32(self.model.output_scale))
         data -= np.float32(self.background)
         if self.model.estimate_weight:
-            data += np.float32(self.model.estimate_weight) * (estimate - data)
-        if self.merge is not None:
-            data = self.merge(data, estimate, self.scaling.scale)
+            data += np.float32(self.model.estimate_weight) * (last_of(estimate) - data)
+        if self.combine is not None:
+            data = self.combine(data, estimate, channels.light, self.scaling.scale)
         return data[inner]
 
     def window(
@@ -100,7 +129,9 @@ class Application:
         window, (z, y, x). The network has its full receptive field around the inner part.
         """
         piece = self.output_of(self.input_of(image, estimate, mask), estimate, inner)
-        return piece if mask is None else np.where(mask[inner], piece, estimate[inner])
+        return self._measured(
+            piece, last_of(estimate)[inner], None if mask is None else mask[inner]
+        )
 
     def tiles(
         self,
@@ -113,15 +144,18 @@ class Application:
         """Yield reports with finished tiles; return (Z, Y, X), image units, background removed.
 
         ``read`` returns the network's input for a box of the volume. The tiles cover the volume,
-        with the network's receptive field as their halo. Where ``mask``, (Z, Y, X) of measured
+        with the network's receptive field as their halo. ``estimate`` is (Z, Y, X), or several of
+        them. Where ``mask``, (Z, Y, X) of measured
         voxels, is false the result is the initial estimate. ``started`` is ``time.perf_counter()``
         at the start.
         """
-        whole = np.empty_like(estimate)
+        last = last_of(estimate)
+        whole = np.empty_like(last)
         for number, tile in enumerate(tiles, 1):
-            piece = self.output_of(read(tile.window), estimate[tile.window], tile.inner)
-            if mask is not None:
-                piece = np.where(mask[tile.core], piece, estimate[tile.core])
+            window = estimate[(..., *tile.window)]
+            piece = self.output_of(read(tile.window), window, tile.inner)
+            shown = None if mask is None else mask[tile.core]
+            piece = self._measured(piece, last[tile.core], shown)
             whole[tile.core] = piece
             yield Report(
                 phase="network",
@@ -132,6 +166,15 @@ class Application:
                 piece=piece,
             )
         return whole
+
+    def _measured(self, piece: FloatArray, estimate: FloatArray, mask: Mask | None) -> FloatArray:
+        """Return a result with the initial estimate where nothing was measured.
+
+        A refinement was trained with such voxels.
+        """
+        if mask is None or self.model.refinement is not None:
+            return piece
+        return np.where(mask, piece, estimate)
 
 
 def consistency_of(
@@ -160,6 +203,16 @@ def consistency_of(
     return Consistency.of(trial, estimate, finish(steps), scaling.scale)
 
 
-def _stacked(channels: Sequence[FloatArray]) -> torch.Tensor:
-    """Return channels stacked to (C, z, y, x), padded to even sizes."""
-    return torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])
+def brightness_estimate(estimates: FloatArray) -> FloatArray:
+    """Return the estimate whose brightness sets the scale, (Z, Y, X): of several, a smooth one."""
+    return estimates[BRIGHTNESS_OF] if estimates.ndim == 4 else estimates
+
+
+def last_of(estimates: FloatArray) -> FloatArray:
+    """Return the last of several estimates, or the only one, (Z, Y, X)."""
+    return estimates[-1] if estimates.ndim == 4 else estimates
+
+
+def _stacked(channels: Sequence[FloatArray], step: int) -> torch.Tensor:
+    """Return channels stacked to (C, z, y, x), padded to multiples of a step."""
+    return torch.stack([torch.from_numpy(even_sized(channel, step)) for channel in channels])

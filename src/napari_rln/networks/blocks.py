@@ -14,12 +14,20 @@ from napari_rln.core.volume import Box, FloatArray, Shape, Volume
 from napari_rln.deconvolution.method import BlockComputer, Json
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.stopping_trial import Trial
-from napari_rln.networks.application import HALO, Application, consistency_of
+from napari_rln.networks.application import (
+    Application,
+    Combination,
+    brightness_estimate,
+    consistency_of,
+    halo_of,
+)
 from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
-from napari_rln.networks.data_consistency import Consistency, Merge
+from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
 from napari_rln.networks.inference import TORCH_VOXEL_BYTES, InferenceNetwork, Precision
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import Normalisation, brightness
+from napari_rln.networks.refinement import VOXEL_BYTES as REFINEMENT_BYTES
+from napari_rln.networks.refinement import InferenceRefinement, Refiner
 
 _WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
 LEAST_SIDE = 16  # of a tile's core: smaller tiles are mostly halo
@@ -28,13 +36,14 @@ _LEAST_BYTES = 60_000_000  # for a network, whose smallest tiles take some 30 MB
 
 
 def block_tiles(
-    shape: Shape, network: InferenceNetwork, tile: TileSide, most: int
+    shape: Shape, model: Model, network: InferenceNetwork, tile: TileSide, most: int
 ) -> tuple[Tile, ...]:
-    """Return the tiles of the network, with its receptive field as their halo."""
-    halo = (HALO,) * 3
+    """Return the tiles of a model's network, with its receptive field as their halo."""
+    halo = (halo_of(model),) * 3
     if tile != "auto":
         return plan_tiles(shape, (tile,) * 3, halo)
-    voxels = int(most // (max(network.bytes_per_voxel, MERGE_BYTES) + _WINDOW_BYTES))
+    after = MERGE_BYTES if model.refinement is None else REFINEMENT_BYTES
+    voxels = int(most // (max(network.bytes_per_voxel, after) + _WINDOW_BYTES))
     core = largest_core(shape, halo, min(voxels, _MOST_VOXELS))
     if max(core) < min(LEAST_SIDE, max(shape)):
         raise RlnError(
@@ -50,7 +59,10 @@ class NetworkBlocks:
     def __init__(self, model: Model, precision: Precision) -> None:
         self._model, self._precision = model, precision
 
-    receptive_field: int = HALO
+    @property
+    def receptive_field(self) -> int:
+        """Halo of a block in voxels on either side."""
+        return halo_of(self._model)
 
     @property
     def fits_estimates(self) -> bool:
@@ -65,16 +77,20 @@ class NetworkBlocks:
                 self._model.network, torch.device(kind), self._precision
             ).bytes_per_voxel
         )  # fmt: skip
-        return max(network, MERGE_BYTES)
+        after = MERGE_BYTES if self._model.refinement is None else REFINEMENT_BYTES
+        return max(network, after)
 
     def fit(self, trial: Trial | None, device: torch.device, memory_gb: MemoryGb) -> Json:
         """Return the parameters of merging the network's output with its initial estimate."""
-        if trial is None:
+        if trial is None or self._model.refinement is not None:
             return {}
         network = InferenceNetwork(self._model.network, device, self._precision)
         most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
         consistency = consistency_of(
-            trial, self._model, network, lambda shape: block_tiles(shape, network, "auto", most)
+            trial,
+            self._model,
+            network,
+            lambda shape: block_tiles(shape, self._model, network, "auto", most),
         )
         return {"consistency": asdict(consistency)}
 
@@ -82,12 +98,14 @@ class NetworkBlocks:
         self,
         parts: Sequence[FloatArray],
         background: float,
-        crops: Sequence[FloatArray],
+        crops: Sequence[PreparedView],
         estimates: Sequence[FloatArray],
+        outsides: Sequence[FloatArray],
+        device: torch.device,
         *,
         whole: bool,
     ) -> Json:
-        """Return offset and scale of the normalisation.
+        """Return offset and scale of the normalisation, and the factor on a refined result.
 
         Raises
         ------
@@ -98,31 +116,52 @@ class NetworkBlocks:
             values = np.concatenate([part.ravel() for part in parts])
             return asdict(Normalisation.of(values, values, background, "percentiles"))
         level = np.float32(background)
-        light = _joined_brightness(estimates or [part - level for part in parts])
+        used = [brightness_estimate(estimate) for estimate in estimates]
+        light = _joined_brightness(used or [part - level for part in parts])
         if estimates and not whole:
             # The ratio of brightness in an estimate to that in the image is from the deconvolved
             # crops, the brightness in the image from all samples.
-            here = _joined_brightness([crop - level for crop in crops])
+            here = _joined_brightness([crop.image.data - level for crop in crops])
             everywhere = _joined_brightness([part - level for part in parts])
             light = everywhere * light / here if here else 0.0
-        return asdict(Normalisation(offset=background, scale=light))
+        fitted: Json = asdict(Normalisation(offset=background, scale=light))
+        if self._model.refinement is not None and crops:
+            crop = crops[0]
+            z, y, x = (slice(0, n) for n in crop.image.shape)
+            result = self.ready(crop.psf, fitted, device)(crop, estimates[0], (z, y, x))
+            fitted["factor"] = explaining_factor(crop, result, outsides[0], device)
+        return fitted
 
     def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
         """Return a computer of blocks with these parameters."""
         model = self._model
         network = InferenceNetwork(model.network, device, self._precision)
         scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
-        merge: Merge | None = None
-        if psf is not None and model.start.needs_psf:
-            merge = Merge(Consistency.from_json(fitted.get("consistency", {})), psf.data)
+        refinement = None
+        if model.refinement is not None:
+            refinement = InferenceRefinement(model.refinement, device, self._precision)
+        combine: Combination | None = None
+        if model.refinement is None and psf is not None and model.start.needs_psf:
+            combine = Merge(Consistency.from_json(fitted.get("consistency", {})), psf.data)
 
         def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
             background, image = crop.calibration.background, crop.image.data
             if estimate is None:
                 estimate = image - np.float32(background)
+            used = scaling
+            if model.normalisation == "photons":
+                used = scaling.of_photons(crop.calibration)
+            chosen = combine
+            if refinement is not None:
+                chosen = Refiner(
+                    network=refinement,
+                    scaling=used,
+                    factor=fitted.get("factor", 1.0),
+                )
             applied = Application(
-                model=model, network=network, scaling=scaling, background=background, merge=merge
-            )
+                model=model, network=network, scaling=used, background=background,
+                combine=chosen,
+            )  # fmt: skip
             return applied.window(image, estimate, inner, crop.mask)
 
         return block
@@ -132,6 +171,8 @@ class NetworkBlocks:
         facts: Json = {"normalisation": {name: fitted[name] for name in ("offset", "scale")}}
         if "consistency" in fitted:
             facts["consistency"] = fitted["consistency"]
+        if "factor" in fitted:
+            facts["consistency"] = {"result": fitted["factor"]}
         return facts
 
 

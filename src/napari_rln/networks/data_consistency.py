@@ -28,7 +28,9 @@ import torch
 from scipy import ndimage
 
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.stopping import BANDS, EXPLAINED
+from napari_rln.deconvolution.convolution import Convolution
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.stopping import BANDS, EXPLAINED, fitted_factor
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.psf.shape import centre_crop
 
@@ -87,14 +89,15 @@ class Consistency:
         split, run = trial.split, trial.run
         outside = run.in_photons(trial.outside)
         first = run.blurred(estimate)
-        second = run.blurred(Merge(cls())(output, estimate, scale))
+        image = trial.view.image.data - np.float32(trial.view.calibration.background)
+        second = run.blurred(Merge(cls())(output, estimate, image, scale))
         factor = split.scale(second, outside)
         error, detail = split.compare(first, factor * second, outside)
         if error > EXPLAINED:
             return cls(output=factor)
         merged = cls(output=factor, detail=detail)
         assert trial.view.psf is not None
-        result = Merge(merged, trial.view.psf.data)(output, estimate, scale)
+        result = Merge(merged, trial.view.psf.data)(output, estimate, image, scale)
         return cls(output=factor, detail=detail, result=split.scale(run.blurred(result), outside))
 
 
@@ -107,10 +110,12 @@ class Merge:
         if psf is not None and any(consistency.detail):
             self._kernel = _kernel(psf, consistency.detail)
 
-    def __call__(self, output: FloatArray, estimate: FloatArray, scale: float) -> FloatArray:
+    def __call__(
+        self, output: FloatArray, estimate: FloatArray, light: FloatArray, scale: float
+    ) -> FloatArray:
         """Return the result; all are (z, y, x) float32, image units, background removed.
 
-        ``scale`` is that of the normalisation, image units.
+        ``scale`` is that of the normalisation, image units; ``light``, the image, is not used.
         """
         blurred = ndimage.gaussian_filter(estimate, _BLUR)
         limit = np.maximum(estimate, np.float32(_ALLOWED) * blurred)
@@ -164,3 +169,25 @@ def _filtered(data: FloatArray, kernel: FloatArray) -> FloatArray:
     whole = scipy.fft.irfftn(spectrum, shape, workers=workers)
     inner: FloatArray = whole[tuple(slice(2 * _KERNEL, 2 * _KERNEL + n) for n in data.shape)]
     return inner
+
+
+def explaining_factor(
+    view: PreparedView, result: FloatArray, outside: FloatArray | None, device: torch.device
+) -> float:
+    """Return the factor on a result with which its blur fits the image best, by its photons.
+
+    ``outside`` is the light in the image from beyond the field of view, image units; without it,
+    voxels near the border count as if the object ended there.
+    """
+    assert view.psf is not None
+    camera = view.calibration.camera
+    blur = Convolution(view.psf.data, view.image.shape, border="extended", device=device)
+    field = torch.zeros(blur.estimate_shape, device=device)
+    unit = np.float32(camera.gain)
+    field[blur.window] = torch.from_numpy(result / unit).to(device)
+    beyond = torch.zeros(view.image.shape, device=device)
+    if outside is not None:
+        beyond = torch.from_numpy(outside / unit).to(device)
+    photons = torch.from_numpy(camera.photons(view.image.data)).to(device)
+    mask = None if view.mask is None else torch.from_numpy(view.mask).to(device)
+    return fitted_factor(photons, blur.A(field), beyond, view.calibration.background_photons, mask)

@@ -67,6 +67,11 @@ class StartSettings:
             )
 
     @property
+    def estimates(self) -> int:
+        """Number of estimates."""
+        return len(self.earlier) + 1
+
+    @property
     def counts(self) -> tuple[int, ...]:
         """Numbers of iterations of all estimates, if fixed."""
         assert isinstance(self.iterations, int)
@@ -96,7 +101,7 @@ class InitialEstimate:
     Attributes
     ----------
     data
-        (Z, Y, X) float32.
+        (Z, Y, X) float32; with earlier estimates (n, Z, Y, X), the last the final one.
     iterations
         Number of iterations of the classical deconvolution; 0 for the image.
     outside
@@ -140,12 +145,14 @@ def initial_estimate(
     else:
         iterations = start.iterations
     watch = None
+    if start.earlier and len(observation.views) == 1:  # a refinement is scaled with it
+        outside = True
     known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
     if outside and start.method == "matched" and not known:
         watch = OutsideLight(image, calibration)
     if len(observation.views) > 1:  # the stop is that of the first view alone
         settings = replace(settings, start="image")
-    run = iteration_of(observation, settings, iterations)
+    run = iteration_of(observation, settings, iterations, start.earlier)
     while run.done < iterations:
         change = run.step(measure=False)
         yield Report(
@@ -159,6 +166,8 @@ def initial_estimate(
         if watch is not None:
             watch.update(run)
     data = run.estimate()
+    if start.earlier:
+        data = np.stack([*(run.kept[count] for count in start.earlier), data])
     # The residual of the result needs it converged, whatever the number of iterations.
     while watch is not None and not watch.update(run):
         run.step(measure=False)
@@ -171,10 +180,7 @@ def ladder(
     views: Sequence[PreparedView], start: StartSettings, device: torch.device
 ) -> list[FloatArray]:
     """Return the estimates of a start, (Z, Y, X) each, image units, background removed."""
-    run = start_iteration(views, start.rld(), device)
-    estimates = []
-    for count in start.counts:
-        while run.done < count:
-            run.step(measure=False)
-        estimates.append(run.estimate())
-    return estimates
+    run = start_iteration(views, start.rld(), device, marks=start.counts)
+    while run.done < start.counts[-1]:
+        run.step(measure=False)
+    return list(run.kept.values())

@@ -26,6 +26,7 @@ from napari_rln.deconvolution.convolution import of_one_size
 from napari_rln.io.paths import atomic
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.normalisation import NormalisationMethod
+from napari_rln.networks.refinement import Refinement, RefinementSettings
 from napari_rln.networks.rln import RLN, NetworkSettings
 
 FORMAT = 1
@@ -34,6 +35,7 @@ UNIVERSAL = "universal"
 """Name of the shipped model that is the default."""
 
 _KEY = "napari-rln"
+_REFINEMENT = "refinement."  # prefix of its tensors
 _PSFS = ("psf", "psf_b")  # names of their tensors, beside those of the weights
 
 
@@ -47,6 +49,8 @@ class Model:
         Name of the model.
     network
         Network in inference mode.
+    refinement
+        Refinement of the estimates behind the network, in inference mode; none without one.
     start
         Settings of the initial estimate.
     normalisation
@@ -69,6 +73,7 @@ class Model:
 
     name: str
     network: RLN
+    refinement: Refinement | None = None
     start: StartSettings
     normalisation: NormalisationMethod = "brightness"
     output_scale: float = 1.0
@@ -92,6 +97,16 @@ class Model:
                 f"{self.psf_widths}."
             )
         self.network.eval()
+        if self.refinement is None:
+            return
+        self.refinement.eval()
+        if self.start.estimates + 1 != self.refinement.settings.candidates:
+            raise RlnError(
+                f"a refinement of {self.refinement.settings.candidates} candidates needs one less "
+                f"of initial estimates, not {self.start.estimates}."
+            )
+        if self.normalisation != "photons":
+            raise RlnError("a refinement needs the normalisation by photons.")
 
     @property
     def variant(self) -> Literal["started", "paper"]:
@@ -101,22 +116,24 @@ class Model:
     @property
     def hash(self) -> str:
         """Hash of the weights, which identifies the model in records."""
-        values = [v.numpy().ravel() for v in self.network.state_dict().values()]
+        values = [v.numpy().ravel() for v in self._weights().values()]
         return array_hash(np.concatenate(values).astype(np.float32))
 
     @property
     def identity(self) -> str:
         """Hash of the weights and of the parameters of their application."""
         card = self.card()
-        kept = ("network", "start", "normalisation", "output_scale", "share")
-        text = json.dumps({name: card[name] for name in kept}, sort_keys=True)
+        kept = ("network", "refinement", "start", "normalisation", "output_scale", "share")
+        text = json.dumps({name: card.get(name) for name in kept}, sort_keys=True)
         return f"{self.hash}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def card(self) -> dict[str, Any]:
         """Return the description of the model, JSON types."""
-        described = {}
+        described: dict[str, Any] = {}
         if self.psf_b is not None:  # keeps the format of models of single views
             described["psf_b"] = _described(self.psf_b)
+        if self.refinement is not None:
+            described["refinement"] = as_dict(self.refinement.settings)
         return {
             "format": FORMAT,
             "name": self.name,
@@ -150,7 +167,7 @@ class Model:
         """
         path = Path(path)
         check_model_path(path)
-        tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        tensors = self._weights()
         for name in _PSFS:
             psf: Volume | None = getattr(self, name)
             if psf is not None:
@@ -158,6 +175,14 @@ class Model:
         with atomic(path) as temporary:
             # Not save_file, which makes the file readable by its owner only.
             temporary.write_bytes(save(tensors, {_KEY: json.dumps(jsonable(self.card()))}))
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return the tensors of the network, and of the refinement with a prefix."""
+        weights = dict(self.network.state_dict())
+        if self.refinement is not None:
+            more = self.refinement.state_dict()
+            weights |= {f"{_REFINEMENT}{name}": value for name, value in more.items()}
+        return {name: value.contiguous() for name, value in weights.items()}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -179,7 +204,16 @@ class Model:
         try:
             network = RLN(NetworkSettings(**card["network"]))
             psf, psf_b = (_psf(card.get(name), tensors.pop(name, None)) for name in _PSFS)
-            network.load_state_dict(tensors)
+            refinement = None
+            if "refinement" in card:
+                refinement = Refinement(RefinementSettings(**card["refinement"]))
+                own = [name for name in tensors if name.startswith(_REFINEMENT)]
+                refinement.load_state_dict(
+                    {name.removeprefix(_REFINEMENT): tensors[name] for name in own}
+                )
+            network.load_state_dict(
+                {k: v for k, v in tensors.items() if not k.startswith(_REFINEMENT)}
+            )
             bad = [name for name, values in tensors.items() if not torch.isfinite(values).all()]
             if bad:
                 raise ValueError(f"{', '.join(bad)} contain NaN or infinities")
@@ -190,7 +224,8 @@ class Model:
             model = cls(
                 name=card["name"],
                 network=network,
-                start=StartSettings(**card["start"]),
+                refinement=refinement,
+                start=StartSettings(**_start(card["start"])),
                 normalisation=card["normalisation"],
                 output_scale=float(card["output_scale"]),
                 estimate_weight=float(card["share"]),
@@ -225,6 +260,11 @@ def validation_of(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         str(kind): {name: float(quality[name]) for name in ("psnr_db", "ssim")}
         for kind, quality in facts.get("validation", {}).items()
     }
+
+
+def _start(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a start from its JSON, which has lists for tuples."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 def _described(psf: Volume) -> dict[str, Any]:

@@ -25,9 +25,16 @@ from napari_rln.deconvolution.method import Description, Json, Method, Observati
 from napari_rln.deconvolution.residual import Residual, residual_of
 from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
 from napari_rln.io.paths import relative_to_folder
-from napari_rln.networks.application import Application, BlockInput, consistency_of
+from napari_rln.networks.application import (
+    Application,
+    BlockInput,
+    Combination,
+    brightness_estimate,
+    consistency_of,
+    last_of,
+)
 from napari_rln.networks.blocks import LEAST_SIDE, NetworkBlocks, block_tiles
-from napari_rln.networks.data_consistency import Consistency, Merge
+from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
 from napari_rln.networks.inference import (
     InferenceNetwork,
     Precision,
@@ -37,12 +44,14 @@ from napari_rln.networks.inference import (
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.model import UNIVERSAL, Model, load_model
 from napari_rln.networks.normalisation import Normalisation
+from napari_rln.networks.refinement import InferenceRefinement, Refiner
 from napari_rln.networks.rln import combine_views
 from napari_rln.networks.suitability import grid_error, psf_warnings
 
 ADVICE = "set a lower memory limit (`memory_gb`), or use another device."
 
 _VOLUME_BYTES = 28  # measured: bytes per voxel of the image, of all arrays of its size
+_ESTIMATE_BYTES = 8  # per voxel of an earlier estimate, which is stacked with the others
 _MODEL_FILE = "model.safetensors"
 
 
@@ -138,7 +147,14 @@ class Network(NetworkOptions, Method):
     def tiles(self) -> ClassicalTiles | None:
         """Classical deconvolution that the model starts from; none if that is the image."""
         start = self.loaded.start
-        return ClassicalTiles(start.rld(), start.beyond) if start.needs_psf else None
+        if not start.needs_psf:
+            return None
+        return ClassicalTiles(start.rld(), start.beyond, start.earlier)
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """Numbers of iterations whose estimates the model needs, beside the last."""
+        return self.loaded.start.earlier
 
     @property
     def blocks(self) -> NetworkBlocks:
@@ -251,16 +267,19 @@ class Network(NetworkOptions, Method):
             network = InferenceNetwork(model.network, device, self.precision)
 
             def tiles_of(shape: Shape) -> tuple[Tile, ...]:
-                return block_tiles(shape, network, observation.tile, most)
+                return block_tiles(shape, model, network, observation.tile, most)
 
-            merge = None
-            if model.start.needs_psf and single:
+            combine: Combination | None = None
+            if model.refinement is not None:
+                refinement = InferenceRefinement(model.refinement, device, self.precision)
+                combine = Refiner(network=refinement, scaling=scalings[0])
+            elif model.start.needs_psf and single:
                 assert observation.psf is not None
                 consistency = consistency_of(start.trial, model, network, tiles_of)
                 facts["consistency"] = asdict(consistency)
-                merge = Merge(consistency, observation.psf.data)
+                combine = Merge(consistency, observation.psf.data)
             elif model.start.needs_psf:
-                merge = Merge(Consistency())
+                combine = Merge(Consistency())
             tiles = tiles_of(shape)
             core = [part.stop - part.start for part in tiles[0].core]
             facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
@@ -269,14 +288,20 @@ class Network(NetworkOptions, Method):
                 network=network,
                 scaling=scalings[0],
                 background=observation.calibration.background,
-                merge=merge,
+                combine=combine,
             )
             mask = observation.views[0].mask if single else None
             read = _reader(observation, applied, scalings, start.data)
             data = yield from applied.tiles(read, tiles, start.data, observation.started, mask)
             observation.memory.sample()
+            if model.refinement is not None and single:
+                factor = explaining_factor(
+                    observation.views[0], data, start.outside, observation.device
+                )
+                data *= np.float32(factor)
+                facts["consistency"] = {"result": factor}
         if not single:
-            residual = _explained(observation, data) if merge is not None else None
+            residual = _explained(observation, data) if combine is not None else None
             if residual is not None:
                 data *= np.float32(residual.scale)
                 facts["consistency"] = asdict(Consistency(result=residual.scale))
@@ -338,8 +363,9 @@ class Network(NetworkOptions, Method):
 
     def _kept_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory of an application beside the image and its tiles, in bytes."""
-        kept = LIBRARIES_BYTES + _VOLUME_BYTES * math.prod(shape)
         start = self.loaded.start
+        each = _VOLUME_BYTES + _ESTIMATE_BYTES * len(start.earlier)
+        kept = LIBRARIES_BYTES + each * math.prod(shape)
         if psf_shape is not None and start.needs_psf:
             kept += search_bytes(shape, psf_shape, start.rld())
         return kept
@@ -347,14 +373,21 @@ class Network(NetworkOptions, Method):
     def _scalings(self, observation: Observation, estimate: FloatArray) -> list[Normalisation]:
         """Return the normalisations, one for each view, of a second one where it is measured."""
         first, *others = observation.views
+        estimate = brightness_estimate(estimate)
         shown = [(first.image.data, first)]
         for view in others:
             data = view.image.data
             shown.append((data if view.mask is None else data[view.mask], view))
         method = self.loaded.normalisation
-        return [
+        scalings = [
             Normalisation.of(data, estimate, view.calibration.background, method)
             for data, view in shown
+        ]
+        if method != "photons":
+            return scalings
+        return [
+            scaling.of_photons(view.calibration)
+            for scaling, view in zip(scalings, observation.views, strict=True)
         ]
 
 
@@ -369,7 +402,7 @@ def _reader(
 
     def of_one(box: Box) -> BlockInput:
         mask = None if first.mask is None else first.mask[box]
-        return applied.input_of(first.image.data[box], estimate[box], mask)
+        return applied.input_of(first.image.data[box], estimate[(..., *box)], mask)
 
     def of_two(box: Box) -> BlockInput:
         second = observation.views[1]
@@ -378,10 +411,12 @@ def _reader(
         if second.mask is not None:
             b = np.where(second.mask[box], b, a)
         x = combine_views(model.network.settings.views, a, b)
+        background = np.float32(applied.background)
+        light = scalings[0].undo(0.5 * (a + b)) - background
         if not model.start.needs_psf:
-            return BlockInput(x, None)
-        shifted = estimate[box] + np.float32(applied.background)
-        return BlockInput(x, [scalings[0].apply(shifted)] * len(x))
+            return BlockInput(x, None, light)
+        shifted = last_of(estimate)[box] + background
+        return BlockInput(x, [scalings[0].apply(shifted)] * len(x), light)
 
     return of_one if len(observation.views) == 1 else of_two
 
