@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from statistics import fmean
 
-from cells import ABSENT, CLASSES, FAMILY, OUTSIDE, PSFS, SCORES, Cell
+from cells import ABSENT, CLASSES, NEW, PSFS, SCORES, Cell
 from rich.table import Table
 from tables import markdown
 
-METHODS = ("image", "RLD, automatic stop", "best RLD", "best WB of 1-30")
+METHODS = ("image", "RLD, automatic stop", "best RLD", "best WB of 1-12")
 BEST = METHODS[2:]
 TOLERATED_DB = 0.3
 
@@ -27,11 +27,9 @@ def groups_of_cells(table: dict[Cell, Rows]) -> dict[str, list[Cell]]:
     """Return the cells that a row of a table is the mean of."""
     tests: dict[str, Callable[[Cell], bool]] = {
         "all": lambda c: True,
-        "PSFs of the family": lambda c: c.psf in FAMILY,
-        "PSFs outside of it": lambda c: c.psf in OUTSIDE,
         "classes in training": lambda c: c.structure not in ABSENT,
         "classes absent from it": lambda c: c.structure in ABSENT,
-        "family, classes in training": lambda c: c.psf in FAMILY and c.structure not in ABSENT,
+        "classes of this table alone": lambda c: c.structure in NEW,
     }
     tests |= {p: partial(_has, "psf", p) for p in PSFS}
     tests |= {f"{n} photons": partial(_has, "photons", n) for n in {c.photons: 0 for c in table}}

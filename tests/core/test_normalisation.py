@@ -4,8 +4,9 @@ import numpy as np
 import phantoms
 import pytest
 
+from napari_rln.core.brightness import brightness
 from napari_rln.core.errors import RlnError
-from napari_rln.networks.normalisation import HIGH, LOW, Normalisation, brightness
+from napari_rln.networks.normalisation import HIGH, LOW, Normalisation
 
 METHODS = pytest.mark.parametrize("method", ["brightness", "percentiles"])
 SHAPE = (20, 40, 40)

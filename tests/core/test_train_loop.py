@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool3d
 
 from napari_rln import cli
 from napari_rln.core import generators as steps_module
+from napari_rln.core.brightness import brightness
 from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.record import Record
@@ -26,7 +27,6 @@ from napari_rln.deconvolution.views import rotated
 from napari_rln.io.volumes import read, write
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.model import Model
-from napari_rln.networks.normalisation import brightness
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.train import examples, pool, validation

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-import numpy as np
 import torch
 
 from napari_rln.core.device import computing
@@ -19,6 +18,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.report import Report
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume
 from napari_rln.deconvolution.convolution import padded_shape
+from napari_rln.deconvolution.ladder import COUNTS, MOST, Ladder
 from napari_rln.deconvolution.method import (
     Json,
     Method,
@@ -235,26 +235,30 @@ def _stopped_by(settings: RichardsonLucySettings, iterations: int) -> str:
 class ClassicalTiles(TileStage):
     """Richardson-Lucy iterations in tiles, with one start, acceleration and number of iterations.
 
-    ``beyond`` is a factor on the number of iterations of auto. With ``earlier`` numbers of
-    iterations a tile is several estimates, (n, z, y, x), the last the final one.
+    ``beyond`` is a factor on the number of iterations of auto. With a ladder the number is
+    predicted, and a tile is several estimates, (n, z, y, x).
     """
 
     def __init__(
         self,
         settings: RichardsonLucySettings,
         beyond: float = 1.0,
-        earlier: tuple[int, ...] = (),
+        ladder: Ladder | None = None,
     ) -> None:
-        self.settings, self.beyond, self._earlier = settings, beyond, earlier
+        self.settings, self.beyond, self._ladder = settings, beyond, ladder
 
     @property
     def estimates(self) -> int:
         """Number of estimates of a tile."""
-        return 1 + len(self._earlier)
+        return 1 if self._ladder is None else self._ladder.estimates
+
+    @property
+    def _marks(self) -> tuple[int, ...]:
+        return () if self._ladder is None else COUNTS
 
     def memory_bytes(self, shape: Shape, psf_shape: Shape) -> int:
         """Return the memory for a tile with its halo, in bytes."""
-        kept = 2 * _ESTIMATE_BYTES * self.estimates if self._earlier else 0
+        kept = _ESTIMATE_BYTES * (len(COUNTS) + 2 * self.estimates) if self._ladder else 0
         return memory_bytes(shape, psf_shape, self.settings) + kept * math.prod(shape)
 
     def search_bytes(self, shape: Shape, psf_shape: Shape) -> int:
@@ -265,11 +269,25 @@ class ClassicalTiles(TileStage):
         self, crop: PreparedView, device: torch.device, started: float
     ) -> Generator[Report, None, tuple[Json, Trial | None]]:
         """Yield reports; return the number of iterations, and the trial that determined it."""
+        if self._ladder is not None:
+            return (yield from self._predicted(self._ladder, crop, device, started)), None
         if self.settings.iterations != "auto":
             return self._shared(self.settings.iterations, self.settings.iterations), None
         stop = yield from find_iterations(crop, self.settings, device, started)
         iterations = max(1, round(self.beyond * stop.iterations))
         return self._shared(iterations, stop.iterations), stop.trial
+
+    def _predicted(
+        self, ladder: Ladder, crop: PreparedView, device: torch.device, started: float
+    ) -> Generator[Report, None, Json]:
+        """Yield reports; return the number of iterations, and the predicted best one."""
+        run = self._start(crop, device, None, None)
+        for done in range(1, COUNTS[-1] + 1):
+            run.step(measure=False)
+            seconds = time.perf_counter() - started
+            yield Report(phase="stop", done=done, total=COUNTS[-1], seconds=seconds)
+        best = ladder.predict(crop, run)
+        return {"iterations": ladder.iterations(best), "stop": best, "stopped_by": "prediction"}
 
     def _shared(self, iterations: int, stop: int) -> Json:
         return {"iterations": iterations, "stopped_by": _stopped_by(self.settings, stop)}
@@ -297,7 +315,7 @@ class ClassicalTiles(TileStage):
                     seconds=time.perf_counter() - started,
                 )
             momenta = momenta or [float(m) for m in run.momenta] or None
-            estimates.append(self._estimates(run))
+            estimates.append(self._estimates(run, shared))
             outsides.append(run.outside())
             del run
         return SampleEstimates({"momenta": momenta}, estimates, outsides)
@@ -342,7 +360,7 @@ class ClassicalTiles(TileStage):
         run = self._start(crop, device, None if level is None else shared["momenta"], level)
         for _ in range(shared["iterations"]):
             run.step(measure=False)
-        return self._estimates(run, part)
+        return self._estimates(run, shared, part)
 
     def _start(
         self,
@@ -352,22 +370,27 @@ class ClassicalTiles(TileStage):
         level: float | None,
     ) -> RichardsonLucyIteration:
         return start_iteration(
-            [crop], self.settings, device, momenta=momenta, flat=level, marks=self._earlier
+            [crop], self.settings, device, momenta=momenta, flat=level, marks=self._marks
         )
 
-    def _estimates(self, run: RichardsonLucyIteration, part: tuple[slice, ...] = ()) -> FloatArray:
+    def _estimates(
+        self, run: RichardsonLucyIteration, shared: Json, part: tuple[slice, ...] = ()
+    ) -> FloatArray:
         last = run.estimate(part)
-        if not self._earlier:
+        if self._ladder is None:
             return last
-        return np.stack([*(run.kept[count][part] for count in self._earlier), last])
+        kept = {count: run.kept[count][part] for count in COUNTS}
+        return self._ladder.around(kept | {run.done: last}, shared["stop"])
 
     @property
     def depends_on_image(self) -> bool:
         """Whether the number of iterations depends on the image's noise."""
-        return self.settings.iterations == "auto"
+        return self.settings.iterations == "auto" or self._ladder is not None
 
     def expected(self, *, most: bool = False) -> Json:
         """Return the usual, or with ``most`` the maximal, number of iterations."""
+        if self._ladder is not None:
+            return {"iterations": MOST if most else COUNTS[-1]}
         if self.settings.iterations != "auto":
             return {"iterations": self.settings.iterations}
         usual = _USUAL[self.settings.back_projector == "matched", self.settings.accelerated]
@@ -376,7 +399,9 @@ class ClassicalTiles(TileStage):
 
     def facts(self, shared: Json) -> Json:
         """Return the shared parameters of the tiles for the record."""
-        return {name: shared[name] for name in ("iterations", "stopped_by")}
+        return {
+            name: shared[name] for name in ("iterations", "stopped_by", "stop") if name in shared
+        }
 
 
 def support(psf: Volume) -> Shape:

@@ -117,6 +117,8 @@ class Application:
         if self.model.estimate_weight:
             data += np.float32(self.model.estimate_weight) * (last_of(estimate) - data)
         if self.combine is not None:
+            if self.model.refinement is None:
+                estimate = last_of(estimate)
             data = self.combine(data, estimate, channels.light, self.scaling.scale)
         return data[inner]
 
@@ -145,9 +147,8 @@ class Application:
 
         ``read`` returns the network's input for a box of the volume. The tiles cover the volume,
         with the network's receptive field as their halo. ``estimate`` is (Z, Y, X), or several of
-        them. Where ``mask``, (Z, Y, X) of measured
-        voxels, is false the result is the initial estimate. ``started`` is ``time.perf_counter()``
-        at the start.
+        them. Where ``mask``, (Z, Y, X) of measured voxels, is false the result is the initial
+        estimate. ``started`` is ``time.perf_counter()`` at the start.
         """
         last = last_of(estimate)
         whole = np.empty_like(last)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
+from napari_rln.core.brightness import brightness
 from napari_rln.core.device import bytes_allowed
 from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
@@ -25,7 +26,7 @@ from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
 from napari_rln.networks.inference import TORCH_VOXEL_BYTES, InferenceNetwork, Precision
 from napari_rln.networks.model import Model
-from napari_rln.networks.normalisation import Normalisation, brightness
+from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.refinement import VOXEL_BYTES as REFINEMENT_BYTES
 from napari_rln.networks.refinement import InferenceRefinement, Refiner
 

@@ -5,23 +5,21 @@ with the PSF of the image, so that one set of weights serves any PSF.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray
 from napari_rln.deconvolution.classical import find_iterations_of, iteration_of
+from napari_rln.deconvolution.ladder import COUNTS, Ladder
 from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.outside_light import OutsideLight
-from napari_rln.deconvolution.prepared_view import PreparedView
-from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration
+from napari_rln.deconvolution.settings import RichardsonLucySettings
 from napari_rln.deconvolution.stopping_trial import Trial
 
 StartMethod = Literal["image", "matched", "wiener-butterworth"]
@@ -43,9 +41,8 @@ class StartSettings:
         Factor on the number of iterations of auto: the network removes noise better than blur,
         about which it has information from the initial estimate alone.
     earlier
-        Smaller numbers of iterations, rising, whose estimates a refined network gets too: the
-        first are smooth, the last sharp and noisy, so that no stop is needed. For a fixed number
-        of iterations.
+        Smaller numbers of iterations, from whose estimates, and that of ``iterations``, the best
+        number is predicted; see :mod:`napari_rln.deconvolution.ladder`. Empty, or all of its.
     """
 
     method: StartMethod = "matched"
@@ -57,25 +54,11 @@ class StartSettings:
         check_limits(self)
         if self.iterations != "auto" and not isinstance(self.iterations, int):
             raise RlnError(f"iterations is {self.iterations!r}; give a whole number, or auto.")
-        rising = all(a < b for a, b in pairwise((0, *self.earlier)))
-        if self.earlier and (
-            self.iterations == "auto" or not rising or self.earlier[-1] >= self.iterations
-        ):
+        if self.earlier and (*self.earlier, self.iterations) != COUNTS:
             raise RlnError(
-                f"earlier is {self.earlier}; give rising numbers below a fixed number of "
-                f"iterations, which is {self.iterations}."
+                f"a stop is predicted from estimates after {COUNTS} iterations, not after "
+                f"{self.earlier} and {self.iterations}."
             )
-
-    @property
-    def estimates(self) -> int:
-        """Number of estimates."""
-        return len(self.earlier) + 1
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Numbers of iterations of all estimates, if fixed."""
-        assert isinstance(self.iterations, int)
-        return (*self.earlier, self.iterations)
 
     @property
     def needs_psf(self) -> bool:
@@ -101,7 +84,9 @@ class InitialEstimate:
     Attributes
     ----------
     data
-        (Z, Y, X) float32; with earlier estimates (n, Z, Y, X), the last the final one.
+        (Z, Y, X) float32; with a ladder (n, Z, Y, X), the last the initial estimate.
+    stop
+        Predicted best number of iterations; none without a ladder.
     iterations
         Number of iterations of the classical deconvolution; 0 for the image.
     outside
@@ -113,18 +98,23 @@ class InitialEstimate:
     """
 
     data: FloatArray
+    stop: float | None = None
     iterations: int = 0
     outside: FloatArray | None = None
     trial: Trial | None = None
 
 
 def initial_estimate(
-    observation: Observation, start: StartSettings, *, outside: bool = False
+    observation: Observation,
+    start: StartSettings,
+    ladder: Ladder | None = None,
+    *,
+    outside: bool = False,
 ) -> Generator[Report, None, InitialEstimate]:
     """Yield reports of a classical deconvolution; return the initial estimate of an observation.
 
-    With ``outside`` the light from beyond the field of view is estimated too, which may need more
-    iterations.
+    With a ladder there are several estimates, and the number of iterations is predicted. With
+    ``outside`` the light from beyond the field of view is estimated too, which may need more.
 
     Raises
     ------
@@ -145,14 +135,16 @@ def initial_estimate(
     else:
         iterations = start.iterations
     watch = None
-    if start.earlier and len(observation.views) == 1:  # a refinement is scaled with it
+    if ladder is not None and len(observation.views) == 1:  # a refinement is scaled with it
         outside = True
     known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
     if outside and start.method == "matched" and not known:
         watch = OutsideLight(image, calibration)
     if len(observation.views) > 1:  # the stop is that of the first view alone
         settings = replace(settings, start="image")
-    run = iteration_of(observation, settings, iterations, start.earlier)
+    marks = () if ladder is None else COUNTS
+    run = iteration_of(observation, settings, iterations, marks)
+    best = None
     while run.done < iterations:
         change = run.step(measure=False)
         yield Report(
@@ -165,22 +157,16 @@ def initial_estimate(
         )
         if watch is not None:
             watch.update(run)
+        if ladder is not None and run.done == COUNTS[-1]:
+            best = ladder.predict(observation.views[0], run)
+            iterations = ladder.iterations(best)
     data = run.estimate()
-    if start.earlier:
-        data = np.stack([*(run.kept[count] for count in start.earlier), data])
+    if ladder is not None and best is not None:
+        kept = {count: run.kept[count] for count in COUNTS}
+        data = ladder.around(kept | {run.done: data}, best)
     # The residual of the result needs it converged, whatever the number of iterations.
     while watch is not None and not watch.update(run):
         run.step(measure=False)
     observation.shared.release_path()  # frees memory for the network
     light = None if watch is None else watch.light
-    return InitialEstimate(data=data, iterations=iterations, outside=light, trial=trial)
-
-
-def ladder(
-    views: Sequence[PreparedView], start: StartSettings, device: torch.device
-) -> list[FloatArray]:
-    """Return the estimates of a start, (Z, Y, X) each, image units, background removed."""
-    run = start_iteration(views, start.rld(), device, marks=start.counts)
-    while run.done < start.counts[-1]:
-        run.step(measure=False)
-    return list(run.kept.values())
+    return InitialEstimate(data=data, stop=best, iterations=iterations, outside=light, trial=trial)

@@ -23,10 +23,11 @@ from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record, array_hash, jsonable
 from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.convolution import of_one_size
+from napari_rln.deconvolution.ladder import Ladder, StopPrediction
 from napari_rln.io.paths import atomic
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.normalisation import NormalisationMethod
-from napari_rln.networks.refinement import Refinement, RefinementSettings
+from napari_rln.networks.refinement import CANDIDATES, Refinement, RefinementSettings
 from napari_rln.networks.rln import RLN, NetworkSettings
 
 FORMAT = 1
@@ -53,6 +54,8 @@ class Model:
         Refinement of the estimates behind the network, in inference mode; none without one.
     start
         Settings of the initial estimate.
+    stop
+        Prediction of the best number of iterations, from several estimates; none for a single one.
     normalisation
         Normalisation of image and initial estimate.
     output_scale
@@ -75,6 +78,7 @@ class Model:
     network: RLN
     refinement: Refinement | None = None
     start: StartSettings
+    stop: StopPrediction | None = None
     normalisation: NormalisationMethod = "brightness"
     output_scale: float = 1.0
     estimate_weight: float = 0.0
@@ -97,14 +101,13 @@ class Model:
                 f"{self.psf_widths}."
             )
         self.network.eval()
+        if (self.stop is None) == bool(self.start.earlier):
+            raise RlnError("a model with several initial estimates needs the prediction of a stop.")
         if self.refinement is None:
             return
         self.refinement.eval()
-        if self.start.estimates + 1 != self.refinement.settings.candidates:
-            raise RlnError(
-                f"a refinement of {self.refinement.settings.candidates} candidates needs one less "
-                f"of initial estimates, not {self.start.estimates}."
-            )
+        if self.refinement.settings.candidates != CANDIDATES or self.stop is None:
+            raise RlnError(f"a refinement needs {CANDIDATES} candidates and a predicted stop.")
         if self.normalisation != "photons":
             raise RlnError("a refinement needs the normalisation by photons.")
 
@@ -123,7 +126,7 @@ class Model:
     def identity(self) -> str:
         """Hash of the weights and of the parameters of their application."""
         card = self.card()
-        kept = ("network", "refinement", "start", "normalisation", "output_scale", "share")
+        kept = ("network", "refinement", "start", "stop", "normalisation", "output_scale", "share")
         text = json.dumps({name: card.get(name) for name in kept}, sort_keys=True)
         return f"{self.hash}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -134,6 +137,8 @@ class Model:
             described["psf_b"] = _described(self.psf_b)
         if self.refinement is not None:
             described["refinement"] = as_dict(self.refinement.settings)
+        if self.stop is not None:
+            described["stop"] = list(self.stop.weights)
         return {
             "format": FORMAT,
             "name": self.name,
@@ -149,6 +154,11 @@ class Model:
             "record": self.record.as_dict(),
             "weights": self.hash,
         }
+
+    @property
+    def ladder(self) -> Ladder | None:
+        """Estimates around a predicted stop; none for a single estimate."""
+        return None if self.stop is None else Ladder(self.stop, self.start.beyond)
 
     @property
     def validation(self) -> dict[str, dict[str, float]]:
@@ -226,6 +236,7 @@ class Model:
                 network=network,
                 refinement=refinement,
                 start=StartSettings(**_start(card["start"])),
+                stop=StopPrediction(tuple(card["stop"])) if "stop" in card else None,
                 normalisation=card["normalisation"],
                 output_scale=float(card["output_scale"]),
                 estimate_weight=float(card["share"]),

@@ -21,6 +21,7 @@ from napari_rln.core.tiles import Tile
 from napari_rln.core.volume import Box, FloatArray, OnGrid, Shape, Volume, VoxelUm, same_grid
 from napari_rln.deconvolution.calibration import Gain, Level, Negatives
 from napari_rln.deconvolution.classical import ClassicalTiles, residual_bytes, search_bytes
+from napari_rln.deconvolution.ladder import COUNTS
 from napari_rln.deconvolution.method import Description, Json, Method, Observation, WholeResult
 from napari_rln.deconvolution.residual import Residual, residual_of
 from napari_rln.deconvolution.settings import check_psf_fits, memory_bytes
@@ -149,12 +150,12 @@ class Network(NetworkOptions, Method):
         start = self.loaded.start
         if not start.needs_psf:
             return None
-        return ClassicalTiles(start.rld(), start.beyond, start.earlier)
+        return ClassicalTiles(start.rld(), start.beyond, self.loaded.ladder)
 
     @property
     def marks(self) -> tuple[int, ...]:
         """Numbers of iterations whose estimates the model needs, beside the last."""
-        return self.loaded.start.earlier
+        return () if self.loaded.stop is None else COUNTS
 
     @property
     def blocks(self) -> NetworkBlocks:
@@ -248,7 +249,7 @@ class Network(NetworkOptions, Method):
         facts: Json = {}
         with computing(most, device, ADVICE):
             start = yield from relay(
-                initial_estimate(observation, model.start, outside=own and single),
+                initial_estimate(observation, model.start, model.ladder, outside=own and single),
                 lambda report: replace(
                     report,
                     phase="stop" if report.phase == "stop" else "start",
@@ -257,6 +258,8 @@ class Network(NetworkOptions, Method):
                 ),
             )
             facts["start_iterations"] = start.iterations
+            if start.stop is not None:
+                facts["stop"] = start.stop
             observation.memory.sample()
             scalings = self._scalings(observation, start.data)
             for number, scaling in enumerate(scalings):

@@ -8,12 +8,13 @@ of the photons (Anscombe, Biometrika 35, 246, 1948), which stabilises the varian
 image is the same in every image and at every brightness, so that a network knows it.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
+import torch
 
+from napari_rln.core.brightness import brightness
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import FloatArray
 from napari_rln.deconvolution.calibration import Calibration
@@ -23,11 +24,9 @@ NormalisationMethod = Literal["brightness", "percentiles", "photons"]
 LOW, HIGH = 0.01, 99.5
 """Percentiles that become 0 and 1 in the paper's normalisation."""
 
-_HOT = 99.99  # percentile above which values are clipped, as they may be hot voxels
 _ANSCOMBE = 3 / 8  # photons
 _ROOT = 10.0  # square root of photons that becomes 1
 _MANY_PHOTONS = 3000.0  # photons of structures where the noise is unknown
-_PIECE = 1 << 20  # values to square at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +125,13 @@ class Normalisation:
         return (output * self.scale + self.offset).astype(np.float32)
 
 
-def brightness(data: FloatArray) -> float:
-    """Return the mean of positive values, weighted by themselves, of data without background."""
-    positive = data[data > 0]
-    if not positive.size:
-        return 0.0
-    np.minimum(positive, np.percentile(positive, _HOT, method="lower"), out=positive)
-    pieces = np.array_split(positive, 1 + positive.size // _PIECE)  # squares take twice the memory
-    squares = math.fsum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)
-    return squares / float(positive.sum(dtype=np.float64))
+def root_of_photons(photons: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    """Return photons above a background on the scale of their square root, as a tensor."""
+    dark = background + _ANSCOMBE
+    return ((photons + dark).clamp_min(0).sqrt() - dark.sqrt()) / _ROOT
+
+
+def photons_of_root(values: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    """Return the inverse of :func:`root_of_photons`."""
+    dark = background + _ANSCOMBE
+    return (_ROOT * values + dark.sqrt()).square() - dark

@@ -1,11 +1,11 @@
 """Refinement of several estimates of an object into one, behind the Richardson-Lucy Network.
 
-An architecture of this project, not of the paper. Its candidates are classical estimates after few
-to many iterations, smooth to sharp, and the output of the Richardson-Lucy Network. A residual
-U-Net looks at all of them and at the image, on a scale on which noise and bright points are
-moderate, and returns for each voxel the weights of a mixture of the candidates, which sum to 1, and
-a bounded factor. So zeros stay zeros, the brightness is that of the candidates, and the network can
-always fall back to one of them.
+An architecture of this project, not of the paper. Its candidates are classical estimates after
+fewer and more iterations, smooth to sharp, and the output of the Richardson-Lucy Network. A
+residual U-Net looks at all of them and at the image, on a scale on which noise and bright points
+are moderate, and returns for each voxel the weights of a mixture of the candidates, which sum to 1,
+and a bounded factor. So zeros stay zeros, the brightness is that of the candidates, and the network
+can always fall back to one of them.
 
 It works at half and quarter resolution: blocks of 2 x 2 x 2 voxels are channels (space to depth).
 It has no normalisation layers, which would make tiles differ from the whole.
@@ -23,10 +23,14 @@ from torch import nn
 from napari_rln.core.limits import check_limits
 from napari_rln.core.tiles import STEP, even_sized
 from napari_rln.core.volume import FloatArray
+from napari_rln.deconvolution.ladder import AROUND
 from napari_rln.networks.inference import Precision
 from napari_rln.networks.normalisation import Normalisation
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16}
+
+CANDIDATES: int = len(AROUND) + 2
+"""Number of candidates: classical estimates, and the output of the Richardson-Lucy Network."""
 
 VOXEL_BYTES = 330
 """Memory of a refinement per voxel, beside its input and output, in bytes; measured."""
@@ -50,7 +54,7 @@ class RefinementSettings:
         Residual blocks at half resolution before, at quarter, and at half after it.
     """
 
-    candidates: Annotated[int, {"min": 1, "max": 16}] = 5
+    candidates: Annotated[int, {"min": 1, "max": 16}] = CANDIDATES
     width: Annotated[int, {"min": 1, "max": 256}] = 32
     deep_width: Annotated[int, {"min": 1, "max": 256}] = 64
     before: Annotated[int, {"min": 0, "max": 8}] = 1

@@ -19,13 +19,16 @@ class Batch(NamedTuple):
     """Input of a training step, in normalised units.
 
     Image, initial estimate and ground truth (one channel) are (N, C, D, H, W); ``power`` (N,) is
-    the variance of the volume's ground truth.
+    the variance of the volume's ground truth. For a refinement image, candidates instead of the
+    initial estimate, and ground truth are in units of the scale. ``about`` (N, 2) is photons of the
+    scale and the background in units of it; zeros for an affine normalisation.
     """
 
     x: torch.Tensor
     E0: torch.Tensor
     truth: torch.Tensor
     power: torch.Tensor
+    about: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -34,7 +37,7 @@ class Batch(NamedTuple):
     def without_margin(self, margin: int) -> "Batch":
         """Return the inner part of the patches."""
         x, E0, truth = (inner(part, margin) for part in self[:3])
-        return Batch(x, E0, truth, self.power)
+        return Batch(x, E0, truth, self.power, self.about)
 
 
 def draw_batch(
@@ -42,33 +45,48 @@ def draw_batch(
     settings: TrainSettings,
     symmetry: Symmetry,
     seed: tuple[int, ...],
+    *,
+    refined: bool = False,
 ) -> Batch:
-    """Return random patches of random examples, reproducible for the same arguments."""
+    """Return random patches of random examples, reproducible for the same arguments.
+
+    With ``refined`` they are for the refinement, else for the network.
+    """
     rng = np.random.default_rng(seed)
-    patches, powers = [], []
+    patches, powers, about = [], [], []
     for _ in range(settings.batch):
         chosen = examples[int(rng.integers(len(examples)))]
-        patch = _patch(chosen, settings, rng)
+        patch = _patch(chosen, settings, rng, refined=refined)
         if settings.augment:
             patch = _augmented(patch, symmetry, rng)
         if settings.normalisation == "percentiles":
             patch = _by_percentiles(patch)
         patches.append(np.ascontiguousarray(patch))
         powers.append(chosen.power)
-    stack = torch.from_numpy(np.stack(patches))
-    *images, E0, truth = (stack[:, i : i + 1] for i in range(stack.shape[1]))
-    x = images[0]
+        about.append(chosen.about if chosen.scaling.gain else (0.0, 0.0))
+    stack = torch.from_numpy(np.stack(patches).astype(np.float32, copy=False))
+    if refined:
+        x, E0, truth = stack[:, :1], stack[:, 1:-1], stack[:, -1:]
+        images = [x]
+    else:
+        *images, E0, truth = (stack[:, i : i + 1] for i in range(stack.shape[1]))
+        x = images[0]
     if len(images) == 2:
         x = torch.cat(combine_views(settings.views, *images), 1)
         E0 = x if settings.variant == "paper" else E0.expand_as(x)
     x, E0, truth = (
         part.contiguous(memory_format=torch.channels_last_3d) for part in (x, E0, truth)
     )
-    return Batch(x, E0, truth, torch.tensor(powers, dtype=torch.float32))
+    powers_, about_ = (torch.tensor(v, dtype=torch.float32) for v in (powers, about))
+    return Batch(x, E0, truth, powers_, about_)
 
 
-def _patch(chosen: Example, settings: TrainSettings, rng: np.random.Generator) -> FloatArray:
+def _patch(
+    chosen: Example, settings: TrainSettings, rng: np.random.Generator, *, refined: bool
+) -> FloatArray:
     """Return a patch that is not empty: image or both views, initial estimate, ground truth.
+
+    For a refinement: image, candidates and ground truth.
 
     It starts on even voxels, like tiles in inference.
     """
@@ -76,8 +94,11 @@ def _patch(chosen: Example, settings: TrainSettings, rng: np.random.Generator) -
     for _ in range(_TRIES):
         corner = [2 * int(rng.integers((n - side) // 2 + 1)) for n in chosen.target.shape]
         box = tuple(slice(c, c + side) for c in corner)
-        if chosen.target[box].mean() >= least:
+        if chosen.target[box].mean(dtype=np.float32) >= least:
             break
+    if refined:
+        assert chosen.light is not None
+        return np.stack([p[box] for p in (chosen.light, *chosen.candidates, chosen.target)])
     images = [chosen.x] if chosen.x_b is None else [chosen.x, chosen.x_b]
     return np.stack([part[box] for part in (*images, chosen.E0, chosen.target)])
 

@@ -1,55 +1,39 @@
 """Folder of synthetic training examples, created once and shared by trainings.
 
-An example is a file: image, ground truth and classical estimates on the network's scale, in half
-precision. Its number determines it, so that several processes can create examples of one folder,
-and a folder can grow.
+An example is a file: image, ground truth and classical estimates in units of their brightness, in
+half precision. Its number determines it, so that several processes can create examples of one
+folder, and a folder can grow.
 """
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from napari_rln import __version__
+from napari_rln.core.brightness import brightness
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
-from napari_rln.deconvolution.calibration import calibrate, prepare_data
-from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.core.volume import FloatArray
+from napari_rln.deconvolution.calibration import calibrate
+from napari_rln.deconvolution.ladder import COUNTS, MOST
 from napari_rln.io.paths import atomic
-from napari_rln.networks.initial_estimate import StartSettings, ladder
-from napari_rln.networks.normalisation import brightness
-from napari_rln.train.examples import SyntheticPairs
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.train.examples import (
+    Example,
+    SyntheticPairs,
+    example_of_ladder,
+    ladder_estimates,
+    prepared,
+)
 
 _RECIPE = "recipe.json"
 _LARGEST = 6e4  # of a value in half precision
-
-
-class StoredExample(NamedTuple):
-    """An example on disk.
-
-    Attributes
-    ----------
-    data
-        (C, Z, Y, X) float16: image, ground truth and the estimates of the start, without
-        background, divided by the scale.
-    scale
-        Brightness of structures, photons.
-    background
-        Background, photons.
-    structures
-        Kinds of structures drawn.
-    """
-
-    data: npt.NDArray[np.float16]
-    scale: float
-    background: float
-    structures: tuple[str, ...]
 
 
 class ExampleFolder:
@@ -65,7 +49,6 @@ class ExampleFolder:
         self.folder, self._source, self._start = folder, source, start
         recipe = {
             "version": __version__,
-            "start": as_dict(start),
             "shape": list(source.shape),
             "seed": source.seed,
             "structures": as_dict(source.structures),
@@ -97,55 +80,60 @@ class ExampleFolder:
         path = self.path(number)
         if path.exists():
             return
-        made = self._made(number)
+        pair, psf = self._source.pair(number)
+        calibration = calibrate(pair.image)
+        view = prepared(pair.image, psf, calibration)
+        estimates = ladder_estimates(view)
+        scale = brightness(estimates[COUNTS[1]])
+        light = view.image.data - np.float32(calibration.background)
+        volumes = [light, pair.truth.data, *estimates.values()]
+        scaled = np.stack(volumes) / np.float32(scale)
+        stored = np.clip(scaled, -_LARGEST, _LARGEST).astype(np.float16)
+        record = pair.image.record
+        assert record is not None
         metadata = {
-            "scale": repr(made.scale),
-            "background": repr(made.background),
-            "structures": ",".join(made.structures),
+            "scale": repr(scale / calibration.camera.gain),  # photons
+            "background": repr(calibration.background_photons),
+            "structures": ",".join(record.facts["structures"]),
         }
         with atomic(path) as temporary:
-            temporary.write_bytes(save({"data": made.data}, metadata))
+            temporary.write_bytes(save({"data": stored}, metadata))
 
-    def load(self, number: int) -> StoredExample:
-        """Return an example.
+    def load(self, number: int) -> Example:
+        """Return an example, created unless present, with its arrays alone.
 
         Raises
         ------
         RlnError
             If its file is damaged.
         """
+        self.create(number)
         path = self.path(number)
         try:
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata()
-                data = file.get_tensor("data")
-            return StoredExample(
-                data,
-                float(metadata["scale"]),
-                float(metadata["background"]),
-                tuple(metadata["structures"].split(",")),
-            )
+                scaled = file.get_tensor("data").astype(np.float32)
+            scale, background = float(metadata["scale"]), float(metadata["background"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise RlnError(f"{path} is damaged ({error}); delete it.") from error
+        light, truth, *volumes = scaled * np.float32(scale)
+        estimates = dict(zip((*COUNTS, MOST), volumes, strict=False))
+        made = example_of_ladder(light, truth, estimates, background, self._start.beyond)
+        return _in_half_precision(made)
 
-    def _made(self, number: int) -> StoredExample:
-        pair, psf = self._source.pair(number)
-        calibration = calibrate(pair.image)
-        data, mask, _ = prepare_data(pair.image.data, psf.data, calibration)
-        image = pair.image.with_data(data)
-        view = PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
-        estimates = ladder([view], self._start, torch.device("cpu"))
-        background = np.float32(calibration.background)
-        scale = brightness(estimates[1])
-        if not scale > 0:
-            raise RlnError(f"example {number} is empty.")
-        volumes = [data - background, pair.truth.data, *estimates]
-        scaled = np.stack(volumes) / np.float32(scale)
-        record = pair.image.record
-        assert record is not None
-        return StoredExample(
-            np.clip(scaled, -_LARGEST, _LARGEST).astype(np.float16),
-            scale / calibration.camera.gain,
-            calibration.background_photons,
-            tuple(record.facts["structures"]),
-        )
+
+def _in_half_precision(made: Example) -> Example:
+    """Return an example with smaller arrays, as there are thousands of them in memory."""
+
+    def half(data: FloatArray) -> Any:
+        return np.clip(data, -_LARGEST, _LARGEST).astype(np.float16)
+
+    assert made.light is not None
+    return replace(
+        made,
+        x=half(made.x),
+        E0=half(made.E0),
+        target=half(made.target),
+        light=half(made.light),
+        candidates=tuple(half(candidate) for candidate in made.candidates),
+    )

@@ -4,8 +4,8 @@ A source returns the same example for the same number, so that a resumed trainin
 of an uninterrupted one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from napari_rln import __version__
+from napari_rln.core.brightness import brightness
 from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.limits import as_dict
-from napari_rln.core.volume import FloatArray, Shape, Volume, VoxelUm, check_on_grid
+from napari_rln.core.volume import FloatArray, Mask, Shape, Volume, VoxelUm, check_on_grid
 from napari_rln.deconvolution import settings as rld
-from napari_rln.deconvolution.calibration import Calibration, calibrate
+from napari_rln.deconvolution.calibration import Calibration, calibrate, prepare_data
+from napari_rln.deconvolution.ladder import COUNTS, MOST, STOP, Ladder
 from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.io.paths import is_tiff_name, is_zarr
@@ -37,6 +39,7 @@ _SYMMETRIC = 0.05  # asymmetry up to which a PSF may be mirrored
 # For accelerated deconvolution: iterations between comparisons, factor beyond the best at which it
 # ends, and mean factor and spread between the automatic stop and the best, measured over all PSFs.
 _INTERVAL, _PAST, _STOP_FACTOR, _STOP_SPREAD = 3, 1.2, 0.85, 0.4
+_SURELY_BELOW = 28.0  # predicted iterations, beyond which estimates of many are kept too
 _LARGEST_CROP = (63, 63, 63)  # of a PSF, voxels: larger ones are slow for little effect
 
 
@@ -55,21 +58,37 @@ class Symmetry:
 class Example:
     """One volume to train on.
 
-    The pair, image and ground truth, is in image units. ``x``, ``E0`` and ``target`` (Z, Y, X) are
-    image, initial estimate and ground truth, normalised; ``mean`` and ``power`` the target's mean
-    and variance; ``x_b`` the normalised image of a second view. The PSF is the assumed one; none
-    for pairs of unknown origin. ``from_image`` tells whether the network starts from the image.
+    Attributes
+    ----------
+    x, E0
+        Image and initial estimate (Z, Y, X), normalised.
+    target, mean, power
+        Ground truth (Z, Y, X) in units of the scale, and its mean and variance.
+    scaling
+        Normalisation.
+    light, candidates
+        For a refinement: image and candidate estimates (Z, Y, X) in units of the scale.
+    pair, psf, calibration, mask
+        Image and ground truth in image units, PSF assumed, and calibration and measured voxels of
+        the image; none if only the arrays are known, the PSF also for pairs of unknown origin.
+    second, x_b
+        Second view, and its normalised image.
+    from_image
+        Whether the network starts from the image.
     """
 
-    pair: Pair
-    psf: Volume | None
-    calibration: Calibration
-    scaling: Normalisation
     x: FloatArray
     E0: FloatArray
     target: FloatArray
     mean: float
     power: float
+    scaling: Normalisation
+    light: FloatArray | None = None
+    candidates: tuple[FloatArray, ...] = ()
+    pair: Pair | None = None
+    psf: Volume | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+    mask: Mask | None = None
     second: PreparedView | None = None
     x_b: FloatArray | None = None
     views: Views = "single"
@@ -84,10 +103,25 @@ class Example:
 
     def classical_views(self) -> list[PreparedView]:
         """Return the views for a classical deconvolution; empty without a PSF."""
-        if self.psf is None:
+        if self.psf is None or self.pair is None:
             return []
-        first = PreparedView(image=self.pair.image, psf=self.psf, calibration=self.calibration)
+        first = PreparedView(
+            image=self.pair.image, psf=self.psf, calibration=self.calibration, mask=self.mask
+        )
         return [first] if self.second is None else [first, self.second]
+
+    def in_units_of_target(self, output: FloatArray) -> FloatArray:
+        """Return a network's output (Z, Y, X) in units of the target."""
+        if not self.scaling.gain:
+            return output
+        light = self.scaling.undo(output) - np.float32(self.scaling.offset)
+        scaled: FloatArray = np.maximum(light, 0) / np.float32(self.scaling.scale)
+        return scaled
+
+    @property
+    def about(self) -> tuple[float, float]:
+        """Photons of the scale, and the background in units of it; for a refinement."""
+        return self.scaling.photons, self.scaling.background / self.scaling.photons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +254,7 @@ def example(
     output_scale: float = 1.0,
     by_truth: bool = False,
     views: Views = "single",
-    prepared: EstimateCache | None = None,
+    cache: EstimateCache | None = None,
 ) -> Example:
     """Return the example of a number, from 0.
 
@@ -231,6 +265,9 @@ def example(
     pair, psf = source.pair(number)
     calibration = calibrate(pair.image)
     background = calibration.background
+    if start.earlier:
+        assert psf is not None
+        return _laddered(pair, psf, calibration, start)
     second = x_b = None
     if pair.second is not None:
         assert source.psf_b is not None
@@ -254,7 +291,7 @@ def example(
         "by_truth": by_truth and number,
         "version": __version__,
     }
-    estimate = (prepared or EstimateCache()).estimate(depends_on, estimated)
+    estimate = (cache or EstimateCache()).estimate(depends_on, estimated)
     if second is not None:
         level = second.calibration.background
         own = Normalisation.of(second.image.data, estimate, level, method)
@@ -275,6 +312,75 @@ def example(
         x_b=x_b,
         views=views,
         from_image=not start.needs_psf,
+    )
+
+
+def _laddered(pair: Pair, psf: Volume, calibration: Calibration, start: StartSettings) -> Example:
+    """Return the example of a pair, with several estimates."""
+    view = prepared(pair.image, psf, calibration)
+    photons = np.float32(1 / calibration.camera.gain)
+    made = example_of_ladder(
+        (view.image.data - np.float32(calibration.background)) * photons,
+        pair.truth.data * photons,
+        {n: estimate * photons for n, estimate in ladder_estimates(view).items()},
+        calibration.background_photons,
+        start.beyond,
+    )
+    pair = replace(pair, image=view.image)
+    return replace(made, pair=pair, psf=psf, calibration=calibration, mask=view.mask)
+
+
+def prepared(image: Volume, psf: Volume, calibration: Calibration) -> PreparedView:
+    """Return an image with its defective voxels repaired or masked, as in an application."""
+    data, mask, _ = prepare_data(image.data, psf.data, calibration)
+    return PreparedView(image=image.with_data(data), psf=psf, calibration=calibration, mask=mask)
+
+
+def ladder_estimates(view: PreparedView) -> dict[int, FloatArray]:
+    """Return the estimates of a ladder, (Z, Y, X), image units, by number of iterations.
+
+    Up to the largest number where the predicted best one may need it.
+    """
+    run = rld.start_iteration(
+        [view], rld.RichardsonLucySettings(), torch.device("cpu"), marks=(*COUNTS, MOST)
+    )
+    while run.done < COUNTS[-1]:
+        run.step(measure=False)
+    if Ladder(STOP, 1.0).predict(view, run) > _SURELY_BELOW:
+        while run.done < MOST:
+            run.step(measure=False)
+    return run.kept
+
+
+def example_of_ladder(
+    light: FloatArray,
+    truth: FloatArray,
+    estimates: Mapping[int, FloatArray],
+    background: float,
+    beyond: float,
+) -> Example:
+    """Return the example of an image, its ground truth and its estimates, in photons.
+
+    (Z, Y, X) each, without background; the estimates are those of :func:`ladder_estimates`.
+    """
+    scale = brightness(estimates[COUNTS[1]])
+    shown = [estimates[count] / np.float32(scale) for count in COUNTS]
+    best = min(STOP(light / np.float32(scale), shown, scale, background), MOST / beyond)
+    candidates = Ladder(STOP, beyond).around(estimates, best)
+    E0 = candidates[-1]
+    scaling = Normalisation(offset=0.0, scale=brightness(candidates[1]), gain=1.0,
+                            background=background)  # fmt: skip
+    unit = np.float32(scaling.scale)
+    target = truth / unit
+    return Example(
+        x=scaling.apply(light),
+        E0=scaling.apply(E0),
+        target=target,
+        mean=float(target.mean()),
+        power=max(float(target.var()), 1e-6),
+        scaling=scaling,
+        light=light / unit,
+        candidates=tuple(candidate / unit for candidate in candidates),
     )
 
 

@@ -62,10 +62,10 @@ def train_model_iter(
     """
     keep_freed_memory()
     device = resolve_device(settings.device)
-    prepared = EstimateCache.beside(checkpoint)
+    cache = EstimateCache.beside(checkpoint)
     with (
         computing(0, device, _ADVICE),
-        closing(TrainingState(training_set, settings, name, device, prepared)) as run,
+        closing(TrainingState(training_set, settings, name, device, cache)) as run,
     ):
         saved = None
         if resume:

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import mse_loss
+from torch.nn.functional import avg_pool3d, mse_loss
 
+from napari_rln.networks.normalisation import photons_of_root, root_of_photons
 from napari_rln.networks.rln import Stages, mean_c
 
 _C1, _C2 = 1e-4, 9e-4  # (0.01 L)^2 and (0.03 L)^2 of Wang et al. (2004), for a range L of 1
@@ -13,6 +14,9 @@ ERROR_FLOOR = 1e-3
 """Mean squared error over the variance of the ground truth, below which errors count less."""
 
 _E_ERROR_FLOOR = 1e-2
+_E_VARIANCE = 1e-4  # least variance of a ground truth, on the scale of the square root
+_PEAK = 8.0  # usual range of a ground truth, in its standard deviations
+_DARK = 1e-2  # light per voxel below which an error of it counts less
 
 
 class Losses(NamedTuple):
@@ -51,6 +55,54 @@ def global_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     covariance = (a_off * b_off).mean()
     structure = (2 * covariance + _C2) / (a_off.square().mean() + b_off.square().mean() + _C2)
     return luminance * structure
+
+
+def photon_loss(
+    stages: Stages,
+    E0: torch.Tensor,
+    truth: torch.Tensor,
+    power: torch.Tensor,
+    about: torch.Tensor,
+) -> Losses:
+    """Return the loss of a network that works on the square root of photons.
+
+    As :func:`refined_loss` of its output, and a twentieth of the logarithm of the error of ``e`` on
+    that scale. Stages and initial estimate are on that scale, ground truth and ``power`` in units
+    of the brightness of structures; ``about`` is that of :class:`napari_rln.train.batches.Batch`.
+    """
+    unit, background = (part.view(-1, 1, 1, 1, 1) for part in about.unbind(1))
+    losses = refined_loss(photons_of_root(stages.output, background * unit) / unit, truth, power)
+    target = root_of_photons(truth * unit, background * unit)
+    e_mse = (stages.e - (0.8 * target + 0.2 * mean_c(E0))).square().mean((1, 2, 3, 4))
+    spread = target.var((1, 2, 3, 4)).clamp_min(_E_VARIANCE)
+    total = losses.total + 0.05 * torch.log(e_mse / spread + _E_ERROR_FLOOR).mean()
+    return losses._replace(total=total, e_mse=e_mse.mean())
+
+
+def refined_loss(output: torch.Tensor, truth: torch.Tensor, power: torch.Tensor) -> Losses:
+    """Return the loss of a refinement: error, structure and light of each patch.
+
+    ``ln(mse / power) / 2``, as in decibels; a fifth of one minus the structural similarity in
+    windows of 5 x 5 x 5 voxels; and a twentieth of the relative error of the light. Output and
+    ground truth are (N, 1, D, H, W), ``power`` (N,) is the variance of each volume's ground truth.
+    """
+    mse = (output - truth).square().mean((1, 2, 3, 4))
+    similarity = _windowed_ssim(output, truth, _PEAK * power.sqrt()).mean()
+    light, true_light = output.sum((1, 2, 3, 4)), truth.sum((1, 2, 3, 4))
+    dark = _DARK * truth[0].numel()
+    flux = ((light - true_light).abs() / (true_light + dark)).clamp(max=1).mean()
+    relative = torch.log(mse / power + ERROR_FLOOR).mean()
+    total = 0.5 * relative + 0.2 * (1 - similarity) + 0.05 * flux
+    return Losses(total, mse.mean(), similarity, mse.new_zeros(()))
+
+
+def _windowed_ssim(a: torch.Tensor, b: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
+    """Return the structural similarity in windows of 5 voxels, for ranges ``peak`` (N,)."""
+    c1, c2 = (part * peak.square().view(-1, 1, 1, 1, 1) for part in (_C1, _C2))
+    mean_a, mean_b, aa, bb, ab = (avg_pool3d(v, 5, 1) for v in (a, b, a * a, b * b, a * b))
+    variances = (aa - mean_a.square()).clamp_min(0) + (bb - mean_b.square()).clamp_min(0)
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
+    return luminance * (2 * (ab - mean_a * mean_b) + c2) / (variances + c2)
 
 
 def relative_loss(

@@ -4,8 +4,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from napari_rln.train.batches import Batch, draw_batch
 from napari_rln.train.estimates_on_disk import EstimateCache
+from napari_rln.train.example_folder import ExampleFolder
 from napari_rln.train.examples import Example, ExampleSource, example, rescaled
 from napari_rln.train.training_settings import TrainSettings
+from napari_rln.train.validation import Network, with_output
 
 FIRST = 8
 """Number of examples before the first step."""
@@ -21,9 +23,15 @@ class Pool:
     """
 
     def __init__(
-        self, source: ExampleSource, settings: TrainSettings, prepared: EstimateCache
+        self,
+        source: ExampleSource,
+        settings: TrainSettings,
+        cache: EstimateCache,
+        folder: ExampleFolder | None = None,
     ) -> None:
-        self._source, self._settings, self._prepared = source, settings, prepared
+        self._source, self._settings, self._cache = source, settings, cache
+        self._folder = folder
+        self._network: Network | None = None
         self._futures: list[Future[Example]] = []
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="examples")
         self._closed = False
@@ -36,9 +44,19 @@ class Pool:
 
     def add(self, number: int) -> Example:
         """Create, add and return the example of a number."""
-        made = self.create(number)
+        made = self._training(number)
         self._futures.append(_done(made))
         return made
+
+    def refine(self, network: Network) -> None:
+        """Add the output of a network to the candidates of all examples, now and later.
+
+        From then on batches are for a refinement.
+        """
+        self._network = network
+        self._futures = [
+            self._workers.submit(self._with_output, future) for future in self._futures
+        ]
 
     def rescale(self, output_scale: float) -> None:
         """Change the output scale of all examples."""
@@ -51,7 +69,7 @@ class Pool:
             return
         count = min(self._needed(step) + _PREFETCH, self._settings.examples)
         for number in range(len(self._futures), count):
-            self._futures.append(self._workers.submit(self.create, number))
+            self._futures.append(self._workers.submit(self._training, number))
 
     def batch(self, step: int, *seed: int) -> Batch:
         """Return the batch of a step and a seed."""
@@ -61,8 +79,9 @@ class Pool:
             needed = [f for f in needed if f.done() and not f.cancelled()]
         examples = [future.result() for future in needed]
         return draw_batch(
-            examples, self._settings, self._source.symmetry, (self._settings.seed, *seed)
-        )
+            examples, self._settings, self._source.symmetry, (self._settings.seed, *seed),
+            refined=self._network is not None,
+        )  # fmt: skip
 
     def _needed(self, step: int) -> int:
         return min(FIRST + step // self._settings.steps_per_example, self._settings.examples)
@@ -77,8 +96,17 @@ class Pool:
             output_scale=self.output_scale,
             by_truth=held_out is None,
             views=self._settings.views,
-            prepared=self._prepared,
+            cache=self._cache,
         )
+
+    def _training(self, number: int) -> Example:
+        """Return an example to train on, with the network's output for a refinement."""
+        made = self.create(number) if self._folder is None else self._folder.load(number)
+        return made if self._network is None else with_output(made, self._network)
+
+    def _with_output(self, future: Future[Example]) -> Example:
+        assert self._network is not None
+        return with_output(future.result(), self._network)
 
 
 def _done(made: Example) -> Future[Example]:

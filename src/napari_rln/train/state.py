@@ -9,19 +9,21 @@ import numpy as np
 import torch
 from torch import nn
 
+from napari_rln.core.brightness import brightness
 from napari_rln.core.generators import Stopwatch, relay
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
+from napari_rln.deconvolution.ladder import STOP
 from napari_rln.networks.inference import InferenceNetwork
 from napari_rln.networks.model import Model
-from napari_rln.networks.normalisation import brightness
+from napari_rln.networks.refinement import InferenceRefinement, Refinement
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
 from napari_rln.train.batches import inner
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Example, rescaled
-from napari_rln.train.loss import Losses, paper_loss, relative_loss
+from napari_rln.train.loss import Losses, paper_loss, photon_loss, refined_loss, relative_loss
 from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.training_set import TrainingSet
 from napari_rln.train.training_settings import Baseline, TrainReport, TrainSettings
@@ -33,6 +35,8 @@ _GUESS = 100 * _WARM_UP  # total steps, until the first are timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
 _FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # candidate weights of the initial estimate
 _STEPS, _STATS = 0, 1  # streams of random numbers
+_EDGE = 3  # voxels at the border of a patch that a refinement is not judged by
+_REFINEMENT = "refinement."  # prefix of its weights
 
 
 class TrainingState:
@@ -44,7 +48,7 @@ class TrainingState:
         settings: TrainSettings,
         name: str,
         device: torch.device,
-        prepared: EstimateCache,
+        cache: EstimateCache,
     ) -> None:
         self.settings, self.training_set = settings, training_set
         self.name, self.device = name, device
@@ -56,13 +60,18 @@ class TrainingState:
         self._baseline: Baseline | None = None
         self._best: BestWeights | None = None
         self._last: dict[str, float] = {}
-        self._frozen = False
-        self._pool = Pool(training_set.source, settings, prepared)
+        self._frozen = self._refining = False
+        self._pool = Pool(training_set.source, settings, cache, training_set.folder)
         if training_set.initial_model is not None:
             self._pool.output_scale = training_set.initial_model.output_scale
         self._held_out: list[Example] = []
         self.network = self._network().to(device)
-        self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+        self.refinement = self._new_refinement()
+        parameters = list(self.network.parameters())
+        if self.refinement is not None:
+            self.refinement.to(device)
+            parameters += self.refinement.parameters()
+        self._optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)
 
     def close(self) -> None:
         """Stop creating examples."""
@@ -79,6 +88,7 @@ class TrainingState:
                 early = preview(
                     InferenceNetwork(self.network.eval(), self.device),
                     self._held_out[0],
+                    refinement=self._inference_refinement(initial.refinement),
                     estimate_weight=initial.estimate_weight,
                     output_scale=initial.output_scale,
                 )
@@ -106,6 +116,8 @@ class TrainingState:
 
     def advance(self) -> TrainReport:
         """Perform one step and return its report."""
+        if self.refinement is not None and not self._refining and self.step >= self._last_part:
+            self._refine()
         if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
             self._freeze()
         if self.step == 0:
@@ -136,7 +148,12 @@ class TrainingState:
         weights = self._best.weights if self._best else self._weights()
         source = self._best or self.training_set.initial_model
         network = RLN(self.network.settings)
-        network.load_state_dict(weights)
+        network.load_state_dict(_without(weights))
+        refinement = None
+        if any(name.startswith(_REFINEMENT) for name in weights):
+            assert self.refinement is not None
+            refinement = Refinement(self.refinement.settings)
+            refinement.load_state_dict(_only(weights))
         facts: dict[str, Any] = {
             "steps": self.step,
             "total": self.total,
@@ -156,7 +173,9 @@ class TrainingState:
         return Model(
             name=self.name,
             network=network,
+            refinement=refinement,
             start=self.settings.start_settings,
+            stop=STOP if self.settings.start_earlier else None,
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
             estimate_weight=source.estimate_weight if source else 0.0,
@@ -190,7 +209,10 @@ class TrainingState:
         """Restore a saved state."""
         self.step, self.total = saved.step, saved.total
         self._frozen, self._last, self._best = saved.frozen, saved.losses, saved.best
-        self.network.load_state_dict(saved.weights)
+        self.network.load_state_dict(_without(saved.weights))
+        if self.refinement is not None and self.step > self._last_part:
+            self.refinement.load_state_dict(_only(saved.weights))
+            self._refine(resumed=True)
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": saved.moments, "param_groups": groups})
         self._pool.request(self.step)
@@ -212,7 +234,60 @@ class TrainingState:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         return network
 
+    def _new_refinement(self) -> Refinement | None:
+        """Return the refinement to train, if any, with its first weights."""
+        initial, settings = self.training_set.initial_model, self.settings
+        if not settings.refine:
+            return None
+        torch.manual_seed(settings.seed)
+        refinement = Refinement()
+        if initial is not None and initial.refinement is not None:
+            refinement = Refinement(initial.refinement.settings)
+            refinement.load_state_dict(initial.refinement.state_dict())
+        return refinement.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def _last_part(self) -> int:
+        """Step from which the refinement is trained instead of the network."""
+        return round((1 - self.settings.refine) * self.total)
+
+    def _refine(self, *, resumed: bool = False) -> None:
+        """Train the refinement from now on, behind the best weights of the network."""
+        if not self._frozen:
+            self._freeze()
+        if self._best is not None and not resumed and self.step:
+            self.network.load_state_dict(_without(self._best.weights))
+            self._best = None
+        self._refining = True
+        self._pool.refine(InferenceNetwork(self.network.eval(), self.device))
+
+    def _inference_refinement(self, refinement: Refinement | None) -> InferenceRefinement | None:
+        if refinement is None:
+            return None
+        return InferenceRefinement(refinement, self.device, "float32")
+
     def _descend(self) -> dict[str, float]:
+        losses = self._refinement_losses() if self._refining else self._network_losses()
+        self._optimiser.zero_grad()
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        if self.settings.clip:
+            for part in (self.network, self.refinement) if self.refinement else (self.network,):
+                nn.utils.clip_grad_norm_(part.parameters(), self.settings.clip)
+        self._optimiser.step()
+        return {term: float(v.detach()) for term, v in zip(Losses._fields, losses, strict=True)}
+
+    def _refinement_losses(self) -> Losses:
+        assert self.refinement is not None
+        batch = self._pool.batch(self.step, _STEPS, self.step).to(self.device)
+        self.refinement.train()
+        fast = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
+            output = self.refinement(batch.x, batch.E0, batch.about)
+        margin = max(self.settings.margin, _EDGE)
+        truth = inner(batch.truth, margin)
+        return refined_loss(inner(output, margin).float(), truth, batch.power)
+
+    def _network_losses(self) -> Losses:
         batch = self._pool.batch(self.step, _STEPS, self.step).to(self.device)
         self.network.train(not self._frozen)
         fast = self.device.type == "cuda"
@@ -224,24 +299,23 @@ class TrainingState:
             e=inner(stages.e, margin).float(), output=inner(stages.output, margin).float()
         )
         image = 0.5 * visible.x if self.settings.views == "averaged" else visible.x
-        losses = (
-            paper_loss(stages, image, visible.truth)
-            if self.settings.loss == "paper"
-            else relative_loss(stages, visible.E0, visible.truth, visible.power)
-        )
-        self._optimiser.zero_grad()
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        if self.settings.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-        self._optimiser.step()
-        return {term: float(v.detach()) for term, v in zip(Losses._fields, losses, strict=True)}
+        if self.settings.loss == "paper":
+            return paper_loss(stages, image, visible.truth)
+        if self.settings.normalisation == "photons":
+            return photon_loss(stages, visible.E0, visible.truth, visible.power, visible.about)
+        return relative_loss(stages, visible.E0, visible.truth, visible.power)
 
     def _rate(self) -> float:
-        highest, step = self.settings.learning_rate, self.step
+        highest, step, total = self.settings.learning_rate, self.step, self.total
         if self.settings.schedule == "paper":
             return float(highest * 0.95 ** (step / 600))
+        if self._refining:
+            highest, step = self.settings.refine_rate, step - self._last_part
+            total -= self._last_part
+        elif self.refinement is not None:
+            total = self._last_part
         warm = min(1.0, (step + 1) / _WARM_UP)
-        return float(highest * warm * 0.5 * (1 + np.cos(np.pi * step / self.total)))
+        return float(highest * warm * 0.5 * (1 + np.cos(np.pi * step / total)))
 
     def _steps_in_time(self) -> int:
         """Return the number of steps that fits the time limit, from the time of the first."""
@@ -269,10 +343,14 @@ class TrainingState:
 
     def _validate(self) -> ValidationResult:
         initial = self.training_set.initial_model
-        fractions = {0.0} if self.settings.variant == "paper" else {*_FRACTIONS}
+        whole = self.settings.variant == "paper" or self._refining
+        fractions = {0.0} if whole else {*_FRACTIONS}
+        if whole:
+            initial = None
         return validate(
             InferenceNetwork(self.network.eval(), self.device),
             self._held_out,
+            refinement=self._inference_refinement(self.refinement if self._refining else None),
             estimate_weights=sorted(fractions | ({initial.estimate_weight} if initial else set())),
             output_scale=self._pool.output_scale,
         )
@@ -295,7 +373,11 @@ class TrainingState:
             estimate_statistics(self.network, (batch.to(self.device) for batch in draws))
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+        weights = dict(self.network.state_dict())
+        if self._refining and self.refinement is not None:
+            own = self.refinement.state_dict()
+            weights |= {f"{_REFINEMENT}{name}": value for name, value in own.items()}
+        return {k: v.detach().cpu().clone() for k, v in weights.items()}
 
     def _report(self, phase: Any, step: int, total: int, *, rate: float = 0.0) -> TrainReport:
         left, last = None, self._last
@@ -317,3 +399,17 @@ class TrainingState:
             ssim=last.get("ssim"),
             e_mse=last.get("e_mse"),
         )
+
+
+def _without(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of the network."""
+    return {name: value for name, value in weights.items() if not name.startswith(_REFINEMENT)}
+
+
+def _only(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of the refinement, without their prefix."""
+    return {
+        name.removeprefix(_REFINEMENT): value
+        for name, value in weights.items()
+        if name.startswith(_REFINEMENT)
+    }

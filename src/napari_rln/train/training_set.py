@@ -12,9 +12,11 @@ from napari_rln.networks.model import UNIVERSAL, Model, load_model
 from napari_rln.networks.rln import Views
 from napari_rln.networks.suitability import widths_in_voxels
 from napari_rln.psf.prepare import check_psf
+from napari_rln.simulate.conditions import FieldConditions
 from napari_rln.simulate.imaging import ImagingSettings, imaging_like
 from napari_rln.simulate.optics import FAMILY_WIDTHS
-from napari_rln.simulate.structures import StructureSettings
+from napari_rln.simulate.structures import HELD_OUT, TRAINING, Structure, StructureSettings
+from napari_rln.train.example_folder import ExampleFolder
 from napari_rln.train.examples import (
     ExampleSource,
     PairFolder,
@@ -26,6 +28,7 @@ from napari_rln.train.examples import (
 from napari_rln.train.training_settings import PRESETS, Preset, TrainSettings
 
 _HELD_OUT = 1_000_000  # added to the seed: validation differs from training
+_UNSEEN: tuple[Structure, ...] = HELD_OUT[:2]  # validated on; the others are for final tests alone
 
 
 class TrainingSet(NamedTuple):
@@ -41,6 +44,7 @@ class TrainingSet(NamedTuple):
     psf_widths: dict[str, tuple[float, float]]
     initial_model: Model | None
     inputs: dict[str, str]
+    folder: ExampleFolder | None = None
 
 
 def choose_settings(
@@ -87,7 +91,9 @@ def choose_settings(
         start=model.start.method if model.start.needs_psf else settings.start,
         start_iterations=model.start.iterations,
         start_beyond=model.start.beyond,
+        start_earlier=model.start.earlier,
         normalisation=model.normalisation,
+        refine=0.0 if model.refinement is None else 1.0,
     )
     return settings, model
 
@@ -103,6 +109,8 @@ def training_set_of(
     like: Volume | None = None,
     structures: StructureSettings | None = None,
     imaging: ImagingSettings | None = None,
+    conditions: FieldConditions | None = None,
+    folder: Path | None = None,
     initial_model: Model | None = None,
 ) -> TrainingSet:
     """Return training set, validation set and initial model of a training.
@@ -126,6 +134,11 @@ def training_set_of(
         Image whose light, background and noise are imitated, instead of ``imaging``.
     structures, imaging
         Settings of synthetic pairs; the defaults when none.
+    conditions
+        Detectors and defects of synthetic images; those of the field for any PSF, when none.
+    folder
+        Folder that keeps the synthetic examples, for further trainings; for several initial
+        estimates.
     initial_model
         Initial model; none for new weights.
 
@@ -159,6 +172,10 @@ def training_set_of(
         inputs["pairs"] = pairs.name
         return TrainingSet(train_pairs, validation_pairs, psf, {}, initial_model, inputs)
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
+    if any_psf and conditions is None and settings.normalisation == "photons":
+        conditions = FieldConditions()
+    if conditions is not None:
+        inputs["conditions"] = str(as_dict(conditions))
     train = SyntheticPairs(
         psf=psf,
         psf_b=psf_b,
@@ -166,12 +183,23 @@ def training_set_of(
         imaging=imaging,
         shape=settings.shape,
         seed=settings.seed,
+        conditions=conditions,
     )
     widths = FAMILY_WIDTHS
     if psf is not None:
         widths = {axis: (width, width) for axis, width in widths_in_voxels(psf).items()}
-    validation = replace(train, seed=settings.seed + _HELD_OUT, one_kind=True)
-    return TrainingSet(train, validation, psf, widths, initial_model, inputs)
+    kinds = structures.structures
+    if any_psf and kinds == TRAINING:  # two kinds that training lacks
+        kinds = (*(kind for kind in kinds if kind != "haze"), *_UNSEEN, "haze")
+    validation = replace(
+        train, seed=settings.seed + _HELD_OUT, one_kind=True,
+        structures=replace(structures, structures=kinds),
+    )  # fmt: skip
+    kept = None
+    if folder is not None:
+        kept = ExampleFolder(folder, train, settings.start_settings)
+        inputs["examples"] = kept.hash
+    return TrainingSet(train, validation, psf, widths, initial_model, inputs, kept)
 
 
 def _check_initial_model(model: Model, variant: str, views: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray
+from napari_rln.deconvolution.ladder import COUNTS
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import NormalisationMethod
@@ -39,6 +40,14 @@ class TrainSettings:
         the image).
     start_beyond
         Factor on the automatic number of iterations.
+    start_earlier
+        Smaller, fixed numbers of iterations, from whose estimates the stop is predicted; for the
+        normalisation photons.
+    refine
+        Fraction of the steps, at the end, that train a refinement behind the network instead of
+        the network; 0: no refinement.
+    refine_rate
+        Highest learning rate of these steps.
     learning_rate
         Highest learning rate, after warm-up.
     schedule
@@ -77,7 +86,7 @@ class TrainSettings:
         Size (Z, Y, X) of a synthetic volume in voxels.
     normalisation
         Normalisation: brightness preserves intensities; percentiles scales each patch and its
-        ground truth, as in the paper.
+        ground truth, as in the paper; photons is the square root of photons.
     validate
         Number of held-out volumes for selecting the best weights; 0 keeps the last weights.
         Synthetic volumes cycle through the kinds of structures, 20 without haze.
@@ -96,6 +105,9 @@ class TrainSettings:
     start: StartMethod = "matched"
     start_iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
     start_beyond: Annotated[float, {"min": 0.1, "max": 10.0}] = 1.4
+    start_earlier: tuple[int, ...] = ()
+    refine: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.0
+    refine_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.002
     learning_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.02
     schedule: Literal["cosine", "paper"] = "cosine"
     batch: Annotated[int, {"min": 1, "max": 1024}] = 4
@@ -139,26 +151,41 @@ class TrainSettings:
                 "`start` is image, but the started variant starts from a deconvolution; give "
                 "matched or wiener-butterworth."
             )
+        several = bool(self.start_earlier) and self.variant == "started"
+        if several != (self.normalisation == "photons") or (self.refine and not several):
+            raise RlnError(
+                f"`normalisation` is {self.normalisation}, `start_earlier` {self.start_earlier} "
+                f"and `refine` {self.refine:g}; the normalisation photons needs several estimates, "
+                "and a refinement both."
+            )
+        if several and self.views != "single":
+            raise RlnError("a network for two views is trained with a single initial estimate.")
 
     @property
     def start_settings(self) -> StartSettings:
         """Settings of the initial estimate."""
         method: StartMethod = "image" if self.variant == "paper" else self.start
-        auto = method != "image" and self.start_iterations == "auto"
+        earlier = self.start_earlier if method != "image" else ()
+        auto = method != "image" and (self.start_iterations == "auto" or bool(earlier))
         beyond = self.start_beyond if auto else 1.0
-        return StartSettings(method=method, iterations=self.start_iterations, beyond=beyond)
+        return StartSettings(
+            method=method, iterations=self.start_iterations, beyond=beyond, earlier=earlier
+        )
 
 
 PRESETS: dict[Preset, TrainSettings] = {
     "quick": TrainSettings(learning_rate=0.001, examples=64, steps_per_example=6),
     "full": TrainSettings(minutes=30.0, examples=200, steps_per_example=10),
     "universal": TrainSettings(
-        steps=13_000,
-        learning_rate=0.015,
-        examples=400,
-        steps_per_example=32,
-        shape=(64, 96, 96),
-        validate=20,
+        steps=16_000,
+        start_iterations=COUNTS[-1],
+        start_earlier=COUNTS[:-1],
+        learning_rate=0.01,
+        refine=0.4,
+        normalisation="photons",
+        examples=3000,
+        steps_per_example=4,
+        validate=22,
         validate_every=1000,
     ),
     "paper": TrainSettings(

@@ -12,6 +12,7 @@ from napari_rln.core.metrics import fitted, psnr, ssim
 from napari_rln.core.tiles import even_sized
 from napari_rln.core.volume import FloatArray
 from napari_rln.deconvolution.settings import RichardsonLucySettings, start_iteration
+from napari_rln.networks.refinement import CANDIDATES, InferenceRefinement
 from napari_rln.train.examples import Example
 from napari_rln.train.loss import ERROR_FLOOR
 from napari_rln.train.training_settings import Baseline, Preview, Quality
@@ -49,6 +50,7 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
     kinds: list[list[_BestScores]] = [[], [], []]
     for number, example in enumerate(examples):
         best = [_BestScores(), _BestScores(), _BestScores()]
+        assert example.pair is not None
         best[0].add(_image(example), example.pair.truth.data)
         if example.psf is not None:
             for _ in _classical(example, "matched", _ITERATIONS, best[1]):
@@ -84,16 +86,18 @@ def validate(
     network: Network,
     examples: Sequence[Example],
     *,
+    refinement: InferenceRefinement | None = None,
     estimate_weights: Sequence[float] = (0.0,),
     output_scale: float = 1.0,
 ) -> ValidationResult:
     """Return the scores of a network on one or more examples.
 
     The network is a function from image and initial estimate (C, D, H, W), of even sizes, to the
-    output (1, D, H, W); ``estimate_weights`` are candidate fractions of the initial estimate in the
+    output (1, D, H, W), which is refined if there is a refinement. ``estimate_weights`` are
+    candidate fractions of the initial estimate in the
     result, and ``output_scale`` is that of the targets.
     """
-    outputs = [apply_whole(network, example) for example in examples]
+    outputs = [apply_whole(network, example, refinement) for example in examples]
 
     def mixed(fraction: float) -> list[tuple[FloatArray, Example]]:
         pairs = zip(outputs, examples, strict=True)
@@ -112,18 +116,24 @@ def validate(
 
 
 def preview(
-    network: Network, example: Example, *, estimate_weight: float, output_scale: float
+    network: Network,
+    example: Example,
+    *,
+    refinement: InferenceRefinement | None = None,
+    estimate_weight: float,
+    output_scale: float,
 ) -> Preview:
     """Return the preview of an example; see :func:`validate`."""
-    return _preview(
-        example, _mixed(apply_whole(network, example), example, estimate_weight, output_scale)
-    )
+    result = apply_whole(network, example, refinement)
+    return _preview(example, _mixed(result, example, estimate_weight, output_scale))
 
 
 def _mixed(
     output: FloatArray, example: Example, fraction: float, output_scale: float
 ) -> FloatArray:
-    estimate = example.E0 / np.float32(output_scale)
+    if not fraction:
+        return output
+    estimate = example.in_units_of_target(example.E0) / np.float32(output_scale)
     mixed: FloatArray = output + np.float32(fraction) * (estimate - output)
     return mixed
 
@@ -133,15 +143,37 @@ def _log_error(result: FloatArray, example: Example) -> float:
     return float(np.log(np.square(off).mean() / example.power + ERROR_FLOOR))
 
 
-def apply_whole(network: Network, example: Example) -> FloatArray:
-    """Return the network's output (Z, Y, X) for an example, in normalised units."""
+def apply_whole(
+    network: Network, example: Example, refinement: InferenceRefinement | None = None
+) -> FloatArray:
+    """Return the result (Z, Y, X) for an example, in units of its target."""
+    if refinement is None:
+        return _output(network, example)
+    assert example.light is not None
+    light, *candidates = (
+        part.astype(np.float32)
+        for part in (example.light, *with_output(example, network).candidates)
+    )
+    return refinement(light, candidates, *example.about)
+
+
+def with_output(example: Example, network: Network) -> Example:
+    """Return an example with a network's output among the candidates of a refinement."""
+    output = _output(network, example).astype(example.x.dtype)
+    classical = example.candidates[: CANDIDATES - 1]
+    return replace(example, candidates=(*classical, output))
+
+
+def _output(network: Network, example: Example) -> FloatArray:
     x, E0 = (
-        torch.stack([torch.from_numpy(even_sized(channel)) for channel in channels])
+        torch.stack(
+            [torch.from_numpy(even_sized(channel.astype(np.float32))) for channel in channels]
+        )
         for channels in example.network_input()
     )
     output = network(x, E0)[0].cpu().numpy()
     whole: FloatArray = output[tuple(slice(n) for n in example.x.shape)]
-    return whole
+    return example.in_units_of_target(whole)
 
 
 def _classical(
@@ -158,6 +190,7 @@ def _classical(
     observed = example.classical_views()
     if len(observed) > 1:  # as in the deconvolution of two views
         settings = replace(settings, start="image")
+    assert example.pair is not None
     run = start_iteration(observed, settings, torch.device("cpu"))
     for done in range(1, counts[-1] + 1):
         run.step(measure=False)
@@ -171,6 +204,7 @@ def _classical(
 
 def _image(example: Example) -> FloatArray:
     """Return the image, or the mean of two views."""
+    assert example.pair is not None
     first = example.pair.image.data
     return first if example.second is None else 0.5 * (first + example.second.image.data)
 
@@ -182,8 +216,8 @@ def _preview(example: Example, result: FloatArray) -> Preview:
         return volume[z].copy(), volume[:, y].copy()
 
     return Preview(
-        image=planes(example.x),
-        start=planes(example.E0),
+        image=planes(example.in_units_of_target(example.x)),
+        start=planes(example.in_units_of_target(example.E0)),
         result=planes(result),
         truth=planes(example.target),
     )

@@ -1,0 +1,170 @@
+"""A ladder of estimates, and from it the number of iterations that suits an image best.
+
+Richardson-Lucy iterations sharpen, and from some number on amplify noise. That number depends on
+the photons, the PSF and the object. It is predicted from the estimates after a few numbers of
+iterations: by how much they still change, and how far the changes correlate between neighbouring
+voxels, as structure does and noise does not. The prediction is a polynomial that was fitted to
+simulated images, whose best number is known. It needs no trial deconvolution.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from napari_rln.core.brightness import brightness
+from napari_rln.core.errors import RlnError
+from napari_rln.core.volume import Float64Array, FloatArray
+from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
+from napari_rln.deconvolution.stopping import structured_crop
+
+COUNTS = (6, 12, 24, 48)
+"""Numbers of iterations of the estimates from which the prediction is made."""
+
+MOST = 96
+"""Largest number of iterations."""
+
+AROUND: tuple[float, ...] = (0.5, 1.0)
+"""Factors on the best number of iterations, of the candidates of a refinement."""
+
+STATISTICS = 15
+"""Number of statistics."""
+
+_LEAST_BACKGROUND, _LEAST_MEAN, _LEAST_CHANGE = 0.1, 1e-3, 1e-9
+
+
+@dataclass(frozen=True)
+class StopPrediction:
+    """Prediction of the best number of iterations.
+
+    Attributes
+    ----------
+    weights
+        Weights of the :func:`statistics`, of their squares, and a constant, which add up to the
+        number's logarithm.
+    """
+
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != 2 * STATISTICS + 1 or not np.isfinite(self.weights).all():
+            raise RlnError(f"a stop is predicted by {2 * STATISTICS + 1} finite weights.")
+
+    def __call__(
+        self, light: FloatArray, estimates: Sequence[FloatArray], photons: float, background: float
+    ) -> float:
+        """Return the number of iterations, not whole; arguments are those of the statistics."""
+        found = statistics(light, estimates, photons, background)
+        logarithm = float(np.dot(self.weights, [*found, *found**2, 1.0]))
+        return float(np.exp(np.clip(logarithm, np.log(COUNTS[0]), np.log(MOST))))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Estimates after several numbers of iterations, around the predicted best one.
+
+    Attributes
+    ----------
+    stop
+        Prediction of the best number.
+    beyond
+        Factor on the best number, of the last estimate.
+    """
+
+    stop: StopPrediction
+    beyond: float
+
+    @property
+    def estimates(self) -> int:
+        """Number of estimates of :meth:`around`."""
+        return len(AROUND) + 1
+
+    def predict(self, view: PreparedView, run: RichardsonLucyIteration) -> float:
+        """Return the best number of iterations of a view, after the last of :data:`COUNTS`.
+
+        From the part with most structure, as with a trial. Without photon noise it is the largest.
+        """
+        assert view.psf is not None
+        camera = view.calibration.camera
+        if not camera.counts_photons:
+            return MOST / self.beyond
+        part = structured_crop(view.image.data, view.psf.shape)
+        photons = np.float32(1 / camera.gain)
+        light = (view.image.data[part] - np.float32(view.calibration.background)) * photons
+        estimates = [run.kept[count][part] * photons for count in COUNTS]
+        scale = brightness(estimates[1])
+        unit = np.float32(scale)
+        found = self.stop(
+            light / unit, [e / unit for e in estimates], scale, view.calibration.background_photons
+        )
+        return min(found, MOST / self.beyond)
+
+    def iterations(self, best: float) -> int:
+        """Return the number of iterations to run, at least the last of :data:`COUNTS`."""
+        return max(COUNTS[-1], round(self.beyond * best))
+
+    def around(self, estimates: Mapping[int, FloatArray], best: float) -> FloatArray:
+        """Return the estimates around the best number of iterations, (n, Z, Y, X).
+
+        After half of it, it, and ``beyond`` times it. ``estimates`` are (Z, Y, X), by number of
+        iterations.
+        """
+        counts = sorted(estimates)
+        kept = [estimates[count] for count in counts]
+        return np.stack([between(kept, counts, best * f) for f in (*AROUND, self.beyond)])
+
+
+def between(
+    estimates: Sequence[FloatArray], counts: Sequence[int], iterations: float
+) -> FloatArray:
+    """Return the estimate after a number of iterations, (Z, Y, X).
+
+    It is interpolated, linearly in the logarithm of the number, from the estimates, (Z, Y, X) each,
+    after ``counts`` iterations, rising; outside of these it is the first or the last.
+    """
+    place = float(np.interp(np.log(iterations), np.log(counts), np.arange(len(counts))))
+    lower = min(int(place), len(counts) - 2)
+    weight = np.float32(place - lower)
+    mixed: FloatArray = (1 - weight) * estimates[lower] + weight * estimates[lower + 1]
+    return mixed
+
+
+def statistics(
+    light: FloatArray, estimates: Sequence[FloatArray], photons: float, background: float
+) -> Float64Array:
+    """Return the statistics of an image and of its estimates after :data:`COUNTS` iterations.
+
+    Image and estimates, (Z, Y, X), are without background and in a unit of so many photons; the
+    background is in photons.
+    """
+    mean = max(float(light.mean(dtype=np.float64)) * photons, _LEAST_MEAN)
+    found = [np.log(photons), np.log(background + _LEAST_BACKGROUND), np.log(mean)]
+    changes = [later - earlier for earlier, later in pairwise(estimates)]
+    first = _root_mean_square(estimates[0])
+    found += [np.log(max(_root_mean_square(c), _LEAST_CHANGE) / first) for c in changes]
+    found += [_neighbour_correlation(change, axis) for change in changes for axis in range(3)]
+    return np.array(found)
+
+
+def _root_mean_square(data: FloatArray) -> float:
+    return float(np.sqrt(np.square(data, dtype=np.float64).mean()))
+
+
+def _neighbour_correlation(data: FloatArray, axis: int) -> float:
+    """Return the correlation of voxels with their neighbours along an axis; 0 for a single one."""
+    planes = np.moveaxis(data, axis, 0)
+    now, before = planes[1:].ravel(), planes[:-1].ravel()
+    return float(np.dot(now, before) / max(float(np.dot(now, now)), 1e-12))
+
+
+STOP = StopPrediction((
+    0.427391, 0.0679427, -0.159728, 0.0853629, -0.0725658, 0.19704,
+    -0.043059, 0.84573, -0.661395, 0.00795184, 0.0857347, 1.36733,
+    0.168202, 0.940628, -0.493668, -0.0218306, -0.00503807, 0.0167453,
+    -0.085294, -0.0947138, 0.100711, 0.111661, -1.22852, 1.0617,
+    -0.0175958, -0.371143, -1.09349, 0.16323, 0.403344, 0.84853,
+    1.08427,
+))  # fmt: skip
+"""Prediction fitted to simulated images (``benchmarks/stop_prediction.py``)."""
