@@ -15,7 +15,7 @@ from napari_rln.core.generators import finish
 from napari_rln.core.limits import as_dict, check_limits
 from napari_rln.core.report import Report
 from napari_rln.deconvolution.calibration import calibrate
-from napari_rln.deconvolution.method import Method, WholeResult
+from napari_rln.deconvolution.method import Method, SampleEstimates, WholeResult
 from napari_rln.deconvolution.settings import check_psf_fits
 from napari_rln.engine.execution import Execution, Output
 from napari_rln.engine.forecast import forecast
@@ -86,6 +86,7 @@ class Sharpen(Method):
 
 class SharpenTiles:
     depends_on_image = False
+    estimates = 1
 
     def __init__(self, method):
         self.method = method
@@ -102,7 +103,8 @@ class SharpenTiles:
 
     def sample(self, crops, shared, level, device, started):
         yield from ()
-        return {}, [self.method.sharpened(crop.image, crop.calibration) for crop in crops]
+        sharpened = [self.method.sharpened(crop.image, crop.calibration) for crop in crops]
+        return SampleEstimates({}, sharpened)
 
     def halo(self, psf, shared):
         return 4, 4, 4  # of which two are blended, and two are the mask's radius

@@ -80,4 +80,4 @@ def test_the_largest_core_uses_at_least_a_third_of_its_bound():
 
 def test_an_impossible_bound_ends_at_the_smallest_cores():
     assert largest_core((100, 31, 64), (16, 16, 16), 1) == (4, 4, 4)
-    assert largest_core((1, 31, 64), (16, 16, 16), 1) == (1, 2, 2)
+    assert largest_core((1, 31, 64), (16, 16, 16), 1) == (1, 4, 4)

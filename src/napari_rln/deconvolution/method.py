@@ -129,12 +129,12 @@ class SampleEstimates(NamedTuple):
     estimates
         Estimates of the crops, (Z, Y, X) or several each.
     outsides
-        Light in the crops from beyond them, (Z, Y, X), image units.
+        Light in the crops from beyond them, (Z, Y, X), image units; empty if unknown.
     """
 
     shared: Json
-    estimates: list[FloatArray]
-    outsides: list[FloatArray]
+    estimates: Sequence[FloatArray]
+    outsides: Sequence[FloatArray] = ()
 
 
 class TileStage(Protocol):

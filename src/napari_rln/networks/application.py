@@ -38,7 +38,7 @@ class Combination(Protocol):
     """Combination of a network's output with the initial estimates."""
 
     def __call__(
-        self, output: FloatArray, estimate: FloatArray, light: FloatArray, scale: float
+        self, output: FloatArray, estimate: FloatArray, scale: float, light: FloatArray
     ) -> FloatArray:
         """Return the result, (z, y, x) float32, image units, background removed.
 
@@ -119,7 +119,7 @@ class Application:
         if self.combine is not None:
             if self.model.refinement is None:
                 estimate = last_of(estimate)
-            data = self.combine(data, estimate, channels.light, self.scaling.scale)
+            data = self.combine(data, estimate, self.scaling.scale, channels.light)
         return data[inner]
 
     def window(

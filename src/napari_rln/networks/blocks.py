@@ -130,7 +130,8 @@ class NetworkBlocks:
             crop = crops[0]
             z, y, x = (slice(0, n) for n in crop.image.shape)
             result = self.ready(crop.psf, fitted, device)(crop, estimates[0], (z, y, x))
-            fitted["factor"] = explaining_factor(crop, result, outsides[0], device)
+            outside = outsides[0] if outsides else None
+            fitted["factor"] = explaining_factor(crop, result, outside, device)
         return fitted
 
     def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:

@@ -89,15 +89,14 @@ class Consistency:
         split, run = trial.split, trial.run
         outside = run.in_photons(trial.outside)
         first = run.blurred(estimate)
-        image = trial.view.image.data - np.float32(trial.view.calibration.background)
-        second = run.blurred(Merge(cls())(output, estimate, image, scale))
+        second = run.blurred(Merge(cls())(output, estimate, scale))
         factor = split.scale(second, outside)
         error, detail = split.compare(first, factor * second, outside)
         if error > EXPLAINED:
             return cls(output=factor)
         merged = cls(output=factor, detail=detail)
         assert trial.view.psf is not None
-        result = Merge(merged, trial.view.psf.data)(output, estimate, image, scale)
+        result = Merge(merged, trial.view.psf.data)(output, estimate, scale)
         return cls(output=factor, detail=detail, result=split.scale(run.blurred(result), outside))
 
 
@@ -111,7 +110,11 @@ class Merge:
             self._kernel = _kernel(psf, consistency.detail)
 
     def __call__(
-        self, output: FloatArray, estimate: FloatArray, light: FloatArray, scale: float
+        self,
+        output: FloatArray,
+        estimate: FloatArray,
+        scale: float,
+        light: FloatArray | None = None,
     ) -> FloatArray:
         """Return the result; all are (z, y, x) float32, image units, background removed.
 

@@ -192,7 +192,7 @@ class Refiner:
     factor: float = 1.0
 
     def __call__(
-        self, output: FloatArray, estimate: FloatArray, light: FloatArray, scale: float
+        self, output: FloatArray, estimate: FloatArray, scale: float, light: FloatArray
     ) -> FloatArray:
         """Return the result; see :class:`napari_rln.networks.application.Combination`."""
         unit, photons = np.float32(scale), self.scaling.photons
