@@ -45,6 +45,7 @@ def train(
     batch: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    examples: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Overwrite = False,
     image_options: ImageOptions = ImageOptions(),
@@ -84,7 +85,8 @@ def train(
     voxels
         Voxels of the result of two views, as for dual.
     preset
-        quick adapts a model, full trains one, paper follows the paper's authors.
+        quick adapts a model, full trains one, universal the shipped one for any PSF, paper follows
+        the paper's authors.
     minutes
         Duration of the training.
     steps
@@ -101,6 +103,9 @@ def train(
         Seed of all random numbers.
     device
         auto, cpu, cuda, cuda:1, mps.
+    examples
+        Folder that keeps the synthetic examples for further trainings; several trainings may fill
+        it at once.
     resume
         Resume an interrupted training from the checkpoint beside the model file.
     overwrite
@@ -146,6 +151,7 @@ def train(
         like=image,
         structures=structures,
         imaging=imaging,
+        folder=examples,
         initial_model=model_before,
     )
     name = title(out)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -34,6 +34,15 @@ from napari_rln.train.examples import (
 
 _RECIPE = "recipe.json"
 _LARGEST = 6e4  # of a value in half precision
+
+
+class StoredVolumes(NamedTuple):
+    """Image, ground truth and estimates by number of iterations, (Z, Y, X) photons; background."""
+
+    light: FloatArray
+    truth: FloatArray
+    estimates: dict[int, FloatArray]
+    background: float
 
 
 class ExampleFolder:
@@ -107,19 +116,39 @@ class ExampleFolder:
         RlnError
             If its file is damaged.
         """
-        self.create(number)
-        path = self.path(number)
-        try:
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata()
-                scaled = file.get_tensor("data").astype(np.float32)
-            scale, background = float(metadata["scale"]), float(metadata["background"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise RlnError(f"{path} is damaged ({error}); delete it.") from error
-        light, truth, *volumes = scaled * np.float32(scale)
-        estimates = dict(zip((*COUNTS, MOST), volumes, strict=False))
-        made = example_of_ladder(light, truth, estimates, background, self._start.beyond)
+        made = example_of_ladder(*self.read(number), self._start.beyond)
         return _in_half_precision(made)
+
+    def read(self, number: int) -> StoredVolumes:
+        """Return what is stored of an example, created unless present, in photons.
+
+        Raises
+        ------
+        RlnError
+            If its file is damaged.
+        """
+        self.create(number)
+        return read_volumes(self.path(number))
+
+
+def read_volumes(path: Path) -> StoredVolumes:
+    """Return what is stored of an example, in photons.
+
+    Raises
+    ------
+    RlnError
+        If the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata()
+            scaled = file.get_tensor("data").astype(np.float32)
+        scale, background = float(metadata["scale"]), float(metadata["background"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise RlnError(f"{path} is damaged ({error}); delete it.") from error
+    light, truth, *volumes = scaled * np.float32(scale)
+    estimates = dict(zip((*COUNTS, MOST), volumes, strict=False))
+    return StoredVolumes(light, truth, estimates, background)
 
 
 def _in_half_precision(made: Example) -> Example:

@@ -28,6 +28,7 @@ from napari_rln.train.examples import (
 from napari_rln.train.training_settings import PRESETS, Preset, TrainSettings
 
 _HELD_OUT = 1_000_000  # added to the seed: validation differs from training
+_FIELD_LIGHT = ImagingSettings(photons=(10.0, 2000.0), background=(0.005, 1.0))
 _UNSEEN: tuple[Structure, ...] = HELD_OUT[:2]  # validated on; the others are for final tests alone
 
 
@@ -154,6 +155,9 @@ def training_set_of(
             "light and noise are those of the image to imitate (`like`); omit their settings."
         )
     imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
+    for_field = any_psf and settings.normalisation == "photons"
+    if for_field and imaging == ImagingSettings():
+        imaging = _FIELD_LIGHT
     inputs = {"initial_model": initial_model.hash} if initial_model else {}
     if psf is not None:
         check_psf(psf)
@@ -172,7 +176,7 @@ def training_set_of(
         inputs["pairs"] = pairs.name
         return TrainingSet(train_pairs, validation_pairs, psf, {}, initial_model, inputs)
     inputs |= {"structures": str(as_dict(structures)), "imaging": str(as_dict(imaging))}
-    if any_psf and conditions is None and settings.normalisation == "photons":
+    if for_field and conditions is None:
         conditions = FieldConditions()
     if conditions is not None:
         inputs["conditions"] = str(as_dict(conditions))
@@ -197,6 +201,11 @@ def training_set_of(
     )  # fmt: skip
     kept = None
     if folder is not None:
+        if not settings.start_earlier:
+            raise RlnError(
+                "a folder of examples (`examples`) is for networks with several initial estimates "
+                "(`start_earlier`), as the universal preset's."
+            )
         kept = ExampleFolder(folder, train, settings.start_settings)
         inputs["examples"] = kept.hash
     return TrainingSet(train, validation, psf, widths, initial_model, inputs, kept)
