@@ -70,7 +70,9 @@ def main() -> None:
         scale = brightness(stored.estimates[COUNTS[1]])
         unit = np.float32(scale)
         shown = [stored.estimates[count] / unit for count in COUNTS]
-        rows.append(statistics(stored.light / unit, shown, scale, stored.background))
+        rows.append(
+            statistics(stored.light / unit, shown, stored.deviances, scale, stored.background)
+        )
         curves.append(scores)
     found, scored = np.array(rows), np.array(curves)
     best = GRID[scored.argmax(1)]

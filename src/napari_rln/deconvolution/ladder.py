@@ -2,8 +2,9 @@
 
 Richardson-Lucy iterations sharpen, and from some number on amplify noise. That number depends on
 the photons, the PSF and the object. It is predicted from the estimates after a few numbers of
-iterations: by how much they still change, and how far the changes correlate between neighbouring
-voxels, as structure does and noise does not. The prediction is a polynomial that was fitted to
+iterations: by how much they still change, how far the changes correlate between neighbouring
+voxels, as structure does and noise does not, and how well they explain the image, which a PSF that
+is not quite right keeps them from. The prediction is a polynomial that was fitted to
 simulated images, whose best number is known. It needs no trial deconvolution.
 """
 
@@ -29,10 +30,10 @@ MOST = 96
 AROUND: tuple[float, ...] = (0.5, 1.0)
 """Factors on the best number of iterations, of the candidates of a refinement."""
 
-STATISTICS = 15
+STATISTICS = 18
 """Number of statistics."""
 
-_LEAST_BACKGROUND, _LEAST_MEAN, _LEAST_CHANGE = 0.1, 1e-3, 1e-9
+_LEAST_BACKGROUND, _LEAST_MEAN, _LEAST_CHANGE, _LEAST_DEVIANCE = 0.1, 1e-3, 1e-9, 1e-3
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,8 @@ class StopPrediction:
         if len(self.weights) != 2 * STATISTICS + 1 or not np.isfinite(self.weights).all():
             raise RlnError(f"a stop is predicted by {2 * STATISTICS + 1} finite weights.")
 
-    def __call__(
-        self, light: FloatArray, estimates: Sequence[FloatArray], photons: float, background: float
-    ) -> float:
-        """Return the number of iterations, not whole; arguments are those of the statistics."""
-        found = statistics(light, estimates, photons, background)
+    def __call__(self, found: Float64Array) -> float:
+        """Return the number of iterations, not whole, from the statistics."""
         logarithm = float(np.dot(self.weights, [*found, *found**2, 1.0]))
         return float(np.exp(np.clip(logarithm, np.log(COUNTS[0]), np.log(MOST))))
 
@@ -96,10 +94,14 @@ class Ladder:
         estimates = [run.kept[count][part] * photons for count in COUNTS]
         scale = brightness(estimates[1])
         unit = np.float32(scale)
-        found = self.stop(
-            light / unit, [e / unit for e in estimates], scale, view.calibration.background_photons
+        found = statistics(
+            light / unit,
+            [e / unit for e in estimates],
+            [run.deviances[count] for count in COUNTS],
+            scale,
+            view.calibration.background_photons,
         )
-        return min(found, MOST / self.beyond)
+        return min(self.stop(found), MOST / self.beyond)
 
     def iterations(self, best: float) -> int:
         """Return the number of iterations to run, at least the last of :data:`COUNTS`."""
@@ -132,12 +134,16 @@ def between(
 
 
 def statistics(
-    light: FloatArray, estimates: Sequence[FloatArray], photons: float, background: float
+    light: FloatArray,
+    estimates: Sequence[FloatArray],
+    deviances: Sequence[float],
+    photons: float,
+    background: float,
 ) -> Float64Array:
     """Return the statistics of an image and of its estimates after :data:`COUNTS` iterations.
 
     Image and estimates, (Z, Y, X), are without background and in a unit of so many photons; the
-    background is in photons.
+    background is in photons, and the deviances are those of the estimates, per voxel.
     """
     mean = max(float(light.mean(dtype=np.float64)) * photons, _LEAST_MEAN)
     found = [np.log(photons), np.log(background + _LEAST_BACKGROUND), np.log(mean)]
@@ -145,6 +151,7 @@ def statistics(
     first = _root_mean_square(estimates[0])
     found += [np.log(max(_root_mean_square(c), _LEAST_CHANGE) / first) for c in changes]
     found += [_neighbour_correlation(change, axis) for change in changes for axis in range(3)]
+    found += [np.log(max(deviance, _LEAST_DEVIANCE)) for deviance in deviances[1:]]
     return np.array(found)
 
 

@@ -88,12 +88,15 @@ class RichardsonLucyIteration:
     unit
         Image units per photon, of the results of :meth:`estimate` and :meth:`outside`.
     marks
-        Numbers of iterations whose estimates are kept.
+        Numbers of iterations whose estimates are kept, with their deviances.
 
     Attributes
     ----------
     kept : dict
         Estimates kept, by number of iterations; see :meth:`estimate`.
+    deviances : dict
+        Poisson deviances per voxel of the (first) image from their blur; about 1 where only noise
+        is left.
     momenta : list of torch.Tensor
         Acceleration factor after each step; -1 where a step was reverted.
     done : int
@@ -116,6 +119,7 @@ class RichardsonLucyIteration:
     ) -> None:
         self._marks = frozenset(marks)
         self.kept: dict[int, FloatArray] = {}
+        self.deviances: dict[int, float] = {}
         self.momenta: list[torch.Tensor] = []
         self._fixed_momenta = momenta
         self.done = 0
@@ -259,6 +263,7 @@ class RichardsonLucyIteration:
         self._length = min(1.0, _LONGER * self._length)
         if self.done in self._marks:
             self.kept[self.done] = self.estimate()
+            self.deviances[self.done] = self._corrections[0].deviance(self._estimate)
         if measure:
             self._change = float((change / norm).sqrt())
         return self._change if measure else math.nan
@@ -298,8 +303,8 @@ class _Correction:
         self._floor = floor
         self.light = max(mean - view.background, floor)
         """Mean of the image minus background."""
-        shown = view.image.numel() if view.mask is None else int(view.mask.sum())
-        self._signal = self.light * shown
+        self._shown = view.image.numel() if view.mask is None else int(view.mask.sum())
+        self._signal = self.light * self._shown
         self.error = math.nan
         self._expected: torch.Tensor | None = None
         sensitivity = view.blur.sensitivity(view.mask)
@@ -337,6 +342,12 @@ class _Correction:
             return float(terms.double().sum()) if terms.device.type == "cpu" else float(terms.sum())
 
         return 2 * sum(map_pieces(deviance, self._planes, expected.device))
+
+    def deviance(self, estimate: torch.Tensor) -> float:
+        """Return the Poisson deviance per voxel of the image from the blur of an estimate."""
+        total = self.expect(estimate)
+        self._expected = None  # that of another estimate
+        return total / self._shown
 
     def corrected(
         self, estimate: torch.Tensor, smooth: torch.Tensor | None, extrapolation: float

@@ -28,7 +28,7 @@ from napari_rln.train.examples import (
     Example,
     SyntheticPairs,
     example_of_ladder,
-    ladder_estimates,
+    ladder_run,
     prepared,
 )
 
@@ -37,11 +37,15 @@ _LARGEST = 6e4  # of a value in half precision
 
 
 class StoredVolumes(NamedTuple):
-    """Image, ground truth and estimates by number of iterations, (Z, Y, X) photons; background."""
+    """Image, ground truth, and estimates by number of iterations, (Z, Y, X) photons.
+
+    Deviances of the first estimates per voxel, and background in photons.
+    """
 
     light: FloatArray
     truth: FloatArray
     estimates: dict[int, FloatArray]
+    deviances: tuple[float, ...]
     background: float
 
 
@@ -92,7 +96,8 @@ class ExampleFolder:
         pair, psf = self._source.pair(number)
         calibration = calibrate(pair.image)
         view = prepared(pair.image, psf, calibration)
-        estimates = ladder_estimates(view)
+        run = ladder_run(view)
+        estimates = run.kept
         scale = brightness(estimates[COUNTS[1]])
         light = view.image.data - np.float32(calibration.background)
         volumes = [light, pair.truth.data, *estimates.values()]
@@ -103,6 +108,7 @@ class ExampleFolder:
         metadata = {
             "scale": repr(scale / calibration.camera.gain),  # photons
             "background": repr(calibration.background_photons),
+            "deviances": json.dumps([run.deviances[count] for count in COUNTS]),
             "structures": ",".join(record.facts["structures"]),
         }
         with atomic(path) as temporary:
@@ -144,11 +150,12 @@ def read_volumes(path: Path) -> StoredVolumes:
             metadata = file.metadata()
             scaled = file.get_tensor("data").astype(np.float32)
         scale, background = float(metadata["scale"]), float(metadata["background"])
+        deviances = tuple(float(value) for value in json.loads(metadata["deviances"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RlnError(f"{path} is damaged ({error}); delete it.") from error
     light, truth, *volumes = scaled * np.float32(scale)
     estimates = dict(zip((*COUNTS, MOST), volumes, strict=False))
-    return StoredVolumes(light, truth, estimates, background)
+    return StoredVolumes(light, truth, estimates, deviances, background)
 
 
 def _in_half_precision(made: Example) -> Example:

@@ -20,9 +20,10 @@ from napari_rln.core.limits import as_dict
 from napari_rln.core.volume import FloatArray, Mask, Shape, Volume, VoxelUm, check_on_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate, prepare_data
-from napari_rln.deconvolution.ladder import COUNTS, MOST, STOP, Ladder
+from napari_rln.deconvolution.ladder import COUNTS, MOST, STOP, Ladder, statistics
 from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.prepared_view import PreparedView
+from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.io.paths import is_tiff_name, is_zarr
 from napari_rln.io.volumes import read
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
@@ -319,10 +320,12 @@ def _laddered(pair: Pair, psf: Volume, calibration: Calibration, start: StartSet
     """Return the example of a pair, with several estimates."""
     view = prepared(pair.image, psf, calibration)
     photons = np.float32(1 / calibration.camera.gain)
+    run = ladder_run(view)
     made = example_of_ladder(
         (view.image.data - np.float32(calibration.background)) * photons,
         pair.truth.data * photons,
-        {n: estimate * photons for n, estimate in ladder_estimates(view).items()},
+        {n: estimate * photons for n, estimate in run.kept.items()},
+        [run.deviances[count] for count in COUNTS],
         calibration.background_photons,
         start.beyond,
     )
@@ -336,8 +339,8 @@ def prepared(image: Volume, psf: Volume, calibration: Calibration) -> PreparedVi
     return PreparedView(image=image.with_data(data), psf=psf, calibration=calibration, mask=mask)
 
 
-def ladder_estimates(view: PreparedView) -> dict[int, FloatArray]:
-    """Return the estimates of a ladder, (Z, Y, X), image units, by number of iterations.
+def ladder_run(view: PreparedView) -> RichardsonLucyIteration:
+    """Return a deconvolution that keeps the estimates of a ladder.
 
     Up to the largest number where the predicted best one may need it.
     """
@@ -349,23 +352,26 @@ def ladder_estimates(view: PreparedView) -> dict[int, FloatArray]:
     if Ladder(STOP, 1.0).predict(view, run) > _SURELY_BELOW:
         while run.done < MOST:
             run.step(measure=False)
-    return run.kept
+    return run
 
 
 def example_of_ladder(
     light: FloatArray,
     truth: FloatArray,
     estimates: Mapping[int, FloatArray],
+    deviances: Sequence[float],
     background: float,
     beyond: float,
 ) -> Example:
     """Return the example of an image, its ground truth and its estimates, in photons.
 
-    (Z, Y, X) each, without background; the estimates are those of :func:`ladder_estimates`.
+    (Z, Y, X) each, without background; the estimates are those of :func:`ladder_run`, and the
+    deviances those of the first of them.
     """
     scale = brightness(estimates[COUNTS[1]])
     shown = [estimates[count] / np.float32(scale) for count in COUNTS]
-    best = min(STOP(light / np.float32(scale), shown, scale, background), MOST / beyond)
+    found = statistics(light / np.float32(scale), shown, deviances, scale, background)
+    best = min(STOP(found), MOST / beyond)
     candidates = Ladder(STOP, beyond).around(estimates, best)
     E0 = candidates[-1]
     scaling = Normalisation(offset=0.0, scale=brightness(candidates[1]), gain=1.0,
