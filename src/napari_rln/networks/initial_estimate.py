@@ -22,7 +22,7 @@ from napari_rln.deconvolution.outside_light import OutsideLight
 from napari_rln.deconvolution.settings import RichardsonLucySettings
 from napari_rln.deconvolution.stopping_trial import Trial
 
-StartMethod = Literal["image", "matched", "wiener-butterworth"]
+StartMethod = Literal["image", "matched", "wiener-butterworth", "ladder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,33 +32,25 @@ class StartSettings:
     Parameters
     ----------
     method
-        Initial estimate: image, as in the paper, or a classical deconvolution with the matched or
-        wiener-butterworth back projector.
+        Initial estimate: image, as in the paper; a classical deconvolution with the matched or
+        wiener-butterworth back projector; or ladder, a matched one whose best number of iterations
+        is predicted, with further estimates (:mod:`napari_rln.deconvolution.ladder`).
     iterations
         Number of iterations of the classical deconvolution, or auto: by the image's noise, for
-        initial estimates of equal quality.
+        initial estimates of equal quality. Not used by a ladder.
     beyond
         Factor on the number of iterations of auto: the network removes noise better than blur,
         about which it has information from the initial estimate alone.
-    earlier
-        Smaller numbers of iterations, from whose estimates, and that of ``iterations``, the best
-        number is predicted; see :mod:`napari_rln.deconvolution.ladder`. Empty, or all of its.
     """
 
     method: StartMethod = "matched"
     iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
     beyond: Annotated[float, {"min": 0.1, "max": 10.0}] = 1.0
-    earlier: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_limits(self)
         if self.iterations != "auto" and not isinstance(self.iterations, int):
             raise RlnError(f"iterations is {self.iterations!r}; give a whole number, or auto.")
-        if self.earlier and (*self.earlier, self.iterations) != COUNTS:
-            raise RlnError(
-                f"a stop is predicted from estimates after {COUNTS} iterations, not after "
-                f"{self.earlier} and {self.iterations}."
-            )
 
     @property
     def needs_psf(self) -> bool:
@@ -72,8 +64,8 @@ class StartSettings:
     def rld(self) -> RichardsonLucySettings:
         """Return the settings of the classical deconvolution."""
         return RichardsonLucySettings(
-            iterations=self.iterations,
-            back_projector="matched" if self.method == "image" else self.method,
+            iterations=COUNTS[-1] if self.method == "ladder" else self.iterations,
+            back_projector=(self.method if self.method == "wiener-butterworth" else "matched"),
         )
 
 
@@ -129,16 +121,16 @@ def initial_estimate(
             "this model starts from a classical deconvolution and needs the PSF; give one (`psf`)."
         )
     settings, trial = start.rld(), None
-    if start.iterations == "auto":
+    if settings.iterations == "auto":
         stop = yield from find_iterations_of(observation, settings)
         iterations, trial = start.after(stop.iterations), stop.trial
     else:
-        iterations = start.iterations
+        iterations = settings.iterations
     watch = None
     if ladder is not None and len(observation.views) == 1:  # a refinement is scaled with it
         outside = True
     known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
-    if outside and start.method == "matched" and not known:
+    if outside and settings.back_projector == "matched" and not known:
         watch = OutsideLight(image, calibration)
     if len(observation.views) > 1:  # the stop is that of the first view alone
         settings = replace(settings, start="image")

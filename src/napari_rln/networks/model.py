@@ -101,8 +101,8 @@ class Model:
                 f"{self.psf_widths}."
             )
         self.network.eval()
-        if (self.stop is None) == bool(self.start.earlier):
-            raise RlnError("a model with several initial estimates needs the prediction of a stop.")
+        if (self.stop is None) == (self.start.method == "ladder"):
+            raise RlnError("a model whose start is a ladder, and no other, predicts the stop.")
         if self.refinement is None:
             return
         self.refinement.eval()
@@ -235,7 +235,7 @@ class Model:
                 name=card["name"],
                 network=network,
                 refinement=refinement,
-                start=StartSettings(**_start(card["start"])),
+                start=StartSettings(**card["start"]),
                 stop=StopPrediction(tuple(card["stop"])) if "stop" in card else None,
                 normalisation=card["normalisation"],
                 output_scale=float(card["output_scale"]),
@@ -271,11 +271,6 @@ def validation_of(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         str(kind): {name: float(quality[name]) for name in ("psnr_db", "ssim")}
         for kind, quality in facts.get("validation", {}).items()
     }
-
-
-def _start(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a start from its JSON, which has lists for tuples."""
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 def _described(psf: Volume) -> dict[str, Any]:

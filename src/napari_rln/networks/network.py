@@ -52,7 +52,7 @@ from napari_rln.networks.suitability import grid_error, psf_warnings
 ADVICE = "set a lower memory limit (`memory_gb`), or use another device."
 
 _VOLUME_BYTES = 28  # measured: bytes per voxel of the image, of all arrays of its size
-_ESTIMATE_BYTES = 8  # per voxel of an earlier estimate, which is stacked with the others
+_ESTIMATE_BYTES = 8  # per voxel of a further estimate
 _MODEL_FILE = "model.safetensors"
 
 
@@ -311,7 +311,7 @@ class Network(NetworkOptions, Method):
             return WholeResult(data, facts)
         outside = start.outside
         if (
-            model.start.method == "matched"
+            model.start.method != "wiener-butterworth"
             and start.trial
             and start.trial.covers(observation.image)
         ):
@@ -367,7 +367,8 @@ class Network(NetworkOptions, Method):
     def _kept_bytes(self, shape: Shape, psf_shape: Shape | None) -> int:
         """Return the memory of an application beside the image and its tiles, in bytes."""
         start = self.loaded.start
-        each = _VOLUME_BYTES + _ESTIMATE_BYTES * len(start.earlier)
+        several = len(COUNTS) if start.method == "ladder" else 0
+        each = _VOLUME_BYTES + _ESTIMATE_BYTES * several
         kept = LIBRARIES_BYTES + each * math.prod(shape)
         if psf_shape is not None and start.needs_psf:
             kept += search_bytes(shape, psf_shape, start.rld())

@@ -266,7 +266,7 @@ def example(
     pair, psf = source.pair(number)
     calibration = calibrate(pair.image)
     background = calibration.background
-    if start.earlier:
+    if start.method == "ladder":
         assert psf is not None
         return _laddered(pair, psf, calibration, start)
     second = x_b = None

@@ -175,7 +175,7 @@ class TrainingState:
             network=network,
             refinement=refinement,
             start=self.settings.start_settings,
-            stop=STOP if self.settings.start_earlier else None,
+            stop=STOP if self.settings.start_settings.method == "ladder" else None,
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
             estimate_weight=source.estimate_weight if source else 0.0,

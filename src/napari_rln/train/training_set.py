@@ -92,7 +92,6 @@ def choose_settings(
         start=model.start.method if model.start.needs_psf else settings.start,
         start_iterations=model.start.iterations,
         start_beyond=model.start.beyond,
-        start_earlier=model.start.earlier,
         normalisation=model.normalisation,
         refine=0.0 if model.refinement is None else 1.0,
     )
@@ -201,10 +200,10 @@ def training_set_of(
     )  # fmt: skip
     kept = None
     if folder is not None:
-        if not settings.start_earlier:
+        if settings.start_settings.method != "ladder":
             raise RlnError(
-                "a folder of examples (`examples`) is for networks with several initial estimates "
-                "(`start_earlier`), as the universal preset's."
+                "a folder of examples (`examples`) is for networks that start from a ladder of "
+                "estimates (`start=ladder`), as the universal preset's."
             )
         kept = ExampleFolder(folder, train, settings.start_settings)
         inputs["examples"] = kept.hash

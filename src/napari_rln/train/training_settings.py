@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.ladder import COUNTS
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import NormalisationMethod
@@ -34,15 +33,13 @@ class TrainSettings:
         Number of views: single, or two as their sum (averaged) or as two channels (concatenated).
         The started variant starts from their joint deconvolution.
     start
-        Back projector of the initial deconvolution.
+        Back projector of the initial deconvolution; or ladder, several matched estimates from which
+        the number of iterations is predicted, for the normalisation photons.
     start_iterations
         Number of accelerated iterations of the initial deconvolution, or auto (from the noise of
         the image).
     start_beyond
         Factor on the automatic number of iterations.
-    start_earlier
-        Smaller, fixed numbers of iterations, from whose estimates the stop is predicted; for the
-        normalisation photons.
     refine
         Fraction of the steps, at the end, that train a refinement behind the network instead of
         the network; 0: no refinement.
@@ -105,7 +102,6 @@ class TrainSettings:
     start: StartMethod = "matched"
     start_iterations: Annotated[int | Literal["auto"], {"min": 1, "max": 1000}] = "auto"
     start_beyond: Annotated[float, {"min": 0.1, "max": 10.0}] = 1.4
-    start_earlier: tuple[int, ...] = ()
     refine: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.0
     refine_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.002
     learning_rate: Annotated[float, {"min": 1e-7, "max": 1.0}] = 0.02
@@ -151,26 +147,23 @@ class TrainSettings:
                 "`start` is image, but the started variant starts from a deconvolution; give "
                 "matched or wiener-butterworth."
             )
-        several = bool(self.start_earlier) and self.variant == "started"
+        several = self.start_settings.method == "ladder"
         if several != (self.normalisation == "photons") or (self.refine and not several):
             raise RlnError(
-                f"`normalisation` is {self.normalisation}, `start_earlier` {self.start_earlier} "
-                f"and `refine` {self.refine:g}; the normalisation photons needs several estimates, "
-                "and a refinement both."
+                f"`start` is {self.start}, `normalisation` {self.normalisation} and `refine` "
+                f"{self.refine:g}; a ladder and the normalisation photons go together, and a "
+                "refinement needs both."
             )
         if several and self.views != "single":
-            raise RlnError("a network for two views is trained with a single initial estimate.")
+            raise RlnError("a network for two views cannot start from a ladder; set `start`.")
 
     @property
     def start_settings(self) -> StartSettings:
         """Settings of the initial estimate."""
         method: StartMethod = "image" if self.variant == "paper" else self.start
-        earlier = self.start_earlier if method != "image" else ()
-        auto = method != "image" and (self.start_iterations == "auto" or bool(earlier))
+        auto = method == "ladder" or (method != "image" and self.start_iterations == "auto")
         beyond = self.start_beyond if auto else 1.0
-        return StartSettings(
-            method=method, iterations=self.start_iterations, beyond=beyond, earlier=earlier
-        )
+        return StartSettings(method=method, iterations=self.start_iterations, beyond=beyond)
 
 
 PRESETS: dict[Preset, TrainSettings] = {
@@ -178,8 +171,7 @@ PRESETS: dict[Preset, TrainSettings] = {
     "full": TrainSettings(minutes=30.0, examples=200, steps_per_example=10),
     "universal": TrainSettings(
         steps=16_000,
-        start_iterations=COUNTS[-1],
-        start_earlier=COUNTS[:-1],
+        start="ladder",
         learning_rate=0.01,
         refine=0.4,
         normalisation="photons",
