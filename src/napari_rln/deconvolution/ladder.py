@@ -19,7 +19,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Float64Array, FloatArray
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
-from napari_rln.deconvolution.stopping import structured_crop
+from napari_rln.deconvolution.stopping import EXPLAINED, structured_crop
 
 COUNTS = (6, 12, 24, 48)
 """Numbers of iterations of the estimates from which the prediction is made."""
@@ -101,7 +101,16 @@ class Ladder:
             scale,
             view.calibration.background_photons,
         )
-        return min(self.stop(found), MOST / self.beyond)
+        return self.limited(self.stop(found), run.deviances[COUNTS[-1]])
+
+    def limited(self, best: float, deviance: float) -> float:
+        """Return a best number of iterations within the limits, for the last deviance.
+
+        Where noise does not explain the image, the PSF is not quite right: further iterations
+        would fit its error, and there are none beyond :data:`COUNTS`.
+        """
+        most = COUNTS[-1] if deviance > EXPLAINED else MOST
+        return min(best, most / self.beyond)
 
     def iterations(self, best: float) -> int:
         """Return the number of iterations to run, at least the last of :data:`COUNTS`."""
@@ -167,12 +176,12 @@ def _neighbour_correlation(data: FloatArray, axis: int) -> float:
 
 
 STOP = StopPrediction((
-    0.427391, 0.0679427, -0.159728, 0.0853629, -0.0725658, 0.19704,
-    -0.043059, 0.84573, -0.661395, 0.00795184, 0.0857347, 1.36733,
-    0.168202, 0.940628, -0.493668, 0, 0, 0,
-    -0.0218306, -0.00503807, 0.0167453, -0.085294, -0.0947138, 0.100711,
-    0.111661, -1.22852, 1.0617, -0.0175958, -0.371143, -1.09349,
-    0.16323, 0.403344, 0.84853, 0, 0, 0,
-    1.08427,
+    0.33014, 0.105006, -0.165535, 0.0226581, 0.00404641, 0.198512,
+    0.350973, 2.02164, -1.48465, -0.260612, 1.34466, -0.106053,
+    0.187927, 0.333163, -0.0725014, 0.0166762, -0.0969742, -0.0825409,
+    -0.0106734, -0.00992455, 0.0215457, -0.123473, -0.0520928, 0.07379,
+    -0.073701, -1.9458, 1.52558, 0.199594, -1.25699, 0.0684327,
+    0.149059, 0.786471, 0.481005, -0.0584509, 0.125214, -0.0761234,
+    1.03975,
 ))  # fmt: skip
 """Prediction fitted to simulated images (``benchmarks/stop_prediction.py``)."""

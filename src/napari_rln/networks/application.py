@@ -15,6 +15,7 @@ from napari_rln.core.generators import finish
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import STEP, Tile, even_sized
 from napari_rln.core.volume import Box, FloatArray, Mask, Shape
+from napari_rln.deconvolution.calibration import Calibration
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.data_consistency import HALO as MERGE_HALO
 from napari_rln.networks.data_consistency import Consistency
@@ -194,7 +195,7 @@ def consistency_of(
     image, mask = trial.view.image.data, trial.view.mask
     estimate = trial.estimate(model.start.after(trial.best))
     background = trial.view.calibration.background
-    scaling = Normalisation.of(image, estimate, background, model.normalisation)
+    scaling = scaling_of(model, image, estimate, trial.view.calibration)
     applied = Application(model=model, network=network, scaling=scaling, background=background)
 
     def read(box: Box) -> BlockInput:
@@ -207,6 +208,15 @@ def consistency_of(
 def brightness_estimate(estimates: FloatArray) -> FloatArray:
     """Return the estimate whose brightness sets the scale, (Z, Y, X): of several, a smooth one."""
     return estimates[BRIGHTNESS_OF] if estimates.ndim == 4 else estimates
+
+
+def scaling_of(
+    model: Model, image: FloatArray, estimates: FloatArray, calibration: Calibration
+) -> Normalisation:
+    """Return the normalisation of an image and its estimates, as for a model."""
+    chosen = brightness_estimate(estimates)
+    scaling = Normalisation.of(image, chosen, calibration.background, model.normalisation)
+    return scaling.of_photons(calibration) if model.normalisation == "photons" else scaling
 
 
 def last_of(estimates: FloatArray) -> FloatArray:

@@ -30,9 +30,9 @@ from napari_rln.networks.application import (
     Application,
     BlockInput,
     Combination,
-    brightness_estimate,
     consistency_of,
     last_of,
+    scaling_of,
 )
 from napari_rln.networks.blocks import LEAST_SIDE, NetworkBlocks, block_tiles
 from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
@@ -377,22 +377,11 @@ class Network(NetworkOptions, Method):
     def _scalings(self, observation: Observation, estimate: FloatArray) -> list[Normalisation]:
         """Return the normalisations, one for each view, of a second one where it is measured."""
         first, *others = observation.views
-        estimate = brightness_estimate(estimate)
         shown = [(first.image.data, first)]
         for view in others:
             data = view.image.data
             shown.append((data if view.mask is None else data[view.mask], view))
-        method = self.loaded.normalisation
-        scalings = [
-            Normalisation.of(data, estimate, view.calibration.background, method)
-            for data, view in shown
-        ]
-        if method != "photons":
-            return scalings
-        return [
-            scaling.of_photons(view.calibration)
-            for scaling, view in zip(scalings, observation.views, strict=True)
-        ]
+        return [scaling_of(self.loaded, data, estimate, view.calibration) for data, view in shown]
 
 
 def _reader(

@@ -13,9 +13,9 @@ from napari_rln.deconvolution.calibration import calibrate, prepare_image
 from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.settings import check_image
+from napari_rln.networks.application import last_of, scaling_of
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.network import Network
-from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.rln import Stages
 
 _ADVICE = "look at a smaller part of the image."
@@ -40,7 +40,7 @@ def network_stages(
     dict
         ``x``, ``E0`` and the fields of :class:`napari_rln.networks.rln.Stages` by name. FP1 and DV1
         have voxels of twice the size. The output is unmerged; results of the started variant are
-        merged with E0, see :mod:`napari_rln.networks.data_consistency`.
+        merged with E0, see :mod:`napari_rln.networks.data_consistency`, or refined.
 
     Raises
     ------
@@ -59,8 +59,10 @@ def network_stages(
     device = resolve_device(method.device)
     view = PreparedView(image=image, psf=psf, calibration=calibration, mask=mask)
     with computing(0, device, _ADVICE):
-        start = finish(initial_estimate(Observation.of(view, device), model.start)).data
-        scaling = Normalisation.of(image.data, start, background, model.normalisation)
+        started = initial_estimate(Observation.of(view, device), model.start, model.ladder)
+        estimates = finish(started).data
+        scaling = scaling_of(model, image.data, estimates, calibration)
+        start = last_of(estimates)
         x, E0 = (
             torch.from_numpy(even_sized(scaling.apply(data)))[None, None]
             for data in (image.data, start + np.float32(background))

@@ -371,8 +371,9 @@ def example_of_ladder(
     scale = brightness(estimates[COUNTS[1]])
     shown = [estimates[count] / np.float32(scale) for count in COUNTS]
     found = statistics(light / np.float32(scale), shown, deviances, scale, background)
-    best = min(STOP(found), MOST / beyond)
-    candidates = Ladder(STOP, beyond).around(estimates, best)
+    made = Ladder(STOP, beyond)
+    best = made.limited(STOP(found), deviances[-1])
+    candidates = made.around(estimates, best)
     E0 = candidates[-1]
     scaling = Normalisation(offset=0.0, scale=brightness(candidates[1]), gain=1.0,
                             background=background)  # fmt: skip
