@@ -6,12 +6,19 @@ from typing import Annotated, Literal
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
+from napari_rln.core.tiles import STEP
 from napari_rln.core.volume import FloatArray
 from napari_rln.deconvolution.ladder import COUNTS
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import NormalisationMethod
 from napari_rln.networks.rln import RECEPTIVE_FIELD, Views
+
+EDGE = 3
+"""Voxels at the border of a patch that a refinement is not judged by."""
+
+LEAST_SIDE = 5
+"""Side in voxels of the smallest patch that a refinement can be judged by."""
 
 Preset = Literal["quick", "full", "universal", "paper"]
 
@@ -157,6 +164,12 @@ class TrainSettings:
                 f"`normalisation` is {self.normalisation}, `start_earlier` {self.start_earlier} "
                 f"and `refine` {self.refine:g}; the normalisation photons needs several estimates, "
                 "and a refinement both."
+            )
+        least = LEAST_SIDE + 2 * max(self.margin, EDGE)
+        if self.refine and (self.patch % STEP or self.patch < least):
+            raise RlnError(
+                f"`patch` is {self.patch} voxels; to train a refinement with a `margin` of "
+                f"{self.margin} it must be a multiple of {STEP} of at least {least}."
             )
         if several and self.views != "single":
             raise RlnError("a network for two views is trained with a single initial estimate.")
