@@ -8,14 +8,17 @@ from scipy.signal import fftconvolve
 
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
+from napari_rln.deconvolution.ladder import COUNTS, STOP
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
+from napari_rln.networks.refinement import Refinement, RefinementSettings
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.simulate.conditions import FieldConditions
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
 
 VOXEL_UM = (0.2, 0.1, 0.1)
+SMALL_REFINEMENT = RefinementSettings(width=4, deep_width=4, before=0, deep=1, after=0)
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -107,6 +110,26 @@ def small_model(variant="started", *, seed=0, views="single", **changes) -> Mode
         "record": Record(method="train", facts={"steps": 12}),
     }  # fmt: skip
     return Model(**given | changes)
+
+
+def random_refinement(settings=SMALL_REFINEMENT, *, seed=0) -> Refinement:
+    """Return a refinement of random weights, whose result depends on all that it sees."""
+    refinement = Refinement(settings)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in refinement.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 10
+        torch.nn.init.normal_(parameter, std=fan_in**-0.5, generator=generator)
+    return refinement.eval()
+
+
+def refined_model(*, seed=0, beyond=1.4, **changes) -> Model:
+    """Return a small model with a refinement of random weights."""
+    start = StartSettings(iterations=COUNTS[-1], earlier=COUNTS[:-1], beyond=beyond)
+    given = {
+        "name": "refined", "refinement": random_refinement(seed=seed), "start": start, "stop": STOP,
+        "normalisation": "photons", "output_scale": 0.2, "psf": None,
+    }  # fmt: skip
+    return small_model(seed=seed, **given | changes)
 
 
 def simulated_again(record: Record, psf: Volume, psf_b: Volume | None = None) -> Pair:

@@ -80,7 +80,9 @@ def _model(name="mine", variant="started", **changes) -> Model:
     initialise(network, torch.Generator().manual_seed(0))
     initialise_as_identity(network)
     x = torch.from_numpy(phantoms.spots((16, 24, 24), level=1.0))[None, None]
-    estimate_statistics(network, [Batch(x, x, truth=x, power=torch.ones(1))])
+    estimate_statistics(
+        network, [Batch(x, x, truth=x, power=torch.ones(1), about=torch.zeros(1, 2))]
+    )
     start = StartSettings(method="image" if variant == "paper" else "matched", iterations=2)
     given = {
         "name": name, "network": network, "start": start, "psf": PSF,

@@ -72,7 +72,7 @@ def _run(settings, *, until=None, psf=PSF, setting=None, **options) -> Trained:
 
 
 def _batch(x: torch.Tensor, E0: torch.Tensor) -> Batch:
-    return Batch(x, E0, truth=x, power=torch.ones(len(x)))
+    return Batch(x, E0, truth=x, power=torch.ones(len(x)), about=torch.zeros(len(x), 2))
 
 
 def _same(a: Model, b: Model) -> bool:
@@ -359,10 +359,10 @@ from napari_rln.train.training_settings import PRESETS
 PRESETS["full"], run._STATISTICS = tests.TINY, 4
 draw = pool.draw_batch
 
-def kill(examples, settings, symmetry, seed):
+def kill(examples, settings, symmetry, seed, **options):
     if seed[1:] == (run._STEPS, 3):
         os.kill(os.getpid(), signal.SIGKILL)
-    return draw(examples, settings, symmetry, seed)
+    return draw(examples, settings, symmetry, seed, **options)
 
 pool.draw_batch = kill
 main(["train", "--initial-model", "none", "--psf", {psf!r}, "-o", {out!r}])

@@ -27,6 +27,7 @@ from napari_rln.deconvolution.method import (
     TileStage,
     WholeResult,
 )
+from napari_rln.deconvolution.outside_light import OutsideLight
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.deconvolution.settings import (
@@ -306,8 +307,13 @@ class ClassicalTiles(TileStage):
         estimates, outsides = [], []
         for number, crop in enumerate(crops):
             run = self._start(crop, device, momenta, level)
+            watch = None
+            if self._ladder is not None and self.settings.back_projector == "matched":
+                watch = OutsideLight(crop.image, crop.calibration)  # as for a whole image
             for done in range(1, iterations + 1):
                 run.step(measure=False)
+                if watch is not None:
+                    watch.update(run)
                 yield Report(
                     phase="sample",
                     done=number * iterations + done,
@@ -316,7 +322,10 @@ class ClassicalTiles(TileStage):
                 )
             momenta = momenta or [float(m) for m in run.momenta] or None
             estimates.append(self._estimates(run, shared))
-            outsides.append(run.outside())
+            if watch is not None:
+                while not watch.update(run):
+                    run.step(measure=False)
+                outsides.append(watch.light)
             del run
         return SampleEstimates({"momenta": momenta}, estimates, outsides)
 

@@ -50,6 +50,7 @@ _CORE, _AROUND = 5, 17  # width in voxels of an isolated point, and of its dark 
 _ISOLATED = 0.8  # least fraction of the squared light of these in an isolated point
 _FADE = 5  # width in voxels of the transition to the estimate
 _OPAQUE = 0.01  # transmission of the PSF below which photons carry no information
+_FITS = 4  # of a factor on a result, until it no longer changes
 _UNSUITABLE = 0.8  # least weight of the estimate in all other detail to use it there too
 
 
@@ -193,4 +194,9 @@ def explaining_factor(
         beyond = torch.from_numpy(outside / unit).to(device)
     photons = torch.from_numpy(camera.photons(view.image.data)).to(device)
     mask = None if view.mask is None else torch.from_numpy(view.mask).to(device)
-    return fitted_factor(photons, blur.A(field), beyond, view.calibration.background_photons, mask)
+    blurred, factor = blur.A(field), 1.0
+    for _ in range(_FITS):  # the noise that weights the fit is that of the scaled result
+        step = fitted_factor(photons, blurred, beyond, view.calibration.background_photons, mask)
+        blurred *= step
+        factor *= step
+    return factor

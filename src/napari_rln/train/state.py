@@ -26,7 +26,7 @@ from napari_rln.train.examples import Example, rescaled
 from napari_rln.train.loss import Losses, paper_loss, photon_loss, refined_loss, relative_loss
 from napari_rln.train.pool import FIRST, Pool
 from napari_rln.train.training_set import TrainingSet
-from napari_rln.train.training_settings import Baseline, TrainReport, TrainSettings
+from napari_rln.train.training_settings import EDGE, Baseline, TrainReport, TrainSettings
 from napari_rln.train.validation import ValidationResult, baseline_iter, preview, validate
 
 _WARM_UP = 20  # steps of rising learning rate, also used for timing
@@ -35,7 +35,6 @@ _GUESS = 100 * _WARM_UP  # total steps, until the first are timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
 _FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # candidate weights of the initial estimate
 _STEPS, _STATS = 0, 1  # streams of random numbers
-_EDGE = 3  # voxels at the border of a patch that a refinement is not judged by
 _REFINEMENT = "refinement."  # prefix of its weights
 
 
@@ -111,6 +110,8 @@ class TrainingState:
 
     def validate_initial(self) -> TrainReport:
         """Validate the initial model as the first candidate, so that training cannot worsen it."""
+        if self.refinement is not None and not self._last_part:  # it is trained alone
+            self._refine()
         count = len(self._held_out)
         return self._validated(self._report("baseline", count, count))
 
@@ -178,7 +179,7 @@ class TrainingState:
             stop=STOP if self.settings.start_settings.method == "ladder" else None,
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
-            estimate_weight=source.estimate_weight if source else 0.0,
+            estimate_weight=source.estimate_weight if source and not refinement else 0.0,
             psf=self.training_set.psf,
             psf_b=self.training_set.source.psf_b,
             psf_widths=self.training_set.psf_widths,
@@ -283,7 +284,7 @@ class TrainingState:
         fast = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             output = self.refinement(batch.x, batch.E0, batch.about)
-        margin = max(self.settings.margin, _EDGE)
+        margin = max(self.settings.margin, EDGE)
         truth = inner(batch.truth, margin)
         return refined_loss(inner(output, margin).float(), truth, batch.power)
 

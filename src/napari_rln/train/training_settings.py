@@ -6,11 +6,18 @@ from typing import Annotated, Literal
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
+from napari_rln.core.tiles import STEP
 from napari_rln.core.volume import FloatArray
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import NormalisationMethod
 from napari_rln.networks.rln import RECEPTIVE_FIELD, Views
+
+EDGE = 3
+"""Voxels at the border of a patch that a refinement is not judged by."""
+
+LEAST_SIDE = 5
+"""Side in voxels of the smallest patch that a refinement can be judged by."""
 
 Preset = Literal["quick", "full", "universal", "paper"]
 
@@ -153,6 +160,12 @@ class TrainSettings:
                 f"`start` is {self.start}, `normalisation` {self.normalisation} and `refine` "
                 f"{self.refine:g}; a ladder and the normalisation photons go together, and a "
                 "refinement needs both."
+            )
+        least = LEAST_SIDE + 2 * max(self.margin, EDGE)
+        if self.refine and (self.patch % STEP or self.patch < least):
+            raise RlnError(
+                f"`patch` is {self.patch} voxels; to train a refinement with a `margin` of "
+                f"{self.margin} it must be a multiple of {STEP} of at least {least}."
             )
         if several and self.views != "single":
             raise RlnError("a network for two views cannot start from a ladder; set `start`.")
