@@ -8,7 +8,7 @@ from scipy.signal import fftconvolve
 
 from napari_rln.core.record import Record
 from napari_rln.core.volume import Volume
-from napari_rln.deconvolution.ladder import COUNTS, STOP
+from napari_rln.deconvolution.ladder import STOP
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.refinement import Refinement, RefinementSettings
@@ -124,7 +124,7 @@ def random_refinement(settings=SMALL_REFINEMENT, *, seed=0) -> Refinement:
 
 def refined_model(*, seed=0, beyond=1.4, **changes) -> Model:
     """Return a small model with a refinement of random weights."""
-    start = StartSettings(iterations=COUNTS[-1], earlier=COUNTS[:-1], beyond=beyond)
+    start = StartSettings(method="ladder", beyond=beyond)
     given = {
         "name": "refined", "refinement": random_refinement(seed=seed), "start": start, "stop": STOP,
         "normalisation": "photons", "output_scale": 0.2, "psf": None,

@@ -8,7 +8,7 @@ import phantoms
 import pytest
 
 from napari_rln.core.errors import RlnError
-from napari_rln.deconvolution.ladder import AROUND, COUNTS
+from napari_rln.deconvolution.ladder import AROUND
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.simulate.conditions import FieldConditions
 from napari_rln.simulate.imaging import ImagingSettings
@@ -22,7 +22,7 @@ SOURCE = SyntheticPairs(
     psf=PSF, structures=StructureSettings(), imaging=ImagingSettings(photons=(50.0, 500.0)),
     shape=(16, 18, 20), seed=3,
 )  # fmt: skip
-START = StartSettings(iterations=COUNTS[-1], earlier=COUNTS[:-1], beyond=1.4)
+START = StartSettings(method="ladder", beyond=1.4)
 ARRAYS = ("x", "E0", "target", "light")
 
 

@@ -10,7 +10,7 @@ import torch
 from test_train_loop import _record, _run, _said
 
 from napari_rln.core.errors import RlnError
-from napari_rln.deconvolution.ladder import COUNTS, STOP
+from napari_rln.deconvolution.ladder import STOP
 from napari_rln.engine.in_memory import deconvolve
 from napari_rln.networks.model import Model
 from napari_rln.networks.network import Network
@@ -22,9 +22,8 @@ from napari_rln.train.training_settings import PRESETS, TrainSettings
 
 PSF = phantoms.gaussian_psf()
 TINY = TrainSettings(
-    steps=6, start_iterations=COUNTS[-1], start_earlier=COUNTS[:-1], normalisation="photons",
-    refine=0.5, batch=1, patch=16, shape=(16, 16, 16), examples=2, steps_per_example=1, validate=1,
-    validate_every=2, device="cpu",
+    steps=6, start="ladder", normalisation="photons", refine=0.5, batch=1, patch=16,
+    shape=(16, 16, 16), examples=2, steps_per_example=1, validate=1, validate_every=2, device="cpu",
 )  # fmt: skip
 SMALL = {
     name: getattr(TINY, name)
@@ -88,7 +87,7 @@ def test_a_training_ends_with_a_refined_model_that_is_ready_for_use(tmp_path):
     ended = _run(TINY)
     model = ended.model
     assert model.refinement is not None
-    assert (model.stop, model.ladder.beyond, model.start.earlier) == (STOP, 1.4, COUNTS[:-1])
+    assert (model.stop, model.ladder.beyond, model.start.method) == (STOP, 1.4, "ladder")
     assert (model.normalisation, model.output_scale, model.estimate_weight) == ("photons", 1, 0)
     assert model.record.facts["best_step"] in (4, 6)  # of the second part
     assert all(np.isfinite(report.loss) for report in ended.steps)
@@ -233,12 +232,12 @@ def test_an_adaptation_is_gone_on_with(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"start_earlier": ()}, "photons needs several estimates"),
-        ({"start_earlier": (), "normalisation": "brightness"}, "and a refinement both"),
-        ({"normalisation": "brightness"}, "photons needs several estimates"),
-        ({"normalisation": "brightness", "refine": 0.0}, "photons needs several estimates"),
-        ({"variant": "paper"}, "photons needs several estimates"),
-        ({"views": "averaged"}, "two views is trained with a single initial estimate"),
+        ({"start": "matched"}, "`start` is matched, `normalisation` photons"),
+        ({"start": "matched", "normalisation": "brightness"}, "refinement needs both"),
+        ({"normalisation": "brightness"}, "`start` is ladder, `normalisation` brightness"),
+        ({"normalisation": "brightness", "refine": 0.0}, "`normalisation` brightness"),
+        ({"variant": "paper"}, "`normalisation` photons"),
+        ({"views": "averaged"}, "two views cannot start from a ladder"),
         ({"refine": 1.5}, "`refine`"),
         ({"refine_rate": 0.0}, "`refine_rate`"),
         ({"patch": 14}, "a multiple of 4 of at least 11"),
@@ -251,20 +250,14 @@ def test_settings_that_contradict_each_other_are_refused(changes, said):
         replace(TINY, **changes)
 
 
-@pytest.mark.parametrize("changes", [{"start_iterations": 60}, {"start_earlier": (6, 12)}])
-def test_other_numbers_of_iterations_are_refused(changes):
-    with pytest.raises(RlnError, match=r"after \(6, 12, 24, 48\)"):
-        _run(replace(TINY, **changes))
-
-
 def test_the_least_patch_can_be_trained_on():
     settings = replace(TINY, steps=2, patch=12, validate=0)
     assert np.isfinite([report.loss for report in _run(settings).steps]).all()
 
 
 def test_a_folder_of_examples_needs_several_estimates(tmp_path):
-    settings = replace(TINY, refine=0.0, start_earlier=(), normalisation="brightness")
-    with pytest.raises(RlnError, match=r"`examples`.*`start_earlier`"):
+    settings = replace(TINY, refine=0.0, start="matched", normalisation="brightness")
+    with pytest.raises(RlnError, match=r"`examples`.*`start=ladder`"):
         training_set_of(settings, psf=PSF, folder=tmp_path)
 
 
