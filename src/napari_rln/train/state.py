@@ -240,8 +240,9 @@ class TrainingState:
         initial, settings = self.training_set.initial_model, self.settings
         if not settings.refine:
             return None
-        torch.manual_seed(settings.seed)
-        refinement = Refinement()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(settings.seed)
+            refinement = Refinement()
         if initial is not None and initial.refinement is not None:
             refinement = Refinement(initial.refinement.settings)
             refinement.load_state_dict(initial.refinement.state_dict())
