@@ -257,7 +257,7 @@ def test_the_least_patch_can_be_trained_on():
 
 def test_a_folder_of_examples_needs_several_estimates(tmp_path):
     settings = replace(TINY, refine=0.0, start="matched", normalisation="brightness")
-    with pytest.raises(RlnError, match=r"`examples`.*`start=ladder`"):
+    with pytest.raises(RlnError, match=r"`example_folder`.*`start=ladder`"):
         training_set_of(settings, psf=PSF, folder=tmp_path)
 
 

@@ -45,7 +45,7 @@ def train(
     batch: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    examples: Path | None = None,
+    example_folder: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Overwrite = False,
     image_options: ImageOptions = ImageOptions(),
@@ -103,7 +103,7 @@ def train(
         Seed of all random numbers.
     device
         auto, cpu, cuda, cuda:1, mps.
-    examples
+    example_folder
         Folder that keeps the synthetic examples for further trainings; several trainings may fill
         it at once.
     resume
@@ -151,7 +151,7 @@ def train(
         like=image,
         structures=structures,
         imaging=imaging,
-        folder=examples,
+        folder=example_folder,
         initial_model=model_before,
     )
     name = title(out)

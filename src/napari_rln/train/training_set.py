@@ -202,7 +202,7 @@ def training_set_of(
     if folder is not None:
         if settings.start_settings.method != "ladder":
             raise RlnError(
-                "a folder of examples (`examples`) is for networks that start from a ladder of "
+                "a folder of examples (`example_folder`) is for networks that start from a ladder of "
                 "estimates (`start=ladder`), as the universal preset's."
             )
         kept = ExampleFolder(folder, train, settings.start_settings)
