@@ -1,11 +1,10 @@
 """Prediction of the best number of Richardson-Lucy iterations: fit, and what it costs.
 
-The examples of a folder (``napari-rln train --any-psf --preset universal
---example-folder DIR`` makes one) hold simulated
-images, their ground truth and estimates after 6 to 96 iterations. The number with the highest PSNR
-after a fit of scale and offset, between them too, is regressed on the statistics of
-:mod:`napari_rln.deconvolution.ladder` and their squares, by least squares with a small penalty. It
-is judged on the last fifth of the examples, and by the PSNR that it costs against the best number.
+The examples of a folder hold simulated images, their ground truth and estimates after 6 to 96
+iterations; ``napari-rln train --any-psf --preset universal --example-folder DIR`` makes one. The
+number with the highest PSNR after a fit of scale and offset, between them too, is regressed on the
+statistics of :mod:`napari_rln.deconvolution.ladder` and their squares, by least squares with a
+small penalty. It is judged on the last fifth of the examples, by the PSNR that it costs.
 
     python benchmarks/stop_prediction.py DIR
 """

@@ -202,8 +202,8 @@ def training_set_of(
     if folder is not None:
         if settings.start_settings.method != "ladder":
             raise RlnError(
-                "a folder of examples (`example_folder`) is for networks that start from a ladder of "
-                "estimates (`start=ladder`), as the universal preset's."
+                "a folder of examples (`example_folder`) is for networks that start from a ladder "
+                "of estimates (`start=ladder`), as the universal preset's."
             )
         kept = ExampleFolder(folder, train, settings.start_settings)
         inputs["examples"] = kept.hash
