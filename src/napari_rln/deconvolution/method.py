@@ -235,15 +235,12 @@ class BlockStage(Protocol):
         parts: Sequence[FloatArray],
         background: float,
         crops: Sequence[PreparedView],
-        estimates: Sequence[FloatArray],
-        outsides: Sequence[FloatArray],
+        sampled: SampleEstimates,
         device: torch.device,
         *,
         whole: bool,
     ) -> Json:
         """Return parameters from samples of the image and from estimates of crops.
-
-        Estimates and light from outside are those of :class:`SampleEstimates`.
 
         ``parts`` are samples of the image. With ``whole`` the only crop is the whole image.
         """

@@ -222,9 +222,8 @@ def fit_stages(
         estimate = sampled.estimates[0] if whole else None
     if second is not None:
         fitted = second.fit_range(
-            samples.parts, state.background, crops, sampled.estimates, sampled.outsides, device,
-            whole=whole,
-        )  # fmt: skip
+            samples.parts, state.background, crops, sampled, device, whole=whole
+        )
         state = replace(state, blocks=state.blocks | fitted)
     return state, estimate
 

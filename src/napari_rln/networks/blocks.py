@@ -12,7 +12,7 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.machine import LIBRARIES_BYTES, MemoryGb
 from napari_rln.core.tiles import Tile, TileSide, largest_core, plan_tiles
 from napari_rln.core.volume import Box, FloatArray, Shape, Volume
-from napari_rln.deconvolution.method import BlockComputer, Json
+from napari_rln.deconvolution.method import BlockComputer, Json, SampleEstimates
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.application import (
@@ -100,8 +100,7 @@ class NetworkBlocks:
         parts: Sequence[FloatArray],
         background: float,
         crops: Sequence[PreparedView],
-        estimates: Sequence[FloatArray],
-        outsides: Sequence[FloatArray],
+        sampled: SampleEstimates,
         device: torch.device,
         *,
         whole: bool,
@@ -117,9 +116,9 @@ class NetworkBlocks:
             values = np.concatenate([part.ravel() for part in parts])
             return asdict(Normalisation.of(values, values, background, "percentiles"))
         level = np.float32(background)
-        used = [brightness_estimate(estimate) for estimate in estimates]
+        used = [brightness_estimate(estimate) for estimate in sampled.estimates]
         light = _joined_brightness(used or [part - level for part in parts])
-        if estimates and not whole:
+        if used and not whole:
             # The ratio of brightness in an estimate to that in the image is from the deconvolved
             # crops, the brightness in the image from all samples.
             here = _joined_brightness([crop.image.data - level for crop in crops])
@@ -129,8 +128,8 @@ class NetworkBlocks:
         if self._model.refinement is not None and crops:
             crop = crops[0]
             z, y, x = (slice(0, n) for n in crop.image.shape)
-            result = self.ready(crop.psf, fitted, device)(crop, estimates[0], (z, y, x))
-            outside = outsides[0] if outsides else None
+            result = self.ready(crop.psf, fitted, device)(crop, sampled.estimates[0], (z, y, x))
+            outside = sampled.outsides[0] if sampled.outsides else None
             fitted["factor"] = explaining_factor(crop, result, outside, device)
         return fitted
 

@@ -64,7 +64,9 @@ class TrainingForm(QWidget):
         self.second = SecondViewForm(viewer)
         self.name = QLineEdit()
         self.training = Form(
-            TrainSettings, top=("minutes", "steps"), hidden=("variant", "views", "device")
+            TrainSettings,
+            top=("minutes", "steps"),
+            hidden=("variant", "views", "device", "refine", "refine_rate"),
         )
         self.structures = Form(StructureSettings, top=("structures",))
         self.preview_button = QPushButton("Preview a pair")
