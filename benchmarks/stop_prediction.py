@@ -29,9 +29,8 @@ CLEARLY_BELOW = 40.0  # best of the first estimates, for which those of many ite
 def curve(stored: StoredVolumes) -> np.ndarray | None:
     """Return the PSNR over the grid of numbers; none where the best may lie beyond those kept."""
     counts, kept = list(stored.estimates), list(stored.estimates.values())
-    inside = 1.001 * counts[-1] >= GRID
-    scores = np.full(len(GRID), -np.inf)
-    scores[inside] = [psnr(between(kept, counts, n), stored.truth, fit=True) for n in GRID[inside]]
+    # Beyond the last estimate it is that one.
+    scores = np.array([psnr(between(kept, counts, n), stored.truth, fit=True) for n in GRID])
     return scores if MOST in counts or GRID[scores.argmax()] < CLEARLY_BELOW else None
 
 
@@ -53,7 +52,7 @@ def fit(rows: np.ndarray, best: np.ndarray) -> np.ndarray:
 def cost(curves: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return by how many decibels the predicted numbers fall short of the best."""
     at = [np.interp(np.log(p), np.log(GRID), c) for p, c in zip(predicted, curves, strict=True)]
-    return curves.max(1) - np.maximum(at, -1e3)
+    return curves.max(1) - np.array(at)
 
 
 def main() -> None:
