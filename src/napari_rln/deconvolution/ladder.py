@@ -91,17 +91,27 @@ class Ladder:
         part = structured_crop(view.image.data, view.psf.shape)
         photons = np.float32(1 / camera.gain)
         light = (view.image.data[part] - np.float32(view.calibration.background)) * photons
-        estimates = [run.kept[count][part] * photons for count in COUNTS]
-        scale = brightness(estimates[1])
+        estimates = {count: run.kept[count][part] * photons for count in COUNTS}
+        deviances = [run.deviances[count] for count in COUNTS]
+        return self.best(light, estimates, deviances, view.calibration.background_photons)
+
+    def best(
+        self,
+        light: FloatArray,
+        estimates: Mapping[int, FloatArray],
+        deviances: Sequence[float],
+        background: float,
+    ) -> float:
+        """Return the best number of iterations of an image, from its estimates, in photons.
+
+        Image and estimates by number of iterations, (Z, Y, X), are without background; the
+        deviances are those of the estimates after :data:`COUNTS`, per voxel.
+        """
+        scale = brightness(estimates[COUNTS[1]])
         unit = np.float32(scale)
-        found = statistics(
-            light / unit,
-            [e / unit for e in estimates],
-            [run.deviances[count] for count in COUNTS],
-            scale,
-            view.calibration.background_photons,
-        )
-        return self.limited(self.stop(found), run.deviances[COUNTS[-1]])
+        shown = [estimates[count] / unit for count in COUNTS]
+        found = statistics(light / unit, shown, deviances, scale, background)
+        return self.limited(self.stop(found), deviances[-1])
 
     def limited(self, best: float, deviance: float) -> float:
         """Return a best number of iterations within the limits, for the last deviance.

@@ -133,6 +133,8 @@ def run_iter(
     runs = _runs(job, shared, on_findings, on_input)
     for each in runs:
         each.check()
+    for method in job.methods:  # so that an earlier method's estimates serve a later one
+        shared.marks.update(method.marks)
     outcomes = []
     for each in runs:
         outcomes.append((yield from each.go()))

@@ -188,10 +188,7 @@ class Model:
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """Return the tensors of the network, and of the refinement with a prefix."""
-        weights = dict(self.network.state_dict())
-        if self.refinement is not None:
-            more = self.refinement.state_dict()
-            weights |= {f"{_REFINEMENT}{name}": value for name, value in more.items()}
+        weights = joined_weights(self.network, self.refinement)
         return {name: value.contiguous() for name, value in weights.items()}
 
     @classmethod
@@ -214,16 +211,12 @@ class Model:
         try:
             network = RLN(NetworkSettings(**card["network"]))
             psf, psf_b = (_psf(card.get(name), tensors.pop(name, None)) for name in _PSFS)
+            own, more = split_weights(tensors)
             refinement = None
             if "refinement" in card:
                 refinement = Refinement(RefinementSettings(**card["refinement"]))
-                own = [name for name in tensors if name.startswith(_REFINEMENT)]
-                refinement.load_state_dict(
-                    {name.removeprefix(_REFINEMENT): tensors[name] for name in own}
-                )
-            network.load_state_dict(
-                {k: v for k, v in tensors.items() if not k.startswith(_REFINEMENT)}
-            )
+                refinement.load_state_dict(more)
+            network.load_state_dict(own)
             bad = [name for name, values in tensors.items() if not torch.isfinite(values).all()]
             if bad:
                 raise ValueError(f"{', '.join(bad)} contain NaN or infinities")
@@ -254,6 +247,27 @@ class Model:
             raise RlnError(
                 f"{file} does not contain the model that it describes: {error}"
             ) from error
+
+
+def joined_weights(network: RLN, refinement: Refinement | None) -> dict[str, torch.Tensor]:
+    """Return the tensors of a network, and of a refinement with a prefix, by name."""
+    weights = dict(network.state_dict())
+    if refinement is not None:
+        more = refinement.state_dict()
+        weights |= {f"{_REFINEMENT}{name}": value for name, value in more.items()}
+    return weights
+
+
+def split_weights(
+    weights: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the tensors of the network and of the refinement; see :func:`joined_weights`."""
+    more = {k.removeprefix(_REFINEMENT): v for k, v in weights.items() if _is_of_refinement(k)}
+    return {k: v for k, v in weights.items() if not _is_of_refinement(k)}, more
+
+
+def _is_of_refinement(name: str) -> bool:
+    return name.startswith(_REFINEMENT)
 
 
 def validation_of(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -33,7 +33,10 @@ CANDIDATES: int = len(AROUND) + 2
 """Number of candidates: classical estimates, and the output of the Richardson-Lucy Network."""
 
 VOXEL_BYTES = 330
-"""Memory of a refinement per voxel, beside its input and output, in bytes; measured."""
+"""Memory of a refinement per voxel, beside its input and output, in bytes.
+
+Measured: 150 for tiles of 128^3 and more, 450 for 64^3 with what does not depend on the size.
+"""
 
 _MOST_LOG_FACTOR = 2.0  # logarithm of the largest factor on the mixture
 _MIDDLE = (1.5, -1.0)  # usual log10 of photons, and of the background relative to structures

@@ -20,7 +20,7 @@ from napari_rln.core.limits import as_dict
 from napari_rln.core.volume import FloatArray, Mask, Shape, Volume, VoxelUm, check_on_grid
 from napari_rln.deconvolution import settings as rld
 from napari_rln.deconvolution.calibration import Calibration, calibrate, prepare_data
-from napari_rln.deconvolution.ladder import COUNTS, MOST, STOP, Ladder, statistics
+from napari_rln.deconvolution.ladder import COUNTS, MOST, STOP, Ladder
 from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
@@ -368,12 +368,8 @@ def example_of_ladder(
     (Z, Y, X) each, without background; the estimates are those of :func:`ladder_run`, and the
     deviances those of the first of them.
     """
-    scale = brightness(estimates[COUNTS[1]])
-    shown = [estimates[count] / np.float32(scale) for count in COUNTS]
-    found = statistics(light / np.float32(scale), shown, deviances, scale, background)
     made = Ladder(STOP, beyond)
-    best = made.limited(STOP(found), deviances[-1])
-    candidates = made.around(estimates, best)
+    candidates = made.around(estimates, made.best(light, estimates, deviances, background))
     E0 = candidates[-1]
     scaling = Normalisation(offset=0.0, scale=brightness(candidates[1]), gain=1.0,
                             background=background)  # fmt: skip

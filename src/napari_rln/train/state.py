@@ -15,7 +15,7 @@ from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
 from napari_rln.deconvolution.ladder import STOP
 from napari_rln.networks.inference import InferenceNetwork
-from napari_rln.networks.model import Model
+from napari_rln.networks.model import Model, joined_weights, split_weights
 from napari_rln.networks.refinement import InferenceRefinement, Refinement
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
 from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
@@ -35,7 +35,6 @@ _GUESS = 100 * _WARM_UP  # total steps, until the first are timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
 _FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # candidate weights of the initial estimate
 _STEPS, _STATS = 0, 1  # streams of random numbers
-_REFINEMENT = "refinement."  # prefix of its weights
 
 
 class TrainingState:
@@ -149,12 +148,13 @@ class TrainingState:
         weights = self._best.weights if self._best else self._weights()
         source = self._best or self.training_set.initial_model
         network = RLN(self.network.settings)
-        network.load_state_dict(_without(weights))
+        own, more = split_weights(weights)
+        network.load_state_dict(own)
         refinement = None
-        if any(name.startswith(_REFINEMENT) for name in weights):
+        if more:
             assert self.refinement is not None
             refinement = Refinement(self.refinement.settings)
-            refinement.load_state_dict(_only(weights))
+            refinement.load_state_dict(more)
         facts: dict[str, Any] = {
             "steps": self.step,
             "total": self.total,
@@ -210,9 +210,10 @@ class TrainingState:
         """Restore a saved state."""
         self.step, self.total = saved.step, saved.total
         self._frozen, self._last, self._best = saved.frozen, saved.losses, saved.best
-        self.network.load_state_dict(_without(saved.weights))
+        own, more = split_weights(saved.weights)
+        self.network.load_state_dict(own)
         if self.refinement is not None and self.step > self._last_part:
-            self.refinement.load_state_dict(_only(saved.weights))
+            self.refinement.load_state_dict(more)
             self._refine(resumed=True)
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": saved.moments, "param_groups": groups})
@@ -258,7 +259,7 @@ class TrainingState:
         if not self._frozen:
             self._freeze()
         if self._best is not None and not resumed and self.step:
-            self.network.load_state_dict(_without(self._best.weights))
+            self.network.load_state_dict(split_weights(self._best.weights)[0])
             self._best = None
         self._refining = True
         self._pool.refine(InferenceNetwork(self.network.eval(), self.device))
@@ -375,10 +376,7 @@ class TrainingState:
             estimate_statistics(self.network, (batch.to(self.device) for batch in draws))
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        weights = dict(self.network.state_dict())
-        if self._refining and self.refinement is not None:
-            own = self.refinement.state_dict()
-            weights |= {f"{_REFINEMENT}{name}": value for name, value in own.items()}
+        weights = joined_weights(self.network, self.refinement if self._refining else None)
         return {k: v.detach().cpu().clone() for k, v in weights.items()}
 
     def _report(self, phase: Any, step: int, total: int, *, rate: float = 0.0) -> TrainReport:
@@ -401,17 +399,3 @@ class TrainingState:
             ssim=last.get("ssim"),
             e_mse=last.get("e_mse"),
         )
-
-
-def _without(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights of the network."""
-    return {name: value for name, value in weights.items() if not name.startswith(_REFINEMENT)}
-
-
-def _only(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights of the refinement, without their prefix."""
-    return {
-        name.removeprefix(_REFINEMENT): value
-        for name, value in weights.items()
-        if name.startswith(_REFINEMENT)
-    }
