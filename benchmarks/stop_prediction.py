@@ -19,14 +19,15 @@ from tables import markdown
 from napari_rln.core.brightness import brightness
 from napari_rln.core.metrics import psnr
 from napari_rln.deconvolution.ladder import COUNTS, MOST, STATISTICS, between, statistics
-from napari_rln.train.example_folder import StoredVolumes, read_volumes
+from napari_rln.train.example_folder import read_volumes
+from napari_rln.train.examples import LadderVolumes
 
 GRID = np.exp(np.linspace(np.log(4), np.log(MOST), 24))
 PENALTY = 2.0  # on standardised weights
 CLEARLY_BELOW = 40.0  # best of the first estimates, for which those of many iterations are not kept
 
 
-def curve(stored: StoredVolumes) -> np.ndarray | None:
+def curve(stored: LadderVolumes) -> np.ndarray | None:
     """Return the PSNR over the grid of numbers; none where the best may lie beyond those kept."""
     counts, kept = list(stored.estimates), list(stored.estimates.values())
     # Beyond the last estimate it is that one.

@@ -44,7 +44,7 @@ def test_an_example_is_created_once_and_loaded(folder, monkeypatch):
     folder.create(4)
     first = folder.load(1)
     assert folder.numbers() == [1, 4]
-    monkeypatch.setattr(example_folder, "ladder_run", None)  # no more are created
+    monkeypatch.setattr(example_folder, "ladder_volumes", None)  # no more are created
     assert _same(folder.load(1), first)
     assert not _same(folder.load(4), first)
     with pytest.raises(TypeError):

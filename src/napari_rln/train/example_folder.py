@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,33 +20,20 @@ from napari_rln.core.brightness import brightness
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.calibration import calibrate
 from napari_rln.deconvolution.ladder import COUNTS, MOST
 from napari_rln.io.paths import atomic
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.train.examples import (
     Example,
+    LadderVolumes,
     SyntheticPairs,
     example_of_ladder,
-    ladder_run,
+    ladder_volumes,
     prepared,
 )
 
 _RECIPE = "recipe.json"
 _LARGEST = 6e4  # of a value in half precision
-
-
-class StoredVolumes(NamedTuple):
-    """Image, ground truth, and estimates by number of iterations, (Z, Y, X) photons.
-
-    Deviances of the first estimates per voxel, and background in photons.
-    """
-
-    light: FloatArray
-    truth: FloatArray
-    estimates: dict[int, FloatArray]
-    deviances: tuple[float, ...]
-    background: float
 
 
 class ExampleFolder:
@@ -94,21 +81,17 @@ class ExampleFolder:
         if path.exists():
             return
         pair, psf = self._source.pair(number)
-        calibration = calibrate(pair.image)
-        view = prepared(pair.image, psf, calibration)
-        run = ladder_run(view)
-        estimates = run.kept
-        scale = brightness(estimates[COUNTS[1]])
-        light = view.image.data - np.float32(calibration.background)
-        volumes = [light, pair.truth.data, *estimates.values()]
+        made = ladder_volumes(pair, prepared(pair.image, psf))
+        scale = brightness(made.estimates[COUNTS[1]])
+        volumes = [made.light, made.truth, *made.estimates.values()]
         scaled = np.stack(volumes) / np.float32(scale)
         stored = np.clip(scaled, -_LARGEST, _LARGEST).astype(np.float16)
         record = pair.image.record
         assert record is not None
         metadata = {
-            "scale": repr(scale / calibration.camera.gain),  # photons
-            "background": repr(calibration.background_photons),
-            "deviances": json.dumps([run.deviances[count] for count in COUNTS]),
+            "scale": repr(scale),
+            "background": repr(made.background),
+            "deviances": json.dumps(made.deviances),
             "structures": ",".join(record.facts["structures"]),
         }
         with atomic(path) as temporary:
@@ -122,10 +105,10 @@ class ExampleFolder:
         RlnError
             If its file is damaged.
         """
-        made = example_of_ladder(*self.read(number), self._start.beyond)
+        made = example_of_ladder(self.read(number), self._start.beyond)
         return _in_half_precision(made)
 
-    def read(self, number: int) -> StoredVolumes:
+    def read(self, number: int) -> LadderVolumes:
         """Return what is stored of an example, created unless present, in photons.
 
         Raises
@@ -137,7 +120,7 @@ class ExampleFolder:
         return read_volumes(self.path(number))
 
 
-def read_volumes(path: Path) -> StoredVolumes:
+def read_volumes(path: Path) -> LadderVolumes:
     """Return what is stored of an example, in photons.
 
     Raises
@@ -155,7 +138,7 @@ def read_volumes(path: Path) -> StoredVolumes:
         raise RlnError(f"{path} is damaged ({error}); delete it.") from error
     light, truth, *volumes = scaled * np.float32(scale)
     estimates = dict(zip((*COUNTS, MOST), volumes, strict=False))
-    return StoredVolumes(light, truth, estimates, deviances, background)
+    return LadderVolumes(light, truth, estimates, deviances, background)
 
 
 def _in_half_precision(made: Example) -> Example:

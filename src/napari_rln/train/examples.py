@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -264,11 +265,14 @@ def example(
     by ground truth, in one run instead of two.
     """
     pair, psf = source.pair(number)
-    calibration = calibrate(pair.image)
-    background = calibration.background
     if start.method == "ladder":
         assert psf is not None
-        return _laddered(pair, psf, calibration, start)
+        view = prepared(pair.image, psf)
+        made = example_of_ladder(ladder_volumes(pair, view), start.beyond)
+        pair = replace(pair, image=view.image)
+        return replace(made, pair=pair, psf=psf, calibration=view.calibration, mask=view.mask)
+    calibration = calibrate(pair.image)
+    background = calibration.background
     second = x_b = None
     if pair.second is not None:
         assert source.psf_b is not None
@@ -316,30 +320,40 @@ def example(
     )
 
 
-def _laddered(pair: Pair, psf: Volume, calibration: Calibration, start: StartSettings) -> Example:
-    """Return the example of a pair, with several estimates."""
-    view = prepared(pair.image, psf, calibration)
-    photons = np.float32(1 / calibration.camera.gain)
-    run = ladder_run(view)
-    made = example_of_ladder(
-        (view.image.data - np.float32(calibration.background)) * photons,
+class LadderVolumes(NamedTuple):
+    """Image, ground truth, and estimates by number of iterations, (Z, Y, X) photons.
+
+    Without background. Deviances of the first estimates per voxel, and background in photons.
+    """
+
+    light: FloatArray
+    truth: FloatArray
+    estimates: Mapping[int, FloatArray]
+    deviances: Sequence[float]
+    background: float
+
+
+def ladder_volumes(pair: Pair, view: PreparedView) -> LadderVolumes:
+    """Return the estimates of a prepared image, with image and ground truth."""
+    photons = np.float32(1 / view.calibration.camera.gain)
+    run = _ladder_run(view)
+    return LadderVolumes(
+        (view.image.data - np.float32(view.calibration.background)) * photons,
         pair.truth.data * photons,
-        {n: estimate * photons for n, estimate in run.kept.items()},
+        {count: estimate * photons for count, estimate in run.kept.items()},
         [run.deviances[count] for count in COUNTS],
-        calibration.background_photons,
-        start.beyond,
+        view.calibration.background_photons,
     )
-    pair = replace(pair, image=view.image)
-    return replace(made, pair=pair, psf=psf, calibration=calibration, mask=view.mask)
 
 
-def prepared(image: Volume, psf: Volume, calibration: Calibration) -> PreparedView:
+def prepared(image: Volume, psf: Volume) -> PreparedView:
     """Return an image with its defective voxels repaired or masked, as in an application."""
+    calibration = calibrate(image)
     data, mask, _ = prepare_data(image.data, psf.data, calibration)
     return PreparedView(image=image.with_data(data), psf=psf, calibration=calibration, mask=mask)
 
 
-def ladder_run(view: PreparedView) -> RichardsonLucyIteration:
+def _ladder_run(view: PreparedView) -> RichardsonLucyIteration:
     """Return a deconvolution that keeps the estimates of a ladder.
 
     Up to the largest number where the predicted best one may need it.
@@ -355,19 +369,9 @@ def ladder_run(view: PreparedView) -> RichardsonLucyIteration:
     return run
 
 
-def example_of_ladder(
-    light: FloatArray,
-    truth: FloatArray,
-    estimates: Mapping[int, FloatArray],
-    deviances: Sequence[float],
-    background: float,
-    beyond: float,
-) -> Example:
-    """Return the example of an image, its ground truth and its estimates, in photons.
-
-    (Z, Y, X) each, without background; the estimates are those of :func:`ladder_run`, and the
-    deviances those of the first of them.
-    """
+def example_of_ladder(volumes: LadderVolumes, beyond: float) -> Example:
+    """Return the example of an image with several estimates, up to ``beyond`` times the stop."""
+    light, truth, estimates, deviances, background = volumes
     made = Ladder(STOP, beyond)
     candidates = made.around(estimates, made.best(light, estimates, deviances, background))
     E0 = candidates[-1]
