@@ -43,6 +43,14 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device multiplies numbers of bfloat16 faster than those of float32."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older torch
+    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def to_numpy(tensor: torch.Tensor) -> FloatArray:
     """Return a float32 array copy of a tensor of any type and device."""
     array: FloatArray = tensor.to("cpu", torch.float32, copy=True).contiguous().numpy()

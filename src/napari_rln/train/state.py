@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from napari_rln.core.brightness import brightness
+from napari_rln.core.device import has_fast_bfloat16
 from napari_rln.core.generators import Stopwatch, relay
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
@@ -283,7 +284,7 @@ class TrainingState:
         assert self.refinement is not None
         batch = self._pool.batch(self.step, _STEPS, self.step).to(self.device)
         self.refinement.train()
-        fast = self.device.type == "cuda"
+        fast = has_fast_bfloat16(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             output = self.refinement(batch.x, batch.E0, batch.about)
         margin = max(self.settings.margin, EDGE)
