@@ -438,7 +438,8 @@ def test_the_network_is_judged_on_whole_volumes_in_the_mean():
     held = [example(source, number, START, "brightness") for number in range(2)]
     for one in held:
         np.testing.assert_array_equal(apply_whole(_hand_on, one), one.E0)
-    quality, _, weight, preview = validate(_hand_on, held)
+    quality, errors, weight, preview = validate(_hand_on, held)
+    assert len(errors) == 2
     assert weight == 0
     expected = np.mean([psnr(one.E0, one.target, fit=True) for one in held])
     assert quality.psnr_db == pytest.approx(expected)

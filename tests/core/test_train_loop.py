@@ -33,6 +33,7 @@ from napari_rln.train import examples, pool, validation
 from napari_rln.train import state as run
 from napari_rln.train.batch_statistics import estimate_statistics
 from napari_rln.train.batches import Batch, draw_batch
+from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Symmetry, example
 from napari_rln.train.loop import train_model, train_model_iter
 from napari_rln.train.training_set import training_set_of
@@ -110,8 +111,7 @@ def _short(monkeypatch):
 @pytest.fixture
 def few(monkeypatch):
     """Begin with one example, so that the others are made while the training runs."""
-    for module in (run, pool):
-        monkeypatch.setattr(module, "FIRST", 1)
+    monkeypatch.setattr(pool, "FIRST", 1)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def judged(monkeypatch):
             assert not network.training
             seen.append({k: v.clone() for k, v in network.state_dict().items()})
             decibels = left.pop(0)
-            return ValidationResult(Quality(psnr_db=decibels, ssim=0.5), -decibels, 0.25, None)
+            return ValidationResult(Quality(psnr_db=decibels, ssim=0.5), (-decibels,), 0.25, None)
 
         monkeypatch.setattr(run, "validate", validate)
         monkeypatch.setattr(run, "preview", lambda *_, **__: None)
@@ -624,14 +624,14 @@ def clock(monkeypatch, few):
     return clock
 
 
-TIMED = replace(TINY, steps=None, minutes=6.05 / 60, examples=1, batch=1)
+TIMED = replace(TINY, steps=None, minutes=8.05 / 60, examples=1, batch=1)
 
 
 def test_minutes_decide_how_many_steps_there_are(clock):
     ended = _run(replace(TIMED, validate=1, validate_every=20))
-    # 6 steps of 0.1 s and an examination; from then on a step costs a twentieth of an examination
-    # as well.
-    total = 6 + int((6.05 - 0.6 - 2) / (0.1 + 2 / 20))
+    # Two examples, 6 steps of 0.1 s and two examinations, one of them the last; from then on a step
+    # costs a twentieth of an examination as well.
+    total = 6 + int((8.05 - 2 - 0.6 - 2 - 2) / (0.1 + 2 / 20))
     assert ended.steps[-1].total == ended.steps[-1].step == total
     assert ended.model.record.facts["total"] == total
     assert {report.total for report in ended.steps[5:]} == {total}
@@ -639,9 +639,9 @@ def test_minutes_decide_how_many_steps_there_are(clock):
 
 def test_minutes_are_kept_to(clock):
     ended = _run(replace(TIMED, validate=0))
-    assert clock.now == pytest.approx(1 + 6.05, abs=0.1)  # an example was made before
+    assert clock.now == pytest.approx(8.05, abs=0.1)
     lefts = [report.seconds_left for report in ended.steps if report.seconds_left is not None]
-    assert lefts[0] == pytest.approx(6.05 - 0.7, abs=0.1)
+    assert lefts[0] == pytest.approx(8.05 - 1.7, abs=0.1)
     assert lefts[-1] == pytest.approx(0, abs=0.01)
 
 
@@ -650,7 +650,36 @@ def test_too_few_minutes_are_a_few_steps(clock):
     assert ended.steps[-1].step == 7
 
 
-def test_making_examples_and_pauses_take_nothing_of_the_minutes(clock):
+def test_minutes_are_kept_to_where_steps_become_slow(clock, monkeypatch):
+    """Later steps take three times as long, as on a machine that other work keeps busy."""
+    descend = run.TrainingState._descend
+
+    def slower(state):
+        clock.now += 0.2 * (state.step >= 30)
+        return descend(state)
+
+    monkeypatch.setattr(run.TrainingState, "_descend", slower)
+    settings = replace(TIMED, minutes=40 / 60, validate=1, validate_every=20)
+    ended = _run(settings)
+    assert ended.reports[-1].seconds == pytest.approx(40, abs=5)
+    assert ended.steps[30].total > ended.steps[-1].total == ended.steps[-1].step
+
+
+def test_a_short_training_is_prepared_in_a_part_of_its_time(clock, monkeypatch):
+    """Of twenty held-out and eight first volumes, two of which take a second, a few."""
+    monkeypatch.setattr(pool, "FIRST", 8)
+    settings = replace(TIMED, minutes=20 / 60, validate=20, examples=8, validate_every=1000)
+    training_set = training_set_of(settings, psf=PSF)
+    for minutes, expected in ((1 / 3, (9, 3)), (0.05, (4, 3)), (5.0, (20, 8))):
+        timed = replace(settings, minutes=minutes)
+        state = run.TrainingState(training_set, timed, "m", torch.device("cpu"), EstimateCache())
+        assert (state._limit_volumes(1.0), state._pool.first) == expected
+        state.close()
+    prepared = [r for r in _run(settings).reports if r.phase == "examples"]
+    assert len(prepared) == prepared[-1].total < 28
+
+
+def test_pauses_take_nothing_of_the_minutes(clock):
     ends = []
     for slow in (0.0, 1000.0):
         steps = train_model_iter(training_set_of(TIMED, psf=PSF), replace(TIMED, validate=0))

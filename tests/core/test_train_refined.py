@@ -40,8 +40,7 @@ def _short(monkeypatch):
     monkeypatch.setattr(run, "_STATISTICS", 2)
     monkeypatch.setattr(validation, "_ITERATIONS", (2, 4))
     monkeypatch.setattr(validation, "_WB_ITERATIONS", (1,))
-    for module in (run, pool):
-        monkeypatch.setattr(module, "FIRST", 1)
+    monkeypatch.setattr(pool, "FIRST", 1)
     small = RefinementSettings(width=4, deep_width=4, before=0, deep=1, after=0)
     original = run.Refinement
     monkeypatch.setattr(run, "Refinement", lambda settings=small: original(settings))
@@ -57,7 +56,7 @@ def judged(monkeypatch):
         def validate(network, held, *, refinement=None, **options):
             result = validation.validate(network, held, refinement=refinement, **options)
             seen.append(refinement)
-            return result._replace(error=left.pop(0))
+            return result._replace(errors=(left.pop(0),))
 
         monkeypatch.setattr(run, "validate", validate)
         return seen

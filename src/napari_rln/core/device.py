@@ -47,7 +47,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Tell whether a device multiplies numbers of bfloat16 faster than those of float32."""
     if device.type != "cpu":
         return device.type == "cuda"
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older torch
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        return False
+    known = torch.cpu.get_capabilities()
     return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -17,7 +17,9 @@ from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.training_settings import Quality
 
 _KEY = "napari-rln training"
-_METADATA = ("settings", "inputs", "step", "total", "frozen", "losses")
+_METADATA = (
+    "settings", "inputs", "step", "total", "frozen", "losses", "volumes", "initial_errors"
+)  # fmt: skip
 
 Tensors = dict[str, torch.Tensor]
 
@@ -40,7 +42,9 @@ class Checkpoint:
     """Complete state of a training, sufficient to resume it with the same settings and inputs.
 
     ``frozen`` tells whether the statistics of batch normalisation are; the losses are those of the
-    last step, the moments those of the optimiser, by number of the weight.
+    last step, the moments those of the optimiser, by number of the weight. ``volumes`` are the
+    numbers of held-out and of first examples, and ``initial_errors`` those of the initial model on
+    the former.
     """
 
     settings: dict[str, Any]
@@ -52,6 +56,8 @@ class Checkpoint:
     weights: Tensors
     moments: dict[int, Tensors]
     best: BestWeights | None = None
+    volumes: tuple[int, int] = (0, 0)
+    initial_errors: list[float] = field(default_factory=list)
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
         """Raise an RlnError with the names of the settings or inputs of another training."""

@@ -154,5 +154,6 @@ def _in_half_precision(made: Example) -> Example:
         E0=half(made.E0),
         target=half(made.target),
         light=half(made.light),
+        estimates={},
         candidates=tuple(half(candidate) for candidate in made.candidates),
     )

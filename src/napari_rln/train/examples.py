@@ -70,6 +70,8 @@ class Example:
         Normalisation.
     light, candidates
         For a refinement: image and candidate estimates (Z, Y, X) in units of the scale.
+    estimates
+        Matched Richardson-Lucy estimates (Z, Y, X) by number of iterations, if known.
     pair, psf, calibration, mask
         Image and ground truth in image units, PSF assumed, and calibration and measured voxels of
         the image; none if only the arrays are known, the PSF also for pairs of unknown origin.
@@ -87,6 +89,7 @@ class Example:
     scaling: Normalisation
     light: FloatArray | None = None
     candidates: tuple[FloatArray, ...] = ()
+    estimates: Mapping[int, FloatArray] = field(default_factory=dict)
     pair: Pair | None = None
     psf: Volume | None = None
     calibration: Calibration = field(default_factory=Calibration)
@@ -111,6 +114,10 @@ class Example:
             image=self.pair.image, psf=self.psf, calibration=self.calibration, mask=self.mask
         )
         return [first] if self.second is None else [first, self.second]
+
+    def arrays_alone(self) -> "Example":
+        """Return the example as it is trained on, without what only a baseline needs."""
+        return replace(self, estimates={}, pair=None, psf=None, mask=None, second=None)
 
     def in_units_of_target(self, output: FloatArray) -> FloatArray:
         """Return a network's output (Z, Y, X) in units of the target."""
@@ -388,6 +395,7 @@ def example_of_ladder(volumes: LadderVolumes, beyond: float) -> Example:
         scaling=scaling,
         light=light / unit,
         candidates=tuple(candidate / unit for candidate in candidates),
+        estimates=estimates,
     )
 
 

@@ -83,7 +83,7 @@ def train_model_iter(
 def _train(
     run: TrainingState, saved: Checkpoint | None, checkpoint: Path | None
 ) -> Generator[TrainReport, None, None]:
-    yield from run.prepare()
+    yield from run.prepare(saved)
     if saved is not None:
         run.restore(saved)
     elif run.training_set.initial_model is not None and run.settings.validate:

@@ -10,13 +10,13 @@ from napari_rln.train.training_settings import TrainSettings
 from napari_rln.train.validation import Network, with_output
 
 FIRST = 8
-"""Number of examples before the first step."""
+"""Largest number of examples before the first step."""
 
 _PREFETCH = 2  # examples created before they are needed
 
 
 class Pool:
-    """Examples by number, and batches of them.
+    """Examples by number, and batches of them; ``first`` is their number before the first step.
 
     The number of examples of a step depends on the step alone and not on how many are ready, so
     that the result does not depend on the speed of the machine.
@@ -36,17 +36,16 @@ class Pool:
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="examples")
         self._closed = False
         self.output_scale = 1.0
+        self.first = min(FIRST, settings.examples)
 
     def close(self) -> None:
         """Stop creating examples; finished ones remain available."""
         self._closed = True
         self._workers.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, number: int) -> Example:
-        """Create, add and return the example of a number."""
-        made = self._training(number)
-        self._futures.append(_done(made))
-        return made
+    def example(self, number: int) -> Example:
+        """Return a requested example, once created."""
+        return self._futures[number].result()
 
     def refine(self, network: Network) -> None:
         """Add the output of a network to the candidates of all examples, now and later.
@@ -60,8 +59,9 @@ class Pool:
 
     def rescale(self, output_scale: float) -> None:
         """Change the output scale of all examples."""
+        created = [future.result() for future in self._futures]
         factor, self.output_scale = output_scale / self.output_scale, output_scale
-        self._futures = [_done(rescaled(future.result(), factor)) for future in self._futures]
+        self._futures = [_done(rescaled(made, factor)) for made in created]
 
     def request(self, step: int) -> None:
         """Schedule the creation of the examples of a step and of the next ones."""
@@ -84,7 +84,8 @@ class Pool:
         )  # fmt: skip
 
     def _needed(self, step: int) -> int:
-        return min(FIRST + step // self._settings.steps_per_example, self._settings.examples)
+        more = step // self._settings.steps_per_example
+        return min(self.first + more, self._settings.examples)
 
     def create(self, number: int, held_out: ExampleSource | None = None) -> Example:
         """Return a new example, of the held-out source if given, then stopped as in inference."""
@@ -101,7 +102,7 @@ class Pool:
 
     def _training(self, number: int) -> Example:
         """Return an example to train on, with the network's output for a refinement."""
-        made = self.create(number) if self._folder is None else self._folder.load(number)
+        made = self._folder.load(number) if self._folder else self.create(number).arrays_alone()
         return made if self._network is None else with_output(made, self._network)
 
     def _with_output(self, future: Future[Example]) -> Example:

@@ -25,15 +25,25 @@ from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Example, rescaled
 from napari_rln.train.loss import Losses, paper_loss, photon_loss, refined_loss, relative_loss
-from napari_rln.train.pool import FIRST, Pool
+from napari_rln.train.pool import Pool
 from napari_rln.train.training_set import TrainingSet
 from napari_rln.train.training_settings import EDGE, Baseline, TrainReport, TrainSettings
-from napari_rln.train.validation import ValidationResult, baseline_iter, preview, validate
+from napari_rln.train.validation import (
+    ValidationResult,
+    baseline_iter,
+    preview,
+    validate,
+    with_output,
+)
 
 _WARM_UP = 20  # steps of rising learning rate, also used for timing
 _UNTIMED = 3  # first steps, which are slower
 _GUESS = 100 * _WARM_UP  # total steps, until the first are timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
+_PREPARATION = 0.3  # of the minutes of a training, at most
+_AT_ONCE = 2  # examples that are created beside each other
+_LEAST = (4, 3)  # held-out and first examples of a training that is short of time
+_WORSE = 0.01  # of the logarithm of a held-out volume's error: 0.04 dB are tolerated
 _FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # candidate weights of the initial estimate
 _STEPS, _STATS = 0, 1  # streams of random numbers
 
@@ -54,8 +64,9 @@ class TrainingState:
         self.step = 0
         self.total = settings.steps or _GUESS
         self.clock = Stopwatch()
-        self._timed = self._started = 0.0  # times of steps in seconds
+        self._timed = 0.0  # time of a step in seconds
         self._timed_from = 0
+        self._validation = self._validating = 0.0  # seconds of the last one, and of all since then
         self._baseline: Baseline | None = None
         self._best: BestWeights | None = None
         self._last: dict[str, float] = {}
@@ -64,6 +75,7 @@ class TrainingState:
         if training_set.initial_model is not None:
             self._pool.output_scale = training_set.initial_model.output_scale
         self._held_out: list[Example] = []
+        self._initial_errors: list[float] = []
         self.network = self._network().to(device)
         self.refinement = self._new_refinement()
         parameters = list(self.network.parameters())
@@ -76,13 +88,21 @@ class TrainingState:
         """Stop creating examples."""
         self._pool.close()
 
-    def prepare(self) -> Generator[TrainReport, None, None]:
-        """Create the held-out and the first examples, and the baseline of the former."""
-        first, held_out = min(FIRST, self.settings.examples), self.settings.validate
-        initial = self.training_set.initial_model
-        for number in range(held_out):
+    def prepare(self, saved: Checkpoint | None) -> Generator[TrainReport, None, None]:
+        """Create the held-out and the first examples, and the baseline of the former.
+
+        They are as many as in a saved state; else fewer where time is short.
+        """
+        initial, held_out = self.training_set.initial_model, self.settings.validate
+        if saved is not None:
+            held_out, self._pool.first = saved.volumes
+        self._pool.request(self.step)
+        while len(self._held_out) < held_out:
+            number = len(self._held_out)
             self._held_out.append(self._pool.create(number, self.training_set.held_out))
-            report = self._report("examples", number + 1, first + held_out)
+            if number == 0 and saved is None and self.settings.steps is None:
+                held_out = self._limit_volumes(self.clock.seconds)
+            report = self._report("examples", number + 1, held_out + self._pool.first)
             if number == 0 and initial is not None:
                 early = preview(
                     InferenceNetwork(self.network.eval(), self.device),
@@ -94,16 +114,16 @@ class TrainingState:
                 report = replace(report, preview=early)
             yield report
         bright = []
-        for number in range(first):
-            bright.append(brightness(self._pool.add(number).target))
-            yield self._report("examples", held_out + number + 1, first + held_out)
+        for number in range(self._pool.first):
+            bright.append(brightness(self._pool.example(number).target))
+            done = held_out + number + 1
+            yield self._report("examples", done, held_out + self._pool.first)
         if initial is None and self.settings.normalisation == "brightness":
             scale = round(median(bright), 4)
             self._held_out = [
                 rescaled(made, scale / self._pool.output_scale) for made in self._held_out
             ]
             self._pool.rescale(scale)
-        self._pool.request(self.step)
         self._baseline = yield from relay(
             baseline_iter(self._held_out), lambda done: self._report("baseline", done, held_out)
         )
@@ -113,7 +133,7 @@ class TrainingState:
         if self.refinement is not None and not self._last_part:  # it is trained alone
             self._refine()
         count = len(self._held_out)
-        return self._validated(self._report("baseline", count, count))
+        return self._validated(self._report("baseline", count, count), initial=True)
 
     def advance(self) -> TrainReport:
         """Perform one step and return its report."""
@@ -121,8 +141,6 @@ class TrainingState:
             self._refine()
         if not self._frozen and self.step >= (1 - self.settings.frozen) * self.total:
             self._freeze()
-        if self.step == 0:
-            self._started = self.clock.seconds
         if self.step == _UNTIMED:
             self._time_from_here()
         rate = self._rate()
@@ -136,6 +154,8 @@ class TrainingState:
         if self._held_out and self.due():
             self._estimate_statistics()
             report = self._validated(report)
+            if self.settings.steps is None and _WARM_UP < self.step < self.total:
+                self.total = self._steps_in_time()
         return replace(report, _model=self.model)
 
     def due(self) -> bool:
@@ -205,12 +225,15 @@ class TrainingState:
             weights=self._weights(),
             moments={i: {k: v.cpu().clone() for k, v in m.items()} for i, m in moments.items()},
             best=self._best,
+            volumes=(len(self._held_out), self._pool.first),
+            initial_errors=self._initial_errors,
         )
 
     def restore(self, saved: Checkpoint) -> None:
         """Restore a saved state."""
         self.step, self.total = saved.step, saved.total
         self._frozen, self._last, self._best = saved.frozen, saved.losses, saved.best
+        self._initial_errors = saved.initial_errors
         own, more = split_weights(saved.weights)
         self.network.load_state_dict(own)
         if self.refinement is not None and self.step > self._last_part:
@@ -263,7 +286,9 @@ class TrainingState:
             self.network.load_state_dict(split_weights(self._best.weights)[0])
             self._best = None
         self._refining = True
-        self._pool.refine(InferenceNetwork(self.network.eval(), self.device))
+        network = InferenceNetwork(self.network.eval(), self.device)
+        self._pool.refine(network)
+        self._held_out = [with_output(made, network) for made in self._held_out]
 
     def _inference_refinement(self, refinement: Refinement | None) -> InferenceRefinement | None:
         if refinement is None:
@@ -314,30 +339,51 @@ class TrainingState:
         if self.settings.schedule == "paper":
             return float(highest * 0.95 ** (step / 600))
         if self._refining:
-            highest, step = self.settings.refine_rate, step - self._last_part
+            highest, step = self.settings.refine_rate, max(0, step - self._last_part)
             total -= self._last_part
         elif self.refinement is not None:
             total = self._last_part
         warm = min(1.0, (step + 1) / _WARM_UP)
         return float(highest * warm * 0.5 * (1 + np.cos(np.pi * step / total)))
 
-    def _steps_in_time(self) -> int:
-        """Return the number of steps that fits the time limit, from the time of the first."""
-        each = (self.clock.seconds - self._timed) / (_WARM_UP - self._timed_from)
-        validation = 0.0
-        if self._held_out:
-            InferenceNetwork(self.network.eval(), self.device)  # compiles, once per machine
-            before = self.clock.seconds
-            self._validate()
-            validation = self.clock.seconds - before
-        left = 60 * self.settings.minutes - (self.clock.seconds - self._started)
-        each += validation / self.settings.validate_every
-        return max(_WARM_UP + 1, _WARM_UP + int(left / each))
+    def _limit_volumes(self, seconds: float) -> int:
+        """Return how many held-out volumes fit the time, if one took so long, and limit the first.
 
-    def _validated(self, report: TrainReport) -> TrainReport:
-        """Return a report with the scores of the present weights, and keep the best weights."""
+        So that a training of a minute takes a minute.
+        """
+        most = self.settings.validate + self._pool.first
+        count = _AT_ONCE * _PREPARATION * 60 * self.settings.minutes / seconds
+        fraction = min(1.0, count / most)
+        held_out, first = (
+            min(n, max(least, round(fraction * n)))
+            for n, least in zip((self.settings.validate, self._pool.first), _LEAST, strict=True)
+        )
+        self._pool.first = first
+        return held_out
+
+    def _steps_in_time(self) -> int:
+        """Return the number of steps that fits the time limit, from the time of those done."""
+        took = self.clock.seconds - self._timed - self._validating
+        each = took / (self.step - self._timed_from)
+        if self._held_out and not self._validation:
+            InferenceNetwork(self.network.eval(), self.device)  # compiles, once per machine
+            self._validate()
+        each += self._validation / self.settings.validate_every
+        left = 60 * self.settings.minutes - self.clock.seconds - self._validation  # of the last
+        return max(self.step + 1, self.step + int(left / each))
+
+    def _validated(self, report: TrainReport, *, initial: bool = False) -> TrainReport:
+        """Return a report with the scores of the present weights, and keep the best weights.
+
+        Those of an initial model are only replaced by weights that are no worse on any held-out
+        volume.
+        """
         result = self._validate()
-        if self._best is None or result.error < self._best.error:
+        if initial:
+            self._initial_errors = [*result.errors]
+        before = self._initial_errors or result.errors
+        fits = all(new <= old + _WORSE for new, old in zip(result.errors, before, strict=True))
+        if self._best is None or (fits and result.error < self._best.error):
             self._best = BestWeights(
                 result.quality, result.error, result.estimate_weight, self.step, self._weights()
             )
@@ -346,21 +392,24 @@ class TrainingState:
         )
 
     def _validate(self) -> ValidationResult:
-        initial = self.training_set.initial_model
+        initial, began = self.training_set.initial_model, self.clock.seconds
         whole = self.settings.variant == "paper" or self._refining
         fractions = {0.0} if whole else {*_FRACTIONS}
         if whole:
             initial = None
-        return validate(
+        result = validate(
             InferenceNetwork(self.network.eval(), self.device),
             self._held_out,
             refinement=self._inference_refinement(self.refinement if self._refining else None),
             estimate_weights=sorted(fractions | ({initial.estimate_weight} if initial else set())),
             output_scale=self._pool.output_scale,
         )
+        self._validation = self.clock.seconds - began
+        self._validating += self._validation
+        return result
 
     def _time_from_here(self) -> None:
-        self._timed, self._timed_from = self.clock.seconds, self.step
+        self._timed, self._timed_from, self._validating = self.clock.seconds, self.step, 0.0
 
     def _freeze(self) -> None:
         if self.step or self.training_set.initial_model is None:  # else those of that model

@@ -31,8 +31,8 @@ class TrainSettings:
     steps
         Number of steps; none: set by ``minutes``.
     minutes
-        Duration in minutes if ``steps`` is none, after creating the first volumes; converted to a
-        number of steps from the time of the first ones.
+        Duration in minutes if ``steps`` is none, with the preparation; converted to a number of
+        steps from the time of the first ones, and corrected at every validation.
     variant
         Input of the network: a classical deconvolution with the PSF (started), or the image
         (paper).
@@ -180,7 +180,7 @@ class TrainSettings:
 
 
 PRESETS: dict[Preset, TrainSettings] = {
-    "quick": TrainSettings(learning_rate=0.001, examples=64, steps_per_example=6),
+    "quick": TrainSettings(learning_rate=0.001, examples=64, steps_per_example=6, validate=20),
     "full": TrainSettings(minutes=30.0, examples=200, steps_per_example=10),
     "universal": TrainSettings(
         steps=16_000,

@@ -42,8 +42,9 @@ class _BestScores:
 def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline | None]:
     """Yield the number of examples done, after every iteration; return the baseline.
 
-    The iteration is selected by ground truth, for each score separately. Without a PSF only the
-    image is scored; without examples the baseline is none.
+    The iteration is selected by ground truth, for each score separately; of matched
+    Richardson-Lucy among the example's estimates, if it has some. Without a PSF only the image is
+    scored; without examples the baseline is none.
     """
     if not examples:
         return None
@@ -53,8 +54,11 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
         assert example.pair is not None
         best[0].add(_image(example), example.pair.truth.data)
         if example.psf is not None:
-            for _ in _classical(example, "matched", _ITERATIONS, best[1]):
-                yield number
+            for estimate in example.estimates.values():
+                best[1].add(estimate, example.pair.truth.data)
+            if not example.estimates:
+                for _ in _classical(example, "matched", _ITERATIONS, best[1]):
+                    yield number
             for _ in _classical(example, "wiener-butterworth", _WB_ITERATIONS, best[2]):
                 yield number
         for kind, scores in zip(kinds, best, strict=True):
@@ -73,13 +77,18 @@ class ValidationResult(NamedTuple):
 
     The criterion for weights and fraction is the error, smaller being better: the mean logarithm of
     the error after the fit, as in :func:`napari_rln.train.loss.relative_loss`. The mean PSNR would
-    be dominated by a few nearly perfect volumes.
+    be dominated by a few nearly perfect volumes. ``errors`` are those of each example.
     """
 
     quality: Quality
-    error: float
+    errors: tuple[float, ...]
     estimate_weight: float
     preview: Preview
+
+    @property
+    def error(self) -> float:
+        """Mean of the errors."""
+        return fmean(self.errors)
 
 
 def validate(
@@ -103,16 +112,17 @@ def validate(
         pairs = zip(outputs, examples, strict=True)
         return [(_mixed(output, one, fraction, output_scale), one) for output, one in pairs]
 
-    def error(fraction: float) -> float:
-        return fmean(_log_error(result, one) for result, one in mixed(fraction))
+    def errors(fraction: float) -> tuple[float, ...]:
+        return tuple(_log_error(result, one) for result, one in mixed(fraction))
 
-    best = min(estimate_weights, key=error)
+    found = {fraction: errors(fraction) for fraction in estimate_weights}
+    best = min(found, key=lambda fraction: fmean(found[fraction]))
     results = mixed(best)
     quality = Quality(
         psnr_db=fmean(psnr(result, one.target, fit=True) for result, one in results),
         ssim=fmean(ssim(result, one.target) for result, one in results),
     )
-    return ValidationResult(quality, error(best), best, _preview(examples[0], results[0][0]))
+    return ValidationResult(quality, found[best], best, _preview(examples[0], results[0][0]))
 
 
 def preview(
@@ -146,14 +156,16 @@ def _log_error(result: FloatArray, example: Example) -> float:
 def apply_whole(
     network: Network, example: Example, refinement: InferenceRefinement | None = None
 ) -> FloatArray:
-    """Return the result (Z, Y, X) for an example, in units of its target."""
+    """Return the result (Z, Y, X) for an example, in units of its target.
+
+    With a refinement the network is applied unless its output is among the candidates.
+    """
     if refinement is None:
         return _output(network, example)
+    if len(example.candidates) < CANDIDATES:
+        example = with_output(example, network)
     assert example.light is not None
-    light, *candidates = (
-        part.astype(np.float32)
-        for part in (example.light, *with_output(example, network).candidates)
-    )
+    light, *candidates = (part.astype(np.float32) for part in (example.light, *example.candidates))
     return refinement(light, candidates, *example.about)
 
 
