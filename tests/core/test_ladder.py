@@ -80,10 +80,17 @@ def test_candidates_are_those_around_the_best_number():
         np.testing.assert_allclose(found, math.log(number), rtol=1e-5)
 
 
-def test_iterations_reach_the_best_and_beyond_and_the_last_count():
+@pytest.mark.parametrize(
+    ("best", "expected"), [(60.0, 84), (34.0, 48), (17.3, 48), (10.0, 24), (8.0, 12), (2.0, 6)]
+)
+def test_iterations_reach_beyond_the_best_at_one_of_the_counts(best, expected):
     ladder = Ladder(STOP, 1.4)
-    assert ladder.iterations(60.0) == 84
-    assert ladder.iterations(10.0) == COUNTS[-1]
+    assert ladder.iterations(best) == expected
+    # Further estimates change none of those around it.
+    estimates = {count: _flat(float(count)) for count in COUNTS if count <= expected}
+    more = estimates | {count: _flat(float(count)) for count in COUNTS}
+    if expected in COUNTS:
+        np.testing.assert_array_equal(ladder.around(estimates, best), ladder.around(more, best))
 
 
 # Statistics

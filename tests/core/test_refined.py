@@ -11,14 +11,15 @@ from scipy.signal import fftconvolve
 from test_model import _rewrite
 
 from napari_rln.core.errors import RlnError, RlnWarning
-from napari_rln.core.generators import finish
+from napari_rln.core.generators import finish, relay
 from napari_rln.core.volume import Volume
+from napari_rln.deconvolution import stopping
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.ladder import COUNTS, MOST, STATISTICS, StopPrediction
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.deconvolution.views import DualSettings, pair_views_iter, rotated
 from napari_rln.engine.execution import Execution, Output
-from napari_rln.engine.in_memory import deconvolve
+from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 from napari_rln.engine.in_parts import run_task_iter
 from napari_rln.engine.task import Task
 from napari_rln.io.image import ImageFile
@@ -249,6 +250,23 @@ def test_the_residual_says_that_the_light_is_explained():
 def test_the_record_has_the_predicted_stop():
     facts = deconvolve(_image(), PSF, REFINED).record.facts
     assert COUNTS[0] <= facts["stop"] <= MOST / MODEL.start.beyond
+    assert facts["start_iterations"] == MODEL.ladder.iterations(facts["stop"])
+
+
+def test_the_stop_of_a_large_image_is_that_of_its_part_with_most_structure(monkeypatch):
+    """The whole is then not deconvolved further than it needs."""
+    image = _image((8, 64, 64))
+    monkeypatch.setattr(stopping, "_CROP_VOXELS", 8 * 24 * 24)
+    part = image.data[stopping.structured_crop(image.data, PSF.shape)]
+    assert part.shape == (8, 24, 24)
+    phases = []
+    steps = deconvolve_iter(image, PSF, REFINED)
+    result = finish(relay(steps, lambda report: phases.append(report)))
+    of_part = deconvolve(image.with_data(part), PSF, REFINED).record.facts
+    facts = result.record.facts
+    # The part alone has a noise of its own.
+    assert facts["stop"] == pytest.approx(of_part["stop"], rel=0.02)
+    assert sum(report.phase == "stop" for report in phases) == COUNTS[-1]
     assert facts["start_iterations"] == MODEL.ladder.iterations(facts["stop"])
 
 

@@ -174,6 +174,22 @@ def find_iterations_of(
     )
 
 
+def predict_stop(
+    view: PreparedView,
+    ladder: Ladder,
+    settings: RichardsonLucySettings,
+    device: torch.device,
+    started: float,
+) -> Generator[Report, None, float]:
+    """Yield reports; return the best number of iterations of a view, predicted by a ladder."""
+    run = start_iteration([view], settings, device, marks=COUNTS)
+    for done in range(1, COUNTS[-1] + 1):
+        run.step(measure=False)
+        seconds = time.perf_counter() - started
+        yield Report(phase="stop", done=done, total=COUNTS[-1], seconds=seconds)
+    return ladder.predict(view, run)
+
+
 def iteration_of(
     observation: Observation,
     settings: RichardsonLucySettings,
@@ -282,12 +298,7 @@ class ClassicalTiles(TileStage):
         self, ladder: Ladder, crop: PreparedView, device: torch.device, started: float
     ) -> Generator[Report, None, Json]:
         """Yield reports; return the number of iterations, and the predicted best one."""
-        run = self._start(crop, device, None, None)
-        for done in range(1, COUNTS[-1] + 1):
-            run.step(measure=False)
-            seconds = time.perf_counter() - started
-            yield Report(phase="stop", done=done, total=COUNTS[-1], seconds=seconds)
-        best = ladder.predict(crop, run)
+        best = yield from predict_stop(crop, ladder, self.settings, device, started)
         return {"iterations": ladder.iterations(best), "stop": best, "stopped_by": "prediction"}
 
     def _shared(self, iterations: int, stop: int) -> Json:
@@ -388,7 +399,7 @@ class ClassicalTiles(TileStage):
         last = run.estimate(part)
         if self._ladder is None:
             return last
-        kept = {count: run.kept[count][part] for count in COUNTS}
+        kept = {count: estimate[part] for count, estimate in run.kept.items()}
         return self._ladder.around(kept | {run.done: last}, shared["stop"])
 
     @property

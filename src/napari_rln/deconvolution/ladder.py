@@ -123,8 +123,12 @@ class Ladder:
         return min(best, most / self.beyond)
 
     def iterations(self, best: float) -> int:
-        """Return the number of iterations to run, at least the last of :data:`COUNTS`."""
-        return max(COUNTS[-1], round(self.beyond * best))
+        """Return the number of iterations to run for the estimates around a best number.
+
+        The next of :data:`COUNTS`, between which estimates are interpolated, or more than these.
+        """
+        most = self.beyond * best
+        return next((count for count in COUNTS if count >= most), round(most))
 
     def around(self, estimates: Mapping[int, FloatArray], best: float) -> FloatArray:
         """Return the estimates around the best number of iterations, (n, Z, Y, X).
@@ -146,9 +150,9 @@ def between(
     after ``counts`` iterations, rising; outside of these it is the first or the last.
     """
     place = float(np.interp(np.log(iterations), np.log(counts), np.arange(len(counts))))
-    lower = min(int(place), len(counts) - 2)
-    weight = np.float32(place - lower)
-    mixed: FloatArray = (1 - weight) * estimates[lower] + weight * estimates[lower + 1]
+    lower = int(place)
+    upper, weight = min(lower + 1, len(counts) - 1), np.float32(place - lower)
+    mixed: FloatArray = (1 - weight) * estimates[lower] + weight * estimates[upper]
     return mixed
 
 

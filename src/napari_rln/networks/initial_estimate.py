@@ -15,14 +15,18 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.report import Report
 from napari_rln.core.volume import FloatArray
-from napari_rln.deconvolution.classical import find_iterations_of, iteration_of
+from napari_rln.deconvolution.classical import find_iterations_of, iteration_of, predict_stop
 from napari_rln.deconvolution.ladder import COUNTS, Ladder
 from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.outside_light import OutsideLight
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.settings import RichardsonLucySettings
+from napari_rln.deconvolution.stopping import structured_crop
 from napari_rln.deconvolution.stopping_trial import Trial
 
 StartMethod = Literal["image", "matched", "wiener-butterworth", "ladder"]
+
+_LARGE = 4  # times the part of an image from which its stop is predicted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +138,16 @@ def initial_estimate(
         watch = OutsideLight(image, calibration)
     if len(observation.views) > 1:  # the stop is that of the first view alone
         settings = replace(settings, start="image")
+    best, part = None, None
+    if ladder is not None and len(observation.views) == 1:
+        part = _small_part(observation.views[0])
+    if ladder is not None and part is not None:
+        best = yield from predict_stop(
+            part, ladder, settings, observation.device, observation.started
+        )
+        iterations = ladder.iterations(best)
     marks = () if ladder is None else COUNTS
     run = iteration_of(observation, settings, iterations, marks)
-    best = None
     while run.done < iterations:
         change = run.step(measure=False)
         yield Report(
@@ -149,12 +160,12 @@ def initial_estimate(
         )
         if watch is not None:
             watch.update(run)
-        if ladder is not None and run.done == COUNTS[-1]:
+        if ladder is not None and best is None and run.done == COUNTS[-1]:
             best = ladder.predict(observation.views[0], run)
             iterations = ladder.iterations(best)
     data = run.estimate()
     if ladder is not None and best is not None:
-        kept = {count: run.kept[count] for count in COUNTS}
+        kept = {count: estimate for count, estimate in run.kept.items() if count <= iterations}
         data = ladder.around(kept | {run.done: data}, best)
     # The residual of the result needs it converged, whatever the number of iterations.
     while watch is not None and not watch.update(run):
@@ -162,3 +173,15 @@ def initial_estimate(
     observation.shared.release_path()  # frees memory for the network
     light = None if watch is None else watch.light
     return InitialEstimate(data=data, stop=best, iterations=iterations, outside=light, trial=trial)
+
+
+def _small_part(view: PreparedView) -> PreparedView | None:
+    """Return the part of a large image with most structure; none for a smaller image."""
+    assert view.psf is not None
+    data, mask = view.image.data, view.mask
+    part = structured_crop(data, view.psf.shape)
+    if _LARGE * data[part].size > data.size:
+        return None
+    return replace(
+        view, image=view.image.with_data(data[part]), mask=None if mask is None else mask[part]
+    )
