@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from napari_rln.core.device import check_memory, computing, free_bytes, resolve_device
+from napari_rln.core.device import (
+    check_memory,
+    computing,
+    free_bytes,
+    has_fast_bfloat16,
+    resolve_device,
+)
 from napari_rln.core.errors import ComputeError, RlnError
 
 CPU = torch.device("cpu")
@@ -32,6 +38,16 @@ def test_an_absent_cuda_device_is_named(monkeypatch, name, there):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     with pytest.raises(RlnError, match=rf"{name}.*{there} CUDA"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize("known", [{"avx512_bf16": True}, {"avx512_bf16": False}, {}, None])
+def test_bfloat16_is_fast_where_the_processor_has_instructions_for_it(monkeypatch, known):
+    assert has_fast_bfloat16(torch.device("cuda"))
+    if known is None:  # an older torch
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert has_fast_bfloat16(CPU) == bool(known and known["avx512_bf16"])
 
 
 def test_absent_mps_is_named(monkeypatch):

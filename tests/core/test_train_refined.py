@@ -48,7 +48,10 @@ def _short(monkeypatch):
 
 @pytest.fixture
 def judged(monkeypatch):
-    """Return a function that has networks judged by given errors; it returns what was judged."""
+    """Return a function that has networks judged by given errors; it returns what was judged.
+
+    An error is that of one held-out volume, or a tuple of those of each.
+    """
 
     def judge(*errors):
         left, seen = list(errors), []
@@ -56,7 +59,8 @@ def judged(monkeypatch):
         def validate(network, held, *, refinement=None, **options):
             result = validation.validate(network, held, refinement=refinement, **options)
             seen.append(refinement)
-            return result._replace(errors=(left.pop(0),))
+            errors = left.pop(0)
+            return result._replace(errors=errors if isinstance(errors, tuple) else (errors,))
 
         monkeypatch.setattr(run, "validate", validate)
         return seen
@@ -214,6 +218,24 @@ def test_a_refined_model_is_kept_whole_where_training_does_not_improve_it(judged
     assert all(refinement is not None for refinement in seen)
     assert ended.model.record.facts["best_step"] == 0
     assert ended.model.hash == begin.hash
+
+
+def test_no_class_of_structures_gets_worse_by_an_adaptation(judged, tmp_path):
+    """Each held-out volume is of another class; an error in the mean is not enough."""
+    begin = _begin()
+    settings = replace(TINY, refine=1.0, validate=2, validate_every=1)
+    setting = training_set_of(settings, psf=PSF, initial_model=begin)
+    errors = (1.0, 1.0), (0.1, 1.02), (0.9, 1.005), (0.1, 1.1), (1.0, 1.0), (0.8, 0.9), (0.1, 1.5)
+    judged(*errors)
+    whole = _run(settings, setting=setting)
+    assert [report.best_step for report in whole.steps] == [0, 2, 2, 2, 5, 5]
+    path = tmp_path / "training.checkpoint"
+    judged(*errors[:4])
+    _run(settings, until=3, setting=setting, checkpoint=path)
+    judged(*errors[4:])
+    resumed = _run(settings, setting=setting, checkpoint=path, resume=True)
+    assert [report.best_step for report in resumed.steps] == [2, 5, 5]
+    assert _alike(resumed.model, whole.model)
 
 
 def test_an_adaptation_is_gone_on_with(tmp_path):
