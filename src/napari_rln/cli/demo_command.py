@@ -6,6 +6,8 @@ from napari_rln import samples
 from napari_rln.cli.compare_command import show, written
 from napari_rln.cli.options import Out, Overwrite
 from napari_rln.cli.terminal import Terminal
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.evaluate.comparison import CompareSettings
@@ -37,10 +39,10 @@ def demo(
         Replace the files of an earlier demo.
     """
     make_folder(out)
-    classical = out / "bead-rld.ome.tif"
-    networks = {name: out / f"bead-rln-{name}.ome.tif" for name in _MODELS}
-    files = [classical, *networks.values(), *written(out, ("png",))]
-    check_outputs(files, overwrite=overwrite)
+    methods: dict[Path, Method] = {out / "bead-rld.ome.tif": RichardsonLucy()}
+    for name in _MODELS:
+        methods[out / f"bead-rln-{name}.ome.tif"] = Network(model=name)
+    check_outputs([*methods, *written(out, ("png",))], overwrite=overwrite)
     compile_in_background()  # while Richardson-Lucy runs
     image = samples.bead()
     terminal.say(
@@ -48,11 +50,10 @@ def demo(
     )
     psf, findings = fit_psf(samples.bead_psf(), image)
     terminal.findings(findings, repaired=HARMFUL)
-    shared = Shared()
-    results = [terminal.follow(deconvolve_iter(image, psf, shared=shared))]
-    write(results[0], classical)
-    for name, file in networks.items():
-        result = terminal.follow(deconvolve_iter(image, psf, Network(model=name), shared=shared))
+    shared = Shared(mark for method in methods.values() for mark in method.marks)
+    results = []
+    for file, method in methods.items():
+        result = terminal.follow(deconvolve_iter(image, psf, method, shared=shared))
         write(result, file)
         results.append(result)
     look = FigureSettings(position=_MIDDLE)

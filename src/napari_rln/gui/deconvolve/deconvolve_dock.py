@@ -93,7 +93,8 @@ class DeconvolveDock(QWidget):
         inputs, methods = self._inputs()
         views = self._views(inputs)
         streams: dict[BackgroundJob, ResultStream | DiskResultStream] = {}
-        shared = Shared()
+        # An earlier method keeps the estimates that a later one needs.
+        shared = Shared(mark for chosen in methods for mark in chosen.method.marks)
         for method in methods:
             job, stream = (
                 self._job_on_disk(inputs, method)
