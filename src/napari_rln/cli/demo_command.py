@@ -7,7 +7,6 @@ from napari_rln.cli.compare_command import show, written
 from napari_rln.cli.options import Out, Overwrite
 from napari_rln.cli.terminal import Terminal
 from napari_rln.deconvolution.classical import RichardsonLucy
-from napari_rln.deconvolution.method import Method
 from napari_rln.deconvolution.shared import Shared
 from napari_rln.engine.in_memory import deconvolve_iter
 from napari_rln.evaluate.comparison import CompareSettings
@@ -39,10 +38,9 @@ def demo(
         Replace the files of an earlier demo.
     """
     make_folder(out)
-    methods: dict[Path, Method] = {out / "bead-rld.ome.tif": RichardsonLucy()}
-    for name in _MODELS:
-        methods[out / f"bead-rln-{name}.ome.tif"] = Network(model=name)
-    check_outputs([*methods, *written(out, ("png",))], overwrite=overwrite)
+    methods = [RichardsonLucy(), *(Network(model=name) for name in _MODELS)]
+    files = [out / f"bead-{name}.ome.tif" for name in ("rld", *(f"rln-{m}" for m in _MODELS))]
+    check_outputs([*files, *written(out, ("png",))], overwrite=overwrite)
     compile_in_background()  # while Richardson-Lucy runs
     image = samples.bead()
     terminal.say(
@@ -50,9 +48,9 @@ def demo(
     )
     psf, findings = fit_psf(samples.bead_psf(), image)
     terminal.findings(findings, repaired=HARMFUL)
-    shared = Shared(mark for method in methods.values() for mark in method.marks)
+    shared = Shared(mark for method in methods for mark in method.marks)
     results = []
-    for file, method in methods.items():
+    for method, file in zip(methods, files, strict=True):
         result = terminal.follow(deconvolve_iter(image, psf, method, shared=shared))
         write(result, file)
         results.append(result)
