@@ -10,11 +10,12 @@ import napari_rln as rln
 from napari_rln.deconvolution import shared as studies
 from napari_rln.deconvolution.classical import RichardsonLucy
 from napari_rln.deconvolution.shared import Shared
-from napari_rln.networks.model import load_model
+from napari_rln.networks.initial_estimate import StartSettings
 
 PSF = phantoms.gaussian_psf()
 RLD = RichardsonLucy(device="cpu")
-RLN = rln.Network(device="cpu")
+STARTED = phantoms.small_model(start=StartSettings(beyond=1.4), psf=None)
+RLN = rln.Network(model=STARTED, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_the_order_of_the_methods_changes_nothing(image):
 
 
 def test_a_second_network_is_merged_as_the_first_would_be(image):
-    model = load_model("universal")
+    model = STARTED
     riper = replace(model, name="riper", start=replace(model.start, beyond=1.5))
     shared = Shared()
     both = [
@@ -101,10 +102,9 @@ def test_more_iterations_go_on_where_fewer_ended(image, counted):
 
 def test_a_comparison_uses_what_the_methods_found(image, counted):
     shared = Shared()
-    model = load_model("universal")
     results = [
         rln.deconvolve(image, PSF, RLD, shared=shared),
-        rln.deconvolve(image, PSF, replace(RLN, model=model), shared=shared),
+        rln.deconvolve(image, PSF, rln.Network(device="cpu"), shared=shared),
     ]
     runs = counted["run"]
     table = rln.compare(image, results, psf=PSF, shared=shared)

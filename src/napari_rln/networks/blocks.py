@@ -32,7 +32,7 @@ from napari_rln.networks.refinement import InferenceRefinement, Refiner
 
 _WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
 LEAST_SIDE = 16  # of a tile's core: smaller tiles are mostly halo
-_MOST_VOXELS = 1 << 24  # of a tile: larger ones are no faster, and report less often
+_MOST_VOXELS = 1 << 25  # of a tile: larger ones are hardly faster, and report less often
 _LEAST_BYTES = 60_000_000  # for a network, whose smallest tiles take some 30 MB
 
 
