@@ -68,6 +68,16 @@ def test_an_isolated_bright_point_stays_as_the_estimate_has_it():
     np.testing.assert_array_equal(found[:5, :5, :5], output[:5, :5, :5])
 
 
+@pytest.mark.parametrize(("brightness", "kept"), [(8.0, False), (20.0, True)])
+def test_a_network_on_the_scale_of_the_square_root_shows_brighter_points(brightness, kept):
+    estimate = np.full((40, 40, 40), 0.1, np.float32)
+    estimate[20, 20, 20] = brightness
+    output = 0.5 * estimate
+    found = Merge(Consistency(), root=True)(output, estimate, 1.0)
+    assert (found[20, 20, 20] == pytest.approx(brightness)) == kept
+    assert (found[20, 20, 20] == pytest.approx(brightness / 2)) != kept
+
+
 def test_what_is_bright_but_no_point_is_the_networks():
     estimate = np.full((40, 40, 40), 0.5, np.float32)
     estimate[:, 20, 20] = 6  # a line, not a point

@@ -1,4 +1,4 @@
-"""A network with a refinement: its file, its tiles, its light, and what it shares."""
+"""A network of several estimates, with a refinement and without: file, tiles, light, sharing."""
 
 from dataclasses import replace
 
@@ -33,6 +33,8 @@ PSF = phantoms.gaussian_psf()
 VOXEL_UM = (0.1, 0.1, 0.1)
 MODEL = phantoms.refined_model()
 REFINED = Network(model=MODEL, device="cpu", background=10.0)
+ALONE = replace(REFINED, model=phantoms.refined_model(refinement=None))
+BOTH = pytest.mark.parametrize("method", [REFINED, ALONE], ids=["refined", "alone"])
 RLD = RichardsonLucy(device="cpu", background=10.0, iterations=60)
 
 
@@ -166,10 +168,11 @@ def test_tiles_together_are_the_whole_and_less_halo_would_not_do(axis, monkeypat
     assert _apart(short.data, whole.data) > 1e-4
 
 
-def test_odd_sizes_in_tiles_are_the_whole():
+@BOTH
+def test_odd_sizes_in_tiles_are_the_whole(method):
     image = _image((9, 37, 43))
-    whole = deconvolve(image, PSF, REFINED, tile=128)
-    tiled = deconvolve(image, PSF, REFINED, tile=19)
+    whole = deconvolve(image, PSF, method, tile=128)
+    tiled = deconvolve(image, PSF, method, tile=19)
     assert tiled.record.facts["tiles"] == 9
     assert _apart(tiled.data, whole.data) < 1e-5
 
@@ -178,10 +181,10 @@ def test_odd_sizes_in_tiles_are_the_whole():
 def task(tmp_path):
     """Return a function that deconvolves an image from disk to disk, and its result."""
 
-    def run(image, **how):
+    def run(image, method, **how):
         write(image, tmp_path / "image.ome.tif", dtype="uint16")
         task = Task(
-            image=ImageFile(path=str(tmp_path / "image.ome.tif")), psf=PSF, method=REFINED,
+            image=ImageFile(path=str(tmp_path / "image.ome.tif")), psf=PSF, method=method,
             output=Output(path=tmp_path / "r.ome.zarr"), execution=Execution(**how),
         )  # fmt: skip
         outcome = finish(run_task_iter(task))
@@ -190,20 +193,22 @@ def task(tmp_path):
     return run
 
 
-def test_from_disk_in_one_tile_it_is_the_whole(task):
+@BOTH
+def test_from_disk_in_one_tile_it_is_the_whole(task, method):
     image = _image((16, 40, 48))
-    outcome, data = task(image)
-    whole = deconvolve(image, PSF, REFINED)
+    outcome, data = task(image, method)
+    whole = deconvolve(image, PSF, method)
     facts = whole.record.facts
     assert _apart(data, whole.data) < 2e-5
     assert outcome.summary["iterations"] == facts["start_iterations"]
     assert outcome.summary["flux_ratio"] == pytest.approx(facts["flux_ratio"], rel=1e-4)
 
 
-def test_from_disk_in_tiles_it_is_near_the_whole(task):
+@BOTH
+def test_from_disk_in_tiles_it_is_near_the_whole(task, method):
     image = _image((16, 66, 70))
-    _, data = task(image, tile=32)
-    whole = deconvolve(image, PSF, REFINED).data
+    _, data = task(image, method, tile=32)
+    whole = deconvolve(image, PSF, method).data
     assert 0 < phantoms.nrmse(data, whole) < 0.05
     assert data.sum() == pytest.approx(whole.sum(), rel=0.02)
 
@@ -236,6 +241,13 @@ def test_a_result_explains_the_light_of_its_image_however_bright_the_network_is(
     assert _apart(two.data, one.data) < 1e-3
     first, second = (r.record.facts["consistency"]["result"] for r in (one, two))
     assert second / first == pytest.approx(np.exp(-0.4), rel=1e-3)
+
+
+def test_a_network_alone_explains_the_light_of_its_image():
+    dim = replace(ALONE, model=replace(ALONE.model, output_scale=0.5 * ALONE.model.output_scale))
+    facts = deconvolve(_image((24, 32, 32)), PSF, dim).record.facts
+    assert facts["reblur_scale"] == pytest.approx(1, abs=0.05)
+    assert set(facts["consistency"]) == {"result"}
 
 
 def test_the_residual_says_that_the_light_is_explained():

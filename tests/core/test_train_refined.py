@@ -283,9 +283,9 @@ def test_a_folder_of_examples_needs_several_estimates(tmp_path):
         training_set_of(settings, psf=PSF, folder=tmp_path)
 
 
-def test_the_universal_preset_trains_a_refinement_on_images_of_the_field():
+def test_the_universal_preset_trains_on_several_estimates_of_images_of_the_field():
     settings = PRESETS["universal"]
-    assert settings.refine > 0
+    assert settings.start_settings.method == "ladder"
     source = training_set_of(settings, any_psf=True).source
     assert source.conditions is not None
     assert source.psf is None

@@ -105,7 +105,10 @@ class NetworkBlocks:
         *,
         whole: bool,
     ) -> Json:
-        """Return offset and scale of the normalisation, and the factor on a refined result.
+        """Return offset and scale of the normalisation, and the factor on the result.
+
+        The latter, with which it explains the image, for models with a predicted stop; those with a
+        trial have it from :meth:`fit`.
 
         Raises
         ------
@@ -125,12 +128,12 @@ class NetworkBlocks:
             everywhere = _joined_brightness([part - level for part in parts])
             light = everywhere * light / here if here else 0.0
         fitted: Json = asdict(Normalisation(offset=background, scale=light))
-        if self._model.refinement is not None and crops:
+        if self._model.ladder is not None and crops:
             crop = crops[0]
             z, y, x = (slice(0, n) for n in crop.image.shape)
             result = self.ready(crop.psf, fitted, device)(crop, sampled.estimates[0], (z, y, x))
             outside = sampled.outsides[0] if sampled.outsides else None
-            fitted["factor"] = explaining_factor(crop, result, outside, device)
+            fitted["consistency"] = {"result": explaining_factor(crop, result, outside, device)}
         return fitted
 
     def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
@@ -142,8 +145,9 @@ class NetworkBlocks:
         if model.refinement is not None:
             refinement = InferenceRefinement(model.refinement, device, self._precision)
         combine: Combination | None = None
+        consistency = Consistency.from_json(fitted.get("consistency", {}))
         if model.refinement is None and psf is not None and model.start.needs_psf:
-            combine = Merge(Consistency.from_json(fitted.get("consistency", {})), psf.data)
+            combine = Merge(consistency, psf.data, root=model.normalisation == "photons")
 
         def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
             background, image = crop.calibration.background, crop.image.data
@@ -154,11 +158,7 @@ class NetworkBlocks:
                 used = scaling.of_photons(crop.calibration)
             chosen = combine
             if refinement is not None:
-                chosen = Refiner(
-                    network=refinement,
-                    scaling=used,
-                    factor=fitted.get("factor", 1.0),
-                )
+                chosen = Refiner(network=refinement, scaling=used, factor=consistency.result)
             applied = Application(
                 model=model, network=network, scaling=used, background=background,
                 combine=chosen,
@@ -172,8 +172,6 @@ class NetworkBlocks:
         facts: Json = {"normalisation": {name: fitted[name] for name in ("offset", "scale")}}
         if "consistency" in fitted:
             facts["consistency"] = fitted["consistency"]
-        if "factor" in fitted:
-            facts["consistency"] = {"result": fitted["factor"]}
         return facts
 
 

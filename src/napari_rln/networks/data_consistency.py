@@ -45,7 +45,8 @@ _GRID = 64  # half the side in voxels of the grid on which that filter is comput
 # Sigma in voxels, and factor, of the blurred estimate that limits a result.
 _BLUR, _ALLOWED = 0.7, 1.5
 _BRIGHT = 16.0  # in units of the network's scale: above the range of training
-_BRIGHT_ISOLATED = 3.0  # the same for isolated points
+_BRIGHT_ISOLATED = 3.0  # the same for isolated points, and on the scale of the square root
+_BRIGHT_ISOLATED_ROOT = 12.0
 _CORE, _AROUND = 5, 17  # width in voxels of an isolated point, and of its dark surroundings
 _ISOLATED = 0.8  # least fraction of the squared light of these in an isolated point
 _FADE = 5  # width in voxels of the transition to the estimate
@@ -102,10 +103,17 @@ class Consistency:
 
 
 class Merge:
-    """Merging of a network's output with its initial estimate; the PSF is for detail."""
+    """Merging of a network's output with its initial estimate.
 
-    def __init__(self, consistency: Consistency, psf: FloatArray | None = None) -> None:
+    The PSF is for detail. With ``root`` the network works on the scale of the square root of
+    photons, on which bright points are moderate.
+    """
+
+    def __init__(
+        self, consistency: Consistency, psf: FloatArray | None = None, *, root: bool = False
+    ) -> None:
         self._consistency = consistency
+        self._isolated = _BRIGHT_ISOLATED_ROOT if root else _BRIGHT_ISOLATED
         self._kernel: FloatArray | None = None
         if psf is not None and any(consistency.detail):
             self._kernel = _kernel(psf, consistency.detail)
@@ -125,7 +133,7 @@ class Merge:
         limit = np.maximum(estimate, np.float32(_ALLOWED) * blurred)
         merged = np.minimum(output, limit)
         merged *= np.float32(self._consistency.output)
-        weight = _weight_of_points(estimate, scale)
+        weight = _weight_of_points(estimate, scale, self._isolated)
         if weight is not None:
             merged += weight * (estimate - merged)
         if self._kernel is not None:
@@ -135,14 +143,14 @@ class Merge:
         return result
 
 
-def _weight_of_points(estimate: FloatArray, scale: float) -> FloatArray | None:
+def _weight_of_points(estimate: FloatArray, scale: float, isolated: float) -> FloatArray | None:
     """Return the weight of the estimate around points too bright for a network; none if 0."""
-    if not (estimate > _BRIGHT_ISOLATED * scale).any():
+    if not (estimate > isolated * scale).any():
         return None
     square = np.square(estimate / np.float32(scale))
     core = _CORE**3 * ndimage.uniform_filter(square, _CORE)
     around = _AROUND**3 * ndimage.uniform_filter(square, _AROUND)
-    bright = estimate > np.where(core > _ISOLATED * around, _BRIGHT_ISOLATED, _BRIGHT) * scale
+    bright = estimate > np.where(core > _ISOLATED * around, isolated, _BRIGHT) * scale
     if not bright.any():
         return None
     whole = ndimage.maximum_filter(bright, _AROUND).astype(np.float32)

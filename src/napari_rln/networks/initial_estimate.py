@@ -131,7 +131,7 @@ def initial_estimate(
     else:
         iterations = settings.iterations
     watch = None
-    if ladder is not None and len(observation.views) == 1:  # a refinement is scaled with it
+    if ladder is not None and len(observation.views) == 1:  # the result is scaled with it
         outside = True
     known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
     if outside and settings.back_projector == "matched" and not known:

@@ -276,13 +276,13 @@ class Network(NetworkOptions, Method):
             if model.refinement is not None:
                 refinement = InferenceRefinement(model.refinement, device, self.precision)
                 combine = Refiner(network=refinement, scaling=scalings[0])
-            elif model.start.needs_psf and single:
+            elif model.start.needs_psf and single and model.ladder is None:
                 assert observation.psf is not None
                 consistency = consistency_of(start.trial, model, network, tiles_of)
                 facts["consistency"] = asdict(consistency)
                 combine = Merge(consistency, observation.psf.data)
             elif model.start.needs_psf:
-                combine = Merge(Consistency())
+                combine = Merge(Consistency(), root=model.normalisation == "photons")
             tiles = tiles_of(shape)
             core = [part.stop - part.start for part in tiles[0].core]
             facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
@@ -297,7 +297,7 @@ class Network(NetworkOptions, Method):
             read = _reader(observation, applied, scalings, start.data)
             data = yield from applied.tiles(read, tiles, start.data, observation.started, mask)
             observation.memory.sample()
-            if model.refinement is not None and single:
+            if model.ladder is not None and single:
                 factor = explaining_factor(
                     observation.views[0], data, start.outside, observation.device
                 )

@@ -115,9 +115,7 @@ class Refinement(nn.Module):
         factor = torch.exp(_MOST_LOG_FACTOR * torch.tanh(output[:, -1:]))
         return (weights * candidates).sum(1, keepdim=True) * factor
 
-    def _unet(
-        self, x: torch.Tensor, candidates: torch.Tensor, about: torch.Tensor
-    ) -> torch.Tensor:
+    def _unet(self, x: torch.Tensor, candidates: torch.Tensor, about: torch.Tensor) -> torch.Tensor:
         """Return the output of the U-Net, whose memory is free afterwards."""
         first = self.first(as_channels(_compressed(torch.cat((x, candidates), 1))))
         a = torch.relu(self.before(first + about[:, :, None, None, None]))

@@ -375,11 +375,10 @@ class TrainingState:
     def _validated(self, report: TrainReport, *, initial: bool = False) -> TrainReport:
         """Return a report with the scores of the present weights, and keep the best weights.
 
-        Those of an initial model are only replaced by weights that are no worse on any held-out
-        volume.
+        When a model is adapted to a PSF, they must be no worse on any held-out volume.
         """
         result = self._validate()
-        if initial:
+        if initial and self.training_set.psf is not None:
             self._initial_errors = [*result.errors]
         before = self._initial_errors or result.errors
         fits = all(new <= old + _WORSE for new, old in zip(result.errors, before, strict=True))
