@@ -1,10 +1,10 @@
-"""Learning curve of a refinement: quality over the number of volumes, and over steps.
+"""Learning curve of the universal model: quality over the number of volumes, and over steps.
 
-The refinement of a model is trained anew behind the model's network, for the same number of steps
-on the first so many examples of a folder, and validated on held-out volumes of other PSFs, one kind
-of structures each, two of them absent from training. Examples that the folder lacks are created.
+Networks are trained from first weights, for the same number of steps on the first so many examples
+of a folder, and validated on held-out volumes of other PSFs, one kind of structures each, two of
+them absent from training. Examples that the folder lacks are created.
 
-    python benchmarks/learning.py FOLDER --volumes 100 300 1000 --steps 3000 --seed-of-examples 20
+    python benchmarks/learning.py FOLDER --volumes 100 300 1000 --steps 1500
     python benchmarks/learning.py FOLDER --volumes 1000 --seeds 0 1
 """
 
@@ -22,7 +22,6 @@ from tables import markdown
 
 import napari_rln as rln
 from napari_rln.core.generators import finish, relay
-from napari_rln.networks.model import UNIVERSAL, load_model
 from napari_rln.train.training_settings import PRESETS, TrainReport
 
 
@@ -30,11 +29,10 @@ def main() -> None:
     """Train on each number of volumes with each seed, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of examples")
-    parser.add_argument("--model", default=UNIVERSAL, help="model whose network is kept")
     parser.add_argument("--volumes", nargs="+", type=int, default=(100, 300, 1000))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0,), help="of weights and patches")
     parser.add_argument("--seed-of-examples", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--held-out", type=int, default=22)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -59,8 +57,7 @@ def main() -> None:
             print(f"{volumes} volumes, seed {seed}: {gain:+.2f} dB", flush=True)
     print(
         f"\nnapari-rln {rln.__version__}, torch {torch.__version__}, Python "
-        f"{platform.python_version()}, {given.threads} threads, {platform.machine()}; network of "
-        f"{given.model}.\n"
+        f"{platform.python_version()}, {given.threads} threads, {platform.machine()}\n"
     )
     print(markdown(table))
 
@@ -69,7 +66,6 @@ def _validations(given: argparse.Namespace, volumes: int, seed: int) -> list[Tra
     """Return the reports of the validations of a training."""
     settings = replace(
         PRESETS["universal"],
-        refine=1.0,
         steps=given.steps,
         examples=volumes,
         steps_per_example=max(1, given.steps // (4 * volumes)),
@@ -77,16 +73,11 @@ def _validations(given: argparse.Namespace, volumes: int, seed: int) -> list[Tra
         validate_every=max(1, given.steps // 3),
         seed=given.seed_of_examples,
     )
-    training_set = rln.train.training_set_of(
-        settings,
-        any_psf=True,
-        folder=given.folder,
-        initial_model=replace(load_model(given.model), refinement=None),
-    )
+    training_set = rln.train.training_set_of(settings, any_psf=True, folder=given.folder)
     reports: list[TrainReport] = []
     steps = rln.train.train_model_iter(training_set, replace(settings, seed=seed))
     finish(relay(steps, reports.append))
-    return [r for r in reports if r.quality is not None and r.phase == "train"]
+    return [report for report in reports if report.quality is not None]
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
     """Yield the number of examples done, after every iteration; return the baseline.
 
     The iteration is selected by ground truth, for each score separately; of matched
-    Richardson-Lucy among the example's estimates, if it has some. Without a PSF only the image is
+    Richardson-Lucy among the example's estimates and those around the predicted stop, if it has
+    some. Without a PSF only the image is
     scored; without examples the baseline is none.
     """
     if not examples:
@@ -54,9 +55,11 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
         assert example.pair is not None
         best[0].add(_image(example), example.pair.truth.data)
         if example.psf is not None:
-            for estimate in example.estimates.values():
-                best[1].add(estimate, example.pair.truth.data)
-            if not example.estimates:
+            if example.estimates:
+                classical = example.candidates[: CANDIDATES - 1]
+                for estimate in (*example.estimates.values(), *classical):
+                    best[1].add(estimate, example.pair.truth.data)
+            else:
                 for _ in _classical(example, "matched", _ITERATIONS, best[1]):
                     yield number
             for _ in _classical(example, "wiener-butterworth", _WB_ITERATIONS, best[2]):
