@@ -191,7 +191,7 @@ def test_the_halo_grows_with_psf_and_iterations(psf):
 
 def test_less_memory_makes_smaller_tiles():
     sizes = []
-    for memory in (2 * 10**9, 8 * 10**9):
+    for memory in (4 * 10**8, 8 * 10**9):
         plan = _plan_for((2000,) * 3, phantoms.gaussian_psf(), Network(), 20, memory=memory)
         sizes.append((np.prod(plan.core), np.prod(plan.block)))
     assert sizes[0][0] < sizes[1][0]
