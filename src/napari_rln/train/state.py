@@ -23,7 +23,7 @@ from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
 from napari_rln.train.batches import inner
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
-from napari_rln.train.examples import Example, rescaled
+from napari_rln.train.examples import Example, SyntheticPairs, rescaled
 from napari_rln.train.loss import Losses, paper_loss, photon_loss, refined_loss, relative_loss
 from napari_rln.train.pool import Pool
 from napari_rln.train.training_set import TrainingSet
@@ -375,10 +375,12 @@ class TrainingState:
     def _validated(self, report: TrainReport, *, initial: bool = False) -> TrainReport:
         """Return a report with the scores of the present weights, and keep the best weights.
 
-        When a model is adapted to a PSF, they must be no worse on any held-out volume.
+        When a model is adapted to a PSF by synthetic volumes, each of them held out for a class of
+        structures, they must be no worse on any.
         """
         result = self._validate()
-        if initial and self.training_set.psf is not None:
+        source = self.training_set.source
+        if initial and isinstance(source, SyntheticPairs) and source.psf is not None:
             self._initial_errors = [*result.errors]
         before = self._initial_errors or result.errors
         fits = all(new <= old + _WORSE for new, old in zip(result.errors, before, strict=True))
