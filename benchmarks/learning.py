@@ -70,7 +70,7 @@ def _validations(given: argparse.Namespace, volumes: int, seed: int) -> list[Tra
         examples=volumes,
         steps_per_example=max(1, given.steps // (4 * volumes)),
         validate=given.held_out,
-        validate_every=max(1, given.steps // 3),
+        validate_every=-(-given.steps // 3),
         seed=given.seed_of_examples,
     )
     training_set = rln.train.training_set_of(settings, any_psf=True, folder=given.folder)
