@@ -673,7 +673,7 @@ def test_a_short_training_is_prepared_in_a_part_of_its_time(clock, monkeypatch):
     for minutes, expected in ((1 / 3, (9, 3)), (0.05, (4, 3)), (5.0, (20, 8))):
         timed = replace(settings, minutes=minutes)
         state = run.TrainingState(training_set, timed, "m", torch.device("cpu"), EstimateCache())
-        assert (state._limit_volumes(1.0), state._pool.first) == expected
+        assert state._volumes_in_time(1.0) == expected
         state.close()
     prepared = [r for r in _run(settings).reports if r.phase == "examples"]
     assert len(prepared) == prepared[-1].total < 28

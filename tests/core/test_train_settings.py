@@ -226,6 +226,8 @@ def _checkpoint() -> Checkpoint:
         total=9,
         frozen=True,
         losses={"total": 0.5},
+        volumes=[20, 8],
+        initial_errors=[-1.0],
         weights={"a.weight": torch.arange(6.0).reshape(2, 3).T},
         moments={0: {"step": torch.tensor(3.0)}, 10: {"step": torch.tensor(4.0)}},
         best=BestWeights(
@@ -238,7 +240,9 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     saved = _checkpoint()
     saved.save(tmp_path / "c.checkpoint")
     found = Checkpoint.load(tmp_path / "c.checkpoint")
-    for name in ("settings", "inputs", "step", "total", "frozen", "losses"):
+    for name in (
+        "settings", "inputs", "step", "total", "frozen", "losses", "volumes", "initial_errors"
+    ):  # fmt: skip
         assert getattr(found, name) == getattr(saved, name)
     assert torch.equal(found.weights["a.weight"], saved.weights["a.weight"])
     assert {n: m["step"].item() for n, m in found.moments.items()} == {0: 3, 10: 4}

@@ -45,8 +45,8 @@ _GRID = 64  # half the side in voxels of the grid on which that filter is comput
 # Sigma in voxels, and factor, of the blurred estimate that limits a result.
 _BLUR, _ALLOWED = 0.7, 1.5
 _BRIGHT = 16.0  # in units of the network's scale: above the range of training
-_BRIGHT_ISOLATED = 3.0  # the same for isolated points, and on the scale of the square root
-_BRIGHT_ISOLATED_ROOT = 12.0
+_BRIGHT_ISOLATED = 3.0  # the same for isolated points
+_BRIGHT_ISOLATED_ROOT = 12.0  # the same of a network on the scale of the square root
 _CORE, _AROUND = 5, 17  # width in voxels of an isolated point, and of its dark surroundings
 _ISOLATED = 0.8  # least fraction of the squared light of these in an isolated point
 _FADE = 5  # width in voxels of the transition to the estimate

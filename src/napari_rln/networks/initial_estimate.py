@@ -4,6 +4,7 @@ For the paper's network it is the image. For the started variant it is a classic
 with the PSF of the image, so that one set of weights serves any PSF.
 """
 
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.outside_light import OutsideLight
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.settings import RichardsonLucySettings
-from napari_rln.deconvolution.stopping import structured_crop
+from napari_rln.deconvolution.stopping import structured_crop, structured_shape
 from napari_rln.deconvolution.stopping_trial import Trial
 
 StartMethod = Literal["image", "matched", "wiener-butterworth", "ladder"]
@@ -138,14 +139,14 @@ def initial_estimate(
         watch = OutsideLight(image, calibration)
     if len(observation.views) > 1:  # the stop is that of the first view alone
         settings = replace(settings, start="image")
-    best, part = None, None
+    best = None
     if ladder is not None and len(observation.views) == 1:
         part = _small_part(observation.views[0])
-    if ladder is not None and part is not None:
-        best = yield from predict_stop(
-            part, ladder, settings, observation.device, observation.started
-        )
-        iterations = ladder.iterations(best)
+        if part is not None:
+            best = yield from predict_stop(
+                part, ladder, settings, observation.device, observation.started
+            )
+            iterations = ladder.iterations(best)
     marks = () if ladder is None else COUNTS
     run = iteration_of(observation, settings, iterations, marks)
     while run.done < iterations:
@@ -179,9 +180,9 @@ def _small_part(view: PreparedView) -> PreparedView | None:
     """Return the part of a large image with most structure; none for a smaller image."""
     assert view.psf is not None
     data, mask = view.image.data, view.mask
-    part = structured_crop(data, view.psf.shape)
-    if _LARGE * data[part].size > data.size:
+    if _LARGE * math.prod(structured_shape(data.shape, view.psf.shape)) > data.size:
         return None
+    part = structured_crop(data, view.psf.shape)
     return replace(
         view, image=view.image.with_data(data[part]), mask=None if mask is None else mask[part]
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -55,9 +55,9 @@ class Checkpoint:
     losses: dict[str, float]
     weights: Tensors
     moments: dict[int, Tensors]
+    volumes: tuple[int, int]
+    initial_errors: list[float]
     best: BestWeights | None = None
-    volumes: tuple[int, int] = (0, 0)
-    initial_errors: list[float] = field(default_factory=list)
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
         """Raise an RlnError with the names of the settings or inputs of another training."""

@@ -44,8 +44,7 @@ def baseline_iter(examples: Sequence[Example]) -> Generator[int, None, Baseline 
 
     The iteration is selected by ground truth, for each score separately; of matched
     Richardson-Lucy among the example's estimates and those around the predicted stop, if it has
-    some. Without a PSF only the image is
-    scored; without examples the baseline is none.
+    some. Without a PSF only the image is scored; without examples the baseline is none.
     """
     if not examples:
         return None
