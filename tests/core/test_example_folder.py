@@ -36,7 +36,7 @@ def _same(a, b) -> bool:
 
 @pytest.fixture
 def folder(tmp_path):
-    return ExampleFolder(tmp_path / "examples", SOURCE, START)
+    return ExampleFolder(tmp_path / "examples", SOURCE, START, "photons")
 
 
 def test_an_example_is_created_once_and_loaded(folder, monkeypatch):
@@ -67,7 +67,7 @@ def test_an_example_has_what_a_training_needs_in_half_precision(folder):
 @pytest.mark.parametrize("conditions", [None, FieldConditions()], ids=["plain", "field"])
 def test_an_example_is_the_one_made_live_within_half_precision(tmp_path, conditions):
     source = replace(SOURCE, conditions=conditions)
-    folder = ExampleFolder(tmp_path, source, START)
+    folder = ExampleFolder(tmp_path, source, START, "photons")
     for number in range(2):
         made = folder.load(number)
         live = example(source, number, START, "photons")
@@ -82,7 +82,7 @@ def test_an_example_is_the_one_made_live_within_half_precision(tmp_path, conditi
 
 
 def test_two_folders_have_the_same_examples(folder, tmp_path):
-    other = ExampleFolder(tmp_path / "other", SOURCE, START)
+    other = ExampleFolder(tmp_path / "other", SOURCE, START, "photons")
     assert other.hash == folder.hash
     for number in (2, 0):
         other.create(number)
@@ -95,7 +95,7 @@ def test_two_folders_have_the_same_examples(folder, tmp_path):
 
 
 def test_the_factor_beyond_the_stop_is_that_of_the_training(folder, tmp_path):
-    farther = ExampleFolder(folder.folder, SOURCE, replace(START, beyond=3.0))
+    farther = ExampleFolder(folder.folder, SOURCE, replace(START, beyond=3.0), "photons")
     made, other = folder.load(0), farther.load(0)
     assert np.array_equal(made.candidates[0], other.candidates[0])
     assert not np.array_equal(made.candidates[-1], other.candidates[-1])
@@ -117,9 +117,9 @@ def test_the_factor_beyond_the_stop_is_that_of_the_training(folder, tmp_path):
 def test_a_folder_of_other_settings_is_refused(folder, changes):
     before = (folder.folder / "recipe.json").read_bytes()
     with pytest.raises(RlnError, match="examples of other settings; give another folder"):
-        ExampleFolder(folder.folder, replace(SOURCE, **changes), START)
+        ExampleFolder(folder.folder, replace(SOURCE, **changes), START, "photons")
     assert (folder.folder / "recipe.json").read_bytes() == before
-    assert ExampleFolder(folder.folder, SOURCE, START).hash == folder.hash
+    assert ExampleFolder(folder.folder, SOURCE, START, "photons").hash == folder.hash
 
 
 def test_a_folder_of_another_version_is_refused(folder):
@@ -127,7 +127,7 @@ def test_a_folder_of_another_version_is_refused(folder):
     recipe = json.loads(path.read_text())
     path.write_text(json.dumps(recipe | {"version": "0.0.1"}, indent=1))
     with pytest.raises(RlnError, match="other settings"):
-        ExampleFolder(folder.folder, SOURCE, START)
+        ExampleFolder(folder.folder, SOURCE, START, "photons")
 
 
 @pytest.mark.parametrize(

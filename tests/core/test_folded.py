@@ -161,6 +161,39 @@ def test_workers_agree_to_the_bit(path: str):
                 assert torch.equal(y, z)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("views", ["single", "concatenated"])
+def test_mirrored_inputs_give_the_mean_of_their_outputs(views: Views, path: str):
+    network = trained(views)
+    if path == "compiled":
+        pytest.importorskip("numba")
+    x, E0 = inputs(network, 6, 8, 10), inputs(network, 6, 8, 10, seed=2)
+    for mirrors, expected in (
+        ((False, False, False), [()]),
+        ((False, False, True), [(), (3,)]),
+        ((False, True, True), [(), (2,), (3,), (2, 3)]),
+        ((True, True, True), [(), (1, 2), (1, 3), (2, 3)]),
+    ):
+        folded = InferenceNetwork(network, CPU, compiled=path == "compiled", mirrors=mirrors)
+        for start in (None, E0):
+            outputs = [
+                reference(network, x.flip(axes), None if start is None else start.flip(axes)).flip(
+                    axes
+                )
+                for axes in expected
+            ]
+            assert error(folded(x, start), torch.stack(outputs).mean(0)) < 5e-6
+
+
+def test_a_network_of_mirrored_inputs_commutes_with_mirroring():
+    network = trained()
+    folded = InferenceNetwork(network, CPU, mirrors=(False, True, True))
+    x = inputs(network, 6, 8, 10)
+    assert error(folded(x.flip(2)), folded(x).flip(2)) < 1e-5
+    plain = InferenceNetwork(network, CPU)
+    assert error(plain(x.flip(2)), plain(x).flip(2)) > 1e-3
+
+
 def test_input_stays_and_training_does_not_reach_it():
     network = trained()
     x = inputs(network, 4, 4, 4)

@@ -346,7 +346,9 @@ def test_a_description_made_to_break_the_reader_is_refused(path, text):
         Model.load(path)
 
 
-@pytest.mark.parametrize("name", ["network", "start", "reach", "record", "output_scale", "share"])
+@pytest.mark.parametrize(
+    "name", ["network", "start", "reach", "record", "output_scale", "share", "mirrors"]
+)
 @pytest.mark.parametrize("value", [["a"], "a"])
 def test_a_description_of_other_types_is_refused(path, name, value):
     _rewrite(path, card=lambda card: card.update({name: value}))
@@ -363,6 +365,8 @@ def test_a_description_of_other_types_is_refused(path, name, value):
         {"share": 1.5},
         {"share": float("nan")},
         {"reach": {"axial": [3.0, 2.0], "lateral": [1.0, 2.0]}},
+        {"mirrors": [True, True]},
+        {"mirrors": [0, 1, 1]},
         {"name": 5},
     ],
 )

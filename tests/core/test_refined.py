@@ -34,7 +34,15 @@ VOXEL_UM = (0.1, 0.1, 0.1)
 MODEL = phantoms.refined_model()
 REFINED = Network(model=MODEL, device="cpu", background=10.0)
 ALONE = replace(REFINED, model=phantoms.refined_model(refinement=None))
-BOTH = pytest.mark.parametrize("method", [REFINED, ALONE], ids=["refined", "alone"])
+LINEAR = replace(
+    REFINED,
+    model=phantoms.refined_model(
+        refinement=None, normalisation="brightness", mirrors=(True, True, True)
+    ),
+)
+EACH = pytest.mark.parametrize(
+    "method", [REFINED, ALONE, LINEAR], ids=["refined", "alone", "linear"]
+)
 RLD = RichardsonLucy(device="cpu", background=10.0, iterations=60)
 
 
@@ -168,7 +176,7 @@ def test_tiles_together_are_the_whole_and_less_halo_would_not_do(axis, monkeypat
     assert _apart(short.data, whole.data) > 1e-4
 
 
-@BOTH
+@EACH
 def test_odd_sizes_in_tiles_are_the_whole(method):
     image = _image((9, 37, 43))
     whole = deconvolve(image, PSF, method, tile=128)
@@ -193,7 +201,7 @@ def task(tmp_path):
     return run
 
 
-@BOTH
+@EACH
 def test_from_disk_in_one_tile_it_is_the_whole(task, method):
     image = _image((16, 40, 48))
     outcome, data = task(image, method)
@@ -204,7 +212,7 @@ def test_from_disk_in_one_tile_it_is_the_whole(task, method):
     assert outcome.summary["flux_ratio"] == pytest.approx(facts["flux_ratio"], rel=1e-4)
 
 
-@BOTH
+@EACH
 def test_from_disk_in_tiles_it_is_near_the_whole(task, method):
     image = _image((16, 66, 70))
     _, data = task(image, method, tile=32)
@@ -247,7 +255,23 @@ def test_a_network_alone_explains_the_light_of_its_image():
     dim = replace(ALONE, model=replace(ALONE.model, output_scale=0.5 * ALONE.model.output_scale))
     facts = deconvolve(_image((24, 32, 32)), PSF, dim).record.facts
     assert facts["reblur_scale"] == pytest.approx(1, abs=0.05)
-    assert set(facts["consistency"]) == {"result"}
+    assert set(facts["consistency"]) == {"output"}
+
+
+@pytest.mark.parametrize("method", [ALONE, LINEAR], ids=["root", "affine"])
+def test_the_factor_that_explains_the_light_is_not_on_bright_points(method):
+    truth = phantoms.spots((24, 40, 40), level=30.0)
+    truth[12, 20, 20] = 3e5
+    image = phantoms.noisy_image(truth, PSF)
+    scale = method.model.output_scale
+    results = [
+        deconvolve(image, PSF, replace(method, model=replace(method.model, output_scale=s)))
+        for s in (scale, 0.7 * scale)
+    ]
+    first, second = (r.record.facts["consistency"]["output"] for r in results)
+    assert second / first > 1.2
+    peaks = [r.data[12, 20, 20] for r in results]
+    assert peaks[0] == pytest.approx(peaks[1], rel=1e-3)
 
 
 def test_the_residual_says_that_the_light_is_explained():

@@ -191,6 +191,39 @@ def test_a_training_from_a_folder_of_examples_is_repeatable(tmp_path):
     assert live.model.hash != first.model.hash  # which is of rounded examples
 
 
+# Without a refinement
+
+
+AFFINE = replace(TINY, refine=0.0, normalisation="brightness", mirror=True)
+
+
+def test_a_ladder_is_trained_on_by_brightness_too_and_mirrored(tmp_path):
+    ended = _run(AFFINE)
+    model = ended.model
+    assert (model.stop, model.normalisation, model.refinement) == (STOP, "brightness", None)
+    assert model.mirrors == (True, True, True)
+    assert model.output_scale != 1
+    assert all(np.isfinite(report.loss) for report in ended.steps)
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    settings, initial = choose_settings("quick", initial_model=str(path))
+    assert (settings.normalisation, settings.mirror, settings.refine) == ("brightness", True, 0.0)
+    assert initial.mirrors == model.mirrors
+    again = _run(AFFINE, setting=training_set_of(AFFINE, psf=PSF, folder=tmp_path / "examples"))
+    assert [r.loss for r in ended.steps] == pytest.approx([r.loss for r in again.steps], abs=0.05)
+    assert again.model.output_scale == pytest.approx(model.output_scale, rel=1e-3)
+
+
+def test_images_are_mirrored_as_the_psf_allows():
+    data = PSF.data.copy()
+    data[:, :, : data.shape[2] // 2] *= 0.2
+    skewed = PSF.with_data(data / data.sum())
+    settings = replace(AFFINE, steps=2, validate=0)
+    ended = _run(settings, setting=training_set_of(settings, psf=skewed))
+    assert ended.model.mirrors == (True, True, False)
+    assert _run(replace(settings, mirror=False)).model.mirrors == (False, False, False)
+
+
 # Adaptation
 
 
@@ -254,10 +287,10 @@ def test_an_adaptation_is_gone_on_with(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"start": "matched"}, "`start` is matched, `normalisation` photons"),
-        ({"start": "matched", "normalisation": "brightness"}, "refinement needs both"),
-        ({"normalisation": "brightness"}, "`start` is ladder, `normalisation` brightness"),
-        ({"normalisation": "brightness", "refine": 0.0}, "`normalisation` brightness"),
+        ({"start": "matched"}, "`start` is matched and `normalisation` photons"),
+        ({"start": "matched", "normalisation": "brightness"}, "refinement needs"),
+        ({"normalisation": "brightness"}, "refinement needs the normalisation photons"),
+        ({"normalisation": "percentiles", "refine": 0.0}, "`normalisation` percentiles"),
         ({"variant": "paper"}, "`normalisation` photons"),
         ({"views": "averaged"}, "two views cannot start from a ladder"),
         ({"refine": 1.5}, "`refine`"),

@@ -123,6 +123,15 @@ def test_a_model_is_adapted_quickly_and_as_it_was_trained(tmp_path):
     assert settings.start_settings.method == "image"
 
 
+def test_the_universal_preset_takes_the_weights_of_a_model_that_starts_otherwise(tmp_path):
+    _model().save(tmp_path / "given.safetensors")
+    settings, begin = choose_settings(
+        "universal", initial_model=str(tmp_path / "given.safetensors")
+    )
+    assert begin.name == "given"
+    assert settings == PRESETS["universal"]
+
+
 def test_a_model_of_the_other_variant_is_refused(tmp_path):
     _model().save(tmp_path / "given.safetensors")
     with pytest.raises(RlnError, match=r"started.*paper"):

@@ -21,6 +21,7 @@ from napari_rln.networks.application import (
     brightness_estimate,
     consistency_of,
     halo_of,
+    last_of,
 )
 from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
@@ -74,9 +75,7 @@ class NetworkBlocks:
         """Return the memory per voxel of a block on a type of device, in bytes."""
         network = (
             float(TORCH_VOXEL_BYTES[self._precision]) if kind != "cpu"
-            else InferenceNetwork(
-                self._model.network, torch.device(kind), self._precision
-            ).bytes_per_voxel
+            else self._model.for_inference(torch.device(kind), self._precision).bytes_per_voxel
         )  # fmt: skip
         after = MERGE_BYTES if self._model.refinement is None else REFINEMENT_BYTES
         return max(network, after)
@@ -85,7 +84,7 @@ class NetworkBlocks:
         """Return the parameters of merging the network's output with its initial estimate."""
         if trial is None or self._model.refinement is not None:
             return {}
-        network = InferenceNetwork(self._model.network, device, self._precision)
+        network = self._model.for_inference(device, self._precision)
         most = max(bytes_allowed(memory_gb, device) - LIBRARIES_BYTES, _LEAST_BYTES)
         consistency = consistency_of(
             trial,
@@ -105,10 +104,10 @@ class NetworkBlocks:
         *,
         whole: bool,
     ) -> Json:
-        """Return offset and scale of the normalisation, and the factor on the result.
+        """Return offset and scale of the normalisation, and the factor on the network's output.
 
-        The latter, with which it explains the image, for models with a predicted stop; those with a
-        trial have it from :meth:`fit`.
+        The latter, with which the result explains the image, is for models with a predicted stop;
+        those with a trial have it from :meth:`fit`. That of a refinement is on the result.
 
         Raises
         ------
@@ -133,13 +132,22 @@ class NetworkBlocks:
             z, y, x = (slice(0, n) for n in crop.image.shape)
             result = self.ready(crop.psf, fitted, device)(crop, sampled.estimates[0], (z, y, x))
             outside = sampled.outsides[0] if sampled.outsides else None
-            fitted["consistency"] = {"result": explaining_factor(crop, result, outside, device)}
+            points, name = None, "result"
+            if self._model.refinement is None:
+                merge, name = self._merge(crop.psf, Consistency()), "output"
+                points = merge.points_of(last_of(sampled.estimates[0]), light)
+            factor = explaining_factor(crop, result, outside, device, points)
+            fitted["consistency"] = {name: factor}
         return fitted
+
+    def _merge(self, psf: Volume | None, consistency: Consistency) -> Merge:
+        data = None if psf is None else psf.data
+        return Merge(consistency, data, root=self._model.normalisation == "photons")
 
     def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
         """Return a computer of blocks with these parameters."""
         model = self._model
-        network = InferenceNetwork(model.network, device, self._precision)
+        network = model.for_inference(device, self._precision)
         scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
         refinement = None
         if model.refinement is not None:
@@ -147,7 +155,7 @@ class NetworkBlocks:
         combine: Combination | None = None
         consistency = Consistency.from_json(fitted.get("consistency", {}))
         if model.refinement is None and psf is not None and model.start.needs_psf:
-            combine = Merge(consistency, psf.data, root=model.normalisation == "photons")
+            combine = self._merge(psf, consistency)
 
         def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
             background, image = crop.calibration.background, crop.image.data

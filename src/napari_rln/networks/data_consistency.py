@@ -142,6 +142,14 @@ class Merge:
         result: FloatArray = merged * np.float32(self._consistency.result)
         return result
 
+    def points_of(self, estimate: FloatArray, scale: float) -> FloatArray | None:
+        """Return the part of a result, (z, y, x), that is of the estimate: bright points.
+
+        The rest is the network's, and has the factor on its output. None without bright points.
+        """
+        weight = _weight_of_points(estimate, scale, self._isolated)
+        return None if weight is None else weight * estimate
+
 
 def _weight_of_points(estimate: FloatArray, scale: float, isolated: float) -> FloatArray | None:
     """Return the weight of the estimate around points too bright for a network; none if 0."""
@@ -184,22 +192,31 @@ def _filtered(data: FloatArray, kernel: FloatArray) -> FloatArray:
 
 
 def explaining_factor(
-    view: PreparedView, result: FloatArray, outside: FloatArray | None, device: torch.device
+    view: PreparedView,
+    result: FloatArray,
+    outside: FloatArray | None,
+    device: torch.device,
+    points: FloatArray | None = None,
 ) -> float:
     """Return the factor on a result with which its blur fits the image best, by its photons.
 
     ``outside`` is the light in the image from beyond the field of view, image units; without it,
-    voxels near the border count as if the object ended there.
+    voxels near the border count as if the object ended there. ``points`` is the part of the result
+    that keeps its brightness, see :meth:`Merge.points_of`; none if the factor is on all of it.
     """
     assert view.psf is not None
     camera = view.calibration.camera
     blur = Convolution(view.psf.data, view.image.shape, border="extended", device=device)
     field = torch.zeros(blur.estimate_shape, device=device)
     unit = np.float32(camera.gain)
-    field[blur.window] = torch.from_numpy(result / unit).to(device)
     beyond = torch.zeros(view.image.shape, device=device)
     if outside is not None:
         beyond = torch.from_numpy(outside / unit).to(device)
+    if points is not None:
+        field[blur.window] = torch.from_numpy(points / unit).to(device)
+        beyond = beyond + blur.A(field)
+        result = result - points
+    field[blur.window] = torch.from_numpy(result / unit).to(device)
     photons = torch.from_numpy(camera.photons(view.image.data)).to(device)
     mask = None if view.mask is None else torch.from_numpy(view.mask).to(device)
     blurred, factor = blur.A(field), 1.0

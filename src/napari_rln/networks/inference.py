@@ -10,6 +10,8 @@ torch; the choice is made once per network.
 import functools
 import subprocess
 import sys
+from collections.abc import Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -28,6 +30,12 @@ TORCH_VOXEL_BYTES = {"float64": 840, "float32": 420, "float16": 210}
 """Memory of torch per voxel, beside input and output, in bytes, by precision; measured."""
 
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Mirrors = tuple[bool, bool, bool]
+"""Whether an input may be mirrored along z, y and x."""
+
+NOT_MIRRORED: Mirrors = (False, False, False)
+
+_MIRROR_BYTES = 24  # per voxel: the mirrored input, and the sum of the outputs
 
 
 class InferenceNetwork:
@@ -48,6 +56,8 @@ class InferenceNetwork:
         Whether to use the compiled kernels on CPUs in float32, if numba is installed. The first
         network on a machine then takes some twenty seconds to prepare, less after
         :func:`compile_in_background`.
+    mirrors
+        Axes along which the input is mirrored; see :func:`orientations`.
 
     Attributes
     ----------
@@ -70,6 +80,7 @@ class InferenceNetwork:
         precision: Precision = "float32",
         *,
         compiled: bool = True,
+        mirrors: Mirrors = NOT_MIRRORED,
     ) -> None:
         if precision == "float16" and device.type == "cpu":
             raise RlnError(
@@ -77,6 +88,7 @@ class InferenceNetwork:
             )
         self.device, self.precision = device, precision
         self._settings = network.settings
+        self._orientations = orientations(mirrors)
         self._dtype = torch.float64 if precision == "float64" else torch.float32
         layers, norms = fold(network)
         self._compiled: Compiled | None = None
@@ -86,6 +98,9 @@ class InferenceNetwork:
         self.bytes_per_voxel = TORCH_VOXEL_BYTES[precision]
         if self._compiled is not None:
             self.bytes_per_voxel = 32
+        if any(mirrors):
+            self.bytes_per_voxel += _MIRROR_BYTES
+        if self._compiled is not None:
             return
         if device.type == "cpu":
             keep_freed_memory()
@@ -129,15 +144,24 @@ class InferenceNetwork:
                 f"the initial estimate is {tuple(starts.shape)} but the image "
                 f"{tuple(images.shape)}; give both in one shape."
             )
-        if self._compiled is not None:
-            pairs = [(i.numpy(), s.numpy()) for i, s in zip(images, starts, strict=True)]
-            outputs = [self._compiled(i, i if E0 is None else s) for i, s in pairs]
-            y = torch.stack([torch.from_numpy(output) for output in outputs])
-        else:
-            # TensorFloat-32, torch's default for convolutions, has three digits.
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                y = self._apply(images, starts)
+        y = self._once(images, None if E0 is None else starts)
+        for axes in self._orientations[1:]:
+            first, second = images.flip(axes), None if E0 is None else starts.flip(axes)
+            y += self._once(first, second).flip(axes)
+        if len(self._orientations) > 1:
+            y *= 1 / len(self._orientations)
         return y if x.ndim == 5 else y[0]
+
+    def _once(self, images: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+        """Return the outputs (N, 1, D, H, W) of one orientation; E0 is the image when none."""
+        if self._compiled is not None:
+            given = images if starts is None else starts
+            pairs = [(i.numpy(), s.numpy()) for i, s in zip(images, given, strict=True)]
+            outputs = [self._compiled(i, i if starts is None else s) for i, s in pairs]
+            return torch.stack([torch.from_numpy(output) for output in outputs])
+        # TensorFloat-32, torch's default for convolutions, has three digits.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self._apply(images, images if starts is None else starts)
 
     def _batch(self, x: torch.Tensor) -> torch.Tensor:
         x = x if x.ndim == 5 else x[None]
@@ -176,6 +200,18 @@ class InferenceNetwork:
     def _affine(self, name: str, x: torch.Tensor) -> torch.Tensor:
         scale, shift = self._norms[name]
         return x * scale + shift
+
+
+def orientations(mirrors: Mirrors) -> Sequence[tuple[int, ...]]:
+    """Return the axes (of z, y and x, as -3, -2 and -1) that are mirrored in each orientation.
+
+    The first orientation is that of the input, with none. If all three axes may be mirrored, these
+    are the four orientations with an even number of mirrored axes: all eight are no better.
+    """
+    axes = [axis for axis, allowed in zip((-3, -2, -1), mirrors, strict=True) if allowed]
+    step = 2 if len(axes) == 3 else 1
+    numbers = range(0, len(axes) + 1, step)
+    return [chosen for number in numbers for chosen in combinations(axes, number)]
 
 
 @functools.cache

@@ -137,16 +137,18 @@ def initial_estimate(
     known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
     if outside and settings.back_projector == "matched" and not known:
         watch = OutsideLight(image, calibration)
-    if len(observation.views) > 1:  # the stop is that of the first view alone
-        settings = replace(settings, start="image")
-    best = None
-    if ladder is not None and len(observation.views) == 1:
+    single, best = len(observation.views) == 1, None
+    if ladder is not None:
         part = _small_part(observation.views[0])
+        if part is None and not single:
+            part = observation.views[0]
         if part is not None:
             best = yield from predict_stop(
                 part, ladder, settings, observation.device, observation.started
             )
             iterations = ladder.iterations(best)
+    if not single:  # the stop is that of the first view alone
+        settings = replace(settings, start="image")
     marks = () if ladder is None else COUNTS
     run = iteration_of(observation, settings, iterations, marks)
     while run.done < iterations:

@@ -25,6 +25,7 @@ from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.convolution import of_one_size
 from napari_rln.deconvolution.ladder import Ladder, StopPrediction
 from napari_rln.io.paths import atomic
+from napari_rln.networks.inference import NOT_MIRRORED, InferenceNetwork, Mirrors, Precision
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.normalisation import NormalisationMethod
 from napari_rln.networks.refinement import CANDIDATES, Refinement, RefinementSettings
@@ -63,6 +64,9 @@ class Model:
     estimate_weight
         Weight of the initial estimate in the result: the mean of two estimates with partly
         independent errors is better than either.
+    mirrors
+        Axes (z, y, x) along which the input is mirrored: the result is the mean over these
+        orientations, whose errors are partly independent too.
     psf
         PSF that it was trained for; none for a family of PSFs, or if unknown.
     psf_b
@@ -82,6 +86,7 @@ class Model:
     normalisation: NormalisationMethod = "brightness"
     output_scale: float = 1.0
     estimate_weight: float = 0.0
+    mirrors: Mirrors = NOT_MIRRORED
     psf: Volume | None = None
     psf_b: Volume | None = None
     psf_widths: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -93,12 +98,14 @@ class Model:
             or self.normalisation not in get_args(NormalisationMethod)
             or not 0 < self.output_scale < math.inf
             or not 0 <= self.estimate_weight <= 1
+            or len(self.mirrors) != 3
+            or not all(isinstance(axis, bool) for axis in self.mirrors)
             or not all(0 < low <= high for low, high in self.psf_widths.values())
         ):
             raise RlnError(
                 f"a model cannot have normalisation {self.normalisation!r}, output_scale "
-                f"{self.output_scale}, estimate_weight {self.estimate_weight} and psf_widths "
-                f"{self.psf_widths}."
+                f"{self.output_scale}, estimate_weight {self.estimate_weight}, mirrors "
+                f"{self.mirrors} and psf_widths {self.psf_widths}."
             )
         self.network.eval()
         if (self.stop is None) == (self.start.method == "ladder"):
@@ -126,7 +133,10 @@ class Model:
     def identity(self) -> str:
         """Hash of the weights and of the parameters of their application."""
         card = self.card()
-        kept = ("network", "refinement", "start", "stop", "normalisation", "output_scale", "share")
+        kept = (
+            "network", "refinement", "start", "stop", "normalisation", "output_scale", "share",
+            "mirrors",
+        )  # fmt: skip
         text = json.dumps({name: card.get(name) for name in kept}, sort_keys=True)
         return f"{self.hash}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -139,6 +149,8 @@ class Model:
             described["refinement"] = as_dict(self.refinement.settings)
         if self.stop is not None:
             described["stop"] = list(self.stop.weights)
+        if any(self.mirrors):
+            described["mirrors"] = list(self.mirrors)
         return {
             "format": FORMAT,
             "name": self.name,
@@ -154,6 +166,12 @@ class Model:
             "record": self.record.as_dict(),
             "weights": self.hash,
         }
+
+    def for_inference(
+        self, device: torch.device, precision: Precision = "float32"
+    ) -> InferenceNetwork:
+        """Return the network prepared for inference, in all its orientations."""
+        return InferenceNetwork(self.network, device, precision, mirrors=self.mirrors)
 
     @property
     def ladder(self) -> Ladder | None:
@@ -233,6 +251,7 @@ class Model:
                 normalisation=card["normalisation"],
                 output_scale=float(card["output_scale"]),
                 estimate_weight=float(card["share"]),
+                mirrors=tuple(card.get("mirrors", NOT_MIRRORED)),  # absent from the first models
                 psf=psf,
                 psf_b=psf_b,
                 psf_widths={axis: (low, high) for axis, (low, high) in card["reach"].items()},

@@ -37,7 +37,6 @@ from napari_rln.networks.application import (
 from napari_rln.networks.blocks import LEAST_SIDE, NetworkBlocks, block_tiles
 from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
 from napari_rln.networks.inference import (
-    InferenceNetwork,
     Precision,
     compile_in_background,
     is_compiling,
@@ -267,7 +266,7 @@ class Network(NetworkOptions, Method):
             if is_compiling():
                 lasted = time.perf_counter() - observation.started
                 yield Report(phase="compile", done=0, total=0, seconds=lasted)
-            network = InferenceNetwork(model.network, device, self.precision)
+            network = model.for_inference(device, self.precision)
 
             def tiles_of(shape: Shape) -> tuple[Tile, ...]:
                 return block_tiles(shape, model, network, observation.tile, most)
@@ -298,11 +297,18 @@ class Network(NetworkOptions, Method):
             data = yield from applied.tiles(read, tiles, start.data, observation.started, mask)
             observation.memory.sample()
             if model.ladder is not None and single:
+                points = None
+                if isinstance(combine, Merge):
+                    points = combine.points_of(last_of(start.data), scalings[0].scale)
                 factor = explaining_factor(
-                    observation.views[0], data, start.outside, observation.device
+                    observation.views[0], data, start.outside, observation.device, points
                 )
                 data *= np.float32(factor)
-                facts["consistency"] = {"result": factor}
+                if points is not None:
+                    data -= np.float32(factor - 1) * points
+                facts["consistency"] = {
+                    "output" if isinstance(combine, Merge) else "result": factor
+                }
         if not single:
             residual = _explained(observation, data) if combine is not None else None
             if residual is not None:

@@ -39,8 +39,9 @@ def network_stages(
     -------
     dict
         ``x``, ``E0`` and the fields of :class:`napari_rln.networks.rln.Stages` by name. FP1 and DV1
-        have voxels of twice the size. The output is unmerged; results of the started variant are
-        merged with E0, see :mod:`napari_rln.networks.data_consistency`, or refined.
+        have voxels of twice the size. The output is unmerged, and of one orientation; results of
+        the started variant are the mean over those of the model, merged with E0, see
+        :mod:`napari_rln.networks.data_consistency`, or refined.
 
     Raises
     ------

@@ -23,6 +23,7 @@ from napari_rln.core.volume import FloatArray
 from napari_rln.deconvolution.ladder import COUNTS, MOST
 from napari_rln.io.paths import atomic
 from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.normalisation import NormalisationMethod
 from napari_rln.train.examples import (
     Example,
     LadderVolumes,
@@ -39,14 +40,23 @@ _LARGEST = 6e4  # of a value in half precision
 class ExampleFolder:
     """Examples of a source with the initial estimates of a start, in a folder.
 
+    The normalisation is that of the examples when they are loaded.
+
     Raises
     ------
     RlnError
         If the folder has examples of other settings.
     """
 
-    def __init__(self, folder: Path, source: SyntheticPairs, start: StartSettings) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: SyntheticPairs,
+        start: StartSettings,
+        normalisation: NormalisationMethod,
+    ) -> None:
         self.folder, self._source, self._start = folder, source, start
+        self._normalisation: NormalisationMethod = normalisation
         recipe = {
             "version": __version__,
             "shape": list(source.shape),
@@ -97,15 +107,19 @@ class ExampleFolder:
         with atomic(path) as temporary:
             temporary.write_bytes(save({"data": stored}, metadata))
 
-    def load(self, number: int) -> Example:
+    def load(self, number: int, output_scale: float = 1.0) -> Example:
         """Return an example, created unless present, with its arrays alone.
+
+        The output scale is as for :func:`napari_rln.train.examples.example`.
 
         Raises
         ------
         RlnError
             If its file is damaged.
         """
-        made = example_of_ladder(self.read(number), self._start.beyond)
+        made = example_of_ladder(
+            self.read(number), self._start.beyond, self._normalisation, output_scale=output_scale
+        )
         return _in_half_precision(made)
 
     def read(self, number: int) -> LadderVolumes:

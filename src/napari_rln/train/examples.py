@@ -275,7 +275,8 @@ def example(
     if start.method == "ladder":
         assert psf is not None
         view = prepared(pair.image, psf)
-        made = example_of_ladder(ladder_volumes(pair, view), start.beyond)
+        kept = ladder_volumes(pair, view)
+        made = example_of_ladder(kept, start.beyond, method, output_scale=output_scale)
         pair = replace(pair, image=view.image)
         return replace(made, pair=pair, psf=psf, calibration=view.calibration, mask=view.mask)
     calibration = calibrate(pair.image)
@@ -376,16 +377,26 @@ def _ladder_run(view: PreparedView) -> RichardsonLucyIteration:
     return run
 
 
-def example_of_ladder(volumes: LadderVolumes, beyond: float) -> Example:
-    """Return the example of an image with several estimates, up to ``beyond`` times the stop."""
+def example_of_ladder(
+    volumes: LadderVolumes,
+    beyond: float,
+    method: NormalisationMethod,
+    *,
+    output_scale: float = 1.0,
+) -> Example:
+    """Return the example of an image with several estimates, up to ``beyond`` times the stop.
+
+    Normalisation and output scale are as for :func:`example`.
+    """
     light, truth, estimates, deviances, background = volumes
     made = Ladder(STOP, beyond)
     candidates = made.around(estimates, made.best(light, estimates, deviances, background))
     E0 = candidates[-1]
-    scaling = Normalisation(offset=0.0, scale=brightness(candidates[1]), gain=1.0,
-                            background=background)  # fmt: skip
+    scaling = Normalisation(offset=0.0, scale=brightness(candidates[1]))
+    if method == "photons":
+        scaling = replace(scaling, gain=1.0, background=background)
     unit = np.float32(scaling.scale)
-    target = truth / unit
+    target = truth / np.float32(scaling.scale * output_scale)
     return Example(
         x=scaling.apply(light),
         E0=scaling.apply(E0),

@@ -57,24 +57,28 @@ def global_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return luminance * structure
 
 
-def photon_loss(
+def ladder_loss(
     stages: Stages,
     E0: torch.Tensor,
     truth: torch.Tensor,
     power: torch.Tensor,
-    about: torch.Tensor,
+    about: torch.Tensor | None = None,
 ) -> Losses:
-    """Return the loss of a network that works on the square root of photons.
+    """Return the loss of a network that starts from a ladder of estimates.
 
-    As :func:`refined_loss` of its output, and a twentieth of the logarithm of the error of ``e`` on
-    that scale. Stages and initial estimate are on that scale, ground truth and ``power`` in units
-    of the brightness of structures; ``about`` is that of :class:`napari_rln.train.batches.Batch`.
+    As :func:`refined_loss` of its output, and a twentieth of the logarithm of the error of ``e``.
+    Stages and initial estimate are on the network's scale, ground truth and ``power`` in units of
+    the brightness of structures. For a network on the scale of the square root of photons,
+    ``about`` is that of :class:`napari_rln.train.batches.Batch`.
     """
-    unit, background = (part.view(-1, 1, 1, 1, 1) for part in about.unbind(1))
-    losses = refined_loss(photons_of_root(stages.output, background * unit) / unit, truth, power)
-    target = root_of_photons(truth * unit, background * unit)
+    output, target, spread = stages.output, truth, power
+    if about is not None:
+        unit, background = (part.view(-1, 1, 1, 1, 1) for part in about.unbind(1))
+        output = photons_of_root(output, background * unit) / unit
+        target = root_of_photons(truth * unit, background * unit)
+        spread = target.var((1, 2, 3, 4)).clamp_min(_E_VARIANCE)
+    losses = refined_loss(output, truth, power)
     e_mse = (stages.e - (0.8 * target + 0.2 * mean_c(E0))).square().mean((1, 2, 3, 4))
-    spread = target.var((1, 2, 3, 4)).clamp_min(_E_VARIANCE)
     total = losses.total + 0.05 * torch.log(e_mse / spread + _E_ERROR_FLOOR).mean()
     return losses._replace(total=total, e_mse=e_mse.mean())
 

@@ -102,7 +102,10 @@ class Pool:
 
     def _training(self, number: int) -> Example:
         """Return an example to train on, with the network's output for a refinement."""
-        made = self._folder.load(number) if self._folder else self.create(number).arrays_alone()
+        if self._folder:
+            made = self._folder.load(number, self.output_scale)
+        else:
+            made = self.create(number).arrays_alone()
         return made if self._network is None else with_output(made, self._network)
 
     def _with_output(self, future: Future[Example]) -> Example:

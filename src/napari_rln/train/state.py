@@ -15,7 +15,7 @@ from napari_rln.core.generators import Stopwatch, relay
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
 from napari_rln.deconvolution.ladder import STOP
-from napari_rln.networks.inference import InferenceNetwork
+from napari_rln.networks.inference import NOT_MIRRORED, InferenceNetwork, Mirrors
 from napari_rln.networks.model import Model, joined_weights, split_weights
 from napari_rln.networks.refinement import InferenceRefinement, Refinement
 from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
@@ -24,7 +24,7 @@ from napari_rln.train.batches import inner
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Example, SyntheticPairs, rescaled
-from napari_rln.train.loss import Losses, paper_loss, photon_loss, refined_loss, relative_loss
+from napari_rln.train.loss import Losses, ladder_loss, paper_loss, refined_loss, relative_loss
 from napari_rln.train.pool import Pool
 from napari_rln.train.training_set import TrainingSet
 from napari_rln.train.training_settings import EDGE, Baseline, TrainReport, TrainSettings
@@ -105,7 +105,7 @@ class TrainingState:
             report = self._report("examples", number + 1, held_out + self._pool.first)
             if number == 0 and initial is not None:
                 early = preview(
-                    InferenceNetwork(self.network.eval(), self.device),
+                    self._inference_network(),
                     self._held_out[0],
                     refinement=self._inference_refinement(initial.refinement),
                     estimate_weight=initial.estimate_weight,
@@ -201,6 +201,7 @@ class TrainingState:
             normalisation=self.settings.normalisation,
             output_scale=self._pool.output_scale,
             estimate_weight=source.estimate_weight if source and not refinement else 0.0,
+            mirrors=self._mirrors,
             psf=self.training_set.psf,
             psf_b=self.training_set.source.psf_b,
             psf_widths=self.training_set.psf_widths,
@@ -286,9 +287,19 @@ class TrainingState:
             self.network.load_state_dict(split_weights(self._best.weights)[0])
             self._best = None
         self._refining = True
-        network = InferenceNetwork(self.network.eval(), self.device)
+        network = self._inference_network()
         self._pool.refine(network)
         self._held_out = [with_output(made, network) for made in self._held_out]
+
+    def _inference_network(self) -> InferenceNetwork:
+        network = self.network.eval()
+        return InferenceNetwork(network, self.device, mirrors=self._mirrors)
+
+    @property
+    def _mirrors(self) -> Mirrors:
+        """Axes along which the result is averaged."""
+        mirror = self.settings.mirror and self.settings.variant == "started"
+        return self.training_set.source.symmetry.flips if mirror else NOT_MIRRORED
 
     def _inference_refinement(self, refinement: Refinement | None) -> InferenceRefinement | None:
         if refinement is None:
@@ -330,8 +341,9 @@ class TrainingState:
         image = 0.5 * visible.x if self.settings.views == "averaged" else visible.x
         if self.settings.loss == "paper":
             return paper_loss(stages, image, visible.truth)
-        if self.settings.normalisation == "photons":
-            return photon_loss(stages, visible.E0, visible.truth, visible.power, visible.about)
+        if self.settings.start_settings.method == "ladder":
+            about = visible.about if self.settings.normalisation == "photons" else None
+            return ladder_loss(stages, visible.E0, visible.truth, visible.power, about)
         return relative_loss(stages, visible.E0, visible.truth, visible.power)
 
     def _rate(self) -> float:
@@ -364,7 +376,7 @@ class TrainingState:
         took = self.clock.seconds - self._timed - self._validating
         each = took / (self.step - self._timed_from)
         if self._held_out and not self._validation:
-            InferenceNetwork(self.network.eval(), self.device)  # compiles, once per machine
+            self._inference_network()  # compiles, once per machine
             self._validate()
         each += self._validation / self.settings.validate_every
         left = 60 * self.settings.minutes - self.clock.seconds - self._validation  # of the last
@@ -397,7 +409,7 @@ class TrainingState:
         if whole:
             initial = None
         result = validate(
-            InferenceNetwork(self.network.eval(), self.device),
+            self._inference_network(),
             self._held_out,
             refinement=self._inference_refinement(self.refinement if self._refining else None),
             estimate_weights=sorted(fractions | ({initial.estimate_weight} if initial else set())),

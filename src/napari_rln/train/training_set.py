@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
@@ -85,15 +85,21 @@ def choose_settings(
         return replace(settings, views=views or "single"), None
     own_views = model.network.settings.views
     _check_initial_model(model, variant or model.variant, views or own_views)
+    applied: dict[str, Any] = {}
+    if preset != "universal":  # which needs no more of a model than its weights
+        applied = {
+            "start": model.start.method if model.start.needs_psf else settings.start,
+            "start_iterations": model.start.iterations,
+            "start_beyond": model.start.beyond,
+            "mirror": any(model.mirrors),
+        }
     settings = replace(
         settings,
         variant=model.variant,
         views=own_views,
-        start=model.start.method if model.start.needs_psf else settings.start,
-        start_iterations=model.start.iterations,
-        start_beyond=model.start.beyond,
         normalisation=model.normalisation,
         refine=0.0 if model.refinement is None else 1.0,
+        **applied,
     )
     return settings, model
 
@@ -154,7 +160,7 @@ def training_set_of(
             "light and noise are those of the image to imitate (`like`); omit their settings."
         )
     imaging = imaging_like(check_image(like)) if like else imaging or ImagingSettings()
-    for_field = any_psf and settings.normalisation == "photons"
+    for_field = any_psf and settings.start_settings.method == "ladder"
     if for_field and imaging == ImagingSettings():
         imaging = _FIELD_LIGHT
     inputs = {"initial_model": initial_model.hash} if initial_model else {}
@@ -205,7 +211,7 @@ def training_set_of(
                 "a folder of examples (`example_folder`) is for networks that start from a ladder "
                 "of estimates (`start=ladder`), as the universal preset's."
             )
-        kept = ExampleFolder(folder, train, settings.start_settings)
+        kept = ExampleFolder(folder, train, settings.start_settings, settings.normalisation)
         inputs["examples"] = kept.hash
     return TrainingSet(train, validation, psf, widths, initial_model, inputs, kept)
 

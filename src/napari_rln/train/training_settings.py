@@ -41,7 +41,7 @@ class TrainSettings:
         The started variant starts from their joint deconvolution.
     start
         Back projector of the initial deconvolution; or ladder, several matched estimates from which
-        the number of iterations is predicted, for the normalisation photons.
+        the number of iterations is predicted, not for the normalisation percentiles.
     start_iterations
         Number of accelerated iterations of the initial deconvolution, or auto (from the noise of
         the image).
@@ -67,9 +67,12 @@ class TrainSettings:
         times.
     augment
         Mirror patches and exchange x and y as the PSF's symmetry allows.
+    mirror
+        Apply the trained network to mirrored images too, as the PSF's symmetry allows, and average
+        the results, at up to four times its time; not the paper's variant.
     loss
-        Loss function: the logarithm of each patch's own error (relative), or that of the paper's
-        authors (paper).
+        Loss function: the logarithm of each patch's own error and its structural similarity
+        (relative), in windows for a ladder; or that of the paper's authors (paper).
     clip
         Maximum norm of the gradient; 0: no limit.
     initial
@@ -118,6 +121,7 @@ class TrainSettings:
     margin: Annotated[int, {"min": 0, "max": RECEPTIVE_FIELD}] = 0
     fullness: Annotated[float, {"min": 0.0, "max": 1.0}] = 0.4
     augment: bool = True
+    mirror: bool = False
     loss: Literal["relative", "paper"] = "relative"
     clip: Annotated[float, {"min": 0.0, "max": 1e6}] = 5.0
     initial: Literal["estimate", "paper"] = "estimate"
@@ -155,11 +159,15 @@ class TrainSettings:
                 "matched or wiener-butterworth."
             )
         several = self.start_settings.method == "ladder"
-        if several != (self.normalisation == "photons") or (self.refine and not several):
+        photons = self.normalisation == "photons"
+        if (photons and not several) or (several and self.normalisation == "percentiles"):
             raise RlnError(
-                f"`start` is {self.start}, `normalisation` {self.normalisation} and `refine` "
-                f"{self.refine:g}; a ladder and the normalisation photons go together, and a "
-                "refinement needs both."
+                f"`start` is {self.start} and `normalisation` {self.normalisation}; a ladder needs "
+                "the normalisation brightness or photons, and photons a ladder."
+            )
+        if self.refine and not photons:
+            raise RlnError(
+                f"`refine` is {self.refine:g}; a refinement needs the normalisation photons."
             )
         least = LEAST_SIDE + 2 * max(self.margin, EDGE)
         if self.refine and (self.patch % STEP or self.patch < least):
@@ -181,16 +189,16 @@ class TrainSettings:
 
 PRESETS: dict[Preset, TrainSettings] = {
     "quick": TrainSettings(learning_rate=0.001, examples=64, steps_per_example=6, validate=20),
-    "full": TrainSettings(minutes=30.0, examples=200, steps_per_example=10),
+    "full": TrainSettings(minutes=30.0, examples=200, steps_per_example=10, mirror=True),
     "universal": TrainSettings(
-        steps=12_000,
+        steps=4_000,
         start="ladder",
-        learning_rate=0.01,
-        normalisation="photons",
+        learning_rate=0.006,
+        mirror=True,
         examples=1500,
-        steps_per_example=4,
+        steps_per_example=1,
         validate=22,
-        validate_every=1000,
+        validate_every=500,
     ),
     "paper": TrainSettings(
         steps=20_000,
