@@ -1,11 +1,11 @@
 """Learning curve of the universal model: quality over the number of volumes, and over steps.
 
-Networks are trained from first weights, for the same number of steps on the first so many examples
-of a folder, and validated on held-out volumes of other PSFs, one kind of structures each, two of
-them absent from training. Examples that the folder lacks are created.
+Networks are trained from first weights or those of a model, for the same number of steps on the
+first so many examples of a folder, and validated on held-out volumes of other PSFs, one kind of
+structures each, two of them absent from training. Examples that the folder lacks are created.
 
     python benchmarks/learning.py FOLDER --volumes 100 300 1000 --steps 1500
-    python benchmarks/learning.py FOLDER --volumes 1000 --seeds 0 1
+    python benchmarks/learning.py FOLDER --volumes 1000 --seeds 0 1 --initial-model FILE
 """
 
 import argparse
@@ -22,6 +22,7 @@ from tables import markdown
 
 import napari_rln as rln
 from napari_rln.core.generators import finish, relay
+from napari_rln.networks.model import load_model
 from napari_rln.train.training_settings import PRESETS, TrainReport
 
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--volumes", nargs="+", type=int, default=(100, 300, 1000))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0,), help="of weights and patches")
     parser.add_argument("--seed-of-examples", type=int, default=0)
+    parser.add_argument("--initial-model", help="name or file; none: first weights")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--held-out", type=int, default=22)
     parser.add_argument("--threads", type=int, default=1)
@@ -73,7 +75,10 @@ def _validations(given: argparse.Namespace, volumes: int, seed: int) -> list[Tra
         validate_every=-(-given.steps // 3),
         seed=given.seed_of_examples,
     )
-    training_set = rln.train.training_set_of(settings, any_psf=True, folder=given.folder)
+    initial = given.initial_model and load_model(given.initial_model)
+    training_set = rln.train.training_set_of(
+        settings, any_psf=True, folder=given.folder, initial_model=initial
+    )
     reports: list[TrainReport] = []
     steps = rln.train.train_model_iter(training_set, replace(settings, seed=seed))
     finish(relay(steps, reports.append))

@@ -55,6 +55,8 @@ def main() -> None:
     base, _ = choose_settings("universal")
     base = replace(
         base,
+        start="matched",
+        mirror=False,
         steps=arguments.steps,
         examples=arguments.examples,
         steps_per_example=max(1, arguments.steps // (2 * arguments.examples)),

@@ -270,7 +270,7 @@ def test_tiles_of_two_views_are_the_whole(views):
 @pytest.mark.parametrize("normalisation", ["brightness", "percentiles"])
 def test_where_the_second_view_shows_nothing_a_network_sees_the_first(views, normalisation):
     pair = _pair(views)
-    model = _three_iterations()
+    model = phantoms.small_model(psf=None)  # of three iterations
     if normalisation == "percentiles":
         model = phantoms.small_model(
             "paper", views="averaged", psf=PSF_A, normalisation=normalisation
@@ -284,11 +284,6 @@ def test_where_the_second_view_shows_nothing_a_network_sees_the_first(views, nor
     spoiled = deconvolve(replace(pair, second=spoiled), method=Network(model=model))
     clean = deconvolve(replace(pair, second=shown), method=Network(model=model))
     np.testing.assert_array_equal(spoiled.data, clean.data)
-
-
-def _three_iterations():
-    model = load_model()
-    return replace(model, start=replace(model.start, iterations=3))
 
 
 @pytest.mark.parametrize("views_of", ["averaged", "concatenated"])

@@ -228,6 +228,10 @@ def test_cuda(precision: Precision, limit: float):
         x, E0 = inputs(network, 12, 14, 10), inputs(network, 12, 14, 10, seed=2)
         folded = InferenceNetwork(network, torch.device("cuda"), precision)
         assert error(folded(x, E0).cpu(), reference(network, x, E0)) < limit
+        mirrors = (True, True, True)
+        folded = InferenceNetwork(network, torch.device("cuda"), precision, mirrors=mirrors)
+        expected = InferenceNetwork(network, CPU, "float64", mirrors=mirrors)(x, E0)
+        assert error(folded(x, E0).cpu(), expected) < limit
 
 
 def test_kernels_are_compiled_again_after_a_change_of_any_of_their_files(tmp_path):

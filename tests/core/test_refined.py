@@ -260,8 +260,8 @@ def test_a_network_alone_explains_the_light_of_its_image():
 
 @pytest.mark.parametrize("method", [ALONE, LINEAR], ids=["root", "affine"])
 def test_the_factor_that_explains_the_light_is_not_on_bright_points(method):
-    truth = phantoms.spots((24, 40, 40), level=30.0)
-    truth[12, 20, 20] = 3e5
+    truth = phantoms.spots((24, 40, 40), level=300.0)
+    truth[12, 20, 20] = 5e4
     image = phantoms.noisy_image(truth, PSF)
     scale = method.model.output_scale
     results = [
@@ -272,6 +272,14 @@ def test_the_factor_that_explains_the_light_is_not_on_bright_points(method):
     assert second / first > 1.2
     peaks = [r.data[12, 20, 20] for r in results]
     assert peaks[0] == pytest.approx(peaks[1], rel=1e-3)
+
+
+def test_a_bead_alone_is_that_of_the_estimate():
+    truth = np.zeros((24, 40, 40), np.float32)
+    truth[12, 20, 20] = 3e5
+    facts = deconvolve(phantoms.noisy_image(truth, PSF), PSF, LINEAR).record.facts
+    assert facts["consistency"] == {"output": 1.0}
+    assert facts["reblur_scale"] == pytest.approx(1, abs=0.05)
 
 
 def test_the_residual_says_that_the_light_is_explained():
@@ -361,7 +369,8 @@ def test_two_views_are_refined_together():
     assert result.shape == first.shape
     assert np.isfinite(result.data).all()
     assert result.record.facts["reblur_scale"] == pytest.approx(1, abs=0.02)
-    assert "stop" in result.record.facts
+    alone = deconvolve(first, psf_a, REFINED)
+    assert result.record.facts["stop"] == pytest.approx(alone.record.facts["stop"])
 
 
 # Shared work

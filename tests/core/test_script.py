@@ -453,7 +453,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(rln.train.TrainSettings)])
 def test_every_setting_of_a_training_is_an_option_or_said_not_to_be(trained, name):
-    preset = "universal" if name == "refine" else "full"  # which starts from a ladder
+    preset = "universal" if name == "refine" else "full"  # a refinement needs a ladder
     full = PRESETS[preset]
     value = "wiener-butterworth" if name == "start" else _other(rln.train.TrainSettings, name)
     changes = {name: value} | ({"normalisation": "photons"} if name == "refine" else {})

@@ -214,6 +214,15 @@ def test_a_ladder_is_trained_on_by_brightness_too_and_mirrored(tmp_path):
     assert again.model.output_scale == pytest.approx(model.output_scale, rel=1e-3)
 
 
+def test_a_mirrored_training_is_gone_on_with(tmp_path):
+    whole = _run(AFFINE)
+    path = tmp_path / "training.checkpoint"
+    _run(AFFINE, until=3, checkpoint=path)
+    resumed = _run(AFFINE, checkpoint=path, resume=True)
+    assert _alike(resumed.model, whole.model)
+    assert resumed.model.output_scale == whole.model.output_scale != 1
+
+
 def test_images_are_mirrored_as_the_psf_allows():
     data = PSF.data.copy()
     data[:, :, : data.shape[2] // 2] *= 0.2

@@ -25,7 +25,12 @@ from napari_rln.networks.application import (
 )
 from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
-from napari_rln.networks.inference import TORCH_VOXEL_BYTES, InferenceNetwork, Precision
+from napari_rln.networks.inference import (
+    MIRROR_BYTES,
+    TORCH_VOXEL_BYTES,
+    InferenceNetwork,
+    Precision,
+)
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.refinement import VOXEL_BYTES as REFINEMENT_BYTES
@@ -74,7 +79,7 @@ class NetworkBlocks:
     def voxel_bytes(self, kind: str) -> float:
         """Return the memory per voxel of a block on a type of device, in bytes."""
         network = (
-            float(TORCH_VOXEL_BYTES[self._precision]) if kind != "cpu"
+            float(TORCH_VOXEL_BYTES[self._precision] + MIRROR_BYTES) if kind != "cpu"
             else self._model.for_inference(torch.device(kind), self._precision).bytes_per_voxel
         )  # fmt: skip
         after = MERGE_BYTES if self._model.refinement is None else REFINEMENT_BYTES
@@ -135,7 +140,7 @@ class NetworkBlocks:
             points, name = None, "result"
             if self._model.refinement is None:
                 merge, name = self._merge(crop.psf, Consistency()), "output"
-                points = merge.points_of(last_of(sampled.estimates[0]), light)
+                points = merge.points_of(last_of(sampled.estimates[0]), light, crop.mask)
             factor = explaining_factor(crop, result, outside, device, points)
             fitted["consistency"] = {name: factor}
         return fitted

@@ -27,7 +27,7 @@ import scipy.fft
 import torch
 from scipy import ndimage
 
-from napari_rln.core.volume import FloatArray
+from napari_rln.core.volume import FloatArray, Mask
 from napari_rln.deconvolution.convolution import Convolution
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.stopping import BANDS, EXPLAINED, fitted_factor
@@ -52,6 +52,7 @@ _ISOLATED = 0.8  # least fraction of the squared light of these in an isolated p
 _FADE = 5  # width in voxels of the transition to the estimate
 _OPAQUE = 0.01  # transmission of the PSF below which photons carry no information
 _FITS = 4  # of a factor on a result, until it no longer changes
+_LEAST_REST = 0.1  # of the blurred light outside bright points, to fit a factor to it
 _UNSUITABLE = 0.8  # least weight of the estimate in all other detail to use it there too
 
 
@@ -68,7 +69,7 @@ class Consistency:
         :data:`napari_rln.deconvolution.stopping.BANDS`. If all are near 1, the network is
         unsuitable for the object, and replaced in all other detail too.
     result
-        Factor on the result.
+        Factor on the result: of models with a trial, a refinement, or two views.
     """
 
     output: float = 1.0
@@ -142,13 +143,19 @@ class Merge:
         result: FloatArray = merged * np.float32(self._consistency.result)
         return result
 
-    def points_of(self, estimate: FloatArray, scale: float) -> FloatArray | None:
-        """Return the part of a result, (z, y, x), that is of the estimate: bright points.
+    def points_of(
+        self, estimate: FloatArray, scale: float, mask: Mask | None = None
+    ) -> FloatArray | None:
+        """Return the part of a result, (z, y, x), that is of the estimate.
 
-        The rest is the network's, and has the factor on its output. None without bright points.
+        These are bright points, and voxels that are not measured (``mask`` is of those that are).
+        The rest is the network's, and has the factor on its output. None if all of it is.
         """
         weight = _weight_of_points(estimate, scale, self._isolated)
-        return None if weight is None else weight * estimate
+        points = None if weight is None else weight * estimate
+        if mask is None or mask.all():
+            return points
+        return np.where(mask, np.float32(0) if points is None else points, estimate)
 
 
 def _weight_of_points(estimate: FloatArray, scale: float, isolated: float) -> FloatArray | None:
@@ -158,7 +165,8 @@ def _weight_of_points(estimate: FloatArray, scale: float, isolated: float) -> Fl
     square = np.square(estimate / np.float32(scale))
     core = _CORE**3 * ndimage.uniform_filter(square, _CORE)
     around = _AROUND**3 * ndimage.uniform_filter(square, _AROUND)
-    bright = estimate > np.where(core > _ISOLATED * around, isolated, _BRIGHT) * scale
+    limits = np.float32(isolated * scale), np.float32(_BRIGHT * scale)
+    bright = estimate > np.where(core > _ISOLATED * around, *limits)
     if not bright.any():
         return None
     whole = ndimage.maximum_filter(bright, _AROUND).astype(np.float32)
@@ -202,7 +210,8 @@ def explaining_factor(
 
     ``outside`` is the light in the image from beyond the field of view, image units; without it,
     voxels near the border count as if the object ended there. ``points`` is the part of the result
-    that keeps its brightness, see :meth:`Merge.points_of`; none if the factor is on all of it.
+    that keeps its brightness, see :meth:`Merge.points_of`; none if the factor is on all of it. If
+    nearly all light is in that part, the factor is 1.
     """
     assert view.psf is not None
     camera = view.calibration.camera
@@ -215,7 +224,10 @@ def explaining_factor(
     if points is not None:
         field[blur.window] = torch.from_numpy(points / unit).to(device)
         beyond = beyond + blur.A(field)
-        result = result - points
+        rest = result - points
+        if rest.sum() < _LEAST_REST * result.sum():
+            return 1.0
+        result = rest
     field[blur.window] = torch.from_numpy(result / unit).to(device)
     photons = torch.from_numpy(camera.photons(view.image.data)).to(device)
     mask = None if view.mask is None else torch.from_numpy(view.mask).to(device)

@@ -35,7 +35,8 @@ Mirrors = tuple[bool, bool, bool]
 
 NOT_MIRRORED: Mirrors = (False, False, False)
 
-_MIRROR_BYTES = 24  # per voxel: the mirrored input, and the sum of the outputs
+MIRROR_BYTES = 24
+"""Memory of mirroring per voxel in bytes: the mirrored input and output, and the sum."""
 
 
 class InferenceNetwork:
@@ -57,7 +58,7 @@ class InferenceNetwork:
         network on a machine then takes some twenty seconds to prepare, less after
         :func:`compile_in_background`.
     mirrors
-        Axes along which the input is mirrored; see :func:`orientations`.
+        Whether the input is mirrored along z, y and x; see :func:`orientations`.
 
     Attributes
     ----------
@@ -99,7 +100,7 @@ class InferenceNetwork:
         if self._compiled is not None:
             self.bytes_per_voxel = 32
         if any(mirrors):
-            self.bytes_per_voxel += _MIRROR_BYTES
+            self.bytes_per_voxel += MIRROR_BYTES
         if self._compiled is not None:
             return
         if device.type == "cpu":

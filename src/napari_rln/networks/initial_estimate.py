@@ -139,9 +139,11 @@ def initial_estimate(
         watch = OutsideLight(image, calibration)
     single, best = len(observation.views) == 1, None
     if ladder is not None:
-        part = _small_part(observation.views[0])
+        # Of two views the first on its own voxels: interpolation would correlate its noise.
+        view = observation.views[0] if single else observation.original
+        part = _small_part(view)
         if part is None and not single:
-            part = observation.views[0]
+            part = view
         if part is not None:
             best = yield from predict_stop(
                 part, ladder, settings, observation.device, observation.started

@@ -65,8 +65,9 @@ class Model:
         Weight of the initial estimate in the result: the mean of two estimates with partly
         independent errors is better than either.
     mirrors
-        Axes (z, y, x) along which the input is mirrored: the result is the mean over these
-        orientations, whose errors are partly independent too.
+        Whether the input is mirrored along z, y and x: the result is the mean over these
+        orientations, whose errors are partly independent too; see
+        :func:`napari_rln.networks.inference.orientations`.
     psf
         PSF that it was trained for; none for a family of PSFs, or if unknown.
     psf_b
@@ -133,11 +134,11 @@ class Model:
     def identity(self) -> str:
         """Hash of the weights and of the parameters of their application."""
         card = self.card()
-        kept = (
-            "network", "refinement", "start", "stop", "normalisation", "output_scale", "share",
-            "mirrors",
-        )  # fmt: skip
-        text = json.dumps({name: card.get(name) for name in kept}, sort_keys=True)
+        kept = ("network", "refinement", "start", "stop", "normalisation", "output_scale", "share")
+        shown = {name: card.get(name) for name in kept}
+        if any(self.mirrors):
+            shown["mirrors"] = card["mirrors"]
+        text = json.dumps(shown, sort_keys=True)
         return f"{self.hash}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def card(self) -> dict[str, Any]:

@@ -299,7 +299,7 @@ class Network(NetworkOptions, Method):
             if model.ladder is not None and single:
                 points = None
                 if isinstance(combine, Merge):
-                    points = combine.points_of(last_of(start.data), scalings[0].scale)
+                    points = combine.points_of(last_of(start.data), scalings[0].scale, mask)
                 factor = explaining_factor(
                     observation.views[0], data, start.outside, observation.device, points
                 )

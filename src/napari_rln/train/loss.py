@@ -68,7 +68,7 @@ def ladder_loss(
 
     As :func:`refined_loss` of its output, and a twentieth of the logarithm of the error of ``e``.
     Stages and initial estimate are on the network's scale, ground truth and ``power`` in units of
-    the brightness of structures. For a network on the scale of the square root of photons,
+    the target. For a network on the scale of the square root of photons,
     ``about`` is that of :class:`napari_rln.train.batches.Batch`.
     """
     output, target, spread = stages.output, truth, power

@@ -64,7 +64,8 @@ def choose_settings(
         Variant of the network. None: that of the initial model, or else of the preset.
     initial_model
         Name or file of the initial model, or ``"none"``. None: the universal model, except for the
-        variant or preset paper, the presets full and universal, and two views.
+        variant or preset paper, the presets full and universal, and two views. The settings become
+        those of the model; with the preset universal its variant and normalisation alone.
     views
         Number and combination of views. None: that of the initial model, or else single.
 
