@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import phantoms
@@ -170,11 +170,11 @@ def test_a_network_is_no_worse_than_its_start_and_as_bright_as_the_image(optics,
     scores = [psnr(data, pair.truth.data, fit=True) for data in (seen["start"], result.data)]
     assert scores[1] > scores[0] - 0.1
     assert result.record.facts["reblur_scale"] == pytest.approx(1, abs=0.03)
-    assert set(result.record.facts["consistency"]) == {"output", "detail", "result"}
+    assert set(result.record.facts["consistency"]) == {"output"}
 
 
 @pytest.mark.parametrize("factor", [5, 20, 100])
-def test_a_bright_bead_stays_as_rld_has_it(optics, factor):
+def test_a_bright_bead_is_no_worse_than_after_as_many_iterations_of_rld(optics, factor):
     truth = phantoms.spots((32, 64, 64), seed=3, level=1.0).astype(np.float64)
     where = (16, 32, 32)
     truth[6:27, 22:43, 22:43] = 0
@@ -187,8 +187,10 @@ def test_a_bright_bead_stays_as_rld_has_it(optics, factor):
     image = Volume.from_array(
         np.random.default_rng(0).poisson(light + 10.0) + 100.0, optics.voxel_um
     )
-    rld = rln.deconvolve(image, optics, RLD).data
-    found = rln.deconvolve(image, optics, RLN).data
+    result = rln.deconvolve(image, optics, RLN)
+    iterations = round(RLN.loaded.start.beyond * result.record.facts["stop"])
+    found = result.data
+    rld = rln.deconvolve(image, optics, replace(RLD, iterations=iterations)).data
     assert found[where] > 0.95 * rld[where]
     core, around = np.s_[13:20, 30:35, 30:35], np.s_[8:25, 24:41, 24:41]
     amiss = [abs(data[core].sum() / (scale * truth[where]) - 1) for data in (found, rld)]

@@ -456,6 +456,8 @@ def test_every_setting_of_a_training_is_an_option_or_said_not_to_be(trained, nam
     preset = "universal" if name == "refine" else "full"  # a refinement needs a ladder
     full = PRESETS[preset]
     value = "wiener-butterworth" if name == "start" else _other(rln.train.TrainSettings, name)
+    if isinstance(value, bool):
+        value = not getattr(full, name)
     changes = {name: value} | ({"normalisation": "photons"} if name == "refine" else {})
     changed = dataclasses.replace(full, **changes)
     line = command("train", psf=PSF, out=MODEL, preset=preset, settings=changed)
