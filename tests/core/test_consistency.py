@@ -195,6 +195,7 @@ def test_a_bright_bead_is_no_worse_than_after_as_many_iterations_of_rld(optics, 
     core, around = np.s_[13:20, 30:35, 30:35], np.s_[8:25, 24:41, 24:41]
     amiss = [abs(data[core].sum() / (scale * truth[where]) - 1) for data in (found, rld)]
     assert amiss[0] < amiss[1] + 0.1
-    assert found[around].sum() - found[core].sum() < 1.1 * (rld[around].sum() - rld[core].sum()) + (
-        0.02 * rld[core].sum()
-    )
+    # The faintest of them is partly the network's, which leaves somewhat more light beside it.
+    allowed = (0.1 if factor < 10 else 0.02) * rld[core].sum()
+    beside = [data[around].sum() - data[core].sum() for data in (found, rld)]
+    assert beside[0] < 1.1 * beside[1] + allowed

@@ -370,7 +370,8 @@ def test_two_views_are_refined_together():
     assert np.isfinite(result.data).all()
     assert result.record.facts["reblur_scale"] == pytest.approx(1, abs=0.02)
     alone = deconvolve(first, psf_a, REFINED)
-    assert result.record.facts["stop"] == pytest.approx(alone.record.facts["stop"])
+    stop = max(COUNTS[0], alone.record.facts["stop"] / 2**0.5)
+    assert result.record.facts["stop"] == pytest.approx(stop, rel=0.02)  # by its own calibration
 
 
 # Shared work
