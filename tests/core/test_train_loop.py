@@ -129,7 +129,7 @@ def judged(monkeypatch):
 
         monkeypatch.setattr(run, "validate", validate)
         monkeypatch.setattr(run, "preview", lambda *_, **__: None)
-        monkeypatch.setattr(run, "InferenceNetwork", lambda network, device: network)
+        monkeypatch.setattr(run, "InferenceNetwork", lambda network, device, **options: network)
         return seen
 
     return judge
