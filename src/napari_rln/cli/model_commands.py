@@ -71,14 +71,12 @@ def model(
 def _rows(model: Model) -> list[tuple[str, str]]:
     facts, start = model.record.facts, model.start
     factor = "" if start.beyond == 1 else f" x {start.beyond:g}"
-    iterations = str(start.iterations)
-    if model.ladder is not None:
-        iterations = "predicted"
+    iterations = start.iterations if model.ladder is None else "predicted"
     mirrored = [axis for axis, on in zip("zyx", model.mirrors, strict=True) if on]
     rows = [
         ("variant", model.variant),
         ("starts from", "the image" if start.method == "image" else
-         f"{iterations}{factor} iterations, {model.start.rld().back_projector}"),
+         f"{iterations}{factor} iterations, {start.rld().back_projector}"),
         ("normalisation", model.normalisation),
         ("mirrored along", " ".join(mirrored) or "no axis"),
         ("made", f"{model.record.method} {model.record.time}, version {model.record.version}"),

@@ -14,11 +14,13 @@ import torch
 from napari_rln.core.generators import finish
 from napari_rln.core.report import Report
 from napari_rln.core.tiles import STEP, Tile, even_sized
-from napari_rln.core.volume import Box, FloatArray, Mask, Shape
+from napari_rln.core.volume import Box, FloatArray, Mask, Shape, Volume
 from napari_rln.deconvolution.calibration import Calibration
+from napari_rln.deconvolution.method import Json
+from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.data_consistency import HALO as MERGE_HALO
-from napari_rln.networks.data_consistency import Consistency
+from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
 from napari_rln.networks.inference import InferenceNetwork
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import Normalisation
@@ -203,6 +205,38 @@ def consistency_of(
 
     steps = applied.tiles(read, tiles_of(trial.view.image.shape), estimate, 0.0, mask)
     return Consistency.of(trial, estimate, finish(steps), scaling.scale)
+
+
+def merge_of(model: Model, consistency: Consistency, psf: Volume | None = None) -> Merge:
+    """Return the merging of a model's output with its initial estimate; the PSF is for detail."""
+    data = None if psf is None else psf.data
+    return Merge(consistency, data, root=model.normalisation == "photons")
+
+
+def explain_light(
+    model: Model,
+    view: PreparedView,
+    result: FloatArray,
+    estimate: FloatArray,
+    scale: float,
+    outside: FloatArray | None,
+    device: torch.device,
+) -> Json:
+    """Scale a result in place so that it explains its image; return the parameters of that.
+
+    They are those of :class:`Consistency`: the factor is on the network's output, or on the result
+    of a refinement. ``estimate`` is the initial one, ``scale`` that of the normalisation; result,
+    estimate and ``outside``, the light from beyond the field of view, are (Z, Y, X), image units.
+    """
+    name, points = "result", None
+    if model.refinement is None:
+        name = "output"
+        points = merge_of(model, Consistency()).points_of(estimate, scale, view.mask)
+    factor = explaining_factor(view, result, outside, device, points)
+    result *= np.float32(factor)
+    if points is not None:
+        result -= np.float32(factor - 1) * points
+    return {name: factor}
 
 
 def brightness_estimate(estimates: FloatArray) -> FloatArray:

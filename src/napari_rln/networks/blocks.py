@@ -20,11 +20,13 @@ from napari_rln.networks.application import (
     Combination,
     brightness_estimate,
     consistency_of,
+    explain_light,
     halo_of,
     last_of,
+    merge_of,
 )
 from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
-from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
+from napari_rln.networks.data_consistency import Consistency
 from napari_rln.networks.inference import (
     MIRROR_BYTES,
     TORCH_VOXEL_BYTES,
@@ -78,10 +80,10 @@ class NetworkBlocks:
 
     def voxel_bytes(self, kind: str) -> float:
         """Return the memory per voxel of a block on a type of device, in bytes."""
-        network = (
-            float(TORCH_VOXEL_BYTES[self._precision] + MIRROR_BYTES) if kind != "cpu"
-            else self._model.for_inference(torch.device(kind), self._precision).bytes_per_voxel
-        )  # fmt: skip
+        if kind == "cpu":
+            network = self._model.for_inference(torch.device(kind), self._precision).bytes_per_voxel
+        else:  # known without preparing it on the device
+            network = TORCH_VOXEL_BYTES[self._precision] + MIRROR_BYTES * any(self._model.mirrors)
         after = MERGE_BYTES if self._model.refinement is None else REFINEMENT_BYTES
         return max(network, after)
 
@@ -137,17 +139,11 @@ class NetworkBlocks:
             z, y, x = (slice(0, n) for n in crop.image.shape)
             result = self.ready(crop.psf, fitted, device)(crop, sampled.estimates[0], (z, y, x))
             outside = sampled.outsides[0] if sampled.outsides else None
-            points, name = None, "result"
-            if self._model.refinement is None:
-                merge, name = self._merge(crop.psf, Consistency()), "output"
-                points = merge.points_of(last_of(sampled.estimates[0]), light, crop.mask)
-            factor = explaining_factor(crop, result, outside, device, points)
-            fitted["consistency"] = {name: factor}
+            estimate = last_of(sampled.estimates[0])
+            fitted["consistency"] = explain_light(
+                self._model, crop, result, estimate, light, outside, device
+            )
         return fitted
-
-    def _merge(self, psf: Volume | None, consistency: Consistency) -> Merge:
-        data = None if psf is None else psf.data
-        return Merge(consistency, data, root=self._model.normalisation == "photons")
 
     def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
         """Return a computer of blocks with these parameters."""
@@ -160,7 +156,7 @@ class NetworkBlocks:
         combine: Combination | None = None
         consistency = Consistency.from_json(fitted.get("consistency", {}))
         if model.refinement is None and psf is not None and model.start.needs_psf:
-            combine = self._merge(psf, consistency)
+            combine = merge_of(model, consistency, psf)
 
         def block(crop: PreparedView, estimate: FloatArray | None, inner: Box) -> FloatArray:
             background, image = crop.calibration.background, crop.image.data

@@ -52,7 +52,7 @@ _ISOLATED = 0.8  # least fraction of the squared light of these in an isolated p
 _FADE = 5  # width in voxels of the transition to the estimate
 _OPAQUE = 0.01  # transmission of the PSF below which photons carry no information
 _FITS = 4  # of a factor on a result, until it no longer changes
-_LEAST_REST = 0.1  # of the blurred light outside bright points, to fit a factor to it
+_LEAST_REST = 0.1  # of the light outside bright points, to fit a factor to it
 _UNSUITABLE = 0.8  # least weight of the estimate in all other detail to use it there too
 
 
@@ -214,6 +214,9 @@ def explaining_factor(
     nearly all light is in that part, the factor is 1.
     """
     assert view.psf is not None
+    rest = result if points is None else result - points
+    if points is not None and rest.sum() < _LEAST_REST * result.sum():
+        return 1.0
     camera = view.calibration.camera
     blur = Convolution(view.psf.data, view.image.shape, border="extended", device=device)
     field = torch.zeros(blur.estimate_shape, device=device)
@@ -224,11 +227,7 @@ def explaining_factor(
     if points is not None:
         field[blur.window] = torch.from_numpy(points / unit).to(device)
         beyond = beyond + blur.A(field)
-        rest = result - points
-        if rest.sum() < _LEAST_REST * result.sum():
-            return 1.0
-        result = rest
-    field[blur.window] = torch.from_numpy(result / unit).to(device)
+    field[blur.window] = torch.from_numpy(rest / unit).to(device)
     photons = torch.from_numpy(camera.photons(view.image.data)).to(device)
     mask = None if view.mask is None else torch.from_numpy(view.mask).to(device)
     blurred, factor = blur.A(field), 1.0

@@ -96,11 +96,8 @@ class InferenceNetwork:
         if compiled and device.type == "cpu" and precision == "float32":
             self._compiled = _compile(layers, norms, network.settings.division_eps)
         self.path = "torch" if self._compiled is None else "compiled"
-        self.bytes_per_voxel = TORCH_VOXEL_BYTES[precision]
-        if self._compiled is not None:
-            self.bytes_per_voxel = 32
-        if any(mirrors):
-            self.bytes_per_voxel += MIRROR_BYTES
+        own = TORCH_VOXEL_BYTES[precision] if self._compiled is None else 32
+        self.bytes_per_voxel = own + MIRROR_BYTES * any(mirrors)
         if self._compiled is not None:
             return
         if device.type == "cpu":
@@ -145,24 +142,23 @@ class InferenceNetwork:
                 f"the initial estimate is {tuple(starts.shape)} but the image "
                 f"{tuple(images.shape)}; give both in one shape."
             )
-        y = self._once(images, None if E0 is None else starts)
+        y = self._once(images, starts)
         for axes in self._orientations[1:]:
-            first, second = images.flip(axes), None if E0 is None else starts.flip(axes)
-            y += self._once(first, second).flip(axes)
+            mirrored = images.flip(axes)
+            y += self._once(mirrored, mirrored if E0 is None else starts.flip(axes)).flip(axes)
         if len(self._orientations) > 1:
             y *= 1 / len(self._orientations)
         return y if x.ndim == 5 else y[0]
 
-    def _once(self, images: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
-        """Return the outputs (N, 1, D, H, W) of one orientation; E0 is the image when none."""
+    def _once(self, images: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """Return the outputs (N, 1, D, H, W) of one orientation."""
         if self._compiled is not None:
-            given = images if starts is None else starts
-            pairs = [(i.numpy(), s.numpy()) for i, s in zip(images, given, strict=True)]
-            outputs = [self._compiled(i, i if starts is None else s) for i, s in pairs]
+            pairs = [(i.numpy(), s.numpy()) for i, s in zip(images, starts, strict=True)]
+            outputs = [self._compiled(i, i if starts is images else s) for i, s in pairs]
             return torch.stack([torch.from_numpy(output) for output in outputs])
         # TensorFloat-32, torch's default for convolutions, has three digits.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self._apply(images, images if starts is None else starts)
+            return self._apply(images, starts)
 
     def _batch(self, x: torch.Tensor) -> torch.Tensor:
         x = x if x.ndim == 5 else x[None]

@@ -125,19 +125,19 @@ def initial_estimate(
         raise RlnError(
             "this model starts from a classical deconvolution and needs the PSF; give one (`psf`)."
         )
-    settings, trial = start.rld(), None
+    settings, trial, best = start.rld(), None, None
+    single = len(observation.views) == 1
     if settings.iterations == "auto":
         stop = yield from find_iterations_of(observation, settings)
         iterations, trial = start.after(stop.iterations), stop.trial
     else:
         iterations = settings.iterations
     watch = None
-    if ladder is not None and len(observation.views) == 1:  # the result is scaled with it
+    if ladder is not None and single:  # the result is scaled with it
         outside = True
     known = trial is not None and trial.covers(image)  # a trial of the whole image has it too
     if outside and settings.back_projector == "matched" and not known:
         watch = OutsideLight(image, calibration)
-    single, best = len(observation.views) == 1, None
     if ladder is not None:
         # Of two views the first on its own voxels: interpolation would correlate its noise. As each
         # corrects the estimate, their joint iterations are fewer (benchmarks/dual.py).

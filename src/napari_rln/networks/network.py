@@ -31,11 +31,13 @@ from napari_rln.networks.application import (
     BlockInput,
     Combination,
     consistency_of,
+    explain_light,
     last_of,
+    merge_of,
     scaling_of,
 )
 from napari_rln.networks.blocks import LEAST_SIDE, NetworkBlocks, block_tiles
-from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
+from napari_rln.networks.data_consistency import Consistency
 from napari_rln.networks.inference import (
     Precision,
     compile_in_background,
@@ -279,9 +281,9 @@ class Network(NetworkOptions, Method):
                 assert observation.psf is not None
                 consistency = consistency_of(start.trial, model, network, tiles_of)
                 facts["consistency"] = asdict(consistency)
-                combine = Merge(consistency, observation.psf.data)
+                combine = merge_of(model, consistency, observation.psf)
             elif model.start.needs_psf:
-                combine = Merge(Consistency(), root=model.normalisation == "photons")
+                combine = merge_of(model, Consistency())
             tiles = tiles_of(shape)
             core = [part.stop - part.start for part in tiles[0].core]
             facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
@@ -297,18 +299,10 @@ class Network(NetworkOptions, Method):
             data = yield from applied.tiles(read, tiles, start.data, observation.started, mask)
             observation.memory.sample()
             if model.ladder is not None and single:
-                points = None
-                if isinstance(combine, Merge):
-                    points = combine.points_of(last_of(start.data), scalings[0].scale, mask)
-                factor = explaining_factor(
-                    observation.views[0], data, start.outside, observation.device, points
-                )
-                data *= np.float32(factor)
-                if points is not None:
-                    data -= np.float32(factor - 1) * points
-                facts["consistency"] = {
-                    "output" if isinstance(combine, Merge) else "result": factor
-                }
+                facts["consistency"] = explain_light(
+                    model, observation.views[0], data, last_of(start.data), scalings[0].scale,
+                    start.outside, observation.device,
+                )  # fmt: skip
         if not single:
             residual = _explained(observation, data) if combine is not None else None
             if residual is not None:
