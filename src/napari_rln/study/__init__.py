@@ -1,0 +1,1 @@
+"""Studies: several methods on the same images, with the numbers and an answer."""
