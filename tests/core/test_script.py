@@ -445,9 +445,10 @@ def trained(monkeypatch):
     return run
 
 
+CARE, _ = rln.train.choose_settings("full", architecture="care")
 OPTIONS = {
-    "steps", "minutes", "variant", "learning_rate", "start_beyond", "patch", "batch", "seed",
-    "device", "views",
+    "architecture", "steps", "minutes", "variant", "learning_rate", "start_beyond", "patch",
+    "batch", "seed", "device", "views",
 }  # fmt: skip
 
 
@@ -459,7 +460,7 @@ def test_every_setting_of_a_training_is_an_option_or_said_not_to_be(trained, nam
     if isinstance(value, bool):
         value = not getattr(full, name)
     changes = {name: value} | ({"normalisation": "photons"} if name == "refine" else {})
-    changed = dataclasses.replace(full, **changes)
+    changed = dataclasses.replace(full, **changes) if name != "architecture" else CARE
     line = command("train", psf=PSF, out=MODEL, preset=preset, settings=changed)
     if name in OPTIONS:
         assert not line.startswith("#")

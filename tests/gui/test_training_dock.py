@@ -57,7 +57,7 @@ def test_a_training_is_plotted_and_its_model_listed(dock, library, idle):
     assert not dock.bar.message.property("error"), dock.bar.message.text()
     assert dock.curves.steps == [*range(1, 9)]
     assert [step for step, _ in dock.curves.qualities] == [0, 4, 8]
-    names = [f"training · {what}" for what in ("input", "RLN now", "truth")]
+    names = [f"training · {what}" for what in ("input", "network now", "truth")]
     planes = [viewer.layers[name] for name in names]
     assert all(layer.data.shape == (32 + 2 + 32, 32) for layer in planes)
     assert all(layer.scale == pytest.approx((0.1, 0.1)) for layer in planes)
@@ -355,7 +355,7 @@ def test_curves_keep_up_with_long_trainings(qtbot):
     rld, other = Quality(psnr_db=31, ssim=0.9), Quality(psnr_db=20, ssim=0.5)
     curves.show_baseline(Baseline(image=other, rld=rld, wiener_butterworth=rld))
     curves.add_quality(0, Quality(psnr_db=32, ssim=0.9), 0)
-    assert "RLN now 32.00" in curves.summary.text()
+    assert "network now 32.00" in curves.summary.text()
     curves.clear()
     assert not curves.losses
 
@@ -366,3 +366,25 @@ def test_a_folder_that_is_not_there_yet_is_watched(library, qtbot):
         library.save(library.load("universal"))
     assert Path(library.folder).is_dir()
     assert watch.entries[-1].name == "universal-2"
+
+
+def test_another_architecture_is_trained_for_comparison(dock, library, idle):
+    form = dock.form
+    form.architecture.setCurrentText("CARE")
+    assert form.initial_model.currentText() == "new weights"
+    assert not form.second.box.isEnabled()
+    assert "comparison with RLN" in form.explanation.text()
+    settings = form.training.settings()
+    assert (settings.architecture, settings.variant) == ("care", "paper")
+    dock.copy_button.copy_command()
+    assert "--architecture care" in QApplication.clipboard().text()
+    form.training.show_settings(dataclasses.replace(settings, **TINY | {"steps": 2}))
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    entry = {entry.name: entry for entry in library.entries()}["mine"]
+    assert (entry.architecture, entry.needs_psf) == ("CARE", False)
+    assert "CARE" in dock.models.details.text()
+    form.architecture.setCurrentText("RLN")
+    assert form.plan().initial_model.name == "universal"
+    assert form.training.settings().architecture == "rln"

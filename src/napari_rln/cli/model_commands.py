@@ -74,6 +74,7 @@ def _rows(model: Model) -> list[tuple[str, str]]:
     iterations = start.iterations if model.ladder is None else "predicted"
     mirrored = [axis for axis, on in zip("zyx", model.mirrors, strict=True) if on]
     rows = [
+        ("architecture", f"{model.network.title}, {model.network.parameter_count:,} parameters"),
         ("variant", model.variant),
         ("starts from", "the image" if start.method == "image" else
          f"{iterations}{factor} iterations, {start.rld().back_projector}"),

@@ -113,16 +113,20 @@ def _differences(settings: Any, base: Any = None) -> Value:
 def _training(arguments: Value) -> tuple[TrainSettings, TrainSettings, Model | None]:
     """Return a training's settings, the base that they began as, and the initial model.
 
-    If the settings have another variant than the base, that variant is added to the arguments.
+    If the settings have another architecture or variant than the base, that is added to the
+    arguments.
     """
     chosen: TrainSettings | None = arguments.get("settings")
     views = chosen.views if chosen is not None and chosen.views != "single" else None
-    named = {name: arguments.get(name) for name in ("preset", "variant", "initial_model")}
+    named = {
+        name: arguments.get(name) for name in ("preset", "variant", "initial_model", "architecture")
+    }
     base, first = choose_settings(**named, views=views)
     settings: TrainSettings = arguments.get("settings", base)
-    if settings.variant != base.variant:
-        arguments["variant"] = settings.variant
-        return _training(arguments)
+    for name in ("architecture", "variant"):
+        if getattr(settings, name) != getattr(base, name):
+            arguments[name] = getattr(settings, name)
+            return _training(arguments)
     return settings, base, first
 
 

@@ -13,8 +13,9 @@ from napari_rln.core.volume import VoxelUm
 from napari_rln.deconvolution.views import DualSettings, Rotation, psfs_of_views
 from napari_rln.io.image import files_read
 from napari_rln.io.paths import check_outputs, title
+from napari_rln.networks.architectures.base import Views
+from napari_rln.networks.architectures.registry import ArchitectureName
 from napari_rln.networks.model import Model, check_model_path
-from napari_rln.networks.rln import Views
 from napari_rln.simulate.imaging import ImagingSettings
 from napari_rln.simulate.structures import StructureSettings
 from napari_rln.train.loop import train_model_iter
@@ -30,6 +31,7 @@ def train(
     like: Path | None = None,
     pairs: Path | None = None,
     initial_model: str | None = None,
+    architecture: ArchitectureName | None = None,
     variant: Literal["started", "paper"] | None = None,
     views: Views | None = None,
     psf_b: Path | None = None,
@@ -72,6 +74,10 @@ def train(
         Folder of training pairs (input/, ground_truth/), instead of synthetic ones.
     initial_model
         Initial model: a name, a file, or none; universal unless the variant is paper.
+    architecture
+        Architecture of the network: rln; or, to compare it with, care, rcan (3D-RCAN), ddn
+        (DenseDeconNet), ista or ista-large (ISTA-Net+), admm (ADMM-Net), or kld (kernel learning
+        deconvolution).
     variant
         Initial estimate of the network: started is a classical deconvolution, paper the image.
     views
@@ -86,7 +92,7 @@ def train(
         Voxels of the result of two views, as for dual.
     preset
         quick adapts a model, full trains one, universal the shipped one for any PSF, paper follows
-        the paper's authors.
+        the architecture's authors.
     minutes
         Duration of the training.
     steps
@@ -123,7 +129,7 @@ def train(
     blur = None
     if psf is not None:
         blur, _ = psf_options.fitted(psf, image, terminal, channel=image_options.channel)
-    settings, model_before = choose_settings(preset, variant, initial_model, views)
+    settings, model_before = choose_settings(preset, variant, initial_model, views, architecture)
     blur_b = None
     if settings.views != "single" and blur is None:
         raise RlnError(f"a training for {settings.views} views needs the PSF of the first (`psf`).")

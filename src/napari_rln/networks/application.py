@@ -21,10 +21,9 @@ from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.stopping_trial import Trial
 from napari_rln.networks.data_consistency import HALO as MERGE_HALO
 from napari_rln.networks.data_consistency import Consistency, Merge, explaining_factor
-from napari_rln.networks.inference import InferenceNetwork
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import Normalisation
-from napari_rln.networks.rln import RECEPTIVE_FIELD
+from napari_rln.networks.torch_inference import Inference
 
 BRIGHTNESS_OF = 1
 """Index of the estimate whose brightness sets the scale, among several: smooth, yet sharpened."""
@@ -32,9 +31,10 @@ BRIGHTNESS_OF = 1
 
 def halo_of(model: Model) -> int:
     """Return the voxels on either side of a tile on which its result depends."""
-    if model.refinement is None:
-        return RECEPTIVE_FIELD + MERGE_HALO
-    return RECEPTIVE_FIELD + model.refinement.settings.receptive_field
+    halo = model.network.halo(None if model.psf is None else model.psf.shape)
+    if model.refinement is not None:
+        return halo + model.refinement.settings.receptive_field
+    return halo + MERGE_HALO * model.start.needs_psf
 
 
 class Combination(Protocol):
@@ -86,7 +86,7 @@ class Application:
     """
 
     model: Model
-    network: InferenceNetwork
+    network: Inference
     scaling: Normalisation
     background: float
     combine: Combination | None = None
@@ -109,7 +109,7 @@ class Application:
 
     def output_of(self, channels: BlockInput, estimate: FloatArray, inner: Box) -> FloatArray:
         """Return the result in the inner part of a window, image units, background removed."""
-        step = 2 if self.model.refinement is None else STEP
+        step = self.model.network.step if self.model.refinement is None else STEP
         x = _stacked(channels.x, step)
         output = self.network(x, None if channels.E0 is None else _stacked(channels.E0, step))[0]
         whole = tuple(slice(n) for n in estimate.shape[-3:])
@@ -184,7 +184,7 @@ class Application:
 def consistency_of(
     trial: Trial | None,
     model: Model,
-    network: InferenceNetwork,
+    network: Inference,
     tiles_of: Callable[[Shape], Sequence[Tile]],
 ) -> Consistency:
     """Return the parameters of merging a network's output with its initial estimate, for an image.

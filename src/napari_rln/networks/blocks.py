@@ -27,16 +27,13 @@ from napari_rln.networks.application import (
 )
 from napari_rln.networks.data_consistency import VOXEL_BYTES as MERGE_BYTES
 from napari_rln.networks.data_consistency import Consistency
-from napari_rln.networks.inference import (
-    MIRROR_BYTES,
-    TORCH_VOXEL_BYTES,
-    InferenceNetwork,
-    Precision,
-)
+from napari_rln.networks.inference import MIRROR_BYTES, TORCH_VOXEL_BYTES, Precision
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.refinement import VOXEL_BYTES as REFINEMENT_BYTES
 from napari_rln.networks.refinement import InferenceRefinement, Refiner
+from napari_rln.networks.rln import RLN
+from napari_rln.networks.torch_inference import Inference
 
 _WINDOW_BYTES = 60  # measured: bytes per voxel of a tile, of its input and output
 LEAST_SIDE = 16  # of a tile's core: smaller tiles are mostly halo
@@ -45,7 +42,7 @@ _LEAST_BYTES = 60_000_000  # for a network, whose smallest tiles take some 30 MB
 
 
 def block_tiles(
-    shape: Shape, model: Model, network: InferenceNetwork, tile: TileSide, most: int
+    shape: Shape, model: Model, network: Inference, tile: TileSide, most: int
 ) -> tuple[Tile, ...]:
     """Return the tiles of a model's network, with its receptive field as their halo."""
     halo = (halo_of(model),) * 3
@@ -80,6 +77,9 @@ class NetworkBlocks:
 
     def voxel_bytes(self, kind: str) -> float:
         """Return the memory per voxel of a block on a type of device, in bytes."""
+        own = self._model.network
+        if not isinstance(own, RLN):
+            return own.voxel_bytes
         if kind == "cpu":
             network = self._model.for_inference(torch.device(kind), self._precision).bytes_per_voxel
         else:  # known without preparing it on the device
@@ -148,7 +148,7 @@ class NetworkBlocks:
     def ready(self, psf: Volume | None, fitted: Json, device: torch.device) -> BlockComputer:
         """Return a computer of blocks with these parameters."""
         model = self._model
-        network = model.for_inference(device, self._precision)
+        network = model.for_inference(device, self._precision, psf)
         scaling = Normalisation(offset=fitted["offset"], scale=fitted["scale"])
         refinement = None
         if model.refinement is not None:

@@ -20,7 +20,8 @@ from torch.nn.functional import avg_pool3d, conv3d, conv_transpose3d, softplus
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.memory import keep_freed_memory
-from napari_rln.networks.rln import RLN, ConvBN, UpBN, _check
+from napari_rln.networks.architectures.base import check_input
+from napari_rln.networks.rln import RLN, ConvBN, UpBN
 
 if TYPE_CHECKING:
     from napari_rln.networks.cpu_kernels.compiled import Compiled
@@ -162,7 +163,7 @@ class InferenceNetwork:
 
     def _batch(self, x: torch.Tensor) -> torch.Tensor:
         x = x if x.ndim == 5 else x[None]
-        _check(x, self._settings.channels)
+        check_input(x, self._settings.channels, RLN.step)
         return x.detach().to(self.device, self._dtype).contiguous()
 
     def _apply(self, x: torch.Tensor, E0: torch.Tensor) -> torch.Tensor:

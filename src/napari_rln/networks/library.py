@@ -14,6 +14,7 @@ from platformdirs import user_data_path
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import VoxelUm
+from napari_rln.networks.architectures.registry import class_of
 from napari_rln.networks.model import (
     SUFFIX,
     UNIVERSAL,
@@ -23,6 +24,7 @@ from napari_rln.networks.model import (
     shipped_models,
     validation_of,
 )
+from napari_rln.networks.rln import RLN
 
 _LONGEST = 50  # characters of a name: file names have at most 255 bytes, characters up to four
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f]')  # in file names on some operating system
@@ -48,9 +50,11 @@ class Entry:
         other fields are unknown.
     time
         Time of training, UTC, ISO 8601.
+    architecture, needs_psf
+        Name of its architecture, and whether the PSF is a part of it or it starts
+        from a classical deconvolution.
     variant
-        ``"started"``, from a classical deconvolution, which needs a PSF; or ``"paper"``, from the
-        image.
+        ``"started"``, from a classical deconvolution; or ``"paper"``, from the image.
     psf_name
         Name of its PSF; none for a family of PSFs.
     voxel_um
@@ -64,6 +68,8 @@ class Entry:
     path: Path | None = None
     error: str = ""
     time: str = ""
+    architecture: str = RLN.title
+    needs_psf: bool = True
     variant: Literal["started", "paper"] | None = None
     psf_name: str | None = None
     voxel_um: VoxelUm | None = None
@@ -193,10 +199,13 @@ def _entry(name: str, path: Path | None) -> Entry:
             )
         card = read_card(path or name)
         psf, record = card["psf"], card["record"]
+        architecture = class_of(card.get("architecture", RLN.kind))
         return Entry(
             name=name,
             path=path,
             time=str(record["time"]),
+            architecture=architecture.title,
+            needs_psf=architecture.needs_psf or card["variant"] == "started",
             variant=card["variant"],
             psf_name=psf and psf["name"],
             voxel_um=psf and tuple(psf["voxel_um"]),

@@ -25,11 +25,14 @@ from napari_rln.core.volume import Volume
 from napari_rln.deconvolution.convolution import of_one_size
 from napari_rln.deconvolution.ladder import Ladder, StopPrediction
 from napari_rln.io.paths import atomic
-from napari_rln.networks.inference import NOT_MIRRORED, InferenceNetwork, Mirrors, Precision
+from napari_rln.networks.architectures.base import Architecture
+from napari_rln.networks.architectures.registry import saved_network
+from napari_rln.networks.inference import NOT_MIRRORED, Mirrors, Precision
 from napari_rln.networks.initial_estimate import StartSettings
 from napari_rln.networks.normalisation import NormalisationMethod
 from napari_rln.networks.refinement import CANDIDATES, Refinement, RefinementSettings
-from napari_rln.networks.rln import RLN, NetworkSettings
+from napari_rln.networks.rln import RLN
+from napari_rln.networks.torch_inference import Inference, inference_of
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -80,7 +83,7 @@ class Model:
     """
 
     name: str
-    network: RLN
+    network: Architecture
     refinement: Refinement | None = None
     start: StartSettings
     stop: StopPrediction | None = None
@@ -111,6 +114,8 @@ class Model:
         self.network.eval()
         if (self.stop is None) == (self.start.method == "ladder"):
             raise RlnError("a model whose start is a ladder, and no other, predicts the stop.")
+        if not isinstance(self.network, RLN) and (self.start.needs_psf or any(self.mirrors)):
+            raise RlnError(f"{self.network.title} starts from the image, and is not mirrored.")
         if self.refinement is None:
             return
         self.refinement.eval()
@@ -125,6 +130,11 @@ class Model:
         return "started" if self.start.needs_psf else "paper"
 
     @property
+    def needs_psf(self) -> bool:
+        """Whether it starts from a classical deconvolution, or the PSF is a part of its network."""
+        return self.start.needs_psf or self.network.needs_psf
+
+    @property
     def hash(self) -> str:
         """Hash of the weights, which identifies the model in records."""
         values = [v.numpy().ravel() for v in self._weights().values()]
@@ -136,14 +146,15 @@ class Model:
         card = self.card()
         kept = ("network", "refinement", "start", "stop", "normalisation", "output_scale", "share")
         shown = {name: card.get(name) for name in kept}
-        if any(self.mirrors):
-            shown["mirrors"] = card["mirrors"]
+        shown |= {name: card[name] for name in ("architecture", "mirrors") if name in card}
         text = json.dumps(shown, sort_keys=True)
         return f"{self.hash}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def card(self) -> dict[str, Any]:
         """Return the description of the model, JSON types."""
         described: dict[str, Any] = {}
+        if not isinstance(self.network, RLN):
+            described["architecture"] = self.network.kind
         if self.psf_b is not None:  # keeps the format of models of single views
             described["psf_b"] = _described(self.psf_b)
         if self.refinement is not None:
@@ -169,10 +180,17 @@ class Model:
         }
 
     def for_inference(
-        self, device: torch.device, precision: Precision = "float32"
-    ) -> InferenceNetwork:
-        """Return the network prepared for inference, in all its orientations."""
-        return InferenceNetwork(self.network, device, precision, mirrors=self.mirrors)
+        self,
+        device: torch.device,
+        precision: Precision = "float32",
+        psf: Volume | None = None,
+    ) -> Inference:
+        """Return the network prepared for inference, in all its orientations.
+
+        The PSF is for an architecture that needs it.
+        """
+        data = None if psf is None else psf.data
+        return inference_of(self.network, device, precision, mirrors=self.mirrors, psf=data)
 
     @property
     def ladder(self) -> Ladder | None:
@@ -228,7 +246,7 @@ class Model:
     @classmethod
     def _from(cls, file: str, card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         try:
-            network = RLN(NetworkSettings(**card["network"]))
+            network = saved_network(card.get("architecture", RLN.kind), card["network"])
             psf, psf_b = (_psf(card.get(name), tensors.pop(name, None)) for name in _PSFS)
             own, more = split_weights(tensors)
             refinement = None
@@ -269,7 +287,7 @@ class Model:
             ) from error
 
 
-def joined_weights(network: RLN, refinement: Refinement | None) -> dict[str, torch.Tensor]:
+def joined_weights(network: Architecture, refinement: Refinement | None) -> dict[str, torch.Tensor]:
     """Return the tensors of a network, and of a refinement with a prefix, by name."""
     weights = dict(network.state_dict())
     if refinement is not None:

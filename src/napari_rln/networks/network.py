@@ -47,8 +47,8 @@ from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.model import UNIVERSAL, Model, load_model
 from napari_rln.networks.normalisation import Normalisation
 from napari_rln.networks.refinement import InferenceRefinement, Refiner
-from napari_rln.networks.rln import combine_views
-from napari_rln.networks.suitability import grid_error, psf_warnings
+from napari_rln.networks.rln import RLN, combine_views
+from napari_rln.networks.suitability import grid_error, psf_warnings, warn_of_seams
 
 ADVICE = "set a lower memory limit (`memory_gb`), or use another device."
 
@@ -131,12 +131,12 @@ class Network(NetworkOptions, Method):
     @property
     def title(self) -> str:
         """Name of results in tables and layers."""
-        return f"RLN {self.loaded.name}"
+        return f"{self.loaded.network.title} {self.loaded.name}"
 
     @property
     def needs_psf(self) -> bool:
-        """Whether the model starts from a classical deconvolution."""
-        return self.loaded.start.needs_psf
+        """Whether the model starts from a classical deconvolution, or its network needs the PSF."""
+        return self.loaded.needs_psf
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -166,20 +166,23 @@ class Network(NetworkOptions, Method):
     def check(self, image: OnGrid, psf: Volume | None, *, views: int = 1) -> None:
         """Raise unless image and PSF match and the model is applicable to them."""
         model = self.loaded
-        if views == 1 and model.network.settings.views != "single":
+        if views == 1 and model.network.views != "single":
             raise RlnError(
                 f"model {model.name} is for two views of the object, not one image; give both "
                 "(napari-rln dual)."
             )
-        if views > 1 and model.network.settings.views == "single" and not model.start.needs_psf:
+        if views > 1 and model.network.views == "single" and not model.start.needs_psf:
             raise RlnError(
                 f"model {model.name} is for a single view of the object; use one that starts from "
                 "a classical deconvolution, such as universal, or one trained on two views."
             )
-        if psf is None and model.start.needs_psf:
+        if psf is None and model.needs_psf:
+            why = "starts from a classical deconvolution and"
+            if not model.start.needs_psf:
+                why = f"is of {model.network.title}, which"
             raise RlnError(
-                f"model {model.name} starts from a classical deconvolution and needs the PSF; give "
-                "one (`psf`), or use a model of the paper's variant."
+                f"model {model.name} {why} needs the PSF; give one (`psf`), or use a model of the "
+                "paper's variant."
             )
         if psf is not None and views == 1:
             check_psf_fits(image, psf)
@@ -194,12 +197,14 @@ class Network(NetworkOptions, Method):
             raise grid_error(model, image)
 
     def check_tiled(self) -> None:
-        """Raise if images may be resampled."""
+        """Raise if images may be resampled; warn of seams."""
         if self.grid != "refuse":
             raise RlnError(
                 "an image that is deconvolved in parts is not resampled (`grid=resample`); "
                 "resample it first, or use a model for its voxel size."
             )
+        if not self.loaded.network.exact_tiles:
+            warn_of_seams(self.loaded)
 
     def warnings(self, *psfs: Volume | None) -> tuple[str, ...]:
         """Return warnings about using the model with the PSFs of the views."""
@@ -234,7 +239,8 @@ class Network(NetworkOptions, Method):
         model, device, shape = self.loaded, observation.device, observation.image.shape
         single, own = len(observation.views) == 1, observation.on_own_voxels
         psf_shape = None if observation.psf is None else observation.psf.shape
-        if device.type == "cpu" and self.precision == "float32":
+        is_rln = isinstance(model.network, RLN)
+        if is_rln and device.type == "cpu" and self.precision == "float32":
             compile_in_background()  # the first time it takes as long as the initial estimate
         most = bytes_allowed(observation.memory_gb, device)
         if observation.memory_gb != "auto":
@@ -265,10 +271,10 @@ class Network(NetworkOptions, Method):
             scalings = self._scalings(observation, start.data)
             for number, scaling in enumerate(scalings):
                 facts[f"normalisation{'_b' * number}"] = asdict(scaling)
-            if is_compiling():
+            if is_rln and is_compiling():
                 lasted = time.perf_counter() - observation.started
                 yield Report(phase="compile", done=0, total=0, seconds=lasted)
-            network = model.for_inference(device, self.precision)
+            network = model.for_inference(device, self.precision, observation.psf)
 
             def tiles_of(shape: Shape) -> tuple[Tile, ...]:
                 return block_tiles(shape, model, network, observation.tile, most)
@@ -287,6 +293,8 @@ class Network(NetworkOptions, Method):
             tiles = tiles_of(shape)
             core = [part.stop - part.start for part in tiles[0].core]
             facts |= {"tiles": len(tiles), "tile": core, "network": network.path}
+            if len(tiles) > 1 and not model.network.exact_tiles:
+                warn_of_seams(model)
             applied = Application(
                 model=model,
                 network=network,
@@ -403,7 +411,7 @@ def _reader(
         b = scalings[1].apply(second.image.data[box])
         if second.mask is not None:
             b = np.where(second.mask[box], b, a)
-        x = combine_views(model.network.settings.views, a, b)
+        x = combine_views(model.network.views, a, b)
         background = np.float32(applied.background)
         light = scalings[0].undo(0.5 * (a + b)) - background
         if not model.start.needs_psf:

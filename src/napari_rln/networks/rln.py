@@ -15,7 +15,7 @@ same faster.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,8 @@ from torch.nn.functional import avg_pool3d, softplus
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
-
-Views = Literal["single", "averaged", "concatenated"]
+from napari_rln.core.volume import Shape
+from napari_rln.networks.architectures.base import Architecture, Views, check_input
 
 RECEPTIVE_FIELD = 16
 """Receptive field: voxels on either side of an even position (17 after it) that it depends on."""
@@ -207,13 +207,28 @@ class H3(nn.Module):
         return mean_c(softplus(self.u_7(torch.cat((m1, m2), 1))))
 
 
-class RLN(nn.Module):
+class RLN(Architecture):
     """The Richardson-Lucy Network: 15,968 parameters, 16,620 for concatenated views."""
+
+    kind: ClassVar[str] = "rln"
+    title: ClassVar[str] = "RLN"
+    step: ClassVar[int] = 2
+    voxel_bytes: ClassVar[int] = 420
+    settings: NetworkSettings
 
     def __init__(self, settings: NetworkSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or NetworkSettings()
+        self.channels, self.views = self.settings.channels, self.settings.views
         self.H1, self.H2, self.H3 = H1(self.settings), H2(self.settings), H3()
+
+    def halo(self, psf_shape: Shape | None) -> int:
+        """Return the receptive field."""
+        return RECEPTIVE_FIELD
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Set the initial weights of the authors."""
+        initialise(self, generator)
 
     def forward(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> Stages:
         """Return all stages; the last is the output.
@@ -234,7 +249,7 @@ class RLN(nn.Module):
         """
         E0 = x if E0 is None else E0
         for volume in (x, E0):
-            _check(volume, self.settings.channels)
+            check_input(volume, self.channels, self.step)
         if x.shape != E0.shape:
             raise RlnError(
                 f"the initial estimate is {tuple(E0.shape)} but the image {tuple(x.shape)}; give "
@@ -251,14 +266,6 @@ class RLN(nn.Module):
         e2 = E1 * BP2
         E2 = self.H2.E2(e2)
         return Stages(FP1, DV1, BP1, e, E1, FP2, DV2, BP2, e2, E2, self.H3(E1, E2))
-
-
-def _check(x: torch.Tensor, channels: int) -> None:
-    if x.ndim != 5 or x.shape[1] != channels or any(n % 2 or n == 0 for n in x.shape[2:]):
-        raise RlnError(
-            f"the input is {tuple(x.shape)} but the network takes (N, {channels}, D, H, W) with "
-            "even D, H and W; pad it."
-        )
 
 
 def initialise(network: RLN, generator: torch.Generator) -> None:

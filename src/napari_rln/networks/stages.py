@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from napari_rln.core.device import computing, resolve_device
+from napari_rln.core.errors import RlnError
 from napari_rln.core.generators import finish
 from napari_rln.core.tiles import even_sized
 from napari_rln.core.volume import Volume
@@ -16,7 +17,7 @@ from napari_rln.deconvolution.settings import check_image
 from napari_rln.networks.application import last_of, scaling_of
 from napari_rln.networks.initial_estimate import initial_estimate
 from napari_rln.networks.network import Network
-from napari_rln.networks.rln import Stages
+from napari_rln.networks.rln import RLN, Stages
 
 _ADVICE = "look at a smaller part of the image."
 
@@ -46,12 +47,18 @@ def network_stages(
     Raises
     ------
     RlnError
-        If image, PSF and model do not match, or the GPU is unavailable.
+        If image, PSF and model do not match, the network is of another architecture, or the GPU is
+        unavailable.
     ComputeError
         If the computation fails.
     """
     method = replace(method or Network(), grid="refuse")
     model = method.loaded
+    if not isinstance(model.network, RLN):
+        raise RlnError(
+            f"model {model.name} is of {model.network.title}; the stages are those of the "
+            "Richardson-Lucy Network: choose such a model."
+        )
     method.check(image, psf)
     image = check_image(image, method.negatives)
     calibration = calibrate(image, method)

@@ -2,7 +2,7 @@
 
 import math
 
-from napari_rln.core.errors import RlnError
+from napari_rln.core.errors import RlnError, warn
 from napari_rln.core.volume import OnGrid, Volume, on_one_grid
 from napari_rln.networks.model import Model, psf_difference
 from napari_rln.psf.shape import fwhm_um
@@ -51,4 +51,12 @@ def grid_error(model: Model, image: OnGrid) -> RlnError:
         f"{image.name} has voxels of {image.voxel_um} um but model {model.name} was trained for "
         f"{model.psf.voxel_um} um (z, y, x); resample the image for it (`grid=resample`), use the "
         "universal model, or train one for these voxels."
+    )
+
+
+def warn_of_seams(model: Model) -> None:
+    """Warn that an image is computed in tiles which differ from the whole."""
+    warn(
+        f"{model.network.title} looks at the whole image, but this one is computed in tiles, whose "
+        "seams may show; deconvolve a smaller region for a result without them."
     )

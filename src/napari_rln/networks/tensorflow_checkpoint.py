@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -27,7 +27,10 @@ from torch import nn
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Array
-from napari_rln.networks.rln import RLN, NetworkSettings, Views
+from napari_rln.networks.rln import RLN, NetworkSettings
+
+if TYPE_CHECKING:
+    from napari_rln.networks.architectures.base import Views
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 FOOTER = 48

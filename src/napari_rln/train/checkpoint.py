@@ -18,7 +18,8 @@ from napari_rln.train.training_settings import Quality
 
 _KEY = "napari-rln training"
 _METADATA = (
-    "settings", "inputs", "step", "total", "frozen", "losses", "volumes", "initial_errors"
+    "settings", "inputs", "step", "total", "frozen", "losses", "volumes", "initial_errors",
+    "learning_rate",
 )  # fmt: skip
 
 Tensors = dict[str, torch.Tensor]
@@ -43,8 +44,8 @@ class Checkpoint:
 
     ``frozen`` tells whether the statistics of batch normalisation are; the losses are those of the
     last step, the moments those of the optimiser, by number of the weight. ``volumes`` are the
-    numbers of held-out and of first examples, and ``initial_errors`` those of the initial model on
-    the former.
+    numbers of held-out and of first examples, ``initial_errors`` those of the initial model on
+    the former, and ``learning_rate`` is the state of the schedule.
     """
 
     settings: dict[str, Any]
@@ -57,6 +58,7 @@ class Checkpoint:
     moments: dict[int, Tensors]
     volumes: tuple[int, int]
     initial_errors: list[float]
+    learning_rate: dict[str, Any]
     best: BestWeights | None = None
 
     def check(self, settings: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:

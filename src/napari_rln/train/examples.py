@@ -27,9 +27,10 @@ from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.richardson_lucy import RichardsonLucyIteration
 from napari_rln.io.paths import is_tiff_name, is_zarr
 from napari_rln.io.volumes import read
+from napari_rln.networks.architectures.base import Views
 from napari_rln.networks.initial_estimate import StartSettings, initial_estimate
 from napari_rln.networks.normalisation import Normalisation, NormalisationMethod
-from napari_rln.networks.rln import Views, combine_views
+from napari_rln.networks.rln import combine_views
 from napari_rln.psf.shape import asymmetry, centre_crop
 from napari_rln.simulate.conditions import FieldConditions
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair

@@ -1,10 +1,11 @@
-"""Training losses of a network's stages."""
+"""Training losses of a network's outputs."""
 
 from typing import NamedTuple
 
 import torch
 from torch.nn.functional import avg_pool3d, mse_loss
 
+from napari_rln.networks.architectures.base import Outputs
 from napari_rln.networks.normalisation import photons_of_root, root_of_photons
 from napari_rln.networks.rln import Stages, mean_c
 
@@ -16,6 +17,7 @@ ERROR_FLOOR = 1e-3
 _E_ERROR_FLOOR = 1e-2
 _E_VARIANCE = 1e-4  # least variance of a ground truth, on the scale of the square root
 _PEAK = 8.0  # usual range of a ground truth, in its standard deviations
+_LEAST_NORM = 1e-3  # of a ground truth, that an error is relative to
 _DARK = 1e-2  # light per voxel below which an error of it counts less
 
 
@@ -26,6 +28,31 @@ class Losses(NamedTuple):
     mse: torch.Tensor
     ssim: torch.Tensor
     e_mse: torch.Tensor
+
+
+def rival_loss(architecture: str, outputs: Outputs, truth: torch.Tensor) -> Losses:
+    """Return the loss of the authors of an architecture beside the Richardson-Lucy Network.
+
+    CARE and RCAN: mean absolute error. DenseDeconNet: ``mse - ln((1 + ssim) / 2) - 1.3 min``, the
+    minimum being that of the output. ISTA-Net+: ``mse`` and a hundredth of the error of the
+    symmetry of its transforms. ADMM-Net: the error relative to the ground truth. Kernel learning:
+    ``mse``. Outputs and ground truth are (N, 1, D, H, W).
+    """
+    output = outputs.output
+    mse, ssim = mse_loss(output, truth), global_ssim(output, truth)
+    if architecture in ("care", "rcan"):
+        total = (output - truth).abs().mean()
+    elif architecture == "ddn":
+        total = mse - torch.log((1 + ssim) / 2) - 1.3 * output.min()
+    elif architecture in ("ista", "ista-large"):
+        assert outputs.symmetry is not None
+        total = mse + 0.01 * outputs.symmetry
+    elif architecture == "admm":
+        norms = truth.square().sum((1, 2, 3, 4)).sqrt().clamp_min(_LEAST_NORM)
+        total = ((output - truth).square().sum((1, 2, 3, 4)).sqrt() / norms).mean()
+    else:
+        total = mse
+    return Losses(total, mse, ssim, mse.new_zeros(()))
 
 
 def paper_loss(stages: Stages, x: torch.Tensor, truth: torch.Tensor) -> Losses:
@@ -109,6 +136,14 @@ def _windowed_ssim(a: torch.Tensor, b: torch.Tensor, peak: torch.Tensor) -> torc
     return luminance * (2 * (ab - mean_a * mean_b) + c2) / (variances + c2)
 
 
+def relative_error_loss(output: torch.Tensor, truth: torch.Tensor, power: torch.Tensor) -> Losses:
+    """Return the loss of :func:`relative_loss` without its term of ``e``."""
+    mse = (output - truth).square().mean((1, 2, 3, 4))
+    ssim = torch.stack([global_ssim(a, b) for a, b in zip(output, truth, strict=True)]).mean()
+    total = 0.5 * torch.log(mse / power + ERROR_FLOOR).mean() - torch.log((1 + ssim) / 2)
+    return Losses(total, mse.mean(), ssim, mse.new_zeros(()))
+
+
 def relative_loss(
     stages: Stages, E0: torch.Tensor, truth: torch.Tensor, power: torch.Tensor
 ) -> Losses:
@@ -120,12 +155,7 @@ def relative_loss(
     nearly empty patches do not dominate. Initial estimate (N, C, D, H, W) and ground truth
     (N, 1, D, H, W) are normalised; ``power`` (N,) is the variance of each volume's ground truth.
     """
-    mse = (stages.output - truth).square().mean((1, 2, 3, 4))
+    losses = relative_error_loss(stages.output, truth, power)
     e_mse = (stages.e - (0.8 * truth + 0.2 * mean_c(E0))).square().mean((1, 2, 3, 4))
-    ssim = torch.stack(
-        [global_ssim(a, b) for a, b in zip(stages.output, truth, strict=True)]
-    ).mean()
-    relative = torch.log(mse / power + ERROR_FLOOR).mean()
     e_relative = torch.log(e_mse / power + _E_ERROR_FLOOR).mean()
-    total = 0.5 * relative + 0.05 * e_relative - torch.log((1 + ssim) / 2)
-    return Losses(total, mse.mean(), ssim, e_mse.mean())
+    return losses._replace(total=losses.total + 0.05 * e_relative, e_mse=e_mse.mean())

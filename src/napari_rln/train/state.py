@@ -5,7 +5,6 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,16 +14,28 @@ from napari_rln.core.generators import Stopwatch, relay
 from napari_rln.core.limits import as_dict
 from napari_rln.core.record import Record
 from napari_rln.deconvolution.ladder import STOP
-from napari_rln.networks.inference import NOT_MIRRORED, InferenceNetwork, Mirrors
+from napari_rln.networks.architectures.base import Architecture
+from napari_rln.networks.architectures.registry import copy_of, new_network
+from napari_rln.networks.inference import NOT_MIRRORED, Mirrors
 from napari_rln.networks.model import Model, joined_weights, split_weights
 from napari_rln.networks.refinement import InferenceRefinement, Refinement
-from napari_rln.networks.rln import RLN, NetworkSettings, initialise, initialise_as_identity
+from napari_rln.networks.rln import RLN, NetworkSettings, initialise_as_identity
+from napari_rln.networks.torch_inference import Inference, inference_of
 from napari_rln.train.batch_statistics import estimate_statistics, set_momentum
 from napari_rln.train.batches import inner
 from napari_rln.train.checkpoint import BestWeights, Checkpoint
 from napari_rln.train.estimates_on_disk import EstimateCache
 from napari_rln.train.examples import Example, SyntheticPairs, rescaled
-from napari_rln.train.loss import Losses, ladder_loss, paper_loss, refined_loss, relative_loss
+from napari_rln.train.learning_rate import WARM_UP, LearningRate, cosine
+from napari_rln.train.loss import (
+    Losses,
+    ladder_loss,
+    paper_loss,
+    refined_loss,
+    relative_error_loss,
+    relative_loss,
+    rival_loss,
+)
 from napari_rln.train.pool import Pool
 from napari_rln.train.training_set import TrainingSet
 from napari_rln.train.training_settings import EDGE, Baseline, TrainReport, TrainSettings
@@ -36,9 +47,8 @@ from napari_rln.train.validation import (
     with_output,
 )
 
-_WARM_UP = 20  # steps of rising learning rate, also used for timing
 _UNTIMED = 3  # first steps, which are slower
-_GUESS = 100 * _WARM_UP  # total steps, until the first are timed
+_GUESS = 100 * WARM_UP  # total steps, until the first are timed
 _STATISTICS = 24  # batches from which the statistics of batch normalisation are estimated
 _PREPARATION = 0.3  # of the minutes of a training, at most
 _AT_ONCE = 2  # examples that are created beside each other
@@ -83,6 +93,7 @@ class TrainingState:
             self.refinement.to(device)
             parameters += self.refinement.parameters()
         self._optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)
+        self._learning_rate = LearningRate(settings)
 
     def close(self) -> None:
         """Stop creating examples."""
@@ -118,7 +129,9 @@ class TrainingState:
             bright.append(brightness(self._pool.example(number).target))
             done = held_out + number + 1
             yield self._report("examples", done, held_out + self._pool.first)
-        if initial is None and self.settings.normalisation == "brightness":
+        # Where the blur is a part of the network, ground truth and image have one scale.
+        own_scale = self.settings.normalisation == "brightness" and not self.network.needs_psf
+        if initial is None and own_scale:
             scale = round(median(bright), 4)
             self._held_out = [
                 rescaled(made, scale / self._pool.output_scale) for made in self._held_out
@@ -148,13 +161,13 @@ class TrainingState:
             group["lr"] = rate
         self._last = self._descend()
         self.step += 1
-        if self.settings.steps is None and self.step == _WARM_UP:
+        if self.settings.steps is None and self.step == WARM_UP:
             self.total = self._steps_in_time()
         report = self._report("train", self.step, self.total, rate=rate)
         if self._held_out and self.due():
             self._estimate_statistics()
             report = self._validated(report)
-            if self.settings.steps is None and _WARM_UP < self.step < self.total:
+            if self.settings.steps is None and WARM_UP < self.step < self.total:
                 self.total = self._steps_in_time()
         return replace(report, _model=self.model)
 
@@ -168,9 +181,8 @@ class TrainingState:
             self._estimate_statistics()
         weights = self._best.weights if self._best else self._weights()
         source = self._best or self.training_set.initial_model
-        network = RLN(self.network.settings)
         own, more = split_weights(weights)
-        network.load_state_dict(own)
+        network = copy_of(self.network, own)
         refinement = None
         if more:
             assert self.refinement is not None
@@ -228,6 +240,7 @@ class TrainingState:
             best=self._best,
             volumes=(len(self._held_out), self._pool.first),
             initial_errors=self._initial_errors,
+            learning_rate=self._learning_rate.state(),
         )
 
     def restore(self, saved: Checkpoint) -> None:
@@ -235,6 +248,7 @@ class TrainingState:
         self.step, self.total = saved.step, saved.total
         self._frozen, self._last, self._best = saved.frozen, saved.losses, saved.best
         self._initial_errors = saved.initial_errors
+        self._learning_rate = LearningRate(self.settings, **saved.learning_rate)
         own, more = split_weights(saved.weights)
         self.network.load_state_dict(own)
         if self.refinement is not None and self.step > self._last_part:
@@ -245,14 +259,21 @@ class TrainingState:
         self._pool.request(self.step)
         self._time_from_here()
 
-    def _network(self) -> RLN:
+    def _network(self) -> Architecture:
         initial, settings = self.training_set.initial_model, self.settings
-        fresh = NetworkSettings(views=settings.views)
-        network = RLN(initial.network.settings if initial else fresh)
+        network: Architecture
         if initial is not None:
-            network.load_state_dict(initial.network.state_dict())
+            network = copy_of(initial.network)
+        elif settings.architecture == "rln":
+            network = RLN(NetworkSettings(views=settings.views))
         else:
-            initialise(network, torch.Generator().manual_seed(settings.seed))
+            network = new_network(settings.architecture)
+        if network.needs_psf:
+            assert self.training_set.psf is not None
+            network.bind(self.training_set.psf.data)
+        if initial is None:
+            network.initialise(torch.Generator().manual_seed(settings.seed))
+        if initial is None and isinstance(network, RLN):
             if settings.initial == "estimate":
                 initialise_as_identity(network)
             nn.init.constant_(network.H3.u_7.bn.bias, settings.last_beta)
@@ -291,9 +312,14 @@ class TrainingState:
         self._pool.refine(network)
         self._held_out = [with_output(made, network) for made in self._held_out]
 
-    def _inference_network(self) -> InferenceNetwork:
-        network = self.network.eval()
-        return InferenceNetwork(network, self.device, mirrors=self._mirrors)
+    def _inference_network(self) -> Inference:
+        psf = self.training_set.psf
+        return inference_of(
+            self.network.eval(),
+            self.device,
+            mirrors=self._mirrors,
+            psf=None if psf is None else psf.data,
+        )
 
     @property
     def _mirrors(self) -> Mirrors:
@@ -330,11 +356,17 @@ class TrainingState:
     def _network_losses(self) -> Losses:
         batch = self._pool.batch(self.step, _STEPS, self.step).to(self.device)
         self.network.train(not self._frozen)
-        fast = self.device.type == "cuda"  # on a CPU it gains a quarter and rounds outputs
+        # On a CPU it gains a quarter and rounds outputs; Fourier transforms lack it.
+        fast = self.device.type == "cuda" and not self.network.needs_psf
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
             stages = self.network(batch.x, batch.E0)
         margin = self.settings.margin
         visible = batch.without_margin(margin)
+        if self.settings.architecture != "rln":
+            stages = stages._replace(output=inner(stages.output, margin).float())
+            if self.settings.loss == "paper":
+                return rival_loss(self.settings.architecture, stages, visible.truth)
+            return relative_error_loss(stages.output, visible.truth, visible.power)
         stages = stages._replace(
             e=inner(stages.e, margin).float(), output=inner(stages.output, margin).float()
         )
@@ -347,16 +379,11 @@ class TrainingState:
         return relative_loss(stages, visible.E0, visible.truth, visible.power)
 
     def _rate(self) -> float:
-        highest, step, total = self.settings.learning_rate, self.step, self.total
-        if self.settings.schedule == "paper":
-            return float(highest * 0.95 ** (step / 600))
         if self._refining:
-            highest, step = self.settings.refine_rate, max(0, step - self._last_part)
-            total -= self._last_part
-        elif self.refinement is not None:
-            total = self._last_part
-        warm = min(1.0, (step + 1) / _WARM_UP)
-        return float(highest * warm * 0.5 * (1 + np.cos(np.pi * step / total)))
+            first = self._last_part
+            return self.settings.refine_rate * cosine(max(0, self.step - first), self.total - first)
+        total = self.total if self.refinement is None else self._last_part
+        return self._learning_rate.at(self.step, total)
 
     def _volumes_in_time(self, seconds: float) -> tuple[int, int]:
         """Return how many held-out and first volumes fit the time, if one took so long.
@@ -389,6 +416,7 @@ class TrainingState:
         structures, they must be no worse on any.
         """
         result = self._validate()
+        self._learning_rate.observe(result.error)
         source = self.training_set.source
         if initial and isinstance(source, SyntheticPairs) and source.psf is not None:
             self._initial_errors = [*result.errors]
@@ -442,7 +470,7 @@ class TrainingState:
 
     def _report(self, phase: Any, step: int, total: int, *, rate: float = 0.0) -> TrainReport:
         left, last = None, self._last
-        known = self.settings.steps or step > _WARM_UP
+        known = self.settings.steps or step > WARM_UP
         if phase == "train" and known and step > self._timed_from >= _UNTIMED:
             each = (self.clock.seconds - self._timed) / (step - self._timed_from)
             left = each * (total - step)

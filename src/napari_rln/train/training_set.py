@@ -8,8 +8,9 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict
 from napari_rln.core.volume import Volume, VoxelUm, on_one_grid
 from napari_rln.deconvolution.settings import check_image
+from napari_rln.networks.architectures.base import Views
+from napari_rln.networks.architectures.registry import ArchitectureName, class_of, name_of
 from napari_rln.networks.model import UNIVERSAL, Model, load_model
-from napari_rln.networks.rln import Views
 from napari_rln.networks.suitability import widths_in_voxels
 from napari_rln.psf.prepare import check_psf
 from napari_rln.simulate.conditions import FieldConditions
@@ -25,7 +26,8 @@ from napari_rln.train.examples import (
     pairs_in,
     symmetry_of,
 )
-from napari_rln.train.training_settings import PRESETS, Preset, TrainSettings
+from napari_rln.train.rivals import settings_of
+from napari_rln.train.training_settings import Preset, TrainSettings
 
 _HELD_OUT = 1_000_000  # added to the seed: validation differs from training
 _FIELD_LIGHT = ImagingSettings(photons=(10.0, 2000.0), background=(0.005, 1.0))
@@ -53,6 +55,7 @@ def choose_settings(
     variant: Literal["started", "paper"] | None = None,
     initial_model: str | None = None,
     views: Views | None = None,
+    architecture: ArchitectureName | None = None,
 ) -> tuple[TrainSettings, Model | None]:
     """Return the settings of a preset and the initial model.
 
@@ -68,24 +71,28 @@ def choose_settings(
         those of the model; with the preset universal its variant and normalisation alone.
     views
         Number and combination of views. None: that of the initial model, or else single.
+    architecture
+        Architecture of the network. None: that of the initial model, or else rln.
 
     Raises
     ------
     RlnError
-        If the model is of another variant, or of other views.
+        If the model is of another variant, architecture or of other views.
     """
     paper = "paper" in (preset, variant)
+    rival = architecture not in (None, "rln")
     if initial_model is None:
-        fresh = paper or preset in ("full", "universal") or views not in (None, "single")
+        fresh = paper or rival or preset in ("full", "universal") or views not in (None, "single")
         initial_model = "none" if fresh else UNIVERSAL
     model = None if initial_model == "none" else load_model(initial_model)
-    settings = PRESETS[preset or ("full" if model is None else "quick")]
+    chosen = architecture or ("rln" if model is None else name_of(model.network))
+    settings = settings_of(chosen, preset or ("full" if model is None else "quick"))
     if variant is not None:
         settings = replace(settings, variant=variant)
     if model is None:
         return replace(settings, views=views or "single"), None
-    own_views = model.network.settings.views
-    _check_initial_model(model, variant or model.variant, views or own_views)
+    own_views = model.network.views
+    _check_initial_model(model, variant or model.variant, views or own_views, chosen)
     applied: dict[str, Any] = {}
     if preset != "universal":  # which needs no more of a model than its weights
         applied = {
@@ -164,12 +171,18 @@ def training_set_of(
     for_field = any_psf and settings.start_settings.method == "ladder"
     if for_field and imaging == ImagingSettings():
         imaging = _FIELD_LIGHT
+    network = class_of(settings.architecture)
+    if network.needs_psf and psf is None:
+        raise RlnError(
+            f"the blur by the PSF is a part of {network.title}, which is trained for one PSF; give "
+            "it (`psf`)."
+        )
     inputs = {"initial_model": initial_model.hash} if initial_model else {}
     if psf is not None:
         check_psf(psf)
         inputs["psf"] = psf.hash
     if initial_model is not None:
-        _check_initial_model(initial_model, settings.variant, settings.views)
+        _check_initial_model(initial_model, settings.variant, settings.views, settings.architecture)
     _check_views(settings, psf, psf_b, any_psf or pairs is not None)
     if psf_b is not None:
         inputs["psf_b"] = psf_b.hash
@@ -217,10 +230,14 @@ def training_set_of(
     return TrainingSet(train, validation, psf, widths, initial_model, inputs, kept)
 
 
-def _check_initial_model(model: Model, variant: str, views: str) -> None:
-    """Raise unless a model is of a variant and of a number of views."""
-    own_views = model.network.settings.views
-    for kind, own, needed in (("variant", model.variant, variant), ("views", own_views, views)):
+def _check_initial_model(model: Model, variant: str, views: str, architecture: str) -> None:
+    """Raise unless a model is of a variant, of a number of views, and of an architecture."""
+    pairs = (
+        ("variant", model.variant, variant),
+        ("views", model.network.views, views),
+        ("architecture", name_of(model.network), architecture),
+    )
+    for kind, own, needed in pairs:
         if own != needed:
             raise RlnError(
                 f"the initial model {model.name} is of {kind} {own}, the training of {needed}; "

@@ -8,10 +8,12 @@ from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
 from napari_rln.core.tiles import STEP
 from napari_rln.core.volume import FloatArray
+from napari_rln.networks.architectures.base import Views
+from napari_rln.networks.architectures.registry import ArchitectureName
 from napari_rln.networks.initial_estimate import StartMethod, StartSettings
 from napari_rln.networks.model import Model
 from napari_rln.networks.normalisation import NormalisationMethod
-from napari_rln.networks.rln import RECEPTIVE_FIELD, Views
+from napari_rln.networks.rln import RECEPTIVE_FIELD
 
 EDGE = 3
 """Voxels at the border of a patch that a refinement is not judged by."""
@@ -33,6 +35,10 @@ class TrainSettings:
     minutes
         Duration in minutes if ``steps`` is none, with the preparation; converted to a number of
         steps from the time of the first ones, and corrected at every validation.
+    architecture
+        Architecture of the network: rln; or, to compare it with, care, rcan (3D-RCAN), ddn
+        (DenseDeconNet), ista and ista-large (ISTA-Net+), admm (ADMM-Net), kld (kernel learning
+        deconvolution), which start from the image.
     variant
         Input of the network: a classical deconvolution with the PSF (started), or the image
         (paper).
@@ -55,7 +61,8 @@ class TrainSettings:
     learning_rate
         Highest learning rate, after warm-up.
     schedule
-        Learning rate schedule: cosine, to 0 at the last step; or paper, 5 % less every 600 steps.
+        Learning rate schedule: cosine, to 0 at the last step; or that of the architecture's authors
+        (paper), for rln 5 % less every 600 steps.
     batch
         Patches per step.
     patch
@@ -72,7 +79,7 @@ class TrainSettings:
         the results, at up to four times its time; not the paper's variant.
     loss
         Loss function: the logarithm of each patch's own error and its structural similarity
-        (relative), in windows for a ladder; or that of the paper's authors (paper).
+        (relative), in windows for a ladder; or that of the architecture's authors (paper).
     clip
         Maximum norm of the gradient; 0: no limit.
     initial
@@ -107,6 +114,7 @@ class TrainSettings:
 
     steps: Annotated[int | None, {"min": 1, "max": 10_000_000}] = None
     minutes: Annotated[float, {"min": 0.05, "max": 100_000.0}] = 5.0
+    architecture: ArchitectureName = "rln"
     variant: Literal["started", "paper"] = "started"
     views: Views = "single"
     start: StartMethod = "matched"
@@ -152,6 +160,11 @@ class TrainSettings:
             raise RlnError(
                 f"`patch` is {self.patch} voxels, more than the {self.shape} of `shape`; make "
                 "patches smaller or volumes larger."
+            )
+        if self.architecture != "rln" and (self.variant != "paper" or self.views != "single"):
+            raise RlnError(
+                f"`architecture` is {self.architecture}, which starts from the image of a single "
+                "view; give `variant` paper and `views` single."
             )
         if self.variant == "started" and self.start == "image":
             raise RlnError(

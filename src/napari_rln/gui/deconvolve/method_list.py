@@ -117,7 +117,7 @@ class MethodList(QWidget):
         )
         tip = "<p>Iterations to keep, which can be browsed with a slider afterwards.</p>"
         self.kept_iterations = widget_for(str, value=_KEPT_ITERATIONS, tooltip=tip)
-        self.rln = QGroupBox("Network (RLN)")
+        self.rln = QGroupBox("Networks")
         self.rln_form = Form(NetworkOptions, top=(), hidden=("device",))
         self.models = QListWidget()
         self.models.setSpacing(2)
@@ -149,18 +149,18 @@ class MethodList(QWidget):
         if self.rln.isChecked():
             library = preferences.library()
             options = self.rln_form.settings(device=preferences.device())
-            variants = {entry.name: entry.variant for entry in self.library_watcher.entries}
+            entries = {entry.name: entry for entry in self.library_watcher.entries}
             methods += [
                 ChosenMethod(
                     method=options.of(library.path(name) or name),
-                    name=f"RLN {name}",
-                    needs_psf=variants.get(name) != "paper",
+                    name=f"{entries[name].architecture} {name}" if name in entries else name,
+                    needs_psf=name not in entries or entries[name].needs_psf,
                     tile=preferences.tile(),
                 )
                 for name in self.ticked_models()
             ]
         if not methods:
-            raise RlnError("tick at least one method: RLD, or RLN with a model.")
+            raise RlnError("tick at least one method: RLD, or a network.")
         return methods
 
     def ticked_models(self) -> list[str]:

@@ -26,7 +26,7 @@ _PAUSE_MS = 30  # between adding two layers
 _WAIT_MS = 400  # from a change of the structures to another preview, as more may follow
 _PAIR = tuple(f"preview \N{MIDDLE DOT} {what}" for what in ("image", "second view", "truth"))
 _SECOND = _PAIR[1]  # optional
-_PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "RLN now", "truth"))
+_PLANES = tuple(f"training \N{MIDDLE DOT} {what}" for what in ("input", "network now", "truth"))
 
 
 class ExampleLayers(QObject):

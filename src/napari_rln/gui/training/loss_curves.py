@@ -17,7 +17,7 @@ from napari_rln.train.training_settings import Baseline, Quality
 _SMOOTHING = 30  # steps
 _COLOURS = {"RLN": "#2f8fe0", "RLD": "#e0782f", "WB": "#3aa657"}  # visible on any theme
 _SENTENCE = "No training yet. Its loss and its quality on held-out volumes appear here."
-_SHOWN = "In the viewer: input, RLN now and truth of one of them; xy above, xz below."
+_SHOWN = "In the viewer: input, network now and truth of one of them; xy above, xz below."
 
 
 class _Graphics(pg.GraphicsLayoutWidget):
@@ -160,6 +160,6 @@ class Curves(QWidget):
         self._quality.setYRange(low - room, high + room, padding=0)
         if self.qualities:
             now = self.qualities[-1][1].psnr_db
-            parts.append(f"<b>RLN now {now:.2f}</b>; the best is that of step {self._best_step}")
+            parts.append(f"<b>network now {now:.2f}</b>; the best is that of step {self._best_step}")
             shown = f"<br>{_SHOWN}"
         self.summary.setText(f"PSNR on held-out volumes (dB): {', '.join(parts)}.{shown}")

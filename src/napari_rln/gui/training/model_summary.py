@@ -26,7 +26,10 @@ def describe(entry: Entry) -> str:
     if entry.voxel_um:
         use += f" on voxels of {_voxel(entry)} {_UM} (z y x)"
     start = "an initial estimate by the PSF" if entry.variant == "started" else "the image"
-    lines = [f"{name}, {use}, with {start} as input; trained {_date(entry)}."]
+    if entry.variant != "started" and entry.needs_psf:
+        start += " and the PSF"
+    made = html.escape(entry.architecture)
+    lines = [f"{name} ({made}), {use}, with {start} as input; trained {_date(entry)}."]
     if entry.validation:
         rows = "".join(
             f"<tr><td>{label}</td><td align='right'>{q['psnr_db']:.2f}</td>"

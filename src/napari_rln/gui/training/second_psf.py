@@ -10,7 +10,7 @@ from napari_rln.gui.forms import Form, tooltips
 from napari_rln.gui.layers import LayerImage
 from napari_rln.gui.layouts import fill
 from napari_rln.gui.pickers import SecondPsfPicker
-from napari_rln.networks.rln import Views
+from napari_rln.networks.architectures.base import Views
 from napari_rln.train.training_settings import TrainSettings
 
 _VIEWS = {"one": "single", "two, their sum": "averaged", "two, each": "concatenated"}

@@ -77,7 +77,7 @@ class TrainingDock(QWidget):
 
     def _add(self, plan: TrainingPlan) -> None:
         run = TrainingRun(plan, preferences.library())
-        job = BackgroundJob(f"RLN {plan.name}", run.steps, done=self._on_model)
+        job = BackgroundJob(f"Training {plan.name}", run.steps, done=self._on_model)
         self.runs[job] = run
         try:
             self.jobs.add(job)

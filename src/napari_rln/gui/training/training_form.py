@@ -26,6 +26,7 @@ from napari_rln.gui.pickers import VolumePicker
 from napari_rln.gui.training.interrupted import IMAGE, PSF, PSF_B, InterruptedTraining
 from napari_rln.gui.training.second_psf import SecondPsf, SecondViewForm
 from napari_rln.gui.training.training_run import TrainingPlan
+from napari_rln.networks.architectures.registry import ArchitectureName
 from napari_rln.networks.library import file_name
 from napari_rln.networks.model import SUFFIX, UNIVERSAL, Model
 from napari_rln.simulate.structures import StructureSettings
@@ -46,6 +47,17 @@ _PRESETS: dict[str, tuple[Preset, str]] = {
     ),
 }
 _NEW = "new weights"
+_ARCHITECTURES: dict[str, ArchitectureName] = {
+    "RLN": "rln",
+    "CARE": "care",
+    "3D-RCAN": "rcan",
+    "DenseDeconNet": "ddn",
+    "ISTA-Net+": "ista",
+    "ISTA-Net+, large": "ista-large",
+    "ADMM-Net": "admm",
+    "Kernel learning (KLD)": "kld",
+}
+_RIVAL = "For comparison with RLN: starts from the image, with new weights."
 
 
 class TrainingForm(QWidget):
@@ -59,6 +71,8 @@ class TrainingForm(QWidget):
         self.image = VolumePicker(viewer, prefer=is_raw, optional="none: default light and noise")
         self.preset = QComboBox()
         self.preset.addItems([*_PRESETS])
+        self.architecture = QComboBox()
+        self.architecture.addItems([*_ARCHITECTURES])
         self.explanation = QLabel(wordWrap=True)
         self.initial_model = QComboBox()
         self.second = SecondViewForm(viewer)
@@ -66,7 +80,7 @@ class TrainingForm(QWidget):
         self.training = Form(
             TrainSettings,
             top=("minutes", "steps"),
-            hidden=("variant", "views", "device", "refine", "refine_rate"),
+            hidden=("architecture", "variant", "views", "device", "refine", "refine_rate"),
         )
         self.structures = Form(StructureSettings, top=("structures",))
         self.preview_button = QPushButton("Preview a pair")
@@ -74,6 +88,7 @@ class TrainingForm(QWidget):
         self._lay_out()
         self.psf.changed.connect(self._show_name)
         self.preset.currentIndexChanged.connect(self._on_preset)
+        self.architecture.currentIndexChanged.connect(self._on_preset)
         self.initial_model.currentIndexChanged.connect(self._on_initial_model)
         self.training.changed.connect(self._show_budget)
         self._on_preset()
@@ -83,6 +98,11 @@ class TrainingForm(QWidget):
     def chosen_preset(self) -> Preset:
         """The chosen preset."""
         return _PRESETS[self.preset.currentText()][0]
+
+    @property
+    def chosen_architecture(self) -> ArchitectureName:
+        """The chosen architecture."""
+        return _ARCHITECTURES[self.architecture.currentText()]
 
     def plan(self) -> TrainingPlan:
         """Return the chosen training; nothing is read yet.
@@ -147,7 +167,7 @@ class TrainingForm(QWidget):
     def refresh_models(self) -> None:
         """Update the list of initial models, and keep the choice."""
         names = [_NEW]
-        if self.chosen_preset == "quick":
+        if self.chosen_preset == "quick" and self.chosen_architecture == "rln":
             names = [*preferences.library().names()]
         chosen = self.initial_model.currentText()
         if [self.initial_model.itemText(i) for i in range(self.initial_model.count())] == names:
@@ -188,7 +208,8 @@ class TrainingForm(QWidget):
         return str(preferences.library().path(name) or name)
 
     def _on_preset(self) -> None:
-        self.explanation.setText(_PRESETS[self.preset.currentText()][1])
+        explanation = _PRESETS[self.preset.currentText()][1]
+        self.explanation.setText(explanation if self.chosen_architecture == "rln" else _RIVAL)
         self.initial_model.blockSignals(True)
         self.initial_model.clear()
         self.initial_model.blockSignals(False)
@@ -196,12 +217,17 @@ class TrainingForm(QWidget):
 
     def _on_initial_model(self) -> None:
         try:
-            settings, self._model = choose_settings(self.chosen_preset, None, self._initial_model())
+            settings, self._model = choose_settings(
+                self.chosen_preset,
+                None,
+                self._initial_model(),
+                architecture=self.chosen_architecture,
+            )
         except RlnError as error:  # its file is damaged or missing
             self.explanation.setText(str(error))
             return
         self.training.show_settings(settings)
-        is_fixed = self._model is not None
+        is_fixed = self._model is not None or settings.architecture != "rln"
         self.second.show_views(settings.views if is_fixed else self.second.views, fixed=is_fixed)
         self._show_budget()
 
@@ -220,6 +246,7 @@ class TrainingForm(QWidget):
             self.psf,
             QLabel("Image whose voxels, light and noise are simulated"),
             self.image,
+            ("Architecture", self.architecture),
             ("Training", self.preset),
             self.explanation,
             ("Initial model", self.initial_model),

@@ -1,0 +1,1 @@
+"""Architectures of networks beside the Richardson-Lucy Network, to compare it with."""

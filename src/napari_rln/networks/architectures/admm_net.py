@@ -1,0 +1,217 @@
+"""ADMM-Net in 3D (Yang et al., NeurIPS 2016): unrolled alternating directions."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+import scipy.fft
+import torch
+from torch import nn
+from torch.nn.functional import conv3d
+
+from napari_rln.core.limits import check_limits
+from napari_rln.core.volume import Shape
+from napari_rln.networks.architectures.base import Outputs, check_input
+from napari_rln.networks.architectures.blur import cropped, mirrored, reach_of
+from napari_rln.networks.architectures.unrolled import Unrolled
+
+FILTERS = 26
+"""Number of filters of 3x3x3 voxels: the bases of the cosine transform without the constant."""
+
+POINTS = 101
+"""Control points of a piecewise linear function, from -1 to 1."""
+
+_PENALTY, _RATE, _THRESHOLD = 0.2, 1.6, 0.05  # first values
+_LEAST = 1e-6  # of the denominator
+_MOST_HALO = 64  # beyond which tiles would be mostly halo
+_AXES = (-3, -2, -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmmSettings:
+    """Sizes of an ADMM-Net.
+
+    Parameters
+    ----------
+    stages
+        Number of stages before the last reconstruction.
+    """
+
+    stages: Annotated[int, {"min": 1, "max": 50}] = 5
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+
+def cosine_bases() -> torch.Tensor:
+    """Return the 3x3x3 bases of the cosine transform without the constant, (26, 27), norm 1."""
+    rows = np.cos(np.pi / 3 * np.outer(np.arange(3), np.arange(3) + 0.5))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    indices = [i for i in itertools.product(range(3), repeat=3) if any(i)]
+    bases = [np.einsum("z,y,x->zyx", *(rows[k] for k in index)).ravel() for index in indices]
+    return torch.from_numpy(np.stack(bases).astype(np.float32))
+
+
+class Filters(nn.Module):
+    """Filters of 3x3x3 voxels, each a combination of the bases of the cosine transform."""
+
+    bases: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bases", cosine_bases(), persistent=False)
+        self.weights = nn.Parameter(torch.eye(FILTERS))
+
+    def kernels(self) -> torch.Tensor:
+        """Return the filters, (26, 3, 3, 3)."""
+        return (self.weights @ self.bases).view(FILTERS, 3, 3, 3)
+
+
+class Reconstruction(nn.Module):
+    """The estimate that explains the image and whose filtered images are as they should be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = Filters()
+        self.penalty = nn.Parameter(torch.full((FILTERS,), _PENALTY))
+
+    def forward(
+        self, otf: torch.Tensor, image: torch.Tensor, wanted: torch.Tensor | None, shape: Shape
+    ) -> torch.Tensor:
+        """Return the estimate (N, 1, D, H, W) of periodic images.
+
+        ``image`` is the spectrum of the image, ``wanted`` (N, 26, D, H, W) the filtered images;
+        none for zeros.
+        """
+        transfers = _spectra(self.filters.kernels(), shape)
+        numerator = otf.conj() * image
+        if wanted is not None:
+            weights = self.penalty.view(-1, 1, 1, 1) * transfers.conj()
+            spectra = torch.fft.rfftn(wanted, dim=_AXES)
+            numerator = numerator + (weights * spectra).sum(1, keepdim=True)
+        power = (self.penalty.view(-1, 1, 1, 1) * transfers.abs().square()).sum(0)
+        denominator = otf.abs().square() + power
+        small = denominator.abs() < _LEAST
+        denominator = torch.where(small, torch.full_like(denominator, _LEAST), denominator)
+        estimate: torch.Tensor = torch.fft.irfftn(numerator / denominator, s=shape, dim=_AXES)
+        return estimate
+
+
+class PiecewiseLinear(nn.Module):
+    """A piecewise linear function for each filter, continued beyond its control points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(FILTERS, POINTS))
+
+    def forward(self, c: torch.Tensor) -> torch.Tensor:
+        """Return (N, 26, D, H, W)."""
+        position = (c + 1) * (0.5 * (POINTS - 1))
+        left = position.detach().floor().clamp(0, POINTS - 2)
+        fraction = position - left
+        flat = left.long().transpose(0, 1).reshape(FILTERS, -1)
+        low, high = (self.values.gather(1, flat + k) for k in (0, 1))
+        shape = c.transpose(0, 1).shape
+        low, high = (v.view(shape).transpose(0, 1) for v in (low, high))
+        return low + fraction * (high - low)
+
+
+class Stage(nn.Module):
+    """Reconstruction, filters, shrinkage, and the update of the multipliers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reconstruction = Reconstruction()
+        self.filters = Filters()
+        self.shrinkage = PiecewiseLinear()
+        self.rate = nn.Parameter(torch.full((FILTERS,), _RATE))
+
+    def forward(
+        self,
+        otf: torch.Tensor,
+        image: torch.Tensor,
+        wanted: torch.Tensor | None,
+        multipliers: torch.Tensor | None,
+        shape: Shape,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the wanted filtered images and the multipliers, (N, 26, D, H, W) each."""
+        c = _filtered(self.reconstruction(otf, image, wanted, shape), self.filters.kernels())
+        shrunk = self.shrinkage(c if multipliers is None else c + multipliers)
+        step = self.rate.view(-1, 1, 1, 1) * (c - shrunk)
+        multipliers = step if multipliers is None else multipliers + step
+        return shrunk - multipliers, multipliers
+
+
+class AdmmNet(Unrolled):
+    """ADMM-Net with 5 stages of 26 filters: 20,852 parameters.
+
+    Images are periodic in it, and are therefore mirrored around first.
+    """
+
+    kind: ClassVar[str] = "admm"
+    title: ClassVar[str] = "ADMM-Net"
+    exact_tiles: ClassVar[bool] = False
+    voxel_bytes: ClassVar[int] = 3000
+
+    def __init__(self, settings: AdmmSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or AdmmSettings()
+        self.stages = nn.ModuleList([Stage() for _ in range(self.settings.stages)])
+        self.last = Reconstruction()
+
+    def halo(self, psf_shape: Shape | None) -> int:
+        """Return the voxels around a tile that it reads; it depends on all of the image."""
+        return min(2 * max(psf_shape or (16,)), _MOST_HALO)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Set the initial weights of the authors: no random ones."""
+        points = torch.linspace(-1, 1, POINTS)
+        soft = points.sign() * (points.abs() - _THRESHOLD).clamp_min(0)
+        with torch.no_grad():
+            for part in self.modules():
+                if isinstance(part, Filters):
+                    part.weights.copy_(torch.eye(FILTERS))
+                elif isinstance(part, Reconstruction):
+                    part.penalty.fill_(_PENALTY)
+                elif isinstance(part, PiecewiseLinear):
+                    part.values.copy_(soft.expand(FILTERS, POINTS))
+                elif isinstance(part, Stage):
+                    part.rate.fill_(_RATE)
+
+    def forward(self, x: torch.Tensor, E0: torch.Tensor | None = None) -> Outputs:
+        """Return the output for an image (N, 1, D, H, W)."""
+        check_input(x, self.channels, self.step)
+        size = self.blur.size_for(x.shape[-3:])
+        before, after = reach_of(size)
+        # One voxel more for the filters; then up to a size that is fast to transform.
+        after = tuple(
+            scipy.fft.next_fast_len(n + b + a + 1, real=True) - n - b
+            for n, b, a in zip(x.shape[-3:], before, after, strict=True)
+        )
+        y = mirrored(x, before, after)
+        z, y_, x_ = y.shape[-3:]
+        shape = (z, y_, x_)
+        otf = self.blur.transfer(shape, size, y)
+        image = torch.fft.rfftn(y, dim=_AXES)
+        wanted: torch.Tensor | None = None
+        multipliers: torch.Tensor | None = None
+        for stage in self.stages:
+            wanted, multipliers = stage(otf, image, wanted, multipliers, shape)
+        return Outputs(cropped(self.last(otf, image, wanted, shape), before, after))
+
+
+def _spectra(kernels: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """Return the spectra of filters (26, 3, 3, 3) on a periodic grid, centre at its origin."""
+    whole = kernels.new_zeros((len(kernels), *shape))
+    places = [torch.arange(-1, 2, device=kernels.device) % n for n in shape]
+    z, y, x = torch.meshgrid(*places, indexing="ij")
+    whole[:, z, y, x] = kernels
+    spectra: torch.Tensor = torch.fft.rfftn(whole, dim=_AXES)
+    return spectra
+
+
+def _filtered(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Return periodic images (N, 1, D, H, W) convolved with filters, (N, 26, D, H, W)."""
+    padded = torch.nn.functional.pad(x, (1,) * 6, mode="circular")
+    return conv3d(padded, kernels.flip(1, 2, 3)[:, None])
