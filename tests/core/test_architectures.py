@@ -187,7 +187,8 @@ def test_a_reconstruction_solves_its_equation():
     y = torch.rand(1, 1, *shape, generator=_seeded(1))
     wanted = torch.rand(1, 26, *shape, generator=_seeded(2))
     otf = Blur(PSF.data).transfer(shape, (8, 10, 12), y)
-    x = part(otf, torch.fft.rfftn(y, dim=(-3, -2, -1)), wanted, shape).detach()
+    listed = list(wanted.split(1, 1))
+    x = part(otf, torch.fft.rfftn(y, dim=(-3, -2, -1)), listed, shape).detach()
     x.requires_grad_()
     blurred = torch.fft.irfftn(
         torch.fft.rfftn(x, dim=(-3, -2, -1)) * otf, s=shape, dim=(-3, -2, -1)
@@ -212,9 +213,8 @@ def test_the_shrinkage_begins_as_a_soft_threshold():
     network.initialise(_seeded())
     shrink = network.stages[0].shrinkage
     values = torch.tensor([-3.0, -1.0, -0.5, -0.05, -0.02, 0.0, 0.04, 0.2, 1.0, 2.5])
-    c = values.view(1, 1, 1, 1, -1).expand(1, 26, 1, 1, -1)
     expected = values.sign() * (values.abs() - 0.05).clamp_min(0)
-    shrunk = shrink(c)[0, 7, 0, 0]
+    shrunk = shrink(values, 7)
     # Control points lie 0.02 apart, so that the kink at 0.05 is off by at most half of that.
     torch.testing.assert_close(shrunk, expected, rtol=0, atol=0.0051)
     assert PiecewiseLinear().values.shape == (26, 101)

@@ -160,6 +160,8 @@ class Curves(QWidget):
         self._quality.setYRange(low - room, high + room, padding=0)
         if self.qualities:
             now = self.qualities[-1][1].psnr_db
-            parts.append(f"<b>network now {now:.2f}</b>; the best is that of step {self._best_step}")
+            parts.append(
+                f"<b>network now {now:.2f}</b>; the best is that of step {self._best_step}"
+            )
             shown = f"<br>{_SHOWN}"
         self.summary.setText(f"PSNR on held-out volumes (dB): {', '.join(parts)}.{shown}")

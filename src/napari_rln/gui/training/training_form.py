@@ -57,7 +57,14 @@ _ARCHITECTURES: dict[str, ArchitectureName] = {
     "ADMM-Net": "admm",
     "Kernel learning (KLD)": "kld",
 }
-_RIVAL = "For comparison with RLN: starts from the image, with new weights."
+_RIVAL = (
+    "For comparison with RLN: new weights, which start from the image, with the same volumes and "
+    "in the same time."
+)
+_RIVAL_PAPER = (
+    "For comparison with RLN: settings of the network's authors, as far as published. Takes hours; "
+    "use a GPU."
+)
 
 
 class TrainingForm(QWidget):
@@ -209,7 +216,9 @@ class TrainingForm(QWidget):
 
     def _on_preset(self) -> None:
         explanation = _PRESETS[self.preset.currentText()][1]
-        self.explanation.setText(explanation if self.chosen_architecture == "rln" else _RIVAL)
+        if self.chosen_architecture != "rln":
+            explanation = _RIVAL_PAPER if self.chosen_preset == "paper" else _RIVAL
+        self.explanation.setText(explanation)
         self.initial_model.blockSignals(True)
         self.initial_model.clear()
         self.initial_model.blockSignals(False)

@@ -1,6 +1,7 @@
 """ADMM-Net in 3D (Yang et al., NeurIPS 2016): unrolled alternating directions."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -77,21 +78,27 @@ class Reconstruction(nn.Module):
         self.penalty = nn.Parameter(torch.full((FILTERS,), _PENALTY))
 
     def forward(
-        self, otf: torch.Tensor, image: torch.Tensor, wanted: torch.Tensor | None, shape: Shape
+        self,
+        otf: torch.Tensor,
+        image: torch.Tensor,
+        wanted: Sequence[torch.Tensor],
+        shape: Shape,
     ) -> torch.Tensor:
         """Return the estimate (N, 1, D, H, W) of periodic images.
 
-        ``image`` is the spectrum of the image, ``wanted`` (N, 26, D, H, W) the filtered images;
-        none for zeros.
+        ``image`` is the spectrum of the image, ``wanted`` the 26 filtered images, (N, 1, D, H, W);
+        empty for zeros.
         """
-        transfers = _spectra(self.filters.kernels(), shape)
-        numerator = otf.conj() * image
-        if wanted is not None:
-            weights = self.penalty.view(-1, 1, 1, 1) * transfers.conj()
-            spectra = torch.fft.rfftn(wanted, dim=_AXES)
-            numerator = numerator + (weights * spectra).sum(1, keepdim=True)
-        power = (self.penalty.view(-1, 1, 1, 1) * transfers.abs().square()).sum(0)
-        denominator = otf.abs().square() + power
+        phases = _phases(shape, otf)
+        numerator, denominator = otf.conj() * image, otf.abs().square()
+        # Filter by filter: all at once take ten times the memory.
+        for number, kernel in enumerate(self.filters.kernels()):
+            transfer = _transfer(kernel, phases)
+            penalty = self.penalty[number]
+            denominator = denominator + penalty * transfer.abs().square()
+            if wanted:
+                spectrum = torch.fft.rfftn(wanted[number], dim=_AXES)
+                numerator = numerator + penalty * transfer.conj() * spectrum
         small = denominator.abs() < _LEAST
         denominator = torch.where(small, torch.full_like(denominator, _LEAST), denominator)
         estimate: torch.Tensor = torch.fft.irfftn(numerator / denominator, s=shape, dim=_AXES)
@@ -105,16 +112,13 @@ class PiecewiseLinear(nn.Module):
         super().__init__()
         self.values = nn.Parameter(torch.zeros(FILTERS, POINTS))
 
-    def forward(self, c: torch.Tensor) -> torch.Tensor:
-        """Return (N, 26, D, H, W)."""
+    def forward(self, c: torch.Tensor, number: int) -> torch.Tensor:
+        """Return the function of a filter, of the shape of ``c``."""
         position = (c + 1) * (0.5 * (POINTS - 1))
         left = position.detach().floor().clamp(0, POINTS - 2)
-        fraction = position - left
-        flat = left.long().transpose(0, 1).reshape(FILTERS, -1)
-        low, high = (self.values.gather(1, flat + k) for k in (0, 1))
-        shape = c.transpose(0, 1).shape
-        low, high = (v.view(shape).transpose(0, 1) for v in (low, high))
-        return low + fraction * (high - low)
+        values, index = self.values[number], left.int()
+        low, high = values[index], values[index + 1]
+        return low + (position - left) * (high - low)
 
 
 class Stage(nn.Module):
@@ -131,16 +135,22 @@ class Stage(nn.Module):
         self,
         otf: torch.Tensor,
         image: torch.Tensor,
-        wanted: torch.Tensor | None,
-        multipliers: torch.Tensor | None,
+        wanted: Sequence[torch.Tensor],
+        multipliers: Sequence[torch.Tensor],
         shape: Shape,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the wanted filtered images and the multipliers, (N, 26, D, H, W) each."""
-        c = _filtered(self.reconstruction(otf, image, wanted, shape), self.filters.kernels())
-        shrunk = self.shrinkage(c if multipliers is None else c + multipliers)
-        step = self.rate.view(-1, 1, 1, 1) * (c - shrunk)
-        multipliers = step if multipliers is None else multipliers + step
-        return shrunk - multipliers, multipliers
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the wanted filtered images and the multipliers, 26 of (N, 1, D, H, W) each."""
+        estimate = self.reconstruction(otf, image, wanted, shape)
+        padded = torch.nn.functional.pad(estimate, (1,) * 6, mode="circular")
+        new_wanted, new_multipliers = [], []
+        for number, kernel in enumerate(self.filters.kernels()):
+            c = conv3d(padded, kernel.flip(0, 1, 2)[None, None])
+            before = multipliers[number] if multipliers else torch.zeros_like(c)
+            shrunk = self.shrinkage(c + before, number)
+            after = before + self.rate[number] * (c - shrunk)
+            new_wanted.append(shrunk - after)
+            new_multipliers.append(after)
+        return new_wanted, new_multipliers
 
 
 class AdmmNet(Unrolled):
@@ -152,7 +162,7 @@ class AdmmNet(Unrolled):
     kind: ClassVar[str] = "admm"
     title: ClassVar[str] = "ADMM-Net"
     exact_tiles: ClassVar[bool] = False
-    voxel_bytes: ClassVar[int] = 3000
+    voxel_bytes: int = 3000
 
     def __init__(self, settings: AdmmSettings | None = None) -> None:
         super().__init__()
@@ -194,24 +204,26 @@ class AdmmNet(Unrolled):
         shape = (z, y_, x_)
         otf = self.blur.transfer(shape, size, y)
         image = torch.fft.rfftn(y, dim=_AXES)
-        wanted: torch.Tensor | None = None
-        multipliers: torch.Tensor | None = None
+        wanted: list[torch.Tensor] = []
+        multipliers: list[torch.Tensor] = []
         for stage in self.stages:
             wanted, multipliers = stage(otf, image, wanted, multipliers, shape)
         return Outputs(cropped(self.last(otf, image, wanted, shape), before, after))
 
 
-def _spectra(kernels: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """Return the spectra of filters (26, 3, 3, 3) on a periodic grid, centre at its origin."""
-    whole = kernels.new_zeros((len(kernels), *shape))
-    places = [torch.arange(-1, 2, device=kernels.device) % n for n in shape]
-    z, y, x = torch.meshgrid(*places, indexing="ij")
-    whole[:, z, y, x] = kernels
-    spectra: torch.Tensor = torch.fft.rfftn(whole, dim=_AXES)
-    return spectra
+def _phases(shape: Shape, like: torch.Tensor) -> list[torch.Tensor]:
+    """Return the spectra (3, n) of impulses one voxel before, at, and after the origin, by axis."""
+    made = []
+    for axis, n in enumerate(shape):
+        frequency = (torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq)(n, device=like.device)
+        place = torch.arange(-1.0, 2.0, device=like.device)
+        made.append(torch.exp(-2j * torch.pi * place[:, None] * frequency).to(like.dtype))
+    return made
 
 
-def _filtered(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Return periodic images (N, 1, D, H, W) convolved with filters, (N, 26, D, H, W)."""
-    padded = torch.nn.functional.pad(x, (1,) * 6, mode="circular")
-    return conv3d(padded, kernels.flip(1, 2, 3)[:, None])
+def _transfer(kernel: torch.Tensor, phases: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the transfer function of a filter (3, 3, 3) on a periodic grid, as from rfftn."""
+    z, y, x = phases
+    rows = kernel.to(x.dtype) @ x
+    planes = torch.einsum("bj,abk->ajk", y, rows)
+    return torch.einsum("ai,ajk->ijk", z, planes)

@@ -57,7 +57,7 @@ class Architecture(nn.Module):
     views: Views = "single"
     needs_psf: ClassVar[bool] = False
     exact_tiles: ClassVar[bool] = True
-    voxel_bytes: ClassVar[int]
+    voxel_bytes: int
     settings: Any
 
     def halo(self, psf_shape: Shape | None) -> int:

@@ -59,7 +59,7 @@ class Care(Architecture):
     kind: ClassVar[str] = "care"
     title: ClassVar[str] = "CARE"
     step: ClassVar[int] = 4
-    voxel_bytes: ClassVar[int] = 1000
+    voxel_bytes: int = 1400
 
     def __init__(self, settings: CareSettings | None = None) -> None:
         super().__init__()

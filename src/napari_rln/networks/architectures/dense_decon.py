@@ -44,7 +44,7 @@ class DenseDecon(Architecture):
     kind: ClassVar[str] = "ddn"
     title: ClassVar[str] = "DDN"
     step: ClassVar[int] = 2
-    voxel_bytes: ClassVar[int] = 250
+    voxel_bytes: int = 560
 
     def __init__(self, settings: DenseDeconSettings | None = None) -> None:
         super().__init__()

@@ -74,11 +74,11 @@ class IstaNet(Unrolled):
     kind: ClassVar[str] = "ista"
     title: ClassVar[str] = "ISTA-Net+"
     exact_tiles: ClassVar[bool] = False
-    voxel_bytes: ClassVar[int] = 500
 
     def __init__(self, settings: IstaSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or IstaSettings()
+        self.voxel_bytes = 250 + 24 * self.settings.channels
         phases = [Phase(self.settings.channels) for _ in range(self.settings.phases)]
         self.phases = nn.ModuleList(phases)
 

@@ -50,7 +50,7 @@ class KernelLearning(Unrolled):
 
     kind: ClassVar[str] = "kld"
     title: ClassVar[str] = "KLD"
-    voxel_bytes: ClassVar[int] = 200
+    voxel_bytes: int = 350
 
     def __init__(self, settings: KernelLearningSettings | None = None) -> None:
         super().__init__()

@@ -84,7 +84,7 @@ class Rcan(Architecture):
     kind: ClassVar[str] = "rcan"
     title: ClassVar[str] = "3D-RCAN"
     exact_tiles: ClassVar[bool] = False
-    voxel_bytes: ClassVar[int] = 800
+    voxel_bytes: int = 950
 
     def __init__(self, settings: RcanSettings | None = None) -> None:
         super().__init__()
