@@ -271,10 +271,10 @@ def _ends(value: Interval) -> tuple[float, float]:
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Return round numbers around values, at least two."""
+    """Return round numbers around values, with room at both ends, except below 0."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    if high - low < 1e-9 * max(abs(high), 1e-9):
-        low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
+    room = 0.05 * (high - low) or 0.5 * max(abs(high), 1e-3)
+    low, high = low if low == 0 else low - room, high + room
     return [float(t) for t in MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)]
 
 

@@ -1,5 +1,6 @@
 """Which method should I use? An answer from the measured results alone, in sentences."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -166,15 +167,10 @@ class _Study:
         cells = sum(
             r.cell.method in ranking.means
             and image_of(r.cell) in images
-            and measured(r, measure) == measured(r, measure)
+            and math.isfinite(measured(r, measure))
             for r in used
         )
-        hint = len(images) < self.settings.fewest_images
-        if hint:
-            text += (
-                f" This rests on {_count(len(images), 'test image')}, fewer than the "
-                f"{self.settings.fewest_images} that a recommendation takes: it is a hint."
-            )
+        text += self.warning(len(images))
         if ranking.left_out:
             few = (f"{name} ({n} of {ranking.every})" for name, n in ranking.left_out.items())
             text += f" Left out, with results on fewer than half of the test images: {_list(few)}."
@@ -185,7 +181,17 @@ class _Study:
             text=text,
             images=len(images),
             cells=cells,
-            hint=hint,
+            hint=bool(self.warning(len(images))),
+        )
+
+    def warning(self, images: int) -> str:
+        """Return a sentence if there are few test images, and nothing otherwise."""
+        fewest = self.settings.fewest_images
+        if images >= fewest:
+            return ""
+        return (
+            f" This rests on {_count(images, 'test image')}, fewer than the {fewest} that a "
+            "recommendation takes: it is a hint."
         )
 
 
@@ -239,14 +245,15 @@ def _fastest(study: _Study, quality: Ranking | None) -> Statement:
     within = study.settings.within_db
     question = f"Which is the fastest within {within:g} dB of the best PSNR?"
     used = study.conventional()
-    near = [] if quality is None else [quality.best]
-    if quality is not None:
-        near += [name for name, d in quality.behind.items() if d.mean <= within]
-    values = by_image(used, "seconds")
-    seconds = rank({n: values[n] for n in near if n in values}, lowest_first=True)
-    if quality is None or seconds is None:
-        text = "Not measured: there are no times of methods near the best PSNR."
-        return study.statement(question, None, used, text)
+    absent = "Not measured: there are no times of methods near the best PSNR."
+    if quality is None:
+        return study.statement(question, None, used, absent)
+    near = [quality.best, *(n for n, behind in quality.behind.items() if behind.mean <= within)]
+    values, images = by_image(used, "seconds"), set(quality.images)
+    times = {n: {i: v for i, v in values.get(n, {}).items() if i in images} for n in near}
+    seconds = rank({name: own for name, own in times.items() if own}, lowest_first=True)
+    if seconds is None:
+        return study.statement(question, None, used, absent)
     loss = quality.behind[seconds.best].mean if seconds.best != quality.best else 0.0
     how = f"{loss:.2f} dB behind {quality.best}" if loss else "and has the highest PSNR itself"
     text = (
@@ -379,19 +386,14 @@ def _baseline(study: _Study, baseline: str | None, against: Sequence[AgainstBase
     compared = {row.method for row in usable} & set(values)
     images = set(values[baseline]) & {image for name in compared for image in values[name]}
     cells = sum(len(images & set(values[name])) for name in (*compared, baseline))
-    hint = len(images) < study.settings.fewest_images
-    if hint:
-        text += (
-            f" This rests on {_count(len(images), 'test image')}, fewer than the "
-            f"{study.settings.fewest_images} that a recommendation takes: it is a hint."
-        )
+    warning = study.warning(len(images))
     return Statement(
         question=question,
         methods=tuple(groups["better"]),
-        text=text,
+        text=text + warning,
         images=len(images),
         cells=cells,
-        hint=hint,
+        hint=bool(warning),
     )
 
 

@@ -34,8 +34,8 @@ from napari_rln.study.tables import read_results
 _INTERVALS = (
     "Numbers are means over test images. In brackets: the 95 % bootstrap interval of the mean; of "
     "three values it is their whole range, of fewer there is none, and their number n is given. "
-    "Intervals are not corrected for the number of comparisons. Bold: the best mean of methods "
-    "that need no truth."
+    "Intervals take the test images as independent, and are not corrected for the number of "
+    "comparisons. Bold: the best mean of methods that need no truth."
 )
 _ABBREVIATIONS = {"psf": "PSF", "na": "NA", "um": "(um)", "nm": "(nm)"}
 _FACTS = ("versions", "machine")  # of the run, not of the configuration
@@ -157,9 +157,10 @@ def _advice(advice: Recommendation, methods: Sequence[Method]) -> Markup:
             parts.append(element("p", ", ".join(statement.methods), class_="answer"))
         parts.append(element("p", statement.text))
         if statement.images:
-            grounds = f"From {statement.cells} cells on {statement.images} test images."
+            images = f"{statement.images} test image{'' if statement.images == 1 else 's'}"
+            grounds = f"From {statement.cells} cells on {images}."
             parts.append(element("p", grounds, class_="note"))
-        articles.append(element("article", *parts))
+        articles.append(element("article", *parts, class_="hint" if statement.hint else None))
     parts = [element("div", *articles, class_="answers")]
     if advice.against_baseline:
         title = f"PSNR above that of {advice.baseline}, dB, in conventional tests"

@@ -39,7 +39,7 @@ Columns = dict[str, dict[str, Markup]]
 
 def method_table(methods: Iterable[Method], columns: Columns) -> Markup:
     """Return a table with a row per method that has any cell."""
-    empty = element("td", _UNKNOWN)
+    empty = element("td", _UNKNOWN, class_="number")
     rows = [
         element("tr", method_cell(m), *(cells.get(m.name, empty) for cells in columns.values()))
         for m in methods
@@ -72,7 +72,7 @@ def value_cell(
 ) -> Markup:
     """Return a mean with its bounds, or with the number of values if these are too few."""
     if not value.n:
-        return element("td", _UNKNOWN)
+        return element("td", _UNKNOWN, class_="number")
     form = f"{'+' if sign else ''}.{digits}f"
     spread = f"n = {value.n}"
     if value.bounded:
@@ -86,7 +86,7 @@ def value_cell(
 def number_cell(value: float | None, text: str | None = None, *, best: bool = False) -> Markup:
     """Return a number in a cell, or that it is unknown."""
     if value is None or not math.isfinite(value):
-        return element("td", _UNKNOWN)
+        return element("td", _UNKNOWN, class_="number")
     written = rounded(value) if text is None else text
     shown = element("b", written) if best else written
     return element("td", shown, class_="number", data_value=repr(value))
@@ -144,7 +144,11 @@ def _image_count(results: Sequence[CellResult]) -> Markup:
 
 def _parameters(method: Method) -> Markup:
     if not method.parameters:
-        return number_cell(0, "none") if method.kind == "classical" else element("td", _UNKNOWN)
+        return (
+            number_cell(0, "none")
+            if method.kind == "classical"
+            else element("td", _UNKNOWN, class_="number")
+        )
     return number_cell(method.parameters, f"{method.parameters:,}")
 
 
@@ -273,7 +277,7 @@ def _named(value: str | float) -> str:
 def _heat(value: Interval, span: tuple[float, float], *, own: bool) -> Markup:
     """Return a cell coloured by its mean; ``own`` is where training and test are alike."""
     if not value.n:
-        return element("td", _UNKNOWN)
+        return element("td", _UNKNOWN, class_="number")
     share = (value.mean - span[0]) / (span[1] - span[0]) if span[1] > span[0] else 0.5
     style = f"background-color: rgb(0 130 200 / {0.05 + 0.55 * share:.3f})"
     spread = f"n = {value.n}"
@@ -361,7 +365,9 @@ def cell_tables(results: Sequence[CellResult], methods: Sequence[Method]) -> Mar
                         id=f"cell-{result.key}")
             )  # fmt: skip
         title = f"{method.name} ({_plural(len(rows), 'cell')})"
-        parts.append(element("details", element("summary", title), table(titles, rows)))
+        parts.append(
+            element("details", element("summary", title), table(titles, rows, "sortable cells"))
+        )
     return joined(*parts)
 
 
