@@ -1,0 +1,431 @@
+"""Which method should I use? An answer from the measured results alone, in sentences."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from napari_rln.core.limits import check_limits
+from napari_rln.study.intervals import FEWEST, Interval, interval, rounded
+from napari_rln.study.ranking import AgainstBaseline, Ranking, against_baseline, rank
+from napari_rln.study.results import CellResult
+from napari_rln.study.selection import (
+    ByImage,
+    Method,
+    by_image,
+    concerns_psf,
+    fully_trained,
+    image_of,
+    losses,
+    measured,
+    methods_of,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendationSettings:
+    """Settings of the recommendation.
+
+    Parameters
+    ----------
+    fewest_images
+        Number of test images below which a statement is called a hint.
+    within_db
+        The fastest method is sought within this loss of PSNR from the best one.
+    baseline
+        Method that the others are compared with; by default the classical one of the highest PSNR.
+    psf_conditions
+        Names of the conditions that are a wrong PSF; by default those whose name says so.
+    """
+
+    fewest_images: Annotated[int, {"min": 3, "max": 100_000}] = 10
+    within_db: Annotated[float, {"min": 0.0, "max": 20.0, "unit": "dB"}] = 0.2
+    baseline: str | None = None
+    psf_conditions: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """An answer to one question.
+
+    Attributes
+    ----------
+    question
+        The question.
+    methods
+        Recommended methods, the best first; empty if nothing was measured, or to report facts.
+    text
+        The answer in sentences, with the numbers.
+    images, cells
+        Number of test images, and of results, behind the answer.
+    hint
+        Whether there were too few test images to recommend anything.
+    """
+
+    question: str
+    methods: tuple[str, ...] = ()
+    text: str
+    images: int = 0
+    cells: int = 0
+    hint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """Answers, and the comparison with the baseline.
+
+    Attributes
+    ----------
+    statements
+        The answers.
+    baseline
+        Name of the baseline; None if the study has none.
+    against_baseline
+        All other methods against it, in dB of PSNR.
+    """
+
+    statements: tuple[Statement, ...]
+    baseline: str | None = None
+    against_baseline: tuple[AgainstBaseline, ...] = ()
+
+
+def recommend(
+    results: Iterable[CellResult], settings: RecommendationSettings | None = None
+) -> Recommendation:
+    """Return answers to which method to use, from the results of a study.
+
+    Methods that need the truth are mentioned but not recommended. Trained methods count with their
+    largest number of training volumes. Methods are compared on the test images that all have.
+    """
+    everything = tuple(results)
+    study = _Study(everything, settings or RecommendationSettings())
+    best, quality = _best(study, "psnr_db")
+    statements = [
+        best,
+        _best(study, "ssim")[0],
+        _fastest(study, quality),
+        _robust_to_psf(study),
+        _robust_to_other(study),
+        *_generalisation(study),
+    ]
+    baseline = study.settings.baseline or _best_classical(study)
+    against = against_baseline(study.conventional(), baseline) if baseline else ()
+    statements.append(_baseline(study, baseline, against))
+    statements.append(_failures(everything))
+    return Recommendation(
+        statements=tuple(s for s in statements if s is not None),
+        baseline=baseline,
+        against_baseline=against,
+    )
+
+
+@dataclass
+class _Study:
+    """Results that count, and the settings."""
+
+    everything: tuple[CellResult, ...]
+    settings: RecommendationSettings
+    methods: tuple[Method, ...] = ()
+    counted: list[CellResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.methods = methods_of(self.everything)
+        self.counted = fully_trained(self.everything)
+
+    @property
+    def oracles(self) -> set[str]:
+        return {method.name for method in self.methods if method.oracle}
+
+    def conventional(self) -> list[CellResult]:
+        return [r for r in self.counted if r.cell.test == "conventional"]
+
+    def changed(self, *, psf: bool) -> list[CellResult]:
+        """Return the results with a wrong PSF, or those with another condition."""
+        names = self.settings.psf_conditions
+        return [r for r in self.counted if r.cell.condition and concerns_psf(r, names) == psf]
+
+    def usable(self, values: dict[str, ByImage]) -> dict[str, ByImage]:
+        return {name: own for name, own in values.items() if name not in self.oracles}
+
+    def statement(
+        self,
+        question: str,
+        ranking: Ranking | None,
+        used: Sequence[CellResult],
+        text: str,
+        methods: Sequence[str] | None = None,
+        measure: str = "psnr_db",
+    ) -> Statement:
+        """Return a statement with the numbers behind it, and a warning if they are few."""
+        if ranking is None:
+            return Statement(question=question, text=text)
+        images = set(ranking.images)
+        cells = sum(
+            r.cell.method in ranking.means
+            and image_of(r.cell) in images
+            and math.isfinite(measured(r, measure))
+            for r in used
+        )
+        text += self.warning(len(images))
+        if ranking.left_out:
+            few = (f"{name} ({n} of {ranking.every})" for name, n in ranking.left_out.items())
+            text += f" Left out, with results on fewer than half of the test images: {_list(few)}."
+        best = (ranking.best, *ranking.alike) if methods is None else tuple(methods)
+        return Statement(
+            question=question,
+            methods=best,
+            text=text,
+            images=len(images),
+            cells=cells,
+            hint=bool(self.warning(len(images))),
+        )
+
+    def warning(self, images: int) -> str:
+        """Return a sentence if there are few test images, and nothing otherwise."""
+        fewest = self.settings.fewest_images
+        if images >= fewest:
+            return ""
+        return (
+            f" This rests on {_count(images, 'test image')}, fewer than the {fewest} that a "
+            "recommendation takes: it is a hint."
+        )
+
+
+def _best(study: _Study, measure: str) -> tuple[Statement, Ranking | None]:
+    """Return which method has the highest mean of a score in conventional tests."""
+    name, digits, unit = ("PSNR", 2, " dB") if measure == "psnr_db" else ("SSIM", 4, "")
+    question = f"Which gives the best image, by {name}?"
+    used = study.conventional()
+    values = by_image(used, measure)
+    ranking = rank(study.usable(values))
+    if ranking is None:
+        text = "Not measured: no conventional test image has a result of each method."
+        return study.statement(question, None, used, text), None
+    text = (
+        f"{ranking.best} has the highest mean {name}, "
+        f"{_with_bounds(ranking.means[ranking.best], digits, unit)}, over "
+        f"{_count(len(ranking.images), 'conventional test image')}. "
+        f"{_others(ranking, digits, unit)}"
+    )
+    shown = []
+    for oracle in sorted(study.oracles & set(values)):
+        mean = interval(values[oracle].get(image) for image in ranking.images)
+        if mean.n:
+            shown.append(f"{oracle}, {mean.mean:.{digits}f}{unit}")
+    if shown:
+        text += f" Not to be had without the truth, and so only for comparison: {_list(shown)}."
+    return study.statement(question, ranking, used, text, measure=measure), ranking
+
+
+def _others(ranking: Ranking, digits: int, unit: str) -> str:
+    """Return how the other methods stand to the best."""
+    if not ranking.behind:
+        return "It is the only method with enough results."
+    if len(ranking.images) < FEWEST:
+        return f"From fewer than {FEWEST} test images no two methods can be told apart."
+    if ranking.alike:
+        alike = (
+            f"{name} (difference {_with_bounds(ranking.behind[name], digits, unit)})"
+            for name in ranking.alike
+        )
+        return f"The noise of the test images does not tell it from {_list(alike)}."
+    nearest, difference = next(iter(ranking.behind.items()))
+    return (
+        f"All others are behind by more than the noise of the test images; the nearest, {nearest}, "
+        f"by {_with_bounds(difference, digits, unit)}."
+    )
+
+
+def _fastest(study: _Study, quality: Ranking | None) -> Statement:
+    """Return which method is the fastest of those near the best PSNR."""
+    within = study.settings.within_db
+    question = f"Which is the fastest within {within:g} dB of the best PSNR?"
+    used = study.conventional()
+    absent = "Not measured: there are no times of methods near the best PSNR."
+    if quality is None:
+        return study.statement(question, None, used, absent)
+    near = [quality.best, *(n for n, behind in quality.behind.items() if behind.mean <= within)]
+    values, images = by_image(used, "seconds"), set(quality.images)
+    times = {n: {i: v for i, v in values.get(n, {}).items() if i in images} for n in near}
+    seconds = rank({name: own for name, own in times.items() if own}, lowest_first=True)
+    if seconds is None:
+        return study.statement(question, None, used, absent)
+    loss = quality.behind[seconds.best].mean if seconds.best != quality.best else 0.0
+    how = f"{loss:.2f} dB behind {quality.best}" if loss else "and has the highest PSNR itself"
+    text = (
+        f"{seconds.best} takes {_seconds(seconds.means[seconds.best].mean)} per test image, {how}."
+    )
+    if quality.best != seconds.best and quality.best in seconds.means:
+        ratio = seconds.means[quality.best].mean / seconds.means[seconds.best].mean
+        taken = _seconds(seconds.means[quality.best].mean)
+        text += f" {quality.best} takes {taken}, {ratio:.3g} times as long."
+    others = [name for name in seconds.means if name not in (quality.best, seconds.best)]
+    if others:
+        also = (f"{name} ({_seconds(seconds.means[name].mean)})" for name in others)
+        text += f" Also within {within:g} dB: {_list(also)}."
+    text += " Without training, on the machine of the study."
+    return study.statement(question, seconds, used, text, [seconds.best], "seconds")
+
+
+def _robust(
+    study: _Study, question: str, used: list[CellResult], against: str, absent: str
+) -> Statement:
+    """Return which method loses least PSNR, and which has most on the same images."""
+    lost = study.usable(losses(used, study.counted, "psnr_db"))
+    ranking = rank(lost, lowest_first=True)
+    if ranking is None:
+        return study.statement(question, None, used, f"Not measured: {absent}.")
+    names = sorted({image.condition for image in ranking.images} - {""})
+    where = f" ({'; '.join(names)})" if names else ""
+    text = (
+        f"{ranking.best} loses least PSNR, {_with_bounds(ranking.means[ranking.best], 2, ' dB')} "
+        f"against {against}, over {_count(len(ranking.images), 'test image')}{where}. "
+        f"{_others(ranking, 2, ' dB')}"
+    )
+    highest = rank(study.usable(by_image(used, "psnr_db")))
+    if highest is not None:
+        mean = _with_bounds(highest.means[highest.best], 2, " dB")
+        text += f" The highest PSNR on such images is that of {highest.best}, {mean}."
+    return study.statement(question, ranking, used, text)
+
+
+def _robust_to_psf(study: _Study) -> Statement:
+    return _robust(
+        study,
+        "Which suffers least from a wrong PSF?",
+        study.changed(psf=True),
+        "its own results with the right PSF",
+        "no method has results with a wrong PSF and, on the same images, with the right one",
+    )
+
+
+def _robust_to_other(study: _Study) -> Statement | None:
+    """Return the same for conditions that do not concern the PSF, if there are any."""
+    used = study.changed(psf=False)
+    if not used:
+        return None
+    return _robust(
+        study,
+        "Which suffers least from another camera or sample?",
+        used,
+        "its own results without the change",
+        "no method has results both with the change and without it",
+    )
+
+
+def _generalisation(study: _Study) -> tuple[Statement, Statement]:
+    """Return which trained method loses least elsewhere, and what is best there."""
+    used = [
+        r for r in study.counted if r.cell.test == "generalisation" and not r.cell.condition
+    ]  # fmt: skip
+    least = _robust(
+        study,
+        "Which trained method generalises best?",
+        used,
+        "its own results after training on the structures and photons of the test image",
+        "no method was tested both on what it was trained on and on something else",
+    )
+    question = "Which gives the best image of what no network was trained on?"
+    images = {image_of(r.cell) for r in used}
+    trained = {m.name for m in study.methods if m.kind == "trained"}
+    there = [
+        r for r in study.conventional()
+        if r.cell.method not in trained and image_of(r.cell) in images
+    ]  # fmt: skip
+    ranking = rank(study.usable(by_image([*used, *there], "psnr_db")))
+    if ranking is None:
+        text = "Not measured: no trained method was tested on other structures or photons."
+        return least, study.statement(question, None, used, text)
+    text = (
+        f"{ranking.best} has the highest mean PSNR, "
+        f"{_with_bounds(ranking.means[ranking.best], 2, ' dB')}, over "
+        f"{_count(len(ranking.images), 'test image')}, networks with all trainings on other "
+        f"structures or photons. {_others(ranking, 2, ' dB')}"
+    )
+    return least, study.statement(question, ranking, [*used, *there], text)
+
+
+def _best_classical(study: _Study) -> str | None:
+    """Return the classical method of the highest PSNR that needs no truth."""
+    names = {m.name for m in study.methods if m.kind == "classical"}
+    values = study.usable(by_image(study.conventional(), "psnr_db"))
+    ranking = rank({name: own for name, own in values.items() if name in names})
+    return None if ranking is None else ranking.best
+
+
+def _baseline(study: _Study, baseline: str | None, against: Sequence[AgainstBaseline]) -> Statement:
+    """Return which methods are better than the baseline at every level, and which worse."""
+    question = f"What is better than {baseline or 'the baseline'}?"
+    if not against or baseline is None:
+        text = "Not measured: no other method has results on the test images of a baseline."
+        return Statement(question=question, text=text)
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "mixed": []}
+    usable = [row for row in against if row.method not in study.oracles]
+    for name in dict.fromkeys(row.method for row in usable):
+        verdicts = {row.verdict for row in usable if row.method == name}
+        only = verdicts.pop() if len(verdicts) == 1 else "mixed"
+        groups[only if only in ("better", "worse") else "mixed"].append(name)
+    given = (
+        "as asked for" if study.settings.baseline else "the classical method of the highest PSNR"
+    )
+    text = f"The baseline is {baseline}, {given}. "
+    text += " ".join(
+        f"{words}: {_list(groups[kind])}."
+        for kind, words in (
+            ("better", "Better at every photon level and on every structure"),
+            ("worse", "Worse at every photon level and on every structure"),
+            ("mixed", "Dependent on photons or structures, or not told apart"),
+        )
+        if groups[kind]
+    )
+    values = by_image(study.conventional(), "psnr_db")
+    compared = {row.method for row in usable} & set(values)
+    images = set(values[baseline]) & {image for name in compared for image in values[name]}
+    cells = sum(len(images & set(values[name])) for name in (*compared, baseline))
+    warning = study.warning(len(images))
+    return Statement(
+        question=question,
+        methods=tuple(groups["better"]),
+        text=text + warning,
+        images=len(images),
+        cells=cells,
+        hint=bool(warning),
+    )
+
+
+def _failures(results: Sequence[CellResult]) -> Statement:
+    """Return how many cells failed, by method."""
+    question = "What failed?"
+    every = Counter(result.cell.method for result in results)
+    failed = Counter(result.cell.method for result in results if result.error is not None)
+    text = f"None of {_count(len(results), 'cell')}."
+    if failed:
+        names = (f"{name} ({n} of {every[name]})" for name, n in sorted(failed.items()))
+        text = f"{failed.total()} of {_count(len(results), 'cell')}: {_list(names)}."
+    return Statement(question=question, text=text, cells=len(results))
+
+
+def _with_bounds(value: Interval, digits: int, unit: str) -> str:
+    """Return a mean with its bounds, or with its number of values where these are too few."""
+    mean = f"{value.mean:.{digits}f}{unit}"
+    if not value.bounded:
+        return f"{mean} (n = {value.n})"
+    return f"{mean} ({value.lower:.{digits}f} to {value.upper:.{digits}f})"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{rounded(seconds)} s"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _list(items: Iterable[str]) -> str:
+    """Return items as a list in a sentence."""
+    *first, last = items
+    return f"{', '.join(first)} and {last}" if first else last

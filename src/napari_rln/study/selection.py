@@ -1,0 +1,152 @@
+"""Selections of the results of a study: methods, test images, and results to compare."""
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from napari_rln.study.results import Cell, CellResult
+
+Kind = Literal["classical", "network", "trained"]
+"""Kind of method: without parameters; a network made elsewhere; one trained in the study."""
+
+_PSF_WORDS = (
+    "psf", "wavelength", "depth", "aberration", "spherical", "z step", "z-step", "refractive",
+    "immersion", "aperture", "defocus",
+)  # fmt: skip
+
+
+class ImageKey(NamedTuple):
+    """What tells one test image from another."""
+
+    psf: str
+    photons: float
+    tested_on: str
+    condition: str
+    seed: int
+
+
+ByImage = dict[ImageKey, float]
+"""Value of a method on each test image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method of a study.
+
+    Attributes
+    ----------
+    name
+        Name in the study.
+    kind
+        Whether it is a network, and trained in the study.
+    oracle
+        Whether it needs the truth, for instance to stop: it is shown, but cannot be used.
+    parameters
+        Number of trained parameters, if known.
+    """
+
+    name: str
+    kind: Kind
+    oracle: bool
+    parameters: int | None
+
+
+def methods_of(results: Iterable[CellResult]) -> tuple[Method, ...]:
+    """Return the methods of results by kind and name, those of networks last."""
+    by_name: defaultdict[str, list[CellResult]] = defaultdict(list)
+    for result in results:
+        by_name[result.cell.method].append(result)
+    methods = []
+    for name, own in by_name.items():
+        parameters = max((r.parameters for r in own if r.parameters is not None), default=None)
+        trained = any(r.cell.trained_on is not None for r in own)
+        kind: Kind = "trained" if trained else "network" if parameters else "classical"
+        oracle = any(r.facts.get("oracle") is True for r in own)
+        methods.append(Method(name=name, kind=kind, oracle=oracle, parameters=parameters))
+    order = ("classical", "network", "trained")
+    return tuple(sorted(methods, key=lambda m: (order.index(m.kind), m.name)))
+
+
+def image_of(cell: Cell) -> ImageKey:
+    """Return the test image of a cell."""
+    return ImageKey(cell.psf, cell.photons, cell.tested_on, cell.condition, cell.seed)
+
+
+def concerns_psf(result: CellResult, conditions: Collection[str] | None = None) -> bool:
+    """Tell whether the condition of a result is a wrong PSF.
+
+    The result may say so in its fact ``wrong_psf``; otherwise it is one of ``conditions``; without
+    these, the words of its name tell, such as "wavelength".
+    """
+    stated = result.facts.get("wrong_psf")
+    if isinstance(stated, bool):
+        return stated
+    if conditions is not None:
+        return result.cell.condition in conditions
+    return any(word in result.cell.condition.lower() for word in _PSF_WORDS)
+
+
+def fully_trained(results: Iterable[CellResult]) -> list[CellResult]:
+    """Return the results of each method's largest number of training volumes."""
+    results = list(results)
+    most: dict[str, int] = {}
+    for result in results:
+        volumes = result.cell.training_volumes
+        most[result.cell.method] = max(most.get(result.cell.method, 0), volumes or 0)
+    return [r for r in results if (r.cell.training_volumes or 0) == most[r.cell.method]]
+
+
+def by_image(results: Iterable[CellResult], measure: str) -> dict[str, ByImage]:
+    """Return the finite values of a measure by method and test image, as means over trainings."""
+    return _means((r.cell, measured(r, measure)) for r in results)
+
+
+def losses(
+    results: Iterable[CellResult], everything: Iterable[CellResult], measure: str
+) -> dict[str, ByImage]:
+    """Return by how much a measure falls from a method's own clean result, by test image.
+
+    For a result with a condition that is the one without it, from the same training; for another
+    one the conventional one: on the same image, after training on its structures and photons with
+    as many volumes. ``everything`` are the results to find them in.
+    """
+    known = {result.cell: measured(result, measure) for result in everything}
+    return _means(
+        (r.cell, known.get(clean_cell(r.cell), math.nan) - measured(r, measure)) for r in results
+    )
+
+
+def clean_cell(cell: Cell) -> Cell:
+    """Return the cell that shows what a condition, or another training, costs."""
+    if cell.condition:
+        return replace(cell, condition="")
+    return replace(
+        cell,
+        trained_on=None if cell.trained_on is None else cell.tested_on,
+        trained_photons=None if cell.trained_photons is None else cell.photons,
+    )
+
+
+def _means(values: Iterable[tuple[Cell, float]]) -> dict[str, ByImage]:
+    """Return the means of finite values of cells by method and test image."""
+    lists: defaultdict[str, defaultdict[ImageKey, list[float]]]
+    lists = defaultdict(lambda: defaultdict(list))
+    for cell, value in values:
+        if math.isfinite(value):
+            lists[cell.method][image_of(cell)].append(value)
+    return {
+        method: {image: float(np.mean(of_image)) for image, of_image in images.items()}
+        for method, images in lists.items()
+    }
+
+
+def measured(result: CellResult, measure: str) -> float:
+    """Return a score, the seconds or the training's seconds of a result; NaN if unknown."""
+    value = result.scores.get(measure)
+    if measure in ("seconds", "training_seconds"):
+        value = getattr(result, measure)
+    return math.nan if value is None or result.error is not None else float(value)
