@@ -163,8 +163,6 @@ def _show(
         extent=(0, width_um, height_um, 0),
         interpolation="antialiased",
     )
-    for tip in view.arrows[plane]:
-        _point_at(ax, tip, settings)
     if view.inset_um and plane != "yz":
         (x0, x1), (y0, y1) = (view.inset_um[axis] for axis in ACROSS_DOWN[plane])
         if magnified:
@@ -172,10 +170,12 @@ def _show(
         else:
             ink, _ = _inks(settings)
             ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=ink, lw=0.6))
+    for tip in view.arrows[plane]:
+        _point_at(ax, tip, settings)
 
 
 def _point_at(ax: Axes, tip: tuple[float, float], settings: FigureSettings) -> None:
-    """Draw an arrow whose tip is at a position, micrometres across and down."""
+    """Draw an arrow whose tip is at a position, micrometres across and down, if it is shown."""
     ink, ground = _inks(settings)
     arrow = ax.annotate(
         "",
@@ -189,6 +189,8 @@ def _point_at(ax: Axes, tip: tuple[float, float], settings: FigureSettings) -> N
         },
     )  # fmt: skip
     arrow.set_in_layout(False)
+    if arrow.arrow_patch is not None:
+        arrow.arrow_patch.set_clip_path(ax.patch)
 
 
 def _annotate(

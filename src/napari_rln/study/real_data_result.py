@@ -53,10 +53,18 @@ COLUMNS = {
 }
 """Columns of the table, and what they hold."""
 
-HEADLINE = FigureSettings(
-    profile=False, colormap="gray", gamma=1.0, contrast="own", contrast_percentile=99.8
-)
-"""Look of the figure: grey, each column on its own scale, as their units may differ."""
+
+@dataclass(frozen=True, kw_only=True)
+class HeadlineSettings(FigureSettings):
+    """Look of the figure: grey, without profiles, each column on its own scale.
+
+    The units of columns may differ. The parameters are those of its base.
+    """
+
+    contrast: Literal["shared", "own"] = "own"
+    gamma: Annotated[float, {"min": 0.1, "max": 5.0}] = 1.0
+    colormap: str = "gray"
+    profile: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +181,7 @@ class RealStudy:
             "settings": as_dict(self.settings),
         }
 
-    def headline(self, look: FigureSettings = HEADLINE) -> Figure:
+    def headline(self, look: FigureSettings = HeadlineSettings()) -> Figure:
         """Return the figure: image, results, others and reference; lateral, axial and magnified.
 
         Only the box is shown; positions and arrows of the look count from the corner of the image.
@@ -195,7 +203,7 @@ class RealStudy:
         self,
         folder: Path,
         *,
-        look: FigureSettings = HEADLINE,
+        look: FigureSettings = HeadlineSettings(),
         formats: Sequence[FigureFormat] = ("png",),
     ) -> list[Path]:
         """Write table, notes, results, maps and figure into a folder; return the files."""
