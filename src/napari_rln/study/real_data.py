@@ -155,8 +155,9 @@ def study_volume_iter(
     for alone in agreed.alone if agreed else ():
         shares = {"added": alone.added, "missing": alone.missing, "voxels": alone.voxels}
         rows[alone.name] |= {f"alone_{kind}": share for kind, share in shares.items()}
-    for volume in (image, *shown) if compared else ():
-        rows[volume.name] |= compared.scores(volume) if compared else {}
+    if compared is not None:
+        for volume in (image, *shown):
+            rows[volume.name] |= compared.scores(volume)
     return RealStudy(
         image=image,
         psf=psf,
