@@ -494,6 +494,9 @@ def test_a_bead_has_widths_and_a_contrast_but_no_error(tmp_path):
     for width in (found.width_z_um, found.width_y_um, found.width_x_um):
         assert width == pytest.approx(outer, abs=0.03)
     assert found.contrast == pytest.approx(1 - 10 / shell.max())
+    half_lost = bead.with_data(np.where(z < 20, 0.3 * shell, shell))  # its upper pole is dim
+    assert bead_shape(half_lost, centre).width_z_um is None
+    assert bead_shape(half_lost, centre).width_x_um == pytest.approx(outer, abs=0.03)
     noisy = np.random.default_rng(0).poisson(shell)
     kernel = np.pad(phantoms.gaussian_psf().data, 8)
     pose(tmp_path, ("Bead.tif", "PSF-Bead.tif"), (noisy, kernel))

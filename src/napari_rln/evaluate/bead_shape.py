@@ -16,7 +16,7 @@ class BeadShape:
     ----------
     width_z_um, width_y_um, width_x_um
         Outer width at half of the highest value above the lowest, along a line through the centre,
-        micrometres; none if the line ends above it.
+        micrometres; none if the line ends above it, or exceeds it on one side of the centre only.
     contrast
         1 minus the intensity of the centre over the highest: 1 for an empty centre, 0 for a full
         one.
@@ -50,7 +50,10 @@ def bead_shape(volume: Volume, centre: tuple[int, int, int]) -> BeadShape:
     z, y, x = centre
     data = volume.data
     lines = (data[:, y, x], data[z, :, x], data[z, y])
-    widths = [outer_width(line, step) for line, step in zip(lines, volume.voxel_um, strict=True)]
+    widths = [
+        outer_width(line, at, step)
+        for line, at, step in zip(lines, centre, volume.voxel_um, strict=True)
+    ]
     highest = float(data.max())
     return BeadShape(
         width_z_um=widths[0],
@@ -60,11 +63,11 @@ def bead_shape(volume: Volume, centre: tuple[int, int, int]) -> BeadShape:
     )
 
 
-def outer_width(line: FloatArray, step: float) -> float | None:
+def outer_width(line: FloatArray, at: int, step: float) -> float | None:
     """Return the distance of the outermost crossings of half maximum along a line (N,).
 
     The half is that between its lowest and highest value, and crossings are linearly interpolated;
-    none if the line ends above it.
+    none if the line ends above it, or the crossings do not enclose the voxel ``at``.
     """
     value = np.asarray(line, np.float64) - float(line.min())
     half = float(value.max()) / 2
@@ -74,4 +77,4 @@ def outer_width(line: FloatArray, step: float) -> float | None:
         return None
     left = first - (value[first] - half) / (value[first] - value[first - 1])
     right = last + (value[last] - half) / (value[last] - value[last + 1])
-    return float(right - left) * step
+    return float(right - left) * step if left < at < right else None
