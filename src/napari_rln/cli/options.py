@@ -31,7 +31,8 @@ def _span(word: str) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-def _spans(_: Any, tokens: Sequence[Any]) -> Crop:
+def spans(_: Any, tokens: Sequence[Any]) -> Crop:
+    """Return the ranges of three words such as ``10:42``, along z, y and x; for cyclopts."""
     z, y, x = (_span(token.value) for token in tokens)
     return z, y, x
 
@@ -41,7 +42,7 @@ def _spans(_: Any, tokens: Sequence[Any]) -> Crop:
 class ImageOptions(ImagePart):
     """Options of the part of the image file to read; their help is that of :class:`ImagePart`."""
 
-    crop: Annotated[Crop | None, Parameter(converter=_spans, n_tokens=3)] = None
+    crop: Annotated[Crop | None, Parameter(converter=spans, n_tokens=3)] = None
 
     def read(self, path: Path) -> Volume:
         """Return the volume."""

@@ -38,6 +38,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LABELS = {"xy": "lateral (xy)", "xz": "axial (xz)", "yz": "axial (yz)"}
 _SMALL, _MEDIUM, _LARGE = 6.5, 7.5, 9.5  # points
 _CHARACTER = 0.0615  # approximate width of one of medium size
+_ARROW = 9.0  # points across and down
 _BARE: dict[str, Any] = {"anchor": "N", "frame_on": False, "xticks": (), "yticks": ()}
 _PAGE, _NARROWEST, _MARGINS, _GAP = 7.2, 5.4, 0.35, 0.05
 _WIDEST_COLUMN, _TALLEST_COLUMN, _PROFILES = 2.6, 6.0, 1.6
@@ -169,6 +170,27 @@ def _show(
         else:
             ink, _ = _inks(settings)
             ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=ink, lw=0.6))
+    for tip in view.arrows[plane]:
+        _point_at(ax, tip, settings)
+
+
+def _point_at(ax: Axes, tip: tuple[float, float], settings: FigureSettings) -> None:
+    """Draw an arrow whose tip is at a position, micrometres across and down, if it is shown."""
+    ink, ground = _inks(settings)
+    arrow = ax.annotate(
+        "",
+        tip,
+        xytext=(-_ARROW, _ARROW),
+        textcoords="offset points",
+        annotation_clip=True,
+        arrowprops={
+            "facecolor": ink, "edgecolor": ground, "linewidth": 0.4, "width": 1.2,
+            "headwidth": 4.5, "headlength": 4.5, "shrink": 0.0,
+        },
+    )  # fmt: skip
+    arrow.set_in_layout(False)
+    if arrow.arrow_patch is not None:
+        arrow.arrow_patch.set_clip_path(ax.patch)
 
 
 def _annotate(
@@ -234,6 +256,12 @@ def _draw_profiles(fig: Figure, cell: SubplotSpec, view: FigureContent) -> None:
 
 def _note(view: FigureContent, settings: FigureSettings) -> str:
     """Return the line that states the displayed range of intensities."""
+    if settings.contrast == "own":
+        low, high = 100 - settings.contrast_percentile, settings.contrast_percentile
+        return (
+            f"Display range: each column from its own percentile {low:.4g} to {high:.4g}, "
+            f"gamma {settings.gamma:g}."
+        )
     names = {"raw": "raw", "result": "deconvolved", "truth": "truth"}
     limits = {names[c.role]: c.limits for c in view.columns}
     ranges = ", ".join(

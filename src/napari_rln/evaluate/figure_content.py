@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import check_limits
-from napari_rln.core.volume import FloatArray, Volume, VoxelUm, check_on_grid
+from napari_rln.core.volume import Float64Array, FloatArray, Volume, VoxelUm, check_on_grid
 from napari_rln.evaluate.plane_sections import (
     ACROSS_DOWN,
     PLANES,
@@ -24,6 +24,8 @@ from napari_rln.evaluate.plane_sections import (
 from napari_rln.evaluate.profiles import Profile, profile_at
 
 Role = Literal["raw", "result", "truth"]
+
+_ARROW_UM = 0.5  # distance from a plane up to which an arrow is shown in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,12 @@ class FigureSettings:
         a projection.
     contrast_percentile
         Upper percentile of the display range; the lower one is 100 minus this.
+    contrast
+        shared shows all results with one display range, own each with that of its percentiles, as
+        for results in different units.
+    arrows
+        Positions z y x in micrometres, from the corner of the field, of arrows in those planes that
+        pass through them within half a micrometre, or a voxel.
     gamma
         Exponent of the display; values below 1 brighten dim structures.
     colormap
@@ -63,6 +71,8 @@ class FigureSettings:
     projection: Projection = "slice"
     slab_um: Annotated[float | None, {"min": 0.0, "unit": "um"}] = None
     contrast_percentile: Annotated[float, {"min": 50.0, "max": 100.0}] = 99.8
+    contrast: Literal["shared", "own"] = "shared"
+    arrows: tuple[VoxelUm, ...] = ()
     gamma: Annotated[float, {"min": 0.1, "max": 5.0}] = 0.8
     colormap: str = "magma"
     yz: bool = False
@@ -100,12 +110,14 @@ class FigureContent:
 
     The planes cross at ``position_um``; ``extent_um`` is the size of the field, both (z, y, x).
     ``inset_um`` is the magnified region, as (start, stop) along z, y and x; None without one.
+    ``arrows`` are the tips (across, down) of the arrows in each plane, by its name.
     """
 
     columns: tuple[FigureColumn, ...]
     position_um: VoxelUm
     extent_um: VoxelUm
     inset_um: tuple[Limits, Limits, Limits] | None
+    arrows: dict[str, tuple[tuple[float, float], ...]]
 
     def size_um(self, plane: str) -> tuple[float, float]:
         """Return the width and height of a plane's picture."""
@@ -134,6 +146,13 @@ def figure_content(
     side = 0.25 * min(extent[1:]) if settings.inset_um is None else settings.inset_um
     box = np.minimum(extent, side)
     position = settings.position or brightest(volumes[min(1, len(volumes) - 1)], box)
+    for arrow in settings.arrows:
+        if not all(0 <= a <= e for a, e in zip(arrow, extent, strict=True)):
+            size = " ".join(f"{e:.4g}" for e in extent)
+            raise RlnError(
+                f"`arrows` has {arrow} um, outside the field of {size} um (z y x); count from the "
+                "corner of the field."
+            )
     if not all(0 <= p < n for p, n in zip(position, shape, strict=True)):
         raise RlnError(
             f"`position` is {position}, outside the volume of {shape} voxels (z, y, x); count "
@@ -150,15 +169,17 @@ def figure_content(
         }
         for volume in every
     ]
-    limits = _limits(pictures, roles, settings.contrast_percentile)
+    own = settings.contrast == "own"
+    groups = [str(i) if own else role for i, role in enumerate(roles)]
+    limits = _limits(pictures, groups, settings.contrast_percentile)
     half_um = max(1.5 * side, 0.25 * float(min(extent[1:])))
     (z, y, x), (dz, _, dx) = position, voxel_um
     columns = []
-    for volume, role, shown in zip(every, roles, pictures, strict=True):
+    for volume, role, group, shown in zip(every, roles, groups, pictures, strict=True):
         profiles = {"x": profile_at(volume.data[z, y], x, dx, half_um)}
         if shape[0] > 1:
             profiles["z"] = profile_at(volume.data[:, y, x], z, dz, half_um)
-        columns.append(FigureColumn(volume.name, role, limits[role], shown, profiles))
+        columns.append(FigureColumn(volume.name, role, limits[group], shown, profiles))
     centre = (np.array(position) + 0.5) * voxel_um
     start = np.clip(centre - box / 2, 0, extent - box)
     inset: Any = tuple(zip(start.tolist(), (start + box).tolist(), strict=True))
@@ -167,17 +188,31 @@ def figure_content(
         position_um=tuple(centre.tolist()),
         extent_um=tuple(extent.tolist()),
         inset_um=inset if side else None,
+        arrows={plane: _tips(plane, settings.arrows, centre, voxel_um) for plane in planes},
+    )
+
+
+def _tips(
+    plane: str, arrows: Sequence[VoxelUm], centre_um: Float64Array, voxel_um: VoxelUm
+) -> tuple[tuple[float, float], ...]:
+    """Return the tips (across, down), micrometres, of the arrows in a plane."""
+    normal, (across, down) = PLANES[plane], ACROSS_DOWN[plane]
+    near_um = max(_ARROW_UM, voxel_um[normal])
+    return tuple(
+        (arrow[across], arrow[down])
+        for arrow in arrows
+        if abs(arrow[normal] - centre_um[normal]) <= near_um
     )
 
 
 def _limits(
-    pictures: Sequence[dict[str, FloatArray]], roles: Sequence[Role], percentile: float
-) -> dict[Role, Limits]:
-    """Return the display limits of each role, wide enough for every volume of that role."""
-    limits: dict[Role, Limits] = {}
-    for planes, role in zip(pictures, roles, strict=True):
+    pictures: Sequence[dict[str, FloatArray]], groups: Sequence[str], percentile: float
+) -> dict[str, Limits]:
+    """Return the display limits of each group of volumes, wide enough for every one of it."""
+    limits: dict[str, Limits] = {}
+    for planes, group in zip(pictures, groups, strict=True):
         values = np.concatenate([planes[p].ravel() for p in ("xy", "xz") if p in planes])
         low, high = (float(p) for p in np.percentile(values, [100 - percentile, percentile]))
-        lowest, highest = limits.get(role, (low, high))
-        limits[role] = min(low, lowest), max(high, highest)
-    return {role: (low, high if high > low else low + 1) for role, (low, high) in limits.items()}
+        lowest, highest = limits.get(group, (low, high))
+        limits[group] = min(low, lowest), max(high, highest)
+    return {name: (low, high if high > low else low + 1) for name, (low, high) in limits.items()}

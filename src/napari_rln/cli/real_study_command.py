@@ -1,0 +1,313 @@
+"""The commands ``napari-rln study-image`` and ``napari-rln study-problem``."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Flat, ImageOptions, Out, Overwrite, PsfOptions, spans
+from napari_rln.cli.terminal import Terminal, number
+from napari_rln.core.errors import RlnError
+from napari_rln.core.generators import relay
+from napari_rln.core.volume import Mask, Volume, check_on_grid
+from napari_rln.deconvolution.classical import RichardsonLucy
+from napari_rln.deconvolution.method import Method
+from napari_rln.engine.in_memory import deconvolve_iter
+from napari_rln.engine.methods import METHODS
+from napari_rln.evaluate.agreement import AgreementSettings
+from napari_rln.evaluate.reference import covered_by
+from napari_rln.io.image import Crop, files_read
+from napari_rln.io.paths import check_outputs, make_folder, title
+from napari_rln.io.volumes import read, write
+from napari_rln.networks.network import Network
+from napari_rln.registration.register import RegistrationSettings, TransformKind, register_iter
+from napari_rln.study.leaderboard import MEASURES, Leaderboard, solve_problem_iter
+from napari_rln.study.problems import PROBLEMS, ProblemName
+from napari_rln.study.real_data import study_volume_iter
+from napari_rln.study.real_data_result import (
+    FigureFormat,
+    HeadlineSettings,
+    RealStudy,
+    RealStudySettings,
+    files_of,
+)
+
+_FIXED = re.compile(r"rld-(\d+)")
+_NAMED = {
+    "rld": ("RLD auto", RichardsonLucy()),
+    "rld-wb": ("WB auto", RichardsonLucy(back_projector="wiener-butterworth")),
+    "rld-tv": ("RL-TV auto", RichardsonLucy(tv=0.005)),
+    "rld-periodic": ("RLD auto, periodic", RichardsonLucy(border="periodic")),
+    "rln": ("RLN", Network()),
+}
+_GROUPS = {
+    "Cost, and how well the blurred result explains the image": (
+        "seconds", "iterations", "chi2", "reblur_scale", "flux_ratio",
+    ),
+    "Repeatability (um), and where a method stands alone": (
+        "halves_lateral_um", "halves_axial_um", "alone_added", "alone_missing", "alone_voxels",
+    ),
+    "Likeness to the reference": (
+        "r", "nrmse", "reference_lateral_um", "reference_axial_um",
+    ),
+    "Likeness to the reference, inside the object": (
+        "r_inside", "nrmse_inside", "reference_lateral_inside_um", "reference_axial_inside_um",
+    ),
+    "Failed": ("error",),
+}  # fmt: skip
+_HEADLINE = ("rld-100", "rld", "rln")
+
+
+@Flat
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(RealStudySettings):
+    """Options of the study; their help is that of its settings."""
+
+    box: Annotated[Crop | None, Parameter(converter=spans, n_tokens=3)] = None
+
+
+def study_image(
+    image: Path,
+    *,
+    out: Out,
+    psf: Path | None = None,
+    methods: tuple[str, ...] = _HEADLINE,
+    reference: Path | None = None,
+    register: bool = False,
+    transform: TransformKind = "affine",
+    other: tuple[Path, ...] = (),
+    repair: bool = True,
+    figure_format: tuple[FigureFormat, ...] = ("png",),
+    device: str = "auto",
+    overwrite: Overwrite = False,
+    image_options: ImageOptions = ImageOptions(),
+    psf_options: PsfOptions = PsfOptions(),
+    settings: StudyOptions = StudyOptions(),
+    agreement: Annotated[AgreementSettings, Flat] = AgreementSettings(),
+    look: Annotated[HeadlineSettings, Flat] = HeadlineSettings(),
+    terminal: Terminal = Terminal(),
+) -> None:
+    """Study several methods on a real image: residual, repeatability, agreement, a reference.
+
+    Parameters
+    ----------
+    image
+        Raw image.
+    out
+        Folder for table.csv, study.json, agreement.ome.tif, the results and figure.png; created if
+        absent.
+    psf
+        Point spread function.
+    methods
+        rld, rld-N with N iterations, rld-wb, rld-tv, rld-periodic, rln, rln:MODEL with the name of
+        a model, or a model file.
+    reference
+        Image of the same object by another microscope, such as a confocal one.
+    register
+        Register the reference to the image, with a PSF to the image deconvolved by Richardson-Lucy;
+        else it must be on the image's grid.
+    transform
+        Transform of the registration.
+    other
+        Results of other programs, on the image's grid.
+    repair
+        Repair defects of the PSF, as rld does.
+    figure_format
+        One or more of png, pdf, svg.
+    device
+        Compute device: auto, cpu, cuda, cuda:1 or mps.
+    overwrite
+        Replace the files of an earlier study.
+    """
+    named = named_methods(methods, device)
+    make_folder(out)
+    read_files = files_read([image, psf, reference, *other, *_model_files(named)])
+    files = files_of(out, list(named), figure_format)
+    if register and reference is not None:
+        files.append(out / "reference.ome.tif")
+    check_outputs(files, inputs=read_files, overwrite=overwrite)
+    raw = image_options.read(image)
+    others = [image_options.read_beside(path) for path in other]
+    blur = None
+    if psf is not None:
+        blur, _ = psf_options.fitted(
+            psf, raw, terminal, channel=image_options.channel, repair=repair
+        )
+    truth, covered = None, None
+    if reference is not None:
+        if register:
+            how = RegistrationSettings(transform=transform)
+            truth, covered = _registered(reference, raw, blur, how, device, terminal)
+        else:
+            truth = _reference(reference, raw, image_options)
+    steps = study_volume_iter(
+        raw, blur, named, reference=truth, covered=covered,
+        others=[_named(o, path) for o, path in zip(others, other, strict=True)],
+        settings=settings, agreement_settings=agreement,
+    )  # fmt: skip
+    study: RealStudy = terminal.follow(relay(steps, lambda report: report.inner))
+    written = study.save(out, look=look, formats=figure_format)
+    if register and truth is not None:
+        write(truth, out / "reference.ome.tif")
+        written.append(out / "reference.ome.tif")
+    show_study(study, terminal)
+    terminal.say(f"Written: {', '.join(str(file) for file in written)}")
+    terminal.report(study.to_dict() | {"files": [str(file) for file in written]})
+
+
+def show_study(study: RealStudy, terminal: Terminal) -> None:
+    """Print the table of a study in parts as wide as a terminal, and its notes."""
+    for heading, group in _GROUPS.items():
+        columns = [column for column in group if column in study.columns]
+        if columns:
+            rows = ([str(row["name"]), *(number(row[c]) for c in columns)] for row in study.rows)
+            terminal.table(heading, ("name", *columns), rows)
+    for note in study.notes:
+        terminal.say(note)
+
+
+def study_problem(
+    problem: ProblemName,
+    *,
+    data: Path,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    methods: tuple[str, ...] = _HEADLINE,
+    device: str = "auto",
+    overwrite: Overwrite = False,
+    terminal: Terminal = Terminal(),
+) -> None:
+    """Compute the published error of methods on the downloaded data of a public problem.
+
+    Parameters
+    ----------
+    problem
+        epfl-microtubules, epfl-bars or epfl-beads.
+    data
+        Folder with the downloaded files.
+    out
+        Folder for leaderboard.csv; created if absent.
+    methods
+        As for study-image.
+    device
+        Compute device: auto, cpu, cuda, cuda:1 or mps.
+    overwrite
+        Replace an existing leaderboard.
+    """
+    named = named_methods(methods, device)
+    file = None
+    if out is not None:
+        make_folder(out)
+        file = out / "leaderboard.csv"
+        check_outputs([file], inputs=[], overwrite=overwrite)
+    steps = solve_problem_iter(problem, data, named)
+    board: Leaderboard = terminal.follow(relay(steps, lambda report: report.inner))
+    show_leaderboard(board, terminal)
+    if file is not None:
+        board.to_csv(file)
+        terminal.say(f"Written: {file}")
+    terminal.report(board.to_dict() | {"files": [str(file)] if file else []})
+
+
+def show_leaderboard(board: Leaderboard, terminal: Terminal) -> None:
+    """Print what was measured, what others have published, and the notes."""
+    columns = [c for c in board.rows[0] if any(row[c] is not None for row in board.rows)]
+    rows = ([number(row[c]) for c in columns] for row in board.rows)
+    terminal.table(f"{PROBLEMS[board.problem].title}, measured here", columns, rows)
+    if board.published:
+        published = (
+            (p.program, number(p.low) if p.low == p.high else f"{p.low:g} to {p.high:g}", p.source)
+            for p in sorted(board.published, key=lambda p: p.low)
+        )
+        terminal.table("Published by others", ("program", "rmse", "source"), published)
+    if board.measure is not None:
+        ranking = (
+            (str(place), name, number(error), "published" if source else "measured")
+            for place, (error, name, source) in enumerate(board.ranking, 1)
+        )
+        heading = f"Ranking by the error {MEASURES[board.measure]}"
+        terminal.table(heading, ("", "name", "rmse", ""), ranking)
+    for note in board.notes:
+        terminal.say(note)
+
+
+def named_methods(words: Sequence[str], device: str = "auto") -> dict[str, Method]:
+    """Return the methods of words of the command line, by their names in tables.
+
+    Raises
+    ------
+    RlnError
+        If a word names no method, or two are the same.
+    """
+    named: dict[str, Method] = {}
+    for word in words:
+        name, method = _method(word)
+        if name in named:
+            raise RlnError(f"`methods` names {word} twice; name each method once.")
+        changes: dict[str, Any] = {"device": device}
+        named[name] = replace(method, **changes)  # type: ignore[type-var]
+    return named
+
+
+def _method(word: str) -> tuple[str, Method]:
+    """Return the name and the method of a word."""
+    if word in _NAMED:
+        return _NAMED[word]
+    fixed = _FIXED.fullmatch(word)
+    if fixed:
+        count = int(fixed[1])
+        return f"RLD {count}", RichardsonLucy(iterations=count)
+    if word.startswith("rln:"):
+        model = word.removeprefix("rln:")
+        return f"RLN {title(Path(model))}", Network(model=model)
+    if word in METHODS:
+        method = METHODS[word]()
+        return method.title, method
+    if Path(word).is_file():
+        method = Network(model=word)
+        return method.title, method
+    raise RlnError(
+        f"`methods` names {word}, which is no method; give {', '.join(_NAMED)}, rld-N with a "
+        "number of iterations, rln:MODEL, or a model file."
+    )
+
+
+def _model_files(methods: dict[str, Method]) -> list[Path]:
+    return [file for method in methods.values() for file in method.files]
+
+
+def _named(volume: Volume, path: Path) -> Volume:
+    """Return a volume with the name of its file without the ending."""
+    return replace(volume, name=title(path))
+
+
+def _reference(path: Path, image: Volume, options: ImageOptions) -> Volume:
+    """Return a reference that is on the image's grid."""
+    beside = _named(options.read_beside(path), path)
+    try:
+        check_on_grid(beside, image)
+    except RlnError as error:
+        raise RlnError(f"{error} Or register it (`register`).") from error
+    return beside
+
+
+def _registered(
+    path: Path,
+    image: Volume,
+    psf: Volume | None,
+    settings: RegistrationSettings,
+    device: str,
+    terminal: Terminal,
+) -> tuple[Volume, Mask]:
+    """Return a reference registered to an image, and where it was measured.
+
+    With a PSF it is registered to the image deconvolved by Richardson-Lucy, in which haze hides
+    less of the object.
+    """
+    found, target = _named(read(path), path), image
+    if psf is not None:
+        target = terminal.follow(deconvolve_iter(image, psf, RichardsonLucy(device=device)))
+    registered = terminal.follow(register_iter(found, target, settings))
+    return replace(registered, name=found.name), covered_by(found, registered)
