@@ -26,6 +26,7 @@ from napari_rln.gui.deconvolve.result_destination import ResultDestination
 from napari_rln.gui.deconvolve.results import Results
 from napari_rln.gui.deconvolve.second_view import SecondViewChoice, ViewLayers
 from napari_rln.gui.deconvolve.streams import ResultStream
+from napari_rln.gui.deconvolve.study_window import StudyWindow
 from napari_rln.gui.field_errors import FieldError
 from napari_rln.gui.jobs import BackgroundJob, JobQueue, Update
 from napari_rln.gui.layer_jobs import image_file, path_of, psf_file
@@ -69,6 +70,14 @@ class DeconvolveDock(QWidget):
         )
         self.batch_button.clicked.connect(self._open_batch)
         self.bar.add_button(self.batch_button)
+        self.study = StudyWindow(self.jobs, self._study_inputs, self)
+        self.study_button = QPushButton("Study\N{HORIZONTAL ELLIPSIS}")
+        self.study_button.setToolTip(
+            "<p>Compares these methods, and networks trained for it, on simulated images of the "
+            "PSF, and says which to use.</p>"
+        )
+        self.study_button.clicked.connect(self._open_study)
+        self.bar.add_button(self.study_button)
         self._streams: dict[BackgroundJob, ResultStream | DiskResultStream] = {}
         self._has_new_result = False  # since the last comparison
         self._lay_out()
@@ -147,6 +156,13 @@ class DeconvolveDock(QWidget):
             self.batch.folder.suggest(Path(self.destination.folder.line.text()))
         self.batch.show()
         self.batch.raise_()
+
+    def _study_inputs(self) -> tuple[LayerImage, list[ChosenMethod]]:
+        return self.psf.source("the PSF"), self.methods.chosen()
+
+    def _open_study(self) -> None:
+        self.study.show()
+        self.study.raise_()
 
     def _plan(self) -> dict[str, Callable[[], str]]:
         """Return functions that return what a method needs, by its name."""

@@ -1,0 +1,195 @@
+"""Window for a study: methods of the dock, and networks, compared on simulated images."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QDialog,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rln.engine.progress import Progress
+from napari_rln.gui.deconvolve.method_list import ChosenMethod
+from napari_rln.gui.deconvolve.result_destination import FolderField
+from napari_rln.gui.forms import Form
+from napari_rln.gui.jobs import BackgroundJob, JobQueue, Steps, Update, streamed
+from napari_rln.gui.layers import LayerImage
+from napari_rln.gui.layouts import fill
+from napari_rln.gui.runbar import RunBar
+from napari_rln.networks.network import Network
+from napari_rln.study.quick import QuickStudy
+
+# The rest of a study is imported where it is used: napari opens the dock faster.
+if TYPE_CHECKING:
+    from napari_rln.study.config import StudySettings
+    from napari_rln.study.recommendation import Recommendation
+    from napari_rln.study.results import CellResult
+
+_WINDOW = "study"  # shows the progress of these jobs, instead of the dock
+_COLUMNS = ("Method", "Image", "PSNR (dB)", "SSIM", "Seconds")
+_CONFIGURATIONS = "Studies (*.toml study.json)"
+
+
+class StudyWindow(QDialog):
+    """Choices of a study, its cells as they are finished, and its answer.
+
+    ``inputs`` reads the PSF and the methods of the dock.
+    """
+
+    def __init__(
+        self,
+        jobs: JobQueue,
+        inputs: Callable[[], tuple[LayerImage, Sequence[ChosenMethod]]],
+        parent: QWidget,
+    ) -> None:
+        super().__init__(parent, windowTitle="Study")
+        self.resize(820, 640)
+        self._jobs, self._inputs = jobs, inputs
+        self.form = Form(QuickStudy, top=("structures", "photons", "images", "networks", "minutes"))
+        self.configuration = QLineEdit(placeholderText="none: the choices above")
+        self.folder = FolderField()
+        self.table = QTableWidget(0, len(_COLUMNS))
+        self.table.setHorizontalHeaderLabels(_COLUMNS)
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.verticalHeader().setVisible(False)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
+        self.answer = QLabel(wordWrap=True)
+        self.report_button = QPushButton("Open report", enabled=False)
+        self.bar = RunBar(jobs, self.run, label="Run study", window=_WINDOW)
+        self.report_path: Path | None = None
+        self._lay_out()
+        self.report_button.clicked.connect(self.open_report)
+        jobs.reported.connect(self._on_report)
+
+    def run(self) -> None:
+        """Queue the study, which continues an interrupted one in its folder.
+
+        Raises :class:`RlnError` if PSF, folder, or a setting is not valid.
+        """
+        folder = self.folder.path()
+        path = self.configuration.text().strip()
+        if path:
+            steps = partial(_study_of_file, Path(path), folder)
+        else:
+            psf, methods = self._inputs()
+            models = {
+                method.name.partition(" ")[2] or method.name: method.method.model
+                for method in methods
+                if isinstance(method.method, Network)
+            }
+            steps = partial(_study_of_choices, self.form.settings(), psf, models, folder)
+        self.table.setRowCount(0)
+        self.answer.clear()
+        self.report_button.setEnabled(False)
+        self._jobs.add(
+            BackgroundJob(
+                "study",
+                steps,
+                key=folder,
+                done=self._on_done,
+                cancel_note="finished cells are kept, and Run continues the study",
+                window=_WINDOW,
+            )
+        )
+
+    def open_report(self) -> None:
+        """Show the report in the browser."""
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.report_path)))
+
+    def _on_report(self, job: BackgroundJob, update: Update) -> None:
+        if job.window == _WINDOW and update.content is not None:
+            self._add_row(update.content)
+
+    def _add_row(self, result: "CellResult") -> None:
+        row, cell = self.table.rowCount(), result.cell
+        self.table.insertRow(row)
+        image = [cell.tested_on, f"{cell.photons:g} photons"]
+        if cell.condition:
+            image.append(cell.condition)
+        if cell.trained_on not in (None, cell.tested_on):
+            image.append(f"trained on {cell.trained_on}")
+        texts = [cell.method, ", ".join(image)]
+        if result.error is None:
+            psnr, ssim = result.scores["psnr_db"], result.scores["ssim"]
+            texts += [f"{psnr:.2f}", f"{ssim:.3f}", f"{result.seconds:.2g}"]
+        else:
+            texts += ["failed", result.error]
+        for column, text in enumerate(texts):
+            item = QTableWidgetItem(text)
+            item.setToolTip(f"<p>{text}</p>")
+            self.table.setItem(row, column, item)
+        self.table.scrollToBottom()
+
+    def _on_done(self, outcome: "tuple[Path, Recommendation]") -> None:
+        self.report_path, recommendation = outcome
+        self.report_button.setEnabled(True)
+        self.answer.setText("\n".join(s.text for s in recommendation.statements))
+
+    def _lay_out(self) -> None:
+        browse = QPushButton("\N{HORIZONTAL ELLIPSIS}", clicked=self._browse)
+        browse.setMaximumWidth(30)
+        rows = fill(
+            QFormLayout(),
+            ("Or a configuration", fill(QHBoxLayout(), (self.configuration, 1), browse)),
+            ("Study in", self.folder),
+        )
+        note = QLabel(
+            "Simulates images with the PSF of the dock, deconvolves them by Richardson-Lucy, the "
+            "ticked models of the dock and the networks below, and compares the results with the "
+            "ground truth.",
+            wordWrap=True,
+        )
+        self.bar.add_button(self.report_button)
+        fill(QVBoxLayout(self), note, self.form, rows, (self.table, 2), self.answer, self.bar)
+
+    def _browse(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Study", "", _CONFIGURATIONS)
+        if path:
+            self.configuration.setText(path)
+
+
+def _study_of_choices(
+    choices: QuickStudy, source: LayerImage, models: dict[str, str | Path], folder: Path
+) -> "Steps[tuple[Path, Recommendation]]":
+    yield Update(Progress(activity="preparing the study"))
+    settings = choices.settings(source.read(), folder, models)
+    return (yield from _run(settings, folder))
+
+
+def _study_of_file(path: Path, folder: Path) -> "Steps[tuple[Path, Recommendation]]":
+    from napari_rln.study.config_file import load_study
+
+    return (yield from _run(load_study(path), folder))
+
+
+def _run(settings: "StudySettings", folder: Path) -> "Steps[tuple[Path, Recommendation]]":
+    """Yield updates with finished cells; return the path of the report, and the answer."""
+    from napari_rln.study.recommendation import recommend
+    from napari_rln.study.report import write_report
+    from napari_rln.study.run import run_study_iter
+    from napari_rln.study.tables import read_results, write_tables
+
+    yield from streamed(
+        run_study_iter(settings, folder),
+        lambda report: report.result,
+        always=lambda report: report.result is not None,
+    )
+    yield Update(Progress(activity="writing the report"))
+    write_tables(folder)
+    return write_report(folder), recommend(read_results(folder))
