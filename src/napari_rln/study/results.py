@@ -112,7 +112,7 @@ class CellResult:
 
     def save(self, folder: Path) -> None:
         """Write the result into a folder, atomically."""
-        described = as_dict(self)
+        described = as_dict(self) | {"cell": as_dict(self.cell), "facts": dict(self.facts)}
         described["scores"] = {k: v if math.isfinite(v) else None for k, v in self.scores.items()}
         with atomic(folder / f"{self.key}.json") as temporary:
             temporary.write_text(json.dumps(described, indent=1), encoding="utf-8")
