@@ -50,6 +50,8 @@ for _name, _place, _summary in (
      "Simulate images of synthetic structures, with the ground truth."),
     ("compare", "compare_command:compare",
      "Compare an image with results made from it: a table and a lateral/axial figure."),
+    ("study", "study_command:study",
+     "Compare methods on simulated images: trainings, tests, tables and a report."),
     ("check", "check_command:check",
      "Check how well a deconvolved image, blurred again, explains the raw one."),
     ("model", "model_commands:model",

@@ -1,4 +1,4 @@
-"""Configuration of a study: PSFs, images, methods, conditions; read from TOML, written as JSON.
+"""Configuration of a study: PSFs, images, methods, conditions.
 
 A study compares methods on simulated images. Of each PSF, number of photons, class of structures
 and seed there is one image, and of each condition another that differs in one respect. Networks of
@@ -7,22 +7,18 @@ the study are trained for each PSF, number of photons, class of structures and s
 
 import difflib
 import inspect
-import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import as_dict, check_limits, from_dict
 from napari_rln.core.volume import Shape, VoxelUm
 from napari_rln.deconvolution.method import Method
-from napari_rln.deconvolution.settings import RichardsonLucySettings
-from napari_rln.engine.methods import METHODS, method_from_json
-from napari_rln.networks.model import Model, load_model, shipped_models
-from napari_rln.networks.network import Network
+from napari_rln.engine.methods import method_from_json
+from napari_rln.networks.model import Model, load_model
 from napari_rln.psf.microscope import MicroscopeSettings
 from napari_rln.simulate.aberrations import Aberrations
 from napari_rln.simulate.conditions import Detector, FieldConditions
@@ -44,7 +40,7 @@ _UNMATCHED = tuple(range(1, 13))
 _STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 _BY_STUDY = ("seed", "device", "views")  # settings of a training that the study sets
 _CHOICES = tuple(n for n in inspect.signature(choose_settings).parameters if n not in _BY_STUDY)
-_TRAIN_KEYS = tuple(
+TRAIN_KEYS = tuple(
     dict.fromkeys([*_CHOICES, *(f.name for f in fields(TrainSettings) if f.name not in _BY_STUDY)])
 )
 
@@ -203,7 +199,7 @@ class Condition:
     optics
         Other values of settings of the microscope.
     aberrations
-        Further aberrations; the PSF must be of the scalar model.
+        Aberrations instead of those of the PSF, which must be of the scalar model.
     photons
         Photons of the image.
     camera
@@ -222,11 +218,13 @@ class Condition:
         if not self.name:
             raise RlnError("the name is empty; say what differs.")
         if not (self.changes_psf or self.photons is not None or self.camera):
-            raise RlnError("it changes nothing; give factors, optics, aberrations, photons, camera.")
+            raise RlnError(
+                "it changes nothing; give factors, optics, aberrations, photons, camera."
+            )
         known = ("z_step", *(f.name for f in fields(MicroscopeSettings)))
-        _check_keys(self.factors, known, "factors.")
+        check_keys(self.factors, known, "factors.")
         for name, factor in self.factors.items():
-            if not _is_number(factor) or not 0.1 <= factor <= 10:
+            if not is_number(factor) or not 0.1 <= factor <= 10:
                 raise RlnError(f"factors.{name} is {factor!r}; give a number from 0.1 to 10.")
 
     @property
@@ -247,7 +245,7 @@ class Condition:
             if name == "z_step":
                 continue
             value = getattr(assumed, name)
-            if not _is_number(value):
+            if not is_number(value):
                 raise RlnError(f"factors.{name} has no number to multiply; set it under optics.")
             changes[name] = value * factor
         return from_dict(MicroscopeSettings, as_dict(assumed) | changes)
@@ -329,7 +327,7 @@ class StudyMethod:
         for name, value in choices.items():
             words = _words(get_type_hints(choose_settings)[name])
             if words and value not in words:
-                raise _unknown(name, value, words)
+                raise unknown(name, value, words)
         if not {"preset", "initial_model"} & {*choices}:
             choices["initial_model"] = "none"
         settings, initial = choose_settings(**choices)
@@ -384,6 +382,8 @@ class StudySettings:
         Background and camera of all images.
     device
         Compute device of all methods.
+    baseline
+        Name of the method that the report compares the others with; empty: the best classical one.
     """
 
     name: str
@@ -400,6 +400,7 @@ class StudySettings:
     budget: Mapping[str, Any] = field(default_factory=dict)
     camera: CameraSettings = field(default_factory=CameraSettings)
     device: str = "auto"
+    baseline: str = ""
 
     def __post_init__(self) -> None:
         _check_values(self)
@@ -414,15 +415,18 @@ class StudySettings:
             twice = {n for n in names if names.count(n) > 1}
             if twice:
                 raise RlnError(f"{what}: the name {min(twice)} occurs twice; rename one.")
-        with _within("[budget]"):
-            _check_keys(self.budget, _TRAIN_KEYS)
+        if self.baseline and self.baseline not in (names := [m.name for m in self.methods]):
+            with within("baseline"):
+                raise unknown("method", self.baseline, names)
+        with within("[budget]"):
+            check_keys(self.budget, TRAIN_KEYS)
             if {"steps", "minutes"} <= {*self.budget}:
                 raise RlnError("steps and minutes both set the duration; give one of them.")
         for method in self.methods:
-            with _within(f"[[method]] {method.name}"):
+            with within(f"[[method]] {method.name}"):
                 _check_method(method, self)
         for condition in self.conditions:
-            with _within(f"[[condition]] {condition.name}"):
+            with within(f"[[condition]] {condition.name}"):
                 _check_condition(condition, self)
 
     @property
@@ -430,65 +434,8 @@ class StudySettings:
         """Methods that the study trains."""
         return tuple(method for method in self.methods if method.is_trained)
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Return the settings in a TOML file, or in the ``study.json`` of a study.
-
-        Raises
-        ------
-        RlnError
-            If the file is missing, cannot be read, or has a wrong key or value.
-        """
-        try:
-            text = path.read_text(encoding="utf-8")
-            if path.suffix == ".json":
-                return cls.from_json(json.loads(text)["config"], path.parent)
-            return cls.from_json(tomllib.loads(text), path.parent)
-        except (OSError, UnicodeError, tomllib.TOMLDecodeError, LookupError, TypeError) as error:
-            raise RlnError(f"{path} cannot be read as a study: {error}.") from error
-        except json.JSONDecodeError as error:
-            raise RlnError(f"{path} cannot be read as a study: {error}.") from error
-
-    @classmethod
-    def from_json(cls, config: Mapping[str, Any], folder: Path) -> Self:
-        """Return the settings from the tables of a file; names of files are seen from a folder.
-
-        Raises
-        ------
-        RlnError
-            If a key is unknown or missing, or a value is invalid; the message names its table.
-        """
-        lists = ("psf", "method", "condition")
-        plain = ("name", "shape", "photons", "seeds", "train_photons", "training_volumes", "device")
-        more = ("train_structures", "test_structures", "classes", "budget", "camera")
-        _check_keys(config, (*plain, *more, *lists))
-        for key in ("name", "photons", "seeds", "test_structures", "psf", "method"):
-            if key not in config:
-                raise RlnError(f"the study has no {key}; add it.")
-        for key in ("classes", "budget", "camera"):
-            if not isinstance(config.get(key, {}), Mapping):
-                raise RlnError(f"{key} is {config[key]!r}; make it a table, [{key}].")
-        tables = {kind: _tables(kind, config.get(kind, [])) for kind in lists}
-        classes = config.get("classes", {})
-        given: dict[str, Any] = {k: _frozen(config[k]) for k in plain if k in config}
-        with _within("[camera]"):
-            camera = _camera(CameraSettings(), config.get("camera", {}))
-        return cls(
-            **given,
-            **{
-                key: _classes(key, config[key], classes)
-                for key in ("train_structures", "test_structures")
-                if key in config
-            },
-            psfs=tuple(_psf(table, folder) for table in tables["psf"]),
-            methods=tuple(_method(table, folder) for table in tables["method"]),
-            conditions=tuple(_condition(table) for table in tables["condition"]),
-            budget=dict(config.get("budget", {})),
-            camera=camera,
-        )
-
     def as_json(self) -> dict[str, Any]:
-        """Return the tables from which :meth:`from_json` makes equal settings, JSON types."""
+        """Return the tables from which config_file.study_of makes equal settings, JSON types."""
         every = (*self.train_structures, *self.test_structures)
         return {
             "name": self.name,
@@ -501,6 +448,7 @@ class StudySettings:
             "test_structures": [each.name for each in self.test_structures],
             "classes": {c.name: list(c.kinds) for c in every if c.kinds != (c.name,)},
             "device": self.device,
+            **({"baseline": self.baseline} if self.baseline else {}),
             "budget": dict(self.budget),
             "camera": as_dict(self.camera),
             "psf": [psf.as_json() for psf in self.psfs],
@@ -510,7 +458,10 @@ class StudySettings:
 
     def camera_of(self, condition: Condition | None) -> CameraSettings:
         """Return the camera under a condition."""
-        return self.camera if condition is None else _camera(self.camera, condition.camera)
+        if condition is None:
+            return self.camera
+        check_keys(condition.camera, [f.name for f in fields(CameraSettings)], "camera.")
+        return from_dict(CameraSettings, as_dict(self.camera) | dict(condition.camera))
 
 
 def _check_values(settings: StudySettings) -> None:
@@ -521,7 +472,7 @@ def _check_values(settings: StudySettings) -> None:
         raise RlnError(f"device is {settings.device!r}; give auto, cpu, cuda, cuda:1 or mps.")
     shape = settings.shape
     if not isinstance(shape, tuple) or len(shape) != 3 or not all(
-        _is_whole(n) and _SHORTEST <= n <= 2048 for n in shape
+        is_whole(n) and _SHORTEST <= n <= 2048 for n in shape
     ):  # fmt: skip
         raise RlnError(
             f"shape is {shape}; give three numbers of voxels (z, y, x) from {_SHORTEST} to 2048."
@@ -539,8 +490,8 @@ def _check_values(settings: StudySettings) -> None:
             not isinstance(values, tuple)
             or (needed and not values)
             or len(set(values)) < len(values)
-            or not all(_is_number(v) and least <= v <= most for v in values)
-            or (whole and not all(map(_is_whole, values)))
+            or not all(is_number(v) and least <= v <= most for v in values)
+            or (whole and not all(map(is_whole, values)))
         ):
             raise RlnError(
                 f"{key} is {_shown(values)}; give a list of different {kind} from {least:g} to "
@@ -574,14 +525,14 @@ def _check_condition(condition: Condition, settings: StudySettings) -> None:
     names = [psf.name for psf in settings.psfs]
     for name in condition.psfs:
         if name not in names:
-            raise _unknown("PSF", name, names)
+            raise unknown("PSF", name, names)
     settings.camera_of(condition)
     if not condition.changes_psf:
         return
     for psf in settings.psfs:
         if condition.psfs and psf.name not in condition.psfs:
             continue
-        with _within(f"with the PSF {psf.name}"):
+        with within(f"with the PSF {psf.name}"):
             if psf.file is not None:
                 raise RlnError(
                     "the optics of a PSF from a file are unknown; list under psfs those that "
@@ -592,166 +543,8 @@ def _check_condition(condition: Condition, settings: StudySettings) -> None:
                 psf.check_scalar()
 
 
-# --- from tables
-
-
-def _tables(kind: str, given: Any) -> Sequence[Mapping[str, Any]]:
-    """Return the tables of a kind, each of which has a name."""
-    if not isinstance(given, list) or not all(isinstance(table, Mapping) for table in given):
-        raise RlnError(f"{kind} must be tables, each under [[{kind}]].")
-    for number, table in enumerate(given, 1):
-        if not isinstance(table.get("name"), str) or not table["name"]:
-            raise RlnError(f"[[{kind}]] number {number} has no name; give one.")
-    return given
-
-
-def _classes(key: str, given: Any, named: Mapping[str, Any]) -> tuple[StructureClass, ...]:
-    """Return classes of structures from names of kinds or classes, and from lists of kinds."""
-    if not isinstance(given, list):
-        raise RlnError(f"{key} is {given!r}; give a list of structures.")
-    found = []
-    for item in given:
-        kinds = named.get(item, [item]) if isinstance(item, str) else item
-        if not isinstance(kinds, list) or not kinds:
-            raise RlnError(f"{key} has {item!r}; give names of structures, or lists of them.")
-        for kind in kinds:
-            if kind not in _STRUCTURES:
-                with _within(key):
-                    raise _unknown("structure", kind, [*named, *_STRUCTURES])
-        name = item if isinstance(item, str) else " + ".join(kinds)
-        with _within(f"{key}, {name}"):
-            made = StructureClass(name=name, kinds=tuple(kinds))
-            _ = made.settings  # checks the kinds
-        found.append(made)
-    return tuple(found)
-
-
-def _psf(table: Mapping[str, Any], folder: Path) -> PsfSettings:
-    optics = [f.name for f in fields(MicroscopeSettings)]
-    with _within(f"[[psf]] {table['name']}"):
-        _check_keys(table, ("name", "file", "voxel_um", "aberrations", *optics))
-        voxel_um = _frozen(table.get("voxel_um"))
-        if voxel_um is not None and not (
-            isinstance(voxel_um, tuple) and len(voxel_um) == 3 and all(map(_is_number, voxel_um))
-        ):
-            raise RlnError(f"voxel_um is {voxel_um}; give three lengths (z, y, x) in micrometres.")
-        file = table.get("file")
-        if file is not None and not isinstance(file, str):
-            raise RlnError(f"file is {file!r}; give the name of a file.")
-        return PsfSettings(
-            name=table["name"],
-            file=None if file is None else (folder / file).absolute(),
-            voxel_um=voxel_um and tuple(map(float, voxel_um)),
-            optics=from_dict(MicroscopeSettings, {k: table[k] for k in optics if k in table}),
-            aberrations=_aberrations(table),
-        )
-
-
-def _condition(table: Mapping[str, Any]) -> Condition:
-    with _within(f"[[condition]] {table['name']}"):
-        _check_keys(table, [f.name for f in fields(Condition)])
-        for key in ("factors", "optics", "camera"):
-            if not isinstance(table.get(key, {}), Mapping):
-                raise RlnError(f"{key} is {table[key]!r}; give a table of names and values.")
-        _check_keys(table.get("optics", {}), [f.name for f in fields(MicroscopeSettings)], "optics.")
-        photons, psfs = table.get("photons"), table.get("psfs", [])
-        if photons is not None and not (_is_number(photons) and 1e-3 <= photons <= 1e7):
-            raise RlnError(f"photons is {photons!r}; give a number from 0.001 to 1e7.")
-        if not isinstance(psfs, list) or not all(isinstance(name, str) for name in psfs):
-            raise RlnError(f"psfs is {psfs!r}; give a list of names of PSFs.")
-        return Condition(
-            name=table["name"],
-            psfs=tuple(psfs),
-            factors=dict(table.get("factors", {})),
-            optics=dict(table.get("optics", {})),
-            aberrations=_aberrations(table),
-            photons=photons,
-            camera=dict(table.get("camera", {})),
-        )
-
-
-def _aberrations(table: Mapping[str, Any]) -> Aberrations | None:
-    given = table.get("aberrations")
-    if given is None:
-        return None
-    if not isinstance(given, Mapping):
-        raise RlnError(f"aberrations is {given!r}; give a table such as {{ spherical = 0.1 }}.")
-    _check_keys(given, Aberrations._fields, "aberrations.")
-    for name, value in given.items():
-        if not _is_number(value) or not abs(value) <= 10:
-            raise RlnError(f"aberrations.{name} is {value!r}; give a number of waves or radians.")
-    return Aberrations(**given)
-
-
-def _camera(before: CameraSettings, changes: Mapping[str, Any]) -> CameraSettings:
-    _check_keys(changes, [f.name for f in fields(CameraSettings)], "camera.")
-    return from_dict(CameraSettings, as_dict(before) | dict(changes))
-
-
-def _method(table: Mapping[str, Any], folder: Path) -> StudyMethod:
-    kinds = [kind for kind in METHODS if kind != Network.kind]
-    name, kind = table["name"], table.get("kind")
-    with _within(f"[[method]] {name}"):
-        if kind not in (*kinds, "model", "train"):
-            raise RlnError(f"kind is {kind!r}; give {', '.join(kinds)}, model or train.")
-        rest = {k: v for k, v in table.items() if k not in ("name", "kind")}
-        if kind == "train":
-            _check_keys(rest, _TRAIN_KEYS)
-            if {"steps", "minutes"} <= {*rest}:
-                raise RlnError("steps and minutes both set the duration; give one of them.")
-            return StudyMethod(name=name, kind=kind, settings=rest)
-        if kind == "model":
-            _check_keys(rest, ("model",))
-            model = rest.get("model")
-            if not isinstance(model, str):
-                raise RlnError("give the name or the file of its model, under model.")
-            shipped = model in shipped_models()
-            where = model if shipped else str((folder / model).absolute())
-            return StudyMethod(name=name, kind=kind, model=where)
-        return _classical(name, kind, rest)
-
-
-def _classical(name: str, kind: str, rest: dict[str, Any]) -> StudyMethod:
-    """Return a classical method from the keys of its table."""
-    own = [f.name for f in fields(METHODS[kind])]  # type: ignore[arg-type]
-    iterative = "iterations" in own
-    if "iterations" in rest:
-        raise RlnError("the number of iterations is that of stop: auto, best, or a number.")
-    set_by_study = ("iterations", "device", "report_every")
-    more = ("stop", "counts") if iterative else ()
-    _check_keys(rest, (*more, *(n for n in own if n not in set_by_study)))
-    if not iterative:
-        return StudyMethod(name=name, kind=kind, settings=rest)
-    stop = rest.pop("stop", "auto")
-    if stop not in ("auto", "best") and not (_is_whole(stop) and 1 <= stop <= 100_000):
-        raise RlnError(f"stop is {stop!r}; give auto, best, or a number of iterations.")
-    counts = rest.pop("counts", None)
-    if counts is not None and stop != "best":
-        raise RlnError('counts are for stop = "best"; leave them out.')
-    if counts is None:
-        counts = _usual_counts(rest) if stop == "best" else ()
-    if not isinstance(counts, list | tuple) or not all(_is_whole(n) and n >= 1 for n in counts):
-        raise RlnError(f"counts is {counts!r}; give a list of numbers of iterations.")
-    return StudyMethod(
-        name=name, kind=kind, stop=stop, counts=tuple(sorted({*counts})), settings=rest
-    )
-
-
-def _usual_counts(settings: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the numbers of iterations among which the best is, by the speed of convergence."""
-    shown = ("back_projector", "acceleration")
-    known = {name: settings[name] for name in shown if name in settings}
-    rld = from_dict(RichardsonLucySettings, known)
-    if rld.back_projector != "matched":
-        return _UNMATCHED
-    return _ACCELERATED if rld.accelerated else _PLAIN
-
-
-# --- small checks
-
-
 @contextmanager
-def _within(where: str) -> Iterator[None]:
+def within(where: str) -> Iterator[None]:
     """Name the table in the message of an error; its keys are no options of the command line."""
     try:
         yield
@@ -759,15 +552,15 @@ def _within(where: str) -> Iterator[None]:
         raise RlnError(f"{where}: {str(error).replace('`', '')}") from error
 
 
-def _check_keys(given: Mapping[str, Any], known: Iterable[str], prefix: str = "") -> None:
+def check_keys(given: Mapping[str, Any], known: Iterable[str], prefix: str = "") -> None:
     """Raise an RlnError for an unknown key."""
     names = list(known)
     for name in given:
         if name not in names:
-            raise _unknown("key", f"{prefix}{name}", [f"{prefix}{each}" for each in names])
+            raise unknown("key", f"{prefix}{name}", [f"{prefix}{each}" for each in names])
 
 
-def _unknown(what: str, name: object, known: Sequence[str]) -> RlnError:
+def unknown(what: str, name: object, known: Sequence[str]) -> RlnError:
     """Return the error on an unknown name, with the nearest known one."""
     near = difflib.get_close_matches(str(name), known, 1)
     advice = f"do you mean {near[0]}?" if near else f"give one of {', '.join(known)}."
@@ -781,16 +574,14 @@ def _words(hint: Any) -> tuple[str, ...]:
     return tuple(word for member in get_args(hint) for word in _words(member))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Tell whether a value is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _shown(value: Any) -> Any:

@@ -3,13 +3,12 @@
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from napari_rln.core import metrics
 from napari_rln.core.errors import RlnError
 from napari_rln.core.volume import Float64Array, FloatArray, VoxelUm
-from napari_rln.evaluate.fourier_shell import fourier_shell_correlation
+from napari_rln.evaluate.fourier_shell import Direction, fourier_shell_correlation
 
 _FLAT_FRACTION = 0.05  # of the volume's range, below which a plane is flat
 
@@ -57,8 +56,8 @@ class Judge:
             **self.quality(fit),
             "nrmse": metrics.nrmse(fit, self._truth, fit=False),
             "pearson": metrics.pearson(fit, self._truth),
-            "lateral_um": self._resolution(fit, lateral=True),
-            "axial_um": self._resolution(fit, lateral=False),
+            "lateral_um": self._resolution_um(fit, "lateral"),
+            "axial_um": self._resolution_um(fit, "axial"),
             "flux": float(result.sum(dtype=np.float64) / self._truth.sum()),
         }
 
@@ -82,14 +81,14 @@ class Judge:
             "ssim_xz": float(planes[inner, self._planes, inner].mean()),
         }
 
-    def _resolution(self, fit: Float64Array, *, lateral: bool) -> float:
-        direction = "lateral" if lateral else "axial"
+    def _resolution_um(self, fit: Float64Array, direction: Direction) -> float:
         curve = fourier_shell_correlation(fit, self._truth, self._voxel_um, direction)
         return curve.resolution_um
 
     def _psnr(self, errors: Float64Array) -> Float64Array:
         with np.errstate(divide="ignore"):  # of a perfect result it is infinite
-            return 20 * np.log10(self._peak) - 10 * np.log10(errors)
+            levels: Float64Array = 20 * np.log10(self._peak) - 10 * np.log10(errors)
+        return levels
 
     def _seen(self, data: Float64Array) -> tuple[Float64Array, ...]:
         """Return means under the windows of the xz planes, and under those of the volume."""
@@ -109,6 +108,9 @@ class Judge:
 
 
 @cache
-def _window(n: int) -> npt.NDArray[np.float64]:
+def _window(n: int) -> Float64Array:
     """Return the (n, n) matrix that takes means under the Gaussian window."""
-    return ndimage.gaussian_filter1d(np.eye(n), metrics.SSIM_SIGMA, axis=0, truncate=3.5)
+    window: Float64Array = ndimage.gaussian_filter1d(
+        np.eye(n), metrics.SSIM_SIGMA, axis=0, truncate=3.5
+    )
+    return window
