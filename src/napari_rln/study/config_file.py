@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 from napari_rln.core.errors import RlnError
 from napari_rln.core.limits import from_dict
-from napari_rln.deconvolution.settings import RichardsonLucySettings
 from napari_rln.engine.methods import METHODS
 from napari_rln.networks.model import shipped_models
 from napari_rln.networks.network import Network
@@ -230,7 +229,7 @@ def _classical(name: str, kind: str, rest: dict[str, Any]) -> StudyMethod:
     if counts is not None and stop != "best":
         raise RlnError('counts are for stop = "best"; leave them out.')
     if counts is None:
-        counts = _usual_counts(rest) if stop == "best" else ()
+        counts = _usual_counts(kind, rest) if stop == "best" else ()
     if not isinstance(counts, list | tuple) or not all(is_whole(n) and n >= 1 for n in counts):
         raise RlnError(f"counts is {counts!r}; give a list of numbers of iterations.")
     return StudyMethod(
@@ -238,14 +237,12 @@ def _classical(name: str, kind: str, rest: dict[str, Any]) -> StudyMethod:
     )
 
 
-def _usual_counts(settings: Mapping[str, Any]) -> tuple[int, ...]:
+def _usual_counts(kind: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the numbers of iterations among which the best is, by the speed of convergence."""
-    shown = ("back_projector", "acceleration")
-    known = {name: settings[name] for name in shown if name in settings}
-    rld = from_dict(RichardsonLucySettings, known)
-    if rld.back_projector != "matched":
+    made = METHODS[kind].from_json(dict(settings), Path())
+    if getattr(made, "back_projector", "matched") != "matched":
         return _UNMATCHED
-    return _ACCELERATED if rld.accelerated else _PLAIN
+    return _ACCELERATED if getattr(made, "accelerated", False) else _PLAIN
 
 
 def _frozen(value: Any) -> Any:

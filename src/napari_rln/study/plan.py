@@ -323,7 +323,7 @@ class _Trainings:
         volumes: tuple[int | None, ...] = settings.training_volumes or (None,)
         classes = settings.train_structures
         if condition is not None:
-            volumes = (max(v for v in volumes if v),) if settings.training_volumes else (None,)
+            volumes = (max(settings.training_volumes, default=None),)
             classes = tuple(c for c in classes if c.name == tested_on.name)
         for each, level, count in product(classes, settings.train_photons or (photons,), volumes):
             only_light = condition is not None and not (condition.changes_psf or condition.camera)

@@ -149,7 +149,6 @@ class _Run:
             if self._model_path(key).is_file():
                 self._trainings.pop(key, None)
                 self._times.trainings[training.name].append(self._training_seconds(key))
-
         self._left, self._left_at = self.time_needed(), self._started
 
     def time_needed(self) -> TimeNeeded:
@@ -175,10 +174,12 @@ class _Run:
             model.save(path)
         except Exception as error:
             self._failed[key] = f"the training failed: {_message(error)}"
+        else:
+            self._times.trainings[training.name].append(before + clock.seconds)
         finally:
-            self._save_training_seconds(key, before + clock.seconds)
+            if path.is_file() or checkpoint.is_file():  # else nothing of it is kept
+                self._save_training_seconds(key, before + clock.seconds)
         self._trainings.pop(key, None)
-        self._times.trainings[training.name].append(before + clock.seconds)
         self._look_ahead()
 
     def _model_path(self, key: str) -> Path:
@@ -282,7 +283,7 @@ class _Run:
             iterations=None if measured is None else measured.iterations,
             error=error,
             command=f"napari-rln study {study} -o {folder} --cell {planned.key}",
-            facts={**facts, **more, **({} if measured is None else measured.facts)},
+            facts={**(facts or {}), **more, **({} if measured is None else measured.facts)},
         )
         result.save(self._folder / "cells")
         self._done += 1
