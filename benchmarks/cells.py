@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 
-import numpy as np
-import numpy.typing as npt
 from problem import pupil_psf
 from scipy import ndimage
 
@@ -36,6 +34,7 @@ from napari_rln.simulate.aberrations import Aberrations, aberrated_psf
 from napari_rln.simulate.imaging import ImagingSettings, Pair, simulate_pair
 from napari_rln.simulate.optics import LARGEST_PSF
 from napari_rln.simulate.structures import TRAINING, StructureSettings
+from napari_rln.study import scoring
 
 SHAPE = (64, 64, 64)
 SEED = 20261301
@@ -194,57 +193,12 @@ def _cut(whole: Volume, name: str) -> Volume:
 
 
 class Judge:
-    """A faster :func:`napari_rln.evaluate.scores.score` of many results against one truth.
-
-    What concerns the truth alone is kept, and the windows of the SSIM are matrices: those of the
-    xz planes first, for all planes at once, and from these along y those of the volume.
-    """
+    """The scores of the table, of many results against one truth."""
 
     def __init__(self, truth: FloatArray) -> None:
-        self._truth = truth.astype(np.float64)
-        self._peak = float(np.ptp(truth))
-        spans = np.ptp(self._truth, axis=(0, 2))
-        self._planes = spans >= 0.05 * self._peak  # those that are not flat
-        self._windows = [_window(n) for n in truth.shape]
-        self._means, self._squares = self._seen(self._truth), self._seen(self._truth**2)
+        self._judge = scoring.Judge(truth)
 
     def __call__(self, result: FloatArray) -> dict[str, float]:
         """Return PSNR and SSIM of the volume and as the mean over xz planes, after the fit."""
-        fit = metrics.fitted(result, self._truth)
-        errors = np.mean((fit - self._truth) ** 2, axis=(0, 2))
-        seen = (self._seen(fit), self._seen(fit**2), self._seen(fit * self._truth))
-        planes, volume = (
-            self._similarity(*parts)
-            for parts in zip(*seen, self._means, self._squares, strict=True)
-        )
-        inner = slice(metrics.SSIM_WINDOW // 2, -(metrics.SSIM_WINDOW // 2))
-        return {
-            "psnr": float(self._psnr(errors.mean())),
-            "ssim": float(volume[inner, inner, inner].mean()),
-            "psnr_xz": float(self._psnr(errors[self._planes]).mean()),
-            "ssim_xz": float(planes[inner, self._planes, inner].mean()),
-        }
-
-    def _psnr(self, errors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return 20 * np.log10(self._peak) - 10 * np.log10(errors)
-
-    def _seen(self, data: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
-        """Return means under the windows of the xz planes, and under those of the volume."""
-        z, y, x = self._windows
-        planes = np.tensordot(z, data @ x.T, axes=1)
-        return planes, y @ planes
-
-    def _similarity(
-        self, x: npt.NDArray[np.float64], xx: npt.NDArray[np.float64],
-        xg: npt.NDArray[np.float64], g: npt.NDArray[np.float64], gg: npt.NDArray[np.float64],
-    ) -> npt.NDArray[np.float64]:  # fmt: skip
-        """Return the map of the SSIM (Wang et al., IEEE TIP 13, 2004), equation 13."""
-        c1, c2 = (0.01 * self._peak) ** 2, (0.03 * self._peak) ** 2
-        structure = (2 * (xg - x * g) + c2) / (xx - x * x + gg - g * g + c2)
-        return (2 * x * g + c1) / (x * x + g * g + c1) * structure
-
-
-@cache
-def _window(n: int) -> npt.NDArray[np.float64]:
-    """Return the (n, n) matrix that takes means under the Gaussian window."""
-    return ndimage.gaussian_filter1d(np.eye(n), metrics.SSIM_SIGMA, axis=0, truncate=3.5)
+        found = self._judge.quality(self._judge.fitted(result))
+        return {name.removesuffix("_db"): value for name, value in found.items()}

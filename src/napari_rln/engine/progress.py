@@ -7,9 +7,10 @@ from napari_rln.core.report import Report
 from napari_rln.engine.reports import BatchReport
 from napari_rln.evaluate.comparison import CompareReport
 from napari_rln.registration.register import RegistrationReport
+from napari_rln.study.run import StudyReport
 from napari_rln.train.training_settings import TrainReport
 
-AnyReport = Report | TrainReport | CompareReport | RegistrationReport | BatchReport
+AnyReport = Report | TrainReport | CompareReport | RegistrationReport | BatchReport | StudyReport
 
 SEARCHING = "choosing the number of iterations"
 """Activity whose number of steps is not known: the search stops early."""
@@ -66,6 +67,14 @@ def progress_of(report: AnyReport) -> Progress:
             return Progress(activity="images", done=report.done, total=report.total)
         inner = progress_of(report.inner)
         return replace(inner, activity=f"{report.item.label}: {inner.activity}")
+    if isinstance(report, StudyReport):
+        return Progress(
+            activity="computing the cells",
+            done=report.done,
+            total=report.total,
+            note=_note(report),
+            seconds_left=report.seconds_left,
+        )
     activity = _ACTIVITIES[report.phase]
     if isinstance(report, TrainReport):
         return Progress(
@@ -79,3 +88,12 @@ def progress_of(report: AnyReport) -> Progress:
     if isinstance(report, Report) and not math.isnan(report.relative_change):
         note = f"change {report.relative_change:.2%}"
     return Progress(activity=activity, done=report.done, total=report.total, note=note)
+
+
+def _note(report: StudyReport) -> str:
+    """Return what a study does at present."""
+    if report.inner is None:
+        return "simulating" if report.phase == "simulate" else ""
+    inner = progress_of(report.inner)
+    of_all = f" of {inner.total}" if inner.total else ""
+    return f"{report.method}: {inner.activity} {inner.done}{of_all}"

@@ -1,0 +1,166 @@
+"""The command ``napari-rln study``."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from napari_rln.cli.options import Out, Overwrite
+from napari_rln.cli.terminal import Terminal
+from napari_rln.core.errors import ComputeError, warn
+from napari_rln.core.report import duration
+from napari_rln.study.config_file import load_study
+from napari_rln.study.plan import StudyPlan, by_image, plan_study, trainings_of
+from napari_rln.study.results import CellResult
+from napari_rln.study.run import StudyReport, run_study_iter, time_needed
+
+_Image = tuple[str, float, str, int]
+
+
+def study(
+    config: Path,
+    *,
+    out: Out,
+    cell: str | None = None,
+    report_only: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Overwrite = False,
+    terminal: Terminal = Terminal(),
+) -> None:
+    """Compare methods on simulated images: trainings, tests, tables and a report.
+
+    Ctrl-C interrupts the study; repeat the command to continue it.
+
+    Parameters
+    ----------
+    config
+        Configuration, TOML, or the study.json of a study.
+    out
+        Folder of the study; created if absent.
+    cell
+        Compute only the cell of this key, again.
+    report_only
+        Write tables and report of the finished cells, and compute nothing.
+    dry_run
+        Print the numbers of cells and trainings and the time that they need, and compute nothing.
+    overwrite
+        Replace the study of another configuration in the folder; cells that both have are kept.
+    """
+    settings = load_study(config)
+    if dry_run:
+        _forecast(plan_study(settings), out, terminal)
+        return
+    if not report_only:
+        steps = run_study_iter(settings, out, only=cell, overwrite=overwrite)
+        try:
+            terminal.follow(steps, watch=lambda report: _show(report, terminal))
+        except KeyboardInterrupt:
+            steps.close()  # saves the state of a training
+            raise KeyboardInterrupt(
+                "finished cells are kept; repeat the command to continue"
+            ) from None
+    _conclude(out, terminal)
+
+
+def _conclude(out: Path, terminal: Terminal) -> None:
+    """Write tables and report, and print the answers; raise a ComputeError if a cell failed."""
+    from napari_rln.study.recommendation import recommend
+    from napari_rln.study.report import write_report
+    from napari_rln.study.tables import read_results, write_tables
+
+    results = read_results(out)
+    write_tables(out)
+    page = write_report(out)
+    terminal.table("Conventional tests", ("", "PSNR dB", "SSIM", "s"), _summary(results))
+    advice = [statement.text for statement in recommend(results).statements]
+    for sentence in advice:
+        terminal.say(sentence)
+    terminal.say(f"report: {page}")
+    failed = {result.key: result.error for result in results if result.error is not None}
+    terminal.report(
+        {
+            "out": str(out),
+            "report": str(page),
+            "cells": len(results),
+            "failed": failed,
+            "recommendation": advice,
+        }
+    )
+    if failed:
+        raise ComputeError(
+            f"{len(failed)} of {len(results)} cells failed; {page} says why. Repeat the command to "
+            "compute them again."
+        )
+
+
+def _forecast(plan: StudyPlan, folder: Path, terminal: Terminal) -> None:
+    """Print what a study will compute."""
+    needed = time_needed(plan, folder)
+    trainings, images = len(trainings_of(plan.cells)), len(by_image(plan.cells))
+    terminal.say(f"{len(plan.cells)} cells, {needed.cells} of them to compute, on {images} images")
+    terminal.say(f"{trainings} trainings, {needed.trainings} of them to compute")
+    time = duration(needed.seconds, approximate=True)
+    if not needed.complete:
+        time = "known once each method has been timed" if not needed.seconds else (
+            f"at least {duration(needed.seconds)}; known once each method has been timed"
+        )  # fmt: skip
+    terminal.say(f"time: {time}")
+    terminal.report(
+        {
+            "cells": len(plan.cells),
+            "cells_left": needed.cells,
+            "images": images,
+            "trainings": trainings,
+            "trainings_left": needed.trainings,
+            "seconds": needed.seconds,
+            "seconds_complete": needed.complete,
+        }
+    )
+
+
+def _show(report: StudyReport, terminal: Terminal) -> None:
+    """Print a line for a finished cell; that of a failed one also when quiet."""
+    result = report.result
+    if result is None:
+        return
+    cell = result.cell
+    trained = "" if cell.trained_on is None else (
+        f", trained on {cell.trained_on}, {cell.trained_photons:g} photons"
+    )  # fmt: skip
+    condition = f", {cell.condition}" if cell.condition else ""
+    what = (
+        f"{cell.method}{trained}: {cell.psf}, {cell.tested_on}, {cell.photons:g} photons"
+        f"{condition}, seed {cell.seed}"
+    )
+    if result.error is not None:
+        line = f"{report.done}/{report.total} {what}: {result.error}"
+        warn(line)
+        return
+    terminal.say(
+        f"{report.done}/{report.total} {what}: {result.scores['psnr_db']:.2f} dB, SSIM "
+        f"{result.scores['ssim']:.3f}, {result.seconds:.2g} s"
+    )
+
+
+def _summary(results: Iterable[CellResult]) -> list[Sequence[str]]:
+    """Return a row for each method: means of conventional tests on the images that all have.
+
+    Of a trained method those of the largest number of training volumes.
+    """
+    found: defaultdict[str, dict[_Image, CellResult]] = defaultdict(dict)
+    for result in sorted(results, key=lambda r: r.cell.training_volumes or 0):
+        cell = result.cell
+        if cell.test == "conventional" and result.error is None:
+            image = cell.psf, cell.photons, cell.tested_on, cell.seed
+            found[cell.method][image] = result
+    common = set.intersection(*map(set, found.values())) if found else set()
+    rows = []
+    for method, images in found.items() if common else ():
+        own = [images[image] for image in common]
+        psnr, ssim = (fmean(r.scores[name] for r in own) for name in ("psnr_db", "ssim"))
+        seconds = fmean(r.seconds or 0.0 for r in own)
+        rows.append((psnr, (method, f"{psnr:.2f}", f"{ssim:.3f}", f"{seconds:.2g}")))
+    return [row for _, row in sorted(rows, reverse=True)]

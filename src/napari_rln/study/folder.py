@@ -1,0 +1,116 @@
+"""Folder of a study.
+
+It holds ``study.json``, the results ``cells/KEY.json``, the trained models
+``models/KEY.safetensors`` with their times and the checkpoints of interrupted trainings, and for
+the first seed the planes of results, images and truths, ``planes/KEY.npz``, ``image-HASH.npz`` and
+``truth-HASH.npz``.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_rln import __version__
+from napari_rln.core.device import resolve_device
+from napari_rln.core.errors import RlnError
+from napari_rln.core.machine import available_bytes, cores
+from napari_rln.io.paths import atomic, make_folder
+from napari_rln.study.plan import StudyPlan, trainings_of
+from napari_rln.train.checkpoint import discard
+
+STUDY = "study.json"
+"""Name of the file with configuration, version and machine, in the folder of a study."""
+
+_FOLDERS = ("cells", "planes", "models")
+
+
+def prepare_folder(plan: StudyPlan, folder: Path, *, overwrite: bool = False) -> None:
+    """Make the folder of a study, with the file of its configuration.
+
+    Raises
+    ------
+    RlnError
+        If it holds a study of another configuration or version, and is not to be overwritten.
+    """
+    for name in _FOLDERS:
+        make_folder(folder / name)
+    config = json.loads(json.dumps(plan.settings.as_json()))
+    differ = _differences(folder, config)
+    if differ and not overwrite:
+        raise RlnError(
+            f"{folder} holds another study: {', '.join(differ)} differ; name another folder, or "
+            "replace it with `overwrite`, which keeps the cells that both have."
+        )
+    if differ:
+        _discard_others(plan, folder)
+    facts = {"versions": versions(), "machine": machine_facts(plan.settings.device)}
+    with atomic(folder / STUDY) as temporary:
+        temporary.write_text(json.dumps(config | facts, indent=1), encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the program and of what it computes with."""
+    return {
+        "napari-rln": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": str(torch.__version__),
+    }
+
+
+def machine_facts(device: str) -> dict[str, Any]:
+    """Return what the times of a study depend on, JSON types."""
+    chosen = resolve_device(device)
+    facts: dict[str, Any] = {
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(available_bytes() / 1e9, 1),
+        "device": str(chosen),
+    }
+    if chosen.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(chosen)
+    return facts
+
+
+def _differences(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Return in what the study in a folder differs; empty if it does not, or there is none."""
+    path = folder / STUDY
+    if not path.is_file():
+        return []
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))
+        version = other.pop("versions")["napari-rln"]
+        del other["machine"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RlnError(
+            f"{path} is damaged ({error}); delete it, or name another folder."
+        ) from error
+    keys = [key for key in {**config, **other} if config.get(key) != other.get(key)]
+    if version != __version__:
+        keys.append(f"the versions {version} and {__version__}")
+    return keys
+
+
+def _discard_others(plan: StudyPlan, folder: Path) -> None:
+    """Remove the results and models that are not of a plan."""
+    cells = {planned.key for planned in plan.cells}
+    models = {*trainings_of(plan.cells)}
+    for path in (folder / "cells").glob("*.json"):
+        if path.stem not in cells:
+            path.unlink()
+    for path in (folder / "planes").glob("*.npz"):
+        if path.stem not in cells and not path.stem.startswith(("image-", "truth-")):
+            path.unlink()
+    for path in (folder / "models").glob("*.checkpoint"):
+        if path.stem not in models:
+            discard(path)
+    for path in (folder / "models").glob("*"):
+        if path.is_file() and path.stem not in models:
+            path.unlink()

@@ -1,0 +1,409 @@
+"""Run of a study: trainings, test images and methods, cell by cell."""
+
+import json
+import shlex
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from napari_rln.core.errors import ComputeError, RlnError, capture_warnings
+from napari_rln.core.generators import Stopwatch, finish
+from napari_rln.core.report import Report
+from napari_rln.io.paths import atomic
+from napari_rln.networks.model import SUFFIX, Model, load_model
+from napari_rln.networks.network import Network
+from napari_rln.study.config import StudySettings
+from napari_rln.study.folder import STUDY, prepare_folder
+from napari_rln.study.measurement import Bench, Measurement, Warm
+from napari_rln.study.plan import (
+    PlannedCell,
+    StudyPlan,
+    Training,
+    by_image,
+    plan_study,
+    trainings_of,
+)
+from napari_rln.study.results import Cell, CellResult
+from napari_rln.train.checkpoint import Checkpoint, discard
+from napari_rln.train.loop import train_model_iter
+from napari_rln.train.training_settings import TrainReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """Progress of a study.
+
+    Attributes
+    ----------
+    phase
+        ``"train"`` during a training, ``"simulate"`` before a test image is made, ``"test"``
+        while a method is applied and after each finished cell.
+    done, total
+        Finished cells, and all cells of this run.
+    seconds, seconds_left
+        Time since the start, and left; none while a method's time is unknown.
+    cell
+        The cell that is computed or finished; none during a training.
+    result
+        Result of the cell, once it is finished.
+    method
+        Name of the method that is trained or applied.
+    inner
+        Report of the training or application.
+    """
+
+    phase: Literal["train", "simulate", "test"]
+    done: int
+    total: int
+    seconds: float
+    seconds_left: float | None = None
+    cell: Cell | None = None
+    result: CellResult | None = None
+    method: str = ""
+    inner: Report | TrainReport | None = None
+
+
+def run_study(
+    settings: StudySettings, folder: Path, *, only: str | None = None, overwrite: bool = False
+) -> tuple[CellResult, ...]:
+    """Run a study; see :func:`run_study_iter`, which yields reports."""
+    return finish(run_study_iter(settings, folder, only=only, overwrite=overwrite))
+
+
+def run_study_iter(
+    settings: StudySettings, folder: Path, *, only: str | None = None, overwrite: bool = False
+) -> Generator[StudyReport, None, tuple[CellResult, ...]]:
+    """Run a study; yield reports, return the results of all its cells.
+
+    Closing the generator interrupts it. Finished cells and trained models are kept, and an
+    interrupted training goes on from its checkpoint. A cell that fails is recorded with its error,
+    and computed again by the next run.
+
+    Parameters
+    ----------
+    settings
+        Settings of the study.
+    folder
+        Folder of the study; created if absent.
+    only
+        Key of a single cell to compute, also if it is finished.
+    overwrite
+        Replace the study of another configuration in the folder. Cells that both have are kept.
+
+    Raises
+    ------
+    RlnError
+        If a PSF cannot be made, there is no such cell, or the folder holds another study.
+    OSError
+        If a result cannot be written.
+    """
+    plan = plan_study(settings)
+    chosen = plan if only is None else plan.only(only)
+    prepare_folder(plan, folder, overwrite=overwrite)
+    plan = chosen
+    run = _Run(plan, folder, again=only is not None)
+    for group in by_image(run.pending):
+        for training in trainings_of(group).values():
+            yield from run.train(training)
+        yield from run.test(group)
+    return tuple(run.results[c.key] for c in plan.cells if c.key in run.results)
+
+
+class TimeNeeded(NamedTuple):
+    """What is unfinished: seconds, whether they are known of all, and numbers."""
+
+    seconds: float
+    complete: bool
+    trainings: int
+    cells: int
+
+
+def time_needed(plan: StudyPlan, folder: Path) -> TimeNeeded:
+    """Return the time that the unfinished part of a study needs, by the finished part."""
+    return _Run(plan, folder, again=False).time_needed()
+
+
+class _Run:
+    """State of a run: results, failed trainings and times so far."""
+
+    def __init__(self, plan: StudyPlan, folder: Path, *, again: bool) -> None:
+        self.results: dict[str, CellResult] = {}
+        self._settings, self._folder = plan.settings, folder
+        self._failed: dict[str, str] = {}
+        self._warm: Warm = set()
+        self._times = _Times()
+        self._started, self._done = time.perf_counter(), 0
+        for planned in plan.cells:
+            path = folder / "cells" / f"{planned.key}.json"
+            if path.is_file():
+                self._keep(CellResult.load(path))
+        self.pending = [c for c in plan.cells if again or not self._is_finished(c)]
+        self._trainings = trainings_of(self.pending)
+        for key, training in trainings_of(plan.cells).items():
+            if self._model_path(key).is_file():
+                self._trainings.pop(key, None)
+                self._times.trainings[training.name].append(self._training_seconds(key))
+        self._left, self._left_at = self.time_needed(), self._started
+
+    def time_needed(self) -> TimeNeeded:
+        """Return the time that unfinished trainings and cells need."""
+        left = [c for c in self.pending if not self._is_finished(c)]
+        return self._times.needed(self._trainings.values(), left)
+
+    # --- training
+
+    def train(self, training: Training) -> Generator[StudyReport, None, None]:
+        """Train, unless there is the model, or it failed; an interrupted training goes on."""
+        key, path = training.key, self._model_path(training.key)
+        if path.is_file() or key in self._failed:
+            return
+        checkpoint, clock = path.with_suffix(".checkpoint"), Stopwatch()
+        before = self._training_seconds(key)
+        try:
+            steps = train_model_iter(
+                training.training_set(), training.settings, name=training.name,
+                checkpoint=checkpoint, resume=_can_resume(checkpoint),
+            )  # fmt: skip
+            model = yield from self._followed(clock.follow(steps), "train", training.name)
+            model.save(path)
+        except Exception as error:
+            self._failed[key] = f"the training failed: {_message(error)}"
+        else:
+            self._times.trainings[training.name].append(before + clock.seconds)
+        finally:
+            if path.is_file() or checkpoint.is_file():  # else nothing of it is kept
+                self._save_training_seconds(key, before + clock.seconds)
+        self._trainings.pop(key, None)
+        self._look_ahead()
+
+    def _model_path(self, key: str) -> Path:
+        return self._folder / "models" / f"{key}{SUFFIX}"
+
+    def _training_seconds(self, key: str) -> float:
+        """Return the duration of a training so far, over all runs, seconds."""
+        try:
+            text = self._model_path(key).with_suffix(".json").read_text(encoding="utf-8")
+            return float(json.loads(text)["seconds"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return 0.0
+
+    def _save_training_seconds(self, key: str, seconds: float) -> None:
+        with atomic(self._model_path(key).with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps({"seconds": round(seconds, 2)}), encoding="utf-8")
+
+    # --- testing
+
+    def test(self, group: Sequence[PlannedCell]) -> Generator[StudyReport, None, None]:
+        """Make the image of the cells, and test their methods on it."""
+        image = group[0].image
+        yield self._report("simulate", group[0].cell)
+        try:
+            with capture_warnings(lambda message: None):
+                pair = image.simulate()
+                bench = Bench(pair, image.assumed, self._warm)
+        except Exception as error:
+            for planned in group:
+                yield self._finished(planned, error=f"the image failed: {_message(error)}")
+            return
+        if image.seed == self._settings.seeds[0]:
+            seen, truth = bench.planes_of_input()
+            seen.save(self._folder / "planes" / f"image-{pair.image.hash}.npz")
+            truth.save(self._folder / "planes" / f"truth-{pair.image.hash}.npz")
+        for unit in _units(group):
+            yield from self._measure(unit, bench, pair.image.hash)
+
+    def _measure(
+        self, unit: Sequence[PlannedCell], bench: Bench, image: str
+    ) -> Generator[StudyReport, None, None]:
+        """Measure the cells of one run, and record them."""
+        facts: dict[str, Any] = {"image": image}
+        began, name = time.perf_counter(), unit[0].method.name
+        model: Model | None = None
+        try:
+            if _is_iterative(unit[0]):
+                methods = [planned.method for planned in unit]
+                steps = bench.iterate(methods, self._settings.device)
+                found = yield from self._followed(steps, "test", name, unit[0].cell)
+            else:
+                model = self._model(unit[0])
+                method = unit[0].method.classical(self._settings.device) if model is None else (
+                    Network(model=model, device=self._settings.device)
+                )  # fmt: skip
+                one = bench.apply(method, name)
+                found = [(yield from self._followed(one, "test", name, unit[0].cell))]
+        except Exception as error:
+            for planned in unit:
+                yield self._finished(planned, facts=facts, error=_message(error))
+            return
+        each = (time.perf_counter() - began) / len(unit)
+        for planned, measured in zip(unit, found, strict=True):
+            own = facts | {"wall_seconds": round(each, 3)}
+            yield self._finished(planned, measured=measured, model=model, facts=own)
+
+    def _model(self, planned: PlannedCell) -> Model | None:
+        """Return the model of a cell; none for a classical method."""
+        if planned.training is not None:
+            key = planned.training.key
+            if key in self._failed:
+                raise RlnError(self._failed[key])
+            return load_model(self._model_path(key))
+        return load_model(planned.method.model) if planned.method.kind == "model" else None
+
+    def _finished(
+        self,
+        planned: PlannedCell,
+        *,
+        measured: Measurement | None = None,
+        model: Model | None = None,
+        facts: Mapping[str, Any] = {},
+        error: str | None = None,
+    ) -> StudyReport:
+        """Record the result of a cell, and return its report."""
+        if measured is not None and planned.cell.seed == self._settings.seeds[0]:
+            measured.planes.save(self._folder / "planes" / f"{planned.key}.npz")
+        folder = shlex.quote(str(self._folder))
+        study = shlex.quote(str(self._folder / STUDY))
+        more: dict[str, Any] = {"wrong_psf": planned.wrong_psf, "threads": torch.get_num_threads()}
+        trained = None
+        if planned.training is not None and measured is not None:
+            trained = self._training_seconds(planned.training.key)
+        result = CellResult(
+            key=planned.key,
+            cell=planned.cell,
+            scores={} if measured is None else measured.scores,
+            seconds=None if measured is None else measured.seconds,
+            training_seconds=trained,
+            parameters=None if model is None else _parameters(model),
+            iterations=None if measured is None else measured.iterations,
+            error=error,
+            command=f"napari-rln study {study} -o {folder} --cell {planned.key}",
+            facts={**(facts or {}), **more, **({} if measured is None else measured.facts)},
+        )
+        result.save(self._folder / "cells")
+        self._done += 1
+        self._keep(result)
+        self._look_ahead()
+        report = self._report("test", planned.cell, planned.method.name)
+        return replace(report, result=result)
+
+    # --- state
+
+    def _is_finished(self, planned: PlannedCell) -> bool:
+        result = self.results.get(planned.key)
+        return result is not None and result.error is None
+
+    def _keep(self, result: CellResult) -> None:
+        self.results[result.key] = result
+        if result.error is None and "wall_seconds" in result.facts:
+            self._times.cells[result.cell.method].append(float(result.facts["wall_seconds"]))
+
+    def _look_ahead(self) -> None:
+        self._left, self._left_at = self.time_needed(), time.perf_counter()
+
+    def _report(
+        self,
+        phase: Literal["train", "simulate", "test"],
+        cell: Cell | None = None,
+        method: str = "",
+        inner: Report | TrainReport | None = None,
+    ) -> StudyReport:
+        now, left = time.perf_counter(), None
+        if self._left.complete:
+            left = max(0.0, self._left.seconds - (now - self._left_at))
+        return StudyReport(
+            phase=phase, done=self._done, total=len(self.pending), cell=cell, method=method,
+            seconds=now - self._started, seconds_left=left, inner=inner,
+        )  # fmt: skip
+
+    def _followed(
+        self,
+        steps: Generator[Any, None, Any],
+        phase: Literal["train", "simulate", "test"],
+        method: str,
+        cell: Cell | None = None,
+    ) -> Generator[StudyReport, None, Any]:
+        """Yield reports of inner work, silently; return its result."""
+        try:
+            while True:
+                try:
+                    with capture_warnings(lambda message: None):
+                        report = next(steps)
+                except StopIteration as stop:
+                    return stop.value
+                yield self._report(phase, cell, method, report)
+        finally:
+            steps.close()
+
+
+class _Times:
+    """Seconds of trainings and of cells so far, by method."""
+
+    def __init__(self) -> None:
+        self.trainings: defaultdict[str, list[float]] = defaultdict(list)
+        self.cells: defaultdict[str, list[float]] = defaultdict(list)
+
+    def needed(self, trainings: Iterable[Training], cells: Iterable[PlannedCell]) -> TimeNeeded:
+        """Return the time that trainings and cells need."""
+        trainings, cells = tuple(trainings), tuple(cells)
+        total, complete = 0.0, True
+        for training in trainings:
+            known = self.trainings.get(training.name)
+            if known:
+                total += fmean(known)
+            elif training.settings.steps is None:
+                total += 60 * training.settings.minutes
+            else:
+                complete = False
+        for planned in cells:
+            known = self.cells.get(planned.method.name)
+            if known:
+                total += fmean(known)
+            else:
+                complete = False
+        return TimeNeeded(total, complete, len(trainings), len(cells))
+
+
+def _units(group: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
+    """Return the cells of an image in groups that are measured in one run."""
+    units: dict[str, list[PlannedCell]] = {}
+    for planned in group:
+        method = planned.method
+        settings = json.dumps([method.kind, dict(method.settings)], sort_keys=True)
+        units.setdefault(settings if _is_iterative(planned) else planned.key, []).append(planned)
+    return list(units.values())
+
+
+def _is_iterative(planned: PlannedCell) -> bool:
+    """Tell whether the method is measured at its iterations."""
+    return planned.method.stop is not None
+
+
+def _parameters(model: Model) -> int:
+    """Return the number of trained parameters."""
+    parts = (model.network, model.refinement)
+    return sum(p.numel() for part in parts if part is not None for p in part.parameters())
+
+
+def _can_resume(checkpoint: Path) -> bool:
+    """Tell whether there is a checkpoint; a damaged one is removed."""
+    if not checkpoint.is_file():
+        return False
+    try:
+        Checkpoint.load(checkpoint)
+    except RlnError:
+        discard(checkpoint)
+        return False
+    return True
+
+
+def _message(error: Exception) -> str:
+    """Return the message of an error, of one of the program's own mistakes with its type."""
+    text = str(error).replace("`", "")
+    known = isinstance(error, RlnError | ComputeError)
+    return text if known else f"{type(error).__name__}: {text}"
