@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from napari_rln import cli
-from napari_rln.cli.real_study_command import named_methods
+from napari_rln.cli.study_image_command import named_methods
 from napari_rln.core.errors import ComputeError, RlnError
 from napari_rln.core.record import Record
 from napari_rln.core.report import Report
@@ -561,16 +561,16 @@ def test_study_image_from_files(files, tmp_path, capsys):
     assert "Likeness to the reference" in capsys.readouterr().out
 
 
-def test_study_problem_from_a_folder(tubes, tmp_path, capsys):
+def test_a_public_problem_from_a_folder(tubes, tmp_path, capsys):
     folder, _ = tubes
-    tokens = ("study-problem", "epfl-microtubules", "--data", folder, "--methods", "rld-3")
+    tokens = ("study", "--problem", "epfl-microtubules", "--data", folder, "--methods", "rld-3")
     assert run(*tokens, "-o", tmp_path / "board") == 0
     said = capsys.readouterr().out
     assert "Soulez" in said
     assert "458 to 463" in said
     assert "Ranking by the error without a fit" in said
     assert (tmp_path / "board" / "leaderboard.csv").is_file()
-    assert run("study-problem", "epfl-bars", "--data", folder) == 1
+    assert run("study", "--problem", "epfl-bars", "--data", folder) == 1
     assert "has no image" in capsys.readouterr().err
 
 

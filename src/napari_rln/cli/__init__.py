@@ -52,7 +52,7 @@ for _name, _place, _summary in (
      "Compare an image with results made from it: a table and a lateral/axial figure."),
     ("study", "study_command:study",
      "Compare methods on simulated images, or on a public problem: tables and a report."),
-    ("study-image", "real_study_command:study_image",
+    ("study-image", "study_image_command:study_image",
      "Study several methods on a real image: residual, repeatability, agreement, a reference."),
     ("check", "check_command:check",
      "Check how well a deconvolved image, blurred again, explains the raw one."),

@@ -1,45 +1,66 @@
 """The command ``napari-rln study``."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from napari_rln.cli.options import Out, Overwrite
-from napari_rln.cli.terminal import Terminal
-from napari_rln.core.errors import ComputeError, warn
+from napari_rln.cli.options import Overwrite
+from napari_rln.cli.study_image_command import HEADLINE, named_methods
+from napari_rln.cli.terminal import Terminal, number
+from napari_rln.core.errors import ComputeError, RlnError, warn
+from napari_rln.core.generators import relay
 from napari_rln.core.report import duration
+from napari_rln.deconvolution.method import Method
+from napari_rln.io.paths import check_outputs, make_folder
 from napari_rln.study.config_file import load_study
+from napari_rln.study.leaderboard import MEASURES, Leaderboard, solve_problem_iter
 from napari_rln.study.plan import StudyPlan, by_image, plan_study, trainings_of
+from napari_rln.study.problems import PROBLEMS, ProblemName
+from napari_rln.study.progress import StudyReport
 from napari_rln.study.results import CellResult
-from napari_rln.study.run import StudyReport, run_study_iter, time_needed
+from napari_rln.study.run import run_study_iter, time_needed
 
 _Image = tuple[str, float, str, int]
 
 
 def study(
-    config: Path,
+    config: Path | None = None,
     *,
-    out: Out,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    problem: ProblemName | None = None,
+    data: Path | None = None,
+    methods: tuple[str, ...] = HEADLINE,
+    device: str = "auto",
     cell: str | None = None,
     report_only: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Overwrite = False,
     terminal: Terminal = Terminal(),
 ) -> None:
-    """Compare methods on simulated images: trainings, tests, tables and a report.
+    """Compare methods on simulated images, or on a public problem: tables and a report.
 
-    Ctrl-C interrupts the study; repeat the command to continue it.
+    Of simulated images a configuration says which: trainings, tests, tables and a report. Ctrl-C
+    interrupts the study; repeat the command to continue it.
 
     Parameters
     ----------
     config
         Configuration, TOML, or the study.json of a study.
     out
-        Folder of the study; created if absent.
+        Folder of the study, or for leaderboard.csv of a public problem; created if absent.
+    problem
+        Public problem instead of a configuration: its published error, beside the published numbers
+        of others.
+    data
+        Folder with the downloaded files of the public problem.
+    methods
+        Methods for the public problem, as for study-image.
+    device
+        Compute device for the public problem: auto, cpu, cuda, cuda:1 or mps.
     cell
         Compute only the cell of this key, again.
     report_only
@@ -49,6 +70,18 @@ def study(
     overwrite
         Replace the study of another configuration in the folder; cells that both have are kept.
     """
+    if problem is not None:
+        if data is None or config is not None:
+            raise RlnError(
+                "a public problem needs the folder with its files (`data`), and no configuration."
+            )
+        _solve(problem, data, out, named_methods(methods, device), terminal, overwrite=overwrite)
+        return
+    if config is None or out is None:
+        raise RlnError(
+            "give the configuration of the study (CONFIG.toml) and its folder (`out`), or a public "
+            "problem (`problem`) and its files (`data`)."
+        )
     settings = load_study(config)
     if dry_run:
         _forecast(plan_study(settings), out, terminal)
@@ -164,3 +197,49 @@ def _summary(results: Iterable[CellResult]) -> list[Sequence[str]]:
         seconds = fmean(r.seconds or 0.0 for r in own)
         rows.append((psnr, (method, f"{psnr:.2f}", f"{ssim:.3f}", f"{seconds:.2g}")))
     return [row for _, row in sorted(rows, reverse=True)]
+
+
+def _solve(
+    problem: ProblemName,
+    data: Path,
+    out: Path | None,
+    methods: Mapping[str, Method],
+    terminal: Terminal,
+    *,
+    overwrite: bool,
+) -> None:
+    """Compute and print the published error of methods on a public problem."""
+    file = None
+    if out is not None:
+        make_folder(out)
+        file = out / "leaderboard.csv"
+        check_outputs([file], inputs=[], overwrite=overwrite)
+    steps = solve_problem_iter(problem, data, methods)
+    board: Leaderboard = terminal.follow(relay(steps, lambda report: report.inner))
+    _show_leaderboard(board, terminal)
+    if file is not None:
+        board.to_csv(file)
+        terminal.say(f"Written: {file}")
+    terminal.report(board.to_dict() | {"files": [str(file)] if file else []})
+
+
+def _show_leaderboard(board: Leaderboard, terminal: Terminal) -> None:
+    """Print what was measured, what others have published, and the notes."""
+    columns = [c for c in board.rows[0] if any(row[c] is not None for row in board.rows)]
+    rows = ([number(row[c]) for c in columns] for row in board.rows)
+    terminal.table(f"{PROBLEMS[board.problem].title}, measured here", columns, rows)
+    if board.published:
+        published = (
+            (p.program, number(p.low) if p.low == p.high else f"{p.low:g} to {p.high:g}", p.source)
+            for p in sorted(board.published, key=lambda p: p.low)
+        )
+        terminal.table("Published by others", ("program", "rmse", "source"), published)
+    if board.measure is not None:
+        ranking = (
+            (str(place), name, number(error), "published" if source else "measured")
+            for place, (error, name, source) in enumerate(board.ranking, 1)
+        )
+        heading = f"Ranking by the error {MEASURES[board.measure]}"
+        terminal.table(heading, ("", "name", "rmse", ""), ranking)
+    for note in board.notes:
+        terminal.say(note)

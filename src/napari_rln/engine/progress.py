@@ -7,7 +7,7 @@ from napari_rln.core.report import Report
 from napari_rln.engine.reports import BatchReport
 from napari_rln.evaluate.comparison import CompareReport
 from napari_rln.registration.register import RegistrationReport
-from napari_rln.study.run import StudyReport
+from napari_rln.study.progress import StudyReport
 from napari_rln.train.training_settings import TrainReport
 
 AnyReport = Report | TrainReport | CompareReport | RegistrationReport | BatchReport | StudyReport

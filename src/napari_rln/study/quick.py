@@ -73,7 +73,7 @@ class QuickStudy:
             raise RlnError(f"`photons` is {self.photons}; give three different positive numbers.")
 
     def settings(
-        self, psf: Volume, folder: Path, models: Mapping[str, str | Path] = {}
+        self, psf: Volume, folder: Path, models: Mapping[str, str] = {}
     ) -> "StudySettings":
         """Return the settings of the study, with trained models by name.
 
@@ -102,7 +102,7 @@ class QuickStudy:
             described["file"] = PSF_FILE
         methods = [*_CLASSICAL]
         methods += [
-            {"name": f"model {name}", "kind": "model", "model": str(model)}
+            {"name": f"model {name}", "kind": "model", "model": model}
             for name, model in models.items()
         ]
         methods += [

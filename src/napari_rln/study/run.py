@@ -5,7 +5,7 @@ import shlex
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
@@ -29,44 +29,11 @@ from napari_rln.study.plan import (
     plan_study,
     trainings_of,
 )
+from napari_rln.study.progress import StudyReport
 from napari_rln.study.results import Cell, CellResult
 from napari_rln.train.checkpoint import Checkpoint, discard
 from napari_rln.train.loop import train_model_iter
 from napari_rln.train.training_settings import TrainReport
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyReport:
-    """Progress of a study.
-
-    Attributes
-    ----------
-    phase
-        ``"train"`` during a training, ``"simulate"`` before a test image is made, ``"test"``
-        while a method is applied and after each finished cell.
-    done, total
-        Finished cells, and all cells of this run.
-    seconds, seconds_left
-        Time since the start, and left; none while a method's time is unknown.
-    cell
-        The cell that is computed or finished; none during a training.
-    result
-        Result of the cell, once it is finished.
-    method
-        Name of the method that is trained or applied.
-    inner
-        Report of the training or application.
-    """
-
-    phase: Literal["train", "simulate", "test"]
-    done: int
-    total: int
-    seconds: float
-    seconds_left: float | None = None
-    cell: Cell | None = None
-    result: CellResult | None = None
-    method: str = ""
-    inner: Report | TrainReport | None = None
 
 
 def run_study(

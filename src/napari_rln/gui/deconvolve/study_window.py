@@ -89,7 +89,7 @@ class StudyWindow(QDialog):
         else:
             psf, methods = self._inputs()
             models = {
-                method.name.partition(" ")[2] or method.name: method.method.model
+                method.name.partition(" ")[2] or method.name: str(method.method.model)
                 for method in methods
                 if isinstance(method.method, Network)
             }
@@ -165,7 +165,7 @@ class StudyWindow(QDialog):
 
 
 def _study_of_choices(
-    choices: QuickStudy, source: LayerImage, models: dict[str, str | Path], folder: Path
+    choices: QuickStudy, source: LayerImage, models: dict[str, str], folder: Path
 ) -> "Steps[tuple[Path, Recommendation]]":
     yield Update(Progress(activity="preparing the study"))
     settings = choices.settings(source.read(), folder, models)

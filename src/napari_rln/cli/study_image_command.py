@@ -1,4 +1,4 @@
-"""The commands ``napari-rln study-image`` and ``napari-rln study-problem``."""
+"""The command ``napari-rln study-image``."""
 
 import re
 from collections.abc import Sequence
@@ -24,8 +24,6 @@ from napari_rln.io.paths import check_outputs, make_folder, title
 from napari_rln.io.volumes import read, write
 from napari_rln.networks.network import Network
 from napari_rln.registration.register import RegistrationSettings, TransformKind, register_iter
-from napari_rln.study.leaderboard import MEASURES, Leaderboard, solve_problem_iter
-from napari_rln.study.problems import PROBLEMS, ProblemName
 from napari_rln.study.real_data import study_volume_iter
 from napari_rln.study.real_data_result import (
     FigureFormat,
@@ -58,7 +56,8 @@ _GROUPS = {
     ),
     "Failed": ("error",),
 }  # fmt: skip
-_HEADLINE = ("rld-100", "rld", "rln")
+HEADLINE = ("rld-100", "rld", "rln")
+"""Words of the methods that are compared by default."""
 
 
 @Flat
@@ -74,7 +73,7 @@ def study_image(
     *,
     out: Out,
     psf: Path | None = None,
-    methods: tuple[str, ...] = _HEADLINE,
+    methods: tuple[str, ...] = HEADLINE,
     reference: Path | None = None,
     register: bool = False,
     transform: TransformKind = "affine",
@@ -166,70 +165,6 @@ def show_study(study: RealStudy, terminal: Terminal) -> None:
             rows = ([str(row["name"]), *(number(row[c]) for c in columns)] for row in study.rows)
             terminal.table(heading, ("name", *columns), rows)
     for note in study.notes:
-        terminal.say(note)
-
-
-def study_problem(
-    problem: ProblemName,
-    *,
-    data: Path,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
-    methods: tuple[str, ...] = _HEADLINE,
-    device: str = "auto",
-    overwrite: Overwrite = False,
-    terminal: Terminal = Terminal(),
-) -> None:
-    """Compute the published error of methods on the downloaded data of a public problem.
-
-    Parameters
-    ----------
-    problem
-        epfl-microtubules, epfl-bars or epfl-beads.
-    data
-        Folder with the downloaded files.
-    out
-        Folder for leaderboard.csv; created if absent.
-    methods
-        As for study-image.
-    device
-        Compute device: auto, cpu, cuda, cuda:1 or mps.
-    overwrite
-        Replace an existing leaderboard.
-    """
-    named = named_methods(methods, device)
-    file = None
-    if out is not None:
-        make_folder(out)
-        file = out / "leaderboard.csv"
-        check_outputs([file], inputs=[], overwrite=overwrite)
-    steps = solve_problem_iter(problem, data, named)
-    board: Leaderboard = terminal.follow(relay(steps, lambda report: report.inner))
-    show_leaderboard(board, terminal)
-    if file is not None:
-        board.to_csv(file)
-        terminal.say(f"Written: {file}")
-    terminal.report(board.to_dict() | {"files": [str(file)] if file else []})
-
-
-def show_leaderboard(board: Leaderboard, terminal: Terminal) -> None:
-    """Print what was measured, what others have published, and the notes."""
-    columns = [c for c in board.rows[0] if any(row[c] is not None for row in board.rows)]
-    rows = ([number(row[c]) for c in columns] for row in board.rows)
-    terminal.table(f"{PROBLEMS[board.problem].title}, measured here", columns, rows)
-    if board.published:
-        published = (
-            (p.program, number(p.low) if p.low == p.high else f"{p.low:g} to {p.high:g}", p.source)
-            for p in sorted(board.published, key=lambda p: p.low)
-        )
-        terminal.table("Published by others", ("program", "rmse", "source"), published)
-    if board.measure is not None:
-        ranking = (
-            (str(place), name, number(error), "published" if source else "measured")
-            for place, (error, name, source) in enumerate(board.ranking, 1)
-        )
-        heading = f"Ranking by the error {MEASURES[board.measure]}"
-        terminal.table(heading, ("", "name", "rmse", ""), ranking)
-    for note in board.notes:
         terminal.say(note)
 
 

@@ -1,0 +1,42 @@
+"""Progress of a study."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_rln.core.report import Report
+from napari_rln.study.results import Cell, CellResult
+from napari_rln.train.training_settings import TrainReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """Progress of a study.
+
+    Attributes
+    ----------
+    phase
+        ``"train"`` during a training, ``"simulate"`` before a test image is made, ``"test"``
+        while a method is applied and after each finished cell.
+    done, total
+        Finished cells, and all cells of this run.
+    seconds, seconds_left
+        Time since the start, and left; none while a method's time is unknown.
+    cell
+        The cell that is computed or finished; none during a training.
+    result
+        Result of the cell, once it is finished.
+    method
+        Name of the method that is trained or applied.
+    inner
+        Report of the training or application.
+    """
+
+    phase: Literal["train", "simulate", "test"]
+    done: int
+    total: int
+    seconds: float
+    seconds_left: float | None = None
+    cell: Cell | None = None
+    result: CellResult | None = None
+    method: str = ""
+    inner: Report | TrainReport | None = None
