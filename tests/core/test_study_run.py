@@ -513,6 +513,16 @@ def test_an_image_and_a_training_are_made_once_for_all_cells():
     assert {c.test for c in trained if c.photons == 300} == {"generalisation"}
 
 
+def test_few_trainings_serve_many_test_images():
+    plan = plan_study(_settings(seeds=[3, 4, 5], train_seeds=[7, 8]))
+    trained = [c for c in plan.cells if c.training and not c.cell.condition]
+    seeds = {(c.cell.seed, c.training.settings.seed % 100) for c in trained}
+    assert seeds == {(3, 7), (4, 8), (5, 7)}
+    assert len(trainings_of(plan.cells)) == 2
+    with pytest.raises(RlnError, match="train_seeds is .*different whole numbers"):
+        _settings(train_seeds=[7, 7])
+
+
 def test_a_condition_of_photons_is_tested_with_every_other_training():
     conditions = [{"name": "dim", "photons": 30}]
     cells = [

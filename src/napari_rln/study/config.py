@@ -333,6 +333,8 @@ class StudyMethod:
         settings, initial = choose_settings(**choices)
         if "minutes" in given and "steps" not in given:
             given["steps"] = None  # replaces those of the preset
+        if "shape" in given and "patch" not in given:  # whole volumes, for some architectures
+            given["patch"] = min(settings.patch, 2 * (min(given["shape"]) // 2))
         settings = from_dict(TrainSettings, as_dict(settings) | given)
         settings = replace(settings, seed=seed, device=device)
         if volumes is not None:
@@ -366,7 +368,7 @@ class StudySettings:
     photons
         Photons of the brightest structures of the test images.
     seeds
-        Seeds; of each there is one test image and one training.
+        Seeds; of each there is one test image.
     psfs, methods, conditions
         PSFs, methods, and respects in which test images differ.
     test_structures, train_structures
@@ -374,6 +376,8 @@ class StudySettings:
     train_photons
         Photons of the trainings; empty: each number of photons has its own training, and a
         network is tested on that of its training.
+    train_seeds
+        Seeds of the trainings, taken by turns for the test images; empty: those of the test images.
     training_volumes
         Numbers of training volumes to compare; empty: that of the settings of the training.
     budget
@@ -395,6 +399,7 @@ class StudySettings:
     test_structures: tuple[StructureClass, ...]
     train_structures: tuple[StructureClass, ...] = ()
     train_photons: tuple[float, ...] = ()
+    train_seeds: tuple[int, ...] = ()
     training_volumes: tuple[int, ...] = ()
     conditions: tuple[Condition, ...] = ()
     budget: Mapping[str, Any] = field(default_factory=dict)
@@ -443,6 +448,7 @@ class StudySettings:
             "photons": list(self.photons),
             "seeds": list(self.seeds),
             "train_photons": list(self.train_photons),
+            "train_seeds": list(self.train_seeds),
             "training_volumes": list(self.training_volumes),
             "train_structures": [each.name for each in self.train_structures],
             "test_structures": [each.name for each in self.test_structures],
@@ -480,11 +486,12 @@ def _check_values(settings: StudySettings) -> None:
     for key, least, most, needed in (
         ("photons", 1e-3, 1e7, True),
         ("train_photons", 1e-3, 1e7, False),
+        ("train_seeds", 0, MOST_SEED, False),
         ("seeds", 0, MOST_SEED, True),
         ("training_volumes", 1, 100_000, False),
     ):
         values = getattr(settings, key)
-        whole = key in ("seeds", "training_volumes")
+        whole = key in ("seeds", "train_seeds", "training_volumes")
         kind = "whole numbers" if whole else "numbers"
         if (
             not isinstance(values, tuple)

@@ -39,7 +39,8 @@ _UNMATCHED = tuple(range(1, 13))
 _STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 _LISTS = ("psf", "method", "condition")
 _PLAIN_KEYS = (
-    "name", "shape", "photons", "seeds", "train_photons", "training_volumes", "device", "baseline"
+    "name", "shape", "photons", "seeds", "train_photons", "train_seeds", "training_volumes",
+    "device", "baseline",
 )  # fmt: skip
 _FACTS = ("versions", "machine")  # of a run, beside its configuration
 _NEEDED = ("name", "photons", "seeds", "test_structures", "psf", "method")

@@ -329,7 +329,12 @@ class _Trainings:
             only_light = condition is not None and not (condition.changes_psf or condition.camera)
             if only_light and condition is not None and condition.photons == level:
                 continue  # nothing differs
-            yield self._one(method, psf, each, float(level), count, seed)
+            yield self._one(method, psf, each, float(level), count, self._seed(seed))
+
+    def _seed(self, seed: int) -> int:
+        """Return the seed of the training for a test image of a seed."""
+        several = self._settings.train_seeds
+        return several[self._settings.seeds.index(seed) % len(several)] if several else seed
 
     def _one(
         self,

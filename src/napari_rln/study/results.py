@@ -52,7 +52,7 @@ class Cell:
         What differs from the training or from the assumed PSF, such as ``"z step +10 %"``; empty
         if nothing.
     seed
-        Seed of the test image, and of the training.
+        Seed of the test image.
     """
 
     method: str
