@@ -519,7 +519,7 @@ def test_few_trainings_serve_many_test_images():
     seeds = {(c.cell.seed, c.training.settings.seed % 100) for c in trained}
     assert seeds == {(3, 7), (4, 8), (5, 7)}
     assert len(trainings_of(plan.cells)) == 2
-    with pytest.raises(RlnError, match="train_seeds is .*different whole numbers"):
+    with pytest.raises(RlnError, match=r"train_seeds is .*different whole numbers"):
         _settings(train_seeds=[7, 7])
 
 

@@ -61,9 +61,9 @@ class QuickStudy:
 
     structures: tuple[Structure, ...] = ("filaments", "nuclei")
     photons: tuple[float, float, float] = (30.0, 100.0, 300.0)
-    images: Annotated[int, {"min": 1, "max": 100}] = 1
+    images: Annotated[int, {"min": 1, "max": 100, "label": "Images of each kind"}] = 1
     networks: tuple[ArchitectureName, ...] = ("rln", "care")
-    minutes: Annotated[float, {"min": 0.1, "max": 10_000.0}] = 3.0
+    minutes: Annotated[float, {"min": 0.1, "max": 10_000.0, "label": "Minutes per training"}] = 3.0
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -102,8 +102,7 @@ class QuickStudy:
             described["file"] = PSF_FILE
         methods = [*_CLASSICAL]
         methods += [
-            {"name": f"model {name}", "kind": "model", "model": model}
-            for name, model in models.items()
+            {"name": name, "kind": "model", "model": model} for name, model in models.items()
         ]
         methods += [
             {"name": f"{name} trained", "kind": "train", "architecture": name}

@@ -1,5 +1,6 @@
 """Window for a study: methods of the dock, and networks, compared on simulated images."""
 
+import html
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
+    QTextBrowser,
     QVBoxLayout,
     QWidget,
 )
@@ -57,7 +59,7 @@ class StudyWindow(QDialog):
         parent: QWidget,
     ) -> None:
         super().__init__(parent, windowTitle="Study")
-        self.resize(820, 640)
+        self.resize(820, 800)
         self._jobs, self._inputs = jobs, inputs
         self.form = Form(QuickStudy, top=("structures", "photons", "images", "networks", "minutes"))
         self.configuration = QLineEdit(placeholderText="none: the choices above")
@@ -69,7 +71,8 @@ class StudyWindow(QDialog):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
-        self.answer = QLabel(wordWrap=True)
+        self.answer = QTextBrowser()
+        self.answer.setPlaceholderText("Which should I use? The answer appears here.")
         self.report_button = QPushButton("Open report", enabled=False)
         self.bar = RunBar(jobs, self.run, label="Run study", window=_WINDOW)
         self.report_path: Path | None = None
@@ -89,7 +92,7 @@ class StudyWindow(QDialog):
         else:
             psf, methods = self._inputs()
             models = {
-                method.name.partition(" ")[2] or method.name: str(method.method.model)
+                method.name: str(method.method.model)
                 for method in methods
                 if isinstance(method.method, Network)
             }
@@ -139,7 +142,11 @@ class StudyWindow(QDialog):
     def _on_done(self, outcome: "tuple[Path, Recommendation]") -> None:
         self.report_path, recommendation = outcome
         self.report_button.setEnabled(True)
-        self.answer.setText("\n".join(s.text for s in recommendation.statements))
+        answers = (
+            f"<p><b>{html.escape(s.question)}</b> {html.escape(s.text)}</p>"
+            for s in recommendation.statements
+        )
+        self.answer.setHtml("".join(answers))
 
     def _lay_out(self) -> None:
         browse = QPushButton("\N{HORIZONTAL ELLIPSIS}", clicked=self._browse)
@@ -156,7 +163,7 @@ class StudyWindow(QDialog):
             wordWrap=True,
         )
         self.bar.add_button(self.report_button)
-        fill(QVBoxLayout(self), note, self.form, rows, (self.table, 2), self.answer, self.bar)
+        fill(QVBoxLayout(self), note, self.form, rows, (self.table, 2), (self.answer, 1), self.bar)
 
     def _browse(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Study", "", _CONFIGURATIONS)

@@ -1,0 +1,51 @@
+"""A study of a few choices."""
+
+import phantoms
+import pytest
+
+from napari_rln.core.errors import RlnError
+from napari_rln.io.volumes import read
+from napari_rln.psf.compute import compute_psf
+from napari_rln.psf.microscope import MicroscopeSettings
+from napari_rln.study.plan import plan_study, trainings_of
+from napari_rln.study.quick import PSF_FILE, QuickStudy
+
+
+def test_a_measured_psf_is_written_and_used(tmp_path):
+    psf = phantoms.comatic_psf()
+    choices = QuickStudy(structures=("dots",), networks=("rln", "care"), images=2)
+    settings = choices.settings(psf, tmp_path, {"RLN universal": "universal"})
+    written = read(tmp_path / PSF_FILE)
+    assert written.shape == psf.shape
+    assert [c.name for c in settings.conditions] == ["EMCCD"]
+    names = [method.name for method in settings.methods]
+    assert names[-3:] == ["RLN universal", "rln trained", "care trained"]
+    plan = plan_study(settings)
+    assert {t.settings.architecture for t in trainings_of(plan.cells).values()} == {"rln", "care"}
+    assert {c.photons for c in (p.cell for p in plan.cells)} == {30.0, 100.0, 300.0}
+    assert {t.photons for t in trainings_of(plan.cells).values()} == {100.0}
+
+
+def test_a_computed_psf_may_be_a_little_wrong(tmp_path):
+    optics = MicroscopeSettings(na=0.8, immersion_index=1.333, size=(15, 15, 15))
+    psf = compute_psf(optics, (0.4, 0.2, 0.2))
+    settings = QuickStudy(networks=()).settings(psf, tmp_path)
+    assert not (tmp_path / PSF_FILE).exists()
+    wrong = {p.cell.condition for p in plan_study(settings).cells if p.wrong_psf}
+    assert wrong == {"wavelength +10 %", "NA -5 %", "z step +10 %"}
+    (image,) = {p.image.assumed.hash for p in plan_study(settings).cells}
+    assert image == psf.hash
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"structures": ()}, "at least one kind"),
+        ({"photons": (30.0, 30.0, 100.0)}, "three different"),
+        ({"photons": (-1.0, 30.0, 100.0)}, "positive"),
+        ({"minutes": 0.0}, "`minutes`"),
+    ],
+)
+def test_wrong_choices_are_said(choices, message):
+    with pytest.raises(RlnError, match=message):
+        QuickStudy(**choices)
