@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from napari.utils.notifications import notification_manager
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
@@ -15,12 +16,16 @@ from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_rln import samples
 from napari_rln.core.errors import RlnError
+from napari_rln.core.record import Record
 from napari_rln.engine.job import Job
 from napari_rln.gui import preferences
 from napari_rln.gui.deconvolve import method_list as methods
 from napari_rln.gui.deconvolve.method_list import iterations_in
 from napari_rln.gui.deconvolve.region import DRAWN, VISIBLE, WHOLE
 from napari_rln.gui.layers import DISPLAY_ONLY, KEY, layer_data, record_of
+from napari_rln.networks.architectures.care import Care, CareSettings
+from napari_rln.networks.initial_estimate import StartSettings
+from napari_rln.networks.model import Model
 from napari_rln.psf.prepare import prepare_psf
 from napari_rln.simulate.imaging import ImagingSettings, simulate_pair
 from napari_rln.simulate.structures import StructureSettings
@@ -422,6 +427,29 @@ def test_a_model_that_is_trained_meanwhile_is_offered(dock, library, qtbot):
     assert boxes.ticked_models() == []
     saved.unlink()
     qtbot.waitUntil(lambda: "mine" not in names(), timeout=5000)
+
+
+def test_a_network_of_another_architecture_is_applied(dock, library, idle, qtbot):
+    network = Care(CareSettings(filters=2))
+    network.initialise(torch.Generator().manual_seed(0))
+    model = Model(
+        name="mine", network=network, start=StartSettings(method="image"),
+        record=Record(method="train"),
+    )  # fmt: skip
+    library.save(model)
+    boxes = dock.methods
+    names = lambda: [boxes.models.item(i).text() for i in range(boxes.models.count())]  # noqa: E731
+    qtbot.waitUntil(lambda: "mine" in names(), timeout=5000)
+    for row, name in enumerate(names()):
+        ticked = Qt.CheckState.Checked if name == "mine" else Qt.CheckState.Unchecked
+        boxes.models.item(row).setCheckState(ticked)
+    boxes.rld.setChecked(False)
+    (chosen,) = boxes.chosen()
+    assert (chosen.name, chosen.needs_psf) == ("CARE mine", False)
+    dock.bar.run_button.click()
+    idle(dock.jobs)
+    assert not dock.bar.message.property("error"), dock.bar.message.text()
+    assert [*results(dock)] == ["cells · CARE mine"]
 
 
 def test_iterations_to_keep_are_whole_numbers():
