@@ -137,7 +137,7 @@ class SplitPhotons:
         self.background = self.deconvolved_fraction * background
         self._photons = torch.from_numpy(photons).to(device)
         self._mask = None if mask is None else torch.from_numpy(mask).to(device)
-        passed = _passed(psf, photons.shape)
+        passed = transmission(psf, photons.shape)
         weight = (passed / (passed**2 + _ALPHA)) ** 2
         window = np.broadcast_to(_window(photons.shape), photons.shape)
         if mask is not None:
@@ -272,7 +272,7 @@ def fitted_factor(
     return float((weight * own * target).sum()) / power if power > 0 else 1.0
 
 
-def _passed(psf: FloatArray, shape: Shape) -> FloatArray:
+def transmission(psf: FloatArray, shape: Shape) -> FloatArray:
     """Return the transmission of a PSF, |OTF| over its maximum, on the grid of an image."""
     kernel = centre_crop(psf, shape).astype(np.float32, copy=False)
     otf = np.abs(scipy.fft.rfftn(kernel, shape, workers=torch.get_num_threads()))
