@@ -21,11 +21,12 @@ from napari_rln.deconvolution.method import Observation
 from napari_rln.deconvolution.noise_spectrum import Spectrum
 from napari_rln.deconvolution.prepared_view import PreparedView
 from napari_rln.deconvolution.settings import start_iteration
-from napari_rln.deconvolution.wiener import ASSUMED, RATIOS, Wiener
+from napari_rln.deconvolution.wiener import ASSUMED, RATIOS, Wiener, WienerTiles
 from napari_rln.engine.execution import Execution, Output
+from napari_rln.engine.forecast import forecast
 from napari_rln.engine.in_memory import deconvolve, deconvolve_iter
 from napari_rln.engine.job import Job, PsfFile
-from napari_rln.engine.run import run
+from napari_rln.engine.run import forecast_of_job, run, task_of
 from napari_rln.io.image import ImageFile
 from napari_rln.io.volumes import read, write
 
@@ -212,6 +213,21 @@ def test_the_automatic_stop_knows_consensus():
     assert result.name == "image · RLGC " + str(result.record.facts["iterations"])
     fixed = replace(automatic, iterations=result.record.facts["iterations"])
     np.testing.assert_array_equal(deconvolve(image, PSF, fixed).data, result.data)
+
+
+@pytest.mark.parametrize("consensus", [False, True])
+def test_slow_iterations_are_not_stopped_for_being_slow(consensus):
+    points = np.zeros((16, 32, 32))
+    rng = np.random.default_rng(0)
+    points[tuple(rng.integers(4, n - 4, 40) for n in points.shape)] = 5000.0
+    image = phantoms.noisy_image(points, PSF, background=5.0)
+    method = replace(CONSENSUS, consensus=consensus, acceleration="none")
+    stopped, late = (
+        deconvolve(image, PSF, replace(method, iterations=iterations))
+        for iterations in ("auto", 100)
+    )
+    assert stopped.record.facts["iterations"] > 60
+    assert phantoms.nrmse(stopped.data, points) < 1.05 * phantoms.nrmse(late.data, points)
 
 
 @pytest.mark.parametrize(
@@ -456,6 +472,24 @@ def test_the_commands_give_what_python_gives(files, tmp_path, capsys):
     words = ("--back-projector", "masked-wiener", "--iterations", 2, "-o", tmp_path / "o.ome.tif")
     assert _run("rld", files / "image.ome.tif", *psf, *words) == 0
     assert read(tmp_path / "o.ome.tif").record.settings["back_projector"] == "masked-wiener"
+
+
+def test_a_dry_run_tells_the_tiles_of_a_filter(files, tmp_path, monkeypatch):
+    job = _job(files, Wiener(noise_to_signal=0.5), tmp_path / "r.ome.zarr", tile=32)
+    (rows,) = forecast_of_job(job).values()
+    assert dict(rows)["tiles"].startswith("9 of 20 x 32 x 32, halo ")
+    assert "iterations" not in dict(rows)["tiles"]
+    # The less noise, the wider the halos, for which the memory may not suffice.
+    halo = WienerTiles.halo
+
+    def halo_with_a_limit(stage, psf, shared):
+        if shared["noise_to_signal"] < 1e-5:
+            raise RlnError("such tiles do not fit")
+        return halo(stage, psf, shared)
+
+    monkeypatch.setattr(WienerTiles, "halo", halo_with_a_limit)
+    (sentence,) = forecast(task_of(replace(job, methods=(Wiener(),)))).missing
+    assert sentence == "possibly memory: an image with less noise needs more"
 
 
 def test_a_batch_of_wiener_filters(files, tmp_path):

@@ -142,7 +142,7 @@ def memory_bytes(
     """Return the memory of a deconvolution beside image and result, in bytes."""
     unmatched = settings.back_projector != "matched"
     volumes = 4 * (views - 1) + (7 if settings.accelerated or unmatched else 5) + unmatched
-    volumes += 10 * (settings.tv > 0) + 3 * settings.consensus
+    volumes += 10 * (settings.tv > 0) + 4 * settings.consensus
     size = {"float32": 4, "float64": 8}[settings.precision]
     work = math.prod(padded_shape(image_shape, psf_shape, settings.border))
     # The image in photons is another volume.

@@ -167,13 +167,14 @@ class SplitPhotons:
         )
         self._last: torch.Tensor | None = None
 
-    def whole(self, rule: StoppingRule) -> int:
+    def whole(self, rule: StoppingRule, pace: int = 1) -> int:
         """Return the number of iterations for the whole image after a trial of the part.
 
-        Higher than in the trial if limited by noise; equal if limited by the PSF.
+        Higher than in the trial if limited by noise; equal if limited by the PSF. ``pace`` is the
+        number of iterations from one error that the rule was told to the next.
         """
         factor = float(DECONVOLVED_FRACTION**-_GROWTH) if rule.best <= _NOISE_LIMITED else 1.0
-        return max(1, round(rule.iteration * factor))
+        return max(1, round(rule.iteration * pace * factor))
 
     def error(self, expected: torch.Tensor, extrapolation: float) -> float:
         """Return the error with which an estimate predicts the held-out photons.

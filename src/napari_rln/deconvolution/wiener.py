@@ -62,7 +62,7 @@ RATIOS: Float64Array = np.logspace(-7, 1, 161)
 """Noise-to-signal ratios from which auto chooses."""
 
 _WORK_BYTES, _VIEW_BYTES = 26, 8  # per voxel transformed and of the image; measured
-_CHOICE_BYTES = 36  # per voxel of the part by which the ratio is chosen; measured
+_CHOICE_BYTES = 48  # per voxel of the part by which the ratio is chosen; measured
 _DECADES, _BINS = 12, 100  # of |OTF|^2 below 1, and bins in each
 # |OTF|^2 below which the error counts less: there an error of the noise's power outweighs all.
 _LEAST_SQUARED = 1e-3
@@ -203,7 +203,7 @@ def best_ratio(view: PreparedView, part: tuple[slice, ...]) -> float:
 
     but for a constant. Frequencies are weighted by their transmission. ``S`` is the spectrum of the
     image minus ``N``, and would contain what its borders make of it: light leaks to frequencies
-    without any. Two ways against it leave different remains, which always lower the ratio; so the
+    without any. Two ways against it leave different remains, which lower the ratio; so the
     larger of both is taken.
     """
     assert view.psf is not None
